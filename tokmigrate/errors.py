@@ -1,0 +1,165 @@
+"""Every error that tokmigrate raises.
+
+TokmigrateError                      exit code 1: it failed, nothing was changed
+├── UsageError                    2  a file or a command line is wrong
+│   ├── FileProblems              2  problems in a text file, each with its place
+│   ├── UnknownNameError          2  no such model, revision, token, operation …
+│   └── HistoryError              2  the chain of migrations does not hold together
+├── ModelError                    1  a model directory cannot be worked on
+│   ├── WeightsError              1  a weight file breaks the safetensors rules
+│   ├── TokenizerError            1  a tokenizer file is missing, broken or of an unknown kind
+│   ├── OutOfStepError            1  two files of one model contradict each other
+│   └── UnexplainedTensorError    1  an axis of vocabulary size that no rule claims
+├── OperationError                1  an operation cannot be applied to this model
+├── StorageError                  1  no space, no permission, a filesystem that cannot do it
+├── VerificationError             1  the candidate is not what the plan says
+├── UndoError                     1  the way back is missing or damaged
+├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
+└── BusyError                     5  another process works on it, or a recovery must come first
+    └── RecoveryNeededError       5
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import ClassVar
+
+__all__ = [
+    "BusyError",
+    "DriftError",
+    "FileProblems",
+    "HistoryError",
+    "ModelError",
+    "OperationError",
+    "OutOfStepError",
+    "Problem",
+    "RecoveryNeededError",
+    "StorageError",
+    "TokenizerError",
+    "TokmigrateError",
+    "UndoError",
+    "UnexplainedTensorError",
+    "UnknownNameError",
+    "UsageError",
+    "VerificationError",
+    "WeightsError",
+    "nearest",
+]
+
+
+class TokmigrateError(Exception):
+    """Something that a user can understand and act upon.
+
+    Args:
+        message: What is wrong.
+        where: The file, `file:line:column`, tensor, token or revision that it is about.
+        hint: What to do next.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, where: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.where = where
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}" if self.where else self.message
+
+
+class UsageError(TokmigrateError):
+    """A file or a command line that cannot be meant like this."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One fault in a text file; `line` and `column` count from 1."""
+
+    path: str
+    line: int
+    column: int
+    message: str
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{self.path}:{self.line}:{self.column}: {self.message}"
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class FileProblems(UsageError):  # noqa: N818 - it holds several
+    """All that is wrong in one or more text files."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class UnknownNameError(UsageError):
+    """A name that nothing answers to."""
+
+
+class HistoryError(UsageError):
+    """The chain of migrations is broken, forked or circular."""
+
+
+class ModelError(TokmigrateError):
+    """A model directory that cannot be worked on."""
+
+
+class WeightsError(ModelError):
+    """A weight file that breaks the rules of its format."""
+
+
+class TokenizerError(ModelError):
+    """A tokenizer that is missing, damaged, or of a kind that cannot be changed safely."""
+
+
+class OutOfStepError(ModelError):
+    """Two files of one model that contradict each other."""
+
+
+class UnexplainedTensorError(ModelError):
+    """A tensor with an axis of vocabulary size that no rule claims."""
+
+
+class OperationError(TokmigrateError):
+    """An operation that cannot be applied to this model."""
+
+
+class StorageError(TokmigrateError):
+    """The filesystem will not do it."""
+
+
+class VerificationError(TokmigrateError):
+    """The candidate is not what the plan says."""
+
+
+class UndoError(TokmigrateError):
+    """The recorded way back is missing or damaged."""
+
+
+class DriftError(TokmigrateError):
+    """A migration or a model that was edited behind tokmigrate's back."""
+
+    exit_code = 4
+
+
+class BusyError(TokmigrateError):
+    """Another process works on the model."""
+
+    exit_code = 5
+
+
+class RecoveryNeededError(BusyError):
+    """An interrupted change must be recovered first."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """Return a hint that names the known word nearest to `word`, or None."""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f"did you mean '{matches[0]}'?" if matches else None

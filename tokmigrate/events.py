@@ -1,0 +1,61 @@
+"""What the engine tells while it works; only the command line decides how it looks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Step(StrEnum):
+    """The steps of a change in their order; a process may die between any two of them."""
+
+    LOCKED = "locked"
+    RECORDED = "recorded"
+    STAGED = "staged"
+    VERIFIED = "verified"
+    STAMPED = "stamped"
+    PREPARED = "prepared"
+    EXCHANGED = "exchanged"
+    APPLIED = "applied"
+    CLEANED = "cleaned"
+
+
+@dataclass(frozen=True)
+class StepReached:
+    """A change of `model` has completed `step`."""
+
+    model: str
+    step: Step
+
+
+@dataclass(frozen=True)
+class StreamStarted:
+    """`total` bytes of `model`'s weights are about to be written."""
+
+    model: str
+    total: int
+
+
+@dataclass(frozen=True)
+class BytesStreamed:
+    """`count` more bytes have been written."""
+
+    model: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Something that the user should know, and that stops nothing."""
+
+    model: str
+    message: str
+
+
+Event = StepReached | StreamStarted | BytesStreamed | Warned
+Listener = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Listen to nothing."""

@@ -1,0 +1,134 @@
+"""The number formats of safetensors, and the four in which a row can be computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from tokmigrate.errors import ModelError
+
+if TYPE_CHECKING:
+    from tokmigrate.model.safetensors_header import TensorEntry
+
+ITEM_BITS: Mapping[str, int] = MappingProxyType(
+    {
+        "BOOL": 8,
+        "F4": 4,
+        "F6_E2M3": 6,
+        "F6_E3M2": 6,
+        "U8": 8,
+        "I8": 8,
+        "F8_E5M2": 8,
+        "F8_E4M3": 8,
+        "F8_E8M0": 8,
+        "F8_E4M3FNUZ": 8,
+        "F8_E5M2FNUZ": 8,
+        "I16": 16,
+        "U16": 16,
+        "F16": 16,
+        "BF16": 16,
+        "I32": 32,
+        "U32": 32,
+        "F32": 32,
+        "C64": 64,
+        "F64": 64,
+        "I64": 64,
+        "U64": 64,
+    }
+)
+"""The bits of one number in each dtype of safetensors 0.8 (its `Dtype` enumeration)."""
+
+FLOATING = frozenset({"BF16", "F16", "F32", "F64"})
+"""The dtypes in which a row can be computed."""
+
+# Exponent and fraction bits of the IEEE 754 formats narrower than float64, and of bfloat16.
+_NARROW: Mapping[str, tuple[int, int]] = MappingProxyType({"BF16": (8, 7), "F16": (5, 10), "F32": (8, 23)})
+
+
+def row_dtype(entry: TensorEntry) -> None:
+    """Refuse a tensor whose rows cannot be computed.
+
+    Args:
+        entry: A tensor in which a row has to be made.
+
+    Raises:
+        ModelError: Its dtype is not one of `FLOATING`.
+    """
+    if entry.dtype not in FLOATING:
+        raise ModelError(
+            f"quantized or unknown dtype {entry.dtype}: a new row cannot be computed in it,"
+            f" only in {', '.join(sorted(FLOATING))}",
+            where=entry.name,
+            hint="migrate the checkpoint that it was quantized from, then quantize again",
+        )
+
+
+def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> npt.NDArray[np.float64]:
+    """Return stored numbers as float64, every one exactly.
+
+    Args:
+        raw: Little-endian bytes of any shape.
+        dtype: One of `FLOATING`.
+
+    Returns:
+        The numbers in one row, `(numbers,)`.
+    """
+    octets = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else np.ascontiguousarray(raw).reshape(-1)
+    if dtype == "BF16":
+        # A bfloat16 is the upper half of a float32.
+        return (octets.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+    formats = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
+    _known(dtype)
+    return octets.view(formats[dtype]).astype(np.float64)
+
+
+def from_float64(values: npt.NDArray[np.float64], dtype: str) -> bytes:
+    """Return float64 numbers as they are stored, each rounded once, to nearest, ties to even.
+
+    What lies beyond the largest finite number becomes infinity as IEEE 754 says; a NaN stays one, with
+    the upper bits of its payload.
+
+    Args:
+        values: Numbers of any shape, taken in C order.
+        dtype: One of `FLOATING`.
+    """
+    _known(dtype)
+    numbers = np.ascontiguousarray(values, dtype="<f8")
+    if dtype == "F64":
+        return numbers.tobytes()
+    exponent_bits, fraction_bits = _NARROW[dtype]
+    narrow = _narrowed(numbers.reshape(-1).view(np.uint64), exponent_bits, fraction_bits)
+    return narrow.astype("<u4" if dtype == "F32" else "<u2").tobytes()
+
+
+def _known(dtype: str) -> None:
+    if dtype not in FLOATING:
+        raise ValueError(f"{dtype} is not one of {', '.join(sorted(FLOATING))}")
+
+
+def _narrowed(bits: npt.NDArray[np.uint64], exponent_bits: int, fraction_bits: int) -> npt.NDArray[np.uint64]:
+    # In integers and straight from float64: by way of float32 a number would be rounded twice.
+    bias = (1 << (exponent_bits - 1)) - 1
+    infinity = np.uint64(((1 << exponent_bits) - 1) << fraction_bits)
+    dropped = 52 - fraction_bits
+    sign = (bits >> np.uint64(63)) << np.uint64(exponent_bits + fraction_bits)
+    fraction = bits & np.uint64((1 << 52) - 1)
+    wide_exponent = ((bits >> np.uint64(52)) & np.uint64(0x7FF)).astype(np.int64)
+    exponent = wide_exponent - 1023 + bias
+
+    # A normal result keeps its exponent above the fraction, so that rounding up carries into it.
+    normal = (np.maximum(exponent, 0).astype(np.uint64) << np.uint64(52)) | fraction
+    subnormal = fraction | np.uint64(1 << 52)
+    wide = np.where(exponent > 0, normal, subnormal)
+    shift = np.minimum(dropped + np.maximum(1 - exponent, 0), 63).astype(np.uint64)
+    below_half = (np.uint64(1) << (shift - np.uint64(1))) - np.uint64(1)
+    odd = (wide >> shift) & np.uint64(1)
+    rounded = np.minimum((wide + below_half + odd) >> shift, infinity)
+
+    is_nan = (wide_exponent == 0x7FF) & (fraction != 0)
+    quiet = infinity | np.uint64(1 << (fraction_bits - 1)) | (fraction >> np.uint64(dropped))
+    return sign | np.where(is_nan, quiet, rounded)

@@ -1,0 +1,101 @@
+"""JSON documents that keep the layout of their text when a value changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokmigrate.errors import ModelError
+
+Json = Any
+"""A value as the json module gives it."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a JSON text is laid out.
+
+    Args:
+        indent: Spaces for each level, `"\\t"`, or None for one line.
+        ascii: Whether characters outside ASCII are escaped.
+        compact: Whether there is no space after `,` and `:`.
+        newline: What follows the last brace.
+    """
+
+    indent: int | str | None = 2
+    ascii: bool = False
+    compact: bool = False
+    newline: str = "\n"
+
+    def render(self, value: Json) -> str:
+        """Return `value` as text in this layout."""
+        separators = (",", ":") if self.compact else None
+        text = json.dumps(value, indent=self.indent, ensure_ascii=self.ascii, separators=separators)
+        return text + self.newline
+
+    def to_json(self) -> dict[str, Json]:
+        """Return the layout as the stamp records it."""
+        return {"indent": self.indent, "ascii": self.ascii, "compact": self.compact, "newline": self.newline}
+
+    @staticmethod
+    def from_json(recorded: Mapping[str, Json]) -> Layout:
+        """Return the layout that `to_json` recorded."""
+        return Layout(recorded["indent"], recorded["ascii"], recorded["compact"], recorded["newline"])
+
+
+def parse(text: str, where: str) -> Json:
+    """Return the value of a JSON text; a name that occurs twice in an object is an error."""
+
+    def unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
+        found: dict[str, Json] = {}
+        for name, value in pairs:
+            if name in found:
+                raise ModelError(f"the name '{name}' occurs twice in one object", where=where, hint="remove one")
+            found[name] = value
+        return found
+
+    try:
+        return json.loads(text, object_pairs_hook=unique)
+    except json.JSONDecodeError as error:
+        raise ModelError(f"not valid JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from error
+    except RecursionError as error:
+        raise ModelError("nested too deeply", where=where) from error
+
+
+def layout_of(text: str) -> Layout:
+    """Return the layout that `text` shows, read off its first lines and its end."""
+    body = text.rstrip()
+    first = re.match(r"\s*[\[{]\r?\n([ \t]+)\S", text)
+    white = first.group(1) if first else ""
+    indent: int | str | None = None
+    if first:
+        indent = white if "\t" in white else len(white)
+    return Layout(
+        indent=indent,
+        ascii=text.isascii() and "\\u" in text,
+        compact=indent is None and '": ' not in text,
+        newline=text[len(body) :],
+    )
+
+
+def replaced(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
+    """Return `value` with `new` at `path`, copying only what lies on the path.
+
+    Args:
+        value: A JSON value; it is not changed.
+        path: Names and list positions from the root; the last name may be missing and is then added at the end.
+        new: What stands there afterwards.
+    """
+    if not path:
+        return new
+    head, rest = path[0], path[1:]
+    if isinstance(value, list):
+        if not isinstance(head, int):
+            raise TypeError(f"a list has no member '{head}'")
+        return [replaced(item, rest, new) if position == head else item for position, item in enumerate(value)]
+    changed = dict(value) if isinstance(value, dict) else {}
+    changed[str(head)] = replaced(changed.get(str(head)), rest, new)
+    return changed

@@ -1,0 +1,156 @@
+"""tokenizer.json as a document: which token has which id, and how a token is added to it.
+
+The library that loads the file gives ids of its own: a token whose text is in the model's vocabulary has
+the id it has there; any other gets the next id after all that were given (tokenizers 0.23,
+`AddedVocabulary::add_tokens`). The `id` in `added_tokens` is not read. So both must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from tokmigrate.errors import OutOfStepError, TokenizerError
+from tokmigrate.model.json_text import Json, replaced
+from tokmigrate.vocabulary.tokens import AddedToken
+
+FILE = "tokenizer.json"
+
+
+def model_kind(document: Json) -> str:
+    """Return the kind of a tokenizer's model; some old files do not name it."""
+    model = document["model"]
+    if "type" in model:
+        return str(model["type"])
+    if "merges" in model:
+        return "BPE"
+    if isinstance(model.get("vocab"), list):
+        return "Unigram"
+    return "WordPiece" if "continuing_subword_prefix" in model else "WordLevel"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A view of tokenizer.json.
+
+    Args:
+        document: The parsed file; it is never changed.
+    """
+
+    document: Mapping[str, Any]
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """The tokens of the tokenizer's model, without the added ones."""
+        entries = self.document["model"]["vocab"]
+        if isinstance(entries, list):
+            return {entry[0]: position for position, entry in enumerate(entries)}
+        return dict(entries)
+
+    @cached_property
+    def added(self) -> dict[str, tuple[AddedToken, int]]:
+        """The added tokens with their ids, in the order of the file."""
+        found: dict[str, tuple[AddedToken, int]] = {}
+        for entry in self.document.get("added_tokens") or []:
+            flags = {name: bool(entry.get(name, False)) for name in FLAGS}
+            found[entry["content"]] = (AddedToken(entry["content"], **flags), int(entry["id"]))
+        return found
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of every token."""
+        return self.vocabulary | {content: number for content, (_, number) in self.added.items()}
+
+    @cached_property
+    def texts(self) -> dict[int, str]:
+        """The token of every id."""
+        return {number: content for content, number in self.ids.items()}
+
+    @cached_property
+    def next_id(self) -> int:
+        """The id that the library gives to the next token that its vocabulary does not hold."""
+        size = len(self.vocabulary)
+        highest = max((number for _, number in self.added.values()), default=-1)
+        return max(size, highest + 1)
+
+    def token(self, content: str) -> AddedToken | None:
+        """Return the added token with that text, if there is one."""
+        found = self.added.get(content)
+        return found[0] if found else None
+
+    def checked(self) -> Tokenizer:
+        """Return itself; raises OutOfStepError where the ids written down are not those that loading gives."""
+        size = len(self.vocabulary)
+        if len(set(self.vocabulary.values())) != size:
+            raise OutOfStepError("two tokens of model.vocab have one id", where=FILE)
+        highest = -1
+        for content, (_, written) in self.added.items():
+            given = self.vocabulary.get(content)
+            if given is None:
+                given = max(size, highest + 1)
+            highest = max(highest, given)
+            if given != written:
+                raise OutOfStepError(
+                    f"'{content}' is written with id {written}, but loading the file gives it id {given}",
+                    where=FILE,
+                    hint="the ids in added_tokens are not read; put the tokens in order or into model.vocab",
+                )
+        if len(self.texts) != len(self.ids):
+            raise OutOfStepError("two tokens have one id", where=FILE, hint="model.vocab has a hole")
+        return self
+
+    def with_token(self, token: AddedToken) -> Tokenizer:
+        """Return a view of the file with `token` added; a token of the vocabulary keeps its id.
+
+        Args:
+            token: The token and its flags.
+        """
+        document = self.document
+        number = self.vocabulary.get(token.content)
+        if number is None:
+            number = self.next_id
+            if number in self.texts:
+                # A hole in the vocabulary: the library would give this id twice, so the token goes into it.
+                number = max(self.texts) + 1
+                if not isinstance(document["model"]["vocab"], dict):
+                    raise TokenizerError("its vocabulary leaves no free id", where=FILE)
+                document = replaced(document, ("model", "vocab", token.content), number)
+        entry = {"id": number} | {name: asdict(token)[name] for name in ("content", *FLAGS)}
+        entries = [*(document.get("added_tokens") or [])]
+        place = next((index for index, other in enumerate(entries) if other["id"] > number), len(entries))
+        entries.insert(place, entry)
+        return Tokenizer(replaced(document, ("added_tokens",), entries))
+
+    def pieces(self, text: str) -> tuple[int, ...]:
+        """Return the ids that the tokenizers library cuts `text` into, without special tokens around it."""
+        import json  # noqa: PLC0415
+
+        import tokenizers  # noqa: PLC0415
+
+        try:
+            library = tokenizers.Tokenizer.from_str(json.dumps(self.document))
+        except Exception as error:
+            raise TokenizerError(f"the tokenizers library cannot load it: {error}", where=FILE) from error
+        return tuple(library.encode(text, add_special_tokens=False).ids)
+
+
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def post_processor_tokens(document: Json) -> Iterator[str]:
+    """Yield the text of every token that the post-processor puts around a text."""
+
+    def walk(part: Json) -> Iterator[str]:
+        if not isinstance(part, dict):
+            return
+        for inner in part.get("processors") or []:
+            yield from walk(inner)
+        for name in ("sep", "cls"):
+            if isinstance(part.get(name), list):
+                yield part[name][0]
+        for special in (part.get("special_tokens") or {}).values():
+            yield from special["tokens"]
+
+    yield from walk(document.get("post_processor"))

@@ -1,0 +1,73 @@
+"""The operation `add_role_tokens`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from tokmigrate.errors import OperationError
+from tokmigrate.initialise import InitSpec
+from tokmigrate.model.chat_template import with_chat_template
+from tokmigrate.model.roles import with_role
+from tokmigrate.model.state import ModelState
+from tokmigrate.operations.add_tokens import NewToken, with_new_tokens
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.chat_presets import PRESETS, ChatForm, role_form
+
+
+class AddRoleTokens(Operation):
+    """Add the tokens of a chat, make one of them the end token, and set the chat template, in one go.
+
+    Either a `preset`, or `roles` of one's own with the token that ends a turn.
+    """
+
+    name: ClassVar[str] = "add_role_tokens"
+    shorthand: ClassVar[str | None] = "preset"
+
+    preset: Literal["chatml", "llama3", "gemma", "phi", "mistral"] | None = Field(
+        default=None, description="A published form of chat."
+    )
+    roles: dict[str, str] | None = Field(default=None, description="The token that opens each role's turn.")
+    end: str | None = Field(default=None, description="The token that ends a turn.")
+    template: Literal["set", "keep"] = Field(default="set", description="Whether the chat template is set.")
+    existing: Literal["refuse", "reuse"] = Field(
+        default="refuse", description="What happens with a token that the tokenizer has already."
+    )
+    init: InitSpec | None = Field(default=None, description="How the rows start.")
+
+    def form(self) -> ChatForm:
+        """Return the form of chat that is asked for."""
+        if (self.preset is None) == (self.roles is None):
+            raise OperationError("add_role_tokens takes one of `preset:` and `roles:`")
+        if self.preset is not None:
+            form = PRESETS[self.preset]
+            if self.end not in (None, form.end):
+                raise OperationError(f"the preset '{self.preset}' ends a turn with '{form.end}'")
+            return form
+        if not self.roles or self.end is None:
+            raise OperationError("`roles:` needs at least one role, and `end:` the token that ends a turn")
+        return role_form(self.roles, self.end)
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        """Return the state with tokens, end token and template."""
+        form = self.form()
+        known = state.tokenizer.ids
+        wanted = [token for token in form.tokens if self.existing == "refuse" or token not in known]
+        if wanted:
+            new = tuple(NewToken(content=token, special=True) for token in wanted)
+            state = with_new_tokens(state, context, new, self.init)
+        if form.end is not None:
+            state = with_role(state, "eos", form.end)
+        return state if self.template == "keep" else with_chat_template(state, form.template)
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        """Old text is safe; the chat works after training."""
+        return Risk(
+            RiskLevel.CAUTION,
+            "old text is cut as before, but chats end at a token whose row is not trained yet",
+        )
+
+    def references(self) -> tuple[str, ...]:
+        """Return the files that the strategy reads."""
+        return self.init.references() if self.init else ()

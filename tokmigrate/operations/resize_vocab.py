@@ -1,0 +1,56 @@
+"""The operation `resize_vocab`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from tokmigrate.errors import OperationError
+from tokmigrate.initialise import InitSpec
+from tokmigrate.model.roles import with_vocab_size
+from tokmigrate.model.state import ModelState
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows
+from tokmigrate.vocabulary.rows import Kept, RowEdit
+
+
+class ResizeVocab(Operation):
+    """Set the number of rows, for kernels that like a multiple or for tokens to come.
+
+    `multiple_of` only ever grows the matrices. `rows` may also drop spare rows, never a token's.
+    """
+
+    name: ClassVar[str] = "resize_vocab"
+
+    rows: int | None = Field(default=None, ge=1, description="Exactly that many rows.")
+    multiple_of: int | None = Field(default=None, ge=1, description="The next multiple of this number.")
+    init: InitSpec | None = Field(default=None, description="How spare rows start.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        """Return the state with the rows asked for."""
+        if self.rows is None and self.multiple_of is None:
+            raise OperationError("resize_vocab says no size", hint="give `rows:` or `multiple_of:`")
+        target = self.rows or state.rows
+        if self.multiple_of:
+            target = -(-target // self.multiple_of) * self.multiple_of
+        needed = max(state.tokenizer.texts) + 1
+        if target < needed:
+            raise OperationError(f"{target} rows are too few: the ids go up to {needed - 1}")
+        before = state.rows
+        if target < before:
+            return with_vocab_size(state.with_rows(RowEdit(before, (Kept(0, target),))), before)
+        spec = chosen_init(state, context, self.init)
+        return with_begun_rows(
+            state, {row: begun(state, context, f"row {row}", spec) for row in range(before, target)}
+        )
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
+        """Growing is harmless; dropped rows are told."""
+        if after.rows < before.rows:
+            return Risk(RiskLevel.CAUTION, f"{before.rows - after.rows} spare rows are dropped")
+        return Risk(RiskLevel.SAFE, "no token changes; spare rows can win no more than their share")
+
+    def references(self) -> tuple[str, ...]:
+        """Return the files that the strategy reads."""
+        return self.init.references() if self.init else ()

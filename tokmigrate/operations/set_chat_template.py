@@ -1,0 +1,42 @@
+"""The operation `set_chat_template`."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from pydantic import Field
+
+from tokmigrate.errors import OperationError
+from tokmigrate.model.chat_template import with_chat_template
+from tokmigrate.model.state import ModelState
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+
+
+class SetChatTemplate(Operation):
+    """Set the chat template, given here or as a file beside the migration."""
+
+    name: ClassVar[str] = "set_chat_template"
+    shorthand: ClassVar[str | None] = "template"
+
+    template: str | None = Field(default=None, description="The Jinja text.")
+    file: str | None = Field(default=None, description="A Jinja file, relative to the migration.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        """Return the state with the template."""
+        if (self.template is None) == (self.file is None):
+            raise OperationError("set_chat_template takes one of `template:` and `file:`")
+        if self.template is not None:
+            return with_chat_template(state, self.template)
+        try:
+            text = context.attachments[str(self.file)].data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise OperationError("the chat template is not UTF-8", where=self.file) from error
+        return with_chat_template(state, text.replace("\r\n", "\n"))
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        """A prompt in a form that the model was not trained on is worse than none."""
+        return Risk(RiskLevel.CAUTION, "chats are rendered otherwise; the model must have learnt the form")
+
+    def references(self) -> tuple[str, ...]:
+        """Return the template's file."""
+        return (self.file,) if self.file else ()

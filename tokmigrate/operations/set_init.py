@@ -1,0 +1,43 @@
+"""The operation `set_init`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from tokmigrate.errors import OperationError
+from tokmigrate.initialise import InitSpec
+from tokmigrate.model.state import ModelState
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+
+
+class SetInit(Operation):
+    """Set how the rows of later migrations start where they don't say it themselves.
+
+    Takes a strategy with its options, or `input:` and `output:` with one each.
+    """
+
+    name: ClassVar[str] = "set_init"
+    shorthand: ClassVar[str | None] = "init"
+
+    init: InitSpec = Field(description="The strategy.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return value if isinstance(value, dict) and "init" in value else {"init": value}
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
+        """Return the state with the strategy as its default."""
+        if self.init.references():
+            raise OperationError(
+                "set_init cannot take its rows from a file, since later migrations do not have it",
+                hint="give `init: {strategy: file, …}` where the tokens are added",
+            )
+        return replace(state, init=self.init.model_dump(mode="json", exclude_defaults=True))
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        """It changes no file of the model."""
+        return Risk(RiskLevel.SAFE, "no row changes; later migrations start their rows like this")

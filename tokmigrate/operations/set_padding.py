@@ -1,0 +1,95 @@
+"""The operation `set_padding`."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from tokmigrate.errors import OperationError
+from tokmigrate.model.architectures import POSITION_IDS_FROM_PAD
+from tokmigrate.model.roles import special_token, with_role
+from tokmigrate.model.state import CONFIG, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.known_tokens import id_of
+
+
+class SetPadding(Operation):
+    """Set how batches are padded, in tokenizer.json, tokenizer_config.json, config.json and generation_config.json.
+
+    What is not given stays as it is. The token must be in the vocabulary.
+    """
+
+    name: ClassVar[str] = "set_padding"
+
+    token: str | None = Field(default=None, description="The token that fills; by default the one there is.")
+    side: Literal["left", "right"] | None = Field(default=None, description="Where it is put.")
+    pad_to_multiple_of: int | None = Field(default=None, ge=1, description="Round lengths up to a multiple.")
+    max_length: int | Literal["longest"] | None = Field(
+        default=None, description="Pad to that many tokens, or to the longest text of the batch."
+    )
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
+        """Return the state with padding set."""
+        token = self.token or pad_token(state)
+        if token is None:
+            raise OperationError("the model has no pad token yet", hint="give `token:`")
+        id_of(state, token)
+        if self.token is not None or special_token(state, "pad") != token:
+            state = with_pad_token(state, token)
+        section = padding_section(state, token)
+        if self.side is not None:
+            section["direction"] = self.side.capitalize()
+            state = state.with_value(TOKENIZER_CONFIG, ("padding_side",), self.side)
+        if self.pad_to_multiple_of is not None:
+            section["pad_to_multiple_of"] = self.pad_to_multiple_of
+        if self.max_length is not None:
+            fixed = {"Fixed": self.max_length}
+            section["strategy"] = "BatchLongest" if self.max_length == "longest" else fixed
+        return state.with_value(FILE, ("padding",), section)
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
+        """Say whether a special token is touched."""
+        old, new = pad_token(before), pad_token(after)
+        if old != new and old is not None:
+            return Risk(RiskLevel.CAUTION, f"padding is '{new}' instead of '{old}'; masks made by id change")
+        if new == special_token(after, "eos"):
+            return Risk(RiskLevel.CAUTION, "padding is the end token; training must not mask real ends")
+        return Risk(RiskLevel.SAFE, "no token that text is made of changes")
+
+
+def pad_token(state: ModelState) -> str | None:
+    """Return the text of the pad token, or None."""
+    section = state.documents[FILE].get("padding") or {}
+    return special_token(state, "pad") or section.get("pad_token")
+
+
+def padding_section(state: ModelState, token: str) -> dict[str, object]:
+    """Return the `padding` section of tokenizer.json as it is, or as the library would begin one."""
+    begun = {
+        "strategy": "BatchLongest",
+        "direction": (state.documents.get(TOKENIZER_CONFIG) or {}).get("padding_side", "right").capitalize(),
+        "pad_to_multiple_of": None,
+        "pad_id": 0,
+        "pad_type_id": 0,
+        "pad_token": token,
+    }
+    present = state.documents[FILE].get("padding") or begun
+    return {**present, "pad_id": state.tokenizer.ids[token], "pad_token": token}
+
+
+def with_pad_token(state: ModelState, token: str) -> ModelState:
+    """Return the state in which `token` pads, in every file; raises OperationError where that breaks the model."""
+    number = id_of(state, token)
+    held = state.documents[CONFIG].get("pad_token_id")
+    if state.traits.model_type in POSITION_IDS_FROM_PAD and held not in (None, number):
+        raise OperationError(
+            f"a {state.traits.model_type} model counts its positions from pad_token_id {held}; "
+            f"padding with '{token}' (id {number}) would shift every position",
+            hint=f"keep the pad token '{state.tokenizer.texts.get(held, held)}'",
+        )
+    state = with_role(state, "pad", token)
+    if state.documents[FILE].get("padding"):
+        state = state.with_value(FILE, ("padding",), padding_section(state, token))
+    return state

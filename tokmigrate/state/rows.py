@@ -1,0 +1,204 @@
+"""The rows of the state as frozen values, free of SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from tokmigrate.state.who import Who
+
+
+class Direction(StrEnum):
+    """What an operation does to a model's history."""
+
+    UPGRADE = "upgrade"
+    DOWNGRADE = "downgrade"
+    STAMP = "stamp"
+    ADOPT = "adopt"
+
+
+class Status(StrEnum):
+    """How far an operation has come."""
+
+    STAGING = "STAGING"
+    PREPARED = "PREPARED"
+    APPLIED = "APPLIED"
+    ABORTED = "ABORTED"
+    FAILED = "FAILED"
+
+    @property
+    def active(self) -> bool:
+        """Whether the operation still holds its model."""
+        return self in (Status.STAGING, Status.PREPARED)
+
+
+class Origin(StrEnum):
+    """How the state learnt of an applied revision."""
+
+    APPLIED = "applied"
+    ADOPTED = "adopted"
+
+
+class Happened(StrEnum):
+    """What became of a token."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    RENAMED = "renamed"
+    MOVED = "moved"
+    REINITIALISED = "reinitialised"
+    TRAINED = "trained"
+    REVERTED = "reverted"
+
+
+@dataclass(frozen=True)
+class AppliedRecord:
+    """A revision that an operation applies, as it goes into the ledger.
+
+    Args:
+        revision: The revision's id.
+        position: Its place among the applied revisions, from 0.
+        checksum: The checksum of the migration file.
+        message: The migration's message.
+        undo: The digest of the undo record in the object store, or None.
+        digests_before: The digest of each file before, by name.
+        digests_after: The digest of each file after, by name.
+    """
+
+    revision: str
+    position: int
+    checksum: str
+    message: str = ""
+    undo: str | None = None
+    digests_before: Mapping[str, str] = field(default_factory=dict)
+    digests_after: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """What a revision does to one token, as it goes into the ledger.
+
+    Args:
+        revision: The revision's id.
+        event: What happened.
+        token: The token's text; after a rename the new one.
+        token_id: The id that it has now, or None where it is gone.
+        old_id: The id that it had, or None where it was not there.
+        old_token: Before a rename the old text.
+        init: How its row starts, as a JSON object, or None where the row is an old one.
+        row_digest: The digest of its row, or None where it is not known.
+    """
+
+    revision: str
+    event: Happened
+    token: str
+    token_id: int | None = None
+    old_id: int | None = None
+    old_token: str | None = None
+    init: Mapping[str, Any] | None = None
+    row_digest: str | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that finishing an operation writes into the ledger; kept with it before the exchange.
+
+    Args:
+        applied: The revisions that an upgrade applies, in order.
+        reverted: The revisions that a downgrade takes back.
+        tokens: What becomes of tokens.
+    """
+
+    applied: tuple[AppliedRecord, ...] = ()
+    reverted: tuple[str, ...] = ()
+    tokens: tuple[TokenEvent, ...] = ()
+
+    def payload(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return {
+            "applied": [asdict(record) for record in self.applied],
+            "reverted": list(self.reverted),
+            "tokens": [asdict(event) for event in self.tokens],
+        }
+
+    @staticmethod
+    def of(payload: Mapping[str, Any]) -> Outcome:
+        """Return the outcome that `payload` holds; keys that it does not know are left alone."""
+        return Outcome(
+            tuple(AppliedRecord(**record) for record in payload.get("applied", ())),
+            tuple(payload.get("reverted", ())),
+            tuple(
+                TokenEvent(**{**event, "event": Happened(event["event"])})
+                for event in payload.get("tokens", ())
+            ),
+        )
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A model that the state knows."""
+
+    id: int
+    name: str
+    path: str
+    lineage: str
+    created: datetime
+
+
+@dataclass(frozen=True)
+class OperationRow:
+    """Intent and outcome of one change of one model; `payload` is there until it is applied."""
+
+    id: str
+    number: int
+    model_id: int
+    direction: Direction
+    from_revision: str | None
+    to_revision: str | None
+    revisions: tuple[str, ...]
+    status: Status
+    generation_before: str | None
+    generation_after: str | None
+    who: Who
+    started: datetime
+    finished: datetime | None
+    duration_s: float | None
+    error: str | None
+    payload: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class AppliedRow:
+    """An applied revision in the ledger; `reverted_by` is the operation that took it back."""
+
+    number: int
+    model_id: int
+    operation_id: str
+    origin: Origin
+    record: AppliedRecord
+    applied_at: datetime
+    reverted_by: str | None
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """A token event in the ledger."""
+
+    number: int
+    model_id: int
+    operation_id: str
+    event: TokenEvent
+    recorded_at: datetime
+    hash: str
+
+
+@dataclass(frozen=True)
+class BrokenRow:
+    """The first row of a ledger that its chain does not account for."""
+
+    table: str
+    number: int
+    reason: str

@@ -1,0 +1,87 @@
+"""Who made a change, with which programs, from which commit."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import platform
+import shutil
+import socket
+import subprocess
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from tokmigrate import __version__
+
+LIBRARIES = ("transformers", "tokenizers", "torch", "safetensors", "numpy")
+_GIT_PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class Who:
+    """The author of an operation.
+
+    Args:
+        user: The login name.
+        host: The machine's name.
+        pid: The process.
+        tool_version: The version of tokmigrate.
+        libraries: The versions of Python and of the libraries that read and write models.
+        git_commit: The commit that the workspace is at, or None.
+    """
+
+    user: str
+    host: str
+    pid: int
+    tool_version: str = __version__
+    libraries: dict[str, str] = field(default_factory=dict)
+    git_commit: str | None = None
+
+
+def identify(workspace: Path) -> Who:
+    """Return who runs this process, and at which commit `workspace` is."""
+    return Who(
+        user=_user(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        libraries=library_versions(),
+        git_commit=git_commit(workspace),
+    )
+
+
+def library_versions() -> dict[str, str]:
+    """Return the installed versions by name, without importing a library."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit(folder: Path) -> str | None:
+    """Return the commit that `folder` is at, or None outside Git, without Git, or where it hangs."""
+    git = shutil.which("git")
+    if git is None:
+        return None
+    try:
+        found = subprocess.run(
+            [git, "-C", str(folder), "rev-parse", "--verify", "HEAD"],
+            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=_GIT_PATIENCE,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None if found.returncode == 0 else None
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return str(os.getuid())

@@ -1,0 +1,236 @@
+"""From the text of a file to a tree, refusing the parts of YAML in which texts change their meaning."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+import yaml
+
+from tokmigrate.errors import FileProblems, Problem
+from tokmigrate.strict_yaml.tree import Entry, Node, Plain, Tree
+
+MAX_BYTES = 8 * 1024 * 1024
+MAX_DEPTH = 64
+MAX_PROBLEMS = 100
+
+_SURROGATES = ("\ud800", "\udfff")
+
+
+def read(path: Path, shown: str | None = None) -> Tree:
+    """Return the tree of a YAML file.
+
+    Args:
+        path: The file.
+        shown: The name that problems give it; `path` by default.
+
+    Raises:
+        FileProblems: It cannot be read, or is not the strict YAML that `parse` takes.
+    """
+    name = shown or str(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FileProblems([Problem(name, 1, 1, f"cannot be read: {error.strerror}")]) from error
+    return parse(decode(data, name), name)
+
+
+def decode(data: bytes, path: str) -> str:
+    """Return the text of a file that has to be UTF-8 without a byte order mark.
+
+    Raises:
+        FileProblems: It is too large, or something else than UTF-8.
+    """
+    if len(data) > MAX_BYTES:
+        raise FileProblems([_too_large(path)])
+    if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise FileProblems([_byte_order_mark(path)])
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: error.start].decode("utf-8")
+        problem = Problem(
+            path, *_place(before), f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8"
+        )
+        raise FileProblems([problem]) from error
+
+
+def parse(text: str, path: str) -> Tree:
+    """Return the tree of a YAML text.
+
+    Args:
+        text: One YAML document without anchors, aliases, tags and duplicate keys, nested at most 64 deep.
+        path: The name of the file, for the problems.
+
+    Raises:
+        FileProblems: All faults of the text, as far as it can be followed.
+    """
+    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
+        raise FileProblems([_too_large(path)])
+    if text.startswith("\ufeff"):
+        raise FileProblems([_byte_order_mark(path)])
+    reading = _Reading(path)
+    try:
+        loader = yaml.SafeLoader(text)
+    except yaml.reader.ReaderError as error:
+        raise FileProblems([_unprintable(text, path, error)]) from error
+    try:
+        _follow(loader, reading)
+    finally:
+        loader.dispose()
+    if reading.problems:
+        raise FileProblems(sorted(reading.problems, key=lambda each: (each.line, each.column)))
+    return Tree(path, reading.root or Node(1, 1, Plain("")))
+
+
+def _follow(loader: yaml.SafeLoader, reading: _Reading) -> None:
+    try:
+        while loader.check_event():
+            reading.take(loader.get_event())  # type: ignore[no-untyped-call]
+            if len(reading.problems) >= MAX_PROBLEMS:
+                return
+    except yaml.reader.ReaderError as error:
+        reading.problems.append(Problem(reading.path, 1, 1, str(error.reason)))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark or loader.get_mark()
+        what = ": ".join(part for part in (error.context, error.problem) if part)
+        hint = "quote a text that begins with a special character or holds ': ' or ' #'"
+        reading.problems.append(Problem(reading.path, mark.line + 1, mark.column + 1, what, hint))
+    except (ValueError, OverflowError):
+        # PyYAML hands an escape such as "\UFFFFFFFF" to chr() unchecked.
+        mark = loader.get_mark()
+        message = "an escape names no Unicode character"
+        reading.problems.append(Problem(reading.path, mark.line + 1, mark.column + 1, message))
+
+
+class _Open:
+    """A list or a mapping whose end has not been seen."""
+
+    def __init__(self, event: yaml.NodeEvent) -> None:
+        self.line, self.column = _start(event)
+        self.is_mapping = isinstance(event, yaml.MappingStartEvent)
+        self.nodes: list[Node] = []
+        self.entries: dict[str, Entry] = {}
+        self.key: Node | None = None
+
+    def close(self) -> Node:
+        return Node(self.line, self.column, self.entries if self.is_mapping else tuple(self.nodes))
+
+
+class _Reading:
+    """Builds the tree from events, so that no alias is ever expanded."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.problems: list[Problem] = []
+        self.root: Node | None = None
+        self.open: list[_Open] = []
+        self.too_deep = 0
+        self.documents = 0
+
+    def fault(self, event: yaml.Event, message: str, hint: str | None = None) -> None:
+        self.problems.append(Problem(self.path, *_start(event), message, hint))
+
+    def take(self, event: yaml.Event) -> None:
+        if isinstance(event, yaml.DocumentStartEvent):
+            self.documents += 1
+            if self.documents == 2:
+                self.fault(event, "a second document begins here", "one file holds one document")
+            if event.tags:
+                self.fault(event, "%TAG directives are not allowed")
+        elif isinstance(event, yaml.AliasEvent):
+            self.fault(
+                event, f"alias '*{event.anchor}' is not allowed", "repeat the value, or quote the text"
+            )
+            self.put(Node(*_start(event), ""))
+        elif isinstance(event, yaml.NodeEvent):
+            self.take_node(event)
+        elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
+            if self.too_deep:
+                self.too_deep -= 1
+            else:
+                self.put(self.open.pop().close())
+
+    def take_node(self, event: yaml.NodeEvent) -> None:
+        if event.anchor is not None:
+            self.fault(
+                event, f"anchor '&{event.anchor}' is not allowed", "repeat the value, or quote the text"
+            )
+        tag = getattr(event, "tag", None)
+        if tag is not None:
+            self.fault(event, f"tag '{tag}' is not allowed", "the fields have types; quote a text with '!'")
+        if isinstance(event, yaml.ScalarEvent):
+            if any(_SURROGATES[0] <= character <= _SURROGATES[1] for character in event.value):
+                hint = r"write the character itself, or \U with eight digits"
+                self.fault(event, "half of a surrogate pair is no character", hint)
+            text = Plain(event.value) if event.style is None else str(event.value)
+            self.put(Node(*_start(event), text))
+        elif self.too_deep:
+            self.too_deep += 1
+        elif len(self.open) == MAX_DEPTH:
+            self.fault(event, f"nested deeper than {MAX_DEPTH} levels")
+            self.put(Node(*_start(event), ""))
+            self.too_deep = 1
+        else:
+            self.open.append(_Open(event))
+
+    def put(self, node: Node) -> None:
+        """Give a finished value to the list or mapping around it."""
+        if self.too_deep:
+            return
+        if not self.open:
+            self.root = self.root or node
+            return
+        around = self.open[-1]
+        if not around.is_mapping:
+            around.nodes.append(node)
+        elif around.key is None:
+            around.key = node
+            if not isinstance(node.content, str):
+                self.problems.append(
+                    Problem(
+                        self.path, node.line, node.column, "a key has to be text", "quote a text with [ or {"
+                    )
+                )
+        else:
+            self.put_entry(around, around.key, node)
+            around.key = None
+
+    def put_entry(self, around: _Open, key: Node, node: Node) -> None:
+        if not isinstance(key.content, str):
+            return
+        name = str(key.content)
+        if name in around.entries:
+            first = around.entries[name]
+            message = f"key '{name}' appears twice"
+            hint = f"the first one is in line {first.line}, column {first.column}"
+            self.problems.append(Problem(self.path, key.line, key.column, message, hint))
+        else:
+            around.entries[name] = Entry(key.line, key.column, node)
+
+
+def _start(event: yaml.Event) -> tuple[int, int]:
+    mark = event.start_mark
+    return (mark.line + 1, mark.column + 1) if mark else (1, 1)
+
+
+def _too_large(path: str) -> Problem:
+    return Problem(
+        path, 1, 1, f"larger than {MAX_BYTES // 2**20} MiB", "put long lists into files of their own"
+    )
+
+
+def _byte_order_mark(path: str) -> Problem:
+    return Problem(path, 1, 1, "begins with a byte order mark", "save the file as UTF-8 without BOM")
+
+
+def _unprintable(text: str, path: str, error: yaml.reader.ReaderError) -> Problem:
+    code = error.character if isinstance(error.character, int) else ord(error.character)
+    hint = 'write it as an escape in double quotes, such as "\\x00"'
+    return Problem(path, *_place(text[: error.position]), f"character U+{code:04X} is not allowed", hint)
+
+
+def _place(before: str) -> tuple[int, int]:
+    """Return line and column of what follows `before`."""
+    normal = before.replace("\r\n", "\n").replace("\r", "\n")
+    return normal.count("\n") + 1, len(normal) - normal.rfind("\n")

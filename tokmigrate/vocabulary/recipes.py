@@ -1,0 +1,149 @@
+"""How a fresh row is made: from other rows by a strategy, or given back from an undo record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tokmigrate.vocabulary.rows import Kept, Recipe, RowEdit
+from tokmigrate.vocabulary.tokens import Run
+
+Side = Literal["input", "output"]
+Matrix = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row that a strategy has to make for one tensor.
+
+    Args:
+        sources: The rows that the strategy asked for, `(sources, hidden)`.
+        noise: Returns that many independent N(0, 1) numbers, the same on every machine; the stream
+            depends on revision, token, tensor and the workspace's seed alone.
+    """
+
+    sources: Matrix
+    noise: Callable[[int], Matrix]
+
+
+class Statistics(Protocol):
+    """What is known of the rows of the baseline vocabulary that are still there, called T."""
+
+    @property
+    def count(self) -> int:
+        """|T|."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """The numbers in a row."""
+        ...
+
+    def mean(self) -> Matrix:
+        """Return the mean row, `(hidden,)`."""
+        ...
+
+    def median_norm(self) -> float:
+        """Return the median Euclidean norm of T's rows."""
+        ...
+
+    def weighted_sums(self, weights: Sequence[Callable[[int, int], Matrix]]) -> Matrix:
+        """Return Σ w_i (E_i - mean) for each weighting, `(len(weights), hidden)`.
+
+        Args:
+            weights: For each sum a function that gives the weights of T's rows from a start to a stop.
+        """
+        ...
+
+
+class Strategy(Protocol):
+    """Frozen data that makes rows; see `tokmigrate.initialise` for the ones that come with the package."""
+
+    def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+        """Return one row for each request, `(requests, hidden)`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a row starts on one side: a strategy and the rows that it reads."""
+
+    strategy: Strategy
+    sources: tuple[int | Recipe, ...] = ()
+
+
+@dataclass(frozen=True)
+class Begun(Recipe):
+    """A row begun by a strategy.
+
+    Args:
+        revision: The revision that makes the row; part of the seed.
+        label: The token's text, or `row N` for a row without token; part of the seed.
+        input: How it starts in input embeddings, and in tied ones.
+        output: How it starts in output embeddings and their biases.
+        population: T as runs of rows, in the order of the baseline's ids.
+    """
+
+    revision: str
+    label: str
+    input: Start
+    output: Start
+    population: tuple[Run, ...]
+
+    def start(self, side: Side) -> Start:
+        """Return how the row starts on `side`."""
+        return self.input if side == "input" else self.output
+
+    def rebased(self, first: RowEdit) -> Begun:
+        """Return the same recipe in terms of the rows before `first`."""
+        return Begun(
+            self.revision,
+            self.label,
+            _rebased_start(self.input, first),
+            _rebased_start(self.output, first),
+            _rebased_population(self.population, first),
+        )
+
+
+@dataclass(frozen=True)
+class Stored(Recipe):
+    """A row that an undo record holds.
+
+    Args:
+        record: The digest of the record.
+        slot: The row's place among the rows that the record keeps.
+    """
+
+    record: str
+    slot: int
+
+    def rebased(self, first: RowEdit) -> Stored:  # noqa: ARG002
+        """Return itself."""
+        return self
+
+
+def _rebased_start(start: Start, first: RowEdit) -> Start:
+    return Start(
+        start.strategy,
+        tuple(
+            first.row(source) if isinstance(source, int) else source.rebased(first)
+            for source in start.sources
+        ),
+    )
+
+
+def _rebased_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Run, ...]:
+    rebased: list[Run] = []
+    for start, stop in population:
+        for piece in first.slice(start, stop):
+            if not isinstance(piece, Kept):
+                raise TypeError("a row of the baseline vocabulary cannot be a fresh one")
+            if rebased and rebased[-1][1] == piece.start:
+                rebased[-1] = (rebased[-1][0], piece.stop)
+            else:
+                rebased.append((piece.start, piece.stop))
+    return tuple(rebased)
