@@ -83,7 +83,7 @@ class ModelState:
         if FILE not in self.documents:
             raise TokenizerError(
                 "there is no tokenizer.json",
-                hint="make one with: python -c \"from transformers import AutoTokenizer as T; "
+                hint='make one with: python -c "from transformers import AutoTokenizer as T; '
                 "T.from_pretrained('MODEL').backend_tokenizer.save('MODEL/tokenizer.json')\"",
             )
         return Tokenizer(self.documents[FILE])
@@ -119,9 +119,7 @@ class ModelState:
         """Return the state after `edit`, whose fresh rows are `Begun`."""
         made = RowEdit(
             edit.old_rows,
-            joined(
-                piece if isinstance(piece, Kept) else Fresh(_made(piece.recipe)) for piece in edit.pieces
-            ),
+            joined(piece if isinstance(piece, Kept) else Fresh(_made(piece.recipe)) for piece in edit.pieces),
         )
         return replace(
             self,

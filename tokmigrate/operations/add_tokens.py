@@ -50,7 +50,8 @@ class AddTokens(Operation):
     shorthand: ClassVar[str | None] = "tokens"
 
     tokens: Annotated[tuple[Annotated[NewToken, BeforeValidator(_content_alone)], ...], AsTuple] = Field(
-        min_length=1, description="The tokens, in the order of their ids; a text alone is a token without flags."
+        min_length=1,
+        description="The tokens, in the order of their ids; a text alone is a token without flags.",
     )
     init: InitSpec | None = Field(default=None, description="How the rows start.")
 
@@ -62,7 +63,9 @@ class AddTokens(Operation):
         """Say whether text that people write is cut otherwise."""
         plain = [token.content for token in self.tokens if not token.special]
         if plain:
-            return Risk(RiskLevel.CAUTION, f"text that contains {_quoted(plain)} is cut otherwise from now on")
+            return Risk(
+                RiskLevel.CAUTION, f"text that contains {_quoted(plain)} is cut otherwise from now on"
+            )
         return Risk(RiskLevel.SAFE, "old text is cut as before; the new rows are not trained yet")
 
     def references(self) -> tuple[str, ...]:

@@ -1,0 +1,174 @@
+"""What is on disk: a model directory, read once and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
+from tokmigrate.model import state as names
+from tokmigrate.model import tokenizer
+from tokmigrate.model.json_text import Json, Layout, layout_of, parse
+from tokmigrate.model.stamp import Stamp, read_stamp
+from tokmigrate.model.state import ModelState, Traits
+from tokmigrate.model.tensor_rows import Geometry
+from tokmigrate.model.vocabulary_tensors import VocabularyTensor, find_vocabulary_tensors
+from tokmigrate.model.weights import Weights, read_weights
+from tokmigrate.settings import ModelEntry
+from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.tokens import runs
+
+JSON_FILES = (
+    tokenizer.FILE,
+    names.TOKENIZER_CONFIG,
+    names.SPECIAL_TOKENS_MAP,
+    names.ADDED_TOKENS,
+    names.CONFIG,
+    names.GENERATION,
+    names.LEGACY_TEMPLATE,
+)
+TEXT_FILES = (names.TEMPLATE,)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A model directory at one moment.
+
+    Args:
+        directory: Where it is.
+        state: Its documents and rows, settled.
+        texts: The bytes of each document's file.
+        layouts: The layout of each JSON document.
+        weights: Its shards.
+        tensors: Its vocabulary tensors.
+        stamp: Its stamp, None at `base`.
+        notes: What a user should know of it.
+    """
+
+    directory: Path
+    state: ModelState
+    texts: Mapping[str, bytes]
+    layouts: Mapping[str, Layout]
+    weights: Weights
+    tensors: tuple[VocabularyTensor, ...]
+    stamp: Stamp | None
+    notes: tuple[str, ...]
+
+    @property
+    def revision(self) -> str | None:
+        """The revision that the stamp names, None at `base`."""
+        return self.stamp.revision if self.stamp else None
+
+    def in_shard(self, file: str) -> tuple[VocabularyTensor, ...]:
+        """Return the vocabulary tensors of a shard, in the order of their data."""
+        header = next(shard.header for shard in self.weights.shards if shard.file == file)
+        return tuple(sorted((t for t in self.tensors if t.file == file), key=lambda t: header.entry(t.name).begin))
+
+    @property
+    def vocabulary_shards(self) -> tuple[str, ...]:
+        """The files that hold a vocabulary tensor, sorted."""
+        return tuple(sorted({tensor.file for tensor in self.tensors}))
+
+    def with_rows(self, tensor: VocabularyTensor, rows: int) -> tuple[int, ...]:
+        """Return the shape of `tensor` with that many rows."""
+        return (*tensor.shape[: tensor.axis], rows, *tensor.shape[tensor.axis + 1 :])
+
+    def row_bytes(self) -> int:
+        """Return the bytes of one id's rows in all tensors together."""
+        return sum(Geometry.of(tensor.shape, tensor.dtype, tensor.axis).row_bytes for tensor in self.tensors)
+
+
+def take_snapshot(entry: ModelEntry) -> Snapshot:
+    """Read the model of a workspace; raises ModelError where it cannot be worked on."""
+    directory = entry.path
+    if not directory.is_dir():
+        raise ModelError("no such model directory", where=str(directory), hint="check the path in tokmigrate.yaml")
+    stamp = read_stamp(directory)
+    texts, documents, layouts = _documents(directory, stamp)
+    if names.CONFIG not in documents:
+        raise ModelError("there is no config.json", where=str(directory), hint="name a transformers model directory")
+    weights = read_weights(directory)
+    if weights.index is not None:
+        text = (directory / weights.index).read_bytes()
+        texts[weights.index] = text
+        documents[weights.index] = parse(text.decode("utf-8"), str(directory / weights.index))
+        layouts[weights.index] = _layout(weights.index, text.decode("utf-8"), stamp)
+    config = documents[names.CONFIG]
+    found = find_vocabulary_tensors(weights, config, _overrides(entry), directory)
+    rows = found.rows
+    lineage = stamp.rows if stamp else RowEdit.identity(rows)
+    if lineage.new_rows != rows:
+        raise OutOfStepError(
+            f"the stamp knows {lineage.new_rows} rows, the weights have {rows}",
+            where=str(directory),
+            hint="restore the weights that belong to the stamp",
+        )
+    width = next(_width(tensor) for tensor in found.tensors)
+    state = ModelState(
+        documents=documents,
+        touched=frozenset(),
+        edit=RowEdit.identity(rows),
+        lineage=lineage,
+        baseline_tokens=stamp.baseline_tokens if stamp else (),
+        reshaped=bool(stamp and stamp.reshaped),
+        init=stamp.init if stamp else None,
+        traits=Traits(str(config.get("model_type", "")), found.tied, width),
+    )
+    highest = max(state.tokenizer.checked().texts, default=-1)
+    if highest >= rows:
+        raise OutOfStepError(
+            f"the token '{state.tokenizer.texts[highest]}' has id {highest}, the embeddings have {rows} rows",
+            where=str(directory),
+            hint="give the model the tokenizer that it was trained with",
+        )
+    if stamp is None:
+        state = replace(state, baseline_tokens=runs(sorted(state.tokenizer.texts)))
+    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes)
+
+
+def _documents(
+    directory: Path, stamp: Stamp | None
+) -> tuple[dict[str, bytes], dict[str, Json], dict[str, Layout]]:
+    texts: dict[str, bytes] = {}
+    documents: dict[str, Json] = {}
+    layouts: dict[str, Layout] = {}
+    for name in (*JSON_FILES, *TEXT_FILES):
+        path = directory / name
+        try:
+            texts[name] = path.read_bytes()
+            text = texts[name].decode("utf-8")
+        except FileNotFoundError:
+            continue
+        except UnicodeDecodeError as error:
+            raise ModelError("not UTF-8", where=str(path)) from error
+        if name in TEXT_FILES:
+            documents[name] = text
+            continue
+        documents[name] = parse(text, str(path))
+        if not isinstance(documents[name], dict):
+            raise ModelError("not a JSON object", where=str(path))
+        layouts[name] = _layout(name, text, stamp)
+    held = documents.get(tokenizer.FILE)
+    if held is not None and not isinstance((held.get("model") or {}).get("vocab"), dict | list):
+        raise TokenizerError("it has no model.vocab", where=str(directory / tokenizer.FILE))
+    return texts, documents, layouts
+
+
+def _layout(name: str, text: str, stamp: Stamp | None) -> Layout:
+    recorded = stamp.files.get(name) if stamp else None
+    return recorded.layout if recorded and recorded.layout else layout_of(text)
+
+
+def _overrides(entry: ModelEntry) -> dict[str, tuple[int, str] | None]:
+    return {
+        name: None if setting == "ignore" else (setting.axis, setting.side)
+        for name, setting in entry.vocab_tensors.items()
+    }
+
+
+def _width(tensor: VocabularyTensor) -> int:
+    numbers = 1
+    for axis, size in enumerate(tensor.shape):
+        numbers *= size if axis != tensor.axis else 1
+    return numbers

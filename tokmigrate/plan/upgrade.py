@@ -1,0 +1,295 @@
+"""The plan of an upgrade: which state each migration leads to, and what that means for files and rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+from blake3 import blake3
+
+from tokmigrate.errors import DriftError, OperationError, TokmigrateError, nearest
+from tokmigrate.model.json_text import Layout
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.state import ModelState
+from tokmigrate.model.tensor_rows import Geometry
+from tokmigrate.operations.base import Context, Risk
+from tokmigrate.revision.migration import Migration, PlannedOperation
+from tokmigrate.vocabulary.rows import RowEdit
+
+FileFate = Literal["new", "changed", "removed"]
+
+
+@dataclass(frozen=True)
+class Given:
+    """An id that a token gets.
+
+    Args:
+        token: The token's text.
+        id: Its id.
+        row: Whether a spare row is used or the matrices grow.
+    """
+
+    token: str
+    id: int
+    row: Literal["spare", "new"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one operation does.
+
+    Args:
+        operation: Its name.
+        place: Where it stands, as `file:line:column`.
+        risk: How risky it is, and why.
+        given: The ids that it gives.
+    """
+
+    operation: str
+    place: str
+    risk: Risk
+    given: tuple[Given, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One migration of a plan.
+
+    Args:
+        migration: The migration.
+        before: The state that it finds.
+        after: The state that it leaves; its edit and its touched files are this step's own.
+        effects: What each operation does.
+    """
+
+    migration: Migration
+    before: ModelState
+    after: ModelState
+    effects: tuple[Effect, ...]
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file that a change writes or removes, with its bytes afterwards."""
+
+    name: str
+    fate: FileFate
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An upgrade of one model.
+
+    Args:
+        model: The model's name in the workspace.
+        snapshot: The model as it is.
+        steps: The pending migrations, in order; without any there is nothing to do.
+    """
+
+    model: str
+    snapshot: Snapshot
+    steps: tuple[Step, ...]
+
+    @property
+    def before(self) -> str | None:
+        """The revision before, None for `base`."""
+        return self.snapshot.revision
+
+    @property
+    def after(self) -> str | None:
+        """The revision afterwards."""
+        return self.steps[-1].migration.revision if self.steps else self.before
+
+    @property
+    def final(self) -> ModelState:
+        """The state at the end."""
+        return self.steps[-1].after if self.steps else self.snapshot.state
+
+    @cached_property
+    def edits(self) -> tuple[RowEdit, ...]:
+        """For each step the rows after it in terms of the rows on disk."""
+        edits: list[RowEdit] = []
+        edit = RowEdit.identity(self.snapshot.state.rows)
+        for step in self.steps:
+            edit = edit.then(step.after.edit)
+            edits.append(edit)
+        return tuple(edits)
+
+    @property
+    def edit(self) -> RowEdit:
+        """The rows at the end in terms of the rows on disk."""
+        return self.edits[-1] if self.edits else RowEdit.identity(self.snapshot.state.rows)
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """The documents that any step changes."""
+        return frozenset().union(*(step.after.touched for step in self.steps))
+
+    @property
+    def writes_rows(self) -> bool:
+        """Whether shards are written."""
+        return any(not step.after.edit.is_identity for step in self.steps)
+
+    def rendered(self, state: ModelState, name: str) -> bytes | None:
+        """Return the bytes of a document in `state`, None where it has no such file."""
+        return rendered(self.snapshot, state, name)
+
+    def file_changes(self) -> tuple[FileChange, ...]:
+        """Return the files that will be written or removed, without the stamp."""
+        return tuple(self._changes())
+
+    def _changes(self) -> Iterator[FileChange]:
+        for name in sorted(self.touched):
+            data = self.rendered(self.final, name)
+            there = name in self.snapshot.texts
+            if data is None:
+                if there:
+                    yield FileChange(name, "removed", 0)
+            else:
+                yield FileChange(name, "changed" if there else "new", len(data))
+        if self.writes_rows:
+            grown = self.edit.new_rows - self.edit.old_rows
+            for file in self.snapshot.vocabulary_shards:
+                shard = next(shard for shard in self.snapshot.weights.shards if shard.file == file)
+                delta = sum(_row_bytes(self.snapshot, tensor.name) for tensor in self.snapshot.in_shard(file)) * grown
+                yield FileChange(file, "changed", shard.size + delta)
+
+    @property
+    def bytes_to_write(self) -> int:
+        """The bytes of all files that will be written."""
+        return sum(change.bytes for change in self.file_changes())
+
+
+def rendered(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
+    """Return the bytes of the document `name` in `state`; an untouched one is as on disk."""
+    if name not in state.documents:
+        return None
+    value = state.documents[name]
+    if value is snapshot.state.documents.get(name):
+        return snapshot.texts[name]
+    if isinstance(value, str):
+        return value.encode("utf-8")
+    return layout(snapshot, name).render(value).encode("utf-8")
+
+
+def layout(snapshot: Snapshot, name: str) -> Layout:
+    """Return the layout in which a JSON file is written."""
+    recorded = snapshot.stamp.files.get(name) if snapshot.stamp else None
+    return snapshot.layouts.get(name) or (recorded.layout if recorded else None) or Layout()
+
+
+def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migration, ...]:
+    """Return the migrations of `chain` that the model has, after checking that none was edited since.
+
+    Raises:
+        DriftError: One was edited, or the model has a revision that the workspace does not know.
+    """
+    if snapshot.stamp is None:
+        return ()
+    known = {migration.revision: migration for migration in chain}
+    applied: list[Migration] = []
+    for revision, checksum in snapshot.stamp.applied:
+        migration = known.get(revision)
+        if migration is None:
+            raise DriftError(
+                f"the model has revision {revision}, which is not among the migrations",
+                where=str(snapshot.directory),
+                hint=nearest(revision, known) or "fetch the branch that has it",
+            )
+        if migration.checksum != checksum:
+            raise DriftError(
+                f"migration {revision} was edited after it was applied",
+                where=str(migration.path),
+                hint="put it back as it was, and say what you want in a new migration",
+            )
+        applied.append(migration)
+    return tuple(applied)
+
+
+def plan_upgrade(model: str, snapshot: Snapshot, migrations: Sequence[Migration]) -> Plan:
+    """Return the plan that applies `migrations`, in order, to a model.
+
+    Raises:
+        OperationError: A precondition does not hold, or an operation cannot be applied.
+    """
+    state = snapshot.state
+    steps: list[Step] = []
+    for migration in migrations:
+        before = state.settled()
+        _check_preconditions(migration, before)
+        after, effects = _applied(migration, before)
+        after = _with_index_sizes(snapshot, after)
+        steps.append(Step(migration, before, after, effects))
+        state = after
+    return Plan(model, snapshot, tuple(steps))
+
+
+def _applied(migration: Migration, before: ModelState) -> tuple[ModelState, tuple[Effect, ...]]:
+    context = Context(migration.revision, migration.init, migration.attachments)
+    state = before
+    effects: list[Effect] = []
+    for planned in migration.recorded(before.tokenizer):
+        reached = _next(planned, state, context)
+        given = tuple(
+            Given(token, number, "spare" if number < state.rows else "new")
+            for token, number in reached.tokenizer.ids.items()
+            if state.tokenizer.ids.get(token) != number
+        )
+        risk = planned.operation.risk(state, reached)
+        effects.append(Effect(planned.operation.name, planned.place, risk, given))
+        state = reached
+    return state, tuple(effects)
+
+
+def _next(planned: PlannedOperation, state: ModelState, context: Context) -> ModelState:
+    try:
+        return planned.operation.apply(state, context)
+    except TokmigrateError as error:
+        if error.where is None:
+            error.where = planned.place
+        raise
+
+
+def _check_preconditions(migration: Migration, state: ModelState) -> None:
+    for condition in migration.preconditions:
+        reason = condition.broken_by(state.tokenizer.ids, state.traits.model_type)
+        if reason is not None:
+            raise OperationError(
+                f"a precondition does not hold: {reason}", where=str(migration.path), hint="migrate another model"
+            )
+
+
+def _with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
+    """Return the state with the index's totals as the rows want them."""
+    index, grown = snapshot.weights.index, state.edit.new_rows - state.edit.old_rows
+    if index is None or not grown:
+        return state
+    metadata = state.documents[index].get("metadata") or {}
+    if "total_size" in metadata:
+        size = metadata["total_size"] + grown * snapshot.row_bytes()
+        state = state.with_value(index, ("metadata", "total_size"), size)
+    if "total_parameters" in metadata:
+        numbers = sum(_numbers(tensor.shape, tensor.axis) for tensor in snapshot.tensors if tensor.canonical == tensor.name)
+        total = metadata["total_parameters"] + grown * numbers
+        state = state.with_value(index, ("metadata", "total_parameters"), total)
+    return state
+
+
+def _row_bytes(snapshot: Snapshot, name: str) -> int:
+    tensor = next(tensor for tensor in snapshot.tensors if tensor.name == name)
+    return Geometry.of(tensor.shape, tensor.dtype, tensor.axis).row_bytes
+
+
+def _numbers(shape: tuple[int, ...], axis: int) -> int:
+    numbers = 1
+    for position, size in enumerate(shape):
+        numbers *= size if position != axis else 1
+    return numbers
+
+
+def digest(data: bytes) -> str:
+    """Return the BLAKE3 digest of a file's bytes, as hex."""
+    return blake3(data).hexdigest()
