@@ -85,8 +85,8 @@ def test_plain_and_quoted_text_can_be_told_apart() -> None:
 
 def test_places_of_values_and_keys() -> None:
     tree = parse("a:\n  - x\n  - {b: c,  dd: e}\n", "f.yaml")
-    assert tree.place(("a", 1, "dd")) == (3, 16)
-    assert tree.key_place(("a", 1, "dd")) == (3, 12)
+    assert tree.place(("a", 1, "dd")) == (3, 17)
+    assert tree.key_place(("a", 1, "dd")) == (3, 13)
     assert tree.place(()) == (1, 1)
     assert tree.where(("a", 0)) == "f.yaml:2:5"
     assert tree.at(("a", 1)).value == {"b": "c", "dd": "e"}
@@ -134,7 +134,7 @@ def test_a_large_text_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "line", "column"),
     [
-        ("a: [1, 2\nb: 3\n", 2, 1),
+        ("a: [1, 2\nb: 3\n", 2, 2),
         ("a: 'x\n", 2, 1),
         ("a: b: c\n", 1, 5),
         ("\ta: 1\n", 1, 1),
@@ -235,13 +235,9 @@ def test_every_fault_has_its_place_and_all_are_found() -> None:
 def test_hints_name_the_nearest_field() -> None:
     _, found = check(
         Sample,
-        parse(
-            "init: {strategy: mean, nrom: match}\ntokens: [{content: a, specail: no}]\nwhloe: 1\n", "f.yaml"
-        ),
+        parse("init: {strategy: mean, nrom: match}\ntokens: [{content: a, specail: no}]\nwhloe: 1\n", "f.yaml"),
     )
-    assert [each.hint for each in found] == [
-        f"did you mean '{word}'?" for word in ("norm", "special", "whole")
-    ]
+    assert [each.hint for each in found] == [f"did you mean '{word}'?" for word in ("norm", "special", "whole")]
 
 
 def test_discriminated_unions_have_sensible_places() -> None:

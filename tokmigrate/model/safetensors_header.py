@@ -200,8 +200,7 @@ def encoded(
         offsets[name] = [position, position + sizes[name]]
         position += sizes[name]
     members: list[tuple[str, Any]] = [
-        (name, {"dtype": dtype, "shape": list(shape), "data_offsets": offsets[name]})
-        for name, dtype, shape in tensors
+        (name, {"dtype": dtype, "shape": list(shape), "data_offsets": offsets[name]}) for name, dtype, shape in tensors
     ]
     if metadata is not None:
         members.insert(metadata_at, (METADATA, dict(metadata)))
@@ -217,9 +216,7 @@ def encoded(
 
 def _header_length(prefix: bytes, file_size: int, where: str) -> int:
     if file_size < LENGTH_BYTES or len(prefix) < LENGTH_BYTES:
-        raise WeightsError(
-            f"{file_size} bytes are too few for a safetensors file", where=where, hint=_DAMAGED
-        )
+        raise WeightsError(f"{file_size} bytes are too few for a safetensors file", where=where, hint=_DAMAGED)
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise WeightsError(
@@ -228,9 +225,7 @@ def _header_length(prefix: bytes, file_size: int, where: str) -> int:
             hint="this is not a safetensors file, or its start is damaged",
         )
     if LENGTH_BYTES + length > file_size:
-        raise WeightsError(
-            f"the header claims {length} bytes, the file has {file_size}", where=where, hint=_DAMAGED
-        )
+        raise WeightsError(f"the header claims {length} bytes, the file has {file_size}", where=where, hint=_DAMAGED)
     return length
 
 
@@ -243,9 +238,7 @@ def _parsed(raw: bytes, where: str) -> Header:
 
 
 def _document(text: bytes, where: str) -> dict[str, Any]:
-    hint = (
-        "the file's start is damaged, or a tool wrote it wrongly: save it again with the safetensors library"
-    )
+    hint = "the file's start is damaged, or a tool wrote it wrongly: save it again with the safetensors library"
 
     def refuse(message: str) -> NoReturn:
         raise WeightsError(message, where=where, hint=hint)

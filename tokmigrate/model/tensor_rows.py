@@ -20,6 +20,7 @@ from tokmigrate.vocabulary.tokens import Run
 
 BLOCK_BYTES = 8 * 1024 * 1024
 DIGEST_BYTES = 32
+_DIGESTED_AT_ONCE = 1 << 16  # A digest outweighs a bias of two bytes: blocks are bounded by it too.
 TENSOR_DIGEST_PREFIX = "r1:"
 """Names the way of digesting a tensor, so that an old digest stays verifiable if it changes."""
 
@@ -72,10 +73,6 @@ class Geometry:
     def size(self) -> int:
         """The bytes of the tensor."""
         return self.row_bytes * self.rows
-
-    def block_rows(self, row_bytes: int, block_bytes: int) -> int:
-        """Return how many rows of `row_bytes` fit into a block; at least one."""
-        return max(1, block_bytes // max(1, row_bytes))
 
 
 class TensorRows:
@@ -142,9 +139,7 @@ class TensorRows:
         """Return one row as numbers, `(width,)`."""
         return to_float64(self.read_run(number, number + 1), self.dtype)
 
-    def float_rows(
-        self, runs: Iterable[Run], block_bytes: int = BLOCK_BYTES
-    ) -> Iterator[npt.NDArray[np.float64]]:
+    def float_rows(self, runs: Iterable[Run], block_bytes: int = BLOCK_BYTES) -> Iterator[npt.NDArray[np.float64]]:
         """Yield the rows of `runs` as numbers, in their order, in blocks `(rows, width)`.
 
         Every block but the last has the same number of rows, wherever runs begin and end: sums over the
@@ -154,7 +149,7 @@ class TensorRows:
             runs: Starts and stops of rows.
             block_bytes: The most bytes of float64 in a block, if a row is not longer.
         """
-        size = self.geometry.block_rows(self.width * 8, block_bytes)
+        size = _rows_in(block_bytes, self.width * 8)
         block = np.empty((size, self.width), np.float64)
         filled = 0
         for start, stop in runs:
@@ -174,18 +169,16 @@ class TensorRows:
             yield block[:filled]
 
     def row_digests(self, start: int, stop: int) -> bytes:
-        """Return the BLAKE3 digests of the rows from `start` up to `stop`, 32 bytes each, one after another."""
+        """Return the BLAKE3 digest of each row from `start` up to `stop`, 32 bytes each."""
         row_bytes = self.geometry.row_bytes
-        size = self.geometry.block_rows(row_bytes, BLOCK_BYTES)
+        size = min(_rows_in(BLOCK_BYTES, row_bytes), _DIGESTED_AT_ONCE)
         digests = bytearray()
         for begin in range(start, stop, size):
             octets = self.read_run(begin, min(begin + size, stop)).tobytes()
             if row_bytes == 0:
                 digests += blake3().digest() * (min(begin + size, stop) - begin)
                 continue
-            digests += b"".join(
-                blake3(octets[at : at + row_bytes]).digest() for at in range(0, len(octets), row_bytes)
-            )
+            digests += b"".join(blake3(octets[at : at + row_bytes]).digest() for at in range(0, len(octets), row_bytes))
         return bytes(digests)
 
     def table(self) -> RowTable:
@@ -193,7 +186,7 @@ class TensorRows:
         return RowTable(self.row_digests(0, self.geometry.rows))
 
     def _fill(self, target: npt.NDArray[np.uint8], offset: int) -> None:
-        view = memoryview(target)
+        view = target.data
         done = 0
         while done < len(view):
             count = os.preadv(self._file, [view[done:]], self._begin + offset + done)
@@ -265,6 +258,10 @@ def plain_digest(path: Path, begin: int, end: int) -> str:
     finally:
         os.close(file)
     return hasher.hexdigest()
+
+
+def _rows_in(block_bytes: int, row_bytes: int) -> int:
+    return max(1, block_bytes // max(1, row_bytes))
 
 
 def _opened(path: Path) -> int:

@@ -127,7 +127,7 @@ def read_weights(directory: Path) -> Weights:
 
 def _names(directory: Path) -> tuple[str, ...]:
     try:
-        return tuple(sorted(os.listdir(directory)))
+        return tuple(sorted(path.name for path in directory.iterdir()))
     except FileNotFoundError as error:
         raise ModelError("no such directory", where=str(directory), hint="check the model's path") from error
     except OSError as error:
@@ -232,9 +232,7 @@ def _indexed_shards(directory: Path, weight_map: Mapping[str, str]) -> tuple[Sha
     files = sorted(set(weight_map.values()))
     for file in files:
         if not os.path.lexists(directory / file):
-            raise WeightsError(
-                f"the shard {file} is missing", where=where, hint="fetch it, or save the model again"
-            )
+            raise WeightsError(f"the shard {file} is missing", where=where, hint="fetch it, or save the model again")
     shards = tuple(_shard(directory, file) for file in files)
     found: dict[str, str] = {}
     for shard in shards:

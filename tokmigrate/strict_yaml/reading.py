@@ -139,9 +139,7 @@ class _Reading:
             if event.tags:
                 self.fault(event, "%TAG directives are not allowed")
         elif isinstance(event, yaml.AliasEvent):
-            self.fault(
-                event, f"alias '*{event.anchor}' is not allowed", "repeat the value, or quote the text"
-            )
+            self.fault(event, f"alias '*{event.anchor}' is not allowed", "repeat the value, or quote the text")
             self.put(Node(*_start(event), ""))
         elif isinstance(event, yaml.NodeEvent):
             self.take_node(event)
@@ -153,9 +151,7 @@ class _Reading:
 
     def take_node(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None:
-            self.fault(
-                event, f"anchor '&{event.anchor}' is not allowed", "repeat the value, or quote the text"
-            )
+            self.fault(event, f"anchor '&{event.anchor}' is not allowed", "repeat the value, or quote the text")
         tag = getattr(event, "tag", None)
         if tag is not None:
             self.fault(event, f"tag '{tag}' is not allowed", "the fields have types; quote a text with '!'")
@@ -188,9 +184,7 @@ class _Reading:
             around.key = node
             if not isinstance(node.content, str):
                 self.problems.append(
-                    Problem(
-                        self.path, node.line, node.column, "a key has to be text", "quote a text with [ or {"
-                    )
+                    Problem(self.path, node.line, node.column, "a key has to be text", "quote a text with [ or {")
                 )
         else:
             self.put_entry(around, around.key, node)
@@ -215,9 +209,7 @@ def _start(event: yaml.Event) -> tuple[int, int]:
 
 
 def _too_large(path: str) -> Problem:
-    return Problem(
-        path, 1, 1, f"larger than {MAX_BYTES // 2**20} MiB", "put long lists into files of their own"
-    )
+    return Problem(path, 1, 1, f"larger than {MAX_BYTES // 2**20} MiB", "put long lists into files of their own")
 
 
 def _byte_order_mark(path: str) -> Problem:

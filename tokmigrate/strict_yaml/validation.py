@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from tokmigrate.errors import FileProblems, Problem, TokmigrateError, nearest
 from tokmigrate.strict_yaml.fields import field_names
 from tokmigrate.strict_yaml.tree import Location, Node, Tree, Value, is_null
-from tokmigrate.strict_yaml.wording import described, expected, wording
+from tokmigrate.strict_yaml.wording import described, expected, unlike, wording
 
 OptionalText = Annotated[
     str | None,
@@ -127,22 +127,21 @@ def _locate(tree: Tree, location: Location) -> Location:
 def _problems(model: type[BaseModel], tree: Tree, faults: list[ErrorDetails]) -> list[Problem]:
     places = _places(tree, faults)
     problems: list[Problem] = []
-    unlike: dict[Location, list[ErrorDetails]] = {}
+    others: dict[Location, list[str]] = {}
     for fault, place in zip(faults, places, strict=True):
-        if expected(fault["type"]):
+        liked = expected(fault)
+        if liked:
             # Another member of a union got further: its faults say more.
             further = any(
                 other[: len(place)] == place and (len(other) > len(place) or each["type"] == "missing")
                 for each, other in zip(faults, places, strict=True)
             )
             if not further:
-                unlike.setdefault(place, []).append(fault)
+                others.setdefault(place, []).append(liked)
         else:
             problems.append(_problem(model, tree, fault, place))
-    for place, alternatives in unlike.items():
-        liked = " or ".join(dict.fromkeys(str(expected(fault["type"])) for fault in alternatives))
-        found = described(tree.at(place).value)
-        problems.append(tree.problem(place, f"expected {liked}, found {found}"))
+    for place, choices in others.items():
+        problems.append(tree.problem(place, *unlike(choices, tree.at(place).value)))
     return problems
 
 

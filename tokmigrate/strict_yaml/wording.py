@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -41,12 +41,21 @@ def messages(error: ValidationError) -> list[str]:
     return lines
 
 
-def expected(kind: str) -> str | None:
-    """Return what a pydantic error type would have liked to see, such as `a list` for `list_type`."""
+def expected(detail: ErrorDetails) -> str | None:
+    """Return what a value of another kind was expected in its place, such as `a list`, or None."""
+    kind = detail["type"]
+    if kind in ("literal_error", "enum"):
+        return str(detail["ctx"]["expected"])
     for ending in ("_type", "_parsing", "_from_float", "_parsing_size"):
         if kind.endswith(ending):
             return _EXPECTED.get(kind.removesuffix(ending))
     return _EXPECTED.get(kind)
+
+
+def unlike(liked: Iterable[str], found: object) -> tuple[str, str | None]:
+    """Return message and hint for a value that is none of the things that were expected."""
+    choices = " or ".join(dict.fromkeys(liked))
+    return f"expected {choices}, found {described(found)}", nearest(str(found), choices.split("'")[1::2])
 
 
 def wording(detail: ErrorDetails) -> tuple[str, str | None]:
@@ -55,16 +64,13 @@ def wording(detail: ErrorDetails) -> tuple[str, str | None]:
     found: Any = detail.get("input")
     context: Mapping[str, Any] = detail.get("ctx", {})
     last = str(detail["loc"][-1]) if detail["loc"] else ""
-    liked = expected(kind)
+    liked = expected(detail)
     if liked:
-        return f"expected {liked}, found {described(found)}", None
+        return unlike([liked], found)
     if kind == "missing":
         return f"field '{last}' is missing", None
     if kind == "extra_forbidden":
         return f"unknown field '{last}'", None
-    if kind in ("literal_error", "enum"):
-        choices = str(context["expected"])
-        return f"expected {choices}, found {described(found)}", nearest(str(found), choices.split("'")[1::2])
     if kind == "union_tag_invalid":
         choices = str(context["expected_tags"])
         name = str(context["discriminator"]).strip("'")

@@ -1,0 +1,154 @@
+"""Building the candidate beside the model: unchanged files are shared, changed ones written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokmigrate.change.candidate import Candidate, ShardImage
+from tokmigrate.change.copying import copy_range, share_tree
+from tokmigrate.change.durability import file_facts, set_facts, storage_errors
+from tokmigrate.change.fresh_rows import geometry
+from tokmigrate.model.safetensors_header import Header
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.stamp import FILE as STAMP
+from tokmigrate.model.vocabulary_tensors import VocabularyTensor
+from tokmigrate.vocabulary.rows import Kept, Recipe, RowEdit
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Copied:
+    """Bytes of the old file from `start` up to `stop`."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """New bytes."""
+
+    data: bytes
+
+
+def stage(snapshot: Snapshot, target: Path, candidate: Candidate, progress: Progress) -> None:
+    """Write the candidate, all but its stamp, into the directory `target`, which must not exist.
+
+    Args:
+        snapshot: The model as it is.
+        target: Where the candidate goes.
+        candidate: What it shall be.
+        progress: Told the bytes as they are written.
+
+    Raises:
+        StorageError: The filesystem will not do it.
+    """
+    written = {*candidate.files, *candidate.shards, STAMP}
+    with storage_errors("stage the new model", target):
+        share_tree(snapshot.directory, target, written)
+        for name, data in candidate.files.items():
+            if data is not None and name != STAMP:
+                write_file(snapshot.directory, target, name, data, candidate)
+                progress(len(data))
+        for name, image in candidate.shards.items():
+            _write_shard(snapshot, target / name, name, image, candidate, progress)
+
+
+def write_file(source: Path, target: Path, name: str, data: bytes, candidate: Candidate) -> None:
+    """Write one small file with the mode and owner of the one that it replaces, or the facts it is given back."""
+    path = target / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    _set_facts(source / name, path, name, candidate)
+
+
+def _set_facts(old: Path, new: Path, name: str, candidate: Candidate) -> None:
+    if name in candidate.facts:
+        set_facts(new, candidate.facts[name])
+    elif old.exists():
+        facts = file_facts(old)
+        now = new.stat()
+        set_facts(new, facts.at(now.st_mtime_ns))
+
+
+def _write_shard(
+    snapshot: Snapshot, path: Path, name: str, image: ShardImage, candidate: Candidate, progress: Progress
+) -> None:
+    shard = next(shard for shard in snapshot.weights.shards if shard.file == name)
+    tensors = {tensor.name: tensor for tensor in snapshot.in_shard(name)}
+    old = snapshot.weights.path(shard)
+    source = os.open(old, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            position = _put(target, image.header.raw, 0, progress)
+            for part in joined_parts(shard_parts(shard.header, tensors, candidate.edit, candidate.row)):
+                if isinstance(part, Copied):
+                    copy_range(source, part.start, target, position, part.stop - part.start, progress)
+                    position += part.stop - part.start
+                else:
+                    position += _put(target, part.data, position, progress)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+    _set_facts(old, path, name, candidate)
+
+
+def shard_parts(
+    header: Header,
+    tensors: Mapping[str, VocabularyTensor],
+    edit: RowEdit,
+    row: Callable[[str, Recipe], bytes],
+) -> Iterator[Copied | Written]:
+    """Yield the data section of the new shard in terms of the old file.
+
+    Args:
+        header: The old file's header.
+        tensors: Its vocabulary tensors by name.
+        edit: What happens to their rows.
+        row: The bytes of a fresh row.
+    """
+    for entry in header.by_offset:
+        begin = header.data_start + entry.begin
+        tensor = tensors.get(entry.name)
+        if tensor is None:
+            yield Copied(begin, begin + len(entry))
+            continue
+        lie = geometry(tensor)
+        inner = lie.inner_bytes
+        for outer in range(lie.outer):
+            first = begin + outer * lie.rows * inner
+            for piece in edit.pieces:
+                if isinstance(piece, Kept):
+                    yield Copied(first + piece.start * inner, first + piece.stop * inner)
+                else:
+                    yield Written(row(entry.name, piece.recipe)[outer * inner : (outer + 1) * inner])
+
+
+def joined_parts(parts: Iterator[Copied | Written]) -> Iterator[Copied | Written]:
+    """Yield `parts` with copies that continue each other made one."""
+    pending: Copied | None = None
+    for part in parts:
+        if isinstance(part, Copied) and pending and pending.stop == part.start:
+            pending = Copied(pending.start, part.stop)
+            continue
+        if pending:
+            yield pending
+        pending = part if isinstance(part, Copied) else None
+        if isinstance(part, Written):
+            yield part
+    if pending:
+        yield pending
+
+
+def _put(target: int, data: bytes, position: int, progress: Progress) -> int:
+    done = 0
+    while done < len(data):
+        done += os.pwrite(target, data[done:], position + done)
+    progress(len(data))
+    return len(data)

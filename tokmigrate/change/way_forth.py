@@ -1,0 +1,249 @@
+"""The candidate of an upgrade, with the stamp and the undo record of every migration on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from blake3 import blake3
+
+from tokmigrate.change.candidate import Candidate, ShardImage
+from tokmigrate.change.digests import (
+    Fixed,
+    Tables,
+    edited,
+    lineage,
+    read_fixed,
+    read_tables,
+    shard_digest,
+)
+from tokmigrate.change.durability import file_facts
+from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
+from tokmigrate.change.headers import baseline_start, header_with_rows
+from tokmigrate.change.undo import Before, Objects, keep, saved_rows
+from tokmigrate.model.safetensors_header import Header
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.stamp import FILE as STAMP
+from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
+from tokmigrate.model.state import ModelState
+from tokmigrate.model.tensor_rows import TensorRows
+from tokmigrate.plan.upgrade import Plan, Step, layout, rendered
+from tokmigrate.vocabulary.recipes import Begun
+from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
+
+
+@dataclass(frozen=True)
+class NewToken:
+    """A token that a migration adds.
+
+    Args:
+        token: Its text.
+        id: Its id.
+        init: How its row starts, as JSON.
+        row_digest: BLAKE3 of its row in the canonical input tensor.
+    """
+
+    token: str
+    id: int
+    init: Any
+    row_digest: str
+
+
+@dataclass(frozen=True)
+class Passage:
+    """One migration as it was carried out.
+
+    Args:
+        revision: The migration.
+        checksum: Its checksum.
+        message: Its message.
+        undo: The digest of its undo record.
+        before: The digests of files and shards before, by name.
+        after: Those afterwards.
+        tokens: The tokens that it adds.
+    """
+
+    revision: str
+    checksum: str
+    message: str
+    undo: str
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    tokens: tuple[NewToken, ...]
+
+
+@dataclass(frozen=True)
+class WayForth:
+    """An upgrade, ready to be carried out."""
+
+    candidate: Candidate
+    passages: tuple[Passage, ...]
+    stamp: Stamp
+
+
+def way_forth(plan: Plan, seed: str, objects: Objects) -> WayForth:
+    """Return the candidate of an upgrade; its undo records are stored on the way.
+
+    Args:
+        plan: A plan with at least one step.
+        seed: The workspace's seed.
+        objects: Where undo data goes.
+    """
+    with opened(plan.snapshot) as rows:
+        made = fresh_rows(plan, rows, seed) if plan.writes_rows else {}
+        needed = plan.writes_rows or plan.snapshot.stamp is None
+        tables = read_tables(rows) if needed else {}
+        fixed = read_fixed(plan.snapshot) if needed else Fixed({})
+        return _Walk(plan, rows, made, fixed, objects).walk(tables)
+
+
+class _Walk:
+    """The walk over the steps of one plan; it knows at each step what the last one left."""
+
+    def __init__(
+        self, plan: Plan, rows: Mapping[str, TensorRows], made: RowBytes, fixed: Fixed, objects: Objects
+    ) -> None:
+        self._plan = plan
+        self._snapshot = plan.snapshot
+        self._rows = rows
+        self._made = made
+        self._fixed = fixed
+        self._objects = objects
+
+    def walk(self, tables: Tables) -> WayForth:
+        snapshot = self._snapshot
+        images = self._images(snapshot.state, tables)
+        stamp = snapshot.stamp
+        origin = stamp.lineage if stamp else lineage(snapshot, {name: image.digest for name, image in images.items()})
+        edit = RowEdit.identity(snapshot.state.rows)
+        passages: list[Passage] = []
+        for step, reached in zip(self._plan.steps, self._plan.edits, strict=True):
+            changes_rows = not step.after.edit.is_identity
+            after_tables = tables
+            after_images = images
+            if changes_rows:
+                after_tables = self._tables(tables, step, reached)
+                after_images = self._images(step.after, after_tables)
+            after_stamp = self._stamp(origin, stamp, step, after_images)
+            before = self._before(step, edit, stamp, images)
+            passages.append(
+                Passage(
+                    revision=step.migration.revision,
+                    checksum=step.migration.checksum,
+                    message=step.migration.message,
+                    undo=keep(before, self._objects),
+                    before=_digests(before.files, images if changes_rows else {}),
+                    after=_digests(
+                        {name: rendered(snapshot, step.after, name) for name in step.after.touched},
+                        after_images if changes_rows else {},
+                    ),
+                    tokens=self._new_tokens(step, reached),
+                )
+            )
+            tables, images, stamp, edit = after_tables, after_images, after_stamp, reached
+        if stamp is None:
+            raise ValueError("a plan without steps has no way forth")
+        files = {name: rendered(snapshot, self._plan.final, name) for name in sorted(self._plan.touched)}
+        candidate = Candidate(
+            files={**files, STAMP: stamp.encoded()},
+            facts={},
+            shards=images if self._plan.writes_rows else {},
+            edit=self._plan.edit,
+            row=lambda tensor, recipe: self._made[tensor][recipe],
+            tokens=self._plan.final.tokenizer.ids,
+        )
+        return WayForth(candidate, tuple(passages), stamp)
+
+    def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
+        """Return the digests after a step: its fresh rows are looked up by their recipes in terms of the disk."""
+        pieces: dict[int, Kept | Fresh] = dict(step.after.edit.kept())
+        for row, _ in step.after.edit.fresh():
+            recipe = reached.row(row)
+            if isinstance(recipe, Recipe):
+                pieces[row] = Fresh(recipe)
+        ordered = tuple(pieces[row] for row in sorted(pieces))
+        return edited(tables, RowEdit(step.after.edit.old_rows, ordered), self._made)
+
+    def _images(self, state: ModelState, tables: Tables) -> dict[str, ShardImage]:
+        if not tables:
+            return {}
+        images: dict[str, ShardImage] = {}
+        for file in self._snapshot.vocabulary_shards:
+            header = self._header(file, state)
+            images[file] = ShardImage(header, shard_digest(header, tables, self._fixed))
+        return images
+
+    def _header(self, file: str, state: ModelState) -> Header:
+        if state.reshaped:
+            return header_with_rows(self._snapshot, file, state.rows)
+        return next(shard.header for shard in self._snapshot.weights.shards if shard.file == file)
+
+    def _stamp(self, origin: str, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
+        files = dict(last.files) if last else {}
+        for name in step.after.touched:
+            data = rendered(self._snapshot, step.after, name)
+            is_json = not isinstance(step.after.documents.get(name), str)
+            files[name] = ChangedFile(
+                None if data is None else blake3(data).hexdigest(), layout(self._snapshot, name) if is_json else None
+            )
+        shards = dict(last.shards) if last else {}
+        if not step.after.edit.is_identity:
+            for name, image in images.items():
+                shards[name] = ChangedShard(image.digest, baseline_start(self._snapshot, name))
+        applied = last.applied if last else ()
+        return Stamp(
+            lineage=origin,
+            applied=(*applied, (step.migration.revision, step.migration.checksum)),
+            files=files,
+            shards=shards,
+            baseline_tokens=step.after.baseline_tokens,
+            rows=step.after.lineage,
+            reshaped=step.after.reshaped,
+            init=step.after.init,
+        )
+
+    def _before(
+        self, step: Step, edit: RowEdit, stamp: Stamp | None, images: Mapping[str, ShardImage]
+    ) -> Before:
+        directory = self._snapshot.directory
+        files = {name: rendered(self._snapshot, step.before, name) for name in sorted(step.after.touched)}
+        files[STAMP] = stamp.encoded() if stamp else None
+        changes_rows = not step.after.edit.is_identity
+        shards = dict(images) if changes_rows else {}
+        present = [name for name in (*files, *shards) if (directory / name).exists()]
+        saved = {
+            name: saved_rows(step.after.edit, self._reader(name, edit)) for name in (self._rows if changes_rows else ())
+        }
+        facts = {name: file_facts(directory / name) for name in present}
+        return Before(files, facts, step.after.edit, saved, shards)
+
+    def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
+        def read(row: int) -> bytes:
+            held = edit.row(row)
+            if isinstance(held, int):
+                return self._rows[tensor].read_run(held, held + 1).tobytes()
+            return self._made[tensor][held]
+
+        return read
+
+    def _new_tokens(self, step: Step, reached: RowEdit) -> tuple[NewToken, ...]:
+        canonical = next(tensor.canonical for tensor in self._snapshot.tensors if tensor.side == "input")
+        found: list[NewToken] = []
+        old = step.before.tokenizer.ids
+        for token, number in step.after.tokenizer.ids.items():
+            if token in old:
+                continue
+            recipe = reached.row(number)
+            if isinstance(recipe, Begun):
+                init = {
+                    side: start.strategy.model_dump(mode="json", exclude_defaults=True)  # type: ignore[attr-defined]
+                    for side, start in (("input", recipe.input), ("output", recipe.output))
+                }
+                found.append(NewToken(token, number, init, blake3(self._made[canonical][recipe]).hexdigest()))
+        return tuple(found)
+
+
+def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:
+    found = {name: blake3(data).hexdigest() for name, data in files.items() if data is not None}
+    return found | {name: image.digest for name, image in images.items()}

@@ -1,0 +1,103 @@
+"""The hash chain of a ledger table: what was once recorded cannot be changed or dropped unnoticed.
+
+The hash of a row is BLAKE3 over the canonical JSON list of [version, table, {column: stored value}],
+where the columns are all but the hash itself and those that are set later; `previous_hash` is among
+them. The chain shows accidents and careless edits: who can write the database and knows this format
+can make a new chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from blake3 import blake3
+from sqlalchemy import Column, Connection, Table, Text, insert, select, type_coerce, update
+
+from tokmigrate.state.columns import canonical_json
+from tokmigrate.state.rows import BrokenRow
+from tokmigrate.state.schema import SET_ONCE, chains
+
+VERSION = 1
+START = ""
+_BATCH = 1000
+
+
+def append(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add `rows` to a ledger table, numbered and chained, within the open transaction.
+
+    Args:
+        connection: A connection that holds the write lock.
+        table: A table of the ledger.
+        rows: The columns of each row, without `number`, `previous_hash` and `hash`.
+    """
+    if not rows:
+        return
+    length, head = _end(connection, table)
+    chained = []
+    for row in rows:
+        length += 1
+        full = {**row, "number": length, "previous_hash": head}
+        head = _hash(table, {c.name: _stored(connection, c, full.get(c.name)) for c in _hashed(table)})
+        chained.append({**full, "hash": head})
+    connection.execute(insert(table), chained)
+    connection.execute(update(chains).where(chains.c.name == table.name).values(length=length, head=head))
+
+
+def first_broken(connection: Connection, table: Table) -> BrokenRow | None:
+    """Return the first row of a ledger table that its chain does not account for, or None."""
+    hashed = _hashed(table)
+    found = connection.execution_options(yield_per=_BATCH).execute(
+        select(*(_raw(column) for column in (*hashed, table.c.hash))).order_by(table.c.number)
+    )
+    number, head = 0, START
+    for values in found:
+        number += 1
+        stored = dict(zip((column.name for column in hashed), values[:-1], strict=True))
+        if stored["number"] != number:
+            return BrokenRow(table.name, number, "the row is missing")
+        if stored["previous_hash"] != head:
+            return BrokenRow(table.name, number, "the row does not follow the one before it")
+        if _hash_or_none(table, stored) != values[-1]:
+            return BrokenRow(table.name, number, "the row was edited")
+        head = values[-1]
+    length, last = _end(connection, table)
+    if number < length:
+        return BrokenRow(table.name, number + 1, "the row is missing")
+    if number > length:
+        return BrokenRow(table.name, length + 1, "the row was not recorded by tokmigrate")
+    if head != last:
+        return BrokenRow(table.name, number, "the end of the chain was edited")
+    return None
+
+
+def _end(connection: Connection, table: Table) -> tuple[int, str]:
+    end = connection.execute(
+        select(chains.c.length, chains.c.head).where(chains.c.name == table.name)
+    ).one_or_none()
+    return (end.length, end.head) if end else (0, START)
+
+
+def _hashed(table: Table) -> list[Column[Any]]:
+    return [column for column in table.columns if column.name != "hash" and column.name not in SET_ONCE]
+
+
+def _raw(column: Column[Any]) -> Any:
+    """Select what is stored, so that a value that no longer parses is found and not raised."""
+    return type_coerce(column, Text()).label(column.name) if isinstance(column.type, Text) else column
+
+
+def _stored(connection: Connection, column: Column[Any], value: Any) -> Any:
+    process = getattr(column.type, "process_bind_param", None)
+    return process(value, connection.dialect) if process else value
+
+
+def _hash(table: Table, stored: Mapping[str, Any]) -> str:
+    return blake3(canonical_json([VERSION, table.name, stored]).encode()).hexdigest()
+
+
+def _hash_or_none(table: Table, stored: Mapping[str, Any]) -> str | None:
+    try:
+        return _hash(table, stored)
+    except (TypeError, ValueError):
+        return None
