@@ -7,13 +7,18 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
-from safetensors import SafetensorError, deserialize, serialize
+from safetensors import SafetensorError
+from safetensors import deserialize as _deserialize
+from safetensors.numpy import save
 
 from tokmigrate.errors import WeightsError
 from tokmigrate.model.safetensors_header import Header, encoded, parse_header, read_header
+
+deserialize: Any = _deserialize
 
 PEER_CASES = Path(__file__).resolve().parents[2] / "shared/data/peer_cases/safetensors_malformed.json"
 NUMPY_NAMES = {"BOOL": "bool", "U8": "uint8", "F16": "float16", "F32": "float32", "I64": "int64"}
@@ -101,9 +106,8 @@ def test_agrees_with_the_library_on_collected_cases(case: dict[str, str]) -> Non
 def test_refuses_what_the_library_refuses(octets: bytes, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         parsed(octets)
-    if '"F4"' in octets.decode() or octets[8:].startswith(b"[]"):
-        return  # deserialize itself does not look; safe_open does.
-    assert not library_accepts(octets)
+    # A part of a byte is noticed by the library only when the tensor is taken.
+    assert b'"F4"' in octets or not library_accepts(octets)
 
 
 @pytest.mark.parametrize(
@@ -184,13 +188,7 @@ def size_of(dtype: str, shape: tuple[int, ...]) -> int:
 def test_reads_what_the_library_writes_and_writes_the_same(
     wanted: dict[str, tuple[str, tuple[int, ...]]], meta: dict[str, str] | None
 ) -> None:
-    octets = serialize(
-        {
-            name: {"dtype": NUMPY_NAMES[dtype], "shape": shape, "data": bytes(size_of(dtype, shape))}
-            for name, (dtype, shape) in wanted.items()
-        },
-        meta,
-    )
+    octets = save({name: np.zeros(shape, NUMPY_NAMES[dtype]) for name, (dtype, shape) in wanted.items()}, meta)
     header = parsed(octets)
     assert {entry.name: (entry.dtype, entry.shape) for entry in header.entries} == wanted
     assert (dict(header.metadata) if header.metadata is not None else None) == meta

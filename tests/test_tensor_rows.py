@@ -97,7 +97,7 @@ def test_every_number_of_sixteen_bits_comes_back(dtype: str) -> None:
     theirs = torch.from_numpy(patterns.view(np.int16)).view(torch_dtype).to(torch.float64).numpy()
     assert np.array_equal(values, theirs, equal_nan=True)
     back = np.frombuffer(from_float64(values, dtype), np.uint16)
-    exponent_bits, fraction_bits = FORMATS[dtype]
+    _, fraction_bits = FORMATS[dtype]
     quiet = np.uint16(1 << (fraction_bits - 1))
     expected = np.where(np.isnan(values), patterns | quiet, patterns)
     assert np.array_equal(back, expected)

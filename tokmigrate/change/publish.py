@@ -27,8 +27,8 @@ from tokmigrate.model.stamp import read_stamp
 class Books(Protocol):
     """The bookkeeping of one operation; every method may be called again after a crash."""
 
-    def staging(self) -> None:
-        """Write down the intent."""
+    def staging(self) -> str:
+        """Write down the intent and return the operation's id."""
         ...
 
     def prepared(self) -> None:
@@ -86,7 +86,7 @@ def carry_out(
     area: WorkArea,
     snapshot: Snapshot,
     candidate: Candidate,
-    intent: Intent,
+    generations: tuple[str | None, str | None],
     verify: Callable[[Path], None],
     books: Books,
     listener: Listener,
@@ -98,7 +98,7 @@ def carry_out(
         area: The work area, whose lock the caller holds.
         snapshot: The model as it is.
         candidate: What it shall be.
-        intent: The operation and the two generations.
+        generations: The one in place before and the one afterwards; None is `base`.
         verify: Raises where the directory that it is given is not what was planned.
         books: The bookkeeping.
         listener: Told every step.
@@ -108,7 +108,7 @@ def carry_out(
         listener(StepReached(model, step))
 
     check_room(area.root, candidate.bytes + (64 << 20 if candidate.shards else 1 << 20))
-    books.staging()
+    intent = Intent(books.staging(), *generations)
     try:
         area.write_journal(intent.to_json())
         reached(Step.RECORDED)

@@ -45,6 +45,7 @@ ITEM_BITS: Mapping[str, int] = MappingProxyType(
 FLOATING = frozenset({"BF16", "F16", "F32", "F64"})
 """The dtypes in which a row can be computed."""
 
+_VIEWS: Mapping[str, str] = MappingProxyType({"F16": "<f2", "F32": "<f4", "F64": "<f8"})
 # Exponent and fraction bits of the IEEE 754 formats narrower than float64, and of bfloat16.
 _NARROW: Mapping[str, tuple[int, int]] = MappingProxyType({"BF16": (8, 7), "F16": (5, 10), "F32": (8, 23)})
 
@@ -78,12 +79,14 @@ def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> npt.NDArray[np
         The numbers in one row, `(numbers,)`.
     """
     octets = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else np.ascontiguousarray(raw).reshape(-1)
-    if dtype == "BF16":
-        # A bfloat16 is the upper half of a float32.
-        return (octets.view("<u2").astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-    formats = {"F16": "<f2", "F32": "<f4", "F64": "<f8"}
     _known(dtype)
-    return octets.view(formats[dtype]).astype(np.float64)
+    # Widening a signalling NaN makes it quiet, of which numpy would warn.
+    with np.errstate(invalid="ignore"):
+        if dtype == "BF16":
+            # A bfloat16 is the upper half of a float32.
+            upper = octets.view("<u2").astype(np.uint32) << np.uint32(16)
+            return upper.view(np.float32).astype(np.float64)
+        return octets.view(_VIEWS[dtype]).astype(np.float64)
 
 
 def from_float64(values: npt.NDArray[np.float64], dtype: str) -> bytes:

@@ -15,7 +15,9 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.state import ModelState
 from tokmigrate.model.tensor_rows import Geometry
 from tokmigrate.operations.base import Context, Risk
-from tokmigrate.revision.migration import Migration, PlannedOperation
+from tokmigrate.plan.conditions import unmet
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.planned import PlannedOperation
 from tokmigrate.vocabulary.rows import RowEdit
 
 FileFate = Literal["new", "changed", "removed"]
@@ -202,7 +204,7 @@ def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migra
         if migration.checksum != checksum:
             raise DriftError(
                 f"migration {revision} was edited after it was applied",
-                where=str(migration.path),
+                where=migration.shown,
                 hint="put it back as it was, and say what you want in a new migration",
             )
         applied.append(migration)
@@ -255,10 +257,10 @@ def _next(planned: PlannedOperation, state: ModelState, context: Context) -> Mod
 
 def _check_preconditions(migration: Migration, state: ModelState) -> None:
     for condition in migration.preconditions:
-        reason = condition.broken_by(state.tokenizer.ids, state.traits.model_type)
+        reason = unmet(condition, state)
         if reason is not None:
             raise OperationError(
-                f"a precondition does not hold: {reason}", where=str(migration.path), hint="migrate another model"
+                f"a precondition does not hold: {reason}", where=migration.shown, hint="migrate another model"
             )
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from blake3 import blake3
 from sqlalchemy import Column, Connection, Table, Text, insert, select, type_coerce, update
+from sqlalchemy.types import TypeDecorator
 
 from tokmigrate.state.columns import canonical_json
 from tokmigrate.state.rows import BrokenRow
@@ -72,9 +73,7 @@ def first_broken(connection: Connection, table: Table) -> BrokenRow | None:
 
 
 def _end(connection: Connection, table: Table) -> tuple[int, str]:
-    end = connection.execute(
-        select(chains.c.length, chains.c.head).where(chains.c.name == table.name)
-    ).one_or_none()
+    end = connection.execute(select(chains.c.length, chains.c.head).where(chains.c.name == table.name)).one_or_none()
     return (end.length, end.head) if end else (0, START)
 
 
@@ -84,7 +83,7 @@ def _hashed(table: Table) -> list[Column[Any]]:
 
 def _raw(column: Column[Any]) -> Any:
     """Select what is stored, so that a value that no longer parses is found and not raised."""
-    return type_coerce(column, Text()).label(column.name) if isinstance(column.type, Text) else column
+    return type_coerce(column, Text()).label(column.name) if isinstance(column.type, TypeDecorator) else column
 
 
 def _stored(connection: Connection, column: Column[Any], value: Any) -> Any:

@@ -130,10 +130,7 @@ class Outcome:
         return Outcome(
             tuple(AppliedRecord(**record) for record in payload.get("applied", ())),
             tuple(payload.get("reverted", ())),
-            tuple(
-                TokenEvent(**{**event, "event": Happened(event["event"])})
-                for event in payload.get("tokens", ())
-            ),
+            tuple(TokenEvent(**{**event, "event": Happened(event["event"])}) for event in payload.get("tokens", ())),
         )
 
 

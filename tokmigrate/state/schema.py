@@ -80,9 +80,7 @@ operations = Table(
 )
 
 # Written as literals: a partial index cannot hold bound parameters.
-_active = operations.c.status.in_(
-    [literal_column(f"'{status}'") for status in Status if status.active]
-)
+_active = operations.c.status.in_([literal_column(f"'{status}'") for status in Status if status.active])
 Index(
     "one_active_operation",
     operations.c.model_id,
@@ -164,7 +162,7 @@ def _guard(table: Table, name: str, occasion: str) -> None:
     event.listen(
         table,
         "after_create",
-        DDL(
+        DDL(  # type: ignore[no-untyped-call]
             f"CREATE TRIGGER {table.name}_{name} BEFORE {occasion} "
             "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
         ).execute_if(dialect="sqlite"),

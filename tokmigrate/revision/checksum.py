@@ -1,0 +1,66 @@
+"""The checksum of a migration: what it does, whatever its comments, quotes, line ends and key order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+from blake3 import blake3
+
+from tokmigrate.errors import UsageError
+from tokmigrate.operations.base import Attachment
+from tokmigrate.strict_yaml import Value
+
+VERSION = "1"
+
+_WITHOUT_EFFECT = ("message", "author")
+
+
+def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, Attachment]) -> str:
+    """Return `1:` and the BLAKE3 digest of a YAML migration, as hex.
+
+    It is taken over the texts of the file, not over typed fields, so that a field which a later version of
+    tokmigrate adds, or whose default changes, leaves the checksums of old files as they are.
+
+    Args:
+        content: The file as dict, list and str; `message` and `author` do not count.
+        attachments: The files that it refers to, by the names used there.
+    """
+    effective = {key: value for key, value in content.items() if key not in _WITHOUT_EFFECT}
+    return _digest({"yaml": effective}, attachments)
+
+
+def python_checksum(source: str, attachments: Mapping[str, Attachment]) -> str:
+    """Return `1:` and the BLAKE3 digest of a Python migration, as hex.
+
+    Args:
+        source: Its text; line ends and white space at the ends of lines and of the file do not count.
+        attachments: The files that it declares, by the names used there.
+    """
+    lines = [line.rstrip() for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return _digest({"python": "\n".join(lines).rstrip()}, attachments)
+
+
+def same_checksum(recorded: str, actual: str) -> bool:
+    """Return whether a recorded checksum is that of an unchanged file.
+
+    Args:
+        recorded: From a ledger, a stamp or a lock file.
+        actual: The `checksum` of the migration now.
+
+    Raises:
+        UsageError: `recorded` was made in a way that this version does not know.
+    """
+    version, colon, _ = recorded.partition(":")
+    if not colon or version != VERSION:
+        raise UsageError(
+            f"the checksum '{recorded}' is of a kind that this version does not know",
+            hint=f"known is '{VERSION}:…'; a newer tokmigrate recorded it: update this one",
+        )
+    return recorded == actual
+
+
+def _digest(content: Mapping[str, Value], attachments: Mapping[str, Attachment]) -> str:
+    files = {name: blake3(attachment.data).hexdigest() for name, attachment in attachments.items()}
+    text = json.dumps({**content, "files": files}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return f"{VERSION}:{blake3(text.encode('utf-8')).hexdigest()}"

@@ -1,0 +1,194 @@
+"""From the contents of a migration file, YAML or Python, to a Migration."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from tokmigrate.errors import FileProblems, Problem
+from tokmigrate.initialise import InitSpec
+from tokmigrate.operations.base import Attachment
+from tokmigrate.operations.registry import operation_types
+from tokmigrate.revision.checksum import yaml_checksum
+from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
+from tokmigrate.revision.items import read_items
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.strict_yaml import OptionalText, Tree, check, is_null, read
+
+RESERVED = ("head", "heads", "base")
+"""Words that name a revision by its position, and so cannot be ids."""
+
+_ID = re.compile(r"[0-9a-z_]{4,40}")
+_FORMAT_HINT = "this version of tokmigrate reads 'format: 1'"
+
+
+def _revision_id(value: str) -> str:
+    if not _ID.fullmatch(value):
+        raise ValueError(f"'{value}' is no revision id: 4 to 40 of 0-9, a-z and _")
+    if value in RESERVED:
+        raise ValueError(f"'{value}' has a meaning of its own and cannot be a revision id")
+    return value
+
+
+def _optional_revision_id(value: str | None) -> str | None:
+    return value if value is None else _revision_id(value)
+
+
+class _Header(BaseModel):
+    """The fields that both kinds of files share; the lists are read item by item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: Annotated[str, AfterValidator(_revision_id)]
+    down_revision: Annotated[OptionalText, AfterValidator(_optional_revision_id)] = None
+    message: str = ""
+    author: OptionalText = None
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), min_length=1)
+    init: Any = None
+    preconditions: list[Any] | None = None
+    verify: list[Any] | None = None
+
+
+H = TypeVar("H", bound=_Header)
+
+
+class YamlHeader(_Header):
+    """The fields of a YAML migration."""
+
+    format: Literal["1"]
+    operations: list[Any] | None = None
+
+
+class PythonHeader(_Header):
+    """The module-level names that mean something in a Python migration."""
+
+    format: Literal["1"] = "1"
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Body:
+    """What both kinds of files hold besides the header."""
+
+    init: InitSpec | None
+    preconditions: tuple[Precondition, ...]
+    checks: tuple[Check, ...]
+
+
+def read_yaml_migration(path: Path, shown: str, root: Path) -> Migration:
+    """Return the migration of a YAML file.
+
+    Args:
+        path: The absolute path of the file.
+        shown: The name that messages give it.
+        root: The workspace's directory, out of which no reference may lead.
+
+    Raises:
+        FileProblems: All that is wrong in it, with places.
+    """
+    tree = read(path, shown)
+    header, body, problems = read_contents(YamlHeader, tree)
+    operations: list[PlannedOperation] = []
+    references: list[tuple[str, tuple[str | int, ...]]] = []
+    if isinstance(tree.value, Mapping):
+        items, faults = read_items(tree, "operations", operation_types(), "operation")
+        problems += faults
+        operations = [PlannedOperation(operation, place) for operation, place in items]
+        references = [(name, ("operations",)) for planned in operations for name in planned.operation.references()]
+        if body.init is not None:
+            references += [(name, ("init",)) for name in body.init.references()]
+    attachments, faults = read_attachments(path, root, tree, references)
+    problems += faults
+    if header is None or problems:
+        raise FileProblems(in_order(problems))
+    content = {**tree.value, "down_revision": header.down_revision}
+    return Migration(
+        revision=header.revision,
+        down_revision=header.down_revision,
+        message=header.message,
+        author=header.author,
+        models=header.models,
+        init=body.init,
+        preconditions=body.preconditions,
+        checks=body.checks,
+        path=path,
+        shown=shown,
+        number=file_number(path),
+        checksum=yaml_checksum(content, attachments),
+        operations=tuple(operations),
+        attachments=attachments,
+    )
+
+
+def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Problem]]:
+    """Return header and body of a migration file, and all their faults."""
+    header, problems = check(kind, tree)
+    problems = [_with_format_hint(problem) for problem in problems]
+    if not isinstance(tree.value, Mapping):
+        return header, Body(None, (), ()), problems
+    init: InitSpec | None = None
+    if "init" in tree.value and not is_null(tree.value["init"]):
+        init, faults = check(InitSpec, tree, ("init",))
+        problems += faults
+    preconditions, faults = read_items(tree, "preconditions", PRECONDITIONS, "precondition")
+    problems += faults
+    checks, faults = read_items(tree, "verify", CHECKS, "check")
+    problems += faults
+    body = Body(init, tuple(item for item, _ in preconditions), tuple(item for item, _ in checks))
+    return header, body, problems
+
+
+def read_attachments(
+    path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, tuple[str | int, ...]]]
+) -> tuple[dict[str, Attachment], list[Problem]]:
+    """Return the files that a migration refers to, and the faults of those that cannot be had.
+
+    Args:
+        path: The migration, which the names are relative to.
+        root: The directory that they must not lead out of.
+        tree: The contents of the migration.
+        references: Each name, and the part of the tree that it stands in.
+    """
+    attachments: dict[str, Attachment] = {}
+    problems: list[Problem] = []
+    for name, part in references:
+        if name in attachments:
+            continue
+        place = next((node for node in tree.at(part).root.texts() if node.content == name), tree.at(part).root)
+        target = Path(os.path.abspath(path.parent / name))  # noqa: PTH100 - links stay as they are named
+        fault: str | None = None
+        if Path(name).is_absolute() or not target.is_relative_to(root):
+            fault = f"'{name}' leads out of the workspace"
+        else:
+            try:
+                attachments[name] = Attachment(name, target.read_bytes())
+            except OSError as error:
+                fault = f"'{name}' cannot be read: {error.strerror}"
+        if fault:
+            hint = f"a file is named relative to {Path(tree.path).parent}"
+            problems.append(Problem(tree.path, place.line, place.column, fault, hint))
+    return attachments, problems
+
+
+def file_number(path: Path) -> str:
+    """Return the digits that a file name begins with."""
+    digits = re.match(r"[0-9]*", path.name)
+    return digits[0] if digits else ""
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems in the order of the file."""
+    return sorted(problems, key=lambda each: (each.path, each.line, each.column))
+
+
+def _with_format_hint(problem: Problem) -> Problem:
+    if "'format'" in problem.message or "expected '1'" in problem.message:
+        return Problem(problem.path, problem.line, problem.column, problem.message, _FORMAT_HINT)
+    return problem

@@ -1,0 +1,214 @@
+"""All migrations of a workspace and how they follow each other."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tokmigrate.errors import FileProblems, HistoryError, Problem, UnknownNameError, nearest
+from tokmigrate.revision.contents import read_yaml_migration
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.naming import resolve
+from tokmigrate.revision.python_file import read_python_migration
+from tokmigrate.settings import Workspace
+
+_READERS = {".yaml": read_yaml_migration, ".yml": read_yaml_migration, ".py": read_python_migration}
+
+
+@dataclass(frozen=True)
+class History:
+    """Migrations that hold together: one base, no cycle, no id twice; but maybe several heads.
+
+    Args:
+        migrations: In the order of their file names.
+        directory: Where their files are.
+    """
+
+    migrations: tuple[Migration, ...]
+    directory: Path
+
+    @staticmethod
+    def read(workspace: Workspace) -> History:
+        """Return the history in the workspace's migrations directory; none where there is no directory.
+
+        Files whose names begin with `_` or `.` are left alone.
+
+        Raises:
+            FileProblems: All that is wrong in all files, with places.
+            HistoryError: The files do not hold together.
+        """
+        migrations: list[Migration] = []
+        problems: list[Problem] = []
+        for path in migration_files(workspace.migrations):
+            try:
+                shown = os.path.relpath(path, workspace.root)
+                migrations.append(_READERS[path.suffix](path, shown, workspace.root))
+            except FileProblems as error:
+                problems += error.problems
+        if problems:
+            raise FileProblems(problems)
+        return History.of(migrations, workspace.migrations)
+
+    @staticmethod
+    def of(migrations: list[Migration], directory: Path) -> History:
+        """Return the history of these migrations; raises HistoryError where they do not hold together."""
+        history = History(tuple(sorted(migrations, key=lambda each: each.path.name)), directory)
+        _refuse_duplicates(history)
+        _refuse_strangers(history)
+        _refuse_several_bases(history)
+        _refuse_cycles(history)
+        return history
+
+    @cached_property
+    def by_revision(self) -> Mapping[str, Migration]:
+        """The migrations by id."""
+        return {migration.revision: migration for migration in self.migrations}
+
+    @property
+    def base(self) -> Migration | None:
+        """The first migration, or None where there are none."""
+        return next((each for each in self.migrations if each.down_revision is None), None)
+
+    @property
+    def heads(self) -> tuple[Migration, ...]:
+        """The migrations that none follows, in the order of their file names."""
+        followed = {migration.down_revision for migration in self.migrations}
+        return tuple(each for each in self.migrations if each.revision not in followed)
+
+    def ordered(self) -> tuple[Migration, ...]:
+        """Return all migrations, each after the one that it follows; branches by file name."""
+        after: defaultdict[str | None, list[Migration]] = defaultdict(list)
+        for migration in self.migrations:
+            after[migration.down_revision].append(migration)
+        ordered: list[Migration] = []
+        waiting = after[None][::-1]
+        while waiting:
+            ordered.append(waiting.pop())
+            waiting += after[ordered[-1].revision][::-1]
+        return tuple(ordered)
+
+    def chain(self) -> tuple[Migration, ...]:
+        """Return the migrations from base to head; raises HistoryError where there are several heads."""
+        heads = self.heads
+        if len(heads) > 1:
+            names = " and ".join(f"{each.revision} ({each.shown})" for each in heads)
+            last = heads[-1]
+            raise HistoryError(
+                f"the history has {len(heads)} heads: {names}",
+                where=last.shown,
+                hint="edit the down_revision of the one that is not applied anywhere yet, so that it follows "
+                f"the other: for example 'down_revision: {heads[0].revision}' in {last.shown}",
+            )
+        return self.lineage(heads[0].revision) if heads else ()
+
+    def lineage(self, revision: str | None) -> tuple[Migration, ...]:
+        """Return the migrations from base to `revision`, both included; none for base itself (None)."""
+        line: list[Migration] = []
+        while revision is not None:
+            line.append(self.get(revision))
+            revision = line[-1].down_revision
+        return tuple(reversed(line))
+
+    def get(self, revision: str) -> Migration:
+        """Return the migration with this id; raises UnknownNameError where there is none."""
+        try:
+            return self.by_revision[revision]
+        except KeyError:
+            raise UnknownNameError(
+                f"no migration file has the revision '{revision}'",
+                where=str(self.directory),
+                hint=nearest(revision, self.by_revision) or "is its file missing? fetch it, or switch the branch",
+            ) from None
+
+    def between(self, current: str | None, target: str | None) -> tuple[Migration, ...]:
+        """Return what leads from one revision to another, in the order in which it has to be done.
+
+        Args:
+            current: Where a model is; None for base.
+            target: Where it shall be; None for base. After `current`: the migrations to apply, oldest first.
+                Before it: those to undo, newest first.
+
+        Raises:
+            UnknownNameError: No file has one of the revisions.
+            HistoryError: They are on different branches.
+        """
+        here, there = self.lineage(current), self.lineage(target)
+        if there[: len(here)] == here:
+            return there[len(here) :]
+        if here[: len(there)] == there:
+            return here[len(there) :][::-1]
+        raise HistoryError(
+            f"'{target}' does not follow '{current}', nor the other way round",
+            where=str(self.directory),
+            hint="go down to their last common revision first",
+        )
+
+    def resolve(
+        self, name: str, current: str | None = None, tags: Mapping[str, str | None] | None = None
+    ) -> str | None:
+        """Return the id of the revision that `name` means, None for base; see `naming.resolve`."""
+        return resolve(self, name, current, tags or {})
+
+
+def migration_files(directory: Path) -> tuple[Path, ...]:
+    """Return the migration files of a directory, by name."""
+    if not directory.is_dir():
+        return ()
+    return tuple(
+        path
+        for path in sorted(directory.iterdir(), key=lambda each: each.name)
+        if path.suffix in _READERS and not path.name.startswith(("_", ".")) and path.is_file()
+    )
+
+
+def _refuse_duplicates(history: History) -> None:
+    files: defaultdict[str, list[str]] = defaultdict(list)
+    for migration in history.migrations:
+        files[migration.revision].append(migration.shown)
+    twice = [f"'{revision}' by {' and '.join(names)}" for revision, names in files.items() if len(names) > 1]
+    if twice:
+        hint = "give a copied file an id of its own: 'tokmigrate revision' makes one"
+        raise HistoryError("a revision id is used twice: " + "; ".join(twice), hint=hint)
+
+
+def _refuse_strangers(history: History) -> None:
+    known = history.by_revision
+    lost = [each for each in history.migrations if each.down_revision not in (None, *known)]
+    if lost:
+        told = "; ".join(f"{each.shown} follows '{each.down_revision}'" for each in lost)
+        hint = nearest(str(lost[0].down_revision), known) or "is a file missing? fetch it, or switch the branch"
+        raise HistoryError(f"no file has the revision that is followed: {told}", where=lost[0].shown, hint=hint)
+
+
+def _refuse_several_bases(history: History) -> None:
+    bases = [migration for migration in history.migrations if migration.down_revision is None]
+    if len(bases) > 1:
+        names = " and ".join(f"{each.shown} ({each.revision})" for each in bases)
+        raise HistoryError(
+            f"{len(bases)} migrations follow nothing: {names}",
+            where=bases[1].shown,
+            hint="only the first migration has no down_revision; let the others follow it",
+        )
+
+
+def _refuse_cycles(history: History) -> None:
+    reached = {migration.revision for migration in history.ordered()}
+    circling = [migration for migration in history.migrations if migration.revision not in reached]
+    if circling:
+        # Branches off a cycle are unreachable too; walking down far enough ends on the cycle itself.
+        current = circling[0]
+        for _ in circling:
+            current = history.by_revision[str(current.down_revision)]
+        cycle = [current]
+        while cycle[-1].down_revision != current.revision:
+            cycle.append(history.by_revision[str(cycle[-1].down_revision)])
+        names = ", ".join(sorted(each.shown for each in cycle))
+        raise HistoryError(
+            f"these migrations follow each other in a circle: {names}",
+            where=min(each.shown for each in cycle),
+            hint="correct the down_revision of one of them",
+        )

@@ -1,0 +1,161 @@
+"""Reads what a Python migration says of itself without running any of it."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokmigrate.errors import FileProblems, Problem
+from tokmigrate.revision.checksum import python_checksum
+from tokmigrate.revision.contents import (
+    PythonHeader,
+    file_number,
+    in_order,
+    read_attachments,
+    read_contents,
+)
+from tokmigrate.revision.migration import Migration
+from tokmigrate.strict_yaml import Entry, Node, Plain, Tree, decode
+
+_NAMES = tuple(PythonHeader.model_fields)
+
+
+def read_python_migration(path: Path, shown: str, root: Path) -> Migration:
+    """Return the migration of a Python file.
+
+    Its module-level `revision`, `down_revision`, `message`, `author`, `models`, `init`, `preconditions`,
+    `verify` and `files` have to be literals; `files` lists the files that its operations refer to.
+
+    Args:
+        path: The absolute path of the file.
+        shown: The name that messages give it.
+        root: The workspace's directory, out of which no reference may lead.
+
+    Raises:
+        FileProblems: All that is wrong in it, with places.
+    """
+    try:
+        source = decode(path.read_bytes(), shown)
+        module = ast.parse(source, str(path))
+    except OSError as error:
+        raise FileProblems([Problem(shown, 1, 1, f"cannot be read: {error.strerror}")]) from error
+    except SyntaxError as error:
+        raise FileProblems([Problem(shown, error.lineno or 1, error.offset or 1, f"no Python: {error.msg}")]) from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise FileProblems([Problem(shown, 1, 1, f"no Python: {error}")]) from error
+    reading = _Literals(shown, source)
+    tree = reading.constants(module)
+    header, body, problems = read_contents(PythonHeader, tree)
+    problems += reading.problems
+    problems += _upgrade_problems(module, shown)
+    names = header.files if header else ()
+    attachments, faults = read_attachments(path, root, tree, [(name, ("files",)) for name in names])
+    problems += faults
+    if header is None or problems:
+        raise FileProblems(in_order(problems))
+    return Migration(
+        revision=header.revision,
+        down_revision=header.down_revision,
+        message=header.message,
+        author=header.author,
+        models=header.models,
+        init=body.init,
+        preconditions=body.preconditions,
+        checks=body.checks,
+        path=path,
+        shown=shown,
+        number=file_number(path),
+        checksum=python_checksum(source, attachments),
+        attachments=attachments,
+        source=source,
+    )
+
+
+def _upgrade_problems(module: ast.Module, shown: str) -> list[Problem]:
+    found = [each for each in module.body if isinstance(each, ast.FunctionDef) and each.name == "upgrade"]
+    if not found:
+        return [Problem(shown, 1, 1, "there is no 'def upgrade(op)'")]
+    arguments = found[-1].args
+    if len(arguments.posonlyargs) + len(arguments.args) == 1:
+        return []
+    return [Problem(shown, found[-1].lineno, 1, "upgrade takes one argument", "write 'def upgrade(op):'")]
+
+
+class _Literals:
+    """Makes a tree of the literals in a module."""
+
+    def __init__(self, shown: str, source: str) -> None:
+        self.shown = shown
+        # The parser counts columns in bytes of UTF-8.
+        self.lines = [line.encode("utf-8") for line in source.splitlines()]
+        self.problems: list[Problem] = []
+
+    def constants(self, module: ast.Module) -> Tree:
+        """Return the module-level names that mean something, as a mapping."""
+        entries: dict[str, Entry] = {}
+        for target, value in _assignments(module):
+            if target.id not in _NAMES:
+                continue
+            if target.id in entries:
+                self.fault(target, f"'{target.id}' is assigned twice")
+                continue
+            node = self.node(value)
+            if node is not None:
+                entries[target.id] = Entry(*self.place(target), node)
+            else:
+                entries[target.id] = Entry(*self.place(target), Node(*self.place(value), ""))
+        return Tree(self.shown, Node(1, 1, entries))
+
+    def node(self, value: ast.expr) -> Node | None:
+        """Return a literal as a node, or None with a problem noted."""
+        place = self.place(value)
+        match value:
+            case ast.Constant(value=None):
+                return Node(*place, Plain("null"))
+            case ast.Constant(value=bool(flag)):
+                return Node(*place, Plain(str(flag).lower()))
+            case ast.Constant(value=str(text)):
+                return Node(*place, text)
+            case ast.Constant(value=int() | float() as number):
+                return Node(*place, Plain(repr(number)))
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as number)):
+                return Node(*place, Plain(repr(-number)))
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                nodes = [self.node(item) for item in items]
+                return Node(*place, tuple(node for node in nodes if node is not None))
+            case ast.Dict(keys=keys, values=values):
+                return Node(*place, self.entries(keys, values))
+        self.fault(value, "this has to be a literal, because it is read without running the file")
+        return None
+
+    def entries(self, keys: list[ast.expr | None], values: list[ast.expr]) -> dict[str, Entry]:
+        """Return the items of a literal dict."""
+        entries: dict[str, Entry] = {}
+        for key, value in zip(keys, values, strict=True):
+            node = self.node(value)
+            if not (isinstance(key, ast.Constant) and isinstance(key.value, str)):
+                self.fault(key or value, "a key has to be a text literal")
+            elif key.value in entries:
+                self.fault(key, f"key '{key.value}' appears twice")
+            elif node is not None:
+                entries[key.value] = Entry(*self.place(key), node)
+        return entries
+
+    def place(self, node: ast.expr) -> tuple[int, int]:
+        """Return line and column of a piece of the source, counting from 1."""
+        before = self.lines[node.lineno - 1][: node.col_offset] if node.lineno <= len(self.lines) else b""
+        return node.lineno, len(before.decode("utf-8", "replace")) + 1
+
+    def fault(self, node: ast.expr, message: str) -> None:
+        self.problems.append(Problem(self.shown, *self.place(node), message))
+
+
+def _assignments(module: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
+    for statement in module.body:
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if isinstance(target, ast.Name):
+                    yield target, statement.value
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name) and statement.value:
+            yield statement.target, statement.value

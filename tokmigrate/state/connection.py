@@ -1,0 +1,90 @@
+"""Transactions of the state database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from tokmigrate.errors import BusyError, StorageError, TokmigrateError
+
+_WRITERS_LOCK = 0x746F6B6D69677261
+"""The key of the PostgreSQL advisory lock that writers hold, one at a time."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """An open database, and the only two ways to touch it: to read and to write.
+
+    Args:
+        engine: Its SQLAlchemy engine.
+        workspace: The folder that relative paths and the Git commit are taken from.
+    """
+
+    engine: Engine
+    workspace: Path
+
+    @property
+    def place(self) -> str:
+        """Where the database is, without a password."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else url.render_as_string()
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file of SQLite's."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection that sees one moment of the database; it must not write.
+
+        Raises BusyError where writers do not let it in, StorageError where the database is damaged.
+        """
+        with _explained(self.place), self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection that alone may write until it is done; all it did counts, or nothing.
+
+        Raises BusyError where other writers do not finish, StorageError where it cannot be written.
+        """
+        with _explained(self.place), self.engine.connect() as connection:
+            alone = connection.execution_options(writes=True)
+            with alone.begin():
+                if not self.is_sqlite:
+                    alone.execute(text(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})"))
+                yield alone
+
+
+@contextmanager
+def _explained(place: str) -> Iterator[None]:
+    """Turn the database's errors into ours; our own pass."""
+    try:
+        yield
+    except TokmigrateError:
+        raise
+    except DBAPIError as error:
+        cause = str(error.orig)
+        if "database is locked" in cause or "lock timeout" in cause:
+            raise BusyError(
+                "another process writes to the state database and does not finish",
+                where=place,
+                hint="wait for it, or end it, then try again",
+            ) from error
+        raise StorageError(
+            f"the state database cannot be used: {cause}",
+            where=place,
+            hint="check the free space, the permissions and the file; a backup can be put in its place",
+        ) from error
+    except SQLAlchemyError as error:
+        raise StorageError(
+            f"the state database cannot be used: {error}",
+            where=place,
+            hint="check `state` in tokmigrate.yaml",
+        ) from error

@@ -1,0 +1,154 @@
+"""Opening the state database, and making it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    URL,
+    Connection,
+    Engine,
+    NullPool,
+    create_engine,
+    event,
+    insert,
+    inspect,
+    make_url,
+    select,
+)
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from tokmigrate.errors import DriftError, StorageError, UsageError
+from tokmigrate.state import chain
+from tokmigrate.state.ledger import State
+from tokmigrate.state.schema import LEDGER, SCHEMA_VERSION, chains, meta, metadata
+
+__all__ = ["State", "open_state", "open_state_if_present"]
+
+_PATIENCE_MS = 30_000
+
+
+def open_state(url: str, workspace: Path | None = None) -> State:
+    """Open the state database, and make it where it is not there yet.
+
+    Args:
+        url: A SQLAlchemy URL of SQLite or PostgreSQL.
+        workspace: The folder that a relative SQLite path starts from; default: the current one.
+
+    Raises UsageError for a URL that cannot be meant, StorageError where the database cannot be made or
+    read, DriftError where a newer tokmigrate made it.
+    """
+    state = _state(url, workspace)
+    file = _file(state)
+    if file is not None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StorageError(
+                f"the folder of the state database cannot be made: {error.strerror}",
+                where=str(file.parent),
+                hint="check the permissions, or set `state` in tokmigrate.yaml",
+            ) from error
+    if not _is_made(state):
+        with state.writing() as connection:
+            if not inspect(connection).has_table(meta.name):
+                _make(connection)
+    _check_version(state)
+    return state
+
+
+def open_state_if_present(url: str, workspace: Path | None = None) -> State | None:
+    """Open the state database as `open_state` does, or return None where it was never made."""
+    state = _state(url, workspace)
+    file = _file(state)
+    if (file is not None and not file.exists()) or not _is_made(state):
+        return None
+    _check_version(state)
+    return state
+
+
+def _state(url: str, workspace: Path | None) -> State:
+    folder = (workspace or Path()).resolve()
+    try:
+        parsed = make_url(url)
+        backend = parsed.get_backend_name()
+        if backend == "sqlite":
+            return State(_sqlite_engine(_absolute(parsed, folder)), folder)
+        if backend == "postgresql":
+            return State(create_engine(parsed, pool_pre_ping=True), folder)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise UsageError(
+            f"the state database cannot be opened: {error}",
+            where="state",
+            hint="write `sqlite:///.tokmigrate/state.db`, or a PostgreSQL URL whose driver is installed",
+        ) from error
+    raise UsageError(
+        f"the state cannot be kept in '{backend}'",
+        where="state",
+        hint="use a SQLite or a PostgreSQL URL",
+    )
+
+
+def _absolute(url: URL, folder: Path) -> URL:
+    if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
+        raise ArgumentError("a SQLite state needs the plain path of a file")
+    return url.set(database=str(folder / url.database))
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    # One connection for each transaction: nothing open is carried over a fork.
+    engine = create_engine(url, poolclass=NullPool)
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver must not begin transactions of its own
+        for pragma in (
+            f"busy_timeout={_PATIENCE_MS}",
+            "journal_mode=DELETE",
+            "synchronous=EXTRA",
+            "foreign_keys=ON",
+        ):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get("writes", False)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _file(state: State) -> Path | None:
+    database = state.engine.url.database
+    return Path(database) if state.is_sqlite and database else None
+
+
+def _is_made(state: State) -> bool:
+    with state.reading() as connection:
+        return inspect(connection).has_table(meta.name)
+
+
+def _make(connection: Connection) -> None:
+    # No look at what is there: a table of the same name belongs to somebody else.
+    metadata.create_all(connection, checkfirst=False)
+    connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+    connection.execute(insert(chains), [{"name": table.name, "length": 0, "head": chain.START} for table in LEDGER])
+
+
+def _check_version(state: State) -> None:
+    with state.reading() as connection:
+        found = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
+    if found == str(SCHEMA_VERSION):
+        return
+    if found is not None and found.isdecimal() and int(found) > SCHEMA_VERSION:
+        raise DriftError(
+            f"the state database has schema version {found}, this tokmigrate knows {SCHEMA_VERSION}",
+            where=state.place,
+            hint="install the newer tokmigrate that made it",
+        )
+    raise StorageError(
+        f"the state database has no known schema version: {found!r}",
+        where=state.place,
+        hint="name another database under `state` in tokmigrate.yaml, or restore this one",
+    )

@@ -1,0 +1,101 @@
+"""The rows that a finished operation leaves in the ledger, written within its transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sqlalchemy import Connection, update
+
+from tokmigrate.errors import DriftError
+from tokmigrate.state import chain
+from tokmigrate.state.queries import applied_in
+from tokmigrate.state.rows import AppliedRecord, OperationRow, Origin, TokenEvent
+from tokmigrate.state.schema import applied, tokens
+
+
+def apply_in(
+    connection: Connection,
+    operation: OperationRow,
+    records: Sequence[AppliedRecord],
+    origin: Origin,
+    moment: datetime,
+) -> None:
+    """Record that `operation` applied `records`; raises DriftError where one is applied already."""
+    in_force = applied_in(connection, operation.model_id)
+    known = {row.record.revision for row in in_force}
+    taken = {row.record.position for row in in_force}
+    for record in records:
+        if record.revision in known or record.position in taken:
+            raise DriftError(
+                f"the state already has revision {record.revision}, or another one at its place {record.position}",
+                where=f"operation {operation.id}",
+                hint="run `tokmigrate status`, then `tokmigrate repair`",
+            )
+        known.add(record.revision)
+        taken.add(record.position)
+    chain.append(
+        connection,
+        applied,
+        [
+            {
+                "model_id": operation.model_id,
+                "operation_id": operation.id,
+                "origin": origin.value,
+                "position": record.position,
+                "revision": record.revision,
+                "checksum": record.checksum,
+                "message": record.message,
+                "undo": record.undo if origin is Origin.APPLIED else None,
+                "digests_before": dict(record.digests_before),
+                "digests_after": dict(record.digests_after),
+                "applied_at": moment,
+                "reverted_by": None,
+            }
+            for record in records
+        ],
+    )
+
+
+def revert_in(connection: Connection, operation: OperationRow, revisions: Sequence[str]) -> None:
+    """Record that `operation` took `revisions` back; raises DriftError where one is not applied."""
+    for revision in revisions:
+        marked = connection.execute(
+            update(applied)
+            .where(
+                applied.c.model_id == operation.model_id,
+                applied.c.revision == revision,
+                applied.c.reverted_by.is_(None),
+            )
+            .values(reverted_by=operation.id)
+        )
+        if marked.rowcount != 1:
+            raise DriftError(
+                f"revision {revision} is to be taken back, but the state does not have it as applied",
+                where=f"operation {operation.id}",
+                hint="run `tokmigrate status`, then `tokmigrate repair`",
+            )
+
+
+def tell_in(connection: Connection, operation: OperationRow, events: Sequence[TokenEvent], moment: datetime) -> None:
+    """Record what `operation` did to tokens."""
+    chain.append(
+        connection,
+        tokens,
+        [
+            {
+                "model_id": operation.model_id,
+                "operation_id": operation.id,
+                "revision": event.revision,
+                "event": event.event.value,
+                "token": event.token,
+                "token_id": event.token_id,
+                "old_id": event.old_id,
+                "old_token": event.old_token,
+                "init": None if event.init is None else dict(event.init),
+                "row_digest": event.row_digest,
+                "recorded_at": moment,
+            }
+            for event in events
+        ],
+    )

@@ -1,0 +1,288 @@
+"""Changing the state: the life of an operation, and what it leaves in the ledger.
+
+Each method is one transaction. An operation goes
+
+    begin ─▶ STAGING ─ prepare ─▶ PREPARED ─ finish ─▶ APPLIED
+                └───── advance ──────┴───────────────▶ ABORTED | FAILED
+
+and every step states what it starts from, so that of two processes one loses with a clear error.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, func, insert, select, update
+
+from tokmigrate.errors import BusyError, UnknownNameError
+from tokmigrate.state.entries import apply_in, revert_in, tell_in
+from tokmigrate.state.queries import active_in, applied_in, operation_in, operation_row
+from tokmigrate.state.reading import Readable
+from tokmigrate.state.rows import AppliedRecord, Direction, ModelRow, OperationRow, Origin, Outcome, Status, TokenEvent
+from tokmigrate.state.schema import models, operations, tags
+from tokmigrate.state.who import Who, identify
+
+
+@dataclass(frozen=True)
+class State(Readable):
+    """The state of a workspace: see `tokmigrate.state.database.open_state`."""
+
+    def model_for(self, name: str, path: Path, lineage: str = "") -> ModelRow:
+        """Return the model at `path`, recorded now if it was not.
+
+        Args:
+            name: What it is called now; a model that was renamed keeps its history.
+            path: Its directory; the resolved path is what tells models apart.
+            lineage: Its lineage id, or "" while it has none. One on record is never replaced: compare
+                the lineage of the row with your own.
+        """
+        place = os.path.realpath(path)
+        with self.writing() as connection:
+            row = connection.execute(select(models).where(models.c.path == place)).one_or_none()
+            if row is None:
+                connection.execute(insert(models).values(name=name, path=place, lineage=lineage, created=_now()))
+            else:
+                connection.execute(
+                    update(models).where(models.c.id == row.id).values(name=name, lineage=row.lineage or lineage)
+                )
+            row = connection.execute(select(models).where(models.c.path == place)).one()
+        return ModelRow(*row)
+
+    def begin(
+        self,
+        model: ModelRow,
+        direction: Direction,
+        *,
+        from_revision: str | None,
+        to_revision: str | None,
+        revisions: Sequence[str],
+        generation_before: str | None,
+        generation_after: str | None,
+        who: Who | None = None,
+    ) -> OperationRow:
+        """Record the intent to change a model, with status STAGING.
+
+        Args:
+            model: The model.
+            direction: What is done to its history.
+            from_revision: The revision that it is at; None for base.
+            to_revision: The revision that it comes to; None for base.
+            revisions: The revisions to apply or take back, in that order.
+            generation_before: The generation id in place; None at base.
+            generation_after: The generation id of the candidate; None at base.
+            who: The author; default: the user of this process.
+
+        Raises BusyError where an operation of this model is active.
+        """
+        author = who or identify(self.workspace)
+        with self.writing() as connection:
+            busy = active_in(connection, model.id)
+            if busy is not None:
+                raise BusyError(
+                    f"an operation of this model is under way: {busy.direction} {busy.id}, {busy.status}, "
+                    f"by {busy.who.user} on {busy.who.host}, process {busy.who.pid}",
+                    where=model.name,
+                    hint="wait for it; if its process is gone, run `tokmigrate recover`",
+                )
+            return _insert_operation(
+                connection,
+                model,
+                author,
+                direction=direction.value,
+                from_revision=from_revision,
+                to_revision=to_revision,
+                revisions=list(revisions),
+                status=Status.STAGING.value,
+                generation_before=generation_before,
+                generation_after=generation_after,
+            )
+
+    def prepare(self, operation_id: str, payload: Mapping[str, Any]) -> OperationRow:
+        """Take an operation from STAGING to PREPARED and keep what finishing it needs.
+
+        Args:
+            operation_id: The operation.
+            payload: `Outcome.payload()`, with any further keys that recovery wants.
+
+        Raises BusyError where it is not STAGING.
+        """
+        with self.writing() as connection:
+            return _change(
+                connection,
+                operation_id,
+                Status.STAGING,
+                {"status": Status.PREPARED.value, "payload": dict(payload)},
+            )
+
+    def advance(self, operation_id: str, expected: Status, new: Status, error: str | None = None) -> OperationRow:
+        """Give an active operation up: compare-and-set from `expected` to ABORTED or FAILED.
+
+        PREPARED and APPLIED come with rows of their own: see `prepare` and `finish`.
+        Raises BusyError where its status is not `expected`.
+        """
+        if new not in (Status.ABORTED, Status.FAILED) or not expected.active:
+            raise ValueError(f"an operation cannot be advanced from {expected} to {new}")
+        with self.writing() as connection:
+            return _end(connection, operation_id, expected, new, error)
+
+    def fail(self, operation_id: str, error: str) -> OperationRow:
+        """Record that an active operation failed and why; one that is over already is left as it is."""
+        with self.writing() as connection:
+            row = operation_in(connection, operation_id)
+            return _end(connection, operation_id, row.status, Status.FAILED, error) if row.status.active else row
+
+    def finish(self, operation_id: str) -> OperationRow:
+        """Take a PREPARED operation to APPLIED with the ledger rows that `prepare` kept.
+
+        One that is APPLIED already is left as it is, so recovery may call it again.
+        Raises BusyError from any other status, DriftError where the ledger contradicts it.
+        """
+        with self.writing() as connection:
+            row = operation_in(connection, operation_id)
+            return _finish(connection, row, Outcome.of(row.payload or {}))
+
+    def finish_upgrade(
+        self, operation: OperationRow, records: Sequence[AppliedRecord], events: Sequence[TokenEvent]
+    ) -> OperationRow:
+        """Take a PREPARED operation to APPLIED: `records` are applied, `events` befell tokens; see `finish`."""
+        with self.writing() as connection:
+            row = operation_in(connection, operation.id)
+            return _finish(connection, row, Outcome(applied=tuple(records), tokens=tuple(events)))
+
+    def finish_downgrade(
+        self, operation: OperationRow, reverted: Sequence[str], events: Sequence[TokenEvent]
+    ) -> OperationRow:
+        """Take a PREPARED operation to APPLIED: `reverted` are taken back, `events` befell tokens; see `finish`."""
+        with self.writing() as connection:
+            row = operation_in(connection, operation.id)
+            return _finish(connection, row, Outcome(reverted=tuple(reverted), tokens=tuple(events)))
+
+    def adopt(
+        self,
+        model: ModelRow,
+        records: Sequence[AppliedRecord],
+        gone: Collection[str] = (),
+        who: Who | None = None,
+    ) -> OperationRow | None:
+        """Let the state follow the stamp of a model.
+
+        Args:
+            model: The model.
+            records: What the stamp says is applied; those on record already are passed over. They get the
+                origin `adopted` and no undo record.
+            gone: Revisions on record that the stamp does not have: they are marked as taken back.
+            who: The author; default: the user of this process.
+
+        Returns the operation that it is recorded as, or None where there was nothing to do. Raises
+        BusyError where an operation of this model is active.
+        """
+        author = who or identify(self.workspace)
+        with self.writing() as connection:
+            if active_in(connection, model.id) is not None:
+                raise BusyError(
+                    "an operation of this model is under way", where=model.name, hint="run `tokmigrate recover`"
+                )
+            known = {row.record.revision for row in applied_in(connection, model.id)}
+            lost = known & set(gone)
+            new = [record for record in records if record.revision not in known - lost]
+            if not new and not lost:
+                return None
+            moment = _now()
+            operation = _insert_operation(
+                connection,
+                model,
+                author,
+                direction=Direction.ADOPT.value,
+                revisions=[*sorted(lost), *(record.revision for record in new)],
+                status=Status.APPLIED.value,
+                finished=moment,
+                duration_s=0.0,
+            )
+            revert_in(connection, operation, sorted(lost))
+            apply_in(connection, operation, new, Origin.ADOPTED, moment)
+            return operation
+
+    def set_tag(self, name: str, revision: str) -> None:
+        """Let the tag `name` stand for `revision` from now on."""
+        with self.writing() as connection:
+            moved = connection.execute(update(tags).where(tags.c.name == name).values(revision=revision))
+            if moved.rowcount == 0:
+                connection.execute(insert(tags).values(name=name, revision=revision))
+
+
+def _finish(connection: Connection, row: OperationRow, outcome: Outcome) -> OperationRow:
+    if row.status is Status.APPLIED:
+        return row
+    ended = _end(connection, row.id, Status.PREPARED, Status.APPLIED, None)
+    moment = ended.finished or _now()
+    revert_in(connection, row, outcome.reverted)
+    apply_in(connection, row, outcome.applied, Origin.APPLIED, moment)
+    tell_in(connection, row, outcome.tokens, moment)
+    return ended
+
+
+def _end(connection: Connection, operation_id: str, expected: Status, new: Status, error: str | None) -> OperationRow:
+    started = operation_in(connection, operation_id).started
+    finished = _now()
+    changes: dict[str, Any] = {
+        "status": new.value,
+        "finished": finished,
+        "duration_s": max(0.0, (finished - started).total_seconds()),
+        "error": error,
+    }
+    if new is Status.APPLIED:
+        changes["payload"] = None  # the ledger has it now
+    return _change(connection, operation_id, expected, changes)
+
+
+def _change(connection: Connection, operation_id: str, expected: Status, changes: Mapping[str, Any]) -> OperationRow:
+    changed = connection.execute(
+        update(operations)
+        .where(operations.c.id == operation_id, operations.c.status == expected.value)
+        .values(**changes)
+    )
+    row = operation_in(connection, operation_id)
+    if changed.rowcount != 1:
+        raise BusyError(
+            f"the operation is {row.status}, not {expected}: another process has moved it on",
+            where=f"operation {operation_id}",
+            hint="run `tokmigrate log` to see what became of it",
+        )
+    return row
+
+
+def _insert_operation(connection: Connection, model: ModelRow, who: Who, **values: Any) -> OperationRow:
+    if connection.execute(select(models.c.id).where(models.c.id == model.id)).first() is None:
+        raise UnknownNameError(
+            f"the state does not know the model {model.name}",
+            where=model.path,
+            hint="the state database was replaced; run the command again",
+        )
+    identity = secrets.token_hex(6)
+    last = connection.execute(select(func.max(operations.c.number))).scalar() or 0
+    connection.execute(
+        insert(operations).values(
+            id=identity,
+            number=last + 1,
+            model_id=model.id,
+            who=who.user,
+            host=who.host,
+            pid=who.pid,
+            tool_version=who.tool_version,
+            libraries=dict(who.libraries),
+            git_commit=who.git_commit,
+            started=_now(),
+            **values,
+        )
+    )
+    return operation_row(connection.execute(select(operations).where(operations.c.id == identity)).one())
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,111 @@
+"""Asking the state: nothing here writes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select
+
+from tokmigrate.state import chain
+from tokmigrate.state.connection import Database
+from tokmigrate.state.queries import (
+    active_in,
+    applied_in,
+    applied_row,
+    is_active,
+    operation_in,
+    operation_row,
+    token_row,
+)
+from tokmigrate.state.rows import (
+    AppliedRow,
+    BrokenRow,
+    ModelRow,
+    OperationRow,
+    Outcome,
+    TokenRow,
+)
+from tokmigrate.state.schema import LEDGER, applied, models, operations, tags, tokens
+
+
+@dataclass(frozen=True)
+class Readable(Database):
+    """A state database that can be asked."""
+
+    def known_models(self) -> tuple[ModelRow, ...]:
+        """Return every model on record, the oldest first."""
+        with self.reading() as connection:
+            return tuple(ModelRow(*row) for row in connection.execute(select(models).order_by(models.c.id)))
+
+    def operation(self, operation_id: str) -> OperationRow:
+        """Return an operation; raises UnknownNameError where there is none of this id."""
+        with self.reading() as connection:
+            return operation_in(connection, operation_id)
+
+    def active(self, model: ModelRow) -> OperationRow | None:
+        """Return the operation that holds a model now, or None."""
+        with self.reading() as connection:
+            return active_in(connection, model.id)
+
+    def applied_now(self, model: ModelRow) -> tuple[AppliedRow, ...]:
+        """Return the revisions that are applied to a model, in order."""
+        with self.reading() as connection:
+            return applied_in(connection, model.id)
+
+    def applied_ever(self, model: ModelRow) -> tuple[AppliedRow, ...]:
+        """Return every application of a revision to a model, taken back or not, as recorded."""
+        with self.reading() as connection:
+            found = connection.execute(select(applied).where(applied.c.model_id == model.id).order_by(applied.c.number))
+            return tuple(applied_row(row) for row in found)
+
+    def operations_of(self, model: ModelRow | None, limit: int | None) -> tuple[OperationRow, ...]:
+        """Return operations, the latest first: of one model or of all, all of them or `limit`."""
+        query = select(operations).order_by(operations.c.number.desc()).limit(limit)
+        if model is not None:
+            query = query.where(operations.c.model_id == model.id)
+        with self.reading() as connection:
+            return tuple(operation_row(row) for row in connection.execute(query))
+
+    def token_events(self, model: ModelRow, token: str | None = None) -> tuple[TokenRow, ...]:
+        """Return what befell the tokens of a model, the earliest first.
+
+        Args:
+            model: The model.
+            token: Only events of this text, also those that renamed it.
+        """
+        query = select(tokens).where(tokens.c.model_id == model.id).order_by(tokens.c.number)
+        if token is not None:
+            query = query.where(or_(tokens.c.token == token, tokens.c.old_token == token))
+        with self.reading() as connection:
+            return tuple(token_row(row) for row in connection.execute(query))
+
+    def undo_digests(self) -> frozenset[str]:
+        """Return the digests of the undo records that some model may still need."""
+        with self.reading() as connection:
+            digests = set(
+                connection.execute(
+                    select(applied.c.undo).where(applied.c.reverted_by.is_(None), applied.c.undo.is_not(None))
+                ).scalars()
+            )
+            held = connection.execute(select(operations.c.payload).where(is_active())).scalars()
+            for payload in held:
+                digests.update(record.undo for record in Outcome.of(payload or {}).applied if record.undo)
+        return frozenset(digests)
+
+    def verify_chain(self) -> BrokenRow | None:
+        """Return the first ledger row that was edited, dropped or slipped in, or None."""
+        with self.reading() as connection:
+            for table in LEDGER:
+                broken = chain.first_broken(connection, table)
+                if broken is not None:
+                    return broken
+        return None
+
+    def tag(self, name: str) -> str | None:
+        """Return the revision that a tag stands for, or None."""
+        return all_tags(state).get(name)
+
+    def all_tags(self) -> dict[str, str]:
+        """Return the revision of each tag, sorted by name."""
+        with self.reading() as connection:
+            return dict(sorted((row.name, row.revision) for row in connection.execute(select(tags))))
