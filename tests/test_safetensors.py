@@ -164,6 +164,12 @@ def test_an_unknown_tensor_gets_the_nearest_name() -> None:
     assert caught.value.hint == "did you mean 'lm_head.weight'?"
 
 
+def test_a_tensor_without_bytes_is_there() -> None:
+    entry = parsed(file_bytes('{"a":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}')).entry("a")
+    assert len(entry) == 0
+    assert entry
+
+
 def test_a_header_can_be_hashed() -> None:
     first, second = (parsed(file_bytes('{"__metadata__":{"a":"b"}}')) for _ in range(2))
     assert {first, second} == {first}
@@ -188,6 +194,8 @@ def size_of(dtype: str, shape: tuple[int, ...]) -> int:
 def test_reads_what_the_library_writes_and_writes_the_same(
     wanted: dict[str, tuple[str, tuple[int, ...]]], meta: dict[str, str] | None
 ) -> None:
+    # Without tensors and with empty metadata safetensors 0.8 writes what it cannot read itself.
+    assume(wanted or meta != {})
     octets = save({name: np.zeros(shape, NUMPY_NAMES[dtype]) for name, (dtype, shape) in wanted.items()}, meta)
     header = parsed(octets)
     assert {entry.name: (entry.dtype, entry.shape) for entry in header.entries} == wanted

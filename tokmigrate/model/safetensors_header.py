@@ -52,6 +52,10 @@ class TensorEntry:
     def __len__(self) -> int:
         return self.end - self.begin
 
+    def __bool__(self) -> bool:
+        # A tensor without bytes is still there.
+        return True
+
 
 @dataclass(frozen=True)
 class Header:

@@ -151,7 +151,7 @@ class History:
         self, name: str, current: str | None = None, tags: Mapping[str, str | None] | None = None
     ) -> str | None:
         """Return the id of the revision that `name` means, None for base; see `naming.resolve`."""
-        return resolve(self, name, current, tags or {})
+        return resolve(name, self.migrations, self.chain, current, tags or {})
 
 
 def migration_files(directory: Path) -> tuple[Path, ...]:

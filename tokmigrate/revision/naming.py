@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 from tokmigrate.errors import HistoryError, UnknownNameError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
 
 _RELATIVE = re.compile(r"[+-][0-9]+")
 _SHORTEST_PREFIX_OF_DIGITS = 4
@@ -21,13 +18,23 @@ def new_revision_id() -> str:
     return secrets.token_hex(6)
 
 
-def resolve(history: History, name: str, current: str | None, tags: Mapping[str, str | None]) -> str | None:
+Chain = Callable[[], tuple[Migration, ...]]
+
+
+def resolve(
+    name: str,
+    migrations: Sequence[Migration],
+    chain: Chain,
+    current: str | None,
+    tags: Mapping[str, str | None],
+) -> str | None:
     """Return the id of the revision that `name` means; None for base.
 
     Args:
-        history: All migrations.
         name: `head`, `base`, an id, a tag, a file number (`0003` or `3`), the beginning of an id, or a
             number of steps from `current` (`+2`, `-1`).
+        migrations: All migrations.
+        chain: Gives those from base to head, or raises where there are several heads.
         current: The id of the revision that a model is at; None for base.
         tags: Revision ids by tag.
 
@@ -39,43 +46,39 @@ def resolve(history: History, name: str, current: str | None, tags: Mapping[str,
     if name == "base":
         return None
     if name == "head":
-        chain = history.chain()
-        return chain[-1].revision if chain else None
+        return next((each.revision for each in reversed(chain())), None)
     if _RELATIVE.fullmatch(name):
-        return _stepped(history, int(name), current)
-    if name in history.by_revision:
+        return _stepped(int(name), chain(), current)
+    if any(name == each.revision for each in migrations):
         return name
     if name in tags:
         return tags[name]
-    found = _abbreviated(history, name)
+    found = [each for each in migrations if _is_short_for(name, each)]
     if len(found) == 1:
-        return found[0]
+        return found[0].revision
     if found:
-        told = ", ".join(f"{each} ({history.get(each).shown})" for each in found)
+        told = ", ".join(f"{each.revision} ({each.shown})" for each in found)
         raise UnknownNameError(f"'{name}' can mean any of {told}", hint="give more of the id")
-    known = [*history.by_revision, *tags, "head", "base", *(each.number for each in history.migrations)]
-    hint = nearest(name, known) or "'tokmigrate history' lists all revisions"
+    known = [word for each in migrations for word in (each.revision, each.number)]
+    hint = nearest(name, [*known, *tags, "head", "base"]) or "'tokmigrate history' lists all revisions"
     raise UnknownNameError(f"no revision is called '{name}'", hint=hint)
 
 
-def _abbreviated(history: History, name: str) -> list[str]:
-    found: list[str] = []
-    digits = re.fullmatch(r"[0-9]+", name) is not None
-    for migration in history.migrations:
-        by_number = digits and migration.number != "" and int(migration.number) == int(name)
+def _is_short_for(name: str, migration: Migration) -> bool:
+    if re.fullmatch(r"[0-9]+", name):
+        if migration.number and int(migration.number) == int(name):
+            return True
         # A short number is the number of a file, even where an id happens to begin with it.
-        by_prefix = name != "" and migration.revision.startswith(name)
-        if by_number or (by_prefix and (not digits or len(name) >= _SHORTEST_PREFIX_OF_DIGITS)):
-            found.append(migration.revision)
-    return found
+        if len(name) < _SHORTEST_PREFIX_OF_DIGITS:
+            return False
+    return name != "" and migration.revision.startswith(name)
 
 
-def _stepped(history: History, steps: int, current: str | None) -> str | None:
-    revisions = [None, *(migration.revision for migration in history.chain())]
+def _stepped(steps: int, chain: Sequence[Migration], current: str | None) -> str | None:
+    revisions = [None, *(migration.revision for migration in chain)]
     if current not in revisions:
         raise HistoryError(
             f"the current revision '{current}' is not in the history",
-            where=str(history.directory),
             hint="is its file missing? fetch it, or switch the branch",
         )
     position = revisions.index(current) + steps

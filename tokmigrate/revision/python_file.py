@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class _Literals:
     def __init__(self, shown: str, source: str) -> None:
         self.shown = shown
         # The parser counts columns in bytes of UTF-8.
-        self.lines = [line.encode("utf-8") for line in source.splitlines()]
+        self.lines = [line.encode("utf-8") for line in re.split(r"\r\n|\r|\n", source)]
         self.problems: list[Problem] = []
 
     def constants(self, module: ast.Module) -> Tree:

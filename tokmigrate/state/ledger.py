@@ -29,6 +29,11 @@ from tokmigrate.state.schema import models, operations, tags
 from tokmigrate.state.who import Who, identify
 
 
+def fresh_operation_id() -> str:
+    """Return an id that no operation has yet."""
+    return secrets.token_hex(8)
+
+
 @dataclass(frozen=True)
 class State(Readable):
     """The state of a workspace: see `tokmigrate.state.database.open_state`."""
@@ -65,6 +70,7 @@ class State(Readable):
         generation_before: str | None,
         generation_after: str | None,
         who: Who | None = None,
+        operation_id: str | None = None,
     ) -> OperationRow:
         """Record the intent to change a model, with status STAGING.
 
@@ -77,6 +83,7 @@ class State(Readable):
             generation_before: The generation id in place; None at base.
             generation_after: The generation id of the candidate; None at base.
             who: The author; default: the user of this process.
+            operation_id: A fresh id, where the caller needs it beforehand; default: a random one.
 
         Raises BusyError where an operation of this model is active.
         """
@@ -94,6 +101,7 @@ class State(Readable):
                 connection,
                 model,
                 author,
+                operation_id or fresh_operation_id(),
                 direction=direction.value,
                 from_revision=from_revision,
                 to_revision=to_revision,
@@ -103,21 +111,22 @@ class State(Readable):
                 generation_after=generation_after,
             )
 
-    def prepare(self, operation_id: str, payload: Mapping[str, Any]) -> OperationRow:
+    def prepare(self, operation_id: str, outcome: Outcome | Mapping[str, Any]) -> OperationRow:
         """Take an operation from STAGING to PREPARED and keep what finishing it needs.
 
         Args:
             operation_id: The operation.
-            payload: `Outcome.payload()`, with any further keys that recovery wants.
+            outcome: What finishing it records; or its payload, with any further keys that recovery wants.
 
         Raises BusyError where it is not STAGING.
         """
+        payload = outcome.payload() if isinstance(outcome, Outcome) else dict(outcome)
         with self.writing() as connection:
             return _change(
                 connection,
                 operation_id,
                 Status.STAGING,
-                {"status": Status.PREPARED.value, "payload": dict(payload)},
+                {"status": Status.PREPARED.value, "payload": payload},
             )
 
     def advance(self, operation_id: str, expected: Status, new: Status, error: str | None = None) -> OperationRow:
@@ -198,6 +207,7 @@ class State(Readable):
                 connection,
                 model,
                 author,
+                fresh_operation_id(),
                 direction=Direction.ADOPT.value,
                 revisions=[*sorted(lost), *(record.revision for record in new)],
                 status=Status.APPLIED.value,
@@ -257,14 +267,13 @@ def _change(connection: Connection, operation_id: str, expected: Status, changes
     return row
 
 
-def _insert_operation(connection: Connection, model: ModelRow, who: Who, **values: Any) -> OperationRow:
+def _insert_operation(connection: Connection, model: ModelRow, who: Who, identity: str, **values: Any) -> OperationRow:
     if connection.execute(select(models.c.id).where(models.c.id == model.id)).first() is None:
         raise UnknownNameError(
             f"the state does not know the model {model.name}",
             where=model.path,
             hint="the state database was replaced; run the command again",
         )
-    identity = secrets.token_hex(6)
     last = connection.execute(select(func.max(operations.c.number))).scalar() or 0
     connection.execute(
         insert(operations).values(

@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, select
 
+from tokmigrate.errors import UnknownNameError
 from tokmigrate.state.rows import (
     AppliedRecord,
     AppliedRow,
@@ -17,16 +18,22 @@ from tokmigrate.state.rows import (
     TokenEvent,
     TokenRow,
 )
-from tokmigrate.state.schema import applied, operations, tokens
+from tokmigrate.state.schema import applied, operations
 from tokmigrate.state.who import Who
+
+
+def find_operation_in(connection: Connection, operation_id: str) -> OperationRow | None:
+    """Return an operation, or None where there is none of this id."""
+    row = connection.execute(select(operations).where(operations.c.id == operation_id)).one_or_none()
+    return None if row is None else operation_row(row)
 
 
 def operation_in(connection: Connection, operation_id: str) -> OperationRow:
     """Return an operation; raises UnknownNameError where there is none of this id."""
-    row = connection.execute(select(operations).where(operations.c.id == operation_id)).one_or_none()
+    row = find_operation_in(connection, operation_id)
     if row is None:
         raise UnknownNameError(f"the state has no operation {operation_id}", hint="run `tokmigrate log` to see them")
-    return operation_row(row)
+    return row
 
 
 def active_in(connection: Connection, model_id: int) -> OperationRow | None:

@@ -12,8 +12,8 @@ from tokmigrate.state.queries import (
     active_in,
     applied_in,
     applied_row,
+    find_operation_in,
     is_active,
-    operation_in,
     operation_row,
     token_row,
 )
@@ -37,10 +37,10 @@ class Readable(Database):
         with self.reading() as connection:
             return tuple(ModelRow(*row) for row in connection.execute(select(models).order_by(models.c.id)))
 
-    def operation(self, operation_id: str) -> OperationRow:
-        """Return an operation; raises UnknownNameError where there is none of this id."""
+    def operation(self, operation_id: str) -> OperationRow | None:
+        """Return an operation, or None where there is none of this id."""
         with self.reading() as connection:
-            return operation_in(connection, operation_id)
+            return find_operation_in(connection, operation_id)
 
     def active(self, model: ModelRow) -> OperationRow | None:
         """Return the operation that holds a model now, or None."""
@@ -58,7 +58,7 @@ class Readable(Database):
             found = connection.execute(select(applied).where(applied.c.model_id == model.id).order_by(applied.c.number))
             return tuple(applied_row(row) for row in found)
 
-    def operations_of(self, model: ModelRow | None, limit: int | None) -> tuple[OperationRow, ...]:
+    def operations(self, model: ModelRow | None, limit: int | None) -> tuple[OperationRow, ...]:
         """Return operations, the latest first: of one model or of all, all of them or `limit`."""
         query = select(operations).order_by(operations.c.number.desc()).limit(limit)
         if model is not None:
@@ -103,7 +103,7 @@ class Readable(Database):
 
     def tag(self, name: str) -> str | None:
         """Return the revision that a tag stands for, or None."""
-        return all_tags(state).get(name)
+        return self.all_tags().get(name)
 
     def all_tags(self) -> dict[str, str]:
         """Return the revision of each tag, sorted by name."""

@@ -1,0 +1,149 @@
+"""The object store: what is put comes back, whole or with an error that says so."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokmigrate.errors import StorageError, UndoError
+from tokmigrate.state.objects import ObjectStore
+
+COMPRESSIBLE = b"tokenizer " * 5000
+RANDOM = bytes(blake3(b"noise").digest(length=300_000))
+
+
+def path_of(store: ObjectStore, digest: str) -> Path:
+    return store.root / digest[:2] / digest[2:]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ObjectStore:
+    return ObjectStore(tmp_path / "state" / "objects")
+
+
+@pytest.mark.parametrize("data", [b"", b"x", b"r", b"z", COMPRESSIBLE, RANDOM, COMPRESSIBLE * 60])
+def test_what_is_put_comes_back(store: ObjectStore, data: bytes) -> None:
+    digest = store.put(data)
+    assert digest == blake3(data).hexdigest()
+    assert store.has(digest)
+    assert store.get(digest) == data
+    assert store.unfinished() == ()
+    assert list(store.digests()) == [digest]
+
+
+@settings(max_examples=40, deadline=None)
+@given(chunks=st.lists(st.binary(max_size=400) | st.just(COMPRESSIBLE), max_size=6))
+def test_a_stream_is_its_joined_chunks(tmp_path_factory: pytest.TempPathFactory, chunks: list[bytes]) -> None:
+    store = ObjectStore(tmp_path_factory.mktemp("objects"))
+    digest = store.put_stream(iter(chunks))
+    assert store.get(digest) == b"".join(chunks)
+    assert store.put(b"".join(chunks)) == digest
+    assert len(list(store.digests())) == 1
+
+
+def test_compressed_only_when_it_pays(store: ObjectStore) -> None:
+    assert path_of(store, store.put(COMPRESSIBLE)).stat().st_size < len(COMPRESSIBLE) / 10
+    assert path_of(store, store.put(RANDOM)).stat().st_size == len(RANDOM) + 1
+
+
+def test_an_object_that_is_there_is_not_rewritten(store: ObjectStore) -> None:
+    digest = store.put(RANDOM)
+    before = path_of(store, digest).stat()
+    assert store.put(RANDOM) == digest
+    assert store.put_stream([RANDOM[:7], RANDOM[7:]]) == digest
+    after = path_of(store, digest).stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+
+
+def test_mode_follows_the_umask(store: ObjectStore) -> None:
+    digest = store.put(RANDOM)
+    umask = os.umask(0)
+    os.umask(umask)
+    assert stat.S_IMODE(path_of(store, digest).stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("data", [COMPRESSIBLE, RANDOM, b""])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "extend", "empty", "kind"])
+def test_damage_is_found_and_healed_by_the_next_put(store: ObjectStore, data: bytes, damage: str) -> None:
+    digest = store.put(data)
+    path = path_of(store, digest)
+    stored = path.read_bytes()
+    middle = len(stored) // 2
+    path.write_bytes(
+        {
+            "flip": stored[:middle] + bytes([stored[middle] ^ 1]) + stored[middle + 1 :],
+            "truncate": stored[:-1],
+            "extend": stored + b"\0",
+            "empty": b"",
+            "kind": b"q" + stored[1:],
+        }[damage]
+    )
+    with pytest.raises(UndoError, match="damaged") as raised:
+        store.get(digest)
+    assert raised.value.hint is not None
+    assert raised.value.where == str(path)
+    assert store.put(data) == digest
+    assert store.get(digest) == data
+
+
+def test_missing_objects_and_names_that_are_none(store: ObjectStore) -> None:
+    digest = store.put(b"kept")
+    store.delete(digest)
+    store.delete(digest)
+    assert not store.has(digest)
+    with pytest.raises(UndoError, match="missing") as raised:
+        store.get(digest)
+    assert raised.value.hint is not None
+    for name in ("", "../../etc/passwd", digest.upper(), digest[:-1], digest + "\n"):
+        with pytest.raises(UndoError, match="not the digest"):
+            store.get(name)
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    (tmp_path / "objects").write_text("in the way")
+    with pytest.raises(StorageError) as raised:
+        ObjectStore(tmp_path / "objects").put(b"data")
+    assert raised.value.hint is not None
+
+
+def test_a_source_that_breaks_leaves_nothing(store: ObjectStore) -> None:
+    def broken() -> object:
+        yield RANDOM
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError):
+        store.put_stream(broken())  # type: ignore[arg-type]
+    assert store.unfinished() == ()
+    assert list(store.digests()) == []
+
+
+def test_killed_while_writing_no_object_is_half_there(store: ObjectStore) -> None:
+    script = (
+        "import itertools, sys\n"
+        "from pathlib import Path\n"
+        "from tokmigrate.state.objects import ObjectStore\n"
+        "store = ObjectStore(Path(sys.argv[1]))\n"
+        "print('ready', flush=True)\n"
+        "for number in itertools.count():\n"
+        "    store.put(number.to_bytes(4, 'big') * 50_000)\n"
+    )
+    for pause in (0.0, 0.03, 0.1):
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(store.root)], stdout=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            assert child.stdout.readline() == "ready\n"
+            time.sleep(pause)
+            child.send_signal(signal.SIGKILL)
+    for digest in store.digests():
+        assert blake3(store.get(digest)).hexdigest() == digest

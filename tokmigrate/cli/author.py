@@ -1,0 +1,69 @@
+"""Commands for those who write migrations: init, revision, schema."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokmigrate.cli.options import AsJson, workspace
+from tokmigrate.cli.output import print_json
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where the workspace is made.")] = Path(),
+    as_json: AsJson = False,
+) -> None:
+    """Make a workspace: tokmigrate.yaml, migrations/, and a .gitignore for what is not committed."""
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.settings import FILE_NAME, NEW_WORKSPACE  # noqa: PLC0415
+
+    settings = directory / FILE_NAME
+    if settings.exists():
+        raise UsageError("there is a workspace already", where=str(settings))
+    (directory / "migrations").mkdir(parents=True, exist_ok=True)
+    settings.write_text(NEW_WORKSPACE, "utf-8")
+    made = [str(settings), str(directory / "migrations")]
+    ignored = directory / ".gitignore"
+    lines = ignored.read_text("utf-8").splitlines() if ignored.exists() else []
+    missing = [line for line in (".tokmigrate/", ".*.tokmigrate/") if line not in lines]
+    if missing:
+        ignored.write_text("\n".join([*lines, *missing]) + "\n", "utf-8")
+        made.append(str(ignored))
+    if as_json:
+        print_json(document("init", made=made))
+        return
+    for path in made:
+        typer.echo(f"made {path}")
+    typer.echo('next: list a model in tokmigrate.yaml, then `tokmigrate revision -m "What it is for"`')
+
+
+def revision(
+    message: Annotated[str, typer.Option("--message", "-m", help="What the migration is for.")],
+    python: Annotated[bool, typer.Option("--python", help="Write a Python migration.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write a new migration file behind the head."""
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.revision.new_file import write_python_migration, write_yaml_migration  # noqa: PLC0415
+
+    path = (write_python_migration if python else write_yaml_migration)(workspace(), message)
+    if as_json:
+        print_json(document("revision", file=str(path)))
+    else:
+        typer.echo(f"wrote {path}")
+
+
+def schema(as_json: AsJson = False) -> None:  # noqa: ARG001 - it is JSON either way
+    """Print the JSON Schema of a migration file."""
+    from tokmigrate.revision.schema import json_schema  # noqa: PLC0415
+
+    print_json(json_schema())
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    for command in (init, revision, schema):
+        app.command(rich_help_panel="Author")(command)

@@ -1,0 +1,148 @@
+"""Commands that look: current, heads, history, show, status, verify, log."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tokmigrate.cli.options import AsJson, Models, selected, workspace
+from tokmigrate.cli.output import print_json, show
+
+
+def current(model: Models = None, as_json: AsJson = False) -> None:
+    """Show the revision of each model, read off its stamp."""
+    from tokmigrate.model.stamp import read_stamp  # noqa: PLC0415
+
+    found = []
+    for entry in selected(workspace(), model):
+        stamp = read_stamp(entry.path)
+        found.append((entry.name, stamp.revision if stamp else None))
+    if as_json:
+        from tokmigrate.report.machine import document  # noqa: PLC0415
+
+        models = [{"model": name, "revision": revision} for name, revision in found]
+        print_json(document("current", models=models))
+        return
+    for name, revision in found:
+        typer.echo(f"{name}: {revision or 'base'}")
+
+
+def heads(as_json: AsJson = False) -> None:
+    """Show the heads of the history; more than one is a fork to be mended."""
+    from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
+    from tokmigrate.revision.history import History  # noqa: PLC0415
+
+    found = History.read(workspace()).heads
+    if as_json:
+        print_json(document("heads", heads=[migration_content(migration) for migration in found]))
+        return
+    for migration in found:
+        typer.echo(f"{migration.revision} {migration.message} ({migration.shown})")
+    if len(found) > 1:
+        typer.echo("warning: more than one head; let one follow the other by its down_revision", err=True)
+
+
+def history(as_json: AsJson = False) -> None:
+    """Show the migrations, the newest first, and which models are at each."""
+    from tokmigrate.model.stamp import read_stamp  # noqa: PLC0415
+    from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
+    from tokmigrate.report.text import history_table  # noqa: PLC0415
+    from tokmigrate.revision.history import History  # noqa: PLC0415
+
+    place = workspace()
+    found = History.read(place)
+    at: dict[str, list[str]] = {}
+    for entry in place.models.values():
+        stamp = read_stamp(entry.path)
+        if stamp:
+            at.setdefault(stamp.revision, []).append(entry.name)
+    if as_json:
+        migrations = [
+            {**migration_content(migration), "models_here": at.get(migration.revision, [])}
+            for migration in found.ordered
+        ]
+        print_json(document("history", migrations=migrations))
+        return
+    show(history_table(found.ordered, [migration.revision for migration in found.heads], dict(at)))
+
+
+def show_revision(
+    revision: Annotated[str, typer.Argument(help="A revision by any of its names.")], as_json: AsJson = False
+) -> None:
+    """Show one migration in full."""
+    from tokmigrate.errors import UnknownNameError  # noqa: PLC0415
+    from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
+    from tokmigrate.report.text import migration_text  # noqa: PLC0415
+    from tokmigrate.revision.history import History  # noqa: PLC0415
+
+    found = History.read(workspace())
+    target = found.resolve(revision, None, {})
+    if target is None:
+        raise UnknownNameError("base is what a model is before any migration: there is no file of it")
+    migration = found.get(target)
+    if as_json:
+        print_json(document("show", migration=migration_content(migration)))
+    else:
+        show(migration_text(migration))
+
+
+def status(model: Models = None, as_json: AsJson = False) -> None:
+    """Show where each model stands: revision, pending migrations, rows, vocabulary tensors."""
+    from tokmigrate.report.machine import document, status_content  # noqa: PLC0415
+    from tokmigrate.report.text import status_text  # noqa: PLC0415
+    from tokmigrate.runner import look  # noqa: PLC0415
+
+    place = workspace()
+    found = [look.status(place, entry) for entry in selected(place, model)]
+    if as_json:
+        print_json(document("status", models=[status_content(each) for each in found]))
+        return
+    for each in found:
+        show(status_text(each))
+
+
+def verify(model: Models = None, as_json: AsJson = False) -> None:
+    """Check each model against its stamp, and load it with the libraries; 4 where a file was changed."""
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner import look  # noqa: PLC0415
+
+    place = workspace()
+    found = [look.verify(place, entry) for entry in selected(place, model)]
+    if as_json:
+        models = [
+            {"model": each.name, "revision": each.revision, "changed": list(each.changed)} for each in found
+        ]
+        print_json(document("verify", models=models))
+    else:
+        for each in found:
+            said = f"changed since it was migrated: {', '.join(each.changed)}" if each.changed else "all as it should be"
+            typer.echo(f"{each.name}: {each.revision or 'base'}, {said}")
+    if any(each.changed for each in found):
+        raise typer.Exit(4)
+
+
+def log(
+    model: Models = None,
+    limit: Annotated[int | None, typer.Option(help="How many runs.", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every run: also those that failed or were undone."""
+    from tokmigrate.report.machine import document, operation_content  # noqa: PLC0415
+    from tokmigrate.report.text import log_table  # noqa: PLC0415
+    from tokmigrate.runner import look  # noqa: PLC0415
+
+    place = workspace()
+    rows = look.runs(place, selected(place, model), limit)
+    if as_json:
+        print_json(document("log", runs=[operation_content(row, name) for name, row in rows]))
+    else:
+        show(log_table(rows))
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    for command in (current, heads, history, status, log):
+        app.command(rich_help_panel="Look")(command)
+    app.command("show", rich_help_panel="Look")(show_revision)
+    app.command(rich_help_panel="Gate")(verify)

@@ -1,0 +1,33 @@
+"""Commands for when something went wrong: recover."""
+
+from __future__ import annotations
+
+import typer
+
+from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
+from tokmigrate.cli.output import print_json
+
+_SAID = {
+    "nothing": "nothing to recover",
+    "before": "the change had not happened: the model is the one before it",
+    "after": "the change had happened: the model is the one after it",
+}
+
+
+def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJson = False) -> None:
+    """Finish what an interrupted upgrade or downgrade left behind."""
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner import migrate  # noqa: PLC0415
+
+    place = workspace()
+    found = [(entry.name, migrate.recover_model(place, entry, lock_timeout).value) for entry in selected(place, model)]
+    if as_json:
+        print_json(document("recover", models=[{"model": name, "found": what} for name, what in found]))
+        return
+    for name, what in found:
+        typer.echo(f"{name}: {_SAID[what]}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    app.command(rich_help_panel="Operate")(recover)

@@ -1,0 +1,79 @@
+"""Where a command's result goes: one JSON document or a Rich table on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from tokmigrate.errors import FileProblems, TokmigrateError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tokmigrate.events import Event, Listener
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """Write one JSON document to stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def show(renderable: RenderableType) -> None:
+    """Write to the terminal; NO_COLOR and pipes are respected."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        # A pipe has no width: nothing is to be cut or folded there.
+        console = Console(highlight=False, width=400)
+    console.print(renderable)
+
+
+def print_error(error: TokmigrateError, as_json: bool) -> None:  # noqa: FBT001
+    """Write an error: as a document on stdout if asked, else to stderr."""
+    if as_json:
+        from tokmigrate.report.machine import error_document  # noqa: PLC0415
+
+        print_json(error_document(error))
+        return
+    if isinstance(error, FileProblems):
+        sys.stderr.write("".join(f"error: {problem}\n" for problem in error.problems))
+        return
+    sys.stderr.write(f"error: {error}\n")
+    if error.hint:
+        sys.stderr.write(f"what to do: {error.hint}\n")
+
+
+@contextmanager
+def progress() -> Iterator[Listener]:
+    """Show the bytes as they are streamed, on stderr, where that is a terminal."""
+    from rich.console import Console  # noqa: PLC0415
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+
+    from tokmigrate.events import BytesStreamed, StreamStarted, Warned  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks: dict[str, Any] = {}
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StreamStarted):
+            tasks[event.model] = bar.add_task(event.model, total=event.total)
+        elif isinstance(event, BytesStreamed):
+            bar.advance(tasks[event.model], event.count)
+        elif isinstance(event, Warned):
+            sys.stderr.write(f"warning: {event.model}: {event.message}\n")
+
+    with bar:
+        yield listen

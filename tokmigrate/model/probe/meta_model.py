@@ -1,0 +1,146 @@
+"""A model without memory: built by transformers from config.json on the meta device, for its shapes alone."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+_FIXED_NAMES = ("vocab_size", "vocab_size_per_layer_input", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size")
+_OTHER_IDS = ("type_vocab_size", "codebook_vocab_size", "t2u_vocab_size", "char_vocab_size", "entity_vocab_size")
+
+
+class UnknownModelError(Exception):
+    """The installed transformers has no code for this model."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of the model as it is on disk.
+
+    Args:
+        shape: Its shape.
+        module: The name of its module in the model, None where a conversion made it of several.
+    """
+
+    shape: tuple[int, ...]
+    module: str | None
+
+
+def load_config(directory: str) -> Any:
+    """Return the directory's config as transformers reads it; raises UnknownModelError."""
+    try:
+        import torch  # noqa: F401, PLC0415
+        from transformers import AutoConfig  # noqa: PLC0415
+    except ImportError as error:
+        raise UnknownModelError(f"{error.name} is not installed") from error
+    try:
+        return AutoConfig.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    except (ValueError, KeyError) as error:
+        if any(sign in str(error) for sign in ("trust_remote_code", "Unrecognized model", "does not recognize")):
+            reason = "transformers has no code of its own for this model type, and foreign code is never run"
+            raise UnknownModelError(reason) from error
+        raise
+
+
+def build(config: Any) -> Any:
+    """Return the model that config.json names, on the meta device; raises UnknownModelError."""
+    import torch  # noqa: PLC0415
+
+    config = copy.deepcopy(config)
+    for part in parts(config):
+        # Kernels that are not installed must not matter for shapes.
+        part._attn_implementation = "eager"
+    model_class = _model_class(config)
+    with torch.device("meta"):
+        return model_class(config)
+
+
+def _model_class(config: Any) -> Any:
+    import transformers  # noqa: PLC0415
+
+    for name in config.architectures or ():
+        if isinstance(found := getattr(transformers, name, None), type):
+            return found
+    from transformers.models.auto import modeling_auto  # noqa: PLC0415
+
+    for mapping in (
+        modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
+        modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+        modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
+        modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+        modeling_auto.MODEL_MAPPING,
+    ):
+        if type(config) in mapping:
+            found = mapping[type(config)]
+            return found[0] if isinstance(found, tuple) else found
+    raise UnknownModelError(f"transformers has no model class for {type(config).__name__}")
+
+
+def parts(config: Any) -> Iterator[Any]:
+    """Yield a config and all that it nests."""
+    yield config
+    for value in list(vars(config).values()):
+        if hasattr(value, "to_dict") and hasattr(value, "model_type"):
+            yield from parts(value)
+
+
+def vocabulary_size(config: Any) -> int | None:
+    """Return the rows that a config gives its text vocabulary, None if it has none."""
+    for part in (config.get_text_config(decoder=True), config):
+        for name in ("vocab_size", "tgt_vocab_size"):
+            size = getattr(part, name, None)
+            if isinstance(size, int):
+                return size
+    return None
+
+
+def with_more_rows(config: Any, more: int) -> Any:
+    """Return a copy of a config in which every size of the text vocabulary is larger by `more`."""
+    size = vocabulary_size(config)
+    config = copy.deepcopy(config)
+    for part in parts(config):
+        names = {name for name in vars(part) if name.endswith("_vocab_size") and name not in _OTHER_IDS}
+        for name in sorted(names.union(_FIXED_NAMES)):
+            value = getattr(part, name, None)
+            if isinstance(value, int) and (value == size or name in _FIXED_NAMES[1:]):
+                setattr(part, name, value + more)
+    return config
+
+
+def tensors_on_disk(model: Any) -> dict[str, Tensor]:
+    """Return every tensor of a model under the names that `save_pretrained` writes, and those of its modules."""
+    from transformers.core_model_loading import revert_weight_conversion  # noqa: PLC0415
+
+    state = model.state_dict()
+    names = {id(tensor): name for name, tensor in state.items()}
+    saved: Mapping[str, Any] = revert_weight_conversion(model, dict(state))
+
+    def described(tensor: Any) -> Tensor:
+        name = names.get(id(tensor))
+        return Tensor(tuple(tensor.shape), None if name is None else name.rpartition(".")[0])
+
+    found = {name: described(tensor) for name, tensor in state.items()}
+    return found | {name: described(tensor) for name, tensor in saved.items()}
+
+
+def matching(name: str, tensors: Mapping[str, Tensor], prefix: str) -> str | None:
+    """Return the model's name of a tensor on disk, None where nothing or more than one thing fits.
+
+    Args:
+        name: The name on disk.
+        tensors: The model's, by name.
+        prefix: The model's `base_model_prefix`, which a file may have or lack.
+    """
+    for candidate in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")):
+        if candidate in tensors:
+            return candidate
+    ends = [known for known in tensors if known.endswith(f".{name}") or name.endswith(f".{known}")]
+    return ends[0] if len(ends) == 1 else None
+
+
+def ties_vocabulary(model: Any, following: Mapping[str, Any]) -> bool:
+    """Return whether the model ties two of the tensors that follow its vocabulary."""
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    return any(target in following and source in following for target, source in tied.items())

@@ -1,0 +1,118 @@
+"""What transformers makes of a model directory: its tokenizer, its config, and the shapes that it expects.
+
+Request: `directory`; `expected`, the id of every token by its text (optional); `shapes`, the shape of every
+tensor on disk (optional); `encode`, texts.
+
+Answer: `tokenizer` and `model`, each with `unknown` and the reason where transformers has no code for them.
+The tokenizer's: `class`; `size`; `differences` from `expected`; `special`, `{pad: [text, id], …}`; `padding_side`;
+`encodings`, ids for each text without special tokens added; `chat`, a user's message by the chat template, null
+without one, or `chat_error`. The model's: `class`; `vocab_size`; `ids`, the ids that the config gives to roles;
+`vocabulary`, shapes with an axis of that size; `mismatched`, `{name: [on disk, expected]}`; `missing`, tensors that
+the model needs and that are not on disk. Nothing is expected of names that the model does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+from tokmigrate.model.probe.answering import SHOWN, answering, id_differences
+from tokmigrate.model.probe.meta_model import (
+    UnknownModelError,
+    build,
+    load_config,
+    matching,
+    tensors_on_disk,
+    vocabulary_size,
+)
+
+_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_MESSAGE = ({"role": "user", "content": "Hello"},)
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Load both and answer."""
+    return {"tokenizer": _of_tokenizer(request), "model": _of_model(request)}
+
+
+def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
+    from transformers import AutoTokenizer  # noqa: PLC0415
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            request["directory"], local_files_only=True, trust_remote_code=False
+        )
+    except ValueError as error:
+        if "trust_remote_code" in str(error):
+            return {"unknown": "its tokenizer is foreign code, which is never run"}
+        raise
+    found: dict[str, Any] = {
+        "class": type(tokenizer).__name__,
+        "size": len(tokenizer),
+        "special": {role: _special(tokenizer, role) for role in _ROLES},
+        "padding_side": tokenizer.padding_side,
+        "encodings": [
+            tokenizer(text, add_special_tokens=False)["input_ids"] for text in request.get("encode", [])
+        ],
+        "chat": None,
+    }
+    if "expected" in request:
+        found["differences"] = id_differences(request["expected"], tokenizer.get_vocab())
+    if tokenizer.chat_template:
+        try:
+            found["chat"] = tokenizer.apply_chat_template(
+                list(_MESSAGE), tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # noqa: BLE001 - a template may fail in any way
+            found["chat_error"] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _special(tokenizer: Any, role: str) -> list[Any]:
+    return [getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id")]
+
+
+def _of_model(request: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        config = load_config(request["directory"])
+        model = build(config)
+    except UnknownModelError as error:
+        return {"unknown": str(error)}
+    size = vocabulary_size(config)
+    expected = tensors_on_disk(model)
+    on_disk: Mapping[str, list[int]] = request.get("shapes", {})
+    vocabulary = {name: list(tensor.shape) for name, tensor in expected.items() if size in tensor.shape}
+    packed = getattr(config, "quantization_config", None) is not None
+    mismatched = {}
+    for name, shape in on_disk.items():
+        known = matching(name, expected, model.base_model_prefix) if _worth_a_search(name, expected, shape, size) else None
+        # Quantized layers are stored in other shapes than they have.
+        if known is not None and tuple(shape) != expected[known].shape and (known in vocabulary or not packed):
+            mismatched[name] = [shape, list(expected[known].shape)]
+    return {
+        "class": type(model).__name__,
+        "vocab_size": size,
+        "ids": {f"{role}_token_id": getattr(config, f"{role}_token_id", None) for role in _ROLES},
+        "vocabulary": vocabulary,
+        "mismatched": dict(islice(sorted(mismatched.items()), SHOWN)),
+        "missing": sorted(_missing(model, on_disk))[:SHOWN] if on_disk else [],
+    }
+
+
+def _worth_a_search(name: str, expected: Mapping[str, Any], shape: list[int], size: int | None) -> bool:
+    # A search by endings among 50,000 experts, for each of them, would take minutes.
+    return name in expected or size in shape or len(expected) < 2000
+
+
+def _missing(model: Any, on_disk: Mapping[str, Any]) -> set[str]:
+    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
+    excused = set(tied) | set(tied.values())
+    names = {name for name in model.state_dict() if name not in excused}
+    plain = {name for name in names if matching(name, on_disk, model.base_model_prefix) is None}
+    # Names that a conversion changed are found under their names on disk.
+    return plain if names - plain else set()
+
+
+if __name__ == "__main__":
+    answering(answer)

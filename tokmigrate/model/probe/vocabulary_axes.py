@@ -1,0 +1,82 @@
+"""Which tensors of a model follow its vocabulary: those whose shape changes with `vocab_size`.
+
+The model is built twice on the meta device, the second time with a larger vocabulary. An axis that differs
+is a vocabulary axis, by definition; an axis that is merely as long does not differ.
+
+Request: `directory`; `open`, the names on disk that are to be explained.
+
+Answer: `vocab_size`; `following`, `{name: {axis, side}}` for every tensor that follows, by all names that it may
+have on disk, `side` being null where the module does not tell it; `explained`, `{name: {axis, side} or null}` for the
+open ones that the model has, null for those that do not follow; `tied`, whether some are tied. Or else
+`unknown`, why transformers cannot tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tokmigrate.model.probe.answering import answering
+from tokmigrate.model.probe.meta_model import (
+    Tensor,
+    UnknownModelError,
+    build,
+    load_config,
+    matching,
+    tensors_on_disk,
+    ties_vocabulary,
+    vocabulary_size,
+    with_more_rows,
+)
+
+MORE = 7 * 13 * 64
+"""How much larger the second vocabulary is: a multiple of what sizes are usually rounded to."""
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Build the models and answer."""
+    try:
+        config = load_config(request["directory"])
+        size = vocabulary_size(config)
+        if size is None:
+            raise UnknownModelError("the config states no vocabulary size")
+        model, larger = build(config), build(with_more_rows(config, MORE))
+    except UnknownModelError as error:
+        return {"unknown": str(error)}
+    before, after = tensors_on_disk(model), tensors_on_disk(larger)
+    following = {
+        name: {"axis": _axis(tensor.shape, after[name].shape), "side": _side(model, tensor)}
+        for name, tensor in before.items()
+        if tensor.shape != after[name].shape
+    }
+    explained = {}
+    for name in request["open"]:
+        known = matching(name, before, model.base_model_prefix)
+        if known is not None:
+            explained[name] = following.get(known)
+    return {
+        "vocab_size": size,
+        "following": following,
+        "explained": explained,
+        "tied": ties_vocabulary(model, following),
+    }
+
+
+def _axis(shape: tuple[int, ...], larger: tuple[int, ...]) -> int:
+    return next(axis for axis, (a, b) in enumerate(zip(shape, larger, strict=True)) if a != b)
+
+
+def _side(model: Any, tensor: Tensor) -> str | None:
+    import torch  # noqa: PLC0415
+
+    if tensor.module is None:
+        return None
+    module = model.get_submodule(tensor.module)
+    if isinstance(module, torch.nn.Embedding) or module is model.get_input_embeddings():
+        return "input"
+    is_bias = len(tensor.shape) == 1 or tensor.shape[0] == 1
+    return "output" if isinstance(module, torch.nn.Linear) or is_bias else None
+
+
+if __name__ == "__main__":
+    answering(answer)

@@ -1,0 +1,126 @@
+"""Results as JSON documents; each carries `schema_version`, and a field is never given another meaning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tokmigrate.errors import FileProblems, TokmigrateError
+from tokmigrate.plan.upgrade import Plan
+from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.look import ModelStatus
+from tokmigrate.state.rows import OperationRow
+
+SCHEMA_VERSION = 1
+
+
+def document(command: str, **content: Any) -> dict[str, Any]:
+    """Return the document of one command."""
+    return {"schema_version": SCHEMA_VERSION, "command": command, **content}
+
+
+def error_document(error: TokmigrateError) -> dict[str, Any]:
+    """Return the document of an error."""
+    found: dict[str, Any] = {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "where": error.where,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+    if isinstance(error, FileProblems):
+        found["problems"] = [
+            {
+                "path": problem.path,
+                "line": problem.line,
+                "column": problem.column,
+                "message": problem.message,
+                "hint": problem.hint,
+            }
+            for problem in error.problems
+        ]
+    return {"schema_version": SCHEMA_VERSION, "error": found}
+
+
+def plan_content(plan: Plan) -> dict[str, Any]:
+    """Return a plan as JSON."""
+    return {
+        "model": plan.model,
+        "from_revision": plan.before,
+        "to_revision": plan.after,
+        "rows_before": plan.edit.old_rows,
+        "rows_after": plan.edit.new_rows,
+        "bytes_to_write": plan.bytes_to_write,
+        "files": [{"name": change.name, "fate": change.fate, "bytes": change.bytes} for change in plan.file_changes()],
+        "migrations": [
+            {
+                "revision": step.migration.revision,
+                "message": step.migration.message,
+                "operations": [
+                    {
+                        "operation": effect.operation,
+                        "place": effect.place,
+                        "risk": effect.risk.level.value,
+                        "reason": effect.risk.reason,
+                        "given": [{"token": new.token, "id": new.id, "row": new.row} for new in effect.given],
+                    }
+                    for effect in step.effects
+                ],
+            }
+            for step in plan.steps
+        ],
+        "notes": list(plan.snapshot.notes),
+    }
+
+
+def migration_content(migration: Migration) -> dict[str, Any]:
+    """Return a migration as JSON."""
+    return {
+        "revision": migration.revision,
+        "down_revision": migration.down_revision,
+        "message": migration.message,
+        "author": migration.author,
+        "models": list(migration.models),
+        "file": migration.shown,
+        "checksum": migration.checksum,
+        "operations": [
+            {"operation": planned.operation.name, "place": planned.place} for planned in migration.operations
+        ],
+    }
+
+
+def status_content(status: ModelStatus) -> dict[str, Any]:
+    """Return the state of a model as JSON."""
+    return {
+        "model": status.name,
+        "path": status.path,
+        "revision": status.revision,
+        "pending": [migration.revision for migration in status.pending],
+        "interrupted": status.interrupted,
+        "rows": status.rows,
+        "tokens": status.tokens,
+        "tied": status.tied,
+        "tensors": [
+            {"name": tensor.name, "file": tensor.file, "axis": tensor.axis, "side": tensor.side, "dtype": tensor.dtype}
+            for tensor in status.tensors
+        ],
+        "notes": list(status.notes),
+    }
+
+
+def operation_content(row: OperationRow, model: str) -> dict[str, Any]:
+    """Return a run as JSON."""
+    return {
+        "operation": row.id,
+        "model": model,
+        "direction": row.direction.value,
+        "from_revision": row.from_revision,
+        "to_revision": row.to_revision,
+        "revisions": list(row.revisions),
+        "status": row.status.value,
+        "who": row.who.user,
+        "host": row.who.host,
+        "git_commit": row.who.git_commit,
+        "started": row.started.isoformat(),
+        "duration_s": row.duration_s,
+        "error": row.error,
+    }

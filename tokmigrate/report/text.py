@@ -1,0 +1,161 @@
+"""Results as Rich renderables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from tokmigrate.errors import TokmigrateError
+from tokmigrate.operations.base import RiskLevel
+from tokmigrate.plan.upgrade import Plan
+from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.look import ModelStatus
+from tokmigrate.state.rows import OperationRow
+
+_RISK_STYLE = {RiskLevel.SAFE: "green", RiskLevel.CAUTION: "yellow", RiskLevel.BREAKING: "bold red"}
+_KIB = 1024
+
+
+def size(count: float) -> str:
+    """Return a number of bytes as people say it."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < _KIB:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= _KIB
+    return f"{count:.1f} TiB"
+
+
+def named(revision: str | None) -> str:
+    """Return a revision as messages name it."""
+    return revision or "base"
+
+
+def error_text(error: TokmigrateError) -> RenderableType:
+    """Return an error: what is wrong, where, and what to do."""
+    lines = [Text.assemble(("error: ", "bold red"), str(error))]
+    if error.hint:
+        lines.append(Text.assemble(("what to do: ", "bold"), error.hint))
+    return Group(*lines)
+
+
+def plan_text(plan: Plan) -> RenderableType:
+    """Return a plan: ids, rows, files, bytes and risks."""
+    if not plan.steps:
+        return Text(f"{plan.model}: nothing is pending, it is at {named(plan.before)}")
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for column in ("migration", "operation", "risk", "why"):
+        table.add_column(column, overflow="fold")
+    for step in plan.steps:
+        first = f"{step.migration.revision} {step.migration.message}"
+        for effect in step.effects:
+            risk = Text(effect.risk.level.value, style=_RISK_STYLE[effect.risk.level])
+            table.add_row(escape(first), effect.operation, risk, escape(effect.risk.reason))
+            first = ""
+    parts: list[RenderableType] = [
+        Text(f"{plan.model}: {named(plan.before)} → {named(plan.after)}", style="bold"),
+        table,
+    ]
+    given = [new for step in plan.steps for effect in step.effects for new in effect.given]
+    if given:
+        ids = Table(box=None, pad_edge=False, show_edge=False)
+        ids.add_column("token")
+        ids.add_column("id", justify="right")
+        ids.add_column("row")
+        for new in given:
+            ids.add_row(escape(new.token), str(new.id), new.row)
+        parts += [Text(), ids]
+    files = Table(box=None, pad_edge=False, show_edge=False)
+    files.add_column("file")
+    files.add_column("will be")
+    files.add_column("bytes", justify="right")
+    for change in plan.file_changes():
+        files.add_row(escape(change.name), change.fate, f"{change.bytes:,}")
+    parts += [
+        Text(),
+        files,
+        Text(),
+        Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {size(plan.bytes_to_write)} to be written"),
+    ]
+    parts += [Text(f"note: {note}") for note in plan.snapshot.notes]
+    return Group(*parts)
+
+
+def history_table(
+    migrations: Sequence[Migration], heads: Iterable[str], at: dict[str, Sequence[str]]
+) -> RenderableType:
+    """Return the migrations, the newest first, with the models that are at each."""
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for column in ("", "revision", "after", "message", "models here"):
+        table.add_column(column, overflow="fold")
+    last = set(heads)
+    for migration in reversed(migrations):
+        table.add_row(
+            migration.number,
+            migration.revision,
+            named(migration.down_revision),
+            escape(migration.message),
+            escape(", ".join(at.get(migration.revision, ()))) + (" (head)" if migration.revision in last else ""),
+        )
+    return table
+
+
+def migration_text(migration: Migration) -> RenderableType:
+    """Return one migration in full."""
+    lines = [
+        f"revision   {migration.revision}",
+        f"after      {named(migration.down_revision)}",
+        f"message    {migration.message}",
+        f"file       {migration.shown}",
+        f"models     {', '.join(migration.models)}",
+        f"checksum   {migration.checksum}",
+    ]
+    if migration.author:
+        lines.insert(3, f"author     {migration.author}")
+    for planned in migration.operations:
+        fields = planned.operation.model_dump(mode="json", exclude_defaults=True)
+        lines.append(f"operation  {planned.operation.name}: {fields}")
+    if migration.source is not None:
+        lines.append("operation  (Python: known when it is planned for a model)")
+    return Text("\n".join(lines))
+
+
+def status_text(status: ModelStatus) -> RenderableType:
+    """Return where a model stands."""
+    table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("model", escape(f"{status.name} ({status.path})"))
+    table.add_row("revision", named(status.revision))
+    pending = ", ".join(migration.revision for migration in status.pending)
+    table.add_row("pending", pending or "nothing")
+    table.add_row("tokens", f"{status.tokens} in {status.rows} rows, {'tied' if status.tied else 'untied'}")
+    for tensor in status.tensors:
+        table.add_row("tensor", escape(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
+    for note in status.notes:
+        table.add_row("note", escape(note))
+    if status.interrupted:
+        table.add_row("interrupted", "a change was interrupted: run `tokmigrate recover`")
+    return table
+
+
+def log_table(rows: Sequence[tuple[str, OperationRow]]) -> RenderableType:
+    """Return the runs, the newest first."""
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for column in ("when", "model", "run", "from", "to", "status", "who", "error"):
+        table.add_column(column, overflow="fold")
+    for model, row in rows:
+        table.add_row(
+            row.started.strftime("%Y-%m-%d %H:%M:%S"),
+            escape(model),
+            row.direction.value,
+            named(row.from_revision),
+            named(row.to_revision),
+            row.status.value,
+            escape(f"{row.who.user}@{row.who.host}"),
+            escape(row.error or ""),
+        )
+    return table

@@ -1,0 +1,198 @@
+"""Writes new migration files."""
+
+from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_origin
+
+import yaml
+from pydantic import BaseModel
+
+from tokmigrate.errors import StorageError, UsageError
+from tokmigrate.operations.base import Operation
+from tokmigrate.revision.contents import file_number
+from tokmigrate.revision.history import History, migration_files
+from tokmigrate.revision.naming import new_revision_id
+from tokmigrate.revision.schema import SCHEMA_FILE, json_schema
+from tokmigrate.settings import Workspace
+
+_EXAMPLES = """\
+operations: []
+#  - add_tokens:
+#      tokens:
+#        - {content: "<|im_start|>", special: true}
+#        - {content: "<|im_end|>", special: true, init: {strategy: copy, token: "</s>"}}
+#  - set_special_tokens: {eos: "<|im_end|>"}
+#  - resize_vocab: {multiple_of: 64}
+
+# How new rows start where nothing else is said.
+# init: {strategy: mean}
+
+# What has to hold before, and what after.
+# preconditions:
+#  - token_absent: "<|im_start|>"
+# verify:
+#  - single_token: "<|im_start|>"
+"""
+
+_PYTHON = '''\
+"""{title}"""
+
+revision = {revision}
+down_revision = {down_revision}
+message = {message}
+author = {author}
+models = ["*"]
+files = []  # the files that operations refer to, relative to this one
+
+
+def upgrade(op):
+    # Each method of op records an operation, with the fields that YAML gives it; nothing is changed here.
+    # op.tokenizer is the tokenizer before this migration.
+    #
+    # op.add_tokens(tokens=[{{"content": "<|im_start|>", "special": True}}])
+    pass
+'''
+
+
+def write_yaml_migration(
+    workspace: Workspace,
+    message: str,
+    operations: Sequence[Operation] = (),
+    author: str | None = None,
+    revision: str | None = None,
+) -> Path:
+    """Write a YAML migration that follows the head, and the JSON Schema beside it; return its path.
+
+    Args:
+        workspace: Where.
+        message: What it is for; also makes the file's name.
+        operations: What it does; commented examples by default.
+        author: Who wrote it.
+        revision: Its id; a random one by default.
+
+    Raises:
+        FileProblems, HistoryError: The migrations that are there do not hold together.
+        UsageError: The message is empty or more than one line.
+        StorageError: The file cannot be written.
+    """
+    down = _head(workspace, message)
+    text = yaml_text(revision or new_revision_id(), down, message, operations, author)
+    return _written(workspace, message, ".yaml", text)
+
+
+def write_python_migration(
+    workspace: Workspace, message: str, author: str | None = None, revision: str | None = None
+) -> Path:
+    """Write a Python migration that follows the head, and the JSON Schema beside it; return its path.
+
+    Arguments and errors are those of `write_yaml_migration`.
+    """
+    down = _head(workspace, message)
+    text = python_text(revision or new_revision_id(), down, message, author)
+    return _written(workspace, message, ".py", text)
+
+
+def yaml_text(
+    revision: str,
+    down_revision: str | None,
+    message: str,
+    operations: Sequence[Operation] = (),
+    author: str | None = None,
+) -> str:
+    """Return the text of a new YAML migration."""
+    lines = [
+        f"# yaml-language-server: $schema={SCHEMA_FILE}",
+        "format: 1",
+        f"revision: {json.dumps(revision)}",
+        f"down_revision: {json.dumps(down_revision)}",
+        f"message: {json.dumps(message, ensure_ascii=False)}",
+    ]
+    if author:
+        lines.append(f"author: {json.dumps(author, ensure_ascii=False)}")
+    lines += ['models: ["*"]', ""]
+    if not operations:
+        return "\n".join(lines) + "\n" + _EXAMPLES
+    items = [{operation.name: written_fields(operation)} for operation in operations]
+    body = yaml.safe_dump({"operations": items}, allow_unicode=True, sort_keys=False, width=100)
+    return "\n".join(lines) + "\n" + body
+
+
+def python_text(revision: str, down_revision: str | None, message: str, author: str | None = None) -> str:
+    """Return the text of a new Python migration."""
+    title = message.replace("\\", "\\\\").replace('"', '\\"').strip()
+    return _PYTHON.format(
+        title=title.rstrip(".") + ".",
+        revision=_literal(revision),
+        down_revision=_literal(down_revision),
+        message=_literal(message),
+        author=_literal(author),
+    )
+
+
+def written_fields(model: BaseModel) -> dict[str, Any]:
+    """Return the fields that a file has to give to make `model`: those that differ from their defaults."""
+    fields: dict[str, Any] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        # A field with one possible value tells the members of a union apart.
+        if value != field.get_default(call_default_factory=True) or get_origin(field.annotation) is Literal:
+            fields[field.alias or name] = _plain(value)
+    return fields
+
+
+def write_schema(workspace: Workspace) -> Path:
+    """Write the JSON Schema of migrations beside them, and return its path."""
+    path = workspace.migrations / SCHEMA_FILE
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    try:
+        workspace.migrations.mkdir(parents=True, exist_ok=True)
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the schema cannot be written: {error.strerror}", where=str(path)) from error
+    return path
+
+
+def file_name(workspace: Workspace, message: str, suffix: str) -> str:
+    """Return the name of the next migration file, such as `0004_add_chat_roles.yaml`."""
+    numbers = [int(file_number(path) or "0") for path in migration_files(workspace.migrations)]
+    letters = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")[:48].rstrip("_") or "migration"
+    return f"{max(numbers, default=0) + 1:04d}_{slug}{suffix}"
+
+
+def _head(workspace: Workspace, message: str) -> str | None:
+    if not message.strip() or not message.isprintable():
+        raise UsageError("a migration needs a message, one line of printable text", hint="say what it is for: -m TEXT")
+    chain = History.read(workspace).chain()
+    return chain[-1].revision if chain else None
+
+
+def _written(workspace: Workspace, message: str, suffix: str, text: str) -> Path:
+    write_schema(workspace)
+    path = workspace.migrations / file_name(workspace, message, suffix)
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+    except OSError as error:
+        raise StorageError(f"the migration cannot be written: {error.strerror}", where=str(path)) from error
+    return path
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return written_fields(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _literal(value: str | None) -> str:
+    return "None" if value is None else json.dumps(value, ensure_ascii=False)

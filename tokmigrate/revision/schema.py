@@ -1,0 +1,106 @@
+"""The JSON Schema of a YAML migration, for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from tokmigrate.initialise import InitSpec
+from tokmigrate.operations.registry import operation_types
+from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
+from tokmigrate.revision.items import Kind
+
+SCHEMA_FILE = "tokmigrate.schema.json"
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+_ID = "^[0-9a-z_]{4,40}$"
+
+Schema = dict[str, Any]
+
+
+def json_schema() -> Schema:
+    """Return the JSON Schema (2020-12) of a YAML migration with all operations that are installed."""
+    groups: dict[str, Mapping[str, type[BaseModel]]] = {
+        "operations": operation_types(),
+        "preconditions": PRECONDITIONS,
+        "verify": CHECKS,
+    }
+    models = [InitSpec, *(kind for kinds in groups.values() for kind in kinds.values())]
+    references, shared = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    definitions: Schema = shared.get("$defs", {})
+    schemas = {model: schema for (model, _), schema in references.items()}
+    lists = {
+        field: _list([_item(kind, schemas[kind], definitions) for kind in kinds.values()])
+        for field, kinds in groups.items()
+    }
+    text: Schema = {"type": "string"}
+    document: Schema = {
+        "$schema": _DIALECT,
+        "title": "tokmigrate migration",
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["format", "revision"],
+        "properties": {
+            "format": {"const": 1, "description": "The version of this format."},
+            "revision": {**text, "pattern": _ID, "description": "The id of this migration; never changes."},
+            "down_revision": {
+                "anyOf": [{**text, "pattern": _ID}, {"type": "null"}],
+                "description": "The id of the migration before; null for the first.",
+            },
+            "message": {**text, "description": "What the migration is for."},
+            "author": {"anyOf": [text, {"type": "null"}], "description": "Who wrote it."},
+            "models": {
+                "type": "array",
+                "items": text,
+                "minItems": 1,
+                "default": ["*"],
+                "description": "Names or tags from tokmigrate.yaml; * for all models.",
+            },
+            "init": {
+                "anyOf": [schemas[InitSpec], {"type": "null"}],
+                "description": "How new rows start where nothing else is said.",
+            },
+            "operations": {**lists["operations"], "description": "What is done, in this order."},
+            "preconditions": {**lists["preconditions"], "description": "What has to hold before."},
+            "verify": {**lists["verify"], "description": "What has to hold after."},
+        },
+        "$defs": definitions,
+    }
+    return cast(Schema, _loosened(document))
+
+
+def _list(items: list[Schema]) -> Schema:
+    return {"anyOf": [{"type": "array", "items": {"anyOf": items}}, {"type": "null"}]}
+
+
+def _item(kind: type[BaseModel], fields: Schema, definitions: Schema) -> Schema:
+    """Return the schema of `- name: fields`, also of `- name: value` where one value stands for a field."""
+    named = cast(Kind, kind)
+    definition = definitions[fields["$ref"].rpartition("/")[2]]
+    forms = [fields]
+    if named.shorthand:
+        forms.append(definition["properties"][named.shorthand])
+    if not definition.get("required"):
+        forms.append({"type": "null"})
+    description = str(definition.get("description", ""))
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [named.name],
+        "properties": {named.name: {"anyOf": forms, "description": description}},
+    }
+
+
+def _loosened(schema: Any) -> Any:
+    """Return the schema in which a text may look like a number: `0002` and `no` are texts to tokmigrate."""
+    if isinstance(schema, list):
+        return [_loosened(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    loosened = {key: _loosened(value) for key, value in schema.items()}
+    if schema.get("type") == "string" and not {"enum", "const", "pattern"} & schema.keys():
+        loosened["type"] = ["string", "number", "boolean"]
+    return loosened

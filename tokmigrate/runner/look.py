@@ -1,0 +1,134 @@
+"""Questions about models that change nothing and make nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from tokmigrate.change.digests import read_shard_digest
+from tokmigrate.change.publish import needs_recovery
+from tokmigrate.change.verify import verify_directory
+from tokmigrate.change.workarea import WorkArea
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.stamp import read_stamp
+from tokmigrate.model.vocabulary_tensors import VocabularyTensor
+from tokmigrate.plan.upgrade import check_applied
+from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.migrate import chain_for
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state import ledger
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.rows import OperationRow
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """Where a model stands.
+
+    Args:
+        name: Its name in the workspace.
+        path: Its directory.
+        revision: Its revision, None at `base`.
+        pending: The migrations that it lacks.
+        interrupted: Whether a change of it was interrupted.
+        rows: The rows of its vocabulary tensors.
+        tokens: The tokens of its tokenizer.
+        tied: Whether input and output embeddings are one matrix.
+        tensors: Its vocabulary tensors.
+        notes: What a user should know of it.
+    """
+
+    name: str
+    path: str
+    revision: str | None
+    pending: tuple[Migration, ...]
+    interrupted: bool
+    rows: int
+    tokens: int
+    tied: bool
+    tensors: tuple[VocabularyTensor, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found.
+
+    Args:
+        name: The model.
+        revision: Its revision.
+        changed: The files that have other bytes than the stamp says.
+    """
+
+    name: str
+    revision: str | None
+    changed: tuple[str, ...]
+
+
+def current(entry: ModelEntry) -> str | None:
+    """Return the revision of a model, read off its stamp alone; None at `base`."""
+    stamp = read_stamp(entry.path)
+    return stamp.revision if stamp else None
+
+
+def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
+    """Return where a model stands."""
+    snapshot = take_snapshot(entry)
+    chain = chain_for(History.read(workspace), entry)
+    applied = check_applied(snapshot, chain)
+    area = WorkArea(entry.path)
+    return ModelStatus(
+        name=entry.name,
+        path=str(entry.path),
+        revision=snapshot.revision,
+        pending=tuple(migration for migration in chain if migration not in applied),
+        interrupted=area.root.exists() and needs_recovery(area),
+        rows=snapshot.state.rows,
+        tokens=len(snapshot.state.tokenizer.ids),
+        tied=snapshot.state.traits.tied,
+        tensors=snapshot.tensors,
+        notes=snapshot.notes,
+    )
+
+
+def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
+    """Check a model against its stamp, and load it with the libraries.
+
+    Raises:
+        VerificationError: A library loads something else than the files say.
+    """
+    snapshot = take_snapshot(entry)
+    changed: list[str] = []
+    if snapshot.stamp:
+        for name, file in snapshot.stamp.files.items():
+            path = snapshot.directory / name
+            found = blake3(path.read_bytes()).hexdigest() if path.exists() else None
+            changed += [name] if found != file.digest else []
+        tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+        for name, shard in snapshot.stamp.shards.items():
+            if read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows) != shard.digest:
+                changed.append(name)
+    checks = [
+        check
+        for migration in check_applied(snapshot, chain_for(History.read(workspace), entry))
+        for check in migration.checks
+    ]
+    verify_directory(snapshot.directory, snapshot.state.tokenizer.ids, checks, workspace.verify)
+    return Verified(entry.name, snapshot.revision, tuple(sorted(changed)))
+
+
+def runs(workspace: Workspace, entries: tuple[ModelEntry, ...], limit: int | None) -> tuple[tuple[str, OperationRow], ...]:
+    """Return the recorded runs of the models, the newest first, each with its model's name."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    if state is None:
+        return ()
+    wanted = {str(entry.path.resolve()) for entry in entries}
+    rows = [
+        (model.name, row)
+        for model in ledger.known_models(state)
+        if model.path in wanted
+        for row in ledger.operations_of(state, model, limit)
+    ]
+    return tuple(sorted(rows, key=lambda found: found[1].number, reverse=True)[:limit])
