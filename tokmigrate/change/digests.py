@@ -129,5 +129,3 @@ def _sampled(path: Path, shard: Shard) -> str:
             file.seek(max(0, shard.size - SAMPLE_BYTES) * number // (SAMPLES - 1))
             hasher.update(file.read(SAMPLE_BYTES))
     return hasher.hexdigest()
-
-

@@ -64,9 +64,7 @@ def keep(before: Before, objects: Objects) -> str:
         "files": {name: None if data is None else objects.put(data) for name, data in sorted(before.files.items())},
         "facts": {name: facts.to_json() for name, facts in sorted(before.facts.items())},
         "old_rows": before.edit.old_rows,
-        "pieces": [
-            [piece.start, piece.stop] if isinstance(piece, Kept) else None for piece in before.edit.pieces
-        ],
+        "pieces": [[piece.start, piece.stop] if isinstance(piece, Kept) else None for piece in before.edit.pieces],
         "saved": {name: objects.put(data) for name, data in sorted(before.saved.items())},
         "shards": {
             name: {"header": objects.put(image.header.raw), "size": image.header.file_size, "digest": image.digest}

@@ -60,7 +60,9 @@ def verify_directory(
         if reason is not None:
             raise VerificationError(f"a `verify:` case does not hold: {reason}", where=str(directory))
     if thoroughness == "full":
-        _no_mismatch(ask("transformers", {"directory": str(directory), "expected": dict(tokens)}), directory, "transformers")
+        _no_mismatch(
+            ask("transformers", {"directory": str(directory), "expected": dict(tokens)}), directory, "transformers"
+        )
 
 
 def _no_mismatch(answer: Mapping[str, Any], directory: Path, library: str) -> None:

@@ -203,9 +203,7 @@ class _Walk:
             init=step.after.init,
         )
 
-    def _before(
-        self, step: Step, edit: RowEdit, stamp: Stamp | None, images: Mapping[str, ShardImage]
-    ) -> Before:
+    def _before(self, step: Step, edit: RowEdit, stamp: Stamp | None, images: Mapping[str, ShardImage]) -> Before:
         directory = self._snapshot.directory
         files = {name: rendered(self._snapshot, step.before, name) for name in sorted(step.after.touched)}
         files[STAMP] = stamp.encoded() if stamp else None

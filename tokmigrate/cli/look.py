@@ -110,13 +110,13 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
     place = workspace()
     found = [look.verify(place, entry) for entry in selected(place, model)]
     if as_json:
-        models = [
-            {"model": each.name, "revision": each.revision, "changed": list(each.changed)} for each in found
-        ]
+        models = [{"model": each.name, "revision": each.revision, "changed": list(each.changed)} for each in found]
         print_json(document("verify", models=models))
     else:
         for each in found:
-            said = f"changed since it was migrated: {', '.join(each.changed)}" if each.changed else "all as it should be"
+            said = (
+                f"changed since it was migrated: {', '.join(each.changed)}" if each.changed else "all as it should be"
+            )
             typer.echo(f"{each.name}: {each.revision or 'base'}, {said}")
     if any(each.changed for each in found):
         raise typer.Exit(4)

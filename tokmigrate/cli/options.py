@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 Models = Annotated[
     list[str] | None,
-    typer.Option("--model", "-m", help="A model's name or directory; repeatable. Default: all models.", metavar="NAME|PATH"),
+    typer.Option(
+        "--model", "-m", help="A model's name or directory; repeatable. Default: all models.", metavar="NAME|PATH"
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors included.")]
 LockTimeout = Annotated[

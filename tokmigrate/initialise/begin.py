@@ -70,7 +70,9 @@ def begin_rows(
     for (strategy, population), places in groups.items():
         known = statistics(population)
         requests = [
-            Request(_sources(recipes[place], side, known.width, source_rows), _noise(workspace_seed, recipes[place], tensor))
+            Request(
+                _sources(recipes[place], side, known.width, source_rows), _noise(workspace_seed, recipes[place], tensor)
+            )
             for place in places
         ]
         rows = strategy.rows(side, requests, known)
@@ -88,9 +90,7 @@ def begin_rows(
     return np.stack(made) if made else np.empty((0, 0))
 
 
-def _sources(
-    recipe: Begun, side: Side, width: int, source_rows: Callable[[int | Recipe], Matrix]
-) -> Matrix:
+def _sources(recipe: Begun, side: Side, width: int, source_rows: Callable[[int | Recipe], Matrix]) -> Matrix:
     sources = recipe.start(side).sources
     return np.stack([source_rows(source) for source in sources]) if sources else np.empty((0, width))
 

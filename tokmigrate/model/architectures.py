@@ -84,9 +84,7 @@ _BART = (*_T5, _output(r"final_logits_bias", axis=1))
 _WHISPER = (_input(r"embed_tokens\.weight"), _output(r"proj_out\.weight"))
 
 _UNTIED = {
-    _DECODER: (
-        "llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe phi phi3 olmo olmo2 stablelm granite gpt_oss"
-    ),
+    _DECODER: ("llama mistral mixtral qwen2 qwen2_moe qwen3 qwen3_moe phi phi3 olmo olmo2 stablelm granite gpt_oss"),
     _GPT2: "gptj codegen",
     _GPT_NEOX: "gpt_neox",
     _MAMBA: "mamba2",

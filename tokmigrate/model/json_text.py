@@ -53,18 +53,14 @@ def parse(text: str, where: str) -> Json:
         found: dict[str, Json] = {}
         for name, value in pairs:
             if name in found:
-                raise ModelError(
-                    f"the name '{name}' occurs twice in one object", where=where, hint="remove one"
-                )
+                raise ModelError(f"the name '{name}' occurs twice in one object", where=where, hint="remove one")
             found[name] = value
         return found
 
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise ModelError(
-            f"not valid JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}"
-        ) from error
+        raise ModelError(f"not valid JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from error
     except RecursionError as error:
         raise ModelError("nested too deeply", where=where) from error
 
@@ -99,9 +95,7 @@ def replaced(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
     if isinstance(value, list):
         if not isinstance(head, int):
             raise TypeError(f"a list has no member '{head}'")
-        return [
-            replaced(item, rest, new) if position == head else item for position, item in enumerate(value)
-        ]
+        return [replaced(item, rest, new) if position == head else item for position, item in enumerate(value)]
     changed = dict(value) if isinstance(value, dict) else {}
     changed[str(head)] = replaced(changed.get(str(head)), rest, new)
     return changed

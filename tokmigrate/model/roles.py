@@ -33,9 +33,7 @@ NESTED = (
 """The names under which config.json keeps the configuration of a language model inside another one."""
 
 
-def config_parts(
-    config: Json, path: tuple[str | int, ...] = ()
-) -> Iterator[tuple[tuple[str | int, ...], Json]]:
+def config_parts(config: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Json]]:
     """Yield the root of config.json and each nested language model, with its path."""
     yield path, config
     for name in NESTED:

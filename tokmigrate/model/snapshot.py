@@ -127,9 +127,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
     return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes)
 
 
-def _documents(
-    directory: Path, stamp: Stamp | None
-) -> tuple[dict[str, bytes], dict[str, Json], dict[str, Layout]]:
+def _documents(directory: Path, stamp: Stamp | None) -> tuple[dict[str, bytes], dict[str, Json], dict[str, Layout]]:
     texts: dict[str, bytes] = {}
     documents: dict[str, Json] = {}
     layouts: dict[str, Layout] = {}

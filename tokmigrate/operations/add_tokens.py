@@ -63,9 +63,7 @@ class AddTokens(Operation):
         """Say whether text that people write is cut otherwise."""
         plain = [token.content for token in self.tokens if not token.special]
         if plain:
-            return Risk(
-                RiskLevel.CAUTION, f"text that contains {_quoted(plain)} is cut otherwise from now on"
-            )
+            return Risk(RiskLevel.CAUTION, f"text that contains {_quoted(plain)} is cut otherwise from now on")
         return Risk(RiskLevel.SAFE, "old text is cut as before; the new rows are not trained yet")
 
     def references(self) -> tuple[str, ...]:

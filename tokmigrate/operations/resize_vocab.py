@@ -41,9 +41,7 @@ class ResizeVocab(Operation):
         if target < before:
             return with_vocab_size(state.with_rows(RowEdit(before, (Kept(0, target),))), before)
         spec = chosen_init(state, context, self.init)
-        return with_begun_rows(
-            state, {row: begun(state, context, f"row {row}", spec) for row in range(before, target)}
-        )
+        return with_begun_rows(state, {row: begun(state, context, f"row {row}", spec) for row in range(before, target)})
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Growing is harmless; dropped rows are told."""

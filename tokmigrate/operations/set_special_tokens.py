@@ -57,9 +57,7 @@ class SetSpecialTokens(Operation):
                     f"the post-processor of tokenizer.json still puts '{old}' around a text, and not '{new}'",
                 )
         if self.eos is not None:
-            return Risk(
-                RiskLevel.CAUTION, "generation ends at another token, which the model must have learnt"
-            )
+            return Risk(RiskLevel.CAUTION, "generation ends at another token, which the model must have learnt")
         return Risk(RiskLevel.CAUTION, "the model must have learnt what the tokens stand for")
 
 
@@ -73,8 +71,6 @@ def _with_additional(state: ModelState, contents: tuple[str, ...]) -> ModelState
             continue
         # transformers 5 writes extra_special_tokens, older releases additional_special_tokens.
         old_name = "additional_special_tokens"
-        key = (
-            old_name if old_name in (document or {}) or name == SPECIAL_TOKENS_MAP else "extra_special_tokens"
-        )
+        key = old_name if old_name in (document or {}) or name == SPECIAL_TOKENS_MAP else "extra_special_tokens"
         state = state.with_value(name, (key,), list(contents))
     return state

@@ -10,7 +10,9 @@ def unmet(condition: Precondition, state: ModelState) -> str | None:
     """Return why a precondition does not hold in `state`, None where it does."""
     if isinstance(condition, ModelType):
         found = state.traits.model_type
-        return None if found == condition.model_type else f"the model is of type '{found}', not '{condition.model_type}'"
+        return (
+            None if found == condition.model_type else f"the model is of type '{found}', not '{condition.model_type}'"
+        )
     number = state.tokenizer.ids.get(condition.token)
     if isinstance(condition, TokenAbsent):
         return None if number is None else f"the token '{condition.token}' is there, with id {number}"

@@ -274,7 +274,9 @@ def _with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
         size = metadata["total_size"] + grown * snapshot.row_bytes()
         state = state.with_value(index, ("metadata", "total_size"), size)
     if "total_parameters" in metadata:
-        numbers = sum(_numbers(tensor.shape, tensor.axis) for tensor in snapshot.tensors if tensor.canonical == tensor.name)
+        numbers = sum(
+            _numbers(tensor.shape, tensor.axis) for tensor in snapshot.tensors if tensor.canonical == tensor.name
+        )
         total = metadata["total_parameters"] + grown * numbers
         state = state.with_value(index, ("metadata", "total_parameters"), total)
     return state

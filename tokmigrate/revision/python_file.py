@@ -117,6 +117,8 @@ class _Literals:
             case ast.Constant(value=bool(flag)):
                 return Node(*place, Plain(str(flag).lower()))
             case ast.Constant(value=str(text)):
+                if any("\ud800" <= letter <= "\udfff" for letter in text):
+                    self.fault(value, "half of a surrogate pair is no character")
                 return Node(*place, text)
             case ast.Constant(value=int() | float() as number):
                 return Node(*place, Plain(repr(number)))

@@ -119,7 +119,9 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     return Verified(entry.name, snapshot.revision, tuple(sorted(changed)))
 
 
-def runs(workspace: Workspace, entries: tuple[ModelEntry, ...], limit: int | None) -> tuple[tuple[str, OperationRow], ...]:
+def runs(
+    workspace: Workspace, entries: tuple[ModelEntry, ...], limit: int | None
+) -> tuple[tuple[str, OperationRow], ...]:
     """Return the recorded runs of the models, the newest first, each with its model's name."""
     state = open_state_if_present(workspace.state, workspace.root)
     if state is None:

@@ -161,9 +161,7 @@ def downgrade(
         if stamp is None:
             raise UndoError("the model has no stamp", where=str(entry.path))
         model = _follow_stamp(state, entry, snapshot)
-        candidate = way_back(
-            snapshot, _undo_records(state, model, revisions), ObjectStore(workspace.objects)
-        )
+        candidate = way_back(snapshot, _undo_records(state, model, revisions), ObjectStore(workspace.objects))
         _check_untouched(snapshot, candidate.files)
         held = candidate.files[STAMP]
         after = decoded(held.decode(), STAMP).generation if held is not None else None
@@ -273,7 +271,9 @@ def _way_down(
         return None, tuple(reversed(applied))
     if target not in applied:
         raise UndoError(
-            f"the model does not have revision {target}", where=entry.name, hint="`tokmigrate current` shows where it is"
+            f"the model does not have revision {target}",
+            where=entry.name,
+            hint="`tokmigrate current` shows where it is",
         )
     revisions = tuple(reversed(applied[applied.index(target) + 1 :]))
     if not revisions:
@@ -346,18 +346,14 @@ def _upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
         for number, passage in enumerate(passages)
     ]
     events = [
-        TokenEvent(
-            passage.revision, Happened.ADDED, new.token, new.id, init=new.init, row_digest=new.row_digest
-        )
+        TokenEvent(passage.revision, Happened.ADDED, new.token, new.id, init=new.init, row_digest=new.row_digest)
         for passage in passages
         for new in passage.tokens
     ]
     return Outcome(applied=tuple(records), tokens=tuple(events))
 
 
-def _reverted_events(
-    snapshot: Snapshot, tokens: object, revisions: tuple[str, ...]
-) -> tuple[TokenEvent, ...]:
+def _reverted_events(snapshot: Snapshot, tokens: object, revisions: tuple[str, ...]) -> tuple[TokenEvent, ...]:
     left = tokens if isinstance(tokens, dict) else {}
     return tuple(
         TokenEvent(revisions[-1], Happened.REVERTED, token, None, number)

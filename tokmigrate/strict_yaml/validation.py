@@ -24,6 +24,7 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _NUMERIC = re.compile(r"\s*[-+]?[0-9._]+([eE][-+]?[0-9_]+)?\s*|\s*[-+]?(nan|inf|infinity)\s*", re.IGNORECASE)
 _MASK = "\x00"
+_MOST_FAULTS = 500
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -69,7 +70,7 @@ def _attempt(model: type[M], content: Value) -> tuple[M | None, list[ErrorDetail
     try:
         return model.model_validate(content), []
     except ValidationError as error:
-        return None, error.errors(include_url=False)
+        return None, error.errors(include_url=False)[:_MOST_FAULTS]
 
 
 def _altered(node: Node, change: Callable[[Location, str], Value], place: Location = ()) -> Value:

@@ -129,10 +129,7 @@ class Stored(Recipe):
 def _rebased_start(start: Start, first: RowEdit) -> Start:
     return Start(
         start.strategy,
-        tuple(
-            first.row(source) if isinstance(source, int) else source.rebased(first)
-            for source in start.sources
-        ),
+        tuple(first.row(source) if isinstance(source, int) else source.rebased(first) for source in start.sources),
     )
 
 

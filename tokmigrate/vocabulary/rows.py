@@ -69,9 +69,7 @@ class RowEdit:
     @staticmethod
     def of(old_rows: int, rows: Iterable[int | Recipe]) -> RowEdit:
         """Return the edit that makes `rows`, each an old row's number or a recipe."""
-        return RowEdit(
-            old_rows, joined(Kept(row, row + 1) if isinstance(row, int) else Fresh(row) for row in rows)
-        )
+        return RowEdit(old_rows, joined(Kept(row, row + 1) if isinstance(row, int) else Fresh(row) for row in rows))
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -120,9 +118,7 @@ class RowEdit:
     def then(self, second: RowEdit) -> RowEdit:
         """Return the edit that does this one and then `second`."""
         if second.old_rows != self.new_rows:
-            raise ValueError(
-                f"an edit of {second.old_rows} rows cannot follow one that makes {self.new_rows}"
-            )
+            raise ValueError(f"an edit of {second.old_rows} rows cannot follow one that makes {self.new_rows}")
 
         def pieces() -> Iterator[Kept | Fresh]:
             for piece in second.pieces:
@@ -147,11 +143,7 @@ class RowEdit:
 
     def positions(self) -> dict[int, int]:
         """Return the new row of every old row that is kept."""
-        return {
-            piece.start + offset: start + offset
-            for start, piece in self.kept()
-            for offset in range(len(piece))
-        }
+        return {piece.start + offset: start + offset for start, piece in self.kept() for offset in range(len(piece))}
 
     def lost(self) -> tuple[Run, ...]:
         """Return the old rows that are in the new matrix no more, as runs in rising order."""

@@ -38,7 +38,7 @@ def id_differences(expected: Mapping[str, int], found: Mapping[str, int]) -> dic
     Returns:
         `count`; and up to 20 of them as `examples`, `{token: [expected or null, found or null]}`.
     """
-    wrong = [
-        (text, [number, found.get(text)]) for text, number in expected.items() if found.get(text) != number
-    ] + [(text, [None, number]) for text, number in found.items() if text not in expected]
+    wrong = [(text, [number, found.get(text)]) for text, number in expected.items() if found.get(text) != number] + [
+        (text, [None, number]) for text, number in found.items() if text not in expected
+    ]
     return {"count": len(wrong), "examples": dict(islice(sorted(wrong), SHOWN))}

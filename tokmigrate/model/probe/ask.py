@@ -47,7 +47,9 @@ def ask(question: Question, request: Mapping[str, Any], timeout: float = SECONDS
     command = [sys.executable, "-P", "-m", f"tokmigrate.model.probe.{question}"]
     text = json.dumps(request).encode()
     try:
-        done = subprocess.run(command, input=text, capture_output=True, env=_environment(), timeout=timeout, check=False)
+        done = subprocess.run(
+            command, input=text, capture_output=True, env=_environment(), timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise _failed(question, request, f"no answer within {timeout:g} seconds") from error
     if done.returncode != 0:

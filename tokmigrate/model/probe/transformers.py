@@ -7,8 +7,8 @@ Answer: `tokenizer` and `model`, each with `unknown` and the reason where transf
 The tokenizer's: `class`; `size`; `differences` from `expected`; `special`, `{pad: [text, id], …}`; `padding_side`;
 `encodings`, ids for each text without special tokens added; `chat`, a user's message by the chat template, null
 without one, or `chat_error`. The model's: `class`; `vocab_size`; `ids`, the ids that the config gives to roles;
-`vocabulary`, shapes with an axis of that size; `mismatched`, `{name: [on disk, expected]}`; `missing`, tensors that
-the model needs and that are not on disk. Nothing is expected of names that the model does not have.
+`vocabulary`, shapes with an axis of that size; `mismatched`, `{name: [on disk, expected]}`, up to 20 of
+them. Nothing is expected of names that the model does not have.
 """
 
 from __future__ import annotations
@@ -40,9 +40,7 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            request["directory"], local_files_only=True, trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(request["directory"], local_files_only=True, trust_remote_code=False)
     except ValueError as error:
         if "trust_remote_code" in str(error):
             return {"unknown": "its tokenizer is foreign code, which is never run"}
@@ -52,18 +50,14 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
         "size": len(tokenizer),
         "special": {role: _special(tokenizer, role) for role in _ROLES},
         "padding_side": tokenizer.padding_side,
-        "encodings": [
-            tokenizer(text, add_special_tokens=False)["input_ids"] for text in request.get("encode", [])
-        ],
+        "encodings": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in request.get("encode", [])],
         "chat": None,
     }
     if "expected" in request:
         found["differences"] = id_differences(request["expected"], tokenizer.get_vocab())
     if tokenizer.chat_template:
         try:
-            found["chat"] = tokenizer.apply_chat_template(
-                list(_MESSAGE), tokenize=False, add_generation_prompt=True
-            )
+            found["chat"] = tokenizer.apply_chat_template(list(_MESSAGE), tokenize=False, add_generation_prompt=True)
         except Exception as error:  # noqa: BLE001 - a template may fail in any way
             found["chat_error"] = f"{type(error).__name__}: {error}"
     return found
@@ -86,7 +80,9 @@ def _of_model(request: Mapping[str, Any]) -> dict[str, Any]:
     packed = getattr(config, "quantization_config", None) is not None
     mismatched = {}
     for name, shape in on_disk.items():
-        known = matching(name, expected, model.base_model_prefix) if _worth_a_search(name, expected, shape, size) else None
+        known = (
+            matching(name, expected, model.base_model_prefix) if _worth_a_search(name, expected, shape, size) else None
+        )
         # Quantized layers are stored in other shapes than they have.
         if known is not None and tuple(shape) != expected[known].shape and (known in vocabulary or not packed):
             mismatched[name] = [shape, list(expected[known].shape)]
@@ -96,22 +92,12 @@ def _of_model(request: Mapping[str, Any]) -> dict[str, Any]:
         "ids": {f"{role}_token_id": getattr(config, f"{role}_token_id", None) for role in _ROLES},
         "vocabulary": vocabulary,
         "mismatched": dict(islice(sorted(mismatched.items()), SHOWN)),
-        "missing": sorted(_missing(model, on_disk))[:SHOWN] if on_disk else [],
     }
 
 
 def _worth_a_search(name: str, expected: Mapping[str, Any], shape: list[int], size: int | None) -> bool:
     # A search by endings among 50,000 experts, for each of them, would take minutes.
     return name in expected or size in shape or len(expected) < 2000
-
-
-def _missing(model: Any, on_disk: Mapping[str, Any]) -> set[str]:
-    tied = model.get_expanded_tied_weights_keys(all_submodels=True)
-    excused = set(tied) | set(tied.values())
-    names = {name for name in model.state_dict() if name not in excused}
-    plain = {name for name in names if matching(name, on_disk, model.base_model_prefix) is None}
-    # Names that a conversion changed are found under their names on disk.
-    return plain if names - plain else set()
 
 
 if __name__ == "__main__":
