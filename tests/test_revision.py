@@ -20,6 +20,7 @@ from tokmigrate.errors import (
     UnknownNameError,
     UsageError,
 )
+from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.add_tokens import AddTokens, NewToken
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.set_padding import SetPadding
@@ -484,7 +485,10 @@ def test_new_ids_are_random() -> None:
 def test_new_files_follow_each_other_and_can_be_read(workspace: Workspace) -> None:
     first = write_yaml_migration(workspace, "Add ChatML röle-tokens!", author="A: Writer #1")
     operations = (
-        AddTokens(tokens=(NewToken(content="no", special=True), NewToken(content="0002"))),
+        AddTokens(
+            tokens=(NewToken(content="no", special=True), NewToken(content="0002")),
+            init=InitSpec.model_validate({"strategy": "copy", "token": "1_000"}),
+        ),
         SetPadding(token="null", side="left"),  # noqa: S106
     )
     second = write_yaml_migration(workspace, "Second", operations)

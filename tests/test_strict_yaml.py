@@ -121,7 +121,7 @@ def test_a_flood_of_faults_is_cut_off() -> None:
 
 def test_nesting_has_a_limit() -> None:
     assert parse("[" * 64 + "]" * 64, "f.yaml")
-    found = problems("[" * 5000 + "]" * 5000 + "")
+    found = problems("[" * 100_000 + "]" * 100_000)
     assert [each.message for each in found] == ["nested deeper than 64 levels"]
     assert spots(found) == [(1, 65)]
 
@@ -248,6 +248,17 @@ def test_discriminated_unions_have_sensible_places() -> None:
     assert faults("init: {norm: match}\n") == [(1, 7, "field 'strategy' is missing")]
     assert faults("init: {strategy: copy}\n") == [(1, 7, "field 'row' is missing")]
     assert faults("init: {strategy: mean, norm: macth}\n")[0][:2] == (1, 30)
+
+
+def test_a_list_that_lost_its_items_to_faults_is_not_called_empty() -> None:
+    class Listed(Closed):
+        names: tuple[Annotated[str, Field(min_length=2)], ...] = Field(min_length=1)
+
+    def told(text: str) -> list[str]:
+        return [str(each) for each in check(Listed, parse(text, "f"))[1]]
+
+    assert told("names: []") == ["f:1:8: expected at least 1 item, found an empty list"]
+    assert told("names: [a]") == ["f:1:9: expected at least 2 characters, found 'a'"]
 
 
 def test_a_validator_speaks_for_itself() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tokmigrate.change.durability import FileFacts
+from tokmigrate.change.facts import FileFacts
 from tokmigrate.model.safetensors_header import Header
 from tokmigrate.vocabulary.rows import Recipe, RowEdit
 

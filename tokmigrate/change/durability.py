@@ -13,7 +13,22 @@ import stat
 import sys
 from pathlib import Path
 
+from tokmigrate.change.facts import FileFacts, file_facts, set_facts
 from tokmigrate.change.storage import storage_errors
+
+# Whoever writes a file to last gives it its facts and tells its errors too.
+__all__ = [
+    "FileFacts",
+    "file_facts",
+    "fsync_descriptor",
+    "fsync_directory",
+    "fsync_file",
+    "fsync_parents",
+    "fsync_tree_bottom_up",
+    "set_facts",
+    "storage_errors",
+    "write_durably",
+]
 
 # Some network filesystems have no fsync for a directory; there its names are kept by the server.
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.EBADF}
@@ -25,7 +40,7 @@ def fsync_file(path: Path) -> None:
     Raises:
         StorageError: They are not, and it is not known which of them are.
     """
-    with storage_errors("writing the file to the disk", path):
+    with storage_errors("write the file to the disk", path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
             fsync_descriptor(descriptor)
@@ -48,7 +63,7 @@ def fsync_directory(path: Path) -> None:
     Raises:
         StorageError: They are not.
     """
-    with storage_errors("writing the directory to the disk", path):
+    with storage_errors("write the directory to the disk", path):
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
@@ -71,7 +86,7 @@ def fsync_tree_bottom_up(directory: Path) -> None:
     Raises:
         StorageError: Some of it is not.
     """
-    with storage_errors("listing the directory", directory):
+    with storage_errors("list the directory", directory):
         entries = sorted(directory.iterdir())
         modes = [entry.lstat().st_mode for entry in entries]
     for entry, mode in zip(entries, modes, strict=True):
@@ -92,7 +107,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         StorageError: The old file is still there, and nothing else.
     """
     temporary = path.with_name(f".{path.name}.new")
-    with storage_errors("writing the file", path):
+    with storage_errors("write the file", path):
         try:
             # One that a killed process left is no use to anyone.
             temporary.unlink(missing_ok=True)

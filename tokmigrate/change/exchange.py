@@ -33,6 +33,10 @@ _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 _MOUNTS = Path("/proc/self/mountinfo")
 
 
+class ExchangeUnsupportedError(UnsupportedError):
+    """The system or the filesystem has no exchange in one step; three renames and a journal can do it."""
+
+
 class TwoStep(StrEnum):
     """What `finish_two_step` found, and did."""
 
@@ -45,13 +49,13 @@ def exchange(a: Path, b: Path) -> None:
     """Let two directories of one filesystem change places in one instant, and make that durable.
 
     Raises:
-        UnsupportedError: The system or the filesystem cannot; nothing has changed.
+        ExchangeUnsupportedError: The system or the filesystem cannot; nothing has changed.
         StorageError: One is a mount point, or may not be moved; nothing has changed. Or they have changed
             places, and the disk refused to record it: then the stamps say which is where.
     """
     number = _exchange_call(a, b)
     if number in _UNSUPPORTED:
-        raise UnsupportedError("the filesystem cannot exchange two directories in one step", where=str(a))
+        raise ExchangeUnsupportedError("the filesystem cannot exchange two directories in one step", where=str(a))
     if number == errno.EBUSY:
         mounted = b if is_mount_point(b) else a
         raise StorageError(
@@ -60,7 +64,7 @@ def exchange(a: Path, b: Path) -> None:
             hint="name a directory inside it, write a new model with --output DIR, or accept --non-atomic",
         )
     if number:
-        raise storage_error("exchanging two directories", a, OSError(number, os.strerror(number)))
+        raise storage_error("exchange two directories", a, OSError(number, os.strerror(number)))
     fsync_parents(a, b)
 
 
@@ -116,6 +120,8 @@ def finish_two_step(a: Path, b: Path, aside: Path) -> TwoStep:
     """
     there = _exists(a), _exists(b), _exists(aside)
     if there in ((True, True, False), (True, False, False)):
+        # What is found may still be on its way to the disk.
+        fsync_parents(a, aside)
         return TwoStep.NOT_UNDER_WAY
     if there == (False, True, True):
         _rename(b, a)
@@ -161,7 +167,7 @@ def _mounted_at(line: bytes) -> bytes:
 
 
 def _rename(source: Path, target: Path) -> None:
-    with storage_errors(f"renaming it to {target}", source):
+    with storage_errors(f"rename it to {target}", source):
         source.rename(target)
     # The new name first: a loss of power in between may then show the directory twice, never not at all.
     fsync_directory(target.parent)

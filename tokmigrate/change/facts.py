@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 from tokmigrate.change.storage import storage_errors
@@ -31,6 +31,10 @@ class FileFacts:
     uid: int
     gid: int
     mtime_ns: int
+
+    def at(self, mtime_ns: int) -> FileFacts:
+        """Return the same facts with another time of change, in nanoseconds since 1970."""
+        return replace(self, mtime_ns=mtime_ns)
 
     def to_json(self) -> dict[str, int]:
         """Return the facts as a JSON object."""
@@ -57,7 +61,7 @@ def file_facts(path: Path) -> FileFacts:
     Raises:
         StorageError: It cannot be looked at.
     """
-    with storage_errors("reading mode and times", path):
+    with storage_errors("read mode and times", path):
         status = path.lstat()
     return FileFacts(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
 
@@ -70,7 +74,7 @@ def set_facts(path: Path, facts: FileFacts) -> None:
     Raises:
         StorageError: Mode or time cannot be set.
     """
-    with storage_errors("setting mode and times", path):
+    with storage_errors("set mode and times", path):
         status = path.lstat()
         _chown(path, status, facts)
         # Links have no mode of their own; a change of owner may have cleared bits, so it is read again.
@@ -86,7 +90,7 @@ def carry_facts(source: Path, target: Path) -> None:
     Raises:
         StorageError: Mode or times cannot be set.
     """
-    with storage_errors("setting mode and times", target):
+    with storage_errors("set mode and times", target):
         status = source.lstat()
         # Attributes come first: they need the right to write that the mode may take away.
         if not stat.S_ISLNK(status.st_mode):

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tokmigrate.change.candidate import Candidate
-from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up, storage_errors
-from tokmigrate.change.exchange import ExchangeUnsupportedError, exchange, finish_two_step, two_step_exchange
+from tokmigrate.change.copying import seal_tree
+from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up
+from tokmigrate.change.exchange import exchange, finish_two_step, two_step_exchange
 from tokmigrate.change.room import check_room
 from tokmigrate.change.stage import stage, write_file
+from tokmigrate.change.storage import UnsupportedError, storage_errors
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted
@@ -118,10 +120,11 @@ def carry_out(
         reached(Step.STAGED)
         verify(area.stage)
         reached(Step.VERIFIED)
-        with storage_errors("write the stamp", area.stage):
+        with storage_errors("writing the stamp", area.stage):
             stamp = candidate.files.get(STAMP)
             if stamp is not None:
                 write_file(snapshot.directory, area.stage, STAMP, stamp, candidate)
+        seal_tree(snapshot.directory, area.stage)
         fsync_tree_bottom_up(area.stage)
         reached(Step.STAMPED)
         books.prepared()
@@ -180,7 +183,7 @@ def needs_recovery(area: WorkArea) -> bool:
 def _commit(area: WorkArea) -> None:
     try:
         exchange(area.model, area.stage)
-    except ExchangeUnsupportedError:
+    except UnsupportedError:
         two_step_exchange(area.model, area.stage, area.aside)
     fsync_directory(area.model.parent)
     fsync_directory(area.root)

@@ -23,7 +23,7 @@ def free_bytes(path: Path) -> int:
     existing = path.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
-    with storage_errors("asking for free space", existing):
+    with storage_errors("ask for free space", existing):
         return shutil.disk_usage(existing).free
 
 

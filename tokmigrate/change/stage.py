@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.change.candidate import Candidate, ShardImage
-from tokmigrate.change.copying import copy_range, share_tree
-from tokmigrate.change.durability import file_facts, set_facts, storage_errors
+from tokmigrate.change.copying import share_tree
+from tokmigrate.change.facts import file_facts, set_facts
+from tokmigrate.change.ranges import copy_range
+from tokmigrate.change.storage import storage_errors
 from tokmigrate.change.fresh_rows import geometry
 from tokmigrate.model.safetensors_header import Header
 from tokmigrate.model.snapshot import Snapshot
@@ -48,7 +50,7 @@ def stage(snapshot: Snapshot, target: Path, candidate: Candidate, progress: Prog
         StorageError: The filesystem will not do it.
     """
     written = {*candidate.files, *candidate.shards, STAMP}
-    with storage_errors("stage the new model", target):
+    with storage_errors("staging the new model", target):
         share_tree(snapshot.directory, target, written)
         for name, data in candidate.files.items():
             if data is not None and name != STAMP:
@@ -70,9 +72,7 @@ def _set_facts(old: Path, new: Path, name: str, candidate: Candidate) -> None:
     if name in candidate.facts:
         set_facts(new, candidate.facts[name])
     elif old.exists():
-        facts = file_facts(old)
-        now = new.stat()
-        set_facts(new, facts.at(now.st_mtime_ns))
+        set_facts(new, replace(file_facts(old), mtime_ns=new.stat().st_mtime_ns))
 
 
 def _write_shard(

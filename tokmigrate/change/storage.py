@@ -36,7 +36,7 @@ def storage_errors(doing: str, path: Path | None) -> Iterator[None]:
     """Raise a StorageError for any OSError from inside; errors that are told already pass as they are.
 
     Args:
-        doing: What is being done, as in `copying the file`.
+        doing: What is to be done, as in `copy the file`.
         path: The file or directory that it is done to.
     """
     try:
@@ -50,4 +50,4 @@ def storage_error(doing: str, path: Path | None, error: OSError) -> StorageError
     number = error.errno or 0
     reason = os.strerror(number) if number else str(error)
     where = None if path is None else str(path)
-    return StorageError(f"{doing} failed: {reason}", where=where, hint=_HINTS.get(number))
+    return StorageError(f"cannot {doing}: {reason}", where=where, hint=_HINTS.get(number))

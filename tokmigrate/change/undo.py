@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tokmigrate.change.candidate import Candidate, ShardImage
-from tokmigrate.change.durability import FileFacts
+from tokmigrate.change.facts import FileFacts
 from tokmigrate.change.fresh_rows import geometry
 from tokmigrate.errors import UndoError
 from tokmigrate.model.safetensors_header import Header, parse_header

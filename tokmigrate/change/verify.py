@@ -12,6 +12,7 @@ from tokmigrate.errors import VerificationError
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
+from tokmigrate.model.tokenizer import FILE as TOKENIZER
 from tokmigrate.model.weights import read_weights
 from tokmigrate.plan.conditions import broken
 from tokmigrate.revision.conditions import Check
@@ -53,25 +54,42 @@ def verify_directory(
         thoroughness: `full` also loads it with transformers.
     """
     texts = [check.text for check in checks]
-    answer = ask("tokenizer", {"directory": str(directory), "expected": dict(tokens), "encode": texts})
-    _no_mismatch(answer, directory, "tokenizers")
+    answer = ask("tokenizer", {"file": str(directory / TOKENIZER), "expected": dict(tokens), "encode": texts})
+    _check_ids(answer["differences"], directory, "tokenizers")
     for check, encoding in zip(checks, answer["encodings"], strict=True):
         reason = broken(check, tuple(encoding["tokens"]))
         if reason is not None:
             raise VerificationError(f"a `verify:` case does not hold: {reason}", where=str(directory))
     if thoroughness == "full":
-        _no_mismatch(
-            ask("transformers", {"directory": str(directory), "expected": dict(tokens)}), directory, "transformers"
-        )
+        _check_with_transformers(directory, tokens, texts, [encoding["ids"] for encoding in answer["encodings"]])
 
 
-def _no_mismatch(answer: Mapping[str, Any], directory: Path, library: str) -> None:
-    problems = answer.get("problems") or []
-    if problems:
-        shown = "; ".join(str(problem) for problem in problems[:5])
-        raise VerificationError(
-            f"{library} loads something else than planned: {shown}", where=str(directory), hint="nothing was changed"
-        )
+def _check_with_transformers(
+    directory: Path, tokens: Mapping[str, int], texts: Sequence[str], encoded: Sequence[Sequence[int]]
+) -> None:
+    shapes = {entry.name: list(entry.shape) for _, entry in read_weights(directory).tensors()}
+    request = {"directory": str(directory), "expected": dict(tokens), "shapes": shapes, "encode": texts}
+    answer = ask("transformers", request)
+    model, tokenizer = answer["model"], answer["tokenizer"]
+    if model.get("mismatched"):
+        raise _other("transformers expects other shapes", model["mismatched"], directory)
+    if "unknown" in tokenizer:
+        return
+    _check_ids(tokenizer["differences"], directory, "transformers")
+    if "chat_error" in tokenizer:
+        raise _other("the chat template cannot be rendered", tokenizer["chat_error"], directory)
+    for text, found, wanted in zip(texts, tokenizer["encodings"], encoded, strict=True):
+        if list(found) != list(wanted):
+            raise _other(f"transformers cuts '{text}' otherwise than tokenizers", found, directory)
+
+
+def _check_ids(differences: Mapping[str, Any], directory: Path, library: str) -> None:
+    if differences["count"]:
+        raise _other(f"{library} gives {differences['count']} tokens other ids", differences["examples"], directory)
+
+
+def _other(what: str, examples: object, directory: Path) -> VerificationError:
+    return VerificationError(f"{what}: {examples}", where=str(directory), hint="nothing was changed")
 
 
 def _check_files(directory: Path, candidate: Candidate) -> None:

@@ -18,7 +18,7 @@ from tokmigrate.change.digests import (
     read_tables,
     shard_digest,
 )
-from tokmigrate.change.durability import file_facts
+from tokmigrate.change.facts import file_facts
 from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
 from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.undo import Before, Objects, keep, saved_rows

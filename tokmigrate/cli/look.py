@@ -60,11 +60,11 @@ def history(as_json: AsJson = False) -> None:
     if as_json:
         migrations = [
             {**migration_content(migration), "models_here": at.get(migration.revision, [])}
-            for migration in found.ordered
+            for migration in found.ordered()
         ]
         print_json(document("history", migrations=migrations))
         return
-    show(history_table(found.ordered, [migration.revision for migration in found.heads], dict(at)))
+    show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at)))
 
 
 def show_revision(

@@ -10,11 +10,14 @@ from blake3 import blake3
 
 from tokmigrate.errors import ModelError
 from tokmigrate.initialise.gaussian import gaussian
-from tokmigrate.vocabulary.recipes import Begun, Matrix, Request, Side, Statistics, Strategy
+from tokmigrate.vocabulary.recipes import Begun, Matrix, Request, Side, Start, Statistics, Strategy
 from tokmigrate.vocabulary.rows import Recipe
 from tokmigrate.vocabulary.tokens import Run
 
 _DOMAIN = b"tokmigrate row noise 1"
+
+# Requests that hold their source rows in memory at the same time; no row depends on it.
+_BATCH = 64
 
 
 def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> bytes:
@@ -38,7 +41,7 @@ def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> byt
     return hasher.digest()
 
 
-def begin_rows(
+def begin_rows(  # noqa: PLR0917 - what a row depends on, and nothing else
     recipes: Sequence[Begun],
     side: Side,
     tensor: str,
@@ -69,17 +72,20 @@ def begin_rows(
     made: list[Matrix] = [np.empty(0)] * len(recipes)
     for (strategy, population), places in groups.items():
         known = statistics(population)
-        requests = [
-            Request(
-                _sources(recipes[place], side, known.width, source_rows), _noise(workspace_seed, recipes[place], tensor)
-            )
-            for place in places
-        ]
-        rows = strategy.rows(side, requests, known)
-        if rows.shape != (len(places), known.width):
-            raise ValueError(f"{strategy!r} made {rows.shape}, not {(len(places), known.width)}")
-        for place, row in zip(places, rows, strict=True):
-            made[place] = row
+        for first in range(0, len(places), _BATCH):
+            batch = places[first : first + _BATCH]
+            requests = [
+                Request(
+                    _sources(recipes[place].start(side), known.width, source_rows),
+                    _noise(workspace_seed, recipes[place], tensor),
+                )
+                for place in batch
+            ]
+            rows = strategy.rows(side, requests, known)
+            if rows.shape != (len(batch), known.width):
+                raise ValueError(f"{strategy!r} made {rows.shape}, not {(len(batch), known.width)}")
+            for place, row in zip(batch, rows, strict=True):
+                made[place] = row
     for recipe, row in zip(recipes, made, strict=True):
         if np.isnan(row).any():
             raise ModelError(
@@ -90,9 +96,9 @@ def begin_rows(
     return np.stack(made) if made else np.empty((0, 0))
 
 
-def _sources(recipe: Begun, side: Side, width: int, source_rows: Callable[[int | Recipe], Matrix]) -> Matrix:
-    sources = recipe.start(side).sources
-    return np.stack([source_rows(source) for source in sources]) if sources else np.empty((0, width))
+def _sources(start: Start, width: int, source_rows: Callable[[int | Recipe], Matrix]) -> Matrix:
+    rows = [source_rows(source) for source in start.sources]
+    return np.stack(rows) if rows else np.empty((0, width))
 
 
 def _noise(workspace_seed: str, recipe: Begun, tensor: str) -> Callable[[int], Matrix]:

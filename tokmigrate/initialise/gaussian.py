@@ -6,8 +6,8 @@ never 0 or 1, and symmetric about 1/2. Φ⁻¹ is PPND16 of Wichura's Algorithm 
 1988), accurate to about 1 part in 10¹⁶.
 
 Its logarithm is computed here, since `np.log` and the C library's differ between machines in the last bit.
-All that is used is + - × ÷, the square root, which IEEE 754 rounds exactly, and `np.frexp`, which is exact.
-Each is a numpy call of its own, so that no compiler fuses two into one rounding.
+All that is used is `np.frexp`, which is exact, and the four operations and the square root, whose rounding
+IEEE 754 lays down. Each is a numpy call of its own, so that no compiler fuses two into one rounding.
 """
 
 from __future__ import annotations
@@ -84,11 +84,11 @@ _F = (
     2.04426310338993978564e-15,
 )
 
-# ln 2 in two parts; the upper one has 11 zero bits at its end, so that a small integer times it is exact.
+# ln 2 in two parts; the upper one has 21 zero bits at its end, so that a small integer times it is exact.
 _LN2_UPPER = 6.93147180369123816490e-01
 _LN2_LOWER = 1.90821492927058770002e-10
 _SQRT_HALF = 0.7071067811865476
-# 2 atanh(s) = 2s (1 + s²/3 + s⁴/5 + …); with s² ≤ 0.0295 the next term is below 2⁻⁵⁸.
+# 2 atanh(s) = 2s (1 + s²/3 + s⁴/5 + …); with s² ≤ 0.0295 the next term is below 2⁻⁶⁵.
 _ATANH = tuple(1.0 / (2 * k + 1) for k in range(12))
 
 
@@ -108,11 +108,16 @@ def gaussian(seed: bytes, start: int, count: int) -> Matrix:
         end = min(begin + _CHUNK, count)
         octets = source.digest(length=_BYTES * (end - begin), seek=_BYTES * (start + begin))
         bits = np.frombuffer(octets, dtype="<u8") >> np.uint64(12)
-        numbers[begin:end] = _normal_quantile(bits.astype(np.float64))
+        numbers[begin:end] = normal_quantile(bits.astype(np.float64))
     return numbers
 
 
-def _normal_quantile(k: Matrix) -> Matrix:
+def normal_quantile(k: Matrix) -> Matrix:
+    """Return Φ⁻¹((2k + 1) / 2⁵³), of the shape of `k`.
+
+    Args:
+        k: Whole numbers from 0 up to, not including, 2⁵².
+    """
     # With p = (2k + 1) / 2⁵³, both p and p - 1/2 are exact.
     p = (k * 2.0 + 1.0) * 2.0**-53
     q = p - 0.5

@@ -37,6 +37,10 @@ class TensorPattern:
         """Return whether a tensor of that name is meant, under any prefix that language models have."""
         return re.fullmatch(_PREFIX + self.name, name) is not None
 
+    def resembles(self, name: str) -> bool:
+        """Return whether a tensor's name ends like one that is meant: enough for a proposal."""
+        return re.fullmatch(r"(?:.*\.)?" + self.name, name) is not None
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -71,8 +71,7 @@ def with_role(state: ModelState, role: Role, content: str) -> ModelState:
     if SPECIAL_TOKENS_MAP in state.documents:
         state = state.with_value(SPECIAL_TOKENS_MAP, (f"{role}_token",), content)
     if role == "unk":
-        state = _with_unknown(state, content, number)
-        return state
+        return _with_unknown(state, content, number)
     return with_role_id(state, f"{role}_token_id", number)
 
 

@@ -13,6 +13,7 @@ from tokmigrate.model.json_text import Json, Layout, layout_of, parse
 from tokmigrate.model.stamp import Stamp, read_stamp
 from tokmigrate.model.state import ModelState, Traits
 from tokmigrate.model.tensor_rows import Geometry
+from tokmigrate.model.claims import Overrides
 from tokmigrate.model.vocabulary_tensors import VocabularyTensor, find_vocabulary_tensors
 from tokmigrate.model.weights import Weights, read_weights
 from tokmigrate.settings import ModelEntry
@@ -158,7 +159,7 @@ def _layout(name: str, text: str, stamp: Stamp | None) -> Layout:
     return recorded.layout if recorded and recorded.layout else layout_of(text)
 
 
-def _overrides(entry: ModelEntry) -> dict[str, tuple[int, str] | None]:
+def _overrides(entry: ModelEntry) -> Overrides:
     return {
         name: None if setting == "ignore" else (setting.axis, setting.side)
         for name, setting in entry.vocab_tensors.items()

@@ -28,7 +28,7 @@ def json_schema() -> Schema:
         "preconditions": PRECONDITIONS,
         "verify": CHECKS,
     }
-    models = [InitSpec, *(kind for kinds in groups.values() for kind in kinds.values())]
+    models: list[type[BaseModel]] = [InitSpec, *(kind for kinds in groups.values() for kind in kinds.values())]
     references, shared = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: Schema = shared.get("$defs", {})
     schemas = {model: schema for (model, _), schema in references.items()}

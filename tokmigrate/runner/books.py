@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tokmigrate.state import ledger
-from tokmigrate.state.database import State
+from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import OperationRow, Outcome
 
 
@@ -32,15 +31,15 @@ class NewBooks:
 
     def prepared(self) -> None:
         """Write down the outcome, to be finished even after a crash."""
-        ledger.prepare(self.state, self.operation, self.outcome.payload())
+        self.state.prepare(self.operation, self.outcome.payload())
 
     def applied(self) -> None:
         """Finish the operation in the ledger."""
-        ledger.finish(self.state, self.operation)
+        self.state.finish(self.operation)
 
     def failed(self, reason: str) -> None:
         """Close the operation as failed; its row stays."""
-        ledger.fail(self.state, self.operation, reason)
+        self.state.fail(self.operation, reason)
 
 
 @dataclass(frozen=True)
@@ -61,9 +60,9 @@ class FoundBooks:
     def applied(self) -> None:
         """Finish the operation in the ledger."""
         if self.known:
-            ledger.finish(self.state, self.operation)
+            self.state.finish(self.operation)
 
     def failed(self, reason: str) -> None:
         """Close the operation as failed; its row stays."""
         if self.known:
-            ledger.fail(self.state, self.operation, reason)
+            self.state.fail(self.operation, reason)

@@ -18,7 +18,6 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.migrate import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state import ledger
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import OperationRow
 
@@ -129,8 +128,8 @@ def runs(
     wanted = {str(entry.path.resolve()) for entry in entries}
     rows = [
         (model.name, row)
-        for model in ledger.known_models(state)
+        for model in state.known_models()
         if model.path in wanted
-        for row in ledger.operations_of(state, model, limit)
+        for row in state.operations(model, limit)
     ]
     return tuple(sorted(rows, key=lambda found: found[1].number, reverse=True)[:limit])

@@ -15,7 +15,7 @@ from tokmigrate.change.undo import way_back
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import Passage, way_forth
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import DriftError, UndoError, UnknownNameError
+from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.events import Listener, Step, StepReached, ignore
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.stamp import FILE as STAMP
@@ -25,8 +25,8 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.books import FoundBooks, NewBooks
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state import ledger
-from tokmigrate.state.database import State, open_state, open_state_if_present
+from tokmigrate.state.database import open_state, open_state_if_present
+from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import AppliedRecord, Direction, Happened, ModelRow, Outcome, TokenEvent
 
@@ -105,8 +105,7 @@ def upgrade(
         way = way_forth(planned, workspace.seed, ObjectStore(workspace.objects))
         stamp = planned.snapshot.stamp
         begin = partial(
-            ledger.begin,
-            state,
+            state.begin,
             model,
             Direction.UPGRADE,
             from_revision=planned.before,
@@ -166,8 +165,7 @@ def downgrade(
         held = candidate.files[STAMP]
         after = decoded(held.decode(), STAMP).generation if held is not None else None
         begin = partial(
-            ledger.begin,
-            state,
+            state.begin,
             model,
             Direction.DOWNGRADE,
             from_revision=stamp.revision,
@@ -217,20 +215,16 @@ def _locked(
         listener(StepReached(entry.name, Step.LOCKED))
         found = recover(area, lambda operation: _found_books(state, operation))
         stamp = read_stamp(area.model)
-        model = ledger.model_for(state, entry.name, area.model, stamp.lineage if stamp else "")
-        orphan = ledger.active(state, model)
+        model = state.model_for(entry.name, area.model, stamp.lineage if stamp else "")
+        orphan = state.active(model)
         if orphan is not None:
             # It died between its first row here and its journal: nothing was touched.
-            ledger.fail(state, orphan.id, "interrupted before anything was written")
+            state.fail(orphan.id, "interrupted before anything was written")
         yield area, state, found
 
 
 def _found_books(state: State, operation: str) -> FoundBooks:
-    try:
-        ledger.operation(state, operation)
-    except UnknownNameError:
-        return FoundBooks(state, False, operation)
-    return FoundBooks(state, True, operation)
+    return FoundBooks(state, state.operation(operation) is not None, operation)
 
 
 def _planned(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str) -> Plan:
@@ -289,22 +283,22 @@ def _nothing_back(entry: ModelEntry, to: str) -> UndoError:
 
 def _tags(workspace: Workspace) -> dict[str, str]:
     state = open_state_if_present(workspace.state, workspace.root)
-    return ledger.all_tags(state) if state else {}
+    return state.all_tags() if state else {}
 
 
 def _follow_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> ModelRow:
     """Return the model's row, with the state's revisions those of the stamp."""
     stamp = snapshot.stamp
-    model = ledger.model_for(state, entry.name, snapshot.directory, stamp.lineage if stamp else "")
+    model = state.model_for(entry.name, snapshot.directory, stamp.lineage if stamp else "")
     applied = stamp.applied if stamp else ()
     records = [AppliedRecord(revision, place, checksum) for place, (revision, checksum) in enumerate(applied)]
-    known = {row.record.revision for row in ledger.applied_now(state, model)}
-    ledger.adopt(state, model, records, gone=known - {revision for revision, _ in applied})
+    known = {row.record.revision for row in state.applied_now(model)}
+    state.adopt(model, records, gone=known - {revision for revision, _ in applied})
     return model
 
 
 def _undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:
-    known = {row.record.revision: row.record.undo for row in ledger.applied_now(state, model)}
+    known = {row.record.revision: row.record.undo for row in state.applied_now(model)}
     records: list[str] = []
     for revision in revisions:
         undo = known.get(revision)

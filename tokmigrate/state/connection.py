@@ -45,8 +45,12 @@ class Database:
 
         Raises BusyError where writers do not let it in, StorageError where the database is damaged.
         """
-        with _explained(self.place), self.engine.connect() as connection, connection.begin():
-            yield connection
+        with _explained(self.place), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                # By default PostgreSQL lets each statement see a later moment than the one before.
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:

@@ -87,7 +87,8 @@ def _follow(loader: yaml.SafeLoader, reading: _Reading) -> None:
     try:
         while loader.check_event():
             reading.take(loader.get_event())  # type: ignore[no-untyped-call]
-            if len(reading.problems) >= MAX_PROBLEMS:
+            # PyYAML needs quadratic time for deep nesting, so that nothing is read beyond it.
+            if reading.too_deep or len(reading.problems) >= MAX_PROBLEMS:
                 return
     except yaml.reader.ReaderError as error:
         reading.problems.append(Problem(reading.path, 1, 1, str(error.reason)))
@@ -125,7 +126,7 @@ class _Reading:
         self.problems: list[Problem] = []
         self.root: Node | None = None
         self.open: list[_Open] = []
-        self.too_deep = 0
+        self.too_deep = False
         self.documents = 0
 
     def fault(self, event: yaml.Event, message: str, hint: str | None = None) -> None:
@@ -144,10 +145,7 @@ class _Reading:
         elif isinstance(event, yaml.NodeEvent):
             self.take_node(event)
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
-            if self.too_deep:
-                self.too_deep -= 1
-            else:
-                self.put(self.open.pop().close())
+            self.put(self.open.pop().close())
 
     def take_node(self, event: yaml.NodeEvent) -> None:
         if event.anchor is not None:
@@ -161,19 +159,14 @@ class _Reading:
                 self.fault(event, "half of a surrogate pair is no character", hint)
             text = Plain(event.value) if event.style is None else str(event.value)
             self.put(Node(*_start(event), text))
-        elif self.too_deep:
-            self.too_deep += 1
         elif len(self.open) == MAX_DEPTH:
             self.fault(event, f"nested deeper than {MAX_DEPTH} levels")
-            self.put(Node(*_start(event), ""))
-            self.too_deep = 1
+            self.too_deep = True
         else:
             self.open.append(_Open(event))
 
     def put(self, node: Node) -> None:
         """Give a finished value to the list or mapping around it."""
-        if self.too_deep:
-            return
         if not self.open:
             self.root = self.root or node
             return

@@ -131,19 +131,24 @@ def _problems(model: type[BaseModel], tree: Tree, faults: list[ErrorDetails]) ->
     others: dict[Location, list[str]] = {}
     for fault, place in zip(faults, places, strict=True):
         liked = expected(fault)
+        # What is wrong inside says more: another member of a union got further, or a list lost an item to it.
+        if (liked or fault["type"] == "too_short") and _goes_further(place, faults, places):
+            continue
         if liked:
-            # Another member of a union got further: its faults say more.
-            further = any(
-                other[: len(place)] == place and (len(other) > len(place) or each["type"] == "missing")
-                for each, other in zip(faults, places, strict=True)
-            )
-            if not further:
-                others.setdefault(place, []).append(liked)
+            others.setdefault(place, []).append(liked)
         else:
             problems.append(_problem(model, tree, fault, place))
     for place, choices in others.items():
         problems.append(tree.problem(place, *unlike(choices, tree.at(place).value)))
     return problems
+
+
+def _goes_further(place: Location, faults: list[ErrorDetails], places: list[Location]) -> bool:
+    """Return whether a fault lies deeper than `place`."""
+    return any(
+        other[: len(place)] == place and (len(other) > len(place) or fault["type"] == "missing")
+        for fault, other in zip(faults, places, strict=True)
+    )
 
 
 def _problem(model: type[BaseModel], tree: Tree, fault: ErrorDetails, place: Location) -> Problem:

@@ -80,6 +80,10 @@ def wording(detail: ErrorDetails) -> tuple[str, str | None]:
         return f"field {context['discriminator']} is missing", None
     if kind == "string_pattern_mismatch":
         return f"{described(found)} has not the form {context['pattern']}", None
+    if kind in ("too_short", "string_too_short"):
+        least = context.get("min_length", 1)
+        noun = "item" if kind == "too_short" else "character"
+        return f"expected at least {least} {noun}{'' if least == 1 else 's'}, found {described(found)}", None
     cause = context.get("error")
     if isinstance(cause, Exception):
         return str(cause), getattr(cause, "hint", None)
@@ -91,6 +95,8 @@ def described(value: object) -> str:
     """Return a short description of a value for an error message."""
     if value is None or is_null(value):
         return "nothing"
+    if isinstance(value, (str, list, tuple)) and not value:
+        return "an empty text" if isinstance(value, str) else "an empty list"
     if isinstance(value, str):
         return f"'{value}'" if len(value) <= 60 else f"'{value[:57]}…'"
     if isinstance(value, Mapping):

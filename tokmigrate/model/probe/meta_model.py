@@ -117,7 +117,8 @@ def tensors_on_disk(model: Any) -> dict[str, Tensor]:
     names = {id(tensor): name for name, tensor in state.items()}
     try:
         saved: Mapping[str, Any] = revert_weight_conversion(model, dict(state))
-    except Exception:  # noqa: BLE001 - a conversion that needs the numbers leaves the names of the modules
+    # One that needs the numbers fails here, and leaves the names of the modules.
+    except Exception:
         saved = {}
 
     def described(tensor: Any) -> Tensor:

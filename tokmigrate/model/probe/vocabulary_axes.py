@@ -5,10 +5,10 @@ is a vocabulary axis, by definition; an axis that is merely as long does not dif
 
 Request: `directory`; `open`, the names on disk that are to be explained.
 
-Answer: `vocab_size`; `following`, `{name: {axis, side}}` for every tensor that follows, by all names that it may
-have on disk, `side` being null where the module does not tell it; `explained`, `{name: {axis, side} or null}` for the
-open ones that the model has, null for those that do not follow; `tied`, whether some are tied. Or else
-`unknown`, why transformers cannot tell.
+Answer: `vocab_size`, null where the config has none; `following`, `{name: {axis, side}}` for every tensor that
+follows, by all names that it may have on disk, `side` being null where the module does not tell it;
+`explained`, `{name: {axis, side} or null}` for the open ones that the model has, null for those that do not
+follow; `tied`, whether some are tied. Or else `unknown`, why transformers cannot tell.
 """
 
 from __future__ import annotations
@@ -37,9 +37,6 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Build the models and answer."""
     try:
         config = load_config(request["directory"])
-        size = vocabulary_size(config)
-        if size is None:
-            raise UnknownModelError("the config states no vocabulary size")
         model, larger = build(config), build(with_more_rows(config, MORE))
     except UnknownModelError as error:
         return {"unknown": str(error)}
@@ -55,7 +52,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         if known is not None:
             explained[name] = following.get(known)
     return {
-        "vocab_size": size,
+        "vocab_size": vocabulary_size(config),
         "following": following,
         "explained": explained,
         "tied": ties_vocabulary(model, following),

@@ -1,0 +1,198 @@
+"""Two directories change places, at once or in steps that any crash may interrupt."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokmigrate.change.exchange import (
+    ExchangeUnsupportedError,
+    TwoStep,
+    exchange,
+    finish_two_step,
+    is_mount_point,
+    two_step_exchange,
+)
+from tokmigrate.errors import StorageError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# Kills its own process just before the rename with the given number, counted from 0.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from tokmigrate.change import exchange
+left = int(sys.argv[2])
+def before(event, arguments):
+    global left
+    if event == "os.rename":
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+sys.addaudithook(before)
+getattr(exchange, sys.argv[1])(*map(Path, sys.argv[3:]))
+"""
+
+
+def make(directory: Path) -> tuple[Path, Path, Path]:
+    """Return model, stage and aside of a work area, with an old and a new model."""
+    a, b = directory / "model", directory / ".model.tokmigrate" / "stage"
+    for path, text in ((a, "old"), (b, "new")):
+        path.mkdir(parents=True)
+        (path / "stamp").write_text(text)
+    return a, b, b.parent / "aside"
+
+
+def texts(*paths: Path) -> list[str | None]:
+    return [(path / "stamp").read_text() if path.exists() else None for path in paths]
+
+
+def test_an_exchange_is_an_exchange(tmp_path: Path) -> None:
+    a, b, _ = make(tmp_path)
+    inside = (a / "stamp").open()
+    try:
+        exchange(a, b)
+    except ExchangeUnsupportedError as error:
+        pytest.skip(f"{error}")
+    assert texts(a, b) == ["new", "old"]
+    with inside:
+        assert inside.read() == "old"
+    exchange(a, b)
+    assert texts(a, b) == ["old", "new"]
+
+
+def test_an_exchange_with_nothing_changes_nothing(tmp_path: Path) -> None:
+    a, b, aside = make(tmp_path)
+    with pytest.raises(StorageError, match="No such file") as caught:
+        exchange(a, aside)
+    assert not isinstance(caught.value, ExchangeUnsupportedError)
+    assert texts(a, b, aside) == ["old", "new", None]
+
+
+def test_a_mount_point_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-r", "-m"]
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("mount namespaces are not permitted here")
+    space = tmp_path / "a space\\040"
+    a, b, _ = make(space)
+    script = """
+import json, os, sys
+from pathlib import Path
+from tokmigrate.change.exchange import exchange, is_mount_point
+from tokmigrate.errors import StorageError
+a, b = map(Path, sys.argv[1:])
+try:
+    exchange(a, b)
+    said = []
+except StorageError as error:
+    said = [str(error), error.hint]
+print(json.dumps({"said": said, "a": is_mount_point(a), "b": is_mount_point(b), "stamp": (a / "stamp").read_text()}))
+"""
+    done = subprocess.run(
+        [*unshare, "sh", "-c", 'mount --bind "$1" "$1" || exit 77; exec "$0" -c "$3" "$1" "$2"']
+        + [sys.executable, str(a), str(b), script],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip("mounting is not permitted here")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    message, hint = answer["said"]
+    assert message.startswith(f"{a}: is a mount point")
+    assert "--non-atomic" in hint
+    assert "--output" in hint
+    assert (answer["a"], answer["b"], answer["stamp"]) == (True, False, "old")
+
+
+def test_mount_points() -> None:
+    assert is_mount_point(Path("/"))
+    assert not is_mount_point(Path(__file__).parent)
+    assert not is_mount_point(Path("/nowhere/at/all"))
+
+
+def test_two_steps_are_an_exchange(tmp_path: Path) -> None:
+    a, b, aside = make(tmp_path)
+    two_step_exchange(a, b, aside)
+    assert texts(a, b, aside) == ["new", "old", None]
+    assert finish_two_step(a, b, aside) is TwoStep.NOT_UNDER_WAY
+
+
+def test_two_steps_do_not_begin_on_the_rest_of_others(tmp_path: Path) -> None:
+    a, b, aside = make(tmp_path)
+    aside.mkdir()
+    with pytest.raises(StorageError, match="interrupted exchange"):
+        two_step_exchange(a, b, aside)
+    assert texts(a, b) == ["old", "new"]
+
+
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("second", range(3))
+def test_killed_before_any_rename_it_is_finished(tmp_path: Path, first: int, second: int) -> None:
+    paths = make(tmp_path)
+    for name, renames in (("two_step_exchange", first), ("finish_two_step", second)):
+        done = subprocess.run(
+            [sys.executable, "-c", KILLED, name, str(renames), *map(str, paths)],
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            check=False,
+        )
+        assert done.returncode in (0, -signal.SIGKILL)
+        # Whatever the instant, both models are somewhere.
+        assert sorted(text for text in texts(*paths) if text) == ["new", "old"]
+    finish_two_step(*paths)
+    assert texts(*paths) == (["old", "new", None] if first == 0 else ["new", "old", None])
+    assert finish_two_step(*paths) is TwoStep.NOT_UNDER_WAY
+
+
+@given(crashed_after=st.integers(0, 3), names=st.sets(st.sampled_from("abcdef")), data=st.binary(max_size=50))
+@settings(max_examples=25, deadline=None)
+def test_nothing_is_lost_at_any_crash_point(crashed_after: int, names: set[str], data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        a, b, aside = make(Path(directory))
+        for name in names:
+            (a / name).write_bytes(data)
+            (b / f"new-{name}").write_bytes(data)
+        for source, target in ((a, aside), (b, a), (aside, b))[:crashed_after]:
+            source.rename(target)
+        found = finish_two_step(a, b, aside)
+        assert found is (TwoStep.COMPLETED if crashed_after in (1, 2) else TwoStep.NOT_UNDER_WAY)
+        old, new = (a, b) if crashed_after == 0 else (b, a)
+        assert {path.name for path in old.iterdir()} == {"stamp", *names}
+        assert {path.name for path in new.iterdir()} == {"stamp", *(f"new-{name}" for name in names)}
+        assert all((old / name).read_bytes() == data for name in names)
+        assert not aside.exists()
+
+
+def test_a_vanished_candidate_gives_the_model_back(tmp_path: Path) -> None:
+    a, b, aside = make(tmp_path)
+    a.rename(aside)
+    shutil.rmtree(b)
+    assert finish_two_step(a, b, aside) is TwoStep.PUT_BACK
+    assert texts(a, b, aside) == ["old", None, None]
+
+
+def test_what_no_interruption_leaves_is_told_and_not_touched(tmp_path: Path) -> None:
+    a, b, aside = make(tmp_path)
+    shutil.copytree(a, aside)
+    with pytest.raises(StorageError, match="both other directories exist") as caught:
+        finish_two_step(a, b, aside)
+    assert caught.value.hint
+    assert texts(a, b, aside) == ["old", "new", "old"]
+    shutil.rmtree(a)
+    shutil.rmtree(aside)
+    with pytest.raises(StorageError, match="does not exist") as caught:
+        finish_two_step(a, b, aside)
+    assert str(b) in (caught.value.hint or "")
+    assert texts(b) == ["new"]

@@ -1,0 +1,577 @@
+"""Copying, sharing, durability, facts and room, on the filesystem that is there."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokmigrate.change.cache_snapshot import is_cache_snapshot
+from tokmigrate.change.copying import seal_tree, share_tree
+from tokmigrate.change.durability import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
+from tokmigrate.change.facts import FileFacts, file_facts, set_facts
+from tokmigrate.change.ranges import BLOCK, CHUNK, copy_range
+from tokmigrate.change.room import check_room, free_bytes, human_bytes
+from tokmigrate.change.sharing import (
+    Sharing,
+    clone_file,
+    copy_file,
+    link_file,
+    reflink_file,
+    share_file,
+)
+from tokmigrate.change.storage import UnsupportedError, storage_errors
+from tokmigrate.change.workarea import WorkArea, remove_tree
+from tokmigrate.errors import RecoveryNeededError, StorageError, UndoError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+OLD = 1_600_000_000_123_456_789
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+def in_namespace(directory: Path, mounting: str, script: str) -> dict[str, object]:
+    """Run a Python script where `mounting` has been done for it alone; return the JSON that it prints."""
+    unshare = ["unshare", "-m"] if os.geteuid() == 0 else ["unshare", "-r", "-m"]
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], check=False).returncode:
+        pytest.skip("mount namespaces are not permitted here")
+    (directory / "script.py").write_text(script)
+    done = subprocess.run(
+        [*unshare, "sh", "-c", f"({mounting}) || exit 77; exec {sys.executable} script.py"],
+        cwd=directory,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip(f"mounting is not permitted here: {done.stderr}")
+    assert done.returncode == 0, done.stderr
+    answer: dict[str, object] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[Path]:
+    """A directory on another filesystem than `tmp_path`."""
+    memory = Path("/dev/shm")  # noqa: S108
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second filesystem")
+    with tempfile.TemporaryDirectory(dir=memory) as directory:
+        yield Path(directory)
+
+
+def old_file(path: Path, data: bytes = b"weights", mode: int = 0o640) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    path.chmod(mode)
+    os.utime(path, ns=(OLD, OLD))
+    return path
+
+
+# Runs of bytes
+
+
+def run_copy(source: Path, start: int, target: Path, at: int, length: int) -> list[int]:
+    parts: list[int] = []
+    source_fd, target_fd = os.open(source, os.O_RDONLY), os.open(target, os.O_RDWR | os.O_CREAT)
+    try:
+        copy_range(source_fd, start, target_fd, at, length, parts.append, path=target)
+    finally:
+        os.close(source_fd)
+        os.close(target_fd)
+    return parts
+
+
+@given(
+    data=st.binary(min_size=1, max_size=200).map(lambda seed: seed * 100),
+    start=st.integers(0, 9000),
+    at=st.integers(0, 9000),
+    length=st.integers(0, 20000),
+    across=st.booleans(),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_range_arrives_where_it_should(data: bytes, start: int, at: int, length: int, across: bool) -> None:
+    start = min(start, len(data))
+    length = min(length, len(data) - start)
+    memory = "/dev/shm" if across and Path("/dev/shm").is_dir() else None  # noqa: S108
+    with tempfile.TemporaryDirectory() as here, tempfile.TemporaryDirectory(dir=memory) as there:
+        source, target = Path(here, "source"), Path(there, "target")
+        source.write_bytes(data)
+        before = b"\xaa" * 30000
+        target.write_bytes(before)
+        parts = run_copy(source, start, target, at, length)
+        assert sum(parts) == length
+        assert target.read_bytes() == before[:at] + data[start : start + length] + before[at + length :]
+
+
+def test_parts_are_small_and_begin_with_what_aligns_the_rest(tmp_path: Path) -> None:
+    source, length = tmp_path / "source", CHUNK + BLOCK
+    with source.open("wb") as file:
+        file.truncate(length + 2 * BLOCK)
+    parts = run_copy(source, 100, tmp_path / "target", BLOCK + 100, length)
+    assert parts[0] == BLOCK - 100
+    assert sum(parts) == length
+    assert max(parts) <= CHUNK
+    assert len(run_copy(source, 100, tmp_path / "other", 200, BLOCK)) == 1
+
+
+def test_a_source_that_ends_early_is_an_error(tmp_path: Path) -> None:
+    source = old_file(tmp_path / "source", b"x" * 100)
+    with pytest.raises(StorageError, match="ended 150 bytes before") as caught:
+        run_copy(source, 50, tmp_path / "target", 0, 200)
+    assert caught.value.where == str(tmp_path / "target")
+    assert caught.value.hint
+
+
+def test_a_source_that_only_plain_reading_understands(tmp_path: Path) -> None:
+    source = Path("/proc/self/cmdline")
+    if not source.exists():
+        pytest.skip("there is no /proc")
+    run_copy(source, 0, tmp_path / "target", 0, 5)
+    assert (tmp_path / "target").read_bytes() == source.read_bytes()[:5]
+
+
+def test_an_error_of_the_listener_is_its_own(tmp_path: Path) -> None:
+    source = old_file(tmp_path / "source")
+
+    def listener(count: int) -> None:
+        raise BrokenPipeError(errno.EPIPE, "nobody reads")
+
+    with source.open("rb") as reader, (tmp_path / "target").open("wb") as writer, pytest.raises(BrokenPipeError):
+        copy_range(reader.fileno(), 0, writer.fileno(), 0, 7, listener)
+
+
+# Whole files
+
+
+def test_a_clone_is_the_same_bytes_by_the_cheapest_way(tmp_path: Path) -> None:
+    source = old_file(tmp_path / "source", bytes(range(256)) * 100)
+    how = clone_file(source, tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == source.read_bytes()
+    assert how in (Sharing.REFLINK, Sharing.HARD_LINK)
+    assert (source.stat().st_nlink == 2) == (how is Sharing.HARD_LINK)
+
+
+def test_a_reflink_that_the_filesystem_lacks_leaves_nothing(elsewhere: Path) -> None:
+    source = old_file(elsewhere / "source")
+    with pytest.raises(UnsupportedError):
+        reflink_file(source, elsewhere / "target")
+    assert os.listdir(elsewhere) == ["source"]
+
+
+def test_a_reflink_shares_until_one_is_written(tmp_path: Path) -> None:
+    makers = {"xfs": "mkfs.xfs -q -m reflink=1", "btrfs": "mkfs.btrfs -q"}
+    maker = next((line for line in makers.values() if shutil.which(line.split()[0])), None)
+    if maker is None or shutil.which("losetup") is None:
+        pytest.skip("no mkfs.xfs or mkfs.btrfs here to make a filesystem that shares blocks")
+    (tmp_path / "mounted").mkdir()
+    mounting = f"truncate -s 400M image && {maker} image && mount -o loop image mounted"
+    script = """
+import json, os
+from pathlib import Path
+from tokmigrate.change.sharing import share_file
+source, target = Path("mounted/source"), Path("mounted/target")
+source.write_bytes(os.urandom(64 << 20))
+os.sync(); before = os.statvfs("mounted").f_bavail
+how = share_file(source, target)
+os.sync(); used = (before - os.statvfs("mounted").f_bavail) * os.statvfs("mounted").f_frsize
+same = source.read_bytes() == target.read_bytes() and source.stat().st_nlink == 1
+print(json.dumps({"how": how, "used": used, "same": same}))
+"""
+    answer = in_namespace(tmp_path, mounting, script)
+    assert answer["how"] == "reflink"
+    assert answer["same"] is True
+    assert isinstance(answer["used"], int)
+    assert answer["used"] < 8 << 20
+
+
+def test_another_filesystem_gets_a_copy_with_mode_and_times(tmp_path: Path, elsewhere: Path) -> None:
+    source = old_file(tmp_path / "source", b"x" * 5000, 0o440)
+    assert share_file(source, elsewhere / "target") is Sharing.COPY
+    assert (elsewhere / "target").read_bytes() == source.read_bytes()
+    assert file_facts(elsewhere / "target") == file_facts(source)
+    with pytest.raises(UnsupportedError):
+        link_file(source, elsewhere / "other")
+
+
+@needs_root
+def test_a_copy_keeps_its_owner_and_attributes(tmp_path: Path, elsewhere: Path) -> None:
+    source = old_file(tmp_path / "source")
+    os.chown(source, 1234, 2345)
+    try:
+        os.setxattr(source, "user.origin", b"here")
+    except OSError:
+        pytest.skip("this filesystem has no extended attributes")
+    share_file(source, elsewhere / "target")
+    facts = file_facts(elsewhere / "target")
+    assert (facts.uid, facts.gid, facts.mtime_ns) == (1234, 2345, OLD)
+    copied = tmp_path / "copied"
+    copy_file(source, copied)
+    shutil.rmtree(elsewhere / "nothing", ignore_errors=True)
+    # From the copy without attributes to one that has them: the way over the second filesystem.
+    if "user.origin" in os.listxattr(elsewhere / "target"):
+        assert os.getxattr(elsewhere / "target", "user.origin") == b"here"
+
+
+@pytest.mark.parametrize("way", [clone_file, share_file, copy_file, link_file])
+def test_a_name_that_is_taken_is_left_alone(tmp_path: Path, way: object) -> None:
+    source, target = old_file(tmp_path / "source"), old_file(tmp_path / "target", b"mine")
+    assert callable(way)
+    with pytest.raises(StorageError, match="File exists"):
+        way(source, target)
+    assert target.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("way", [clone_file, copy_file, link_file])
+def test_only_regular_files_are_taken(tmp_path: Path, way: object) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    assert callable(way)
+    with pytest.raises(StorageError, match="not a regular file"):
+        way(tmp_path / "pipe", tmp_path / "target")
+    assert os.listdir(tmp_path) == ["pipe"]
+
+
+# Facts
+
+
+@given(
+    mode=st.integers(0, 0o777),
+    mtime_ns=st.integers(0, 2**33 * 10**9),
+)
+@settings(max_examples=40, deadline=None)
+def test_facts_go_to_json_and_onto_a_file_and_back(mode: int, mtime_ns: int) -> None:
+    facts = FileFacts(mode, os.geteuid(), os.getegid(), mtime_ns)
+    assert FileFacts.from_json(json.loads(json.dumps(facts.to_json()))) == facts
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "file")
+        path.write_bytes(b"")
+        set_facts(path, facts)
+        assert file_facts(path) == facts
+        set_facts(path, facts.at(OLD))
+        assert path.stat().st_mtime_ns == OLD
+
+
+@pytest.mark.parametrize("broken", [{}, {"mode": "0644"}, {"mode": True, "uid": 0, "gid": 0, "mtime_ns": 0}])
+def test_damaged_facts_are_an_undo_error(broken: dict[str, object]) -> None:
+    with pytest.raises(UndoError, match="'mode'"):
+        FileFacts.from_json(broken)
+
+
+def test_a_link_has_facts_of_its_own(tmp_path: Path) -> None:
+    target = old_file(tmp_path / "target")
+    (tmp_path / "link").symlink_to("target")
+    set_facts(tmp_path / "link", file_facts(tmp_path / "link").at(OLD - 5))
+    assert (tmp_path / "link").lstat().st_mtime_ns == OLD - 5
+    assert target.stat().st_mtime_ns == OLD
+
+
+# Trees
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    directory = tmp_path / "model"
+    old_file(directory / "config.json", b"{}")
+    old_file(directory / "model.safetensors", b"x" * 10000, 0o444)
+    old_file(directory / "1_Pooling" / "config.json", b"{}")
+    old_file(directory / "onnx" / "deep" / "model.onnx", b"onnx")
+    (directory / "empty").mkdir()
+    (directory / "latest.json").symlink_to("config.json")
+    (directory / "dangling").symlink_to("../nowhere")
+    (directory / "onnx").chmod(0o750)
+    for path in ("onnx/deep", "onnx", "1_Pooling", "empty", "."):
+        os.utime(directory / path, ns=(OLD, OLD - 7))
+    return directory
+
+
+def seen(directory: Path) -> dict[str, tuple[FileFacts, object]]:
+    found: dict[str, tuple[FileFacts, object]] = {}
+    for path in (directory, *directory.rglob("*")):
+        content: object = None
+        if path.is_symlink():
+            content = str(path.readlink())
+        elif path.is_file():
+            content = path.read_bytes()
+        found[str(path.relative_to(directory))] = (file_facts(path), content)
+    return found
+
+
+def test_a_shared_tree_is_the_same_to_the_last_fact(model: Path, tmp_path: Path) -> None:
+    before = seen(model)
+    shared = share_tree(model, tmp_path / "stage")
+    assert seen(tmp_path / "stage") == before == seen(model)
+    assert shared[PurePosixPath("onnx/deep/model.onnx")] in (Sharing.REFLINK, Sharing.HARD_LINK)
+    fsync_tree_bottom_up(tmp_path / "stage")
+
+
+def test_a_shared_tree_on_another_filesystem(model: Path, elsewhere: Path) -> None:
+    shared = share_tree(model, elsewhere / "stage")
+    assert seen(elsewhere / "stage") == seen(model)
+    assert set(shared.values()) == {Sharing.COPY}
+
+
+def test_left_out_files_are_left_out_and_sealing_gives_times_back(model: Path, tmp_path: Path) -> None:
+    stage = tmp_path / "stage"
+    share_tree(model, stage, {"config.json", "onnx/deep/model.onnx", "1_Pooling"})
+    assert not (stage / "config.json").exists()
+    assert not (stage / "1_Pooling").exists()
+    assert list((stage / "onnx" / "deep").iterdir()) == []
+    (stage / "onnx" / "deep" / "model.onnx").write_bytes(b"new")
+    assert (model / "onnx" / "deep" / "model.onnx").read_bytes() == b"onnx"
+    seal_tree(model, stage)
+    for name in (".", "onnx", "onnx/deep", "empty"):
+        assert file_facts(stage / name) == file_facts(model / name)
+
+
+def test_pipes_and_sockets_are_refused(model: Path, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as short:
+        # A socket's path has at most 107 bytes.
+        listener.bind(f"{short}/s")
+        Path(short, "s").rename(model / "s")
+        with pytest.raises(StorageError, match="pipe, a socket or a device"):
+            share_tree(model, tmp_path / "stage")
+
+
+def test_a_relative_link_out_of_the_model_is_refused(model: Path, tmp_path: Path) -> None:
+    old_file(tmp_path / "common.json")
+    (model / "1_Pooling" / "common.json").symlink_to("../../common.json")
+    with pytest.raises(StorageError, match="leads out of the model directory") as caught:
+        share_tree(model, tmp_path / "stage")
+    assert caught.value.hint
+    (model / "1_Pooling" / "common.json").unlink()
+    (model / "1_Pooling" / "common.json").symlink_to(tmp_path / "common.json")
+    remove_tree(tmp_path / "stage")
+    share_tree(model, tmp_path / "stage")
+    assert (tmp_path / "stage" / "1_Pooling" / "common.json").read_bytes() == b"weights"
+
+
+def test_removing_a_tree_leaves_the_modes_of_shared_files(model: Path, tmp_path: Path) -> None:
+    (model / "empty").chmod(0o500)
+    (model / "onnx" / "deep").chmod(0o500)
+    share_tree(model, tmp_path / "stage")
+    remove_tree(tmp_path / "stage")
+    assert not (tmp_path / "stage").exists()
+    assert stat.S_IMODE((model / "model.safetensors").stat().st_mode) == 0o444
+    (tmp_path / "link").symlink_to(model)
+    remove_tree(tmp_path / "link")
+    assert (model / "config.json").exists()
+
+
+# Durability
+
+
+def test_write_durably_replaces_the_whole_file(tmp_path: Path) -> None:
+    path = old_file(tmp_path / "journal", b"a long content that must go")
+    (tmp_path / ".journal.new").write_bytes(b"left by a killed process")
+    write_durably(path, b"new", 0o600)
+    assert path.read_bytes() == b"new"
+    assert file_facts(path).mode == 0o600
+    assert os.listdir(tmp_path) == ["journal"]
+    fsync_file(path)
+    fsync_directory(tmp_path)
+
+
+def test_what_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
+    for call in (fsync_file, fsync_directory, fsync_tree_bottom_up, file_facts):
+        with pytest.raises(StorageError, match="No such file"):
+            call(tmp_path / "missing")
+    with pytest.raises(StorageError):
+        write_durably(tmp_path / "missing" / "file", b"")
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
+    (tmp_path / "small").mkdir()
+    script = """
+import json, os
+from pathlib import Path
+from tokmigrate.change.durability import write_durably
+from tokmigrate.change.lock import ModelLock
+from tokmigrate.change.sharing import copy_file
+from tokmigrate.change.workarea import WorkArea
+from tokmigrate.errors import StorageError
+small, errors = Path("small"), []
+(small / "model").mkdir()
+area = WorkArea(small / "model")
+area.create()
+write_durably(small / "file", b"old")
+Path("big").write_bytes(bytes(2 << 20))
+for call in (lambda: write_durably(small / "file", bytes(2 << 20)), lambda: copy_file(Path("big"), small / "copy")):
+    try:
+        call()
+    except StorageError as error:
+        errors.append([error.message, error.hint])
+kept = (small / "file").read_bytes().decode()
+names = sorted(os.listdir(small))
+try:
+    (small / "filler").write_bytes(bytes(2 << 20))
+except OSError:
+    pass
+with ModelLock(area.lock):
+    locked = True
+print(json.dumps({"errors": errors, "kept": kept, "names": names, "locked": locked}))
+"""
+    answer = in_namespace(tmp_path, "mount -t tmpfs -o size=1m none small", script)
+    errors = answer["errors"]
+    assert isinstance(errors, list)
+    assert [message.split(": ")[1] for message, _ in errors] == ["No space left on device"] * 2
+    assert all("free some space" in hint for _, hint in errors)
+    assert answer["kept"] == "old"
+    assert answer["names"] == [".model.tokmigrate", "file", "model"]
+    assert answer["locked"] is True
+
+
+def test_storage_errors_carry_the_reason_and_a_way_out(tmp_path: Path) -> None:
+    for number, word in ((errno.EDQUOT, "quota"), (errno.EIO, "log"), (errno.EROFS, "--output")):
+        with pytest.raises(StorageError, match="cannot write it: ") as caught, storage_errors("write it", tmp_path):
+            raise OSError(number, "told by the kernel")
+        assert word in (caught.value.hint or "")
+        assert caught.value.where == str(tmp_path)
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+# Room
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 bytes"),
+        (1, "1 byte"),
+        (1023, "1023 bytes"),
+        (1024, "1.0 KiB"),
+        (3 << 29, "1.5 GiB"),
+        (2**60, "1024.0 PiB"),
+    ],
+)
+def test_bytes_for_people(count: int, text: str) -> None:
+    assert human_bytes(count) == text
+
+
+def test_room_names_what_is_needed_and_free(tmp_path: Path) -> None:
+    free = free_bytes(tmp_path / "not" / "there" / "yet")
+    assert free > 0
+    check_room(tmp_path, 1)
+    with pytest.raises(StorageError, match=r"1024\.0 PiB are needed, .* are free") as caught:
+        check_room(tmp_path, 2**60)
+    assert "free at least" in (caught.value.hint or "")
+
+
+# The work area
+
+
+def test_the_work_area_lies_beside_the_model_however_it_is_named(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = tmp_path.resolve() / ".model.tokmigrate"
+    (tmp_path / "linked").symlink_to("model")
+    (tmp_path / "parents").mkdir()
+    (tmp_path / "parents" / "parent").symlink_to(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for name in ("model", "model/", "./model", "linked", "model/onnx/..", "parents/parent/model", str(model)):
+        assert WorkArea(Path(name)).root == expected
+    relative = WorkArea(Path("model"))
+    monkeypatch.chdir("/")
+    assert relative.root == expected
+    assert not expected.exists()
+    monkeypatch.chdir(model)
+    assert WorkArea(Path()).root == expected
+    with pytest.raises(StorageError, match="whole filesystem"):
+        WorkArea(Path("/"))
+
+
+def test_the_journal_is_whole_or_absent(model: Path) -> None:
+    area = WorkArea(model)
+    assert area.read_journal() is None
+    area.create()
+    area.create()
+    assert area.read_journal() is None
+    area.write_journal({"operation": "7", "text": "größer"})
+    area.write_journal({"operation": "8", "text": "größer"})
+    assert area.read_journal() == {"operation": "8", "text": "größer"}
+    area.journal.write_text("{")
+    with pytest.raises(StorageError, match="damaged"):
+        area.read_journal()
+    area.remove_journal()
+    area.remove_journal()
+    assert area.read_journal() is None
+
+
+def test_the_stage_goes_only_while_the_model_is_in_place(model: Path) -> None:
+    area = WorkArea(model)
+    area.create()
+    area.remove_stage()
+    share_tree(model, area.stage)
+    area.remove_stage()
+    assert os.listdir(area.root) == []
+    share_tree(model, area.stage)
+    model.rename(area.aside)
+    with pytest.raises(RecoveryNeededError):
+        area.remove_stage()
+    area.aside.rename(area.root / "gone")
+    with pytest.raises(RecoveryNeededError):
+        area.remove_stage()
+    assert area.stage.is_dir()
+
+
+def test_what_is_no_model_directory_is_refused(tmp_path: Path) -> None:
+    file = old_file(tmp_path / "file")
+    with pytest.raises(StorageError, match="not a directory"):
+        WorkArea(file).create()
+    with pytest.raises(StorageError, match="No such file"):
+        WorkArea(tmp_path / "missing" / "model").create()
+    (tmp_path / "model").mkdir()
+    old_file(tmp_path / ".model.tokmigrate")
+    with pytest.raises(StorageError, match="in the way"):
+        WorkArea(tmp_path / "model").create()
+
+
+@pytest.mark.parametrize("read_only", ["parent", "parent/model"])
+def test_a_read_only_place_is_refused_and_left_clean(tmp_path: Path, read_only: str) -> None:
+    (tmp_path / "parent" / "model").mkdir(parents=True)
+    script = """
+import json, os
+from pathlib import Path
+from tokmigrate.change.workarea import WorkArea
+from tokmigrate.errors import StorageError
+try:
+    WorkArea(Path("parent/model")).create()
+    print(json.dumps({"message": None}))
+except StorageError as error:
+    print(json.dumps({"message": str(error), "hint": error.hint, "left": os.listdir("parent")}))
+"""
+    mounting = f"mount --bind {read_only} {read_only} && mount -o remount,ro,bind {read_only}"
+    answer = in_namespace(tmp_path, mounting, script)
+    assert "may not be written" in str(answer["message"])
+    assert "--output" in str(answer["hint"])
+    assert answer["left"] == ["model"]
+
+
+# The cache
+
+
+def test_a_snapshot_in_the_cache_is_known(tmp_path: Path, model: Path) -> None:
+    repository = tmp_path / "models--org--name"
+    old_file(repository / "blobs" / "0a1b")
+    snapshot = repository / "snapshots" / "c0ffee"
+    (snapshot / "onnx").mkdir(parents=True)
+    assert is_cache_snapshot(snapshot)
+    (snapshot / "onnx" / "model.onnx").symlink_to("../../../blobs/0a1b")
+    assert is_cache_snapshot(snapshot)
+    (tmp_path / "alias").symlink_to(snapshot)
+    assert is_cache_snapshot(tmp_path / "alias")
+    assert not is_cache_snapshot(model)
+    (model / "weights").symlink_to(repository / "blobs" / "0a1b")
+    assert is_cache_snapshot(model)

@@ -1,0 +1,183 @@
+"""One process at a time, however the one before ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tokmigrate.change.lock import Holder, ModelLock, read_holder
+from tokmigrate.change.workarea import WorkArea
+from tokmigrate.errors import BusyError, StorageError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from tokmigrate.change.lock import ModelLock
+with ModelLock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+# The child lives on after its parent has gone without letting go of the lock.
+FORK = """
+import os, sys, time
+from pathlib import Path
+from tokmigrate.change.lock import ModelLock
+with ModelLock(Path(sys.argv[1])) as lock:
+    if os.fork() == 0:
+        print(os.getpid(), flush=True)
+        lock.__exit__(None, None, None)
+        os.close(1)
+        time.sleep(30)
+        os._exit(0)
+    time.sleep(30)
+"""
+
+
+@pytest.fixture
+def lock(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    area = WorkArea(tmp_path / "model")
+    area.create()
+    return area.lock
+
+
+@contextmanager
+def process(script: str, *arguments: object) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Run a script; give it with the first line that it prints."""
+    running = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stdout
+    try:
+        yield running, running.stdout.readline().strip()
+    finally:
+        running.kill()
+        running.wait()
+        running.stdout.close()
+
+
+def test_a_lock_is_taken_and_given_back_and_its_file_stays(lock: Path) -> None:
+    old_mask = os.umask(0)
+    try:
+        with ModelLock(lock):
+            assert read_holder(lock) == Holder(os.getpid(), socket.gethostname())
+            assert lock.stat().st_mode & 0o777 == 0o644
+            inode = lock.stat().st_ino
+    finally:
+        os.umask(old_mask)
+    assert read_holder(lock) is None
+    with ModelLock(lock):
+        assert lock.stat().st_ino == inode
+
+
+def test_a_second_one_is_told_who_holds_it(lock: Path) -> None:
+    with process(HOLD, lock, 30) as (holder, line):
+        assert line == "held"
+        with pytest.raises(BusyError) as caught, ModelLock(lock):
+            pass
+    assert f"process {holder.pid} on {socket.gethostname()}" in caught.value.message
+    assert "--lock-timeout" in (caught.value.hint or "")
+    assert caught.value.exit_code == 5
+
+
+def test_the_same_process_does_not_get_it_twice(lock: Path) -> None:
+    first = ModelLock(lock)
+    with first:
+        with pytest.raises(BusyError), ModelLock(lock):
+            pass
+        with pytest.raises(RuntimeError), first:
+            pass
+    with ModelLock(lock), pytest.raises(BusyError), ModelLock(lock):
+        pass
+
+
+def test_killing_the_holder_frees_it(lock: Path) -> None:
+    with process(HOLD, lock, 30) as (holder, _):
+        holder.send_signal(signal.SIGKILL)
+        holder.wait()
+        assert read_holder(lock) == Holder(holder.pid, socket.gethostname())
+        with ModelLock(lock):
+            assert read_holder(lock) == Holder(os.getpid(), socket.gethostname())
+
+
+def test_waiting_gets_it_or_ends_in_time(lock: Path) -> None:
+    with process(HOLD, lock, 0.6):
+        begun = time.monotonic()
+        with pytest.raises(BusyError, match=r"for 0\.2 s"), ModelLock(lock, 0.2):
+            pass
+        assert 0.2 <= time.monotonic() - begun < 5
+        with ModelLock(lock, 30):
+            assert time.monotonic() - begun < 20
+
+
+def test_a_forked_child_keeps_nothing(lock: Path) -> None:
+    with process(FORK, lock) as (parent, line):
+        child = int(line)
+        try:
+            with pytest.raises(BusyError), ModelLock(lock):
+                pass
+            parent.kill()
+            parent.wait()
+            with ModelLock(lock, 5):
+                os.kill(child, 0)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_started_program_keeps_nothing(lock: Path) -> None:
+    with ModelLock(lock):
+        sleeper = subprocess.Popen(["sleep", "30"], close_fds=False)
+    try:
+        with ModelLock(lock):
+            assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_an_error_inside_gives_it_back(lock: Path) -> None:
+    with pytest.raises(ValueError, match="inside"), ModelLock(lock):
+        raise ValueError("inside")
+    with ModelLock(lock):
+        pass
+
+
+@pytest.mark.parametrize("said", ["", "nonsense", "[]", '{"pid": "x"}', '{"host": "here"}'])
+def test_what_the_file_says_is_never_trusted(lock: Path, said: str) -> None:
+    lock.write_text(said)
+    assert read_holder(lock) is None
+    with ModelLock(lock):
+        lock.write_text(said)
+        with pytest.raises(BusyError, match="another process works"), ModelLock(lock):
+            pass
+
+
+def test_a_lock_on_a_removed_work_area_is_no_lock(lock: Path) -> None:
+    with ModelLock(lock):
+        lock.unlink()
+        with ModelLock(lock):
+            assert read_holder(lock) == Holder(os.getpid(), socket.gethostname())
+
+
+def test_what_cannot_be_a_lock_file_is_told(lock: Path, tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="cannot open the lock file"), ModelLock(tmp_path / "no" / "lock"):
+        pass
+    lock.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError), ModelLock(lock):
+        pass
+    assert not (tmp_path / "elsewhere").exists()

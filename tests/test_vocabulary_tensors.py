@@ -1,0 +1,492 @@
+"""Which tensors have a vocabulary axis, held against models that transformers itself builds and saves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
+
+from tokmigrate.errors import ModelError, OutOfStepError, UnexplainedTensorError, UnknownNameError
+from tokmigrate.model.architectures import ARCHITECTURES, GENERIC, POSITION_IDS_FROM_PAD
+from tokmigrate.model.vocabulary_tensors import VocabularyTensors, find_vocabulary_tensors
+from tokmigrate.model.weights import read_weights
+
+ROWS = 99
+MORE_ROWS = 106
+
+_LLAMA = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "pad_token_id": 0,
+}
+_BERT = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 40,
+}
+_BART = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 40,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+    "bos_token_id": 0,
+    "decoder_start_token_id": 2,
+}
+_WHISPER = {key: value for key, value in _BART.items() if key != "max_position_embeddings"} | {
+    "max_source_positions": 20,
+    "max_target_positions": 20,
+    "num_mel_bins": 8,
+    "suppress_tokens": None,
+    "begin_suppress_tokens": None,
+}
+_GPT2 = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 40, "rotary_dim": 4}
+_MAMBA = {"hidden_size": 16, "state_size": 4, "num_hidden_layers": 1, "time_step_rank": 2, "n_groups": 1}
+_MAMBA2 = _MAMBA | {"num_heads": 4, "head_dim": 8}
+_T5 = {"d_model": 16, "d_kv": 8, "d_ff": 24, "num_layers": 1, "num_heads": 2}
+_MOE = _LLAMA | {"num_experts": 2, "num_local_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 8}
+_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
+_OPT = {
+    "hidden_size": 16,
+    "word_embed_proj_dim": 16,
+    "ffn_dim": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "max_position_embeddings": 40,
+}
+
+Case = tuple[str, str, Mapping[str, Any], bool]
+CASES: list[Case] = [
+    ("llama", "LlamaForCausalLM", _LLAMA, False),
+    ("llama", "LlamaForCausalLM", _LLAMA | {"tie_word_embeddings": True}, True),
+    ("llama", "LlamaModel", _LLAMA, False),
+    ("mistral", "MistralForCausalLM", _LLAMA, False),
+    ("mixtral", "MixtralForCausalLM", _MOE, False),
+    ("qwen2", "Qwen2ForCausalLM", _LLAMA, False),
+    ("qwen3", "Qwen3ForCausalLM", _LLAMA | {"tie_word_embeddings": True}, True),
+    ("qwen3_moe", "Qwen3MoeForCausalLM", _MOE, False),
+    ("gemma", "GemmaForCausalLM", _LLAMA, True),
+    ("gemma2", "Gemma2ForCausalLM", _LLAMA, True),
+    ("gemma3_text", "Gemma3ForCausalLM", _LLAMA, True),
+    (
+        "gemma3",
+        "Gemma3ForConditionalGeneration",
+        {
+            "text_config": _LLAMA,
+            "vision_config": _VISION,
+            "mm_tokens_per_image": 4,
+            "image_token_index": 7,
+            "boi_token_index": 8,
+            "eoi_token_index": 9,
+        },
+        True,
+    ),
+    ("phi", "PhiForCausalLM", _LLAMA | {"num_key_value_heads": 2}, False),
+    ("phi3", "Phi3ForCausalLM", _LLAMA, False),
+    ("gpt2", "GPT2LMHeadModel", _GPT2, True),
+    ("gptj", "GPTJForCausalLM", _GPT2, False),
+    (
+        "gpt_neo",
+        "GPTNeoForCausalLM",
+        {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "attention_types": [[["global"], 1]]},
+        True,
+    ),
+    ("gpt_neox", "GPTNeoXForCausalLM", _LLAMA, False),
+    ("falcon", "FalconForCausalLM", _BERT, True),
+    ("bloom", "BloomForCausalLM", {"hidden_size": 16, "n_layer": 1, "n_head": 2}, True),
+    ("opt", "OPTForCausalLM", _OPT, True),
+    ("mamba", "MambaForCausalLM", _MAMBA, True),
+    ("mamba2", "Mamba2ForCausalLM", _MAMBA2, False),
+    ("bert", "BertForMaskedLM", _BERT, True),
+    ("bert", "BertForPreTraining", _BERT | {"tie_word_embeddings": False}, False),
+    ("bert", "BertModel", _BERT, True),
+    ("roberta", "RobertaForMaskedLM", _BERT, True),
+    ("xlm-roberta", "XLMRobertaForMaskedLM", _BERT, True),
+    ("distilbert", "DistilBertForMaskedLM", {"dim": 16, "hidden_dim": 24, "n_layers": 1, "n_heads": 2}, True),
+    ("electra", "ElectraForMaskedLM", _BERT | {"embedding_size": 8}, True),
+    ("albert", "AlbertForMaskedLM", _BERT | {"embedding_size": 8}, True),
+    (
+        "mobilebert",
+        "MobileBertForMaskedLM",
+        _BERT | {"hidden_size": 24, "embedding_size": 16, "true_hidden_size": 16, "intra_bottleneck_size": 16},
+        True,
+    ),
+    ("modernbert", "ModernBertForMaskedLM", _BERT | {"pad_token_id": 0}, True),
+    ("t5", "T5ForConditionalGeneration", _T5, True),
+    ("mt5", "MT5ForConditionalGeneration", _T5, True),
+    ("bart", "BartForConditionalGeneration", _BART, True),
+    ("mbart", "MBartForConditionalGeneration", _BART, True),
+    ("whisper", "WhisperForConditionalGeneration", _WHISPER, True),
+    ("olmo2", "Olmo2ForCausalLM", _LLAMA, False),
+    ("stablelm", "StableLmForCausalLM", _LLAMA, False),
+    ("starcoder2", "Starcoder2ForCausalLM", _LLAMA, True),
+    ("cohere", "CohereForCausalLM", _LLAMA, True),
+]
+
+
+def save_model(directory: Path, model_type: str, model_class: str, sizes: Mapping[str, Any], rows: int) -> Path:
+    import torch
+    import transformers
+
+    nested = {name: dict(value) for name, value in sizes.items() if isinstance(value, dict)}
+    nested.get("text_config", {})["vocab_size"] = rows
+    flat = {name: value for name, value in sizes.items() if not isinstance(value, dict)}
+    if not nested:
+        flat["vocab_size"] = rows
+    config_class = type(transformers.AutoConfig.for_model(model_type))
+    special = {} if nested else {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    torch.manual_seed(1)
+    model = getattr(transformers, model_class)(config_class(**special | flat | nested))
+    model.save_pretrained(directory)
+    return directory
+
+
+def found(directory: Path, overrides: Mapping[str, Any] | None = None) -> VocabularyTensors:
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    return find_vocabulary_tensors(read_weights(directory), config, overrides or {}, directory)
+
+
+def shapes(directory: Path) -> dict[str, tuple[int, ...]]:
+    return {entry.name: entry.shape for _, entry in read_weights(directory).tensors()}
+
+
+def change(directory: Path, with_tensors: Callable[[dict[str, Any]], None]) -> None:
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    with_tensors(tensors)
+    save_file(tensors, path, metadata={"format": "pt"})
+
+
+def state(directory: Path, **values: Any) -> None:
+    path = directory / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | values
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}), encoding="utf-8")
+
+
+def llama(directory: Path, **sizes: Any) -> Path:
+    return save_model(directory, "llama", "LlamaForCausalLM", _LLAMA | sizes, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "model_class", "sizes", "tied"), CASES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_what_is_found_is_what_follows_the_size(
+    tmp_path: Path, model_type: str, model_class: str, sizes: Mapping[str, Any], tied: bool
+) -> None:
+    directory = save_model(tmp_path / "model", model_type, model_class, sizes, ROWS)
+    larger = shapes(save_model(tmp_path / "larger", model_type, model_class, sizes, MORE_ROWS))
+    following = {
+        name: next(axis for axis, size in enumerate(shape) if larger[name][axis] != size)
+        for name, shape in shapes(directory).items()
+        if larger[name] != shape
+    }
+
+    result = found(directory)
+
+    assert {tensor.name: tensor.axis for tensor in result.tensors} == following
+    assert result.rows == ROWS
+    assert result.tied is tied
+    assert all(tensor.shape[tensor.axis] == ROWS for tensor in result.tensors)
+    for tensor in result.tensors:
+        is_embedding = (
+            any(word in tensor.name for word in ("embed", "wte", "shared")) and "embed_out" not in tensor.name
+        )
+        assert tensor.side == ("input" if is_embedding else "output")
+        assert tensor.canonical == tensor.name
+    assert len(result.notes) == (model_class == "LlamaModel")
+
+
+def test_the_registry_says_what_transformers_does_without_a_word_on_tying() -> None:
+    import transformers
+
+    for model_type, architecture in ARCHITECTURES.items():
+        assert transformers.AutoConfig.for_model(model_type).tie_word_embeddings is architecture.tied, model_type
+
+
+def test_model_types_whose_positions_depend_on_the_pad_token_are_those_of_the_sources() -> None:
+    import transformers
+
+    models = Path(transformers.__file__).parent / "models"
+    telling = ("create_position_ids_from_input_ids", "make_positions(input")
+    folders = {
+        path.parent.name
+        for path in models.glob("*/modeling_*.py")
+        if any(t in path.read_text("utf-8") for t in telling)
+    }
+    # A protein's tokens and a page's layout: no text vocabulary of the model depends on them.
+    folders -= {"evolla", "pp_doclayout_v2"}
+    listed = {name.replace("-", "_").replace(".", "_").replace("_text_model", "") for name in POSITION_IDS_FROM_PAD}
+    listed = {{"kosmos_2": "kosmos2", "kosmos_2_5": "kosmos2_5", "data2vec_text": "data2vec"}.get(n, n) for n in listed}
+
+    assert folders == listed
+
+
+@given(
+    prefix=st.sampled_from(["", "model.", "language_model.model.", "model.language_model.", "model.decoder."]),
+    name=st.sampled_from(["embed_tokens.weight", "lm_head.weight", "wte.weight"]),
+)
+@settings(max_examples=15)
+def test_a_name_is_known_under_every_prefix_of_a_language_model(prefix: str, name: str) -> None:
+    assert any(pattern.matches(prefix + name) for pattern in GENERIC)
+    assert not any(pattern.matches(f"vision_tower.{prefix}{name}") for pattern in GENERIC)
+    assert not any(pattern.matches(f"{prefix}not_{name}") for pattern in GENERIC)
+
+
+def test_a_tied_head_that_is_stored_twice_starts_like_the_input(tmp_path: Path) -> None:
+    directory = llama(tmp_path, tie_word_embeddings=True)
+    change(directory, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].copy()}))
+
+    result = found(directory)
+
+    assert result.tied
+    assert result.notes == ()
+    assert {(tensor.name, tensor.side, tensor.canonical) for tensor in result.tensors} == {
+        ("model.embed_tokens.weight", "input", "model.embed_tokens.weight"),
+        ("lm_head.weight", "input", "model.embed_tokens.weight"),
+    }
+
+
+def test_a_tied_head_that_is_the_only_one_stored_starts_like_the_input(tmp_path: Path) -> None:
+    directory = llama(tmp_path, tie_word_embeddings=True)
+    change(directory, lambda t: t.update({"lm_head.weight": t.pop("model.embed_tokens.weight")}))
+
+    result = found(directory)
+
+    assert result.tied
+    assert [(tensor.name, tensor.side) for tensor in result.tensors] == [("lm_head.weight", "input")]
+
+
+def test_a_tie_that_the_bytes_deny_is_said(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    state(directory, tie_word_embeddings=True)
+
+    result = found(directory)
+
+    assert not result.tied
+    assert {tensor.side for tensor in result.tensors} == {"input", "output"}
+    assert all(tensor.canonical == tensor.name for tensor in result.tensors)
+    assert "stored with different values" in result.notes[0]
+    assert "lm_head.weight" in result.notes[0]
+
+
+def test_equal_bytes_that_nobody_ties_stay_two_matrices(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    change(directory, lambda t: t.update({"lm_head.weight": t["model.embed_tokens.weight"].copy()}))
+
+    result = found(directory)
+
+    assert not result.tied
+    assert {tensor.canonical for tensor in result.tensors} == {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+def test_t5_with_every_copy_stored_has_one_matrix(tmp_path: Path) -> None:
+    directory = save_model(tmp_path, "t5", "T5ForConditionalGeneration", _T5, ROWS)
+    copies = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+    change(directory, lambda t: t.update({name: t["shared.weight"].copy() for name in copies}))
+
+    result = found(directory)
+
+    assert result.tied
+    assert {tensor.name for tensor in result.tensors} == {"shared.weight", *copies}
+    assert {tensor.canonical for tensor in result.tensors} == {"shared.weight"}
+
+
+def test_t5_with_a_head_of_its_own_is_not_tied_and_not_worth_a_note(tmp_path: Path) -> None:
+    directory = save_model(tmp_path, "t5", "T5ForConditionalGeneration", _T5, ROWS)
+    change(directory, lambda t: t.update({"lm_head.weight": t["shared.weight"] + 1}))
+    state(directory, tie_word_embeddings=False)
+
+    result = found(directory)
+
+    assert (result.tied, result.notes) == (False, ())
+    assert {tensor.side for tensor in result.tensors} == {"input", "output"}
+
+
+def test_berts_two_biases_are_one(tmp_path: Path) -> None:
+    directory = save_model(tmp_path, "bert", "BertForMaskedLM", _BERT, ROWS)
+    change(directory, lambda t: t.update({"cls.predictions.decoder.bias": t["cls.predictions.bias"].copy()}))
+
+    biases = {t.name: (t.side, t.canonical) for t in found(directory).tensors if t.name.endswith("bias")}
+
+    assert biases == {
+        "cls.predictions.bias": ("output", "cls.predictions.bias"),
+        "cls.predictions.decoder.bias": ("output", "cls.predictions.bias"),
+    }
+
+
+def test_an_untied_model_without_head_is_noted(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    change(directory, lambda t: t.pop("lm_head.weight"))
+
+    result = found(directory)
+
+    assert not result.tied
+    assert "without a head" in result.notes[0]
+
+
+def test_a_tensor_of_unknown_name_is_named_with_the_setting(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    change(directory, lambda t: t.update({"model.extra.table": np.zeros((ROWS, 3), np.float32)}))
+
+    with pytest.raises(UnexplainedTensorError) as raised:
+        found(directory)
+
+    assert "'model.extra.table' [99, 3]" in raised.value.message
+    assert raised.value.hint is not None
+    assert raised.value.hint.endswith(
+        'vocab_tensors:\n  "model.extra.table": ignore  # or: {axis: 0, side: input}, or side: output'
+    )
+    assert len(found(directory, {"model.extra.table": None}).tensors) == 2
+    claimed = found(directory, {"model.extra.table": (0, "output")})
+    assert {tensor.name: tensor.side for tensor in claimed.tensors}["model.extra.table"] == "output"
+
+
+def test_a_dimension_that_is_as_long_by_chance_is_not_claimed(tmp_path: Path) -> None:
+    directory = llama(tmp_path, intermediate_size=ROWS)
+
+    assert {tensor.name for tensor in found(directory).tensors} == {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+def test_experts_as_long_as_the_vocabulary_are_not_claimed(tmp_path: Path) -> None:
+    sizes = _MOE | {"intermediate_size": ROWS}
+    directory = save_model(tmp_path, "mixtral", "MixtralForCausalLM", sizes, ROWS)
+    assert any("experts" in name and ROWS in shape for name, shape in shapes(directory).items())
+
+    assert {tensor.name for tensor in found(directory).tensors} == {"model.embed_tokens.weight", "lm_head.weight"}
+
+
+def test_a_model_type_that_only_transformers_knows(tmp_path: Path) -> None:
+    directory = save_model(tmp_path, "nemotron", "NemotronForCausalLM", _LLAMA, ROWS)
+    assert "nemotron" not in ARCHITECTURES
+
+    result = found(directory)
+
+    assert {(tensor.name, tensor.axis, tensor.side) for tensor in result.tensors} == {
+        ("model.embed_tokens.weight", 0, "input"),
+        ("lm_head.weight", 0, "output"),
+    }
+    assert not result.tied
+
+
+def test_a_model_type_that_nobody_knows_is_settled_by_the_workspace(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    state(directory, model_type="homemade", architectures=["HomemadeForCausalLM"])
+
+    with pytest.raises(UnexplainedTensorError) as raised:
+        found(directory)
+    assert "no code of its own" in raised.value.message
+    assert raised.value.hint is not None
+    assert '"model.embed_tokens.weight": {axis: 0, side: input}' in raised.value.hint
+    assert '"lm_head.weight": {axis: 0, side: output}' in raised.value.hint
+
+    settled = found(directory, {"model.embed_tokens.weight": (0, "input"), "lm_head.weight": (0, "output")})
+    assert (len(settled.tensors), settled.tied) == (2, False)
+
+
+def test_a_config_with_another_size_is_out_of_step(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    state(directory, vocab_size=ROWS + 1)
+
+    with pytest.raises(OutOfStepError) as raised:
+        found(directory)
+
+    assert "[99, 16] has 99 rows on axis 0, but config.json says vocab_size: 100" in raised.value.message
+
+
+def test_a_head_with_other_rows_is_out_of_step(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    change(directory, lambda t: t.update({"lm_head.weight": t["lm_head.weight"][:-1].copy()}))
+
+    with pytest.raises(OutOfStepError, match=r"'lm_head.weight' \[98, 16\] has 98 rows"):
+        found(directory)
+
+
+def test_without_a_size_the_embeddings_count_and_a_note_says_so(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    state(directory, vocab_size=...)
+
+    result = found(directory)
+
+    assert result.rows == ROWS
+    assert "states no vocab_size" in result.notes[0]
+
+
+def test_two_sizes_are_noted(tmp_path: Path) -> None:
+    sizes = next(case[2] for case in CASES if case[0] == "gemma3")
+    directory = save_model(tmp_path, "gemma3", "Gemma3ForConditionalGeneration", sizes, ROWS)
+    state(directory, vocab_size=120)
+
+    result = found(directory)
+
+    assert result.rows == ROWS
+    assert "text_config.vocab_size: 99, which counts, and vocab_size: 120" in result.notes[0]
+
+
+@pytest.mark.parametrize(
+    "companion",
+    [
+        "model.embed_tokens.weight_scale",
+        "model.embed_tokens.weight.absmax",
+        "model.embed_tokens.weight.quant_state.bitsandbytes__nf4",
+        "lm_head.SCB",
+        "lm_head.weight_scale_inv",
+        "lm_head.qweight",
+    ],
+)
+def test_a_quantized_head_or_embedding_is_refused(tmp_path: Path, companion: str) -> None:
+    directory = llama(tmp_path)
+    change(directory, lambda t: t.update({companion: np.ones(3, np.float32)}))
+
+    with pytest.raises(ModelError, match="is quantized"):
+        found(directory)
+
+
+def test_integers_are_refused(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    change(directory, lambda t: t.update({"lm_head.weight": np.zeros((ROWS, 16), np.int8)}))
+
+    with pytest.raises(ModelError, match="holds integers \\(I8\\)"):
+        found(directory)
+
+
+def test_two_vocabularies_are_refused(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    state(directory, share_encoder_decoder_embeddings=False)
+
+    with pytest.raises(ModelError, match="a vocabulary each"):
+        found(directory)
+
+
+def test_a_setting_for_a_tensor_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+
+    with pytest.raises(UnknownNameError) as raised:
+        found(directory, {"lm_haed.weight": None})
+    assert raised.value.hint == "did you mean 'lm_head.weight'?"
+    with pytest.raises(OutOfStepError, match="gives it axis 2"):
+        found(directory, {"lm_head.weight": (2, "output")})

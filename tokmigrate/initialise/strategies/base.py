@@ -1,0 +1,89 @@
+"""What every strategy is: frozen, hashable data of a migration file that makes rows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from tokmigrate.initialise.lookup import Lookup
+from tokmigrate.initialise.sums import tree_sum
+from tokmigrate.vocabulary.recipes import Matrix, Request, Side, Statistics, Strategy
+
+Norm = Literal["match"]
+_NORM = (
+    "`match` scales the row to the median Euclidean norm of the baseline's rows; a row of zeros stays, and so"
+    " do biases. The bound that `mean` has on the model's behaviour is then lost."
+)
+
+
+class RowStrategy(BaseModel, ABC):
+    """A strategy that a migration file names.
+
+    A subclass, also one of a plug-in, adds `strategy: Literal["its_name"]` without a default, the fields
+    that it takes, all of them hashable, and `unscaled_rows`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    norm: Norm | None = Field(default=None, description=_NORM)
+
+    @abstractmethod
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+        """Return one row for each request, `(requests, hidden)`, before `norm` is applied.
+
+        Each row must depend on its own request alone, and no value may come out of `np.sum`, `np.dot` or
+        `@`, whose bits differ between machines; see `tokmigrate.initialise.sums`.
+        """
+
+    def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+        """Return one row for each request, `(requests, hidden)`."""
+        made = self.unscaled_rows(side, requests, statistics)
+        return with_norm(made, self.norm, statistics)
+
+    def sources(self, side: Side, lookup: Lookup, token: str) -> tuple[int, ...]:  # noqa: ARG002
+        """Return the rows that the strategy reads for the row of `token`.
+
+        Args:
+            side: Which embeddings the row is for.
+            lookup: The tokenizer as it was before the migration; its ids are rows.
+            token: The token that the new row belongs to.
+
+        Raises:
+            OperationError: The tokenizer has not what the strategy needs.
+        """
+        return ()
+
+    def resolved(self, attachments: Mapping[str, bytes], token: str) -> Strategy:  # noqa: ARG002
+        """Return the strategy with what it needs of the attached files taken in.
+
+        Args:
+            attachments: The files that the migration refers to, by the name used there.
+            token: The token that the new row belongs to.
+
+        Raises:
+            OperationError: A file holds no such row.
+        """
+        return self
+
+    def references(self) -> tuple[str, ...]:
+        """Return the files that the strategy refers to, relative to the migration file."""
+        return ()
+
+
+def with_norm(rows: Matrix, norm: Norm | None, statistics: Statistics) -> Matrix:
+    """Return `rows`, `(rows, hidden)`, with the norm asked for.
+
+    Args:
+        rows: Each is scaled for itself; one of zeros stays.
+        norm: `match` for the median norm of the baseline's rows, None to leave them.
+        statistics: Of the baseline's rows. Rows of one number are biases, and are left.
+    """
+    if norm is None or statistics.width == 1:
+        return rows
+    norms = np.sqrt(tree_sum(rows * rows, 1))[:, np.newaxis]
+    scaled: Matrix = np.divide(statistics.median_norm(), norms, out=np.ones_like(norms), where=norms > 0.0) * rows
+    return scaled
