@@ -69,7 +69,7 @@ def _one_line(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|")
 
 
-def _default(required: bool, default: object) -> str:  # noqa: FBT001
+def _default(required: bool, default: object) -> str:
     return "required" if required else f"`{default}`"
 
 

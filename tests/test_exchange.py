@@ -98,9 +98,9 @@ except StorageError as error:
     said = [str(error), error.hint]
 print(json.dumps({"said": said, "a": is_mount_point(a), "b": is_mount_point(b), "stamp": (a / "stamp").read_text()}))
 """
+    mounting = 'mount --bind "$1" "$1" || exit 77; exec "$0" -c "$3" "$1" "$2"'
     done = subprocess.run(
-        [*unshare, "sh", "-c", 'mount --bind "$1" "$1" || exit 77; exec "$0" -c "$3" "$1" "$2"']
-        + [sys.executable, str(a), str(b), script],
+        [*unshare, "sh", "-c", mounting, sys.executable, str(a), str(b), script],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         capture_output=True,
         text=True,

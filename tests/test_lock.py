@@ -36,12 +36,30 @@ from pathlib import Path
 from tokmigrate.change.lock import ModelLock
 with ModelLock(Path(sys.argv[1])) as lock:
     if os.fork() == 0:
+        if sys.argv[2] == "leaves":
+            lock.__exit__(None, None, None)
         print(os.getpid(), flush=True)
-        lock.__exit__(None, None, None)
         os.close(1)
         time.sleep(30)
         os._exit(0)
     time.sleep(30)
+"""
+
+
+# The file is replaced just after it was opened, and before it is locked.
+REPLACED = """
+import sys
+from pathlib import Path
+from tokmigrate.change.lock import ModelLock, read_holder
+path, done = Path(sys.argv[1]), []
+def before(event, arguments):
+    if event == "fcntl.flock" and not done:
+        done.append(event)
+        path.unlink()
+        path.touch()
+sys.addaudithook(before)
+with ModelLock(path):
+    print(done, read_holder(path) is not None, flush=True)
 """
 
 
@@ -54,7 +72,7 @@ def lock(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def process(script: str, *arguments: object) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def process(script: str, *arguments: object) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Run a script; give it with the first line that it prints."""
     running = subprocess.Popen(
         [sys.executable, "-c", script, *map(str, arguments)],
@@ -125,10 +143,12 @@ def test_waiting_gets_it_or_ends_in_time(lock: Path) -> None:
             assert time.monotonic() - begun < 20
 
 
-def test_a_forked_child_keeps_nothing(lock: Path) -> None:
-    with process(FORK, lock) as (parent, line):
+@pytest.mark.parametrize("child_does", ["stays", "leaves"])
+def test_a_forked_child_keeps_nothing_and_takes_nothing(lock: Path, child_does: str) -> None:
+    with process(FORK, lock, child_does) as (parent, line):
         child = int(line)
         try:
+            assert read_holder(lock) == Holder(parent.pid, socket.gethostname())
             with pytest.raises(BusyError), ModelLock(lock):
                 pass
             parent.kill()
@@ -172,6 +192,12 @@ def test_a_lock_on_a_removed_work_area_is_no_lock(lock: Path) -> None:
         lock.unlink()
         with ModelLock(lock):
             assert read_holder(lock) == Holder(os.getpid(), socket.gethostname())
+
+
+def test_a_file_replaced_before_it_is_locked_is_opened_anew(lock: Path) -> None:
+    lock.touch()
+    with process(REPLACED, lock) as (_, line):
+        assert line == "['fcntl.flock'] True"
 
 
 def test_what_cannot_be_a_lock_file_is_told(lock: Path, tmp_path: Path) -> None:

@@ -372,14 +372,6 @@ def test_a_dimension_that_is_as_long_by_chance_is_not_claimed(tmp_path: Path) ->
     assert {tensor.name for tensor in found(directory).tensors} == {"model.embed_tokens.weight", "lm_head.weight"}
 
 
-def test_experts_as_long_as_the_vocabulary_are_not_claimed(tmp_path: Path) -> None:
-    sizes = _MOE | {"intermediate_size": ROWS}
-    directory = save_model(tmp_path, "mixtral", "MixtralForCausalLM", sizes, ROWS)
-    assert any("experts" in name and ROWS in shape for name, shape in shapes(directory).items())
-
-    assert {tensor.name for tensor in found(directory).tensors} == {"model.embed_tokens.weight", "lm_head.weight"}
-
-
 def test_a_model_type_that_only_transformers_knows(tmp_path: Path) -> None:
     directory = save_model(tmp_path, "nemotron", "NemotronForCausalLM", _LLAMA, ROWS)
     assert "nemotron" not in ARCHITECTURES

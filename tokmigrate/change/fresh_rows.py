@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tensor_rows import Geometry, TensorRows
 from tokmigrate.model.vocabulary_tensors import VocabularyTensor
 from tokmigrate.plan.upgrade import Plan
-from tokmigrate.vocabulary.recipes import Begun, Matrix, Statistics
+from tokmigrate.vocabulary.recipes import Begun, Matrix, Side, Statistics
 from tokmigrate.vocabulary.rows import Recipe
 from tokmigrate.vocabulary.tokens import Run, count
 
@@ -76,13 +75,33 @@ def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) 
         return known[population]
 
     for step, edit in zip(plan.steps, plan.edits, strict=True):
-        wanted: list[Begun] = []
-        for number, _ in step.after.edit.fresh():
-            recipe = edit.row(number)
-            if isinstance(recipe, Begun) and recipe not in made:
-                wanted.append(recipe)
-        if wanted:
-            values = begin_rows(wanted, tensor.side, tensor.name, seed, source, statistics)
-            for recipe, value in zip(wanted, values, strict=True):
+        held = (edit.row(number) for number, _ in step.after.edit.fresh())
+        wanted = [recipe for recipe in held if isinstance(recipe, Begun)]
+        for ready in in_order(wanted, tensor.side, made.keys()):
+            values = begin_rows(ready, tensor.side, tensor.name, seed, source, statistics)
+            for recipe, value in zip(ready, values, strict=True):
                 made[recipe] = from_float64(np.ascontiguousarray(value), rows.dtype)
     return made
+
+
+def in_order(wanted: Sequence[Begun], side: Side, made: Collection[Recipe]) -> Iterator[list[Begun]]:
+    """Yield recipes in groups such that each reads only rows of earlier groups, of `made`, and of the disk.
+
+    Args:
+        wanted: The recipes; one that they read, and that no row is left of, comes along.
+        side: The side of the tensor.
+        made: What is made already.
+    """
+    level: dict[Begun, int] = {}
+
+    def of(recipe: Begun) -> int:
+        if recipe not in level:
+            sources = [source for source in recipe.start(side).sources if isinstance(source, Begun)]
+            level[recipe] = max((of(source) + 1 for source in sources if source not in made), default=0)
+        return level[recipe]
+
+    for recipe in wanted:
+        if recipe not in made:
+            of(recipe)
+    for depth in range(max(level.values(), default=-1) + 1):
+        yield [recipe for recipe, found in level.items() if found == depth]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tokmigrate.change.fresh_rows import geometry
 from tokmigrate.model.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.change.fresh_rows import geometry
 
 
 def baseline_start(snapshot: Snapshot, file: str) -> int:

@@ -10,9 +10,9 @@ from pathlib import Path
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.copying import share_tree
 from tokmigrate.change.facts import file_facts, set_facts
+from tokmigrate.change.fresh_rows import geometry
 from tokmigrate.change.ranges import copy_range
 from tokmigrate.change.storage import storage_errors
-from tokmigrate.change.fresh_rows import geometry
 from tokmigrate.model.safetensors_header import Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP

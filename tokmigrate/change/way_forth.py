@@ -23,7 +23,6 @@ from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
 from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.undo import Before, Objects, keep, saved_rows
 from tokmigrate.model.safetensors_header import Header
-from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.state import ModelState

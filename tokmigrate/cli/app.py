@@ -24,7 +24,7 @@ app = typer.Typer(
 )
 
 
-def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
+def _show_version(wanted: bool) -> None:
     if wanted:
         from tokmigrate import __version__  # noqa: PLC0415
 
@@ -34,7 +34,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it
 
 @app.callback()
 def _common(
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),  # noqa: FBT001, ARG001
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
 ) -> None:
     pass
 

@@ -32,7 +32,7 @@ def show(renderable: RenderableType) -> None:
     console.print(renderable)
 
 
-def print_error(error: TokmigrateError, as_json: bool) -> None:  # noqa: FBT001
+def print_error(error: TokmigrateError, as_json: bool) -> None:
     """Write an error: as a document on stdout if asked, else to stderr."""
     if as_json:
         from tokmigrate.report.machine import error_document  # noqa: PLC0415

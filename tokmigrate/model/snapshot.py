@@ -9,11 +9,11 @@ from pathlib import Path
 from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
 from tokmigrate.model import state as names
 from tokmigrate.model import tokenizer
+from tokmigrate.model.claims import Overrides
 from tokmigrate.model.json_text import Json, Layout, layout_of, parse
 from tokmigrate.model.stamp import Stamp, read_stamp
 from tokmigrate.model.state import ModelState, Traits
 from tokmigrate.model.tensor_rows import Geometry
-from tokmigrate.model.claims import Overrides
 from tokmigrate.model.vocabulary_tensors import VocabularyTensor, find_vocabulary_tensors
 from tokmigrate.model.weights import Weights, read_weights
 from tokmigrate.settings import ModelEntry

@@ -36,7 +36,7 @@ _NESTED = (
 # What bitsandbytes, GPTQ, AWQ, FP8 and compressed-tensors store beside a quantized weight.
 _COMPANION = re.compile(
     r"\.(?:(?:weight[._])?(?:scale|scale_inv|zero_point|packed|absmax|quant_map|nested_absmax|nested_quant_map"
-    r"|quant_state\..+|format)|SCB|qweight|qzeros|scales|g_idx)"
+    r"|quant_state\..+|format)|SCB|qweight|qzeros|scales|g_idx)$"
 )
 _REQUANTIZE = "migrate the checkpoint that it was quantized from, then quantize again"
 
@@ -197,15 +197,14 @@ def _refuse_two_vocabularies(config: Mapping[str, Any], where: str) -> None:
 
 def _refuse_quantized(entries: Entries, claims: Mapping[str, Claim], architecture: Architecture | None) -> None:
     for name, (shard, _) in entries.items():
-        for companion in _COMPANION.finditer(name):
-            base = f"{name[: companion.start()]}.weight"
-            is_claimed = base in claims or (architecture is not None and architecture.pattern(base) is not None)
-            if companion.end() == len(name) and name not in claims and is_claimed:
-                raise ModelError(
-                    f"'{base}' is quantized, '{name}' goes with it: a new row cannot be computed in it",
-                    where=shard.file,
-                    hint=_REQUANTIZE,
-                )
+        base = _COMPANION.sub(".weight", name)
+        is_claimed = base in claims or (architecture is not None and architecture.pattern(base) is not None)
+        if base != name and name not in claims and is_claimed:
+            raise ModelError(
+                f"'{base}' is quantized, '{name}' goes with it: a new row cannot be computed in it",
+                where=shard.file,
+                hint=_REQUANTIZE,
+            )
     for claim in claims.values():
         if claim.entry.dtype not in FLOATING:
             raise ModelError(
