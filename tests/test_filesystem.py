@@ -453,7 +453,7 @@ print(json.dumps({"errors": errors, "kept": kept, "names": names, "locked": lock
 
 
 def test_storage_errors_carry_the_reason_and_a_way_out(tmp_path: Path) -> None:
-    for number, word in ((errno.EDQUOT, "quota"), (errno.EIO, "log"), (errno.EROFS, "--output")):
+    for number, word in ((errno.EDQUOT, "quota"), (errno.EIO, "log"), (errno.EROFS, "work on a copy")):
         with pytest.raises(StorageError, match="cannot write it: ") as caught, storage_errors("write it", tmp_path):
             raise OSError(number, "told by the kernel")
         assert word in (caught.value.hint or "")
@@ -578,7 +578,7 @@ except StorageError as error:
     mounting = f"mount --bind {read_only} {read_only} && mount -o remount,ro,bind {read_only}"
     answer = in_namespace(tmp_path, mounting, script)
     assert "may not be written" in str(answer["message"])
-    assert "--output" in str(answer["hint"])
+    assert "work on a copy" in str(answer["hint"])
     assert answer["left"] == ["model"]
 
 

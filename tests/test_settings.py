@@ -31,7 +31,6 @@ models:
       b.weight: ignore
 verify: fast
 seed: 0007
-keep_old: yes
 """
 
 
@@ -60,7 +59,7 @@ def test_everything_that_the_file_says(tmp_path: Path) -> None:
     assert support.adapters == (Path("/data/loras/support"), tmp_path / "loras/b")
     assert support.tags == ("chat",)
     assert support.vocab_tensors == {"a.weight": VocabTensorSetting(1, "output"), "b.weight": "ignore"}
-    assert (read.verify, read.seed, read.keep_old) == ("fast", "0007", True)
+    assert (read.verify, read.seed) == ("fast", "0007")
 
 
 def test_a_new_workspace_reads_as_the_defaults(tmp_path: Path) -> None:

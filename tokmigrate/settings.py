@@ -47,9 +47,6 @@ verify: full
 
 # Part of the seed of every random row; the same text gives the same rows.
 seed: ""
-
-# Whether the files of the generation before are kept beside the model after a change.
-keep_old: false
 """
 """The text of a new `tokmigrate.yaml`."""
 
@@ -100,7 +97,6 @@ class Workspace:
         models: The models by name, in the order of the file.
         verify: `full` loads a result with transformers, `fast` with tokenizers only.
         seed: Part of the seed of every random row.
-        keep_old: Whether the generation before stays beside the model.
     """
 
     root: Path
@@ -110,7 +106,6 @@ class Workspace:
     models: Mapping[str, ModelEntry]
     verify: Literal["full", "fast"] = "full"
     seed: str = ""
-    keep_old: bool = False
 
     def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:
         """Return the models that `names` mean, each once, in the order given.
@@ -172,7 +167,6 @@ class _File(_Closed):
     models: Annotated[dict[str, _Model] | None, BeforeValidator(_models)] = None
     verify: Literal["full", "fast"] = "full"
     seed: str = ""
-    keep_old: bool = False
 
 
 def find_workspace(start: Path) -> Path:
@@ -217,7 +211,6 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         models=MappingProxyType({name: _entry(name, model, root) for name, model in (content.models or {}).items()}),
         verify=content.verify,
         seed=content.seed,
-        keep_old=content.keep_old,
     )
 
 

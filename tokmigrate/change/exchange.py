@@ -61,7 +61,7 @@ def exchange(a: Path, b: Path) -> None:
         raise StorageError(
             "is a mount point: it cannot be exchanged with another directory",
             where=str(mounted),
-            hint="name a directory inside it, write a new model with --output DIR, or accept --non-atomic",
+            hint="put the model into a directory inside it",
         )
     if number:
         raise storage_error("exchange two directories", a, OSError(number, os.strerror(number)))

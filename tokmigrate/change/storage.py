@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokmigrate.errors import StorageError
 
-WAYS_ROUND = "work on a copy that you may write to, or write a new model with --output DIR"
+WAYS_ROUND = "work on a copy that you may write to"
 
 _HINTS = {
     errno.ENOSPC: "free some space and run the command again",
@@ -23,7 +23,7 @@ _HINTS = {
         "it lies on another filesystem, or in the read-only layer of a container image: "
         "copy the model to a directory of its own first"
     ),
-    errno.EBUSY: "if it is a mount point, name a directory inside it, or accept --non-atomic",
+    errno.EBUSY: "if it is a mount point, put the model into a directory inside it",
 }
 
 

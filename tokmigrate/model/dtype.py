@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-
-from tokmigrate.errors import ModelError
-
-if TYPE_CHECKING:
-    from tokmigrate.model.safetensors_header import TensorEntry
 
 ITEM_BITS: Mapping[str, int] = MappingProxyType(
     {
@@ -48,24 +42,6 @@ FLOATING = frozenset({"BF16", "F16", "F32", "F64"})
 _VIEWS: Mapping[str, str] = MappingProxyType({"F16": "<f2", "F32": "<f4", "F64": "<f8"})
 # Exponent and fraction bits of the IEEE 754 formats narrower than float64, and of bfloat16.
 _NARROW: Mapping[str, tuple[int, int]] = MappingProxyType({"BF16": (8, 7), "F16": (5, 10), "F32": (8, 23)})
-
-
-def row_dtype(entry: TensorEntry) -> None:
-    """Refuse a tensor whose rows cannot be computed.
-
-    Args:
-        entry: A tensor in which a row has to be made.
-
-    Raises:
-        ModelError: Its dtype is not one of `FLOATING`.
-    """
-    if entry.dtype not in FLOATING:
-        raise ModelError(
-            f"quantized or unknown dtype {entry.dtype}: a new row cannot be computed in it,"
-            f" only in {', '.join(sorted(FLOATING))}",
-            where=entry.name,
-            hint="migrate the checkpoint that it was quantized from, then quantize again",
-        )
 
 
 def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> npt.NDArray[np.float64]:

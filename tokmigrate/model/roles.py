@@ -112,9 +112,13 @@ def with_added_token(state: ModelState, token: AddedToken) -> ModelState:
 
 def with_vocab_size(state: ModelState, before: int) -> ModelState:
     """Return the state in which config.json gives the rows that there are now, where it gave `before`."""
-    for path, part in config_parts(state.documents[CONFIG]):
-        if part.get("vocab_size") == before:
-            state = state.with_value(CONFIG, (*path, "vocab_size"), state.rows)
+    if state.rows == before:
+        return state
+    parts = list(config_parts(state.documents[CONFIG]))
+    holders = [path for path, part in parts if part.get("vocab_size") == before]
+    # Where no file states the size, transformers' default held so far; the innermost language model gets it.
+    for path in holders or [parts[-1][0]]:
+        state = state.with_value(CONFIG, (*path, "vocab_size"), state.rows)
     return state
 
 

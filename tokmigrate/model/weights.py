@@ -176,7 +176,7 @@ def _check_in_place(directory: Path, file: str) -> None:
         raise StorageError(
             "a Hugging Face cache snapshot is refused in place: its files are links into a shared store",
             where=str(directory),
-            hint="copy it (cp -rL), or use --output DIR to write a new model",
+            hint="copy it with `cp -rL` and work on the copy",
         )
     if home not in target.parents:
         raise WeightsError(

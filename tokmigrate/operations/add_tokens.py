@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
+from tokmigrate.model.architectures import IDS_AFTER_THE_LAST
 from tokmigrate.model.roles import with_added_token
 from tokmigrate.model.state import ModelState
 from tokmigrate.operations.base import AsTuple, Context, Fields, Operation, Risk, RiskLevel
@@ -61,6 +62,9 @@ class AddTokens(Operation):
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
         """Say whether text that people write is cut otherwise."""
+        if before.traits.model_type in IDS_AFTER_THE_LAST:
+            reason = f"a {before.traits.model_type} model takes every id after its last token for a timestamp"
+            return Risk(RiskLevel.BREAKING, reason)
         plain = [token.content for token in self.tokens if not token.special]
         if plain:
             return Risk(RiskLevel.CAUTION, f"text that contains {_quoted(plain)} is cut otherwise from now on")

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from blake3 import blake3
-
 from tokmigrate.errors import DriftError, OperationError, TokmigrateError, nearest
 from tokmigrate.model.json_text import Layout
 from tokmigrate.model.snapshot import Snapshot
@@ -18,6 +16,7 @@ from tokmigrate.operations.base import Context, Risk
 from tokmigrate.plan.conditions import unmet
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.rows import RowEdit
 
 FileFate = Literal["new", "changed", "removed"]
@@ -89,11 +88,13 @@ class Plan:
         model: The model's name in the workspace.
         snapshot: The model as it is.
         steps: The pending migrations, in order; without any there is nothing to do.
+        adapters: The adapters that the workspace lists for it.
     """
 
     model: str
     snapshot: Snapshot
     steps: tuple[Step, ...]
+    adapters: tuple[str, ...] = ()
 
     @property
     def before(self) -> str | None:
@@ -138,6 +139,17 @@ class Plan:
     def rendered(self, state: ModelState, name: str) -> bytes | None:
         """Return the bytes of a document in `state`, None where it has no such file."""
         return rendered(self.snapshot, state, name)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know before it is carried out."""
+        notes = list(self.snapshot.notes)
+        if self.adapters:
+            named = ", ".join(self.adapters)
+            notes.append(f"its adapters are not changed with it: train or check them anew ({named})")
+        if self.snapshot.weights.unread:
+            notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
+        return tuple(notes)
 
     def file_changes(self) -> tuple[FileChange, ...]:
         """Return the files that will be written or removed, without the stamp."""
@@ -211,7 +223,7 @@ def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migra
     return tuple(applied)
 
 
-def plan_upgrade(model: str, snapshot: Snapshot, migrations: Sequence[Migration]) -> Plan:
+def plan_upgrade(entry: ModelEntry, snapshot: Snapshot, migrations: Sequence[Migration]) -> Plan:
     """Return the plan that applies `migrations`, in order, to a model.
 
     Raises:
@@ -226,7 +238,7 @@ def plan_upgrade(model: str, snapshot: Snapshot, migrations: Sequence[Migration]
         after = _with_index_sizes(snapshot, after)
         steps.append(Step(migration, before, after, effects))
         state = after
-    return Plan(model, snapshot, tuple(steps))
+    return Plan(entry.name, snapshot, tuple(steps), tuple(str(path) for path in entry.adapters))
 
 
 def _applied(migration: Migration, before: ModelState) -> tuple[ModelState, tuple[Effect, ...]]:
@@ -292,8 +304,3 @@ def _numbers(shape: tuple[int, ...], axis: int) -> int:
     for position, size in enumerate(shape):
         numbers *= size if position != axis else 1
     return numbers
-
-
-def digest(data: bytes) -> str:
-    """Return the BLAKE3 digest of a file's bytes, as hex."""
-    return blake3(data).hexdigest()

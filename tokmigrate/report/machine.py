@@ -68,7 +68,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
             }
             for step in plan.steps
         ],
-        "notes": list(plan.snapshot.notes),
+        "notes": list(plan.notes),
     }
 
 

@@ -80,7 +80,7 @@ def plan_text(plan: Plan) -> RenderableType:
         Text(),
         Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {size(plan.bytes_to_write)} to be written"),
     ]
-    parts += [Text(f"note: {note}") for note in plan.snapshot.notes]
+    parts += [Text(f"note: {note}") for note in plan.notes]
     return Group(*parts)
 
 

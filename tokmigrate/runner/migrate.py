@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import Passage, way_forth
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import DriftError, UndoError
-from tokmigrate.events import Listener, Step, StepReached, ignore
+from tokmigrate.events import Listener, Step, StepReached, Warned, ignore
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import decoded, read_stamp
@@ -102,6 +102,8 @@ def upgrade(
         if not planned.steps:
             return Upgraded(planned, recovered)
         model = _follow_stamp(state, entry, planned.snapshot)
+        for name in _changed_documents(planned.snapshot):
+            listener(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
         way = way_forth(planned, workspace.seed, ObjectStore(workspace.objects))
         stamp = planned.snapshot.stamp
         begin = partial(
@@ -248,7 +250,7 @@ def _planned(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: st
     else:
         stop = revisions.index(target) + 1 if target is not None else 0
         pending = list(chain[done:stop])
-    return plan_upgrade(entry.name, snapshot, pending)
+    return plan_upgrade(entry, snapshot, pending)
 
 
 def _way_down(
@@ -298,32 +300,49 @@ def _follow_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> ModelR
 
 
 def _undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:
-    known = {row.record.revision: row.record.undo for row in state.applied_now(model)}
+    known = {row.record.revision: row.record for row in state.applied_now(model)}
     records: list[str] = []
+    later: dict[str, str] = {}
     for revision in revisions:
-        undo = known.get(revision)
-        if undo is None:
+        record = known.get(revision)
+        if record is None or record.undo is None:
             raise UndoError(
                 f"the way back from {revision} is not on record in this workspace",
                 where=model.name,
                 hint="downgrade it where it was upgraded, or take the baseline from its source",
             )
-        records.append(undo)
+        changed = [name for name, digest in record.digests_after.items() if later.get(name, digest) != digest]
+        if changed:
+            raise DriftError(
+                f"{', '.join(sorted(changed))} changed after {revision} was applied and before the next migration,"
+                " and going back would lose that",
+                where=model.name,
+                hint="go back only to the migration after it; training cannot be undone this way",
+            )
+        later |= record.digests_before
+        records.append(record.undo)
     return records
 
 
-def _check_untouched(snapshot: Snapshot, files: object) -> None:
+def _check_untouched(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> None:
     """Raise DriftError where a file that migrations wrote has other bytes now."""
-    stamp = snapshot.stamp
-    for name, file in (stamp.files if stamp else {}).items():
-        path = snapshot.directory / name
-        found = blake3(path.read_bytes()).hexdigest() if path.exists() else None
-        if found != file.digest and isinstance(files, dict) and name in files:
+    for name in _changed_documents(snapshot):
+        if name in files:
             raise DriftError(
                 "the file was changed since it was migrated, and going back would lose that",
-                where=str(path),
+                where=str(snapshot.directory / name),
                 hint="put it back as tokmigrate wrote it; `tokmigrate verify` lists what differs",
             )
+
+
+def _changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the documents that have other bytes than the stamp says."""
+    changed: list[str] = []
+    for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():
+        data = snapshot.texts.get(name)
+        if (blake3(data).hexdigest() if data is not None else None) != file.digest:
+            changed.append(name)
+    return tuple(sorted(changed))
 
 
 def _upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:

@@ -28,6 +28,12 @@ class Tensor:
     module: str | None
 
 
+def missing_package(error: ImportError) -> str:
+    """Return why a library could not be imported, in one line."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else "a package is missing"
+
+
 def load_config(directory: str) -> Any:
     """Return the directory's config as transformers reads it; raises UnknownModelError."""
     try:
@@ -53,8 +59,12 @@ def build(config: Any) -> Any:
         # Kernels that are not installed must not matter for shapes.
         part._attn_implementation = "eager"
     model_class = _model_class(config)
-    with torch.device("meta"):
-        return model_class(config)
+    try:
+        with torch.device("meta"):
+            return model_class(config)
+    except ImportError as error:
+        # A vision tower may need a package that shapes of the language model do not justify.
+        raise UnknownModelError(missing_package(error)) from error
 
 
 def _model_class(config: Any) -> Any:

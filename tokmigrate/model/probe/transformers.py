@@ -23,6 +23,7 @@ from tokmigrate.model.probe.meta_model import (
     build,
     load_config,
     matching,
+    missing_package,
     tensors_on_disk,
     vocabulary_size,
 )
@@ -45,6 +46,8 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
         if "trust_remote_code" in str(error):
             return {"unknown": "its tokenizer is foreign code, which is never run"}
         raise
+    except ImportError as error:
+        return {"unknown": missing_package(error)}
     found: dict[str, Any] = {
         "class": type(tokenizer).__name__,
         "size": len(tokenizer),
