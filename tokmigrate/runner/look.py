@@ -16,7 +16,7 @@ from tokmigrate.model.vocabulary_tensors import VocabularyTensor
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
-from tokmigrate.runner.migrate import chain_for
+from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import OperationRow

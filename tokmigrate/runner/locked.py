@@ -1,0 +1,59 @@
+"""Holding a model: its lock taken, what was interrupted recovered, the state following the stamp."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tokmigrate.change.lock import ModelLock
+from tokmigrate.change.publish import Found, needs_recovery, recover
+from tokmigrate.change.workarea import WorkArea
+from tokmigrate.events import Listener, Step, StepReached
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.stamp import read_stamp
+from tokmigrate.runner.books import FoundBooks
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state
+from tokmigrate.state.ledger import State
+from tokmigrate.state.rows import AppliedRecord, ModelRow
+
+
+@contextmanager
+def locked(
+    workspace: Workspace, entry: ModelEntry, timeout_s: float, listener: Listener
+) -> Iterator[tuple[WorkArea, State, Found]]:
+    """Hold the model's lock, with whatever was interrupted recovered."""
+    area = WorkArea(entry.path)
+    area.create()
+    with ModelLock(area.lock, timeout_s):
+        state = open_state(workspace.state, workspace.root)
+        listener(StepReached(entry.name, Step.LOCKED))
+        found = recover(area, lambda operation: _found_books(state, operation))
+        stamp = read_stamp(area.model)
+        model = state.model_for(entry.name, area.model, stamp.lineage if stamp else "")
+        orphan = state.active(model)
+        if orphan is not None:
+            # It died between its first row here and its journal: nothing was touched.
+            state.fail(orphan.id, "interrupted before anything was written")
+        yield area, state, found
+
+
+def interrupted(entry: ModelEntry) -> bool:
+    """Return whether a change of the model was interrupted."""
+    area = WorkArea(entry.path)
+    return area.root.exists() and needs_recovery(area)
+
+
+def _found_books(state: State, operation: str) -> FoundBooks:
+    return FoundBooks(state, state.operation(operation) is not None, operation)
+
+
+def follow_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> ModelRow:
+    """Return the model's row, with the state's revisions those of the stamp."""
+    stamp = snapshot.stamp
+    model = state.model_for(entry.name, snapshot.directory, stamp.lineage if stamp else "")
+    applied = stamp.applied if stamp else ()
+    records = [AppliedRecord(revision, place, checksum) for place, (revision, checksum) in enumerate(applied)]
+    known = {row.record.revision for row in state.applied_now(model)}
+    state.adopt(model, records, gone=known - {revision for revision, _ in applied})
+    return model

@@ -1,0 +1,92 @@
+"""What a change leaves in the ledger, and what the ledger gives back for the way down."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from blake3 import blake3
+
+from tokmigrate.change.way_forth import Passage
+from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.state.ledger import State
+from tokmigrate.state.rows import AppliedRecord, Happened, ModelRow, Outcome, TokenEvent
+
+
+def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
+    """Return what finishing an upgrade records."""
+    records = [
+        AppliedRecord(
+            revision=passage.revision,
+            position=already + number,
+            checksum=passage.checksum,
+            message=passage.message,
+            undo=passage.undo,
+            digests_before=passage.before,
+            digests_after=passage.after,
+        )
+        for number, passage in enumerate(passages)
+    ]
+    events = [
+        TokenEvent(passage.revision, Happened.ADDED, new.token, new.id, init=new.init, row_digest=new.row_digest)
+        for passage in passages
+        for new in passage.tokens
+    ]
+    return Outcome(applied=tuple(records), tokens=tuple(events))
+
+
+def reverted_events(snapshot: Snapshot, tokens: object, revisions: tuple[str, ...]) -> tuple[TokenEvent, ...]:
+    """Return what befalls the tokens that a downgrade takes away."""
+    left = tokens if isinstance(tokens, dict) else {}
+    return tuple(
+        TokenEvent(revisions[-1], Happened.REVERTED, token, None, number)
+        for token, number in snapshot.state.tokenizer.ids.items()
+        if left.get(token) != number
+    )
+
+
+def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:
+    """Return the undo records of applied revisions; raises UndoError for a missing one, DriftError for a broken chain."""
+    known = {row.record.revision: row.record for row in state.applied_now(model)}
+    records: list[str] = []
+    later: dict[str, str] = {}
+    for revision in revisions:
+        record = known.get(revision)
+        if record is None or record.undo is None:
+            raise UndoError(
+                f"the way back from {revision} is not on record in this workspace",
+                where=model.name,
+                hint="downgrade it where it was upgraded, or take the baseline from its source",
+            )
+        changed = [name for name, digest in record.digests_after.items() if later.get(name, digest) != digest]
+        if changed:
+            raise DriftError(
+                f"{', '.join(sorted(changed))} changed after {revision} was applied and before the next migration,"
+                " and going back would lose that",
+                where=model.name,
+                hint="go back only to the migration after it; training cannot be undone this way",
+            )
+        later |= record.digests_before
+        records.append(record.undo)
+    return records
+
+
+def check_untouched(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> None:
+    """Raise DriftError where a file that migrations wrote has other bytes now."""
+    for name in changed_documents(snapshot):
+        if name in files:
+            raise DriftError(
+                "the file was changed since it was migrated, and going back would lose that",
+                where=str(snapshot.directory / name),
+                hint="put it back as tokmigrate wrote it; `tokmigrate verify` lists what differs",
+            )
+
+
+def changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the documents that have other bytes than the stamp says."""
+    changed: list[str] = []
+    for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():
+        data = snapshot.texts.get(name)
+        if (blake3(data).hexdigest() if data is not None else None) != file.digest:
+            changed.append(name)
+    return tuple(sorted(changed))

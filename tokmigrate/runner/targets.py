@@ -1,0 +1,78 @@
+"""Which migrations a command means for a model."""
+
+from __future__ import annotations
+
+from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.plan.upgrade import Plan, check_applied, plan_upgrade
+from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
+
+
+def chain_for(history: History, entry: ModelEntry) -> tuple[Migration, ...]:
+    """Return the migrations that are for a model, from the first to the head."""
+    return tuple(migration for migration in history.chain() if migration.applies_to(entry))
+
+
+def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str) -> Plan:
+    """Return the plan that brings a model up to a revision; raises DriftError where its history does not fit."""
+    history = History.read(workspace)
+    chain = chain_for(history, entry)
+    applied = check_applied(snapshot, chain)
+    revisions = [migration.revision for migration in chain]
+    target = history.resolve(to, snapshot.revision, known_tags(workspace))
+    done = len(applied)
+    if applied != chain[:done]:
+        late = next(migration for migration, found in zip(chain, applied, strict=False) if migration != found)
+        raise DriftError(
+            f"migration {late.revision} stands before ones that the model has",
+            where=late.shown,
+            hint="put it behind the head: change its down_revision",
+        )
+    if target is not None and target not in revisions:
+        wanted = [migration.revision for migration in history.chain()]
+        position = wanted.index(target)
+        pending = [m for m in chain[done:] if wanted.index(m.revision) <= position]
+    else:
+        stop = revisions.index(target) + 1 if target is not None else 0
+        pending = list(chain[done:stop])
+    return plan_upgrade(entry, snapshot, pending)
+
+
+def way_down(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str
+) -> tuple[str | None, tuple[str, ...]]:
+    """Return the revision to go down to, and the revisions on the way, the latest first."""
+    history = History.read(workspace)
+    check_applied(snapshot, chain_for(history, entry))
+    applied = [revision for revision, _ in snapshot.stamp.applied] if snapshot.stamp else []
+    if not applied:
+        raise nothing_back(entry, to)
+    target = history.resolve(to, snapshot.revision, known_tags(workspace))
+    if target is None:
+        return None, tuple(reversed(applied))
+    if target not in applied:
+        raise UndoError(
+            f"the model does not have revision {target}",
+            where=entry.name,
+            hint="`tokmigrate current` shows where it is",
+        )
+    revisions = tuple(reversed(applied[applied.index(target) + 1 :]))
+    if not revisions:
+        raise nothing_back(entry, to)
+    return target, revisions
+
+
+def nothing_back(entry: ModelEntry, to: str) -> UndoError:
+    """Return the error for a downgrade that would do nothing."""
+    return UndoError(
+        f"nothing to take back: the model is at '{to}' already", where=entry.name, hint="`tokmigrate current`"
+    )
+
+
+def known_tags(workspace: Workspace) -> dict[str, str]:
+    """Return the revisions that tags stand for."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    return state.all_tags() if state else {}
