@@ -23,7 +23,7 @@ def _no_progress(count: int) -> None:
     del count
 
 
-def copy_range(  # noqa: PLR0917 - the order of copy_file_range(2)
+def copy_range(
     source_fd: int,
     source_offset: int,
     target_fd: int,

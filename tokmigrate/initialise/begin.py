@@ -41,7 +41,7 @@ def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> byt
     return hasher.digest()
 
 
-def begin_rows(  # noqa: PLR0917 - what a row depends on, and nothing else
+def begin_rows(
     recipes: Sequence[Begun],
     side: Side,
     tensor: str,

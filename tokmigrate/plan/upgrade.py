@@ -262,8 +262,7 @@ def _next(planned: PlannedOperation, state: ModelState, context: Context) -> Mod
     try:
         return planned.operation.apply(state, context)
     except TokmigrateError as error:
-        if error.where is None:
-            error.where = planned.place
+        error.where = planned.place if error.where is None else f"{planned.place}, {error.where}"
         raise
 
 

@@ -10,7 +10,7 @@ from tokmigrate.change.undo import way_back
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import UndoError
+from tokmigrate.errors import RecoveryNeededError, UndoError
 from tokmigrate.events import Listener, Warned, ignore
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.stamp import FILE as STAMP
@@ -61,6 +61,10 @@ def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
         entry: The model.
         to: A revision by any of its names.
     """
+    if interrupted(entry):
+        raise RecoveryNeededError(
+            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
+        )
     return planned_upgrade(workspace, entry, take_snapshot(entry), to)
 
 
@@ -88,7 +92,7 @@ def upgrade(
     if first is not None and not first.steps:
         return Upgraded(first, Found.NOTHING)
     with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
-        planned = plan(workspace, entry, to)
+        planned = planned_upgrade(workspace, entry, take_snapshot(entry), to)
         if not planned.steps:
             return Upgraded(planned, recovered)
         model = follow_stamp(state, entry, planned.snapshot)

@@ -46,7 +46,12 @@ def reverted_events(snapshot: Snapshot, tokens: object, revisions: tuple[str, ..
 
 
 def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:
-    """Return the undo records of applied revisions; raises UndoError for a missing one, DriftError for a broken chain."""
+    """Return the undo records of applied revisions, the latest first.
+
+    Raises:
+        UndoError: One is not on record.
+        DriftError: The model was changed between two of the migrations.
+    """
     known = {row.record.revision: row.record for row in state.applied_now(model)}
     records: list[str] = []
     later: dict[str, str] = {}

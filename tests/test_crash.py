@@ -1,0 +1,383 @@
+"""A change that dies, or is refused something, at any point leaves the model before it or the one after it.
+
+Processes are killed for real. The two-step exchange is reached by a seccomp filter: the kernel itself answers
+EINVAL to an exchange, as it does on a filesystem that has none.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import platform
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tokmigrate.events import BytesStreamed, Event, Step, StepReached
+from tokmigrate.runner import migrate
+from tokmigrate.settings import read_workspace
+from workspaces import BASE, HEAD, Image, Workspace, command_line, contents, environment, image, make_workspace
+
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(["tokmigrate.runner.migrate"])
+
+DIRECTIONS = ("upgrade", "downgrade")
+STEPS = tuple(Step)
+STREAMED = "in the middle of the bytes"
+
+
+def change(root: Path, direction: str, listener: Callable[[Event], None] = lambda event: None) -> None:
+    place = read_workspace(root / "tokmigrate.yaml")
+    entry = place.models["demo"]
+    if direction == "upgrade":
+        migrate.upgrade(place, entry, listener=listener)
+    else:
+        migrate.downgrade(place, entry, BASE, listener=listener)
+
+
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying_at(root: Path, direction: str, moment: str) -> None:
+    """Change the model and be killed at `moment`."""
+    streamed = 0
+
+    def listen(event: Event) -> None:
+        nonlocal streamed
+        if isinstance(event, StepReached) and event.step == moment:
+            die()
+        if isinstance(event, BytesStreamed) and moment == STREAMED:
+            streamed += event.count
+            if streamed > 1 << 20:
+                die()
+
+    change(root, direction, listen)
+
+
+def dying_at_rename(root: Path, direction: str, number: int, work_area: Path) -> None:
+    """Change the model where nothing can be exchanged, and be killed before a rename out of or into its place."""
+    forbid_exchange()
+    left = number
+
+    def watch(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event == "os.rename" and Path(os.fsdecode(arguments[0])).name in {"demo", "stage", "aside"}:
+            if left == 0:
+                die()
+            left -= 1
+
+    sys.addaudithook(watch)
+    change(root, direction)
+
+
+def without_exchange(root: Path, direction: str) -> None:
+    forbid_exchange()
+    change(root, direction)
+
+
+def forbid_exchange() -> None:
+    """Let the kernel answer EINVAL to renameat2 with RENAME_EXCHANGE in this process from now on."""
+    number = {"x86_64": 316, "aarch64": 276, "riscv64": 276}[platform.machine()]
+
+    def instruction(code: int, yes: int, no: int, operand: int) -> bytes:
+        return struct.pack("HBBI", code, yes, no, operand)
+
+    load, jump_if_equal, answer = 0x20, 0x15, 0x06
+    program = b"".join(
+        [
+            instruction(load, 0, 0, 0),  # the number of the call
+            instruction(jump_if_equal, 0, 3, number),
+            instruction(load, 0, 0, 16 + 8 * 4),  # its fifth argument, the flags
+            instruction(jump_if_equal, 0, 1, 2),  # RENAME_EXCHANGE
+            instruction(answer, 0, 0, 0x00050000 | 22),  # SECCOMP_RET_ERRNO, EINVAL
+            instruction(answer, 0, 0, 0x7FFF0000),  # SECCOMP_RET_ALLOW
+        ]
+    )
+    held = ctypes.create_string_buffer(program)
+    header = struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(held))
+    library = ctypes.CDLL(None, use_errno=True)
+    for arguments in ((38, 1, 0, 0, 0), (22, 2, ctypes.create_string_buffer(header), 0, 0)):
+        if library.prctl(*arguments):
+            raise OSError(ctypes.get_errno(), "no seccomp filter")
+
+
+def exit_code(function: Callable[..., None], *arguments: object) -> int | None:
+    child = FORKED.Process(target=function, args=arguments)
+    child.start()
+    child.join(120)
+    return child.exitcode
+
+
+def seccomp_works() -> bool:
+    return sys.platform == "linux" and exit_code(forbid_exchange) == 0
+
+
+class Story:
+    """A workspace in which one direction is about to be taken, and what it is before and after."""
+
+    def __init__(self, root: Path, direction: str) -> None:
+        self.workspace = make_workspace(root)
+        self.direction = direction
+        self.base = contents(self.workspace.model)
+        change(root, "upgrade")
+        self.head = contents(self.workspace.model)
+        if direction == "upgrade":
+            change(root, "downgrade")
+        self.old: Image = image(self.workspace.model)
+
+    @property
+    def before(self) -> dict[str, tuple[bytes, int]]:
+        return self.base if self.direction == "upgrade" else self.head
+
+    @property
+    def after(self) -> dict[str, tuple[bytes, int]]:
+        return self.head if self.direction == "upgrade" else self.base
+
+    def is_before(self) -> None:
+        """Say that it is the old directory: bytes, modes and times of all files."""
+        assert image(self.workspace.model) == self.old
+
+    def is_after(self) -> None:
+        """Say that it is the new one, and that no file was touched that has the same bytes in both."""
+        found = image(self.workspace.model)
+        assert contents(self.workspace.model) == self.after
+        for name, old in self.old.items():
+            if name in found and found[name].data == old.data and self.direction == "upgrade":
+                assert found[name].mtime_ns == old.mtime_ns, name
+
+    def is_settled(self, *, happened: bool) -> None:
+        """Say that directory and database agree, and that nothing is left over."""
+        self.is_after() if happened else self.is_before()
+        assert self.workspace.left_over() == []
+        place = read_workspace(self.workspace.settings)
+        entry = place.models["demo"]
+        assert migrate.plan(place, entry).steps == () if self.at_head(happened=happened) else True
+        state = migrate.open_state(place.state, place.root)
+        model = state.model_for("demo", self.workspace.model)
+        assert state.active(model) is None
+        applied = [row.record.revision for row in state.applied_now(model)]
+        assert (applied[-1:] == [HEAD]) == self.at_head(happened=happened)
+        assert len(applied) == (3 if applied else 0)
+
+    def at_head(self, *, happened: bool) -> bool:
+        return happened == (self.direction == "upgrade")
+
+    def goes_on(self) -> None:
+        """Say that the next commands work, and end at the exact bytes of before."""
+        change(self.workspace.root, "upgrade")
+        assert contents(self.workspace.model) == self.head
+        change(self.workspace.root, "downgrade")
+        assert contents(self.workspace.model) == self.base
+        assert self.workspace.left_over() == []
+
+
+@pytest.fixture(params=DIRECTIONS)
+def story(tmp_path: Path, request: pytest.FixtureRequest) -> Story:
+    return Story(tmp_path / "workspace", request.param)
+
+
+def has_happened(moment: str) -> bool:
+    return moment != STREAMED and STEPS.index(Step(moment)) >= STEPS.index(Step.EXCHANGED)
+
+
+@pytest.mark.parametrize("moment", [*(step.value for step in STEPS), STREAMED])
+def test_killed_at_a_step(story: Story, moment: str) -> None:
+    root = story.workspace.root
+    assert exit_code(dying_at, root, story.direction, moment) == -signal.SIGKILL
+    happened = has_happened(moment)
+    # Even before anything is recovered the directory is one of the two.
+    story.is_after() if happened else story.is_before()
+
+    document = story.workspace.asked("recover")
+
+    interrupted = moment not in (Step.LOCKED, Step.CLEANED)
+    found = ("after" if happened else "before") if interrupted else "nothing"
+    assert document["models"] == [{"model": "demo", "found": found}]
+    story.is_settled(happened=happened)
+    run = story.workspace.asked("log")["runs"][0]
+    if moment != Step.LOCKED:
+        assert (run["direction"], run["status"]) == (story.direction, "APPLIED" if happened else "FAILED")
+    revision = HEAD if story.at_head(happened=happened) else None
+    assert story.workspace.asked("current")["models"] == [{"model": "demo", "revision": revision}]
+    story.goes_on()
+
+
+@pytest.mark.parametrize("moment", [Step.RECORDED, STREAMED, Step.PREPARED, Step.EXCHANGED, Step.APPLIED])
+def test_the_next_upgrade_recovers_by_itself(story: Story, moment: str) -> None:
+    assert exit_code(dying_at, story.workspace.root, story.direction, moment) == -signal.SIGKILL
+    document = story.workspace.asked("upgrade")
+    assert document["models"][0]["recovered"] == ("after" if has_happened(moment) else "before")
+    assert contents(story.workspace.model) == story.head
+    assert story.workspace.left_over() == []
+    story.goes_on()
+
+
+def test_the_next_downgrade_recovers_by_itself(story: Story) -> None:
+    change(story.workspace.root, "upgrade") if story.direction == "downgrade" else None
+    assert exit_code(dying_at, story.workspace.root, story.direction, Step.EXCHANGED) == -signal.SIGKILL
+    done = story.workspace.run("downgrade", "base", "--json")
+    # A killed downgrade that had happened leaves nothing to take back.
+    assert done.returncode == (0 if story.direction == "upgrade" else 1), done.stdout
+    assert contents(story.workspace.model) == story.base
+    assert story.workspace.left_over() == []
+
+
+def test_killed_twice(story: Story) -> None:
+    """A second change dies in the same place: what the first left is recovered before."""
+    root = story.workspace.root
+    for _ in range(2):
+        assert exit_code(dying_at, root, story.direction, Step.STAMPED) == -signal.SIGKILL
+    assert story.workspace.asked("recover")["models"][0]["found"] == "before"
+    story.is_settled(happened=False)
+    runs = story.workspace.asked("log", "--limit", "2")["runs"]
+    assert [run["status"] for run in runs] == ["FAILED", "FAILED"]
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_killed_between_the_renames_of_a_two_step_exchange(story: Story, number: int) -> None:
+    if not seccomp_works():
+        pytest.skip("this system takes no seccomp filter")
+    root = story.workspace.root
+    assert exit_code(dying_at_rename, root, story.direction, number, story.workspace.area) == -signal.SIGKILL
+    assert story.workspace.model.exists() == (number != 1)
+    status = story.workspace.run("status")
+    assert "Traceback" not in status.stderr
+    happened = number > 0
+    assert story.workspace.asked("recover")["models"][0]["found"] == ("after" if happened else "before")
+    story.is_settled(happened=happened)
+    story.goes_on()
+
+
+def test_the_next_command_ends_a_two_step_exchange(story: Story) -> None:
+    if not seccomp_works():
+        pytest.skip("this system takes no seccomp filter")
+    root = story.workspace.root
+    assert exit_code(dying_at_rename, root, story.direction, 1, story.workspace.area) == -signal.SIGKILL
+    assert story.workspace.asked("upgrade")["models"][0]["recovered"] == "after"
+    assert contents(story.workspace.model) == story.head
+
+
+def test_a_change_without_exchange_works(story: Story) -> None:
+    if not seccomp_works():
+        pytest.skip("this system takes no seccomp filter")
+    assert exit_code(without_exchange, story.workspace.root, story.direction) == 0
+    story.is_settled(happened=True)
+
+
+# The sweep: the real command line, and every call that changes something on the disk.
+
+CALLS = (
+    "rename renameat renameat2 link linkat unlink unlinkat rmdir mkdir mkdirat fsync fdatasync write pwrite64 "
+    "ftruncate copy_file_range utimensat fchown lchown chown fchmod fchmodat chmod"
+).split()
+FULL = os.environ.get("TOKMIGRATE_SWEEP") == "full"
+SAMPLES = 7
+"""How many calls of a whole run a test takes; TOKMIGRATE_SWEEP=full takes all."""
+
+
+def strace(*arguments: str) -> list[str]:
+    # A number of a call that this machine does not have is left out by the question mark.
+    traced = ",".join(f"?{call}" for call in CALLS)
+    return ["strace", "-f", "-qq", "--seccomp-bpf", "-e", f"trace={traced}", *arguments]
+
+
+def strace_works() -> bool:
+    if shutil.which("strace") is None:
+        return False
+    done = subprocess.run([*strace("-o", os.devnull), "true"], capture_output=True, check=False)
+    return done.returncode == 0
+
+
+def points(story: Story, scratch: Path) -> list[tuple[str, int]]:
+    """Return the calls of one run of the main process: the name, and the how manieth of its name."""
+    copy = scratch / "counted"
+    shutil.copytree(story.workspace.root, copy, symlinks=True)
+    done = subprocess.run(
+        [*strace("-o", str(scratch / "calls")), *command_line(), *words(story.direction)],
+        cwd=copy,
+        env=environment(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = (scratch / "calls").read_text("utf-8").splitlines()
+    main = lines[0].split()[0]
+    seen: Counter[str] = Counter()
+    found: list[tuple[str, int]] = []
+    for line in lines:
+        match = re.match(rf"{main} +(\w+)\(", line)
+        if match and match[1] in CALLS:
+            seen[match[1]] += 1
+            found.append((match[1], seen[match[1]]))
+    return found
+
+
+def sampled(found: list[tuple[str, int]], offset: int) -> list[tuple[str, int]]:
+    """Return some of a run's calls, spread over it; each kind of test begins elsewhere."""
+    if FULL:
+        return found
+    # By turns from the many ordinary writes and from the few calls that matter most.
+    rare = [point for point in found if point[0] not in {"pwrite64", "write", "fdatasync"}]
+    return rare[offset :: max(1, len(rare) // SAMPLES)]
+
+
+def words(direction: str) -> list[str]:
+    return ["upgrade"] if direction == "upgrade" else ["downgrade", BASE]
+
+
+def settled_again(story: Story, copy: Workspace) -> bool:
+    """Recover the copy; return whether the change had happened."""
+    place = read_workspace(copy.settings)
+    migrate.recover_model(place, place.models["demo"])
+    found = contents(copy.model)
+    assert found in (story.before, story.after)
+    assert copy.left_over() == []
+    state = migrate.open_state(place.state, place.root)
+    model = state.model_for("demo", copy.model)
+    assert state.active(model) is None
+    happened = found == story.after
+    assert bool(state.applied_now(model)) == story.at_head(happened=happened)
+    return happened
+
+
+@pytest.mark.parametrize(("kind", "offset"), [("signal=KILL", 0), ("error=ENOSPC", 2), ("error=EIO", 4)])
+def test_sweep(story: Story, kind: str, offset: int, tmp_path: Path) -> None:
+    if not strace_works():
+        pytest.skip("strace is not installed, or may not trace here")
+    tried = 0
+    for call, number in sampled(points(story, tmp_path), offset):
+        copy = Workspace(tmp_path / "swept")
+        if copy.root.exists():
+            shutil.rmtree(copy.root)
+        shutil.copytree(story.workspace.root, copy.root, symlinks=True)
+        injected = strace("-o", os.devnull, "-e", f"inject={call}:{kind}:when={number}")
+        done = copy.run(*words(story.direction), before=tuple(injected))
+        told = f"{call} {number}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert contents(copy.model) in (story.before, story.after) or not copy.model.exists(), told
+        in_place = contents(copy.model)
+        assert "Traceback" not in done.stderr, told
+        assert "an error in tokmigrate itself" not in done.stderr, told
+        if kind != "signal=KILL":
+            assert done.returncode in (0, 1, 5), told
+            if done.returncode == 0:
+                assert in_place == story.after, told
+            if done.returncode == 1:
+                assert in_place == story.before, told
+        settled_again(story, copy)
+        change(copy.root, "upgrade")
+        assert contents(copy.model) == story.head, told
+        change(copy.root, "downgrade")
+        assert contents(copy.model) == story.base, told
+        tried += 1
+    assert tried > 0

@@ -1,0 +1,119 @@
+"""A workspace of a test's own: a copy of the demo model with its migrations, and the real command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+DEMO = REPOSITORY / "models" / "demo"
+HEAD = "c07d18e2b9f4"
+BASE = "base"
+
+_SETTINGS = """\
+format: 1
+migrations: migrations
+state: sqlite:///.tokmigrate/state.db
+models:
+  demo: {path: models/demo}
+verify: fast
+"""
+
+
+@dataclass(frozen=True)
+class FileImage:
+    """All of a file that a change may not lose by accident."""
+
+    data: bytes
+    mode: int
+    mtime_ns: int
+
+
+Image = dict[str, FileImage]
+
+
+def image(directory: Path) -> Image:
+    """Return every file of a directory."""
+    found: Image = {}
+    for path in sorted(directory.rglob("*")):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            held = FileImage(path.read_bytes(), stat.S_IMODE(status.st_mode), status.st_mtime_ns)
+            found[str(path.relative_to(directory))] = held
+    return found
+
+
+def contents(directory: Path) -> dict[str, tuple[bytes, int]]:
+    """Return bytes and mode of every file; files that were written again have other times."""
+    return {name: (file.data, file.mode) for name, file in image(directory).items()}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A folder with a model `demo`."""
+
+    root: Path
+
+    @property
+    def model(self) -> Path:
+        """The model directory."""
+        return self.root / "models" / "demo"
+
+    @property
+    def area(self) -> Path:
+        """The work area beside it."""
+        return self.root / "models" / ".demo.tokmigrate"
+
+    @property
+    def settings(self) -> Path:
+        """The settings' file."""
+        return self.root / "tokmigrate.yaml"
+
+    def migration(self, number: int) -> Path:
+        """Return the file of a migration, counted from 1."""
+        return sorted((self.root / "migrations").glob("*.yaml"))[number - 1]
+
+    def run(self, *arguments: str, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Run the command line here, perhaps under another program."""
+        command = [*before, *command_line(), *arguments]
+        return subprocess.run(
+            command, cwd=self.root, env=environment(), capture_output=True, text=True, timeout=120, check=False
+        )
+
+    def asked(self, *arguments: str) -> dict[str, Any]:
+        """Run a command with --json that must work, and return its document."""
+        done = self.run(*arguments, "--json")
+        assert done.returncode == 0, done.stdout + done.stderr
+        document: dict[str, Any] = json.loads(done.stdout)
+        return document
+
+    def left_over(self) -> list[str]:
+        """Return what lies in the work area beside the lock, which stays for good."""
+        return sorted(path.name for path in self.area.iterdir() if path.name != "lock") if self.area.exists() else []
+
+
+def make_workspace(root: Path) -> Workspace:
+    """Copy the demo, times and all, into a new workspace."""
+    made = Workspace(root)
+    (root / "models").mkdir(parents=True)
+    shutil.copytree(DEMO, made.model)
+    shutil.copytree(REPOSITORY / "migrations", root / "migrations")
+    made.settings.write_text(_SETTINGS, "utf-8")
+    return made
+
+
+def command_line() -> list[str]:
+    """Return the command `tokmigrate` of this environment."""
+    return [sys.executable, "-m", "tokmigrate.cli.app"]
+
+
+def environment() -> dict[str, str]:
+    """Return an environment in which nothing is coloured, cut or fetched."""
+    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
