@@ -7,6 +7,7 @@ EINVAL to an exchange, as it does on a filesystem that has none.
 from __future__ import annotations
 
 import ctypes
+import json
 import multiprocessing
 import os
 import platform
@@ -22,14 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from workspaces import BASE, HEAD, Image, contents, image, make_workspace
 
+from tokmigrate.cli.app import main
 from tokmigrate.events import BytesStreamed, Event, Step, StepReached
 from tokmigrate.runner import migrate
 from tokmigrate.settings import read_workspace
-from workspaces import BASE, HEAD, Image, Workspace, command_line, contents, environment, image, make_workspace
+from tokmigrate.state.database import open_state
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tokmigrate.runner.migrate"])
+FORKED.set_forkserver_preload(["tokmigrate.cli.app", "tokmigrate.runner.migrate"])
 
 DIRECTIONS = ("upgrade", "downgrade")
 STEPS = tuple(Step)
@@ -65,7 +68,7 @@ def dying_at(root: Path, direction: str, moment: str) -> None:
     change(root, direction, listen)
 
 
-def dying_at_rename(root: Path, direction: str, number: int, work_area: Path) -> None:
+def dying_at_rename(root: Path, direction: str, number: int) -> None:
     """Change the model where nothing can be exchanged, and be killed before a rename out of or into its place."""
     forbid_exchange()
     left = number
@@ -119,6 +122,16 @@ def exit_code(function: Callable[..., None], *arguments: object) -> int | None:
     return child.exitcode
 
 
+def command(root: Path, output: Path, *words: str) -> None:
+    """Be the command line, with all that it prints in one file."""
+    os.chdir(root)
+    sys.argv = ["tokmigrate", *words]
+    descriptor = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    main()
+
+
 def seccomp_works() -> bool:
     return sys.platform == "linux" and exit_code(forbid_exchange) == 0
 
@@ -161,14 +174,25 @@ class Story:
         self.is_after() if happened else self.is_before()
         assert self.workspace.left_over() == []
         place = read_workspace(self.workspace.settings)
-        entry = place.models["demo"]
-        assert migrate.plan(place, entry).steps == () if self.at_head(happened=happened) else True
-        state = migrate.open_state(place.state, place.root)
+        state = open_state(place.state, place.root)
         model = state.model_for("demo", self.workspace.model)
         assert state.active(model) is None
         applied = [row.record.revision for row in state.applied_now(model)]
         assert (applied[-1:] == [HEAD]) == self.at_head(happened=happened)
         assert len(applied) == (3 if applied else 0)
+
+    def told(self, *words: str) -> tuple[int | None, str]:
+        """Run the command line in a fork, and return its exit code and what it prints."""
+        output = self.workspace.root.parent / "output"
+        code = exit_code(command, self.workspace.root, output, *words)
+        return code, output.read_text("utf-8")
+
+    def asked(self, *words: str) -> dict[str, Any]:
+        """Run a command with --json that must work, and return its document."""
+        code, said = self.told(*words, "--json")
+        assert code == 0, said
+        document: dict[str, Any] = json.loads(said)
+        return document
 
     def at_head(self, *, happened: bool) -> bool:
         return happened == (self.direction == "upgrade")
@@ -199,24 +223,22 @@ def test_killed_at_a_step(story: Story, moment: str) -> None:
     # Even before anything is recovered the directory is one of the two.
     story.is_after() if happened else story.is_before()
 
-    document = story.workspace.asked("recover")
-
     interrupted = moment not in (Step.LOCKED, Step.CLEANED)
     found = ("after" if happened else "before") if interrupted else "nothing"
-    assert document["models"] == [{"model": "demo", "found": found}]
+    assert story.asked("recover")["models"] == [{"model": "demo", "found": found}]
     story.is_settled(happened=happened)
-    run = story.workspace.asked("log")["runs"][0]
     if moment != Step.LOCKED:
+        run = story.asked("log")["runs"][0]
         assert (run["direction"], run["status"]) == (story.direction, "APPLIED" if happened else "FAILED")
     revision = HEAD if story.at_head(happened=happened) else None
-    assert story.workspace.asked("current")["models"] == [{"model": "demo", "revision": revision}]
+    assert story.asked("current")["models"] == [{"model": "demo", "revision": revision}]
     story.goes_on()
 
 
 @pytest.mark.parametrize("moment", [Step.RECORDED, STREAMED, Step.PREPARED, Step.EXCHANGED, Step.APPLIED])
 def test_the_next_upgrade_recovers_by_itself(story: Story, moment: str) -> None:
     assert exit_code(dying_at, story.workspace.root, story.direction, moment) == -signal.SIGKILL
-    document = story.workspace.asked("upgrade")
+    document = story.asked("upgrade")
     assert document["models"][0]["recovered"] == ("after" if has_happened(moment) else "before")
     assert contents(story.workspace.model) == story.head
     assert story.workspace.left_over() == []
@@ -224,11 +246,10 @@ def test_the_next_upgrade_recovers_by_itself(story: Story, moment: str) -> None:
 
 
 def test_the_next_downgrade_recovers_by_itself(story: Story) -> None:
-    change(story.workspace.root, "upgrade") if story.direction == "downgrade" else None
     assert exit_code(dying_at, story.workspace.root, story.direction, Step.EXCHANGED) == -signal.SIGKILL
-    done = story.workspace.run("downgrade", "base", "--json")
+    code, said = story.told("downgrade", "base", "--json")
     # A killed downgrade that had happened leaves nothing to take back.
-    assert done.returncode == (0 if story.direction == "upgrade" else 1), done.stdout
+    assert code == (0 if story.direction == "upgrade" else 1), said
     assert contents(story.workspace.model) == story.base
     assert story.workspace.left_over() == []
 
@@ -238,9 +259,9 @@ def test_killed_twice(story: Story) -> None:
     root = story.workspace.root
     for _ in range(2):
         assert exit_code(dying_at, root, story.direction, Step.STAMPED) == -signal.SIGKILL
-    assert story.workspace.asked("recover")["models"][0]["found"] == "before"
+    assert story.asked("recover")["models"][0]["found"] == "before"
     story.is_settled(happened=False)
-    runs = story.workspace.asked("log", "--limit", "2")["runs"]
+    runs = story.asked("log", "--limit", "2")["runs"]
     assert [run["status"] for run in runs] == ["FAILED", "FAILED"]
 
 
@@ -249,12 +270,11 @@ def test_killed_between_the_renames_of_a_two_step_exchange(story: Story, number:
     if not seccomp_works():
         pytest.skip("this system takes no seccomp filter")
     root = story.workspace.root
-    assert exit_code(dying_at_rename, root, story.direction, number, story.workspace.area) == -signal.SIGKILL
+    assert exit_code(dying_at_rename, root, story.direction, number) == -signal.SIGKILL
     assert story.workspace.model.exists() == (number != 1)
-    status = story.workspace.run("status")
-    assert "Traceback" not in status.stderr
+    assert "Traceback" not in story.told("status")[1]
     happened = number > 0
-    assert story.workspace.asked("recover")["models"][0]["found"] == ("after" if happened else "before")
+    assert story.asked("recover")["models"][0]["found"] == ("after" if happened else "before")
     story.is_settled(happened=happened)
     story.goes_on()
 
@@ -263,8 +283,8 @@ def test_the_next_command_ends_a_two_step_exchange(story: Story) -> None:
     if not seccomp_works():
         pytest.skip("this system takes no seccomp filter")
     root = story.workspace.root
-    assert exit_code(dying_at_rename, root, story.direction, 1, story.workspace.area) == -signal.SIGKILL
-    assert story.workspace.asked("upgrade")["models"][0]["recovered"] == "after"
+    assert exit_code(dying_at_rename, root, story.direction, 1) == -signal.SIGKILL
+    assert story.asked("upgrade")["models"][0]["recovered"] == "after"
     assert contents(story.workspace.model) == story.head
 
 
@@ -277,12 +297,33 @@ def test_a_change_without_exchange_works(story: Story) -> None:
 
 # The sweep: the real command line, and every call that changes something on the disk.
 
-CALLS = (
-    "rename renameat renameat2 link linkat unlink unlinkat rmdir mkdir mkdirat fsync fdatasync write pwrite64 "
-    "ftruncate copy_file_range utimensat fchown lchown chown fchmod fchmodat chmod"
-).split()
+CALLS = [
+    "rename",
+    "renameat",
+    "renameat2",
+    "link",
+    "linkat",
+    "unlink",
+    "unlinkat",
+    "rmdir",
+    "mkdir",
+    "mkdirat",
+    "fsync",
+    "fdatasync",
+    "write",
+    "pwrite64",
+    "ftruncate",
+    "copy_file_range",
+    "utimensat",
+    "fchown",
+    "lchown",
+    "chown",
+    "fchmod",
+    "fchmodat",
+    "chmod",
+]
 FULL = os.environ.get("TOKMIGRATE_SWEEP") == "full"
-SAMPLES = 7
+SAMPLES = 4
 """How many calls of a whole run a test takes; TOKMIGRATE_SWEEP=full takes all."""
 
 
@@ -301,22 +342,15 @@ def strace_works() -> bool:
 
 def points(story: Story, scratch: Path) -> list[tuple[str, int]]:
     """Return the calls of one run of the main process: the name, and the how manieth of its name."""
-    copy = scratch / "counted"
-    shutil.copytree(story.workspace.root, copy, symlinks=True)
-    done = subprocess.run(
-        [*strace("-o", str(scratch / "calls")), *command_line(), *words(story.direction)],
-        cwd=copy,
-        env=environment(),
-        capture_output=True,
-        check=False,
-    )
+    calls = scratch / "calls"
+    done = story.workspace.run(*words(story.direction), before=tuple(strace("-o", str(calls))))
     assert done.returncode == 0, done.stderr
-    lines = (scratch / "calls").read_text("utf-8").splitlines()
-    main = lines[0].split()[0]
+    lines = calls.read_text("utf-8").splitlines()
+    main_process = lines[0].split()[0]
     seen: Counter[str] = Counter()
     found: list[tuple[str, int]] = []
     for line in lines:
-        match = re.match(rf"{main} +(\w+)\(", line)
+        match = re.match(rf"{main_process} +(\w+)\(", line)
         if match and match[1] in CALLS:
             seen[match[1]] += 1
             found.append((match[1], seen[match[1]]))
@@ -327,7 +361,7 @@ def sampled(found: list[tuple[str, int]], offset: int) -> list[tuple[str, int]]:
     """Return some of a run's calls, spread over it; each kind of test begins elsewhere."""
     if FULL:
         return found
-    # By turns from the many ordinary writes and from the few calls that matter most.
+    # Most calls are writes of the database and of rows: one like the other.
     rare = [point for point in found if point[0] not in {"pwrite64", "write", "fdatasync"}]
     return rare[offset :: max(1, len(rare) // SAMPLES)]
 
@@ -336,48 +370,40 @@ def words(direction: str) -> list[str]:
     return ["upgrade"] if direction == "upgrade" else ["downgrade", BASE]
 
 
-def settled_again(story: Story, copy: Workspace) -> bool:
-    """Recover the copy; return whether the change had happened."""
-    place = read_workspace(copy.settings)
-    migrate.recover_model(place, place.models["demo"])
-    found = contents(copy.model)
-    assert found in (story.before, story.after)
-    assert copy.left_over() == []
-    state = migrate.open_state(place.state, place.root)
-    model = state.model_for("demo", copy.model)
-    assert state.active(model) is None
-    happened = found == story.after
-    assert bool(state.applied_now(model)) == story.at_head(happened=happened)
-    return happened
-
-
 @pytest.mark.parametrize(("kind", "offset"), [("signal=KILL", 0), ("error=ENOSPC", 2), ("error=EIO", 4)])
 def test_sweep(story: Story, kind: str, offset: int, tmp_path: Path) -> None:
     if not strace_works():
         pytest.skip("strace is not installed, or may not trace here")
-    tried = 0
-    for call, number in sampled(points(story, tmp_path), offset):
-        copy = Workspace(tmp_path / "swept")
-        if copy.root.exists():
-            shutil.rmtree(copy.root)
-        shutil.copytree(story.workspace.root, copy.root, symlinks=True)
+    workspace = story.workspace
+    begin = tmp_path / "begin"
+    shutil.copytree(workspace.root, begin, symlinks=True)
+    chosen = sampled(points(story, tmp_path), offset)
+    assert chosen
+    for call, number in chosen:
+        shutil.rmtree(workspace.root)
+        shutil.copytree(begin, workspace.root, symlinks=True)
         injected = strace("-o", os.devnull, "-e", f"inject={call}:{kind}:when={number}")
-        done = copy.run(*words(story.direction), before=tuple(injected))
-        told = f"{call} {number}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert contents(copy.model) in (story.before, story.after) or not copy.model.exists(), told
-        in_place = contents(copy.model)
+        done = workspace.run(*words(story.direction), before=tuple(injected))
+        told = f"{call} {number} {kind}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        found = contents(workspace.model)
+        assert found in (story.before, story.after), told
         assert "Traceback" not in done.stderr, told
         assert "an error in tokmigrate itself" not in done.stderr, told
         if kind != "signal=KILL":
             assert done.returncode in (0, 1, 5), told
-            if done.returncode == 0:
-                assert in_place == story.after, told
-            if done.returncode == 1:
-                assert in_place == story.before, told
-        settled_again(story, copy)
-        change(copy.root, "upgrade")
-        assert contents(copy.model) == story.head, told
-        change(copy.root, "downgrade")
-        assert contents(copy.model) == story.base, told
-        tried += 1
-    assert tried > 0
+        if done.returncode in (0, 1):
+            assert found == (story.before if done.returncode else story.after), told
+        change_is_settled(story, told)
+        story.goes_on()
+
+
+def change_is_settled(story: Story, told: str) -> None:
+    place = read_workspace(story.workspace.settings)
+    migrate.recover_model(place, place.models["demo"])
+    found = contents(story.workspace.model)
+    assert found in (story.before, story.after), told
+    assert story.workspace.left_over() == [], told
+    state = open_state(place.state, place.root)
+    model = state.model_for("demo", story.workspace.model)
+    assert state.active(model) is None, told
+    assert bool(state.applied_now(model)) == story.at_head(happened=found == story.after), told

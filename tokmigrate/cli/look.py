@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, show
 
@@ -89,17 +91,17 @@ def show_revision(
 
 def status(model: Models = None, as_json: AsJson = False) -> None:
     """Show where each model stands: revision, pending migrations, rows, vocabulary tensors."""
-    from tokmigrate.report.machine import document, status_content  # noqa: PLC0415
+    from tokmigrate.report.machine import status_content  # noqa: PLC0415
     from tokmigrate.report.text import status_text  # noqa: PLC0415
     from tokmigrate.runner import look  # noqa: PLC0415
 
     place = workspace()
-    found = [look.status(place, entry) for entry in selected(place, model)]
+    entries = selected(place, model)
+    act = partial(look.status, place)
     if as_json:
-        print_json(document("status", models=[status_content(each) for each in found]))
-        return
-    for each in found:
-        show(status_text(each))
+        document_each("status", entries, act, status_content)
+    else:
+        show_each(entries, act, lambda found: show(status_text(found)))
 
 
 def verify(model: Models = None, as_json: AsJson = False) -> None:

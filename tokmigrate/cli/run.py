@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 import typer
 
+from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
-from tokmigrate.cli.output import print_json, progress, show
+from tokmigrate.cli.output import progress, show
 
 Target = Annotated[str, typer.Argument(help="A revision, a prefix of it, a file's number, a tag, head, or +N.")]
 
 
 def plan(revision: Target = "head", model: Models = None, as_json: AsJson = False) -> None:
     """Show what `upgrade` would do: ids, rows, files, bytes and risks. Nothing is written."""
-    from tokmigrate.report.machine import document, plan_content  # noqa: PLC0415
+    from tokmigrate.report.machine import plan_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
 
     place = workspace()
-    found = [migrate.plan(place, entry, revision) for entry in selected(place, model)]
+    entries = selected(place, model)
+    act = partial(migrate.plan, place, to=revision)
     if as_json:
-        print_json(document("plan", models=[plan_content(each) for each in found]))
-        return
-    for each in found:
-        show(plan_text(each))
+        document_each("plan", entries, act, plan_content)
+    else:
+        show_each(entries, act, lambda planned: show(plan_text(planned)))
 
 
 def upgrade(
@@ -34,30 +36,24 @@ def upgrade(
     as_json: AsJson = False,
 ) -> None:
     """Bring models up to a revision: tokenizer and embedding matrix together, or not at all."""
-    from tokmigrate.report.machine import document, plan_content  # noqa: PLC0415
-    from tokmigrate.report.text import named, plan_text, size  # noqa: PLC0415
+    from tokmigrate.report.machine import upgraded_content  # noqa: PLC0415
+    from tokmigrate.report.text import plan_text, upgraded_line  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
 
+    def render(done: migrate.Upgraded) -> None:
+        _say_recovered(done.plan.model, done.recovered.value)
+        show(plan_text(done.plan))
+        if done.plan.steps:
+            typer.echo(upgraded_line(done.plan))
+
     place = workspace()
-    found = []
+    entries = selected(place, model)
     with progress() as listener:
-        for entry in selected(place, model):
-            found.append(migrate.upgrade(place, entry, revision, lock_timeout, listener))
-    if as_json:
-        models = [
-            {**plan_content(each.plan), "recovered": each.recovered.value, "changed": bool(each.plan.steps)}
-            for each in found
-        ]
-        print_json(document("upgrade", models=models))
-        return
-    for each in found:
-        _say_recovered(each.plan.model, each.recovered.value)
-        show(plan_text(each.plan))
-        if each.plan.steps:
-            typer.echo(
-                f"{each.plan.model}: upgraded to {named(each.plan.after)}, {size(each.plan.bytes_to_write)} written; "
-                f"`tokmigrate downgrade {named(each.plan.before)}` goes back"
-            )
+        act = partial(migrate.upgrade, place, to=revision, lock_timeout_s=lock_timeout, listener=listener)
+        if as_json:
+            document_each("upgrade", entries, act, upgraded_content)
+        else:
+            show_each(entries, act, render)
 
 
 def downgrade(
@@ -67,33 +63,22 @@ def downgrade(
     as_json: AsJson = False,
 ) -> None:
     """Take migrations back until models are at a revision again, bit for bit."""
-    from tokmigrate.report.machine import document  # noqa: PLC0415
-    from tokmigrate.report.text import named  # noqa: PLC0415
+    from tokmigrate.report.machine import downgraded_content  # noqa: PLC0415
+    from tokmigrate.report.text import downgraded_line  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
 
+    def render(done: migrate.Downgraded) -> None:
+        _say_recovered(done.model, done.recovered.value)
+        typer.echo(downgraded_line(done))
+
     place = workspace()
-    found = []
+    entries = selected(place, model)
     with progress() as listener:
-        for entry in selected(place, model):
-            found.append(migrate.downgrade(place, entry, revision, lock_timeout, listener))
-    if as_json:
-        models = [
-            {
-                "model": each.model,
-                "from_revision": each.before,
-                "to_revision": each.after,
-                "reverted": list(each.reverted),
-                "recovered": each.recovered.value,
-            }
-            for each in found
-        ]
-        print_json(document("downgrade", models=models))
-        return
-    for each in found:
-        _say_recovered(each.model, each.recovered.value)
-        typer.echo(
-            f"{each.model}: {named(each.before)} → {named(each.after)}, {len(each.reverted)} taken back, every byte proven"
-        )
+        act = partial(migrate.downgrade, place, to=revision, lock_timeout_s=lock_timeout, listener=listener)
+        if as_json:
+            document_each("downgrade", entries, act, downgraded_content)
+        else:
+            show_each(entries, act, render)
 
 
 def _say_recovered(model: str, found: str) -> None:

@@ -8,6 +8,7 @@ from tokmigrate.errors import FileProblems, TokmigrateError
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.look import ModelStatus
+from tokmigrate.runner.migrate import Downgraded, Upgraded
 from tokmigrate.state.rows import OperationRow
 
 SCHEMA_VERSION = 1
@@ -69,6 +70,22 @@ def plan_content(plan: Plan) -> dict[str, Any]:
             for step in plan.steps
         ],
         "notes": list(plan.notes),
+    }
+
+
+def upgraded_content(done: Upgraded) -> dict[str, Any]:
+    """Return what an upgrade did as JSON."""
+    return {**plan_content(done.plan), "recovered": done.recovered.value, "changed": bool(done.plan.steps)}
+
+
+def downgraded_content(done: Downgraded) -> dict[str, Any]:
+    """Return what a downgrade did as JSON."""
+    return {
+        "model": done.model,
+        "from_revision": done.before,
+        "to_revision": done.after,
+        "reverted": list(done.reverted),
+        "recovered": done.recovered.value,
     }
 
 

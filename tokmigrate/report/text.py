@@ -14,6 +14,7 @@ from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.look import ModelStatus
+from tokmigrate.runner.migrate import Downgraded
 from tokmigrate.state.rows import OperationRow
 
 _RISK_STYLE = {RiskLevel.SAFE: "green", RiskLevel.CAUTION: "yellow", RiskLevel.BREAKING: "bold red"}
@@ -82,6 +83,21 @@ def plan_text(plan: Plan) -> RenderableType:
     ]
     parts += [Text(f"note: {note}") for note in plan.notes]
     return Group(*parts)
+
+
+def upgraded_line(plan: Plan) -> str:
+    """Return what an upgrade did, and how to go back."""
+    return (
+        f"{plan.model}: upgraded to {named(plan.after)}, {size(plan.bytes_to_write)} written; "
+        f"`tokmigrate downgrade {named(plan.before)}` goes back"
+    )
+
+
+def downgraded_line(done: Downgraded) -> str:
+    """Return what a downgrade did."""
+    return (
+        f"{done.model}: {named(done.before)} → {named(done.after)}, {len(done.reverted)} taken back, every byte proven"
+    )
 
 
 def history_table(
