@@ -78,7 +78,7 @@ def begun(
     return Begun("9f3c2a7e41b0", label, starts[0], starts[1], population)
 
 
-def made(  # noqa: PLR0917
+def made(
     recipes: Sequence[Begun],
     values: Matrix,
     side: Side = "input",
@@ -256,7 +256,7 @@ def test_zeros_and_normal() -> None:
 
 def test_copy_gives_the_very_row() -> None:
     values = matrix(ROWS, 6)
-    rows = made([begun(spec(strategy="copy", token="</s>"))], values)  # noqa: S106
+    rows = made([begun(spec(strategy="copy", token="</s>"))], values)
     assert rows[0].tobytes() == values[WORDS.index("</s>")].tobytes()
 
 
@@ -443,7 +443,7 @@ def test_a_nan_is_never_handed_on() -> None:
     values = matrix(ROWS, 3)
     values[0, 1] = np.nan
     with pytest.raises(ModelError, match="'<new>' would hold a NaN") as caught:
-        made([begun(spec(strategy="copy", token="a"))], values)  # noqa: S106
+        made([begun(spec(strategy="copy", token="a"))], values)
     assert caught.value.where == "embed_tokens.weight"
 
 
@@ -462,7 +462,7 @@ def test_an_unknown_token_is_named_with_the_nearest(init: dict[str, Any]) -> Non
 
 def test_an_unknown_token_may_lack_the_mark_of_a_space() -> None:
     with pytest.raises(OperationError) as caught:
-        begun(spec(strategy="copy", token="hello"))  # noqa: S106
+        begun(spec(strategy="copy", token="hello"))
     assert caught.value.hint == "did you mean 'Ġhello'?"
 
 

@@ -111,7 +111,7 @@ def test_everything_that_a_yaml_file_says(workspace: Workspace, write: Write) ->
     assert (migration.path, migration.number, migration.shown) == (path, "0001", "migrations/0001_roles.yaml")
     assert migration.init is not None
     assert migration.preconditions == (
-        TokenAbsent(token="<|im_start|>"),  # noqa: S106
+        TokenAbsent(token="<|im_start|>"),
         ModelType(model_type="llama"),
     )
     assert migration.checks == (
@@ -121,7 +121,7 @@ def test_everything_that_a_yaml_file_says(workspace: Workspace, write: Write) ->
     assert [planned.operation for planned in migration.operations[:3]] == [
         AddTokens(tokens=(NewToken(content="<|im_start|>", special=True), NewToken(content="0002"))),
         AddTokens(tokens=(NewToken(content="no"),)),
-        SetPadding(token="<|pad|>", side="left", pad_to_multiple_of=8),  # noqa: S106
+        SetPadding(token="<|pad|>", side="left", pad_to_multiple_of=8),
     ]
     assert migration.operations[1].place == "migrations/0001_roles.yaml:16:5"
     assert migration.attachments["chat.jinja"].data == b"{{ x }}"
@@ -283,7 +283,7 @@ def test_a_python_file_is_read_without_being_run(workspace: Workspace, write: Wr
     migration = only(workspace)
     assert (migration.revision, migration.down_revision, migration.message) == ("bbbb", None, "Grün")
     assert (migration.models, migration.number) == (("demo",), "0002")
-    assert migration.preconditions == (TokenAbsent(token="x"),)  # noqa: S106
+    assert migration.preconditions == (TokenAbsent(token="x"),)
     assert migration.checks == (SingleToken(text="x"),)
     assert migration.init is not None
     assert migration.operations == ()
@@ -489,7 +489,7 @@ def test_new_files_follow_each_other_and_can_be_read(workspace: Workspace) -> No
             tokens=(NewToken(content="no", special=True), NewToken(content="0002")),
             init=InitSpec.model_validate({"strategy": "copy", "token": "1_000"}),
         ),
-        SetPadding(token="null", side="left"),  # noqa: S106
+        SetPadding(token="null", side="left"),
     )
     second = write_yaml_migration(workspace, "Second", operations)
     third = write_python_migration(workspace, 'Say "x\\y" {now}')

@@ -37,6 +37,7 @@ class FileImage:
 
 
 Image = dict[str, FileImage]
+Contents = dict[str, tuple[bytes, int]]
 
 
 def image(directory: Path) -> Image:
@@ -50,7 +51,7 @@ def image(directory: Path) -> Image:
     return found
 
 
-def contents(directory: Path) -> dict[str, tuple[bytes, int]]:
+def contents(directory: Path) -> Contents:
     """Return bytes and mode of every file; files that were written again have other times."""
     return {name: (file.data, file.mode) for name, file in image(directory).items()}
 

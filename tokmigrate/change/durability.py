@@ -27,6 +27,7 @@ __all__ = [
     "fsync_tree_bottom_up",
     "set_facts",
     "storage_errors",
+    "unfinished",
     "write_durably",
 ]
 
@@ -106,7 +107,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
     Raises:
         StorageError: The old file is still there, and nothing else.
     """
-    temporary = path.with_name(f".{path.name}.new")
+    temporary = unfinished(path)
     with storage_errors("write the file", path):
         try:
             # One that a killed process left is no use to anyone.
@@ -117,6 +118,11 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
             temporary.unlink(missing_ok=True)
             raise
     fsync_directory(path.parent)
+
+
+def unfinished(path: Path) -> Path:
+    """Return the name under which `write_durably` writes, and which a process that was killed leaves behind."""
+    return path.with_name(f".{path.name}.new")
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

@@ -104,6 +104,10 @@ def carry_out(
         verify: Raises where the directory that it is given is not what was planned.
         books: The bookkeeping.
         listener: Told every step.
+
+    Raises:
+        RecoveryNeededError: The change was made, and what comes after it failed.
+        TokmigrateError: Nothing was changed.
     """
 
     def reached(step: Step) -> None:
@@ -131,14 +135,18 @@ def carry_out(
         reached(Step.PREPARED)
         _commit(area)
     except BaseException as error:
-        if _in_place(area.model) == intent.generation_before:
+        if _is_untouched(area, intent):
             _undo_preparation(area, books, str(error) or type(error).__name__)
-        raise
-    reached(Step.EXCHANGED)
-    books.applied()
-    reached(Step.APPLIED)
-    _clean(area)
-    reached(Step.CLEANED)
+            raise
+        raise _unfinished(area, error) from error
+    try:
+        reached(Step.EXCHANGED)
+        books.applied()
+        reached(Step.APPLIED)
+        _clean(area)
+        reached(Step.CLEANED)
+    except BaseException as error:
+        raise _unfinished(area, error) from error
 
 
 def recover(area: WorkArea, books_for: Callable[[str], Books]) -> Found:
@@ -153,7 +161,7 @@ def recover(area: WorkArea, books_for: Callable[[str], Books]) -> Found:
     """
     held = area.read_journal()
     if held is None:
-        area.remove_stage()
+        _clean(area)
         return Found.NOTHING
     intent = Intent.from_json(held)
     if area.aside.exists() or not area.model.exists():
@@ -192,6 +200,19 @@ def _commit(area: WorkArea) -> None:
 def _in_place(model: Path) -> str | None:
     stamp = read_stamp(model)
     return stamp.generation if stamp else None
+
+
+def _is_untouched(area: WorkArea, intent: Intent) -> bool:
+    # In the middle of a two-step exchange there is no model in place, and so no stamp, as at base.
+    return area.model.exists() and not area.aside.exists() and _in_place(area.model) == intent.generation_before
+
+
+def _unfinished(area: WorkArea, error: BaseException) -> RecoveryNeededError:
+    return RecoveryNeededError(
+        f"the change was made, but could not be finished: {str(error) or 'it was stopped'}",
+        where=str(area.model),
+        hint="run `tokmigrate recover`, which finishes it",
+    )
 
 
 def _undo_preparation(area: WorkArea, books: Books, reason: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import read_shard_digest
-from tokmigrate.errors import VerificationError
+from tokmigrate.errors import DriftError, VerificationError
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
@@ -27,7 +27,7 @@ def verify_candidate(
     checks: Sequence[Check],
     thoroughness: Thoroughness,
 ) -> None:
-    """Raise VerificationError where a staged directory is not what was planned.
+    """Raise VerificationError where a staged directory is not what was planned, DriftError where the model is to blame.
 
     Args:
         directory: The staged directory.
@@ -108,8 +108,22 @@ def _check_shards(directory: Path, snapshot: Snapshot, candidate: Candidate) -> 
     for name, image in candidate.shards.items():
         found = read_shard_digest(directory / name, tensors, candidate.edit.new_rows)
         if found != image.digest:
+            _check_untouched(snapshot, name)
             raise VerificationError(
                 "the bytes are not those that were planned: the model was changed meanwhile, or since it was migrated",
                 where=name,
                 hint="nothing was changed; look with `tokmigrate verify`",
             )
+
+
+def _check_untouched(snapshot: Snapshot, shard: str) -> None:
+    """Raise DriftError where the model's own shard is not the one that the stamp tells of."""
+    recorded = snapshot.stamp.shards.get(shard) if snapshot.stamp else None
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    path = snapshot.directory / shard
+    if recorded and read_shard_digest(path, tensors, snapshot.state.rows) != recorded.digest:
+        raise DriftError(
+            "the weights were changed since they were migrated, and going back would not give what was there before",
+            where=str(path),
+            hint="put the file back as tokmigrate wrote it; `tokmigrate verify` lists what differs",
+        )

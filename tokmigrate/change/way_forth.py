@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from blake3 import blake3
 
+from tokmigrate.change.begun_tokens import BegunToken, begun_tokens
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.digests import (
     Fixed,
@@ -21,6 +21,7 @@ from tokmigrate.change.digests import (
 from tokmigrate.change.facts import file_facts
 from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
 from tokmigrate.change.headers import baseline_start, header_with_rows
+from tokmigrate.change.token_changes import MovedToken, moved_tokens
 from tokmigrate.change.undo import Before, Objects, keep, saved_rows
 from tokmigrate.model.safetensors_header import Header
 from tokmigrate.model.stamp import FILE as STAMP
@@ -28,25 +29,7 @@ from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.state import ModelState
 from tokmigrate.model.tensor_rows import TensorRows
 from tokmigrate.plan.upgrade import Plan, Step, layout, rendered
-from tokmigrate.vocabulary.recipes import Begun
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
-
-
-@dataclass(frozen=True)
-class NewToken:
-    """A token that a migration adds.
-
-    Args:
-        token: Its text.
-        id: Its id.
-        init: How its row starts, as JSON.
-        row_digest: BLAKE3 of its row in the canonical input tensor.
-    """
-
-    token: str
-    id: int
-    init: Any
-    row_digest: str
 
 
 @dataclass(frozen=True)
@@ -60,7 +43,8 @@ class Passage:
         undo: The digest of its undo record.
         before: The digests of files and shards before, by name.
         after: Those afterwards.
-        tokens: The tokens that it adds.
+        tokens: The tokens that it adds, renames or begins anew.
+        moved: The tokens that it moves or removes.
     """
 
     revision: str
@@ -69,7 +53,8 @@ class Passage:
     undo: str
     before: Mapping[str, str]
     after: Mapping[str, str]
-    tokens: tuple[NewToken, ...]
+    tokens: tuple[BegunToken, ...]
+    moved: tuple[MovedToken, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -137,7 +122,8 @@ class _Walk:
                         {name: rendered(snapshot, step.after, name) for name in step.after.touched},
                         after_images if changes_rows else {},
                     ),
-                    tokens=self._new_tokens(step, reached),
+                    tokens=self._begun_tokens(step, reached),
+                    moved=moved_tokens(step.before, step.after),
                 )
             )
             tables, images, stamp, edit = after_tables, after_images, after_stamp, reached
@@ -224,21 +210,11 @@ class _Walk:
 
         return read
 
-    def _new_tokens(self, step: Step, reached: RowEdit) -> tuple[NewToken, ...]:
+    def _begun_tokens(self, step: Step, reached: RowEdit) -> tuple[BegunToken, ...]:
         canonical = next(tensor.canonical for tensor in self._snapshot.tensors if tensor.side == "input")
-        found: list[NewToken] = []
-        old = step.before.tokenizer.ids
-        for token, number in step.after.tokenizer.ids.items():
-            if token in old:
-                continue
-            recipe = reached.row(number)
-            if isinstance(recipe, Begun):
-                init = {
-                    side: start.strategy.model_dump(mode="json", exclude_defaults=True)  # type: ignore[attr-defined]
-                    for side, start in (("input", recipe.input), ("output", recipe.output))
-                }
-                found.append(NewToken(token, number, init, blake3(self._made[canonical][recipe]).hexdigest()))
-        return tuple(found)
+        return begun_tokens(
+            step.before, step.after, reached, lambda recipe: blake3(self._made[canonical][recipe]).hexdigest()
+        )
 
 
 def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:

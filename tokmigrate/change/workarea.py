@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.change.durability import fsync_directory, write_durably
+from tokmigrate.change.durability import fsync_directory, unfinished, write_durably
 from tokmigrate.change.storage import WAYS_ROUND, storage_errors
 from tokmigrate.errors import RecoveryNeededError, StorageError
 
@@ -135,6 +135,7 @@ class WorkArea:
             StorageError: The disk refuses it.
         """
         with storage_errors("remove the journal", self.journal):
+            unfinished(self.journal).unlink(missing_ok=True)
             self.journal.unlink(missing_ok=True)
         fsync_directory(self.root)
 

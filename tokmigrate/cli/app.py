@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
 
 from tokmigrate.cli import author, look, operate, run
 from tokmigrate.cli.output import print_error
 from tokmigrate.errors import TokmigrateError, UsageError
+
+# What a shell expects of a program that Ctrl-C ended.
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="tokmigrate",
@@ -19,8 +21,8 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 3 pending migrations; 4 drift or tampering; "
-    "5 locked, or recovery needed.",
+    epilog="Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 4 drift or tampering; 5 locked, or recovery "
+    "needed. With --debug, an error comes with its traceback.",
 )
 
 
@@ -43,30 +45,41 @@ for group in (author, look, run, operate):
     group.register(app)
 
 
+def _status(arguments: list[str]) -> int:
+    status = app(args=arguments, standalone_mode=False)
+    if status == _INTERRUPTED:
+        # Typer makes an exit of it, without a word.
+        raise KeyboardInterrupt
+    return status if isinstance(status, int) else 0
+
+
+def _wrong_usage(error: typer.TyperException) -> UsageError:
+    context: typer.Context | None = getattr(error, "ctx", None)
+    command = context.command_path if context else "tokmigrate"
+    return UsageError(error.format_message(), hint=f"`{command} --help` shows what it takes")
+
+
 def main() -> None:
     """Run the command line; errors become messages and exit codes, and a traceback only with --debug."""
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     as_json = "--json" in arguments
     try:
-        status = app(args=[word for word in arguments if word != "--debug"], standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
+        sys.exit(_status([word for word in arguments if word != "--debug"]))
     except TokmigrateError as error:
         if debug:
             raise
         print_error(error, as_json)
         sys.exit(error.exit_code)
-    except click.exceptions.Exit as leaving:
-        sys.exit(leaving.exit_code)
-    except click.ClickException as error:
-        if as_json:
-            print_error(UsageError(error.format_message(), hint="tokmigrate --help"), as_json)
-        else:
-            error.show()
-        sys.exit(2)
-    except (click.Abort, KeyboardInterrupt):
-        print_error(TokmigrateError("stopped; what was under way is undone by the next command"), as_json)
-        sys.exit(1)
+    except typer.TyperException as error:
+        # Without any word it is the help that was shown, and there is nothing to add.
+        if arguments:
+            print_error(_wrong_usage(error), as_json)
+        sys.exit(UsageError.exit_code)
+    except (typer.Abort, KeyboardInterrupt):
+        hint = "`tokmigrate recover` finishes or undoes what was under way"
+        print_error(TokmigrateError("stopped", hint=hint), as_json)
+        sys.exit(_INTERRUPTED)
     except Exception as error:
         if debug:
             raise

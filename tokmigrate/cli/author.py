@@ -22,7 +22,9 @@ def init(
 
     settings = directory / FILE_NAME
     if settings.exists():
-        raise UsageError("there is a workspace already", where=str(settings))
+        raise UsageError(
+            "there is a workspace already", where=str(settings), hint="list your models in it, or remove it first"
+        )
     (directory / "migrations").mkdir(parents=True, exist_ok=True)
     settings.write_text(NEW_WORKSPACE, "utf-8")
     made = [str(settings), str(directory / "migrations")]
@@ -56,11 +58,12 @@ def revision(
         typer.echo(f"wrote {path}")
 
 
-def schema(as_json: AsJson = False) -> None:  # noqa: ARG001 - it is JSON either way
-    """Print the JSON Schema of a migration file."""
+def schema(as_json: AsJson = False) -> None:
+    """Print the JSON Schema of a migration file, for editors; with --json, inside a document like all others."""
+    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.schema import json_schema  # noqa: PLC0415
 
-    print_json(json_schema())
+    print_json(document("schema", schema=json_schema()) if as_json else json_schema())
 
 
 def register(app: typer.Typer) -> None:

@@ -11,6 +11,8 @@ from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, show
 
+NO_MIGRATIONS = 'no migrations yet: `tokmigrate revision -m "What it is for"` writes the first'
+
 
 def current(model: Models = None, as_json: AsJson = False) -> None:
     """Show the revision of each model, read off its stamp."""
@@ -39,6 +41,8 @@ def heads(as_json: AsJson = False) -> None:
     if as_json:
         print_json(document("heads", heads=[migration_content(migration) for migration in found]))
         return
+    if not found:
+        typer.echo(NO_MIGRATIONS)
     for migration in found:
         typer.echo(f"{migration.revision} {migration.message} ({migration.shown})")
     if len(found) > 1:
@@ -66,6 +70,9 @@ def history(as_json: AsJson = False) -> None:
         ]
         print_json(document("history", migrations=migrations))
         return
+    if not found.migrations:
+        typer.echo(NO_MIGRATIONS)
+        return
     show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at)))
 
 
@@ -81,7 +88,10 @@ def show_revision(
     found = History.read(workspace())
     target = found.resolve(revision, None, {})
     if target is None:
-        raise UnknownNameError("base is what a model is before any migration: there is no file of it")
+        raise UnknownNameError(
+            "base is what a model is before any migration: there is no file of it",
+            hint="`tokmigrate history` lists all migrations",
+        )
     migration = found.get(target)
     if as_json:
         print_json(document("show", migration=migration_content(migration)))

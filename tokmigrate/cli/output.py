@@ -49,11 +49,11 @@ def print_error(error: TokmigrateError, as_json: bool) -> None:
 
 @contextmanager
 def progress() -> Iterator[Listener]:
-    """Show the bytes as they are streamed, on stderr, where that is a terminal."""
+    """Show the bytes while they are streamed, on stderr, where that is a terminal."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
 
-    from tokmigrate.events import BytesStreamed, StreamStarted, Warned  # noqa: PLC0415
+    from tokmigrate.events import BytesStreamed, Step, StepReached, StreamStarted, Warned  # noqa: PLC0415
 
     console = Console(stderr=True)
     bar = Progress(
@@ -70,10 +70,17 @@ def progress() -> Iterator[Listener]:
     def listen(event: Event) -> None:
         if isinstance(event, StreamStarted):
             tasks[event.model] = bar.add_task(event.model, total=event.total)
+            bar.start()
         elif isinstance(event, BytesStreamed):
             bar.advance(tasks[event.model], event.count)
+        elif isinstance(event, StepReached) and event.step is Step.STAGED:
+            # It goes before a result is written where it stood.
+            bar.stop()
+            bar.remove_task(tasks.pop(event.model))
         elif isinstance(event, Warned):
             sys.stderr.write(f"warning: {event.model}: {event.message}\n")
 
-    with bar:
+    try:
         yield listen
+    finally:
+        bar.stop()

@@ -28,8 +28,11 @@ JSON_FILES = (
     names.CONFIG,
     names.GENERATION,
     names.LEGACY_TEMPLATE,
+    names.PROCESSOR,
+    names.PREPROCESSOR,
+    names.VOCAB_JSON,
 )
-TEXT_FILES = (names.TEMPLATE,)
+TEXT_FILES = (names.TEMPLATE, names.VOCAB_TXT, names.MERGES)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ same stamp everywhere. At `base` there is none.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.errors import DriftError
+from tokmigrate.errors import DriftError, ModelError
 from tokmigrate.model.json_text import Json, Layout, parse
 from tokmigrate.model.state import Made
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit
@@ -80,37 +81,32 @@ class Stamp:
 
     @property
     def generation(self) -> str:
-        """The digest of lineage, revision and contents."""
-        hasher = blake3(f"generation 1\n{self.lineage}\n{self.revision}\n".encode())
-        for name, file in sorted(self.files.items()):
-            hasher.update(f"{name}\n{file.digest}\n".encode())
-        for name, shard in sorted(self.shards.items()):
-            hasher.update(f"{name}\n{shard.digest}\n".encode())
-        return hasher.hexdigest()
+        """The digest of all that the stamp says: lineage, revisions and contents."""
+        said = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
+        return blake3(f"generation 1\n{said}\n".encode()).hexdigest()
 
     def encoded(self) -> bytes:
         """Return the stamp as the bytes of its file."""
-        return _LAYOUT.render(
-            {
-                "format": FORMAT,
-                "lineage": self.lineage,
-                "generation": self.generation,
-                "revision": self.revision,
-                "applied": [{"revision": name, "checksum": checksum} for name, checksum in self.applied],
-                "files": {
-                    name: {"digest": file.digest, "layout": file.layout.to_json() if file.layout else None}
-                    for name, file in sorted(self.files.items())
-                },
-                "shards": {
-                    name: {"digest": shard.digest, "baseline_start": shard.baseline_start}
-                    for name, shard in sorted(self.shards.items())
-                },
-                "baseline": {"rows": self.rows.old_rows, "tokens": [list(run) for run in self.baseline_tokens]},
-                "rows": [_piece_to_json(piece) for piece in self.rows.pieces],
-                "reshaped": self.reshaped,
-                "init": self.init,
-            }
-        ).encode()
+        return _LAYOUT.render({"format": FORMAT, "generation": self.generation, **self._content()}).encode()
+
+    def _content(self) -> dict[str, Json]:
+        return {
+            "lineage": self.lineage,
+            "revision": self.revision,
+            "applied": [{"revision": name, "checksum": checksum} for name, checksum in self.applied],
+            "files": {
+                name: {"digest": file.digest, "layout": file.layout.to_json() if file.layout else None}
+                for name, file in sorted(self.files.items())
+            },
+            "shards": {
+                name: {"digest": shard.digest, "baseline_start": shard.baseline_start}
+                for name, shard in sorted(self.shards.items())
+            },
+            "baseline": {"rows": self.rows.old_rows, "tokens": [list(run) for run in self.baseline_tokens]},
+            "rows": [_piece_to_json(piece) for piece in self.rows.pieces],
+            "reshaped": self.reshaped,
+            "init": self.init,
+        }
 
 
 def read_stamp(directory: Path) -> Stamp | None:
@@ -124,12 +120,17 @@ def read_stamp(directory: Path) -> Stamp | None:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        raise _damaged(str(path)) from error
     return decoded(text, str(path))
 
 
 def decoded(text: str, where: str) -> Stamp:
     """Return the stamp that `text` holds; raises DriftError where it is damaged or of a newer format."""
-    held = parse(text, where)
+    try:
+        held = parse(text, where)
+    except ModelError as error:
+        raise _damaged(where) from error
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise DriftError("a stamp of an unknown format", where=where, hint="use the tokmigrate that wrote it, or newer")
     try:
@@ -149,11 +150,16 @@ def decoded(text: str, where: str) -> Stamp:
             init=held["init"],
         )
         written = held["generation"]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise DriftError("the stamp is damaged", where=where, hint="restore it from a copy of the model") from error
-    if stamp.generation != written:
+        generation = stamp.generation
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise _damaged(where) from error
+    if generation != written or held["revision"] != stamp.revision:
         raise DriftError("the stamp was edited", where=where, hint="restore it from a copy of the model")
     return stamp
+
+
+def _damaged(where: str) -> DriftError:
+    return DriftError("the stamp is damaged", where=where, hint="restore it from a copy of the model")
 
 
 def _piece_to_json(piece: Kept | Fresh) -> Json:

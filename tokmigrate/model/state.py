@@ -19,6 +19,11 @@ SPECIAL_TOKENS_MAP = "special_tokens_map.json"
 ADDED_TOKENS = "added_tokens.json"
 TEMPLATE = "chat_template.jinja"
 LEGACY_TEMPLATE = "chat_template.json"
+PROCESSOR = "processor_config.json"
+PREPROCESSOR = "preprocessor_config.json"
+VOCAB_JSON = "vocab.json"
+VOCAB_TXT = "vocab.txt"
+MERGES = "merges.txt"
 
 
 @dataclass(frozen=True)

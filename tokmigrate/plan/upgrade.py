@@ -9,6 +9,7 @@ from typing import Literal
 
 from tokmigrate.errors import DriftError, OperationError, TokmigrateError, nearest
 from tokmigrate.model.json_text import Layout
+from tokmigrate.model.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.state import ModelState
 from tokmigrate.model.tensor_rows import Geometry
@@ -29,12 +30,12 @@ class Given:
     Args:
         token: The token's text.
         id: Its id.
-        row: Whether a spare row is used or the matrices grow.
+        row: Whether a spare row is used, the matrices grow, or its own row moves with it.
     """
 
     token: str
     id: int
-    row: Literal["spare", "new"]
+    row: Literal["spare", "new", "moved"]
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,7 @@ class Plan:
         if self.adapters:
             named = ", ".join(self.adapters)
             notes.append(f"its adapters are not changed with it: train or check them anew ({named})")
+        notes += unknown_references(self.final)
         if self.snapshot.weights.unread:
             notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
         return tuple(notes)
@@ -248,14 +250,22 @@ def _applied(migration: Migration, before: ModelState) -> tuple[ModelState, tupl
     for planned in migration.recorded(before.tokenizer):
         reached = _next(planned, state, context)
         given = tuple(
-            Given(token, number, "spare" if number < state.rows else "new")
+            Given(token, number, _row(state, token, number))
             for token, number in reached.tokenizer.ids.items()
             if state.tokenizer.ids.get(token) != number
+            # An id that has a token already is given to no new one: that token was renamed.
+            and (token in state.tokenizer.ids or number not in state.tokenizer.texts)
         )
         risk = planned.operation.risk(state, reached)
         effects.append(Effect(planned.operation.name, planned.place, risk, given))
         state = reached
     return state, tuple(effects)
+
+
+def _row(state: ModelState, token: str, number: int) -> Literal["spare", "new", "moved"]:
+    if token in state.tokenizer.ids:
+        return "moved"
+    return "spare" if number < state.rows else "new"
 
 
 def _next(planned: PlannedOperation, state: ModelState, context: Context) -> ModelState:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokmigrate.errors import FileProblems, TokmigrateError
-from tokmigrate.plan.upgrade import Plan
-from tokmigrate.revision.migration import Migration
-from tokmigrate.runner.look import ModelStatus
-from tokmigrate.runner.migrate import Downgraded, Upgraded
-from tokmigrate.state.rows import OperationRow
+
+if TYPE_CHECKING:
+    from tokmigrate.plan.upgrade import Plan
+    from tokmigrate.revision.migration import Migration
+    from tokmigrate.runner.look import ModelStatus
+    from tokmigrate.runner.migrate import Downgraded, Upgraded
+    from tokmigrate.state.rows import OperationRow
 
 SCHEMA_VERSION = 1
 
@@ -100,7 +102,12 @@ def migration_content(migration: Migration) -> dict[str, Any]:
         "file": migration.shown,
         "checksum": migration.checksum,
         "operations": [
-            {"operation": planned.operation.name, "place": planned.place} for planned in migration.operations
+            {
+                "operation": planned.operation.name,
+                "place": planned.place,
+                "fields": planned.operation.model_dump(mode="json", exclude_defaults=True),
+            }
+            for planned in migration.operations
         ],
     }
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from tokmigrate.errors import TokmigrateError
 from tokmigrate.operations.base import RiskLevel
-from tokmigrate.plan.upgrade import Plan
-from tokmigrate.revision.migration import Migration
-from tokmigrate.runner.look import ModelStatus
-from tokmigrate.runner.migrate import Downgraded
-from tokmigrate.state.rows import OperationRow
+
+if TYPE_CHECKING:
+    from tokmigrate.errors import TokmigrateError
+    from tokmigrate.plan.upgrade import Plan
+    from tokmigrate.revision.migration import Migration
+    from tokmigrate.runner.look import ModelStatus
+    from tokmigrate.runner.migrate import Downgraded
+    from tokmigrate.state.rows import OperationRow
 
 _RISK_STYLE = {RiskLevel.SAFE: "green", RiskLevel.CAUTION: "yellow", RiskLevel.BREAKING: "bold red"}
 _KIB = 1024
@@ -56,6 +60,8 @@ def plan_text(plan: Plan) -> RenderableType:
             risk = Text(effect.risk.level.value, style=_RISK_STYLE[effect.risk.level])
             table.add_row(escape(first), effect.operation, risk, escape(effect.risk.reason))
             first = ""
+        if not step.effects:
+            table.add_row(escape(first), "none", "", "it has no operations")
     parts: list[RenderableType] = [
         Text(f"{plan.model}: {named(plan.before)} → {named(plan.after)}", style="bold"),
         table,
@@ -69,15 +75,16 @@ def plan_text(plan: Plan) -> RenderableType:
         for new in given:
             ids.add_row(escape(new.token), str(new.id), new.row)
         parts += [Text(), ids]
-    files = Table(box=None, pad_edge=False, show_edge=False)
-    files.add_column("file")
-    files.add_column("will be")
-    files.add_column("bytes", justify="right")
-    for change in plan.file_changes():
-        files.add_row(escape(change.name), change.fate, f"{change.bytes:,}")
+    changes = plan.file_changes()
+    if changes:
+        files = Table(box=None, pad_edge=False, show_edge=False)
+        files.add_column("file")
+        files.add_column("will be")
+        files.add_column("bytes", justify="right")
+        for change in changes:
+            files.add_row(escape(change.name), change.fate, f"{change.bytes:,}")
+        parts += [Text(), files]
     parts += [
-        Text(),
-        files,
         Text(),
         Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {size(plan.bytes_to_write)} to be written"),
     ]
@@ -109,12 +116,13 @@ def history_table(
         table.add_column(column, overflow="fold")
     last = set(heads)
     for migration in reversed(migrations):
+        here = ", ".join(at.get(migration.revision, ()))
         table.add_row(
             migration.number,
             migration.revision,
             named(migration.down_revision),
             escape(migration.message),
-            escape(", ".join(at.get(migration.revision, ()))) + (" (head)" if migration.revision in last else ""),
+            escape(" ".join(filter(None, (here, "(head)" if migration.revision in last else "")))),
         )
     return table
 
@@ -133,7 +141,7 @@ def migration_text(migration: Migration) -> RenderableType:
         lines.insert(3, f"author     {migration.author}")
     for planned in migration.operations:
         fields = planned.operation.model_dump(mode="json", exclude_defaults=True)
-        lines.append(f"operation  {planned.operation.name}: {fields}")
+        lines.append(f"operation  {planned.operation.name}: {json.dumps(fields, ensure_ascii=False)}")
     if migration.source is not None:
         lines.append("operation  (Python: known when it is planned for a model)")
     return Text("\n".join(lines))
@@ -162,7 +170,8 @@ def log_table(rows: Sequence[tuple[str, OperationRow]]) -> RenderableType:
     """Return the runs, the newest first."""
     table = Table(box=None, pad_edge=False, show_edge=False)
     for column in ("when", "model", "run", "from", "to", "status", "who", "error"):
-        table.add_column(column, overflow="fold")
+        # A revision in two pieces cannot be copied.
+        table.add_column(column, overflow="fold", no_wrap=column in {"from", "to"})
     for model, row in rows:
         table.add_row(
             row.started.strftime("%Y-%m-%d %H:%M:%S"),

@@ -85,6 +85,7 @@ def upgrade(
         listener: Told every step.
 
     Raises:
+        RecoveryNeededError: It was changed, and what comes after that failed; the next command finishes it.
         TokmigrateError: Nothing was changed.
     """
     # Planned once before the lock: most mistakes show here, and nothing is made beside the model for them.

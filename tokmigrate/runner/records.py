@@ -28,9 +28,29 @@ def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
         for number, passage in enumerate(passages)
     ]
     events = [
-        TokenEvent(passage.revision, Happened.ADDED, new.token, new.id, init=new.init, row_digest=new.row_digest)
+        TokenEvent(
+            passage.revision,
+            Happened(begun.kind),
+            begun.token,
+            begun.id,
+            None if begun.kind == "added" else begun.id,
+            begun.old_token,
+            begun.init,
+            begun.row_digest,
+        )
         for passage in passages
-        for new in passage.tokens
+        for begun in passage.tokens
+    ]
+    events += [
+        TokenEvent(
+            passage.revision,
+            Happened.REMOVED if moved.id is None else Happened.MOVED,
+            moved.token,
+            moved.id,
+            moved.old_id,
+        )
+        for passage in passages
+        for moved in passage.moved
     ]
     return Outcome(applied=tuple(records), tokens=tuple(events))
 
@@ -39,7 +59,7 @@ def reverted_events(snapshot: Snapshot, tokens: object, revisions: tuple[str, ..
     """Return what befalls the tokens that a downgrade takes away."""
     left = tokens if isinstance(tokens, dict) else {}
     return tuple(
-        TokenEvent(revisions[-1], Happened.REVERTED, token, None, number)
+        TokenEvent(revisions[-1], Happened.REVERTED, token, left.get(token), number)
         for token, number in snapshot.state.tokenizer.ids.items()
         if left.get(token) != number
     )

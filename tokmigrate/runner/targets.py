@@ -48,18 +48,15 @@ def way_down(
     history = History.read(workspace)
     check_applied(snapshot, chain_for(history, entry))
     applied = [revision for revision, _ in snapshot.stamp.applied] if snapshot.stamp else []
-    if not applied:
-        raise nothing_back(entry, to)
     target = history.resolve(to, snapshot.revision, known_tags(workspace))
-    if target is None:
-        return None, tuple(reversed(applied))
-    if target not in applied:
+    if target is not None and target not in applied:
         raise UndoError(
             f"the model does not have revision {target}",
             where=entry.name,
             hint="`tokmigrate current` shows where it is",
         )
-    revisions = tuple(reversed(applied[applied.index(target) + 1 :]))
+    kept = applied.index(target) + 1 if target is not None else 0
+    revisions = tuple(reversed(applied[kept:]))
     if not revisions:
         raise nothing_back(entry, to)
     return target, revisions

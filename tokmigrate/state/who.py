@@ -8,7 +8,9 @@ import platform
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -45,12 +47,13 @@ def identify(workspace: Path) -> Who:
         user=_user(),
         host=socket.gethostname(),
         pid=os.getpid(),
-        libraries=library_versions(),
+        libraries=dict(library_versions()),
         git_commit=git_commit(workspace),
     )
 
 
-def library_versions() -> dict[str, str]:
+@cache
+def library_versions() -> Mapping[str, str]:
     """Return the installed versions by name, without importing a library."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:

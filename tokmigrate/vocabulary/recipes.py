@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -65,6 +65,10 @@ class Strategy(Protocol):
 
     def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
         """Return one row for each request, `(requests, hidden)`."""
+        ...
+
+    def described(self) -> dict[str, Any]:
+        """Return what a migration file says of it, as JSON, for the record."""
         ...
 
 

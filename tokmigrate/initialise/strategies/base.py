@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -43,6 +43,10 @@ class RowStrategy(BaseModel, ABC):
         """Return one row for each request, `(requests, hidden)`."""
         made = self.unscaled_rows(side, requests, statistics)
         return with_norm(made, self.norm, statistics)
+
+    def described(self) -> dict[str, Any]:
+        """Return what a migration file says of it, as JSON."""
+        return self.model_dump(mode="json", exclude_defaults=True)
 
     def sources(self, side: Side, lookup: Lookup, token: str) -> tuple[int, ...]:  # noqa: ARG002
         """Return the rows that the strategy reads for the row of `token`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -55,7 +55,7 @@ class File(RowStrategy):
                 hint="put it beside the migration file",
             )
         values = _row(attachments[self.path], self.path, name)
-        return StoredRow(values.astype("<f8").tobytes(), f"{self.path}: {name}", self.norm)
+        return StoredRow(values.astype("<f8").tobytes(), self.path, name, self.norm)
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,14 @@ class StoredRow:
 
     Args:
         values: Little-endian float64 numbers.
-        origin: File and tensor, for errors.
+        path: The file that it is from.
+        tensor: Its name there.
         norm: As in `RowStrategy`.
     """
 
     values: bytes
-    origin: str
+    path: str
+    tensor: str
     norm: Norm | None = None
 
     def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:  # noqa: ARG002
@@ -83,11 +85,16 @@ class StoredRow:
             if statistics.width != 1:
                 raise OperationError(
                     f"the row has {len(row)} numbers, the embeddings are {statistics.width} wide",
-                    where=self.origin,
+                    where=f"{self.path}: {self.tensor}",
                     hint="compute the row for this model, or use another strategy",
                 )
             row = statistics.mean()
         return with_norm(np.tile(row, (len(requests), 1)), self.norm, statistics)
+
+    def described(self) -> dict[str, Any]:
+        """Return what a migration file says of it, as JSON, with the tensor's name in any case."""
+        stated = {"strategy": "file", "path": self.path, "tensor": self.tensor}
+        return stated if self.norm is None else {**stated, "norm": self.norm}
 
 
 def _row(data: bytes, path: str, name: str) -> Matrix:

@@ -1,0 +1,382 @@
+"""Bad input: a clear error with the right code, and the model as it was."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from workspaces import HEAD, Image, Workspace, command_line, image, make_workspace
+
+from tokmigrate.cli.app import main
+
+NEW = "aaaaaaaaaaaa"
+UPGRADE = ("upgrade",)
+BACK = ("downgrade", "base")
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a command said, once as text and once as a document."""
+
+    code: int
+    text: str
+    document: dict[str, object]
+
+
+@dataclass
+class Bench:
+    """A workspace in which something is wrong."""
+
+    workspace: Workspace
+    capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch
+
+    @property
+    def model(self) -> Path:
+        return self.workspace.model
+
+    def command(self, *words: str) -> tuple[int, str, str]:
+        """Run the command line in this process."""
+        self.monkeypatch.chdir(self.workspace.root)
+        self.monkeypatch.setattr("sys.argv", ["tokmigrate", *words])
+        self.capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        said = self.capsys.readouterr()
+        return int(leaving.value.code or 0), said.out, said.err
+
+    def works(self, *words: str) -> None:
+        code, _, err = self.command(*words)
+        assert code == 0, err
+
+    def add_migration(self, operations: str, number: int = 4, down_revision: str = HEAD, revision: str = NEW) -> Path:
+        path = self.workspace.root / "migrations" / f"{number:04}_new.yaml"
+        head = f"format: 1\nrevision: {revision}\ndown_revision: {down_revision}\nmessage: New\noperations:\n"
+        path.write_text(head + operations, "utf-8")
+        return path
+
+    def refused(self, code: int, *words: str) -> Told:
+        """Run a command that must fail and leave the model as it is; return what it said."""
+        before, beside = image(self.model), sorted(path.name for path in self.model.parent.iterdir())
+        found, out, err = self.command(*words)
+        assert found == code, out + err
+        assert out == ""
+        assert "Traceback" not in err
+        assert "error in tokmigrate itself" not in err
+        assert err.startswith("error: ")
+        as_json, out, nothing = self.command(*words, "--json")
+        assert (as_json, nothing) == (code, "")
+        document = json.loads(out)
+        assert document["schema_version"] == 1
+        assert document["error"]["exit_code"] == code
+        assert document["error"]["message"]
+        assert image(self.model) == before
+        assert self.workspace.left_over() == []
+        assert sorted(path.name for path in self.model.parent.iterdir()) == beside
+        return Told(code, err, document["error"])
+
+
+@pytest.fixture
+def bench(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Bench:
+    return Bench(make_workspace(tmp_path / "workspace"), capsys, monkeypatch)
+
+
+@pytest.fixture
+def upgraded(bench: Bench) -> Bench:
+    bench.works("upgrade")
+    return bench
+
+
+# Migrations that cannot be read
+
+
+def test_a_misspelt_operation(bench: Bench) -> None:
+    bench.add_migration('  - add_tokenz: {tokens: [{content: "<x>"}]}\n')
+    told = bench.refused(2, *UPGRADE)
+    assert "migrations/0004_new.yaml:6:5: unknown operation 'add_tokenz' (did you mean 'add_tokens'?)" in told.text
+    problems = told.document["problems"]
+    assert isinstance(problems, list)
+    assert (problems[0]["line"], problems[0]["column"]) == (6, 5)
+    assert problems[0]["hint"] == "did you mean 'add_tokens'?"
+
+
+def test_a_duplicate_key(bench: Bench) -> None:
+    bench.add_migration('  - add_tokens:\n      tokens: [{content: "<x>"}]\n      tokens: [{content: "<y>"}]\n')
+    assert "0004_new.yaml:8:7: key 'tokens' appears twice" in bench.refused(2, *UPGRADE).text
+
+
+def test_an_alias_bomb(bench: Bench) -> None:
+    lines = ["  - &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"  - &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(9)]
+    bench.add_migration("\n".join(lines) + "\n")
+    told = bench.refused(2, *UPGRADE)
+    assert "0004_new.yaml:6:5: anchor '&a0' is not allowed" in told.text
+    # What it would expand to is never built, nor told.
+    assert len(told.text) < 20_000
+
+
+def test_two_heads(bench: Bench) -> None:
+    bench.add_migration('  - add_tokens: {tokens: [{content: "<x>"}]}\n')
+    bench.add_migration('  - add_tokens: {tokens: [{content: "<y>"}]}\n', number=5, revision="bbbbbbbbbbbb")
+    told = bench.refused(2, *UPGRADE)
+    assert "the history has 2 heads" in told.text
+    assert "0004_new.yaml" in told.text
+    assert "0005_new.yaml" in told.text
+    assert "down_revision" in str(told.document["hint"])
+
+
+# Operations that do not fit the model
+
+
+@pytest.mark.parametrize(
+    ("operation", "said"),
+    [
+        ('add_tokens: {tokens: [{content: "<|im_start|>"}]}', "the token '<|im_start|>' exists already, with id 1024"),
+        (
+            'add_tokens: {tokens: [{content: "<x>", init: {strategy: copy, token: "<|im_stort|>"}}]}',
+            "'<|im_stort|>' is no token",
+        ),
+        ('set_padding: {token: "<|nope|>"}', "'<|nope|>' is no token"),
+    ],
+    ids=["a token that exists", "an unknown token in copy", "a pad token that is none"],
+)
+def test_an_operation_that_does_not_fit(bench: Bench, operation: str, said: str) -> None:
+    bench.add_migration(f"  - {operation}\n")
+    told = bench.refused(1, *UPGRADE)
+    assert said in told.text
+    assert "0004_new.yaml:6:5" in told.text
+    assert told.document["hint"]
+    assert told.document["kind"] == "OperationError"
+
+
+# Models that cannot be worked on
+
+
+def only_pickled(model: Path) -> None:
+    for path in model.glob("*.safetensors*"):
+        path.unlink()
+    # Whoever unpickles this makes a file `opened` in the current directory.
+    (model / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
+
+
+def truncated(model: Path) -> None:
+    path = model / "model-00002-of-00002.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+
+
+def outside(model: Path) -> None:
+    path = model / "model.safetensors.index.json"
+    shutil.copy(model / "model-00002-of-00002.safetensors", model.parent / "model-00002-of-00002.safetensors")
+    path.write_text(path.read_text("utf-8").replace('"model-00002-of', '"../model-00002-of'), "utf-8")
+
+
+def other_config(model: Path) -> None:
+    path = model / "config.json"
+    document = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**document, "vocab_size": document["vocab_size"] + 6}, indent=2), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (only_pickled, r"only pickled weights \(pytorch_model\.bin\): refused, and never unpickled"),
+        (truncated, r"model-00002-of-00002\.safetensors: the header describes \d+ bytes, the file has \d+"),
+        (outside, r"the index puts tensor '[^']+' into '\.\./model-00002.*', which is not a file of this directory"),
+        (other_config, r"embed_tokens\.weight' \[1024, 128\] has 1024 rows .* config\.json says vocab_size: 1030"),
+    ],
+)
+@pytest.mark.parametrize("word", ["upgrade", "plan", "status"])
+def test_a_model_that_cannot_be_worked_on(bench: Bench, spoil: Callable[[Path], None], said: str, word: str) -> None:
+    spoil(bench.model)
+    told = bench.refused(1, word)
+    assert re.search(said, told.text), told.text
+    assert told.document["hint"]
+    assert not (bench.workspace.root / "opened").exists()
+
+
+# Drift
+
+
+@pytest.mark.parametrize("words", [UPGRADE, BACK, ("plan",), ("verify",)])
+def test_a_migration_that_was_edited_after_it_was_applied(upgraded: Bench, words: tuple[str, ...]) -> None:
+    path = upgraded.workspace.migration(1)
+    path.write_text(path.read_text("utf-8").replace("{strategy: mean}", "{strategy: zeros}"), "utf-8")
+    told = upgraded.refused(4, *words)
+    assert path.name in told.text
+    assert "3b8f0d5a61c2" in told.text
+    assert told.document["hint"]
+
+
+def edited(path: Path, old: str, new: str) -> None:
+    text = path.read_text("utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new, 1), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"reshaped": true', '"reshaped": false'),
+        (f'"revision": "{HEAD}"', '"revision": "9f3c2a7e41b0"'),
+        ('"rows": 1024', '"rows": 1023'),
+        ('"checksum": "1:', '"checksum": "1:0'),
+        ('"format": 1', '"format": 2'),
+        ('"applied": [', '"applied": ['[:-1]),
+        ('"files": {', '"files": [], "other": {'),
+        ('"init": {', '"init": {"norm": "match", '),
+    ],
+)
+@pytest.mark.parametrize("words", [UPGRADE, BACK])
+def test_a_stamp_that_was_edited(upgraded: Bench, words: tuple[str, ...], old: str, new: str) -> None:
+    edited(upgraded.model / "tokmigrate.json", old, new)
+    told = upgraded.refused(4, *words)
+    assert "tokmigrate.json: " in told.text
+    assert "stamp" in told.text
+
+
+def test_a_stamp_that_is_no_text(upgraded: Bench) -> None:
+    (upgraded.model / "tokmigrate.json").write_bytes(b"\xff\xfe\x00")
+    assert "the stamp is damaged" in upgraded.refused(4, *BACK).text
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer_config.json", "chat_template.jinja"])
+def test_a_file_that_was_changed_after_the_upgrade(upgraded: Bench, name: str) -> None:
+    with (upgraded.model / name).open("a", encoding="utf-8") as file:
+        file.write("\n")
+    told = upgraded.refused(4, *BACK)
+    assert f"{name}: the file was changed since it was migrated" in told.text
+    assert told.document["kind"] == "DriftError"
+
+
+def test_a_row_that_was_changed_after_the_upgrade(upgraded: Bench) -> None:
+    path = upgraded.model / "model-00002-of-00002.safetensors"
+    data = bytearray(path.read_bytes())
+    data[200_000] ^= 1
+    path.write_bytes(data)
+    told = upgraded.refused(4, *BACK)
+    assert f"{path.name}: the weights were changed since they were migrated" in told.text
+    runs = upgraded.workspace.asked("log")["runs"]
+    assert [run["status"] for run in runs] == ["FAILED", "FAILED", "APPLIED"]
+
+
+def test_undo_data_that_is_missing(upgraded: Bench) -> None:
+    shutil.rmtree(upgraded.workspace.root / ".tokmigrate" / "objects")
+    told = upgraded.refused(1, *BACK)
+    assert told.document["kind"] == "UndoError"
+    assert "undo data" in told.text
+    assert "backup" in str(told.document["hint"])
+
+
+def test_undo_data_that_is_damaged(upgraded: Bench) -> None:
+    for path in (upgraded.workspace.root / ".tokmigrate" / "objects").glob("??/*"):
+        data = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    told = upgraded.refused(1, *BACK)
+    assert told.document["kind"] == "UndoError"
+    assert "damaged" in told.text
+
+
+def test_a_state_that_is_missing(upgraded: Bench) -> None:
+    shutil.rmtree(upgraded.workspace.root / ".tokmigrate")
+    told = upgraded.refused(1, *BACK)
+    assert told.document["kind"] == "UndoError"
+    assert "not on record in this workspace" in told.text
+
+
+# Disks that refuse
+
+
+def unshared(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with mounts of its own."""
+    command = ["unshare", "--mount", "--map-root-user", "sh", "-euc", script, "sh", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def mounts(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None:
+        pytest.skip("unshare is not installed")
+    tried = unshared('mount -t tmpfs tokmigrate "$1"', str(tmp_path))
+    if tried.returncode:
+        pytest.skip(f"no mounts may be made here: {tried.stderr.strip()}")
+
+
+def under(mount: str, workspace: Workspace, *words: str) -> subprocess.CompletedProcess[str]:
+    script = f'{mount}; cd "$1"; shift; exec "$@"'
+    return unshared(script, str(workspace.root), *command_line(), *words)
+
+
+def is_untouched(workspace: Workspace, before: Image, done: subprocess.CompletedProcess[str], said: str) -> None:
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "error in tokmigrate itself" not in done.stdout + done.stderr
+    assert image(workspace.model) == before
+    assert workspace.left_over() == []
+
+
+@pytest.mark.parametrize("place", ["models/demo", "models", "."])
+def test_a_read_only_directory(tmp_path: Path, mounts: None, place: str) -> None:
+    workspace = make_workspace(tmp_path / "workspace")
+    before = image(workspace.model)
+    readonly = f'mount --bind "$1/{place}" "$1/{place}"; mount -o remount,bind,ro "$1/{place}"'
+    done = under(readonly, workspace, "upgrade", "--json")
+    is_untouched(workspace, before, done, "")
+    assert not workspace.area.exists()
+    error = json.loads(done.stdout)["error"]
+    assert error["kind"] == "StorageError"
+    assert error["hint"]
+
+
+@pytest.mark.parametrize(("full", "left"), [("models", "64k"), ("models", "2m"), (".tokmigrate", "64k")])
+def test_no_space(tmp_path: Path, mounts: None, full: str, left: str) -> None:
+    workspace = make_workspace(tmp_path / "workspace")
+    (workspace.root / ".tokmigrate").mkdir()
+    before = image(workspace.model)
+    # A filesystem of its own with what was there, and only a little room more.
+    script = f"""
+        cp -a "$1/{full}" "$1/kept"
+        mount -t tmpfs -o size=16m tokmigrate "$1/{full}"
+        cp -a "$1/kept/." "$1/{full}/"
+        dd if=/dev/zero of="$1/{full}/.fill" bs=4k 2>/dev/null || true
+        truncate -s -{left} "$1/{full}/.fill"
+        cd "$1"
+        shift
+        code=0
+        "$@" || code=$?
+        diff -r models/demo {"kept/demo" if full == "models" else "models/demo"} >&2
+        ls -A models/.demo.tokmigrate >&2
+        exit $code
+    """
+    done = unshared(script, str(workspace.root), *command_line(), "upgrade")
+    is_untouched(workspace, before, done, "what to do: ")
+    assert {"stage", "journal"}.isdisjoint(done.stderr.split())
+
+
+def test_a_directory_that_may_not_be_written_is_refused_for_other_users_too(bench: Bench) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere; see test_a_read_only_directory")
+    bench.model.chmod(0o555)
+    try:
+        assert "may not be written" in bench.refused(1, *UPGRADE).text
+    finally:
+        bench.model.chmod(0o755)
+
+
+def test_no_model_and_no_workspace(bench: Bench, tmp_path: Path) -> None:
+    assert "demo" in bench.refused(2, "upgrade", "--model", "demmo").text
+    assert "nope" in bench.refused(2, "upgrade", "nope").text
+    bench.monkeypatch.chdir(tmp_path)
+    bench.monkeypatch.setattr("sys.argv", ["tokmigrate", "upgrade"])
+    with pytest.raises(SystemExit) as leaving:
+        main()
+    assert leaving.value.code == 2
+    assert "tokmigrate init" in bench.capsys.readouterr().err

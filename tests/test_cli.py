@@ -1,0 +1,391 @@
+"""The command line: what it prints where, with which exit code, and what it says to common mistakes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import re
+import select
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspaces import BASE, HEAD, Workspace, command_line, contents, environment, make_workspace
+
+from tokmigrate import __version__
+from tokmigrate.cli.app import app, main
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """The one JSON document on stdout."""
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Run the command line in this process: `call(directory, *words)`."""
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv("TOKMIGRATE_STATE", raising=False)
+
+    def run(directory: Path, *words: str) -> Said:
+        monkeypatch.chdir(directory)
+        monkeypatch.setattr(sys, "argv", ["tokmigrate", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as leaving:
+            main()
+        out, err = capsys.readouterr()
+        code = leaving.value.code
+        assert isinstance(code, int)
+        return Said(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """A copy of the demo and its migrations."""
+    return make_workspace(tmp_path / "place")
+
+
+def fork(place: Workspace) -> None:
+    """Give the history a second head."""
+    text = place.migration(3).read_text("utf-8").replace(HEAD, "f0f0f0f0f0f0")
+    (place.root / "migrations" / "0004_another_end.yaml").write_text(text, "utf-8")
+
+
+SENTENCES: tuple[tuple[str, ...], ...] = (
+    ("heads",),
+    ("history",),
+    ("show", "2"),
+    ("plan",),
+    ("upgrade", "+1"),
+    ("upgrade",),
+    ("upgrade",),
+    ("current",),
+    ("status",),
+    ("log", "--limit", "2"),
+    ("verify",),
+    ("downgrade", "-1"),
+    ("downgrade", BASE),
+    ("recover",),
+    ("revision", "-m", "One more"),
+    ("schema",),
+    ("init", "elsewhere"),
+)
+
+
+def test_every_command_prints_one_document(place: Workspace, call: Call) -> None:
+    assert {sentence[0] for sentence in SENTENCES} == {
+        command.name or command.callback.__name__ for command in app.registered_commands if command.callback
+    }
+    before = contents(place.model)
+    for sentence in SENTENCES:
+        said = call(place.root, *sentence, "--json")
+        assert said.code == 0, (sentence, said)
+        assert said.document["schema_version"] == 1, sentence
+        assert said.document["command"] == sentence[0]
+        assert said.err == "", sentence
+    assert contents(place.model) == before
+
+
+@pytest.mark.parametrize(
+    ("sentence", "code", "kind"),
+    [
+        (("--json",), 2, "UsageError"),
+        (("nosuch", "--json"), 2, "UsageError"),
+        (("upgrade", "--nosuch", "--json"), 2, "UsageError"),
+        (("downgrade", "--json"), 2, "UsageError"),
+        (("revision", "--json"), 2, "UsageError"),
+        (("log", "--limit", "0", "--json"), 2, "UsageError"),
+        (("upgrade", "nosuch", "--json"), 2, "UnknownNameError"),
+        (("upgrade", "-m", "nosuch", "--json"), 2, "UnknownNameError"),
+        (("upgrade", "+9", "--json"), 2, "UsageError"),
+        (("downgrade", BASE, "--json"), 1, "UndoError"),
+    ],
+)
+def test_errors_are_documents_too(
+    place: Workspace, call: Call, sentence: tuple[str, ...], code: int, kind: str
+) -> None:
+    said = call(place.root, *sentence)
+    assert (said.code, said.err) == (code, "")
+    assert said.document["schema_version"] == 1
+    error = said.document["error"]
+    assert (error["kind"], error["exit_code"]) == (kind, code)
+    assert error["hint"]
+
+
+def test_two_heads(place: Workspace, call: Call) -> None:
+    fork(place)
+    assert [found["revision"] for found in call(place.root, "heads", "--json").document["heads"]] == [
+        HEAD,
+        "f0f0f0f0f0f0",
+    ]
+    for command in ("plan", "upgrade"):
+        said = call(place.root, command, "--json")
+        assert said.code == 2
+        assert said.document["error"]["kind"] == "HistoryError"
+        assert "down_revision" in said.document["error"]["hint"]
+    assert "more than one head" in call(place.root, "heads").err
+    assert call(place.root, "history").out.count("(head)") == 2
+
+
+def test_problems_of_files_are_listed(place: Workspace, call: Call) -> None:
+    file = place.migration(2)
+    file.write_text(file.read_text("utf-8").replace("add_role_tokens", "add_rol_tokens"), "utf-8")
+    said = call(place.root, "plan", "--json")
+    assert said.code == 2
+    (problem,) = said.document["error"]["problems"]
+    assert problem["path"] == "migrations/0002_add_chat_roles.yaml"
+    assert (problem["line"], problem["column"]) == (9, 5)
+    assert "add_role_tokens" in f"{problem['message']} {problem['hint']}"
+    assert call(place.root, "plan").err.startswith("error: migrations/0002_add_chat_roles.yaml:9:5: ")
+
+
+@pytest.mark.parametrize(
+    ("sentence", "words"),
+    [
+        (("upgrad",), ("No such command 'upgrad'", "'upgrade'")),
+        (("upgrade", "nosuch"), ("no revision is called 'nosuch'", "tokmigrate history")),
+        (("upgrade", HEAD[:-1] + "0"), ("no revision is called", f"did you mean '{HEAD}'?")),
+        (("downgrade",), ("Missing argument", "tokmigrate downgrade --help")),
+        (("downgrade", "nosuch"), ("no revision is called 'nosuch'", "tokmigrate history")),
+        (("downgrade", "--nosuch"), ("no revision is called '--nosuch'", "tokmigrate history")),
+        (("downgrade", "-1"), ("leads past the base", "there are 0 revisions")),
+        (("revision",), ("message", "tokmigrate revision --help")),
+        (("revision", "-m", " "), ("needs a message", "-m TEXT")),
+        (("init",), ("there is a workspace already", "tokmigrate.yaml")),
+        (("show", BASE), ("there is no file of it", "tokmigrate history")),
+        (("plan", "-m", "dem"), ("no model is called 'dem'", "did you mean 'demo'?")),
+    ],
+)
+def test_mistakes_are_told(place: Workspace, call: Call, sentence: tuple[str, ...], words: tuple[str, str]) -> None:
+    said = call(place.root, *sentence)
+    assert (said.code, said.out) == (2, "")
+    assert said.err.startswith("error: ")
+    assert all(word in said.err for word in words), said.err
+    assert "Traceback" not in said.err
+
+
+def test_ambiguous_beginnings_are_told(place: Workspace, call: Call) -> None:
+    file = place.migration(3)
+    file.write_text(file.read_text("utf-8").replace(HEAD, "9f3c99999999"), "utf-8")
+    said = call(place.root, "upgrade", "9f3c")
+    assert said.code == 2
+    assert "'9f3c' can mean any of 9f3c2a7e41b0" in said.err
+    assert "9f3c99999999" in said.err
+    assert call(place.root, "show", "9f3c2").code == 0
+
+
+def test_the_first_steps_of_a_user(tmp_path: Path, call: Call) -> None:
+    said = call(tmp_path, "current")
+    assert said.code == 2
+    assert "tokmigrate init" in said.err
+    assert call(tmp_path, "init").code == 0
+    assert (tmp_path / ".gitignore").read_text("utf-8").splitlines() == [".tokmigrate/", ".*.tokmigrate/"]
+    for command in ("history", "heads"):
+        assert "no migrations yet" in call(tmp_path, command).out
+    said = call(tmp_path, "upgrade")
+    assert said.code == 2
+    assert "the workspace has no models" in said.err
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for sentence in (("plan",), ("upgrade",), ("verify",), ("status",), ("downgrade", BASE)):
+        said = call(tmp_path, *sentence, "-m", "empty")
+        assert (said.code, said.out) == (1, "")
+        assert "there is no config.json" in said.err
+    assert list(empty.iterdir()) == []
+    assert call(tmp_path, "revision", "-m", "First things").code == 0
+    assert call(tmp_path, "revision", "-m", "Second things", "--python").code == 0
+    assert sorted(path.name for path in (tmp_path / "migrations").iterdir()) == [
+        "0001_first_things.yaml",
+        "0002_second_things.py",
+        "tokmigrate.schema.json",
+    ]
+
+
+def test_a_migration_without_operations_is_shown(place: Workspace, call: Call) -> None:
+    call(place.root, "revision", "-m", "Nothing yet")
+    out = call(place.root, "plan").out
+    assert "Nothing yet" in out
+    assert "it has no operations" in out
+
+
+def test_models_by_name_and_by_path(place: Workspace, call: Call) -> None:
+    other = place.root / "models" / "other"
+    shutil.copytree(place.model, other)
+    for word in ("demo", "models/demo", str(place.model)):
+        models = call(place.root, "current", "--model", word, "--json").document["models"]
+        assert [model["model"] for model in models] == ["demo"]
+    words = ("-m", "models/demo", "-m", "demo", "-m", "models/other")
+    assert call(place.root, "upgrade", *words, "0001").code == 0
+    models = call(place.root, "current", *words, "--json").document["models"]
+    assert models == [{"model": "demo", "revision": "3b8f0d5a61c2"}, {"model": "other", "revision": "3b8f0d5a61c2"}]
+    assert call(place.root / "migrations", "current").out == "demo: 3b8f0d5a61c2\n"
+
+
+def test_what_people_read(place: Workspace, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = call(place.root, "upgrade")
+    assert "rows 1024 → 1088" in said.out
+    assert said.out.endswith("`tokmigrate downgrade base` goes back\n")
+    assert f"nothing is pending, it is at {HEAD}" in call(place.root, "upgrade").out
+    newest, *_, oldest = call(place.root, "history").out.splitlines()[1:]
+    assert newest.rstrip().endswith("demo (head)")
+    assert oldest.split()[:3] == ["0001", "3b8f0d5a61c2", "base"]
+    assert 'add_role_tokens: {"preset": "chatml"}' in call(place.root, "show", "2").out
+    (run,) = call(place.root, "log").out.splitlines()[1:]
+    assert run.split()[2:6] == ["demo", "upgrade", "base", HEAD]
+    assert call(place.root, "verify").out == f"demo: {HEAD}, all as it should be\n"
+    template = place.model / "chat_template.jinja"
+    template.write_text(template.read_text("utf-8") + " ", "utf-8")
+    said = call(place.root, "verify")
+    assert said.code == 4
+    assert said.out == f"demo: {HEAD}, changed since it was migrated: chat_template.jinja\n"
+    assert call(place.root, "verify", "--json").document["models"][0]["changed"] == ["chat_template.jinja"]
+    assert call(place.root, "downgrade", BASE).code == 4
+
+
+def test_an_interruption_by_the_user(place: Workspace, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tokmigrate.revision.history.migration_files", stop)
+    said = call(place.root, "history")
+    assert said.code == 130
+    assert "tokmigrate recover" in said.err
+    assert call(place.root, "history", "--json").document["error"]["message"] == "stopped"
+
+
+def run(place: Workspace, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*command_line(), *words],
+        cwd=place.root,
+        env={**environment(), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_tracebacks_only_when_asked(place: Workspace) -> None:
+    asked = run(place, "show", "nosuch", "--debug")
+    assert asked.returncode == 1
+    assert "Traceback" in asked.stderr
+    assert "UnknownNameError" in asked.stderr
+
+
+def test_help_and_version(place: Workspace, call: Call) -> None:
+    bare = call(place.root)
+    assert bare.code == 2
+    assert "Usage: tokmigrate" in bare.out
+    assert "error" not in bare.err
+    assert call(place.root, "--version").out == f"tokmigrate {__version__}\n"
+    for command in app.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "")
+        said = call(place.root, name, "--help")
+        assert said.code == 0
+        assert f"Usage: tokmigrate {name}" in said.out
+        assert "--json" in said.out
+
+
+def test_completion(place: Workspace) -> None:
+    answered = subprocess.run(
+        [str(Path(sys.executable).with_name("tokmigrate"))],
+        cwd=place.root,
+        env={
+            **environment(),
+            "_TOKMIGRATE_COMPLETE": "complete_bash",
+            "COMP_WORDS": "tokmigrate down",
+            "COMP_CWORD": "1",
+        },
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert answered.stdout.split() == ["downgrade"]
+
+
+def loaded(*words: str, cwd: Path) -> set[str]:
+    """Return the top-level modules that a Python program loads."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words], cwd=cwd, capture_output=True, text=True, timeout=60, check=True
+    )
+    return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+def test_nothing_heavy_is_loaded_early(place: Workspace) -> None:
+    heavy = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "sqlalchemy"}
+    found = loaded("-c", "import tokmigrate.cli.app", cwd=place.root)
+    assert "typer" in found
+    assert not heavy & found
+    assert not heavy & loaded("-m", "tokmigrate.cli.app", "current", cwd=place.root)
+    assert not (heavy - {"numpy"}) & loaded("-m", "tokmigrate.cli.app", "history", cwd=place.root)
+
+
+def on_terminal(place: Workspace, *words: str, **variables: str) -> str:
+    """Return what a terminal of 80 columns is sent."""
+    chief, side = pty.openpty()
+    plain = {name: value for name, value in environment().items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        [*command_line(), *words],
+        cwd=place.root,
+        env={**plain, "COLUMNS": "80", "TERM": "xterm-256color", **variables},
+        stdin=side,
+        stdout=side,
+        stderr=side,
+    )
+    os.close(side)
+    sent = b""
+    while select.select([chief], [], [], 60)[0]:
+        try:
+            part = os.read(chief, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        sent += part
+    os.close(chief)
+    assert process.wait(60) == 0, sent
+    return sent.decode().replace("\r\n", "\n")
+
+
+def test_a_terminal_of_80_columns(place: Workspace) -> None:
+    sent = on_terminal(place, "upgrade")
+    bar, _, table = sent.partition("demo: base → ")
+    assert "━" in bar
+    assert bar.rpartition("━")[2].endswith("\x1b[1A\x1b[2K\x1b[1m")
+    assert "━" not in table
+    for command in ("log", "status"):
+        sent = on_terminal(place, command, NO_COLOR="1")
+        assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", sent)
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", sent)
+        assert max(len(line) for line in shown.splitlines()) <= 80
+        assert HEAD in shown
+
+
+def test_a_pipe_gets_whole_lines(place: Workspace) -> None:
+    done = run(place, "plan", COLUMNS="40")
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    assert "3b8f0d5a61c2 Start new rows from the mean  " in done.stdout

@@ -1,0 +1,139 @@
+"""Two processes and one model: one of them works, the other waits or leaves; nothing is mixed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workspaces import HEAD, Contents, Workspace, command_line, contents, environment, make_workspace
+
+# Upgrades or downgrades the model; says when it holds the lock, and goes on when it is told to.
+SLOW = """
+import sys
+from pathlib import Path
+from tokmigrate.events import Step, StepReached
+from tokmigrate.runner import migrate
+from tokmigrate.settings import read_workspace
+
+def listen(event):
+    if isinstance(event, StepReached) and event.step == Step(sys.argv[2]):
+        print(event.step, flush=True)
+        sys.stdin.readline()
+
+place = read_workspace(Path(sys.argv[1]))
+migrate.upgrade(place, place.models["demo"], listener=listen)
+"""
+
+
+class Slow:
+    """A process in the middle of an upgrade."""
+
+    def __init__(self, workspace: Workspace, step: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SLOW, str(workspace.settings), step],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline().strip() == step
+
+    def go_on(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+    def ends_well(self) -> None:
+        self.process.communicate(timeout=60)
+        assert self.process.returncode == 0
+
+    def is_killed(self) -> None:
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.communicate(timeout=60)
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "workspace")
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    """Return the demo at the head of its migrations."""
+    upgraded = make_workspace(tmp_path_factory.mktemp("head") / "workspace")
+    assert upgraded.run("upgrade").returncode == 0
+    return contents(upgraded.model)
+
+
+@pytest.mark.parametrize("step", ["locked", "staged", "exchanged"])
+def test_the_second_leaves_with_5(workspace: Workspace, head: Contents, step: str) -> None:
+    slow = Slow(workspace, step)
+    words = ["downgrade", "base"] if step == "exchanged" else ["upgrade"]
+    second = workspace.run(*words, "--json")
+    assert second.returncode == 5, second.stdout + second.stderr
+    error = json.loads(second.stdout)["error"]
+    assert error["kind"] == "BusyError"
+    assert f"process {slow.process.pid} on " in error["message"]
+    assert "--lock-timeout" in error["hint"]
+    slow.go_on()
+    slow.ends_well()
+    assert contents(workspace.model) == head
+    assert workspace.left_over() == []
+    runs = workspace.asked("log")["runs"]
+    assert [run["status"] for run in runs] == ["APPLIED"]
+
+
+def test_recover_does_not_touch_what_is_under_way(workspace: Workspace, head: Contents) -> None:
+    slow = Slow(workspace, "prepared")
+    second = workspace.run("recover")
+    assert second.returncode == 5, second.stdout
+    assert "works on this model" in second.stderr
+    assert sorted(workspace.left_over()) == ["journal", "stage"]
+    slow.go_on()
+    slow.ends_well()
+    assert contents(workspace.model) == head
+
+
+def test_the_second_waits(workspace: Workspace, head: Contents) -> None:
+    slow = Slow(workspace, "staged")
+    command = [*command_line(), "upgrade", "--lock-timeout", "60", "--json"]
+    waiting = subprocess.Popen(command, cwd=workspace.root, env=environment(), stdout=subprocess.PIPE, text=True)
+    with pytest.raises(subprocess.TimeoutExpired):
+        waiting.wait(4)
+    slow.go_on()
+    slow.ends_well()
+    said, _ = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0
+    found = json.loads(said)["models"][0]
+    assert (found["changed"], found["migrations"], found["recovered"]) == (False, [], "nothing")
+    assert contents(workspace.model) == head
+    assert [run["status"] for run in workspace.asked("log")["runs"]] == ["APPLIED"]
+
+
+def test_many_at_once(workspace: Workspace, head: Contents) -> None:
+    command = [*command_line(), "upgrade", "--lock-timeout", "60", "--json"]
+    several = [
+        subprocess.Popen(command, cwd=workspace.root, env=environment(), stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    said = [process.communicate(timeout=120)[0] for process in several]
+    assert [process.returncode for process in several] == [0, 0, 0]
+    assert sorted(json.loads(text)["models"][0]["changed"] for text in said) == [False, False, True]
+    assert contents(workspace.model) == head
+    assert [run["status"] for run in workspace.asked("log")["runs"]] == ["APPLIED"]
+
+
+@pytest.mark.parametrize("step", ["locked", "exchanged"])
+def test_the_lock_of_a_killed_process_is_free(workspace: Workspace, head: Contents, step: str) -> None:
+    slow = Slow(workspace, step)
+    slow.is_killed()
+    # The file still names the process that is gone.
+    assert json.loads((workspace.area / "lock").read_text("utf-8"))["pid"] == slow.process.pid
+    assert workspace.asked("upgrade")["models"][0]["to_revision"] in (HEAD, None)
+    assert contents(workspace.model) == head

@@ -1,0 +1,81 @@
+"""What an installed tokmigrate consists of."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+from workspaces import REPOSITORY
+
+import tokmigrate
+from tokmigrate import errors
+from tokmigrate.revision.schema import json_schema
+
+
+def test_the_version_is_that_of_the_distribution() -> None:
+    assert tokmigrate.__version__ == version("tokmigrate")
+
+
+def test_the_package_says_that_it_is_typed() -> None:
+    assert files("tokmigrate").joinpath("py.typed").is_file()
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE", ".gitignore"):
+        shutil.copy(REPOSITORY / name, source)
+    for name in ("tokmigrate", "tests", "scripts"):
+        shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=source, capture_output=True, timeout=120, check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    about = f"tokmigrate-{tokmigrate.__version__}.dist-info"
+    assert {name.split("/")[0] for name in names} == {"tokmigrate", about}
+    assert {"tokmigrate/py.typed", f"{about}/licenses/LICENSE", f"{about}/entry_points.txt"} <= names
+    modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tokmigrate").rglob("*.py")}
+    assert {name for name in names if name.endswith(".py")} == modules
+
+
+def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
+    drawn = {
+        name: int(code)
+        for name, code in re.findall(r"([A-Z]\w+Error|FileProblems) +(?:exit code )?(\d)", errors.__doc__ or "")
+    }
+    real = {
+        name: kind.exit_code
+        for name, kind in inspect.getmembers(errors, inspect.isclass)
+        if issubclass(kind, errors.TokmigrateError)
+    }
+    assert drawn == real
+    assert set(real) | {"Problem", "nearest"} == set(errors.__all__)
+
+
+def test_the_schema_is_one_document_whose_references_resolve() -> None:
+    schema = json_schema()
+    assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+    assert set(schema["required"]) <= set(schema["properties"])
+    references = set(re.findall(r'"\$ref": "([^"]+)"', json.dumps(schema)))
+    assert references
+    assert {reference.removeprefix("#/$defs/") for reference in references} <= set(schema["$defs"])
+    kinds = {"array", "boolean", "integer", "null", "number", "object", "string"}
+    assert _types(schema) <= kinds
+
+
+def _types(schema: object) -> set[str]:
+    if isinstance(schema, list):
+        return set().union(*map(_types, schema))
+    if not isinstance(schema, dict):
+        return set()
+    found = schema.get("type", [])
+    own = {found} if isinstance(found, str) else set(found) if isinstance(found, list) else set()
+    return own.union(*map(_types, schema.values()))

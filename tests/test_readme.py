@@ -1,0 +1,142 @@
+"""What README and docs tell a user to type, typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workspaces import DEMO, REPOSITORY, contents, environment
+
+from tokmigrate.cli.app import app
+
+README = (REPOSITORY / "README.md").read_text("utf-8")
+PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+
+
+def blocks(text: str, language: str) -> list[str]:
+    """Return the code blocks of a page in one language; "" for those that name none."""
+    return [
+        code
+        for found, code in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+        if found == language
+    ]
+
+
+def typed(directory: Path, line: str) -> str:
+    """Type a line into a shell with `tokmigrate` on its path, and return what it prints."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", line],
+        cwd=directory,
+        env={**environment(), "PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+def without_installation(block: str) -> str:
+    """Return a block without its `pip install`, which CI does."""
+    return re.sub(r"^pip install [^&\n]*(&& )?", "", block, flags=re.MULTILINE)
+
+
+def test_the_two_commands_leave_a_clean_repository(tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    shutil.copytree(DEMO, clone / "models" / "demo")
+    shutil.copytree(REPOSITORY / "migrations", clone / "migrations")
+    shutil.copy(REPOSITORY / ".gitignore", clone)
+    settings = (REPOSITORY / "tokmigrate.yaml").read_text("utf-8")
+    (clone / "tokmigrate.yaml").write_text(settings.replace("verify: full", "verify: fast"), "utf-8")
+    typed(clone, "git init -q && git add -A && git -c user.name=a -c user.email=a@b commit -qm start")
+
+    upgrade, looks, tests = blocks(README, "bash")
+    assert upgrade == "pip install -c constraints.txt . && tokmigrate upgrade\n"
+    before = contents(clone / "models" / "demo")
+    assert "demo: upgraded to c07d18e2b9f4" in typed(clone, without_installation(upgrade))
+    assert " M models/demo/tokenizer.json" in typed(clone, "git status --porcelain")
+    said = typed(clone, without_installation(looks))
+    assert "demo (head)" in said
+    assert "demo: c07d18e2b9f4\n" in said
+    assert "demo: c07d18e2b9f4 → base" in said
+    assert typed(clone, "git status --porcelain") == ""
+    assert contents(clone / "models" / "demo") == before
+    assert without_installation(tests) == "pytest\n"
+
+
+def test_a_migration_of_ones_own(tmp_path: Path) -> None:
+    shutil.copytree(DEMO, tmp_path / "my-model")
+    before = contents(tmp_path / "my-model")
+    first, second = blocks(README, "")
+    assert "made tokmigrate.yaml" in typed(tmp_path, first)
+    listed = re.search(r"`(models: \{mine: \{path: /data/my-model\}\})`", README)
+    assert listed is not None
+    settings = tmp_path / "tokmigrate.yaml"
+    text = settings.read_text("utf-8").replace("models: {}", listed[1].replace("/data/", "")).replace("full", "fast")
+    settings.write_text(text, "utf-8")
+
+    typed(tmp_path, second)
+    written = re.search(r"writes `(migrations/\S+)`", README)
+    assert written is not None
+    migration = tmp_path / written[1]
+    assert migration.is_file()
+    (example,) = blocks(README, "yaml")
+    migration.write_text(example, "utf-8")
+
+    planned = typed(tmp_path, "tokmigrate plan")
+    assert re.search(r"^<tool_call>\s+1024\s+new$", planned, re.MULTILINE)
+    assert re.search(r"^</tool_call>\s+1025\s+new$", planned, re.MULTILINE)
+    for word in ("safe", "rows 1024 → 1026", "model-00001-of-00002.safetensors", "to be written"):
+        assert word in planned
+    assert "mine: upgraded to 5d2e8c914a7b" in typed(tmp_path, "tokmigrate upgrade")
+
+    typed(tmp_path, 'tokmigrate revision -m "In Python" --python')
+    (script,) = (tmp_path / "migrations").glob("*.py")
+    assert "op.add_tokens(tokens=[" in README
+    text = script.read_text("utf-8").replace("    pass\n", '    op.add_tokens(tokens=["<more>"])\n')
+    script.write_text(text, "utf-8")
+    assert "<more>  1026  new" in typed(tmp_path, "tokmigrate upgrade")
+    typed(tmp_path, "tokmigrate downgrade base")
+    assert contents(tmp_path / "my-model") == before
+
+
+@pytest.mark.parametrize("page", [REPOSITORY / "README.md", *PAGES], ids=lambda page: page.name)
+def test_every_command_that_is_named_exists(page: Path) -> None:
+    text = page.read_text("utf-8")
+    typed_out = "".join(without_installation(block) for block in blocks(text, "bash") + blocks(text, ""))
+    named = {*re.findall(r"`tokmigrate ([a-z]+)", text), *re.findall(r"\btokmigrate ([a-z]+)", typed_out)}
+    known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    assert named <= known
+    if page.name == "reference.md":
+        assert named == known
+
+
+def test_links_lead_somewhere() -> None:
+    for page in (REPOSITORY / "README.md", *PAGES):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_generated_files_are_current() -> None:
+    made = runpy.run_path(str(REPOSITORY / "scripts" / "make_reference.py"), run_name="make_reference")
+    files = made["generated"]()
+    assert {path.name for path in files} == {"reference.md", "tokmigrate.schema.json"}
+    for path, text in files.items():
+        assert path.read_text("utf-8") == text, f"{path} is out of date: python scripts/make_reference.py"
+
+
+def test_ci_runs_what_the_readme_says() -> None:
+    script = REPOSITORY / ".ci" / "run"
+    if not script.is_file():
+        pytest.skip("a source distribution has no .ci/run")
+    (reading,) = (line for line in script.read_text("utf-8").splitlines() if line.startswith("command="))
+    assert typed(REPOSITORY, f'{reading}; echo "$command"') == blocks(README, "bash")[-1]
+    assert 'bash -euo pipefail -c "$command"' in script.read_text("utf-8")

@@ -1,0 +1,107 @@
+"""Places that hold ids follow a change of ids, and those that count something else stay."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tokmigrate.errors import OperationError, OutOfStepError
+from tokmigrate.model.architectures import ARCHITECTURES
+from tokmigrate.model.config_references import suspects, with_ids_of_config
+from tokmigrate.model.default_ids import DEFAULT_IDS
+from tokmigrate.model.id_fields import may_hold_ids, shape_of
+from tokmigrate.vocabulary.renumbering import Renumbering
+
+ROWS = 100
+UP = Renumbering({number: (number + 10) % ROWS for number in range(ROWS)})
+
+KNOWN = (
+    "pad_token_id bos_token_id eos_token_id decoder_start_token_id forced_bos_token_id image_token_id"
+    " image_token_index video_token_id vision_start_token_id audio_bos_token_id boi_token_index eoa_token_id"
+    " user_token_id im_start_token_id tts_bos_token_id yes_token_index no_timestamps_token_id pad_index"
+)
+OTHERS = (
+    "type_vocab_size codebook_pad_token_id t2u_eos_token_id num_image_tokens max_new_tokens out_indices"
+    " tts_codec_pad_token_id semantic_loss_ignore_index local_layer_ids entity_pad_id pad_token_type_id vocab_size"
+)
+
+
+@pytest.mark.parametrize("name", KNOWN.split())
+def test_known_names_follow_as_number_and_list_at_any_depth(name: str) -> None:
+    before = {name: 3, "text_config": {name: [3, 4]}, "list": [{name: None}, {name: -1}, {name: 99}]}
+    after = {name: 13, "text_config": {name: [13, 14]}, "list": [{name: None}, {name: -1}, {name: 9}]}
+    assert with_ids_of_config(before, UP, "config.json", ROWS) == after
+
+
+@pytest.mark.parametrize("name", OTHERS.split())
+def test_other_ids_stay(name: str) -> None:
+    before = {"nested": {name: 3}}
+    assert with_ids_of_config(before, UP, "config.json", ROWS) is before
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"lang_to_id": {"<|en|>": 3}}, {"lang_to_id": {"<|en|>": 13}}),
+        ({"forced_decoder_ids": [[1, 3], [2, None]]}, {"forced_decoder_ids": [[1, 13], [2, None]]}),
+        ({"sequence_bias": {"(3, 4)": 0.5}}, {"sequence_bias": {"(13, 14)": 0.5}}),
+        ({"sequence_bias": [[[3, 4], 5]]}, {"sequence_bias": [[[13, 14], 5]]}),
+        ({"bad_words_ids": [[3], [4, 5]]}, {"bad_words_ids": [[13], [14, 15]]}),
+        ({"force_words_ids": [[[3], [4]]]}, {"force_words_ids": [[[13], [14]]]}),
+        ({"talker": {"vocab_size": 7, "bos_token_id": 3}}, {"talker": {"vocab_size": 7, "bos_token_id": 3}}),
+    ],
+)
+def test_shapes(before: Any, after: Any) -> None:
+    assert with_ids_of_config(before, UP, "config.json", ROWS) == after
+
+
+def test_an_id_that_goes() -> None:
+    gone = Renumbering.closing_up(frozenset({4}), ROWS)
+    lists = {"suppress_tokens": [3, 4, 5], "bad_words_ids": [[4], [5, 6], [3, 4]]}
+    assert with_ids_of_config(lists, gone, "f", ROWS) == {"suppress_tokens": [3, 4], "bad_words_ids": [[4, 5]]}
+    with pytest.raises(OperationError, match=r"f: 'a\.eos_token_id'"):
+        with_ids_of_config({"a": {"eos_token_id": [3, 4]}}, gone, "f", ROWS)
+
+
+def test_a_field_that_is_not_known() -> None:
+    config = {"deep": [{"whistle_token": 3}]}
+    assert list(suspects(config, frozenset({ROWS}))) == [("deep.whistle_token", 3)]
+    assert with_ids_of_config(config, Renumbering({5: 6, 6: 5}), "f", ROWS) is config
+    with pytest.raises(OutOfStepError, match=r"f: 'deep\.whistle_token'"):
+        with_ids_of_config(config, UP, "f", ROWS)
+
+
+@given(st.dictionaries(st.integers(0, 20), st.integers(0, 20), max_size=12).map(lambda m: {v: k for k, v in m.items()}))
+def test_exchanging_is_a_permutation(moves: dict[int, int]) -> None:
+    moves = {old: new for old, new in moves.items() if list(moves.values()).count(new) == 1}
+    found = Renumbering.exchanging(moves)
+    assert sorted(found.new(number) or 0 for number in range(21)) == list(range(21))
+    assert all(found.new(old) == new for old, new in moves.items())
+
+
+@given(st.sets(st.integers(0, 19)), st.just(20))
+def test_closing_up_keeps_the_order(gone: set[int], size: int) -> None:
+    found = Renumbering.closing_up(frozenset(gone), size)
+    assert [new for number in range(size) if (new := found.new(number)) is not None] == list(range(size - len(gone)))
+    assert found.gone == gone
+
+
+def test_defaults_are_those_of_transformers() -> None:
+    from transformers import CONFIG_MAPPING
+
+    for model_type in ARCHITECTURES:
+        held = CONFIG_MAPPING[model_type]().to_dict() if model_type in CONFIG_MAPPING else {}
+        for name, value in held.items():
+            if shape_of(name) in ("ids", "list") and value is not None and "." not in name:
+                assert DEFAULT_IDS[model_type][name] == value, (model_type, name)
+
+
+def test_no_default_configuration_seems_to_hold_unknown_ids() -> None:
+    from transformers import CONFIG_MAPPING
+
+    for model_type in ARCHITECTURES:
+        if model_type in CONFIG_MAPPING:
+            assert not [name for name in CONFIG_MAPPING[model_type]().to_dict() if may_hold_ids(name)]

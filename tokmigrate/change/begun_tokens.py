@@ -1,0 +1,78 @@
+"""Which tokens a migration adds, renames or begins anew, read off the states before and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tokmigrate.model.state import ModelState
+from tokmigrate.model.tombstones import is_tombstone
+from tokmigrate.vocabulary.recipes import Begun
+from tokmigrate.vocabulary.rows import RowEdit
+
+
+@dataclass(frozen=True)
+class BegunToken:
+    """A token that a migration adds, renames or begins anew.
+
+    Args:
+        kind: Which of these.
+        token: Its text, after a rename the new one.
+        id: Its id.
+        old_token: Before a rename the old text.
+        init: How its row starts, as JSON; None where the row stays.
+        row_digest: BLAKE3 of its fresh row in the canonical input tensor.
+    """
+
+    kind: Literal["added", "renamed", "reinitialised"]
+    token: str
+    id: int
+    old_token: str | None = None
+    init: Any = None
+    row_digest: str | None = None
+
+
+def renamed(before: ModelState, after: ModelState) -> dict[str, str]:
+    """Return the new text of every token that has another one under the same id."""
+    old, new = before.tokenizer, after.tokenizer
+    return {
+        token: now
+        for token, number in old.ids.items()
+        if token not in new.ids
+        and (now := new.texts.get(number)) is not None
+        and now not in old.ids
+        and not is_tombstone(now)
+    }
+
+
+def begun_tokens(
+    before: ModelState, after: ModelState, reached: RowEdit, digest: Callable[[Begun], str]
+) -> tuple[BegunToken, ...]:
+    """Return the tokens that a step adds, renames or begins anew.
+
+    Args:
+        before: The state before it.
+        after: The state after it, with the step's own edit.
+        reached: The rows after it in terms of the rows on disk.
+        digest: Gives the digest of a fresh row.
+    """
+    old_texts = {new: old for old, new in renamed(before, after).items()}
+    fresh = {row for row, _ in after.edit.fresh()}
+    found: list[BegunToken] = []
+    for token, number in after.tokenizer.ids.items():
+        recipe = reached.row(number) if number in fresh else None
+        init = row_digest = None
+        if isinstance(recipe, Begun):
+            init, row_digest = _init(recipe), digest(recipe)
+        if token in old_texts:
+            found.append(BegunToken("renamed", token, number, old_texts[token], init, row_digest))
+        elif init is not None and token not in before.tokenizer.ids:
+            found.append(BegunToken("added", token, number, None, init, row_digest))
+        elif init is not None and before.tokenizer.ids[token] == number:
+            found.append(BegunToken("reinitialised", token, number, None, init, row_digest))
+    return tuple(found)
+
+
+def _init(recipe: Begun) -> dict[str, Any]:
+    return {"input": recipe.input.strategy.described(), "output": recipe.output.strategy.described()}

@@ -1,0 +1,142 @@
+"""Ids in config.json, generation_config.json and the processors' files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tokmigrate.errors import OperationError, OutOfStepError
+from tokmigrate.model.id_fields import Shape, may_hold_ids, shape_of
+from tokmigrate.model.json_text import Json
+from tokmigrate.vocabulary.renumbering import Renumbering
+
+
+def with_ids_of_config(document: Json, renumbering: Renumbering, file: str, rows: int) -> Json:
+    """Return a configuration in which every known field follows; what did not change is the same object.
+
+    Args:
+        document: The parsed file.
+        renumbering: What becomes of ids.
+        file: Its name, for errors.
+        rows: How many rows the vocabulary has; a nested model that says another size counts in ids of its own.
+
+    Raises:
+        OperationError: A field needs an id that goes.
+        OutOfStepError: A field that is not known seems to hold an id that moves or goes.
+    """
+    sizes = frozenset({rows, document.get("vocab_size", rows)})
+    for place, number in suspects(document, sizes):
+        if renumbering.touches(number):
+            raise OutOfStepError(
+                f"'{place}' holds {number}, which may be the id of a token; tokmigrate does not know that field,"
+                " and this migration gives that id to another token",
+                where=file,
+                hint="set the field by hand, or take it out, and put it right after the migration",
+            )
+    return _walked(document, renumbering, file, sizes, ())
+
+
+def suspects(document: Json, sizes: frozenset[int], path: tuple[str, ...] = ()) -> Iterator[tuple[str, int]]:
+    """Yield each field that is not known but looks like an id, by its place, with each number that it holds.
+
+    Args:
+        document: A configuration, or a part of one.
+        sizes: The sizes that a configuration may give for this vocabulary.
+        path: Where the part stands.
+    """
+    if isinstance(document, list):
+        for item in document:
+            yield from suspects(item, sizes, path)
+    if not isinstance(document, dict) or _counts_other_ids(document, sizes):
+        return
+    for name, value in document.items():
+        here = (*path, name)
+        if may_hold_ids(name) and _is_numbers(value):
+            for number in value if isinstance(value, list) else [value]:
+                if number < max(sizes):
+                    yield ".".join(here), number
+        elif shape_of(name) is None:
+            yield from suspects(value, sizes, here)
+
+
+def _counts_other_ids(part: Json, sizes: frozenset[int]) -> bool:
+    """Return whether a model has a vocabulary of its own, like the codec of a talker."""
+    return isinstance(part.get("vocab_size"), int) and part["vocab_size"] not in sizes
+
+
+def _is_numbers(value: Json) -> bool:
+    if isinstance(value, list):
+        return bool(value) and all(_is_id(item) for item in value)
+    return _is_id(value)
+
+
+def _is_id(value: Json) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _walked(value: Json, renumbering: Renumbering, file: str, sizes: frozenset[int], path: tuple[str, ...]) -> Json:
+    if isinstance(value, list):
+        changed: Json = [_walked(item, renumbering, file, sizes, path) for item in value]
+    elif isinstance(value, dict) and not _counts_other_ids(value, sizes):
+        changed = {}
+        for name, held in value.items():
+            shape = shape_of(name)
+            place = (*path, name)
+            if shape is None:
+                changed[name] = _walked(held, renumbering, file, sizes, place)
+            else:
+                changed[name] = _Field(renumbering, file, ".".join(place)).new(held, shape)
+    else:
+        return value
+    return value if changed == value else changed
+
+
+class _Field:
+    """One known field, in the file where it stands."""
+
+    def __init__(self, renumbering: Renumbering, file: str, place: str) -> None:
+        self._renumbering = renumbering
+        self._file = file
+        self._place = place
+
+    def new(self, value: Json, shape: Shape) -> Json:
+        if shape == "list":
+            return self._thinned(value)
+        if shape == "positions" and isinstance(value, list):
+            return [[pair[0], self._needed(pair[1])] for pair in value]
+        if shape == "bias" and isinstance(value, dict):
+            return {re.sub(r"\d+", lambda found: str(self._needed(int(found[0]))), key): value[key] for key in value}
+        if shape == "bias" and isinstance(value, list):
+            return [[self._needed(ids), bias] for ids, bias in value]
+        return self._needed(value)
+
+    def _needed(self, value: Json) -> Json:
+        """Return ids none of which may go."""
+        if isinstance(value, list):
+            return [self._needed(item) for item in value]
+        if isinstance(value, dict):
+            return {name: self._needed(item) for name, item in value.items()}
+        if not _is_id(value):
+            return value
+        number = self._renumbering.new(value)
+        if number is None:
+            raise OperationError(
+                f"'{self._place}' uses the token with id {value}, which is to go",
+                where=self._file,
+                hint="give that role to another token first: set_special_tokens or set_padding",
+            )
+        return number
+
+    def _thinned(self, value: Json) -> Json:
+        """Return lists without the ids that go; a sequence that had one of them goes as a whole."""
+        if isinstance(value, list) and any(isinstance(item, list) for item in value):
+            thinned = [self._thinned(item) if isinstance(item, list) else item for item in value]
+            return [item for item, old in zip(thinned, value, strict=True) if self._is_whole(item, old)]
+        if isinstance(value, list):
+            numbers = [self._renumbering.new(item) if _is_id(item) else item for item in value]
+            return [number for number in numbers if number is not None]
+        return self._needed(value)
+
+    @staticmethod
+    def _is_whole(item: Json, old: Json) -> bool:
+        return not isinstance(old, list) or len(item) == len(old) or isinstance(old[0], list)

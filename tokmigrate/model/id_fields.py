@@ -1,0 +1,74 @@
+"""Which fields of configurations hold ids of tokens: one table of names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+Shape = Literal["ids", "list", "map", "positions", "bias"]
+"""How a field holds ids.
+
+`ids`: one id, or a list of which every member matters. `list`: ids, perhaps in lists, of which one may go.
+`map`: an object whose values are ids. `positions`: pairs of a position and an id. `bias`: sequences of ids,
+each with a number, as an object or as pairs.
+"""
+
+
+@dataclass(frozen=True)
+class IdField:
+    """Fields that hold ids in one way.
+
+    Args:
+        name: A regular expression for the whole name of a field.
+        shape: How it holds them.
+    """
+
+    name: str
+    shape: Shape
+
+
+_ROLES = "pad|bos|eos|sep|cls|mask|unk|eod|start|end|decoder_start|forced_bos|forced_eos|blank|document|question|pred"
+_MEDIA = "image|video|audio|vision|speech|frame|low_res_image"
+_PARTS = "start|end|bos|eos|pad|prompt|latent|delay|prompt_bos"
+
+ID_FIELDS: tuple[IdField, ...] = (
+    IdField(rf"(?:{_ROLES})_token_ids?", "ids"),
+    IdField(rf"(?:{_MEDIA})(?:_(?:{_PARTS}))?_token_(?:id|ids|index)", "ids"),
+    IdField(r"(?:boi|eoi|boa|eoa|bov|eov)_token_(?:id|index)", "ids"),
+    IdField(r"(?:user|system|assistant|im_start|im_end|timestamp|no_timestamps|prev_sot)_token_id", "ids"),
+    IdField(r"tts_(?:bos|eos|pad|text_start|text_end|text_pad)_token_id", "ids"),
+    IdField(r"(?:yes|no)_token_index|(?:true|false)_token_id|visual_indicator_token_ids", "ids"),
+    IdField(r"(?:image|slice)_(?:start|end|patch)_id|im_(?:start|end|newline)_id|newline_id", "ids"),
+    IdField(r"(?:pad|bos|eos|unk|mask)_index", "ids"),
+    IdField(r"suppress_tokens|begin_suppress_tokens|bad_words_ids|force_words_ids", "list"),
+    IdField(r"vocabulary_map|lang_to_id|task_to_id", "map"),
+    IdField(r"vocab_list", "list"),
+    IdField(r"forced_decoder_ids", "positions"),
+    IdField(r"sequence_bias", "bias"),
+)
+"""The names of transformers' configurations, generation settings and processors."""
+
+OTHER_IDS = re.compile(
+    r"(?:codebook|codec|tts_codec|t2u|char|entity|ngram|type|tag|subs|speaker|lang|task|layer)_\w*"
+    r"|(?:num|max|min|n|use|default|out|backbone_out|local|insert|moe|mtp|ple|attn|head|merge|decode|target)_\w*"
+    r"|_out_indices|router_ignore_padding_tokens|pad_token_type_id|begin_suppress_tokens_index|trainable_token_indices"
+    r"|\w*(?:ignore_index|layer_ids?|layer_indices|layers_index|layers_indices|label_index|block_indices|hook_ids"
+    r"|hidden_state_indices|channel_indices|projection_indices|consumer_indices|sequence_id)"
+)
+"""Names that end like ids and count something else: codebooks, layers, labels, speakers."""
+
+LOOKS_LIKE_IDS = re.compile(r"\w*_(?:id|ids|index|indices|token|tokens)")
+"""Names that may hold ids of tokens."""
+
+
+def shape_of(name: str) -> Shape | None:
+    """Return how the field `name` holds ids, None if it is not known to hold any."""
+    return next((field.shape for field in ID_FIELDS if re.fullmatch(field.name, name)), None)
+
+
+def may_hold_ids(name: str) -> bool:
+    """Return whether a field that is not known looks by its name as if it held ids."""
+    if shape_of(name) is not None or OTHER_IDS.fullmatch(name):
+        return False
+    return LOOKS_LIKE_IDS.fullmatch(name) is not None

@@ -1,0 +1,76 @@
+"""Every place of a model that holds ids of tokens follows when ids change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tokmigrate.model.companion_references import with_ids_of_companions
+from tokmigrate.model.config_references import suspects, with_ids_of_config
+from tokmigrate.model.default_ids import DEFAULT_IDS
+from tokmigrate.model.roles import config_parts
+from tokmigrate.model.state import CONFIG, GENERATION, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.token_ids import with_token_ids
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.tokenizer_references import with_ids_of_tokenizer
+from tokmigrate.vocabulary.renumbering import Renumbering
+
+CONFIGURATIONS = (CONFIG, GENERATION, PROCESSOR, PREPROCESSOR, TOKENIZER_CONFIG)
+"""The files in which ids stand under names of fields."""
+
+
+def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return the state in which every file gives the tokens their new ids; the rows are the caller's.
+
+    Args:
+        state: The state before.
+        renumbering: What becomes of ids.
+
+    Raises:
+        OperationError: An id that goes is in use, or a file cannot hold the new ids.
+        OutOfStepError: A field that is not known seems to hold an id that changes.
+    """
+    ids = {content: renumbering.new(number) for content, number in state.tokenizer.ids.items()}
+    state = with_references(state, renumbering)
+    left = {content: number for content, number in ids.items() if number is not None}
+    state = state.with_document(FILE, with_token_ids(state.tokenizer, left).document)
+    return with_ids_of_companions(state, renumbering)
+
+
+def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return the state in which all that refers to ids follows, without the lists of tokens themselves.
+
+    Args:
+        state: The state before.
+        renumbering: What becomes of ids.
+
+    Raises:
+        OperationError: An id that goes is in use.
+        OutOfStepError: A field that is not known seems to hold an id that changes.
+    """
+    state = with_defaults_written(state, renumbering)
+    state = state.with_document(FILE, with_ids_of_tokenizer(state.documents[FILE], renumbering))
+    for name in CONFIGURATIONS:
+        if name in state.documents:
+            changed = with_ids_of_config(state.documents[name], renumbering, name, state.rows)
+            state = state.with_document(name, changed)
+    return state
+
+
+def with_defaults_written(state: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return the state in which config.json says the ids that change and that transformers took by default."""
+    for path, part in config_parts(state.documents[CONFIG]):
+        model_type = str(part.get("model_type", "" if path else state.traits.model_type))
+        for name, value in DEFAULT_IDS.get(model_type, {}).items():
+            numbers = value if isinstance(value, list) else [value]
+            if name not in part and any(renumbering.touches(number) for number in numbers):
+                state = state.with_value(CONFIG, (*path, name), value)
+    return state
+
+
+def unknown_references(state: ModelState) -> Iterator[str]:
+    """Yield a line for each field that looks like the id of a token and is not known."""
+    for name in CONFIGURATIONS:
+        document = state.documents.get(name) or {}
+        sizes = frozenset({state.rows, document.get("vocab_size", state.rows)})
+        for place, number in suspects(document, sizes):
+            yield f"{name}: '{place}' holds {number} and may be the id of a token; it is left alone"

@@ -1,0 +1,93 @@
+"""The files of a model without some of its tokens: their ids close up, or placeholders hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tokmigrate.model.json_text import Json
+from tokmigrate.model.merges import without
+from tokmigrate.model.roles import text_of, with_added_token
+from tokmigrate.model.state import (
+    ADDED_TOKENS,
+    MERGES,
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER_CONFIG,
+    VOCAB_JSON,
+    VOCAB_TXT,
+    ModelState,
+)
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.vocabulary.tokens import AddedToken
+
+
+def without_mentions(state: ModelState, gone: frozenset[str]) -> ModelState:
+    """Return the state without merges and lists of special tokens that name a token of `gone`.
+
+    Args:
+        state: The state before.
+        gone: The texts of the tokens that go.
+    """
+    model = state.documents[FILE]["model"]
+    prefix = model.get("continuing_subword_prefix") or ""
+    if model.get("merges"):
+        state = state.with_value(FILE, ("model", "merges"), without(model["merges"], gone, prefix))
+    if MERGES in state.documents:
+        lines = str(state.documents[MERGES]).split("\n")
+        kept = [line for line in lines if not _is_merge(line) or without([line], gone, prefix)]
+        state = state.with_document(MERGES, "\n".join(kept))
+    for file in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        for name in ("additional_special_tokens", "extra_special_tokens"):
+            held = (state.documents.get(file) or {}).get(name)
+            if isinstance(held, list):
+                state = state.with_value(file, (name,), [entry for entry in held if text_of(entry) not in gone])
+    return state
+
+
+def with_placeholders(state: ModelState, names: Mapping[str, str]) -> ModelState:
+    """Return the state in which placeholders have the ids of tokens that go.
+
+    Args:
+        state: The state before, without mentions of those tokens.
+        names: The placeholder of each token that goes.
+    """
+    document = state.documents[FILE]
+    vocabulary = document["model"]["vocab"]
+    if isinstance(vocabulary, list):
+        lowest = min(entry[1] for entry in vocabulary)
+        renamed: Json = [[names[entry[0]], lowest] if entry[0] in names else entry for entry in vocabulary]
+    else:
+        renamed = _renamed(vocabulary, names)
+    entries = [
+        {**entry, **_PLAIN, "content": names[entry["content"]]} if entry["content"] in names else entry
+        for entry in document.get("added_tokens") or []
+    ]
+    state = state.with_value(FILE, ("model", "vocab"), renamed).with_value(FILE, ("added_tokens",), entries)
+    decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        held = {
+            number: {**entry, **_PLAIN, "content": names[entry["content"]]} if entry["content"] in names else entry
+            for number, entry in decoder.items()
+        }
+        state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), held)
+    for file in (ADDED_TOKENS, VOCAB_JSON):
+        if file in state.documents:
+            state = state.with_document(file, _renamed(state.documents[file], names))
+    if VOCAB_TXT in state.documents:
+        lines = str(state.documents[VOCAB_TXT]).split("\n")
+        state = state.with_document(VOCAB_TXT, "\n".join(names.get(line, line) for line in lines))
+    for placeholder in names.values():
+        if placeholder not in state.tokenizer.added:
+            state = with_added_token(state, AddedToken(placeholder, special=True))
+    state.tokenizer.checked()
+    return state
+
+
+_PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+
+
+def _is_merge(line: str) -> bool:
+    return not line.startswith("#version") and len(line.split(" ")) == 2
+
+
+def _renamed(ids: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
+    return {names.get(content, content): number for content, number in ids.items()}

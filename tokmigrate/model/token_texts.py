@@ -1,0 +1,120 @@
+"""Every place that says a token's text, and how a token is renamed in all of them; ids and rows stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tokmigrate.model.json_text import Json, replaced
+from tokmigrate.model.roles import text_of
+from tokmigrate.model.state import (
+    ADDED_TOKENS,
+    GENERATION,
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER_CONFIG,
+    ModelState,
+)
+from tokmigrate.model.tokenizer import FILE
+
+Names = Mapping[str, str]
+"""New texts by the old ones."""
+
+_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens", "added_tokens_decoder")
+
+
+def token_entries(document: Json) -> Iterator[tuple[tuple[str | int, ...], Json]]:
+    """Yield each text or object that stands for a token in tokenizer_config.json or special_tokens_map.json."""
+    for key, value in document.items():
+        if key.endswith("_token") and text_of(value) is not None:
+            yield (key,), value
+        elif key in _LISTS:
+            steps = value.items() if isinstance(value, dict) else enumerate(value or [])
+            yield from (((key, step), entry) for step, entry in steps if text_of(entry) is not None)
+
+
+def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
+    """Return the state in which every file calls each token by its new text.
+
+    Args:
+        state: The state before.
+        names: New texts, none of which is a token yet, by the old ones.
+    """
+    state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        for path, entry in list(token_entries(state.documents.get(name) or {})):
+            new = names.get(text_of(entry) or "")
+            if new is not None:
+                state = state.with_value(name, (*path, "content") if isinstance(entry, dict) else path, new)
+    if ADDED_TOKENS in state.documents:
+        state = state.with_document(ADDED_TOKENS, _with_keys(state.documents[ADDED_TOKENS], names))
+    stops = (state.documents.get(GENERATION) or {}).get("stop_strings")
+    if stops is not None:
+        renamed = [_named(stop, names) for stop in stops] if isinstance(stops, list) else _named(stops, names)
+        state = state.with_value(GENERATION, ("stop_strings",), renamed)
+    return state
+
+
+def _tokenizer(document: Json, names: Names) -> Json:
+    added = [{**entry, "content": _named(entry["content"], names)} for entry in document.get("added_tokens") or []]
+    if added:
+        document = replaced(document, ("added_tokens",), added)
+    vocabulary = document["model"]["vocab"]
+    if isinstance(vocabulary, list):
+        renamed: Json = [[_named(entry[0], names), *entry[1:]] for entry in vocabulary]
+    else:
+        renamed = _with_keys(vocabulary, names)
+    document = replaced(document, ("model", "vocab"), renamed)
+    for path in (("model", "unk_token"), ("padding", "pad_token")):
+        held = (document.get(path[0]) or {}).get(path[1])
+        if held is not None:
+            document = replaced(document, path, _named(held, names))
+    for section, renaming in (("post_processor", _post_processor), ("decoder", _decoder)):
+        if document.get(section):
+            document = replaced(document, (section,), renaming(document[section], names))
+    return document
+
+
+def _post_processor(part: Json, names: Names) -> Json:
+    part = _inside(part, "processors", _post_processor, names)
+    for name in ("sep", "cls"):
+        if isinstance(part.get(name), list):
+            part[name] = [_named(part[name][0], names), *part[name][1:]]
+    if part.get("special_tokens"):
+        part["special_tokens"] = {
+            _named(key, names): {
+                **special,
+                "id": _named(special["id"], names),
+                "tokens": [_named(token, names) for token in special["tokens"]],
+            }
+            for key, special in part["special_tokens"].items()
+        }
+        for side in ("single", "pair"):
+            part[side] = [_piece(piece, names) for piece in part.get(side) or []]
+    return part
+
+
+def _piece(piece: Json, names: Names) -> Json:
+    special = piece.get("SpecialToken")
+    return {"SpecialToken": {**special, "id": _named(special["id"], names)}} if special else piece
+
+
+def _decoder(part: Json, names: Names) -> Json:
+    part = _inside(part, "decoders", _decoder, names)
+    for name in ("pad_token", "word_delimiter_token"):
+        if name in part:
+            part[name] = _named(part[name], names)
+    return part
+
+
+def _inside(part: Json, key: str, renaming: Any, names: Names) -> dict[str, Json]:
+    """Return a copy of `part` whose inner parts are renamed."""
+    inner = part.get(key)
+    return {**part, key: [renaming(each, names) for each in inner]} if isinstance(inner, list) else dict(part)
+
+
+def _with_keys(mapping: Mapping[str, Json], names: Names) -> dict[str, Json]:
+    return {_named(key, names): value for key, value in mapping.items()}
+
+
+def _named(text: Json, names: Names) -> Json:
+    return names.get(text, text) if isinstance(text, str) else text

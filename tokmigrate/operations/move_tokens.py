@@ -1,0 +1,68 @@
+"""The operation `move_tokens`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from tokmigrate.errors import OperationError
+from tokmigrate.model.references import with_renumbered
+from tokmigrate.model.state import ModelState
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.known_tokens import id_of
+from tokmigrate.operations.renumbered_rows import check_ids_may_change
+from tokmigrate.vocabulary.renumbering import Renumbering
+from tokmigrate.vocabulary.rows import RowEdit
+
+
+class MoveTokens(Operation):
+    """Give tokens other ids; their rows, and every file that names their ids, go with them.
+
+    A token goes to a row without token, or to one whose token is moved as well: two tokens swap by naming both.
+    Text is cut as before, into the same tokens.
+    """
+
+    name: ClassVar[str] = "move_tokens"
+
+    tokens: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        min_length=1, description="The new id of each token, by its text."
+    )
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
+        """Return the state with the tokens moved."""
+        renumbering = Renumbering.exchanging(self._moves(state))
+        if renumbering.is_identity:
+            return state
+        check_ids_may_change(state, renumbering)
+        moved = with_renumbered(state, renumbering)
+        source = {new: old for old, new in renumbering.moves.items() if new is not None}
+        rows = state.rows
+        return moved.with_rows(RowEdit.of(rows, (source.get(row, row) for row in range(rows))))
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
+        """Say whether anything outside the model has to follow."""
+        if before.tokenizer.ids == after.tokenizer.ids:
+            return Risk(RiskLevel.SAFE, "every token is there already")
+        return Risk(RiskLevel.BREAKING, "ids kept elsewhere, as in tokenized data, mean other tokens from now on")
+
+    def _moves(self, state: ModelState) -> dict[int, int]:
+        moves: dict[int, int] = {}
+        taken: dict[int, str] = {}
+        sources = {id_of(state, token) for token in self.tokens}
+        for token, number in self.tokens.items():
+            if number >= state.rows:
+                raise OperationError(
+                    f"there is no row {number} for '{token}': the model has {state.rows}",
+                    hint=f"add rows first: resize_vocab: {{rows: {number + 1}}}",
+                )
+            if number in taken:
+                raise OperationError(f"'{taken[number]}' and '{token}' cannot both have id {number}")
+            if number in state.tokenizer.texts and number not in sources:
+                raise OperationError(
+                    f"id {number} belongs to '{state.tokenizer.texts[number]}'",
+                    hint="move that token as well, or choose a row without token",
+                )
+            taken[number] = token
+            moves[state.tokenizer.ids[token]] = number
+        return moves

@@ -1,0 +1,101 @@
+"""What the operations on the parts of tokenizer.json share: a part is set, and the library must take it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from pydantic import model_validator
+
+from tokmigrate.errors import OperationError, nearest
+from tokmigrate.model.json_text import Json
+from tokmigrate.model.state import ModelState
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.operations.base import Context, Operation
+
+T = TypeVar("T")
+
+_EMPTY = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+_MODULES = {"post_processor": "processors"}
+_SAMPLE = "Ab, \u00e9\u2460 12"
+
+
+class SetPart(Operation):
+    """Set one part of tokenizer.json; a subclass has one field of that name."""
+
+    section: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        return {cls.section: value} if isinstance(value, Mapping) and cls.section not in value else value
+
+    @property
+    def part(self) -> dict[str, Any] | None:
+        """The part as the migration gives it."""
+        found: dict[str, Any] | None = getattr(self, self.section)
+        return found
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
+        """Return the state with the part, after the library took it."""
+        return with_part(state, self.section, self.part)
+
+
+def with_part(state: ModelState, section: str, value: Json) -> ModelState:
+    """Return the state with `value` as a part of tokenizer.json.
+
+    Args:
+        state: The state before.
+        section: The part's name in the file.
+        value: The part, or None for none.
+
+    Raises:
+        OperationError: The tokenizers library cannot load it, or fails with it.
+    """
+    if value is not None:
+        # On its own first: the library's complaint is then about the part, not about the whole file.
+        _tried(section, value, lambda: loaded({**_EMPTY, section: value}))
+    changed = state.with_value(FILE, (section,), value)
+    if changed is not state:
+        _tried(section, value, lambda: _used(loaded(changed.documents[FILE])))
+    return changed
+
+
+def loaded(document: Json) -> Any:
+    """Return the library's tokenizer of a tokenizer.json."""
+    import tokenizers  # noqa: PLC0415
+
+    return tokenizers.Tokenizer.from_str(json.dumps(document))
+
+
+def guarded(what: str, attempt: Callable[[], T], hint: str | None = None) -> T:
+    """Return what `attempt` gives; raises OperationError where the tokenizers library fails or panics."""
+    try:
+        return attempt()
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # its panics are no Exception
+        cause = re.sub(r" at line \d+ column \d+$", "", str(error))
+        raise OperationError(f"the tokenizers library refuses {what}: {cause}", hint=hint) from error
+
+
+def _tried(section: str, value: Json, attempt: Callable[[], T]) -> T:
+    return guarded(f"the {section}", attempt, _hint(section, value) if value else None)
+
+
+def _used(tokenizer: Any) -> None:
+    tokenizer.decode(tokenizer.encode(_SAMPLE).ids)
+    tokenizer.encode(_SAMPLE, _SAMPLE)
+
+
+def _hint(section: str, value: Mapping[str, Any]) -> str:
+    from importlib import import_module  # noqa: PLC0415
+
+    module = import_module("tokenizers." + _MODULES.get(section, f"{section}s"))
+    known = [name for name in dir(module) if name[0].isupper()]
+    named = str(value["type"])
+    if named in known:
+        return f"give the fields that {named} has in a tokenizer.json; quote a text that looks like a number"
+    return nearest(named, known) or f"known types are {', '.join(known)}"

@@ -1,0 +1,91 @@
+"""The operation `remove_tokens`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tokmigrate.errors import OperationError
+from tokmigrate.initialise import InitSpec
+from tokmigrate.model.architectures import IDS_AFTER_THE_LAST
+from tokmigrate.model.references import with_references, with_renumbered
+from tokmigrate.model.roles import with_vocab_size
+from tokmigrate.model.state import ModelState
+from tokmigrate.model.token_removal import with_placeholders, without_mentions
+from tokmigrate.model.tombstones import tombstone
+from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows
+from tokmigrate.operations.known_tokens import id_of
+from tokmigrate.operations.renumbered_rows import check_ids_may_change
+from tokmigrate.operations.tokens_in_use import check_not_in_use
+from tokmigrate.vocabulary.renumbering import Renumbering
+from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
+
+
+class RemoveTokens(Operation):
+    """Take tokens out of the vocabulary, with the merges that make or use them.
+
+    With `ids: tombstone` every other id stays, and a placeholder holds the place. With `ids: compact` higher ids
+    move down, with their rows and every place that names them. A token that the chat template, the post-processor,
+    padding or a special role uses is not removed, nor one through which alone other tokens are reached.
+    """
+
+    name: ClassVar[str] = "remove_tokens"
+
+    tokens: Annotated[tuple[str, ...], AsTuple] = Field(min_length=1, description="The texts of the tokens.")
+    ids: Literal["tombstone", "compact"] = Field(description="What becomes of the ids.")
+    acknowledge: Literal["breaking"] = Field(description="Says that old tokenized data will not fit any more.")
+    shrink: bool = Field(default=False, description="With `compact`: as many rows fewer, instead of spare ones.")
+    init: InitSpec | None = Field(
+        default=None, description="How the rows of placeholders start, which else stay, or those of spare rows."
+    )
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        """Return the state without the tokens."""
+        gone = frozenset(self.tokens)
+        numbers = frozenset(id_of(state, token) for token in self.tokens)
+        check_not_in_use(state, gone)
+        if self.ids == "compact":
+            return self._compacted(without_mentions(state, gone), context, numbers)
+        if self.shrink:
+            raise OperationError("with placeholders no row can go", hint="use `ids: compact`, or leave out `shrink`")
+        return self._buried(without_mentions(state, gone), context)
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        """Removal breaks what was tokenized before."""
+        if self.ids == "compact":
+            return Risk(RiskLevel.BREAKING, "higher ids move down; tokenized data mean other tokens from now on")
+        return Risk(RiskLevel.BREAKING, "text with these tokens is cut otherwise from now on")
+
+    def references(self) -> tuple[str, ...]:
+        """Return the files that the strategy reads."""
+        return self.init.references() if self.init else ()
+
+    def _buried(self, state: ModelState, context: Context) -> ModelState:
+        ids = {token: state.tokenizer.ids[token] for token in self.tokens}
+        names = {token: tombstone(number) for token, number in ids.items()}
+        taken = next((name for name in names.values() if name in state.tokenizer.ids), None)
+        if taken is not None:
+            raise OperationError(f"the placeholder '{taken}' exists already", hint="it holds its place as it is")
+        recipes = {}
+        if self.init is not None:
+            recipes = {number: begun(state, context, names[token], self.init) for token, number in ids.items()}
+        state = with_references(state, Renumbering(dict.fromkeys(ids.values())))
+        return with_begun_rows(with_placeholders(state, names), recipes) if recipes else with_placeholders(state, names)
+
+    def _compacted(self, state: ModelState, context: Context, gone: frozenset[int]) -> ModelState:
+        if state.traits.model_type in IDS_AFTER_THE_LAST:
+            raise OperationError(
+                f"a {state.traits.model_type} model takes every id after its last token for a timestamp",
+                hint="use `ids: tombstone`",
+            )
+        rows = state.rows
+        renumbering = Renumbering.closing_up(gone, rows)
+        check_ids_may_change(state, renumbering)
+        pieces: list[Kept | Fresh] = [Kept(row, row + 1) for row in range(rows) if row not in gone]
+        if not self.shrink:
+            spec = chosen_init(state, context, self.init)
+            pieces += [Fresh(begun(state, context, f"row {row}", spec)) for row in range(rows - len(gone), rows)]
+        moved = with_renumbered(state, renumbering)
+        return with_vocab_size(moved.with_rows(RowEdit(rows, joined(pieces))), rows)

@@ -1,0 +1,108 @@
+"""The operation `rename_tokens`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from tokmigrate.errors import OperationError
+from tokmigrate.initialise import InitSpec
+from tokmigrate.model.json_text import Json
+from tokmigrate.model.state import ModelState
+from tokmigrate.model.template_tokens import with_tokens_in_templates, written_in_templates
+from tokmigrate.model.token_texts import with_renamed_tokens
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.known_tokens import id_of
+from tokmigrate.operations.reinit_tokens import with_rows_begun_anew
+from tokmigrate.operations.token_list import quoted
+
+_BYTE = re.compile(r"<0x[0-9A-F]{2}>")
+
+
+class RenameTokens(Operation):
+    """Give tokens another text, in every file that names them; ids stay, and rows too unless `init` is given.
+
+    This is how a reserved slot gets a use. A token of the tokenizer's model that is no added token can be found in
+    text only if the model can make its new text; `set_token_flags: {tokens: …, special: true}` makes it an
+    added one. Tokens that merges are made of cannot be renamed.
+    """
+
+    name: ClassVar[str] = "rename_tokens"
+
+    tokens: dict[str, Annotated[str, Field(min_length=1)]] = Field(
+        min_length=1, description="The new text of each token, as `{old: new}`; no new one may be a token yet."
+    )
+    init: InitSpec | None = Field(default=None, description="How the rows start anew; by default they stay.")
+    in_template: bool = Field(default=False, description="Also replace the texts in the chat templates.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        """Return the state with the tokens renamed."""
+        self._check(state)
+        before = state
+        if self.in_template:
+            state = with_tokens_in_templates(state, self.tokens)
+        state = with_renamed_tokens(state, self.tokens)
+        if self.init is None:
+            return state
+        # A strategy that reads the text reads the new one, cut as before the renaming.
+        labels = {before.tokenizer.ids[old]: new for old, new in self.tokens.items()}
+        fresh = with_rows_begun_anew(before, context, labels, self.init)
+        for name in state.touched:
+            fresh = fresh.with_document(name, state.documents[name])
+        return fresh
+
+    def _check(self, state: ModelState) -> None:
+        seen: dict[str, str] = {}
+        for old, new in self.tokens.items():
+            number = id_of(state, old)
+            if new in state.tokenizer.ids:
+                raise OperationError(
+                    f"'{old}' cannot become '{new}': that token exists already, with id {state.tokenizer.ids[new]}",
+                    hint="choose a text that is no token yet",
+                )
+            if new in seen:
+                raise OperationError(f"'{seen[new]}' and '{old}' cannot both become '{new}'")
+            seen[new] = old
+            model = state.documents[FILE]["model"]
+            if model.get("byte_fallback") and _BYTE.fullmatch(old) and old in state.tokenizer.vocabulary:
+                raise OperationError(f"'{old}' (id {number}) stands for a byte, which the library finds by that text")
+        _check_merges(state.documents[FILE]["model"], self.tokens)
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
+        """Say which text is cut otherwise, and whether a template still writes an old one."""
+        left = written_in_templates(after, self.tokens)
+        if left:
+            return Risk(RiskLevel.BREAKING, f"the chat template still writes {quoted(left)}, which is no token now")
+        pairs = [f"'{old}' is '{new}' now" for old, new in self.tokens.items()]
+        shown = "; ".join(pairs[:3]) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+        ordinary = [old for old in self.tokens if old not in before.tokenizer.added]
+        if ordinary:
+            return Risk(RiskLevel.CAUTION, f"{shown}; text that {quoted(ordinary)} stood in is cut otherwise")
+        row = "its row begins anew" if self.init else "what its row has learnt stays"
+        return Risk(RiskLevel.CAUTION, f"{shown}; {row}")
+
+    def references(self) -> tuple[str, ...]:
+        """Return the files that the strategy reads."""
+        return self.init.references() if self.init else ()
+
+
+def _check_merges(model: Mapping[str, Json], names: Mapping[str, str]) -> None:
+    """Raise OperationError where a merge takes or makes one of the tokens."""
+    for left, right in _merges(model):
+        made = left + right.removeprefix(model.get("continuing_subword_prefix") or "")
+        for token in (left, right, made):
+            if token in names:
+                raise OperationError(
+                    f"'{token}' cannot be renamed: the merge of '{left}' and '{right}' is made of its text",
+                    hint="rename only tokens that no merge takes or makes, such as added ones",
+                )
+
+
+def _merges(model: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+    for merge in model.get("merges") or []:
+        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
+        yield left, right

@@ -1,0 +1,100 @@
+"""The operation `set_truncation`."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from tokmigrate.errors import OperationError
+from tokmigrate.model.state import CONFIG, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.pipeline_part import guarded, loaded
+
+_STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}
+_NO_LIMIT = 10**9
+"""transformers writes a huge model_max_length where there is none."""
+
+
+class SetTruncation(Operation):
+    """Set how long texts are cut off, in tokenizer.json and tokenizer_config.json; `off` ends it.
+
+    What is not given stays as it is. A length given here is also the `model_max_length`; `off` leaves that alone.
+    """
+
+    name: ClassVar[str] = "set_truncation"
+    shorthand: ClassVar[str | None] = "max_length"
+
+    max_length: Annotated[int, Field(ge=1)] | Literal["off"] | None = Field(
+        default=None, description="Keep that many tokens, special ones included; `off` cuts nothing off."
+    )
+    strategy: Literal["longest_first", "only_first", "only_second"] | None = Field(
+        default=None, description="Which of two texts is shortened."
+    )
+    stride: int | None = Field(default=None, ge=0, description="How many tokens the pieces of one text share.")
+    direction: Literal["left", "right"] | None = Field(default=None, description="On which side tokens are cut off.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
+        """Return the state with truncation set."""
+        given = (self.max_length, self.strategy, self.stride, self.direction)
+        if all(value is None for value in given):
+            raise OperationError("set_truncation sets nothing", hint="give `max_length:`, or `off`")
+        if self.max_length == "off":
+            if any(value is not None for value in given[1:]):
+                raise OperationError(
+                    "set_truncation is off and has options at once", hint="give `max_length: off` alone"
+                )
+            return state.with_value(FILE, ("truncation",), None)
+        section = self._section(state)
+        if self.max_length is not None:
+            state = state.with_value(TOKENIZER_CONFIG, ("model_max_length",), self.max_length)
+        if self.direction is not None:
+            state = state.with_value(TOKENIZER_CONFIG, ("truncation_side",), self.direction)
+        _check_room(state, section["max_length"], section["stride"])
+        return state.with_value(FILE, ("truncation",), section)
+
+    def _section(self, state: ModelState) -> dict[str, object]:
+        config = state.documents.get(TOKENIZER_CONFIG) or {}
+        begun = {
+            "direction": str(config.get("truncation_side", "right")).capitalize(),
+            "max_length": config.get("model_max_length"),
+            "strategy": "LongestFirst",
+            "stride": 0,
+        }
+        section = dict(state.documents[FILE].get("truncation") or begun)
+        section.setdefault("direction", "Right")
+        if self.max_length is not None:
+            section["max_length"] = self.max_length
+        if self.strategy is not None:
+            section["strategy"] = _STRATEGIES[self.strategy]
+        if self.stride is not None:
+            section["stride"] = self.stride
+        if self.direction is not None:
+            section["direction"] = self.direction.capitalize()
+        length = section["max_length"]
+        if not isinstance(length, int) or length >= _NO_LIMIT:
+            raise OperationError("the model has no length to cut at yet", hint="give `max_length:`")
+        return section
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        """Say what is lost of a long text."""
+        section = after.documents[FILE].get("truncation")
+        if section is None:
+            return Risk(RiskLevel.CAUTION, "nothing is cut off; a long text may outgrow the model")
+        length = section["max_length"]
+        longest = after.documents[CONFIG].get("max_position_embeddings")
+        if isinstance(longest, int) and length > longest:
+            return Risk(RiskLevel.CAUTION, f"texts of {length} tokens outgrow the {longest} positions of the model")
+        return Risk(RiskLevel.CAUTION, f"of a text longer than {length} tokens the rest is lost without a word")
+
+
+def _check_room(state: ModelState, length: object, stride: object) -> None:
+    """Raise OperationError where the special tokens and the stride leave no room: the library panics then."""
+    document = {**state.documents[FILE], "truncation": None, "padding": None}
+    around = guarded("the tokenizer", lambda: loaded(document)).num_special_tokens_to_add(False)
+    if isinstance(length, int) and isinstance(stride, int) and length - around <= stride:
+        raise OperationError(
+            f"max_length {length} leaves no room for text beside {around} special tokens and a stride of {stride}",
+            hint=f"give at least {around + stride + 1}, or a smaller stride",
+        )

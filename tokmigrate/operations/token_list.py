@@ -1,0 +1,27 @@
+"""A field that lists tokens; a text alone is a list of one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+TokenList = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(_listed, json_schema_input_type=str | list[str]),
+    Field(min_length=1),
+]
+"""Texts of tokens."""
+
+
+def quoted(texts: tuple[str, ...] | list[str]) -> str:
+    """Return the first few of `texts` in quotes, and how many more there are."""
+    shown = ", ".join(f"'{text}'" for text in texts[:3])
+    return shown if len(texts) <= 3 else f"{shown} and {len(texts) - 3} more"

@@ -1,0 +1,82 @@
+"""Where a token is used by its text, so that it cannot go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tokmigrate.errors import OperationError
+from tokmigrate.model.json_text import Json
+from tokmigrate.model.merges import merges_of, orphans
+from tokmigrate.model.roles import text_of
+from tokmigrate.model.state import LEGACY_TEMPLATE, SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.tokenizer import FILE, post_processor_tokens
+
+
+def check_not_in_use(state: ModelState, gone: frozenset[str]) -> None:
+    """Raise OperationError, naming the place, where a token of `gone` is used.
+
+    Args:
+        state: The state before.
+        gone: The texts of tokens that are to go.
+    """
+    for file, place, token in (*_in_tokenizer(state), *_roles(state), *_templates(state, gone)):
+        if token in gone:
+            raise OperationError(
+                f"'{token}' is used by {place}", where=file, hint="let another token do that first, or keep it"
+            )
+    model = state.documents[FILE]["model"]
+    for token in gone:
+        if token in state.tokenizer.vocabulary and _is_letter(token, model, state.documents[FILE]):
+            raise OperationError(f"'{token}' is a letter of the alphabet; text with it could not be written any more")
+    # An added token is matched before any merge.
+    lost = [token for token in orphans(merges_of(model), gone, _prefix(model)) if token not in state.tokenizer.added]
+    if lost:
+        shown = ", ".join(f"'{token}'" for token in lost[:5])
+        raise OperationError(
+            f"{len(lost)} tokens can be reached only through those that go: {shown}", hint="remove them as well"
+        )
+
+
+def _prefix(model: Json) -> str:
+    return model.get("continuing_subword_prefix") or ""
+
+
+def _is_letter(token: str, model: Json, document: Json) -> bool:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bool(model.get("byte_fallback"))
+    return len(token) == 1 and '"ByteLevel"' in str(document.get("pre_tokenizer")).replace("'", '"')
+
+
+def _in_tokenizer(state: ModelState) -> Iterator[tuple[str, str, str]]:
+    document = state.documents[FILE]
+    for token in post_processor_tokens(document):
+        yield FILE, "the post-processor", token
+    if document.get("padding"):
+        yield FILE, "padding", document["padding"].get("pad_token", "")
+    model = document["model"]
+    unknown = model.get("unk_token")
+    if unknown is None and model.get("unk_id") is not None:
+        unknown = state.tokenizer.texts.get(model["unk_id"])
+    yield FILE, "the model, for what is unknown", unknown or ""
+
+
+def _roles(state: ModelState) -> Iterator[tuple[str, str, str]]:
+    for file in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        for name, entry in (state.documents.get(file) or {}).items():
+            if name in ("extra_special_tokens", "model_specific_special_tokens") and isinstance(entry, dict):
+                yield from ((file, f"'{name}.{role}'", text_of(held) or "") for role, held in entry.items())
+            elif name.endswith("_token"):
+                yield file, f"'{name}'", text_of(entry) or ""
+
+
+def _templates(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, str]]:
+    held = {TEMPLATE: state.documents.get(TEMPLATE)}
+    for file in (TOKENIZER_CONFIG, LEGACY_TEMPLATE):
+        held[file] = (state.documents.get(file) or {}).get("chat_template")
+    # A word of the vocabulary stands in a template by chance; an added token does not.
+    named = sorted(token for token in gone if token in state.tokenizer.added)
+    for file, template in held.items():
+        texts = [one["template"] for one in template] if isinstance(template, list) else [template or ""]
+        for token in named:
+            if any(token in text for text in texts):
+                yield file, "the chat template", token
