@@ -121,7 +121,7 @@ def find_vocabulary_tensors(
         raise ModelError(
             "no tensor with a vocabulary axis was found",
             where=where,
-            hint="name the embeddings in tokmigrate.yaml: vocab_tensors: {NAME: {axis: 0, side: input}}",
+            hint=f"name the embeddings in tokmigrate.yaml, perhaps: vocab_tensors: {{{_longest(entries)}}}",
         )
     for claim in claims.values():
         _check_rows(claim, rows, stated[0] if stated else None)
@@ -129,6 +129,14 @@ def find_vocabulary_tensors(
     ties = find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
     tensors = tuple(_described(claim, ties) for claim in in_order)
     return VocabularyTensors(tensors, rows, ties.tied, (*_size_notes(config), *ties.notes))
+
+
+def _longest(entries: Entries) -> str:
+    """Return the setting for the matrix with the longest axis, which the embeddings often are."""
+    shapes = {name: entry.shape for name, (_, entry) in entries.items() if len(entry.shape) == 2}
+    name = max(shapes, key=lambda name: max(shapes[name]), default="NAME")
+    axis = shapes[name].index(max(shapes[name])) if shapes else 0
+    return f'"{name}": {{axis: {axis}, side: input}}'
 
 
 def _described(claim: Claim, ties: Ties) -> VocabularyTensor:

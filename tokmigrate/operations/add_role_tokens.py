@@ -14,6 +14,7 @@ from tokmigrate.model.state import ModelState
 from tokmigrate.operations.add_tokens import NewToken, with_new_tokens
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.chat_presets import PRESETS, ChatForm, role_form
+from tokmigrate.operations.known_tokens import cut_out
 
 
 class AddRoleTokens(Operation):
@@ -61,9 +62,9 @@ class AddRoleTokens(Operation):
             state = with_role(state, "eos", form.end)
         return state if self.template == "keep" else with_chat_template(state, form.template)
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Old text is safe; the chat works after training."""
-        return Risk(
+        return cut_out(before, after) or Risk(
             RiskLevel.CAUTION,
             "old text is cut as before, but chats end at a token whose row is not trained yet",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tokmigrate.errors import OperationError, nearest
 from tokmigrate.model.state import ModelState
+from tokmigrate.operations.base import Risk, RiskLevel
 
 
 def id_of(state: ModelState, content: str) -> int:
@@ -15,3 +16,13 @@ def id_of(state: ModelState, content: str) -> int:
             hint=nearest(content, state.tokenizer.ids) or "add it first with add_tokens",
         )
     return found
+
+
+def cut_out(before: ModelState, after: ModelState) -> Risk | None:
+    """Return the risk of tokens that text is made of and that became added ones, None where there are none."""
+    old = before.tokenizer
+    cut = [token for token in after.tokenizer.added if token in old.vocabulary and token not in old.added]
+    if not cut:
+        return None
+    named = ", ".join(f"'{token}'" for token in cut[:3])
+    return Risk(RiskLevel.CAUTION, f"text that contains {named} is cut otherwise: a token with a role stands alone")

@@ -8,17 +8,22 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
+from tokmigrate.initialise.strategies import File, Subtokens
 from tokmigrate.model.roles import with_vocab_size
 from tokmigrate.model.state import ModelState
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows
+from tokmigrate.operations.begun_rows import MEAN, begun, chosen_init, with_begun_rows
 from tokmigrate.vocabulary.rows import Kept, RowEdit
+
+OF_A_TOKEN = (Subtokens, File)
+"""The strategies that read the text of the row's token."""
 
 
 class ResizeVocab(Operation):
     """Set the number of rows, for kernels that like a multiple or for tokens to come.
 
-    `multiple_of` only ever grows the matrices. `rows` may also drop spare rows, never a token's.
+    `multiple_of` only ever grows the matrices. `rows` may also drop spare rows, never a token's. A spare row
+    has no text: where the default strategy reads the token's (`subtokens`, `file`), it starts from the mean.
     """
 
     name: ClassVar[str] = "resize_vocab"
@@ -40,8 +45,16 @@ class ResizeVocab(Operation):
         before = state.rows
         if target < before:
             return with_vocab_size(state.with_rows(RowEdit(before, (Kept(0, target),))), before)
-        spec = chosen_init(state, context, self.init)
+        spec = self._spare_init(state, context)
         return with_begun_rows(state, {row: begun(state, context, f"row {row}", spec) for row in range(before, target)})
+
+    def _spare_init(self, state: ModelState, context: Context) -> InitSpec:
+        spec = chosen_init(state, context, self.init)
+        if isinstance(spec.side("input"), OF_A_TOKEN) or isinstance(spec.side("output"), OF_A_TOKEN):
+            if self.init is not None:
+                raise OperationError("a spare row has no token whose text its row could start from", hint="use mean")
+            return MEAN
+        return spec
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Growing is harmless; dropped rows are told."""

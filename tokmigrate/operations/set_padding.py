@@ -12,7 +12,7 @@ from tokmigrate.model.roles import special_token, with_role
 from tokmigrate.model.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.known_tokens import id_of
+from tokmigrate.operations.known_tokens import cut_out, id_of
 
 
 class SetPadding(Operation):
@@ -51,6 +51,8 @@ class SetPadding(Operation):
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say whether a special token is touched."""
+        if (cut := cut_out(before, after)) is not None:
+            return cut
         old, new = pad_token(before), pad_token(after)
         if old != new and old is not None:
             return Risk(RiskLevel.CAUTION, f"padding is '{new}' instead of '{old}'; masks made by id change")

@@ -11,7 +11,7 @@ from tokmigrate.model.roles import ROLES, special_token, with_role, with_special
 from tokmigrate.model.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer import FILE, post_processor_tokens
 from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.known_tokens import id_of
+from tokmigrate.operations.known_tokens import cut_out, id_of
 from tokmigrate.operations.set_padding import with_pad_token
 
 
@@ -46,8 +46,10 @@ class SetSpecialTokens(Operation):
             state = _with_additional(state, self.additional)
         return state
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say what a changed role does."""
+        if (cut := cut_out(before, after)) is not None:
+            return cut
         around = set(post_processor_tokens(before.documents[FILE]))
         for role in ("bos", "eos", "sep", "cls"):
             old, new = special_token(before, role), getattr(self, role)
