@@ -48,4 +48,4 @@ def header_with_rows(snapshot: Snapshot, file: str, rows: int) -> Header:
 
 
 def _header(snapshot: Snapshot, file: str) -> Header:
-    return next(shard.header for shard in snapshot.weights.shards if shard.file == file)
+    return snapshot.weights.shard(file).header

@@ -78,7 +78,7 @@ def _set_facts(old: Path, new: Path, name: str, candidate: Candidate) -> None:
 def _write_shard(
     snapshot: Snapshot, path: Path, name: str, image: ShardImage, candidate: Candidate, progress: Progress
 ) -> None:
-    shard = next(shard for shard in snapshot.weights.shards if shard.file == name)
+    shard = snapshot.weights.shard(name)
     tensors = {tensor.name: tensor for tensor in snapshot.in_shard(name)}
     old = snapshot.weights.path(shard)
     source = os.open(old, os.O_RDONLY | os.O_CLOEXEC)

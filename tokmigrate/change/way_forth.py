@@ -162,7 +162,7 @@ class _Walk:
     def _header(self, file: str, state: ModelState) -> Header:
         if state.reshaped:
             return header_with_rows(self._snapshot, file, state.rows)
-        return next(shard.header for shard in self._snapshot.weights.shards if shard.file == file)
+        return self._snapshot.weights.shard(file).header
 
     def _stamp(self, origin: str, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
         files = dict(last.files) if last else {}

@@ -66,7 +66,7 @@ class Snapshot:
 
     def in_shard(self, file: str) -> tuple[VocabularyTensor, ...]:
         """Return the vocabulary tensors of a shard, in the order of their data."""
-        header = next(shard.header for shard in self.weights.shards if shard.file == file)
+        header = self.weights.shard(file).header
         return tuple(sorted((t for t in self.tensors if t.file == file), key=lambda t: header.entry(t.name).begin))
 
     @property

@@ -98,11 +98,6 @@ class ModelState:
         """The rows of every vocabulary tensor."""
         return self.edit.new_rows
 
-    @property
-    def init_default(self) -> Json:
-        """What `set_init` left, or None."""
-        return self.init
-
     def settled(self) -> ModelState:
         """Return the same state as the start of a next step."""
         return replace(self, touched=frozenset(), edit=RowEdit.identity(self.rows))

@@ -89,6 +89,10 @@ class Weights:
             )
         return found
 
+    def shard(self, file: str) -> Shard:
+        """Return the shard that is in `file`."""
+        return next(shard for shard in self.shards if shard.file == file)
+
     def path(self, shard: Shard) -> Path:
         """Return the path of a shard."""
         return self.directory / shard.file

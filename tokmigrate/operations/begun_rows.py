@@ -40,7 +40,7 @@ def chosen_init(state: ModelState, context: Context, *nearest_first: InitSpec | 
     for spec in (*nearest_first, context.init):
         if spec is not None:
             return spec
-    return MEAN if state.init_default is None else InitSpec.model_validate(state.init_default)
+    return MEAN if state.init is None else InitSpec.model_validate(state.init)
 
 
 def begun(state: ModelState, context: Context, label: str, spec: InitSpec) -> Begun:

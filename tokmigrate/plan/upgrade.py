@@ -137,10 +137,6 @@ class Plan:
         """Whether shards are written."""
         return any(not step.after.edit.is_identity for step in self.steps)
 
-    def rendered(self, state: ModelState, name: str) -> bytes | None:
-        """Return the bytes of a document in `state`, None where it has no such file."""
-        return rendered(self.snapshot, state, name)
-
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know before it is carried out."""
@@ -159,7 +155,7 @@ class Plan:
 
     def _changes(self) -> Iterator[FileChange]:
         for name in sorted(self.touched):
-            data = self.rendered(self.final, name)
+            data = rendered(self.snapshot, self.final, name)
             there = name in self.snapshot.texts
             if data is None:
                 if there:
@@ -169,7 +165,7 @@ class Plan:
         if self.writes_rows:
             grown = self.edit.new_rows - self.edit.old_rows
             for file in self.snapshot.vocabulary_shards:
-                shard = next(shard for shard in self.snapshot.weights.shards if shard.file == file)
+                shard = self.snapshot.weights.shard(file)
                 delta = sum(_row_bytes(self.snapshot, tensor.name) for tensor in self.snapshot.in_shard(file)) * grown
                 yield FileChange(file, "changed", shard.size + delta)
 

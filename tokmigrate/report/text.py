@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from tokmigrate.change.room import human_bytes
 from tokmigrate.operations.base import RiskLevel
 
 if TYPE_CHECKING:
@@ -22,16 +23,6 @@ if TYPE_CHECKING:
     from tokmigrate.state.rows import OperationRow
 
 _RISK_STYLE = {RiskLevel.SAFE: "green", RiskLevel.CAUTION: "yellow", RiskLevel.BREAKING: "bold red"}
-_KIB = 1024
-
-
-def size(count: float) -> str:
-    """Return a number of bytes as people say it."""
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if count < _KIB:
-            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
-        count /= _KIB
-    return f"{count:.1f} TiB"
 
 
 def named(revision: str | None) -> str:
@@ -86,7 +77,7 @@ def plan_text(plan: Plan) -> RenderableType:
         parts += [Text(), files]
     parts += [
         Text(),
-        Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {size(plan.bytes_to_write)} to be written"),
+        Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {human_bytes(plan.bytes_to_write)} to be written"),
     ]
     parts += [Text(f"note: {note}") for note in plan.notes]
     return Group(*parts)
@@ -95,7 +86,7 @@ def plan_text(plan: Plan) -> RenderableType:
 def upgraded_line(plan: Plan) -> str:
     """Return what an upgrade did, and how to go back."""
     return (
-        f"{plan.model}: upgraded to {named(plan.after)}, {size(plan.bytes_to_write)} written; "
+        f"{plan.model}: upgraded to {named(plan.after)}, {human_bytes(plan.bytes_to_write)} written; "
         f"`tokmigrate downgrade {named(plan.before)}` goes back"
     )
 
