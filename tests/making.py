@@ -18,6 +18,7 @@ Head = Literal["tied", "untied", "stored twice"]
 Tensors = dict[str, torch.Tensor]
 
 BOS, EOS = "<s>", "</s>"
+IMAGE = "<|image|>"
 WORDS = ("the", "in", "re", "on", "er", "and", "to", "of", "Ġthe", "Ġa", "Ġin", "Ġof", "ing", "Ġto", "Ġand", "es")
 HIDDEN = 8
 
@@ -227,6 +228,58 @@ def bart(directory: Path, *, dtype: Dtype = "float32", shards: int = 1, spare: i
         "vocab_size": rows,
     }
     return _write_model(directory, config, tensors, shards, dtype)
+
+
+def _base_model(model_type: str, rows: int) -> dict[str, Any]:
+    return {"model_type": model_type, "hidden_size": HIDDEN, "vocab_size": rows, "tie_word_embeddings": False}
+
+
+def mllama(directory: Path, *, dtype: Dtype = "float32", shards: int = 1, spare: int = 0) -> Path:
+    """Make what of a Mllama matters here: eight ids behind its vocabulary have an input row only."""
+    rows = TOKENS + spare
+    tensors = {
+        "model.embed_tokens.weight": random_rows(rows + 8, HIDDEN, dtype=dtype, seed=0),
+        "lm_head.weight": random_rows(rows, HIDDEN, dtype=dtype, seed=1),
+    }
+    _write_model(directory, _base_model("mllama_text_model", rows), tensors, shards, dtype)
+    if not spare:
+        write_tokenizer(directory, tokenizer_json((BOS, EOS, IMAGE)))
+    return directory
+
+
+def per_layer(directory: Path, *, dtype: Dtype = "float32", shards: int = 1, spare: int = 0) -> Path:
+    """Make what of a Gemma 3n matters here: a table for its layers that holds the first ids only."""
+    rows = TOKENS + spare
+    tensors = {
+        "model.embed_tokens.weight": random_rows(rows, HIDDEN, dtype=dtype, seed=0),
+        "model.embed_tokens_per_layer.weight": random_rows(TOKENS - 5, 3, dtype=dtype, seed=1),
+        "lm_head.weight": random_rows(rows, HIDDEN, dtype=dtype, seed=2),
+    }
+    config = {**_base_model("gemma3n_text", rows), "vocab_size_per_layer_input": TOKENS - 5}
+    return _write_model(directory, config, tensors, shards, dtype)
+
+
+def tailed(directory: Path, *, dtype: Dtype = "float32", shards: int = 1, spare: int = 0) -> Path:
+    """Make what of a CPM-Ant matters here: rows of prompts behind those of its tokens."""
+    rows = TOKENS + spare
+    tensors = {
+        "cpmant.input_embedding.weight": random_rows(rows + 6, HIDDEN, dtype=dtype, seed=0),
+        "lm_head.weight": random_rows(rows, HIDDEN, dtype=dtype, seed=1),
+    }
+    config = {**_base_model("cpmant", rows), "prompt_types": 2, "prompt_length": 3}
+    return _write_model(directory, config, tensors, shards, dtype)
+
+
+def routed(directory: Path, *, dtype: Dtype = "float32", shards: int = 1, spare: int = 0) -> Path:
+    """Make what of a DeepSeek-V4 matters here: a table of integers with a row for each token."""
+    rows = TOKENS + spare
+    generator = torch.Generator().manual_seed(4)
+    tensors = {
+        "model.embed_tokens.weight": random_rows(rows, HIDDEN, dtype=dtype, seed=0),
+        "model.layers.0.mlp.gate.tid2eid": torch.randint(0, 9, (rows, 2), generator=generator),
+        "lm_head.weight": random_rows(rows, HIDDEN, dtype=dtype, seed=1),
+    }
+    return _write_model(directory, _base_model("deepseek_v4", rows), tensors, shards, dtype)
 
 
 @dataclass(frozen=True)

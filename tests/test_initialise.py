@@ -626,7 +626,7 @@ def test_json_schema_describes_every_strategy() -> None:
     schema = Document.model_json_schema()
     either = schema["$defs"]["InitSpec"]["anyOf"]
     assert set(either[0]["discriminator"]["mapping"]) == set(strategy_types())
-    assert set(either[1]["properties"]) == {"input", "output"}
+    assert set(either[1]["properties"]) == {"input", "output", "table"}
     for kind in strategy_types().values():
         described = schema["$defs"][kind.__name__]
         assert described["description"]

@@ -13,6 +13,7 @@ from tokmigrate.change.undo import inverse, saved_rows
 from tokmigrate.vocabulary.recipes import Begun, Start, Stored
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
 from tokmigrate.vocabulary.tokens import Run, count, expand, runs
+from tokmigrate.vocabulary.windows import WHOLE
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def test_going_back_over_a_chain_gives_every_row_again(chain: tuple[RowEdit, ...
     for number in reversed(range(len(chain))):
         before = matrices[number]
         saved[str(number)] = saved_rows(
-            chain[number], lambda row, held=before: held[row].to_bytes(8, "big", signed=True)
+            chain[number], WHOLE, lambda row, held=before: held[row].to_bytes(8, "big", signed=True)
         )
         back = back.then(inverse(chain[number], str(number)))
     found = []

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tokmigrate.errors import ModelError, OutOfStepError, UnexplainedTensorError, UnknownNameError
-from tokmigrate.model.architectures import ARCHITECTURES, GENERIC, POSITION_IDS_FROM_PAD
+from tokmigrate.model.architectures import ARCHITECTURES
+from tokmigrate.model.peculiarities import POSITION_IDS_FROM_PAD
+from tokmigrate.model.tensor_patterns import GENERIC
 from tokmigrate.model.vocabulary_tensors import VocabularyTensors, find_vocabulary_tensors
 from tokmigrate.model.weights import read_weights
 
@@ -209,7 +211,7 @@ def test_what_is_found_is_what_follows_the_size(
     result = found(directory)
 
     assert {tensor.name: tensor.axis for tensor in result.tensors} == following
-    assert result.rows == ROWS
+    assert result.ids == ROWS
     assert result.tied is tied
     assert all(tensor.shape[tensor.axis] == ROWS for tensor in result.tensors)
     for tensor in result.tensors:
@@ -225,7 +227,9 @@ def test_the_registry_says_what_transformers_does_without_a_word_on_tying() -> N
     import transformers
 
     for model_type, architecture in ARCHITECTURES.items():
-        assert transformers.AutoConfig.for_model(model_type).tie_word_embeddings is architecture.tied, model_type
+        told = transformers.AutoConfig.for_model(model_type).to_dict().get("tie_word_embeddings")
+        if told is not None:
+            assert (told, False) == (architecture.tied, architecture.tied_inside), model_type
 
 
 def test_model_types_whose_positions_depend_on_the_pad_token_are_those_of_the_sources() -> None:
@@ -373,16 +377,14 @@ def test_a_dimension_that_is_as_long_by_chance_is_not_claimed(tmp_path: Path) ->
 
 
 def test_a_model_type_that_only_transformers_knows(tmp_path: Path) -> None:
-    directory = save_model(tmp_path, "nemotron", "NemotronForCausalLM", _LLAMA, ROWS)
-    assert "nemotron" not in ARCHITECTURES
+    directory = save_model(tmp_path, "lilt", "LiltForTokenClassification", _BERT, ROWS)
+    assert "lilt" not in ARCHITECTURES
 
     result = found(directory)
 
-    assert {(tensor.name, tensor.axis, tensor.side) for tensor in result.tensors} == {
-        ("model.embed_tokens.weight", 0, "input"),
-        ("lm_head.weight", 0, "output"),
-    }
-    assert not result.tied
+    assert [(tensor.name, tensor.axis, tensor.side) for tensor in result.tensors] == [
+        ("lilt.embeddings.word_embeddings.weight", 0, "input")
+    ]
 
 
 def test_a_model_type_that_nobody_knows_is_settled_by_the_workspace(tmp_path: Path) -> None:
@@ -424,7 +426,7 @@ def test_without_a_size_the_embeddings_count_and_a_note_says_so(tmp_path: Path) 
 
     result = found(directory)
 
-    assert result.rows == ROWS
+    assert result.ids == ROWS
     assert "states no vocab_size" in result.notes[0]
 
 
@@ -435,7 +437,7 @@ def test_two_sizes_are_noted(tmp_path: Path) -> None:
 
     result = found(directory)
 
-    assert result.rows == ROWS
+    assert result.ids == ROWS
     assert "text_config.vocab_size: 99, which counts, and vocab_size: 120" in result.notes[0]
 
 
@@ -482,3 +484,33 @@ def test_a_setting_for_a_tensor_that_is_not_there_names_the_nearest(tmp_path: Pa
     assert raised.value.hint == "did you mean 'lm_head.weight'?"
     with pytest.raises(OutOfStepError, match="gives it axis 2"):
         found(directory, {"lm_head.weight": (2, "output")})
+
+
+@pytest.mark.parametrize(
+    "copies",
+    [
+        ("model.layers.61.embed_tokens.weight", "model.layers.61.shared_head.head.weight"),
+        ("mtp.emb.tok_emb.weight", "model.mtp_layers.0.head.weight"),
+    ],
+)
+def test_copies_in_a_layer_that_predicts_ahead_are_the_matrices_that_they_repeat(
+    tmp_path: Path, copies: tuple[str, str]
+) -> None:
+    directory = llama(tmp_path)
+    own = ("model.embed_tokens.weight", "lm_head.weight")
+    change(directory, lambda t: t.update({copy: t[name].copy() for copy, name in zip(copies, own, strict=True)}))
+
+    assert {tensor.name: tensor.canonical for tensor in found(directory).tensors} == dict(
+        zip((*own, *copies), (*own, *own), strict=True)
+    )
+
+
+def test_a_matrix_of_its_own_in_a_layer_that_predicts_ahead_has_its_own_rows(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    other = "model.layers.61.embed_tokens.weight"
+    change(directory, lambda t: t.update({other: t["model.embed_tokens.weight"] + 1}))
+
+    assert {tensor.name: (tensor.side, tensor.canonical) for tensor in found(directory).tensors}[other] == (
+        "input",
+        other,
+    )

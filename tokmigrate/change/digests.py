@@ -8,16 +8,16 @@ bytes. The state between two migrations is thus proven without a pass over the w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.change.fresh_rows import RowBytes, geometry
+from tokmigrate.change.fresh_rows import RowBytes
 from tokmigrate.model.safetensors_header import Header, read_header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tensor_rows import DIGEST_BYTES, TensorRows, plain_digest, tensor_digest
-from tokmigrate.model.vocabulary_tensors import VocabularyTensor
+from tokmigrate.model.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights import Shard
 from tokmigrate.vocabulary.rows import Kept, RowEdit
 
@@ -50,12 +50,13 @@ def read_fixed(snapshot: Snapshot) -> Fixed:
     return Fixed(digests)
 
 
-def edited(tables: Tables, edit: RowEdit, made: RowBytes) -> Tables:
+def edited(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor], made: RowBytes) -> Tables:
     """Return the digests of the rows after `edit`.
 
     Args:
         tables: Those before it.
         edit: What happens to the rows; its recipes are those of `made`.
+        tensors: The vocabulary tensors by name.
         made: The bytes of fresh rows.
     """
     result: dict[str, bytes] = {}
@@ -64,7 +65,7 @@ def edited(tables: Tables, edit: RowEdit, made: RowBytes) -> Tables:
             table[piece.start * DIGEST_BYTES : piece.stop * DIGEST_BYTES]
             if isinstance(piece, Kept)
             else blake3(made[name][piece.recipe]).digest()
-            for piece in edit.pieces
+            for piece in tensors[name].window.of(edit).pieces
         )
     return result
 
@@ -78,13 +79,13 @@ def shard_digest(header: Header, tables: Tables, fixed: Fixed) -> str:
     return "s1:" + hasher.hexdigest()
 
 
-def read_shard_digest(path: Path, tensors: Mapping[str, VocabularyTensor], rows: int) -> str:
+def read_shard_digest(path: Path, tensors: Mapping[str, VocabularyTensor], ids: int) -> str:
     """Return the digest of a shard as it is on disk.
 
     Args:
         path: The file.
         tensors: The vocabulary tensors of the model by name.
-        rows: How many rows they have in this file.
+        ids: For how many ids they have rows in this file.
     """
     header = read_header(path)
     tables: dict[str, bytes] = {}
@@ -95,10 +96,9 @@ def read_shard_digest(path: Path, tensors: Mapping[str, VocabularyTensor], rows:
         if tensor is None:
             fixed[entry.name] = plain_digest(path, begin, end)
             continue
-        shape = (*tensor.shape[: tensor.axis], rows, *tensor.shape[tensor.axis + 1 :])
-        grown = replace(tensor, shape=shape)
-        with TensorRows(path, begin, geometry(grown), tensor.dtype) as opened:
-            tables[entry.name] = opened.row_digests(0, rows)
+        lie = tensor.with_ids(ids).geometry
+        with TensorRows(path, begin, lie, tensor.dtype) as opened:
+            tables[entry.name] = opened.row_digests(0, lie.rows)
     return shard_digest(header, tables, Fixed(fixed))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
@@ -11,12 +11,13 @@ from tokmigrate.initialise.begin import begin_rows
 from tokmigrate.initialise.statistics import RowStatistics
 from tokmigrate.model.dtype import from_float64, to_float64
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.tensor_rows import Geometry, TensorRows
-from tokmigrate.model.vocabulary_tensors import VocabularyTensor
+from tokmigrate.model.tensor_rows import TensorRows
+from tokmigrate.model.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import Plan
-from tokmigrate.vocabulary.recipes import Begun, Matrix, Side, Statistics
+from tokmigrate.vocabulary.recipes import Begun, Matrix, Statistics
 from tokmigrate.vocabulary.rows import Recipe
 from tokmigrate.vocabulary.tokens import Run, count
+from tokmigrate.vocabulary.windows import Window
 
 RowBytes = Mapping[str, Mapping[Recipe, bytes]]
 """For each tensor the bytes of each fresh row."""
@@ -29,14 +30,9 @@ def opened(snapshot: Snapshot) -> Iterator[Mapping[str, TensorRows]]:
         found: dict[str, TensorRows] = {}
         for tensor in snapshot.tensors:
             shard, entry = snapshot.weights.tensor(tensor.name)
-            rows = TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], geometry(tensor), tensor.dtype)
+            rows = TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], tensor.geometry, tensor.dtype)
             found[tensor.name] = stack.enter_context(rows)
         yield found
-
-
-def geometry(tensor: VocabularyTensor) -> Geometry:
-    """Return how the rows of a vocabulary tensor lie."""
-    return Geometry.of(tensor.shape, tensor.dtype, tensor.axis)
 
 
 def fresh_rows(plan: Plan, rows: Mapping[str, TensorRows], seed: str) -> RowBytes:
@@ -63,41 +59,66 @@ def fresh_rows(plan: Plan, rows: Mapping[str, TensorRows], seed: str) -> RowByte
 def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) -> dict[Recipe, bytes]:
     made: dict[Recipe, bytes] = {}
     known: dict[tuple[Run, ...], RowStatistics] = {}
+    ids = plan.snapshot.state.rows
 
     def source(wanted: int | Recipe) -> Matrix:
+        wanted = tensor.window.source(wanted)
         if isinstance(wanted, int):
             return rows.row(wanted)
         return to_float64(made[wanted], rows.dtype)
 
     def statistics(population: tuple[Run, ...]) -> Statistics:
-        if population not in known:
-            known[population] = RowStatistics(lambda: rows.float_rows(population), count(population), rows.width)
-        return known[population]
+        there = tuple(tensor.window.clipped(population, ids))
+        if there not in known:
+            known[there] = RowStatistics(lambda: rows.float_rows(there), count(there), rows.width)
+        return known[there]
+
+    def read(recipe: Begun) -> tuple[int | Recipe, ...]:
+        return () if recipe.table is None else (recipe.table,)
 
     for step, edit in zip(plan.steps, plan.edits, strict=True):
-        held = (edit.row(number) for number, _ in step.after.edit.fresh())
+        fresh = {number for number, _ in step.after.edit.fresh()}
+        held = [recipe for number, recipe in tensor.window.of(edit).fresh() if number in fresh]
         wanted = [recipe for recipe in held if isinstance(recipe, Begun)]
-        for ready in in_order(wanted, tensor.side, made.keys()):
+        if tensor.is_table:
+            for ready in in_order(wanted, read, tensor.window, made.keys()):
+                made |= {recipe: _copied(recipe, rows, made) for recipe in ready}
+            continue
+        for ready in in_order(wanted, lambda recipe: recipe.start(tensor.side).sources, tensor.window, made.keys()):
             values = begin_rows(ready, tensor.side, tensor.name, seed, source, statistics)
             for recipe, value in zip(ready, values, strict=True):
                 made[recipe] = from_float64(np.ascontiguousarray(value), rows.dtype)
     return made
 
 
-def in_order(wanted: Sequence[Begun], side: Side, made: Collection[Recipe]) -> Iterator[list[Begun]]:
+def _copied(recipe: Begun, rows: TensorRows, made: Mapping[Recipe, bytes]) -> bytes:
+    if isinstance(recipe.table, int):
+        return rows.read_run(recipe.table, recipe.table + 1).tobytes()
+    if recipe.table is None:
+        raise ValueError(f"the row of '{recipe.label}' copies none in a table of integers")
+    return made[recipe.table]
+
+
+def in_order(
+    wanted: Sequence[Begun],
+    sources: Callable[[Begun], tuple[int | Recipe, ...]],
+    window: Window,
+    made: Collection[Recipe],
+) -> Iterator[list[Begun]]:
     """Yield recipes in groups such that each reads only rows of earlier groups, of `made`, and of the disk.
 
     Args:
         wanted: The recipes; one that they read, and that no row is left of, comes along.
-        side: The side of the tensor.
+        sources: What a recipe reads.
+        window: Which ids the tensor has rows for.
         made: What is made already.
     """
     level: dict[Begun, int] = {}
 
     def of(recipe: Begun) -> int:
         if recipe not in level:
-            sources = [source for source in recipe.start(side).sources if isinstance(source, Begun)]
-            level[recipe] = max((of(source) + 1 for source in sources if source not in made), default=0)
+            read = [source for source in map(window.source, sources(recipe)) if isinstance(source, Begun)]
+            level[recipe] = max((of(source) + 1 for source in read if source not in made), default=0)
         return level[recipe]
 
     for recipe in wanted:

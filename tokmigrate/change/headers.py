@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tokmigrate.change.fresh_rows import geometry
 from tokmigrate.model.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
 
@@ -35,15 +34,15 @@ def header_with_rows(snapshot: Snapshot, file: str, rows: int) -> Header:
         if tensor is None:
             run += len(entry)
             continue
-        row_bytes = geometry(tensor).row_bytes
-        run += row_bytes * min(before, rows)
+        old, new = tensor.window.rows(before), tensor.window.rows(rows)
+        run += tensor.row_bytes * min(old, new)
         if run > best:
             best, best_shift = run, shift
-        run, shift = 0, shift + row_bytes * (rows - before)
+        run, shift = 0, shift + tensor.row_bytes * (new - old)
     if run > best:
         best_shift = shift
     congruent_to = (baseline_start(snapshot, file) - best_shift) % BLOCK_BYTES
-    shapes = {name: snapshot.with_rows(tensor, rows) for name, tensor in tensors.items()}
+    shapes = {name: tensor.with_ids(rows).shape for name, tensor in tensors.items()}
     return header.reshaped(shapes, congruent_to)
 
 

@@ -10,13 +10,12 @@ from pathlib import Path
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.copying import share_tree
 from tokmigrate.change.facts import file_facts, set_facts
-from tokmigrate.change.fresh_rows import geometry
 from tokmigrate.change.ranges import copy_range
 from tokmigrate.change.storage import storage_errors
 from tokmigrate.model.safetensors_header import Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.vocabulary_tensors import VocabularyTensor
+from tokmigrate.model.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.rows import Kept, Recipe, RowEdit
 
 Progress = Callable[[int], None]
@@ -110,7 +109,7 @@ def shard_parts(
     Args:
         header: The old file's header.
         tensors: Its vocabulary tensors by name.
-        edit: What happens to their rows.
+        edit: What happens to the rows of all ids.
         row: The bytes of a fresh row.
     """
     for entry in header.by_offset:
@@ -119,11 +118,11 @@ def shard_parts(
         if tensor is None:
             yield Copied(begin, begin + len(entry))
             continue
-        lie = geometry(tensor)
+        lie, pieces = tensor.geometry, tensor.window.of(edit).pieces
         inner = lie.inner_bytes
         for outer in range(lie.outer):
             first = begin + outer * lie.rows * inner
-            for piece in edit.pieces:
+            for piece in pieces:
                 if isinstance(piece, Kept):
                     yield Copied(first + piece.start * inner, first + piece.stop * inner)
                 else:

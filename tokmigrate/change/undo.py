@@ -13,7 +13,6 @@ from typing import Any, Protocol
 
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.facts import FileFacts
-from tokmigrate.change.fresh_rows import geometry
 from tokmigrate.errors import UndoError
 from tokmigrate.model.safetensors_header import Header, parse_header
 from tokmigrate.model.snapshot import Snapshot
@@ -22,6 +21,7 @@ from tokmigrate.model.tokenizer import Tokenizer
 from tokmigrate.vocabulary.recipes import Stored
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
 from tokmigrate.vocabulary.tokens import expand
+from tokmigrate.vocabulary.windows import Window
 
 FORMAT = 1
 
@@ -128,13 +128,19 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Ca
     return Candidate(files, facts, shards, edit, _from(saved, snapshot), Tokenizer(json.loads(text)).ids)
 
 
-def saved_rows(edit: RowEdit, read: Callable[[int], bytes]) -> bytes:
-    """Return the rows that `edit` loses, joined; `read` gives the bytes of a row before it."""
-    return b"".join(read(row) for row in expand(edit.lost()))
+def saved_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:
+    """Return the rows of a tensor that `edit` loses, joined.
+
+    Args:
+        edit: What happens to the rows of all ids; the ids that the tensor has no rows for are the last ones.
+        window: Which ids it has rows for.
+        read: Gives the bytes of a row before it.
+    """
+    return b"".join(read(row) for row in expand(window.clipped(edit.lost(), edit.old_rows)))
 
 
 def _from(saved: Mapping[tuple[str, str], bytes], snapshot: Snapshot) -> Callable[[str, Recipe], bytes]:
-    sizes = {tensor.name: geometry(tensor).row_bytes for tensor in snapshot.tensors}
+    sizes = {tensor.name: tensor.row_bytes for tensor in snapshot.tensors}
 
     def row(tensor: str, recipe: Recipe) -> bytes:
         if not isinstance(recipe, Stored):

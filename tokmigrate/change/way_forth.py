@@ -30,6 +30,7 @@ from tokmigrate.model.state import ModelState
 from tokmigrate.model.tensor_rows import TensorRows
 from tokmigrate.plan.upgrade import Plan, Step, layout, rendered
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
+from tokmigrate.vocabulary.windows import Widened
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ class _Walk:
     ) -> None:
         self._plan = plan
         self._snapshot = plan.snapshot
+        self._tensors = {tensor.name: tensor for tensor in plan.snapshot.tensors}
         self._rows = rows
         self._made = made
         self._fixed = fixed
@@ -144,11 +146,14 @@ class _Walk:
         """Return the digests after a step: its fresh rows are looked up by their recipes in terms of the disk."""
         pieces: dict[int, Kept | Fresh] = dict(step.after.edit.kept())
         for row, _ in step.after.edit.fresh():
-            recipe = reached.row(row)
+            recipe, own = reached.row(row), step.after.edit.row(row)
+            if isinstance(recipe, Widened) and isinstance(own, Widened):
+                # What is there already is looked up where this step finds it.
+                recipe = Widened(own.row, recipe.begun)
             if isinstance(recipe, Recipe):
                 pieces[row] = Fresh(recipe)
         ordered = tuple(pieces[row] for row in sorted(pieces))
-        return edited(tables, RowEdit(step.after.edit.old_rows, ordered), self._made)
+        return edited(tables, RowEdit(step.after.edit.old_rows, ordered), self._tensors, self._made)
 
     def _images(self, state: ModelState, tables: Tables) -> dict[str, ShardImage]:
         if not tables:
@@ -196,14 +201,17 @@ class _Walk:
         shards = dict(images) if changes_rows else {}
         present = [name for name in (*files, *shards) if (directory / name).exists()]
         saved = {
-            name: saved_rows(step.after.edit, self._reader(name, edit)) for name in (self._rows if changes_rows else ())
+            name: saved_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
+            for name in (self._rows if changes_rows else ())
         }
         facts = {name: file_facts(directory / name) for name in present}
         return Before(files, facts, step.after.edit, saved, shards)
 
     def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
+        own = self._tensors[tensor].window.of(edit)
+
         def read(row: int) -> bytes:
-            held = edit.row(row)
+            held = own.row(row)
             if isinstance(held, int):
                 return self._rows[tensor].read_run(held, held + 1).tobytes()
             return self._made[tensor][held]
@@ -211,7 +219,7 @@ class _Walk:
         return read
 
     def _begun_tokens(self, step: Step, reached: RowEdit) -> tuple[BegunToken, ...]:
-        canonical = next(tensor.canonical for tensor in self._snapshot.tensors if tensor.side == "input")
+        canonical = next(tensor for tensor in self._snapshot.tensors if tensor.embeds).canonical
         return begun_tokens(
             step.before, step.after, reached, lambda recipe: blake3(self._made[canonical][recipe]).hexdigest()
         )

@@ -21,7 +21,7 @@ from pydantic_core import core_schema
 
 from tokmigrate.initialise.lookup import Lookup
 from tokmigrate.initialise.registry import BuiltIn, strategy_adapter
-from tokmigrate.initialise.strategies import RowStrategy
+from tokmigrate.initialise.strategies import Copy, RowStrategy
 from tokmigrate.vocabulary.recipes import Side, Start
 
 _SIDES = ("input", "output")
@@ -60,13 +60,15 @@ class InitSpec(BaseModel):
 
     `{strategy: mean}` is for both sides, `{input: {strategy: …}, output: {strategy: …}}` for each; a missing
     side is started like the other one. Tied embeddings are started like input embeddings, biases like the
-    output embeddings that they belong to.
+    output embeddings that they belong to. `table: {strategy: copy, token: …}` beside them is for models that look
+    tokens up in a table of integers, such as DeepSeek-V4's of experts; without it the input side must be a copy.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     input: AnyStrategy | None = Field(default=None, description="For input embeddings, and for tied ones.")
     output: AnyStrategy | None = Field(default=None, description="For output embeddings and their biases.")
+    table: Copy | None = Field(default=None, description="For tables of integers, of which a row can only be copied.")
 
     @model_validator(mode="before")
     @classmethod
@@ -86,7 +88,7 @@ class InitSpec(BaseModel):
     @model_serializer(mode="wrap")
     def _as_written(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:  # noqa: ARG002
         sides = {side: dumped for side, dumped in handler(self).items() if dumped is not None}
-        if self.side("input") == self.side("output"):
+        if self.side("input") == self.side("output") and self.table is None:
             only: dict[str, Any] = next(iter(sides.values()))
             return only
         return sides
@@ -100,11 +102,11 @@ class InitSpec(BaseModel):
         sides = handler.resolve_ref_schema(reference)
         strategies = handler(strategy_adapter().core_schema)
         described: dict[str, Any] = {name: sides.pop(name) for name in list(sides) if name in {"title", "description"}}
-        for side in sides["properties"].values():
+        for name, side in sides["properties"].items():
             # None is what a missing side means; a file leaves it out.
             side.pop("default", None)
-            side.pop("anyOf", None)
-            side.update(strategies)
+            either = side.pop("anyOf", None)
+            side.update(either[0] if name == "table" else strategies)
         written = {**sides, "minProperties": 1}
         sides.clear()
         sides.update({**described, "anyOf": [strategies, written]})

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokmigrate.errors import OutOfStepError, UnexplainedTensorError, UnknownNameError, nearest
-from tokmigrate.model.architectures import GENERIC, Architecture
+from tokmigrate.model.architectures import Architecture
 from tokmigrate.model.safetensors_header import TensorEntry
+from tokmigrate.model.tensor_patterns import GENERIC
 from tokmigrate.model.weights import Shard
 from tokmigrate.vocabulary.recipes import Side
 
@@ -29,6 +30,7 @@ class Claim:
         axis: The axis that counts the vocabulary.
         side: Whether its rows start like input or like output embeddings.
         rank: Its place among those that others may be tied to; the lowest comes first.
+        copies: Whether it may repeat the embeddings of its side.
     """
 
     shard: Shard
@@ -36,6 +38,7 @@ class Claim:
     axis: int
     side: Side
     rank: int = len(GENERIC)
+    copies: bool = False
 
 
 def named_claims(entries: Entries, architecture: Architecture | None, overrides: Overrides) -> dict[str, Claim]:
@@ -60,7 +63,7 @@ def named_claims(entries: Entries, architecture: Architecture | None, overrides:
             claims[name] = Claim(shard, entry, *override)
         elif architecture and pattern and name not in overrides:
             rank = architecture.patterns.index(pattern)
-            claims[name] = Claim(shard, entry, pattern.axis, pattern.side, rank)
+            claims[name] = Claim(shard, entry, pattern.axis, pattern.side, rank, pattern.copies)
     return claims
 
 

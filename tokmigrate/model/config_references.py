@@ -11,20 +11,20 @@ from tokmigrate.model.json_text import Json
 from tokmigrate.vocabulary.renumbering import Renumbering
 
 
-def with_ids_of_config(document: Json, renumbering: Renumbering, file: str, rows: int) -> Json:
+def with_ids_of_config(document: Json, renumbering: Renumbering, file: str, size: int) -> Json:
     """Return a configuration in which every known field follows; what did not change is the same object.
 
     Args:
         document: The parsed file.
         renumbering: What becomes of ids.
         file: Its name, for errors.
-        rows: How many rows the vocabulary has; a nested model that says another size counts in ids of its own.
+        size: The size of the vocabulary; a nested model that says another one counts in ids of its own.
 
     Raises:
         OperationError: A field needs an id that goes.
         OutOfStepError: A field that is not known seems to hold an id that moves or goes.
     """
-    sizes = frozenset({rows, document.get("vocab_size", rows)})
+    sizes = frozenset({size, document.get("vocab_size", size)})
     for place, number in suspects(document, sizes):
         if renumbering.touches(number):
             raise OutOfStepError(

@@ -33,7 +33,7 @@ _MEDIA = "image|video|audio|vision|speech|frame|low_res_image"
 _PARTS = "start|end|bos|eos|pad|prompt|latent|delay|prompt_bos"
 
 ID_FIELDS: tuple[IdField, ...] = (
-    IdField(rf"(?:{_ROLES})_token_ids?", "ids"),
+    IdField(rf"_?(?:{_ROLES})_token_ids?", "ids"),
     IdField(rf"(?:{_MEDIA})(?:_(?:{_PARTS}))?_token_(?:id|ids|index)", "ids"),
     IdField(r"(?:boi|eoi|boa|eoa|bov|eov)_token_(?:id|index)", "ids"),
     IdField(r"(?:user|system|assistant|im_start|im_end|timestamp|no_timestamps|prev_sot)_token_id", "ids"),
@@ -52,7 +52,7 @@ ID_FIELDS: tuple[IdField, ...] = (
 OTHER_IDS = re.compile(
     r"(?:codebook|codec|tts_codec|t2u|char|entity|ngram|type|tag|subs|speaker|lang|task|layer)_\w*"
     r"|(?:num|max|min|n|use|default|out|backbone_out|local|insert|moe|mtp|ple|attn|head|merge|decode|target)_\w*"
-    r"|_out_indices|router_ignore_padding_tokens|pad_token_type_id|begin_suppress_tokens_index|trainable_token_indices"
+    r"|_out_indices|samples_per_token|vision_use_cls_token|router_ignore_padding_tokens|pad_token_type_id|begin_suppress_tokens_index|trainable_token_indices"
     r"|\w*(?:ignore_index|layer_ids?|layer_indices|layers_index|layers_indices|label_index|block_indices|hook_ids"
     r"|hidden_state_indices|channel_indices|projection_indices|consumer_indices|sequence_id)"
 )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokmigrate.model.companion_references import with_ids_of_companions
+from tokmigrate.model.config_parts import parts_of
 from tokmigrate.model.config_references import suspects, with_ids_of_config
-from tokmigrate.model.default_ids import DEFAULT_IDS
-from tokmigrate.model.roles import config_parts
+from tokmigrate.model.default_ids import default_ids
 from tokmigrate.model.state import CONFIG, GENERATION, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.token_ids import with_token_ids
 from tokmigrate.model.tokenizer import FILE
@@ -51,16 +51,16 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
     state = state.with_document(FILE, with_ids_of_tokenizer(state.documents[FILE], renumbering))
     for name in CONFIGURATIONS:
         if name in state.documents:
-            changed = with_ids_of_config(state.documents[name], renumbering, name, state.rows)
+            changed = with_ids_of_config(state.documents[name], renumbering, name, state.vocab_size)
             state = state.with_document(name, changed)
     return state
 
 
 def with_defaults_written(state: ModelState, renumbering: Renumbering) -> ModelState:
     """Return the state in which config.json says the ids that change and that transformers took by default."""
-    for path, part in config_parts(state.documents[CONFIG]):
+    for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
         model_type = str(part.get("model_type", "" if path else state.traits.model_type))
-        for name, value in DEFAULT_IDS.get(model_type, {}).items():
+        for name, value in default_ids(model_type).items():
             numbers = value if isinstance(value, list) else [value]
             if name not in part and any(renumbering.touches(number) for number in numbers):
                 state = state.with_value(CONFIG, (*path, name), value)
@@ -71,6 +71,6 @@ def unknown_references(state: ModelState) -> Iterator[str]:
     """Yield a line for each field that looks like the id of a token and is not known."""
     for name in CONFIGURATIONS:
         document = state.documents.get(name) or {}
-        sizes = frozenset({state.rows, document.get("vocab_size", state.rows)})
+        sizes = frozenset({state.vocab_size, document.get("vocab_size", state.vocab_size)})
         for place, number in suspects(document, sizes):
             yield f"{name}: '{place}' holds {number} and may be the id of a token; it is left alone"

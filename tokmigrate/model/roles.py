@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Literal
 
+from tokmigrate.model.config_parts import parts_of
 from tokmigrate.model.json_text import Json
 from tokmigrate.model.state import (
     ADDED_TOKENS,
@@ -19,26 +19,6 @@ from tokmigrate.vocabulary.tokens import AddedToken
 
 Role = Literal["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
 ROLES: tuple[Role, ...] = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-
-NESTED = (
-    "text_config",
-    "decoder",
-    "generator",
-    "text_encoder",
-    "llm_config",
-    "lm_config",
-    "language_config",
-    "thinker_config",
-)
-"""The names under which config.json keeps the configuration of a language model inside another one."""
-
-
-def config_parts(config: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Json]]:
-    """Yield the root of config.json and each nested language model, with its path."""
-    yield path, config
-    for name in NESTED:
-        if isinstance(config.get(name), dict):
-            yield from config_parts(config[name], (*path, name))
 
 
 def text_of(entry: Json) -> str | None:
@@ -78,7 +58,7 @@ def with_role(state: ModelState, role: Role, content: str) -> ModelState:
 def with_role_id(state: ModelState, key: str, number: int) -> ModelState:
     """Return the state in which config.json and generation_config.json hold `number` under `key`."""
     config = state.documents[CONFIG]
-    holders = [path for path, part in config_parts(config) if key in part] or [()]
+    holders = [path for path, part in parts_of(config, state.vocab_size) if key in part] or [()]
     for path in holders:
         state = state.with_value(CONFIG, (*path, key), _with_id(_at(config, path).get(key), number))
     generation = state.documents.get(GENERATION)
@@ -107,18 +87,6 @@ def with_added_token(state: ModelState, token: AddedToken) -> ModelState:
         state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder", str(number)), entry)
     if ADDED_TOKENS in state.documents:
         state = state.with_value(ADDED_TOKENS, (token.content,), number)
-    return state
-
-
-def with_vocab_size(state: ModelState, before: int) -> ModelState:
-    """Return the state in which config.json gives the rows that there are now, where it gave `before`."""
-    if state.rows == before:
-        return state
-    parts = list(config_parts(state.documents[CONFIG]))
-    holders = [path for path, part in parts if part.get("vocab_size") == before]
-    # Where no file states the size, transformers' default held so far; the innermost language model gets it.
-    for path in holders or [parts[-1][0]]:
-        state = state.with_value(CONFIG, (*path, "vocab_size"), state.rows)
     return state
 
 

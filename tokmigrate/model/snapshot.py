@@ -11,10 +11,12 @@ from tokmigrate.model import state as names
 from tokmigrate.model import tokenizer
 from tokmigrate.model.claims import Overrides
 from tokmigrate.model.json_text import Json, Layout, layout_of, parse
+from tokmigrate.model.peculiarities import fixed_size
 from tokmigrate.model.stamp import Stamp, read_stamp
 from tokmigrate.model.state import ModelState, Traits
-from tokmigrate.model.tensor_rows import Geometry
-from tokmigrate.model.vocabulary_tensors import VocabularyTensor, find_vocabulary_tensors
+from tokmigrate.model.unequal_rows import ids_elsewhere
+from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.vocabulary_tensors import find_vocabulary_tensors
 from tokmigrate.model.weights import Weights, read_weights
 from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.rows import RowEdit
@@ -74,14 +76,6 @@ class Snapshot:
         """The files that hold a vocabulary tensor, sorted."""
         return tuple(sorted({tensor.file for tensor in self.tensors}))
 
-    def with_rows(self, tensor: VocabularyTensor, rows: int) -> tuple[int, ...]:
-        """Return the shape of `tensor` with that many rows."""
-        return (*tensor.shape[: tensor.axis], rows, *tensor.shape[tensor.axis + 1 :])
-
-    def row_bytes(self) -> int:
-        """Return the bytes of one id's rows in all tensors together."""
-        return sum(Geometry.of(tensor.shape, tensor.dtype, tensor.axis).row_bytes for tensor in self.tensors)
-
 
 def take_snapshot(entry: ModelEntry) -> Snapshot:
     """Read the model of a workspace; raises ModelError where it cannot be worked on."""
@@ -100,7 +94,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         layouts[weights.index] = _layout(weights.index, text.decode("utf-8"), stamp)
     config = documents[names.CONFIG]
     found = find_vocabulary_tensors(weights, config, _overrides(entry), directory)
-    rows = found.rows
+    rows = found.ids
     lineage = stamp.rows if stamp else RowEdit.identity(rows)
     if lineage.new_rows != rows:
         raise OutOfStepError(
@@ -108,7 +102,6 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
             where=str(directory),
             hint="restore the weights that belong to the stamp",
         )
-    width = next(_width(tensor) for tensor in found.tensors)
     state = ModelState(
         documents=documents,
         touched=frozenset(),
@@ -117,17 +110,26 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         baseline_tokens=stamp.baseline_tokens if stamp else (),
         reshaped=bool(stamp and stamp.reshaped),
         init=stamp.init if stamp else None,
-        traits=Traits(str(config.get("model_type", "")), found.tied, width),
+        traits=Traits(
+            str(config.get("model_type", "")),
+            found.tied,
+            found.short,
+            tuple(sorted({tensor.window.stop for tensor in found.tensors if tensor.window.stop is not None})),
+            any(tensor.is_table for tensor in found.tensors),
+            fixed_size(config),
+        ),
     )
     highest = max(state.tokenizer.checked().texts, default=-1)
-    if highest >= rows:
+    if highest >= rows + ids_elsewhere(config):
         raise OutOfStepError(
             f"the token '{state.tokenizer.texts[highest]}' has id {highest}, the embeddings have {rows} rows",
             where=str(directory),
             hint="give the model the tokenizer that it was trained with",
         )
     if stamp is None:
-        state = replace(state, baseline_tokens=runs(sorted(state.tokenizer.texts)))
+        state = replace(
+            state, baseline_tokens=runs(sorted(number for number in state.tokenizer.texts if number < rows))
+        )
     return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes)
 
 
@@ -167,10 +169,3 @@ def _overrides(entry: ModelEntry) -> Overrides:
         name: None if setting == "ignore" else (setting.axis, setting.side)
         for name, setting in entry.vocab_tensors.items()
     }
-
-
-def _width(tensor: VocabularyTensor) -> int:
-    numbers = 1
-    for axis, size in enumerate(tensor.shape):
-        numbers *= size if axis != tensor.axis else 1
-    return numbers

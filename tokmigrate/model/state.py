@@ -50,12 +50,18 @@ class Traits:
     Args:
         model_type: As config.json names it.
         tied: Whether input and output embeddings are one matrix.
-        width: The numbers in a row of the input embeddings.
+        short: How many of the last ids have a row in the input embeddings only.
+        stops: Ids at which a tensor ends that has no rows for those from there on.
+        has_tables: Whether a tensor of integers has a row for each id.
+        fixed_size: Why the number of rows cannot change, None where it can.
     """
 
     model_type: str
     tied: bool
-    width: int
+    short: int = 0
+    stops: tuple[int, ...] = ()
+    has_tables: bool = False
+    fixed_size: str | None = None
 
 
 @dataclass(frozen=True)
@@ -95,8 +101,13 @@ class ModelState:
 
     @property
     def rows(self) -> int:
-        """The rows of every vocabulary tensor."""
+        """The ids that have a row."""
         return self.edit.new_rows
+
+    @property
+    def vocab_size(self) -> int:
+        """The size of the vocabulary as config.json gives it: the ids that can be predicted."""
+        return self.rows - self.traits.short
 
     def settled(self) -> ModelState:
         """Return the same state as the start of a next step."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from blake3 import blake3
 
-from tokmigrate.model.claims import Claim
+from tokmigrate.model.claims import Claim, Entries
 from tokmigrate.model.weights import Weights
 
 _BLOCK_BYTES = 8 * 1024 * 1024
+_AHEAD = re.compile(r"(?:^|\.)(?:mtp|nextn)\w*\.")
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ def find_ties(weights: Weights, claims: Iterable[Claim], claimed: bool, stated: 
         claimed: Whether the model ties its embeddings.
         stated: What config.json says of it, None if nothing.
     """
-    claims = list(claims)
+    every = list(claims)
+    claims = [claim for claim in every if not claim.copies]
     first = _same_bytes(weights, claims) if claimed else {claim.entry.name: claim for claim in claims}
+    first |= _copied(weights, [claim for claim in every if claim.copies], claims, first)
     matrices = [claim for claim in claims if len(claim.entry.shape) == 2 and claim.axis == 0]
     heads = [claim for claim in matrices if claim.side == "output"]
     inputs = [claim for claim in matrices if claim.side == "input"]
@@ -73,6 +77,45 @@ def _same_bytes(weights: Weights, claims: list[Claim]) -> dict[str, Claim]:
             digest = _digest(weights, claim) if len(alike) > 1 else ""
             first[claim.entry.name] = by_digest.setdefault(digest, claim)
     return first
+
+
+def repeated_claims(
+    weights: Weights, entries: Entries, claims: Mapping[str, Claim], settled: set[str]
+) -> dict[str, Claim]:
+    """Return the claims of tensors that repeat a vocabulary tensor byte for byte in a layer that predicts ahead.
+
+    transformers does not load such layers, so that its own model cannot tell of them.
+
+    Args:
+        weights: The tensors on disk.
+        entries: The same by name.
+        claims: The vocabulary tensors that are known.
+        settled: The tensors of which it is known already what they are.
+    """
+    found: dict[str, Claim] = {}
+    for name, (shard, entry) in entries.items():
+        if name in settled or not _AHEAD.search(name) or len(entry.shape) != 2:
+            continue
+        for claim in claims.values():
+            copy = Claim(shard, entry, claim.axis, claim.side, copies=True)
+            if _alike(copy, claim) and _digest(weights, copy) == _digest(weights, claim):
+                found[name] = copy
+                break
+    return found
+
+
+def _copied(weights: Weights, copies: list[Claim], claims: list[Claim], first: Mapping[str, Claim]) -> dict[str, Claim]:
+    """Return for each tensor that may be a copy what it is a copy of, itself where it is none."""
+    found: dict[str, Claim] = {}
+    for copy in copies:
+        alike = [claim for claim in claims if claim.side == copy.side and _alike(claim, copy)]
+        of = next((claim for claim in alike if _digest(weights, claim) == _digest(weights, copy)), None)
+        found[copy.entry.name] = copy if of is None else first[of.entry.name]
+    return found
+
+
+def _alike(one: Claim, other: Claim) -> bool:
+    return (one.entry.shape, one.entry.dtype, one.axis) == (other.entry.shape, other.entry.dtype, other.axis)
 
 
 def _digest(weights: Weights, claim: Claim) -> str:

@@ -14,25 +14,19 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import ModelError, OutOfStepError
-from tokmigrate.model.architectures import ARCHITECTURES, Architecture
+from tokmigrate.model.architectures import Architecture, architecture_of
 from tokmigrate.model.claims import Claim, Entries, Overrides, answered_claims, named_claims, open_names
+from tokmigrate.model.config_parts import config_parts, stated_sizes
 from tokmigrate.model.dtype import FLOATING
+from tokmigrate.model.peculiarities import refusal
 from tokmigrate.model.probe.ask import ask
-from tokmigrate.model.tied_tensors import Ties, find_ties
+from tokmigrate.model.tied_tensors import Ties, find_ties, repeated_claims
+from tokmigrate.model.unequal_rows import input_only_ids, window_of
+from tokmigrate.model.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights import Weights
 from tokmigrate.vocabulary.recipes import Side
+from tokmigrate.vocabulary.windows import Window
 
-# The language model inside another one, in the order in which transformers looks for it.
-_NESTED = (
-    "text_config",
-    "thinker_config",
-    "decoder",
-    "generator",
-    "llm_config",
-    "lm_config",
-    "language_config",
-    "text_encoder",
-)
 # What bitsandbytes, GPTQ, AWQ, FP8 and compressed-tensors store beside a quantized weight.
 _COMPANION = re.compile(
     r"\.(?:(?:weight[._])?(?:scale|scale_inv|zero_point|packed|absmax|quant_map|nested_absmax|nested_quant_map"
@@ -42,41 +36,20 @@ _REQUANTIZE = "migrate the checkpoint that it was quantized from, then quantize 
 
 
 @dataclass(frozen=True)
-class VocabularyTensor:
-    """A tensor with one slice for each id.
-
-    Args:
-        name: As on disk.
-        file: The shard that it is in.
-        axis: The axis that counts the vocabulary.
-        side: Whether rows start like input or like output embeddings; tied ones start like input.
-        dtype: The word of safetensors, such as `BF16`.
-        shape: Its shape; `shape[axis]` is the number of rows.
-        canonical: The first of the tensors that are the same matrix as this one; its own name otherwise.
-    """
-
-    name: str
-    file: str
-    axis: int
-    side: Side
-    dtype: str
-    shape: tuple[int, ...]
-    canonical: str
-
-
-@dataclass(frozen=True)
 class VocabularyTensors:
     """All vocabulary tensors of a model.
 
     Args:
         tensors: In the order of the shards and of their data.
-        rows: The length of each one's vocabulary axis.
+        ids: For how many ids the longest of them has rows.
+        short: How many of the last ids have a row in the input embeddings only.
         tied: Whether input and output embeddings are one matrix.
         notes: What a user should know.
     """
 
     tensors: tuple[VocabularyTensor, ...]
-    rows: int
+    ids: int
+    short: int
     tied: bool
     notes: tuple[str, ...]
 
@@ -100,35 +73,46 @@ def find_vocabulary_tensors(
         VerificationError: transformers was asked, and cannot work with the model.
     """
     where = str(directory)
-    _refuse_two_vocabularies(config, where)
     entries = {entry.name: (shard, entry) for shard, entry in weights.tensors()}
-    architecture = ARCHITECTURES.get(str(config.get("model_type")))
+    reason = refusal(config, frozenset(entries))
+    if reason is not None:
+        raise ModelError(f"a {config.get('model_type')} model cannot be migrated: {reason}", where=where)
+    architecture = architecture_of(config)
     claims = named_claims(entries, architecture, overrides)
     _refuse_quantized(entries, claims, architecture)
-    stated = next(_stated_sizes(config), None)
-    rows = stated[1] if stated else _embedding_rows(claims)
+    stated = next(iter(stated_sizes(config)), None)
+    size = stated[1] if stated else _embedding_rows(claims)
     tied = _claims_tie(config, architecture)
 
+    claims |= repeated_claims(weights, entries, claims, {*claims, *overrides})
     settled = {*claims, *overrides}
-    if asked := open_names(entries, settled, rows, architecture):
+    if asked := open_names(entries, settled, size, architecture):
         answer = ask("vocabulary_axes", {"directory": where, "open": asked})
         claims |= answered_claims(answer, entries, settled, asked, where)
         _refuse_quantized(entries, claims, architecture)
-        rows = rows or answer.get("vocab_size")
+        size = size or answer.get("vocab_size")
         if architecture is None:
             tied = bool(answer.get("tied", tied))
-    if not claims or rows is None:
+    if not claims or size is None:
         raise ModelError(
             "no tensor with a vocabulary axis was found",
             where=where,
             hint=f"name the embeddings in tokmigrate.yaml, perhaps: vocab_tensors: {{{_longest(entries)}}}",
         )
-    for claim in claims.values():
-        _check_rows(claim, rows, stated[0] if stated else None)
+    short = input_only_ids(config)
+    windows = {name: _window(config, claim, size) for name, claim in claims.items()}
+    for name, claim in claims.items():
+        _check_rows(claim, windows[name].rows(size + short), stated[0] if stated else None, size)
     in_order = [claims[name] for name in entries if name in claims]
     ties = find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
-    tensors = tuple(_described(claim, ties) for claim in in_order)
-    return VocabularyTensors(tensors, rows, ties.tied, (*_size_notes(config), *ties.notes))
+    tensors = tuple(_described(claim, ties, windows[claim.entry.name]) for claim in in_order)
+    return VocabularyTensors(tensors, size + short, short, ties.tied, (*_size_notes(config), *ties.notes))
+
+
+def _window(config: Mapping[str, Any], claim: Claim, size: int) -> Window:
+    shape = claim.entry.shape
+    rows = shape[claim.axis] if claim.axis < len(shape) else 0
+    return window_of(config, claim.entry.name, rows, size, claim.side)
 
 
 def _longest(entries: Entries) -> str:
@@ -139,25 +123,17 @@ def _longest(entries: Entries) -> str:
     return f'"{name}": {{axis: {axis}, side: input}}'
 
 
-def _described(claim: Claim, ties: Ties) -> VocabularyTensor:
+def _described(claim: Claim, ties: Ties, window: Window) -> VocabularyTensor:
     entry, first = claim.entry, ties.first[claim.entry.name]
     # A tied head may be the only one that is stored.
     is_shared_head = ties.tied and len(entry.shape) == 2 and claim.axis == 0
     side: Side = "input" if is_shared_head else first.side
-    return VocabularyTensor(entry.name, claim.shard.file, claim.axis, side, entry.dtype, entry.shape, first.entry.name)
-
-
-def _stated_sizes(config: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, int]]:
-    for name in _NESTED:
-        if isinstance(config.get(name), Mapping):
-            yield from _stated_sizes(config[name], f"{path}{name}.")
-    size = config.get("vocab_size")
-    if isinstance(size, int):
-        yield f"{path}vocab_size", size
+    file, canonical = claim.shard.file, first.entry.name
+    return VocabularyTensor(entry.name, file, claim.axis, side, entry.dtype, entry.shape, canonical, window)
 
 
 def _size_notes(config: Mapping[str, Any]) -> Iterator[str]:
-    sizes = list(_stated_sizes(config))
+    sizes = stated_sizes(config)
     if not sizes:
         yield (
             "config.json states no vocab_size, so transformers expects the rows that the model type has by"
@@ -176,30 +152,24 @@ def _embedding_rows(claims: Mapping[str, Claim]) -> int | None:
 def _claims_tie(config: Mapping[str, Any], architecture: Architecture | None) -> bool:
     if architecture and architecture.tied_regardless:
         return True
-    parts = (config, *(config[name] for name in _NESTED if isinstance(config.get(name), Mapping)))
-    stated = [part["tie_word_embeddings"] for part in parts if isinstance(part.get("tie_word_embeddings"), bool)]
-    return bool(stated[0]) if stated else architecture is not None and architecture.tied
+    stated = [part.get("tie_word_embeddings") for _, part in config_parts(config)]
+    if architecture and architecture.tied_inside:
+        stated = [*stated[1:], stated[0]]
+    first = next((tied for tied in stated if isinstance(tied, bool)), None)
+    return first if first is not None else bool(architecture and architecture.tied)
 
 
-def _check_rows(claim: Claim, rows: int, key: str | None) -> None:
+def _check_rows(claim: Claim, rows: int, key: str | None, size: int) -> None:
     name, shape = claim.entry.name, claim.entry.shape
     found = shape[claim.axis] if claim.axis < len(shape) else None
     if found != rows:
         has = f"no axis {claim.axis}" if found is None else f"{found} rows on axis {claim.axis}"
-        says = f"config.json says {key}: {rows}" if key else f"the other embeddings have {rows}"
+        says = f"config.json says {key}: {size}" if key else f"the other embeddings have {size}"
         raise OutOfStepError(
             f"the tensor '{name}' {list(shape)} has {has}, but {says}",
             where=claim.shard.file,
             hint="restore the file that is wrong; if this is no vocabulary tensor, say in tokmigrate.yaml"
             f' vocab_tensors: {{"{name}": ignore}}',
-        )
-
-
-def _refuse_two_vocabularies(config: Mapping[str, Any], where: str) -> None:
-    if config.get("share_encoder_decoder_embeddings") is False or {"src_vocab_size", "tgt_vocab_size"} <= set(config):
-        raise ModelError(
-            "encoder and decoder have a vocabulary each; only models with one vocabulary can be migrated",
-            where=where,
         )
 
 
@@ -214,7 +184,7 @@ def _refuse_quantized(entries: Entries, claims: Mapping[str, Claim], architectur
                 hint=_REQUANTIZE,
             )
     for claim in claims.values():
-        if claim.entry.dtype not in FLOATING:
+        if claim.entry.dtype not in FLOATING and not (architecture and architecture.is_table(claim.entry.name)):
             raise ModelError(
                 f"'{claim.entry.name}' is quantized or holds integers ({claim.entry.dtype}): a new row can be"
                 f" computed only in {', '.join(sorted(FLOATING))}",

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.architectures import IDS_AFTER_THE_LAST
+from tokmigrate.model.peculiarities import IDS_AFTER_THE_LAST
 from tokmigrate.model.roles import with_added_token
 from tokmigrate.model.state import ModelState
 from tokmigrate.operations.base import AsTuple, Context, Fields, Operation, Risk, RiskLevel
@@ -92,7 +92,7 @@ def with_new_tokens(
         state = with_added_token(state, token.added())
         spec = chosen_init(before, context, token.init, init)
         recipes[state.tokenizer.ids[token.content]] = begun(before, context, token.content, spec)
-    return with_begun_rows(state, recipes)
+    return with_begun_rows(state, context, recipes)
 
 
 def _quoted(texts: list[str]) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.roles import with_vocab_size
+from tokmigrate.initialise.strategies import Copy
+from tokmigrate.model.sizes import with_sizes
 from tokmigrate.model.state import ModelState
 from tokmigrate.operations.base import Context
 from tokmigrate.vocabulary.recipes import Begun
-from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
+from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.windows import Widened
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})
 """How a row starts where nothing else is said: the mean has a bound on what it does to old text."""
@@ -54,28 +56,85 @@ def begun(state: ModelState, context: Context, label: str, spec: InitSpec) -> Be
         input=spec.start("input", lookup, label, context.data()),
         output=spec.start("output", lookup, label, context.data()),
         population=state.population,
+        table=_copied_row(spec, lookup, label) if state.traits.has_tables else None,
     )
 
 
-def with_begun_rows(state: ModelState, recipes: Mapping[int, Begun]) -> ModelState:
+def _copied_row(spec: InitSpec, lookup: TokenLookup, label: str) -> int:
+    strategy = spec.table or spec.side("input")
+    if not isinstance(strategy, Copy):
+        raise OperationError(
+            f"the model looks '{label}' up in a table of integers, of which a row can only be copied",
+            hint="say from which token: init: {input: …, output: …, table: {strategy: copy, token: …}}",
+        )
+    return strategy.sources("input", lookup, label)[0]
+
+
+def with_begun_rows(
+    state: ModelState,
+    context: Context,
+    recipes: Mapping[int, Begun],
+    size: int = 0,
+    spare: InitSpec | None = None,
+) -> ModelState:
     """Return the state with each row of `recipes` made, and config.json in step.
 
     Args:
         state: The state before.
-        recipes: By row; rows past the end must follow it without a hole.
+        context: What the migration says.
+        recipes: By row.
+        size: The least size of the vocabulary afterwards.
+        spare: How rows without a token start; None where there shall be none.
+
+    Raises:
+        OperationError: A hole would be left, or the number of rows cannot change.
     """
+    size = max(state.vocab_size, size, max(recipes, default=-1) + 1)
+    rows: dict[int, Recipe] = dict(recipes)
+    if size > state.vocab_size:
+        check_size_may_change(state)
+        rows |= _without_token(state, context, range(state.vocab_size, size), recipes, spare)
+        # Behind them the ids that are not predicted, as many as before.
+        behind = range(max(state.rows, size), size + state.traits.short)
+        rows |= {row: begun(state, context, f"row {row}", spare or MEAN) for row in behind}
     before = state.rows
     pieces: list[Kept | Fresh] = []
     position = 0
-    for row in sorted(recipes):
-        if row > max(before, position):
-            raise OperationError(
-                f"row {row} would leave a hole behind row {max(before, position) - 1}",
-                hint=f"add rows first: resize_vocab: {{rows: {row}}}",
-            )
+    for row in sorted(rows):
         pieces += [Kept(position, min(row, before))] if position < min(row, before) else []
-        pieces.append(Fresh(recipes[row]))
+        pieces.append(Fresh(rows[row]))
         position = row + 1
     if position < before:
         pieces.append(Kept(position, before))
-    return with_vocab_size(state.with_rows(RowEdit(before, joined(pieces))), before)
+    return with_sizes(state.with_rows(RowEdit(before, joined(pieces))), state)
+
+
+def _without_token(
+    state: ModelState, context: Context, rows: Iterable[int], recipes: Mapping[int, Begun], spare: InitSpec | None
+) -> dict[int, Recipe]:
+    """Return the recipes of those of `rows` that get a place in all tensors and have no recipe yet."""
+    found: dict[int, Recipe] = {}
+    for row in rows:
+        if row in recipes:
+            continue
+        if row < state.rows:
+            # It has an input row already, and gets an output row.
+            label = state.tokenizer.texts.get(row, f"row {row}")
+            found[row] = Widened(row, begun(state, context, label, spare or MEAN))
+        elif spare is None:
+            raise OperationError(
+                f"row {min(recipe for recipe in recipes if recipe > row)} would leave a hole behind row {row - 1}",
+                hint=f"add rows first: resize_vocab: {{rows: {row + 1}}}",
+            )
+        else:
+            found[row] = begun(state, context, f"row {row}", spare)
+    return found
+
+
+def check_size_may_change(state: ModelState) -> None:
+    """Raise OperationError where the model cannot have another number of rows."""
+    if state.traits.fixed_size is not None:
+        raise OperationError(
+            f"a {state.traits.model_type} model cannot have another number of rows: {state.traits.fixed_size}",
+            hint="give a use to a token that is there already: rename_tokens",
+        )

@@ -63,4 +63,4 @@ def with_rows_begun_anew(
     if not population:
         raise OperationError("no row of the baseline vocabulary is left to start a new one from")
     recipes = {row: replace(begun(state, context, label, spec), population=population) for row, label in labels.items()}
-    return with_begun_rows(state, recipes)
+    return with_begun_rows(state, context, recipes)

@@ -8,14 +8,14 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.architectures import IDS_AFTER_THE_LAST
+from tokmigrate.model.peculiarities import IDS_AFTER_THE_LAST
 from tokmigrate.model.references import with_references, with_renumbered
-from tokmigrate.model.roles import with_vocab_size
+from tokmigrate.model.sizes import with_sizes
 from tokmigrate.model.state import ModelState
 from tokmigrate.model.token_removal import with_placeholders, without_mentions
 from tokmigrate.model.tombstones import tombstone
 from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows
+from tokmigrate.operations.begun_rows import begun, check_size_may_change, chosen_init, with_begun_rows
 from tokmigrate.operations.known_tokens import id_of
 from tokmigrate.operations.renumbered_rows import check_ids_may_change
 from tokmigrate.operations.tokens_in_use import check_not_in_use
@@ -72,7 +72,8 @@ class RemoveTokens(Operation):
         if self.init is not None:
             recipes = {number: begun(state, context, names[token], self.init) for token, number in ids.items()}
         state = with_references(state, Renumbering(dict.fromkeys(ids.values())))
-        return with_begun_rows(with_placeholders(state, names), recipes) if recipes else with_placeholders(state, names)
+        buried = with_placeholders(state, names)
+        return with_begun_rows(buried, context, recipes) if recipes else buried
 
     def _compacted(self, state: ModelState, context: Context, gone: frozenset[int]) -> ModelState:
         if state.traits.model_type in IDS_AFTER_THE_LAST:
@@ -80,12 +81,17 @@ class RemoveTokens(Operation):
                 f"a {state.traits.model_type} model takes every id after its last token for a timestamp",
                 hint="use `ids: tombstone`",
             )
-        rows = state.rows
-        renumbering = Renumbering.closing_up(gone, rows)
-        check_ids_may_change(state, renumbering)
-        pieces: list[Kept | Fresh] = [Kept(row, row + 1) for row in range(rows) if row not in gone]
-        if not self.shrink:
+        size = state.vocab_size
+        if max(gone) >= size:
+            raise OperationError(f"id {max(gone)} is none of those that are predicted", hint="use `ids: tombstone`")
+        renumbering = Renumbering.closing_up(gone, state.rows if self.shrink else size)
+        check_ids_may_change(state, renumbering, len(gone) if self.shrink else 0)
+        pieces: list[Kept | Fresh] = [Kept(row, row + 1) for row in range(size) if row not in gone]
+        if self.shrink:
+            check_size_may_change(state)
+        else:
             spec = chosen_init(state, context, self.init)
-            pieces += [Fresh(begun(state, context, f"row {row}", spec)) for row in range(rows - len(gone), rows)]
+            pieces += [Fresh(begun(state, context, f"row {row}", spec)) for row in range(size - len(gone), size)]
+        pieces.append(Kept(size, state.rows))
         moved = with_renumbered(state, renumbering)
-        return with_vocab_size(moved.with_rows(RowEdit(rows, joined(pieces))), rows)
+        return with_sizes(moved.with_rows(RowEdit(state.rows, joined(pieces))), state)

@@ -3,31 +3,51 @@
 from __future__ import annotations
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.architectures import IDS_AFTER_THE_LAST, POSITION_IDS_FROM_PAD
+from tokmigrate.model.config_parts import parts_of
+from tokmigrate.model.default_ids import default_ids
+from tokmigrate.model.peculiarities import FIXED_IDS, IDS_AFTER_THE_LAST, POSITION_IDS_FROM_PAD
 from tokmigrate.model.state import CONFIG, ModelState
 from tokmigrate.vocabulary.renumbering import Renumbering
 
 
-def check_ids_may_change(state: ModelState, renumbering: Renumbering) -> None:
+def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int = 0) -> None:
     """Raise OperationError where the model counts with ids that change.
 
     Args:
         state: The state before.
         renumbering: What becomes of ids.
+        fewer: By how much the vocabulary shrinks with it.
     """
     model_type = state.traits.model_type
-    pad = state.documents[CONFIG].get("pad_token_id")
-    # Without a word in config.json transformers' default holds, which is 1 in these families.
-    held = 1 if pad is None else pad
-    if model_type in POSITION_IDS_FROM_PAD and renumbering.touches(held):
-        raise OperationError(
-            f"a {model_type} model counts its positions from pad_token_id {held};"
-            " another id would shift every position",
-            hint=f"leave '{state.tokenizer.texts.get(held, held)}' where it is",
-        )
+    if model_type in FIXED_IDS and not renumbering.is_identity:
+        raise OperationError(f"no id of a {model_type} model can change: it {FIXED_IDS[model_type]}")
+    _check_bounds(state, renumbering, fewer)
+    for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
+        counting = str(part.get("model_type", "" if path else model_type))
+        # Without a word in config.json transformers' default holds.
+        held = part.get("pad_token_id", default_ids(counting).get("pad_token_id"))
+        if counting in POSITION_IDS_FROM_PAD and isinstance(held, int) and renumbering.touches(held):
+            raise OperationError(
+                f"a {counting} model counts its positions from pad_token_id {held};"
+                " another id would shift every position",
+                hint=f"leave '{state.tokenizer.texts.get(held, held)}' where it is",
+            )
     if model_type in IDS_AFTER_THE_LAST:
         last = max(state.tokenizer.texts)
         changed = [number for number in renumbering.moves if renumbering.touches(number)]
         timestamps = state.tokenizer.ids.get("<|notimestamps|>", last)
         if any(number >= timestamps or (renumbering.new(number) or 0) >= timestamps for number in changed):
             raise OperationError(f"a {model_type} model takes every id after {timestamps} for a timestamp")
+
+
+def _check_bounds(state: ModelState, renumbering: Renumbering, fewer: int) -> None:
+    """Raise OperationError where an id would enter or leave a tensor that has no rows for some of the ids."""
+    bounds = [(state.vocab_size, state.vocab_size - fewer), *((stop, stop) for stop in state.traits.stops)]
+    for before, after in bounds:
+        for old, new in renumbering.moves.items():
+            if new is not None and (old < before) != (new < after):
+                raise OperationError(
+                    f"id {old} would become {new}, but in a {state.traits.model_type} model ids below and from {before}"
+                    " on do not have rows in the same tensors",
+                    hint="move tokens on one side of it only, and remove them with `ids: tombstone`",
+                )

@@ -9,10 +9,10 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import File, Subtokens
-from tokmigrate.model.roles import with_vocab_size
+from tokmigrate.model.sizes import with_sizes
 from tokmigrate.model.state import ModelState
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.begun_rows import MEAN, begun, chosen_init, with_begun_rows
+from tokmigrate.operations.begun_rows import MEAN, check_size_may_change, chosen_init, with_begun_rows
 from tokmigrate.vocabulary.rows import Kept, RowEdit
 
 OF_A_TOKEN = (Subtokens, File)
@@ -36,17 +36,17 @@ class ResizeVocab(Operation):
         """Return the state with the rows asked for."""
         if self.rows is None and self.multiple_of is None:
             raise OperationError("resize_vocab says no size", hint="give `rows:` or `multiple_of:`")
-        target = self.rows or state.rows
+        target = self.rows or state.vocab_size
         if self.multiple_of:
             target = -(-target // self.multiple_of) * self.multiple_of
         needed = max(state.tokenizer.texts) + 1
         if target < needed:
             raise OperationError(f"{target} rows are too few: the ids go up to {needed - 1}")
-        before = state.rows
-        if target < before:
-            return with_vocab_size(state.with_rows(RowEdit(before, (Kept(0, target),))), before)
-        spec = self._spare_init(state, context)
-        return with_begun_rows(state, {row: begun(state, context, f"row {row}", spec) for row in range(before, target)})
+        if target >= state.vocab_size:
+            return with_begun_rows(state, context, {}, target, self._spare_init(state, context))
+        check_size_may_change(state)
+        rows = target + state.traits.short
+        return with_sizes(state.with_rows(RowEdit(state.rows, (Kept(0, rows),))), state)
 
     def _spare_init(self, state: ModelState, context: Context) -> InitSpec:
         spec = chosen_init(state, context, self.init)

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.architectures import POSITION_IDS_FROM_PAD
+from tokmigrate.model.peculiarities import POSITION_IDS_FROM_PAD
 from tokmigrate.model.roles import special_token, with_role
 from tokmigrate.model.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer import FILE

@@ -12,7 +12,7 @@ from tokmigrate.model.json_text import Layout
 from tokmigrate.model.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.state import ModelState
-from tokmigrate.model.tensor_rows import Geometry
+from tokmigrate.model.vocabulary_tensor import VocabularyTensor
 from tokmigrate.operations.base import Context, Risk
 from tokmigrate.plan.conditions import unmet
 from tokmigrate.revision.migration import Migration
@@ -163,10 +163,9 @@ class Plan:
             else:
                 yield FileChange(name, "changed" if there else "new", len(data))
         if self.writes_rows:
-            grown = self.edit.new_rows - self.edit.old_rows
             for file in self.snapshot.vocabulary_shards:
                 shard = self.snapshot.weights.shard(file)
-                delta = sum(_row_bytes(self.snapshot, tensor.name) for tensor in self.snapshot.in_shard(file)) * grown
+                delta = sum(_grown(tensor, self.edit) * tensor.row_bytes for tensor in self.snapshot.in_shard(file))
                 yield FileChange(file, "changed", shard.size + delta)
 
     @property
@@ -283,29 +282,20 @@ def _check_preconditions(migration: Migration, state: ModelState) -> None:
 
 def _with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
     """Return the state with the index's totals as the rows want them."""
-    index, grown = snapshot.weights.index, state.edit.new_rows - state.edit.old_rows
-    if index is None or not grown:
+    index = snapshot.weights.index
+    if index is None or state.edit.new_rows == state.edit.old_rows:
         return state
     metadata = state.documents[index].get("metadata") or {}
     if "total_size" in metadata:
-        size = metadata["total_size"] + grown * snapshot.row_bytes()
+        size = metadata["total_size"] + sum(_grown(t, state.edit) * t.row_bytes for t in snapshot.tensors)
         state = state.with_value(index, ("metadata", "total_size"), size)
     if "total_parameters" in metadata:
-        numbers = sum(
-            _numbers(tensor.shape, tensor.axis) for tensor in snapshot.tensors if tensor.canonical == tensor.name
-        )
-        total = metadata["total_parameters"] + grown * numbers
+        own = [tensor for tensor in snapshot.tensors if tensor.canonical == tensor.name]
+        total = metadata["total_parameters"] + sum(_grown(t, state.edit) * t.width for t in own)
         state = state.with_value(index, ("metadata", "total_parameters"), total)
     return state
 
 
-def _row_bytes(snapshot: Snapshot, name: str) -> int:
-    tensor = next(tensor for tensor in snapshot.tensors if tensor.name == name)
-    return Geometry.of(tensor.shape, tensor.dtype, tensor.axis).row_bytes
-
-
-def _numbers(shape: tuple[int, ...], axis: int) -> int:
-    numbers = 1
-    for position, size in enumerate(shape):
-        numbers *= size if position != axis else 1
-    return numbers
+def _grown(tensor: VocabularyTensor, edit: RowEdit) -> int:
+    """Return how many rows a tensor has more after `edit`."""
+    return tensor.window.rows(edit.new_rows) - tensor.window.rows(edit.old_rows)

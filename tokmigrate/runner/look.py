@@ -12,7 +12,7 @@ from tokmigrate.change.verify import verify_directory
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.stamp import read_stamp
-from tokmigrate.model.vocabulary_tensors import VocabularyTensor
+from tokmigrate.model.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration

@@ -90,6 +90,7 @@ class Begun(Recipe):
         input: How it starts in input embeddings, and in tied ones.
         output: How it starts in output embeddings and their biases.
         population: T as runs of rows, in the order of the baseline's ids.
+        table: The row that it copies in tables of integers, None where the model has none.
     """
 
     revision: str
@@ -97,6 +98,7 @@ class Begun(Recipe):
     input: Start
     output: Start
     population: tuple[Run, ...]
+    table: int | Recipe | None = None
 
     def start(self, side: Side) -> Start:
         """Return how the row starts on `side`."""
@@ -110,6 +112,7 @@ class Begun(Recipe):
             _rebased_start(self.input, first),
             _rebased_start(self.output, first),
             _rebased_population(self.population, first),
+            None if self.table is None else _rebased_row(self.table, first),
         )
 
 
@@ -131,10 +134,11 @@ class Stored(Recipe):
 
 
 def _rebased_start(start: Start, first: RowEdit) -> Start:
-    return Start(
-        start.strategy,
-        tuple(first.row(source) if isinstance(source, int) else source.rebased(first) for source in start.sources),
-    )
+    return Start(start.strategy, tuple(_rebased_row(source, first) for source in start.sources))
+
+
+def _rebased_row(row: int | Recipe, first: RowEdit) -> int | Recipe:
+    return first.row(row) if isinstance(row, int) else row.rebased(first)
 
 
 def _rebased_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Run, ...]:

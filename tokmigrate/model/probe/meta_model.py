@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_FIXED_NAMES = ("vocab_size", "vocab_size_per_layer_input", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size")
-_OTHER_IDS = ("type_vocab_size", "codebook_vocab_size", "t2u_vocab_size", "char_vocab_size", "entity_vocab_size")
+from tokmigrate.model.config_parts import NESTED
+from tokmigrate.model.sizes import SIZES
 
 
 class UnknownModelError(Exception):
@@ -110,13 +110,21 @@ def with_more_rows(config: Any, more: int) -> Any:
     """Return a copy of a config in which every size of the text vocabulary is larger by `more`."""
     size = vocabulary_size(config)
     config = copy.deepcopy(config)
-    for part in parts(config):
-        names = {name for name in vars(part) if name.endswith("_vocab_size") and name not in _OTHER_IDS}
-        for name in sorted(names.union(_FIXED_NAMES)):
-            value = getattr(part, name, None)
-            if isinstance(value, int) and (value == size or name in _FIXED_NAMES[1:]):
+    for part in _language_parts(config):
+        for name in (*SIZES, "src_vocab_size", "tgt_vocab_size"):
+            value = vars(part).get(name)
+            if isinstance(value, int) and (value == size or name != "vocab_size"):
                 setattr(part, name, value + more)
     return config
+
+
+def _language_parts(config: Any) -> Iterator[Any]:
+    """Yield a config and the language models that it nests; a vision tower counts other things."""
+    yield config
+    for name in NESTED:
+        inner = vars(config).get(name)
+        if hasattr(inner, "to_dict"):
+            yield from _language_parts(inner)
 
 
 def tensors_on_disk(model: Any) -> dict[str, Tensor]:
