@@ -18,11 +18,11 @@ from tokmigrate.model.id_fields import shape_of
 from tokmigrate.model.sizes import SIZES, UNPADDED
 
 MAPPINGS = {
-    "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING,
-    "masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING,
-    "sequence to sequence": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-    "image and text": modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
-    "speech": modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING,
+    "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    "masked": modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    "sequence to sequence": modeling_auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
+    "image and text": modeling_auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    "speech": modeling_auto.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES,
 }
 OTHER_VOCABULARY = 211
 """The size that vocabularies of other things get: that of nothing else."""
@@ -49,12 +49,17 @@ class LanguageModel:
     Args:
         name: The class.
         kind: The mapping that lists it.
-        config: The class of its config.
+        model_type: The model type that the mapping has it for.
     """
 
     name: str
     kind: str
-    config: Any
+    model_type: str
+
+    @property
+    def config(self) -> Any:
+        """The class of the config that goes with that model type."""
+        return transformers.CONFIG_MAPPING[self.model_type]
 
     @property
     def model(self) -> Any:
@@ -67,10 +72,9 @@ def language_models() -> Mapping[str, LanguageModel]:
     """Return every class in transformers' language-model mappings, by its name."""
     found: dict[str, LanguageModel] = {}
     for kind, mapping in MAPPINGS.items():
-        for config in mapping:
-            classes = mapping[config]
-            for model in classes if isinstance(classes, tuple) else (classes,):
-                found.setdefault(model.__name__, LanguageModel(model.__name__, kind, config))
+        for model_type, classes in mapping.items():
+            for name in classes if isinstance(classes, tuple) else (classes,):
+                found.setdefault(name, LanguageModel(name, kind, model_type))
     return dict(sorted(found.items()))
 
 
