@@ -17,6 +17,7 @@ class Step(StrEnum):
     STAMPED = "stamped"
     PREPARED = "prepared"
     EXCHANGED = "exchanged"
+    FOLLOWED = "followed"
     APPLIED = "applied"
     CLEANED = "cleaned"
 

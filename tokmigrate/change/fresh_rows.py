@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
-from tokmigrate.initialise.begin import begin_rows
+from tokmigrate.initialise.begin import additions, begin_rows
+from tokmigrate.initialise.begin import rows as made_rows
 from tokmigrate.initialise.statistics import RowStatistics
 from tokmigrate.model.dtype import from_float64, to_float64
 from tokmigrate.model.snapshot import Snapshot
@@ -59,7 +60,7 @@ def fresh_rows(plan: Plan, rows: Mapping[str, TensorRows], seed: str) -> RowByte
 def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) -> dict[Recipe, bytes]:
     made: dict[Recipe, bytes] = {}
     known: dict[tuple[Run, ...], RowStatistics] = {}
-    ids = plan.snapshot.state.rows
+    ids, make = plan.snapshot.state.rows, additions if tensor.adds else made_rows
 
     def source(wanted: int | Recipe) -> Matrix:
         wanted = tensor.window.source(wanted)
@@ -85,7 +86,7 @@ def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) 
                 made |= {recipe: _copied(recipe, rows, made) for recipe in ready}
             continue
         for ready in in_order(wanted, lambda recipe: recipe.start(tensor.side).sources, tensor.window, made.keys()):
-            values = begin_rows(ready, tensor.side, tensor.name, seed, source, statistics)
+            values = begin_rows(ready, tensor.side, tensor.noise or tensor.name, seed, source, statistics, make)
             for recipe, value in zip(ready, values, strict=True):
                 made[recipe] = from_float64(np.ascontiguousarray(value), rows.dtype)
     return made

@@ -5,16 +5,17 @@ The order of the steps is what makes a crash harmless; see docs/architecture.md,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.copying import seal_tree
 from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up
 from tokmigrate.change.exchange import exchange, finish_two_step, two_step_exchange
+from tokmigrate.change.intent import Intent, Part, generation_in_place
 from tokmigrate.change.room import check_room
 from tokmigrate.change.stage import stage, write_file
 from tokmigrate.change.storage import UnsupportedError, storage_errors
@@ -23,7 +24,6 @@ from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import read_stamp
 
 
 class Books(Protocol):
@@ -47,32 +47,24 @@ class Books(Protocol):
 
 
 @dataclass(frozen=True)
-class Intent:
-    """What a change is about to do, as the journal beside the model holds it.
+class Change:
+    """What one directory shall become.
 
     Args:
-        operation: The operation's id in the state.
-        generation_before: The generation in place before, None at `base`.
-        generation_after: The one afterwards.
+        area: Its work area, whose lock the caller holds.
+        snapshot: The directory as it is.
+        candidate: What it shall be.
+        before: The generation in place before, None at `base`.
+        after: The one afterwards.
+        verify: Raises where the directory that it is given is not what was planned.
     """
 
-    operation: str
-    generation_before: str | None
-    generation_after: str | None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the journal's content."""
-        return {
-            "format": 1,
-            "operation": self.operation,
-            "generation_before": self.generation_before,
-            "generation_after": self.generation_after,
-        }
-
-    @staticmethod
-    def from_json(held: dict[str, Any]) -> Intent:
-        """Return the intent that a journal holds."""
-        return Intent(held["operation"], held["generation_before"], held["generation_after"])
+    area: WorkArea
+    snapshot: Snapshot
+    candidate: Candidate
+    before: str | None
+    after: str | None
+    verify: Callable[[Path], None]
 
 
 class Found(StrEnum):
@@ -83,25 +75,12 @@ class Found(StrEnum):
     AFTER = "after"
 
 
-def carry_out(
-    model: str,
-    area: WorkArea,
-    snapshot: Snapshot,
-    candidate: Candidate,
-    generations: tuple[str | None, str | None],
-    verify: Callable[[Path], None],
-    books: Books,
-    listener: Listener,
-) -> None:
-    """Make the model directory what `candidate` says, or leave it as it is.
+def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Listener) -> None:
+    """Make directories what they shall be, or leave them as they are.
 
     Args:
         model: The model's name, for events.
-        area: The work area, whose lock the caller holds.
-        snapshot: The model as it is.
-        candidate: What it shall be.
-        generations: The one in place before and the one afterwards; None is `base`.
-        verify: Raises where the directory that it is given is not what was planned.
+        changes: That of the model, and behind it those of its adapters.
         books: The bookkeeping.
         listener: Told every step.
 
@@ -113,73 +92,98 @@ def carry_out(
     def reached(step: Step) -> None:
         listener(StepReached(model, step))
 
-    check_room(area.root, candidate.bytes + (64 << 20 if candidate.shards else 1 << 20))
-    intent = Intent(books.staging(), *generations)
+    _check_room(changes)
+    total = sum(change.candidate.bytes for change in changes)
+    model_part, *adapters = (Part(change.area, change.before, change.after) for change in changes)
+    intent = Intent(books.staging(), model_part, tuple(adapters))
+    area = changes[0].area
     try:
         area.write_journal(intent.to_json())
         reached(Step.RECORDED)
-        listener(StreamStarted(model, candidate.bytes))
-        area.remove_stage()
-        stage(snapshot, area.stage, candidate, lambda count: listener(BytesStreamed(model, count)))
+        listener(StreamStarted(model, total))
+        for change in changes:
+            change.area.remove_stage()
+            stage(
+                change.snapshot,
+                change.area.stage,
+                change.candidate,
+                lambda count: listener(BytesStreamed(model, count)),
+            )
         reached(Step.STAGED)
-        verify(area.stage)
+        for change in changes:
+            change.verify(change.area.stage)
         reached(Step.VERIFIED)
-        with storage_errors("writing the stamp", area.stage):
-            stamp = candidate.files.get(STAMP)
-            if stamp is not None:
-                write_file(snapshot.directory, area.stage, STAMP, stamp, candidate)
-        seal_tree(snapshot.directory, area.stage)
-        fsync_tree_bottom_up(area.stage)
+        for change in changes:
+            _seal(change)
         reached(Step.STAMPED)
         books.prepared()
         reached(Step.PREPARED)
         _commit(area)
     except BaseException as error:
         if _is_untouched(area, intent):
-            _undo_preparation(area, books, str(error) or type(error).__name__)
+            _undo_preparation(intent, books, str(error) or type(error).__name__)
             raise
         raise _unfinished(area, error) from error
     try:
         reached(Step.EXCHANGED)
+        for change in changes[1:]:
+            _commit(change.area)
+        reached(Step.FOLLOWED)
         books.applied()
         reached(Step.APPLIED)
-        _clean(area)
+        _clean(intent.areas)
         reached(Step.CLEANED)
     except BaseException as error:
         raise _unfinished(area, error) from error
 
 
 def recover(area: WorkArea, books_for: Callable[[str], Books]) -> Found:
-    """Finish what an interrupted change left: the generation in place decides, the bookkeeping follows.
+    """Finish what an interrupted change left: the generation in place decides, the rest follows.
 
     Args:
-        area: The work area, whose lock the caller holds.
+        area: The work area of the model, whose lock the caller holds, and those of the adapters in its journal.
         books_for: The bookkeeping of an operation by its id.
 
     Raises:
-        RecoveryNeededError: What is in place is neither the model before nor the one after.
+        RecoveryNeededError: What is in place is neither what was there before nor what was to be.
     """
     held = area.read_journal()
     if held is None:
-        _clean(area)
+        _clean((area,))
         return Found.NOTHING
-    intent = Intent.from_json(held)
-    if area.aside.exists() or not area.model.exists():
-        finish_two_step(area.model, area.stage, area.aside)
+    intent = Intent.from_json(held, area.model)
+    for each in intent.areas:
+        if each.aside.exists() or not each.model.exists():
+            finish_two_step(each.model, each.stage, each.aside)
     books = books_for(intent.operation)
-    generation = _in_place(area.model)
-    if generation == intent.generation_after:
+    generation = generation_in_place(area.model)
+    if generation == intent.model.after:
         fsync_directory(area.model.parent)
+        for adapter in intent.adapters:
+            _follow(adapter)
         books.applied()
-        _clean(area)
+        _clean(intent.areas)
         return Found.AFTER
-    if generation == intent.generation_before:
-        _undo_preparation(area, books, "interrupted")
+    if generation == intent.model.before:
+        _undo_preparation(intent, books, "interrupted")
         return Found.BEFORE
-    raise RecoveryNeededError(
-        f"the model in place is of generation {generation}, neither the one before nor the one after",
-        where=str(area.model),
-        hint=f"someone changed it meanwhile; both versions are kept: compare it with {area.stage}",
+    raise _foreign(intent.model, generation)
+
+
+def _follow(adapter: Part) -> None:
+    """Put an adapter in place whose model is there already."""
+    generation = generation_in_place(adapter.area.model)
+    if generation == adapter.before and adapter.area.stage.exists():
+        _commit(adapter.area)
+    elif generation != adapter.after:
+        raise _foreign(adapter, generation)
+
+
+def _foreign(part: Part, generation: str | None) -> RecoveryNeededError:
+    return RecoveryNeededError(
+        f"what is in place is of generation {generation}, neither the one before nor the one after",
+        where=str(part.area.model),
+        hint=f"someone changed it meanwhile; both versions are kept: compare it with {part.area.stage}",
     )
 
 
@@ -197,14 +201,10 @@ def _commit(area: WorkArea) -> None:
     fsync_directory(area.root)
 
 
-def _in_place(model: Path) -> str | None:
-    stamp = read_stamp(model)
-    return stamp.generation if stamp else None
-
-
 def _is_untouched(area: WorkArea, intent: Intent) -> bool:
     # In the middle of a two-step exchange there is no model in place, and so no stamp, as at base.
-    return area.model.exists() and not area.aside.exists() and _in_place(area.model) == intent.generation_before
+    there = area.model.exists() and not area.aside.exists()
+    return there and generation_in_place(area.model) == intent.model.before
 
 
 def _unfinished(area: WorkArea, error: BaseException) -> RecoveryNeededError:
@@ -215,12 +215,32 @@ def _unfinished(area: WorkArea, error: BaseException) -> RecoveryNeededError:
     )
 
 
-def _undo_preparation(area: WorkArea, books: Books, reason: str) -> None:
-    area.remove_stage()
+def _undo_preparation(intent: Intent, books: Books, reason: str) -> None:
+    for area in intent.areas:
+        area.remove_stage()
     books.failed(reason)
-    area.remove_journal()
+    intent.model.area.remove_journal()
 
 
-def _clean(area: WorkArea) -> None:
-    area.remove_stage()
-    area.remove_journal()
+def _clean(areas: Sequence[WorkArea]) -> None:
+    """Remove the stages, and last the journal, which is the first one's."""
+    for area in reversed(areas):
+        area.remove_stage()
+    areas[0].remove_journal()
+
+
+def _seal(change: Change) -> None:
+    stage_, stamp = change.area.stage, change.candidate.files.get(STAMP)
+    with storage_errors("writing the stamp", stage_):
+        if stamp is not None:
+            write_file(change.snapshot.directory, stage_, STAMP, stamp, change.candidate)
+    seal_tree(change.snapshot.directory, stage_)
+    fsync_tree_bottom_up(stage_)
+
+
+def _check_room(changes: Sequence[Change]) -> None:
+    needed: dict[int, int] = {}
+    for change in changes:
+        device = change.area.root.stat().st_dev
+        needed[device] = needed.get(device, 0) + change.candidate.bytes
+        check_room(change.area.root, needed[device] + (64 << 20 if change.candidate.shards else 1 << 20))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tokmigrate.change.candidate import Candidate, ShardImage
@@ -48,6 +48,7 @@ class Before:
         edit: The rows after the migration in terms of those before it.
         saved: For each tensor the rows that the edit loses, joined, in rising order.
         shards: Header and digest of each shard.
+        adapters: The undo record of each adapter that went along, by the adapter's lineage.
     """
 
     files: Mapping[str, bytes | None]
@@ -55,6 +56,7 @@ class Before:
     edit: RowEdit
     saved: Mapping[str, bytes]
     shards: Mapping[str, ShardImage]
+    adapters: Mapping[str, str] = field(default_factory=dict)
 
 
 def keep(before: Before, objects: Objects) -> str:
@@ -70,6 +72,7 @@ def keep(before: Before, objects: Objects) -> str:
             name: {"header": objects.put(image.header.raw), "size": image.header.file_size, "digest": image.digest}
             for name, image in sorted(before.shards.items())
         },
+        "adapters": dict(sorted(before.adapters.items())),
     }
     return objects.put(json.dumps(record, sort_keys=True).encode())
 
@@ -124,8 +127,15 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Ca
         if forward.new_rows != edit.new_rows:
             raise UndoError("the undo record does not fit the model", where=digest, hint="restore the model")
         edit = edit.then(inverse(forward, digest))
-    text = files.get(TOKENIZER) or snapshot.texts[TOKENIZER]
-    return Candidate(files, facts, shards, edit, _from(saved, snapshot), Tokenizer(json.loads(text)).ids)
+    text = files.get(TOKENIZER) or snapshot.texts.get(TOKENIZER)
+    # An adapter need not have a tokenizer.
+    tokens = Tokenizer(json.loads(text)).ids if text is not None else {}
+    return Candidate(files, facts, shards, edit, _from(saved, snapshot), tokens)
+
+
+def adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:
+    """Return for each of a model's undo records those of the adapters that went along, by the adapter's lineage."""
+    return tuple(_record(objects.get(digest), digest)["adapters"] for digest in records)
 
 
 def saved_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:

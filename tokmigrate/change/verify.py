@@ -13,7 +13,7 @@ from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.tokenizer import FILE as TOKENIZER
-from tokmigrate.model.weights import read_weights
+from tokmigrate.model.weights import read_adapter_weights, read_weights
 from tokmigrate.plan.conditions import broken
 from tokmigrate.revision.conditions import Check
 
@@ -40,6 +40,22 @@ def verify_candidate(
     _check_shards(directory, snapshot, candidate)
     read_weights(directory)
     verify_directory(directory, candidate.tokens, checks, thoroughness)
+
+
+def verify_adapter(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
+    """Raise VerificationError where a staged adapter is not what was planned, DriftError where itself is to blame.
+
+    Args:
+        directory: The staged directory.
+        snapshot: The adapter before.
+        candidate: What the directory shall be.
+    """
+    _check_files(directory, candidate)
+    _check_shards(directory, snapshot, candidate)
+    read_adapter_weights(directory)
+    if (directory / TOKENIZER).exists():
+        answer = ask("tokenizer", {"file": str(directory / TOKENIZER), "expected": dict(candidate.tokens)})
+        _check_ids(answer["differences"], directory, "tokenizers")
 
 
 def verify_directory(

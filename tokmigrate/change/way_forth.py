@@ -28,7 +28,8 @@ from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.state import ModelState
 from tokmigrate.model.tensor_rows import TensorRows
-from tokmigrate.plan.upgrade import Plan, Step, layout, rendered
+from tokmigrate.plan.steps import Step
+from tokmigrate.plan.upgrade import Plan, layout, rendered
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
 from tokmigrate.vocabulary.windows import Widened
 
@@ -60,11 +61,19 @@ class Passage:
 
 @dataclass(frozen=True)
 class WayForth:
-    """An upgrade, ready to be carried out."""
+    """An upgrade, ready to be carried out.
+
+    Args:
+        candidate: What the directory shall be.
+        passages: The migrations on the way.
+        stamp: The stamp at its end.
+        adapters: The ways of the adapters that go along, in the order of the plan.
+    """
 
     candidate: Candidate
     passages: tuple[Passage, ...]
     stamp: Stamp
+    adapters: tuple[WayForth, ...] = ()
 
 
 def way_forth(plan: Plan, seed: str, objects: Objects) -> WayForth:
@@ -75,21 +84,29 @@ def way_forth(plan: Plan, seed: str, objects: Objects) -> WayForth:
         seed: The workspace's seed.
         objects: Where undo data goes.
     """
+    adapters = tuple(way_forth(adapter, seed, objects) for adapter in plan.adapters)
     with opened(plan.snapshot) as rows:
         made = fresh_rows(plan, rows, seed) if plan.writes_rows else {}
         needed = plan.writes_rows or plan.snapshot.stamp is None
         tables = read_tables(rows) if needed else {}
         fixed = read_fixed(plan.snapshot) if needed else Fixed({})
-        return _Walk(plan, rows, made, fixed, objects).walk(tables)
+        return _Walk(plan, rows, made, fixed, objects, adapters).walk(tables)
 
 
 class _Walk:
     """The walk over the steps of one plan; it knows at each step what the last one left."""
 
     def __init__(
-        self, plan: Plan, rows: Mapping[str, TensorRows], made: RowBytes, fixed: Fixed, objects: Objects
+        self,
+        plan: Plan,
+        rows: Mapping[str, TensorRows],
+        made: RowBytes,
+        fixed: Fixed,
+        objects: Objects,
+        adapters: tuple[WayForth, ...],
     ) -> None:
         self._plan = plan
+        self._adapters = adapters
         self._snapshot = plan.snapshot
         self._tensors = {tensor.name: tensor for tensor in plan.snapshot.tensors}
         self._rows = rows
@@ -112,7 +129,7 @@ class _Walk:
                 after_tables = self._tables(tables, step, reached)
                 after_images = self._images(step.after, after_tables)
             after_stamp = self._stamp(origin, stamp, step, after_images)
-            before = self._before(step, edit, stamp, images)
+            before = self._before(step, edit, stamp, images, len(passages))
             passages.append(
                 Passage(
                     revision=step.migration.revision,
@@ -140,7 +157,7 @@ class _Walk:
             row=lambda tensor, recipe: self._made[tensor][recipe],
             tokens=self._plan.final.tokenizer.ids,
         )
-        return WayForth(candidate, tuple(passages), stamp)
+        return WayForth(candidate, tuple(passages), stamp, self._adapters)
 
     def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
         """Return the digests after a step: its fresh rows are looked up by their recipes in terms of the disk."""
@@ -193,7 +210,9 @@ class _Walk:
             init=step.after.init,
         )
 
-    def _before(self, step: Step, edit: RowEdit, stamp: Stamp | None, images: Mapping[str, ShardImage]) -> Before:
+    def _before(
+        self, step: Step, edit: RowEdit, stamp: Stamp | None, images: Mapping[str, ShardImage], number: int
+    ) -> Before:
         directory = self._snapshot.directory
         files = {name: rendered(self._snapshot, step.before, name) for name in sorted(step.after.touched)}
         files[STAMP] = stamp.encoded() if stamp else None
@@ -205,7 +224,8 @@ class _Walk:
             for name in (self._rows if changes_rows else ())
         }
         facts = {name: file_facts(directory / name) for name in present}
-        return Before(files, facts, step.after.edit, saved, shards)
+        adapters = {way.stamp.lineage: way.passages[number].undo for way in self._adapters}
+        return Before(files, facts, step.after.edit, saved, shards, adapters)
 
     def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
         own = self._tensors[tensor].window.of(edit)
@@ -219,7 +239,9 @@ class _Walk:
         return read
 
     def _begun_tokens(self, step: Step, reached: RowEdit) -> tuple[BegunToken, ...]:
-        canonical = next(tensor for tensor in self._snapshot.tensors if tensor.embeds).canonical
+        canonical = next((tensor.canonical for tensor in self._snapshot.tensors if tensor.embeds), None)
+        if canonical is None:
+            return ()
         return begun_tokens(
             step.before, step.after, reached, lambda recipe: blake3(self._made[canonical][recipe]).hexdigest()
         )

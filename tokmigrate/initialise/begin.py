@@ -41,6 +41,20 @@ def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> byt
     return hasher.digest()
 
 
+RowMaker = Callable[[Strategy, Side, Sequence[Request], Statistics], Matrix]
+"""What a strategy makes for requests: its rows, or what an adapter's factor adds to them."""
+
+
+def rows(strategy: Strategy, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+    """Return the rows that a strategy makes, `(requests, hidden)`."""
+    return strategy.rows(side, requests, statistics)
+
+
+def additions(strategy: Strategy, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+    """Return what the low-rank factor of an adapter adds to the rows that a strategy makes, `(requests, rank)`."""
+    return strategy.additions(side, requests, statistics)
+
+
 def begin_rows(
     recipes: Sequence[Begun],
     side: Side,
@@ -48,6 +62,7 @@ def begin_rows(
     workspace_seed: str,
     source_rows: Callable[[int | Recipe], Matrix],
     statistics: Callable[[tuple[Run, ...]], Statistics],
+    make: RowMaker = rows,
 ) -> Matrix:
     """Return the row that each recipe makes, in the order of `recipes`: `(len(recipes), hidden)` float64.
 
@@ -61,6 +76,7 @@ def begin_rows(
         workspace_seed: `seed` of tokmigrate.yaml.
         source_rows: Returns the row, `(hidden,)`, that a number or a recipe means in this tensor.
         statistics: Returns what is known of the rows of a population.
+        make: What is made of a strategy.
 
     Raises:
         OperationError: A strategy cannot make its row.
@@ -81,10 +97,10 @@ def begin_rows(
                 )
                 for place in batch
             ]
-            rows = strategy.rows(side, requests, known)
-            if rows.shape != (len(batch), known.width):
-                raise ValueError(f"{strategy!r} made {rows.shape}, not {(len(batch), known.width)}")
-            for place, row in zip(batch, rows, strict=True):
+            begun = make(strategy, side, requests, known)
+            if begun.shape != (len(batch), known.width):
+                raise ValueError(f"{strategy!r} made {begun.shape}, not {(len(batch), known.width)}")
+            for place, row in zip(batch, begun, strict=True):
                 made[place] = row
     for recipe, row in zip(recipes, made, strict=True):
         if np.isnan(row).any():

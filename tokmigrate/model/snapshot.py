@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
     if not directory.is_dir():
         raise ModelError("no such model directory", where=str(directory), hint="check the path in tokmigrate.yaml")
     stamp = read_stamp(directory)
-    texts, documents, layouts = _documents(directory, stamp)
+    texts, documents, layouts = read_documents(directory, stamp, JSON_FILES, TEXT_FILES)
     if names.CONFIG not in documents:
         raise ModelError("there is no config.json", where=str(directory), hint="name a transformers model directory")
     weights = read_weights(directory)
@@ -133,11 +133,24 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
     return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes)
 
 
-def _documents(directory: Path, stamp: Stamp | None) -> tuple[dict[str, bytes], dict[str, Json], dict[str, Layout]]:
+def read_documents(
+    directory: Path, stamp: Stamp | None, json_files: Sequence[str], text_files: Sequence[str]
+) -> tuple[dict[str, bytes], dict[str, Json], dict[str, Layout]]:
+    """Return the bytes, the values and the layouts of those of the files that are there.
+
+    Args:
+        directory: Where they are.
+        stamp: Knows the layouts that they had at the baseline.
+        json_files: The names of JSON objects.
+        text_files: The names of other texts.
+
+    Raises:
+        ModelError: One is not UTF-8 or not what its name says.
+    """
     texts: dict[str, bytes] = {}
     documents: dict[str, Json] = {}
     layouts: dict[str, Layout] = {}
-    for name in (*JSON_FILES, *TEXT_FILES):
+    for name in (*json_files, *text_files):
         path = directory / name
         try:
             texts[name] = path.read_bytes()
@@ -146,7 +159,7 @@ def _documents(directory: Path, stamp: Stamp | None) -> tuple[dict[str, bytes], 
             continue
         except UnicodeDecodeError as error:
             raise ModelError("not UTF-8", where=str(path)) from error
-        if name in TEXT_FILES:
+        if name in text_files:
             documents[name] = text
             continue
         documents[name] = parse(text, str(path))

@@ -24,6 +24,8 @@ class VocabularyTensor:
         shape: Its shape; `shape[axis]` is the number of its rows.
         canonical: The first of the tensors that are the same matrix as this one; its own name otherwise.
         window: Which ids it has rows for.
+        noise: The name that random rows are seeded with, its own if empty.
+        adds: Whether it is a low-rank factor, whose rows are added to those of another matrix.
     """
 
     name: str
@@ -34,6 +36,8 @@ class VocabularyTensor:
     shape: tuple[int, ...]
     canonical: str
     window: Window = WHOLE
+    noise: str = ""
+    adds: bool = False
 
     @property
     def geometry(self) -> Geometry:
@@ -58,7 +62,7 @@ class VocabularyTensor:
     @property
     def embeds(self) -> bool:
         """Whether it holds the input embeddings of every id."""
-        return self.side == "input" and self.window.stop is None and not self.is_table
+        return self.side == "input" and self.window.stop is None and not self.is_table and not self.adds
 
     def with_ids(self, ids: int) -> VocabularyTensor:
         """Return the tensor as it is where there are `ids` ids."""

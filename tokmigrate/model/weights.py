@@ -19,6 +19,7 @@ from tokmigrate.model.safetensors_header import Header, TensorEntry, read_header
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 _OTHER_WEIGHTS = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", *_PICKLED)
 _TO_SAFETENSORS = (
@@ -127,6 +128,27 @@ def read_weights(directory: Path) -> Weights:
     read = {shard.file for shard in shards}
     unread = tuple(name for name in names if name.endswith(_OTHER_WEIGHTS) and name not in read)
     return Weights(directory, shards, index, document, unread)
+
+
+def read_adapter_weights(directory: Path) -> Weights:
+    """Read the header of the weights of a peft adapter.
+
+    Args:
+        directory: The adapter's directory.
+
+    Raises:
+        WeightsError: There are none, only pickled ones, or the file breaks the rules.
+        StorageError: The directory is a Hugging Face cache snapshot or cannot be read.
+    """
+    names = _names(directory)
+    if ADAPTER not in names:
+        pickled = [name for name in names if name.endswith(_PICKLED)]
+        raise WeightsError(
+            f"only pickled weights ({_listed(pickled)}): refused, and never unpickled" if pickled else "no weights",
+            where=str(directory),
+            hint=f"save the adapter with peft, which writes {ADAPTER}",
+        )
+    return Weights(directory, (_shard(directory, ADAPTER),))
 
 
 def _names(directory: Path) -> tuple[str, ...]:

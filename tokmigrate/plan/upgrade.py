@@ -1,75 +1,25 @@
-"""The plan of an upgrade: which state each migration leads to, and what that means for files and rows."""
+"""The plan of an upgrade: what its migrations mean for the files and rows of a model, and of its adapters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from tokmigrate.errors import DriftError, OperationError, TokmigrateError, nearest
+from tokmigrate.errors import DriftError, OutOfStepError, TokmigrateError, nearest
+from tokmigrate.model.adapter_ids import with_adapter_ids
 from tokmigrate.model.json_text import Layout
 from tokmigrate.model.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.state import ModelState
 from tokmigrate.model.vocabulary_tensor import VocabularyTensor
-from tokmigrate.operations.base import Context, Risk
-from tokmigrate.plan.conditions import unmet
+from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.planned import PlannedOperation
 from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.rows import RowEdit
 
 FileFate = Literal["new", "changed", "removed"]
-
-
-@dataclass(frozen=True)
-class Given:
-    """An id that a token gets.
-
-    Args:
-        token: The token's text.
-        id: Its id.
-        row: Whether a spare row is used, the matrices grow, or its own row moves with it.
-    """
-
-    token: str
-    id: int
-    row: Literal["spare", "new", "moved"]
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What one operation does.
-
-    Args:
-        operation: Its name.
-        place: Where it stands, as `file:line:column`.
-        risk: How risky it is, and why.
-        given: The ids that it gives.
-    """
-
-    operation: str
-    place: str
-    risk: Risk
-    given: tuple[Given, ...]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One migration of a plan.
-
-    Args:
-        migration: The migration.
-        before: The state that it finds.
-        after: The state that it leaves; its edit and its touched files are this step's own.
-        effects: What each operation does.
-    """
-
-    migration: Migration
-    before: ModelState
-    after: ModelState
-    effects: tuple[Effect, ...]
 
 
 @dataclass(frozen=True)
@@ -89,13 +39,13 @@ class Plan:
         model: The model's name in the workspace.
         snapshot: The model as it is.
         steps: The pending migrations, in order; without any there is nothing to do.
-        adapters: The adapters that the workspace lists for it.
+        adapters: The plans for its adapters, each named by its directory.
     """
 
     model: str
     snapshot: Snapshot
     steps: tuple[Step, ...]
-    adapters: tuple[str, ...] = ()
+    adapters: tuple[Plan, ...] = ()
 
     @property
     def before(self) -> str | None:
@@ -141,9 +91,6 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """What a user should know before it is carried out."""
         notes = list(self.snapshot.notes)
-        if self.adapters:
-            named = ", ".join(self.adapters)
-            notes.append(f"its adapters are not changed with it: train or check them anew ({named})")
         notes += unknown_references(self.final)
         if self.snapshot.weights.unread:
             notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
@@ -170,8 +117,9 @@ class Plan:
 
     @property
     def bytes_to_write(self) -> int:
-        """The bytes of all files that will be written."""
-        return sum(change.bytes for change in self.file_changes())
+        """The bytes of all files that will be written, those of its adapters too."""
+        own = sum(change.bytes for change in self.file_changes())
+        return own + sum(adapter.bytes_to_write for adapter in self.adapters)
 
 
 def rendered(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
@@ -220,64 +168,45 @@ def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migra
     return tuple(applied)
 
 
-def plan_upgrade(entry: ModelEntry, snapshot: Snapshot, migrations: Sequence[Migration]) -> Plan:
-    """Return the plan that applies `migrations`, in order, to a model.
+def plan_upgrade(
+    entry: ModelEntry, snapshot: Snapshot, migrations: Sequence[Migration], adapters: Sequence[Snapshot] = ()
+) -> Plan:
+    """Return the plan that applies `migrations`, in order, to a model and its adapters.
+
+    Args:
+        entry: The model in the workspace.
+        snapshot: The model as it is.
+        migrations: What is to be applied.
+        adapters: Its adapters as they are.
 
     Raises:
         OperationError: A precondition does not hold, or an operation cannot be applied.
     """
-    state = snapshot.state
-    steps: list[Step] = []
-    for migration in migrations:
-        before = state.settled()
-        _check_preconditions(migration, before)
-        after, effects = _applied(migration, before)
-        after = _with_index_sizes(snapshot, after)
-        steps.append(Step(migration, before, after, effects))
-        state = after
-    return Plan(entry.name, snapshot, tuple(steps), tuple(str(path) for path in entry.adapters))
+    steps = steps_of(snapshot.state, migrations, lambda _, after: _with_index_sizes(snapshot, after))
+    beside = tuple(_beside(adapter, migrations, steps) for adapter in adapters)
+    return Plan(entry.name, snapshot, steps, beside)
 
 
-def _applied(migration: Migration, before: ModelState) -> tuple[ModelState, tuple[Effect, ...]]:
-    context = Context(migration.revision, migration.init, migration.attachments)
-    state = before
-    effects: list[Effect] = []
-    for planned in migration.recorded(before.tokenizer):
-        reached = _next(planned, state, context)
-        given = tuple(
-            Given(token, number, _row(state, token, number))
-            for token, number in reached.tokenizer.ids.items()
-            if state.tokenizer.ids.get(token) != number
-            # An id that has a token already is given to no new one: that token was renamed.
-            and (token in state.tokenizer.ids or number not in state.tokenizer.texts)
-        )
-        risk = planned.operation.risk(state, reached)
-        effects.append(Effect(planned.operation.name, planned.place, risk, given))
-        state = reached
-    return state, tuple(effects)
+def _beside(adapter: Snapshot, migrations: Sequence[Migration], steps: Sequence[Step]) -> Plan:
+    """Return the plan for an adapter: the same migrations, on the files that it has."""
 
+    def finish(before: ModelState, after: ModelState) -> ModelState:
+        after = with_adapter_ids(before, after)
+        return replace(after, touched=after.touched.intersection(adapter.texts))
 
-def _row(state: ModelState, token: str, number: int) -> Literal["spare", "new", "moved"]:
-    if token in state.tokenizer.ids:
-        return "moved"
-    return "spare" if number < state.rows else "new"
-
-
-def _next(planned: PlannedOperation, state: ModelState, context: Context) -> ModelState:
+    where = str(adapter.directory)
     try:
-        return planned.operation.apply(state, context)
+        own = steps_of(adapter.state, migrations, finish)
     except TokmigrateError as error:
-        error.where = planned.place if error.where is None else f"{planned.place}, {error.where}"
+        error.where = where if error.where is None else f"{where}: {error.where}"
         raise
-
-
-def _check_preconditions(migration: Migration, state: ModelState) -> None:
-    for condition in migration.preconditions:
-        reason = unmet(condition, state)
-        if reason is not None:
-            raise OperationError(
-                f"a precondition does not hold: {reason}", where=migration.shown, hint="migrate another model"
-            )
+    if [step.after.edit for step in own] != [step.after.edit for step in steps]:
+        raise OutOfStepError(
+            "the migrations would change its rows otherwise than those of its model",
+            where=where,
+            hint="give the adapter the tokenizer files of its model",
+        )
+    return Plan(where, adapter, own)
 
 
 def _with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:

@@ -53,7 +53,8 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "rows_before": plan.edit.old_rows,
         "rows_after": plan.edit.new_rows,
         "bytes_to_write": plan.bytes_to_write,
-        "files": [{"name": change.name, "fate": change.fate, "bytes": change.bytes} for change in plan.file_changes()],
+        "files": _files(plan),
+        "adapters": [{"path": adapter.model, "files": _files(adapter)} for adapter in plan.adapters],
         "migrations": [
             {
                 "revision": step.migration.revision,
@@ -73,6 +74,10 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         ],
         "notes": list(plan.notes),
     }
+
+
+def _files(plan: Plan) -> list[dict[str, Any]]:
+    return [{"name": change.name, "fate": change.fate, "bytes": change.bytes} for change in plan.file_changes()]
 
 
 def upgraded_content(done: Upgraded) -> dict[str, Any]:
@@ -126,6 +131,14 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
         "tensors": [
             {"name": tensor.name, "file": tensor.file, "axis": tensor.axis, "side": tensor.side, "dtype": tensor.dtype}
             for tensor in status.tensors
+        ],
+        "adapters": [
+            {
+                "path": adapter.path,
+                "revision": adapter.revision,
+                "tensors": [{"name": tensor.name, "axis": tensor.axis} for tensor in adapter.tensors],
+            }
+            for adapter in status.adapters
         ],
         "notes": list(status.notes),
     }

@@ -66,14 +66,16 @@ def plan_text(plan: Plan) -> RenderableType:
         for new in given:
             ids.add_row(escape(new.token), str(new.id), new.row)
         parts += [Text(), ids]
-    changes = plan.file_changes()
+    changes = [(change.name, change) for change in plan.file_changes()]
+    for adapter in plan.adapters:
+        changes += [(f"{adapter.model}/{change.name}", change) for change in adapter.file_changes()]
     if changes:
         files = Table(box=None, pad_edge=False, show_edge=False)
         files.add_column("file")
         files.add_column("will be")
         files.add_column("bytes", justify="right")
-        for change in changes:
-            files.add_row(escape(change.name), change.fate, f"{change.bytes:,}")
+        for name, change in changes:
+            files.add_row(escape(name), change.fate, f"{change.bytes:,}")
         parts += [Text(), files]
     parts += [
         Text(),
@@ -150,6 +152,9 @@ def status_text(status: ModelStatus) -> RenderableType:
     table.add_row("tokens", f"{status.tokens} in {status.rows} rows, {'tied' if status.tied else 'untied'}")
     for tensor in status.tensors:
         table.add_row("tensor", escape(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
+    for adapter in status.adapters:
+        told = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
+        table.add_row("adapter", escape(told))
     for note in status.notes:
         table.add_row("note", escape(note))
     if status.interrupted:

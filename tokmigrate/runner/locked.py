@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
+from tokmigrate.change.intent import Intent
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found, needs_recovery, recover
 from tokmigrate.change.workarea import WorkArea
@@ -22,10 +23,13 @@ from tokmigrate.state.rows import AppliedRecord, ModelRow
 def locked(
     workspace: Workspace, entry: ModelEntry, timeout_s: float, listener: Listener
 ) -> Iterator[tuple[WorkArea, State, Found]]:
-    """Hold the model's lock, with whatever was interrupted recovered."""
+    """Hold the locks of a model and its adapters, with whatever was interrupted recovered."""
     area = WorkArea(entry.path)
     area.create()
-    with ModelLock(area.lock, timeout_s):
+    with ModelLock(area.lock, timeout_s), ExitStack() as stack:
+        for adapter in _adapter_areas(area, entry):
+            adapter.create()
+            stack.enter_context(ModelLock(adapter.lock, timeout_s))
         state = open_state(workspace.state, workspace.root)
         listener(StepReached(entry.name, Step.LOCKED))
         found = recover(area, lambda operation: _found_books(state, operation))
@@ -36,6 +40,15 @@ def locked(
             # It died between its first row here and its journal: nothing was touched.
             state.fail(orphan.id, "interrupted before anything was written")
         yield area, state, found
+
+
+def _adapter_areas(area: WorkArea, entry: ModelEntry) -> list[WorkArea]:
+    """Return the work areas of the adapters that are listed, and of those that an interrupted change was about."""
+    journal = area.read_journal()
+    under_way = Intent.from_json(journal, area.model).areas[1:] if journal else ()
+    areas = {each.model: each for each in (*map(WorkArea, entry.adapters), *under_way)}
+    # One order for all, so that two processes never wait for each other.
+    return [areas[path] for path in sorted(areas) if path.exists() or areas[path].root.exists()]
 
 
 def interrupted(entry: ModelEntry) -> bool:

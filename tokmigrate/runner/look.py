@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -10,16 +11,32 @@ from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.publish import needs_recovery
 from tokmigrate.change.verify import verify_directory
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.stamp import read_stamp
 from tokmigrate.model.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import OperationRow
+
+
+@dataclass(frozen=True)
+class AdapterStatus:
+    """Where an adapter stands.
+
+    Args:
+        path: Its directory.
+        revision: The revision of its stamp, None where it has none.
+        tensors: Its tensors that have rows of the vocabulary.
+    """
+
+    path: str
+    revision: str | None
+    tensors: tuple[VocabularyTensor, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +53,7 @@ class ModelStatus:
         tokens: The tokens of its tokenizer.
         tied: Whether input and output embeddings are one matrix.
         tensors: Its vocabulary tensors.
+        adapters: The adapters that are changed with it.
         notes: What a user should know of it.
     """
 
@@ -48,6 +66,7 @@ class ModelStatus:
     tokens: int
     tied: bool
     tensors: tuple[VocabularyTensor, ...]
+    adapters: tuple[AdapterStatus, ...]
     notes: tuple[str, ...]
 
 
@@ -88,6 +107,10 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
         tokens=len(snapshot.state.tokenizer.ids),
         tied=snapshot.state.traits.tied,
         tensors=snapshot.tensors,
+        adapters=tuple(
+            AdapterStatus(str(adapter.directory), adapter.revision, adapter.tensors)
+            for adapter in adapters_of(entry, snapshot)
+        ),
         notes=snapshot.notes,
     )
 
@@ -99,16 +122,9 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
         VerificationError: A library loads something else than the files say.
     """
     snapshot = take_snapshot(entry)
-    changed: list[str] = []
-    if snapshot.stamp:
-        for name, file in snapshot.stamp.files.items():
-            path = snapshot.directory / name
-            found = blake3(path.read_bytes()).hexdigest() if path.exists() else None
-            changed += [name] if found != file.digest else []
-        tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-        for name, shard in snapshot.stamp.shards.items():
-            if read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows) != shard.digest:
-                changed.append(name)
+    changed = list(_changed(snapshot))
+    for adapter in adapters_of(entry, snapshot):
+        changed += [f"{adapter.directory}/{name}" for name in _changed(adapter)]
     checks = [
         check
         for migration in check_applied(snapshot, chain_for(History.read(workspace), entry))
@@ -116,6 +132,21 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     ]
     verify_directory(snapshot.directory, snapshot.state.tokenizer.ids, checks, workspace.verify)
     return Verified(entry.name, snapshot.revision, tuple(sorted(changed)))
+
+
+def _changed(snapshot: Snapshot) -> Iterator[str]:
+    """Yield the files that have other bytes than the stamp says."""
+    if snapshot.stamp is None:
+        return
+    for name, file in snapshot.stamp.files.items():
+        path = snapshot.directory / name
+        found = blake3(path.read_bytes()).hexdigest() if path.exists() else None
+        if found != file.digest:
+            yield name
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    for name, shard in snapshot.stamp.shards.items():
+        if read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows) != shard.digest:
+            yield name
 
 
 def runs(

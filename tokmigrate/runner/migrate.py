@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-from tokmigrate.change.publish import Found, carry_out
+from tokmigrate.change.publish import Change, Found, carry_out
 from tokmigrate.change.undo import way_back
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import way_forth
@@ -16,6 +16,7 @@ from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import decoded
 from tokmigrate.plan.upgrade import Plan
+from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.locked import follow_stamp, interrupted, locked
 from tokmigrate.runner.records import changed_documents, check_untouched, reverted_events, undo_records, upgrade_outcome
@@ -113,16 +114,16 @@ def upgrade(
         )
         already = len(stamp.applied) if stamp else 0
         checks = [check for step in planned.steps for check in step.migration.checks]
-        carry_out(
-            entry.name,
-            area,
-            planned.snapshot,
-            way.candidate,
-            (stamp.generation if stamp else None, way.stamp.generation),
-            lambda stage: verify_candidate(stage, planned.snapshot, way.candidate, checks, workspace.verify),
-            NewBooks(state, begin, upgrade_outcome(way.passages, already)),
-            listener,
+        change = Change(
+            area=area,
+            snapshot=planned.snapshot,
+            candidate=way.candidate,
+            before=stamp.generation if stamp else None,
+            after=way.stamp.generation,
+            verify=lambda stage: verify_candidate(stage, planned.snapshot, way.candidate, checks, workspace.verify),
         )
+        books = NewBooks(state, begin, upgrade_outcome(way.passages, already))
+        carry_out(entry.name, (change, *changes_up(planned, way)), books, listener)
         return Upgraded(planned, recovered)
 
 
@@ -157,8 +158,11 @@ def downgrade(
         if stamp is None:
             raise UndoError("the model has no stamp", where=str(entry.path))
         model = follow_stamp(state, entry, snapshot)
-        candidate = way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects))
+        objects = ObjectStore(workspace.objects)
+        records = undo_records(state, model, revisions)
+        candidate = way_back(snapshot, records, objects)
         check_untouched(snapshot, candidate.files)
+        beside = tuple(changes_down(entry.name, adapters_of(entry, snapshot), records, objects, listener))
         held = candidate.files[STAMP]
         after = decoded(held.decode(), STAMP).generation if held is not None else None
         begin = partial(
@@ -172,16 +176,16 @@ def downgrade(
             generation_after=after,
         )
         events = reverted_events(snapshot, candidate.tokens, revisions)
-        carry_out(
-            entry.name,
-            area,
-            snapshot,
-            candidate,
-            (stamp.generation, after),
-            lambda stage: verify_candidate(stage, snapshot, candidate, (), workspace.verify),
-            NewBooks(state, begin, Outcome(reverted=revisions, tokens=events)),
-            listener,
+        change = Change(
+            area=area,
+            snapshot=snapshot,
+            candidate=candidate,
+            before=stamp.generation,
+            after=after,
+            verify=lambda stage: verify_candidate(stage, snapshot, candidate, (), workspace.verify),
         )
+        books = NewBooks(state, begin, Outcome(reverted=revisions, tokens=events))
+        carry_out(entry.name, (change, *beside), books, listener)
         return Downgraded(entry.name, stamp.revision, target, revisions, recovered)
 
 

@@ -7,6 +7,7 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan, check_applied, plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
@@ -38,7 +39,8 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     else:
         stop = revisions.index(target) + 1 if target is not None else 0
         pending = list(chain[done:stop])
-    return plan_upgrade(entry, snapshot, pending)
+    adapters = adapters_of(entry, snapshot) if pending else ()
+    return plan_upgrade(entry, snapshot, pending, adapters)
 
 
 def way_down(

@@ -11,7 +11,7 @@ import re
 import secrets
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -74,7 +74,9 @@ class ObjectStore:
                     unfinished.replace(path)
                 _sync_folder(path.parent)
         finally:
-            unfinished.unlink(missing_ok=True)
+            # What cannot be removed harms nothing, and must not hide why it is left.
+            with suppress(OSError):
+                unfinished.unlink(missing_ok=True)
         return digest
 
     def get(self, digest: str) -> bytes:

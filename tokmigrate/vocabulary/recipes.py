@@ -67,6 +67,10 @@ class Strategy(Protocol):
         """Return one row for each request, `(requests, hidden)`."""
         ...
 
+    def additions(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+        """Return what a factor that is added to the rows adds to each, `(requests, rank)`."""
+        ...
+
     def described(self) -> dict[str, Any]:
         """Return what a migration file says of it, as JSON, for the record."""
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Discriminator, Field, GetPydanticSchema, Tag, field_validator
@@ -45,6 +45,8 @@ class Average(RowStrategy):
     is two thirds and one third; a plain list of tokens weighs them alike. A negative weight moves away from
     a token.
     """
+
+    is_sum: ClassVar[bool] = True
 
     strategy: Literal["average"]
     tokens: Tokens = Field(

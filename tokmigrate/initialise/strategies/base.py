@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -29,6 +29,9 @@ class RowStrategy(BaseModel, ABC):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    is_sum: ClassVar[bool] = False
+    """Whether a row that it makes is a weighted sum of other rows, before `norm`."""
+
     norm: Norm | None = Field(default=None, description=_NORM)
 
     @abstractmethod
@@ -43,6 +46,16 @@ class RowStrategy(BaseModel, ABC):
         """Return one row for each request, `(requests, hidden)`."""
         made = self.unscaled_rows(side, requests, statistics)
         return with_norm(made, self.norm, statistics)
+
+    def additions(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+        """Return what the low-rank factor of an adapter adds to each row, `(requests, rank)`.
+
+        A row that is a sum of others gets the same sum of the factor's rows, so that with the adapter too it is
+        that sum of theirs, before `norm`; to any other row the factor adds nothing.
+        """
+        if self.is_sum:
+            return self.unscaled_rows(side, requests, statistics)
+        return np.zeros((len(requests), statistics.width))
 
     def described(self) -> dict[str, Any]:
         """Return what a migration file says of it, as JSON."""

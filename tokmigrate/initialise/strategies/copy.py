@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -19,6 +19,8 @@ class Copy(RowStrategy):
     For a token that takes over another one's part, such as `<|im_end|>` that of `</s>`. Until training tells
     the two apart, the model gives both the same probability: p / (1 + p) where the other one had p.
     """
+
+    is_sum: ClassVar[bool] = True
 
     strategy: Literal["copy"]
     token: str = Field(description="The token to copy, as the vocabulary before this migration writes it.")

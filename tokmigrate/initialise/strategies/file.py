@@ -91,6 +91,10 @@ class StoredRow:
             row = statistics.mean()
         return with_norm(np.tile(row, (len(requests), 1)), self.norm, statistics)
 
+    def additions(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:  # noqa: ARG002
+        """Return nothing to add for each request, `(requests, rank)`."""
+        return np.zeros((len(requests), statistics.width))
+
     def described(self) -> dict[str, Any]:
         """Return what a migration file says of it, as JSON, with the tensor's name in any case."""
         stated = {"strategy": "file", "path": self.path, "tensor": self.tensor}

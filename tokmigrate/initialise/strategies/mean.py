@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -20,6 +20,8 @@ class Mean(RowStrategy):
     (Jensen's inequality). New tokens start alike and are told apart by training only.
     Source: Hewitt, "Initializing New Word Embeddings for Pretrained Language Models" (2021).
     """
+
+    is_sum: ClassVar[bool] = True
 
     strategy: Literal["mean"]
 

@@ -53,6 +53,10 @@ class MeanCov(RowStrategy):
         made: Matrix = statistics.mean() + factor * draws
         return made
 
+    def additions(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:  # noqa: ARG002
+        """Return the mean of the factor's rows for each request, `(requests, rank)`: the draw is the matrix's own."""
+        return np.tile(statistics.mean(), (len(requests), 1))
+
 
 def _weighting(noise: Matrix) -> Callable[[int, int], Matrix]:
     return lambda start, stop: noise[start:stop]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -25,6 +25,8 @@ _OUTPUT = (
 
 
 class _FromPieces(RowStrategy):
+    is_sum: ClassVar[bool] = True
+
     output: Output = Field(default="mean", description=_OUTPUT)
 
     def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:  # noqa: ARG002

@@ -1,0 +1,462 @@
+"""Adapters of peft go with their base model: in one transaction, with its rows and ids, and back to the exact bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import making
+import pytest
+import torch
+import transformers
+from making import TOKENS
+from safetensors.torch import load_file, save_file
+from workspaces import command_line, environment, image
+
+from tokmigrate.change.intent import Intent
+from tokmigrate.change.workarea import WorkArea
+from tokmigrate.errors import (
+    DriftError,
+    ModelError,
+    OperationError,
+    OutOfStepError,
+    StorageError,
+    UndoError,
+    WeightsError,
+)
+from tokmigrate.events import Step
+from tokmigrate.runner.look import status, verify
+from tokmigrate.runner.migrate import downgrade, plan, recover_model, upgrade
+from tokmigrate.settings import ModelEntry, Workspace
+
+peft = pytest.importorskip("peft")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+VOCABULARY: Mapping[str, int] = making.tokenizer_json()["model"]["vocab"]
+TEXT = [5, 40, 7, VOCABULARY["Ġthe"], VOCABULARY["Ġof"]]
+ADD = {"add_tokens": {"tokens": ["<first>", {"content": "<second>", "special": True}]}}
+SWAP = {"move_tokens": {"tokens": {"Ġthe": VOCABULARY["Ġof"], "Ġof": VOCABULARY["Ġthe"]}}}
+
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "away from the vocabulary": {"target_modules": ["q_proj"]},
+    "on the embeddings": {"target_modules": ["q_proj", "embed_tokens"]},
+    "on the head": {"target_modules": ["q_proj", "lm_head"]},
+    "on both": {"target_modules": ["embed_tokens", "lm_head"]},
+    "on the head, with a bias": {"target_modules": ["lm_head"], "lora_bias": True},
+    "with both saved": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens", "lm_head"]},
+    "with the embeddings saved": {"target_modules": ["q_proj"], "modules_to_save": ["embed_tokens"]},
+    "of a list of tokens": {"target_modules": ["q_proj"], "trainable_token_indices": [TEXT[3], 9, TEXT[4]]},
+    "of tokens by layer": {
+        "target_modules": ["q_proj"],
+        "trainable_token_indices": {"embed_tokens": [TEXT[3], 9], "lm_head": [7, TEXT[4]]},
+    },
+}
+CASES = [
+    (kind, head) for kind in KINDS for head in ("tied", "untied") if (kind, head) != ("of tokens by layer", "tied")
+]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A model with an adapter, in a workspace."""
+
+    root: Path
+
+    @property
+    def model(self) -> Path:
+        return self.root / "model"
+
+    @property
+    def adapter(self) -> Path:
+        return self.root / "loras" / "adapter"
+
+    @property
+    def workspace(self) -> Workspace:
+        return making.Made(self.root, ()).workspace
+
+    @property
+    def entry(self) -> ModelEntry:
+        return self.workspace.models["m"]
+
+    def write(self, *operations: dict[str, Any]) -> None:
+        """Write migrations of one operation each, and list the adapter."""
+        making.workspace(self.root, {"m": self.model}, [{"operations": [operation]} for operation in operations])
+        path = self.root / "tokmigrate.yaml"
+        settings = json.loads(path.read_text("utf-8"))
+        settings["models"]["m"]["adapters"] = [str(self.adapter)]
+        making.write_json(path, settings)
+
+    def list_none(self) -> None:
+        """Take the adapter out of the workspace."""
+        path = self.root / "tokmigrate.yaml"
+        settings = json.loads(path.read_text("utf-8"))
+        settings["models"]["m"]["adapters"] = []
+        making.write_json(path, settings)
+
+    def loaded(self) -> Any:
+        """Load the model with the adapter upon it."""
+        base = transformers.AutoModelForCausalLM.from_pretrained(self.model)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            found = peft.PeftModel.from_pretrained(base, self.adapter)
+        assert not [each for each in said if "missing adapter keys" in str(each.message).lower()]
+        return found.eval()
+
+    def logits(self, ids: list[int]) -> torch.Tensor:
+        """Return the logits of a text, `(tokens, vocabulary)`."""
+        with torch.no_grad():
+            found: torch.Tensor = self.loaded()(input_ids=torch.tensor([ids])).logits[0]
+        return found
+
+
+def pair(root: Path, options: Mapping[str, Any], head: making.Head = "untied", spare: int = 4) -> Pair:
+    """Make a model with an adapter of random numbers."""
+    made = Pair(root)
+    making.llama(made.model, head=head, spare=spare)
+    base = transformers.AutoModelForCausalLM.from_pretrained(made.model)
+    torch.manual_seed(3)
+    wrapped = peft.get_peft_model(base, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **options))
+    with torch.no_grad():
+        # What is fresh adds nothing, and would not show that it moved.
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    wrapped.save_pretrained(made.adapter)
+    return made
+
+
+@pytest.mark.parametrize(("kind", "head"), CASES)
+def test_old_tokens_have_the_logits_that_they_had_and_every_byte_comes_back(
+    tmp_path: Path, kind: str, head: making.Head
+) -> None:
+    both = pair(tmp_path, KINDS[kind], head)
+    both.write(ADD, SWAP)
+    before = both.logits(TEXT)
+    base, adapter = image(both.model), image(both.adapter)
+
+    upgrade(both.workspace, both.entry, "+1")
+    # Spare rows take the new tokens, so that nothing moves and the same kernels run.
+    old = range(TOKENS)
+    assert torch.equal(both.logits(TEXT)[:, old], before[:, old])
+    assert torch.isfinite(both.logits([*TEXT, TOKENS, TOKENS + 1])).all()
+
+    upgrade(both.workspace, both.entry)
+    moved = {TEXT[3]: TEXT[4], TEXT[4]: TEXT[3]}
+    order = [moved.get(number, number) for number in old]
+    after = both.logits([moved.get(number, number) for number in TEXT])
+    assert torch.equal(after[:, order], before[:, old])
+    assert not verify(both.workspace, both.entry).changed
+
+    downgrade(both.workspace, both.entry, "base")
+    assert image(both.model) == base
+    assert image(both.adapter) == adapter
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_run_gives_what_many_runs_give(tmp_path: Path, kind: str) -> None:
+    both = pair(tmp_path, KINDS[kind], spare=0)
+    both.write(ADD, SWAP, {"resize_vocab": {"multiple_of": 64}})
+    before = image(both.adapter)
+    for _ in range(3):
+        upgrade(both.workspace, both.entry, "+1")
+    stepwise = {name: file.data for name, file in image(both.adapter).items()}
+    downgrade(both.workspace, both.entry, "base")
+    assert image(both.adapter) == before
+    upgrade(both.workspace, both.entry)
+    assert {name: file.data for name, file in image(both.adapter).items()} == stepwise
+    both.loaded()
+
+
+INITS: Mapping[str, Mapping[str, Any]] = {
+    "mean": {"strategy": "mean"},
+    "copy": {"strategy": "copy", "token": "Ġin"},
+    "average": {"strategy": "average", "tokens": {"Ġin": 2, "Ġa": 1}},
+    "description": {"strategy": "description", "text": "in the ending"},
+}
+
+
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("kind", ["on the embeddings", "on both", "with both saved"])
+def test_with_the_adapter_too_a_new_row_is_what_its_strategy_says(tmp_path: Path, kind: str, init: str) -> None:
+    both = pair(tmp_path, KINDS[kind], spare=0)
+    both.write({"add_tokens": {"tokens": [{"content": "<new>", "init": INITS[init]}]}})
+    upgrade(both.workspace, both.entry)
+    merged = both.loaded().merge_and_unload()
+    for matrix in (merged.get_input_embeddings().weight, merged.get_output_embeddings().weight):
+        rows = matrix.detach().double()
+        ids = {"copy": [VOCABULARY["Ġin"]], "average": [VOCABULARY["Ġin"]] * 2 + [VOCABULARY["Ġa"]]}.get(init)
+        if init == "description":
+            library = transformers.AutoTokenizer.from_pretrained(both.model)
+            ids = library("in the ending", add_special_tokens=False)["input_ids"]
+        expected = rows[:TOKENS].mean(0) if ids is None else rows[ids].mean(0)
+        torch.testing.assert_close(rows[TOKENS], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("init", [{"strategy": "normal"}, {"strategy": "zeros"}])
+def test_the_factors_add_nothing_to_a_row_that_is_no_sum_of_others(tmp_path: Path, init: dict[str, Any]) -> None:
+    both = pair(tmp_path, KINDS["on both"], spare=0)
+    both.write({"add_tokens": {"tokens": [{"content": "<new>", "init": init}]}})
+    upgrade(both.workspace, both.entry)
+    held = making.tensors_of(both.adapter)
+    assert not held["base_model.model.model.embed_tokens.lora_embedding_A"][:, TOKENS].any()
+    assert not held["base_model.model.lm_head.lora_B.weight"][TOKENS].any()
+    # The copy of the base model's matrix is still a copy.
+    weights = making.tensors_of(both.model)
+    assert torch.equal(held["base_model.model.lm_head.base_layer.weight"], weights["lm_head.weight"])
+
+
+def test_a_trained_row_keeps_its_place_in_the_list(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["of a list of tokens"])
+    both.write(SWAP)
+    name = "base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta"
+    before = making.tensors_of(both.adapter)[name]
+    upgrade(both.workspace, both.entry)
+    config = json.loads((both.adapter / "adapter_config.json").read_text("utf-8"))
+    assert config["trainable_token_indices"] == [TEXT[4], 9, TEXT[3]]
+    assert torch.equal(making.tensors_of(both.adapter)[name], before)
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [
+        {"reinit_tokens": {"tokens": ["Ġthe"]}},
+        {"remove_tokens": {"tokens": ["Ġof"], "ids": "compact", "acknowledge": "breaking"}},
+    ],
+)
+def test_a_row_that_the_adapter_trains_is_neither_begun_anew_nor_taken_away(
+    tmp_path: Path, operation: dict[str, Any]
+) -> None:
+    both = pair(tmp_path, KINDS["of a list of tokens"])
+    both.write(operation)
+    before = image(both.model), image(both.adapter)
+    with pytest.raises(OperationError, match="the adapter uses") as raised:
+        upgrade(both.workspace, both.entry)
+    assert str(both.adapter) in str(raised.value.where)
+    assert (image(both.model), image(both.adapter)) == before
+
+
+def test_tokenizer_files_of_the_adapter_follow_with_what_is_their_own(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["on the head"])
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(both.model / name, both.adapter)
+    path = both.adapter / "tokenizer_config.json"
+    making.write_json(path, {**json.loads(path.read_text("utf-8")), "model_max_length": 7})
+    both.write(ADD, {"set_padding": {"token": making.EOS, "side": "left"}})
+    upgrade(both.workspace, both.entry)
+    assert (both.adapter / "tokenizer.json").read_bytes() == (both.model / "tokenizer.json").read_bytes()
+    settings = json.loads(path.read_text("utf-8"))
+    assert (settings["model_max_length"], settings["padding_side"]) == (7, "left")
+    assert transformers.AutoTokenizer.from_pretrained(both.adapter)("<second>")["input_ids"] == [TOKENS + 1]
+    downgrade(both.workspace, both.entry, "base")
+
+
+def test_what_is_shown(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["on both"])
+    both.write(ADD)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command_line(), *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True
+        )
+
+    planned = run("plan").stdout
+    assert "adapter_model.safetensors" in planned
+    asked = json.loads(run("plan", "--json").stdout)["models"][0]
+    assert [file["name"] for file in asked["adapters"][0]["files"]] == ["adapter_model.safetensors"]
+    run("upgrade")
+    found = status(both.workspace, both.entry)
+    assert [(each.path, each.revision) for each in found.adapters] == [(str(both.adapter), f"{1:012x}")]
+    assert "4 tensors with rows of the vocabulary" in run("status").stdout
+
+
+def broken(both: Pair, how: str) -> None:
+    """Damage what `test_an_adapter_that_does_not_fit` is about."""
+    weights = both.adapter / "adapter_model.safetensors"
+    tensors = load_file(weights)
+    if how == "pickled":
+        weights.rename(both.adapter / "adapter_model.bin")
+    if how == "gone":
+        shutil.rmtree(both.adapter)
+    if how == "no config":
+        (both.adapter / "adapter_config.json").unlink()
+    if how == "rows":
+        name = "base_model.model.lm_head.lora_B.weight"
+        save_file({**tensors, name: tensors[name][:-1].clone()}, weights)
+    if how == "unknown":
+        save_file({**tensors, "base_model.model.x.lokr_w1": torch.zeros(TOKENS + 4, 2)}, weights)
+    if how == "dora":
+        save_file({**tensors, "base_model.model.lm_head.lora_magnitude_vector": torch.zeros(TOKENS + 4)}, weights)
+    if how == "tokenizer":
+        making.write_tokenizer(both.adapter, making.tokenizer_json(("<x>", *(making.BOS, making.EOS))))
+    if how == "index":
+        path = both.adapter / "adapter_config.json"
+        config = json.loads(path.read_text("utf-8"))
+        making.write_json(path, {**config, "trainable_token_indices": [TOKENS + 99]})
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "words"),
+    [
+        ("pickled", WeightsError, "never unpickled"),
+        ("gone", ModelError, "no such adapter directory"),
+        ("no config", ModelError, "no adapter_config.json"),
+        ("rows", OutOfStepError, "has not 285 rows"),
+        ("unknown", ModelError, "none of those that LoRA saves"),
+        ("dora", ModelError, "DoRA"),
+        ("tokenizer", OutOfStepError, "other ids than its model's"),
+        ("index", OutOfStepError, "trains the row of id"),
+    ],
+)
+def test_an_adapter_that_does_not_fit(tmp_path: Path, how: str, error: type[Exception], words: str) -> None:
+    both = pair(tmp_path, KINDS["on the head"])
+    both.write(ADD)
+    broken(both, how)
+    before = image(both.model)
+    with pytest.raises(error, match=words):
+        upgrade(both.workspace, both.entry)
+    assert image(both.model) == before
+
+
+def test_an_adapter_inside_its_model_is_refused(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["on the head"])
+    both.write(ADD)
+    shutil.move(both.adapter, both.model / "adapter")
+    (both.adapter.parent).rmdir()
+    both.adapter.parent.symlink_to(both.model)
+    with pytest.raises(StorageError, match="one inside the other"):
+        upgrade(both.workspace, both.entry)
+
+
+def test_an_adapter_that_was_trained_meanwhile_does_not_go_back(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["on the head"])
+    both.write(ADD)
+    upgrade(both.workspace, both.entry)
+    path = both.adapter / "adapter_model.safetensors"
+    tensors = load_file(path)
+    tensors["base_model.model.lm_head.lora_B.weight"] += 1
+    save_file(tensors, path, metadata={"format": "pt"})
+    before = image(both.model), image(both.adapter)
+    assert verify(both.workspace, both.entry).changed == (str(path),)
+    with pytest.raises(DriftError, match="changed since they were migrated"):
+        downgrade(both.workspace, both.entry, "base")
+    assert (image(both.model), image(both.adapter)) == before
+
+
+def test_an_adapter_that_came_later_goes_up_but_not_below(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["on the head"])
+    both.write(ADD, SWAP)
+    held = tmp_path / "held"
+    shutil.move(both.adapter, held)
+    both.list_none()
+    upgrade(both.workspace, both.entry, "+1")
+    shutil.move(held, both.adapter)
+    both.write(ADD, SWAP)
+    before = image(both.adapter)
+    upgrade(both.workspace, both.entry)
+    downgrade(both.workspace, both.entry, "-1")
+    assert image(both.adapter) == before
+    with pytest.raises(UndoError, match="came to the model after"):
+        downgrade(both.workspace, both.entry, "base")
+
+
+def test_an_adapter_that_is_not_listed_any_more_stays_and_is_told_of(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["on the head"])
+    both.write(ADD)
+    upgrade(both.workspace, both.entry)
+    both.list_none()
+    after, told = image(both.adapter), []
+    downgrade(both.workspace, both.entry, "base", listener=lambda event: told.append(str(event)))
+    assert image(both.adapter) == after
+    assert any("1 adapters that went up with it are not listed" in event for event in told)
+    both.write(ADD)
+    with pytest.raises(DriftError, match="the adapter is at revision"):
+        plan(both.workspace, both.entry)
+
+
+def test_an_adapter_without_a_word_of_its_ids_is_refused_where_ids_moved(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["of a list of tokens"])
+    both.write(SWAP, ADD)
+    both.list_none()
+    upgrade(both.workspace, both.entry, "+1")
+    both.write(SWAP, ADD)
+    with pytest.raises(OutOfStepError, match="nothing says which ids the adapter counts in"):
+        upgrade(both.workspace, both.entry)
+    shutil.copy(both.model / "tokenizer.json", both.adapter)
+    upgrade(both.workspace, both.entry)
+
+
+DYING = """
+import os, signal, sys
+from pathlib import Path
+from tokmigrate.events import Step, StepReached
+from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.settings import read_workspace
+
+place = read_workspace(Path(sys.argv[1]) / "tokmigrate.yaml")
+moment = Step(sys.argv[3])
+
+def listen(event):
+    if isinstance(event, StepReached) and event.step is moment:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+act = {"up": lambda: upgrade(place, place.models["m"], listener=listen),
+       "down": lambda: downgrade(place, place.models["m"], "base", listener=listen)}
+act[sys.argv[2]]()
+"""
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("moment", list(Step))
+def test_killed_at_any_step_both_are_before_or_both_after(tmp_path: Path, direction: str, moment: Step) -> None:
+    both = pair(tmp_path, KINDS["on both"])
+    both.write(ADD)
+    base = image(both.model), image(both.adapter)
+    if direction == "down":
+        upgrade(both.workspace, both.entry)
+    start = image(both.model), image(both.adapter)
+    command = [sys.executable, "-c", DYING, str(tmp_path), direction, moment.value]
+    assert subprocess.run(command, env=environment(), check=False).returncode == -9
+
+    recover_model(both.workspace, both.entry)
+
+    now = image(both.model), image(both.adapter)
+    revisions = [
+        found.revision for found in (status(both.workspace, both.entry), *status(both.workspace, both.entry).adapters)
+    ]
+    assert len(set(revisions)) == 1
+    if list(Step).index(moment) < list(Step).index(Step.EXCHANGED):
+        assert now == start
+    elif direction == "down":
+        assert now == base
+    else:
+        assert revisions[0] == f"{1:012x}"
+    for area in (WorkArea(both.model), WorkArea(both.adapter)):
+        assert sorted(path.name for path in area.root.iterdir()) == ["lock"]
+    if revisions[0] is None:
+        upgrade(both.workspace, both.entry)
+    downgrade(both.workspace, both.entry, "base")
+    assert (image(both.model), image(both.adapter)) == base
+
+
+def test_a_change_that_died_between_the_two_is_finished_although_the_adapter_is_not_listed_any_more(
+    tmp_path: Path,
+) -> None:
+    both = pair(tmp_path, KINDS["on both"])
+    both.write(ADD)
+    command = [sys.executable, "-c", DYING, str(tmp_path), "up", Step.EXCHANGED.value]
+    assert subprocess.run(command, env=environment(), check=False).returncode == -9
+    area = WorkArea(both.model)
+    journal = area.read_journal()
+    assert journal is not None
+    assert [each.model for each in Intent.from_json(journal, area.model).areas] == [both.model, both.adapter]
+    both.list_none()
+    recover_model(both.workspace, both.entry)
+    assert (both.adapter / "tokmigrate.json").exists()
+    assert load_file(both.adapter / "adapter_model.safetensors").keys()

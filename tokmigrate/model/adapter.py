@@ -1,0 +1,100 @@
+"""An adapter that is changed with its base model, as a snapshot of its own."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from tokmigrate.errors import DriftError, ModelError, OutOfStepError, StorageError
+from tokmigrate.model.adapter_ids import CONFIG, trained_ids
+from tokmigrate.model.adapter_tensors import Base, adapter_tensors
+from tokmigrate.model.architectures import architecture_of
+from tokmigrate.model.json_text import Json
+from tokmigrate.model.snapshot import JSON_FILES, TEXT_FILES, Snapshot, read_documents
+from tokmigrate.model.stamp import Stamp, read_stamp
+from tokmigrate.model.state import CONFIG as MODEL_CONFIG
+from tokmigrate.model.tokenizer import FILE, Tokenizer
+from tokmigrate.model.weights import read_adapter_weights
+
+
+def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
+    """Read an adapter of a model; its state is the model's, with the files that the adapter keeps itself.
+
+    Args:
+        directory: The adapter's directory.
+        base: The model that it was trained on.
+
+    Raises:
+        ModelError: It cannot be worked on, or is not of this model as it is.
+        DriftError: It is at another revision than the model.
+    """
+    _check_place(directory, base)
+    stamp = read_stamp(directory)
+    texts, documents, layouts = read_documents(directory, stamp, (CONFIG, *JSON_FILES), TEXT_FILES)
+    if CONFIG not in documents:
+        raise ModelError(f"there is no {CONFIG}", where=str(directory), hint="name the directory of a peft adapter")
+    _check_revision(directory, stamp, base)
+    _check_tokenizer(directory, documents.get(FILE), base)
+    weights = read_adapter_weights(directory)
+    known = Base(
+        base.tensors,
+        base.state.rows,
+        architecture_of(base.state.documents[MODEL_CONFIG]),
+        base.state.traits.tied,
+    )
+    tensors = adapter_tensors(weights, known)
+    unknown = [number for number in trained_ids(documents[CONFIG]) if number >= base.state.rows]
+    if unknown:
+        raise OutOfStepError(
+            f"it trains the row of id {unknown[0]}, the model has {base.state.rows} rows",
+            where=str(directory / CONFIG),
+            hint="list an adapter with the model that it was trained on, as it is now",
+        )
+    if stamp is None and (tensors or list(trained_ids(documents[CONFIG]))):
+        _check_not_ambiguous(directory, FILE in documents, base)
+    state = replace(base.state, documents={**base.state.documents, **documents})
+    return Snapshot(directory, state, texts, layouts, weights, tensors, stamp, ())
+
+
+def _check_place(directory: Path, base: Snapshot) -> None:
+    if not directory.is_dir():
+        raise ModelError("no such adapter directory", where=str(directory), hint="check `adapters:` in tokmigrate.yaml")
+    inside, outside = directory.resolve(), base.directory.resolve()
+    if inside.is_relative_to(outside) or outside.is_relative_to(inside):
+        raise StorageError(
+            "the adapter and its model lie one inside the other, and could not be exchanged apart",
+            where=str(directory),
+            hint="move the adapter beside the model",
+        )
+
+
+def _check_revision(directory: Path, stamp: Stamp | None, base: Snapshot) -> None:
+    if stamp is None:
+        return
+    if stamp.revision != base.revision or stamp.rows != base.state.lineage:
+        raise DriftError(
+            f"the adapter is at revision {stamp.revision}, its model at {base.revision or 'base'}",
+            where=str(directory),
+            hint="list an adapter with the very model that it was migrated with",
+        )
+
+
+def _check_tokenizer(directory: Path, document: Json, base: Snapshot) -> None:
+    if document is not None and Tokenizer(document).ids != base.state.tokenizer.ids:
+        raise OutOfStepError(
+            "the adapter's tokenizer gives tokens other ids than its model's",
+            where=str(directory / FILE),
+            hint="list an adapter with the model that it was trained on, as it is now",
+        )
+
+
+def _check_not_ambiguous(directory: Path, has_tokenizer: bool, base: Snapshot) -> None:
+    """Raise where nothing tells whether an adapter counts in the ids that the model had, or in those that it has."""
+    moved = any(row != piece.start for row, piece in base.state.lineage.kept())
+    if moved and not has_tokenizer:
+        raise OutOfStepError(
+            "the ids of the model moved since its baseline, and nothing says which ids the adapter counts in",
+            where=str(directory),
+            hint="if it was trained on the model as it is now, save the model's tokenizer.json beside it;"
+            " if before, take the model back, list the adapter, and upgrade both",
+        )

@@ -1,0 +1,130 @@
+"""The steps of a plan: what each migration makes of the state that it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tokmigrate.errors import OperationError, TokmigrateError
+from tokmigrate.model.state import ModelState
+from tokmigrate.operations.base import Context, Risk
+from tokmigrate.plan.conditions import unmet
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.planned import PlannedOperation
+
+
+@dataclass(frozen=True)
+class Given:
+    """An id that a token gets.
+
+    Args:
+        token: The token's text.
+        id: Its id.
+        row: Whether a spare row is used, the matrices grow, or its own row moves with it.
+    """
+
+    token: str
+    id: int
+    row: Literal["spare", "new", "moved"]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one operation does.
+
+    Args:
+        operation: Its name.
+        place: Where it stands, as `file:line:column`.
+        risk: How risky it is, and why.
+        given: The ids that it gives.
+    """
+
+    operation: str
+    place: str
+    risk: Risk
+    given: tuple[Given, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One migration of a plan.
+
+    Args:
+        migration: The migration.
+        before: The state that it finds.
+        after: The state that it leaves; its edit and its touched files are this step's own.
+        effects: What each operation does.
+    """
+
+    migration: Migration
+    before: ModelState
+    after: ModelState
+    effects: tuple[Effect, ...]
+
+
+def steps_of(
+    state: ModelState,
+    migrations: Sequence[Migration],
+    finish: Callable[[ModelState, ModelState], ModelState],
+) -> tuple[Step, ...]:
+    """Return the steps that apply `migrations`, in order.
+
+    Args:
+        state: The state before the first.
+        migrations: What is to be applied.
+        finish: From the states before and after one, the state after it with what follows from both.
+
+    Raises:
+        OperationError: A precondition does not hold, or an operation cannot be applied.
+    """
+    steps: list[Step] = []
+    for migration in migrations:
+        before = state.settled()
+        _check_preconditions(migration, before)
+        after, effects = _applied(migration, before)
+        state = finish(before, after)
+        steps.append(Step(migration, before, state, effects))
+    return tuple(steps)
+
+
+def _applied(migration: Migration, before: ModelState) -> tuple[ModelState, tuple[Effect, ...]]:
+    context = Context(migration.revision, migration.init, migration.attachments)
+    state = before
+    effects: list[Effect] = []
+    for planned in migration.recorded(before.tokenizer):
+        reached = _next(planned, state, context)
+        given = tuple(
+            Given(token, number, _row(state, token, number))
+            for token, number in reached.tokenizer.ids.items()
+            if state.tokenizer.ids.get(token) != number
+            # An id that has a token already is given to no new one: that token was renamed.
+            and (token in state.tokenizer.ids or number not in state.tokenizer.texts)
+        )
+        risk = planned.operation.risk(state, reached)
+        effects.append(Effect(planned.operation.name, planned.place, risk, given))
+        state = reached
+    return state, tuple(effects)
+
+
+def _row(state: ModelState, token: str, number: int) -> Literal["spare", "new", "moved"]:
+    if token in state.tokenizer.ids:
+        return "moved"
+    return "spare" if number < state.rows else "new"
+
+
+def _next(planned: PlannedOperation, state: ModelState, context: Context) -> ModelState:
+    try:
+        return planned.operation.apply(state, context)
+    except TokmigrateError as error:
+        error.where = planned.place if error.where is None else f"{planned.place}, {error.where}"
+        raise
+
+
+def _check_preconditions(migration: Migration, state: ModelState) -> None:
+    for condition in migration.preconditions:
+        reason = unmet(condition, state)
+        if reason is not None:
+            raise OperationError(
+                f"a precondition does not hold: {reason}", where=migration.shown, hint="migrate another model"
+            )

@@ -1,0 +1,102 @@
+"""The adapters of a model on the way up and down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tokmigrate.change.publish import Change
+from tokmigrate.change.undo import Objects, adapter_records, way_back
+from tokmigrate.change.verify import verify_adapter
+from tokmigrate.change.way_forth import WayForth
+from tokmigrate.change.workarea import WorkArea
+from tokmigrate.errors import UndoError
+from tokmigrate.events import Listener, Warned
+from tokmigrate.model.adapter import take_adapter
+from tokmigrate.model.adapter_ids import CONFIG, trained_ids
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.stamp import FILE as STAMP
+from tokmigrate.model.stamp import decoded
+from tokmigrate.plan.upgrade import Plan
+from tokmigrate.runner.records import check_untouched
+from tokmigrate.settings import ModelEntry
+
+
+def adapters_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[Snapshot, ...]:
+    """Return the adapters that the workspace lists for a model; raises ModelError where one is not of it."""
+    return tuple(take_adapter(path, snapshot) for path in entry.adapters)
+
+
+def changes_up(plan: Plan, way: WayForth) -> Iterator[Change]:
+    """Yield the changes of the adapters that an upgrade takes along."""
+    for adapter, own in zip(plan.adapters, way.adapters, strict=True):
+        yield _change(adapter.snapshot, own)
+
+
+def _change(snapshot: Snapshot, way: WayForth) -> Change:
+    return Change(
+        area=WorkArea(snapshot.directory),
+        snapshot=snapshot,
+        candidate=way.candidate,
+        before=snapshot.stamp.generation if snapshot.stamp else None,
+        after=way.stamp.generation,
+        verify=lambda stage: verify_adapter(stage, snapshot, way.candidate),
+    )
+
+
+def changes_down(
+    model: str, adapters: Sequence[Snapshot], records: Sequence[str], objects: Objects, listener: Listener
+) -> Iterator[Change]:
+    """Yield the changes of the adapters that a downgrade takes along.
+
+    Args:
+        model: The model's name, for events.
+        adapters: Those that the workspace lists.
+        records: The model's undo records on the way, the latest first.
+        objects: Where the records are.
+        listener: Told of adapters that went up with the model and are not listed any more.
+
+    Raises:
+        UndoError: One came later than a revision on the way, so that there is no way back for it.
+        DriftError: One was changed since it was migrated.
+    """
+    held = adapter_records(records, objects)
+    listed = {adapter.stamp.lineage for adapter in adapters if adapter.stamp}
+    left = sorted({lineage for record in held for lineage in record} - listed)
+    if left:
+        listener(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
+    for adapter in adapters:
+        if adapter.stamp is None:
+            _check_indifferent(adapter)
+            continue
+        own = [record[adapter.stamp.lineage] for record in held if adapter.stamp.lineage in record]
+        if len(own) < len(held):
+            raise _too_late(adapter)
+        yield _change_down(adapter, own, objects)
+
+
+def _change_down(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Change:
+    candidate = way_back(snapshot, records, objects)
+    check_untouched(snapshot, candidate.files)
+    held = candidate.files[STAMP]
+    return Change(
+        area=WorkArea(snapshot.directory),
+        snapshot=snapshot,
+        candidate=candidate,
+        before=snapshot.stamp.generation if snapshot.stamp else None,
+        after=decoded(held.decode(), STAMP).generation if held is not None else None,
+        verify=lambda stage: verify_adapter(stage, snapshot, candidate),
+    )
+
+
+def _check_indifferent(adapter: Snapshot) -> None:
+    """Raise UndoError where an adapter that was never migrated depends on the vocabulary as it is now."""
+    if adapter.tensors or list(trained_ids(adapter.state.documents[CONFIG])) or len(adapter.texts) > 1:
+        raise _too_late(adapter)
+
+
+def _too_late(adapter: Snapshot) -> UndoError:
+    return UndoError(
+        "the adapter came to the model after a revision that is to be taken back, and has no way back from it",
+        where=str(adapter.directory),
+        hint="merge the adapter into a copy of the model first, or take it out of `adapters:`",
+    )
