@@ -76,7 +76,7 @@ def find_vocabulary_tensors(
     entries = {entry.name: (shard, entry) for shard, entry in weights.tensors()}
     reason = refusal(config, frozenset(entries))
     if reason is not None:
-        raise ModelError(f"a {config.get('model_type')} model cannot be migrated: {reason}", where=where)
+        raise ModelError(f"models of type '{config.get('model_type')}' cannot be migrated: {reason}", where=where)
     architecture = architecture_of(config)
     claims = named_claims(entries, architecture, overrides)
     _refuse_quantized(entries, claims, architecture)
