@@ -68,6 +68,14 @@ class Tokenizer:
         """The token of every id."""
         return {number: content for content, number in self.ids.items()}
 
+    @property
+    def unknown(self) -> str | None:
+        """The token that the model writes for what it does not know, None without one."""
+        model = self.document["model"]
+        if model.get("unk_token") is not None:
+            return str(model["unk_token"])
+        return self.texts.get(model["unk_id"]) if model.get("unk_id") is not None else None
+
     @cached_property
     def next_id(self) -> int:
         """The id that the library gives to the next token that its vocabulary does not hold."""

@@ -7,14 +7,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
+from tokmigrate.model.longest_text import NO_LIMIT
 from tokmigrate.model.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.pipeline_part import guarded, loaded
 
 _STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}
-_NO_LIMIT = 10**9
-"""transformers writes a huge model_max_length where there is none."""
 
 
 class SetTruncation(Operation):
@@ -73,7 +72,7 @@ class SetTruncation(Operation):
         if self.direction is not None:
             section["direction"] = self.direction.capitalize()
         length = section["max_length"]
-        if not isinstance(length, int) or length >= _NO_LIMIT:
+        if not isinstance(length, int) or length >= NO_LIMIT:
             raise OperationError("the model has no length to cut at yet", hint="give `max_length:`")
         return section
 

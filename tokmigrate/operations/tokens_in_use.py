@@ -53,11 +53,7 @@ def _in_tokenizer(state: ModelState) -> Iterator[tuple[str, str, str]]:
         yield FILE, "the post-processor", token
     if document.get("padding"):
         yield FILE, "padding", document["padding"].get("pad_token", "")
-    model = document["model"]
-    unknown = model.get("unk_token")
-    if unknown is None and model.get("unk_id") is not None:
-        unknown = state.tokenizer.texts.get(model["unk_id"])
-    yield FILE, "the model, for what is unknown", unknown or ""
+    yield FILE, "the model, for what is unknown", state.tokenizer.unknown or ""
 
 
 def _roles(state: ModelState) -> Iterator[tuple[str, str, str]]:
