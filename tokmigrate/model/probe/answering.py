@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any
 
@@ -13,19 +14,50 @@ SHOWN = 20
 """How many differences an answer lists; all are counted."""
 
 
-def answering(answer: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
+Request = Mapping[str, Any]
+Answer = Mapping[str, Any]
+Tell = Callable[[int], None]
+"""Says that so much more is done."""
+
+
+def answering(answer: Callable[[Request], Answer]) -> None:
     """Read one request, and write what `answer` makes of it.
 
     Args:
         answer: From a request to an answer, both JSON objects.
     """
+    with _speaking() as say:
+        say(answer(_request()))
+
+
+def answering_at_length(answer: Callable[[Request, Tell], Answer]) -> None:
+    """Read one request, and write how far `answer` is, as `{"done": n}` each time, and at last `{"answer": …}`.
+
+    Args:
+        answer: From a request, and what it tells its progress to, to an answer.
+    """
+    with _speaking() as say:
+        say({"answer": answer(_request(), lambda done: say({"done": done}))})
+
+
+def _request() -> Request:
+    request: Request = json.loads(sys.stdin.buffer.read())
+    return request
+
+
+@contextmanager
+def _speaking() -> Iterator[Callable[[Answer], None]]:
+    """Give a function that writes a line of JSON to standard output."""
     # What a library prints must not get into the answer.
     out = os.dup(1)
     os.dup2(2, 1)
-    request = json.loads(sys.stdin.buffer.read())
-    answered = json.dumps(answer(request)).encode()
     with os.fdopen(out, "wb") as file:
-        file.write(answered)
+
+        def say(said: Answer) -> None:
+            file.write(json.dumps(said).encode() + b"\n")
+            file.flush()
+
+        yield say
 
 
 def id_differences(expected: Mapping[str, int], found: Mapping[str, int]) -> dict[str, Any]:

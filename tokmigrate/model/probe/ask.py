@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from tokmigrate.errors import TokenizerError, TokmigrateError, VerificationError
 
-Question = Literal["tokenizer", "transformers", "vocabulary_axes"]
+Question = Literal["tokenizer", "impact", "transformers", "vocabulary_axes"]
 
 SECONDS = 600.0
 """How long a child may take; a cold disk needs most of it to import torch."""
@@ -44,11 +45,10 @@ def ask(question: Question, request: Mapping[str, Any], timeout: float = SECONDS
         TokenizerError: The child that loads a tokenizer failed.
         VerificationError: Another child failed.
     """
-    command = [sys.executable, "-P", "-m", f"tokmigrate.model.probe.{question}"]
     text = json.dumps(request).encode()
     try:
         done = subprocess.run(
-            command, input=text, capture_output=True, env=_environment(), timeout=timeout, check=False
+            _command(question), input=text, capture_output=True, env=_environment(), timeout=timeout, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise _failed(question, request, f"no answer within {timeout:g} seconds") from error
@@ -59,6 +59,49 @@ def ask(question: Question, request: Mapping[str, Any], timeout: float = SECONDS
     except ValueError as error:
         raise _failed(question, request, "an answer that is not JSON") from error
     return dict(answer)
+
+
+def ask_at_length(question: Question, request: Mapping[str, Any], told: Callable[[int], None]) -> dict[str, Any]:
+    """Ask a child process whose answer takes as long as its work is large, and hear how far it is.
+
+    It may use all processors, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise.
+
+    Args:
+        question: The module of `tokmigrate.model.probe` that answers at length.
+        request: What the module wants to know, as JSON.
+        told: Called with how much more is done.
+
+    Raises:
+        TokenizerError: The child failed.
+    """
+    environment = {**_environment(), "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
+    answer: dict[str, Any] | None = None
+    # Files, so that neither side waits for the other to read.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as complaints:
+        asked.write(json.dumps(request).encode())
+        asked.seek(0)
+        with subprocess.Popen(
+            _command(question), stdin=asked, stdout=subprocess.PIPE, stderr=complaints, env=environment
+        ) as child:
+            try:
+                for line in child.stdout or ():
+                    # One that dies may leave half a line.
+                    said = json.loads(line) if line.endswith(b"\n") else {}
+                    answer = said.get("answer")
+                    if "done" in said:
+                        told(said["done"])
+            except BaseException:
+                child.kill()
+                child.wait()
+                raise
+        if child.returncode != 0 or answer is None:
+            complaints.seek(0)
+            raise _failed(question, request, _cause(child.returncode, complaints.read().decode("utf-8", "replace")))
+    return answer
+
+
+def _command(question: Question) -> list[str]:
+    return [sys.executable, "-P", "-m", f"tokmigrate.model.probe.{question}"]
 
 
 def _environment() -> dict[str, str]:
@@ -84,8 +127,8 @@ def _cause(code: int, stderr: str) -> str:
 
 
 def _failed(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
-    where = request.get("directory") or request.get("file")
-    if question == "tokenizer":
+    where = request.get("directory") or request.get("file") or request.get("corpus")
+    if question in {"tokenizer", "impact"}:
         return TokenizerError(
             f"the tokenizers library cannot work with it: {cause}",
             where=where,

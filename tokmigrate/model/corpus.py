@@ -1,0 +1,90 @@
+"""A corpus: a text file of any size, read as lines, a block of them at a time.
+
+A line ends with `\\n` or `\\r\\n`, the last one also without; a byte order mark before the first is no text. Lines
+without text are counted and passed over.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokmigrate.errors import FileProblems, Problem, UsageError
+
+BLOCK = 2**19
+"""About how many bytes of lines are held at once."""
+
+LONGEST_LINE = 2**23
+"""The bytes that a line may have; a tokenizer needs about 130 times as much memory while it cuts one."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines that follow each other.
+
+    Args:
+        lines: Those with text, each with its number, counted from 1.
+        empty: How many there are without.
+        text_bytes: The bytes of the text, without line ends.
+        read: The bytes that were read for it.
+    """
+
+    lines: tuple[tuple[int, str], ...]
+    empty: int
+    text_bytes: int
+    read: int
+
+
+def corpus_bytes(path: Path) -> int:
+    """Return the size of a corpus; raises UsageError where it is not a file that can be read."""
+    if not path.is_file():
+        what = "it is not a file" if path.exists() else "there is no such file"
+        raise UsageError(what, where=str(path), hint="give a text file, a line for each text")
+    try:
+        with path.open("rb"):
+            return path.stat().st_size
+    except OSError as error:
+        raise UsageError(f"it cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """Yield the lines of a corpus in blocks.
+
+    Args:
+        path: The file.
+
+    Raises:
+        FileProblems: A line is not UTF-8, or longer than `LONGEST_LINE`.
+    """
+    lines: list[tuple[int, str]] = []
+    empty = text_bytes = read = number = 0
+    with path.open("rb") as file:
+        while line := file.readline(LONGEST_LINE + len(b"\r\n")):
+            number += 1
+            read += len(line)
+            held = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            held = held.removesuffix(b"\n").removesuffix(b"\r") if held.endswith(b"\n") else held
+            if held:
+                lines.append((number, _text(path, number, held)))
+                text_bytes += len(held)
+            else:
+                empty += 1
+            if read >= BLOCK:
+                yield Block(tuple(lines), empty, text_bytes, read)
+                lines, empty, text_bytes, read = [], 0, 0, 0
+    if read:
+        yield Block(tuple(lines), empty, text_bytes, read)
+
+
+def _text(path: Path, number: int, line: bytes) -> str:
+    if len(line) > LONGEST_LINE:
+        what = f"the line is longer than {LONGEST_LINE:,} bytes"
+        raise FileProblems([Problem(str(path), number, 1, what, "break the text into lines")])
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        column = len(line[: error.start].decode("utf-8")) + 1
+        what = f"the byte 0x{line[error.start]:02x} is not UTF-8"
+        raise FileProblems([Problem(str(path), number, column, what, "convert the file to UTF-8")]) from error
