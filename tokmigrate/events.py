@@ -47,6 +47,29 @@ class BytesStreamed:
 
 
 @dataclass(frozen=True)
+class CorpusOpened:
+    """`total` bytes of a corpus are about to be cut by `model`'s tokenizers."""
+
+    model: str
+    total: int
+
+
+@dataclass(frozen=True)
+class CorpusRead:
+    """`count` more bytes of it have been cut."""
+
+    model: str
+    count: int
+
+
+@dataclass(frozen=True)
+class CorpusMeasured:
+    """The reading of it has ended."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class Warned:
     """Something that the user should know, and that stops nothing."""
 
@@ -54,7 +77,7 @@ class Warned:
     message: str
 
 
-Event = StepReached | StreamStarted | BytesStreamed | Warned
+Event = StepReached | StreamStarted | BytesStreamed | CorpusOpened | CorpusRead | CorpusMeasured | Warned
 Listener = Callable[[Event], None]
 
 

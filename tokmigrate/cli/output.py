@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,9 +17,14 @@ if TYPE_CHECKING:
     from tokmigrate.events import Event, Listener
 
 
+_CONTROLS = re.compile("[\x7f-\x9f]")
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    text = json.dumps(document, indent=2, ensure_ascii=False)
+    # JSON leaves these as they are, and a terminal may obey them.
+    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
 
 
 def show(renderable: RenderableType) -> None:
@@ -49,11 +55,20 @@ def print_error(error: TokmigrateError, as_json: bool) -> None:
 
 @contextmanager
 def progress() -> Iterator[Listener]:
-    """Show the bytes while they are streamed, on stderr, where that is a terminal."""
+    """Show the bytes while they are written or read, on stderr, where that is a terminal."""
     from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
 
-    from tokmigrate.events import BytesStreamed, Step, StepReached, StreamStarted, Warned  # noqa: PLC0415
+    from tokmigrate.events import (  # noqa: PLC0415
+        BytesStreamed,
+        CorpusMeasured,
+        CorpusOpened,
+        CorpusRead,
+        Step,
+        StepReached,
+        StreamStarted,
+        Warned,
+    )
 
     console = Console(stderr=True)
     bar = Progress(
@@ -68,12 +83,12 @@ def progress() -> Iterator[Listener]:
     tasks: dict[str, Any] = {}
 
     def listen(event: Event) -> None:
-        if isinstance(event, StreamStarted):
+        if isinstance(event, StreamStarted | CorpusOpened):
             tasks[event.model] = bar.add_task(event.model, total=event.total)
             bar.start()
-        elif isinstance(event, BytesStreamed):
+        elif isinstance(event, BytesStreamed | CorpusRead):
             bar.advance(tasks[event.model], event.count)
-        elif isinstance(event, StepReached) and event.step is Step.STAGED:
+        elif isinstance(event, CorpusMeasured) or (isinstance(event, StepReached) and event.step is Step.STAGED):
             # It goes before a result is written where it stood.
             bar.stop()
             bar.remove_task(tasks.pop(event.model))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,22 +12,57 @@ from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
 from tokmigrate.cli.output import progress, show
 
+if TYPE_CHECKING:
+    from tokmigrate.plan.upgrade import Plan
+
 Target = Annotated[str, typer.Argument(help="A revision, a prefix of it, a file's number, a tag, head, or +N.")]
 
+Corpus = Annotated[
+    Path | None,
+    typer.Option(
+        help="Measure on this text file, a line for each text, what the plan does to how text is cut.",
+        metavar="FILE",
+        exists=True,
+        dir_okay=False,
+        readable=True,
+    ),
+]
 
-def plan(revision: Target = "head", model: Models = None, as_json: AsJson = False) -> None:
-    """Show what `upgrade` would do: ids, rows, files, bytes and risks. Nothing is written."""
-    from tokmigrate.report.machine import plan_content  # noqa: PLC0415
+
+def plan(revision: Target = "head", model: Models = None, corpus: Corpus = None, as_json: AsJson = False) -> None:
+    """Show what `upgrade` would do: ids, rows, files, bytes and risks. Nothing is written.
+
+    With `--corpus` it also counts, on a text file in UTF-8 with a line for
+    each text, the lines that are cut into other tokens, those that get other
+    ids, tokens, unknown tokens, and lines longer than the model takes; and it
+    shows the lines that fare worst. All is counted as a model gets it, with
+    the special tokens around a line. The most that a line may have is
+    `model_max_length`, or else the positions that config.json states. Where
+    nothing in the plan changes how text is cut, the file is not read.
+    """
+    from tokmigrate.report.impact import impact_text  # noqa: PLC0415
+    from tokmigrate.report.machine import impact_content, plan_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
+    from tokmigrate.runner.impact import measure  # noqa: PLC0415
+
+    def content(planned: Plan) -> dict[str, Any]:
+        measured = {"impact": impact_content(measure(planned, corpus, listener))} if corpus else {}
+        return {**plan_content(planned), **measured}
+
+    def render(planned: Plan) -> None:
+        show(plan_text(planned))
+        if corpus:
+            show(impact_text(measure(planned, corpus, listener)))
 
     place = workspace()
     entries = selected(place, model)
     act = partial(migrate.plan, place, to=revision)
-    if as_json:
-        document_each("plan", entries, act, plan_content)
-    else:
-        show_each(entries, act, lambda planned: show(plan_text(planned)))
+    with progress() as listener:
+        if as_json:
+            document_each("plan", entries, act, content)
+        else:
+            show_each(entries, act, render)
 
 
 def upgrade(

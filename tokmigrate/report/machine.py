@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from tokmigrate.errors import FileProblems, TokmigrateError
 
 if TYPE_CHECKING:
+    from tokmigrate.plan.impact import Counts, Impact, Shift, ShownCut
     from tokmigrate.plan.upgrade import Plan
     from tokmigrate.revision.migration import Migration
     from tokmigrate.runner.look import ModelStatus
@@ -78,6 +79,57 @@ def plan_content(plan: Plan) -> dict[str, Any]:
 
 def _files(plan: Plan) -> list[dict[str, Any]]:
     return [{"name": change.name, "fate": change.fate, "bytes": change.bytes} for change in plan.file_changes()]
+
+
+def impact_content(impact: Impact | None) -> dict[str, Any] | None:
+    """Return the impact of a plan on a corpus as JSON, null where it can do nothing to a text."""
+    if impact is None:
+        return None
+    return {
+        "corpus": impact.corpus,
+        "lines": impact.lines,
+        "empty_lines": impact.empty,
+        "text_bytes": impact.text_bytes,
+        **_shift_content(impact.whole),
+        "migrations": [
+            {"revision": migration.revision, "impact": None if shift is None else _shift_content(shift)}
+            for migration, shift in impact.migrations
+        ],
+        "worst": [
+            {
+                "line": example.line,
+                "text": example.text,
+                "skipped": example.skipped,
+                "before": _cut_content(example.before),
+                "after": _cut_content(example.after),
+            }
+            for example in impact.worst
+        ],
+    }
+
+
+def _shift_content(shift: Shift) -> dict[str, Any]:
+    return {
+        "cut_otherwise": shift.cut_otherwise,
+        "other_ids": shift.other_ids,
+        "before": _counts_content(shift.before),
+        "after": _counts_content(shift.after),
+    }
+
+
+def _counts_content(counts: Counts) -> dict[str, Any]:
+    return {
+        "tokens": counts.tokens,
+        "longest_line": counts.longest,
+        "limit": counts.limit and {"tokens": counts.limit.tokens, "source": counts.limit.source},
+        "lines_beyond_limit": counts.beyond,
+        "unknown_tokens": counts.unknown,
+        "byte_tokens": counts.byte_tokens,
+    }
+
+
+def _cut_content(cut: ShownCut) -> dict[str, Any]:
+    return {"tokens": cut.tokens, "shown": [piece.token for piece in cut.pieces], "more": cut.more}
 
 
 def upgraded_content(done: Upgraded) -> dict[str, Any]:
