@@ -22,7 +22,7 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from workspaces import contents
 
-from tokmigrate.errors import ModelError, OperationError, TokenizerError
+from tokmigrate.errors import ModelError, OperationError
 from tokmigrate.runner.look import verify
 from tokmigrate.runner.migrate import Upgraded, downgrade, upgrade
 from tokmigrate.state.database import open_state_if_present
@@ -780,22 +780,6 @@ def name_tensor(made: Made, tensors: Mapping[str, Any]) -> None:
     for model in settings["models"].values():
         model["vocab_tensors"] = dict(tensors)
     write_json(path, settings)
-
-
-@pytest.mark.parametrize("name", ["gpt2", "mistral-spm"])
-def test_a_model_without_tokenizer_json_is_told_how_to_make_one(name: str, tmp_path: Path) -> None:
-    model = copied(TOKENIZERS / name, tmp_path / "model")
-    rows = 50257 if name == "gpt2" else 32000
-    kind = "gpt2" if name == "gpt2" else "mistral"
-    write_json(model / "config.json", {"model_type": kind, "vocab_size": rows})
-    tensor = "wte.weight" if name == "gpt2" else "model.embed_tokens.weight"
-    save_file({tensor: torch.ones(rows, 2)}, model / "model.safetensors")
-    before = contents(model)
-    made = workspace(tmp_path, {"old": model}, [{"operations": NEW}])
-    with pytest.raises(TokenizerError, match=r"no tokenizer\.json") as told:
-        upgrade(made.workspace, made.entry("old"))
-    assert "AutoTokenizer" in str(told.value.hint)
-    assert contents(model) == before
 
 
 def test_roberta_keeps_the_pad_token_that_positions_are_counted_from(tmp_path: Path) -> None:

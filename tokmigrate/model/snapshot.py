@@ -14,6 +14,7 @@ from tokmigrate.model.json_text import Json, Layout, layout_of, parse
 from tokmigrate.model.peculiarities import fixed_size
 from tokmigrate.model.stamp import Stamp, read_stamp
 from tokmigrate.model.state import ModelState, Traits
+from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
 from tokmigrate.model.unequal_rows import ids_elsewhere
 from tokmigrate.model.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.vocabulary_tensors import find_vocabulary_tensors
@@ -86,6 +87,8 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
     texts, documents, layouts = read_documents(directory, stamp, JSON_FILES, TEXT_FILES)
     if names.CONFIG not in documents:
         raise ModelError("there is no config.json", where=str(directory), hint="name a transformers model directory")
+    if tokenizer.FILE not in documents:
+        raise no_tokenizer_json(directory, documents)
     weights = read_weights(directory)
     if weights.index is not None:
         text = (directory / weights.index).read_bytes()

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tokmigrate.errors import TokenizerError
 from tokmigrate.model.json_text import Json, replaced
 from tokmigrate.model.tokenizer import FILE, Tokenizer
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
@@ -91,12 +90,6 @@ class ModelState:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """A view of tokenizer.json."""
-        if FILE not in self.documents:
-            raise TokenizerError(
-                "there is no tokenizer.json",
-                hint='make one with: python -c "from transformers import AutoTokenizer as T; '
-                "T.from_pretrained('MODEL').backend_tokenizer.save('MODEL/tokenizer.json')\"",
-            )
         return Tokenizer(self.documents[FILE])
 
     @property

@@ -1,0 +1,231 @@
+"""tokenizer.json out of a SentencePiece model: the same ids, and every text cut into the same pieces.
+
+`python -m tokmigrate.model.from_sentencepiece DIRECTORY` makes it beside the model. transformers 5 orders merges
+by ids where SentencePiece goes by scores, and for most decoders leaves out the space before a text.
+"""
+
+from __future__ import annotations
+
+import base64
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.errors import OutOfStepError, TokenizerError, TokmigrateError
+from tokmigrate.model.json_text import Json, Layout, parse
+from tokmigrate.model.roles import text_of
+from tokmigrate.model.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
+from tokmigrate.model.state import ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+from tokmigrate.model.token_texts import token_entries
+from tokmigrate.model.tokenizer import FILE, FLAGS, Tokenizer
+from tokmigrate.vocabulary.tokens import AddedToken
+
+SPACE = "\u2581"
+"""What stands for a space in a piece."""
+
+
+def make_tokenizer_json(directory: Path) -> Path:
+    """Make tokenizer.json beside the SentencePiece model of a directory, and return its path.
+
+    Tokens that tokenizer_config.json or added_tokens.json adds are in it, with the ids that they have there.
+
+    Raises:
+        TokenizerError: There is a tokenizer.json, no SentencePiece model or more than one, or one of a kind that
+            the tokenizers library does not have.
+        OutOfStepError: An added token has another id than the library would give it.
+    """
+    path = directory / FILE
+    if path.exists():
+        raise TokenizerError("there is a tokenizer.json already", where=str(path), hint="remove it first")
+    models = [file for file in sorted(directory.glob("*.model")) if is_sentencepiece(file.read_bytes())]
+    if len(models) != 1:
+        raise TokenizerError(f"{len(models)} files hold a SentencePiece model, and one has to", where=str(directory))
+    settings = {
+        name: parse((directory / name).read_text("utf-8"), str(directory / name))
+        for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS)
+        if (directory / name).exists()
+    }
+    document = tokenizer_document(SentencePieceModel.read(models[0].read_bytes(), str(models[0])), settings)
+    with path.open("x", encoding="utf-8") as file:
+        file.write(Layout().render(document))
+    return path
+
+
+def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) -> dict[str, Any]:
+    """Return tokenizer.json for a SentencePiece model.
+
+    Args:
+        model: The model.
+        settings: Those of tokenizer_config.json, special_tokens_map.json and added_tokens.json that there are.
+
+    Raises:
+        TokenizerError: The tokenizers library has nothing that cuts text like this.
+        OutOfStepError: An added token has another id than the library would give it.
+    """
+    _check_can_be_made(model)
+    added = _added_tokens(model, settings)
+    document = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {"id": number} | {name: asdict(token)[name] for name in ("content", *FLAGS)}
+            for number, token in sorted(added.items())
+        ],
+        "normalizer": _normalizer(model),
+        "pre_tokenizer": None,
+        "post_processor": _post_processor(model, settings.get(TOKENIZER_CONFIG) or {}, added),
+        "decoder": _decoder(model),
+        "model": _bpe(model) if model.algorithm is Algorithm.BPE else _unigram(model),
+    }
+    Tokenizer(document).checked()
+    return document
+
+
+def known_differences(model: SentencePieceModel) -> list[str]:
+    """Return the texts that the tokenizer made cuts otherwise than SentencePiece, besides its own special tokens."""
+    found = []
+    if model.charsmap:
+        found.append("text with combining marks, which the tokenizers library normalises together with their letter")
+    named = [piece.text for piece in model.pieces if piece.kind is Kind.USER_DEFINED]
+    if named and (model.puts_space_before or any(SPACE in text for text in named)):
+        found.append(f"text around its {len(named)} user-defined pieces, as '{named[0]}'")
+    return found
+
+
+def _check_can_be_made(model: SentencePieceModel) -> None:
+    if model.algorithm not in (Algorithm.BPE, Algorithm.UNIGRAM):
+        raise TokenizerError(f"the tokenizers library has no model that cuts text like {model.algorithm.name}")
+    if model.puts_space_behind or not model.marks_spaces:
+        raise TokenizerError("it treats spaces in a way that is not carried over")
+    if any(piece.kind is Kind.UNUSED for piece in model.pieces):
+        raise TokenizerError("it has pieces that are marked as not in use, which are not carried over")
+
+
+def merges(pieces: Sequence[Piece]) -> list[list[str]]:
+    """Return the merges of a BPE model: each way to make a piece of two others, the best score first."""
+    ids = {piece.text: number for number, piece in enumerate(pieces) if piece.kind is Kind.NORMAL}
+    found = [
+        (-pieces[number].score, number, ids[text[:cut]], ids[text[cut:]])
+        for text, number in ids.items()
+        for cut in range(1, len(text))
+        if text[:cut] in ids and text[cut:] in ids
+    ]
+    return [[pieces[left].text, pieces[right].text] for _, _, left, right in sorted(found)]
+
+
+def _bpe(model: SentencePieceModel) -> dict[str, Any]:
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": model.role_text("unk"),
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": model.has_byte_fallback,
+        "ignore_merges": False,
+        "vocab": {piece.text: number for number, piece in enumerate(model.pieces)},
+        "merges": merges(model.pieces),
+    }
+
+
+def _unigram(model: SentencePieceModel) -> dict[str, Any]:
+    return {
+        "type": "Unigram",
+        "unk_id": model.role_id("unk"),
+        "vocab": [[piece.text, piece.score] for piece in model.pieces],
+        "byte_fallback": model.has_byte_fallback,
+    }
+
+
+def _normalizer(model: SentencePieceModel) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = []
+    if model.charsmap:
+        steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
+    if model.joins_spaces:
+        # The library's own `Strip` takes line ends and tabs as well.
+        steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
+        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
+    if model.puts_space_before:
+        steps.append({"type": "Prepend", "prepend": SPACE})
+    steps.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
+    return {"type": "Sequence", "normalizers": steps}
+
+
+def _decoder(model: SentencePieceModel) -> dict[str, Any]:
+    steps: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}]
+    steps += [{"type": "ByteFallback"}] if model.has_byte_fallback else []
+    steps += [{"type": "Fuse"}]
+    steps += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if model.puts_space_before else []
+    return {"type": "Sequence", "decoders": steps}
+
+
+def _added_tokens(model: SentencePieceModel, settings: Mapping[str, Json]) -> dict[int, AddedToken]:
+    """Return the added tokens by id: pieces that are not made of others, and what the settings add."""
+    flagged = {
+        number: AddedToken(piece.text, special=piece.kind is not Kind.USER_DEFINED)
+        for number, piece in enumerate(model.pieces)
+        if piece.kind in (Kind.UNKNOWN, Kind.CONTROL, Kind.USER_DEFINED)
+    }
+    config = settings.get(TOKENIZER_CONFIG) or {}
+    if isinstance(config.get("added_tokens_decoder"), dict):
+        for number, entry in config["added_tokens_decoder"].items():
+            flags = {name: bool(entry.get(name, False)) for name in FLAGS}
+            flagged[int(number)] = AddedToken(entry["content"], **flags)
+    else:
+        for content, number in (settings.get(ADDED_TOKENS) or {}).items():
+            special = content in _special(settings)
+            flagged[int(number)] = AddedToken(content, special=special, normalized=not special)
+    for number, token in flagged.items():
+        if number < len(model.pieces) and model.pieces[number].text != token.content:
+            raise OutOfStepError(
+                f"id {number} is '{token.content}' in the settings, and '{model.pieces[number].text}' in the model",
+                where=TOKENIZER_CONFIG,
+                hint="take the entry out of the settings, or give the directory the model that belongs to them",
+            )
+    return flagged
+
+
+def _special(settings: Mapping[str, Json]) -> set[str]:
+    """Return the texts that have a role or are listed as special, as transformers finds them."""
+    return {
+        text
+        for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP)
+        for _, entry in token_entries(settings.get(name) or {})
+        if (text := text_of(entry)) is not None
+    }
+
+
+def _post_processor(
+    model: SentencePieceModel, config: Mapping[str, Json], added: Mapping[int, AddedToken]
+) -> dict[str, Any] | None:
+    """Return what puts tokens around a text where tokenizer_config.json says so; SentencePiece itself puts none."""
+    around = {role: text_of(config.get(f"{role}_token")) or model.role_text(role) for role in ("bos", "eos")}
+    ids = {token.content: number for number, token in added.items()}
+    wanted = {role: text for role, text in around.items() if config.get(f"add_{role}_token") is True and text in ids}
+    if not wanted:
+        return None
+
+    def pieces(sequence: str, kind: int) -> list[Json]:
+        inner: list[Json] = [{"Sequence": {"id": sequence, "type_id": kind}}]
+        if "bos" in wanted:
+            inner.insert(0, {"SpecialToken": {"id": wanted["bos"], "type_id": kind}})
+        if "eos" in wanted:
+            inner.append({"SpecialToken": {"id": wanted["eos"], "type_id": kind}})
+        return inner
+
+    return {
+        "type": "TemplateProcessing",
+        "single": pieces("A", 0),
+        "pair": pieces("A", 0) + pieces("B", 1),
+        "special_tokens": {text: {"id": text, "ids": [ids[text]], "tokens": [text]} for text in wanted.values()},
+    }
+
+
+if __name__ == "__main__":
+    try:
+        print(f"made {make_tokenizer_json(Path(sys.argv[1]))}")
+    except TokmigrateError as error:
+        sys.exit("\n".join(filter(None, (f"error: {error}", error.hint and f"what to do: {error.hint}"))))

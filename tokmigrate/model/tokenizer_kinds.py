@@ -1,0 +1,198 @@
+"""What a model directory without tokenizer.json has instead, and the command that makes one of it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokmigrate.errors import TokenizerError
+from tokmigrate.model.from_sentencepiece import known_differences
+from tokmigrate.model.json_text import Json
+from tokmigrate.model.sentencepiece import SentencePieceModel, is_sentencepiece
+from tokmigrate.model.state import CONFIG, MERGES, TOKENIZER_CONFIG, VOCAB_JSON, VOCAB_TXT
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.tokenizer_classes import (
+    CUT_AS_SENTENCEPIECE,
+    PYTHON_ONLY,
+    SENTENCE_PIECES,
+    VOCABULARY_AND_MERGES,
+    WORD_PIECES,
+)
+
+TIKTOKEN_FILES = ("*.tiktoken", "tiktoken.model", "tokenizer.model")
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """How a directory gets its tokenizer.json.
+
+    Args:
+        has: The files that it has instead.
+        command: What makes one; None where nothing does.
+        packages: What has to be installed for it besides transformers.
+        remarks: Where the result is not known to be exact, and why there is no command.
+    """
+
+    has: str
+    command: str | None
+    packages: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+def no_tokenizer_json(directory: Path, documents: Mapping[str, Json]) -> TokenizerError:
+    """Return the refusal of a directory without tokenizer.json; it names the command that makes one.
+
+    Args:
+        directory: The model's directory.
+        documents: Its parsed files, config.json among them.
+    """
+    found = remedy(directory, documents)
+    lines = []
+    if found.command:
+        lines.append(f"make one, which is then migrated with the rest:\n  {found.command}")
+    if found.packages:
+        lines.append(f"it needs: pip install {' '.join(found.packages)}")
+    lines += found.remarks
+    return TokenizerError(
+        f"there is no tokenizer.json, but {found.has}", where=str(directory), hint="\n".join(lines) or None
+    )
+
+
+def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
+    """Return how a directory gets its tokenizer.json.
+
+    Args:
+        directory: The model's directory.
+        documents: Its parsed files, config.json among them.
+    """
+    model_type = str(documents[CONFIG].get("model_type", ""))
+    declared = _declared_class(documents)
+    tekken = next(iter(sorted(directory.glob("*tekken*.json"))), None)
+    sentencepiece = _first(directory, ("*.model",), is_sentencepiece)
+    tiktoken = _first(directory, TIKTOKEN_FILES, is_tiktoken)
+    if tekken is not None:
+        return Remedy(tekken.name, _of_tekken(tekken))
+    if model_type in PYTHON_ONLY:
+        reason = (
+            f"the tokenizer that transformers has for model type '{model_type}' is Python code, without such a file"
+        )
+        return Remedy("files of another kind", None, remarks=(reason,))
+    if sentencepiece is not None:
+        return _of_sentencepiece(sentencepiece, declared, model_type)
+    if tiktoken is not None:
+        return _of_tiktoken(tiktoken)
+    if (directory / VOCAB_JSON).exists() and (directory / MERGES).exists():
+        return _of_merges(directory, declared, model_type)
+    if (directory / VOCAB_TXT).exists():
+        return _of_word_pieces(directory, declared, model_type, documents.get(TOKENIZER_CONFIG) or {})
+    return Remedy(
+        "no other file that one can be made of",
+        None,
+        remarks=("copy tokenizer.json from the model that this one was trained from",),
+    )
+
+
+def is_tiktoken(data: bytes) -> bool:
+    """Return whether a file begins like a tiktoken vocabulary: a token in base64, and its rank."""
+    parts = data[:4096].split(b"\n", 1)[0].split()
+    try:
+        return len(parts) == 2 and bool(base64.b64decode(parts[0], validate=True)) and parts[1].isdigit()
+    except binascii.Error:
+        return False
+
+
+def _first(directory: Path, patterns: Iterable[str], fits: Callable[[bytes], bool]) -> Path | None:
+    files = (file for pattern in patterns for file in sorted(directory.glob(pattern)) if file.is_file())
+    return next((file for file in files if fits(file.read_bytes())), None)
+
+
+def _declared_class(documents: Mapping[str, Json]) -> str | None:
+    """Return the class that tokenizer_config.json names, else config.json."""
+    for name in (TOKENIZER_CONFIG, CONFIG):
+        found = (documents.get(name) or {}).get("tokenizer_class")
+        if isinstance(found, str):
+            return found.removesuffix("Fast")
+    return None
+
+
+def _class_of(declared: str | None, model_type: str, classes: Mapping[str, str]) -> str | None:
+    return declared if declared in classes.values() else classes.get(model_type)
+
+
+def _of_tekken(file: Path) -> str:
+    made = f"convert_tekken_tokenizer({_quoted(file)}).backend_tokenizer"
+    return _python(f"from transformers.integrations.mistral.tokenizer import convert_tekken_tokenizer; {made}", file)
+
+
+def _of_sentencepiece(file: Path, declared: str | None, model_type: str) -> Remedy:
+    name = _class_of(declared, model_type, SENTENCE_PIECES)
+    if name is not None:
+        exact = name in CUT_AS_SENTENCEPIECE
+        remark = f"not exact: transformers' {name} cuts some texts otherwise than {file.name} says"
+        packages = ("sentencepiece", "protobuf")
+        return Remedy(file.name, _by_class(name, file.parent), packages, () if exact else (remark,))
+    model = SentencePieceModel.read(file.read_bytes(), str(file))
+    return Remedy(
+        file.name,
+        f"python -m tokmigrate.model.from_sentencepiece {shlex.quote(str(file.parent))}",
+        remarks=(
+            *(f"not exact: {text} may be cut otherwise" for text in known_differences(model)),
+            "it puts tokens around a text only where tokenizer_config.json says `add_bos_token: true`"
+            " or `add_eos_token: true`",
+        ),
+    )
+
+
+def _of_tiktoken(file: Path) -> Remedy:
+    remark = "not known to be exact: the file does not say how text is split first; this takes the rule of Llama 3"
+    if file.suffix == ".model":
+        command = _by_class("TokenizersBackend", file.parent)
+        specials = "special tokens are those that tokenizer_config.json lists in added_tokens_decoder"
+    else:
+        code = f"from transformers.convert_slow_tokenizer import TikTokenConverter; TikTokenConverter({_quoted(file)})"
+        command = _python(f"{code}.converted()", file)
+        specials = "special tokens are not in it; add them with a migration, in the order of their ids"
+    return Remedy(file.name, f"TIKTOKEN_CACHE_DIR= {command}", ("tiktoken",), (remark, specials))
+
+
+def _of_merges(directory: Path, declared: str | None, model_type: str) -> Remedy:
+    name = _class_of(declared, model_type, VOCABULARY_AND_MERGES)
+    remark = (
+        f"not known to be exact: transformers has no class that reads these files for model type '{model_type}',"
+        " and no file names one as tokenizer_class; this one splits text as GPT-2 does"
+    )
+    command = _by_class(name or "GPT2Tokenizer", directory)
+    return Remedy(f"{VOCAB_JSON} and {MERGES}", command, remarks=() if name else (remark,))
+
+
+def _of_word_pieces(directory: Path, declared: str | None, model_type: str, settings: Mapping[str, Json]) -> Remedy:
+    name = _class_of(declared, model_type, WORD_PIECES)
+    remarks = []
+    if name is None:
+        remarks.append(
+            f"not known to be exact: transformers has no class that reads this file for model type '{model_type}',"
+            " and no file names one as tokenizer_class; this one splits text as BERT does"
+        )
+    if "do_lower_case" not in settings:
+        remarks.append("not exact for a cased model: it lower-cases unless tokenizer_config.json says do_lower_case")
+    return Remedy(VOCAB_TXT, _by_class(name or "BertTokenizer", directory), remarks=tuple(remarks))
+
+
+def _by_class(name: str, directory: Path) -> str:
+    made = f"{name}.from_pretrained({_quoted(directory)}).backend_tokenizer"
+    return _python(f"from transformers import {name}; {made}", directory / FILE)
+
+
+def _python(code: str, beside: Path) -> str:
+    """Return the command that runs `code`, which ends in a tokenizer, and saves that beside a file."""
+    return f"python -c {shlex.quote(f'{code}.save({_quoted(beside.with_name(FILE))})')}"
+
+
+def _quoted(path: Path) -> str:
+    """Return a path as Python's text; json's quotes stand well within those of a shell."""
+    return json.dumps(str(path), ensure_ascii=False)
