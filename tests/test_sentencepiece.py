@@ -58,14 +58,14 @@ SENTENCES = st.lists(PARTS, max_size=9)
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each of MODELS, and the published one where it is there."""
     root = tmp_path_factory.mktemp("pieces")
     for number, how in enumerate(MODELS.values()):
         train(root / str(number), **how)
-    found = {name: (root / f"{number}.model").read_bytes() for number, name in enumerate(MODELS)}
+    found = {name: root / f"{number}.model" for number, name in enumerate(MODELS)}
     published = TOKENIZERS / "mistral-spm" / "tokenizer.model"
-    return found | ({"published": published.read_bytes()} if published.exists() else {})
+    return found | ({"published": published} if published.exists() else {})
 
 
 def processor(data: bytes) -> sentencepiece.SentencePieceProcessor:
@@ -76,8 +76,9 @@ def read(data: bytes) -> SentencePieceModel:
     return SentencePieceModel.read(data, "tokenizer.model")
 
 
-def test_bytes_come_back(trained: dict[str, bytes]) -> None:
-    for data in trained.values():
+def test_bytes_come_back(trained: dict[str, Path]) -> None:
+    for file in trained.values():
+        data = file.read_bytes()
         model = read(data)
         assert is_sentencepiece(data)
         assert model.data == data
@@ -113,8 +114,9 @@ def test_what_a_message_says_besides_stays(data: st.DataObject) -> None:
         list(protobuf.fields(raw + b"\x0a\x05abc"))
 
 
-def test_pieces_that_move_have_their_new_ids(trained: dict[str, bytes]) -> None:
-    for data in trained.values():
+def test_pieces_that_move_have_their_new_ids(trained: dict[str, Path]) -> None:
+    for file in trained.values():
+        data = file.read_bytes()
         model = read(data)
         pieces = [*model.pieces[:3], Piece.new("<new>", Kind.USER_DEFINED), *reversed(model.pieces[3:])]
         judge = processor(model.with_pieces(pieces).data)
@@ -129,7 +131,7 @@ def test_pieces_that_move_have_their_new_ids(trained: dict[str, bytes]) -> None:
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_text_is_cut_as_sentencepiece_cuts_it(trained: dict[str, bytes], made: dict[str, Any], data: Any) -> None:
+def test_text_is_cut_as_sentencepiece_cuts_it(trained: dict[str, Path], made: dict[str, Any], data: Any) -> None:
     name = data.draw(st.sampled_from(list(trained)))
     text = data.draw(st.sampled_from(["", " "])).join(data.draw(SENTENCES))
     tokenizer, judge = made[name]
@@ -140,25 +142,28 @@ def test_text_is_cut_as_sentencepiece_cuts_it(trained: dict[str, bytes], made: d
 
 
 @pytest.fixture(scope="module")
-def made(trained: dict[str, bytes]) -> dict[str, Any]:
+def made(trained: dict[str, Path]) -> dict[str, Any]:
     """The tokenizer made of each model, and SentencePiece with the model."""
     return {
-        name: (Tokenizer.from_str(json.dumps(tokenizer_document(read(data), {}))), processor(data))
-        for name, data in trained.items()
+        name: (
+            Tokenizer.from_str(json.dumps(tokenizer_document(read(file.read_bytes()), {}))),
+            processor(file.read_bytes()),
+        )
+        for name, file in trained.items()
     }
 
 
-def test_where_it_is_not_exact_is_said(trained: dict[str, bytes]) -> None:
-    said = {name: known_differences(read(data)) for name, data in trained.items()}
+def test_where_it_is_not_exact_is_said(trained: dict[str, Path]) -> None:
+    said = {name: known_differences(read(file.read_bytes())) for name, file in trained.items()}
     assert {name for name, texts in said.items() if texts} == {"unigram that normalises"}
-    marked = read(trained["bpe"])
+    marked = read(trained["bpe"].read_bytes())
     marked = marked.with_pieces([*marked.pieces, Piece.new("<mask>", Kind.USER_DEFINED)])
     assert "'<mask>'" in known_differences(marked)[0]
 
 
 @needs_tokenizers
-def test_added_tokens_and_what_stands_around_a_text(trained: dict[str, bytes], tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.model").write_bytes(trained["published"])
+def test_added_tokens_and_what_stands_around_a_text(trained: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_bytes(trained["published"].read_bytes())
     decoder = {
         "2": {"content": "</s>", "rstrip": True, "special": True},
         "32000": {"content": "<|user|>", "special": True},
@@ -180,7 +185,7 @@ def test_added_tokens_and_what_stands_around_a_text(trained: dict[str, bytes], t
     write_json(tmp_path / "added_tokens.json", {"<pad>": 32000})
     tokenizer = Tokenizer.from_file(str(make_tokenizer_json(tmp_path)))
     assert tokenizer.get_added_tokens_decoder()[32000].special
-    assert tokenizer.encode("a").ids == processor(trained["published"]).encode("a")
+    assert tokenizer.encode("a").ids == processor(trained["published"].read_bytes()).encode("a")
     (tmp_path / "tokenizer.json").unlink()
     write_json(tmp_path / "added_tokens.json", {"<pad>": 32005})
     with pytest.raises(OutOfStepError, match="id 32005"):
@@ -190,8 +195,8 @@ def test_added_tokens_and_what_stands_around_a_text(trained: dict[str, bytes], t
         make_tokenizer_json(tmp_path)
 
 
-def test_what_the_library_cannot_do_is_refused(trained: dict[str, bytes]) -> None:
-    model = read(trained["bpe"])
+def test_what_the_library_cannot_do_is_refused(trained: dict[str, Path]) -> None:
+    model = read(trained["bpe"].read_bytes())
     for field in (protobuf.number_field(3, Algorithm.WORD), protobuf.number_field(24, 1)):
         with pytest.raises(TokenizerError):
             tokenizer_document(model.with_trainer(field), {})

@@ -190,7 +190,7 @@ class _Walk:
         files = dict(last.files) if last else {}
         for name in step.after.touched:
             data = rendered(self._snapshot, step.after, name)
-            is_json = not isinstance(step.after.documents.get(name), str)
+            is_json = not isinstance(step.after.documents.get(name), str | bytes)
             files[name] = ChangedFile(
                 None if data is None else blake3(data).hexdigest(), layout(self._snapshot, name) if is_json else None
             )

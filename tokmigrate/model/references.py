@@ -8,6 +8,7 @@ from tokmigrate.model.companion_references import with_ids_of_companions
 from tokmigrate.model.config_parts import parts_of
 from tokmigrate.model.config_references import suspects, with_ids_of_config
 from tokmigrate.model.default_ids import default_ids
+from tokmigrate.model.other_vocabularies import with_vocabularies_in_step
 from tokmigrate.model.state import CONFIG, GENERATION, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.token_ids import with_token_ids
 from tokmigrate.model.tokenizer import FILE
@@ -29,11 +30,12 @@ def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
         OperationError: An id that goes is in use, or a file cannot hold the new ids.
         OutOfStepError: A field that is not known seems to hold an id that changes.
     """
+    before = state
     ids = {content: renumbering.new(number) for content, number in state.tokenizer.ids.items()}
     state = with_references(state, renumbering)
     left = {content: number for content, number in ids.items() if number is not None}
     state = state.with_document(FILE, with_token_ids(state.tokenizer, left).document)
-    return with_ids_of_companions(state, renumbering)
+    return with_vocabularies_in_step(before, with_ids_of_companions(state, renumbering), renumbering)
 
 
 def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:

@@ -184,6 +184,10 @@ class SentencePieceModel:
         """Whether a space is written as U+2581."""
         return bool(_number(self._normalizer, 5, 1))
 
+    def is_in_order_of(self, texts: Mapping[int, str]) -> bool:
+        """Return whether the place of every piece is the id that `texts` gives it."""
+        return all(texts.get(number) == piece.text for number, piece in enumerate(self.pieces))
+
     def role_id(self, role: str) -> int:
         """Return the id of the piece with a role of `ROLES`, -1 where there is none."""
         known = ROLES[role]

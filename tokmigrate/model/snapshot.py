@@ -11,6 +11,7 @@ from tokmigrate.model import state as names
 from tokmigrate.model import tokenizer
 from tokmigrate.model.claims import Overrides
 from tokmigrate.model.json_text import Json, Layout, layout_of, parse
+from tokmigrate.model.other_vocabularies import read_other_vocabularies
 from tokmigrate.model.peculiarities import fixed_size
 from tokmigrate.model.stamp import Stamp, read_stamp
 from tokmigrate.model.state import ModelState, Traits
@@ -169,6 +170,8 @@ def read_documents(
         if not isinstance(documents[name], dict):
             raise ModelError("not a JSON object", where=str(path))
         layouts[name] = _layout(name, text, stamp)
+    for name, data in read_other_vocabularies(directory).items():
+        texts[name] = documents[name] = data
     held = documents.get(tokenizer.FILE)
     if held is not None and not isinstance((held.get("model") or {}).get("vocab"), dict | list):
         raise TokenizerError("it has no model.vocab", where=str(directory / tokenizer.FILE))

@@ -68,7 +68,7 @@ class ModelState:
     """A model between two operations.
 
     Args:
-        documents: Parsed JSON files, and text files as text, by name.
+        documents: Parsed JSON files, text files as text, and others as bytes, by name.
         touched: The files that changed since the state was settled.
         edit: Rows now in terms of the rows when the state was settled.
         lineage: Rows now in terms of the rows of the baseline; fresh ones are `Made`.

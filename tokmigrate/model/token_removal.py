@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from tokmigrate.model.json_text import Json
 from tokmigrate.model.merges import without
+from tokmigrate.model.other_vocabularies import with_vocabularies_in_step
 from tokmigrate.model.roles import text_of, with_added_token
 from tokmigrate.model.state import (
-    ADDED_TOKENS,
     MERGES,
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
-    VOCAB_JSON,
-    VOCAB_TXT,
     ModelState,
 )
+from tokmigrate.model.token_texts import with_keys, with_renamed_in_lists
 from tokmigrate.model.tokenizer import FILE
+from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.tokens import AddedToken
 
 
@@ -50,13 +50,14 @@ def with_placeholders(state: ModelState, names: Mapping[str, str]) -> ModelState
         state: The state before, without mentions of those tokens.
         names: The placeholder of each token that goes.
     """
+    before = state
     document = state.documents[FILE]
     vocabulary = document["model"]["vocab"]
     if isinstance(vocabulary, list):
         lowest = min(entry[1] for entry in vocabulary)
         renamed: Json = [[names[entry[0]], lowest] if entry[0] in names else entry for entry in vocabulary]
     else:
-        renamed = _renamed(vocabulary, names)
+        renamed = with_keys(vocabulary, names)
     entries = [
         {**entry, **_PLAIN, "content": names[entry["content"]]} if entry["content"] in names else entry
         for entry in document.get("added_tokens") or []
@@ -69,17 +70,12 @@ def with_placeholders(state: ModelState, names: Mapping[str, str]) -> ModelState
             for number, entry in decoder.items()
         }
         state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), held)
-    for file in (ADDED_TOKENS, VOCAB_JSON):
-        if file in state.documents:
-            state = state.with_document(file, _renamed(state.documents[file], names))
-    if VOCAB_TXT in state.documents:
-        lines = str(state.documents[VOCAB_TXT]).split("\n")
-        state = state.with_document(VOCAB_TXT, "\n".join(names.get(line, line) for line in lines))
+    state = with_renamed_in_lists(state, names)
     for placeholder in names.values():
         if placeholder not in state.tokenizer.added:
             state = with_added_token(state, AddedToken(placeholder, special=True))
     state.tokenizer.checked()
-    return state
+    return with_vocabularies_in_step(before, state, Renumbering({}))
 
 
 _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
@@ -87,7 +83,3 @@ _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": 
 
 def _is_merge(line: str) -> bool:
     return not line.startswith("#version") and len(line.split(" ")) == 2
-
-
-def _renamed(ids: Mapping[str, int], names: Mapping[str, str]) -> dict[str, int]:
-    return {names.get(content, content): number for content, number in ids.items()}

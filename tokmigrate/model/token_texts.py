@@ -6,15 +6,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tokmigrate.model.json_text import Json, replaced
+from tokmigrate.model.other_vocabularies import with_vocabularies_in_step
 from tokmigrate.model.roles import text_of
 from tokmigrate.model.state import (
     ADDED_TOKENS,
     GENERATION,
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
+    VOCAB_JSON,
+    VOCAB_TXT,
     ModelState,
 )
 from tokmigrate.model.tokenizer import FILE
+from tokmigrate.vocabulary.renumbering import Renumbering
 
 Names = Mapping[str, str]
 """New texts by the old ones."""
@@ -39,18 +43,34 @@ def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
         state: The state before.
         names: New texts, none of which is a token yet, by the old ones.
     """
+    before = state
     state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         for path, entry in list(token_entries(state.documents.get(name) or {})):
             new = names.get(text_of(entry) or "")
             if new is not None:
                 state = state.with_value(name, (*path, "content") if isinstance(entry, dict) else path, new)
-    if ADDED_TOKENS in state.documents:
-        state = state.with_document(ADDED_TOKENS, _with_keys(state.documents[ADDED_TOKENS], names))
+    state = with_renamed_in_lists(state, names)
     stops = (state.documents.get(GENERATION) or {}).get("stop_strings")
     if stops is not None:
         renamed = [_named(stop, names) for stop in stops] if isinstance(stops, list) else _named(stops, names)
         state = state.with_value(GENERATION, ("stop_strings",), renamed)
+    return with_vocabularies_in_step(before, state, Renumbering({}))
+
+
+def with_renamed_in_lists(state: ModelState, names: Names) -> ModelState:
+    """Return the state in which added_tokens.json, vocab.json and vocab.txt call each token by its new text.
+
+    Args:
+        state: The state before.
+        names: New texts by the old ones.
+    """
+    for name in (ADDED_TOKENS, VOCAB_JSON):
+        if name in state.documents:
+            state = state.with_document(name, with_keys(state.documents[name], names))
+    if VOCAB_TXT in state.documents:
+        lines = str(state.documents[VOCAB_TXT]).split("\n")
+        state = state.with_document(VOCAB_TXT, "\n".join(names.get(line, line) for line in lines))
     return state
 
 
@@ -62,7 +82,7 @@ def _tokenizer(document: Json, names: Names) -> Json:
     if isinstance(vocabulary, list):
         renamed: Json = [[_named(entry[0], names), *entry[1:]] for entry in vocabulary]
     else:
-        renamed = _with_keys(vocabulary, names)
+        renamed = with_keys(vocabulary, names)
     document = replaced(document, ("model", "vocab"), renamed)
     for path in (("model", "unk_token"), ("padding", "pad_token")):
         held = (document.get(path[0]) or {}).get(path[1])
@@ -112,7 +132,8 @@ def _inside(part: Json, key: str, renaming: Any, names: Names) -> dict[str, Json
     return {**part, key: [renaming(each, names) for each in inner]} if isinstance(inner, list) else dict(part)
 
 
-def _with_keys(mapping: Mapping[str, Json], names: Names) -> dict[str, Json]:
+def with_keys(mapping: Mapping[str, Json], names: Names) -> dict[str, Json]:
+    """Return a map of texts with the new texts of tokens in the place of the old ones."""
     return {_named(key, names): value for key, value in mapping.items()}
 
 

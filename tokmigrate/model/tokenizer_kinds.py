@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -13,6 +11,7 @@ from pathlib import Path
 from tokmigrate.errors import TokenizerError
 from tokmigrate.model.from_sentencepiece import known_differences
 from tokmigrate.model.json_text import Json
+from tokmigrate.model.other_vocabularies import TEKKEN_FILES, is_tiktoken
 from tokmigrate.model.sentencepiece import SentencePieceModel, is_sentencepiece
 from tokmigrate.model.state import CONFIG, MERGES, TOKENIZER_CONFIG, VOCAB_JSON, VOCAB_TXT
 from tokmigrate.model.tokenizer import FILE
@@ -72,7 +71,7 @@ def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
     """
     model_type = str(documents[CONFIG].get("model_type", ""))
     declared = _declared_class(documents)
-    tekken = next(iter(sorted(directory.glob("*tekken*.json"))), None)
+    tekken = next(iter(sorted(directory.glob(TEKKEN_FILES))), None)
     sentencepiece = _first(directory, ("*.model",), is_sentencepiece)
     tiktoken = _first(directory, TIKTOKEN_FILES, is_tiktoken)
     if tekken is not None:
@@ -95,15 +94,6 @@ def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
         None,
         remarks=("copy tokenizer.json from the model that this one was trained from",),
     )
-
-
-def is_tiktoken(data: bytes) -> bool:
-    """Return whether a file begins like a tiktoken vocabulary: a token in base64, and its rank."""
-    parts = data[:4096].split(b"\n", 1)[0].split()
-    try:
-        return len(parts) == 2 and bool(base64.b64decode(parts[0], validate=True)) and parts[1].isdigit()
-    except binascii.Error:
-        return False
 
 
 def _first(directory: Path, patterns: Iterable[str], fits: Callable[[bytes], bool]) -> Path | None:

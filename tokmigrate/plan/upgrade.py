@@ -10,6 +10,7 @@ from typing import Literal
 from tokmigrate.errors import DriftError, OutOfStepError, TokmigrateError, nearest
 from tokmigrate.model.adapter_ids import with_adapter_ids
 from tokmigrate.model.json_text import Layout
+from tokmigrate.model.other_vocabularies import other_vocabulary_notes
 from tokmigrate.model.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.state import ModelState
@@ -92,6 +93,7 @@ class Plan:
         """What a user should know before it is carried out."""
         notes = list(self.snapshot.notes)
         notes += unknown_references(self.final)
+        notes += other_vocabulary_notes(self.snapshot.state, self.final)
         if self.snapshot.weights.unread:
             notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
         return tuple(notes)
@@ -129,6 +131,8 @@ def rendered(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
     value = state.documents[name]
     if value is snapshot.state.documents.get(name):
         return snapshot.texts[name]
+    if isinstance(value, bytes):
+        return value
     if isinstance(value, str):
         return value.encode("utf-8")
     return layout(snapshot, name).render(value).encode("utf-8")
