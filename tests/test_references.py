@@ -26,6 +26,7 @@ KNOWN = (
 OTHERS = (
     "type_vocab_size codebook_pad_token_id t2u_eos_token_id num_image_tokens max_new_tokens out_indices"
     " tts_codec_pad_token_id semantic_loss_ignore_index local_layer_ids entity_pad_id pad_token_type_id vocab_size"
+    " extra_ids prompt_lookup_num_tokens audio_ms_per_token cls_token_type_id num_protected_tokens"
 )
 
 
@@ -99,7 +100,8 @@ def test_defaults_are_those_of_transformers() -> None:
 
 
 def test_no_default_configuration_seems_to_hold_unknown_ids() -> None:
-    from transformers import CONFIG_MAPPING
+    from transformers import CONFIG_MAPPING, GenerationConfig
 
+    assert not [name for name in GenerationConfig().to_dict() if may_hold_ids(name)]
     for model_type in ARCHITECTURES:
         assert not [name for name in CONFIG_MAPPING[model_type]().to_dict() if may_hold_ids(str(name))], model_type

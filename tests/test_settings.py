@@ -29,6 +29,9 @@ models:
     vocab_tensors:
       a.weight: {axis: 1, side: output}
       b.weight: ignore
+    id_fields:
+      router_token_id: ids
+      talker.some_index: ignore
 verify: fast
 seed: 0007
 """
@@ -59,6 +62,7 @@ def test_everything_that_the_file_says(tmp_path: Path) -> None:
     assert support.adapters == (Path("/data/loras/support"), tmp_path / "loras/b")
     assert support.tags == ("chat",)
     assert support.vocab_tensors == {"a.weight": VocabTensorSetting(1, "output"), "b.weight": "ignore"}
+    assert support.id_fields == {"router_token_id": "ids", "talker.some_index": "ignore"}
     assert (read.verify, read.seed) == ("fast", "0007")
 
 
@@ -99,6 +103,13 @@ def test_every_fault_is_reported_with_its_place(tmp_path: Path) -> None:
         (7, 64),
         (8, 9),
     ]
+
+
+def test_a_field_of_ids_has_a_known_shape(tmp_path: Path) -> None:
+    text = "format: 1\nmodels:\n  m: {path: x, id_fields: {a_token_id: id, 'b.c': map, d: ignore}}\n"
+    ((line, column, message),) = faults(tmp_path, text)
+    assert (line, column) == (3, 40)
+    assert "ids" in message
 
 
 def test_the_format_is_named_in_the_hint(tmp_path: Path) -> None:

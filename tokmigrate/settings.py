@@ -41,6 +41,9 @@ models: {}
 #    vocab_tensors:                       # only where tokmigrate asks for it
 #      extra.head.weight: {axis: 0, side: output}
 #      visual.projector.weight: ignore    # a vocabulary-sized axis by coincidence
+#    id_fields:                           # likewise: fields of configurations, by name or dotted path
+#      my_router_token_id: ids            # an id of a token; or list, map, positions, bias
+#      talker.speaker_index: ignore       # no id of a token
 
 # full: load the result with transformers before it is published; fast: with tokenizers only.
 verify: full
@@ -49,6 +52,14 @@ verify: full
 seed: ""
 """
 """The text of a new `tokmigrate.yaml`."""
+
+FieldShape = Literal["ids", "list", "map", "positions", "bias"]
+"""How a field of a configuration holds ids of tokens.
+
+`ids`: one id, or a list of which every member matters. `list`: ids, perhaps in lists, of which one may go.
+`map`: an object whose values are ids. `positions`: pairs of a position and an id. `bias`: sequences of ids,
+each with a number, as an object or as pairs.
+"""
 
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
 
@@ -76,6 +87,7 @@ class ModelEntry:
         adapters: The absolute paths of the adapters that change with it.
         tags: Names of groups that it belongs to.
         vocab_tensors: By tensor name, what settles an open question, or `ignore` for a coincidence.
+        id_fields: By the name or dotted path of a field, how it holds ids of tokens, or `ignore` where it holds none.
     """
 
     name: str
@@ -83,6 +95,7 @@ class ModelEntry:
     adapters: tuple[Path, ...] = ()
     tags: tuple[str, ...] = ()
     vocab_tensors: Mapping[str, VocabTensorSetting | Literal["ignore"]] = field(default_factory=dict)
+    id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,6 +167,7 @@ class _Model(_Closed):
     adapters: tuple[_Name, ...] = ()
     tags: tuple[_Name, ...] = ()
     vocab_tensors: dict[str, _VocabTensor | Literal["ignore"]] = {}
+    id_fields: dict[_Name, FieldShape | Literal["ignore"]] = {}
 
 
 def _models(value: object) -> object:
@@ -226,6 +240,7 @@ def _entry(name: str, model: _Model, root: Path) -> ModelEntry:
                 for tensor, setting in model.vocab_tensors.items()
             }
         ),
+        id_fields=MappingProxyType(model.id_fields),
     )
 
 

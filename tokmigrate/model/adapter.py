@@ -9,8 +9,9 @@ from tokmigrate.errors import DriftError, ModelError, OutOfStepError, StorageErr
 from tokmigrate.model.adapter_ids import CONFIG, trained_ids
 from tokmigrate.model.adapter_tensors import Base, adapter_tensors
 from tokmigrate.model.architectures import architecture_of
+from tokmigrate.model.documents import JSON_FILES, read_documents
 from tokmigrate.model.json_text import Json
-from tokmigrate.model.snapshot import JSON_FILES, TEXT_FILES, Snapshot, read_documents
+from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import Stamp, read_stamp
 from tokmigrate.model.state import CONFIG as MODEL_CONFIG
 from tokmigrate.model.tokenizer import FILE, Tokenizer
@@ -30,7 +31,7 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
     """
     _check_place(directory, base)
     stamp = read_stamp(directory)
-    texts, documents, layouts = read_documents(directory, stamp, (CONFIG, *JSON_FILES), TEXT_FILES)
+    texts, documents, layouts = read_documents(directory, stamp, (CONFIG, *JSON_FILES))
     if CONFIG not in documents:
         raise ModelError(f"there is no {CONFIG}", where=str(directory), hint="name the directory of a peft adapter")
     _check_revision(directory, stamp, base)

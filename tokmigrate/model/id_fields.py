@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Shape = Literal["ids", "list", "map", "positions", "bias"]
-"""How a field holds ids.
+from tokmigrate.settings import FieldShape
 
-`ids`: one id, or a list of which every member matters. `list`: ids, perhaps in lists, of which one may go.
-`map`: an object whose values are ids. `positions`: pairs of a position and an id. `bias`: sequences of ids,
-each with a number, as an object or as pairs.
-"""
+Shape = FieldShape
+
+Declared = Mapping[str, Shape | Literal["ignore"]]
+"""What the workspace says of fields, by name or dotted path; `ignore` for one that holds no ids."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ ID_FIELDS: tuple[IdField, ...] = (
     IdField(r"(?:pad|bos|eos|unk|mask)_index", "ids"),
     IdField(r"suppress_tokens|begin_suppress_tokens|bad_words_ids|force_words_ids", "list"),
     IdField(r"vocabulary_map|lang_to_id|task_to_id", "map"),
-    IdField(r"vocab_list", "list"),
+    IdField(r"vocab_list|keep_only_token_ids", "list"),
     IdField(r"forced_decoder_ids", "positions"),
     IdField(r"sequence_bias", "bias"),
 )
@@ -52,9 +52,10 @@ ID_FIELDS: tuple[IdField, ...] = (
 OTHER_IDS = re.compile(
     r"(?:codebook|codec|tts_codec|t2u|char|entity|ngram|type|tag|subs|speaker|lang|task|layer)_\w*"
     r"|(?:num|max|min|n|use|default|out|backbone_out|local|insert|moe|mtp|ple|attn|head|merge|decode|target)_\w*"
-    r"|_out_indices|samples_per_token|vision_use_cls_token|router_ignore_padding_tokens|pad_token_type_id|begin_suppress_tokens_index|trainable_token_indices"
+    r"|_out_indices|extra_ids|vision_use_cls_token|router_ignore_padding_tokens|pad_token_type_id|begin_suppress_tokens_index|trainable_token_indices"
     r"|\w*(?:ignore_index|layer_ids?|layer_indices|layers_index|layers_indices|label_index|block_indices|hook_ids"
-    r"|hidden_state_indices|channel_indices|projection_indices|consumer_indices|sequence_id)"
+    r"|hidden_state_indices|channel_indices|projection_indices|consumer_indices|sequence_id|_num_tokens|_per_token"
+    r"|token_type_ids?)"
 )
 """Names that end like ids and count something else: codebooks, layers, labels, speakers."""
 
@@ -65,6 +66,16 @@ LOOKS_LIKE_IDS = re.compile(r"\w*_(?:id|ids|index|indices|token|tokens)")
 def shape_of(name: str) -> Shape | None:
     """Return how the field `name` holds ids, None if it is not known to hold any."""
     return next((field.shape for field in ID_FIELDS if re.fullmatch(field.name, name)), None)
+
+
+def shape_at(place: tuple[str, ...], declared: Declared) -> Shape | Literal["ignore"] | None:
+    """Return how the field at a place holds ids, None if that is not known; what the workspace says goes before.
+
+    Args:
+        place: The names of the fields around it, and its own.
+        declared: What the workspace says.
+    """
+    return declared.get(".".join(place)) or declared.get(place[-1]) or shape_of(place[-1])
 
 
 def may_hold_ids(name: str) -> bool:

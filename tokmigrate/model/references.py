@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tokmigrate.model.companion_references import with_ids_of_companions
 from tokmigrate.model.config_parts import parts_of
 from tokmigrate.model.config_references import suspects, with_ids_of_config
 from tokmigrate.model.default_ids import default_ids
+from tokmigrate.model.json_text import Json
 from tokmigrate.model.other_vocabularies import with_vocabularies_in_step
-from tokmigrate.model.state import CONFIG, GENERATION, PREPROCESSOR, PROCESSOR, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.state import (
+    CONFIG,
+    GENERATION,
+    MODULE_CONFIG,
+    PREPROCESSOR,
+    PROCESSOR,
+    SENTENCE_TRANSFORMERS,
+    TOKENIZER_CONFIG,
+    ModelState,
+)
 from tokmigrate.model.token_ids import with_token_ids
 from tokmigrate.model.tokenizer import FILE
 from tokmigrate.model.tokenizer_references import with_ids_of_tokenizer
 from tokmigrate.vocabulary.renumbering import Renumbering
 
-CONFIGURATIONS = (CONFIG, GENERATION, PROCESSOR, PREPROCESSOR, TOKENIZER_CONFIG)
-"""The files in which ids stand under names of fields."""
+CONFIGURATIONS = (CONFIG, GENERATION, PROCESSOR, PREPROCESSOR, TOKENIZER_CONFIG, SENTENCE_TRANSFORMERS)
+
+
+def configurations(documents: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the files in which ids stand under names of fields, those of sentence-transformers' modules among them."""
+    return {name: held for name, held in documents.items() if name in CONFIGURATIONS or name.endswith(MODULE_CONFIG)}
 
 
 def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
@@ -51,10 +65,9 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
     """
     state = with_defaults_written(state, renumbering)
     state = state.with_document(FILE, with_ids_of_tokenizer(state.documents[FILE], renumbering))
-    for name in CONFIGURATIONS:
-        if name in state.documents:
-            changed = with_ids_of_config(state.documents[name], renumbering, name, state.vocab_size)
-            state = state.with_document(name, changed)
+    for name, document in configurations(state.documents).items():
+        changed = with_ids_of_config(document, renumbering, name, state.vocab_size, state.traits.id_fields)
+        state = state.with_document(name, changed)
     return state
 
 
@@ -71,8 +84,14 @@ def with_defaults_written(state: ModelState, renumbering: Renumbering) -> ModelS
 
 def unknown_references(state: ModelState) -> Iterator[str]:
     """Yield a line for each field that looks like the id of a token and is not known."""
-    for name in CONFIGURATIONS:
-        document = state.documents.get(name) or {}
+    for name, document in configurations(state.documents).items():
         sizes = frozenset({state.vocab_size, document.get("vocab_size", state.vocab_size)})
-        for place, number in suspects(document, sizes):
-            yield f"{name}: '{place}' holds {number} and may be the id of a token; it is left alone"
+        numbers: dict[str, list[int]] = {}
+        for place, number in suspects(document, sizes, state.traits.id_fields):
+            numbers.setdefault(place, []).append(number)
+        for place, held in numbers.items():
+            shown = ", ".join(map(str, held[:5])) + (" …" if len(held) > 5 else "")
+            yield (
+                f"{name}: '{place}' holds {shown} and may be the id of a token; it is left alone;"
+                f' say which, in tokmigrate.yaml: id_fields: {{"{place}": ids}}, or ignore'
+            )

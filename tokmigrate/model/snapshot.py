@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
+from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.model import state as names
 from tokmigrate.model import tokenizer
 from tokmigrate.model.claims import Overrides
-from tokmigrate.model.json_text import Json, Layout, layout_of, parse
-from tokmigrate.model.other_vocabularies import read_other_vocabularies
+from tokmigrate.model.declared_fields import check_declared
+from tokmigrate.model.documents import json_layout, read_documents
+from tokmigrate.model.json_text import Layout, parse
 from tokmigrate.model.peculiarities import fixed_size
+from tokmigrate.model.references import configurations
 from tokmigrate.model.stamp import Stamp, read_stamp
 from tokmigrate.model.state import ModelState, Traits
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
@@ -23,20 +25,6 @@ from tokmigrate.model.weights import Weights, read_weights
 from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.rows import RowEdit
 from tokmigrate.vocabulary.tokens import runs
-
-JSON_FILES = (
-    tokenizer.FILE,
-    names.TOKENIZER_CONFIG,
-    names.SPECIAL_TOKENS_MAP,
-    names.ADDED_TOKENS,
-    names.CONFIG,
-    names.GENERATION,
-    names.LEGACY_TEMPLATE,
-    names.PROCESSOR,
-    names.PREPROCESSOR,
-    names.VOCAB_JSON,
-)
-TEXT_FILES = (names.TEMPLATE, names.VOCAB_TXT, names.MERGES)
 
 
 @dataclass(frozen=True)
@@ -85,7 +73,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
     if not directory.is_dir():
         raise ModelError("no such model directory", where=str(directory), hint="check the path in tokmigrate.yaml")
     stamp = read_stamp(directory)
-    texts, documents, layouts = read_documents(directory, stamp, JSON_FILES, TEXT_FILES)
+    texts, documents, layouts = read_documents(directory, stamp)
     if names.CONFIG not in documents:
         raise ModelError("there is no config.json", where=str(directory), hint="name a transformers model directory")
     if tokenizer.FILE not in documents:
@@ -95,7 +83,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         text = (directory / weights.index).read_bytes()
         texts[weights.index] = text
         documents[weights.index] = parse(text.decode("utf-8"), str(directory / weights.index))
-        layouts[weights.index] = _layout(weights.index, text.decode("utf-8"), stamp)
+        layouts[weights.index] = json_layout(weights.index, text.decode("utf-8"), stamp)
     config = documents[names.CONFIG]
     found = find_vocabulary_tensors(weights, config, _overrides(entry), directory)
     rows = found.ids
@@ -121,8 +109,10 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
             tuple(sorted({tensor.window.stop for tensor in found.tensors if tensor.window.stop is not None})),
             any(tensor.is_table for tensor in found.tensors),
             fixed_size(config),
+            entry.id_fields,
         ),
     )
+    check_declared(configurations(documents), entry.id_fields)
     highest = max(state.tokenizer.checked().texts, default=-1)
     if highest >= rows + ids_elsewhere(config):
         raise OutOfStepError(
@@ -135,52 +125,6 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
             state, baseline_tokens=runs(sorted(number for number in state.tokenizer.texts if number < rows))
         )
     return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes)
-
-
-def read_documents(
-    directory: Path, stamp: Stamp | None, json_files: Sequence[str], text_files: Sequence[str]
-) -> tuple[dict[str, bytes], dict[str, Json], dict[str, Layout]]:
-    """Return the bytes, the values and the layouts of those of the files that are there.
-
-    Args:
-        directory: Where they are.
-        stamp: Knows the layouts that they had at the baseline.
-        json_files: The names of JSON objects.
-        text_files: The names of other texts.
-
-    Raises:
-        ModelError: One is not UTF-8 or not what its name says.
-    """
-    texts: dict[str, bytes] = {}
-    documents: dict[str, Json] = {}
-    layouts: dict[str, Layout] = {}
-    for name in (*json_files, *text_files):
-        path = directory / name
-        try:
-            texts[name] = path.read_bytes()
-            text = texts[name].decode("utf-8")
-        except FileNotFoundError:
-            continue
-        except UnicodeDecodeError as error:
-            raise ModelError("not UTF-8", where=str(path)) from error
-        if name in text_files:
-            documents[name] = text
-            continue
-        documents[name] = parse(text, str(path))
-        if not isinstance(documents[name], dict):
-            raise ModelError("not a JSON object", where=str(path))
-        layouts[name] = _layout(name, text, stamp)
-    for name, data in read_other_vocabularies(directory).items():
-        texts[name] = documents[name] = data
-    held = documents.get(tokenizer.FILE)
-    if held is not None and not isinstance((held.get("model") or {}).get("vocab"), dict | list):
-        raise TokenizerError("it has no model.vocab", where=str(directory / tokenizer.FILE))
-    return texts, documents, layouts
-
-
-def _layout(name: str, text: str, stamp: Stamp | None) -> Layout:
-    recorded = stamp.files.get(name) if stamp else None
-    return recorded.layout if recorded and recorded.layout else layout_of(text)
 
 
 def _overrides(entry: ModelEntry) -> Overrides:

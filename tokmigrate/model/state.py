@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from tokmigrate.model.id_fields import Declared
 from tokmigrate.model.json_text import Json, replaced
 from tokmigrate.model.tokenizer import FILE, Tokenizer
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
@@ -20,6 +21,12 @@ TEMPLATE = "chat_template.jinja"
 LEGACY_TEMPLATE = "chat_template.json"
 PROCESSOR = "processor_config.json"
 PREPROCESSOR = "preprocessor_config.json"
+SENTENCE_TRANSFORMERS = "config_sentence_transformers.json"
+MODULES = "modules.json"
+MODULE_CONFIG = "/config.json"
+"""How the names of configurations of sentence-transformers' modules end."""
+
+MORE_TEMPLATES = "additional_chat_templates"
 VOCAB_JSON = "vocab.json"
 VOCAB_TXT = "vocab.txt"
 MERGES = "merges.txt"
@@ -53,6 +60,7 @@ class Traits:
         stops: Ids at which a tensor ends that has no rows for those from there on.
         has_tables: Whether a tensor of integers has a row for each id.
         fixed_size: Why the number of rows cannot change, None where it can.
+        id_fields: What the workspace says of fields that are not known.
     """
 
     model_type: str
@@ -61,6 +69,7 @@ class Traits:
     stops: tuple[int, ...] = ()
     has_tables: bool = False
     fixed_size: str | None = None
+    id_fields: Declared = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from tokmigrate.model.state import (
     TOKENIZER_CONFIG,
     ModelState,
 )
-from tokmigrate.model.token_texts import with_keys, with_renamed_in_lists
+from tokmigrate.model.token_texts import SKIPPED, skipped_words, with_keys, with_renamed_in_lists
 from tokmigrate.model.tokenizer import FILE
 from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.tokens import AddedToken
@@ -40,6 +40,8 @@ def without_mentions(state: ModelState, gone: frozenset[str]) -> ModelState:
             held = (state.documents.get(file) or {}).get(name)
             if isinstance(held, list):
                 state = state.with_value(file, (name,), [entry for entry in held if text_of(entry) not in gone])
+    for file, words in list(skipped_words(state)):
+        state = state.with_value(file, (SKIPPED,), [word for word in words if word not in gone])
     return state
 
 

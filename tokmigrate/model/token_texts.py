@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tokmigrate.model.id_fields import shape_of
 from tokmigrate.model.json_text import Json, replaced
 from tokmigrate.model.other_vocabularies import with_vocabularies_in_step
+from tokmigrate.model.references import configurations
 from tokmigrate.model.roles import text_of
 from tokmigrate.model.state import (
     ADDED_TOKENS,
     GENERATION,
+    PREPROCESSOR,
+    PROCESSOR,
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
     VOCAB_JSON,
@@ -23,7 +27,35 @@ from tokmigrate.vocabulary.renumbering import Renumbering
 Names = Mapping[str, str]
 """New texts by the old ones."""
 
+SKIPPED = "skiplist_words"
 _LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens", "added_tokens_decoder")
+
+
+Entry = tuple[str, tuple[str | int, ...], Json]
+"""A file, a place in it, and what stands for a token there: its text, or an object with it."""
+
+
+def named_tokens(state: ModelState) -> Iterator[Entry]:
+    """Yield what stands for a token in any file but tokenizer.json and those that list the whole vocabulary."""
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        yield from ((name, path, entry) for path, entry in token_entries(state.documents.get(name) or {}))
+    for name in (PROCESSOR, PREPROCESSOR):
+        yield from ((name, path, entry) for path, entry in _nested_entries(state.documents.get(name)))
+
+
+def skipped_words(state: ModelState) -> Iterator[tuple[str, list[Json]]]:
+    """Yield the list of tokens that a multi-vector model of sentence-transformers skips, with its file."""
+    for name, document in configurations(state.documents).items():
+        if isinstance(document.get(SKIPPED), list):
+            yield name, document[SKIPPED]
+
+
+def _nested_entries(part: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Json]]:
+    for key, value in part.items() if isinstance(part, dict) else ():
+        if key.endswith("_token") and text_of(value) is not None:
+            yield (*path, key), value
+        else:
+            yield from _nested_entries(value, (*path, key))
 
 
 def token_entries(document: Json) -> Iterator[tuple[tuple[str | int, ...], Json]]:
@@ -45,11 +77,14 @@ def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
     """
     before = state
     state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
-    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
-        for path, entry in list(token_entries(state.documents.get(name) or {})):
-            new = names.get(text_of(entry) or "")
-            if new is not None:
-                state = state.with_value(name, (*path, "content") if isinstance(entry, dict) else path, new)
+    for name, path, entry in list(named_tokens(state)):
+        new = names.get(text_of(entry) or "")
+        if new is not None:
+            state = state.with_value(name, (*path, "content") if isinstance(entry, dict) else path, new)
+    for name, words in list(skipped_words(state)):
+        state = state.with_value(name, (SKIPPED,), [_named(word, names) for word in words])
+    for name, document in configurations(state.documents).items():
+        state = state.with_document(name, _with_maps(document, names))
     state = with_renamed_in_lists(state, names)
     stops = (state.documents.get(GENERATION) or {}).get("stop_strings")
     if stops is not None:
@@ -72,6 +107,22 @@ def with_renamed_in_lists(state: ModelState, names: Names) -> ModelState:
         lines = str(state.documents[VOCAB_TXT]).split("\n")
         state = state.with_document(VOCAB_TXT, "\n".join(names.get(line, line) for line in lines))
     return state
+
+
+def _with_maps(part: Json, names: Names) -> Json:
+    """Return a configuration in which maps of tokens to ids have the new texts."""
+    if isinstance(part, list):
+        changed: Json = [_with_maps(item, names) for item in part]
+    elif isinstance(part, dict):
+        changed = {
+            name: with_keys(held, names)
+            if shape_of(name) == "map" and isinstance(held, dict)
+            else _with_maps(held, names)
+            for name, held in part.items()
+        }
+    else:
+        return part
+    return part if changed == part else changed
 
 
 def _tokenizer(document: Json, names: Names) -> Json:

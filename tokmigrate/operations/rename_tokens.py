@@ -12,7 +12,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.json_text import Json
 from tokmigrate.model.state import ModelState
-from tokmigrate.model.template_tokens import with_tokens_in_templates, written_in_templates
+from tokmigrate.model.template_tokens import texts_in, with_tokens_in_templates, written_in_templates
 from tokmigrate.model.token_texts import with_renamed_tokens
 from tokmigrate.model.tokenizer import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
@@ -37,7 +37,9 @@ class RenameTokens(Operation):
         min_length=1, description="The new text of each token, as `{old: new}`; no new one may be a token yet."
     )
     init: InitSpec | None = Field(default=None, description="How the rows start anew; by default they stay.")
-    in_template: bool = Field(default=False, description="Also replace the texts in the chat templates.")
+    in_template: bool = Field(
+        default=False, description="Also replace the texts in the chat templates and the response template."
+    )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
         """Return the state with the tokens renamed."""
@@ -73,10 +75,16 @@ class RenameTokens(Operation):
         _check_merges(state.documents[FILE]["model"], self.tokens)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say which text is cut otherwise, and whether a template still writes an old one."""
+        """Say which text is cut otherwise, and whether a template or a part of the tokenizer still names an old one."""
         left = written_in_templates(after, self.tokens)
         if left:
-            return Risk(RiskLevel.BREAKING, f"the chat template still writes {quoted(left)}, which is no token now")
+            kind = next(iter(left.values())).kind
+            return Risk(RiskLevel.BREAKING, f"{kind} still names {quoted(tuple(left))}, which is no token now")
+        for part in ("normalizer", "pre_tokenizer", "decoder"):
+            held = {text for _, text in texts_in(after.documents[FILE].get(part))}
+            named = [token for token in self.tokens if token in held and token in before.tokenizer.added]
+            if named:
+                return Risk(RiskLevel.BREAKING, f"the {part} still names {quoted(named)}, which is no token now")
         pairs = [f"'{old}' is '{new}' now" for old, new in self.tokens.items()]
         shown = "; ".join(pairs[:3]) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
         ordinary = [old for old in self.tokens if old not in before.tokenizer.added]

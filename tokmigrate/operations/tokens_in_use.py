@@ -8,7 +8,9 @@ from tokmigrate.errors import OperationError
 from tokmigrate.model.json_text import Json
 from tokmigrate.model.merges import merges_of, orphans
 from tokmigrate.model.roles import text_of
-from tokmigrate.model.state import LEGACY_TEMPLATE, SPECIAL_TOKENS_MAP, TEMPLATE, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.state import ModelState
+from tokmigrate.model.template_tokens import written_in_templates
+from tokmigrate.model.token_texts import named_tokens
 from tokmigrate.model.tokenizer import FILE, post_processor_tokens
 
 
@@ -57,22 +59,14 @@ def _in_tokenizer(state: ModelState) -> Iterator[tuple[str, str, str]]:
 
 
 def _roles(state: ModelState) -> Iterator[tuple[str, str, str]]:
-    for file in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
-        for name, entry in (state.documents.get(file) or {}).items():
-            if name in ("extra_special_tokens", "model_specific_special_tokens") and isinstance(entry, dict):
-                yield from ((file, f"'{name}.{role}'", text_of(held) or "") for role, held in entry.items())
-            elif name.endswith("_token"):
-                yield file, f"'{name}'", text_of(entry) or ""
+    for file, path, entry in named_tokens(state):
+        # A token that is only listed loses its place in the list.
+        if path[0] != "added_tokens_decoder" and not isinstance(path[-1], int):
+            yield file, f"'{'.'.join(map(str, path))}'", text_of(entry) or ""
 
 
 def _templates(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, str]]:
-    held = {TEMPLATE: state.documents.get(TEMPLATE)}
-    for file in (TOKENIZER_CONFIG, LEGACY_TEMPLATE):
-        held[file] = (state.documents.get(file) or {}).get("chat_template")
     # A word of the vocabulary stands in a template by chance; an added token does not.
     named = sorted(token for token in gone if token in state.tokenizer.added)
-    for file, template in held.items():
-        texts = [one["template"] for one in template] if isinstance(template, list) else [template or ""]
-        for token in named:
-            if any(token in text for text in texts):
-                yield file, "the chat template", token
+    for token, template in written_in_templates(state, named).items():
+        yield template.file, template.kind, token
