@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 from tokmigrate.errors import OperationError
+from tokmigrate.model.ids_on_loading import check_can_be_inside, with_tokens_inside
 from tokmigrate.model.json_text import Json
 from tokmigrate.model.tokenizer import FILE, Tokenizer
 
@@ -38,49 +38,12 @@ def with_token_ids(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
     if isinstance(vocabulary, list):
         placed: Json = _listed(vocabulary, plain, entries)
     else:
-        inside = _Inside(dict(plain), entries)
-        inside.settle()
-        placed = _in_order(vocabulary, inside.vocabulary)
+        placed = _in_order(vocabulary, with_tokens_inside(plain, entries))
     model = {**tokenizer.document["model"], "vocab": placed}
     document: dict[str, Any] = {**tokenizer.document, "model": model}
     if "added_tokens" in document:
         document["added_tokens"] = entries
     return Tokenizer(document).checked()
-
-
-@dataclass
-class _Inside:
-    """A vocabulary that takes in the added tokens which would otherwise be loaded with another id."""
-
-    vocabulary: dict[str, int]
-    entries: list[dict[str, Any]]
-
-    def settle(self) -> None:
-        """Take tokens in until loading gives what is written."""
-        while (entry := self._first_wrong()) is not None:
-            _check_can_be_inside(entry)
-            self.vocabulary[entry["content"]] = entry["id"]
-
-    def _first_wrong(self) -> dict[str, Any] | None:
-        size, highest = len(self.vocabulary), -1
-        for entry in self.entries:
-            given = self.vocabulary.get(entry["content"])
-            if given is None:
-                given = max(size, highest + 1)
-            if given != entry["id"]:
-                return entry
-            highest = max(highest, given)
-        return None
-
-
-def _check_can_be_inside(entry: Mapping[str, Any]) -> None:
-    # The model would then cut it out of longer words too, where as an added token it was left alone.
-    if entry.get("single_word"):
-        raise OperationError(
-            f"'{entry['content']}' matches whole words only, and can have id {entry['id']} only as a plain token",
-            where=FILE,
-            hint="leave it where it is, or close the gap before it",
-        )
 
 
 def _in_order(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
@@ -100,7 +63,7 @@ def _listed(before: list[Json], plain: Mapping[str, int], entries: list[dict[str
     at = {number: [content, scores[content]] for content, number in plain.items()}
     for entry in entries:
         if entry["id"] < size and entry["id"] not in at:
-            _check_can_be_inside(entry)
+            check_can_be_inside(entry)
             at[entry["id"]] = [entry["content"], lowest]
     hole = next((number for number in range(size) if number not in at), None)
     if hole is not None:

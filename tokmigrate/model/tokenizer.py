@@ -1,9 +1,4 @@
-"""tokenizer.json as a document: which token has which id, and how a token is added to it.
-
-The library that loads the file gives ids of its own: a token whose text is in the model's vocabulary has
-the id it has there; any other gets the next id after all that were given (tokenizers 0.23,
-`AddedVocabulary::add_tokens`). The `id` in `added_tokens` is not read. So both must agree.
-"""
+"""tokenizer.json as a document: which token has which id, and how a token is added to it."""
 
 from __future__ import annotations
 
@@ -13,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from tokmigrate.errors import OutOfStepError, TokenizerError
+from tokmigrate.model.ids_on_loading import given_ids, with_tokens_inside
 from tokmigrate.model.json_text import Json, replaced
 from tokmigrate.vocabulary.tokens import AddedToken
 
@@ -76,13 +72,6 @@ class Tokenizer:
             return str(model["unk_token"])
         return self.texts.get(model["unk_id"]) if model.get("unk_id") is not None else None
 
-    @cached_property
-    def next_id(self) -> int:
-        """The id that the library gives to the next token that its vocabulary does not hold."""
-        size = len(self.vocabulary)
-        highest = max((number for _, number in self.added.values()), default=-1)
-        return max(size, highest + 1)
-
     def token(self, content: str) -> AddedToken | None:
         """Return the added token with that text, if there is one."""
         found = self.added.get(content)
@@ -93,15 +82,11 @@ class Tokenizer:
         size = len(self.vocabulary)
         if len(set(self.vocabulary.values())) != size:
             raise OutOfStepError("two tokens of model.vocab have one id", where=FILE)
-        highest = -1
-        for content, (_, written) in self.added.items():
-            given = self.vocabulary.get(content)
-            if given is None:
-                given = max(size, highest + 1)
-            highest = max(highest, given)
-            if given != written:
+        for content, given in given_ids(self.vocabulary, self.added):
+            written = self.added[content][1]
+            if given != {written}:
                 raise OutOfStepError(
-                    f"'{content}' is written with id {written}, but loading the file gives it id {given}",
+                    f"'{content}' is written with id {written}, but loading the file gives it id {_either(given)}",
                     where=FILE,
                     hint="the ids in added_tokens are not read; put the tokens in order or into model.vocab",
                 )
@@ -115,21 +100,20 @@ class Tokenizer:
         Args:
             token: The token and its flags.
         """
-        document = self.document
-        number = self.vocabulary.get(token.content)
-        if number is None:
-            number = self.next_id
-            if number in self.texts:
-                # A hole in the vocabulary: the library would give this id twice, so the token goes into it.
-                number = max(self.texts) + 1
-                if not isinstance(document["model"]["vocab"], dict):
-                    raise TokenizerError("its vocabulary leaves no free id", where=FILE)
-                document = replaced(document, ("model", "vocab", token.content), number)
+        *_, (_, given) = given_ids(self.vocabulary, [*self.added, token.content])
+        # Behind a hole in the vocabulary the library gives an id twice, or one that depends on its version.
+        crowded = token.content not in self.vocabulary and (len(given) > 1 or min(given) in self.texts)
+        number = max(self.texts) + 1 if crowded else min(given)
         entry = {"id": number} | {name: asdict(token)[name] for name in ("content", *FLAGS)}
-        entries = [*(document.get("added_tokens") or [])]
+        entries = [*(self.document.get("added_tokens") or [])]
         place = next((index for index, other in enumerate(entries) if other["id"] > number), len(entries))
         entries.insert(place, entry)
-        return Tokenizer(replaced(document, ("added_tokens",), entries))
+        document = replaced(self.document, ("added_tokens",), entries)
+        if crowded:
+            if not isinstance(document["model"]["vocab"], dict):
+                raise TokenizerError("its vocabulary leaves no free id", where=FILE)
+            document = replaced(document, ("model", "vocab"), with_tokens_inside(self.vocabulary, entries))
+        return Tokenizer(document)
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids that the tokenizers library cuts `text` into, without special tokens around it."""
@@ -142,6 +126,10 @@ class Tokenizer:
         except Exception as error:
             raise TokenizerError(f"the tokenizers library cannot load it: {error}", where=FILE) from error
         return tuple(library.encode(text, add_special_tokens=False).ids)
+
+
+def _either(ids: frozenset[int]) -> str:
+    return " or ".join(map(str, sorted(ids))) + (", by the library's version" if len(ids) > 1 else "")
 
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")

@@ -175,7 +175,7 @@ def downgrade(
             generation_before=stamp.generation,
             generation_after=after,
         )
-        events = reverted_events(snapshot, candidate.tokens, revisions)
+        events = reverted_events(state, model, revisions)
         change = Change(
             area=area,
             snapshot=snapshot,

@@ -55,13 +55,28 @@ def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
     return Outcome(applied=tuple(records), tokens=tuple(events))
 
 
-def reverted_events(snapshot: Snapshot, tokens: object, revisions: tuple[str, ...]) -> tuple[TokenEvent, ...]:
-    """Return what befalls the tokens that a downgrade takes away."""
-    left = tokens if isinstance(tokens, dict) else {}
+def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -> tuple[TokenEvent, ...]:
+    """Return what befalls tokens on the way down: what each revision did to them, the other way round.
+
+    Args:
+        state: The state, which knows what they did.
+        model: The model.
+        revisions: The revisions that are taken back, the latest first.
+    """
+    applied_by = {row.record.revision: row.operation_id for row in state.applied_now(model)}
+    told = [row for row in state.token_events(model) if row.operation_id == applied_by.get(row.event.revision)]
     return tuple(
-        TokenEvent(revisions[-1], Happened.REVERTED, token, left.get(token), number)
-        for token, number in snapshot.state.tokenizer.ids.items()
-        if left.get(token) != number
+        TokenEvent(
+            revision,
+            Happened.REVERTED,
+            token=event.old_token or event.token,
+            token_id=event.old_id,
+            old_id=event.token_id,
+            old_token=event.token if event.old_token else None,
+        )
+        for revision in revisions
+        for event in (row.event for row in told)
+        if event.revision == revision
     )
 
 

@@ -1,0 +1,61 @@
+"""The ids that the tokenizers library gives when it loads a tokenizer.json.
+
+A token whose text is in the model's vocabulary has the id it has there. Any other gets the next id: until tokenizers
+0.22 the one after all that added tokens have, from 0.23 on the one after the vocabulary and those outside of it
+(`AddedVocabulary::add_tokens`; both were tried). The `id` in `added_tokens` is not read. So all three must agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from tokmigrate.errors import OperationError
+
+
+def given_ids(vocabulary: Mapping[str, int], added: Iterable[str]) -> Iterator[tuple[str, frozenset[int]]]:
+    """Yield each added token with the ids that versions of the library give it.
+
+    Args:
+        vocabulary: The ids of the tokenizer's model.
+        added: The added tokens, in the order of the file.
+    """
+    after_all = after_outside = len(vocabulary)
+    for content in added:
+        known = vocabulary.get(content)
+        if known is None:
+            yield content, frozenset({after_all, after_outside})
+            after_all, after_outside = after_all + 1, after_outside + 1
+        else:
+            yield content, frozenset({known})
+            after_all = max(after_all, known + 1)
+
+
+def with_tokens_inside(vocabulary: Mapping[str, int], entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Return the vocabulary with the added tokens in it that loading would otherwise give another id.
+
+    Args:
+        vocabulary: The ids of the tokenizer's model.
+        entries: `added_tokens`, in its order.
+
+    Raises:
+        OperationError: One of them cannot be inside.
+    """
+    inside = dict(vocabulary)
+    written = {entry["content"]: entry for entry in entries}
+    # Each that goes in makes the vocabulary larger, and moves those that are still outside.
+    while wrong := next((text for text, given in given_ids(inside, written) if given != {written[text]["id"]}), None):
+        check_can_be_inside(written[wrong])
+        inside[wrong] = written[wrong]["id"]
+    return inside
+
+
+def check_can_be_inside(entry: Mapping[str, Any]) -> None:
+    """Raise OperationError for an added token that the model would cut otherwise than it was matched."""
+    # The model would then cut it out of longer words too, where as an added token it was left alone.
+    if entry.get("single_word"):
+        raise OperationError(
+            f"'{entry['content']}' matches whole words only, and can have id {entry['id']} only as a plain token",
+            where="tokenizer.json",
+            hint="leave it where it is, or close the gap before it",
+        )
