@@ -11,9 +11,10 @@ from pydantic import model_validator
 
 from tokmigrate.errors import OperationError, nearest
 from tokmigrate.model.json_text import Json
+from tokmigrate.model.own_pipelines import READS_THE_FILE, builder_of, with_the_file_read
 from tokmigrate.model.state import ModelState
 from tokmigrate.model.tokenizer import FILE
-from tokmigrate.operations.base import Context, Operation
+from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 
 T = TypeVar("T")
 
@@ -42,6 +43,21 @@ class SetPart(Operation):
         """Return the state with the part, after the library took it."""
         return with_part(state, self.section, self.part)
 
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
+        """Say what another part does, and whether transformers has to be told to read it."""
+        if before.documents[FILE].get(self.section) == after.documents[FILE].get(self.section):
+            return Risk(RiskLevel.SAFE, f"it is the {self.section.replace('_', '-')} that is there")
+        risk = self.effect(before, after)
+        builder = builder_of(before, self.section)
+        if builder is None or builder_of(after, self.section) is not None:
+            return risk
+        told = f"transformers' {builder} builds its own, so tokenizer_class becomes {READS_THE_FILE}"
+        return Risk(risk.level, f"{risk.reason}; {told}")
+
+    def effect(self, before: ModelState, after: ModelState) -> Risk:
+        """Return what another part does to text."""
+        raise NotImplementedError
+
 
 def with_part(state: ModelState, section: str, value: Json) -> ModelState:
     """Return the state with `value` as a part of tokenizer.json.
@@ -52,15 +68,16 @@ def with_part(state: ModelState, section: str, value: Json) -> ModelState:
         value: The part, or None for none.
 
     Raises:
-        OperationError: The tokenizers library cannot load it, or fails with it.
+        OperationError: The tokenizers library cannot load it or fails with it, or transformers would not read it.
     """
     if value is not None:
         # On its own first: the library's complaint is then about the part, not about the whole file.
         _tried(section, value, lambda: loaded({**_EMPTY, section: value}))
     changed = state.with_value(FILE, (section,), value)
-    if changed is not state:
-        _tried(section, value, lambda: _used(loaded(changed.documents[FILE])))
-    return changed
+    if changed is state:
+        return state
+    _tried(section, value, lambda: _used(loaded(changed.documents[FILE])))
+    return with_the_file_read(changed, section)
 
 
 def loaded(document: Json) -> Any:

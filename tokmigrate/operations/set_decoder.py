@@ -7,7 +7,6 @@ from typing import ClassVar
 from pydantic import Field
 
 from tokmigrate.model.state import ModelState
-from tokmigrate.model.tokenizer import FILE
 from tokmigrate.operations.base import Risk, RiskLevel
 from tokmigrate.operations.inline_json import Part
 from tokmigrate.operations.pipeline_part import SetPart
@@ -26,8 +25,6 @@ class SetDecoder(SetPart):
 
     decoder: Part = Field(description="The decoder as in tokenizer.json; null for none.")
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:
+    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
         """No id changes, only what is read from ids."""
-        if before.documents[FILE].get("decoder") == after.documents[FILE].get("decoder"):
-            return Risk(RiskLevel.SAFE, "it is the decoder that is there")
         return Risk(RiskLevel.CAUTION, "text gets the ids that it had; ids may become other text")

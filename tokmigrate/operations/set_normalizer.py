@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import nearest
 from tokmigrate.model.state import TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.tokenizer import FILE
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.inline_json import part, typed
 from tokmigrate.operations.pipeline_part import SetPart
@@ -63,8 +62,6 @@ class SetNormalizer(SetPart):
                 state = state.with_value(TOKENIZER_CONFIG, (key,), self.part[field])
         return state
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:
+    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
         """Text that the two normalise differently gets other ids."""
-        if before.documents[FILE].get("normalizer") == after.documents[FILE].get("normalizer"):
-            return Risk(RiskLevel.SAFE, "it is the normalizer that is there")
         return Risk(RiskLevel.CAUTION, "text that is normalised otherwise now is cut otherwise than in training")

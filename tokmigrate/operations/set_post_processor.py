@@ -43,10 +43,8 @@ class SetPostProcessor(SetPart):
                     )
         return super().apply(state, context)
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:
+    def effect(self, before: ModelState, after: ModelState) -> Risk:
         """Say which tokens come and go around a text."""
-        if before.documents[FILE].get("post_processor") == after.documents[FILE].get("post_processor"):
-            return Risk(RiskLevel.SAFE, "it is the post-processor that is there")
         old, new = (list(dict.fromkeys(post_processor_tokens(each.documents[FILE]))) for each in (before, after))
         if old == new:
             return Risk(RiskLevel.CAUTION, "the special tokens around a text may stand elsewhere than in training")

@@ -7,7 +7,6 @@ from typing import ClassVar
 from pydantic import Field
 
 from tokmigrate.model.state import TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.tokenizer import FILE
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.inline_json import Part
 from tokmigrate.operations.pipeline_part import SetPart
@@ -37,8 +36,6 @@ class SetPreTokenizer(SetPart):
                 state = state.with_value(TOKENIZER_CONFIG, ("add_prefix_space",), inner["add_prefix_space"])
         return state
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:
+    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
         """All text may be cut otherwise."""
-        if before.documents[FILE].get("pre_tokenizer") == after.documents[FILE].get("pre_tokenizer"):
-            return Risk(RiskLevel.SAFE, "it is the pre-tokenizer that is there")
         return Risk(RiskLevel.BREAKING, "all text may be cut into other tokens than in training")
