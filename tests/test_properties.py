@@ -357,7 +357,9 @@ def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tup
 def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target: Path) -> ModelEntry:
     """Stage the way back over migrations without publishing it."""
     snapshot = take_snapshot(entry)
-    candidate = way_back(snapshot, records, ObjectStore(place.objects))
+    back = way_back(snapshot, records, ObjectStore(place.objects))
+    assert not back.by_meaning
+    candidate = back.candidate
     stage(snapshot, target, candidate, uncounted)
     stamp = candidate.files[STAMP]
     if stamp is not None:

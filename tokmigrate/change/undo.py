@@ -1,80 +1,43 @@
 """The way back, derived from the difference of two states: no operation needs an inverse of its own.
 
-An undo record holds, for one migration, the files before it, the rows that it drops or overwrites, and the
-headers and digests of the shards before it. Records compose: going back over many is one pass.
+Records of undone migrations compose: going back over many is one pass. Where nothing was touched since, every byte is
+given back as it was. Where the model was trained or written anew, it is taken back by meaning: `change.by_meaning`.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass
 
+from tokmigrate.change.by_meaning import documents_before, shards_before, stamp_before
 from tokmigrate.change.candidate import Candidate, ShardImage
+from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.facts import FileFacts
+from tokmigrate.change.stored_rows import StoredRows
+from tokmigrate.change.undo_record import Objects, Undo, undo_of
 from tokmigrate.errors import UndoError
-from tokmigrate.model.safetensors_header import Header, parse_header
+from tokmigrate.model.json_text import parse
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.tokenizer import FILE as TOKENIZER
 from tokmigrate.model.tokenizer import Tokenizer
 from tokmigrate.vocabulary.recipes import Stored
-from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
 from tokmigrate.vocabulary.tokens import expand
 from tokmigrate.vocabulary.windows import Window
 
-FORMAT = 1
-
-
-class Objects(Protocol):
-    """Where undo data is kept."""
-
-    def put(self, data: bytes) -> str:
-        """Keep bytes and return their digest."""
-        ...
-
-    def get(self, digest: str) -> bytes:
-        """Return the bytes of a digest."""
-        ...
-
 
 @dataclass(frozen=True)
-class Before:
-    """What was there before one migration.
+class WayBack:
+    """A downgrade, ready to be carried out.
 
     Args:
-        files: The bytes of each file that it changes, None where there was none.
-        facts: Mode, owner and times of those files and of the shards.
-        edit: The rows after the migration in terms of those before it.
-        saved: For each tensor the rows that the edit loses, joined, in rising order.
-        shards: Header and digest of each shard.
-        adapters: The undo record of each adapter that went along, by the adapter's lineage.
+        candidate: What the directory shall be.
+        by_meaning: The files that were trained or written anew since, sorted; without any, every byte comes back.
     """
 
-    files: Mapping[str, bytes | None]
-    facts: Mapping[str, FileFacts]
-    edit: RowEdit
-    saved: Mapping[str, bytes]
-    shards: Mapping[str, ShardImage]
-    adapters: Mapping[str, str] = field(default_factory=dict)
-
-
-def keep(before: Before, objects: Objects) -> str:
-    """Store an undo record and return its digest."""
-    record = {
-        "format": FORMAT,
-        "files": {name: None if data is None else objects.put(data) for name, data in sorted(before.files.items())},
-        "facts": {name: facts.to_json() for name, facts in sorted(before.facts.items())},
-        "old_rows": before.edit.old_rows,
-        "pieces": [[piece.start, piece.stop] if isinstance(piece, Kept) else None for piece in before.edit.pieces],
-        "saved": {name: objects.put(data) for name, data in sorted(before.saved.items())},
-        "shards": {
-            name: {"header": objects.put(image.header.raw), "size": image.header.file_size, "digest": image.digest}
-            for name, image in sorted(before.shards.items())
-        },
-        "adapters": dict(sorted(before.adapters.items())),
-    }
-    return objects.put(json.dumps(record, sort_keys=True).encode())
+    candidate: Candidate
+    by_meaning: tuple[str, ...]
 
 
 def inverse(edit: RowEdit, record: str) -> RowEdit:
@@ -96,7 +59,7 @@ def inverse(edit: RowEdit, record: str) -> RowEdit:
     return RowEdit(edit.new_rows, joined(piece for _, piece in pieces))
 
 
-def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Candidate:
+def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> WayBack:
     """Return the candidate that undoes migrations.
 
     Args:
@@ -106,36 +69,31 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Ca
 
     Raises:
         UndoError: A record is missing, damaged or of a newer format.
+        DriftError: What a migration changed was changed again.
     """
-    files: dict[str, bytes | None] = {}
-    facts: dict[str, FileFacts] = {}
-    shards: dict[str, ShardImage] = {}
-    saved: dict[tuple[str, str], bytes] = {}
+    undone = [undo_of(digest, objects) for digest in records]
     edit = RowEdit.identity(snapshot.state.rows)
-    for digest in records:
-        record = _record(objects.get(digest), digest)
-        files |= {name: None if data is None else objects.get(data) for name, data in record["files"].items()}
-        facts |= {name: FileFacts.from_json(held) for name, held in record["facts"].items()}
-        for name, image in record["shards"].items():
-            shards[name] = ShardImage(_header(objects.get(image["header"]), image["size"], name), image["digest"])
-        for name, data in record["saved"].items():
-            saved[digest, name] = objects.get(data)
-        forward = RowEdit(
-            record["old_rows"],
-            joined(Kept(*piece) if piece else Fresh(Stored(digest, -1)) for piece in record["pieces"]),
-        )
-        if forward.new_rows != edit.new_rows:
+    facts: dict[str, FileFacts] = {}
+    images: dict[str, ShardImage] = {}
+    for digest, undo in zip(records, undone, strict=True):
+        if undo.edit.new_rows != edit.new_rows:
             raise UndoError("the undo record does not fit the model", where=digest, hint="restore the model")
-        edit = edit.then(inverse(forward, digest))
-    text = files.get(TOKENIZER) or snapshot.texts.get(TOKENIZER)
+        edit = edit.then(inverse(undo.edit, digest))
+        facts |= undo.facts
+        images |= undo.shards
+    files, rewritten = documents_before(snapshot, undone, edit)
+    stored = StoredRows(snapshot, dict(zip(records, undone, strict=True)))
+    trained = _changed_shards(snapshot, undone)
+    if trained:
+        images = shards_before(snapshot, edit, stored)
+    files[STAMP] = next((undo.files[STAMP] for undo in reversed(undone)), None)
+    if rewritten or trained:
+        files[STAMP] = stamp_before(files[STAMP], files, images, snapshot)
+        facts = {name: held for name, held in facts.items() if name not in rewritten}
     # An adapter need not have a tokenizer.
-    tokens = Tokenizer(json.loads(text)).ids if text is not None else {}
-    return Candidate(files, facts, shards, edit, _from(saved, snapshot), tokens)
-
-
-def adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:
-    """Return for each of a model's undo records those of the adapters that went along, by the adapter's lineage."""
-    return tuple(_record(objects.get(digest), digest)["adapters"] for digest in records)
+    text = files.get(TOKENIZER) or snapshot.texts.get(TOKENIZER)
+    tokens = Tokenizer(parse(text.decode("utf-8"), TOKENIZER)).ids if text is not None else {}
+    return WayBack(Candidate(files, facts, images, edit, stored.row, tokens), tuple(sorted({*rewritten, *trained})))
 
 
 def saved_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:
@@ -149,24 +107,19 @@ def saved_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> b
     return b"".join(read(row) for row in expand(window.clipped(edit.lost(), edit.old_rows)))
 
 
-def _from(saved: Mapping[tuple[str, str], bytes], snapshot: Snapshot) -> Callable[[str, Recipe], bytes]:
-    sizes = {tensor.name: tensor.row_bytes for tensor in snapshot.tensors}
-
-    def row(tensor: str, recipe: Recipe) -> bytes:
-        if not isinstance(recipe, Stored):
-            raise UndoError("an undo record names a row that it does not hold")
-        size = sizes[tensor]
-        return saved[recipe.record, tensor][recipe.slot * size : (recipe.slot + 1) * size]
-
-    return row
-
-
-def _record(data: bytes, digest: str) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(data)
-    if record.get("format") != FORMAT:
-        raise UndoError("an undo record of an unknown format", where=digest, hint="use the tokmigrate that wrote it")
-    return record
-
-
-def _header(raw: bytes, size: int, where: str) -> Header:
-    return parse_header(raw, size, where)
+def _changed_shards(snapshot: Snapshot, undone: Sequence[Undo]) -> frozenset[str]:
+    """Return the shards that are not, or were not on the way, what the migrations left."""
+    if not any(undo.shards for undo in undone):
+        return frozenset()
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    found: Mapping[str, str] = {
+        name: read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows)
+        for name in snapshot.vocabulary_shards
+    }
+    for undo in undone:
+        if undo.shards:
+            other = {name for name in {*found, *undo.left_shards} if found.get(name) != undo.left_shards.get(name)}
+            if other:
+                return frozenset(other & set(snapshot.vocabulary_shards)) or frozenset(snapshot.vocabulary_shards)
+            found = {name: image.digest for name, image in undo.shards.items()}
+    return frozenset()

@@ -22,7 +22,8 @@ from tokmigrate.change.facts import file_facts
 from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
 from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.token_changes import MovedToken, moved_tokens
-from tokmigrate.change.undo import Before, Objects, keep, saved_rows
+from tokmigrate.change.undo import saved_rows
+from tokmigrate.change.undo_record import Objects, Undo, keep
 from tokmigrate.model.safetensors_header import Header
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
@@ -129,18 +130,15 @@ class _Walk:
                 after_tables = self._tables(tables, step, reached)
                 after_images = self._images(step.after, after_tables)
             after_stamp = self._stamp(origin, stamp, step, after_images)
-            before = self._before(step, edit, stamp, images, len(passages))
+            undo = self._undo(step, edit, stamp, images, after_images, len(passages))
             passages.append(
                 Passage(
                     revision=step.migration.revision,
                     checksum=step.migration.checksum,
                     message=step.migration.message,
-                    undo=keep(before, self._objects),
-                    before=_digests(before.files, images if changes_rows else {}),
-                    after=_digests(
-                        {name: rendered(snapshot, step.after, name) for name in step.after.touched},
-                        after_images if changes_rows else {},
-                    ),
+                    undo=keep(undo, self._objects),
+                    before=_digests(undo.files, undo.shards),
+                    after={**_digests(undo.left, {}), **undo.left_shards},
                     tokens=self._begun_tokens(step, reached),
                     moved=moved_tokens(step.before, step.after),
                 )
@@ -210,14 +208,23 @@ class _Walk:
             init=step.after.init,
         )
 
-    def _before(
-        self, step: Step, edit: RowEdit, stamp: Stamp | None, images: Mapping[str, ShardImage], number: int
-    ) -> Before:
+    def _undo(
+        self,
+        step: Step,
+        edit: RowEdit,
+        stamp: Stamp | None,
+        images: Mapping[str, ShardImage],
+        after_images: Mapping[str, ShardImage],
+        number: int,
+    ) -> Undo:
         directory = self._snapshot.directory
-        files = {name: rendered(self._snapshot, step.before, name) for name in sorted(step.after.touched)}
+        touched = sorted(step.after.touched)
+        files = {name: rendered(self._snapshot, step.before, name) for name in touched}
+        left = {name: rendered(self._snapshot, step.after, name) for name in touched}
         files[STAMP] = stamp.encoded() if stamp else None
         changes_rows = not step.after.edit.is_identity
         shards = dict(images) if changes_rows else {}
+        left_shards = {name: image.digest for name, image in after_images.items()} if changes_rows else {}
         present = [name for name in (*files, *shards) if (directory / name).exists()]
         saved = {
             name: saved_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
@@ -225,7 +232,7 @@ class _Walk:
         }
         facts = {name: file_facts(directory / name) for name in present}
         adapters = {way.stamp.lineage: way.passages[number].undo for way in self._adapters}
-        return Before(files, facts, step.after.edit, saved, shards, adapters)
+        return Undo(files, left, facts, step.after.edit, saved, shards, left_shards, adapters)
 
     def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
         own = self._tensors[tensor].window.of(edit)

@@ -33,6 +33,20 @@ def with_chat_template(state: ModelState, template: str) -> ModelState:
     return state
 
 
+def without_chat_template(state: ModelState) -> ModelState:
+    """Return the state without a default chat template."""
+    config = state.documents.get(TOKENIZER_CONFIG) or {}
+    held = config.get("chat_template")
+    if isinstance(held, list):
+        others = [named for named in held if named.get("name") != "default"]
+        state = state.with_value(TOKENIZER_CONFIG, ("chat_template",), others)
+    elif held is not None:
+        state = state.with_document(TOKENIZER_CONFIG, {k: v for k, v in config.items() if k != "chat_template"})
+    for name in (LEGACY_TEMPLATE, TEMPLATE):
+        state = state.with_document(name, None)
+    return state
+
+
 def check_template(template: str) -> None:
     """Raise OperationError where `template` is not Jinja as transformers compiles it."""
     from jinja2 import Environment, TemplateSyntaxError, nodes  # noqa: PLC0415

@@ -7,7 +7,7 @@ the shards that it names.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -56,7 +56,7 @@ class Weights:
         shards: Its safetensors files, sorted by name.
         index: The name of the index file, None where there is one file without index.
         index_document: What the index holds.
-        unread: Other weight files beside them, which transformers would not load.
+        unread: Other weight files beside them, and a dead index, which transformers would not load.
     """
 
     directory: Path
@@ -111,7 +111,7 @@ def read_weights(directory: Path) -> Weights:
     """
     names = _names(directory)
     has_single, has_index = SINGLE in names, INDEX in names
-    if has_single and has_index:
+    if has_single and has_index and _index_is_whole(directory, names):
         raise WeightsError(
             f"both {SINGLE} and {INDEX} are there, and readers disagree on which of them counts",
             where=str(directory),
@@ -125,8 +125,8 @@ def read_weights(directory: Path) -> Weights:
         shards = _indexed_shards(directory, document["weight_map"])
     else:
         raise _without_weights(directory, names)
-    read = {shard.file for shard in shards}
-    unread = tuple(name for name in names if name.endswith(_OTHER_WEIGHTS) and name not in read)
+    read = {index, *(shard.file for shard in shards)}
+    unread = tuple(name for name in names if name.endswith((*_OTHER_WEIGHTS, INDEX)) and name not in read)
     return Weights(directory, shards, index, document, unread)
 
 
@@ -210,6 +210,11 @@ def _check_in_place(directory: Path, file: str) -> None:
             where=str(directory),
             hint="put the file itself there, or name the directory that holds it",
         )
+
+
+def _index_is_whole(directory: Path, names: Sequence[str]) -> bool:
+    """Return whether the index can be followed: transformers leaves it behind where it saves one file over shards."""
+    return set(_index_document(directory)["weight_map"].values()) <= set(names)
 
 
 def _index_document(directory: Path) -> Mapping[str, Any]:

@@ -186,7 +186,7 @@ def plan_upgrade(
     Raises:
         OperationError: A precondition does not hold, or an operation cannot be applied.
     """
-    steps = steps_of(snapshot.state, migrations, lambda _, after: _with_index_sizes(snapshot, after))
+    steps = steps_of(snapshot.state, migrations, lambda _, after: with_index_sizes(snapshot, after))
     beside = tuple(_beside(adapter, migrations, steps) for adapter in adapters)
     return Plan(entry.name, snapshot, steps, beside)
 
@@ -213,7 +213,7 @@ def _beside(adapter: Snapshot, migrations: Sequence[Migration], steps: Sequence[
     return Plan(where, adapter, own)
 
 
-def _with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
+def with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
     """Return the state with the index's totals as the rows want them."""
     index = snapshot.weights.index
     if index is None or state.edit.new_rows == state.edit.old_rows:

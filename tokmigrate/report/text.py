@@ -95,8 +95,12 @@ def upgraded_line(plan: Plan) -> str:
 
 def downgraded_line(done: Downgraded) -> str:
     """Return what a downgrade did."""
+    said = f"{done.model}: {named(done.before)} → {named(done.after)}, {len(done.reverted)} taken back"
+    if not done.by_meaning:
+        return f"{said}, every byte proven"
     return (
-        f"{done.model}: {named(done.before)} → {named(done.after)}, {len(done.reverted)} taken back, every byte proven"
+        f"{said} by meaning, since these were trained or written anew: {', '.join(done.by_meaning)};"
+        " rows that were there before are as they are now, added ones are gone, lost ones are back"
     )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tokmigrate.change.publish import Change
-from tokmigrate.change.undo import Objects, adapter_records, way_back
+from tokmigrate.change.undo import way_back
+from tokmigrate.change.undo_record import Objects, adapter_records
 from tokmigrate.change.verify import verify_adapter
 from tokmigrate.change.way_forth import WayForth
 from tokmigrate.change.workarea import WorkArea
@@ -17,7 +18,6 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import decoded
 from tokmigrate.plan.upgrade import Plan
-from tokmigrate.runner.records import check_untouched
 from tokmigrate.settings import ModelEntry
 
 
@@ -75,8 +75,7 @@ def changes_down(
 
 
 def _change_down(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Change:
-    candidate = way_back(snapshot, records, objects)
-    check_untouched(snapshot, candidate.files)
+    candidate = way_back(snapshot, records, objects).candidate
     held = candidate.files[STAMP]
     return Change(
         area=WorkArea(snapshot.directory),

@@ -19,7 +19,7 @@ from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.locked import follow_stamp, interrupted, locked
-from tokmigrate.runner.records import changed_documents, check_untouched, reverted_events, undo_records, upgrade_outcome
+from tokmigrate.runner.records import changed_documents, reverted_events, undo_records, upgrade_outcome
 from tokmigrate.runner.targets import nothing_back, planned_upgrade, way_down
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -44,6 +44,7 @@ class Downgraded:
         before: The revision before.
         after: The revision afterwards, None for `base`.
         reverted: The migrations that were taken back, the latest first.
+        by_meaning: The files that were trained or written anew since; without any, every byte is back.
         recovered: What an earlier interruption had left.
     """
 
@@ -51,6 +52,7 @@ class Downgraded:
     before: str | None
     after: str | None
     reverted: tuple[str, ...]
+    by_meaning: tuple[str, ...]
     recovered: Found
 
 
@@ -134,7 +136,7 @@ def downgrade(
     lock_timeout_s: float = 0.0,
     listener: Listener = ignore,
 ) -> Downgraded:
-    """Take migrations back until a model is at a revision again, bit for bit.
+    """Take migrations back until a model is at a revision again: bit for bit, or by meaning where it was trained since.
 
     Args:
         workspace: The workspace.
@@ -160,8 +162,8 @@ def downgrade(
         model = follow_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
         records = undo_records(state, model, revisions)
-        candidate = way_back(snapshot, records, objects)
-        check_untouched(snapshot, candidate.files)
+        back = way_back(snapshot, records, objects)
+        candidate = back.candidate
         beside = tuple(changes_down(entry.name, adapters_of(entry, snapshot), records, objects, listener))
         held = candidate.files[STAMP]
         after = decoded(held.decode(), STAMP).generation if held is not None else None
@@ -186,7 +188,7 @@ def downgrade(
         )
         books = NewBooks(state, begin, Outcome(reverted=revisions, tokens=events))
         carry_out(entry.name, (change, *beside), books, listener)
-        return Downgraded(entry.name, stamp.revision, target, revisions, recovered)
+        return Downgraded(entry.name, stamp.revision, target, revisions, back.by_meaning, recovered)
 
 
 def recover_model(

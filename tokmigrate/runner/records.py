@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from blake3 import blake3
 
 from tokmigrate.change.way_forth import Passage
-from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.errors import UndoError
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRecord, Happened, ModelRow, Outcome, TokenEvent
@@ -85,11 +83,9 @@ def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> l
 
     Raises:
         UndoError: One is not on record.
-        DriftError: The model was changed between two of the migrations.
     """
     known = {row.record.revision: row.record for row in state.applied_now(model)}
     records: list[str] = []
-    later: dict[str, str] = {}
     for revision in revisions:
         record = known.get(revision)
         if record is None or record.undo is None:
@@ -98,28 +94,8 @@ def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> l
                 where=model.name,
                 hint="downgrade it where it was upgraded, or take the baseline from its source",
             )
-        changed = [name for name, digest in record.digests_after.items() if later.get(name, digest) != digest]
-        if changed:
-            raise DriftError(
-                f"{', '.join(sorted(changed))} changed after {revision} was applied and before the next migration,"
-                " and going back would lose that",
-                where=model.name,
-                hint="go back only to the migration after it; training cannot be undone this way",
-            )
-        later |= record.digests_before
         records.append(record.undo)
     return records
-
-
-def check_untouched(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> None:
-    """Raise DriftError where a file that migrations wrote has other bytes now."""
-    for name in changed_documents(snapshot):
-        if name in files:
-            raise DriftError(
-                "the file was changed since it was migrated, and going back would lose that",
-                where=str(snapshot.directory / name),
-                hint="put it back as tokmigrate wrote it; `tokmigrate verify` lists what differs",
-            )
 
 
 def changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
