@@ -111,7 +111,7 @@ def read_weights(directory: Path) -> Weights:
     """
     names = _names(directory)
     has_single, has_index = SINGLE in names, INDEX in names
-    if has_single and has_index:
+    if has_single and has_index and not _leads_nowhere(directory, names):
         raise WeightsError(
             f"both {SINGLE} and {INDEX} are there, and readers disagree on which of them counts",
             where=str(directory),
@@ -149,6 +149,12 @@ def read_adapter_weights(directory: Path) -> Weights:
             hint=f"save the adapter with peft, which writes {ADAPTER}",
         )
     return Weights(directory, (_shard(directory, ADAPTER),))
+
+
+def _leads_nowhere(directory: Path, names: tuple[str, ...]) -> bool:
+    """Return whether none of the files of an index is there: saving a model anew in one file leaves such an index."""
+    listed = set(_index_document(directory)["weight_map"].values())
+    return bool(listed) and listed.isdisjoint(names)
 
 
 def _names(directory: Path) -> tuple[str, ...]:

@@ -33,7 +33,7 @@ def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
             Happened(begun.kind),
             begun.token,
             begun.id,
-            None if begun.kind == "added" else begun.id,
+            begun.old_id,
             begun.old_token,
             begun.init,
             begun.row_digest,
