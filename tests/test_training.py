@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from making import HIDDEN, TOKENS, Head, Made, bert, llama, mllama, tensors_of, workspace, write_weights
 from workspaces import Workspace, make_workspace
 
+from tokmigrate.audit.lora import lora_rows
 from tokmigrate.audit.training import TokenTraining, Training
-from tokmigrate.runner.audit import lora_rows
 from tokmigrate.runner.look import status
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.settings import ModelEntry

@@ -7,21 +7,50 @@ path ends with. In a model that ties its embeddings it lets the head follow the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from tokmigrate.audit.training import TokenTraining, Training
+from tokmigrate.audit.training import TokenTraining, Training, training_on_record
 from tokmigrate.errors import ModelError
 from tokmigrate.model.adapter_ids import CONFIG, TRAINED
 from tokmigrate.model.birth_marks import embeddings
 from tokmigrate.model.dtype import FLOATING
 from tokmigrate.model.safetensors_header import TensorEntry
-from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tensor_rows import Geometry, TensorRows
 from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
 
 _DELTA = "trainable_tokens_delta"
 _WEIGHT = ".weight"
+
+
+@dataclass(frozen=True)
+class LoraRows:
+    """The rows of a model that a LoRA run is still to train.
+
+    Args:
+        model: Its name.
+        indices: Their ids by layer, as peft's `trainable_token_indices` has them.
+        unknown: How many tokens have a row of which it is not known whether it was trained.
+        why: Why that is not known, of the first of them.
+    """
+
+    model: str
+    indices: Mapping[str, list[int]]
+    unknown: int
+    why: str | None
+
+
+def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
+    """Return the rows of a model that migrations began and nobody has trained since."""
+    snapshot = take_snapshot(entry)
+    tokens = training_on_record(open_state_if_present(workspace.state, workspace.root), snapshot)
+    left_open = [token for token in tokens if Training.UNKNOWN in token.sides.values()]
+    why = next((token.why for token in left_open), None)
+    return LoraRows(entry.name, trainable_indices(snapshot, tokens), len(left_open), why)
 
 
 def trainable_indices(snapshot: Snapshot, tokens: Iterable[TokenTraining]) -> dict[str, list[int]]:
@@ -86,8 +115,9 @@ def _deltas(adapter: Snapshot, base: Snapshot) -> Iterator[tuple[VocabularyTenso
     config = adapter.state.documents[CONFIG]
     listed = next((config[name] for name in TRAINED if config.get(name)), None)
     # A list without layers is for the input embeddings.
-    held = {_last(sides["input"].name): listed} if isinstance(listed, list) and "input" in sides else listed or {}
-    for layer, ids in held.items():
+    if isinstance(listed, list):
+        listed = {_last(sides["input"].name): listed} if "input" in sides else None
+    for layer, ids in (listed or {}).items():
         last = layer.split(".")[-1]
         for _, entry in adapter.weights.tensors():
             path = entry.name.split(".")

@@ -10,6 +10,7 @@ from tokmigrate.model.state import ModelState
 from tokmigrate.model.tombstones import is_tombstone
 from tokmigrate.vocabulary.recipes import Begun
 from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.windows import WHOLE
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,14 @@ class BegunToken:
 
 
 def renamed(before: ModelState, after: ModelState) -> dict[str, str]:
-    """Return the new text of every token that has another one under the same id."""
+    """Return the new text of every token that has another one, under its id or under the one that its row moved to."""
     old, new = before.tokenizer, after.tokenizer
+    gone = {token: number for token, number in old.ids.items() if token not in new.ids}
+    positions = WHOLE.of(after.edit).positions() if gone else {}
     return {
         token: now
-        for token, number in old.ids.items()
-        if token not in new.ids
-        and (now := new.texts.get(number)) is not None
+        for token, number in gone.items()
+        if (now := new.texts.get(positions.get(number, number))) is not None
         and now not in old.ids
         and not is_tombstone(now)
     }
@@ -69,7 +71,8 @@ def begun_tokens(
             init, row_digest = _init(recipe), digest(recipe)
         old_id = before.tokenizer.ids.get(token)
         if token in old_texts:
-            found.append(BegunToken("renamed", token, number, old_texts[token], init, row_digest, number))
+            was = old_texts[token]
+            found.append(BegunToken("renamed", token, number, was, init, row_digest, before.tokenizer.ids[was]))
         elif init is not None:
             kind: Literal["added", "reinitialised"] = "added" if old_id is None else "reinitialised"
             found.append(BegunToken(kind, token, number, None, init, row_digest, old_id))

@@ -1,19 +1,51 @@
-"""Commands for those who ask what became of models and tokens: peft-config."""
+"""Commands for those who ask what became of models and tokens: blame, peft-config."""
 
 from __future__ import annotations
 
 import sys
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokmigrate.cli.each import document_each
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
-from tokmigrate.cli.output import print_json
+from tokmigrate.cli.output import print_json, show
 
 if TYPE_CHECKING:
-    from tokmigrate.runner.audit import LoraRows
+    from tokmigrate.audit.lora import LoraRows
+
+
+def blame(
+    token: Annotated[
+        str | None, typer.Argument(help="A token's text, now or once; escapes such as \\n are understood.")
+    ] = None,
+    number: Annotated[int | None, typer.Option("--id", help="Ask by id instead.", min=0, metavar="ID")] = None,
+    model: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the whole life of a token in each model: what befell it, by which line of which migration, who, when.
+
+    It is followed under all its names. The line's author is Git's; the runs are those of the ledger.
+    """
+    from tokmigrate.audit.blame import blame_id, blame_text  # noqa: PLC0415
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.report import blame as report  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+
+    place = workspace()
+    entries = selected(place, model)
+    if token is not None and number is None:
+        found = blame_text(place, entries, token)
+    elif number is not None and token is None:
+        found = blame_id(place, entries, number)
+    else:
+        raise UsageError("blame takes a token's text or --id", hint='for example: tokmigrate blame "<|im_start|>"')
+    if as_json:
+        print_json(document("blame", models=[report.blame_content(each) for each in found]))
+        return
+    for each in found:
+        show(report.blame_text(each))
 
 
 def peft_config(model: Models = None, as_json: AsJson = False) -> None:
@@ -23,9 +55,9 @@ def peft_config(model: Models = None, as_json: AsJson = False) -> None:
     finds them; a model that does not tie its embeddings has its head listed too. With --json one document tells of
     all models.
     """
+    from tokmigrate.audit.lora import lora_rows  # noqa: PLC0415
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.training import lora_content  # noqa: PLC0415
-    from tokmigrate.runner.audit import lora_rows  # noqa: PLC0415
 
     place = workspace()
     entries = selected(place, model)
@@ -50,4 +82,5 @@ def _say_left_out(found: LoraRows) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
+    app.command(rich_help_panel="Look")(blame)
     app.command("peft-config", rich_help_panel="Run")(peft_config)

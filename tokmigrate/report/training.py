@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from tokmigrate.report.printable import quoted
 
 if TYPE_CHECKING:
+    from tokmigrate.audit.lora import LoraRows
     from tokmigrate.audit.training import TokenTraining
-    from tokmigrate.runner.audit import LoraRows
 
 _SHOWN = 5
 _SAID = {
