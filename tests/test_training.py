@@ -1,132 +1,311 @@
-"""A model that was trained, or written anew by transformers, after it was migrated: what comes back, and what stays."""
+"""Trained or not: what the ledger says of rows that migrations began, against the rows on disk."""
 
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
+import peft
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
-from test_demo import OLD_TOKENS, model_of, tokenizer_of
-from workspaces import REPOSITORY, Workspace, make_workspace
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import HIDDEN, TOKENS, Head, Made, bert, llama, mllama, tensors_of, workspace, write_weights
+from workspaces import Workspace, make_workspace
 
-TEXT = (REPOSITORY / "models" / "demo-text.txt").read_text("utf-8")
+from tokmigrate.audit.lora import lora_rows
+from tokmigrate.audit.training import TokenTraining, Training
+from tokmigrate.runner.look import status
+from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.settings import ModelEntry
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.rows import Happened, TokenEvent
 
-
-MIGRATION = """\
-format: 1
-revision: aaaa0001
-down_revision: null
-message: m
-operations:
-  - remove_tokens: {tokens: [Ġher], ids: compact, acknowledge: breaking}
-  - add_role_tokens: {preset: chatml}
-"""
-
-
-def trained(directory: Path, target: Path, *, with_tokenizer: bool = True, dtype: torch.dtype | None = None) -> None:
-    """Train a model for three steps on a chat, and save it as users do."""
-    tokenizer, model = tokenizer_of(directory), model_of(directory).train()
-    chat = [{"role": "user", "content": TEXT[:200]}, {"role": "assistant", "content": TEXT[200:300]}]
-    ids = torch.tensor([tokenizer(tokenizer.apply_chat_template(chat, tokenize=False))["input_ids"]])
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    for _ in range(3):
-        optimizer.zero_grad()
-        model(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
-    (model.to(dtype) if dtype else model).save_pretrained(target)
-    if with_tokenizer:
-        tokenizer.save_pretrained(target)
+START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
+EMBEDDINGS = "model.embed_tokens.weight"
+HEAD = "lm_head.weight"
+NEW = ["<x>", "<y>", "<z>"]
 
 
-def tensors(directory: Path) -> dict[str, torch.Tensor]:
-    return {name: held for path in sorted(directory.glob("*.safetensors")) for name, held in load_file(path).items()}
-
-
-def settings(directory: Path) -> dict[str, Any]:
-    """Return what the libraries make of a directory besides weights."""
-    tokenizer = tokenizer_of(directory)
-    config = transformers.AutoConfig.from_pretrained(directory).to_dict()
-    for name in ("transformers_version", "_name_or_path", "dtype", "architectures"):
-        config.pop(name, None)
-    return {
-        "ids": tokenizer.get_vocab(),
-        "template": tokenizer.chat_template,
-        "special": tokenizer.special_tokens_map,
-        "side": tokenizer.padding_side,
-        "cut": tokenizer(TEXT)["input_ids"],
-        "config": config,
-        "generation": transformers.GenerationConfig.from_pretrained(directory).to_dict().get("eos_token_id"),
-    }
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> Workspace:
-    made = make_workspace(tmp_path / "w")
-    shutil.copytree(made.model, tmp_path / "base")
-    assert made.run("upgrade").returncode == 0
+def migrated(root: Path, model: Path, *steps: dict[str, Any]) -> Made:
+    made = workspace(root, {"m": model}, [{"operations": [step]} for step in steps])
+    upgrade(made.workspace, made.entry("m"))
     return made
 
 
-@pytest.mark.parametrize("with_tokenizer", [True, False], ids=["model and tokenizer", "model alone"])
-def test_what_training_made_of_old_rows_stays(place: Workspace, tmp_path: Path, with_tokenizer: bool) -> None:
-    trained(place.model, place.model, with_tokenizer=with_tokenizer)
-    learnt = tensors(place.model)
-    done = place.run("downgrade", "base")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "by meaning" in done.stdout
-    base, left = tensors(tmp_path / "base"), tensors(place.model)
-    assert left.keys() == learnt.keys()
-    for name, held in left.items():
-        assert held.shape == base[name].shape
-        assert torch.equal(held, learnt[name][: len(held)])
-    assert not torch.equal(left["model.embed_tokens.weight"], base["model.embed_tokens.weight"])
-    assert len(left["model.embed_tokens.weight"]) == OLD_TOKENS
-    assert settings(place.model) == settings(tmp_path / "base")
-    assert not (place.model / "tokmigrate.json").exists()
-    assert model_of(place.model)
-    again = place.run("upgrade")
-    assert again.returncode == 0, again.stderr
+def training(made: Made, entry: ModelEntry | None = None) -> dict[str, TokenTraining]:
+    found = status(made.workspace, entry or made.entry("m")).training
+    assert [token.id for token in found] == sorted(token.id for token in found)
+    return {token.token: token for token in found}
 
 
-def test_one_step_back_and_the_rest_later(place: Workspace, tmp_path: Path) -> None:
-    trained(place.model, place.model)
-    learnt = tensors(place.model)["model.embed_tokens.weight"]
-    for target, rows in (("0002", OLD_TOKENS + 2), ("0001", OLD_TOKENS), ("base", OLD_TOKENS)):
-        done = place.run("downgrade", target)
-        assert done.returncode == 0, done.stdout + done.stderr
-        assert torch.equal(tensors(place.model)["model.embed_tokens.weight"], learnt[:rows])
-        assert place.run("verify").returncode == 0
-    assert settings(place.model) == settings(tmp_path / "base")
+def told(made: Made) -> list[TokenEvent]:
+    state = open_state_if_present(made.workspace.state, made.root)
+    assert state is not None
+    return [row.event for row in state.token_events(state.known_models()[0]) if row.event.event is Happened.TRAINED]
 
 
-def test_a_model_that_was_only_saved_anew(place: Workspace, tmp_path: Path) -> None:
-    model_of(place.model).save_pretrained(place.model)
-    tokenizer_of(place.model).save_pretrained(place.model)
-    done = place.run("downgrade", "base")
-    assert done.returncode == 0, done.stdout + done.stderr
-    base, left = tensors(tmp_path / "base"), tensors(place.model)
-    assert all(torch.equal(base[name], left[name]) for name in base | left)
-    assert settings(place.model) == settings(tmp_path / "base")
+def change_row(model: Path, tensor: str, row: int) -> None:
+    """Give one number of a row another value, as a step of an optimizer would."""
+    tensors = tensors_of(model)
+    tensors[tensor][row, 0] += 1
+    write_weights(model, tensors)
 
 
-def test_rows_come_back_in_the_dtype_of_today(tmp_path: Path) -> None:
+def cast(model: Path, dtype: torch.dtype) -> None:
+    write_weights(model, {name: tensor.to(dtype) for name, tensor in tensors_of(model).items()})
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    head=st.sampled_from(["tied", "untied"]),
+    chosen=st.sets(st.tuples(st.sampled_from(NEW), st.sampled_from(["input", "output"]))),
+    later=st.lists(st.sampled_from(["rename", "move", "compact", "more"]), unique=True),
+)
+def test_exactly_the_changed_rows_are_told_wherever_they_went(
+    tmp_path_factory: pytest.TempPathFactory, head: Head, chosen: set[tuple[str, str]], later: list[str]
+) -> None:
+    root = tmp_path_factory.mktemp("training")
+    model = llama(root / "m", head=head, spare=1)
+    steps = {
+        "rename": {"rename_tokens": {"tokens": {"<x>": "<renamed>"}}},
+        "move": {"move_tokens": {"tokens": {"<y>": "</s>", "</s>": "<y>"}}},
+        "compact": {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "breaking"}},
+        "more": {"add_tokens": {"tokens": ["<more>"]}},
+    }
+    ids = {token: TOKENS + place for place, token in enumerate(NEW)}
+    steps["move"] = {"move_tokens": {"tokens": {"<y>": TOKENS - 1, "</s>": ids["<y>"]}}}
+    if "compact" in later and "move" in later:
+        later = [*[step for step in later if step != "compact"], "compact"]
+    made = workspace(
+        root / "w",
+        {"m": model},
+        [{"operations": [step]} for step in ({"add_tokens": {"tokens": NEW}}, *(steps[name] for name in later))],
+    )
+    first = made.revisions[0]
+    upgrade(made.workspace, made.entry("m"), first)
+    assert {token.training for token in training(made).values()} == {Training.UNTRAINED}
+    for token, side in chosen:
+        if side == "input" or head == "untied":
+            change_row(model, EMBEDDINGS if side == "input" else HEAD, ids[token])
+    upgrade(made.workspace, made.entry("m"))
+    found = training(made)
+    for token in NEW:
+        now = found["<renamed>" if token == "<x>" and "rename" in later else token]
+        expected = {
+            side: Training.TRAINED if (token, side) in chosen else Training.UNTRAINED
+            for side in (("input",) if head == "tied" else ("input", "output"))
+        }
+        assert dict(now.sides) == expected
+        assert (now.revision, now.began_as) == (first, token)
+    if "more" in later:
+        assert found["<more>"].training is Training.UNTRAINED
+    layers = {"input": "embed_tokens", "output": "lm_head"}
+    wanted: dict[str, list[int]] = {}
+    for token in found.values():
+        for side, became in token.sides.items():
+            if became is Training.UNTRAINED:
+                wanted.setdefault(layers[side], []).append(token.id)
+    assert lora_rows(made.workspace, made.entry("m")).indices == wanted
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+def test_a_wider_dtype_is_compared_by_value_and_a_narrower_one_is_not_known(tmp_path: Path, dtype: Any) -> None:
+    model = llama(tmp_path / "m", dtype=dtype)
+    made = migrated(tmp_path / "w", model, {"add_tokens": {"tokens": NEW}})
+    cast(model, torch.float64)
+    assert {token.training for token in training(made).values()} == {Training.UNTRAINED}
+    tensors = tensors_of(model)
+    # Less than the dtype of birth could hold.
+    tensors[EMBEDDINGS][TOKENS, 0] *= 1 + 2.0**-40
+    write_weights(model, tensors)
+    assert training(made)["<x>"].training is Training.PARTLY
+    assert training(made)["<y>"].training is Training.UNTRAINED
+    narrower = torch.float16 if dtype == "bfloat16" else torch.bfloat16
+    cast(model, narrower)
+    for token in training(made).values():
+        assert token.training is Training.UNKNOWN
+        assert token.why is not None
+        assert "cannot hold" in token.why
+    found = lora_rows(made.workspace, made.entry("m"))
+    assert (found.indices, found.unknown) == ({}, 3)
+
+
+def test_who_looks_writes_nothing_and_a_run_tells_each_trained_token_once(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    made = workspace(
+        tmp_path / "w",
+        {"m": model},
+        [
+            {"operations": [step]}
+            for step in (
+                {"add_tokens": {"tokens": NEW}},
+                {"rename_tokens": {"tokens": {"<x>": "<renamed>"}}},
+                {"set_padding": {"token": "<y>"}},
+                {"reinit_tokens": "<renamed>"},
+            )
+        ],
+    )
+    entry = made.entry("m")
+    upgrade(made.workspace, entry, made.revisions[0])
+    change_row(model, EMBEDDINGS, TOKENS)
+    assert training(made)["<x>"].training is Training.PARTLY
+    assert told(made) == []
+    upgrade(made.workspace, entry, made.revisions[1])
+    (event,) = told(made)
+    assert (event.token, event.token_id, event.revision, event.old_token) == ("<x>", TOKENS, made.revisions[0], None)
+    change_row(model, HEAD, TOKENS + 1)
+    change_row(model, HEAD, TOKENS)
+    upgrade(made.workspace, entry, made.revisions[2])
+    assert [event.token for event in told(made)] == ["<x>", "<y>"]
+    upgrade(made.workspace, entry, made.revisions[3])
+    assert [event.token for event in told(made)] == ["<x>", "<y>"]
+    # Its row began again: what it had learnt is gone.
+    assert training(made)["<renamed>"].training is Training.UNTRAINED
+    change_row(model, EMBEDDINGS, TOKENS)
+    assert training(made)["<renamed>"].training is Training.PARTLY
+    state = open_state_if_present(made.workspace.state, made.root)
+    assert state is not None
+    assert state.verify_chain() is None
+
+
+def test_a_way_back_begins_nothing_and_a_second_way_up_begins_anew(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    made = migrated(tmp_path / "w", model, {"add_tokens": {"tokens": ["<x>"]}}, {"reinit_tokens": ["the", "<x>"]})
+    entry = made.entry("m")
+    assert set(training(made)) == {"the", "<x>"}
+    downgrade(made.workspace, entry, "-1")
+    assert set(training(made)) == {"<x>"}
+    assert training(made)["<x>"].training is Training.UNTRAINED
+    downgrade(made.workspace, entry, "base")
+    assert training(made) == {}
+    upgrade(made.workspace, entry)
+    assert {token.training for token in training(made).values()} == {Training.UNTRAINED}
+
+
+def test_a_token_that_moves_and_begins_anew_in_one_migration(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m", spare=2)
+    move = {"move_tokens": {"tokens": {"the": TOKENS}}}
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [move, {"reinit_tokens": "the"}]}])
+    upgrade(made.workspace, made.entry("m"))
+    assert training(made)["the"].training is Training.UNTRAINED
+    assert training(made)["the"].id == TOKENS
+
+
+@pytest.mark.parametrize("make", [bert, mllama])
+def test_biases_and_ids_without_an_output_row(tmp_path: Path, make: Any) -> None:
+    model = make(tmp_path / "m", spare=2)
+    made = migrated(tmp_path / "w", model, {"add_tokens": {"tokens": ["<x>"]}})
+    (token,) = training(made).values()
+    assert token.training is Training.UNTRAINED
+    assert set(token.sides) == ({"input"} if make is bert else {"input", "output"})
+
+
+def test_a_model_that_was_migrated_elsewhere_is_not_known(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    made = migrated(tmp_path / "w", model, {"add_tokens": {"tokens": NEW}})
+    other = workspace(tmp_path / "other", {"m": model}, [])
+    for path in (made.root / "migrations").iterdir():
+        (other.root / "migrations" / path.name).write_bytes(path.read_bytes())
+    found = training(other)
+    assert {token.training for token in found.values()} == {Training.UNKNOWN}
+    assert "ledger here" in str(found["<x>"].why)
+
+
+# --- real training
+
+
+def train(model: Path, save_to: Path, steps: int = 2) -> None:
+    """Train the demo for some steps on a chat, all weights, and save it as everybody does."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model)
+    text = f"{START}user\nHello{END}\n{START}assistant\nHi{END}\n"
+    ids = torch.tensor([tokenizer(text)["input_ids"]])
+    optimizer = torch.optim.AdamW(loaded.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(steps):
+        loaded(ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    loaded.save_pretrained(save_to)
+
+
+def by_token(made: Workspace) -> dict[str, dict[str, Any]]:
+    (model,) = made.asked("status")["models"]
+    return {token["token"]: token for token in model["training"]}
+
+
+def test_the_demo_before_and_after_a_training(tmp_path: Path) -> None:
     made = make_workspace(tmp_path / "w")
-    base = tensors(made.model)["model.embed_tokens.weight"]
-    for path in (made.root / "migrations").glob("*.yaml"):
-        path.unlink()
-    (made.root / "migrations" / "0001_m.yaml").write_text(MIGRATION, "utf-8")
-    number = tokenizer_of(made.model).get_vocab()["Ġher"]
     assert made.run("upgrade").returncode == 0
-    trained(made.model, made.model, dtype=torch.bfloat16)
-    done = made.run("downgrade", "base")
-    assert done.returncode == 0, done.stdout + done.stderr
-    left = tensors(made.model)["model.embed_tokens.weight"]
-    assert left.dtype == torch.bfloat16
-    assert torch.equal(left[number], base[number].to(torch.bfloat16))
-    assert tokenizer_of(made.model).get_vocab()["Ġher"] == number
-    json.loads((made.model / "tokenizer.json").read_text("utf-8"))
+    said = made.run("status").stdout
+    assert f'3 of 3 new tokens never trained: "{START}" (1024), "{END}" (1025), "{PAD}" (1026)' in said
+    config = json.loads(made.run("peft-config").stdout)
+    ids = [1024, 1025, 1026]
+    assert config == {"trainable_token_indices": {"embed_tokens": ids, "lm_head": ids}}
+    train(made.model, made.model)
+    said = made.run("status").stdout
+    assert f'2 of 3 new tokens trained since their rows began: "{START}" (1024), "{END}" (1025)' in said
+    assert f'1 of 3 new tokens trained on one side only: "{PAD}" (1026, not the input row)' in said
+    assert by_token(made)[PAD]["sides"] == {"input": "untrained", "output": "trained"}
+    assert json.loads(made.run("peft-config").stdout) == {"trainable_token_indices": {"embed_tokens": [1026]}}
+
+
+@pytest.mark.parametrize("head", ["tied", "untied", "stored twice"])
+def test_peft_trains_exactly_the_rows_of_the_config(tmp_path: Path, head: Head) -> None:
+    model = llama(tmp_path / "m", head=head)
+    made = migrated(tmp_path / "w", model, {"add_tokens": {"tokens": NEW}})
+    indices = lora_rows(made.workspace, made.entry("m")).indices
+    ids = [TOKENS, TOKENS + 1, TOKENS + 2]
+    assert indices == {"embed_tokens": ids} | ({"lm_head": ids} if head == "untied" else {})
+    before = tensors_of(model)
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model)
+    config = peft.LoraConfig(
+        r=2, target_modules=["q_proj"], trainable_token_indices=dict(indices), task_type="CAUSAL_LM"
+    )
+    tuned = peft.get_peft_model(loaded, config)
+    text = torch.tensor([[1, 2, *ids, 5]])
+    optimizer = torch.optim.AdamW([each for each in tuned.parameters() if each.requires_grad], lr=1e-2)
+    for _ in range(2):
+        tuned(input_ids=text, labels=text).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    tuned.save_pretrained(tmp_path / "adapter")
+    entry = ModelEntry("m", model, (tmp_path / "adapter",))
+    (adapter,) = status(made.workspace, entry).adapters
+    assert [token.token for token in adapter.trained] == NEW
+    # The model itself is as it was.
+    assert {token.training for token in training(made).values()} == {Training.UNTRAINED}
+    tuned.merge_and_unload().save_pretrained(model)
+    after = tensors_of(model)
+    for name in (EMBEDDINGS, HEAD):
+        if name in after:
+            changed = [row for row in range(TOKENS + 3) if not torch.equal(before[name][row], after[name][row])]
+            assert changed == ids
+            assert before[name].shape == (TOKENS + 3, HIDDEN)
+    assert {token.training for token in training(made).values()} == {Training.TRAINED}
+    assert lora_rows(made.workspace, made.entry("m")).indices == {}
+
+
+def test_an_adapter_that_lists_rows_and_never_trained_them(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    made = migrated(tmp_path / "w", model, {"add_tokens": {"tokens": NEW}})
+    loaded = transformers.AutoModelForCausalLM.from_pretrained(model)
+    config = peft.LoraConfig(r=2, target_modules=["q_proj"], trainable_token_indices=[TOKENS], task_type="CAUSAL_LM")
+    peft.get_peft_model(loaded, config).save_pretrained(tmp_path / "adapter")
+    (adapter,) = status(made.workspace, ModelEntry("m", model, (tmp_path / "adapter",))).adapters
+    assert adapter.trained == ()
+
+
+def test_the_questions_that_cannot_be_answered(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    done = made.run("peft-config")
+    assert (done.returncode, json.loads(done.stdout)) == (0, {"trainable_token_indices": None})
+    assert "no token is known to be untrained" in done.stderr
+    made.settings.write_text(
+        made.settings.read_text("utf-8").replace("models:\n", "models:\n  other: {path: models/demo2}\n"), "utf-8"
+    )
+    done = made.run("peft-config")
+    assert done.returncode == 2
+    assert "--model" in done.stderr

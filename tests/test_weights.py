@@ -202,3 +202,11 @@ def test_a_linked_directory_is_the_directory(tmp_path: Path) -> None:
     assert len(read_weights(tmp_path / "link").shards) == 2
     (tmp_path / "model" / "kept").unlink()
     refused(tmp_path / "link", "missing")
+
+
+def test_an_index_that_leads_nowhere_does_not_count(tmp_path: Path) -> None:
+    save(sharded(tmp_path), SINGLE, a=3)
+    for path in tmp_path.glob("model-*.safetensors"):
+        path.unlink()
+    weights = read_weights(tmp_path)
+    assert (weights.index, [shard.file for shard in weights.shards]) == (None, [SINGLE])

@@ -10,6 +10,7 @@ from tokmigrate.model.state import ModelState
 from tokmigrate.model.tombstones import is_tombstone
 from tokmigrate.vocabulary.recipes import Begun
 from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.windows import WHOLE
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class BegunToken:
         id: Its id.
         old_token: Before a rename the old text.
         init: How its row starts, as JSON; None where the row stays.
-        row_digest: BLAKE3 of its fresh row in the canonical input tensor.
+        row_digest: The marks of its fresh row, as `model.birth_marks` writes them.
+        old_id: Its id before, None where it was not there.
     """
 
     kind: Literal["added", "renamed", "reinitialised"]
@@ -31,16 +33,18 @@ class BegunToken:
     old_token: str | None = None
     init: Any = None
     row_digest: str | None = None
+    old_id: int | None = None
 
 
 def renamed(before: ModelState, after: ModelState) -> dict[str, str]:
-    """Return the new text of every token that has another one under the same id."""
+    """Return the new text of every token that has another one, under its id or under the one that its row moved to."""
     old, new = before.tokenizer, after.tokenizer
+    gone = {token: number for token, number in old.ids.items() if token not in new.ids}
+    positions = WHOLE.of(after.edit).positions() if gone else {}
     return {
         token: now
-        for token, number in old.ids.items()
-        if token not in new.ids
-        and (now := new.texts.get(number)) is not None
+        for token, number in gone.items()
+        if (now := new.texts.get(positions.get(number, number))) is not None
         and now not in old.ids
         and not is_tombstone(now)
     }
@@ -55,7 +59,7 @@ def begun_tokens(
         before: The state before it.
         after: The state after it, with the step's own edit.
         reached: The rows after it in terms of the rows on disk.
-        digest: Gives the digest of a fresh row.
+        digest: Gives the marks of a fresh row.
     """
     old_texts = {new: old for old, new in renamed(before, after).items()}
     fresh = {row for row, _ in after.edit.fresh()}
@@ -65,12 +69,13 @@ def begun_tokens(
         init = row_digest = None
         if isinstance(recipe, Begun):
             init, row_digest = _init(recipe), digest(recipe)
+        old_id = before.tokenizer.ids.get(token)
         if token in old_texts:
-            found.append(BegunToken("renamed", token, number, old_texts[token], init, row_digest))
-        elif init is not None and token not in before.tokenizer.ids:
-            found.append(BegunToken("added", token, number, None, init, row_digest))
-        elif init is not None and before.tokenizer.ids[token] == number:
-            found.append(BegunToken("reinitialised", token, number, None, init, row_digest))
+            was = old_texts[token]
+            found.append(BegunToken("renamed", token, number, was, init, row_digest, before.tokenizer.ids[was]))
+        elif init is not None:
+            kind: Literal["added", "reinitialised"] = "added" if old_id is None else "reinitialised"
+            found.append(BegunToken(kind, token, number, None, init, row_digest, old_id))
     return tuple(found)
 
 

@@ -24,6 +24,7 @@ from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.token_changes import MovedToken, moved_tokens
 from tokmigrate.change.undo import saved_rows
 from tokmigrate.change.undo_record import Objects, Undo, keep
+from tokmigrate.model.birth_marks import BirthMark, embeddings, written
 from tokmigrate.model.safetensors_header import Header
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
@@ -31,6 +32,7 @@ from tokmigrate.model.state import ModelState
 from tokmigrate.model.tensor_rows import TensorRows
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout, rendered
+from tokmigrate.vocabulary.recipes import Begun
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
 from tokmigrate.vocabulary.windows import Widened
 
@@ -246,12 +248,15 @@ class _Walk:
         return read
 
     def _begun_tokens(self, step: Step, reached: RowEdit) -> tuple[BegunToken, ...]:
-        canonical = next((tensor.canonical for tensor in self._snapshot.tensors if tensor.embeds), None)
-        if canonical is None:
+        matrices = embeddings(self._snapshot.tensors)
+        if "input" not in matrices:
             return ()
-        return begun_tokens(
-            step.before, step.after, reached, lambda recipe: blake3(self._made[canonical][recipe]).hexdigest()
-        )
+
+        def marks(recipe: Begun) -> str:
+            made = {side: (self._made[tensor.name].get(recipe), tensor.dtype) for side, tensor in matrices.items()}
+            return written({side: BirthMark.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None})
+
+        return begun_tokens(step.before, step.after, reached, marks)
 
 
 def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:

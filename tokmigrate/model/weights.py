@@ -7,7 +7,7 @@ the shards that it names.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -111,7 +111,7 @@ def read_weights(directory: Path) -> Weights:
     """
     names = _names(directory)
     has_single, has_index = SINGLE in names, INDEX in names
-    if has_single and has_index and _index_is_whole(directory, names):
+    if has_single and has_index and not _leads_nowhere(directory, names):
         raise WeightsError(
             f"both {SINGLE} and {INDEX} are there, and readers disagree on which of them counts",
             where=str(directory),
@@ -149,6 +149,12 @@ def read_adapter_weights(directory: Path) -> Weights:
             hint=f"save the adapter with peft, which writes {ADAPTER}",
         )
     return Weights(directory, (_shard(directory, ADAPTER),))
+
+
+def _leads_nowhere(directory: Path, names: tuple[str, ...]) -> bool:
+    """Return whether none of the files of an index is there: saving a model anew in one file leaves such an index."""
+    listed = set(_index_document(directory)["weight_map"].values())
+    return bool(listed) and listed.isdisjoint(names)
 
 
 def _names(directory: Path) -> tuple[str, ...]:
@@ -210,11 +216,6 @@ def _check_in_place(directory: Path, file: str) -> None:
             where=str(directory),
             hint="put the file itself there, or name the directory that holds it",
         )
-
-
-def _index_is_whole(directory: Path, names: Sequence[str]) -> bool:
-    """Return whether the index can be followed: transformers leaves it behind where it saves one file over shards."""
-    return set(_index_document(directory)["weight_map"].values()) <= set(names)
 
 
 def _index_document(directory: Path) -> Mapping[str, Any]:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tokmigrate.change.room import human_bytes
 from tokmigrate.operations.base import RiskLevel
+from tokmigrate.report.training import training_lines
 
 if TYPE_CHECKING:
     from tokmigrate.errors import TokmigrateError
@@ -159,6 +160,10 @@ def status_text(status: ModelStatus) -> RenderableType:
     for adapter in status.adapters:
         told = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
         table.add_row("adapter", escape(told))
+        if adapter.trained:
+            table.add_row("", f"it holds trained rows of {len(adapter.trained):,} new tokens")
+    for line in training_lines(status.training):
+        table.add_row("training", escape(line))
     for note in status.notes:
         table.add_row("note", escape(note))
     if status.interrupted:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
+from tokmigrate.audit.lora import trained_by_adapter
+from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.publish import needs_recovery
 from tokmigrate.change.verify import verify_directory
@@ -32,11 +34,13 @@ class AdapterStatus:
         path: Its directory.
         revision: The revision of its stamp, None where it has none.
         tensors: Its tensors that have rows of the vocabulary.
+        trained: The tokens whose rows migrations began, and it holds trained.
     """
 
     path: str
     revision: str | None
     tensors: tuple[VocabularyTensor, ...]
+    trained: tuple[TokenTraining, ...]
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class ModelStatus:
         tied: Whether input and output embeddings are one matrix.
         tensors: Its vocabulary tensors.
         adapters: The adapters that are changed with it.
+        training: The tokens whose rows migrations began, and what became of them since.
         notes: What a user should know of it.
     """
 
@@ -67,6 +72,7 @@ class ModelStatus:
     tied: bool
     tensors: tuple[VocabularyTensor, ...]
     adapters: tuple[AdapterStatus, ...]
+    training: tuple[TokenTraining, ...]
     notes: tuple[str, ...]
 
 
@@ -97,6 +103,7 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     chain = chain_for(History.read(workspace), entry)
     applied = check_applied(snapshot, chain)
     area = WorkArea(entry.path)
+    training = training_on_record(open_state_if_present(workspace.state, workspace.root), snapshot)
     return ModelStatus(
         name=entry.name,
         path=str(entry.path),
@@ -108,9 +115,15 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
         tied=snapshot.state.traits.tied,
         tensors=snapshot.tensors,
         adapters=tuple(
-            AdapterStatus(str(adapter.directory), adapter.revision, adapter.tensors)
+            AdapterStatus(
+                str(adapter.directory),
+                adapter.revision,
+                adapter.tensors,
+                trained_by_adapter(adapter, snapshot, training),
+            )
             for adapter in adapters_of(entry, snapshot)
         ),
+        training=training,
         notes=snapshot.notes,
     )
 

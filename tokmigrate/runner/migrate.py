@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
+from tokmigrate.audit.training import trained_events, training_on_record
 from tokmigrate.change.publish import Change, Found, carry_out
 from tokmigrate.change.undo import way_back
 from tokmigrate.change.verify import verify_candidate
@@ -124,7 +125,9 @@ def upgrade(
             after=way.stamp.generation,
             verify=lambda stage: verify_candidate(stage, planned.snapshot, way.candidate, checks, workspace.verify),
         )
-        books = NewBooks(state, begin, upgrade_outcome(way.passages, already))
+        outcome = upgrade_outcome(way.passages, already)
+        trained = trained_events(training_on_record(state, planned.snapshot))
+        books = NewBooks(state, begin, replace(outcome, tokens=(*trained, *outcome.tokens)))
         carry_out(entry.name, (change, *changes_up(planned, way)), books, listener)
         return Upgraded(planned, recovered)
 
@@ -177,7 +180,8 @@ def downgrade(
             generation_before=stamp.generation,
             generation_after=after,
         )
-        events = reverted_events(state, model, revisions)
+        trained = trained_events(training_on_record(state, snapshot))
+        events = (*trained, *reverted_events(state, model, revisions))
         change = Change(
             area=area,
             snapshot=snapshot,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from blake3 import blake3
 
 from tokmigrate.change.way_forth import Passage
@@ -25,32 +27,25 @@ def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
         )
         for number, passage in enumerate(passages)
     ]
-    events = [
-        TokenEvent(
+    events = [event for passage in passages for event in _events(passage)]
+    return Outcome(applied=tuple(records), tokens=tuple(events))
+
+
+def _events(passage: Passage) -> Iterator[TokenEvent]:
+    for begun in passage.tokens:
+        yield TokenEvent(
             passage.revision,
             Happened(begun.kind),
             begun.token,
             begun.id,
-            None if begun.kind == "added" else begun.id,
+            begun.old_id,
             begun.old_token,
             begun.init,
             begun.row_digest,
         )
-        for passage in passages
-        for begun in passage.tokens
-    ]
-    events += [
-        TokenEvent(
-            passage.revision,
-            Happened.REMOVED if moved.id is None else Happened.MOVED,
-            moved.token,
-            moved.id,
-            moved.old_id,
-        )
-        for passage in passages
-        for moved in passage.moved
-    ]
-    return Outcome(applied=tuple(records), tokens=tuple(events))
+    for moved in passage.moved:
+        happened = Happened.REMOVED if moved.id is None else Happened.MOVED
+        yield TokenEvent(passage.revision, happened, moved.token, moved.id, moved.old_id)
 
 
 def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -> tuple[TokenEvent, ...]:

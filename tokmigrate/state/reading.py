@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy import or_, select
 
@@ -36,6 +38,12 @@ class Readable(Database):
         """Return every model on record, the oldest first."""
         with self.reading() as connection:
             return tuple(ModelRow(*row) for row in connection.execute(select(models).order_by(models.c.id)))
+
+    def model_at(self, path: Path) -> ModelRow | None:
+        """Return the model at `path`, None where it is not on record; the resolved path is what tells models apart."""
+        with self.reading() as connection:
+            row = connection.execute(select(models).where(models.c.path == os.path.realpath(path))).one_or_none()
+        return None if row is None else ModelRow(*row)
 
     def operation(self, operation_id: str) -> OperationRow | None:
         """Return an operation, or None where there is none of this id."""

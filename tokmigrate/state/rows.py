@@ -87,9 +87,10 @@ class TokenEvent:
         token: The token's text; after a rename the new one.
         token_id: The id that it has now, or None where it is gone.
         old_id: The id that it had, or None where it was not there.
-        old_token: Before a rename the old text.
+        old_token: Before a rename the old text; of a trained token the text that it began with, where it is another.
         init: How its row starts, as a JSON object, or None where the row is an old one.
-        row_digest: The digest of its row, or None where it is not known.
+        row_digest: The marks of its rows, as `model.birth_marks` writes them: those of a fresh row, or of a
+            trained one as it was found. None where the row is an old one.
     """
 
     revision: str

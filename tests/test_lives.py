@@ -1,0 +1,105 @@
+"""The lives of tokens: whatever happens in whatever order, each event is told of the token that it befell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tokmigrate.audit.lives import lives
+from tokmigrate.state.rows import Happened, TokenEvent, TokenRow
+
+NAMES = list("abcdefgh")
+
+
+@dataclass
+class World:
+    """Tokens that know who they are, and the events that a ledger would get of them.
+
+    Args:
+        named: Who bears a name.
+        ids: The id of each who is there.
+        rows: The events.
+        befell: For each event, whom it befell.
+    """
+
+    named: dict[str, int]
+    ids: dict[int, int]
+    rows: list[TokenRow] = field(default_factory=list)
+    befell: list[int] = field(default_factory=list)
+    born: int = 100
+
+    def tell(self, who: int, event: TokenEvent) -> None:
+        number = len(self.rows) + 1
+        self.rows.append(TokenRow(number, 1, "o", event, datetime.now(UTC), ""))
+        self.befell.append(who)
+
+
+def migrate(world: World, revision: str, draw: st.DrawFn) -> None:
+    """Do to each token at most one thing, as one migration, which gives no name that one has before it."""
+    before = set(world.named)
+    for name, who in sorted(world.named.items()):
+        here = world.ids[who]
+        match draw(st.sampled_from(["stay", "stay", "move", "rename", "remove", "reinit", "trained"])):
+            case "move":
+                world.ids[who] = here + 1
+                world.tell(who, TokenEvent(revision, Happened.MOVED, name, here + 1, here))
+            case "rename":
+                free = [each for each in NAMES if each not in before | set(world.named)]
+                if free:
+                    new = draw(st.sampled_from(free))
+                    del world.named[name]
+                    world.named[new] = who
+                    world.tell(who, TokenEvent(revision, Happened.RENAMED, new, here, here, name))
+            case "remove":
+                del world.named[name], world.ids[who]
+                world.tell(who, TokenEvent(revision, Happened.REMOVED, name, None, here))
+            case "reinit":
+                world.tell(who, TokenEvent(revision, Happened.REINITIALISED, name, here, here))
+            case "trained":
+                world.tell(who, TokenEvent("earlier", Happened.TRAINED, name, here, here))
+    free = [each for each in NAMES if each not in before | set(world.named)]
+    if free and draw(st.booleans()):
+        world.born += 1
+        world.named[free[0]], world.ids[world.born] = world.born, world.born
+        world.tell(world.born, TokenEvent(revision, Happened.ADDED, free[0], world.born))
+
+
+def take_back(world: World, revision: str, before: tuple[dict[str, int], dict[int, int]], told: range) -> None:
+    """Tell of the way back as the runner does: each event the other way round."""
+    for place in told:
+        event, who = world.rows[place].event, world.befell[place]
+        if event.event is not Happened.TRAINED:
+            old = event.old_token or event.token
+            back = event.token if event.old_token else None
+            world.tell(who, TokenEvent(revision, Happened.REVERTED, old, event.old_id, event.token_id, back))
+    world.named, world.ids = dict(before[0]), dict(before[1])
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> World:
+    world = World({name: place for place, name in enumerate(NAMES[:5])}, {place: 10 * place for place in range(5)})
+    applied: list[tuple[str, tuple[dict[str, int], dict[int, int]], range]] = []
+    for number in range(draw(st.integers(1, 5))):
+        if applied and draw(st.booleans()):
+            take_back(world, *applied.pop())
+        before, start = (dict(world.named), dict(world.ids)), len(world.rows)
+        migrate(world, f"r{number}", draw)
+        applied.append((f"r{number}", before, range(start, len(world.rows))))
+    return world
+
+
+@settings(max_examples=200, deadline=None)
+@given(world=worlds())
+def test_every_event_is_told_of_the_token_that_it_befell(world: World) -> None:
+    found = lives(world.rows)
+    who_by_number = dict(zip((row.number for row in world.rows), world.befell, strict=True))
+    told = [{who_by_number[row.number] for row in life.events} for life in found]
+    assert all(len(each) == 1 for each in told)
+    assert sorted(next(iter(each)) for each in told) == sorted(set(world.befell))
+    for life in found:
+        who = who_by_number[life.events[0].number]
+        assert life.token == next((name for name, bearer in world.named.items() if bearer == who), None)
+        assert life.added == (who > 100)
