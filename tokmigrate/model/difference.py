@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isclose
@@ -44,8 +45,8 @@ Aspect = Literal[
 `added`, `removed`: a token, with its id. `renamed`: an id, with its texts. `moved`: a token, with its ids. `flags`: a
 flag of an added token; `added` among them says whether it is one. `scores`: how many pieces of a Unigram model weigh
 otherwise. `merges`: how many only one side has, or the place of the first that stands elsewhere. `model`, `part`: a
-setting of the tokenizer's model, or a part of tokenizer.json. `role`: a special token. `specials`: those listed without
-a role. `template`: a chat template by its name. `setting`: of tokenizer_config.json. `id field`: of config.json or
+setting of the tokenizer's model, or a part of tokenizer.json. `role`: a special token. `specials`: those that
+are listed. `template`: a chat template by its name. `setting`: of tokenizer_config.json. `id field`: of config.json or
 generation_config.json. `rows`: a size that config.json gives.
 """
 
@@ -65,6 +66,24 @@ class Difference:
     subject: str
     before: Json
     after: Json
+
+    def __str__(self) -> str:
+        match self.aspect:
+            case "added":
+                return f"the token '{self.subject}' is added, with id {self.after}"
+            case "removed":
+                return f"the token '{self.subject}' is removed, which had id {self.before}"
+            case "renamed":
+                return f"the token '{self.before}' with id {self.subject} is '{self.after}'"
+            case "moved":
+                return f"the token '{self.subject}' has id {self.after} instead of {self.before}"
+        values = " → ".join(_shortened(held) for held in (self.before, self.after))
+        return f"{self.aspect} {self.subject}: {values}"
+
+
+def _shortened(held: Json, most: int = 80) -> str:
+    text = "none" if held is None else json.dumps(held, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def differences(before: Documents, after: Documents) -> tuple[Difference, ...]:

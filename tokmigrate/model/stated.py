@@ -48,14 +48,14 @@ def _roles(fields: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
             yield name.removesuffix("_token"), text
 
 
-def stated_specials(documents: Documents) -> frozenset[str]:
-    """Return the special tokens that are only listed, without a role."""
-    found: set[str] = set()
-    for name in (SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG):
+def stated_specials(documents: Documents) -> tuple[str, ...]:
+    """Return the special tokens that are listed, with or without a role, each once."""
+    found: list[str] = []
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         for key in _LISTS:
             held = (documents.get(name) or {}).get(key)
-            found |= {text for entry in held if (text := text_of(entry))} if isinstance(held, list) else set()
-    return frozenset(found)
+            found += [text for entry in held if (text := text_of(entry))] if isinstance(held, list) else []
+    return tuple(dict.fromkeys(found))
 
 
 def stated_templates(documents: Documents) -> dict[str, str]:

@@ -30,7 +30,7 @@ _TITLES: dict[Aspect, str] = {
     "merges": "merges",
     "model": "model",
     "role": "special tokens",
-    "specials": "special tokens without a role, those of one side",
+    "specials": "listed special tokens, those of one side",
     "setting": "tokenizer_config.json",
     "id field": "ids",
     "rows": "sizes in config.json",

@@ -78,13 +78,13 @@ def chosen_sides(workspace: Workspace | None, first: str, second: str) -> tuple[
         UnknownNameError: A word means nothing.
     """
     if workspace is None or second in workspace.models or "/" in second:
-        return _side(workspace, first), _side(workspace, second)
+        return named_side(workspace, first), named_side(workspace, second)
     (entry,) = workspace.select([first])
     try:
         return sides_of(workspace, entry, second)
     except UnknownNameError as error:
         if Path(second).is_dir():
-            return _side(workspace, first), _side(workspace, second)
+            return named_side(workspace, first), named_side(workspace, second)
         raise UnknownNameError(
             f"'{second}' is no revision, no model of this workspace and no directory", hint=error.hint
         ) from error
@@ -145,7 +145,8 @@ def _document(name: str, data: bytes, documents: Mapping[str, object]) -> object
     return parse(text, name) if name.endswith(".json") else text
 
 
-def _side(workspace: Workspace | None, word: str) -> Side:
+def named_side(workspace: Workspace | None, word: str) -> Side:
+    """Return the tokenizer of a model of the workspace, or of a directory; raises UnknownNameError for neither."""
     if workspace is not None:
         (entry,) = workspace.select([word])
         return Side(word, side_of(entry.path).documents)
