@@ -84,6 +84,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("current",),
     ("status",),
     ("log", "--limit", "2"),
+    ("diff", "demo", "head"),
     ("verify",),
     ("downgrade", "-1"),
     ("downgrade", BASE),

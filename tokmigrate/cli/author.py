@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tokmigrate.cli.options import AsJson, workspace
-from tokmigrate.cli.output import print_json
+from tokmigrate.cli.output import print_json, show_aside
 
 
 def init(
@@ -45,17 +45,71 @@ def init(
 def revision(
     message: Annotated[str, typer.Option("--message", "-m", help="What the migration is for.")],
     python: Annotated[bool, typer.Option("--python", help="Write a Python migration.")] = False,
+    autogenerate: Annotated[
+        bool, typer.Option("--autogenerate", help="Write what leads from one tokenizer to another.")
+    ] = False,
+    before: Annotated[str | None, typer.Option("--from", metavar="DIR", help="The tokenizer to begin with.")] = None,
+    after: Annotated[str | None, typer.Option("--to", metavar="DIR", help="The tokenizer to arrive at.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a new migration file behind the head."""
+    """Write a new migration file behind the head.
+
+    With `--autogenerate --from DIR --to DIR` it holds the operations that lead
+    from one tokenizer to the other; either may be a model of the workspace. It
+    is planned on the first before it is written, and what differs then still,
+    because no operation expresses it, is listed here and in the file.
+    """
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.new_file import write_python_migration, write_yaml_migration  # noqa: PLC0415
 
+    if autogenerate:
+        if before is None or after is None or python:
+            raise UsageError(
+                "--autogenerate takes --from and --to, and writes YAML", hint="--autogenerate --from DIR --to DIR"
+            )
+        _autogenerate(message, before, after, as_json)
+        return
+    if before is not None or after is not None:
+        raise UsageError("--from and --to go with --autogenerate", hint="add --autogenerate")
     path = (write_python_migration if python else write_yaml_migration)(workspace(), message)
     if as_json:
         print_json(document("revision", file=str(path)))
     else:
         typer.echo(f"wrote {path}")
+
+
+def _autogenerate(message: str, before: str, after: str, as_json: bool) -> None:
+    from tokmigrate.report.difference import difference_contents, difference_tables  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner.autogenerate import autogenerate  # noqa: PLC0415
+    from tokmigrate.runner.compare import named_side  # noqa: PLC0415
+
+    place = workspace()
+    done = autogenerate(place, message, named_side(place, before), named_side(place, after))
+    if as_json:
+        print_json(
+            document(
+                "revision",
+                file=str(done.path) if done.path else None,
+                operations=[operation.name for operation in done.operations],
+                left=difference_contents(done.left),
+                refused=list(done.refused),
+            )
+        )
+    elif done.path:
+        typer.echo(f"wrote {done.path}: {', '.join(operation.name for operation in done.operations)}")
+    else:
+        typer.echo("no difference in what they mean: nothing to write" if not done.left else "nothing was written")
+    if done.left and not as_json:
+        told = f"warning: {len(done.left):,} differences are left, which no operation expresses:"
+        typer.echo(told if done.path else told.replace("are left, which", "were found, and"), err=True)
+        for table in difference_tables(done.left):
+            show_aside(table)
+        for reason in done.refused:
+            typer.echo(f"tried, and refused: {reason}", err=True)
+    if done.left and not done.path:
+        raise typer.Exit(1)
 
 
 def schema(as_json: AsJson = False) -> None:

@@ -28,13 +28,22 @@ def print_json(document: dict[str, Any]) -> None:
 
 
 def show(renderable: RenderableType) -> None:
-    """Write to the terminal; NO_COLOR and pipes are respected."""
+    """Write a result to the terminal; NO_COLOR and pipes are respected."""
+    _print(renderable, stderr=False)
+
+
+def show_aside(renderable: RenderableType) -> None:
+    """Write what goes with a result to stderr."""
+    _print(renderable, stderr=True)
+
+
+def _print(renderable: RenderableType, stderr: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, stderr=stderr)
     if not console.is_terminal:
         # A pipe has no width: nothing is to be cut or folded there.
-        console = Console(highlight=False, width=400)
+        console = Console(highlight=False, stderr=stderr, width=400)
     console.print(renderable)
 
 

@@ -19,7 +19,8 @@ _STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only
 class SetTruncation(Operation):
     """Set how long texts are cut off, in tokenizer.json and tokenizer_config.json; `off` ends it.
 
-    What is not given stays as it is. A length given here is also the `model_max_length`; `off` leaves that alone.
+    What is not given stays as it is. A length given here is also the `model_max_length`, unless that is given apart;
+    `off` leaves it alone.
     """
 
     name: ClassVar[str] = "set_truncation"
@@ -34,11 +35,26 @@ class SetTruncation(Operation):
     stride: int | None = Field(default=None, ge=0, description="How many tokens the pieces of one text share.")
     direction: Literal["left", "right"] | None = Field(default=None, description="On which side tokens are cut off.")
 
+    model_max_length: Annotated[int, Field(ge=1)] | Literal["keep", "none"] | None = Field(
+        default=None, description="What transformers takes for the longest text; by default `max_length`."
+    )
+
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
         """Return the state with truncation set."""
         given = (self.max_length, self.strategy, self.stride, self.direction)
-        if all(value is None for value in given):
+        if all(value is None for value in (*given, self.model_max_length)):
             raise OperationError("set_truncation sets nothing", hint="give `max_length:`, or `off`")
+        if any(value is not None for value in given):
+            state = self._with_truncation(state, given)
+        if isinstance(self.model_max_length, int):
+            return state.with_value(TOKENIZER_CONFIG, ("model_max_length",), self.model_max_length)
+        config = state.documents.get(TOKENIZER_CONFIG) or {}
+        if self.model_max_length == "none" and "model_max_length" in config:
+            left = {name: value for name, value in config.items() if name != "model_max_length"}
+            return state.with_document(TOKENIZER_CONFIG, left)
+        return state
+
+    def _with_truncation(self, state: ModelState, given: tuple[object, ...]) -> ModelState:
         if self.max_length == "off":
             if any(value is not None for value in given[1:]):
                 raise OperationError(
@@ -46,7 +62,7 @@ class SetTruncation(Operation):
                 )
             return state.with_value(FILE, ("truncation",), None)
         section = self._section(state)
-        if self.max_length is not None:
+        if self.max_length is not None and self.model_max_length is None:
             state = state.with_value(TOKENIZER_CONFIG, ("model_max_length",), self.max_length)
         if self.direction is not None:
             state = state.with_value(TOKENIZER_CONFIG, ("truncation_side",), self.direction)
@@ -76,9 +92,11 @@ class SetTruncation(Operation):
             raise OperationError("the model has no length to cut at yet", hint="give `max_length:`")
         return section
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say what is lost of a long text."""
         section = after.documents[FILE].get("truncation")
+        if before.documents[FILE].get("truncation") == section:
+            return Risk(RiskLevel.CAUTION, "transformers warns and cuts at another length than before")
         if section is None:
             return Risk(RiskLevel.CAUTION, "nothing is cut off; a long text may outgrow the model")
         length = section["max_length"]

@@ -65,6 +65,7 @@ def write_yaml_migration(
     operations: Sequence[Operation] = (),
     author: str | None = None,
     revision: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> Path:
     """Write a YAML migration that follows the head, and the JSON Schema beside it; return its path.
 
@@ -74,6 +75,7 @@ def write_yaml_migration(
         operations: What it does; commented examples by default.
         author: Who wrote it.
         revision: Its id; a random one by default.
+        remarks: Lines of comment above the operations.
 
     Raises:
         FileProblems, HistoryError: The migrations that are there do not hold together.
@@ -81,7 +83,7 @@ def write_yaml_migration(
         StorageError: The file cannot be written.
     """
     down = _head(workspace, message)
-    text = yaml_text(revision or new_revision_id(), down, message, operations, author)
+    text = yaml_text(revision or new_revision_id(), down, message, operations, author, remarks)
     return _written(workspace, message, ".yaml", text)
 
 
@@ -103,8 +105,9 @@ def yaml_text(
     message: str,
     operations: Sequence[Operation] = (),
     author: str | None = None,
+    remarks: Sequence[str] = (),
 ) -> str:
-    """Return the text of a new YAML migration."""
+    """Return the text of a new YAML migration; its arguments are those of `write_yaml_migration`."""
     lines = [
         f"# yaml-language-server: $schema={SCHEMA_FILE}",
         "format: 1",
@@ -117,9 +120,25 @@ def yaml_text(
     lines += ['models: ["*"]', ""]
     if not operations:
         return "\n".join(lines) + "\n" + _EXAMPLES
+    lines += [f"# {_printable(remark)}" for remark in remarks]
     items = [{operation.name: written_fields(operation)} for operation in operations]
-    body = yaml.safe_dump({"operations": items}, allow_unicode=True, sort_keys=False, width=100)
+    body = yaml.dump({"operations": items}, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
     return "\n".join(lines) + "\n" + body
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as lines."""
+
+
+def _represented(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represented)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
 def python_text(revision: str, down_revision: str | None, message: str, author: str | None = None) -> str:

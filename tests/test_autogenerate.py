@@ -1,0 +1,235 @@
+"""`revision --autogenerate`: the migration between two tokenizers leads from one to the other, by meaning."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from making import BOS, EOS, tokenizer_json
+from shared_models import SHARED, SharedModel, shared_model
+
+from tokmigrate.errors import TokmigrateError
+from tokmigrate.model.bare import bare_state
+from tokmigrate.model.difference import differences
+from tokmigrate.model.documents import read_documents
+from tokmigrate.model.tokenizer import FILE, Tokenizer
+from tokmigrate.operations.base import Context
+from tokmigrate.operations.registry import operation_types
+from tokmigrate.runner.autogenerate import Generated, autogenerate
+from tokmigrate.runner.compare import Side, side_of
+from tokmigrate.runner.migrate import upgrade
+from tokmigrate.settings import Workspace, read_workspace
+
+
+def led(model: SharedModel, target: Path) -> Generated:
+    """Write the migration from a model to a tokenizer, apply it, and prove where it led."""
+    done = autogenerate(model.workspace, "There", side_of(model.directory), side_of(target))
+    upgrade(model.workspace, model.entry)
+    reached = {
+        name: held for name, held in side_of(model.directory).documents.items() if "config.json" not in name[:17]
+    }
+    assert differences(side_of(model.directory).documents, side_of(target).documents) == done.left
+    assert model.library().get_vocab_size() == len(Tokenizer(reached[FILE]).ids)
+    return done
+
+
+def names(done: Generated) -> list[str]:
+    return [operation.name for operation in done.operations]
+
+
+def test_from_bert_to_minilm(tmp_path: Path) -> None:
+    done = led(shared_model(tmp_path, "bert-base-uncased"), SHARED / "all-minilm-l6-v2")
+    assert done.left == ()
+    assert names(done) == ["set_padding", "set_truncation"]
+    assert done.path is not None
+    assert "# Leads from the tokenizer of m to that of all-minilm-l6-v2." in done.path.read_text("utf-8")
+
+
+def test_what_cannot_be_expressed_is_listed(tmp_path: Path) -> None:
+    done = led(shared_model(tmp_path, "all-minilm-l6-v2"), SHARED / "bert-base-uncased")
+    assert {(each.aspect, each.subject) for each in done.left} == {("part", "padding"), ("role", "pad")}
+    assert done.path is not None
+    assert "# - role pad" in done.path.read_text("utf-8")
+
+
+def test_tokens_that_were_added_by_hand(tmp_path: Path) -> None:
+    model = shared_model(tmp_path / "w", "phi-3-mini")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(str(SHARED / "phi-3-mini"))
+    tokenizer.add_tokens(["<tool>", transformers.AddedToken("<think>", lstrip=True, normalized=False)])
+    tokenizer.add_special_tokens({"pad_token": "<|pad|>", "extra_special_tokens": ["<|critic|>", "<|planner|>"]})
+    tokenizer.padding_side = "left"
+    tokenizer.save_pretrained(str(tmp_path / "after"))
+    done = led(model, tmp_path / "after")
+    assert done.left == ()
+    assert names(done) == ["add_tokens", "set_special_tokens"]
+    assert {"<tool>": 32011, "<think>": 32012, "<|pad|>": 32013}.items() <= model.library().get_vocab().items()
+
+
+def test_spare_tokens_that_got_a_use(tmp_path: Path) -> None:
+    model = shared_model(tmp_path / "w", "minimind")
+    before = model.rows()
+    shutil.copytree(SHARED / "minimind", tmp_path / "after")
+    for path in (tmp_path / "after").iterdir():
+        text = path.read_text("utf-8")
+        path.write_text(text.replace("<|buffer1|>", "<|planner|>").replace("<|buffer2|>", "<|critic|>"), "utf-8")
+    done = led(model, tmp_path / "after")
+    assert done.left == ()
+    assert names(done) == ["rename_tokens"]
+    assert all((model.rows()[name] == rows).all() for name, rows in before.items())
+
+
+def test_equal_tokenizers_need_no_file(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "bert-base-uncased")
+    side = side_of(model.directory)
+    assert autogenerate(model.workspace, "None", side, side) == Generated(None, (), (), ())
+    assert list((tmp_path / "migrations").iterdir()) == []
+
+
+def small() -> dict[str, Any]:
+    document = tokenizer_json((BOS, EOS, "<spare1>", "<spare2>", "<spare3>"))
+    ids = Tokenizer(document).ids
+    return {
+        FILE: document,
+        "tokenizer_config.json": {"bos_token": BOS, "eos_token": EOS, "model_max_length": 64},
+        "config.json": {"model_type": "llama", "vocab_size": len(ids) + 6, "bos_token_id": 1, "eos_token_id": ids[EOS]},
+    }
+
+
+def minimind() -> Mapping[str, Any]:
+    if not (SHARED / "minimind").is_dir():
+        pytest.skip(f"no shared tokenizers at {SHARED}")
+    documents = read_documents(SHARED / "minimind", None)[1]
+    return {**documents, "config.json": {"model_type": "qwen3", "vocab_size": 6410}}
+
+
+FLAGS = ("special", "single_word", "lstrip", "rstrip", "normalized")
+NEW = ("<tool>", "</tool>", "naïve·Ω", "日本語", "yes", "0002", "- x: #", "[A]", "'q'\"")
+PARTS: dict[str, list[Any]] = {
+    "set_normalizer": ["NFC", {"type": "Prepend", "prepend": "true"}, None],
+    "set_pre_tokenizer": [
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        {
+            "type": "Sequence",
+            "pretokenizers": [
+                {"type": "Digits", "individual_digits": True},
+                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
+            ],
+        },
+    ],
+    "set_decoder": [{"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}],
+}
+
+
+KINDS = ("add", "rename", "remove", "move", "roles", "padding", "truncation", "flags", "part", "template", "rows")
+
+
+@st.composite
+def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Draw an operation that may be possible on a tokenizer."""
+    tokenizer = Tokenizer(documents[FILE])
+    added = st.sampled_from([*tokenizer.added])
+    name = draw(
+        st.sampled_from(
+            ["add", "rename", "remove", "move", "roles", "padding", "truncation", "flags", "part", "template", "rows"]
+        )
+    )
+    if name == "add":
+        fresh = [text for text in NEW if text not in tokenizer.ids]
+        texts = draw(st.lists(st.sampled_from(fresh or ["<more>"]), min_size=1, max_size=3, unique=True))
+        return "add_tokens", {
+            "tokens": [
+                {"content": text, **draw(st.dictionaries(st.sampled_from(FLAGS), st.booleans()))} for text in texts
+            ]
+        }
+    if name == "rename":
+        return "rename_tokens", {"tokens": {draw(added): draw(st.sampled_from(NEW))}}
+    if name == "remove":
+        tokens = draw(st.lists(added, min_size=1, max_size=2, unique=True))
+        ids = draw(st.sampled_from(["tombstone", "compact"]))
+        return "remove_tokens", {"tokens": tokens, "ids": ids, "acknowledge": "breaking"}
+    if name == "move":
+        first, second = draw(added), draw(added)
+        free = max(tokenizer.texts) + draw(st.integers(1, 2))
+        swap = {first: tokenizer.ids[second], second: tokenizer.ids[first]}
+        return "move_tokens", {"tokens": draw(st.sampled_from([{first: free}, swap]))}
+    if name == "roles":
+        roles = draw(st.dictionaries(st.sampled_from(["bos", "eos", "pad", "sep"]), added, min_size=1, max_size=2))
+        if draw(st.booleans()):
+            roles = {**roles, "additional": draw(st.lists(added, max_size=2, unique=True))}
+        return "set_special_tokens", roles
+    if name == "padding":
+        return "set_padding", {
+            "token": draw(added),
+            "side": draw(st.sampled_from(["left", "right"])),
+            "pad_to_multiple_of": draw(st.sampled_from([None, 8])),
+            "max_length": draw(st.sampled_from([None, 32])),
+        }
+    if name == "truncation":
+        fields = [
+            {"max_length": "off"},
+            {"max_length": 16, "stride": 2, "strategy": "only_first"},
+            {"max_length": 20, "direction": "left"},
+            {"model_max_length": 99},
+        ]
+        return "set_truncation", draw(st.sampled_from(fields))
+    if name == "flags":
+        changed = draw(st.dictionaries(st.sampled_from(FLAGS), st.booleans(), min_size=1))
+        return "set_token_flags", {"tokens": [draw(added)], **changed}
+    if name == "part":
+        kind = draw(st.sampled_from(sorted(PARTS)))
+        return kind, {kind.removeprefix("set_"): draw(st.sampled_from(PARTS[kind]))}
+    if name == "template":
+        return "set_chat_template", {"template": draw(st.sampled_from(["{{ x }}", "a\n  b \n\n{{ y }}\n", "one: 1"]))}
+    return "resize_vocab", {"multiple_of": draw(st.sampled_from([8, 64]))}
+
+
+def wandered(draw: st.DrawFn, documents: Mapping[str, Any], most: int) -> Mapping[str, Any]:
+    """Return what becomes of a tokenizer through a random chain of operations."""
+    state = bare_state(copy.deepcopy(dict(documents)), 0)
+    for number in range(draw(st.integers(1, most))):
+        name, fields = draw(operation(state.documents))
+        try:
+            state = operation_types()[name].model_validate(fields).apply(state, Context(f"aaaa{number}"))
+        except TokmigrateError:
+            continue
+    return state.documents
+
+
+def leads_there(workspace: Workspace, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+    done = autogenerate(workspace, "There", Side("before", before), Side("after", after))
+    told = [f"{operation.name} {operation.model_dump(exclude_defaults=True)}" for operation in done.operations]
+    assert done.left == (), (told, done.refused)
+    assert (done.path is None) == (differences(before, after) == ())
+    if done.path is not None:
+        done.path.unlink()
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    root = tmp_path_factory.mktemp("place")
+    (root / "tokmigrate.yaml").write_text("format: 1\n", "utf-8")
+    return read_workspace(root / "tokmigrate.yaml")
+
+
+SETTINGS = settings(deadline=None, suppress_health_check=list(HealthCheck))
+
+
+@given(data=st.data())
+@settings(SETTINGS, max_examples=60)
+def test_where_random_operations_led_one_migration_leads(place: Workspace, data: st.DataObject) -> None:
+    before = small()
+    leads_there(place, before, wandered(data.draw, before, 5))
+
+
+@given(data=st.data())
+@settings(SETTINGS, max_examples=12)
+def test_the_same_with_a_real_tokenizer(place: Workspace, data: st.DataObject) -> None:
+    before = minimind()
+    leads_there(place, before, wandered(data.draw, before, 4))

@@ -1,0 +1,86 @@
+"""`tokmigrate diff`: two directories, or a model and what it is planned to be or once was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shared_models import SHARED
+from workspaces import HEAD, Workspace, make_workspace
+
+from tokmigrate.errors import UndoError
+from tokmigrate.model.difference import Difference
+from tokmigrate.runner.compare import compare, sides_of
+from tokmigrate.settings import read_workspace
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "w")
+
+
+def at(place: Workspace, revision: str) -> tuple[Difference, ...]:
+    workspace = read_workspace(place.settings)
+    return compare(*sides_of(workspace, workspace.models["demo"], revision)).differences
+
+
+def turned(found: tuple[Difference, ...]) -> set[tuple[str, str, str, str]]:
+    """Return differences seen from the other side."""
+    names = {"added": "removed", "removed": "added"}
+    return {(names.get(each.aspect, each.aspect), each.subject, str(each.after), str(each.before)) for each in found}
+
+
+def told(found: tuple[Difference, ...]) -> set[tuple[str, str, str, str]]:
+    return {(each.aspect, each.subject, str(each.before), str(each.after)) for each in found}
+
+
+def test_the_planned_state_and_the_recorded_one_mirror_each_other(place: Workspace) -> None:
+    planned = at(place, "head")
+    assert {each.subject for each in planned if each.aspect == "added"} == {"<|im_start|>", "<|im_end|>", "<|pad|>"}
+    assert place.run("upgrade").returncode == 0
+    assert at(place, "head") == ()
+    assert told(at(place, "base")) == turned(planned)
+    assert 0 < len(at(place, "-1")) < len(planned)
+    assert place.run("downgrade", "base").returncode == 0
+    assert at(place, "base") == ()
+    assert at(place, "head") == planned
+
+
+def test_without_the_record_of_the_way_back_it_is_said(place: Workspace) -> None:
+    assert place.run("upgrade").returncode == 0
+    (place.root / ".tokmigrate" / "state.db").unlink()
+    with pytest.raises(UndoError, match="not on record"):
+        at(place, "base")
+
+
+def test_the_command_tells_and_exits_as_asked(place: Workspace, tmp_path: Path) -> None:
+    shown = place.run("diff", "demo", "head")
+    assert shown.returncode == 0, shown.stderr
+    assert "tokens: 3 added" in shown.stdout
+    assert "demo at base → demo at " + HEAD in shown.stdout
+    assert place.run("diff", "demo", "head", "--exit-code").returncode == 1
+    assert (
+        place.run("diff", "demo", "models/demo", "--exit-code").stdout
+        == "demo → models/demo\nno difference in what they mean\n"
+    )
+    asked = place.asked("diff", "demo", "head")
+    assert {"aspect": "added", "subject": "<|pad|>", "before": None, "after": 1026} in asked["differences"]
+    wrong = place.run("diff", "demo", "haed")
+    assert wrong.returncode == 2
+    assert "'haed' is no revision, no model of this workspace and no directory" in wrong.stderr
+    assert "head" in wrong.stderr
+
+
+def test_two_directories_need_no_workspace(place: Workspace, tmp_path: Path) -> None:
+    if not SHARED.is_dir():
+        pytest.skip(f"no shared tokenizers at {SHARED}")
+    place.settings.unlink()
+    pair = [str(SHARED / name) for name in ("bert-base-uncased", "all-minilm-l6-v2")]
+    found = place.asked("diff", *pair)["differences"]
+    assert {(each["aspect"], each["subject"]) for each in found} == {
+        ("role", "pad"),
+        ("part", "truncation"),
+        ("part", "padding"),
+    }
+    missing = place.run("diff", pair[0], "nowhere")
+    assert (missing.returncode, "is no directory" in missing.stderr) == (2, True)

@@ -1,0 +1,53 @@
+"""Commands that compare: diff."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokmigrate.cli.options import AsJson
+from tokmigrate.cli.output import print_json, show
+
+if TYPE_CHECKING:
+    from tokmigrate.settings import Workspace
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A directory, or a model of the workspace.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same, or a revision of the model A.")],
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show in what two tokenizers differ: tokens, ids, flags, pipeline, special tokens, templates, sizes.
+
+    They are compared by what they mean, not by how their files are written.
+    With a revision, a model as it is stands against what it is planned to be
+    there, or what it was according to the recorded way back.
+    """
+    from tokmigrate.report.difference import comparison_content, comparison_text  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner.compare import chosen_sides, compare  # noqa: PLC0415
+
+    found = compare(*chosen_sides(_workspace_if_any(), first, second))
+    if as_json:
+        print_json(document("diff", **comparison_content(found)))
+    else:
+        show(comparison_text(found))
+    if exit_code and found.differences:
+        raise typer.Exit(1)
+
+
+def _workspace_if_any() -> Workspace | None:
+    from tokmigrate.settings import FILE_NAME, find_workspace, read_workspace  # noqa: PLC0415
+
+    here = Path.cwd()
+    if not any((directory / FILE_NAME).is_file() for directory in (here, *here.parents)):
+        return None
+    return read_workspace(find_workspace(here))
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    app.command(rich_help_panel="Look", context_settings={"ignore_unknown_options": True})(diff)

@@ -1,0 +1,155 @@
+"""Two tokenizers side by side: of two directories, or of one model at two revisions. Nothing is written."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokmigrate.change.undo import way_back
+from tokmigrate.errors import ModelError, UndoError, UnknownNameError
+from tokmigrate.model import state as names
+from tokmigrate.model.difference import Difference, differences
+from tokmigrate.model.documents import read_documents
+from tokmigrate.model.json_text import parse
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.stamp import FILE as STAMP
+from tokmigrate.model.stated import Documents
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
+from tokmigrate.plan.upgrade import check_applied
+from tokmigrate.revision.history import History
+from tokmigrate.runner.migrate import plan
+from tokmigrate.runner.records import undo_records
+from tokmigrate.runner.targets import chain_for, known_tags, way_down
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Side:
+    """A tokenizer to be compared.
+
+    Args:
+        name: What a user calls it.
+        documents: Its parsed files by name.
+    """
+
+    name: str
+    documents: Documents
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two tokenizers and in what they differ by meaning."""
+
+    before: str
+    after: str
+    differences: tuple[Difference, ...]
+
+
+def compare(before: Side, after: Side) -> Comparison:
+    """Return in what two tokenizers differ."""
+    return Comparison(before.name, after.name, differences(before.documents, after.documents))
+
+
+def side_of(directory: Path) -> Side:
+    """Return the tokenizer of a directory, which needs no weights; raises ModelError where it has none."""
+    if not directory.is_dir():
+        raise ModelError("no such directory", where=str(directory))
+    _, documents, _ = read_documents(directory, None)
+    if FILE not in documents:
+        if names.CONFIG in documents:
+            raise no_tokenizer_json(directory, documents)
+        raise ModelError(f"there is no {FILE}", where=str(directory), hint="name the directory of a tokenizer or model")
+    return Side(str(directory), documents)
+
+
+def chosen_sides(workspace: Workspace | None, first: str, second: str) -> tuple[Side, Side]:
+    """Return what two words on a command line mean: directories, models of the workspace, or a model and a revision.
+
+    Args:
+        workspace: The workspace, None outside of one.
+        first: A model's name, or a directory.
+        second: Likewise, or a revision of the first.
+
+    Raises:
+        UnknownNameError: A word means nothing.
+    """
+    if workspace is None or second in workspace.models or "/" in second:
+        return named_side(workspace, first), named_side(workspace, second)
+    (entry,) = workspace.select([first])
+    try:
+        return sides_of(workspace, entry, second)
+    except UnknownNameError as error:
+        if Path(second).is_dir():
+            return named_side(workspace, first), named_side(workspace, second)
+        raise UnknownNameError(
+            f"'{second}' is no revision, no model of this workspace and no directory", hint=error.hint
+        ) from error
+
+
+def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Side, Side]:
+    """Return a model as it is, and as it is planned to be or once was at a revision.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        revision: A revision by any of its names.
+
+    Raises:
+        UndoError: It lies before the model's own, and the way back is not on record here.
+    """
+    snapshot = take_snapshot(entry)
+    here = Side(f"{entry.name} at {snapshot.revision or 'base'}", snapshot.state.documents)
+    history = History.read(workspace)
+    target = history.resolve(revision, snapshot.revision, known_tags(workspace))
+    applied = [each.revision for each in check_applied(snapshot, chain_for(history, entry))]
+    name = f"{entry.name} at {target or 'base'}"
+    if target == snapshot.revision:
+        return here, Side(name, here.documents)
+    if target is None or target in applied:
+        return here, Side(name, _documents_before(workspace, entry, snapshot, revision))
+    return here, Side(name, plan(workspace, entry, revision).final.documents)
+
+
+def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:
+    """Return the files of a model as the undo records have them for a revision that it had."""
+    _, revisions = way_down(workspace, entry, snapshot, revision)
+    state = open_state_if_present(workspace.state, workspace.root)
+    path = str(entry.path.resolve())
+    model = next((each for each in state.known_models() if each.path == path), None) if state else None
+    if state is None or model is None:
+        raise UndoError(
+            f"the way back from {revisions[0]} is not on record in this workspace",
+            where=entry.name,
+            hint="compare it where it was upgraded, or with the directory of the model that it began as",
+        )
+    candidate = way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects))
+    documents: dict[str, object] = dict(snapshot.state.documents)
+    for name, data in candidate.files.items():
+        if name == STAMP:
+            continue
+        if data is None:
+            documents.pop(name, None)
+        else:
+            documents[name] = _document(name, data, documents)
+    return documents
+
+
+def _document(name: str, data: bytes, documents: Mapping[str, object]) -> object:
+    if isinstance(documents.get(name), bytes):
+        return data
+    text = data.decode("utf-8")
+    return parse(text, name) if name.endswith(".json") else text
+
+
+def named_side(workspace: Workspace | None, word: str) -> Side:
+    """Return the tokenizer of a model of the workspace, or of a directory; raises UnknownNameError for neither."""
+    if workspace is not None:
+        (entry,) = workspace.select([word])
+        return Side(word, side_of(entry.path).documents)
+    if not Path(word).is_dir():
+        raise UnknownNameError(f"'{word}' is no directory", hint="models have names in a workspace, and here is none")
+    return side_of(Path(word))
