@@ -41,7 +41,7 @@ def lint(
     """
     from tokmigrate.lint.registry import Selection  # noqa: PLC0415
     from tokmigrate.report.findings import findings_content, findings_text  # noqa: PLC0415
-    from tokmigrate.report.github import annotations  # noqa: PLC0415
+    from tokmigrate.report.github import workflow_commands  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.report.sarif import sarif  # noqa: PLC0415
     from tokmigrate.runner.lint import lint as lint_workspace  # noqa: PLC0415
@@ -57,7 +57,7 @@ def lint(
     elif output == "sarif":
         print_json(sarif(linted))
     elif output == "github":
-        sys.stdout.write(annotations(linted))
+        sys.stdout.write(workflow_commands(linted))
     else:
         for note in linted.notes:
             typer.echo(f"note: {note}", err=True)

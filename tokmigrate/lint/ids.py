@@ -131,12 +131,12 @@ RULES = (
         _moved_ids,
         wrong="""\
 operations:
-  - move_tokens: {tokens: {"!": 5, "$": 2}}
+  - move_tokens: {tokens: {"!": 2, "\\"": 1}}
 """,
         right="""\
 operations:
   # the servers and the data of March are tokenized anew
-  - move_tokens: {tokens: {"!": 5, "$": 2}}  # noqa: TM201
+  - move_tokens: {tokens: {"!": 2, "\\"": 1}}  # noqa: TM201
 """,
     ),
     ModelRule(

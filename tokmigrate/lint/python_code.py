@@ -11,9 +11,7 @@ from tokmigrate.lint.file import Place
 
 _READING = frozenset({"open", "read_text", "read_bytes", "readlines", "iterdir", "glob", "rglob", "listdir", "scandir"})
 _WORLD = frozenset({"random", "secrets", "uuid", "time", "socket", "subprocess", "urllib", "http", "requests", "httpx"})
-_ASKING = frozenset(
-    {"environ", "getenv", "now", "today", "utcnow", "urandom", "input", "system", "popen", "gethostname"}
-)
+_ASKING = frozenset({"environ", "getenv", "now", "today", "utcnow", "urandom", "system", "popen", "gethostname"})
 _ORDERING = frozenset({"list", "tuple", "enumerate", "iter", "zip", "map", "join", "dict"})
 
 
@@ -50,9 +48,8 @@ def world_reads(source: str) -> Iterator[Spot]:
         if isinstance(node, ast.Attribute) and (node.attr in _ASKING or _first_name(node) in names):
             if not isinstance(node.value, ast.Attribute) or node.attr in _ASKING:
                 yield Spot(_place(node), f"`{ast.unparse(node)}`")
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in names or node.func.id == "input":
-                yield Spot(_place(node), f"`{node.func.id}`")
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {*names, "input"}:
+            yield Spot(_place(node), f"`{node.func.id}`")
 
 
 def set_orders(source: str) -> Iterator[Spot]:

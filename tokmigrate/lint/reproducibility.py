@@ -16,7 +16,7 @@ from tokmigrate.lint.python_code import (
 from tokmigrate.lint.rule import FileRule, Found, Severity
 
 _EMPTY_WORDS = re.compile(
-    r"(what it is for|(new |a |the |add |my )?(migrations?|revisions?|changes?|updates?|fix(es)?|tokens?|wip|todo|tests?)"
+    r"(what it is for|(new |a |the |add |my )?(migration|revision|change|update|fix(es)?|token|wip|todo|test)s?"
     r"|initial|.{0,2})[.!]?",
     re.IGNORECASE,
 )

@@ -15,7 +15,7 @@ _SPACES = (" ", "\t", "\n", "\r")
 
 
 def invisible(text: str) -> list[str]:
-    """Return the characters of a text that cannot be seen, each once; plain white space and emoji's joiners are none."""
+    """Return the characters of a text that cannot be seen, each once; plain spaces and emoji's joiners are none."""
     found: dict[str, None] = {}
     for place, letter in enumerate(text):
         category = unicodedata.category(letter)

@@ -14,6 +14,9 @@ from tokmigrate.model.tombstones import is_tombstone
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.known_tokens import cut_out
+from tokmigrate.operations.move_tokens import MoveTokens
+from tokmigrate.operations.reinit_tokens import ReinitTokens
+from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.operations.rename_tokens import RenameTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 
@@ -107,7 +110,7 @@ def _invisible_character(file: MigrationFile) -> Iterator[Found]:
 def _lookalike(seen: OnModel) -> Iterator[Found]:
     """A new token differs from another added token only in case, width or compatibility forms.
 
-    `<|Im_Start|>` beside `<|im_start|>`, or `<｜user｜>` with full-width bars beside `<|user|>`: one of the two will be
+    `<|Im_Start|>` beside `<|im_start|>`, or `<|user|>` with full-width bars beside `<|user|>`: one of the two will be
     used where the other was meant, without an error.
     """
     others: dict[str, list[str]] = {}
@@ -212,6 +215,60 @@ def _found_as_other_text(seen: OnModel) -> Iterator[Found]:
         if sighting is not None and not sighting.missed and sighting.sought not in (text, ""):
             message = f"'{text}' is also found in every '{sighting.sought}': the normalizer makes that of it"
             yield Found(cause.spot(text), message, "give it `normalized: false`, or the text that is found")
+
+
+_POINTLESS = {
+    ("added", "renamed"): "add it with that text",
+    ("added", "removed"): "leave it out",
+    ("added", "begun anew"): "say with `init:` where it is added how its row starts",
+    ("added", "flagged"): "give it the flags where it is added",
+    ("renamed", "renamed"): "give it the last text at once",
+    ("renamed", "removed"): "remove it by its old text",
+    ("renamed", "begun anew"): "give rename_tokens the `init:`",
+    ("begun anew", "removed"): "remove it only",
+    ("begun anew", "begun anew"): "say once how its row starts",
+    ("moved", "moved"): "move it once",
+    ("moved", "removed"): "remove it only",
+    ("removed", "added"): "reinit_tokens begins a row anew, and the id stays",
+}
+"""What becomes of a token in one file, one after the other, where one operation would do."""
+
+
+def _changed_twice(file: MigrationFile) -> Iterator[Found]:
+    """A token is changed by one operation, and then by another one of the same file.
+
+    One operation says what it shall be; a reader of two has to work it out.
+    """
+    history: dict[str, tuple[str, int]] = {}
+    for written in file.operations:
+        for text, fate in _fates(written):
+            held = history.get(text)
+            help_ = _POINTLESS.get((held[0], fate)) if held else None
+            if held and help_:
+                message = f"'{text}' is {fate} here, and was {held[0]} in line {held[1]} of the same file"
+                yield Found(written.spot(text), message, help_)
+            history[text] = (fate, written.place.line)
+        if isinstance(written.operation, RenameTokens):
+            history |= dict.fromkeys(written.operation.tokens.values(), ("renamed", written.place.line))
+
+
+def _fates(written: Written) -> Iterator[tuple[str, str]]:
+    """Yield each token that an operation changes, with what becomes of it."""
+    operation = written.operation
+    for kind, fate in _FATES.items():
+        if isinstance(operation, kind):
+            texts = (getattr(token, "content", token) for token in operation.tokens)
+            yield from ((str(text), fate) for text in texts)
+
+
+_FATES = {
+    AddTokens: "added",
+    RenameTokens: "renamed",
+    RemoveTokens: "removed",
+    ReinitTokens: "begun anew",
+    MoveTokens: "moved",
+    SetTokenFlags: "flagged",
+}
 
 
 def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
@@ -418,6 +475,23 @@ operations:
   - add_tokens:
       tokens:
         - {content: "①", normalized: false}
+""",
+    ),
+    FileRule(
+        "TM113",
+        "changed-twice",
+        Severity.WARNING,
+        _changed_twice,
+        wrong="""\
+operations:
+  - add_tokens: ["<tool>"]
+  - set_token_flags: {tokens: "<tool>", special: true}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", special: true}
 """,
     ),
 )

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokmigrate.runner.lint import Linted
 
 
-def annotations(linted: Linted) -> str:
+def workflow_commands(linted: Linted) -> str:
     """Return a line for each finding, and one for each note."""
     lines = [_line(finding, linted.path_of(finding)) for finding in linted.findings]
     lines += [f"::notice title=tokmigrate lint::{_data(note)}" for note in linted.notes]

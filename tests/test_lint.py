@@ -1,0 +1,135 @@
+"""`tokmigrate lint`: each rule on its own examples, and the ways to choose and to silence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from workspaces import DEMO, REPOSITORY, command_line, environment
+
+from tokmigrate.lint.registry import RULES, Selection
+from tokmigrate.lint.rule import AnyRule
+from tokmigrate.runner.lint import Linted, lint
+from tokmigrate.runner.migrate import upgrade
+from tokmigrate.settings import Workspace, read_workspace
+
+ALL = Selection()
+FIRST, SECOND = "aaaa0001", "aaaa0002"
+TOOLS = "<tool>\n<result>\n"
+
+
+@dataclass(frozen=True)
+class Project:
+    """A workspace with the demo model, perhaps in a Git repository."""
+
+    root: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        return read_workspace(self.root / "tokmigrate.yaml", {})
+
+    def write(self, body: str, name: str = "0001_first", *, language: str = "yaml", after: str | None = None) -> Path:
+        """Write a migration: the head of its file, and `body`."""
+        revision = FIRST if after is None else SECOND
+        if language == "python":
+            text = f'revision = "{revision}"\ndown_revision = {json.dumps(after) if after else None}\n{body}'
+        else:
+            message = "" if "message:" in body else "message: What the example needs\n"
+            text = f"format: 1\nrevision: {revision}\ndown_revision: {after or 'null'}\n{message}{body}"
+        path = self.root / "migrations" / f"{name}.{'py' if language == 'python' else 'yaml'}"
+        path.write_text(text, "utf-8")
+        return path
+
+    def lint(self, selection: Selection = ALL, git_base: str | None = None) -> Linted:
+        workspace = self.workspace
+        return lint(workspace, workspace.select([]), selection, git_base)
+
+    def codes(self, selection: Selection = ALL) -> list[str]:
+        return [finding.rule.code for finding in self.lint(selection).findings]
+
+    def git(self, *words: str) -> str:
+        names = ("-c", "user.name=a", "-c", "user.email=a@b")
+        done = subprocess.run(
+            ["git", *names, *words], cwd=self.root, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout
+
+    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*command_line(), "lint", *words],
+            cwd=self.root,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "migrations").mkdir()
+    shutil.copytree(DEMO, tmp_path / "models" / "demo")
+    settings = "format: 1\nverify: fast\nmodels:\n  demo: {path: models/demo}\n"
+    (tmp_path / "tokmigrate.yaml").write_text(settings, "utf-8")
+    return Project(tmp_path)
+
+
+def written_example(project: Project, rule: AnyRule, example: str) -> None:
+    """Write an example of a rule's, with what it needs beside it."""
+    (project.root / "migrations" / "tools.txt").write_text(TOOLS, "utf-8")
+    for name in ("chat", "ignored"):
+        (project.root / "migrations" / f"{name}.jinja").write_text("{{ messages[0].content }}", "utf-8")
+    if rule.code == "TM401":
+        project.write(rule.right)
+        upgrade(project.workspace, project.workspace.models["demo"])
+    if rule.given:
+        project.write(rule.given)
+    after = FIRST if rule.given else None
+    project.write(example, "0002_second" if after else "0001_first", language=rule.language, after=after)
+    if rule.code == "TM406":
+        (project.root / ".gitignore").write_text("ignored.jinja\n", "utf-8")
+        project.git("init", "-q")
+        project.git("add", "-A")
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_rule_finds_what_is_wrong_in_its_example(project: Project, rule: AnyRule) -> None:
+    written_example(project, rule, rule.wrong)
+    found = [each for each in project.lint().findings if each.rule is rule]
+    assert found
+    last = sorted((project.root / "migrations").glob("000*"))[-1]
+    assert {each.file.migration.path for each in found} == {last}
+    assert rule.code == "TM001" or "TM001" not in project.codes()
+    for each in found:
+        assert each.message
+        assert each.help
+        assert "  " not in each.message + each.help
+        # It can be silenced where it is.
+        lines = last.read_text("utf-8").split("\n")
+        lines[each.place.line - 1] += f"  # noqa: {rule.code}"
+        last.write_text("\n".join(lines), "utf-8")
+    assert rule.code not in project.codes()
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_rule_is_silent_on_its_good_example(project: Project, rule: AnyRule) -> None:
+    written_example(project, rule, rule.right)
+    linted = project.lint()
+    assert linted.files
+    assert [each.message for each in linted.findings if each.rule is rule] == []
+    # What is shown as right gives no error of any other rule either.
+    assert [each.message for each in linted.findings if each.is_error] == []
+
+
+def test_the_projects_own_migrations_pass() -> None:
+    workspace = read_workspace(REPOSITORY / "tokmigrate.yaml", {})
+    linted = lint(workspace, workspace.select([]), ALL)
+    assert [file.migration.number for file in linted.files] == ["0001", "0002", "0003"]
+    assert linted.findings == ()
+    assert linted.notes == ()
