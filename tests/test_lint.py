@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
+import runpy
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from shared_models import shared_model
 from workspaces import DEMO, REPOSITORY, command_line, environment
 
-from tokmigrate.lint.registry import RULES, Selection
+from tokmigrate.lint.registry import GROUPS, RULES, Selection
 from tokmigrate.lint.rule import AnyRule
 from tokmigrate.runner.lint import Linted, lint
 from tokmigrate.runner.migrate import upgrade
@@ -131,5 +134,60 @@ def test_the_projects_own_migrations_pass() -> None:
     workspace = read_workspace(REPOSITORY / "tokmigrate.yaml", {})
     linted = lint(workspace, workspace.select([]), ALL)
     assert [file.migration.number for file in linted.files] == ["0001", "0002", "0003"]
+    assert linted.findings == ()
+    assert linted.notes == ()
+
+
+def test_the_page_of_rules_is_current() -> None:
+    made = runpy.run_path(str(REPOSITORY / "scripts" / "make_rules.py"), run_name="make_rules")
+    assert (REPOSITORY / "docs" / "rules.md").read_text("utf-8") == made["page"](), "python scripts/make_rules.py"
+
+
+def test_codes_are_in_groups_and_names_are_told_once() -> None:
+    for code, rule in RULES.items():
+        assert re.fullmatch(r"TM[0-4]\d\d", code)
+        assert rule.code == code
+        assert code[:3] in GROUPS
+        assert rule.summary.endswith(".")
+        assert rule.why
+    assert len({rule.name for rule in RULES.values()}) == len(RULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("phi-3-mini", "<tool>", "TM101"),
+        ("t5-small", "①", "TM112"),
+        ("bert-base-uncased", "<Caf\u00e9>", "TM112"),
+        ("bert-base-uncased", "<tool>", "TM108"),
+        ("minimind", "<tool>", "TM108"),
+        ("phi-2", " <tool>", "TM101"),
+    ],
+)
+def test_what_happens_with_real_tokenizers(tmp_path: Path, name: str, text: str, found: str) -> None:
+    model = shared_model(tmp_path, name)
+    # As many as do not fit into the four spare rows.
+    new = [text, *(f"<more{number}>" for number in range(5))]
+    model.write(f"- add_tokens: {json.dumps(new, ensure_ascii=False)}")
+    linted = lint(model.workspace, [model.entry], ALL)
+    assert found in {each.rule.code for each in linted.findings}
+    assert all(each.models == ("m",) for each in linted.findings if each.rule.code == found)
+
+
+@pytest.mark.parametrize("name", ["phi-3-mini", "phi-2", "t5-small", "minimind", "all-minilm-l6-v2", "roberta-base"])
+def test_a_good_migration_is_good_for_every_real_tokenizer(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path, name)
+    path = model.write(
+        """
+- add_tokens:
+    init: {strategy: mean}
+    tokens:
+      - {content: "<|plan|>", special: true}
+      - {content: "<|critic|>", special: true}
+- set_special_tokens: {additional: ["<|plan|>", "<|critic|>"]}
+"""
+    )
+    path.write_text(path.read_text("utf-8").replace("message: m", "message: Add the planner and the critic"), "utf-8")
+    linted = lint(model.workspace, [model.entry], ALL)
     assert linted.findings == ()
     assert linted.notes == ()

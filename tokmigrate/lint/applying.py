@@ -17,7 +17,7 @@ def _cannot_be_applied(failure: Failure) -> Iterator[Found]:
     where = failure.error.where or ""
     shown = failure.file.migration.shown
     place = place_of(where.removeprefix(shown)) if where.startswith(shown) else Place(1, 1)
-    yield Found(place, f"{failure.model} refuses it: {failure.error.message}", failure.error.hint)
+    yield Found(place, f"it cannot be applied: {failure.error.message}", failure.error.hint)
 
 
 RULES = (

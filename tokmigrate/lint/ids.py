@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import Zeros
-from tokmigrate.lint.file import MigrationFile, Place, Written
+from tokmigrate.lint.file import MigrationFile, Place
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
 from tokmigrate.operations.add_tokens import AddTokens
@@ -54,26 +54,24 @@ def _zeros_as_output(file: MigrationFile) -> Iterator[Found]:
     of the old rows has a bound on what it does to old text; zeros have none. Where input and output embeddings are one
     matrix, that goes for both.
     """
-    for place, init in _inits(file):
+    help_ = "use {strategy: mean}, or {input: {strategy: zeros}, output: {strategy: mean}}"
+    for place, row, init in _inits(file):
         if isinstance(init.side("output"), Zeros):
-            message = "zeros as output row: the token may be generated at any time"
-            yield Found(place, message, "use {strategy: mean}, or {input: {strategy: zeros}, output: {strategy: mean}}")
+            yield Found(place, f"{row} is zeros as output: it may be generated at any time", help_)
 
 
-def _inits(file: MigrationFile) -> Iterator[tuple[Place, InitSpec]]:
+def _inits(file: MigrationFile) -> Iterator[tuple[Place, str, InitSpec]]:
+    """Yield each strategy that a file gives, with its place and the rows that it is for."""
     if file.migration.init is not None:
-        yield file.spot("init"), file.migration.init
+        yield file.spot("init"), "each new row", file.migration.init
     for written in file.operations:
-        for init in _inits_of(written):
-            yield written.spot("zeros"), init
-
-
-def _inits_of(written: Written) -> Iterator[InitSpec]:
-    own = getattr(written.operation, "init", None)
-    if isinstance(own, InitSpec):
-        yield own
-    if isinstance(written.operation, AddTokens):
-        yield from (token.init for token in written.operation.tokens if token.init is not None)
+        own = getattr(written.operation, "init", None)
+        if isinstance(own, InitSpec):
+            yield written.spot("init", "zeros"), "each new row", own
+        if isinstance(written.operation, AddTokens):
+            for token in written.operation.tokens:
+                if token.init is not None:
+                    yield written.spot(token.content), f"the row of '{token.content}'", token.init
 
 
 def _off_a_multiple(seen: OnModel) -> Iterator[Found]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tokmigrate.errors import UsageError, nearest
-from tokmigrate.lint import applying, ids, reproducibility, templates, tokens
+from tokmigrate.lint import applying, ids, reproducibility, templates, token_texts, tokens
 from tokmigrate.lint.rule import AnyRule
 
 GROUPS: Mapping[str, str] = MappingProxyType(
@@ -21,10 +21,17 @@ GROUPS: Mapping[str, str] = MappingProxyType(
 )
 """What the first digit of a code means."""
 
-RULES: Mapping[str, AnyRule] = MappingProxyType(
-    {rule.code: rule for group in (applying, tokens, ids, templates, reproducibility) for rule in group.RULES}
+_ALL: tuple[AnyRule, ...] = (
+    *applying.RULES,
+    *tokens.RULES,
+    *token_texts.RULES,
+    *ids.RULES,
+    *templates.RULES,
+    *reproducibility.RULES,
 )
-"""Every rule by its code."""
+
+RULES: Mapping[str, AnyRule] = MappingProxyType({rule.code: rule for rule in sorted(_ALL, key=lambda rule: rule.code)})
+"""Every rule by its code, in the order of the codes."""
 
 
 @dataclass(frozen=True)

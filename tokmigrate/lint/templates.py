@@ -45,7 +45,7 @@ def _names_no_token(seen: OnModel) -> Iterator[Found]:
             continue
         for text in dict.fromkeys(_TOKEN_LIKE.findall(_COMMENT.sub("", template.text))):
             if text not in known:
-                message = f"the chat template writes '{text}', which is no token of {seen.model}"
+                message = f"the chat template writes '{text}', which is no token"
                 yield Found(cause.place, message, "add it with add_tokens, or correct the template")
 
 

@@ -1,23 +1,18 @@
-"""TM1: the texts of tokens, and whether they are found."""
+"""TM1: whether tokens are found, and what their being there does."""
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterator
 
-from tokmigrate.lint.file import MigrationFile, Place, Written
+from tokmigrate.lint.file import Place
 from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
-from tokmigrate.lint.spelling import foreign_letters, invisible, likeness
+from tokmigrate.lint.rule import Found, ModelRule, Severity
+from tokmigrate.lint.spelling import likeness
 from tokmigrate.model.tombstones import is_tombstone
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.known_tokens import cut_out
-from tokmigrate.operations.move_tokens import MoveTokens
-from tokmigrate.operations.reinit_tokens import ReinitTokens
-from tokmigrate.operations.remove_tokens import RemoveTokens
-from tokmigrate.operations.rename_tokens import RenameTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 
 
@@ -25,8 +20,8 @@ def _not_found(seen: OnModel) -> Iterator[Found]:
     """An added token is not found in text that holds it.
 
     A token with `normalized: true`, the default of those that are not special, is looked for in the text that the
-    normalizer has made, and is itself normalised. Llama's and T5's put `▁` before it, so that it is found at the
-    beginning of a word only; and a special token inside it takes its part of the text first.
+    normalizer has made, and is itself normalised. Llama's puts `▁` before it, so that it is found at the beginning of a
+    word only; and a token that is not normalised takes its part of the text first.
     """
     for text, sighting in seen.after.items():
         held = seen.before.get(text)
@@ -39,7 +34,7 @@ def _not_found(seen: OnModel) -> Iterator[Found]:
         if sighting.found:
             message += f", though it is in '{sighting.found[0]}'"
         if sighting.sought != text:
-            message += f": what is looked for is '{sighting.sought}', as the normalizer makes of it"
+            message += f": what is looked for is '{sighting.sought}', which the normalizer makes of it"
             yield Found(place, message, "give it `normalized: false`, or `special: true`")
         else:
             yield Found(place, message, "choose a text in which no other token is found first")
@@ -68,45 +63,6 @@ def _within_another(seen: OnModel) -> Iterator[Found]:
                 yield Found(cause.spot(text), f"'{inner}' is part of '{outer}'", help_)
 
 
-def _space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
-    """The text of a token begins or ends with white space.
-
-    It is found only where that very white space stands; a neighbour with `lstrip` or `rstrip` takes it away, and so do
-    normalizers that strip or replace it.
-    """
-    for written, text in _new_texts(file):
-        if text.strip() and text != text.strip():
-            side = "begins" if text != text.lstrip() else "ends"
-            help_ = "leave it out; `lstrip` and `rstrip` take white space with the token"
-            yield Found(written.spot(text), f"'{text}' {side} with white space", help_)
-
-
-def _unstable_text(file: MigrationFile) -> Iterator[Found]:
-    """The text of a token is another one in Unicode's normal form NFC.
-
-    Editors, browsers and many tokenizers write text in that form. It looks the same, and the token is not found in it.
-    """
-    for written, text in _new_texts(file):
-        composed = unicodedata.normalize("NFC", text)
-        if composed != text:
-            shown = " ".join(f"U+{ord(letter):04X}" for letter in composed if letter not in text)
-            yield Found(written.spot(text), f"'{text}' is not in the form NFC", f"write it with {shown}")
-
-
-def _invisible_character(file: MigrationFile) -> Iterator[Found]:
-    """The text of a token holds a character that cannot be seen.
-
-    Nobody can type it, and a text that looks the same is cut otherwise. It mostly comes from copying out of a
-    browser. Inside emoji, joiners are left alone.
-    """
-    for written, text in _new_texts(file):
-        hidden = invisible(text)
-        if hidden:
-            shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter, 'without a name')}" for letter in hidden)
-            visible = "".join(letter for letter in text if letter not in hidden)
-            yield Found(written.spot(text), f"'{visible}' holds {shown}", "type the text anew")
-
-
 def _lookalike(seen: OnModel) -> Iterator[Found]:
     """A new token differs from another added token only in case, width or compatibility forms.
 
@@ -123,18 +79,6 @@ def _lookalike(seen: OnModel) -> Iterator[Found]:
         if alike:
             message = f"'{text}' looks like '{alike[0]}'"
             yield Found(cause.spot(text), message, "use the token that is there, or choose another text")
-
-
-def _mixed_scripts(file: MigrationFile) -> Iterator[Found]:
-    """Among the Latin letters of a token's text stands one of another script that looks like one of them.
-
-    A Cyrillic or Greek letter between Latin ones cannot be told from the Latin letter that it looks like.
-    """
-    for written, text in _new_texts(file):
-        foreign = foreign_letters(text)
-        if foreign:
-            shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter)}" for letter in foreign)
-            yield Found(written.spot(text), f"'{text}' holds {shown} among Latin letters", "write it in one script")
 
 
 _RESERVED = re.compile(
@@ -158,23 +102,9 @@ def _reserved_token_free(seen: OnModel) -> Iterator[Found]:
         if len(free) >= len(new):
             message = f"{len(free)} reserved tokens have no use, such as '{free[0]}'; the matrices need not grow"
             help_ = f'rename_tokens: {{tokens: {{"{free[0]}": "{new[0]}"}}, init: {{strategy: mean}}}}'
+            if free[0] not in before.tokenizer.added:
+                help_ += f'; then set_token_flags: {{tokens: "{new[0]}", special: true}}'
             yield Found(written.place, message, help_)
-
-
-def _inside_words(file: MigrationFile) -> Iterator[Found]:
-    """A token that is a word is also found inside other words.
-
-    An added token is looked for in all text, wherever it stands: `cat` cuts `category` in two.
-    """
-    for written in file.operations:
-        if not isinstance(written.operation, AddTokens):
-            continue
-        for token in written.operation.tokens:
-            edges = {unicodedata.category(token.content[0]), unicodedata.category(token.content[-1])}
-            # Scripts without case are mostly written without spaces too.
-            if edges <= {"Lu", "Ll", "Nd"} and not token.single_word:
-                message = f"'{token.content}' is also found inside longer words"
-                yield Found(written.spot(token.content), message, "give it `single_word: true`")
 
 
 def _ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
@@ -217,74 +147,6 @@ def _found_as_other_text(seen: OnModel) -> Iterator[Found]:
             yield Found(cause.spot(text), message, "give it `normalized: false`, or the text that is found")
 
 
-_POINTLESS = {
-    ("added", "renamed"): "add it with that text",
-    ("added", "removed"): "leave it out",
-    ("added", "begun anew"): "say with `init:` where it is added how its row starts",
-    ("added", "flagged"): "give it the flags where it is added",
-    ("renamed", "renamed"): "give it the last text at once",
-    ("renamed", "removed"): "remove it by its old text",
-    ("renamed", "begun anew"): "give rename_tokens the `init:`",
-    ("begun anew", "removed"): "remove it only",
-    ("begun anew", "begun anew"): "say once how its row starts",
-    ("moved", "moved"): "move it once",
-    ("moved", "removed"): "remove it only",
-    ("removed", "added"): "reinit_tokens begins a row anew, and the id stays",
-}
-"""What becomes of a token in one file, one after the other, where one operation would do."""
-
-
-def _changed_twice(file: MigrationFile) -> Iterator[Found]:
-    """A token is changed by one operation, and then by another one of the same file.
-
-    One operation says what it shall be; a reader of two has to work it out.
-    """
-    history: dict[str, tuple[str, int]] = {}
-    for written in file.operations:
-        for text, fate in _fates(written):
-            held = history.get(text)
-            help_ = _POINTLESS.get((held[0], fate)) if held else None
-            if held and help_:
-                message = f"'{text}' is {fate} here, and was {held[0]} in line {held[1]} of the same file"
-                yield Found(written.spot(text), message, help_)
-            history[text] = (fate, written.place.line)
-        if isinstance(written.operation, RenameTokens):
-            history |= dict.fromkeys(written.operation.tokens.values(), ("renamed", written.place.line))
-
-
-def _fates(written: Written) -> Iterator[tuple[str, str]]:
-    """Yield each token that an operation changes, with what becomes of it."""
-    operation = written.operation
-    for kind, fate in _FATES.items():
-        if isinstance(operation, kind):
-            texts = (getattr(token, "content", token) for token in operation.tokens)
-            yield from ((str(text), fate) for text in texts)
-
-
-_FATES = {
-    AddTokens: "added",
-    RenameTokens: "renamed",
-    RemoveTokens: "removed",
-    ReinitTokens: "begun anew",
-    MoveTokens: "moved",
-    SetTokenFlags: "flagged",
-}
-
-
-def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
-    """Yield the text of each token that the file brings, or gives another text."""
-    for written in file.operations:
-        operation = written.operation
-        texts: tuple[str, ...] = ()
-        if isinstance(operation, AddTokens):
-            texts = tuple(token.content for token in operation.tokens)
-        elif isinstance(operation, RenameTokens):
-            texts = tuple(operation.tokens.values())
-        elif isinstance(operation, AddRoleTokens) and operation.roles is not None:
-            texts = tuple(dict.fromkeys((*operation.roles.values(), *filter(None, (operation.end,)))))
-        yield from ((written, text) for text in texts)
-
-
 RULES = (
     ModelRule(
         "TM101",
@@ -318,50 +180,6 @@ operations:
   - add_tokens: ["<tool>", "</tool>"]
 """,
     ),
-    FileRule(
-        "TM103",
-        "space-at-the-edge",
-        Severity.WARNING,
-        _space_at_the_edge,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool> "]
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", rstrip: true}
-""",
-    ),
-    FileRule(
-        "TM104",
-        "unstable-text",
-        Severity.WARNING,
-        _unstable_text,
-        wrong="""\
-operations:
-  - add_tokens: ["<cafe\\u0301>"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<caf\\u00e9>"]
-""",
-    ),
-    FileRule(
-        "TM105",
-        "invisible-character",
-        Severity.ERROR,
-        _invisible_character,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool\\u200b>"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-    ),
     ModelRule(
         "TM106",
         "lookalike",
@@ -374,20 +192,6 @@ operations:
         right="""\
 operations:
   - add_tokens: ["<|tool|>", "<|result|>"]
-""",
-    ),
-    FileRule(
-        "TM107",
-        "mixed-scripts",
-        Severity.WARNING,
-        _mixed_scripts,
-        wrong="""\
-operations:
-  - add_tokens: ["<t\\u043e\\u043el>"]  # two Cyrillic letters
-""",
-        right="""\
-operations:
-  - add_tokens: ["<tool>"]
 """,
     ),
     ModelRule(
@@ -406,22 +210,6 @@ operations:
         right="""\
 operations:
   - rename_tokens: {tokens: {"<|reserved_0|>": "<tool>"}, init: {strategy: mean}}
-""",
-    ),
-    FileRule(
-        "TM109",
-        "found-inside-words",
-        Severity.WARNING,
-        _inside_words,
-        wrong="""\
-operations:
-  - add_tokens: ["cat"]
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "cat", single_word: true}
 """,
     ),
     ModelRule(
@@ -475,23 +263,6 @@ operations:
   - add_tokens:
       tokens:
         - {content: "①", normalized: false}
-""",
-    ),
-    FileRule(
-        "TM113",
-        "changed-twice",
-        Severity.WARNING,
-        _changed_twice,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-  - set_token_flags: {tokens: "<tool>", special: true}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", special: true}
 """,
     ),
 )

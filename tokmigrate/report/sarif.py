@@ -46,7 +46,7 @@ def _rule(rule: AnyRule) -> dict[str, Any]:
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": rule.summary},
-        "fullDescription": {"text": rule.why},
+        "fullDescription": {"text": " ".join(rule.why.split())},
         "defaultConfiguration": {"level": rule.severity.value},
     }
 
