@@ -5,82 +5,25 @@ from __future__ import annotations
 import json
 import re
 import runpy
-import shutil
-import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from lint_projects import ALL, FIRST, Project, demo_project
 from shared_models import shared_model
-from workspaces import DEMO, REPOSITORY, command_line, environment
+from workspaces import REPOSITORY
 
-from tokmigrate.lint.registry import GROUPS, RULES, Selection
+from tokmigrate.lint.registry import GROUPS, RULES
 from tokmigrate.lint.rule import AnyRule
-from tokmigrate.runner.lint import Linted, lint
+from tokmigrate.runner.lint import lint
 from tokmigrate.runner.migrate import upgrade
-from tokmigrate.settings import Workspace, read_workspace
+from tokmigrate.settings import read_workspace
 
-ALL = Selection()
-FIRST, SECOND = "aaaa0001", "aaaa0002"
 TOOLS = "<tool>\n<result>\n"
-
-
-@dataclass(frozen=True)
-class Project:
-    """A workspace with the demo model, perhaps in a Git repository."""
-
-    root: Path
-
-    @property
-    def workspace(self) -> Workspace:
-        return read_workspace(self.root / "tokmigrate.yaml", {})
-
-    def write(self, body: str, name: str = "0001_first", *, language: str = "yaml", after: str | None = None) -> Path:
-        """Write a migration: the head of its file, and `body`."""
-        revision = FIRST if after is None else SECOND
-        if language == "python":
-            text = f'revision = "{revision}"\ndown_revision = {json.dumps(after) if after else None}\n{body}'
-        else:
-            message = "" if "message:" in body else "message: What the example needs\n"
-            text = f"format: 1\nrevision: {revision}\ndown_revision: {after or 'null'}\n{message}{body}"
-        path = self.root / "migrations" / f"{name}.{'py' if language == 'python' else 'yaml'}"
-        path.write_text(text, "utf-8")
-        return path
-
-    def lint(self, selection: Selection = ALL, git_base: str | None = None) -> Linted:
-        workspace = self.workspace
-        return lint(workspace, workspace.select([]), selection, git_base)
-
-    def codes(self, selection: Selection = ALL) -> list[str]:
-        return [finding.rule.code for finding in self.lint(selection).findings]
-
-    def git(self, *words: str) -> str:
-        names = ("-c", "user.name=a", "-c", "user.email=a@b")
-        done = subprocess.run(
-            ["git", *names, *words], cwd=self.root, capture_output=True, text=True, timeout=60, check=True
-        )
-        return done.stdout
-
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*command_line(), "lint", *words],
-            cwd=self.root,
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
-    (tmp_path / "models").mkdir()
-    (tmp_path / "migrations").mkdir()
-    shutil.copytree(DEMO, tmp_path / "models" / "demo")
-    settings = "format: 1\nverify: fast\nmodels:\n  demo: {path: models/demo}\n"
-    (tmp_path / "tokmigrate.yaml").write_text(settings, "utf-8")
-    return Project(tmp_path)
+    return demo_project(tmp_path)
 
 
 def written_example(project: Project, rule: AnyRule, example: str) -> None:
