@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
 
-from workspaces import DEMO, command_line, environment
+from workspaces import DEMO, environment
 
+from tokmigrate.cli.app import main
 from tokmigrate.lint.registry import Selection
 from tokmigrate.runner.lint import Linted, lint
 from tokmigrate.settings import Workspace, read_workspace
 
 ALL = Selection()
 FIRST, SECOND = "aaaa0001", "aaaa0002"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, and its exit code."""
+
+    returncode: object
+    stdout: str
+    stderr: str
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,16 @@ class Project:
             command, cwd=self.root, capture_output=True, text=True, timeout=60, check=True, env=environment()
         ).stdout
 
-    def run(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run `tokmigrate lint` here."""
-        command = [*command_line(), "lint", *words]
-        return subprocess.run(
-            command, cwd=self.root, env=environment(), capture_output=True, text=True, timeout=120, check=False
-        )
+    def run(self, *words: str) -> Said:
+        """Run `tokmigrate lint` here, in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        status: object = None
+        with chdir(self.root), redirect_stdout(out), redirect_stderr(err), patch("sys.argv", ["", "lint", *words]):
+            try:
+                main()
+            except SystemExit as leaving:
+                status = leaving.code
+        return Said(status, out.getvalue(), err.getvalue())
 
 
 def empty_project(root: Path) -> Project:

@@ -17,7 +17,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from lint_projects import ALL, Project, demo_project, empty_project
-from workspaces import REPOSITORY, environment
+from workspaces import REPOSITORY, command_line, environment
 
 from tokmigrate.lint.registry import RULES
 from tokmigrate.report.github import workflow_commands
@@ -54,7 +54,9 @@ def project(tmp_path: Path) -> Project:
 
 
 def test_people_see_the_line_and_the_place_in_it(project: Project) -> None:
-    said = project.run()
+    said = subprocess.run(
+        [*command_line(), "lint"], cwd=project.root, env=environment(), capture_output=True, text=True, check=False
+    )
     assert said.stdout == FOUND
     assert said.returncode == 1
 
