@@ -50,6 +50,8 @@ verify: full
 
 # Part of the seed of every random row; the same text gives the same rows.
 seed: ""
+
+# What `tokmigrate lint` asks for, by codes or their beginnings: lint: {select: [TM1, TM3], ignore: [TM109]}
 """
 """The text of a new `tokmigrate.yaml`."""
 
@@ -99,6 +101,19 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
+class LintSetting:
+    """Which rules `tokmigrate lint` asks.
+
+    Args:
+        select: Codes or beginnings of codes; none for all rules.
+        ignore: Those that are left out.
+    """
+
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Workspace:
     """What `tokmigrate.yaml` says, with every path absolute.
 
@@ -110,6 +125,7 @@ class Workspace:
         models: The models by name, in the order of the file.
         verify: `full` loads a result with transformers, `fast` with tokenizers only.
         seed: Part of the seed of every random row.
+        lint: Which rules `tokmigrate lint` asks.
     """
 
     root: Path
@@ -119,6 +135,7 @@ class Workspace:
     models: Mapping[str, ModelEntry]
     verify: Literal["full", "fast"] = "full"
     seed: str = ""
+    lint: LintSetting = LintSetting()
 
     def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:
         """Return the models that `names` mean, each once, in the order given.
@@ -170,6 +187,11 @@ class _Model(_Closed):
     id_fields: dict[_Name, FieldShape | Literal["ignore"]] = {}
 
 
+class _Lint(_Closed):
+    select: tuple[_Name, ...] = ()
+    ignore: tuple[_Name, ...] = ()
+
+
 def _models(value: object) -> object:
     return {} if value is None else value
 
@@ -181,6 +203,7 @@ class _File(_Closed):
     models: Annotated[dict[str, _Model] | None, BeforeValidator(_models)] = None
     verify: Literal["full", "fast"] = "full"
     seed: str = ""
+    lint: _Lint = _Lint()
 
 
 def find_workspace(start: Path) -> Path:
@@ -225,6 +248,7 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         models=MappingProxyType({name: _entry(name, model, root) for name, model in (content.models or {}).items()}),
         verify=content.verify,
         seed=content.seed,
+        lint=LintSetting(content.lint.select, content.lint.ignore),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -47,6 +47,15 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Applied:
+    """One operation between the two states that it leads from and to."""
+
+    planned: PlannedOperation
+    before: ModelState
+    after: ModelState
+
+
+@dataclass(frozen=True)
 class Step:
     """One migration of a plan.
 
@@ -55,12 +64,14 @@ class Step:
         before: The state that it finds.
         after: The state that it leaves; its edit and its touched files are this step's own.
         effects: What each operation does.
+        applied: Each operation with the states around it.
     """
 
     migration: Migration
     before: ModelState
     after: ModelState
     effects: tuple[Effect, ...]
+    applied: tuple[Applied, ...] = ()
 
 
 def steps_of(
@@ -82,29 +93,30 @@ def steps_of(
     for migration in migrations:
         before = state.settled()
         _check_preconditions(migration, before)
-        after, effects = _applied(migration, before)
-        state = finish(before, after)
-        steps.append(Step(migration, before, state, effects))
+        applied = tuple(_applied(migration, before))
+        state = finish(before, applied[-1].after if applied else before)
+        steps.append(Step(migration, before, state, tuple(map(_effect, applied)), applied))
     return tuple(steps)
 
 
-def _applied(migration: Migration, before: ModelState) -> tuple[ModelState, tuple[Effect, ...]]:
+def _applied(migration: Migration, state: ModelState) -> Iterator[Applied]:
     context = Context(migration.revision, migration.init, migration.attachments)
-    state = before
-    effects: list[Effect] = []
-    for planned in migration.recorded(before.tokenizer):
+    for planned in migration.recorded(state.tokenizer):
         reached = _next(planned, state, context)
-        given = tuple(
-            Given(token, number, _row(state, token, number))
-            for token, number in reached.tokenizer.ids.items()
-            if state.tokenizer.ids.get(token) != number
-            # An id that has a token already is given to no new one: that token was renamed.
-            and (token in state.tokenizer.ids or number not in state.tokenizer.texts)
-        )
-        risk = planned.operation.risk(state, reached)
-        effects.append(Effect(planned.operation.name, planned.place, risk, given))
+        yield Applied(planned, state, reached)
         state = reached
-    return state, tuple(effects)
+
+
+def _effect(applied: Applied) -> Effect:
+    operation, before, after = applied.planned.operation, applied.before.tokenizer, applied.after.tokenizer
+    given = tuple(
+        Given(token, number, _row(applied.before, token, number))
+        for token, number in after.ids.items()
+        if before.ids.get(token) != number
+        # An id that has a token already is given to no new one: that token was renamed.
+        and (token in before.ids or number not in before.texts)
+    )
+    return Effect(operation.name, applied.planned.place, operation.risk(applied.before, applied.after), given)
 
 
 def _row(state: ModelState, token: str, number: int) -> Literal["spare", "new", "moved"]:

@@ -1,15 +1,17 @@
 """What the tokenizers library makes of a tokenizer.json.
 
-Request: `file`, the path; `expected`, the id of every token by its text (optional); `encode`, texts; `decode`,
-lists of ids (optional).
+Request: `file`, the path, or `document`, the parsed file; `expected`, the id of every token by its text (optional);
+`encode`, texts; `decode`, lists of ids (optional); `normalise`, texts (optional).
 
 Answer: `size` with added tokens; `differences` from `expected` as `id_differences` gives them; `encodings`,
 `{ids, tokens}` for each text without special tokens added; `encodings_with_special`, the ids with them;
-`decodings`, texts with special tokens; `padding` and `truncation` as the file sets them, or null.
+`decodings`, texts with special tokens; `normalised`, what the normalizer makes of texts; `padding` and `truncation` as
+the file sets them, or null.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +22,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load the tokenizer and answer."""
     from tokenizers import Tokenizer  # noqa: PLC0415 - only the child pays for it
 
-    tokenizer = Tokenizer.from_file(request["file"])
+    is_file = "file" in request
+    tokenizer = Tokenizer.from_file(request["file"]) if is_file else Tokenizer.from_str(json.dumps(request["document"]))
     padding, truncation = tokenizer.padding, tokenizer.truncation
     found: dict[str, Any] = {
         "size": tokenizer.get_vocab_size(with_added_tokens=True),
@@ -38,6 +41,9 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     found["encodings"] = [{"ids": encoding.ids, "tokens": encoding.tokens} for encoding in plain]
     found["encodings_with_special"] = [tokenizer.encode(text, add_special_tokens=True).ids for text in texts]
     found["decodings"] = [tokenizer.decode(ids, skip_special_tokens=False) for ids in request.get("decode", [])]
+    normalizer = tokenizer.normalizer
+    texts = request.get("normalise", [])
+    found["normalised"] = [normalizer.normalize_str(text) for text in texts] if normalizer else texts
     return found
 
 

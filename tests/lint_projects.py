@@ -1,0 +1,97 @@
+"""Workspaces of a test's own for `tokmigrate lint`."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from unittest.mock import patch
+
+from workspaces import DEMO, environment
+
+from tokmigrate.cli.app import main
+from tokmigrate.lint.registry import Selection
+from tokmigrate.runner.lint import Linted, lint
+from tokmigrate.settings import Workspace, read_workspace
+
+ALL = Selection()
+FIRST, SECOND = "aaaa0001", "aaaa0002"
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command said, and its exit code."""
+
+    returncode: object
+    stdout: str
+    stderr: str
+
+
+@dataclass(frozen=True)
+class Project:
+    """A workspace, perhaps in a Git repository."""
+
+    root: Path
+
+    @property
+    def workspace(self) -> Workspace:
+        return read_workspace(self.root / "tokmigrate.yaml", {})
+
+    def write(self, body: str, name: str = "0001_first", *, language: str = "yaml", after: str | None = None) -> Path:
+        """Write a migration: the head of its file, and `body`."""
+        revision = FIRST if after is None else SECOND
+        if language == "python":
+            text = f'revision = "{revision}"\ndown_revision = {json.dumps(after) if after else None}\n{body}'
+        else:
+            message = "" if "message:" in body else "message: What the example needs\n"
+            text = f"format: 1\nrevision: {revision}\ndown_revision: {after or 'null'}\n{message}{body}"
+        path = self.root / "migrations" / f"{name}.{'py' if language == 'python' else 'yaml'}"
+        path.write_text(text, "utf-8")
+        return path
+
+    def lint(self, selection: Selection = ALL, git_base: str | None = None) -> Linted:
+        """Return what rules find on all models that are here."""
+        workspace = self.workspace
+        return lint(workspace, workspace.select([]), selection, git_base)
+
+    def codes(self, selection: Selection = ALL) -> list[str]:
+        """Return the codes of what is found."""
+        return [finding.rule.code for finding in self.lint(selection).findings]
+
+    def git(self, *words: str) -> str:
+        """Run Git here, and return what it prints."""
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(
+            command, cwd=self.root, capture_output=True, text=True, timeout=60, check=True, env=environment()
+        ).stdout
+
+    def run(self, *words: str) -> Said:
+        """Run `tokmigrate lint` here, in this process."""
+        out, err = io.StringIO(), io.StringIO()
+        status: object = None
+        with chdir(self.root), redirect_stdout(out), redirect_stderr(err), patch("sys.argv", ["", "lint", *words]):
+            try:
+                main()
+            except SystemExit as leaving:
+                status = leaving.code
+        return Said(status, out.getvalue(), err.getvalue())
+
+
+def empty_project(root: Path) -> Project:
+    """Make a workspace without a model."""
+    (root / "migrations").mkdir(parents=True)
+    (root / "tokmigrate.yaml").write_text("format: 1\nverify: fast\n", "utf-8")
+    return Project(root)
+
+
+def demo_project(root: Path) -> Project:
+    """Make a workspace with the demo model and no migration."""
+    project = empty_project(root)
+    shutil.copytree(DEMO, root / "models" / "demo")
+    settings = "format: 1\nverify: fast\nmodels:\n  demo: {path: models/demo}\n"
+    (root / "tokmigrate.yaml").write_text(settings, "utf-8")
+    return project

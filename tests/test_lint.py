@@ -1,0 +1,136 @@
+"""`tokmigrate lint`: each rule on its own examples, and the ways to choose and to silence."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+
+import pytest
+from lint_projects import ALL, FIRST, Project, demo_project
+from shared_models import shared_model
+from workspaces import REPOSITORY
+
+from tokmigrate.lint.registry import GROUPS, RULES
+from tokmigrate.lint.rule import AnyRule
+from tokmigrate.runner.lint import lint
+from tokmigrate.runner.migrate import upgrade
+from tokmigrate.settings import read_workspace
+
+TOOLS = "<tool>\n<result>\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return demo_project(tmp_path)
+
+
+def written_example(project: Project, rule: AnyRule, example: str) -> None:
+    """Write an example of a rule's, with what it needs beside it."""
+    (project.root / "migrations" / "tools.txt").write_text(TOOLS, "utf-8")
+    for name in ("chat", "ignored"):
+        (project.root / "migrations" / f"{name}.jinja").write_text("{{ messages[0].content }}", "utf-8")
+    if rule.code == "TM401":
+        project.write(rule.right)
+        upgrade(project.workspace, project.workspace.models["demo"])
+    if rule.given:
+        project.write(rule.given)
+    after = FIRST if rule.given else None
+    project.write(example, "0002_second" if after else "0001_first", language=rule.language, after=after)
+    if rule.code == "TM406":
+        (project.root / ".gitignore").write_text("ignored.jinja\n", "utf-8")
+        project.git("init", "-q")
+        project.git("add", "-A")
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_rule_finds_what_is_wrong_in_its_example(project: Project, rule: AnyRule) -> None:
+    written_example(project, rule, rule.wrong)
+    found = [each for each in project.lint().findings if each.rule is rule]
+    assert found
+    last = sorted((project.root / "migrations").glob("000*"))[-1]
+    assert {each.file.migration.path for each in found} == {last}
+    assert rule.code == "TM001" or "TM001" not in project.codes()
+    for each in found:
+        assert each.message
+        assert each.help
+        assert "  " not in each.message + each.help
+        # It can be silenced where it is.
+        lines = last.read_text("utf-8").split("\n")
+        lines[each.place.line - 1] += f"  # noqa: {rule.code}"
+        last.write_text("\n".join(lines), "utf-8")
+    assert rule.code not in project.codes()
+
+
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_rule_is_silent_on_its_good_example(project: Project, rule: AnyRule) -> None:
+    written_example(project, rule, rule.right)
+    linted = project.lint()
+    assert linted.files
+    assert [each.message for each in linted.findings if each.rule is rule] == []
+    # What is shown as right gives no error of any other rule either.
+    assert [each.message for each in linted.findings if each.is_error] == []
+
+
+def test_the_projects_own_migrations_pass() -> None:
+    workspace = read_workspace(REPOSITORY / "tokmigrate.yaml", {})
+    linted = lint(workspace, workspace.select([]), ALL)
+    assert [file.migration.number for file in linted.files] == ["0001", "0002", "0003"]
+    assert linted.findings == ()
+    assert linted.notes == ()
+
+
+def test_the_page_of_rules_is_current() -> None:
+    made = runpy.run_path(str(REPOSITORY / "scripts" / "make_rules.py"), run_name="make_rules")
+    assert (REPOSITORY / "docs" / "rules.md").read_text("utf-8") == made["page"](), "python scripts/make_rules.py"
+
+
+def test_codes_are_in_groups_and_names_are_told_once() -> None:
+    for code, rule in RULES.items():
+        assert re.fullmatch(r"TM[0-4]\d\d", code)
+        assert rule.code == code
+        assert code[:3] in GROUPS
+        assert rule.summary.endswith(".")
+        assert rule.why
+    assert len({rule.name for rule in RULES.values()}) == len(RULES)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "found"),
+    [
+        ("phi-3-mini", "<tool>", "TM101"),
+        ("t5-small", "①", "TM112"),
+        ("bert-base-uncased", "<Caf\u00e9>", "TM112"),
+        ("bert-base-uncased", "<tool>", "TM108"),
+        ("minimind", "<tool>", "TM108"),
+        ("phi-2", " <tool>", "TM101"),
+    ],
+)
+def test_what_happens_with_real_tokenizers(tmp_path: Path, name: str, text: str, found: str) -> None:
+    model = shared_model(tmp_path, name)
+    # As many as do not fit into the four spare rows.
+    new = [text, *(f"<more{number}>" for number in range(5))]
+    model.write(f"- add_tokens: {json.dumps(new, ensure_ascii=False)}")
+    linted = lint(model.workspace, [model.entry], ALL)
+    assert found in {each.rule.code for each in linted.findings}
+    assert all(each.models == ("m",) for each in linted.findings if each.rule.code == found)
+
+
+@pytest.mark.parametrize("name", ["phi-3-mini", "phi-2", "t5-small", "minimind", "all-minilm-l6-v2", "roberta-base"])
+def test_a_good_migration_is_good_for_every_real_tokenizer(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path, name)
+    path = model.write(
+        """
+- add_tokens:
+    init: {strategy: mean}
+    tokens:
+      - {content: "<|plan|>", special: true}
+      - {content: "<|critic|>", special: true}
+- set_special_tokens: {additional: ["<|plan|>", "<|critic|>"]}
+"""
+    )
+    path.write_text(path.read_text("utf-8").replace("message: m", "message: Add the planner and the critic"), "utf-8")
+    linted = lint(model.workspace, [model.entry], ALL)
+    assert linted.findings == ()
+    assert linted.notes == ()

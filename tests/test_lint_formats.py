@@ -1,0 +1,248 @@
+"""How `tokmigrate lint` says what it found: to people, to programs, to GitHub, as SARIF, and as a hook."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from lint_projects import ALL, Project, demo_project, empty_project
+from workspaces import REPOSITORY, command_line, environment
+
+from tokmigrate.lint.registry import RULES
+from tokmigrate.report.github import workflow_commands
+from tokmigrate.report.sarif import sarif
+from tokmigrate.runner.lint import Linted, lint
+
+BAD = """\
+message: Add the tools, 100 % of them
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool\u200b>", special: true, init: {strategy: mean}}
+        - {content: "<result> ", special: true, init: {strategy: mean}}
+"""
+
+FOUND = """\
+migrations/0001_first.yaml:8:21: TM105 error: '<tool>' holds U+200B ZERO WIDTH SPACE
+  8 |         - {content: "<tool\\u200b>", special: true, init: {strategy: mean}}
+    |                     ^
+  help: type the text anew
+migrations/0001_first.yaml:9:21: TM103 warning: '<result> ' ends with white space
+  9 |         - {content: "<result> ", special: true, init: {strategy: mean}}
+    |                     ^
+  help: leave it out; `lstrip` and `rstrip` take white space with the token
+1 migration: 1 error and 1 warning
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    made = empty_project(tmp_path / "top, 1:2" / "work space")
+    made.write(BAD)
+    return made
+
+
+def test_people_see_the_line_and_the_place_in_it(project: Project) -> None:
+    said = subprocess.run(
+        [*command_line(), "lint"], cwd=project.root, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert said.stdout == FOUND
+    assert said.returncode == 1
+
+
+def test_it_fails_for_errors_and_when_strict_for_warnings(project: Project) -> None:
+    assert project.run("--ignore", "TM105").returncode == 0
+    assert project.run("--ignore", "TM105", "--strict").returncode == 1
+    assert project.run("--ignore", "TM1", "--strict").returncode == 0
+
+
+@pytest.mark.parametrize("words", [("--json",), ("--format", "json")])
+def test_programs_get_one_document(project: Project, words: tuple[str, ...]) -> None:
+    said = project.run(*words)
+    assert said.returncode == 1
+    document = json.loads(said.stdout)
+    assert (document["schema_version"], document["command"]) == (1, "lint")
+    assert (document["errors"], document["warnings"]) == (1, 1)
+    assert document["migrations"] == ["migrations/0001_first.yaml"]
+    first = document["findings"][0]
+    assert first == {
+        "code": "TM105",
+        "rule": "invisible-character",
+        "severity": "error",
+        "path": "migrations/0001_first.yaml",
+        "line": 8,
+        "column": 21,
+        "message": "'<tool>' holds U+200B ZERO WIDTH SPACE",
+        "hint": "type the text anew",
+        "revision": "aaaa0001",
+        "models": [],
+    }
+
+
+def test_a_file_that_cannot_be_read_is_an_error_as_everywhere(project: Project) -> None:
+    project.write("operations: [{add_token: x}]\n")
+    said = project.run("--json")
+    assert said.returncode == 2
+    assert "did you mean 'add_tokens'?" in json.loads(said.stdout)["error"]["problems"][0]["hint"]
+
+
+def test_github_gets_a_line_for_each(project: Project) -> None:
+    # A workflow runs in the repository, of which the workspace is a part.
+    (project.root.parent / ".git").mkdir()
+    said = project.run("--format", "github")
+    assert said.returncode == 1
+    first, second, note = [_command(line) for line in said.stdout.splitlines()]
+    assert first == (
+        "error",
+        {
+            "file": "work space/migrations/0001_first.yaml",
+            "line": "8",
+            "col": "21",
+            "title": "TM105 invisible-character",
+        },
+        "'<tool>' holds U+200B ZERO WIDTH SPACE\ntype the text anew",
+    )
+    assert second[0] == "warning"
+    assert note[0] == "notice"
+    assert "rules on files alone" in note[2]
+
+
+def _command(line: str) -> tuple[str, dict[str, str], str]:
+    """Return what GitHub's runner reads in a line: the command, its properties, its message."""
+    match = re.fullmatch(r"::(\w+) ([^:]*)::(.*)", line)
+    assert match is not None
+    properties = dict(part.split("=", 1) for part in match[2].split(","))
+    return match[1], {name: _decoded(value) for name, value in properties.items()}, _decoded(match[3])
+
+
+def _decoded(text: str) -> str:
+    # actions/runner, ActionCommand.cs: %25 comes last.
+    for code, letter in (("%0D", "\r"), ("%0A", "\n"), ("%3A", ":"), ("%2C", ","), ("%25", "%")):
+        text = text.replace(code, letter)
+    return text
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Linted:
+    made = empty_project(tmp_path_factory.mktemp("found"))
+    made.write(BAD)
+    return lint(made.workspace, [], ALL)
+
+
+@given(st.text(st.characters(codec="utf-8")))
+def test_no_message_breaks_a_line_of_githubs(found: Linted, text: str) -> None:
+    finding = replace(found.findings[0], message=text, help=None)
+    (line, *_) = workflow_commands(replace(found, findings=(finding,))).split("\n")
+    assert _command(line)[2] == text
+
+
+def test_sarif_is_what_its_schema_asks_for(project: Project) -> None:
+    (project.root.parent / ".git").mkdir()
+    said = project.run("--format", "sarif")
+    assert said.returncode == 1
+    log = json.loads(said.stdout)
+    assert log["version"] == "2.1.0"
+    assert log["$schema"].endswith("sarif-schema-2.1.0.json")
+    (run,) = log["runs"]
+    driver = run["tool"]["driver"]
+    assert driver["name"] == "tokmigrate"
+    for number, result in enumerate(run["results"]):
+        rule = driver["rules"][result["ruleIndex"]]
+        assert rule["id"] == result["ruleId"] == ["TM105", "TM103"][number]
+        assert result["level"] == rule["defaultConfiguration"]["level"] == ["error", "warning"][number]
+        assert rule["shortDescription"]["text"] == RULES[rule["id"]].summary
+        (location,) = result["locations"]
+        physical = location["physicalLocation"]
+        uri = physical["artifactLocation"]["uri"]
+        assert unquote(uri) == "work space/migrations/0001_first.yaml"
+        assert re.fullmatch(r"[\w./%-]+", uri)
+        assert physical["artifactLocation"]["uriBaseId"] in run["originalUriBaseIds"]
+        assert physical["region"] == {"startLine": 8 + number, "startColumn": 21}
+    (invocation,) = run["invocations"]
+    assert invocation["executionSuccessful"] is True
+    assert [note["level"] for note in invocation["toolExecutionNotifications"]] == ["note"]
+
+
+# The properties that the schema knows (OASIS SARIF 2.1.0), of the objects that are written.
+_KNOWN = {
+    "sarifLog": {"$schema", "version", "runs"},
+    "run": {"tool", "columnKind", "originalUriBaseIds", "results", "invocations"},
+    "driver": {"name", "version", "informationUri", "rules"},
+    "result": {"ruleId", "ruleIndex", "level", "message", "locations"},
+}
+
+
+def test_sarif_has_no_property_that_its_schema_forbids(found: Linted) -> None:
+    log: dict[str, Any] = sarif(found)
+    (run,) = log["runs"]
+    assert set(log) <= _KNOWN["sarifLog"]
+    assert set(run) <= _KNOWN["run"]
+    assert set(run["tool"]["driver"]) <= _KNOWN["driver"]
+    assert all(set(result) <= _KNOWN["result"] for result in run["results"])
+    ids = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
+    assert len(ids) == len(set(ids))
+
+
+def hooks() -> dict[str, dict[str, Any]]:
+    listed = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text("utf-8"))
+    return {hook["id"]: hook for hook in listed}
+
+
+def test_the_hooks_are_those_that_pre_commit_knows() -> None:
+    assert list(hooks()) == ["tokmigrate-validate", "tokmigrate-lint"]
+    for hook in hooks().values():
+        assert {"id", "name", "entry", "language"} <= set(hook)
+        assert hook["pass_filenames"] is False
+        for path in ("tokmigrate.yaml", "migrations/0001_a.yaml", "sub/tokmigrate.yaml", "sub/migrations/a.py"):
+            assert re.search(hook["files"], path)
+        for path in ("README.md", "src/tokmigrate.yaml.orig", "mymigrations.py"):
+            assert not re.search(hook["files"], path)
+
+
+def test_the_hook_stops_a_commit_in_a_real_repository(tmp_path: Path) -> None:
+    project = demo_project(tmp_path)
+    (tmp_path / ".gitignore").write_text("models/\n", "utf-8")
+    project.git("init", "-q")
+    script = tmp_path / ".git" / "hooks" / "pre-commit"
+    script.parent.mkdir(exist_ok=True)
+    # What pre-commit does with a hook of `language: system`: its entry is run in the repository.
+    script.write_text(f"#!/bin/sh\nexec {hooks()['tokmigrate-lint']['entry']}\n", "utf-8")
+    script.chmod(0o755)
+    bin_folder = tmp_path / ".git" / "bin"
+    bin_folder.mkdir()
+    program = bin_folder / "tokmigrate"
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tokmigrate.cli.app "$@"\n', "utf-8")
+    program.chmod(0o755)
+
+    def commit() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "change"],
+            cwd=tmp_path,
+            env={**environment(), "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    project.write(BAD)
+    project.git("add", "-A")
+    refused = commit()
+    assert refused.returncode == 1
+    assert "TM105" in refused.stdout + refused.stderr
+    project.write(BAD.replace("\u200b", "").replace("> ", ">"))
+    project.git("add", "-A")
+    done = commit()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert project.git("log", "--format=%s") == "change\n"

@@ -1,0 +1,71 @@
+"""Commands that a team puts before a merge: lint."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Literal
+
+import typer
+
+from tokmigrate.cli.options import AsJson, Models, workspace
+from tokmigrate.cli.output import print_json, show
+
+Codes = Annotated[
+    list[str] | None, typer.Option(help="Ask these rules only, by codes or their beginnings.", metavar="CODES")
+]
+Ignored = Annotated[list[str] | None, typer.Option(help="Leave these rules out.", metavar="CODES")]
+Format = Annotated[
+    Literal["text", "json", "github", "sarif"],
+    typer.Option("--format", help="text, json, annotations for GitHub's workflows, or SARIF 2.1.0."),
+]
+
+
+def lint(
+    model: Models = None,
+    select: Codes = None,
+    ignore: Ignored = None,
+    git_base: Annotated[
+        str | None,
+        typer.Option(help="Only migrations that changed since this branch left REV.", metavar="REV"),
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning fails too.")] = False,
+    output: Format = "text",
+    as_json: AsJson = False,
+) -> None:
+    """Read migrations as a careful reviewer would; 1 where something has to change. Nothing is written.
+
+    Rules and examples are in docs/rules.md. Some need a model: pending
+    migrations are tried on each model that is here. `# noqa: TM101` at the
+    end of a line says that what is found there is meant; `lint:` in
+    tokmigrate.yaml holds `select` and `ignore` for good.
+    """
+    from tokmigrate.lint.registry import Selection  # noqa: PLC0415
+    from tokmigrate.report.findings import findings_content, findings_text  # noqa: PLC0415
+    from tokmigrate.report.github import workflow_commands  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.sarif import sarif  # noqa: PLC0415
+    from tokmigrate.runner.lint import lint as lint_workspace  # noqa: PLC0415
+    from tokmigrate.settings import FILE_NAME  # noqa: PLC0415
+
+    place = workspace()
+    settled = Selection.of(place.lint.select, place.lint.ignore, str(place.root / FILE_NAME))
+    asked = Selection.of(select or (), ignore or (), "the command line")
+    selection = Selection(asked.select or settled.select, (*asked.ignore, *settled.ignore))
+    linted = lint_workspace(place, place.select(model or []), selection, git_base)
+    if as_json or output == "json":
+        print_json(document("lint", **findings_content(linted)))
+    elif output == "sarif":
+        print_json(sarif(linted))
+    elif output == "github":
+        sys.stdout.write(workflow_commands(linted))
+    else:
+        for note in linted.notes:
+            typer.echo(f"note: {note}", err=True)
+        show(findings_text(linted))
+    if linted.errors or (strict and linted.warnings):
+        raise typer.Exit(1)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command to the application."""
+    app.command(rich_help_panel="Gate")(lint)

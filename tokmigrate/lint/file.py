@@ -1,0 +1,136 @@
+"""A migration file as rules see it: what it says, and where."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from tokmigrate.errors import TokmigrateError
+from tokmigrate.operations.base import Operation
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.strict_yaml.tree import Node, Tree
+
+_YAML_LINE = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
+_PYTHON_LINE = re.compile("\r\n|\r|\n")
+_PLACE = re.compile(r":(\d+)(?::(\d+))?")
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A line and a column of a file, both counting from 1."""
+
+    line: int
+    column: int
+
+
+@dataclass(frozen=True)
+class Written:
+    """An operation where it is written.
+
+    Args:
+        operation: The operation.
+        place: Where it begins.
+        node: What the file says of it; None in a Python migration.
+    """
+
+    operation: Operation
+    place: Place
+    node: Node | None = None
+
+    def spot(self, *texts: str) -> Place:
+        """Return where the operation writes the first of `texts` that it does write; else where it begins."""
+        spots = dict(_texts(self.node)) if self.node else {}
+        return next((spots[text] for text in texts if text in spots), self.place)
+
+
+@dataclass(frozen=True)
+class MigrationFile:
+    """A migration file with what a workspace knows of it.
+
+    Args:
+        migration: What it says.
+        text: Its text.
+        tree: The places of its values; None for Python.
+        operations: What it does; of a Python migration only where a model is there.
+        earlier: The migrations before it, from the first on.
+        known_models: Names and tags of the workspace's models.
+        edited_on: The models that it was applied to before it was edited.
+        not_in_git: The files that it refers to and Git does not keep.
+    """
+
+    migration: Migration
+    text: str
+    tree: Tree | None
+    operations: tuple[Written, ...]
+    earlier: tuple[Migration, ...] = ()
+    known_models: frozenset[str] = frozenset()
+    edited_on: tuple[str, ...] = ()
+    not_in_git: frozenset[str] = frozenset()
+
+    @cached_property
+    def lines(self) -> tuple[str, ...]:
+        """The lines of its text, as places count them."""
+        return tuple((_PYTHON_LINE if self.is_python else _YAML_LINE).split(self.text))
+
+    @property
+    def is_python(self) -> bool:
+        """Whether it is a Python migration."""
+        return self.tree is None
+
+    def recorded(self, operations: tuple[PlannedOperation, ...]) -> MigrationFile:
+        """Return the file with what its code does to a model; what a YAML file does is the same for all."""
+        if not self.is_python:
+            return self
+        return replace(self, operations=tuple(Written(each.operation, place_of(each.place)) for each in operations))
+
+    def spot(self, *steps: str | int) -> Place:
+        """Return the place of a field, or of a value in it; of the file's start where it does not stand there."""
+        if self.tree is not None and self.tree.root.child(steps[0]) is not None:
+            return Place(*self.tree.place(steps))
+        line = next((n for n, line in enumerate(self.lines, 1) if line.startswith(f"{steps[0]} =")), 1)
+        return Place(line, 1)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A migration that a model refuses."""
+
+    file: MigrationFile
+    model: str
+    error: TokmigrateError
+
+
+def written(migration: Migration, tree: Tree | None) -> tuple[Written, ...]:
+    """Return the operations of a YAML migration with what the file says of each; none of a Python one."""
+    if tree is None:
+        return ()
+    return tuple(
+        Written(planned.operation, place_of(planned.place), tree.at(("operations", number)).root)
+        for number, planned in enumerate(migration.operations)
+    )
+
+
+def place_of(where: str | None) -> Place:
+    """Return the place in `file:line:column`, perhaps with words behind it; the first one where there is none."""
+    found = _PLACE.search(where or "")
+    return Place(int(found[1]), int(found[2] or 1)) if found else Place(1, 1)
+
+
+def _texts(node: Node) -> Iterator[tuple[str, Place]]:
+    """Yield the places of all texts and keys, so that of equal ones the first comes last."""
+    yield from reversed(list(_in_order(node)))
+
+
+def _in_order(node: Node) -> Iterator[tuple[str, Place]]:
+    if isinstance(node.content, str):
+        yield node.content, Place(node.line, node.column)
+    elif isinstance(node.content, Mapping):
+        for key, entry in node.content.items():
+            yield key, Place(entry.line, entry.column)
+            yield from _in_order(entry.node)
+    else:
+        for inner in node.content:
+            yield from _in_order(inner)

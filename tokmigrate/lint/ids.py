@@ -1,0 +1,229 @@
+"""TM2: ids, and the rows that belong to them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tokmigrate.initialise import InitSpec
+from tokmigrate.initialise.strategies import Zeros
+from tokmigrate.lint.file import MigrationFile, Place
+from tokmigrate.lint.model import OnModel
+from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
+from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.move_tokens import MoveTokens
+
+_MULTIPLE = 64
+"""Matrix products are fastest where the vocabulary is a multiple of it (NVIDIA, Deep Learning Performance Guide)."""
+
+
+def _moved_ids(file: MigrationFile) -> Iterator[Found]:
+    """Tokens get other ids, and nothing says that this is meant.
+
+    The model and its adapters follow; tokenized data sets, caches, `logit_bias` tables and servers do not, and take
+    one token for another without an error. `remove_tokens` asks for `acknowledge: breaking`; where tokens are moved,
+    say it with a `# noqa: TM201` and the reason.
+    """
+    for written in file.operations:
+        if isinstance(written.operation, MoveTokens):
+            shown = ", ".join(f"'{token}'" for token in list(written.operation.tokens)[:3])
+            message = f"{shown} gets another id: data that were tokenized before mean other tokens"
+            yield Found(written.place, message, "keep the ids; if it is meant, write `# noqa: TM201` and why")
+
+
+def _breaking(seen: OnModel) -> Iterator[Found]:
+    """An operation breaks what the model has learnt, and nothing says that this is meant.
+
+    The plan gives the same reason. Where the operation has a field `acknowledge`, it is said there.
+    """
+    for written, before, after in seen.changes:
+        operation = written.operation
+        # Of moved tokens TM201 tells, also where no model is there.
+        if isinstance(operation, MoveTokens) or hasattr(operation, "acknowledge"):
+            continue
+        risk = operation.risk(before, after)
+        if risk.level is RiskLevel.BREAKING:
+            help_ = "change it; if it is meant, write `# noqa: TM202` and why"
+            yield Found(written.place, f"{operation.name} breaks the model: {risk.reason}", help_)
+
+
+def _zeros_as_output(file: MigrationFile) -> Iterator[Found]:
+    """A row of the output embeddings starts as zeros.
+
+    Its token then has the logit 0 whatever the model means, and wins wherever all other logits are negative. The mean
+    of the old rows has a bound on what it does to old text; zeros have none. Where input and output embeddings are one
+    matrix, that goes for both.
+    """
+    help_ = "use {strategy: mean}, or {input: {strategy: zeros}, output: {strategy: mean}}"
+    for place, row, init in _inits(file):
+        if isinstance(init.side("output"), Zeros):
+            yield Found(place, f"{row} is zeros as output: it may be generated at any time", help_)
+
+
+def _inits(file: MigrationFile) -> Iterator[tuple[Place, str, InitSpec]]:
+    """Yield each strategy that a file gives, with its place and the rows that it is for."""
+    if file.migration.init is not None:
+        yield file.spot("init"), "each new row", file.migration.init
+    for written in file.operations:
+        own = getattr(written.operation, "init", None)
+        if isinstance(own, InitSpec):
+            yield written.spot("init", "zeros"), "each new row", own
+        if isinstance(written.operation, AddTokens):
+            for token in written.operation.tokens:
+                if token.init is not None:
+                    yield written.spot(token.content), f"the row of '{token.content}'", token.init
+
+
+def _off_a_multiple(seen: OnModel) -> Iterator[Found]:
+    """The rows were a multiple of 64 before, and grow to a number that is none.
+
+    The kernels that multiply by the head are much slower on such sizes, and tensor parallelism may refuse them.
+    """
+    before, after = seen.step.before.vocab_size, seen.step.after.vocab_size
+    # A later migration may round it up.
+    if after > before and before % _MULTIPLE == 0 and after % _MULTIPLE and seen.final.vocab_size % _MULTIPLE:
+        grown = [w for w, old, new in seen.changes if new.vocab_size > old.vocab_size]
+        message = f"{before} rows were a multiple of {_MULTIPLE}, {after} are not"
+        yield Found(grown[-1].place, message, f"end with resize_vocab: {{multiple_of: {_MULTIPLE}}}")
+
+
+def _fewer_rows(seen: OnModel) -> Iterator[Found]:
+    """The model ends with fewer rows than it had.
+
+    Spare rows are padding that its makers put there: for kernels, for sharding over devices, for adapters and optimizer
+    states that have as many rows. `resize_token_embeddings(len(tokenizer))` is how they are lost elsewhere.
+    """
+    before, after = seen.step.before.vocab_size, seen.step.after.vocab_size
+    if after < before:
+        shrunk = [w for w, old, new in seen.changes if new.vocab_size < old.vocab_size]
+        lost = f", and {after} is no multiple of {_MULTIPLE}" if before % _MULTIPLE == 0 and after % _MULTIPLE else ""
+        message = f"the model has {after} rows instead of {before}{lost}"
+        yield Found(shrunk[-1].place, message, "keep the spare rows: later tokens use them first")
+
+
+def _same_start(file: MigrationFile) -> Iterator[Found]:
+    """Several tokens start as a copy of the same one.
+
+    Until they are trained the model cannot tell them apart: each gets the same logit, also as the one that they are
+    copied from.
+    """
+    for written in file.operations:
+        if not isinstance(written.operation, AddTokens):
+            continue
+        copied: dict[str, str] = {}
+        for token in written.operation.tokens:
+            init = token.init or written.operation.init or file.migration.init
+            source = getattr(init.side("output"), "token", None) if init else None
+            if source is not None and source in copied:
+                message = f"'{token.content}' starts as the same row as '{copied[source]}': both copy '{source}'"
+                yield Found(written.spot(token.content), message, "start one of them from `description` or `average`")
+            elif source is not None:
+                copied[source] = token.content
+
+
+RULES = (
+    FileRule(
+        "TM201",
+        "moved-ids",
+        Severity.ERROR,
+        _moved_ids,
+        wrong="""\
+operations:
+  - move_tokens: {tokens: {"!": 2, "\\"": 1}}
+""",
+        right="""\
+operations:
+  # the servers and the data of March are tokenized anew
+  - move_tokens: {tokens: {"!": 2, "\\"": 1}}  # noqa: TM201
+""",
+    ),
+    ModelRule(
+        "TM202",
+        "breaking",
+        Severity.ERROR,
+        _breaking,
+        wrong="""\
+operations:
+  - reinit_tokens: {tokens: ["!"], init: {strategy: mean}}
+""",
+        right="""\
+operations:
+  - reinit_tokens: {tokens: ["<tool>"], init: {strategy: mean}}
+""",
+        given="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    ),
+    FileRule(
+        "TM203",
+        "zeros-as-output",
+        Severity.WARNING,
+        _zeros_as_output,
+        wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", init: {strategy: zeros}}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", init: {input: {strategy: zeros}, output: {strategy: mean}}}
+""",
+    ),
+    ModelRule(
+        "TM204",
+        "off-a-multiple",
+        Severity.WARNING,
+        _off_a_multiple,
+        wrong="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+        right="""\
+operations:
+  - add_tokens: ["<tool>"]
+  - resize_vocab: {multiple_of: 64}
+""",
+    ),
+    ModelRule(
+        "TM205",
+        "fewer-rows",
+        Severity.WARNING,
+        _fewer_rows,
+        given="""\
+operations:
+  - resize_vocab: {multiple_of: 1088}
+""",
+        wrong="""\
+operations:
+  - resize_vocab: {rows: 1050}
+""",
+        right="""\
+operations:
+  - resize_vocab: {multiple_of: 64}
+""",
+    ),
+    FileRule(
+        "TM206",
+        "same-start",
+        Severity.WARNING,
+        _same_start,
+        wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", init: {strategy: copy, token: "<|endoftext|>"}}
+        - {content: "</tool>", init: {strategy: copy, token: "<|endoftext|>"}}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", init: {strategy: description, text: "a call of a tool"}}
+        - {content: "</tool>", init: {strategy: copy, token: "<|endoftext|>"}}
+""",
+    ),
+)

@@ -1,0 +1,78 @@
+"""What a migration makes of a model, as rules see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from tokmigrate.lint.file import MigrationFile, Written
+from tokmigrate.model.state import ModelState
+from tokmigrate.plan.steps import Step
+from tokmigrate.vocabulary.tokens import AddedToken
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """Where the tokenizers library finds an added token.
+
+    Args:
+        token: The token.
+        found: Texts that hold the token and in which it is found.
+        missed: Texts that hold the token and in which it is not.
+        sought: The text that is looked for: what the normalizer makes of the token's, where it is normalised.
+    """
+
+    token: AddedToken
+    found: tuple[str, ...]
+    missed: tuple[str, ...]
+    sought: str
+
+
+Sightings = Mapping[str, Sighting]
+"""By the text of the token."""
+
+
+@dataclass(frozen=True)
+class OnModel:
+    """A migration on one model.
+
+    Args:
+        file: The migration.
+        model: The model's name.
+        step: What it does to the model.
+        final: The state after all pending migrations.
+        before: The sightings before it; empty where it changes nothing about them.
+        after: The sightings after it; empty where it changes nothing about them.
+    """
+
+    file: MigrationFile
+    model: str
+    step: Step
+    final: ModelState
+    before: Sightings = field(default_factory=dict)
+    after: Sightings = field(default_factory=dict)
+
+    @property
+    def changes(self) -> Iterator[tuple[Written, ModelState, ModelState]]:
+        """Each operation with the states around it."""
+        for written, applied in zip(self.file.operations, self.step.applied, strict=True):
+            yield written, applied.before, applied.after
+
+    @property
+    def new_tokens(self) -> Iterator[tuple[Written, str]]:
+        """Each added token that the migration brings, or gives another text, with the operation that does."""
+        left = self.step.after.tokenizer.added
+        for written, before, after in self.changes:
+            for token in after.tokenizer.added:
+                if token in left and token not in before.tokenizer.added:
+                    yield written, token
+
+    def cause(self, token: str) -> Written | None:
+        """Return the operation that brings an added token, None where it was there."""
+        return next((written for written, new in self.new_tokens if new == token), None)
+
+
+def texts_with(token: AddedToken) -> tuple[str, ...]:
+    """Return texts in which a token has to be found: alone, inside a text, and between words."""
+    between = f"x {token.content} x"
+    return (token.content, between) if token.single_word else (token.content, f"x{token.content}x", between)

@@ -1,0 +1,297 @@
+"""TM4: whether a migration means the same on every machine, today and in a year, and says what it is for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+
+from tokmigrate.lint.file import MigrationFile, Place
+from tokmigrate.lint.python_code import (
+    Spot,
+    imported_modules,
+    outside_reads,
+    set_orders,
+    world_reads,
+)
+from tokmigrate.lint.rule import FileRule, Found, Severity
+
+_EMPTY_WORDS = re.compile(
+    r"(what it is for|(new |a |the |add |my )?(migration|revision|change|update|fix(es)?|token|wip|todo|test)s?"
+    r"|initial|.{0,2})[.!]?",
+    re.IGNORECASE,
+)
+
+
+def _edited_after_applied(file: MigrationFile) -> Iterator[Found]:
+    """A migration was edited after it was applied.
+
+    Models that have it are not what the file says any more, and no command will work on them. Comments, `message` and
+    `author` may change.
+    """
+    if file.edited_on:
+        message = f"it was applied to {', '.join(file.edited_on)} before it was edited"
+        yield Found(Place(1, 1), message, "put it back as it was, and say what you want in a new migration")
+
+
+def _unpinned_file(file: MigrationFile) -> Iterator[Found]:
+    """The code of a migration reads a file that the checksum does not cover.
+
+    When that file changes the migration gives other tokens, and nothing notices. A file that is listed in `files` is
+    part of the checksum.
+    """
+    for spot in _code(file, outside_reads):
+        if not any(name in spot.texts for name in file.migration.attachments):
+            message = f"{spot.what} reads a file that is not pinned"
+            yield Found(spot.place, message, 'name the file at the top: files = ["…"]')
+
+
+def _unpinned_world(file: MigrationFile) -> Iterator[Found]:
+    """The code of a migration asks for the time, chance, the environment, the network or another program.
+
+    It gives other operations elsewhere or later, so that two models with the same revision differ.
+    """
+    for spot in _code(file, world_reads):
+        yield Found(spot.place, f"{spot.what} is not the same everywhere", "write down what it gave")
+
+
+def _order_of_a_set(file: MigrationFile) -> Iterator[Found]:
+    """The code of a migration goes through a set.
+
+    Python gives texts in a set another order in each process, so that tokens get other ids each time.
+    """
+    for spot in _code(file, set_orders):
+        yield Found(spot.place, f"{spot.what} goes through a set, in any order", "sort it, or use a list")
+
+
+def _imported_code(file: MigrationFile) -> Iterator[Found]:
+    """The code of a migration imports a module that does not come with Python or tokmigrate.
+
+    The checksum does not cover it: with another version of it the migration may do something else.
+    """
+    for spot in _code(file, imported_modules):
+        yield Found(spot.place, f"it imports {spot.what}, which is not pinned", "write what it needs into the file")
+
+
+def _code(file: MigrationFile, find: Callable[[str], Iterable[Spot]]) -> Iterator[Spot]:
+    if file.migration.source is not None:
+        yield from find(file.migration.source)
+
+
+def _not_in_git(file: MigrationFile) -> Iterator[Found]:
+    """A file that a committed migration refers to is not in Git.
+
+    On other machines the migration cannot be read.
+    """
+    for name in sorted(file.not_in_git):
+        yield Found(_reference(file, name), f"'{name}' is not in Git", "git add it; `git check-ignore -v` says why not")
+
+
+def _reference(file: MigrationFile, name: str) -> Place:
+    spots = [written.spot(name) for written in file.operations if name in written.operation.references()]
+    return spots[0] if spots else file.spot("files" if file.is_python else "init")
+
+
+def _message_says_nothing(file: MigrationFile) -> Iterator[Found]:
+    """The message does not say what the migration is for.
+
+    It is what `history`, `log` and the ledger show in a year.
+    """
+    message = file.migration.message
+    if _EMPTY_WORDS.fullmatch(message.strip()):
+        shown = f"the message '{message}' does not say" if message.strip() else "no message says"
+        yield Found(file.spot("message"), f"{shown} what it is for", "say which tokens, and what for")
+
+
+def _does_nothing(file: MigrationFile) -> Iterator[Found]:
+    """A migration has no operations.
+
+    It is mostly one that was made and not filled in.
+    """
+    if not file.is_python and not file.operations:
+        yield Found(file.spot("operations"), "it has no operations", "fill it in, or delete the file")
+
+
+def _for_no_model(file: MigrationFile) -> Iterator[Found]:
+    """`models` names something that is no model and no tag of the workspace.
+
+    A misspelt name makes the migration one for no model: it is passed over without a word.
+    """
+    if not file.known_models:
+        return
+    for place, name in enumerate(file.migration.models):
+        if name not in {"*", *file.known_models}:
+            known = ", ".join(sorted(file.known_models))
+            message = f"'{name}' is no model and no tag of the workspace"
+            yield Found(file.spot("models", place), message, f"known are {known}")
+
+
+RULES = (
+    FileRule(
+        "TM401",
+        "edited-after-applied",
+        Severity.ERROR,
+        _edited_after_applied,
+        wrong="""\
+operations:
+  - add_tokens: ["<tool>", "<result>"]  # <result> was added later
+""",
+        right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    ),
+    FileRule(
+        "TM402",
+        "unpinned-file",
+        Severity.ERROR,
+        _unpinned_file,
+        wrong="""\
+from pathlib import Path
+
+message = "Add the tools"
+
+
+def upgrade(op):
+    op.add_tokens(tokens=Path(__file__).with_name("tools.txt").read_text().split())
+""",
+        right="""\
+from pathlib import Path
+
+message = "Add the tools"
+files = ["tools.txt"]
+
+
+def upgrade(op):
+    op.add_tokens(tokens=Path(__file__).with_name("tools.txt").read_text().split())
+""",
+        language="python",
+    ),
+    FileRule(
+        "TM403",
+        "unpinned-world",
+        Severity.ERROR,
+        _unpinned_world,
+        wrong="""\
+import os
+
+message = "Add the tools"
+
+
+def upgrade(op):
+    op.add_tokens(tokens=[os.environ.get("TOOL_TOKEN", "<tool>")])
+""",
+        right="""\
+message = "Add the tools"
+
+
+def upgrade(op):
+    op.add_tokens(tokens=["<tool>"])
+""",
+        language="python",
+    ),
+    FileRule(
+        "TM404",
+        "order-of-a-set",
+        Severity.ERROR,
+        _order_of_a_set,
+        wrong="""\
+message = "Add the tools"
+
+
+def upgrade(op):
+    op.add_tokens(tokens=list({"<tool>", "<result>"}))
+""",
+        right="""\
+message = "Add the tools"
+
+
+def upgrade(op):
+    op.add_tokens(tokens=sorted({"<tool>", "<result>"}))
+""",
+        language="python",
+    ),
+    FileRule(
+        "TM405",
+        "imported-code",
+        Severity.WARNING,
+        _imported_code,
+        wrong="""\
+import yaml
+
+message = "Add the tools"
+
+
+def upgrade(op):
+    op.add_tokens(tokens=yaml.safe_load("[<tool>]"))
+""",
+        right="""\
+import json
+
+message = "Add the tools"
+
+
+def upgrade(op):
+    op.add_tokens(tokens=json.loads('["<tool>"]'))
+""",
+        language="python",
+    ),
+    FileRule(
+        "TM406",
+        "not-in-git",
+        Severity.WARNING,
+        _not_in_git,
+        wrong="""\
+operations:
+  - set_chat_template: {file: ignored.jinja}
+""",
+        right="""\
+operations:
+  - set_chat_template: {file: chat.jinja}
+""",
+    ),
+    FileRule(
+        "TM407",
+        "message-says-nothing",
+        Severity.WARNING,
+        _message_says_nothing,
+        wrong="""\
+message: update
+operations:
+  - set_init: {strategy: mean}
+""",
+        right="""\
+message: Start new rows from the mean
+operations:
+  - set_init: {strategy: mean}
+""",
+    ),
+    FileRule(
+        "TM408",
+        "does-nothing",
+        Severity.WARNING,
+        _does_nothing,
+        wrong="""\
+operations: []
+""",
+        right="""\
+operations:
+  - set_init: {strategy: mean}
+""",
+    ),
+    FileRule(
+        "TM409",
+        "for-no-model",
+        Severity.WARNING,
+        _for_no_model,
+        wrong="""\
+models: [dmeo]
+operations:
+  - set_init: {strategy: mean}
+""",
+        right="""\
+models: [demo]
+operations:
+  - set_init: {strategy: mean}
+""",
+    ),
+)

@@ -1,0 +1,277 @@
+"""TM1: how tokens are written."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+
+from tokmigrate.lint.file import MigrationFile, Written
+from tokmigrate.lint.rule import FileRule, Found, Severity
+from tokmigrate.lint.spelling import foreign_letters, invisible
+from tokmigrate.operations.add_role_tokens import AddRoleTokens
+from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.move_tokens import MoveTokens
+from tokmigrate.operations.reinit_tokens import ReinitTokens
+from tokmigrate.operations.remove_tokens import RemoveTokens
+from tokmigrate.operations.rename_tokens import RenameTokens
+from tokmigrate.operations.set_token_flags import SetTokenFlags
+
+
+def _space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
+    """The text of a token begins or ends with white space.
+
+    It is found only where that very white space stands; a neighbour with `lstrip` or `rstrip` takes it away, and so do
+    normalizers that strip or replace it.
+    """
+    for written, text in _new_texts(file):
+        if text.strip() and text != text.strip():
+            side = "begins" if text != text.lstrip() else "ends"
+            help_ = "leave it out; `lstrip` and `rstrip` take white space with the token"
+            yield Found(written.spot(text), f"'{text}' {side} with white space", help_)
+
+
+def _unstable_text(file: MigrationFile) -> Iterator[Found]:
+    """The text of a token is another one in Unicode's normal form NFC.
+
+    Editors, browsers and many tokenizers write text in that form. It looks the same, and the token is not found in it.
+    """
+    for written, text in _new_texts(file):
+        composed = unicodedata.normalize("NFC", text)
+        if composed != text:
+            shown = " ".join(f"U+{ord(letter):04X}" for letter in composed if letter not in text)
+            yield Found(written.spot(text), f"'{text}' is not in the form NFC", f"write it with {shown}")
+
+
+def _invisible_character(file: MigrationFile) -> Iterator[Found]:
+    """The text of a token holds a character that cannot be seen.
+
+    Nobody can type it, and a text that looks the same is cut otherwise. It mostly comes from copying out of a
+    browser. Inside emoji, joiners are left alone.
+    """
+    for written, text in _new_texts(file):
+        hidden = invisible(text)
+        if hidden:
+            shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter, 'without a name')}" for letter in hidden)
+            visible = "".join(letter for letter in text if letter not in hidden)
+            yield Found(written.spot(text), f"'{visible}' holds {shown}", "type the text anew")
+
+
+def _mixed_scripts(file: MigrationFile) -> Iterator[Found]:
+    """Among the Latin letters of a token's text stands one of another script that looks like one of them.
+
+    A Cyrillic or Greek letter between Latin ones cannot be told from the Latin letter that it looks like.
+    """
+    for written, text in _new_texts(file):
+        foreign = foreign_letters(text)
+        if foreign:
+            shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter)}" for letter in foreign)
+            yield Found(written.spot(text), f"'{text}' holds {shown} among Latin letters", "write it in one script")
+
+
+def _inside_words(file: MigrationFile) -> Iterator[Found]:
+    """A token that is a word is also found inside other words.
+
+    An added token is looked for in all text, wherever it stands: `cat` cuts `category` in two.
+    """
+    for written in file.operations:
+        if not isinstance(written.operation, AddTokens):
+            continue
+        for token in written.operation.tokens:
+            edges = {unicodedata.category(token.content[0]), unicodedata.category(token.content[-1])}
+            # Scripts without case are mostly written without spaces too.
+            if edges <= {"Lu", "Ll", "Nd"} and not token.single_word:
+                message = f"'{token.content}' is also found inside longer words"
+                yield Found(written.spot(token.content), message, "give it `single_word: true`")
+
+
+def _mark_not_special(file: MigrationFile) -> Iterator[Found]:
+    """A token written `<|…|>` is added without a word on whether it is special.
+
+    Without it is not, so that decoding with `skip_special_tokens=True` shows it to users. `special: false` says that
+    this is meant.
+    """
+    for written in file.operations:
+        for token in written.operation.tokens if isinstance(written.operation, AddTokens) else ():
+            is_mark = token.content.startswith("<|") and token.content.endswith("|>")
+            if is_mark and "special" not in token.model_fields_set:
+                help_ = "give it `special: true`, or `special: false` if it is meant"
+                yield Found(written.spot(token.content), f"'{token.content}' looks special, and is not", help_)
+
+
+_POINTLESS = {
+    ("added", "renamed"): "add it with that text",
+    ("added", "removed"): "leave it out",
+    ("added", "begun anew"): "say with `init:` where it is added how its row starts",
+    ("added", "flagged"): "give it the flags where it is added",
+    ("renamed", "renamed"): "give it the last text at once",
+    ("renamed", "removed"): "remove it by its old text",
+    ("renamed", "begun anew"): "give rename_tokens the `init:`",
+    ("begun anew", "removed"): "remove it only",
+    ("begun anew", "begun anew"): "say once how its row starts",
+    ("moved", "moved"): "move it once",
+    ("moved", "removed"): "remove it only",
+    ("removed", "added"): "reinit_tokens begins a row anew, and the id stays",
+}
+"""What becomes of a token in one file, one after the other, where one operation would do."""
+
+
+def _changed_twice(file: MigrationFile) -> Iterator[Found]:
+    """A token is changed by one operation, and then by another one of the same file.
+
+    One operation says what it shall be; a reader of two has to work it out.
+    """
+    history: dict[str, tuple[str, int]] = {}
+    for written in file.operations:
+        for text, fate in _fates(written):
+            held = history.get(text)
+            help_ = _POINTLESS.get((held[0], fate)) if held else None
+            if held and help_:
+                message = f"'{text}' is {fate} here, and was {held[0]} in line {held[1]} of the same file"
+                yield Found(written.spot(text), message, help_)
+            history[text] = (fate, written.place.line)
+        if isinstance(written.operation, RenameTokens):
+            history |= dict.fromkeys(written.operation.tokens.values(), ("renamed", written.place.line))
+
+
+def _fates(written: Written) -> Iterator[tuple[str, str]]:
+    """Yield each token that an operation changes, with what becomes of it."""
+    operation = written.operation
+    for kind, fate in _FATES.items():
+        if isinstance(operation, kind):
+            texts = (getattr(token, "content", token) for token in operation.tokens)
+            yield from ((str(text), fate) for text in texts)
+
+
+_FATES = {
+    AddTokens: "added",
+    RenameTokens: "renamed",
+    RemoveTokens: "removed",
+    ReinitTokens: "begun anew",
+    MoveTokens: "moved",
+    SetTokenFlags: "flagged",
+}
+
+
+def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
+    """Yield the text of each token that the file brings, or gives another text."""
+    for written in file.operations:
+        operation = written.operation
+        texts: tuple[str, ...] = ()
+        if isinstance(operation, AddTokens):
+            texts = tuple(token.content for token in operation.tokens)
+        elif isinstance(operation, RenameTokens):
+            texts = tuple(operation.tokens.values())
+        elif isinstance(operation, AddRoleTokens) and operation.roles is not None:
+            texts = tuple(dict.fromkeys((*operation.roles.values(), *filter(None, (operation.end,)))))
+        yield from ((written, text) for text in texts)
+
+
+RULES = (
+    FileRule(
+        "TM103",
+        "space-at-the-edge",
+        Severity.WARNING,
+        _space_at_the_edge,
+        wrong="""\
+operations:
+  - add_tokens: ["<tool> "]
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", rstrip: true}
+""",
+    ),
+    FileRule(
+        "TM104",
+        "unstable-text",
+        Severity.WARNING,
+        _unstable_text,
+        wrong="""\
+operations:
+  - add_tokens: ["<cafe\\u0301>"]
+""",
+        right="""\
+operations:
+  - add_tokens: ["<caf\\u00e9>"]
+""",
+    ),
+    FileRule(
+        "TM105",
+        "invisible-character",
+        Severity.ERROR,
+        _invisible_character,
+        wrong="""\
+operations:
+  - add_tokens: ["<tool\\u200b>"]
+""",
+        right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    ),
+    FileRule(
+        "TM107",
+        "mixed-scripts",
+        Severity.WARNING,
+        _mixed_scripts,
+        wrong="""\
+operations:
+  - add_tokens: ["<t\\u043e\\u043el>"]  # two Cyrillic letters
+""",
+        right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    ),
+    FileRule(
+        "TM109",
+        "found-inside-words",
+        Severity.WARNING,
+        _inside_words,
+        wrong="""\
+operations:
+  - add_tokens: ["cat"]
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "cat", single_word: true}
+""",
+    ),
+    FileRule(
+        "TM113",
+        "changed-twice",
+        Severity.WARNING,
+        _changed_twice,
+        wrong="""\
+operations:
+  - add_tokens: ["<tool>"]
+  - set_token_flags: {tokens: "<tool>", special: true}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", special: true}
+""",
+    ),
+    FileRule(
+        "TM114",
+        "mark-not-special",
+        Severity.WARNING,
+        _mark_not_special,
+        wrong="""\
+operations:
+  - add_tokens: ["<|tool|>"]
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|tool|>", special: true}
+""",
+    ),
+)

@@ -1,0 +1,86 @@
+"""What rules found, for people and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tokmigrate.report.impact import printable
+
+if TYPE_CHECKING:
+    from tokmigrate.lint.checking import Finding
+    from tokmigrate.runner.lint import Linted
+
+_STYLE = {"error": "bold red", "warning": "yellow"}
+
+
+def findings_text(linted: Linted) -> RenderableType:
+    """Return each finding with the line that it is in, and how many there are."""
+    parts: list[RenderableType] = [part for finding in linted.findings for part in _finding_text(finding)]
+    return Group(*parts, summary_line(linted))
+
+
+def summary_line(linted: Linted) -> str:
+    """Return how much was found in how many files."""
+    files = _counted(len(linted.files), "migration")
+    if not linted.findings:
+        return f"{files}: nothing found"
+    counts = [_counted(linted.errors, "error"), _counted(linted.warnings, "warning")]
+    return f"{files}: {' and '.join(count for count in counts if not count.startswith('0'))}"
+
+
+def findings_content(linted: Linted) -> dict[str, Any]:
+    """Return what rules found as JSON."""
+    return {
+        "migrations": [file.migration.shown for file in linted.files],
+        "findings": [
+            {
+                "code": finding.rule.code,
+                "rule": finding.rule.name,
+                "severity": finding.rule.severity.value,
+                "path": finding.file.migration.shown,
+                "line": finding.place.line,
+                "column": finding.place.column,
+                "message": finding.message,
+                "hint": finding.help,
+                "revision": finding.file.migration.revision,
+                "models": list(finding.models),
+            }
+            for finding in linted.findings
+        ],
+        "errors": linted.errors,
+        "warnings": linted.warnings,
+        "notes": list(linted.notes),
+    }
+
+
+def _finding_text(finding: Finding) -> list[RenderableType]:
+    severity = finding.rule.severity.value
+    where = f"{finding.file.migration.shown}:{finding.place.line}:{finding.place.column}"
+    on = f" ({', '.join(finding.models)})" if finding.models else ""
+    parts: list[RenderableType] = [
+        Text.assemble(
+            (where, "bold"),
+            ": ",
+            (f"{finding.rule.code} {severity}", _STYLE[severity]),
+            f": {printable(finding.message)}{on}",
+        )
+    ]
+    number = str(finding.place.line)
+    line = printable(finding.line)
+    if line.strip():
+        before = printable(finding.line[: finding.place.column - 1])
+        caret = " " * Text(before).cell_len + "^"
+        parts += [
+            Text(f"  {number} | {line}", no_wrap=True, overflow="ellipsis"),
+            Text(f"  {' ' * len(number)} | {caret}"),
+        ]
+    if finding.help:
+        parts.append(Text.assemble(("  help: ", "bold"), printable(finding.help)))
+    return parts
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"

@@ -1,0 +1,65 @@
+"""What Git knows of a workspace's files; nothing is changed in it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokmigrate.errors import UsageError
+
+_PATIENCE_S = 60.0
+
+
+def repository(folder: Path) -> Path | None:
+    """Return the top of the Git repository that `folder` is in, or None."""
+    return next((each for each in (folder, *folder.parents) if (each / ".git").exists()), None)
+
+
+def changed_since(folder: Path, base: str) -> frozenset[Path]:
+    """Return the files that differ from where the current branch left `base`, committed or not, new ones too.
+
+    Args:
+        folder: A folder of the repository.
+        base: A branch, tag or commit.
+
+    Raises:
+        UsageError: There is no repository, or no such revision, or the two have nothing in common.
+    """
+    top = repository(folder)
+    if top is None:
+        raise UsageError("there is no Git repository here", where=str(folder), hint="leave out --git-base")
+    commit = _asked(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}").strip()
+    if not commit:
+        raise UsageError(f"Git knows no revision '{base}'", where=str(top), hint=f"fetch it: git fetch origin {base}")
+    common = _asked(top, "merge-base", commit, "HEAD").strip()
+    if not common:
+        hint = "fetch the whole history; in a GitHub workflow: actions/checkout with `fetch-depth: 0`"
+        raise UsageError(f"'{base}' and HEAD have no common commit here", where=str(top), hint=hint)
+    told = _asked(top, "diff", "--name-only", "--no-renames", "-z", common, "--")
+    told += _asked(top, "ls-files", "--others", "--exclude-standard", "-z")
+    return frozenset((top / name).resolve() for name in told.split("\0") if name)
+
+
+def kept(folder: Path, files: Iterable[Path]) -> frozenset[Path]:
+    """Return those of `files` that are committed, or will be with the next commit; all where there is no Git."""
+    wanted = tuple(files)
+    top = repository(folder)
+    if top is None or shutil.which("git") is None or not wanted:
+        return frozenset(wanted)
+    inside = [path for path in wanted if path.resolve().is_relative_to(top.resolve())]
+    told = _asked(top, "ls-files", "-z", "--", *map(str, inside)) if inside else ""
+    listed = {(top / name).resolve() for name in told.split("\0") if name}
+    return frozenset(path for path in wanted if path.resolve() in listed)
+
+
+def _asked(top: Path, *words: str) -> str:
+    """Return what Git prints, nothing where it fails."""
+    git = shutil.which("git")
+    if git is None:
+        raise UsageError("there is no program `git`", hint="install it, or leave out --git-base")
+    done = subprocess.run(
+        [git, "-C", str(top), *words], capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE_S, check=False
+    )
+    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else ""

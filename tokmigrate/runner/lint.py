@@ -1,0 +1,220 @@
+"""Migrations are read, tried on the models that are here, and shown to the rules. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tokmigrate.errors import DriftError, TokmigrateError
+from tokmigrate.lint.checking import Finding, Seen, check
+from tokmigrate.lint.file import Failure, MigrationFile, written
+from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
+from tokmigrate.lint.registry import Selection
+from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.state import ModelState
+from tokmigrate.model.tokenizer import FILE
+from tokmigrate.plan.steps import Step, steps_of
+from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.git import changed_since, kept, repository
+from tokmigrate.runner.targets import chain_for
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.strict_yaml import decode
+from tokmigrate.strict_yaml.reading import parse
+
+_FOUND_BY = ("added_tokens", "normalizer")
+"""The parts of tokenizer.json that decide where added tokens are found."""
+
+
+@dataclass(frozen=True)
+class Linted:
+    """What rules found.
+
+    Args:
+        findings: In the order of files and places.
+        files: The migrations that were looked at.
+        notes: What could not be looked at.
+        root: The directory that programs which read the findings call files from: the repository's, or the workspace's.
+    """
+
+    findings: tuple[Finding, ...]
+    files: tuple[MigrationFile, ...]
+    notes: tuple[str, ...]
+    root: Path
+
+    @property
+    def errors(self) -> int:
+        """How many findings are errors."""
+        return sum(finding.is_error for finding in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        """How many are warnings."""
+        return len(self.findings) - self.errors
+
+    def path_of(self, finding: Finding) -> str:
+        """Return the file of a finding as seen from `root`."""
+        return Path(os.path.relpath(finding.file.migration.path, self.root)).as_posix()
+
+
+def lint(
+    workspace: Workspace, entries: Sequence[ModelEntry], selection: Selection, git_base: str | None = None
+) -> Linted:
+    """Return what rules find in the migrations of a workspace.
+
+    Args:
+        workspace: The workspace.
+        entries: The models that pending migrations are tried on; one that is not here is passed over with a note.
+        selection: The rules that are wanted.
+        git_base: Only migrations that changed since the current branch left this one are looked at.
+
+    Raises:
+        FileProblems: All that is wrong in the migration files.
+        HistoryError: They do not hold together, or have several heads.
+        UsageError: Git does not know `git_base`.
+    """
+    history = History.read(workspace)
+    chain = history.chain()
+    changed = None if git_base is None else changed_since(workspace.root, git_base)
+    wanted = [each for each in chain if changed is None or not changed.isdisjoint(_paths(each))]
+    trials = [_tried(entry, history) for entry in entries] if wanted else []
+    edited = {each.revision: tuple(trial.model for trial in trials if each in trial.edited) for each in chain}
+    known = frozenset(name for entry in workspace.models.values() for name in (entry.name, *entry.tags))
+    files = {
+        each.revision: replace(_file(each, chain, workspace), known_models=known, edited_on=edited[each.revision])
+        for each in wanted
+    }
+    seen = (item for each in wanted for item in _seen(files[each.revision], trials))
+    findings = check(seen, selection)
+    notes = [note for trial in trials for note in trial.notes]
+    alone = [each.shown for each in wanted if not any(trial.step(each) or trial.refused(each) for trial in trials)]
+    if alone:
+        shown = ", ".join(alone[:3]) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
+        notes.append(f"without a model that is here and does not have them yet, rules on files alone: {shown}")
+    root = repository(workspace.root) or workspace.root
+    return Linted(findings, tuple(files.values()), tuple(notes), root)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Pending migrations tried on a model."""
+
+    model: str
+    steps: tuple[Step, ...] = ()
+    failure: tuple[Migration, TokmigrateError] | None = None
+    edited: tuple[Migration, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def step(self, migration: Migration) -> Step | None:
+        return next((step for step in self.steps if step.migration is migration), None)
+
+    def refused(self, migration: Migration) -> TokmigrateError | None:
+        return self.failure[1] if self.failure and self.failure[0] is migration else None
+
+
+def _tried(entry: ModelEntry, history: History) -> _Trial:
+    chain = chain_for(history, entry)
+    if not chain:
+        return _Trial(entry.name)
+    try:
+        snapshot = take_snapshot(entry)
+        pending, edited = _pending(snapshot, chain)
+    except TokmigrateError as error:
+        return _Trial(entry.name, notes=(f"{entry.name} is not looked at: {error}",))
+    steps: list[Step] = []
+    state = snapshot.state
+    for migration in pending:
+        try:
+            steps += steps_of(state, [migration], lambda _, after: after)
+        except TokmigrateError as error:
+            return _Trial(entry.name, tuple(steps), (migration, error), edited)
+        state = steps[-1].after
+    return _Trial(entry.name, tuple(steps), edited=edited)
+
+
+def _pending(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[tuple[Migration, ...], tuple[Migration, ...]]:
+    """Return the migrations that a model lacks, and those that were edited after it got them."""
+    applied = dict(snapshot.stamp.applied) if snapshot.stamp else {}
+    unknown = applied.keys() - {migration.revision for migration in chain}
+    if unknown:
+        raise DriftError(f"the model has revision {min(unknown)}, which is not among the migrations")
+    pending = tuple(chain[len(applied) :])
+    late = next((each for each in pending if each.revision in applied), None)
+    if late is not None:
+        raise DriftError(f"a migration stands before {late.revision}, which the model has")
+    edited = tuple(each for each in chain if applied.get(each.revision, each.checksum) != each.checksum)
+    return pending, edited
+
+
+def _seen(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
+    yield file
+    for trial in trials:
+        error = trial.refused(file.migration)
+        if error is not None:
+            yield Failure(file, trial.model, error)
+        step = trial.step(file.migration)
+        if step is not None:
+            recorded = file.recorded(tuple(each.planned for each in step.applied))
+            if recorded is not file:
+                yield recorded
+            yield _on_model(recorded, trial, step)
+
+
+def _on_model(file: MigrationFile, trial: _Trial, step: Step) -> OnModel:
+    final = trial.steps[-1].after
+    before, after = step.before.documents[FILE], step.after.documents[FILE]
+    if all(before.get(part) == after.get(part) for part in _FOUND_BY):
+        return OnModel(file, trial.model, step, final)
+    sightings = _sightings(step.after)
+    # What was not found before either is no fault of this migration.
+    is_old = any(sighting.missed and text in step.before.tokenizer.added for text, sighting in sightings.items())
+    return OnModel(file, trial.model, step, final, _sightings(step.before) if is_old else {}, sightings)
+
+
+def _sightings(state: ModelState) -> Sightings:
+    """Return where the library finds each added token."""
+    tokens = [token for token, _ in state.tokenizer.added.values()]
+    texts = {token.content: texts_with(token) for token in tokens}
+    request = {
+        "document": state.documents[FILE],
+        "encode": [text for each in texts.values() for text in each],
+        "normalise": list(texts),
+    }
+    answer = ask("tokenizer", request)
+    ids = dict(zip(request["encode"], (each["ids"] for each in answer["encodings"]), strict=True))
+    normalised: Mapping[str, str] = dict(zip(texts, answer["normalised"], strict=True))
+    found = {}
+    for token in tokens:
+        number = state.tokenizer.ids[token.content]
+        held = {text: number in ids[text] for text in texts[token.content]}
+        found[token.content] = Sighting(
+            token,
+            tuple(text for text, is_there in held.items() if is_there),
+            tuple(text for text, is_there in held.items() if not is_there),
+            normalised[token.content] if token.normalized else token.content,
+        )
+    return found
+
+
+def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace) -> MigrationFile:
+    text = decode(migration.path.read_bytes(), migration.shown)
+    tree = parse(text, migration.shown) if migration.source is None else None
+    beside = {name: migration.path.parent / name for name in migration.attachments}
+    in_git = kept(workspace.root, (migration.path, *beside.values())) if beside else frozenset()
+    return MigrationFile(
+        migration,
+        text,
+        tree,
+        written(migration, tree),
+        earlier=tuple(chain[: chain.index(migration)]),
+        not_in_git=frozenset(name for name, path in beside.items() if migration.path in in_git and path not in in_git),
+    )
+
+
+def _paths(migration: Migration) -> frozenset[Path]:
+    """Return the files that a migration is made of."""
+    beside = (migration.path.parent / name for name in migration.attachments)
+    return frozenset(path.resolve() for path in (migration.path, *beside))
