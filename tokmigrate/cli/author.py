@@ -49,13 +49,19 @@ def revision(
 ) -> None:
     """Write a new migration file behind the head."""
     from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.revision.lock_file import lock_head, read_lock  # noqa: PLC0415
     from tokmigrate.revision.new_file import write_python_migration, write_yaml_migration  # noqa: PLC0415
 
-    path = (write_python_migration if python else write_yaml_migration)(workspace(), message)
+    place = workspace()
+    known = read_lock(place)
+    path = (write_python_migration if python else write_yaml_migration)(place, message)
+    locked = lock_head(place, known)
     if as_json:
-        print_json(document("revision", file=str(path)))
-    else:
-        typer.echo(f"wrote {path}")
+        print_json(document("revision", file=str(path), locked=locked))
+        return
+    typer.echo(f"wrote {path}")
+    if not locked:
+        typer.echo("note: the lock does not follow the migrations; `tokmigrate lock` brings it up to date", err=True)
 
 
 def schema(as_json: AsJson = False) -> None:
