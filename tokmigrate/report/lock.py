@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tokmigrate.revision.lock import Lock, Promise
     from tokmigrate.revision.validate import Valid
+    from tokmigrate.runner.rebase import Rebased
     from tokmigrate.runner.relock import Relocked
 
 _SHORT = 12
@@ -42,6 +43,39 @@ def relocked_content(done: Relocked, file: str) -> dict[str, Any]:
         "changes": [{"change": change, "revision": name} for change, name in _changes(done.before, done.after)],
         **lock_content(done.after),
         "notes": list(done.notes),
+    }
+
+
+def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
+    """Yield what was moved, and what became of the lock."""
+    if done.onto is None:
+        yield "one head: no migration has to move"
+    for each in done.moved:
+        renamed = each.path != each.migration.path
+        into = f", now {each.path.name}" if renamed else ""
+        yield f"moved {each.migration.revision} behind {done.onto} ({each.migration.shown}{into})"
+        break
+    for each in done.moved[1:]:
+        if each.path != each.migration.path:
+            yield f"  with it {each.migration.revision} ({each.migration.shown}, now {each.path.name})"
+        else:
+            yield f"  with it {each.migration.revision} ({each.migration.shown})"
+    if done.shared:
+        yield f"look at it: both branches lay claim to {', '.join(done.shared)}"
+    yield from relocked_lines(done.relocked, shown)
+    if done.conflict:
+        folder = shown.rpartition("/")[0] or "."
+        yield f"next: `git add {folder}`, then go on with `git commit` or `git rebase --continue`"
+
+
+def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
+    """Return what was moved, and what became of the lock, as JSON."""
+    return {
+        "onto": done.onto,
+        "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
+        "shared": list(done.shared),
+        "conflict": done.conflict,
+        **relocked_content(done.relocked, file),
     }
 
 
