@@ -90,6 +90,11 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("downgrade", BASE),
     ("recover",),
     ("revision", "-m", "One more"),
+    ("lock",),
+    ("validate",),
+    ("rebase",),
+    ("merge",),
+    ("edit", "4"),
     ("schema",),
     ("init", "elsewhere"),
 )

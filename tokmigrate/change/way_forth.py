@@ -208,6 +208,7 @@ class _Walk:
             rows=step.after.lineage,
             reshaped=step.after.reshaped,
             init=step.after.init,
+            tokenizer=last.tokenizer if last else self._snapshot.state.tokenizer.fingerprint,
         )
 
     def _undo(

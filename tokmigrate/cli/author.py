@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokmigrate.cli.options import AsJson, workspace
 from tokmigrate.cli.output import print_json, show_aside
+
+if TYPE_CHECKING:
+    from tokmigrate.settings import Workspace
 
 
 def init(
@@ -61,31 +64,37 @@ def revision(
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.revision.lock_file import lock_head, read_lock  # noqa: PLC0415
     from tokmigrate.revision.new_file import write_python_migration, write_yaml_migration  # noqa: PLC0415
 
+    place = workspace()
+    known = read_lock(place)
     if autogenerate:
         if before is None or after is None or python:
             raise UsageError(
                 "--autogenerate takes --from and --to, and writes YAML", hint="--autogenerate --from DIR --to DIR"
             )
-        _autogenerate(message, before, after, as_json)
+        _autogenerate(place, message, before, after, as_json)
+        lock_head(place, known)
         return
     if before is not None or after is not None:
         raise UsageError("--from and --to go with --autogenerate", hint="add --autogenerate")
-    path = (write_python_migration if python else write_yaml_migration)(workspace(), message)
+    path = (write_python_migration if python else write_yaml_migration)(place, message)
+    locked = lock_head(place, known)
     if as_json:
-        print_json(document("revision", file=str(path)))
-    else:
-        typer.echo(f"wrote {path}")
+        print_json(document("revision", file=str(path), locked=locked))
+        return
+    typer.echo(f"wrote {path}")
+    if not locked:
+        typer.echo("note: the lock does not follow the migrations; `tokmigrate lock` brings it up to date", err=True)
 
 
-def _autogenerate(message: str, before: str, after: str, as_json: bool) -> None:
+def _autogenerate(place: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
     from tokmigrate.report.difference import difference_contents, difference_tables  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner.autogenerate import autogenerate  # noqa: PLC0415
     from tokmigrate.runner.compare import named_side  # noqa: PLC0415
 
-    place = workspace()
     done = autogenerate(place, message, named_side(place, before), named_side(place, after))
     if as_json:
         print_json(

@@ -46,7 +46,7 @@ def heads(as_json: AsJson = False) -> None:
     for migration in found:
         typer.echo(f"{migration.revision} {migration.message} ({migration.shown})")
     if len(found) > 1:
-        typer.echo("warning: more than one head; let one follow the other by its down_revision", err=True)
+        typer.echo("warning: more than one head; `tokmigrate rebase` lets one follow the other", err=True)
 
 
 def history(as_json: AsJson = False) -> None:

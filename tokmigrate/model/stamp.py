@@ -63,6 +63,7 @@ class Stamp:
         rows: Rows now in terms of the baseline's.
         reshaped: Whether the number of rows ever changed.
         init: What `set_init` left.
+        tokenizer: The fingerprint of the baseline's tokenizer; None in stamps that older versions began.
     """
 
     lineage: str
@@ -73,6 +74,7 @@ class Stamp:
     rows: RowEdit
     reshaped: bool
     init: Json
+    tokenizer: str | None = None
 
     @property
     def revision(self) -> str:
@@ -106,6 +108,7 @@ class Stamp:
             "rows": [_piece_to_json(piece) for piece in self.rows.pieces],
             "reshaped": self.reshaped,
             "init": self.init,
+            **({"tokenizer": self.tokenizer} if self.tokenizer is not None else {}),
         }
 
 
@@ -148,6 +151,7 @@ def decoded(text: str, where: str) -> Stamp:
             rows=RowEdit(held["baseline"]["rows"], tuple(_piece_from_json(piece) for piece in held["rows"])),
             reshaped=held["reshaped"],
             init=held["init"],
+            tokenizer=held.get("tokenizer"),
         )
         written = held["generation"]
         generation = stamp.generation

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
+
+from blake3 import blake3
 
 from tokmigrate.errors import OutOfStepError, TokenizerError
 from tokmigrate.model.ids_on_loading import given_ids, with_tokens_inside
@@ -63,6 +66,17 @@ class Tokenizer:
     def texts(self) -> dict[int, str]:
         """The token of every id."""
         return {number: content for content, number in self.ids.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What two tokenizers have in common that give the same ids, now and after the same migrations.
+
+        The first half of the BLAKE3 digest of all tokens with their ids, those of the model and the added ones
+        apart, as JSON with sorted keys. How the file is laid out and what else it says does not count.
+        """
+        added = {content: number for content, (_, number) in self.added.items()}
+        said = json.dumps([self.vocabulary, added], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return blake3(said.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
     @property
     def unknown(self) -> str | None:

@@ -41,12 +41,14 @@ class Plan:
         snapshot: The model as it is.
         steps: The pending migrations, in order; without any there is nothing to do.
         adapters: The plans for its adapters, each named by its directory.
+        remarks: What else a user should know of it.
     """
 
     model: str
     snapshot: Snapshot
     steps: tuple[Step, ...]
     adapters: tuple[Plan, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def before(self) -> str | None:
@@ -96,7 +98,7 @@ class Plan:
         notes += other_vocabulary_notes(self.snapshot.state, self.final)
         if self.snapshot.weights.unread:
             notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
-        return tuple(notes)
+        return (*notes, *self.remarks)
 
     def file_changes(self) -> tuple[FileChange, ...]:
         """Return the files that will be written or removed, without the stamp."""

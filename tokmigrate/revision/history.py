@@ -41,25 +41,25 @@ class History:
             FileProblems: All that is wrong in all files, with places.
             HistoryError: The files do not hold together.
         """
-        migrations: list[Migration] = []
-        problems: list[Problem] = []
-        for path in migration_files(workspace.migrations):
-            try:
-                shown = os.path.relpath(path, workspace.root)
-                migrations.append(_READERS[path.suffix](path, shown, workspace.root))
-            except FileProblems as error:
-                problems += error.problems
-        if problems:
-            raise FileProblems(problems)
-        return History.of(migrations, workspace.migrations)
+        return History.of(_read_migrations(workspace), workspace.migrations)
+
+    @staticmethod
+    def read_forked(workspace: Workspace) -> History:
+        """Return the history as `read` does, but with as many beginnings as there are."""
+        return History._of_branches(_read_migrations(workspace), workspace.migrations)
 
     @staticmethod
     def of(migrations: list[Migration], directory: Path) -> History:
         """Return the history of these migrations; raises HistoryError where they do not hold together."""
+        history = History._of_branches(migrations, directory)
+        _refuse_several_bases(history)
+        return history
+
+    @staticmethod
+    def _of_branches(migrations: list[Migration], directory: Path) -> History:
         history = History(tuple(sorted(migrations, key=lambda each: each.path.name)), directory)
         _refuse_duplicates(history)
         _refuse_strangers(history)
-        _refuse_several_bases(history)
         _refuse_cycles(history)
         return history
 
@@ -96,12 +96,10 @@ class History:
         heads = self.heads
         if len(heads) > 1:
             names = " and ".join(f"{each.revision} ({each.shown})" for each in heads)
-            last = heads[-1]
             raise HistoryError(
                 f"the history has {len(heads)} heads: {names}",
-                where=last.shown,
-                hint="edit the down_revision of the one that is not applied anywhere yet, so that it follows "
-                f"the other: for example 'down_revision: {heads[0].revision}' in {last.shown}",
+                where=heads[-1].shown,
+                hint="`tokmigrate rebase` puts the one that no model has yet behind the other, by its down_revision",
             )
         return self.lineage(heads[0].revision) if heads else ()
 
@@ -154,6 +152,20 @@ class History:
         return resolve(name, self.migrations, self.chain, current, tags or {})
 
 
+def _read_migrations(workspace: Workspace) -> list[Migration]:
+    migrations: list[Migration] = []
+    problems: list[Problem] = []
+    for path in migration_files(workspace.migrations):
+        try:
+            shown = os.path.relpath(path, workspace.root)
+            migrations.append(_READERS[path.suffix](path, shown, workspace.root))
+        except FileProblems as error:
+            problems += error.problems
+    if problems:
+        raise FileProblems(problems)
+    return migrations
+
+
 def migration_files(directory: Path) -> tuple[Path, ...]:
     """Return the migration files of a directory, by name."""
     if not directory.is_dir():
@@ -191,7 +203,7 @@ def _refuse_several_bases(history: History) -> None:
         raise HistoryError(
             f"{len(bases)} migrations follow nothing: {names}",
             where=bases[1].shown,
-            hint="only the first migration has no down_revision; let the others follow it",
+            hint="only the first migration has no down_revision; `tokmigrate rebase` lets the others follow it",
         )
 
 

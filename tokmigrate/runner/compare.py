@@ -126,7 +126,7 @@ def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapsho
             where=entry.name,
             hint="compare it where it was upgraded, or with the directory of the model that it began as",
         )
-    candidate = way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects))
+    candidate = way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects)).candidate
     documents: dict[str, object] = dict(snapshot.state.documents)
     for name, data in candidate.files.items():
         if name == STAMP:

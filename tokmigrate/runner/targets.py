@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan, check_applied, plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
+from tokmigrate.runner.promises import kept_promises
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
@@ -18,8 +21,22 @@ def chain_for(history: History, entry: ModelEntry) -> tuple[Migration, ...]:
 
 
 def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str) -> Plan:
-    """Return the plan that brings a model up to a revision; raises DriftError where its history does not fit."""
+    """Return the plan that brings a model up to a revision.
+
+    Raises:
+        DriftError: Its history does not fit, or an id would come out otherwise than the lock promises.
+    """
     history = History.read(workspace)
+    applied, pending = pending_for(workspace, history, entry, snapshot, to)
+    adapters = adapters_of(entry, snapshot) if pending else ()
+    plan = plan_upgrade(entry, snapshot, pending, adapters)
+    return replace(plan, remarks=kept_promises(workspace, history, applied, plan)) if pending else plan
+
+
+def pending_for(
+    workspace: Workspace, history: History, entry: ModelEntry, snapshot: Snapshot, to: str
+) -> tuple[tuple[Migration, ...], tuple[Migration, ...]]:
+    """Return the migrations that a model has, and those that bring it up to a revision."""
     chain = chain_for(history, entry)
     applied = check_applied(snapshot, chain)
     revisions = [migration.revision for migration in chain]
@@ -39,8 +56,7 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     else:
         stop = revisions.index(target) + 1 if target is not None else 0
         pending = list(chain[done:stop])
-    adapters = adapters_of(entry, snapshot) if pending else ()
-    return plan_upgrade(entry, snapshot, pending, adapters)
+    return applied, tuple(pending)
 
 
 def way_down(

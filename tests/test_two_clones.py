@@ -1,0 +1,137 @@
+"""Two people, one history: with real Git, two clones and the remote between them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from workspaces import DEMO, REPOSITORY, Workspace, contents, environment
+
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.revision.lock_text import parse_lock
+from tokmigrate.settings import read_workspace
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")
+
+_SETTINGS = """\
+format: 1
+models:
+  demo: {path: models/demo}
+verify: fast
+"""
+_MINE = "# why: the planner speaks first\nformat: 1\nrevision: '111111111111'   # drawn\ndown_revision: 'DOWN' # keep\n"
+_THEIRS = "format: 1\nrevision: 222222222222\ndown_revision: DOWN\n"
+
+
+@dataclass(frozen=True)
+class Clone(Workspace):
+    """One person's copy of the repository, with a model of their own beside it."""
+
+    def git(self, *arguments: str, code: int = 0) -> str:
+        """Run git here, as nobody in particular."""
+        person = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull, "GIT_EDITOR": "true"}
+        names = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
+        done = subprocess.run(
+            ["git", *names, *arguments],
+            cwd=self.root,
+            env={**environment(), **person},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout
+
+    def commit(self, message: str) -> None:
+        """Commit all there is."""
+        self.git("add", "-A")
+        self.git("commit", "-qm", message)
+
+    @property
+    def lock(self) -> Path:
+        """The lock."""
+        return self.root / "migrations" / "tokmigrate.lock"
+
+    def ids(self) -> dict[str, int]:
+        """Return the ids of the model."""
+        entry = read_workspace(self.settings, {}).models["demo"]
+        return take_snapshot(entry).state.tokenizer.ids
+
+    def write(self, name: str, text: str) -> None:
+        """Write a migration that follows the demo's head."""
+        (self.root / "migrations" / name).write_text(text.replace("DOWN", "c07d18e2b9f4"), "utf-8")
+
+
+@pytest.fixture
+def clones(tmp_path: Path) -> tuple[Clone, Clone]:
+    """A repository with the demo's migrations, locked, and two clones of it."""
+    remote = tmp_path / "remote.git"
+    first = Clone(tmp_path / "first")
+    (first.root / "migrations").mkdir(parents=True)
+    first.git("init", "-q", "-b", "main")
+    for path in (REPOSITORY / "migrations").glob("*.yaml"):
+        shutil.copy(path, first.root / "migrations")
+    first.settings.write_text(_SETTINGS, "utf-8")
+    (first.root / ".gitignore").write_text(".tokmigrate/\n.*.tokmigrate/\nmodels/\n", "utf-8")
+    shutil.copytree(DEMO, first.model)
+    assert first.run("lock").returncode == 0
+    first.commit("The demo")
+    first.git("init", "-q", "--bare", "-b", "main", str(remote))
+    first.git("remote", "add", "origin", str(remote))
+    first.git("push", "-q", "-u", "origin", "main")
+    second = Clone(tmp_path / "second")
+    first.git("clone", "-q", str(remote), str(second.root))
+    shutil.copytree(DEMO, second.model)
+    return first, second
+
+
+def both_add(first: Clone, second: Clone) -> None:
+    """Let both add a migration; the first one pushes."""
+    first.write("0004_tools.yaml", _THEIRS + 'operations: [{add_tokens: ["<|tool|>"]}]\n')
+    second.write("0004_planner.yaml", _MINE + 'operations:\n  - add_tokens: ["<|planner|>", "<|critic|>"]\n')
+    for clone in (first, second):
+        assert clone.run("lock").returncode == 0
+        clone.commit("One more")
+        assert clone.run("validate").returncode == 0
+    first.git("push", "-q")
+
+
+@pytest.mark.parametrize("way", ["merge", "rebase"])
+def test_two_clones_come_together_again(clones: tuple[Clone, Clone], way: str) -> None:
+    first, second = clones
+    both_add(first, second)
+    second.git("fetch", "-q")
+    told = second.git(way, "origin/main", code=1)
+    assert "CONFLICT" in told
+    assert second.git("diff", "--name-only", "--diff-filter=U").split() == ["migrations/tokmigrate.lock"]
+    for command in ("validate", "lock"):
+        said = second.run(command)
+        assert said.returncode == 2
+        assert "`tokmigrate rebase`" in said.stderr, command
+
+    said = second.run("rebase")
+    assert said.returncode == 0, said.stderr
+    assert "moved 111111111111 behind 222222222222 (migrations/0004_planner.yaml, now 0005_planner.yaml)" in said.stdout
+    moved = (second.root / "migrations" / "0005_planner.yaml").read_text("utf-8")
+    assert moved.startswith(_MINE.replace("DOWN", "222222222222"))
+    assert second.run("validate").returncode == 0
+    second.git("add", "-A")
+    second.git(*(["commit", "-qm", "Merge"] if way == "merge" else ["rebase", "--continue"]))
+    second.git("push", "-q", "origin", "HEAD:main")
+    first.git("pull", "-q", "--ff-only")
+    assert first.lock.read_bytes() == second.lock.read_bytes()
+
+    # One goes step by step, the other in one run.
+    assert first.run("upgrade").returncode == 0
+    for steps in ("+3", "+1", "+1"):
+        assert second.run("upgrade", steps).returncode == 0
+    assert first.ids() == second.ids()
+    assert contents(first.model) == contents(second.model)
+    (track,) = parse_lock(first.lock.read_text("utf-8"), "").tracks
+    promised = {token: number for promise in track.promises for number, token in promise.given}
+    assert promised.items() <= first.ids().items()
+    assert promised["<|planner|>"] == promised["<|tool|>"] + 1

@@ -1,0 +1,151 @@
+"""Commands for several people on one history: edit, lock, rebase, merge, validate."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokmigrate.cli.options import AsJson, Models, workspace
+from tokmigrate.cli.output import print_json
+
+if TYPE_CHECKING:
+    from tokmigrate.runner.rebase import Rebased
+
+
+def lock(model: Models = None, as_json: AsJson = False) -> None:
+    """Write tokmigrate.lock: the migrations as they are, and the ids that they give on the models that are here.
+
+    What was promised before stays promised as long as the migrations up to
+    there are the same. `upgrade` never writes it: it checks that every id comes
+    out as promised, and stops before anything is written where one does not.
+    """
+    from tokmigrate.report.lock import relocked_content, relocked_lines  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.revision.lock_file import lock_path, lock_shown, read_lock  # noqa: PLC0415
+    from tokmigrate.runner.relock import relock  # noqa: PLC0415
+
+    place = workspace()
+    done = relock(place, place.select(model or []), read_lock(place))
+    if as_json:
+        print_json(document("lock", **relocked_content(done, str(lock_path(place)))))
+        return
+    for line in relocked_lines(done, lock_shown(place)):
+        typer.echo(line)
+
+
+def validate(as_json: AsJson = False) -> None:
+    """Check migrations and lock, for CI: order, one head, checksums, ids. No model is needed."""
+    from tokmigrate.report.lock import valid_content, valid_lines  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.revision.validate import validate as found  # noqa: PLC0415
+
+    valid = found(workspace())
+    if as_json:
+        print_json(document("validate", **valid_content(valid)))
+        return
+    for line in valid_lines(valid):
+        typer.echo(line)
+
+
+def edit(
+    revision: Annotated[str, typer.Argument(help="A revision that no model has yet, by any of its names.")],
+    model: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Open a migration in $VISUAL or $EDITOR, then check it and bring the lock up to date.
+
+    Only one that no model has yet. Where there is no editor, or with --json, the
+    path is printed; `tokmigrate lock` is then the second half.
+    """
+    from tokmigrate.report.lock import relocked_lines  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.revision.lock_file import lock_shown, read_lock  # noqa: PLC0415
+    from tokmigrate.runner.edit import editable  # noqa: PLC0415
+    from tokmigrate.runner.relock import relock  # noqa: PLC0415
+
+    place = workspace()
+    migration = editable(place, revision)
+    if as_json:
+        print_json(document("edit", revision=migration.revision, file=str(migration.path)))
+        return
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not editor:
+        typer.echo(migration.path)
+        typer.echo("no $VISUAL and no $EDITOR: edit it, then `tokmigrate lock`", err=True)
+        return
+    known = read_lock(place)
+    _open(editor, migration.path)
+    for line in relocked_lines(relock(place, place.select(model or []), known), lock_shown(place)):
+        typer.echo(line)
+
+
+def _open(editor: str, path: Path) -> None:
+    """Let a user edit a file; raises UsageError where the editor cannot be started or fails."""
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+
+    try:
+        status = subprocess.run([*shlex.split(editor), str(path)], check=False).returncode
+    except (OSError, ValueError) as error:
+        raise UsageError(f"the editor cannot be started: {error}", where=editor, hint="set $EDITOR") from error
+    if status:
+        raise UsageError(f"the editor ended with status {status}", where=editor, hint="`tokmigrate lock` if you saved")
+
+
+def rebase(
+    revision: Annotated[
+        str | None,
+        typer.Argument(help="A migration of the branch that moves; by default the one that nobody else has yet."),
+    ] = None,
+    onto: Annotated[
+        str | None, typer.Option("--onto", help="The head that it goes behind; by default the other one.")
+    ] = None,
+    model: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put migrations that no model has yet behind the new head, and settle a conflict in the lock.
+
+    In the file that moves only the value of `down_revision` changes; numbers of
+    files that do not fit any more follow. Which branch moves is the one that no
+    model has and, by Git, the upstream branch has not; else name it.
+    """
+    from tokmigrate.runner.rebase import rebase as put_behind  # noqa: PLC0415
+
+    place = workspace()
+    _show_rebased("rebase", put_behind(place, place.select(model or []), revision, onto), as_json)
+
+
+def merge(model: Models = None, as_json: AsJson = False) -> None:
+    """Make one line of two branches that lay claim to nothing in common, or say what they both do.
+
+    Tokens, ids, roles and parts of the tokenizer count. The one that no model
+    has yet goes behind the other, as with `rebase`: the history stays a line.
+    """
+    from tokmigrate.runner.rebase import merge as join  # noqa: PLC0415
+
+    place = workspace()
+    _show_rebased("merge", join(place, place.select(model or [])), as_json)
+
+
+def _show_rebased(command: str, done: Rebased, as_json: bool) -> None:
+    from tokmigrate.report.lock import rebased_content, rebased_lines  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.revision.lock_file import lock_path, lock_shown  # noqa: PLC0415
+
+    place = workspace()
+    if as_json:
+        print_json(document(command, **rebased_content(done, str(lock_path(place)))))
+        return
+    for line in rebased_lines(done, lock_shown(place)):
+        typer.echo(line)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    for command in (edit, lock, rebase, merge):
+        app.command(rich_help_panel="Author")(command)
+    app.command(rich_help_panel="Gate")(validate)

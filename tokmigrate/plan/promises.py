@@ -1,0 +1,73 @@
+"""The ids that a plan gives against those that the lock promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.plan.steps import Step
+from tokmigrate.revision.lock import Lock, Promise, Track, check_given, check_whole
+from tokmigrate.revision.migration import Migration
+
+
+def promise_of(step: Step) -> Promise:
+    """Return the ids that a step gives, as the lock writes them down."""
+    before, after = step.before.tokenizer, step.after.tokenizer
+    new = ((number, token) for token, number in after.ids.items() if token not in before.ids)
+    return Promise(step.migration.revision, after.fingerprint, tuple(sorted(new)))
+
+
+def track_before(snapshot: Snapshot, applied: Sequence[Migration], lock: Lock | None) -> Track | None:
+    """Return the way that a model has come; None where the lock does not know it.
+
+    Args:
+        snapshot: The model as it is.
+        applied: The migrations that it has.
+        lock: What is promised.
+    """
+    if not applied:
+        return Track(snapshot.state.tokenizer.fingerprint)
+    come = tuple(migration.revision for migration in applied)
+    base = snapshot.stamp.tokenizer if snapshot.stamp else None
+    for track in lock.tracks if lock else ():
+        if track.revisions[: len(come)] == come:
+            promises = track.promises[: len(come)]
+            here = snapshot.state.tokenizer.fingerprint
+            # A stamp that does not name its base says no more than what the tokenizer is now.
+            if track.fingerprint == base or (base is None and promises[-1].fingerprint == here):
+                return Track(track.fingerprint, promises)
+    return None
+
+
+def track_after(before: Track, steps: Sequence[Step]) -> Track:
+    """Return the way of a model with the steps of a plan behind it."""
+    return Track(before.fingerprint, (*before.promises, *map(promise_of, steps)))
+
+
+def check_promises(lock: Lock, before: Track, steps: Sequence[Step]) -> tuple[str, ...]:
+    """Check the ids of a plan, and return the revisions that nothing is promised for.
+
+    Args:
+        lock: The part of the lock that holds for the migrations.
+        before: The way that the model has come.
+        steps: What the plan does.
+
+    Raises:
+        DriftError: An id comes out otherwise than the lock promises.
+    """
+    come = list(before.revisions)
+    expected = before.promises[-1].fingerprint if before.promises else before.fingerprint
+    open_ones: list[str] = []
+    for step in steps:
+        come.append(step.migration.revision)
+        promise = lock.promised(before.fingerprint, come)
+        if promise is None:
+            open_ones.append(step.migration.revision)
+            continue
+        found = promise_of(step)
+        check_given(promise, found)
+        # Tokens that were changed behind tokmigrate's back are no fault of this migration.
+        if step.before.tokenizer.fingerprint == expected:
+            check_whole(promise, found)
+        expected = promise.fingerprint
+    return tuple(open_ones)

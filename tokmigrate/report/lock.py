@@ -1,0 +1,148 @@
+"""The lock as a command tells of it: for people, and as JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tokmigrate.revision.lock import Lock, Promise
+    from tokmigrate.revision.validate import Valid
+    from tokmigrate.runner.rebase import Rebased
+    from tokmigrate.runner.relock import Relocked
+
+_SHORT = 12
+_MANY = 8
+
+
+def relocked_lines(done: Relocked, shown: str) -> Iterator[str]:
+    """Yield what became of the lock."""
+    lock = done.after
+    if done.before == lock:
+        yield f"{shown} is up to date: {_size(lock)}"
+    else:
+        yield f"wrote {shown}: {_size(lock)}"
+    for change, revision in _changes(done.before, lock):
+        yield f"  {change} {revision}"
+    for base, promise in _promises(lock):
+        if (base, promise) not in _promises(done.before):
+            yield f"  on tokenizer {base[:_SHORT]} {promise.revision} gives {_given(promise)}"
+    for base, promise in _promises(done.before):
+        if not any((base, promise.revision) == (other, kept.revision) for other, kept in _promises(lock)):
+            yield f"  on tokenizer {base[:_SHORT]} nothing is promised for {promise.revision} any more"
+    for note in done.notes:
+        yield f"note: {note}"
+
+
+def relocked_content(done: Relocked, file: str) -> dict[str, Any]:
+    """Return what became of the lock as JSON."""
+    return {
+        "lock": file,
+        "written": done.before != done.after,
+        "changes": [{"change": change, "revision": name} for change, name in _changes(done.before, done.after)],
+        **lock_content(done.after),
+        "notes": list(done.notes),
+    }
+
+
+def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
+    """Yield what was moved, and what became of the lock."""
+    if done.onto is None:
+        yield "one head: no migration has to move"
+    for each in done.moved:
+        renamed = each.path != each.migration.path
+        into = f", now {each.path.name}" if renamed else ""
+        yield f"moved {each.migration.revision} behind {done.onto} ({each.migration.shown}{into})"
+        break
+    for each in done.moved[1:]:
+        if each.path != each.migration.path:
+            yield f"  with it {each.migration.revision} ({each.migration.shown}, now {each.path.name})"
+        else:
+            yield f"  with it {each.migration.revision} ({each.migration.shown})"
+    if done.shared:
+        yield f"look at it: both branches lay claim to {', '.join(done.shared)}"
+    yield from relocked_lines(done.relocked, shown)
+    if done.conflict:
+        folder = shown.rpartition("/")[0] or "."
+        yield f"next: `git add {folder}`, then go on with `git commit` or `git rebase --continue`"
+
+
+def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
+    """Return what was moved, and what became of the lock, as JSON."""
+    return {
+        "onto": done.onto,
+        "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
+        "shared": list(done.shared),
+        "conflict": done.conflict,
+        **relocked_content(done.relocked, file),
+    }
+
+
+def lock_content(lock: Lock) -> dict[str, Any]:
+    """Return a lock as JSON."""
+    return {
+        "head": lock.head,
+        "revisions": [{"revision": locked.revision, "checksum": locked.checksum} for locked in lock.revisions],
+        "tokenizers": [
+            {
+                "fingerprint": track.fingerprint,
+                "ids": [
+                    {
+                        "revision": promise.revision,
+                        "fingerprint": promise.fingerprint,
+                        "given": [{"token": token, "id": number} for number, token in promise.given],
+                    }
+                    for promise in track.promises
+                ],
+            }
+            for track in lock.tracks
+        ],
+    }
+
+
+def valid_lines(valid: Valid) -> Iterator[str]:
+    """Yield what `validate` found right."""
+    yield f"valid: {_size(valid.lock)}; the head is {valid.lock.head}"
+    for base, revisions in valid.unpromised:
+        yield (
+            f"note: no ids are promised on tokenizer {base[:_SHORT]} for {', '.join(revisions)}: "
+            "`tokmigrate lock` adds them where a model with it is"
+        )
+
+
+def valid_content(valid: Valid) -> dict[str, Any]:
+    """Return what `validate` found right as JSON."""
+    unpromised = [{"fingerprint": base, "revisions": list(names)} for base, names in valid.unpromised]
+    return {**lock_content(valid.lock), "unpromised": unpromised}
+
+
+def _size(lock: Lock) -> str:
+    migrations, bases = len(lock.revisions), len(lock.tracks)
+    return (
+        f"{migrations} migration{'' if migrations == 1 else 's'}, "
+        f"ids for {bases or 'no'} base tokenizer{'' if bases == 1 else 's'}"
+    )
+
+
+def _changes(before: Lock | None, after: Lock) -> Iterator[tuple[str, str]]:
+    old = {locked.revision: locked.checksum for locked in before.revisions} if before else {}
+    new = {locked.revision: locked.checksum for locked in after.revisions}
+    for revision, checksum in new.items():
+        if revision not in old:
+            yield "new", revision
+        elif old[revision] != checksum:
+            yield "changed", revision
+    for revision in old:
+        if revision not in new:
+            yield "gone", revision
+
+
+def _promises(lock: Lock | None) -> list[tuple[str, Promise]]:
+    return [(track.fingerprint, promise) for track in (lock.tracks if lock else ()) for promise in track.promises]
+
+
+def _given(promise: Promise) -> str:
+    told = [f"{json.dumps(token, ensure_ascii=False)} id {number}" for number, token in promise.given[:_MANY]]
+    left = len(promise.given) - len(told)
+    return ", ".join([*told, *([f"and {left} more"] if left else [])]) or "no new token"

@@ -1,0 +1,190 @@
+"""What the lock file holds, as values: the migrations in order, and the ids that they give."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from tokmigrate.errors import DriftError
+from tokmigrate.revision.migration import Migration
+
+FILE = "tokmigrate.lock"
+
+_HINT = (
+    "the tokenizer was changed between two migrations, or another tokmigrate wrote the lock: put the tokenizer back; "
+    f"only if other ids are meant, delete {FILE} and let `tokmigrate lock` write it from models at base"
+)
+
+
+@dataclass(frozen=True)
+class Locked:
+    """A migration as the lock knows it.
+
+    Args:
+        revision: Its id.
+        checksum: What identifies its contents.
+        line: Where the file says so, counting from 1.
+    """
+
+    revision: str
+    checksum: str
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Promise:
+    """The ids that a migration gives on one base tokenizer.
+
+    Args:
+        revision: The migration.
+        fingerprint: That of the tokenizer afterwards.
+        given: Each id that a text gets that was no token before, in rising order.
+        line: Where the file says so, counting from 1.
+    """
+
+    revision: str
+    fingerprint: str
+    given: tuple[tuple[int, str], ...]
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Track:
+    """A base tokenizer, and what the migrations for it make of its ids, in their order.
+
+    Args:
+        fingerprint: That of the base tokenizer.
+        promises: One for each migration that is applied to it.
+        line: Where the file says so, counting from 1.
+    """
+
+    fingerprint: str
+    promises: tuple[Promise, ...] = ()
+    line: int = field(default=0, compare=False)
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """The migrations that are applied to it."""
+        return tuple(promise.revision for promise in self.promises)
+
+    def begins(self, other: Track) -> bool:
+        """Return whether `other` has the same base and begins with the same migrations."""
+        return self.fingerprint == other.fingerprint and other.revisions[: len(self.promises)] == self.revisions
+
+
+@dataclass(frozen=True)
+class Lock:
+    """What the file says.
+
+    Args:
+        revisions: The migrations from the first to the head.
+        tracks: The base tokenizers that ids are promised for.
+    """
+
+    revisions: tuple[Locked, ...] = ()
+    tracks: tuple[Track, ...] = ()
+
+    @property
+    def head(self) -> str:
+        """The last revision, or `base`."""
+        return self.revisions[-1].revision if self.revisions else "base"
+
+    def holding(self, chain: Sequence[Migration]) -> Lock:
+        """Return the part that holds for these migrations: up to the first that it knows otherwise."""
+        pairs = zip(self.revisions, chain, strict=False)
+        kept = [locked for locked, _ in takewhile(lambda pair: pair[0] == locked_as(pair[1]), pairs)]
+        known = {locked.revision for locked in kept}
+        cut = (
+            Track(track.fingerprint, tuple(takewhile(lambda each: each.revision in known, track.promises)), track.line)
+            for track in self.tracks
+        )
+        return Lock(tuple(kept), longest(track for track in cut if track.promises))
+
+    def followed_by(self, migration: Migration) -> Lock | None:
+        """Return the lock with one more migration, None where it does not follow the last one here."""
+        if migration.down_revision != (self.revisions[-1].revision if self.revisions else None):
+            return None
+        return Lock((*self.revisions, locked_as(migration)), self.tracks)
+
+    def promised(self, fingerprint: str, revisions: Sequence[str]) -> Promise | None:
+        """Return what is promised for the last of `revisions`, applied in this order to a base; None for nothing."""
+        wanted = tuple(revisions)
+        for track in self.tracks:
+            if track.fingerprint == fingerprint and track.revisions[: len(wanted)] == wanted:
+                return track.promises[len(wanted) - 1]
+        return None
+
+
+def locked_as(migration: Migration) -> Locked:
+    """Return a migration as the lock writes it down."""
+    return Locked(migration.revision, migration.checksum)
+
+
+def lock_of(chain: Sequence[Migration], known: Lock | None, tracks: Iterable[Track] = ()) -> Lock:
+    """Return the lock of a chain of migrations.
+
+    Args:
+        chain: The migrations from the first to the head.
+        known: The lock before; what still holds of its promises is kept.
+        tracks: More promises.
+
+    Raises:
+        DriftError: Two promises contradict each other.
+    """
+    held = [*known.holding(chain).tracks] if known else []
+    for track in tracks:
+        for other in held:
+            check_same_ids(other, track)
+        if track.promises:
+            held.append(track)
+    return Lock(tuple(map(locked_as, chain)), longest(held))
+
+
+def check_same_ids(known: Track, found: Track) -> None:
+    """Raise DriftError where the same migrations give other ids to the same base."""
+    if known.fingerprint != found.fingerprint:
+        return
+    for promise, given in zip(known.promises, found.promises, strict=False):
+        if promise.revision != given.revision:
+            return
+        check_given(promise, given)
+        check_whole(promise, given)
+
+
+def check_given(promise: Promise, found: Promise) -> None:
+    """Raise DriftError where a new text gets another id than was promised."""
+    wanted = {token: number for number, token in promise.given}
+    actual = {token: number for number, token in found.given}
+    for token in dict.fromkeys([*wanted, *actual]):
+        if wanted.get(token) != actual.get(token):
+            told = f"promises it id {wanted[token]}" if token in wanted else "does not know it"
+            came = f"would get id {actual[token]}" if token in actual else "would get none"
+            raise DriftError(
+                f"'{token}' {came} in migration {promise.revision}, and the lock {told}",
+                where=_where(promise),
+                hint=_HINT,
+            )
+
+
+def check_whole(promise: Promise, found: Promise) -> None:
+    """Raise DriftError where any token of the tokenizer afterwards has another id than was promised."""
+    if promise.fingerprint != found.fingerprint:
+        raise DriftError(
+            f"tokens that were there before get other ids in migration {promise.revision} than the lock promises",
+            where=_where(promise),
+            hint=_HINT,
+        )
+
+
+def longest(tracks: Iterable[Track]) -> tuple[Track, ...]:
+    """Return the tracks without those that another one begins with."""
+    kept: list[Track] = []
+    for track in sorted(tracks, key=lambda each: -len(each.promises)):
+        if not any(track.begins(longer) for longer in kept):
+            kept.append(track)
+    return tuple(sorted(kept, key=lambda each: (each.fingerprint, each.revisions)))
+
+
+def _where(promise: Promise) -> str:
+    return f"{FILE}:{promise.line}:1" if promise.line else FILE

@@ -1,0 +1,106 @@
+"""Whether migrations and lock agree, as CI asks it: no model is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from tokmigrate.errors import FileProblems, HistoryError, Problem
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock import Lock, Track
+from tokmigrate.revision.lock_file import lock_shown, read_lock
+from tokmigrate.revision.lock_text import REWRITE
+from tokmigrate.revision.migration import Migration
+from tokmigrate.settings import Workspace
+
+
+@dataclass(frozen=True)
+class Valid:
+    """A workspace whose migrations and lock agree.
+
+    Args:
+        chain: The migrations from the first to the head.
+        lock: The lock.
+        unpromised: By the fingerprint of a base tokenizer, the revisions that it has no ids for.
+    """
+
+    chain: tuple[Migration, ...]
+    lock: Lock
+    unpromised: tuple[tuple[str, tuple[str, ...]], ...]
+
+
+def validate(workspace: Workspace) -> Valid:
+    """Check the order of the migrations, their single head, their checksums and the ids that are promised.
+
+    Raises:
+        FileProblems: All that is wrong, with places.
+        HistoryError: The files do not hold together.
+    """
+    problems: list[Problem] = []
+    history = History.read(workspace)
+    shown = lock_shown(workspace)
+    chain: tuple[Migration, ...] = ()
+    try:
+        chain = history.chain()
+    except HistoryError as error:
+        problems.append(Problem(error.where or shown, 1, 1, error.message, error.hint))
+    lock: Lock | None = None
+    try:
+        lock = read_lock(workspace)
+        if lock is None:
+            problems.append(Problem(shown, 1, 1, "there is no lock", "`tokmigrate lock` writes it"))
+    except FileProblems as error:
+        problems += error.problems
+    if problems or lock is None:
+        raise FileProblems(problems)
+    problems = [*_order_problems(lock, chain, shown), *_id_problems(lock, shown)]
+    if problems:
+        raise FileProblems(sorted(problems, key=lambda each: (each.path, each.line)))
+    open_ones = ((track.fingerprint, _behind(track, chain)) for track in lock.tracks)
+    return Valid(chain, lock, tuple((base, left) for base, left in open_ones if left))
+
+
+def _behind(track: Track, chain: Sequence[Migration]) -> tuple[str, ...]:
+    """Return the migrations for all models behind the last that a track has."""
+    order = [migration.revision for migration in chain]
+    last = order.index(track.revisions[-1]) if track.promises else -1
+    return tuple(migration.revision for migration in chain[last + 1 :] if "*" in migration.models)
+
+
+def _order_problems(lock: Lock, chain: Sequence[Migration], shown: str) -> Iterator[Problem]:
+    files = {migration.revision: migration for migration in chain}
+    known = {locked.revision: locked for locked in lock.revisions}
+    for migration in chain:
+        if migration.revision not in known:
+            yield Problem(migration.shown, 1, 1, f"the lock does not have revision {migration.revision}", REWRITE)
+        elif known[migration.revision].checksum != migration.checksum:
+            hint = f"put it back as it was; or, where no model has it yet, {REWRITE}"
+            yield Problem(migration.shown, 1, 1, f"{migration.revision} was edited since it was locked", hint)
+    for locked in lock.revisions:
+        if locked.revision not in files:
+            message = f"no migration file has revision {locked.revision}"
+            yield Problem(shown, locked.line, 1, message, f"put its file back; or {REWRITE}")
+    both = [locked for locked in lock.revisions if locked.revision in files]
+    order = [migration.revision for migration in chain if migration.revision in known]
+    for locked, wanted in zip(both, order, strict=True):
+        if locked.revision != wanted:
+            message = f"the lock has {locked.revision} where {wanted} follows by the migrations"
+            yield Problem(shown, locked.line, 1, message, REWRITE)
+            return
+
+
+def _id_problems(lock: Lock, shown: str) -> Iterator[Problem]:
+    order = {locked.revision: place for place, locked in enumerate(lock.revisions)}
+    for track in lock.tracks:
+        last = -1
+        for promise in track.promises:
+            place = order.get(promise.revision, -1)
+            if place <= last:
+                message = f"ids of {promise.revision} are promised out of order"
+                yield Problem(shown, promise.line, 1, message, REWRITE)
+            last = place
+            numbers = [number for number, _ in promise.given]
+            tokens = [token for _, token in promise.given]
+            if len(set(numbers)) < len(numbers) or len(set(tokens)) < len(tokens):
+                message = f"{promise.revision} is promised to give an id, or a token, twice"
+                yield Problem(shown, promise.line, 1, message, REWRITE)

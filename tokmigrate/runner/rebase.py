@@ -1,0 +1,176 @@
+"""Two branches of one history become one line: the migrations that no model has yet go behind the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
+from tokmigrate.revision.claims import common_claims
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock import Lock, lock_of
+from tokmigrate.revision.lock_file import lock_shown, read_lock_text
+from tokmigrate.revision.lock_text import conflict_sides, parse_lock
+from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, write_rechained
+from tokmigrate.runner.published import published_files
+from tokmigrate.runner.relock import Relocked, relock
+from tokmigrate.runner.whereabouts import Whereabouts, applied_where, refuse_applied
+from tokmigrate.settings import ModelEntry, Workspace
+
+
+@dataclass(frozen=True)
+class Rebased:
+    """One line out of two branches.
+
+    Args:
+        onto: The revision that is followed from now on; None where nothing had to be moved.
+        moved: The migrations that follow it, with their files.
+        shared: What both branches lay claim to, or why that is not known.
+        conflict: Whether Git had left a conflict in the lock.
+        relocked: What became of the lock.
+    """
+
+    onto: str | None
+    moved: tuple[Rechained, ...]
+    shared: tuple[str, ...]
+    conflict: bool
+    relocked: Relocked
+
+
+def rebase(
+    workspace: Workspace, entries: Sequence[ModelEntry], revision: str | None = None, onto: str | None = None
+) -> Rebased:
+    """Put a branch behind another head, and write the lock.
+
+    Args:
+        workspace: The workspace; its lock may hold a conflict.
+        entries: The models whose ids are promised.
+        revision: A migration of the branch that is moved. By default the branch that no model has, and that the
+            upstream branch of Git has not.
+        onto: The head that it goes behind; by default the other one.
+
+    Raises:
+        HistoryError: A model has a migration of that branch, or nothing says which one is meant.
+    """
+    history = History.read_forked(workspace)
+    locks, conflict = _known_locks(workspace)
+    if len(history.heads) < 2:
+        return Rebased(None, (), (), conflict, _relocked(workspace, entries, locks, None))
+    branch, other = _chosen(workspace, history, revision, onto)
+    shared = _shared(branch, other)
+    moved = rechained(branch, other.head)
+    write_rechained(moved)
+    return Rebased(
+        other.head.revision, moved, shared, conflict, _relocked(workspace, entries, locks, other.head.revision)
+    )
+
+
+def merge(workspace: Workspace, entries: Sequence[ModelEntry]) -> Rebased:
+    """Make one line of two branches that have nothing to do with each other.
+
+    Raises:
+        HistoryError: Both lay claim to something, or models have both of them.
+    """
+    history = History.read_forked(workspace)
+    if len(history.heads) >= 2:
+        branch, other = _chosen(workspace, history, None, None, either=True)
+        shared = common_claims(branch.migrations, other.migrations)
+        if shared:
+            raise HistoryError(
+                f"both branches lay claim to {', '.join(shared)}",
+                where=branch.head.shown,
+                hint=f"decide which comes last: `tokmigrate rebase {branch.head.revision}` puts that one behind "
+                f"{other.head.shown}",
+            )
+        return rebase(workspace, entries, branch.head.revision, other.head.revision)
+    return rebase(workspace, entries)
+
+
+def _chosen(
+    workspace: Workspace, history: History, revision: str | None, onto: str | None, either: bool = False
+) -> tuple[Branch, Branch]:
+    """Return the branch that is moved, and the one that it goes behind."""
+    found = branches(history)
+    where = applied_where(workspace)
+    if revision is not None:
+        named = history.resolve(revision)
+        branch = next((each for each in found if named in each.revisions), None)
+        if branch is None:
+            raise HistoryError(f"'{revision}' is no migration that only one branch has", hint=_told(found))
+    else:
+        branch = _movable(workspace, found, where, either)
+    refuse_applied(branch.migrations, where, "moved")
+    others = [each for each in found if each is not branch]
+    if onto is not None:
+        wanted = history.resolve(onto)
+        others = [each for each in others if each.head.revision == wanted]
+        if not others:
+            raise HistoryError(f"'{onto}' is no other head", hint="`tokmigrate heads` shows them")
+    if len(others) > 1:
+        raise HistoryError(
+            "there are several heads that it could go behind", hint=f"name one with --onto: {_told(others)}"
+        )
+    return branch, others[0]
+
+
+def _movable(workspace: Workspace, found: Sequence[Branch], where: Whereabouts, either: bool) -> Branch:
+    """Return the branch that nobody has yet; raises HistoryError where that is not exactly one."""
+    free = [branch for branch in found if where.keys().isdisjoint(branch.revisions)]
+    if not free:
+        refuse_applied(found[-1].migrations, where, "moved")
+    published = published_files(workspace.migrations)
+    if len(free) > 1 and published is not None:
+        own = [branch for branch in free if published.isdisjoint(each.path.name for each in branch.migrations)]
+        free = own or free
+    if len(free) == 1 or either:
+        return free[-1]
+    raise HistoryError(
+        "either branch could go behind the other, and nothing says which one is yours",
+        hint=f"name the one that is to move, `tokmigrate rebase REVISION`: {_told(free)}",
+    )
+
+
+def _told(found: Sequence[Branch]) -> str:
+    return " or ".join(f"{branch.head.revision} ({branch.head.shown})" for branch in found)
+
+
+def _shared(branch: Branch, other: Branch) -> tuple[str, ...]:
+    try:
+        return common_claims(branch.migrations, other.migrations)
+    except TokmigrateError as error:
+        return (str(error),)
+
+
+def _known_locks(workspace: Workspace) -> tuple[tuple[Lock, ...], bool]:
+    """Return what the lock says, on either side of a conflict as far as it can be read, and whether there is one."""
+    text = read_lock_text(workspace)
+    if text is None:
+        return (), False
+    sides = conflict_sides(text)
+    if sides[0] == sides[1]:
+        return (parse_lock(text, lock_shown(workspace)),), False
+    return tuple(lock for side in sides if (lock := _readable(side))), True
+
+
+def _readable(text: str) -> Lock | None:
+    # Where lines of one side did not touch those of the other, Git gave them to both: that is no lock any more.
+    try:
+        return parse_lock(text, "")
+    except FileProblems:
+        return None
+
+
+def _relocked(workspace: Workspace, entries: Sequence[ModelEntry], locks: Sequence[Lock], onto: str | None) -> Relocked:
+    """Write the lock with what its sides promise for the migrations that stayed, and what the moved ones give now."""
+    chain = History.read(workspace).chain()
+    known: Lock | None = None
+    for lock in locks:
+        known = lock_of(chain, known, lock.holding(chain).tracks)
+    before = next((lock for lock in locks if lock.head == onto), locks[0] if locks else None)
+    try:
+        done = relock(workspace, entries, known)
+    except TokmigrateError as error:
+        # The order is settled all the same; what is wrong with a migration or a model shows again in a plan.
+        done = relock(workspace, (), known)
+        done = replace(done, notes=(*done.notes, f"no new ids are promised: {error}"))
+    return replace(done, before=before)

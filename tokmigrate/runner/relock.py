@@ -1,0 +1,82 @@
+"""Writing the lock: the migrations as they are, and the ids that they give on the models that are here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.plan.promises import track_after, track_before
+from tokmigrate.plan.upgrade import plan_upgrade
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock import Lock, Track, lock_of
+from tokmigrate.revision.lock_file import write_lock
+from tokmigrate.runner.locked import interrupted
+from tokmigrate.runner.targets import pending_for
+from tokmigrate.settings import ModelEntry, Workspace
+
+
+@dataclass(frozen=True)
+class Relocked:
+    """What became of the lock.
+
+    Args:
+        before: What it said, None where there was none.
+        after: What it says now.
+        notes: The models that could add nothing to it, and why.
+    """
+
+    before: Lock | None
+    after: Lock
+    notes: tuple[str, ...]
+
+
+def relock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | None) -> Relocked:
+    """Write the lock of a workspace.
+
+    What is promised stays promised as long as the migrations up to there are the same ones.
+
+    Args:
+        workspace: The workspace.
+        entries: The models whose ids are promised, where they are here.
+        known: The lock before.
+
+    Raises:
+        DriftError: A migration was edited that a model has, or gives other ids than were promised.
+        HistoryError: There are several heads.
+    """
+    history = History.read(workspace)
+    chain = history.chain()
+    held = known.holding(chain) if known else None
+    tracks: list[Track] = []
+    notes: list[str] = []
+    for entry in entries:
+        if not entry.path.is_dir():
+            notes.append(f"{entry.name} is not here: no ids are promised for it")
+            continue
+        track = _track(workspace, history, entry, held)
+        if track is None:
+            notes.append(
+                f"{entry.name} has migrations, and the lock does not know from which tokenizer it came: "
+                "only a copy of it at base can promise its ids (`--model PATH`)"
+            )
+        else:
+            tracks.append(track)
+    lock = lock_of(chain, known, tracks)
+    write_lock(workspace, lock)
+    return Relocked(known, lock, tuple(notes))
+
+
+def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> Track | None:
+    """Return the way of a model up to the head; None where nobody knows how it began."""
+    if interrupted(entry):
+        raise RecoveryNeededError(
+            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
+        )
+    snapshot = take_snapshot(entry)
+    applied, pending = pending_for(workspace, history, entry, snapshot, "head")
+    before = track_before(snapshot, applied, held)
+    if before is None:
+        return None
+    return track_after(before, plan_upgrade(entry, snapshot, pending).steps)

@@ -1,0 +1,59 @@
+"""Which models have a migration, as far as this workspace knows."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokmigrate.errors import HistoryError
+from tokmigrate.model.stamp import read_stamp
+from tokmigrate.revision.migration import Migration
+from tokmigrate.settings import Workspace
+from tokmigrate.state.database import open_state_if_present
+
+Whereabouts = dict[str, tuple[str, ...]]
+
+
+def applied_where(workspace: Workspace) -> Whereabouts:
+    """Return for each revision the models that have it.
+
+    A model that is here is asked for its stamp; of one that is not, the state tells.
+    """
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    directories = {os.path.realpath(entry.path): name for name, entry in workspace.models.items()}
+    state = open_state_if_present(workspace.state, workspace.root)
+    gone: dict[str, tuple[str, ...]] = {}
+    for model in state.known_models() if state else ():
+        if Path(model.path).is_dir():
+            directories.setdefault(model.path, model.name)
+        elif state:
+            gone[model.name] = tuple(row.record.revision for row in state.applied_now(model))
+    for path, name in directories.items():
+        stamp = read_stamp(Path(path))
+        for revision, _ in stamp.applied if stamp else ():
+            found[revision].append(name)
+    for name, revisions in gone.items():
+        for revision in revisions:
+            found[revision].append(f"{name}, which is not here now")
+    return {revision: tuple(names) for revision, names in found.items()}
+
+
+def refuse_applied(migrations: Iterable[Migration], where: Whereabouts, what: str) -> None:
+    """Raise HistoryError where a model has one of the migrations.
+
+    Args:
+        migrations: Those that are to be changed.
+        where: Which models have what.
+        what: What is to be done, such as `edited`.
+    """
+    for migration in migrations:
+        names = where.get(migration.revision)
+        if names:
+            before = migration.down_revision or "base"
+            raise HistoryError(
+                f"{migration.revision} cannot be {what}: {', '.join(names)} has it",
+                where=migration.shown,
+                hint=f"`tokmigrate downgrade {before}` takes it back first; or say what you want in a new migration",
+            )
