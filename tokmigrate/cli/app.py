@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from tokmigrate.cli import author, look, operate, run
+from tokmigrate.cli import author, look, operate, page, run
 from tokmigrate.cli.output import print_error
 from tokmigrate.errors import TokmigrateError, UsageError
 
@@ -41,7 +41,7 @@ def _common(
     pass
 
 
-for group in (author, look, run, operate):
+for group in (author, look, page, run, operate):
     group.register(app)
 
 
