@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from tokmigrate.model.tensor_rows import TensorRows
+from tokmigrate.model.tensor_rows import BLOCK_BYTES, TensorRows
 
 _DIGITS = 9
 """Cosines that agree so far are told apart by the id, so that no order hangs on a rounding."""
@@ -49,6 +49,7 @@ def survey_rows(
     among: npt.NDArray[np.bool_] | None = None,
     count: int = 5,
     told: Callable[[int], None] = lambda _: None,
+    block_bytes: int = BLOCK_BYTES,
 ) -> RowSurvey:
     """Read the rows before `stop` once, in blocks; memory stays at one block and the rows asked about.
 
@@ -59,12 +60,13 @@ def survey_rows(
         among: Which rows may be named as nearest, `(stop,)`; all of them if it is None.
         count: How many of the nearest.
         told: Called with the bytes of each block that was read.
+        block_bytes: The most bytes of float64 in a block.
     """
     norms = np.empty(stop, np.float64)
     wanted = _directions(np.stack([rows.row(number) for number in asked])) if asked else np.empty((0, rows.width))
     best = _Best(asked, count)
     position = 0
-    for block in rows.float_rows([(0, stop)]):
+    for block in rows.float_rows([(0, stop)], block_bytes):
         with np.errstate(over="ignore", invalid="ignore"):
             norms[position : position + len(block)] = np.sqrt(np.einsum("ij,ij->i", block, block))
         if asked:

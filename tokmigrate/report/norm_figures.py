@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokmigrate.report.impact import share
 from tokmigrate.runner.reporting.data import MatrixNorms
 
 
@@ -37,7 +38,7 @@ def rank(norm: float, norms: MatrixNorms) -> str:
         return "shorter than all old rows" if norm < norms.old.min() else "as short as the shortest old row"
     if shorter == norms.old.size:
         return "longer than all old rows"
-    return f"longer than {100 * shorter / norms.old.size:.0f} % of the old rows"
+    return f"longer than {share(shorter, norms.old.size)} of the old rows"
 
 
 def _quantiles(values: np.ndarray[tuple[int], np.dtype[np.float64]]) -> tuple[float, float, float, float, float] | None:

@@ -6,13 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokmigrate.runner.reporting.data import Kind
+from tokmigrate.runner.reporting.data import KINDS, Kind
 
 COLUMNS = 64
 _CELLS_AT_MOST = 2048
-
-_NOTABLE: tuple[Kind, ...] = ("tombstone", "added", "reinitialised", "renamed", "moved", "spare", "base")
-"""A cell of several ids has the colour of the first of these that is among them."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +49,18 @@ def vocabulary_map(kinds: Sequence[Kind]) -> VocabularyMap:
 
     Args:
         kinds: What is at each id, from 0.
+
+    Returns:
+        The map; a cell of several ids has the colour of what is rarest in the vocabulary.
     """
     span = 1
     while len(kinds) > span * _CELLS_AT_MOST:
         span *= 2
-    cells = [_notable(kinds[start : start + span]) for start in range(0, len(kinds), span)]
+    counts = Counter(kinds)
+    cells = [
+        min(set(kinds[start : start + span]), key=lambda kind: (counts[kind], -KINDS.index(kind)))
+        for start in range(0, len(kinds), span)
+    ]
     stretches: list[Stretch] = []
     begin = 0
     for end in range(1, len(cells) + 1):
@@ -79,8 +83,3 @@ def runs_of(kinds: Sequence[Kind]) -> tuple[tuple[Kind, int, int], ...]:
             found.append((kinds[begin], begin, end))
             begin = end
     return tuple(found)
-
-
-def _notable(kinds: Sequence[Kind]) -> Kind:
-    found = set(kinds)
-    return next(kind for kind in _NOTABLE if kind in found)

@@ -15,10 +15,10 @@ from tokmigrate.vocabulary.tokens import expand
 
 
 def matrices(snapshot: Snapshot) -> tuple[VocabularyTensor, ...]:
-    """Return the tensors that are embeddings of every id, each matrix once; biases and tables are not."""
+    """Return the tensors that are embeddings of every id, each once, input before output; no biases, no tables."""
     return tuple(
         tensor
-        for tensor in snapshot.tensors
+        for tensor in sorted(snapshot.tensors, key=lambda tensor: tensor.side)
         if tensor.name == tensor.canonical
         and tensor.width > 1
         and tensor.window.stop is None
