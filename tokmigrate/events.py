@@ -32,7 +32,7 @@ class StepReached:
 
 @dataclass(frozen=True)
 class StreamStarted:
-    """`total` bytes of `model`'s weights are about to be written."""
+    """`total` bytes of `model`'s weights are about to be written, or read."""
 
     model: str
     total: int
@@ -40,7 +40,7 @@ class StreamStarted:
 
 @dataclass(frozen=True)
 class BytesStreamed:
-    """`count` more bytes have been written."""
+    """`count` more bytes have been written, or read."""
 
     model: str
     count: int

@@ -10,7 +10,7 @@ from tokmigrate.change.way_forth import Passage
 from tokmigrate.errors import UndoError
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRecord, Happened, ModelRow, Outcome, TokenEvent
+from tokmigrate.state.rows import AppliedRecord, Happened, ModelRow, Outcome, TokenEvent, TokenRow
 
 
 def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
@@ -56,8 +56,7 @@ def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -
         model: The model.
         revisions: The revisions that are taken back, the latest first.
     """
-    applied_by = {row.record.revision: row.operation_id for row in state.applied_now(model)}
-    told = [row for row in state.token_events(model) if row.operation_id == applied_by.get(row.event.revision)]
+    told = events_in_force(state, model)
     return tuple(
         TokenEvent(
             revision,
@@ -71,6 +70,12 @@ def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -
         for event in (row.event for row in told)
         if event.revision == revision
     )
+
+
+def events_in_force(state: State, model: ModelRow) -> tuple[TokenRow, ...]:
+    """Return what the revisions that a model has did to its tokens, as recorded when they were applied."""
+    applied_by = {row.record.revision: row.operation_id for row in state.applied_now(model)}
+    return tuple(row for row in state.token_events(model) if row.operation_id == applied_by.get(row.event.revision))
 
 
 def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:

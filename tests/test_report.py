@@ -1,0 +1,303 @@
+"""What the report on a model says, against the model's own files and the libraries."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import TOKENS, Made, llama, tensors_of, workspace, write_weights
+from test_token_events import ids_of, removing
+from workspaces import Workspace, image, make_workspace
+
+from tokmigrate.errors import UsageError
+from tokmigrate.model.tombstones import is_tombstone
+from tokmigrate.report.vocabulary_map import COLUMNS, runs_of, vocabulary_map
+from tokmigrate.report.written_page import page_paths
+from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.runner.reporting.data import KINDS, Kind, ReportData, ReportedToken
+from tokmigrate.runner.reporting.gather import COMPARED_AT_MOST, report_on
+from tokmigrate.settings import ModelEntry, read_workspace
+
+ADDING = {"add_tokens": {"tokens": ["<x>", "<y>"]}}
+FIRST_OF: tuple[Kind, ...] = ("added", "reinitialised", "renamed", "moved")
+
+
+def reported(made: Made) -> ReportData:
+    return report_on(made.workspace, made.entry("m"))
+
+
+def by_text(data: ReportData) -> dict[str, ReportedToken]:
+    return {token.token: token for token in data.tokens if token.id is not None}
+
+
+@given(st.randoms(use_true_random=False))
+@settings(max_examples=3, deadline=None)
+def test_each_token_has_the_life_that_its_migrations_gave_it(tmp_path_factory: Any, draw: Any) -> None:
+    root = tmp_path_factory.mktemp("lives")
+    model = llama(root / "m", spare=3)
+    ids = ids_of(model)
+    merges = json.loads((model / "tokenizer.json").read_text("utf-8"))["model"]["merges"]
+    parts = {part for merge in merges for part in merge}
+    words = [token for token in ids if token.startswith("Ġ") and len(token) > 2 and token not in parts]
+    moved, removed, begun = draw.sample(words, 3)
+    way = draw.choice(["compact", "tombstone"])
+    steps: list[dict[str, Any]] = [
+        removing(removed, ids=way),
+        {"rename_tokens": {"tokens": {"</s>": "<e>"}}},
+        {"rename_tokens": {"tokens": {"<s>": "<b>"}}},
+        {"reinit_tokens": begun},
+        ADDING,
+    ]
+    draw.shuffle(steps)
+    first = draw.choice([True, False])
+    target = TOKENS if first else TOKENS + 2 - (way == "compact")
+    steps.insert(0 if first else len(steps), {"move_tokens": {"tokens": {moved: target}}})
+    made = _migrated(root / "w", model, steps)
+    lives: dict[str, list[tuple[str, str]]] = {token: [] for token in ids}
+    for revision, step in zip(made.revisions, steps, strict=True):
+        upgrade(made.workspace, made.entry("m"), revision)
+        old, ids = ids, ids_of(model)
+        names = step.get("rename_tokens", {}).get("tokens", {})
+        lives = {names.get(token, token): life for token, life in lives.items() if names.get(token, token) in ids}
+        for token, place in ids.items():
+            if token in names.values():
+                lives[token] = [*lives[token], ("renamed", revision)]
+            elif token not in old and not is_tombstone(token):
+                lives[token] = [("added", revision)]
+            elif token in old and old[token] != place:
+                lives.setdefault(token, []).append(("moved", revision))
+            elif token == step.get("reinit_tokens"):
+                lives[token] = [*lives[token], ("reinitialised", revision)]
+
+    data = reported(made)
+    assert {token: number for number, token in data.texts.items()} == ids
+    listed = by_text(data)
+    for token, life in lives.items():
+        happened = {what for what, _ in life}
+        kind = next((kind for kind in FIRST_OF if kind in happened), "base")
+        if not is_tombstone(token):
+            assert data.kinds[ids[token]] == kind, (token, life)
+        if life and not is_tombstone(token):
+            assert [(event.event.value, event.revision) for event in listed[token].events] == life
+            assert (listed[token].revision, listed[token].kind) == (life[-1][1], kind)
+    # What is gone is told of once: at its placeholder, or without an id.
+    tombstones = [token for token in ids if is_tombstone(token)]
+    (gone,) = [each for each in data.tokens if "removed" in {event.event.value for event in each.events}]
+    assert (gone.token, gone.kind) == ((tombstones[0], "tombstone") if tombstones else (removed, "removed"))
+    spare = sorted(set(range(data.rows)) - set(ids.values()))
+    assert [number for number, kind in enumerate(data.kinds) if kind == "spare"] == spare
+    assert {token.token for token in data.untrained} == {"<x>", "<y>", begun}
+
+    fused = _migrated(root / "fused", llama(root / "other", spare=3), steps)
+    upgrade(fused.workspace, fused.entry("m"))
+    other = reported(fused)
+    assert (other.tokens, other.kinds) == (data.tokens, data.kinds)
+    downgrade(made.workspace, made.entry("m"), "base")
+    assert set(reported(made).kinds) == {"base", "spare"}
+
+
+def _migrated(root: Path, model: Path, steps: list[dict[str, Any]]) -> Made:
+    return workspace(root, {"m": model}, [{"operations": [step]} for step in steps])
+
+
+def test_a_row_is_untrained_until_its_bytes_change(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [ADDING]}])
+    upgrade(made.workspace, made.entry("m"))
+    assert [(token.token, token.init) for token in reported(made).untrained] == [
+        (token, {"input": {"strategy": "mean"}, "output": {"strategy": "mean"}}) for token in ("<x>", "<y>")
+    ]
+    tensors = tensors_of(model)
+    tensors["model.embed_tokens.weight"][TOKENS + 1] += 0.5
+    # Another row's training says nothing of a new one's.
+    tensors["model.embed_tokens.weight"][3] += 0.5
+    write_weights(model, tensors)
+    data = reported(made)
+    assert {token.token: token.trained for token in data.tokens if token.trained is not None} == {
+        "<x>": False,
+        "<y>": True,
+    }
+    assert [concern.tokens for concern in data.concerns if concern.subject == "untrained rows"] == [("<x>",)]
+
+
+def test_without_the_ledger_the_stamp_still_tells_what_was_added(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m", spare=1)
+    moving = {"move_tokens": {"tokens": {"Ġand": TOKENS}}}
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [moving]}, {"operations": [ADDING]}])
+    upgrade(made.workspace, made.entry("m"))
+    shutil.rmtree(made.root / ".tokmigrate")
+    data = reported(made)
+    found = by_text(data)
+    assert [(found[token].kind, found[token].revision, found[token].trained) for token in ("<x>", "<y>")] == [
+        ("added", made.revisions[1], None)
+    ] * 2
+    assert found["Ġand"].kind == "moved"
+    assert [step.recorded for step in data.timeline] == [None, None]
+    assert ("training unknown", ("<x>", "<y>")) in [(each.subject, each.tokens) for each in data.concerns]
+
+
+def test_norms_and_neighbours_are_those_of_the_matrices(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m", dtype="bfloat16", spare=2)
+    copying = {"tokens": [{"content": "<x>", "init": {"strategy": "copy", "token": "the"}}, "<y>"]}
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [{"add_tokens": copying}]}])
+    upgrade(made.workspace, made.entry("m"))
+    data = reported(made)
+    ids = ids_of(model)
+    tensors = {name: tensor.to(torch.float64).numpy() for name, tensor in tensors_of(model).items()}
+    assert [(norms.side, norms.tensor) for norms in data.norms] == [
+        ("input", "model.embed_tokens.weight"),
+        ("output", "lm_head.weight"),
+    ]
+    for norms in data.norms:
+        exact = np.linalg.norm(tensors[norms.tensor], axis=1)
+        np.testing.assert_allclose(norms.old, exact[:TOKENS], rtol=1e-12)
+        assert norms.new == pytest.approx({ids[token]: exact[ids[token]] for token in ("<x>", "<y>")})
+    nearest = by_text(data)["<x>"].neighbours
+    assert (nearest[0].id, nearest[0].cosine, len(nearest)) == (ids["the"], pytest.approx(1), 5)
+    # Spare rows have no name to be near to.
+    assert {near.id for token in data.tokens for near in token.neighbours} <= set(ids.values())
+
+
+def test_more_new_tokens_than_are_compared_are_counted(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    many = {"add_tokens": {"tokens": [f"<{number}>" for number in range(COMPARED_AT_MOST + 3)]}}
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [many]}])
+    upgrade(made.workspace, made.entry("m"))
+    data = reported(made)
+    assert data.unlooked == 3
+    assert sum(bool(token.neighbours) for token in data.tokens) == COMPARED_AT_MOST
+
+
+def test_odd_rows_are_told_of(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    adding = {
+        "tokens": [
+            {"content": "<zero>", "init": {"strategy": "zeros"}},
+            {"content": "<long>", "init": {"strategy": "normal", "std": 1000}},
+        ]
+    }
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [{"add_tokens": adding}]}])
+    upgrade(made.workspace, made.entry("m"))
+    tensors = tensors_of(model)
+    tensors["lm_head.weight"][5] = float("nan")
+    write_weights(model, tensors)
+    told = {(each.subject, each.text.split(" ")[2], each.tokens) for each in reported(made).concerns}
+    head, embeddings = "lm_head.weight", "model.embed_tokens.weight"
+    odd = next(token for token, number in ids_of(model).items() if number == 5)
+    assert {
+        (head, "zeros;", ("<zero>",)),
+        (embeddings, "zeros,", ("<zero>",)),
+        (embeddings, "are", ("<long>",)),
+        (head, "an", (odd,)),
+    } <= told
+
+
+def test_what_is_pending_is_told_with_its_risks_or_why_it_cannot_be_planned(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m", spare=2)
+    steps = [{"operations": [ADDING]}, {"operations": [removing("Ġand", ids="tombstone")]}]
+    made = workspace(tmp_path / "w", {"m": model}, steps)
+    upgrade(made.workspace, made.entry("m"), made.revisions[0])
+    data = reported(made)
+    assert [(step.applied, step.recorded is not None) for step in data.timeline] == [(True, True), (False, False)]
+    assert [effect.operation for effect in data.timeline[1].effects] == ["remove_tokens"]
+    assert (data.concerns[0].level.value, data.concerns[0].subject) == ("breaking", made.revisions[1])
+    path = made.root / "migrations" / "0002_step_2.yaml"
+    path.write_text(path.read_text("utf-8").replace("Ġand", "nowhere"), "utf-8")
+    data = reported(made)
+    assert data.concerns[0].text.startswith("the pending migrations cannot be planned: ")
+    assert data.timeline[1].effects == ()
+
+
+@given(st.lists(st.tuples(st.sampled_from(KINDS), st.integers(1, 3000)), min_size=1, max_size=8))
+@settings(max_examples=60, deadline=None)
+def test_the_map_shows_every_id_once_and_hides_nothing_that_is_rare(runs: list[tuple[Kind, int]]) -> None:
+    kinds = [kind for kind, count in runs for _ in range(count)]
+    made = vocabulary_map(kinds)
+    assert [number for each in made.stretches for number in range(each.start, each.stop)] == list(range(len(kinds)))
+    for each in made.stretches:
+        held = kinds[each.start : each.stop]
+        assert each.kind in held
+        assert each.start == (each.row * COLUMNS + each.column) * made.span
+        assert each.column + each.cells <= COLUMNS
+        assert all(f"{held.count(kind):,} {kind}" in each.told for kind in set(held))
+    rarest = min(set(kinds), key=lambda kind: (kinds.count(kind), -KINDS.index(kind)))
+    shown = {number for each in made.stretches if each.kind == rarest for number in range(each.start, each.stop)}
+    assert {number for number, kind in enumerate(kinds) if kind == rarest} <= shown
+    assert [kind for kind, start, stop in runs_of(kinds) for _ in range(start, stop)] == kinds
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    made = make_workspace(tmp_path_factory.mktemp("report") / "w")
+    assert made.run("upgrade").returncode == 0
+    return made
+
+
+def test_the_command_writes_a_page_and_prints_where(demo: Workspace) -> None:
+    before = image(demo.model)
+    done = demo.run("report")
+    page = demo.root / ".tokmigrate" / "reports" / "report-demo.html"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"demo: {page}\n", "")
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+    assert image(demo.model) == before
+
+
+def test_the_page_goes_where_it_is_told_to(demo: Workspace) -> None:
+    place = read_workspace(demo.settings, {})
+    entry, other = ModelEntry("a/b", Path("x")), ModelEntry("a-b", Path("y"))
+    for output, expected in (
+        (None, demo.root / ".tokmigrate/reports/report-a-b.html"),
+        (Path("deep/er"), Path("deep/er/report-a-b.html")),
+        (Path("one.html"), Path("one.html")),
+    ):
+        assert page_paths(place, [entry], output) == {"a/b": expected}
+    with pytest.raises(UsageError, match="two models would have one page"):
+        page_paths(place, [entry, other], None)
+
+
+def test_the_document_says_what_the_page_says(demo: Workspace) -> None:
+    document = demo.asked("report")
+    (model,) = document["models"]
+    assert (document["schema_version"], document["command"]) == (1, "report")
+    assert Path(model["page"]).is_file()
+    assert (model["tokens"], model["rows"], model["revision"]) == (1027, 1088, "c07d18e2b9f4")
+    assert model["ids"] == {**dict.fromkeys(KINDS, 0), "base": 1024, "added": 3, "spare": 61}
+    assert model["untrained"] == ["<|im_start|>", "<|im_end|>", "<|pad|>"]
+    assert [(step["applied"], step["who"] is not None) for step in model["timeline"]] == [(True, True)] * 3
+    ends = {each["token"]: each for each in model["listed"]}["<|im_end|>"]
+    assert (ends["id"], ends["roles"], ends["flags"], ends["what"]) == (1025, ["eos"], ["special"], "added")
+    assert [near["token"] for near in ends["neighbours"][:2]] == ["<|im_start|>", "<|pad|>"]
+
+
+def test_mistakes_are_told_and_write_nothing(demo: Workspace) -> None:
+    other = demo.root / "models" / "other"
+    shutil.copytree(demo.model, other)
+    done = demo.run("report", "--model", "demo", "--model", "models/other", "-o", "one.html")
+    assert done.returncode == 2
+    assert "one.html: one file for 2 models" in done.stderr
+    assert not (demo.root / "one.html").exists()
+    (demo.root / "a-file").write_text("", "utf-8")
+    done = demo.run("report", "-o", "a-file/pages")
+    assert done.returncode == 1
+    assert "cannot write the page" in done.stderr
+
+
+def test_without_matplotlib_it_says_what_to_install(tmp_path: Path) -> None:
+    demo = make_workspace(tmp_path / "w")
+    code = "import sys; sys.modules['matplotlib'] = None; from tokmigrate.cli.app import main; main()"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, "report"], cwd=demo.root, capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 2
+    assert "pip install 'tokmigrate[report]'" in done.stderr
+    assert not (demo.root / ".tokmigrate" / "reports").exists()

@@ -1,0 +1,63 @@
+"""The command that writes a page: report."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokmigrate.cli.each import document_each, show_each
+from tokmigrate.cli.options import AsJson, Models, selected, workspace
+from tokmigrate.cli.output import progress
+
+if TYPE_CHECKING:
+    from tokmigrate.events import Listener
+    from tokmigrate.runner.reporting.data import ReportData
+    from tokmigrate.settings import ModelEntry, Workspace
+
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A directory, or a file .html. Default: .tokmigrate/reports.",
+        metavar="PATH",
+    ),
+]
+
+
+def report(model: Models = None, output: Output = None, as_json: AsJson = False) -> None:
+    """Write an HTML page on each model: its migrations, tokens, norms, neighbours, what is untrained or risky."""
+    from tokmigrate.report.norm_chart import check_charts_can_be_made  # noqa: PLC0415
+    from tokmigrate.report.report_document import report_content  # noqa: PLC0415
+    from tokmigrate.report.written_page import page_paths  # noqa: PLC0415
+
+    check_charts_can_be_made()
+    place = workspace()
+    entries = selected(place, model)
+    paths = page_paths(place, entries, output)
+    with progress() as listener:
+        act = partial(_written, place, paths, listener)
+        if as_json:
+            document_each("report", entries, act, lambda done: {"page": str(done[0]), **report_content(done[1])})
+        else:
+            show_each(entries, act, lambda done: typer.echo(f"{done[1].model}: {done[0]}"))
+
+
+def _written(
+    place: Workspace, paths: dict[str, Path], listener: Listener, entry: ModelEntry
+) -> tuple[Path, ReportData]:
+    from tokmigrate.report.page import page  # noqa: PLC0415
+    from tokmigrate.report.written_page import write_page  # noqa: PLC0415
+    from tokmigrate.runner.reporting.gather import report_on  # noqa: PLC0415
+
+    data = report_on(place, entry, listener)
+    write_page(paths[entry.name], page(data))
+    return paths[entry.name], data
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    app.command(rich_help_panel="Look")(report)

@@ -1,0 +1,77 @@
+"""The embedding matrices of a model on disk: which they are, and what one pass over each tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from tokmigrate.model.row_survey import Neighbour, survey_rows
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.tensor_rows import TensorRows
+from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.runner.reporting.data import MatrixNorms
+from tokmigrate.vocabulary.tokens import expand
+
+
+def matrices(snapshot: Snapshot) -> tuple[VocabularyTensor, ...]:
+    """Return the tensors that are embeddings of every id, each once, input before output; no biases, no tables."""
+    return tuple(
+        tensor
+        for tensor in sorted(snapshot.tensors, key=lambda tensor: tensor.side)
+        if tensor.name == tensor.canonical
+        and tensor.width > 1
+        and tensor.window.stop is None
+        and not (tensor.is_table or tensor.adds)
+    )
+
+
+def embeddings(snapshot: Snapshot) -> VocabularyTensor | None:
+    """Return the input embeddings whose rows the ledger has digests of, None where there are none."""
+    name = next((tensor.canonical for tensor in snapshot.tensors if tensor.embeds), None)
+    return next((tensor for tensor in snapshot.tensors if tensor.name == name), None)
+
+
+def opened(snapshot: Snapshot, tensor: VocabularyTensor) -> TensorRows:
+    """Return the rows of a tensor, to be entered."""
+    shard, entry = snapshot.weights.tensor(tensor.name)
+    return TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], tensor.geometry, tensor.dtype)
+
+
+def surveyed(
+    snapshot: Snapshot, begun: Iterable[int], compared: Iterable[int], live: Iterable[int], told: Callable[[int], None]
+) -> tuple[tuple[MatrixNorms, ...], dict[int, tuple[Neighbour, ...]]]:
+    """Read each matrix once; return the norms of all, and the nearest rows by the input embeddings.
+
+    Args:
+        snapshot: The model.
+        begun: The ids of the tokens whose rows migrations began.
+        compared: The ids whose nearest rows are wanted.
+        live: The ids that may be named as nearest.
+        told: Called with the bytes of each block that was read.
+    """
+    begun, compared, live = tuple(begun), tuple(compared), tuple(live)
+    population = np.fromiter(expand(snapshot.state.population), np.int64)
+    first = embeddings(snapshot)
+    norms: list[MatrixNorms] = []
+    nearest: dict[int, tuple[Neighbour, ...]] = {}
+    for tensor in matrices(snapshot):
+        ids = tensor.window.ids(snapshot.state.rows)
+        asked = [number for number in compared if number < ids] if tensor == first else []
+        among = np.zeros(ids, np.bool_)
+        among[[number for number in live if number < ids]] = True
+        with opened(snapshot, tensor) as rows:
+            found = survey_rows(rows, ids, asked, among, told=told)
+        nearest |= found.nearest
+        old = found.norms[population[population < ids]]
+        norms.append(
+            MatrixNorms(
+                tensor.name,
+                tensor.side,
+                snapshot.state.traits.tied and tensor == first,
+                old[np.isfinite(old)],
+                {number: float(found.norms[number]) for number in begun if number < ids},
+                tuple(np.flatnonzero(~np.isfinite(found.norms)).tolist()),
+            )
+        )
+    return tuple(norms), nearest
