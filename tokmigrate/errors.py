@@ -149,6 +149,10 @@ class DriftError(TokmigrateError):
     exit_code = 4
 
 
+class StalePlanError(TokmigrateError):
+    """A plan that does not fit the model, the migrations or the state any more."""
+
+
 class BusyError(TokmigrateError):
     """Another process works on the model."""
 

@@ -157,7 +157,7 @@ def _settled(snapshot: Snapshot, undone: Sequence[Undo], files: Files, edit: Row
     """Return the files, with what another program keeps elsewhere than the migrations did taken back as well."""
     last: Files = {}
     for undo in reversed(undone):
-        last |= undo.left
+        last |= {name: data for name, data in undo.left.items() if name != STAMP}
     after, before = (_with(snapshot.state, held) for held in (last, files))
     state = _with_template(before, chat_template(_with(snapshot.state, _first(undone))), chat_template(after))
     if GENERATION not in last and GENERATION in state.documents and CONFIG in last:

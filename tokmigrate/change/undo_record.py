@@ -35,12 +35,13 @@ class Undo:
 
     Args:
         files: The bytes of each file that it changes before, None where there was none.
-        left: The bytes of each of them afterwards, without the stamp's.
+        left: The bytes of each of them afterwards, the stamp's among them.
         facts: Mode, owner and times of those files and of the shards before.
         edit: The rows after the migration in terms of those before it.
         saved: For each tensor the rows that the edit loses, joined, in rising order.
         shards: Header and digest of each shard before.
         left_shards: The digest of each shard afterwards.
+        left_tensors: The digest of each tensor in them afterwards, by its name.
         adapters: The undo record of each adapter that went along, by the adapter's lineage.
     """
 
@@ -51,6 +52,7 @@ class Undo:
     saved: Mapping[str, bytes]
     shards: Mapping[str, ShardImage]
     left_shards: Mapping[str, str]
+    left_tensors: Mapping[str, str]
     adapters: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -69,6 +71,7 @@ def keep(undo: Undo, objects: Objects) -> str:
             for name, image in sorted(undo.shards.items())
         },
         "left_shards": dict(sorted(undo.left_shards.items())),
+        "left_tensors": dict(sorted(undo.left_tensors.items())),
         "adapters": dict(sorted(undo.adapters.items())),
     }
     return objects.put(json.dumps(record, sort_keys=True).encode())
@@ -95,6 +98,7 @@ def undo_of(digest: str, objects: Objects) -> Undo:
             for name, image in record["shards"].items()
         },
         left_shards=record["left_shards"],
+        left_tensors=record["left_tensors"],
         adapters=record["adapters"],
     )
 

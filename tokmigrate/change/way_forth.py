@@ -29,7 +29,7 @@ from tokmigrate.model.safetensors_header import Header
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.state import ModelState
-from tokmigrate.model.tensor_rows import TensorRows
+from tokmigrate.model.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout, rendered
 from tokmigrate.vocabulary.recipes import Begun
@@ -132,7 +132,7 @@ class _Walk:
                 after_tables = self._tables(tables, step, reached)
                 after_images = self._images(step.after, after_tables)
             after_stamp = self._stamp(origin, stamp, step, after_images)
-            undo = self._undo(step, edit, stamp, images, after_images, len(passages))
+            undo = self._undo(step, edit, (stamp, images), (after_stamp, after_images, after_tables), len(passages))
             passages.append(
                 Passage(
                     revision=step.migration.revision,
@@ -140,7 +140,10 @@ class _Walk:
                     message=step.migration.message,
                     undo=keep(undo, self._objects),
                     before=_digests(undo.files, undo.shards),
-                    after={**_digests(undo.left, {}), **undo.left_shards},
+                    after={
+                        **_digests({name: data for name, data in undo.left.items() if name != STAMP}, {}),
+                        **undo.left_shards,
+                    },
                     tokens=self._begun_tokens(step, reached),
                     moved=moved_tokens(step.before, step.after),
                 )
@@ -215,19 +218,24 @@ class _Walk:
         self,
         step: Step,
         edit: RowEdit,
-        stamp: Stamp | None,
-        images: Mapping[str, ShardImage],
-        after_images: Mapping[str, ShardImage],
+        before: tuple[Stamp | None, Mapping[str, ShardImage]],
+        after: tuple[Stamp, Mapping[str, ShardImage], Tables],
         number: int,
     ) -> Undo:
+        stamp, images = before
+        left_stamp, left_images, left_tables = after
         directory = self._snapshot.directory
         touched = sorted(step.after.touched)
         files = {name: rendered(self._snapshot, step.before, name) for name in touched}
         left = {name: rendered(self._snapshot, step.after, name) for name in touched}
-        files[STAMP] = stamp.encoded() if stamp else None
+        files[STAMP], left[STAMP] = stamp.encoded() if stamp else None, left_stamp.encoded()
         changes_rows = not step.after.edit.is_identity
         shards = dict(images) if changes_rows else {}
-        left_shards = {name: image.digest for name, image in after_images.items()} if changes_rows else {}
+        left_shards = {name: image.digest for name, image in left_images.items()} if changes_rows else {}
+        left_tensors: dict[str, str] = {}
+        if changes_rows:
+            left_tensors = {name: tensor_digest(table) for name, table in left_tables.items()}
+            left_tensors |= self._fixed.digests
         present = [name for name in (*files, *shards) if (directory / name).exists()]
         saved = {
             name: saved_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
@@ -235,7 +243,7 @@ class _Walk:
         }
         facts = {name: file_facts(directory / name) for name in present}
         adapters = {way.stamp.lineage: way.passages[number].undo for way in self._adapters}
-        return Undo(files, left, facts, step.after.edit, saved, shards, left_shards, adapters)
+        return Undo(files, left, facts, step.after.edit, saved, shards, left_shards, left_tensors, adapters)
 
     def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
         own = self._tensors[tensor].window.of(edit)

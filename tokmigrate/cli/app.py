@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from tokmigrate.cli import audit, author, compare, gate, look, operate, page, run, team
+from tokmigrate.cli import audit, author, compare, gate, look, operate, page, run, stamp, team
 from tokmigrate.cli.output import print_error
 from tokmigrate.errors import TokmigrateError, UsageError
 
@@ -41,7 +41,7 @@ def _common(
     pass
 
 
-for group in (author, look, audit, run, operate, compare, gate, team, page):
+for group in (author, look, audit, run, stamp, operate, compare, gate, team, page):
     group.register(app)
 
 

@@ -1,4 +1,4 @@
-"""Commands that a team puts before a merge: lint."""
+"""Commands that CI asks: lint, check."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from tokmigrate.cli.options import AsJson, Models, workspace
+from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, show
 
 Codes = Annotated[
@@ -66,6 +66,29 @@ def lint(
         raise typer.Exit(1)
 
 
+def check(model: Models = None, as_json: AsJson = False) -> None:
+    """Say for CI where each model stands: 0 up to date, 3 pending migrations, 4 drift. Nothing is written.
+
+    Trained weights and files that were saved anew with the same meaning are
+    said, and are no drift. Drift is a token with another id, a rule, role or
+    template that is not the migrations', a stamp that is missing, edited or
+    of another model.
+    """
+    from tokmigrate.report.check import check_content, check_lines  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner.check import check as checked  # noqa: PLC0415
+
+    place = workspace()
+    found = [checked(place, entry) for entry in selected(place, model)]
+    if as_json:
+        print_json(document("check", models=[check_content(each) for each in found]))
+    else:
+        for each in found:
+            typer.echo("\n".join(check_lines(each)))
+    raise typer.Exit(max((each.exit_code for each in found), default=0))
+
+
 def register(app: typer.Typer) -> None:
-    """Add this command to the application."""
-    app.command(rich_help_panel="Gate")(lint)
+    """Add these commands to the application."""
+    for command in (lint, check):
+        app.command(rich_help_panel="Gate")(command)

@@ -14,8 +14,11 @@ from tokmigrate.cli.output import progress, show
 
 if TYPE_CHECKING:
     from tokmigrate.plan.upgrade import Plan
+    from tokmigrate.runner.bound_plan import BoundPlan
+    from tokmigrate.settings import ModelEntry
 
-Target = Annotated[str, typer.Argument(help="A revision, a prefix of it, a file's number, a tag, head, or +N.")]
+_NAMES = "A revision, a prefix of it, a file's number, a tag, head, or +N."
+Target = Annotated[str, typer.Argument(help=_NAMES)]
 
 Corpus = Annotated[
     Path | None,
@@ -29,7 +32,16 @@ Corpus = Annotated[
 ]
 
 
-def plan(revision: Target = "head", model: Models = None, corpus: Corpus = None, as_json: AsJson = False) -> None:
+def plan(
+    revision: Target = "head",
+    model: Models = None,
+    corpus: Corpus = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the plan into a file, for `upgrade --plan`.", metavar="FILE"),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show what `upgrade` would do: ids, rows, files, bytes and risks. Nothing is written.
 
     With `--corpus` it also counts, on a text file in UTF-8 with a line for
@@ -39,11 +51,15 @@ def plan(revision: Target = "head", model: Models = None, corpus: Corpus = None,
     the special tokens around a line. The most that a line may have is
     `model_max_length`, or else the positions that config.json states. Where
     nothing in the plan changes how text is cut, the file is not read.
+
+    With `-o FILE` the plan is kept, bound to the migrations, the files and the
+    state that it was made of: `upgrade --plan FILE` does that and nothing else.
     """
     from tokmigrate.report.impact import impact_text  # noqa: PLC0415
     from tokmigrate.report.machine import impact_content, plan_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
+    from tokmigrate.runner.bound_plan import bound, write_plans  # noqa: PLC0415
     from tokmigrate.runner.impact import measure  # noqa: PLC0415
 
     def content(planned: Plan) -> dict[str, Any]:
@@ -57,17 +73,29 @@ def plan(revision: Target = "head", model: Models = None, corpus: Corpus = None,
 
     place = workspace()
     entries = selected(place, model)
-    act = partial(migrate.plan, place, to=revision)
+    bounds: list[BoundPlan] = []
+
+    def act(entry: ModelEntry) -> Plan:
+        planned = migrate.plan(place, entry, to=revision)
+        bounds.append(bound(place, planned))
+        return planned
+
     with progress() as listener:
         if as_json:
             document_each("plan", entries, act, content)
         else:
             show_each(entries, act, render)
+    if output is not None:
+        write_plans(output, bounds)
 
 
 def upgrade(
-    revision: Target = "head",
+    revision: Annotated[str | None, typer.Argument(help=f"{_NAMES} By default head.")] = None,
     model: Models = None,
+    planned: Annotated[
+        Path | None,
+        typer.Option("--plan", help="Do what this plan says; a stale one is refused.", metavar="FILE"),
+    ] = None,
     lock_timeout: LockTimeout = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -83,9 +111,15 @@ def upgrade(
             typer.echo(upgraded_line(done.plan))
 
     place = workspace()
-    entries = selected(place, model)
+    bounds = _plans(planned, revision, model) if planned else {}
+    entries = selected(place, list(bounds) if planned else model)
+
+    def act(entry: ModelEntry) -> migrate.Upgraded:
+        bound = bounds.get(entry.name)
+        to = (bound.to or "base") if bound else revision or "head"
+        return migrate.upgrade(place, entry, to, lock_timeout, listener, bound)
+
     with progress() as listener:
-        act = partial(migrate.upgrade, place, to=revision, lock_timeout_s=lock_timeout, listener=listener)
         if as_json:
             document_each("upgrade", entries, act, upgraded_content)
         else:
@@ -115,6 +149,15 @@ def downgrade(
             document_each("downgrade", entries, act, downgraded_content)
         else:
             show_each(entries, act, render)
+
+
+def _plans(path: Path, revision: str | None, model: list[str] | None) -> dict[str, BoundPlan]:
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.runner.bound_plan import read_plans  # noqa: PLC0415
+
+    if revision or model:
+        raise UsageError("--plan says revision and models itself", hint="tokmigrate upgrade --plan FILE")
+    return {each.model: each for each in read_plans(path)}
 
 
 def _say_recovered(model: str, found: str) -> None:

@@ -21,7 +21,8 @@ from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.runner.migrate import plan
 from tokmigrate.runner.records import undo_records
-from tokmigrate.runner.targets import chain_for, known_tags, way_down
+from tokmigrate.runner.tags import known_tags
+from tokmigrate.runner.targets import chain_for, way_down
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore

@@ -9,7 +9,7 @@ from pathlib import Path
 from tokmigrate.errors import FileProblems, HistoryError, UnknownNameError
 from tokmigrate.revision.contents import file_number
 from tokmigrate.revision.history import History, migration_files
-from tokmigrate.runner.targets import known_tags
+from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.whereabouts import applied_where, refuse_applied
 from tokmigrate.settings import Workspace
 

@@ -19,6 +19,7 @@ from tokmigrate.model.stamp import decoded
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks
+from tokmigrate.runner.bound_plan import BoundPlan
 from tokmigrate.runner.locked import follow_stamp, interrupted, locked
 from tokmigrate.runner.records import changed_documents, reverted_events, undo_records, upgrade_outcome
 from tokmigrate.runner.targets import nothing_back, planned_upgrade, way_down
@@ -78,6 +79,7 @@ def upgrade(
     to: str = "head",
     lock_timeout_s: float = 0.0,
     listener: Listener = ignore,
+    bound: BoundPlan | None = None,
 ) -> Upgraded:
     """Bring a model up to a revision, or leave it as it is.
 
@@ -87,17 +89,23 @@ def upgrade(
         to: A revision by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
         listener: Told every step.
+        bound: A plan made before; only what it says is done.
 
     Raises:
+        StalePlanError: That plan does not fit any more.
         RecoveryNeededError: It was changed, and what comes after that failed; the next command finishes it.
         TokmigrateError: Nothing was changed.
     """
     # Planned once before the lock: most mistakes show here, and nothing is made beside the model for them.
     first = plan(workspace, entry, to) if not interrupted(entry) else None
+    if first is not None and bound is not None:
+        bound.check(workspace, first)
     if first is not None and not first.steps:
         return Upgraded(first, Found.NOTHING)
     with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
         planned = planned_upgrade(workspace, entry, take_snapshot(entry), to)
+        if bound is not None:
+            bound.check(workspace, planned)
         if not planned.steps:
             return Upgraded(planned, recovered)
         model = follow_stamp(state, entry, planned.snapshot)

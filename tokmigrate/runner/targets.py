@@ -11,8 +11,8 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.promises import kept_promises
+from tokmigrate.runner.tags import known_tags
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state.database import open_state_if_present
 
 
 def chain_for(history: History, entry: ModelEntry) -> tuple[Migration, ...]:
@@ -85,9 +85,3 @@ def nothing_back(entry: ModelEntry, to: str) -> UndoError:
     return UndoError(
         f"nothing to take back: the model is at '{to}' already", where=entry.name, hint="`tokmigrate current`"
     )
-
-
-def known_tags(workspace: Workspace) -> dict[str, str]:
-    """Return the revisions that tags stand for."""
-    state = open_state_if_present(workspace.state, workspace.root)
-    return state.all_tags() if state else {}

@@ -1,0 +1,236 @@
+"""What becomes of a model after it was migrated, each kind for real, and what `check` says of it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_by_meaning import trained
+from test_demo import model_of, tokenizer_of
+from workspaces import HEAD, Workspace, make_workspace
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    made = make_workspace(tmp_path / "w")
+    assert made.run("upgrade").returncode == 0
+    return made
+
+
+def change(path: Path, edit: Callable[[Any], None]) -> None:
+    document = json.loads(path.read_text("utf-8"))
+    edit(document)
+    path.write_text(json.dumps(document), "utf-8")
+
+
+def checked(place: Workspace, code: int) -> tuple[str, dict[str, Any]]:
+    """Return what `check` prints and what it says in JSON, after looking at its exit code and that it wrote nothing."""
+    before = {path: path.stat().st_mtime_ns for path in place.root.rglob("*")}
+    said, told = place.run("check"), place.run("check", "--json")
+    assert (said.returncode, told.returncode) == (code, code), said.stdout + said.stderr
+    assert {path: path.stat().st_mtime_ns for path in place.root.rglob("*")} == before
+    (found,) = json.loads(told.stdout)["models"]
+    return said.stdout, found
+
+
+def test_pending_and_up_to_date(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    said, found = checked(made, 3)
+    assert "at base, 3 pending" in said
+    assert len(found["pending"]) == 3
+    made.run("upgrade")
+    said, _ = checked(made, 0)
+    assert said == f"demo: at {HEAD}, up to date\n"
+
+
+def test_saved_anew(place: Workspace) -> None:
+    model_of(place.model).save_pretrained(place.model)
+    tokenizer_of(place.model).save_pretrained(place.model)
+    said, found = checked(place, 0)
+    assert "saved anew with the same meaning (fine): " in said
+    assert {"model.safetensors", "tokenizer_config.json"} <= set(found["saved_anew"])
+    assert found["trained"] == []
+
+
+def test_trained(place: Workspace) -> None:
+    trained(place.model, place.model)
+    said, found = checked(place, 0)
+    assert "trained since (fine): " in said
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= set(found["trained"])
+    assert found["differences"] == []
+
+
+def test_ids_and_rules(place: Workspace) -> None:
+    def edit(document: Any) -> None:
+        vocabulary = document["model"]["vocab"]
+        vocabulary["Ġon"], vocabulary["Ġof"] = vocabulary["Ġof"], vocabulary["Ġon"]
+        document["normalizer"] = {"type": "NFKC"}
+
+    change(place.model / "tokenizer.json", edit)
+    said, found = checked(place, 4)
+    assert "the token 'Ġon' has id" in said
+    assert 'part normalizer: none → {"type": "NFKC"}' in said
+    assert {(each["aspect"], each["subject"]) for each in found["differences"]} == {
+        ("moved", "Ġof"),
+        ("moved", "Ġon"),
+        ("part", "normalizer"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("file", "key", "value", "said"),
+    [
+        ("config.json", "eos_token_id", 5, "id field config.json: eos_token_id"),
+        ("tokenizer_config.json", "padding_side", "right", "padding_side"),
+        ("tokenizer_config.json", "eos_token", "<|pad|>", "role eos"),
+    ],
+)
+def test_settings(place: Workspace, file: str, key: str, value: Any, said: str) -> None:
+    change(place.model / file, lambda document: document.update({key: value}))
+    assert said in checked(place, 4)[0]
+
+
+def test_a_tokenizer_that_does_not_hang_together(place: Workspace) -> None:
+    change(place.model / "tokenizer.json", lambda document: document["added_tokens"].pop(-2))
+    said, found = checked(place, 4)
+    assert found["broken"] in said
+
+
+def test_a_stamp_that_is_missing(place: Workspace) -> None:
+    (place.model / "tokmigrate.json").unlink()
+    assert f"tokmigrate.json is missing; by the ledger the model is at {HEAD}" in checked(place, 4)[0]
+    assert place.run("stamp", "head").returncode == 0
+    assert checked(place, 0)[0].startswith(f"demo: at {HEAD}, up to date")
+
+
+def test_a_stamp_of_another_model(place: Workspace, tmp_path: Path) -> None:
+    other = make_workspace(tmp_path / "other")
+    change(other.model / "config.json", lambda document: document.update({"rope_theta": 12345.0}))
+    assert other.run("upgrade").returncode == 0
+    shutil.copy(other.model / "tokmigrate.json", place.model)
+    assert "is of another model: its baseline is" in checked(place, 4)[0]
+
+
+def test_a_stamp_or_a_migration_that_was_edited(place: Workspace) -> None:
+    path = place.migration(3)
+    path.write_text(path.read_text("utf-8").replace("side: left", "side: right"), "utf-8")
+    refused = place.run("check")
+    assert refused.returncode == 4
+    assert "was edited" in refused.stderr or "was changed" in refused.stderr, refused.stderr
+    change(place.model / "tokmigrate.json", lambda document: document.update({"reshaped": False}))
+    assert place.run("check").returncode == 4
+
+
+def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> None:
+    base = make_workspace(tmp_path / "base")
+    target = place.root / "models" / "tuned"
+    trained(place.model, target)
+    text = place.settings.read_text("utf-8")
+    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
+    learnt = model_of(target).get_input_embeddings().weight.detach()
+    taken = place.asked("stamp", "--from", "demo", "--model", "tuned")
+    assert (taken["revision"], taken["undoable"]) == (HEAD, True)
+    assert "model.embed_tokens.weight" in taken["trained"]
+    done = place.run("downgrade", "base", "--model", "tuned")
+    assert done.returncode == 0, done.stderr
+    assert "by meaning" in done.stdout
+    left = model_of(target).get_input_embeddings().weight.detach()
+    assert torch.equal(left, learnt[: len(left)])
+    assert tokenizer_of(target).get_vocab() == tokenizer_of(base.model).get_vocab()
+
+
+def test_what_is_not_a_copy_is_not_taken_on(place: Workspace) -> None:
+    target = place.root / "models" / "tuned"
+    shutil.copytree(place.model, target)
+    (target / "tokmigrate.json").unlink()
+    change(target / "tokenizer_config.json", lambda document: document.update({"eos_token": "<|pad|>"}))
+    text = place.settings.read_text("utf-8")
+    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
+    refused = place.run("stamp", "--from", "demo", "--model", "tuned")
+    assert refused.returncode == 4
+    assert "it does not mean what the other model means: role eos" in refused.stderr
+    assert not (target / "tokmigrate.json").exists()
+
+
+def test_a_model_is_taken_on_where_it_is_what_the_migrations_say(place: Workspace) -> None:
+    shutil.rmtree(place.root / ".tokmigrate")
+    (place.model / "tokmigrate.json").unlink()
+    early = place.run("stamp", "0001")
+    assert early.returncode == 0, early.stderr
+    assert place.run("current").stdout == "demo: 3b8f0d5a61c2\n"
+    (place.model / "tokmigrate.json").unlink()
+    done = place.asked("stamp", "head")
+    assert (done["revision"], done["undoable"]) == (HEAD, False)
+    checked(place, 0)
+    back = place.run("downgrade", "base")
+    assert back.returncode == 1
+    assert "not on record" in back.stderr
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda d: d["added_tokens"].pop(), "no token"),
+        (lambda d: d["added_tokens"][-1].update({"special": False}), "other flags"),
+        (lambda d: d.update({"padding": None}), "padding"),
+    ],
+)
+def test_a_model_that_is_not_there_is_not_taken_on(place: Workspace, edit: Callable[[Any], None], said: str) -> None:
+    shutil.rmtree(place.root / ".tokmigrate")
+    (place.model / "tokmigrate.json").unlink()
+    change(place.model / "tokenizer.json", edit)
+    refused = place.run("stamp", "head")
+    assert refused.returncode == 1
+    assert "the model is not at that revision" in refused.stderr
+    assert said in refused.stderr
+    assert not (place.model / "tokmigrate.json").exists()
+
+
+def test_a_tag_stands_for_a_revision(place: Workspace) -> None:
+    assert place.run("tag", "chat", "0002").stdout == "chat: 9f3c2a7e41b0\n"
+    assert place.run("downgrade", "chat").returncode == 0
+    assert place.asked("tag")["tags"] == {"chat": "9f3c2a7e41b0"}
+    for name in ("head", "base", "9f3c", "0001", "+1", ""):
+        assert place.run("tag", name, "head").returncode == 2
+
+
+@pytest.mark.parametrize("stale", [None, "migration", "file", "weights", "state"])
+def test_a_plan_is_carried_out_as_it_was_made(stale: str | None, tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    assert made.run("plan", "0002", "-o", "plan.json").returncode == 0
+    if stale == "migration":
+        path = made.migration(2)
+        path.write_text(path.read_text("utf-8").replace("preset: chatml", "preset: phi"), "utf-8")
+    elif stale == "file":
+        change(made.model / "generation_config.json", lambda document: document.update({"top_k": 3}))
+    elif stale == "weights":
+        path = made.model / "model-00001-of-00002.safetensors"
+        data = bytearray(path.read_bytes())
+        data[-5] ^= 1
+        path.write_bytes(data)
+    elif stale == "state":
+        made.run("upgrade", "0001")
+        made.run("downgrade", "base")
+    done = made.run("upgrade", "--plan", "plan.json")
+    if stale is None:
+        assert done.returncode == 0, done.stderr
+        assert made.run("current").stdout == "demo: 9f3c2a7e41b0\n"
+        assert made.run("upgrade", "--plan", "plan.json").returncode == 1
+    else:
+        assert done.returncode == 1
+        assert "the plan is stale" in done.stderr
+        assert made.run("current").stdout == "demo: base\n"
+
+
+def test_what_is_no_plan(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    for words in (["nothing.json"], ["tokmigrate.yaml"], ["models/demo/config.json"], ["tokmigrate.yaml", "head"]):
+        refused: subprocess.CompletedProcess[str] = made.run("upgrade", "--plan", *words)
+        assert refused.returncode == 2
+        assert "Traceback" not in refused.stderr

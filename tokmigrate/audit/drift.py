@@ -1,0 +1,147 @@
+"""How a model differs from what its migrations left: trained, saved anew, or changed behind tokmigrate's back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from blake3 import blake3
+
+from tokmigrate.change.digests import read_fixed, read_tables, shard_digest
+from tokmigrate.change.fresh_rows import opened
+from tokmigrate.change.undo_record import Undo
+from tokmigrate.model.difference import Difference, differences
+from tokmigrate.model.json_text import Json, parse
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.stamp import FILE as STAMP
+from tokmigrate.model.tensor_rows import tensor_digest
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What became of a model since it was migrated.
+
+    Args:
+        saved_anew: Files with other bytes and the same meaning.
+        trained: Tensors with other numbers.
+        differences: What the tokenizer or a configuration means otherwise.
+        unknown: Files with other bytes of which nothing here says what they held.
+        stamp: What is wrong with the stamp, None where it is right.
+    """
+
+    saved_anew: tuple[str, ...] = ()
+    trained: tuple[str, ...] = ()
+    differences: tuple[Difference, ...] = ()
+    unknown: tuple[str, ...] = ()
+    stamp: str | None = None
+
+    @property
+    def breaks(self) -> bool:
+        """Whether the model is not what its migrations say; training it and saving it anew are not that."""
+        return bool(self.differences or self.unknown or self.stamp)
+
+
+def drift_of(snapshot: Snapshot, applied: Sequence[Undo]) -> Drift:
+    """Return what became of a model with a stamp.
+
+    Args:
+        snapshot: The model.
+        applied: The undo records of its migrations that are on record here, the first one's first.
+    """
+    left: dict[str, bytes | None] = {}
+    for undo in applied:
+        left |= undo.left
+    saved_anew, unknown = _rewritten(snapshot, left)
+    then = dict(snapshot.state.documents)
+    for name in saved_anew:
+        data = left[name]
+        then[name] = None if data is None else _value(name, data, snapshot.state.documents.get(name))
+    found = differences({name: held for name, held in then.items() if held is not None}, snapshot.state.documents)
+    found = without_use(found)
+    shards, trained, unread = _shards(snapshot, applied)
+    return Drift(tuple(sorted((*saved_anew, *shards))), trained, found, tuple(sorted((*unknown, *unread))))
+
+
+def without_use(found: Sequence[Difference]) -> tuple[Difference, ...]:
+    """Return the differences that are more than traces of use: transformers saves the padding of its last call.
+
+    Args:
+        found: Differences between a tokenizer and the same one later.
+    """
+    return tuple(each for each in found if not _is_of_use(each))
+
+
+def _is_of_use(found: Difference) -> bool:
+    if found.aspect != "part" or found.subject not in ("padding", "truncation") or found.after is None:
+        return found.aspect == "part" and found.subject in ("padding", "truncation")
+    if found.subject != "padding" or found.before is None:
+        return False
+    return all(found.before.get(key) == found.after.get(key) for key in ("pad_id", "pad_token", "direction"))
+
+
+def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[list[str], list[str]]:
+    """Return the files with other bytes than the stamp says: those whose bytes then are known, and the others."""
+    known: list[str] = []
+    unknown: list[str] = []
+    for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():
+        data = snapshot.texts.get(name)
+        if (blake3(data).hexdigest() if data is not None else None) == file.digest:
+            continue
+        held = left.get(name)
+        is_known = name in left and (None if held is None else blake3(held).hexdigest()) == file.digest
+        (known if is_known else unknown).append(name)
+    # A file that another program does not write says nothing else.
+    return known, [name for name in unknown if name in snapshot.texts]
+
+
+def _shards(snapshot: Snapshot, applied: Sequence[Undo]) -> tuple[list[str], tuple[str, ...], list[str]]:
+    """Return the shards that hold the same numbers anew, the tensors with others, and the shards not known here."""
+    recorded = {name: shard.digest for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items()}
+    if not recorded:
+        return [], (), []
+    with opened(snapshot) as rows:
+        tables = read_tables(rows)
+    fixed = read_fixed(snapshot)
+    headers = {name: snapshot.weights.shard(name).header for name in snapshot.vocabulary_shards}
+    changed = [name for name, held in headers.items() if shard_digest(held, tables, fixed) != recorded.get(name)]
+    last = next((undo for undo in reversed(applied) if undo.left_shards), None)
+    if not changed or last is None or dict(last.left_shards) != recorded:
+        return [], (), changed
+    now = {**fixed.digests, **{name: tensor_digest(table) for name, table in tables.items()}}
+    trained = sorted(name for name, digest in last.left_tensors.items() if now.get(name, digest) != digest)
+    return ([], tuple(trained), []) if trained else (changed, (), [])
+
+
+def _value(name: str, data: bytes, held: Json) -> Json:
+    if isinstance(held, bytes):
+        return data
+    text = data.decode("utf-8")
+    return parse(text, name) if name.endswith(".json") else text
+
+
+def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) -> str | None:
+    """Return what is wrong with the stamp of a model, by what the ledger says of it; None where nothing is.
+
+    Args:
+        snapshot: The model.
+        lineage: The lineage on record for its directory, "" where none is.
+        revisions: The revisions on record for it, in order.
+    """
+    if snapshot.stamp is None:
+        if not revisions:
+            return None
+        return f"{STAMP} is missing; by the ledger the model is at {revisions[-1]}, and another program wrote it anew"
+    if lineage and snapshot.stamp.lineage != lineage:
+        return (
+            f"{STAMP} is of another model: its baseline is {snapshot.stamp.lineage[:12]},"
+            f" the one on record here is {lineage[:12]}"
+        )
+    return None
+
+
+def each_line(drift: Drift) -> Iterator[str]:
+    """Yield what a user should read of drift, a line for each thing."""
+    if drift.stamp:
+        yield drift.stamp
+    yield from map(str, drift.differences)
+    yield from (f"{name} was changed, and nothing here says what it held" for name in drift.unknown)

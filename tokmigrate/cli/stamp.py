@@ -1,0 +1,92 @@
+"""Commands that say where a model is: stamp, tag."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
+from tokmigrate.cli.output import print_json, progress
+
+
+def stamp(
+    revision: Annotated[str | None, typer.Argument(help="The revision that the model is at.")] = None,
+    other: Annotated[
+        Path | None,
+        typer.Option("--from", help="Take it on as a copy of this one, trained or saved elsewhere.", metavar="DIR"),
+    ] = None,
+    model: Models = None,
+    lock_timeout: LockTimeout = 0.0,
+    as_json: AsJson = False,
+) -> None:
+    """Take a model on at a revision without changing it, after checking by meaning that it is there.
+
+    `--from DIR` takes on a fine-tuned copy of a model that this workspace
+    migrated: it gets that model's revision and its way back.
+    """
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner import take_on  # noqa: PLC0415
+
+    if (revision is None) == (other is None):
+        raise UsageError("stamp takes a revision, or --from DIR", hint="tokmigrate stamp head --model NAME")
+    place = workspace()
+    entries = selected(place, model)
+    if len(entries) != 1:
+        raise UsageError("stamp takes on one model at a time", hint="--model NAME")
+    with progress() as listener:
+        if other is not None:
+            known = place.models.get(str(other))
+            done = take_on.stamp_from(place, entries[0], known.path if known else other, lock_timeout, listener)
+        else:
+            done = take_on.stamp(place, entries[0], str(revision), lock_timeout, listener)
+    if as_json:
+        print_json(
+            document(
+                "stamp",
+                model=done.model,
+                revision=done.revision,
+                undoable=done.undoable,
+                trained=list(done.trained),
+            )
+        )
+        return
+    back = "the way back is on record" if done.undoable else "there is no way back from it on record here"
+    typer.echo(f"{done.model}: taken on at {done.revision}; {back}")
+    if done.trained:
+        typer.echo(f"trained since it was migrated: {', '.join(done.trained)}")
+
+
+def tag(
+    name: Annotated[str | None, typer.Argument(help="The tag; without one, all are listed.")] = None,
+    revision: Annotated[str, typer.Argument(help="The revision that it stands for.")] = "head",
+    as_json: AsJson = False,
+) -> None:
+    """Give a revision a name, which every command takes in its place; without a name, list the tags."""
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner.tags import known_tags, set_tag  # noqa: PLC0415
+
+    place = workspace()
+    if name is None:
+        found = known_tags(place)
+        if as_json:
+            print_json(document("tag", tags=found))
+        for each, stands_for in () if as_json else found.items():
+            typer.echo(f"{each}: {stands_for}")
+        return
+    if not name.strip():
+        raise UsageError("a tag needs a name")
+    stands_for = set_tag(place, name, revision)
+    if as_json:
+        print_json(document("tag", tags={name: stands_for}))
+    else:
+        typer.echo(f"{name}: {stands_for}")
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands to the application."""
+    for command in (stamp, tag):
+        app.command(rich_help_panel="Run")(command)

@@ -1,0 +1,64 @@
+"""How what `check` found looks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tokmigrate.audit.drift import each_line
+from tokmigrate.runner.check import Checked
+
+_MOST = 20
+
+
+def check_lines(found: Checked) -> Iterator[str]:
+    """Yield the lines that say where a model stands."""
+    place = f"{found.name}: at {found.revision or 'base'}"
+    if found.exit_code == 0:
+        yield f"{place}, up to date"
+    elif found.exit_code == 3:
+        yield f"{place}, {len(found.pending)} pending: {', '.join(each.revision for each in found.pending)}"
+    else:
+        yield f"{place}, drift"
+    drift = found.drift
+    if drift.trained:
+        yield f"  trained since (fine): {', '.join(drift.trained[:5])}{' …' if len(drift.trained) > 5 else ''}"
+    if drift.saved_anew:
+        yield f"  saved anew{'' if drift.breaks else ' with the same meaning (fine)'}: {', '.join(drift.saved_anew)}"
+    lines = [found.broken] if found.broken else list(each_line(drift))
+    yield from (f"  {line}" for line in lines[:_MOST])
+    if len(lines) > _MOST:
+        yield f"  … and {len(lines) - _MOST:,} more"
+    if lines:
+        yield f"  what to do: {_remedy(found)}"
+
+
+def check_content(found: Checked) -> dict[str, Any]:
+    """Return what `check` found as JSON."""
+    drift = found.drift
+    return {
+        "model": found.name,
+        "revision": found.revision,
+        "exit_code": found.exit_code,
+        "pending": [migration.revision for migration in found.pending],
+        "trained": list(drift.trained),
+        "saved_anew": list(drift.saved_anew),
+        "stamp": drift.stamp,
+        "broken": found.broken,
+        "unknown": list(drift.unknown),
+        "differences": [
+            {"aspect": each.aspect, "subject": each.subject, "before": each.before, "after": each.after}
+            for each in drift.differences
+        ],
+    }
+
+
+def _remedy(found: Checked) -> str:
+    if found.drift.stamp:
+        return "take the model on with `tokmigrate stamp`, or put the right directory in its place"
+    if found.drift.unknown:
+        return "run it in the workspace where the model was upgraded"
+    return (
+        "put the files back as they were; if the change is meant, make it a migration:"
+        " `tokmigrate revision --autogenerate`"
+    )

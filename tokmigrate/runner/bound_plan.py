@@ -1,0 +1,130 @@
+"""A plan in a file, bound to the migrations, files and state that it was made of: reviewed, then carried out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blake3 import blake3
+
+from tokmigrate.change.digests import sampled_digest
+from tokmigrate.errors import StalePlanError, UsageError
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.plan.upgrade import Plan
+from tokmigrate.settings import Workspace
+from tokmigrate.state.database import open_state_if_present
+
+FORMAT = 1
+
+_SAID = {
+    "from_revision": "the model is at another revision",
+    "generation": "the model was migrated",
+    "migrations": "the migrations are others",
+    "ids": "other ids would be given",
+    "files": "files of the model were changed",
+    "shards": "the weights were changed",
+    "adapters": "the adapters are others",
+    "operation": "the model was worked on",
+    "seed": "the workspace has another seed",
+}
+
+
+@dataclass(frozen=True)
+class BoundPlan:
+    """What a plan of one model was made of.
+
+    Args:
+        model: The model's name.
+        to: The revision that it leads to.
+        held: All that it depends on.
+    """
+
+    model: str
+    to: str | None
+    held: Mapping[str, Any]
+
+    def check(self, workspace: Workspace, plan: Plan) -> None:
+        """Raise StalePlanError where a plan that is made now does not depend on the same."""
+        now = _held(workspace, plan)
+        stale = [said for key, said in _SAID.items() if now[key] != self.held.get(key)]
+        if stale:
+            raise StalePlanError(
+                f"the plan is stale: {'; '.join(stale)} since it was made",
+                where=self.model,
+                hint="make and review a new one: `tokmigrate plan -o FILE`",
+            )
+
+
+def bound(workspace: Workspace, plan: Plan) -> BoundPlan:
+    """Return a plan with all that it depends on."""
+    return BoundPlan(plan.model, plan.after, _held(workspace, plan))
+
+
+def write_plans(path: Path, plans: list[BoundPlan]) -> None:
+    """Write plans into a file of their own; raises UsageError where that cannot be."""
+    document = {
+        "format": FORMAT,
+        "plans": [{"model": plan.model, "to_revision": plan.to, **plan.held} for plan in plans],
+    }
+    try:
+        path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    except OSError as error:
+        raise UsageError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def read_plans(path: Path) -> tuple[BoundPlan, ...]:
+    """Return the plans of a file; raises UsageError where it is none of ours."""
+    try:
+        document = json.loads(path.read_text("utf-8"))
+        if document["format"] != FORMAT:
+            raise UsageError("a plan of an unknown format", where=str(path), hint="use the tokmigrate that wrote it")
+        return tuple(
+            BoundPlan(each["model"], each["to_revision"], {key: each[key] for key in _SAID})
+            for each in document["plans"]
+        )
+    except OSError as error:
+        raise UsageError(f"the plan cannot be read: {error.strerror}", where=str(path)) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError("not a plan", where=str(path), hint="`tokmigrate plan -o FILE` writes one") from error
+
+
+def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(plan.snapshot.directory) if state else None
+    last = state.operations(model, 1) if state and model else ()
+    return {
+        "from_revision": plan.before,
+        "generation": _generation(plan.snapshot),
+        "migrations": [[step.migration.revision, step.migration.checksum] for step in plan.steps],
+        "ids": {given.token: given.id for step in plan.steps for effect in step.effects for given in effect.given},
+        "files": dict(_files(plan.snapshot)),
+        "shards": dict(_shards(plan.snapshot)),
+        "adapters": {
+            adapter.model: {
+                "generation": _generation(adapter.snapshot),
+                "files": dict(_files(adapter.snapshot)),
+                "shards": dict(_shards(adapter.snapshot)),
+            }
+            for adapter in plan.adapters
+        },
+        "operation": last[0].id if last else None,
+        "seed": workspace.seed,
+    }
+
+
+def _generation(snapshot: Snapshot) -> str | None:
+    return snapshot.stamp.generation if snapshot.stamp else None
+
+
+def _files(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    for name, data in sorted(snapshot.texts.items()):
+        yield name, blake3(data).hexdigest()
+
+
+def _shards(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
+    """Yield a digest of a sample of each shard: reading all of it would cost more than the plan."""
+    for shard in snapshot.weights.shards:
+        yield shard.file, sampled_digest(snapshot.weights.path(shard), shard)

@@ -1,0 +1,297 @@
+"""Taking a model on at a revision: a stamp for one that another program wrote, after a look at whether it is true."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from blake3 import blake3
+
+from tokmigrate.audit.drift import drift_of, each_line, without_use
+from tokmigrate.change.candidate import Candidate
+from tokmigrate.change.digests import lineage, read_shard_digest
+from tokmigrate.change.publish import Change, carry_out
+from tokmigrate.change.undo_record import Undo, undo_of
+from tokmigrate.change.verify import verify_candidate
+from tokmigrate.change.workarea import WorkArea
+from tokmigrate.errors import DriftError, UsageError
+from tokmigrate.events import Listener, ignore
+from tokmigrate.model.difference import differences
+from tokmigrate.model.documents import read_documents
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.stamp import FILE as STAMP
+from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp, decoded, read_stamp
+from tokmigrate.plan.evidence import taken_as
+from tokmigrate.plan.upgrade import check_applied, layout
+from tokmigrate.revision.history import History
+from tokmigrate.runner.books import NewBooks
+from tokmigrate.runner.locked import follow_stamp, locked
+from tokmigrate.runner.records import events_in_force
+from tokmigrate.runner.tags import known_tags
+from tokmigrate.runner.targets import chain_for
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.ledger import State
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import AppliedRecord, Direction, Outcome, TokenEvent
+from tokmigrate.vocabulary.rows import RowEdit
+
+
+@dataclass(frozen=True)
+class TakenOn:
+    """A model that was taken on.
+
+    Args:
+        model: The model.
+        revision: The revision that it is at.
+        undoable: Whether the way back is on record here.
+        trained: The tensors that hold other numbers than its migrations left.
+    """
+
+    model: str
+    revision: str
+    undoable: bool
+    trained: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What a model's stamp shall say, and what the ledger has of the way there."""
+
+    stamp: Stamp
+    records: tuple[AppliedRecord, ...]
+    events: tuple[TokenEvent, ...] = ()
+    trained: tuple[str, ...] = ()
+
+
+def stamp(
+    workspace: Workspace,
+    entry: ModelEntry,
+    revision: str,
+    lock_timeout_s: float = 0.0,
+    listener: Listener = ignore,
+) -> TakenOn:
+    """Take a model on at a revision without changing it, after checking by meaning that it is there.
+
+    Where the ledger knows that the directory was at it, the way back is kept; otherwise there is none.
+
+    Args:
+        workspace: The workspace.
+        entry: The model; it must not have a stamp.
+        revision: The revision by any of its names.
+        lock_timeout_s: How many seconds to wait for another process.
+        listener: Told every step.
+
+    Raises:
+        OperationError: What a migration does is not there.
+        DriftError: The ledger knows better.
+    """
+    history = History.read(workspace)
+    target = history.resolve(revision, None, known_tags(workspace))
+    chain = chain_for(history, entry)
+    names = [migration.revision for migration in chain]
+    if target is None or target not in names:
+        raise UsageError(
+            f"'{revision}' is no revision that this model can be at",
+            where=entry.name,
+            hint="a model at base needs no stamp; `tokmigrate history` lists the migrations",
+        )
+    migrations = chain[: names.index(target) + 1]
+    with locked(workspace, entry, lock_timeout_s, listener) as (_, state, _found):
+        snapshot = _unstamped(entry)
+        known = _from_ledger(state, workspace, snapshot, target)
+        if known is None:
+            taken = taken_as(snapshot.state, migrations)
+            fresh = Stamp(
+                lineage=_lineage(snapshot),
+                applied=tuple((migration.revision, migration.checksum) for migration in migrations),
+                files={},
+                shards={},
+                baseline_tokens=taken.baseline_tokens,
+                rows=taken.lineage,
+                reshaped=False,
+                init=taken.init,
+            )
+            records = tuple(
+                AppliedRecord(migration.revision, place, migration.checksum, migration.message)
+                for place, migration in enumerate(migrations)
+            )
+            known = _Known(fresh, records)
+        return _carry_out(workspace, entry, state, snapshot, known, listener)
+
+
+def stamp_from(
+    workspace: Workspace,
+    entry: ModelEntry,
+    other: Path,
+    lock_timeout_s: float = 0.0,
+    listener: Listener = ignore,
+) -> TakenOn:
+    """Take on a copy of a model, fine-tuned or saved elsewhere, at the revision of that model.
+
+    Args:
+        workspace: The workspace.
+        entry: The copy; it must not have a stamp.
+        other: The directory of the model that it was made of.
+        lock_timeout_s: How many seconds to wait for another process.
+        listener: Told every step.
+
+    Raises:
+        UsageError: The other model has no stamp.
+        DriftError: The two do not mean the same.
+    """
+    source = read_stamp(other)
+    if source is None:
+        raise UsageError(
+            "the other model has no stamp", where=str(other), hint="name the model that was upgraded, or a revision"
+        )
+    with locked(workspace, entry, lock_timeout_s, listener) as (_, state, _found):
+        snapshot = _unstamped(entry)
+        _, documents, _ = read_documents(other, source)
+        found = without_use(differences(documents, snapshot.state.documents))
+        if found:
+            raise _not_a_copy(entry, [str(each) for each in found])
+        known = _as_recorded(state, workspace, snapshot, source, other)
+        check_applied(replace(snapshot, stamp=known.stamp), chain_for(History.read(workspace), entry))
+        return _carry_out(workspace, entry, state, snapshot, known, listener)
+
+
+def _unstamped(entry: ModelEntry) -> Snapshot:
+    snapshot = take_snapshot(entry)
+    if snapshot.stamp is not None:
+        raise UsageError(
+            f"the model has a stamp: it is at {snapshot.stamp.revision}",
+            where=entry.name,
+            hint="`tokmigrate upgrade` and `downgrade` bring it elsewhere",
+        )
+    return snapshot
+
+
+def _from_ledger(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> _Known | None:
+    """Return what the ledger knows of a directory that was at a revision and lost its stamp, None without that."""
+    model = state.model_at(snapshot.directory)
+    rows = state.applied_now(model) if model else ()
+    digest = next((row.record.undo for row in rows if row.record.revision == target), None)
+    objects = ObjectStore(workspace.objects)
+    if digest is None or not objects.has(digest):
+        return None
+    left = undo_of(digest, objects).left.get(STAMP)
+    if left is None:
+        return None
+    return _as_recorded(state, workspace, snapshot, decoded(left.decode("utf-8"), STAMP), snapshot.directory)
+
+
+def _as_recorded(state: State, workspace: Workspace, snapshot: Snapshot, source: Stamp, directory: Path) -> _Known:
+    """Return the stamp of a model for another directory or time, with the records of the ledger.
+
+    Raises:
+        DriftError: The directory does not mean what the migrations left.
+    """
+    if source.rows.new_rows != snapshot.state.rows:
+        raise DriftError(
+            f"it has {snapshot.state.rows} rows, and a model at {source.revision} has {source.rows.new_rows}",
+            where=str(snapshot.directory),
+            hint="name the revision that it is at",
+        )
+    model = state.model_at(directory)
+    rows = {row.record.revision: row.record for row in (state.applied_now(model) if model else ())}
+    records = tuple(
+        replace(rows[revision], position=place) if revision in rows else AppliedRecord(revision, place, checksum)
+        for place, (revision, checksum) in enumerate(source.applied)
+    )
+    objects = ObjectStore(workspace.objects)
+    undone: list[Undo] = [undo_of(record.undo, objects) for record in records if record.undo is not None]
+    drift = drift_of(replace(snapshot, stamp=source), undone)
+    if drift.differences:
+        raise _not_a_copy_of(snapshot, list(each_line(drift)))
+    wanted = {revision for revision, _ in source.applied}
+    events = tuple(row.event for row in (events_in_force(state, model) if model else ()))
+    return _Known(
+        _restamped(source, snapshot),
+        records,
+        tuple(event for event in events if event.revision in wanted),
+        drift.trained,
+    )
+
+
+def _restamped(source: Stamp, snapshot: Snapshot) -> Stamp:
+    """Return a stamp with the same history for the files that are there."""
+    texts = snapshot.texts
+    files = {
+        name: ChangedFile(
+            blake3(texts[name]).hexdigest() if name in texts else None, layout(snapshot, name) if file.layout else None
+        )
+        for name, file in source.files.items()
+    }
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    shards = {
+        name: ChangedShard(
+            read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows),
+            snapshot.weights.shard(name).header.data_start,
+        )
+        for name in (snapshot.vocabulary_shards if source.shards else ())
+    }
+    return replace(source, files=files, shards=shards)
+
+
+def _lineage(snapshot: Snapshot) -> str:
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    found = {
+        name: read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows)
+        for name in snapshot.vocabulary_shards
+    }
+    return lineage(snapshot, found)
+
+
+def _carry_out(
+    workspace: Workspace, entry: ModelEntry, state: State, snapshot: Snapshot, known: _Known, listener: Listener
+) -> TakenOn:
+    model = follow_stamp(state, entry, snapshot)
+    candidate = Candidate(
+        files={STAMP: known.stamp.encoded()},
+        facts={},
+        shards={},
+        edit=RowEdit.identity(snapshot.state.rows),
+        row=lambda _tensor, _recipe: b"",
+        tokens=snapshot.state.tokenizer.ids,
+    )
+    begin = partial(
+        state.begin,
+        model,
+        Direction.STAMP,
+        from_revision=None,
+        to_revision=known.stamp.revision,
+        revisions=[revision for revision, _ in known.stamp.applied],
+        generation_before=None,
+        generation_after=known.stamp.generation,
+    )
+    change = Change(
+        area=WorkArea(entry.path),
+        snapshot=snapshot,
+        candidate=candidate,
+        before=None,
+        after=known.stamp.generation,
+        verify=lambda stage: verify_candidate(stage, snapshot, candidate, (), workspace.verify),
+    )
+    books = NewBooks(state, begin, Outcome(applied=known.records, tokens=known.events))
+    carry_out(entry.name, (change,), books, listener)
+    undoable = all(record.undo is not None for record in known.records)
+    return TakenOn(entry.name, known.stamp.revision, undoable, known.trained)
+
+
+def _not_a_copy(entry: ModelEntry, found: list[str]) -> DriftError:
+    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+    return DriftError(
+        f"it does not mean what the other model means: {'; '.join(found[:3])}{more}",
+        where=entry.name,
+        hint="save the tokenizer of that model beside these weights",
+    )
+
+
+def _not_a_copy_of(snapshot: Snapshot, found: list[str]) -> DriftError:
+    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+    return DriftError(
+        f"it does not mean what the migrations left: {'; '.join(found[:3])}{more}",
+        where=str(snapshot.directory),
+        hint="put the tokenizer's files back as they were",
+    )
