@@ -116,7 +116,7 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
 def test_every_command_that_is_named_exists(page: Path) -> None:
     text = page.read_text("utf-8")
     typed_out = "".join(without_installation(block) for block in blocks(text, "bash") + blocks(text, ""))
-    named = {*re.findall(r"`tokmigrate ([a-z]+)", text), *re.findall(r"\btokmigrate ([a-z]+)", typed_out)}
+    named = {*re.findall(r"`tokmigrate ([a-z-]+)", text), *re.findall(r"\btokmigrate ([a-z-]+)", typed_out)}
     known = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     assert named <= known
     if page.name == "reference.md":

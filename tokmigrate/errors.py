@@ -13,6 +13,7 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── OperationError                1  an operation cannot be applied to this model
 ├── StorageError                  1  no space, no permission, a filesystem that cannot do it
 ├── VerificationError             1  the candidate is not what the plan says
+├── StalePlanError                1  a plan in a file does not fit any more
 ├── UndoError                     1  the way back is missing or damaged
 ├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
 └── BusyError                     5  another process works on it, or a recovery must come first
@@ -36,6 +37,7 @@ __all__ = [
     "OutOfStepError",
     "Problem",
     "RecoveryNeededError",
+    "StalePlanError",
     "StorageError",
     "TokenizerError",
     "TokmigrateError",

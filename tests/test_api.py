@@ -1,0 +1,69 @@
+"""The Python API: its names, and a workspace used through it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from workspaces import HEAD, contents, make_workspace
+
+import tokmigrate
+
+
+def test_the_exported_names() -> None:
+    assert tokmigrate.__all__ == [
+        "BusyError",
+        "Checked",
+        "Downgraded",
+        "DriftError",
+        "ModelStatus",
+        "OpenWorkspace",
+        "Plan",
+        "TokmigrateError",
+        "Upgraded",
+        "UsageError",
+        "open",
+    ]
+    for name in tokmigrate.__all__:
+        assert getattr(tokmigrate, name).__name__ == name
+        assert getattr(tokmigrate, name).__doc__
+    with pytest.raises(AttributeError, match="upgrade"):
+        tokmigrate.upgrade  # noqa: B018
+
+
+def test_a_workspace_up_and_down(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    before = contents(made.model)
+    with tokmigrate.open(made.root / "models") as ws:
+        (plan,) = ws.plan()
+        assert [len(plan.steps), plan.after] == [3, HEAD]
+        assert [checked.exit_code for checked in ws.check()] == [3]
+        assert [done.plan.after for done in ws.upgrade("+2", model="demo")] == ["9f3c2a7e41b0"]
+        ws.upgrade()
+        assert ws.current() == {"demo": HEAD}
+        assert [checked.exit_code for checked in ws.check()] == [0]
+        (status,) = ws.status()
+        assert [token.token for token in status.training] == ["<|im_start|>", "<|im_end|>", "<|pad|>"]
+        assert [done.by_meaning for done in ws.downgrade("base")] == [()]
+        with pytest.raises(tokmigrate.TokmigrateError) as raised:
+            ws.downgrade("base")
+        assert raised.value.exit_code == 1
+    assert contents(made.model) == before
+
+
+def test_no_workspace_and_no_models(tmp_path: Path) -> None:
+    with pytest.raises(tokmigrate.UsageError):
+        tokmigrate.open(tmp_path)
+    (tmp_path / "tokmigrate.yaml").write_text("format: 1\n", "utf-8")
+    with tokmigrate.open(tmp_path) as ws, pytest.raises(tokmigrate.UsageError, match="no models"):
+        ws.plan()
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, tokmigrate; print([n for n in ('torch', 'pydantic', 'sqlalchemy') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,103 @@
+"""The Python API: a workspace, and what the command line does with it.
+
+with tokmigrate.open("path/to/project") as ws:
+    for plan in ws.plan():
+        print(plan.model, [step.migration.message for step in plan.steps])
+    ws.upgrade(model="demo")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from tokmigrate.errors import UsageError
+from tokmigrate.events import Listener, ignore
+from tokmigrate.plan.upgrade import Plan
+from tokmigrate.runner import check as checking
+from tokmigrate.runner import look, migrate
+from tokmigrate.runner.check import Checked
+from tokmigrate.runner.look import ModelStatus
+from tokmigrate.runner.migrate import Downgraded, Upgraded
+from tokmigrate.settings import ModelEntry, Workspace, find_workspace, read_workspace
+
+T = TypeVar("T")
+
+
+def open(directory: str | Path | None = None) -> OpenWorkspace:  # noqa: A001
+    """Open the workspace that a directory is in; raises UsageError where there is none.
+
+    Args:
+        directory: Any directory of it, by default the current one.
+    """
+    return OpenWorkspace(read_workspace(find_workspace(Path(directory) if directory is not None else Path.cwd())))
+
+
+@dataclass(frozen=True)
+class OpenWorkspace:
+    """A workspace whose settings are read; nothing is held between two calls, and each takes the model's lock itself.
+
+    Every method takes `model`, a name or a directory, by default all models, and returns a result for each. The first
+    error ends it: models before that one are done. Errors are `TokmigrateError`, with `hint` and `exit_code`.
+
+    Args:
+        workspace: The settings.
+    """
+
+    workspace: Workspace
+
+    def __enter__(self) -> OpenWorkspace:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Let an error pass; there is nothing to close."""
+
+    def current(self, model: str | None = None) -> dict[str, str | None]:
+        """Return the revision of each model by its name, None at `base`."""
+        return {entry.name: look.current(entry) for entry in self._models(model)}
+
+    def plan(self, to: str = "head", model: str | None = None) -> tuple[Plan, ...]:
+        """Return what `upgrade` would do; nothing is written."""
+        return self._each(model, lambda entry: migrate.plan(self.workspace, entry, to))
+
+    def upgrade(
+        self, to: str = "head", model: str | None = None, listener: Listener = ignore, lock_timeout_s: float = 0.0
+    ) -> tuple[Upgraded, ...]:
+        """Bring models up to a revision, tokenizer and embedding matrix together, or not at all.
+
+        Args:
+            to: A revision by any of its names.
+            model: One model.
+            listener: Told every step.
+            lock_timeout_s: How many seconds to wait for another process.
+        """
+        return self._each(model, lambda entry: migrate.upgrade(self.workspace, entry, to, lock_timeout_s, listener))
+
+    def downgrade(
+        self, to: str, model: str | None = None, listener: Listener = ignore, lock_timeout_s: float = 0.0
+    ) -> tuple[Downgraded, ...]:
+        """Take migrations back, as `upgrade` brings them; `to` has no default."""
+        return self._each(model, lambda entry: migrate.downgrade(self.workspace, entry, to, lock_timeout_s, listener))
+
+    def status(self, model: str | None = None) -> tuple[ModelStatus, ...]:
+        """Return where models stand, and which of their tokens were never trained."""
+        return self._each(model, lambda entry: look.status(self.workspace, entry))
+
+    def check(self, model: str | None = None) -> tuple[Checked, ...]:
+        """Return whether models are what their migrations say, and what became of them since."""
+        return self._each(model, lambda entry: checking.check(self.workspace, entry))
+
+    def _each(self, model: str | None, act: Callable[[ModelEntry], T]) -> tuple[T, ...]:
+        return tuple(act(entry) for entry in self._models(model))
+
+    def _models(self, model: str | None) -> tuple[ModelEntry, ...]:
+        entries = self.workspace.select([model] if model is not None else [])
+        if not entries:
+            raise UsageError("the workspace has no models", hint="list them under `models:` in tokmigrate.yaml")
+        return entries
