@@ -89,11 +89,11 @@ def steps_of(
 
 
 def _applied(migration: Migration, before: ModelState) -> tuple[ModelState, tuple[Effect, ...]]:
-    context = Context(migration.revision, migration.init, migration.attachments)
     state = before
     effects: list[Effect] = []
     for planned in migration.recorded(before.tokenizer):
-        reached = _next(planned, state, context)
+        source = planned.origin or migration
+        reached = _next(planned, state, Context(source.revision, source.init, migration.attachments))
         given = tuple(
             Given(token, number, _row(state, token, number))
             for token, number in reached.tokenizer.ids.items()
