@@ -95,6 +95,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("merge",),
     ("edit", "4"),
     ("schema",),
+    ("squash", "1:2"),
     ("init", "elsewhere"),
 )
 
@@ -224,6 +225,7 @@ def test_the_first_steps_of_a_user(tmp_path: Path, call: Call) -> None:
     assert sorted(path.name for path in (tmp_path / "migrations").iterdir()) == [
         "0001_first_things.yaml",
         "0002_second_things.py",
+        "tokmigrate.lock",
         "tokmigrate.schema.json",
     ]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.change.undo import way_back
-from tokmigrate.errors import DriftError, HistoryError, ModelError, StorageError, UndoError, UsageError
+from tokmigrate.errors import DriftError, HistoryError, ModelError, StorageError, TokmigrateError, UndoError, UsageError
 from tokmigrate.model.documents import JSON_FILES, TEXT_FILES
 from tokmigrate.model.json_text import Json, parse
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -24,7 +24,7 @@ from tokmigrate.revision.lock import FILE as LOCK
 from tokmigrate.revision.lock import Lock, Promise, locked_as
 from tokmigrate.revision.lock_file import read_lock, write_lock
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.new_file import file_name
+from tokmigrate.revision.new_file import file_name, written_fields
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.records import changed_documents, undo_records
 from tokmigrate.runner.targets import chain_for, known_tags
@@ -234,13 +234,26 @@ def _written(workspace: Workspace, members: Sequence[Migration], drafted: Migrat
     try:
         with path.open("x", encoding="utf-8", newline="\n") as file:
             file.write(squashed_text(drafted))
-        read = read_yaml_migration(path, drafted.shown, workspace.root)
-        same = [each.operation for each in read.operations] == [each.operation for each in drafted.operations]
-        if not same or read.replaces != drafted.replaces or read.checks != drafted.checks:
+        try:
+            read = read_yaml_migration(path, drafted.shown, workspace.root)
+            _check_same(read, drafted)
+        except TokmigrateError:
             path.unlink()
-            raise StorageError("a migration cannot be written as one file and read as the same", where=str(path))
+            raise
         for each in members:
             each.path.unlink()
     except OSError as error:
         raise StorageError(f"the migration cannot be written: {error.strerror}", where=str(path)) from error
     return read
+
+
+def _check_same(read: Migration, drafted: Migration) -> None:
+    """Raise HistoryError where a file does not say what was tried, which only a plug-in's operation could cause."""
+    for was, now in zip(drafted.operations, read.operations, strict=True):
+        # An `init:` for one side says the same as for both, and is written as that.
+        if written_fields(was.operation) != written_fields(now.operation):
+            raise HistoryError(
+                f"{was.operation.name} cannot be written to a file and read as the same",
+                where=was.place,
+                hint="leave its migration out of the range",
+            )
