@@ -13,9 +13,10 @@ from typing import Any
 
 import making
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from workspaces import Workspace, make_workspace
+from in_process import Here
+from workspaces import make_workspace
 
 from tokmigrate.errors import HistoryError
 from tokmigrate.revision.claims import common_claims
@@ -50,6 +51,7 @@ def yaml_files(draw: st.DrawFn) -> tuple[str, str, str, str | None, str]:
     return before.replace("\n", end), word, after.replace("\n", end), old, end
 
 
+@settings(deadline=None)
 @given(yaml_files(), st.none() | IDS)
 def test_a_yaml_migration_keeps_every_letter_but_the_value(
     file: tuple[str, str, str, str | None, str], new: str | None
@@ -67,6 +69,7 @@ def test_a_yaml_migration_keeps_every_letter_but_the_value(
     )
 
 
+@settings(deadline=None)
 @given(IDS, ENDS, st.booleans(), st.booleans())
 def test_a_yaml_migration_without_the_field_gets_it_behind_its_revision(
     new: str, end: str, flow: bool, as_json: bool
@@ -87,6 +90,7 @@ def test_a_yaml_migration_without_the_field_gets_it_behind_its_revision(
     assert changed[:place] + changed[place + added :] == text or changed.startswith(text)
 
 
+@settings(deadline=None)
 @given(st.none() | IDS, st.none() | IDS, ENDS, st.sampled_from(["'", '"']), st.booleans())
 def test_a_python_migration_keeps_every_letter_but_the_value(
     old: str | None, new: str | None, end: str, quote: str, typed: bool
@@ -286,7 +290,7 @@ def test_every_operation_of_the_package_says_what_it_claims() -> None:
 @pytest.fixture
 def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
     """A way to run `edit` on a copy of the demo, with a script for the editor."""
-    place = make_workspace(tmp_path / "work")
+    place = Here(make_workspace(tmp_path / "work").root)
 
     def run(revision: str, script: str) -> subprocess.CompletedProcess[str]:
         editor = tmp_path / "my editor"
@@ -302,7 +306,7 @@ def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., sub
 def test_edit_opens_what_no_model_has_and_brings_the_lock_up_to_date(
     edited: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:
-    place = Workspace(tmp_path / "work")
+    place = Here(tmp_path / "work")
     made = making.Made(place.root, ())
     relock(made.workspace, [made.entry("demo")], None)
     migrate.upgrade(made.workspace, made.entry("demo"), "+1")
@@ -329,7 +333,7 @@ def test_a_model_that_is_not_here_still_has_its_migrations(tmp_path: Path) -> No
     relock(made.workspace, [entry], None)
     migrate.upgrade(made.workspace, entry)
     (tmp_path / "model").rename(tmp_path / "elsewhere")
-    place = Workspace(tmp_path)
+    place = Here(tmp_path)
     told = place.run("edit", "0002")
     assert "m (not here now) has it" in told.stderr
 
