@@ -122,7 +122,6 @@ def renamed_revision(text: str) -> str:
 
 
 @settings(max_examples=40, deadline=None)
-@settings(deadline=None)
 @given(
     st.integers(1, 6),
     st.randoms(use_true_random=False),
