@@ -178,6 +178,19 @@ def test_a_workspace_without_lock_is_told_how_to_make_one(place: Workspace) -> N
     assert not (place.root / "migrations" / "tokmigrate.lock").exists()
 
 
+def test_a_lock_edited_by_hand_is_not_written_over(place: Workspace) -> None:
+    lock = place.root / "migrations" / "tokmigrate.lock"
+    text = lock.read_text("utf-8").replace("id 1024 ", "id 1027 ")
+    lock.write_text(text, "utf-8")
+    for sentence in (("validate",), ("lock",), ("rebase",), ("plan",), ("revision", "-m", "More")):
+        told = place.run(*sentence)
+        assert told.returncode == 2, sentence
+        assert "edited by hand" in told.stderr
+        assert "delete it, and `tokmigrate lock`" in told.stderr
+    assert lock.read_text("utf-8") == text
+    assert len(list((place.root / "migrations").glob("*.yaml"))) == 3
+
+
 def test_revision_writes_its_line_and_lock_what_it_became(tmp_path: Path) -> None:
     (tmp_path / "models").mkdir()
     place = Here(tmp_path)
