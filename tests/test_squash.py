@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,11 @@ from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
+from tokmigrate.revision.squash import squashed
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import look, migrate
 from tokmigrate.runner.relock import relock
-from tokmigrate.runner.squash import squash
+from tokmigrate.runner.squash import proven_promise, squash
 from tokmigrate.runner.targets import planned_upgrade
 from tokmigrate.state.objects import ObjectStore
 
@@ -74,6 +76,27 @@ def test_a_squash_of_any_range_gives_the_same_bytes_and_ids(story: tuple[Kind, C
         # What it promises is what comes out, and what was promised behind it stays so.
         assert relock(made.workspace, [made.entry("m")], done.lock).after == done.lock
         assert done.lock.tracks[0].promises[-1].fingerprint == lock.tracks[0].promises[-1].fingerprint
+
+
+@pytest.mark.parametrize("what", ["files", "rows", "defaults for later rows"])
+def test_another_end_is_found(tmp_path: Path, what: str) -> None:
+    making.llama(tmp_path / "m")
+    added = [{"operations": [{"add_tokens": {"tokens": [f"<{word}>"]}}]} for word in "ab"]
+    added.append({"operations": [{"set_init": {"strategy": "zeros"}}]})
+    made = making.workspace(tmp_path, {"m": tmp_path / "m"}, added)
+    members = History.read(made.workspace).chain()
+    one = squashed(members, "All", tmp_path / "all.yaml", "all.yaml")
+    state = take_snapshot(made.entry("m")).state
+    assert proven_promise(state, members, one, "m").given == ((making.TOKENS, "<a>"), (making.TOKENS + 1, "<b>"))
+    first, second, last = one.operations
+    wrong = {
+        "files": (second, first, last),
+        # Its seed is another one.
+        "rows": (replace(first, origin=second.origin), second, last),
+        "defaults for later rows": (first, second),
+    }
+    with pytest.raises(DriftError, match=f"they would leave other {what} on m"):
+        proven_promise(state, members, replace(one, operations=wrong[what]), "m")
 
 
 def three(root: Path) -> making.Made:

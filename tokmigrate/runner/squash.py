@@ -15,7 +15,7 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import decoded
 from tokmigrate.model.state import MODULE_CONFIG, ModelState
-from tokmigrate.plan.promises import promise_of
+from tokmigrate.plan.promises import promises_of
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.contents import read_yaml_migration
@@ -90,7 +90,7 @@ def squash(
         if state is None:
             continue
         base, begun = state
-        promise = _proven(begun, members, drafted, entry.name)
+        promise = proven_promise(begun, members, drafted, entry.name)
         tried.append(entry.name)
         proven[base] = promise
     if not tried:
@@ -195,8 +195,21 @@ def _value(name: str, data: bytes) -> Json:
     return data.decode("utf-8") if name in TEXT_FILES or name.endswith(".jinja") else data
 
 
-def _proven(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> Promise:
-    """Return what the one migration gives; raises DriftError where it does not lead to where the others do."""
+def proven_promise(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> Promise:
+    """Return what one migration gives that stands for several.
+
+    The same end is: every document, every row as an old one or the same recipe with the same seed, what the lineage
+    says of rows, and the default for later ones. The stamp may differ, since it names the migrations.
+
+    Args:
+        state: A model as the first of them finds it.
+        members: The several.
+        one: The one.
+        model: The model's name, for the message.
+
+    Raises:
+        DriftError: It does not lead to where the others do.
+    """
     several, single = (steps_of(state, migrations, lambda _, after: after) for migrations in (members, [one]))
     ends = [_end(steps) for steps in (several, single)]
     for what, before, after in zip(_END, *ends, strict=True):
@@ -206,7 +219,8 @@ def _proven(state: ModelState, members: Sequence[Migration], one: Migration, mod
                 where=f"{members[0].shown} to {members[-1].shown}",
                 hint="squash a shorter range; nothing was changed",
             )
-    return promise_of(single[-1])
+    (_, promise), *_ = promises_of(single)
+    return promise
 
 
 _END = ("files", "rows", "origins of rows", "defaults for later rows")
