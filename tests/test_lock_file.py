@@ -320,6 +320,24 @@ def test_a_stamp_that_does_not_name_its_base_is_known_by_its_ids(tmp_path: Path)
     assert "only a copy of it at base" in done.notes[0]
 
 
+def test_a_lock_that_comes_later_is_the_same_lock(tmp_path: Path) -> None:
+    making.llama(tmp_path / "model", shards=2)
+    renamed = {"operations": [{"rename_tokens": {"tokens": {"</s>": "<end>"}}}, {"set_chat_template": "{{ x }}"}]}
+    added = [
+        {"operations": [{"add_tokens": {"tokens": [token]}}, {"set_padding": {"token": token}}]}
+        for token in ("<a>", "<b>")
+    ]
+    made = making.workspace(tmp_path, {"m": tmp_path / "model"}, [renamed, *added])
+    entry = made.entry("m")
+    lock = relock(made.workspace, [entry], None).after
+    for _ in made.revisions:
+        lock_path(made.workspace).unlink()
+        migrate.upgrade(made.workspace, entry, "+1")
+        done = relock(made.workspace, [entry], None)
+        assert done.after == lock
+        assert done.notes == ()
+
+
 def test_models_with_one_base_and_other_migrations_have_ids_of_their_own(tmp_path: Path) -> None:
     for name in ("plain", "chat"):
         making.llama(tmp_path / name)

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from tokmigrate.change.undo import way_back
-from tokmigrate.errors import DriftError, HistoryError, ModelError, StorageError, TokmigrateError, UndoError, UsageError
-from tokmigrate.model.documents import JSON_FILES, TEXT_FILES
-from tokmigrate.model.json_text import Json, parse
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import decoded
-from tokmigrate.model.state import MODULE_CONFIG, ModelState
+from tokmigrate.errors import DriftError, HistoryError, ModelError, StorageError, TokmigrateError, UsageError
+from tokmigrate.model.json_text import Json
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.state import ModelState
 from tokmigrate.plan.promises import promises_of
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.upgrade import check_applied
@@ -26,12 +22,10 @@ from tokmigrate.revision.lock_file import read_lock, write_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import file_name, written_fields
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
-from tokmigrate.runner.records import changed_documents, undo_records
+from tokmigrate.runner.earlier import earlier
 from tokmigrate.runner.targets import chain_for, known_tags
 from tokmigrate.runner.whereabouts import applied_where
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.objects import ObjectStore
 from tokmigrate.vocabulary.rows import RowEdit
 from tokmigrate.vocabulary.tokens import Run
 
@@ -144,55 +138,12 @@ def _before(
     applied = check_applied(snapshot, chain)
     start = chain.index(members[0])
     if len(applied) > start:
-        return _thought_back(workspace, entry, snapshot, [each.revision for each in applied[start:]][::-1])
+        found = earlier(workspace, entry, snapshot, members[0].revision)
+        return (found.base or "", found.state) if found else None
     steps = steps_of(snapshot.state, chain[len(applied) : start], lambda _, after: after)
     stamp = snapshot.stamp
     base = (stamp.tokenizer or "") if stamp else snapshot.state.tokenizer.fingerprint
     return base, steps[-1].after if steps else snapshot.state
-
-
-def _thought_back(
-    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revisions: Sequence[str]
-) -> tuple[str, ModelState] | None:
-    """Return a model as it was before migrations, read from what was kept for the way back; None without it."""
-    state = open_state_if_present(workspace.state, workspace.root)
-    known = {model.path: model for model in state.known_models()} if state else {}
-    model = known.get(str(entry.path.resolve()))
-    if state is None or model is None or changed_documents(snapshot):
-        return None
-    try:
-        records = undo_records(state, model, tuple(revisions))
-        back = way_back(snapshot, records, ObjectStore(workspace.objects))
-    except (UndoError, DriftError):
-        return None
-    documents = dict(snapshot.state.documents)
-    for name, data in back.files.items():
-        if name == STAMP:
-            continue
-        if data is None:
-            documents.pop(name, None)
-        else:
-            documents[name] = _value(name, data)
-    held = back.files.get(STAMP)
-    stamp = decoded(held.decode("utf-8"), STAMP) if held is not None else None
-    rows = back.edit.new_rows
-    now = replace(
-        snapshot.state,
-        documents=documents,
-        edit=RowEdit.identity(rows),
-        lineage=stamp.rows if stamp else RowEdit.identity(rows),
-        baseline_tokens=snapshot.state.baseline_tokens,
-        reshaped=bool(stamp and stamp.reshaped),
-        init=stamp.init if stamp else None,
-    )
-    base = stamp.tokenizer if stamp else now.tokenizer.fingerprint
-    return base or "", now
-
-
-def _value(name: str, data: bytes) -> Json:
-    if name in JSON_FILES or name.endswith(MODULE_CONFIG):
-        return parse(data.decode("utf-8"), name)
-    return data.decode("utf-8") if name in TEXT_FILES or name.endswith(".jinja") else data
 
 
 def proven_promise(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> Promise:
