@@ -58,7 +58,7 @@ def ranges(draw: st.DrawFn) -> tuple[Kind, Chain, tuple[int, int]]:
     return kind, Chain(tuple(migrations), (), ()), (first, last)
 
 
-@thorough(25)
+@thorough(18)
 @given(ranges())
 def test_a_squash_of_any_range_gives_the_same_bytes_and_ids(story: tuple[Kind, Chain, tuple[int, int]]) -> None:
     kind, chain, (first, last) = story
