@@ -62,8 +62,6 @@ def test_no_workspace_and_no_models(tmp_path: Path) -> None:
 
 
 def test_importing_it_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, tokmigrate; print([n for n in ('torch', 'pydantic', 'sqlalchemy') if n in sys.modules])"
-    )
+    code = "import sys, tokmigrate; print([n for n in ('torch', 'pydantic', 'sqlalchemy') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -96,6 +96,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("merge",),
     ("edit", "4"),
     ("schema",),
+    ("squash", "1:2"),
     ("init", "elsewhere"),
 )
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from workspaces import DEMO, REPOSITORY, Workspace, contents, environment
+from in_process import Here
+from workspaces import DEMO, REPOSITORY, contents, environment
 
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.revision.lock_text import parse_lock
@@ -28,7 +29,7 @@ _THEIRS = "format: 1\nrevision: 222222222222\ndown_revision: DOWN\n"
 
 
 @dataclass(frozen=True)
-class Clone(Workspace):
+class Clone(Here):
     """One person's copy of the repository, with a model of their own beside it."""
 
     def git(self, *arguments: str, code: int = 0) -> str:

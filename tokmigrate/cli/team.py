@@ -1,4 +1,4 @@
-"""Commands for several people on one history: edit, lock, rebase, merge, validate."""
+"""Commands for several people on one history: edit, lock, rebase, merge, squash, validate."""
 
 from __future__ import annotations
 
@@ -35,6 +35,39 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
         print_json(document("lock", **relocked_content(done, str(lock_path(place)))))
         return
     for line in relocked_lines(done, lock_shown(place)):
+        typer.echo(line)
+
+
+def squash(
+    revisions: Annotated[
+        str, typer.Argument(metavar="FIRST:LAST", help="The range, both included, by any names of revisions.")
+    ],
+    message: Annotated[str | None, typer.Option("--message", help="What the new migration is for.")] = None,
+    model: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put one migration in the place of several, once it is proven to lead models to the same end.
+
+    It is tried on the models that are here, as they are before the first of
+    them: the same files, rows that start in the same way from the same seeds,
+    and the same defaults, or nothing is changed. It keeps the id of the last
+    one. A model that has all of them counts as being there, one that has none
+    runs the new one; no model may be in the middle.
+    """
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.report.lock import squashed_content, squashed_lines  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner.squash import squash as put_together  # noqa: PLC0415
+
+    first, colon, last = revisions.partition(":")
+    if not (first and colon and last):
+        raise UsageError(f"'{revisions}' is no range", hint="FIRST:LAST, for example 0002:0005")
+    place = workspace()
+    done = put_together(place, place.select(model or []), first, last, message)
+    if as_json:
+        print_json(document("squash", **squashed_content(done)))
+        return
+    for line in squashed_lines(done):
         typer.echo(line)
 
 
@@ -146,6 +179,6 @@ def _show_rebased(command: str, done: Rebased, as_json: bool) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (edit, lock, rebase, merge):
+    for command in (edit, lock, rebase, merge, squash):
         app.command(rich_help_panel="Author")(command)
     app.command(rich_help_panel="Gate")(validate)

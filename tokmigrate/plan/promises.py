@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.steps import Step
@@ -10,11 +10,18 @@ from tokmigrate.revision.lock import Lock, Promise, Track, check_given, check_wh
 from tokmigrate.revision.migration import Migration
 
 
-def promise_of(step: Step) -> Promise:
-    """Return the ids that a step gives, as the lock writes them down."""
-    before, after = step.before.tokenizer, step.after.tokenizer
-    new = ((number, token) for token, number in after.ids.items() if token not in before.ids)
-    return Promise(step.migration.revision, after.fingerprint, tuple(sorted(new)))
+def promises_of(steps: Sequence[Step]) -> Iterator[tuple[str, Promise]]:
+    """Yield for each step the fingerprint of the tokenizer before it, and the ids that it gives."""
+    here, document = "", None
+    for step in steps:
+        before, after = step.before.tokenizer, step.after.tokenizer
+        # A digest of all tokens takes its time, and many migrations leave the file as it is.
+        if before.document is not document:
+            here = before.fingerprint
+        reached = here if after.document is before.document else after.fingerprint
+        new = ((number, token) for token, number in after.ids.items() if token not in before.ids)
+        yield here, Promise(step.migration.revision, reached, tuple(sorted(new)))
+        here, document = reached, after.document
 
 
 def track_before(snapshot: Snapshot, applied: Sequence[Migration], lock: Lock | None) -> Track | None:
@@ -41,7 +48,7 @@ def track_before(snapshot: Snapshot, applied: Sequence[Migration], lock: Lock | 
 
 def track_after(before: Track, steps: Sequence[Step]) -> Track:
     """Return the way of a model with the steps of a plan behind it."""
-    return Track(before.fingerprint, (*before.promises, *map(promise_of, steps)))
+    return Track(before.fingerprint, (*before.promises, *(promise for _, promise in promises_of(steps))))
 
 
 def check_promises(lock: Lock, before: Track, steps: Sequence[Step]) -> tuple[str, ...]:
@@ -58,16 +65,15 @@ def check_promises(lock: Lock, before: Track, steps: Sequence[Step]) -> tuple[st
     come = list(before.revisions)
     expected = before.promises[-1].fingerprint if before.promises else before.fingerprint
     open_ones: list[str] = []
-    for step in steps:
-        come.append(step.migration.revision)
+    for here, found in promises_of(steps):
+        come.append(found.revision)
         promise = lock.promised(before.fingerprint, come)
         if promise is None:
-            open_ones.append(step.migration.revision)
+            open_ones.append(found.revision)
             continue
-        found = promise_of(step)
         check_given(promise, found)
         # Tokens that were changed behind tokmigrate's back are no fault of this migration.
-        if step.before.tokenizer.fingerprint == expected:
+        if here == expected:
             check_whole(promise, found)
         expected = promise.fingerprint
     return tuple(open_ones)

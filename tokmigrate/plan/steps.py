@@ -100,9 +100,9 @@ def steps_of(
 
 
 def _applied(migration: Migration, state: ModelState) -> Iterator[Applied]:
-    context = Context(migration.revision, migration.init, migration.attachments)
     for planned in migration.recorded(state.tokenizer):
-        reached = _next(planned, state, context)
+        source = planned.origin or migration
+        reached = _next(planned, state, Context(source.revision, source.init, migration.attachments))
         yield Applied(planned, state, reached)
         state = reached
 

@@ -155,8 +155,16 @@ def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migra
     if snapshot.stamp is None:
         return ()
     known = {migration.revision: migration for migration in chain}
+    squashed = {migration.replaces[0].revision: migration for migration in chain if migration.replaces}
     applied: list[Migration] = []
-    for revision, checksum in snapshot.stamp.applied:
+    left = list(snapshot.stamp.applied)
+    while left:
+        revision, checksum = left.pop(0)
+        migration = squashed.get(revision)
+        if migration is not None and checksum == migration.replaces[0].checksum:
+            _take_replaced(snapshot, migration, left)
+            applied.append(migration)
+            continue
         migration = known.get(revision)
         if migration is None:
             raise DriftError(
@@ -172,6 +180,32 @@ def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migra
             )
         applied.append(migration)
     return tuple(applied)
+
+
+def _take_replaced(snapshot: Snapshot, migration: Migration, left: list[tuple[str, str]]) -> None:
+    """Take the revisions behind the first of those that `migration` replaces off what is left of a model's.
+
+    Raises:
+        DriftError: The model lacks some of them, or has one as it was not when it was squashed.
+    """
+    where = str(snapshot.directory)
+    last = migration.replaces[0].revision
+    for replaced in migration.replaces[1:]:
+        if not left or left[0][0] != replaced.revision:
+            raise DriftError(
+                f"the model is at {last}, in the middle of what {migration.shown} replaces",
+                where=where,
+                hint="with the migrations as they were before the squash, "
+                f"`tokmigrate upgrade {migration.revision}` or go down to {migration.down_revision or 'base'}; "
+                "then come back to these",
+            )
+        if left[0][1] != replaced.checksum:
+            raise DriftError(
+                f"the model has another {replaced.revision} than the one that {migration.shown} replaces",
+                where=where,
+                hint="use the migrations that it was upgraded with",
+            )
+        last, _ = left.pop(0)
 
 
 def plan_upgrade(

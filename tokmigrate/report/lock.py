@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tokmigrate.revision.validate import Valid
     from tokmigrate.runner.rebase import Rebased
     from tokmigrate.runner.relock import Relocked
+    from tokmigrate.runner.squash import Squashed
 
 _SHORT = 12
 _MANY = 8
@@ -76,6 +77,30 @@ def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
         "shared": list(done.shared),
         "conflict": done.conflict,
         **relocked_content(done.relocked, file),
+    }
+
+
+def squashed_lines(done: Squashed) -> Iterator[str]:
+    """Yield what became of several migrations."""
+    names = ", ".join(migration.shown for migration in done.replaced)
+    yield f"wrote {done.migration.shown}: {done.migration.revision} in place of {names}"
+    yield f"the same end on {', '.join(done.models)}: files, rows and their origins, defaults"
+    if done.dropped:
+        told = "precondition" if done.dropped == 1 else "preconditions"
+        yield f"note: {done.dropped} {told} of later ones left out: they ask about states in between"
+    if done.lock is None:
+        yield "note: there is no lock: `tokmigrate lock` writes it"
+
+
+def squashed_content(done: Squashed) -> dict[str, Any]:
+    """Return what became of several migrations as JSON."""
+    return {
+        "revision": done.migration.revision,
+        "file": str(done.migration.path),
+        "replaced": [{"revision": each.revision, "file": each.shown} for each in done.replaced],
+        "models": list(done.models),
+        "dropped_preconditions": done.dropped,
+        "lock": lock_content(done.lock) if done.lock else None,
     }
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,13 +13,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tokmigrate.errors import FileProblems, Problem
 from tokmigrate.initialise import InitSpec
-from tokmigrate.operations.base import Attachment
+from tokmigrate.operations.base import AsTuple, Attachment
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.checksum import yaml_checksum
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
 from tokmigrate.revision.items import read_items
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.revision.replaced import Replaced
 from tokmigrate.strict_yaml import OptionalText, Tree, check, is_null, read
 
 RESERVED = ("head", "heads", "base")
@@ -63,6 +64,7 @@ class YamlHeader(_Header):
     """The fields of a YAML migration."""
 
     format: Literal["1"]
+    replaces: Annotated[tuple[Replaced, ...], AsTuple] = ()
     operations: list[Any] | None = None
 
 
@@ -104,6 +106,11 @@ def read_yaml_migration(path: Path, shown: str, root: Path) -> Migration:
         references = [(name, ("operations",)) for planned in operations for name in planned.operation.references()]
         if body.init is not None:
             references += [(name, ("init",)) for name in body.init.references()]
+        if header is not None and header.replaces:
+            problems += _replaces_problems(tree, header, len(operations))
+            operations = _with_origins(operations, header.replaces)
+            specs = [replaced.init for replaced in header.replaces if replaced.init]
+            references += [(name, ("replaces",)) for spec in specs for name in spec.references()]
     attachments, faults = read_attachments(path, root, tree, references)
     problems += faults
     if header is None or problems:
@@ -124,6 +131,7 @@ def read_yaml_migration(path: Path, shown: str, root: Path) -> Migration:
         checksum=yaml_checksum(content, attachments),
         operations=tuple(operations),
         attachments=attachments,
+        replaces=header.replaces,
     )
 
 
@@ -143,6 +151,23 @@ def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Probl
     problems += faults
     body = Body(init, tuple(item for item, _ in preconditions), tuple(item for item, _ in checks))
     return header, body, problems
+
+
+def _with_origins(operations: list[PlannedOperation], replaces: Iterable[Replaced]) -> list[PlannedOperation]:
+    origins = (replaced for replaced in replaces for _ in range(replaced.operations))
+    return [replace(planned, origin=origin) for planned, origin in zip(operations, origins, strict=False)]
+
+
+def _replaces_problems(tree: Tree, header: YamlHeader, operations: int) -> Iterator[Problem]:
+    """Yield what of `replaces:` does not fit the rest of the file."""
+    hint = "`tokmigrate squash` writes both"
+    if header.replaces[-1].revision != header.revision:
+        last = header.replaces[-1].revision
+        message = f"a squashed migration has the id of the last one that it replaces, which is '{last}'"
+        yield tree.problem(("revision",), message, hint)
+    counted = sum(replaced.operations for replaced in header.replaces)
+    if counted != operations:
+        yield tree.problem(("replaces",), f"it speaks of {counted} operations, and there are {operations}", hint)
 
 
 def read_attachments(

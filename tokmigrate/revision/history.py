@@ -192,6 +192,11 @@ def _refuse_strangers(history: History) -> None:
     lost = [each for each in history.migrations if each.down_revision not in (None, *known)]
     if lost:
         told = "; ".join(f"{each.shown} follows '{each.down_revision}'" for each in lost)
+        squashed = {old.revision: each for each in history.migrations for old in each.replaces}
+        into = squashed.get(str(lost[0].down_revision))
+        if into is not None:
+            hint = f"it was squashed into {into.shown}: write 'down_revision: {into.revision}'"
+            raise HistoryError(f"no file has the revision that is followed: {told}", where=lost[0].shown, hint=hint)
         hint = nearest(str(lost[0].down_revision), known) or "is a file missing? fetch it, or switch the branch"
         raise HistoryError(f"no file has the revision that is followed: {told}", where=lost[0].shown, hint=hint)
 

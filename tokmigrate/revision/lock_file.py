@@ -8,7 +8,7 @@ from pathlib import Path
 from tokmigrate.errors import FileProblems, Problem, StorageError
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import FILE, Lock
-from tokmigrate.revision.lock_text import REWRITE, lock_text, parse_lock
+from tokmigrate.revision.lock_text import RESTORE, lock_text, parse_lock
 from tokmigrate.settings import Workspace
 
 
@@ -36,7 +36,7 @@ def read_lock_text(workspace: Workspace) -> str | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        raise FileProblems([Problem(lock_shown(workspace), 1, 1, f"cannot be read: {reason}", REWRITE)]) from error
+        raise FileProblems([Problem(lock_shown(workspace), 1, 1, f"cannot be read: {reason}", RESTORE)]) from error
 
 
 def lock_head(workspace: Workspace, known: Lock | None) -> bool:

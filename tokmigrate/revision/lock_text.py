@@ -24,6 +24,7 @@ from tokmigrate.revision.lock import FILE, Lock, Locked, Promise, Track, longest
 
 FORMAT = "1"
 REWRITE = "`tokmigrate lock` writes it anew from the migrations"
+RESTORE = "put it back as Git has it; or delete it, and `tokmigrate lock` writes it anew"
 
 _PREFACE = """\
 # Written by tokmigrate: the order of the migrations, their checksums, and the ids that they give.
@@ -116,7 +117,7 @@ class _Reading:
         """Return the whole of it."""
         number, title = self._lines[0] if self._lines else (1, "")
         if title != _TITLE:
-            hint = "a newer tokmigrate wrote it: update this one" if title.startswith(f"{FILE} ") else REWRITE
+            hint = "a newer tokmigrate wrote it: update this one" if title.startswith(f"{FILE} ") else RESTORE
             raise self._wrong(number, f"expected '{_TITLE}', found '{title}'", hint)
         number, line = self._lines[1] if len(self._lines) > 1 else (number, "")
         head = _HEAD.fullmatch(line)
@@ -157,7 +158,7 @@ class _Reading:
         except ValueError as error:
             raise self._wrong(number, f"{quoted} is no text in JSON") from error
 
-    def _wrong(self, number: int, message: str, hint: str = REWRITE) -> FileProblems:
+    def _wrong(self, number: int, message: str, hint: str = RESTORE) -> FileProblems:
         return FileProblems([Problem(self._shown, number, 1, message, hint)])
 
 

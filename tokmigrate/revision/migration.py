@@ -12,6 +12,7 @@ from tokmigrate.operations.base import Attachment
 from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.revision.planned import PlannedOperation
 from tokmigrate.revision.recorder import record
+from tokmigrate.revision.replaced import Replaced
 from tokmigrate.settings import ModelEntry
 
 
@@ -35,6 +36,7 @@ class Migration:
         operations: What it does; empty for a Python migration, which says so only for a given model.
         attachments: The files that it refers to, by the names used there.
         source: The text of a Python migration; None for YAML.
+        replaces: The migrations that were squashed into it, in order; the last one had its id.
     """
 
     revision: str
@@ -52,6 +54,7 @@ class Migration:
     operations: tuple[PlannedOperation, ...] = ()
     attachments: Mapping[str, Attachment] = field(default_factory=dict)
     source: str | None = None
+    replaces: tuple[Replaced, ...] = ()
 
     def applies_to(self, entry: ModelEntry) -> bool:
         """Return whether the migration is for this model: by its name, one of its tags, or `*`."""

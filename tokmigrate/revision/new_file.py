@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from tokmigrate.errors import StorageError, UsageError
+from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.base import Operation
 from tokmigrate.revision.contents import file_number
 from tokmigrate.revision.history import History, migration_files
@@ -204,6 +205,9 @@ def _written(workspace: Workspace, message: str, suffix: str, text: str) -> Path
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, InitSpec):
+        # It knows both ways to write itself, and its strategies theirs.
+        return value.model_dump(mode="json", exclude_defaults=True)
     if isinstance(value, BaseModel):
         return written_fields(value)
     if isinstance(value, Mapping):

@@ -12,6 +12,7 @@ from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
 from tokmigrate.revision.items import Kind
+from tokmigrate.revision.replaced import Replaced
 
 SCHEMA_FILE = "tokmigrate.schema.json"
 
@@ -28,7 +29,8 @@ def json_schema() -> Schema:
         "preconditions": PRECONDITIONS,
         "verify": CHECKS,
     }
-    models: list[type[BaseModel]] = [InitSpec, *(kind for kinds in groups.values() for kind in kinds.values())]
+    kinds = [kind for named in groups.values() for kind in named.values()]
+    models: list[type[BaseModel]] = [InitSpec, Replaced, *kinds]
     references, shared = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: Schema = shared.get("$defs", {})
     schemas = {model: schema for (model, _), schema in references.items()}
@@ -58,6 +60,11 @@ def json_schema() -> Schema:
                 "minItems": 1,
                 "default": ["*"],
                 "description": "Names or tags from tokmigrate.yaml; * for all models.",
+            },
+            "replaces": {
+                "type": "array",
+                "items": schemas[Replaced],
+                "description": "The migrations that were squashed into this one; `tokmigrate squash` writes it.",
             },
             "init": {
                 "anyOf": [schemas[InitSpec], {"type": "null"}],

@@ -47,7 +47,9 @@ def validate(workspace: Workspace) -> Valid:
     lock: Lock | None = None
     try:
         lock = read_lock(workspace)
-        if lock is None:
+        if lock is None and not history.migrations:
+            lock = Lock()
+        elif lock is None:
             problems.append(Problem(shown, 1, 1, "there is no lock", "`tokmigrate lock` writes it"))
     except FileProblems as error:
         problems += error.problems

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.promises import track_after, track_before
+from tokmigrate.plan.steps import steps_of
 from tokmigrate.plan.upgrade import plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Track, lock_of
 from tokmigrate.revision.lock_file import write_lock
+from tokmigrate.runner.earlier import earlier
 from tokmigrate.runner.locked import interrupted
 from tokmigrate.runner.targets import pending_for
 from tokmigrate.settings import ModelEntry, Workspace
@@ -58,7 +60,7 @@ def relock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | No
         track = _track(workspace, history, entry, held)
         if track is None:
             notes.append(
-                f"{entry.name} has migrations, and the lock does not know from which tokenizer it came: "
+                f"{entry.name} has migrations, and neither the lock nor this workspace knows how its tokenizer began: "
                 "only a copy of it at base can promise its ids (`--model PATH`)"
             )
         else:
@@ -77,6 +79,11 @@ def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock
     snapshot = take_snapshot(entry)
     applied, pending = pending_for(workspace, history, entry, snapshot, "head")
     before = track_before(snapshot, applied, held)
-    if before is None:
+    if before is not None:
+        return track_after(before, plan_upgrade(entry, snapshot, pending).steps)
+    # The lock came later than the migrations: where the way back is on record, it leads to the base.
+    found = earlier(workspace, entry, snapshot, snapshot.stamp.applied[0][0]) if snapshot.stamp else None
+    if found is None:
         return None
-    return track_after(before, plan_upgrade(entry, snapshot, pending).steps)
+    steps = steps_of(found.state, (*applied, *pending), lambda _, after: after)
+    return track_after(Track(found.state.tokenizer.fingerprint), steps)

@@ -36,7 +36,7 @@ def applied_where(workspace: Workspace) -> Whereabouts:
             found[revision].append(name)
     for name, revisions in gone.items():
         for revision in revisions:
-            found[revision].append(f"{name}, which is not here now")
+            found[revision].append(f"{name} (not here now)")
     return {revision: tuple(names) for revision, names in found.items()}
 
 

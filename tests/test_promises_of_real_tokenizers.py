@@ -1,0 +1,55 @@
+"""What the lock promises for real tokenizers is what the library gives after an upgrade, squashed or not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from shared_models import SharedModel, shared_model
+
+from tokmigrate.revision.lock import Lock
+from tokmigrate.revision.validate import validate
+from tokmigrate.runner import migrate
+from tokmigrate.runner.relock import relock
+from tokmigrate.runner.squash import squash
+
+NAMES = ("bert-base-uncased", "phi-3-mini", "t5-small")
+OPERATIONS = (
+    "- add_tokens:\n"
+    '    - "<|tool|>"\n'
+    '    - {content: "<|thought|>", special: true, init: {strategy: description, text: a thought}}',
+    '- add_tokens: {tokens: ["<|critic|>"], init: {strategy: average, tokens: {"<|tool|>": 1, "<|thought|>": 3}}}\n'
+    '- rename_tokens: {tokens: {"<|tool|>": "<|call|>"}}',
+    "- resize_vocab: {multiple_of: 64}\n- set_normalizer: NFKC",
+)
+
+
+def promised(lock: Lock) -> dict[str, int]:
+    """Return the last id that is promised to each text."""
+    (track,) = lock.tracks
+    return {token: number for promise in track.promises for number, token in promise.given}
+
+
+def ids(model: SharedModel, tokens: dict[str, int]) -> dict[str, int | None]:
+    """Return the ids that the library gives to tokens."""
+    library = model.library()
+    return {token: library.token_to_id(token) for token in tokens}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_library_gives_the_ids_that_are_promised(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path, name)
+    before = model.library().get_vocab(with_added_tokens=True)
+    for operations in OPERATIONS:
+        model.write(operations)
+    lock = relock(model.workspace, [model.entry], None).after
+    texts = promised(lock)
+    assert not texts.keys() & before.keys()
+    done = squash(model.workspace, [model.entry], "1", "2")
+    assert done.lock is not None
+    assert promised(done.lock) == {token: number for token, number in texts.items() if token != "<|tool|>"}
+    validate(model.workspace)
+    assert migrate.upgrade(model.workspace, model.entry).plan.remarks == ()
+    assert ids(model, promised(done.lock)) == promised(done.lock)
+    assert texts["<|call|>"] == texts["<|tool|>"]
+    assert done.lock.tracks[0].promises[-1].fingerprint == lock.tracks[0].promises[-1].fingerprint

@@ -1,0 +1,154 @@
+"""One migration in place of several: its text, and what the lock promises for it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel
+
+from tokmigrate.errors import HistoryError
+from tokmigrate.operations.move_tokens import MoveTokens
+from tokmigrate.operations.registry import BUILT_IN
+from tokmigrate.operations.remove_tokens import RemoveTokens
+from tokmigrate.revision.conditions import Check, Precondition
+from tokmigrate.revision.lock import Lock, Promise, Track, locked_as
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.new_file import written_fields
+from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.revision.replaced import Replaced
+from tokmigrate.revision.schema import SCHEMA_FILE
+
+
+def squashed(migrations: Sequence[Migration], message: str, path: Path, shown: str) -> Migration:
+    """Return one migration that does what several do, without its checksum.
+
+    It has the id of the last one, since it leads to the same state. The preconditions are those of the first: what
+    the others ask is about states that nobody is in any more. All checks are kept, as one run of all makes them.
+
+    Args:
+        migrations: At least two, each following the one before it.
+        message: What it is for.
+        path: Its file.
+        shown: The name that messages give the file.
+
+    Raises:
+        HistoryError: One of them cannot become part of another.
+    """
+    first, last = migrations[0], migrations[-1]
+    for each in migrations:
+        reason = _obstacle(first, each)
+        if reason:
+            raise HistoryError(f"{each.revision} cannot be squashed: {reason}", where=each.shown, hint="leave it out")
+    replaces: list[Replaced] = []
+    operations: list[PlannedOperation] = []
+    for each in migrations:
+        count = len(each.operations)
+        origin = Replaced(revision=each.revision, checksum=each.checksum, operations=count, init=each.init)
+        replaces.append(origin)
+        operations += [replace(planned, origin=origin) for planned in each.operations]
+    return Migration(
+        revision=last.revision,
+        down_revision=first.down_revision,
+        message=message,
+        author=None,
+        models=first.models,
+        init=None,
+        preconditions=first.preconditions,
+        checks=tuple(dict.fromkeys(check for each in migrations for check in each.checks)),
+        path=path,
+        shown=shown,
+        number=last.number,
+        checksum="",
+        operations=tuple(operations),
+        attachments={name: held for each in migrations for name, held in each.attachments.items()},
+        replaces=tuple(replaces),
+    )
+
+
+def squashed_text(migration: Migration) -> str:
+    """Return the text of a squashed migration."""
+    head = [
+        f"# yaml-language-server: $schema={SCHEMA_FILE}",
+        "format: 1",
+        f"revision: {json.dumps(migration.revision)}",
+        f"down_revision: {json.dumps(migration.down_revision)}",
+        f"message: {json.dumps(migration.message, ensure_ascii=False)}",
+        f"models: {json.dumps(list(migration.models), ensure_ascii=False)}",
+    ]
+    body: dict[str, Any] = {"replaces": [_replaced(each) for each in migration.replaces]}
+    if migration.preconditions:
+        body["preconditions"] = [_item(each) for each in migration.preconditions]
+    body["operations"] = [
+        {planned.operation.name: written_fields(planned.operation)} for planned in migration.operations
+    ]
+    if migration.checks:
+        body["verify"] = [_item(each) for each in migration.checks]
+    return "\n".join(head) + "\n" + yaml.safe_dump(body, allow_unicode=True, sort_keys=False, width=100)
+
+
+def squashed_lock(lock: Lock, migration: Migration, proven: Mapping[str, Promise]) -> Lock:
+    """Return the lock with a squashed migration in place of those that it replaces.
+
+    Args:
+        lock: A lock that has those.
+        migration: The squashed one, as its file was read.
+        proven: What it gives, by the fingerprint of a base tokenizer that it was tried on.
+    """
+    old = {replaced.revision for replaced in migration.replaces}
+    place = next(index for index, locked in enumerate(lock.revisions) if locked.revision in old)
+    kept = [locked for locked in lock.revisions if locked.revision not in old]
+    kept.insert(place, locked_as(migration))
+    tokens = {token for promise in proven.values() for _, token in promise.given}
+    tracks = [_track(track, migration, proven.get(track.fingerprint), tokens) for track in lock.tracks]
+    return Lock(tuple(kept), tuple(track for track in tracks if track.promises))
+
+
+def _track(track: Track, migration: Migration, exact: Promise | None, tokens: set[str]) -> Track:
+    order = [replaced.revision for replaced in migration.replaces]
+    inside = [promise for promise in track.promises if promise.revision in order]
+    if not inside:
+        return track
+    start = track.promises.index(inside[0])
+    before, behind = track.promises[:start], track.promises[start + len(inside) :]
+    if [promise.revision for promise in inside] != order:
+        return Track(track.fingerprint, before)
+    if exact is None:
+        if not _ids_stay(migration):
+            return Track(track.fingerprint, before)
+        given = {token: number for promise in inside for number, token in promise.given if token in tokens}
+        pairs = sorted((number, token) for token, number in given.items())
+        exact = Promise(migration.revision, inside[-1].fingerprint, tuple(pairs))
+    return Track(track.fingerprint, (*before, exact, *behind))
+
+
+def _ids_stay(migration: Migration) -> bool:
+    """Return whether a token that got an id on the way still has it at the end, if it is still there."""
+    kinds = [type(planned.operation) for planned in migration.operations]
+    return all(kind in BUILT_IN and not issubclass(kind, (MoveTokens, RemoveTokens)) for kind in kinds)
+
+
+def _obstacle(first: Migration, each: Migration) -> str | None:
+    if each.source is not None:
+        return "what a Python migration does is known only for a given model"
+    if each.replaces:
+        return "others were squashed into it already"
+    if set(each.models) != set(first.models):
+        return f"it is for other models than {first.revision}"
+    return None
+
+
+def _replaced(each: Replaced) -> dict[str, Any]:
+    written = {"revision": each.revision, "checksum": each.checksum, "operations": each.operations}
+    if each.init is not None:
+        written["init"] = each.init.model_dump(mode="json", exclude_defaults=True)
+    return written
+
+
+def _item(condition: Precondition | Check) -> dict[str, Any]:
+    model: BaseModel = condition
+    return {condition.name: written_fields(model)}

@@ -1,0 +1,224 @@
+"""Several migrations become one, after it was seen to lead models to the same end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokmigrate.errors import DriftError, HistoryError, ModelError, StorageError, TokmigrateError, UsageError
+from tokmigrate.model.json_text import Json
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.state import ModelState
+from tokmigrate.plan.promises import promises_of
+from tokmigrate.plan.steps import Step, steps_of
+from tokmigrate.plan.upgrade import check_applied
+from tokmigrate.revision.contents import read_yaml_migration
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock import FILE as LOCK
+from tokmigrate.revision.lock import Lock, Promise, locked_as
+from tokmigrate.revision.lock_file import read_lock, write_lock
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.new_file import file_name, written_fields
+from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
+from tokmigrate.runner.earlier import earlier
+from tokmigrate.runner.targets import chain_for, known_tags
+from tokmigrate.runner.whereabouts import applied_where
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.tokens import Run
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """What became of several migrations.
+
+    Args:
+        migration: The one that takes their place.
+        replaced: The ones that are gone.
+        models: The models that it was tried on.
+        dropped: How many preconditions of later ones are gone.
+        lock: The lock afterwards; None where there is none.
+    """
+
+    migration: Migration
+    replaced: tuple[Migration, ...]
+    models: tuple[str, ...]
+    dropped: int
+    lock: Lock | None
+
+
+def squash(
+    workspace: Workspace, entries: Sequence[ModelEntry], first: str, last: str, message: str | None = None
+) -> Squashed:
+    """Put one migration in the place of several, and write the lock.
+
+    Args:
+        workspace: The workspace.
+        entries: The models that it is tried on, where they are here and can be thought back to before the first.
+        first: The first of the migrations, by any of its names.
+        last: The last of them.
+        message: What the new one is for.
+
+    Raises:
+        UsageError: That is not two migrations or more.
+        HistoryError: One cannot become part of another, or a model is in the middle.
+        ModelError: There is no model to try it on.
+        DriftError: It leads a model elsewhere, or the lock is not up to date.
+    """
+    history = History.read(workspace)
+    chain = history.chain()
+    members = _members(workspace, history, first, last)
+    lock = read_lock(workspace)
+    if lock is not None and lock.revisions != tuple(map(locked_as, chain)):
+        raise DriftError("the lock and the migrations do not agree", where=LOCK, hint="`tokmigrate validate`")
+    _refuse_middle(workspace, members)
+    path = _path(workspace, members, message)
+    told = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
+    drafted = squashed(members, told, path, os.path.relpath(path, workspace.root))
+    proven: dict[str, Promise] = {}
+    tried: list[str] = []
+    for entry in entries:
+        state = _before(workspace, entry, history, members)
+        if state is None:
+            continue
+        base, begun = state
+        promise = proven_promise(begun, members, drafted, entry.name)
+        tried.append(entry.name)
+        proven[base] = promise
+    if not tried:
+        raise ModelError(
+            "there is no model here to try it on",
+            hint=f"name one that is at {members[0].down_revision or 'base'} or before: --model PATH",
+        )
+    migration = _written(workspace, members, drafted)
+    after = squashed_lock(lock, migration, proven) if lock else None
+    if after is not None:
+        write_lock(workspace, after)
+    dropped = sum(len(each.preconditions) for each in members[1:])
+    return Squashed(migration, tuple(members), tuple(tried), dropped, after)
+
+
+def _members(workspace: Workspace, history: History, first: str, last: str) -> tuple[Migration, ...]:
+    tags = known_tags(workspace)
+    begin, end = history.resolve(first, None, tags), history.resolve(last, None, tags)
+    line = [migration.revision for migration in history.lineage(end)]
+    if begin is None or begin not in line:
+        raise UsageError(f"'{first}' does not come before '{last}'", hint="FIRST:LAST, both included")
+    members = history.lineage(end)[line.index(begin) :]
+    if len(members) < 2:
+        raise UsageError("one migration is as short as it can be", hint="FIRST:LAST, both included")
+    return members
+
+
+def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
+    """Raise HistoryError where a model has some of the migrations and not all."""
+    where = applied_where(workspace)
+    done = set(where.get(members[-1].revision, ()))
+    for migration in members[:-1]:
+        halfway = [name for name in where.get(migration.revision, ()) if name not in done]
+        if halfway:
+            down = members[0].down_revision or "base"
+            raise HistoryError(
+                f"{', '.join(halfway)} has {migration.revision} and not {members[-1].revision}",
+                where=migration.shown,
+                hint=f"`tokmigrate upgrade {members[-1].revision}` or `tokmigrate downgrade {down}` first",
+            )
+
+
+def _before(
+    workspace: Workspace, entry: ModelEntry, history: History, members: Sequence[Migration]
+) -> tuple[str, ModelState] | None:
+    """Return a model as the first of the migrations finds it, with its base; None where that cannot be told."""
+    if not entry.path.is_dir() or not members[0].applies_to(entry):
+        return None
+    snapshot = take_snapshot(entry)
+    chain = chain_for(history, entry)
+    applied = check_applied(snapshot, chain)
+    start = chain.index(members[0])
+    if len(applied) > start:
+        found = earlier(workspace, entry, snapshot, members[0].revision)
+        return (found.base or "", found.state) if found else None
+    steps = steps_of(snapshot.state, chain[len(applied) : start], lambda _, after: after)
+    stamp = snapshot.stamp
+    base = (stamp.tokenizer or "") if stamp else snapshot.state.tokenizer.fingerprint
+    return base, steps[-1].after if steps else snapshot.state
+
+
+def proven_promise(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> Promise:
+    """Return what one migration gives that stands for several.
+
+    The same end is: every document, every row as an old one or the same recipe with the same seed, what the lineage
+    says of rows, and the default for later ones. The stamp may differ, since it names the migrations.
+
+    Args:
+        state: A model as the first of them finds it.
+        members: The several.
+        one: The one.
+        model: The model's name, for the message.
+
+    Raises:
+        DriftError: It does not lead to where the others do.
+    """
+    several, single = (steps_of(state, migrations, lambda _, after: after) for migrations in (members, [one]))
+    ends = [_end(steps) for steps in (several, single)]
+    for what, before, after in zip(_END, *ends, strict=True):
+        if before != after:
+            raise DriftError(
+                f"as one migration they would leave other {what} on {model}",
+                where=f"{members[0].shown} to {members[-1].shown}",
+                hint="squash a shorter range; nothing was changed",
+            )
+    (_, promise), *_ = promises_of(single)
+    return promise
+
+
+_END = ("files", "rows", "origins of rows", "defaults for later rows")
+
+
+def _end(steps: Sequence[Step]) -> tuple[Mapping[str, Json], RowEdit, tuple[RowEdit, tuple[Run, ...], bool], Json]:
+    """Return the state at the end, with its rows in terms of those at the beginning."""
+    edit = RowEdit.identity(steps[0].before.rows)
+    for step in steps:
+        edit = edit.then(step.after.edit)
+    last = steps[-1].after
+    return last.documents, edit, (last.lineage, last.baseline_tokens, last.reshaped), last.init
+
+
+def _path(workspace: Workspace, members: Sequence[Migration], message: str | None) -> Path:
+    last = members[-1]
+    name = file_name(workspace, message or "squashed", ".yaml")
+    digits = name.partition("_")[0]
+    return workspace.migrations / f"{last.number or digits}{name[len(digits) :]}"
+
+
+def _written(workspace: Workspace, members: Sequence[Migration], drafted: Migration) -> Migration:
+    """Write the file, see that it says what was tried, and only then remove the others."""
+    path = drafted.path
+    try:
+        with path.open("x", encoding="utf-8", newline="\n") as file:
+            file.write(squashed_text(drafted))
+        try:
+            read = read_yaml_migration(path, drafted.shown, workspace.root)
+            _check_same(read, drafted)
+        except TokmigrateError:
+            path.unlink()
+            raise
+        for each in members:
+            each.path.unlink()
+    except OSError as error:
+        raise StorageError(f"the migration cannot be written: {error.strerror}", where=str(path)) from error
+    return read
+
+
+def _check_same(read: Migration, drafted: Migration) -> None:
+    """Raise HistoryError where a file does not say what was tried, which only a plug-in's operation could cause."""
+    for was, now in zip(drafted.operations, read.operations, strict=True):
+        # An `init:` for one side says the same as for both, and is written as that.
+        if written_fields(was.operation) != written_fields(now.operation):
+            raise HistoryError(
+                f"{was.operation.name} cannot be written to a file and read as the same",
+                where=was.place,
+                hint="leave its migration out of the range",
+            )
