@@ -53,7 +53,7 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
     applied = [revision for revision, _ in snapshot.stamp.applied]
     revisions = tuple(reversed(applied[applied.index(first) :]))
     try:
-        back = way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects))
+        back = way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects)).candidate
     except (UndoError, DriftError):
         return None
     held = back.files.get(STAMP)

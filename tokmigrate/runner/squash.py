@@ -23,7 +23,8 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import file_name, written_fields
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.earlier import earlier
-from tokmigrate.runner.targets import chain_for, known_tags
+from tokmigrate.runner.tags import known_tags
+from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.whereabouts import applied_where
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.rows import RowEdit
