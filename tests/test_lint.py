@@ -105,6 +105,9 @@ def test_codes_are_in_groups_and_names_are_told_once() -> None:
         ("bert-base-uncased", "<tool>", "TM108"),
         ("minimind", "<tool>", "TM108"),
         ("phi-2", " <tool>", "TM101"),
+        ("phi-2", "Ġkubernetes", "TM115"),
+        ("t5-small", "▁kubernetes", "TM115"),
+        ("bert-base-uncased", "##ernetes", "TM115"),
     ],
 )
 def test_what_happens_with_real_tokenizers(tmp_path: Path, name: str, text: str, found: str) -> None:
@@ -134,3 +137,25 @@ def test_a_good_migration_is_good_for_every_real_tokenizer(tmp_path: Path, name:
     linted = lint(model.workspace, [model.entry], ALL)
     assert linted.findings == ()
     assert linted.notes == ()
+
+
+GPT_OSS = "<|start|>assistant<|message|>{{ m.content }}{% if last %}<|return|>{% else %}<|end|>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "eos", "is_found"),
+    [
+        ("{{ m.content }}<|end|>", "<|endoftext|>", True),
+        ("{{ m.content }}<|end|>", "<|end|>", False),
+        (GPT_OSS, "<|return|>", False),
+        (GPT_OSS, "<|endoftext|>", True),
+        ("{{ m.content }}<|end_header_id|>", "<|endoftext|>", False),
+        ("{{ m.content }}{{ eos_token }}", "<|endoftext|>", False),
+    ],
+)
+def test_a_turn_that_does_not_end(project: Project, template: str, eos: str, is_found: bool) -> None:
+    new = ["<|start|>", "<|message|>", "<|return|>", "<|end|>", "<|end_header_id|>"]
+    tokens = [{"content": text, "special": True} for text in new]
+    operations = [{"add_tokens": tokens}, {"set_chat_template": template}, {"set_special_tokens": {"eos": eos}}]
+    project.write(f"operations: {json.dumps(operations)}\n")
+    assert ("TM305" in project.codes()) == is_found

@@ -9,6 +9,8 @@ from tokmigrate.lint.file import Place
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Found, ModelRule, Severity
 from tokmigrate.lint.spelling import likeness
+from tokmigrate.model.byte_letters import is_byte_level
+from tokmigrate.model.tokenizer import FILE, model_kind
 from tokmigrate.model.tombstones import is_tombstone
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
@@ -59,6 +61,8 @@ def _within_another(seen: OnModel) -> Iterator[Found]:
                 inner, outer = sorted((text, other), key=len)
                 if seen.cause(other) and text == inner:
                     continue  # it is told of the other one
+                if outer.isalnum() and getattr(seen.step.after.tokenizer.token(inner), "single_word", False):
+                    continue  # it is not found inside words
                 help_ = "let no token begin, end or stand inside another one"
                 yield Found(cause.spot(text), f"'{inner}' is part of '{outer}'", help_)
 
@@ -145,6 +149,25 @@ def _found_as_other_text(seen: OnModel) -> Iterator[Found]:
         if sighting is not None and not sighting.missed and sighting.sought not in (text, ""):
             message = f"'{text}' is also found in every '{sighting.sought}': the normalizer makes that of it"
             yield Found(cause.spot(text), message, "give it `normalized: false`, or the text that is found")
+
+
+def _vocabulary_notation(seen: OnModel) -> Iterator[Found]:
+    """A new token is written as the vocabulary writes pieces of words, with a sign for the space before it or for none.
+
+    An added token is looked for in the text itself, where no such sign stands: `Ġcat` is found only where somebody
+    writes `Ġcat`.
+    """
+    document = seen.step.after.documents[FILE]
+    signs = {"Ġ", "Ċ"} if is_byte_level(document) else set()
+    if model_kind(document) == "WordPiece":
+        signs.add(document["model"].get("continuing_subword_prefix") or "##")
+    if "▁" in f"{document.get('normalizer')}{document.get('pre_tokenizer')}":
+        signs.add("▁")
+    for cause, text in seen.new_tokens:
+        sign = next((sign for sign in sorted(signs) if text.startswith(sign) and text != sign), None)
+        if sign is not None:
+            message = f"'{text}' begins with '{sign}', which stands in the vocabulary and not in texts"
+            yield Found(cause.spot(text), message, f"write '{text.removeprefix(sign)}'")
 
 
 RULES = (
@@ -263,6 +286,24 @@ operations:
   - add_tokens:
       tokens:
         - {content: "①", normalized: false}
+""",
+    ),
+    ModelRule(
+        "TM115",
+        "vocabulary-notation",
+        Severity.WARNING,
+        _vocabulary_notation,
+        wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "Ġkubernetes", single_word: true}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "kubernetes", single_word: true}
 """,
     ),
 )

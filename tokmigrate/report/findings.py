@@ -75,7 +75,7 @@ def _finding_text(finding: Finding) -> list[RenderableType]:
         caret = " " * Text(before).cell_len + "^"
         parts += [
             Text(f"  {number} | {line}", no_wrap=True, overflow="ellipsis"),
-            Text(f"  {' ' * len(number)} | {caret}"),
+            Text(f"  {' ' * len(number)} | {caret}", no_wrap=True, overflow="crop"),
         ]
     if finding.help:
         parts.append(Text.assemble(("  help: ", "bold"), printable(finding.help)))
