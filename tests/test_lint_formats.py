@@ -209,7 +209,10 @@ def test_sarif_has_no_property_that_its_schema_forbids(found: Linted) -> None:
 
 
 def hooks() -> dict[str, dict[str, Any]]:
-    listed = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text("utf-8"))
+    path = REPOSITORY / ".pre-commit-hooks.yaml"
+    if not path.is_file():
+        pytest.skip("a source distribution has no .pre-commit-hooks.yaml")
+    listed = yaml.safe_load(path.read_text("utf-8"))
     return {hook["id"]: hook for hook in listed}
 
 
