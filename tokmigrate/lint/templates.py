@@ -131,7 +131,7 @@ def _without_use(seen: OnModel) -> Iterator[Found]:
     texts = [template.text for template in templates(final) if template.kind == CHAT]
     if not texts:
         return
-    new = {token: cause for cause, token in seen.new_tokens if isinstance(cause.operation, AddTokens)}
+    new = {token: cause for token, cause in seen.causes.items() if isinstance(cause.operation, AddTokens)}
     special = [t for t in new if t in final.tokenizer.added and final.tokenizer.added[t][0].special]
     used = {*written_in_templates(final, special), *post_processor_tokens(final.documents[FILE])}
     used |= {text_of(entry) or "" for _, path, entry in named_tokens(final) if path[0] != "added_tokens_decoder"}
