@@ -77,6 +77,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("heads",),
     ("history",),
     ("show", "2"),
+    ("lint",),
     ("plan",),
     ("upgrade", "+1"),
     ("upgrade",),

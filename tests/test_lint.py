@@ -8,11 +8,14 @@ import runpy
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from lint_projects import ALL, FIRST, Project, demo_project
 from shared_models import shared_model
+from test_properties import folder, thorough
 from workspaces import REPOSITORY
 
-from tokmigrate.lint.registry import GROUPS, RULES
+from tokmigrate.lint.registry import GROUPS, RULES, Selection
 from tokmigrate.lint.rule import AnyRule
 from tokmigrate.runner.lint import lint
 from tokmigrate.runner.migrate import upgrade
@@ -105,6 +108,9 @@ def test_codes_are_in_groups_and_names_are_told_once() -> None:
         ("bert-base-uncased", "<tool>", "TM108"),
         ("minimind", "<tool>", "TM108"),
         ("phi-2", " <tool>", "TM101"),
+        ("phi-2", "Ġkubernetes", "TM115"),
+        ("t5-small", "▁kubernetes", "TM115"),
+        ("bert-base-uncased", "##ernetes", "TM115"),
     ],
 )
 def test_what_happens_with_real_tokenizers(tmp_path: Path, name: str, text: str, found: str) -> None:
@@ -134,3 +140,51 @@ def test_a_good_migration_is_good_for_every_real_tokenizer(tmp_path: Path, name:
     linted = lint(model.workspace, [model.entry], ALL)
     assert linted.findings == ()
     assert linted.notes == ()
+
+
+GPT_OSS = "<|start|>assistant<|message|>{{ m.content }}{% if last %}<|return|>{% else %}<|end|>{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "eos", "is_found"),
+    [
+        ("{{ m.content }}<|end|>", "<|endoftext|>", True),
+        ("{{ m.content }}<|end|>", "<|end|>", False),
+        (GPT_OSS, "<|return|>", False),
+        (GPT_OSS, "<|endoftext|>", True),
+        ("{{ m.content }}<|end_header_id|>", "<|endoftext|>", False),
+        ("{{ m.content }}{{ eos_token }}", "<|endoftext|>", False),
+    ],
+)
+def test_a_turn_that_does_not_end(project: Project, template: str, eos: str, is_found: bool) -> None:
+    new = ["<|start|>", "<|message|>", "<|return|>", "<|end|>", "<|end_header_id|>"]
+    tokens = [{"content": text, "special": True} for text in new]
+    operations = [{"add_tokens": tokens}, {"set_chat_template": template}, {"set_special_tokens": {"eos": eos}}]
+    project.write(f"operations: {json.dumps(operations)}\n")
+    assert ("TM305" in project.codes()) == is_found
+
+
+# Letters that the demo's vocabulary has no token of.
+_RARE = st.text(st.sampled_from("\u4e02\u4e04\u4e05"), min_size=1, max_size=4)
+
+
+@thorough(12)
+@given(st.lists(_RARE, min_size=1, max_size=6, unique=True), st.booleans())
+def test_every_part_of_another_token_is_told_once(texts: list[str], is_single_word: bool) -> None:
+    with folder() as root:
+        project = demo_project(root / "p")
+        tokens = [{"content": text, "single_word": is_single_word, "normalized": False} for text in texts]
+        project.write(f"operations: {json.dumps([{'add_tokens': tokens}])}\n")
+        found = [each.message for each in project.lint(Selection(("TM102",))).findings]
+        inside = [(one, other) for one in texts for other in texts if one != other and one in other]
+        expected = [] if is_single_word else [f"'{inner}' is part of '{outer}'" for inner, outer in inside]
+        assert sorted(found) == sorted(expected)
+
+
+def test_of_a_long_line_the_part_around_the_place_is_shown(project: Project) -> None:
+    project.write(f"operations: [{{add_tokens: {json.dumps([f'<{number}>' for number in range(200)] + ['cat'])}}}]\n")
+    shown = project.run("--select", "TM109").stdout.split("\n")
+    assert all(len(line) < 200 for line in shown)
+    code, caret = shown[1:3]
+    assert code.startswith("  5 | …")
+    assert code[caret.index("^") :].startswith('"cat"')

@@ -9,6 +9,7 @@ import typer
 
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, show
+from tokmigrate.errors import TokmigrateError
 
 Codes = Annotated[
     list[str] | None, typer.Option(help="Ask these rules only, by codes or their beginnings.", metavar="CODES")
@@ -41,8 +42,8 @@ def lint(
     """
     from tokmigrate.lint.registry import Selection  # noqa: PLC0415
     from tokmigrate.report.findings import findings_content, findings_text  # noqa: PLC0415
-    from tokmigrate.report.github import workflow_commands  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.github import problem_commands, workflow_commands  # noqa: PLC0415
+    from tokmigrate.report.machine import document, error_document  # noqa: PLC0415
     from tokmigrate.report.sarif import sarif  # noqa: PLC0415
     from tokmigrate.runner.lint import lint as lint_workspace  # noqa: PLC0415
     from tokmigrate.settings import FILE_NAME  # noqa: PLC0415
@@ -51,7 +52,15 @@ def lint(
     settled = Selection.of(place.lint.select, place.lint.ignore, str(place.root / FILE_NAME))
     asked = Selection.of(select or (), ignore or (), "the command line")
     selection = Selection(asked.select or settled.select, (*asked.ignore, *settled.ignore))
-    linted = lint_workspace(place, place.select(model or []), selection, git_base)
+    try:
+        linted = lint_workspace(place, place.select(model or []), selection, git_base)
+    except TokmigrateError as error:
+        if output == "github":
+            sys.stdout.write(problem_commands(error, place.root))
+        if output == "json" and not as_json:
+            print_json(error_document(error))
+            raise typer.Exit(error.exit_code) from error
+        raise
     if as_json or output == "json":
         print_json(document("lint", **findings_content(linted)))
     elif output == "sarif":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from tokmigrate.lint.file import Failure, MigrationFile, Place
@@ -62,7 +62,9 @@ def check(seen: Iterable[Seen], selection: Selection) -> tuple[Finding, ...]:
             held = found.get(key)
             models = dict.fromkeys((*(held.models if held else ()), *finding.models))
             found[key] = replace(finding, models=() if held and not held.models else tuple(models))
-    kept = [finding for finding in found.values() if not _is_silenced(finding)]
+    files = {finding.file.migration.shown: finding.file for finding in found.values()}
+    silent = {shown: silenced(file) for shown, file in files.items()}
+    kept = [each for each in found.values() if not _is_silenced(each, silent[each.file.migration.shown])]
     return tuple(sorted(kept, key=lambda each: (each.file.migration.shown, each.place, each.rule.code)))
 
 
@@ -87,6 +89,6 @@ def _found(rule: AnyRule, seen: Seen) -> Iterable[Found]:
     return ()
 
 
-def _is_silenced(finding: Finding) -> bool:
-    codes = silenced(finding.file).get(finding.place.line, frozenset())
+def _is_silenced(finding: Finding, lines: Mapping[int, frozenset[str] | None]) -> bool:
+    codes = lines.get(finding.place.line, frozenset())
     return codes is None or finding.rule.code in codes

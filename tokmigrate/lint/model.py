@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tokmigrate.lint.file import MigrationFile, Written
 from tokmigrate.model.state import ModelState
@@ -58,18 +59,15 @@ class OnModel:
         for written, applied in zip(self.file.operations, self.step.applied, strict=True):
             yield written, applied.before, applied.after
 
-    @property
-    def new_tokens(self) -> Iterator[tuple[Written, str]]:
+    @cached_property
+    def causes(self) -> Mapping[str, Written]:
         """Each added token that the migration brings, or gives another text, with the operation that does."""
-        left = self.step.after.tokenizer.added
+        left = self.step.after.tokenizer.added.keys()
+        found: dict[str, Written] = {}
         for written, before, after in self.changes:
-            for token in after.tokenizer.added:
-                if token in left and token not in before.tokenizer.added:
-                    yield written, token
-
-    def cause(self, token: str) -> Written | None:
-        """Return the operation that brings an added token, None where it was there."""
-        return next((written for written, new in self.new_tokens if new == token), None)
+            held = before.tokenizer.added
+            found |= {token: written for token in after.tokenizer.added if token in left and token not in held}
+        return found
 
 
 def texts_with(token: AddedToken) -> tuple[str, ...]:

@@ -11,7 +11,8 @@ import yaml
 
 from tokmigrate.lint.file import MigrationFile
 
-_NOQA = re.compile(r"#\s*noqa(?P<codes>\s*:\s*[A-Za-z]+[0-9]+(?:[\s,]+[A-Za-z]+[0-9]+)*)?", re.IGNORECASE)
+# Words behind a colon that are no codes silence nothing, rather than everything.
+_NOQA = re.compile(r"#\s*noqa(?:\s*:\s*(?P<codes>[A-Z]+[0-9]+(?:[\s,]+[A-Z]+[0-9]+)*)|\b(?!\s*:))", re.IGNORECASE)
 
 
 def silenced(file: MigrationFile) -> dict[int, frozenset[str] | None]:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import ast
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from tokmigrate.lint.file import Place
 
 _READING = frozenset({"open", "read_text", "read_bytes", "readlines", "iterdir", "glob", "rglob", "listdir", "scandir"})
 _WORLD = frozenset({"random", "secrets", "uuid", "time", "socket", "subprocess", "urllib", "http", "requests", "httpx"})
-_ASKING = frozenset({"environ", "getenv", "now", "today", "utcnow", "urandom", "system", "popen", "gethostname"})
+_ASKING = frozenset(
+    {"argv", "cpu_count", "cwd", "environ", "getcwd", "getenv", "gethostname", "getpid", "home", "now", "platform"}
+    | {"popen", "random", "system", "today", "uname", "urandom", "utcnow"}
+)
+_BUILT_IN = frozenset({"hash", "id", "input"})
 _ORDERING = frozenset({"list", "tuple", "enumerate", "iter", "zip", "map", "join", "dict"})
 
 
@@ -22,7 +26,7 @@ class Spot:
     Args:
         place: Where it is.
         what: It, or the name in it that matters.
-        texts: The texts in it.
+        texts: The texts in it, and in what its names stand for.
     """
 
     place: Place
@@ -32,36 +36,27 @@ class Spot:
 
 def outside_reads(source: str) -> Iterator[Spot]:
     """Yield each call that reads a file or a directory."""
-    for node in ast.walk(ast.parse(source)):
+    module = ast.parse(source)
+    meanings = _meanings(module)
+    for node in ast.walk(module):
         if isinstance(node, ast.Call) and _last_name(node.func) in _READING:
-            texts = frozenset(
-                part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)
-            )
-            yield Spot(_place(node), f"`{ast.unparse(node.func)}`", texts)
+            yield Spot(_place(node), f"`{ast.unparse(node.func)}`", frozenset(_texts(node, meanings, set())))
 
 
 def world_reads(source: str) -> Iterator[Spot]:
     """Yield each use of something that is not the same at another time or on another machine."""
     module = ast.parse(source)
-    names = dict(_names_of_the_world(module))
-    for node in ast.walk(module):
-        if isinstance(node, ast.Attribute) and (node.attr in _ASKING or _first_name(node) in names):
-            if not isinstance(node.value, ast.Attribute) or node.attr in _ASKING:
-                yield Spot(_place(node), f"`{ast.unparse(node)}`")
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {*names, "input"}:
-            yield Spot(_place(node), f"`{node.func.id}`")
+    finding = _WorldReads(frozenset(_names_of_the_world(module)))
+    finding.visit(module)
+    yield from finding.spots
 
 
 def set_orders(source: str) -> Iterator[Spot]:
     """Yield each piece of code that takes the members of a set one after the other."""
     module = ast.parse(source)
-    sets = {
-        target.id
-        for node in ast.walk(module)
-        if isinstance(node, ast.Assign) and _is_set(node.value, frozenset())
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
+    sets = frozenset(
+        name for name, values in _meanings(module).items() if all(_is_set(value, frozenset()) for value in values)
+    )
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and _last_name(node.func) in _ORDERING:
             used: list[ast.expr] = node.args
@@ -72,7 +67,7 @@ def set_orders(source: str) -> Iterator[Spot]:
         else:
             continue
         for part in used:
-            if _is_set(part, frozenset(sets)):
+            if _is_set(part, sets):
                 yield Spot(_place(part), f"`{ast.unparse(part)}`")
 
 
@@ -91,17 +86,71 @@ def imported_modules(source: str) -> Iterator[Spot]:
                 yield Spot(_place(node), f"'{name}'")
 
 
-def _names_of_the_world(module: ast.Module) -> Iterator[tuple[str, str]]:
+class _WorldReads(ast.NodeVisitor):
+    """Finds names of the world, each with all that is taken out of it."""
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+        self.spots: list[Spot] = []
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        if node.attr in _ASKING or _first_name(node) in self._names:
+            self.spots.append(Spot(_place(node), f"`{ast.unparse(node)}`"))
+        else:
+            self.generic_visit(node)
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if node.id in self._names and isinstance(node.ctx, ast.Load):
+            self.spots.append(Spot(_place(node), f"`{node.id}`"))
+
+    def visit_Call(self, node: ast.Call) -> None:
+        if isinstance(node.func, ast.Name) and node.func.id in _BUILT_IN:
+            self.spots.append(Spot(_place(node), f"`{node.func.id}`"))
+        self.generic_visit(node)
+
+
+def _names_of_the_world(module: ast.Module) -> Iterator[str]:
     """Yield the names under which a file knows modules of the world, and what it takes out of them."""
     for node in ast.walk(module):
         if isinstance(node, ast.Import):
             for alias in node.names:
-                if alias.name.split(".")[0] in _WORLD or alias.name == "numpy.random":
-                    yield alias.asname or alias.name.split(".")[0], alias.name
+                if alias.name.split(".")[0] in _WORLD:
+                    yield alias.asname or alias.name.split(".")[0]
         elif isinstance(node, ast.ImportFrom) and node.module:
             for alias in node.names:
-                if node.module.split(".")[0] in _WORLD or (node.module == "os" and alias.name in _ASKING):
-                    yield alias.asname or alias.name, f"{node.module}.{alias.name}"
+                if node.module.split(".")[0] in _WORLD or alias.name in _ASKING:
+                    yield alias.asname or alias.name
+
+
+def _meanings(module: ast.Module) -> dict[str, list[ast.expr]]:
+    """Return what each name of a file may stand for: what is assigned to it, or what it goes through."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(module):
+        targets: list[ast.expr] = []
+        value: ast.expr | None = None
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign | ast.NamedExpr | ast.AugAssign):
+            targets, value = [node.target], node.value
+        elif isinstance(node, ast.For | ast.comprehension):
+            # A member of a set is none itself.
+            targets, value = [node.target], ast.Tuple([node.iter], ast.Load())
+        elif isinstance(node, ast.withitem) and node.optional_vars is not None:
+            targets, value = [node.optional_vars], node.context_expr
+        for target in targets:
+            if isinstance(target, ast.Name) and value is not None:
+                found.setdefault(target.id, []).append(value)
+    return found
+
+
+def _texts(node: ast.AST, meanings: Mapping[str, list[ast.expr]], seen: set[str]) -> Iterator[str]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield part.value
+        elif isinstance(part, ast.Name) and part.id not in seen:
+            seen.add(part.id)
+            for value in meanings.get(part.id, []):
+                yield from _texts(value, meanings, seen)
 
 
 def _is_set(node: ast.expr, names: frozenset[str]) -> bool:

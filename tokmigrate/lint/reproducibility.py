@@ -14,6 +14,9 @@ from tokmigrate.lint.python_code import (
     world_reads,
 )
 from tokmigrate.lint.rule import FileRule, Found, Severity
+from tokmigrate.operations.set_normalizer import SetNormalizer
+from tokmigrate.operations.set_pre_tokenizer import SetPreTokenizer
+from tokmigrate.revision.conditions import Encodes
 
 _EMPTY_WORDS = re.compile(
     r"(what it is for|(new |a |the |add |my )?(migration|revision|change|update|fix(es)?|token|wip|todo|test)s?"
@@ -109,6 +112,20 @@ def _does_nothing(file: MigrationFile) -> Iterator[Found]:
     """
     if not file.is_python and not file.operations:
         yield Found(file.spot("operations"), "it has no operations", "fill it in, or delete the file")
+
+
+def _pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
+    """How text is cut changes, and no `encodes` under `verify:` says what comes out.
+
+    Whoever reviews it sees what is meant, and a version of the library that cuts otherwise is noticed before a model is
+    published.
+    """
+    if any(isinstance(check, Encodes) for check in file.migration.checks):
+        return
+    for written in file.operations:
+        if isinstance(written.operation, SetNormalizer | SetPreTokenizer):
+            message = f"{written.operation.name} changes how text is cut, and no example says how"
+            yield Found(written.place, message, "verify: [{encodes: {text: …, tokens: […]}}]")
 
 
 def _for_no_model(file: MigrationFile) -> Iterator[Found]:
@@ -292,6 +309,22 @@ operations:
 models: [demo]
 operations:
   - set_init: {strategy: mean}
+""",
+    ),
+    FileRule(
+        "TM410",
+        "pipeline-without-check",
+        Severity.WARNING,
+        _pipeline_without_check,
+        wrong="""\
+operations:
+  - set_normalizer: NFKC
+""",
+        right="""\
+operations:
+  - set_normalizer: NFKC
+verify:
+  - encodes: {text: "①", tokens: ["1"]}
 """,
     ),
 )

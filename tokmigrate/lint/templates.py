@@ -26,7 +26,16 @@ from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 _TOKEN_LIKE = re.compile(r"<[|\uff5c][^\s|\uff5c<>'\"{}]+[|\uff5c]>")
 _COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
 
-_ENDS_A_TURN = ("<|im_end|>", "<|eot_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>", "<|eot|>", "<turn|>")
+_ENDS_A_TURN = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eot|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<|endofturn|>",
+    "<|END_OF_TURN_TOKEN|>",
+)
 
 _CHAT_ROLES = ("bos", "eos", "sep", "cls", "mask")
 
@@ -122,7 +131,7 @@ def _without_use(seen: OnModel) -> Iterator[Found]:
     texts = [template.text for template in templates(final) if template.kind == CHAT]
     if not texts:
         return
-    new = {token: cause for cause, token in seen.new_tokens if isinstance(cause.operation, AddTokens)}
+    new = {token: cause for token, cause in seen.causes.items() if isinstance(cause.operation, AddTokens)}
     special = [t for t in new if t in final.tokenizer.added and final.tokenizer.added[t][0].special]
     used = {*written_in_templates(final, special), *post_processor_tokens(final.documents[FILE])}
     used |= {text_of(entry) or "" for _, path, entry in named_tokens(final) if path[0] != "added_tokens_decoder"}
@@ -149,11 +158,14 @@ def _turn_does_not_end(seen: OnModel) -> Iterator[Found]:
     if cause is None:
         return
     after = seen.step.after
-    ends = _ends(after)
-    for token in written_in_templates(after, [t for t in _ENDS_A_TURN if t in after.tokenizer.ids]):
-        if after.tokenizer.ids[token] not in ends:
-            message = f"the chat template ends turns with '{token}', but generation does not stop there"
-            yield Found(cause.place, message, f'set_special_tokens: {{eos: "{token}"}}')
+    ids = after.tokenizer.ids
+    ends = [text for text, number in ids.items() if number in _ends(after)]
+    # Where the template also writes a real end, the other one may end a part of a turn.
+    if written_in_templates(after, ends):
+        return
+    for token in written_in_templates(after, [text for text in _ENDS_A_TURN if text in ids]):
+        message = f"the chat template ends turns with '{token}', but generation does not stop there"
+        yield Found(cause.place, message, f'set_special_tokens: {{eos: "{token}"}}')
 
 
 def _ends(state: ModelState) -> set[Json]:

@@ -9,6 +9,8 @@ from tokmigrate.lint.file import Place
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Found, ModelRule, Severity
 from tokmigrate.lint.spelling import likeness
+from tokmigrate.model.byte_letters import is_byte_level
+from tokmigrate.model.tokenizer import FILE, model_kind
 from tokmigrate.model.tombstones import is_tombstone
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
@@ -27,7 +29,7 @@ def _not_found(seen: OnModel) -> Iterator[Found]:
         held = seen.before.get(text)
         if not sighting.missed or (held is not None and held.missed):
             continue
-        cause = seen.cause(text)
+        cause = seen.causes.get(text)
         place = cause.spot(text) if cause else _last_change(seen)
         example = f"'{sighting.missed[0]}'"
         message = f"'{text}' is not found in {example}"
@@ -51,16 +53,22 @@ def _within_another(seen: OnModel) -> Iterator[Found]:
     becomes the longer token from now on; and whoever looks for the shorter one in a text, to stop there, finds it
     inside the longer.
     """
-    for cause, text in seen.new_tokens:
-        for other in seen.step.after.tokenizer.added:
-            if other == text or is_tombstone(other) or not text.strip() or not other.strip():
+    added = {text: token for text, (token, _) in seen.step.after.tokenizer.added.items() if text.strip()}
+    for outer in added:
+        for inner in _parts(outer):
+            cause = seen.causes.get(outer) or seen.causes.get(inner)
+            if inner not in added or cause is None or is_tombstone(outer):
                 continue
-            if text in other or other in text:
-                inner, outer = sorted((text, other), key=len)
-                if seen.cause(other) and text == inner:
-                    continue  # it is told of the other one
+            # A token that matches only between words is not found inside one.
+            if not (added[inner].single_word and outer.isalnum()):
                 help_ = "let no token begin, end or stand inside another one"
-                yield Found(cause.spot(text), f"'{inner}' is part of '{outer}'", help_)
+                yield Found(cause.spot(outer, inner), f"'{inner}' is part of '{outer}'", help_)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Yield each part of a text once, but not the whole."""
+    ends = range(1, len(text) + 1)
+    yield from {text[start:end] for end in ends for start in range(end)} - {text}
 
 
 def _lookalike(seen: OnModel) -> Iterator[Found]:
@@ -73,7 +81,7 @@ def _lookalike(seen: OnModel) -> Iterator[Found]:
     for text in seen.step.after.tokenizer.added:
         others.setdefault(likeness(text), []).append(text)
     told: set[str] = set()
-    for cause, text in seen.new_tokens:
+    for text, cause in seen.causes.items():
         alike = [other for other in others[likeness(text)] if other != text and other not in told]
         told.add(text)
         if alike:
@@ -100,7 +108,7 @@ def _reserved_token_free(seen: OnModel) -> Iterator[Found]:
         new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids]
         free = [t for t in before.tokenizer.ids if _RESERVED.fullmatch(t) and not _IN_USE.fullmatch(t)]
         if len(free) >= len(new):
-            message = f"{len(free)} reserved tokens have no use, such as '{free[0]}'; the matrices need not grow"
+            message = f"the tokenizer has reserved tokens, such as '{free[0]}': the matrices need not grow"
             help_ = f'rename_tokens: {{tokens: {{"{free[0]}": "{new[0]}"}}, init: {{strategy: mean}}}}'
             if free[0] not in before.tokenizer.added:
                 help_ += f'; then set_token_flags: {{tokens: "{new[0]}", special: true}}'
@@ -140,11 +148,30 @@ def _found_as_other_text(seen: OnModel) -> Iterator[Found]:
 
     With `normalized: true` it is the normalised text that is looked for: after NFKC a token `①` is found in every `1`.
     """
-    for cause, text in seen.new_tokens:
+    for text, cause in seen.causes.items():
         sighting = seen.after.get(text)
         if sighting is not None and not sighting.missed and sighting.sought not in (text, ""):
             message = f"'{text}' is also found in every '{sighting.sought}': the normalizer makes that of it"
             yield Found(cause.spot(text), message, "give it `normalized: false`, or the text that is found")
+
+
+def _vocabulary_notation(seen: OnModel) -> Iterator[Found]:
+    """A new token is written as the vocabulary writes pieces of words, with a sign for the space before it or for none.
+
+    An added token is looked for in the text itself, where no such sign stands: `Ġcat` is found only where somebody
+    writes `Ġcat`.
+    """
+    document = seen.step.after.documents[FILE]
+    signs = {"Ġ", "Ċ"} if is_byte_level(document) else set()
+    if model_kind(document) == "WordPiece":
+        signs.add(document["model"].get("continuing_subword_prefix") or "##")
+    if "▁" in f"{document.get('normalizer')}{document.get('pre_tokenizer')}":
+        signs.add("▁")
+    for text, cause in seen.causes.items():
+        sign = next((sign for sign in sorted(signs) if text.startswith(sign) and text != sign), None)
+        if sign is not None:
+            message = f"'{text}' begins with '{sign}', which stands in the vocabulary and not in texts"
+            yield Found(cause.spot(text), message, f"write '{text.removeprefix(sign)}'")
 
 
 RULES = (
@@ -263,6 +290,24 @@ operations:
   - add_tokens:
       tokens:
         - {content: "①", normalized: false}
+""",
+    ),
+    ModelRule(
+        "TM115",
+        "vocabulary-notation",
+        Severity.WARNING,
+        _vocabulary_notation,
+        wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "Ġkubernetes", single_word: true}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "kubernetes", single_word: true}
 """,
     ),
 )

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from tokmigrate.lint.checking import Finding
     from tokmigrate.runner.lint import Linted
 
+_AROUND = 80
+"""The characters that are shown before and behind a place in a long line."""
+
 _STYLE = {"error": "bold red", "warning": "yellow"}
 
 
@@ -69,13 +72,15 @@ def _finding_text(finding: Finding) -> list[RenderableType]:
         )
     ]
     number = str(finding.place.line)
-    line = printable(finding.line)
+    # Of a long line the part around the place.
+    start = max(0, finding.place.column - _AROUND) if len(finding.line) > 2 * _AROUND else 0
+    line = ("…" if start else "") + printable(finding.line[start : start + 2 * _AROUND])
     if line.strip():
-        before = printable(finding.line[: finding.place.column - 1])
-        caret = " " * Text(before).cell_len + "^"
+        before = printable(finding.line[start : finding.place.column - 1])
+        caret = " " * (Text(before).cell_len + bool(start)) + "^"
         parts += [
             Text(f"  {number} | {line}", no_wrap=True, overflow="ellipsis"),
-            Text(f"  {' ' * len(number)} | {caret}"),
+            Text(f"  {' ' * len(number)} | {caret}", no_wrap=True, overflow="crop"),
         ]
     if finding.help:
         parts.append(Text.assemble(("  help: ", "bold"), printable(finding.help)))

@@ -5,7 +5,12 @@ Format: "Workflow commands for GitHub Actions", `::error file={name},line={line}
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tokmigrate.errors import FileProblems, TokmigrateError
+from tokmigrate.runner.git import repository
 
 if TYPE_CHECKING:
     from tokmigrate.lint.checking import Finding
@@ -19,16 +24,33 @@ def workflow_commands(linted: Linted) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def problem_commands(error: TokmigrateError, root: Path) -> str:
+    """Return a line for each problem of files that could not be read, nothing for another error.
+
+    Args:
+        error: The error.
+        root: The workspace, which the names of files are relative to.
+    """
+    problems = error.problems if isinstance(error, FileProblems) else ()
+    top = repository(root) or root
+    lines = []
+    for problem in problems:
+        path = Path(os.path.relpath(root / problem.path, top)).as_posix()
+        hint = f"\n{problem.hint}" if problem.hint else ""
+        lines.append(_command("error", path, problem.line, problem.column, "tokmigrate", problem.message + hint))
+    return "".join(f"{line}\n" for line in lines)
+
+
 def _line(finding: Finding, path: str) -> str:
-    properties = {
-        "file": path,
-        "line": str(finding.place.line),
-        "col": str(finding.place.column),
-        "title": f"{finding.rule.code} {finding.rule.name}",
-    }
-    given = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    rule, place = finding.rule, finding.place
     message = finding.message + (f"\n{finding.help}" if finding.help else "")
-    return f"::{finding.rule.severity.value} {given}::{_data(message)}"
+    return _command(rule.severity.value, path, place.line, place.column, f"{rule.code} {rule.name}", message)
+
+
+def _command(command: str, path: str, line: int, column: int, title: str, message: str) -> str:
+    properties = {"file": path, "line": str(line), "col": str(column), "title": title}
+    given = ",".join(f"{name}={_property(value)}" for name, value in properties.items())
+    return f"::{command} {given}::{_data(message)}"
 
 
 def _data(text: str) -> str:
