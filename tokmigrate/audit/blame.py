@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from tokmigrate.audit.births import births
 from tokmigrate.audit.git_lines import Written, written_by
 from tokmigrate.audit.lives import Life, lives
 from tokmigrate.audit.places import Place, place_of
-from tokmigrate.audit.training import TokenTraining, training_of
+from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.errors import UnknownNameError, nearest
 from tokmigrate.model.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -19,6 +18,7 @@ from tokmigrate.model.tokenizer import FILE
 from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.imports import ImportedLedger, imported_ledgers
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRow, Happened, ModelRow, OperationRow, TokenRow
 
@@ -73,19 +73,25 @@ class BlamedModel:
 
     Args:
         model: The model's name.
-        revision: Its revision, None at `base`.
+        revision: Its revision, None at `base`; of an imported ledger what it had when that was imported.
         lineage: Its lineage, None at `base`.
+        ledger: The ledger that was imported and tells of it, None for a model of this workspace.
+        path: Where the model is; of an imported ledger on the host of its last run.
+        host: That host, None for a model of this workspace.
         tokens: The tokens; none where it never had one.
     """
 
     model: str
     revision: str | None
     lineage: str | None
+    ledger: str | None
+    path: str
+    host: str | None
     tokens: tuple[BlamedToken, ...]
 
 
 def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -> tuple[BlamedModel, ...]:
-    """Return for each model the tokens that have or had a text.
+    """Return for each model, those of imported ledgers too, the tokens that have or had a text.
 
     Args:
         workspace: The workspace.
@@ -96,7 +102,7 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
     Raises:
         UnknownNameError: No model ever had it.
     """
-    ledgers = [_Ledger.of(workspace, entry) for entry in entries]
+    ledgers = _ledgers(workspace, entries)
     plain = _unescaped(text)
     readings: tuple[Callable[[_Ledger], frozenset[str]], ...] = (
         lambda _: frozenset([text]),
@@ -110,17 +116,17 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
     known = dict.fromkeys(name for ledger in ledgers for name in ledger.names)
     raise UnknownNameError(
         f"no model has or had a token '{text}'",
-        where=", ".join(entry.name for entry in entries),
+        where=", ".join(ledger.name for ledger in ledgers),
         hint=nearest(text, known) or "`tokmigrate blame --id N` asks by id; a text is written as the vocabulary has it",
     )
 
 
 def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -> tuple[BlamedModel, ...]:
     """Return for each model the tokens that have or had an id; raises UnknownNameError where no model knows it."""
-    ledgers = [_Ledger.of(workspace, entry) for entry in entries]
+    ledgers = _ledgers(workspace, entries)
     found = tuple(ledger.blamed(ledger.numbered(number)) for ledger in ledgers)
     if not any(each.tokens for each in found):
-        rows = {ledger.entry.name: ledger.snapshot.state.rows for ledger in ledgers}
+        rows = {ledger.name: ledger.snapshot.state.rows for ledger in ledgers if ledger.snapshot}
         spare = [name for name, count in rows.items() if number < count]
         told = ", ".join(f"{name} has ids up to {count - 1}" for name, count in rows.items())
         reason = (
@@ -132,35 +138,41 @@ def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -
 
 @dataclass(frozen=True)
 class _Ledger:
-    """All that is known of the tokens of one model."""
+    """All that is known of the tokens of one model; of one on another machine only what its ledger says."""
 
-    entry: ModelEntry
-    snapshot: Snapshot
+    name: str
+    path: str
+    host: str | None
+    ledger: str | None
+    snapshot: Snapshot | None
+    lineage: str | None
+    revision: str | None
     lives: tuple[Life, ...]
     training: Mapping[int, TokenTraining]
     explain: Callable[[TokenRow], Event]
 
-    @staticmethod
-    def of(workspace: Workspace, entry: ModelEntry) -> _Ledger:
-        snapshot = take_snapshot(entry)
-        state = open_state_if_present(workspace.state, workspace.root)
-        model = state.model_at(snapshot.directory) if state else None
-        rows = state.token_events(model) if state and model else ()
-        training = {token.id: token for token in training_of(snapshot, births(rows))}
-        explain = _explaining(History.read(workspace), state, model)
-        return _Ledger(entry, snapshot, lives(rows), training, explain)
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """The ids of the tokens that it has."""
+        if self.snapshot is not None:
+            return self.snapshot.state.tokenizer.ids
+        known: dict[str, int] = {}
+        for life in self.lives:
+            number = life.events[-1].event.token_id if life.events else None
+            if life.token is not None and number is not None:
+                known[life.token] = number
+        return known
 
     @property
     def names(self) -> Iterator[str]:
         """Every text that a token has or had."""
-        yield from self.snapshot.state.tokenizer.ids
+        yield from self.ids
         for life in self.lives:
             yield from life.names
 
     def written_in_letters(self, text: str) -> frozenset[str]:
         """Return the tokens of a byte-level tokenizer that stand for a text as people write it."""
-        state = self.snapshot.state
-        if not is_byte_level(state.documents[FILE]):
+        if self.snapshot is None or not is_byte_level(self.snapshot.state.documents[FILE]):
             return frozenset()
         return frozenset(token for token in self.names if text_of_letters(token) == text)
 
@@ -168,12 +180,12 @@ class _Ledger:
         """Return the lives of the tokens that have or had one of these texts."""
         found = [life for life in self.lives if texts.intersection(life.names)]
         told = {life.token for life in found}
-        untold = [text for text in sorted(texts - told) if text in self.snapshot.state.tokenizer.ids]
+        untold = [text for text in sorted(texts - told) if text in self.ids]
         return (*found, *(Life((text,), (), added=False, token=text) for text in untold))
 
     def numbered(self, number: int) -> tuple[Life, ...]:
         """Return the lives of the tokens that have or had this id."""
-        text = self.snapshot.state.tokenizer.texts.get(number)
+        text = next((token for token, known in self.ids.items() if known == number), None)
         found = [life for life in self.lives if number in life.ids or (text is not None and life.token == text)]
         if text is not None and all(life.token != text for life in found):
             found.append(Life((text,), (), added=False, token=text))
@@ -181,15 +193,13 @@ class _Ledger:
 
     def blamed(self, found: Iterable[Life]) -> BlamedModel:
         """Return these lives with what is known around them."""
-        stamp = self.snapshot.stamp
         tokens = tuple(self._blamed(life) for life in found)
-        return BlamedModel(self.entry.name, self.snapshot.revision, stamp.lineage if stamp else None, tokens)
+        return BlamedModel(self.name, self.revision, self.lineage, self.ledger, self.path, self.host, tokens)
 
     def _blamed(self, life: Life) -> BlamedToken:
-        ids = self.snapshot.state.tokenizer.ids
-        token = life.token if life.token in ids else None
-        number = ids[token] if token is not None else None
-        made = None if number is None else self.snapshot.state.lineage.row(number)
+        token = life.token if life.token in self.ids else None
+        number = self.ids[token] if token is not None else None
+        made = None if number is None or self.snapshot is None else self.snapshot.state.lineage.row(number)
         begun_by = made.revision if isinstance(made, Made) else None
         return BlamedToken(
             life.names,
@@ -202,12 +212,46 @@ class _Ledger:
         )
 
 
-def _explaining(history: History, state: State | None, model: ModelRow | None) -> Callable[[TokenRow], Event]:
+def _ledgers(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[_Ledger]:
+    state = open_state_if_present(workspace.state, workspace.root)
+    history = History.read(workspace)
+    own = [_own(state, history, entry) for entry in entries]
+    others = imported_ledgers(state) if state else ()
+    return own + [_foreign(history, ledger, model) for ledger in others for model in ledger.models]
+
+
+def _own(state: State | None, history: History, entry: ModelEntry) -> _Ledger:
+    snapshot = take_snapshot(entry)
+    model = state.model_at(snapshot.directory) if state else None
+    rows = state.token_events(model) if state and model else ()
+    runs = state.operations(model, None) if state and model else ()
+    applied = state.applied_ever(model) if state and model else ()
+    training = {token.id: token for token in training_on_record(state, snapshot)}
+    lineage = snapshot.stamp.lineage if snapshot.stamp else None
+    explain = _explaining(history, runs, applied)
+    return _Ledger(
+        entry.name, str(entry.path), None, None, snapshot, lineage, snapshot.revision, lives(rows), training, explain
+    )
+
+
+def _foreign(history: History, ledger: ImportedLedger, model: ModelRow) -> _Ledger:
+    applied = [row for row in ledger.applied if row.model_id == model.id]
+    in_force = sorted((row.record for row in applied if row.reverted_by is None), key=lambda record: record.position)
+    explain = _explaining(history, ledger.operations, applied)
+    events = [row for row in ledger.tokens if row.model_id == model.id]
+    revision = in_force[-1].revision if in_force else None
+    host = next((row.who.host for row in reversed(ledger.operations) if row.model_id == model.id), None)
+    return _Ledger(
+        model.name, model.path, host, ledger.id, None, model.lineage or None, revision, lives(events), {}, explain
+    )
+
+
+def _explaining(
+    history: History, runs: Iterable[OperationRow], applied: Iterable[AppliedRow]
+) -> Callable[[TokenRow], Event]:
     """Return what tells of an event who did it, and where it is written."""
-    runs = {row.id: row for row in state.operations(model, None)} if state and model else {}
-    records: dict[str, AppliedRow] = {}
-    for row in state.applied_ever(model) if state and model else ():
-        records[row.record.revision] = row
+    by_id = {row.id: row for row in runs}
+    records = {row.record.revision: row for row in applied}
     line = cache(written_by)
 
     def explain(row: TokenRow) -> Event:
@@ -215,12 +259,12 @@ def _explaining(history: History, state: State | None, model: ModelRow | None) -
         migration = history.by_revision.get(row.event.revision)
         message = record.record.message if record else ""
         if migration is None:
-            return Event(row, runs.get(row.operation_id), message, None, False, None)
+            return Event(row, by_id.get(row.operation_id), message, None, False, None)
         edited = record is not None and record.record.checksum != migration.checksum
         is_done = row.event.event not in (Happened.REVERTED, Happened.TRAINED)
         place = place_of(migration, row.event) if is_done and not edited else None
         written = line(place.path, place.line) if place and place.line is not None else None
-        return Event(row, runs.get(row.operation_id), message or migration.message, place, edited, written)
+        return Event(row, by_id.get(row.operation_id), message or migration.message, place, edited, written)
 
     return explain
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokmigrate.report.printable import quoted
+from tokmigrate.report.indented import indented
+from tokmigrate.report.printable import quoted, shown
 
 if TYPE_CHECKING:
     from tokmigrate.audit.blame import BlamedModel, BlamedToken, Event
@@ -26,18 +27,27 @@ _TRAINING = {
 def blame_text(found: BlamedModel) -> RenderableType:
     """Return what befell the tokens of a model, for a terminal."""
     if not found.tokens:
-        return Text(f"{found.model}: no such token, nor was there one")
+        return Text(f"{_place(found)}: no such token, nor was there one")
     return Group(*(line for token in found.tokens for line in _token_lines(found, token)))
 
 
-def _token_lines(found: BlamedModel, token: BlamedToken) -> Iterator[Text]:
-    yield Text(f"{found.model}: {_headline(token)}", style="bold")
+def _token_lines(found: BlamedModel, token: BlamedToken) -> Iterator[RenderableType]:
+    yield Text(f"{_place(found)}: {_headline(token)}", style="bold")
     if not token.added:
         yield Text(f"  {_origin(token)}")
     for event in token.events:
         when = event.row.recorded_at.strftime("%Y-%m-%d %H:%M:%S")
         yield Text.assemble(("  " + when, "dim"), "  ", _happened(event.row.event))
-        yield from (Text(f"      {line}") for line in _around(event))
+        yield from (indented(line, 6) for line in _around(event))
+
+
+def _place(found: BlamedModel) -> str:
+    """Return a model's name; of one whose ledger was imported also where it is, since names are not alone there."""
+    if found.ledger is None:
+        return found.model
+    lineage = f", lineage {found.lineage[:10]}" if found.lineage else ""
+    place = f"{found.host or ''}:{found.path}"
+    return f"{shown(found.model)} ({shown(place)}, ledger {found.ledger[:10]}{lineage})"
 
 
 def _headline(token: BlamedToken) -> str:
@@ -133,6 +143,9 @@ def blame_content(found: BlamedModel) -> dict[str, Any]:
         "model": found.model,
         "revision": found.revision,
         "lineage": found.lineage,
+        "ledger": found.ledger,
+        "path": found.path,
+        "host": found.host,
         "tokens": [
             {
                 "token": token.token,
