@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from blake3 import blake3
-from sqlalchemy import Column, Connection, Table, Text, insert, select, type_coerce, update
+from sqlalchemy import Column, ColumnElement, Connection, Table, Text, insert, select, true, type_coerce, update
 from sqlalchemy.types import TypeDecorator
 
 from tokmigrate.state.columns import canonical_json
@@ -50,12 +50,21 @@ def first_broken(connection: Connection, table: Table) -> BrokenRow | None:
     return broken_in(table, stored_rows(connection, table), _end(connection, table))
 
 
-def stored_rows(connection: Connection, table: Table) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table by number, or else by its first column, each value as it is stored."""
+def stored_rows(
+    connection: Connection, table: Table, wanted: ColumnElement[bool] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table by number, or else by its first column, each value as it is stored.
+
+    Args:
+        connection: A connection.
+        table: The table.
+        wanted: Which rows; all if None.
+    """
     columns = list(table.columns)
     order = next((column for column in columns if column.name == "number"), columns[0])
-    found = connection.execution_options(yield_per=_BATCH).execute(
-        select(*(_raw(column) for column in columns)).order_by(order)
+    found = connection.execute(
+        select(*(_raw(column) for column in columns)).where(true() if wanted is None else wanted).order_by(order),
+        execution_options={"yield_per": _BATCH},
     )
     for values in found:
         yield dict(zip((column.name for column in columns), values, strict=True))

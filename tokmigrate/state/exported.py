@@ -1,8 +1,9 @@
 """A ledger as lines of text: every row as it is stored, with the hashes by which it can be checked.
 
 JSON Lines: the first line is `{"format": 1, "ledger": …}`, each other one `{"table": …, "row": {column: value}}`, a
-table at a time: `models`, `operations`, `applied`, `tokens`, `chains`. CSV has the same rows under the columns of all
-of them. The hash of a row of `applied` or `tokens` is as `tokmigrate.state.chain` says; `chains` has the ends.
+table at a time: `models`, `operations`, `applied`, `tokens`, `endings`, `chains`. CSV has the same rows under the
+columns of all of them. The hash of a row of `applied`, `tokens` or `endings` is as `tokmigrate.state.chain` says;
+`endings` has the digests of `operations`, `chains` the ends of the chains.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from sqlalchemy import Table, select
 from tokmigrate.errors import DriftError, StorageError, UsageError
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
+from tokmigrate.state.endings import first_unsealed
+from tokmigrate.state.reading import there
 from tokmigrate.state.rows import BrokenRow
-from tokmigrate.state.schema import applied, chains, models, operations, tokens
+from tokmigrate.state.schema import applied, chains, endings, models, operations, tokens
 
 FORMAT = 1
-EXPORTED: tuple[Table, ...] = (models, operations, applied, tokens, chains)
-CHAINED: tuple[Table, ...] = (applied, tokens)
+EXPORTED: tuple[Table, ...] = (models, operations, applied, tokens, endings, chains)
+CHAINED: tuple[Table, ...] = (applied, tokens, endings)
 
 Stored = dict[str, Any]
 """The columns of a row, each as it is stored."""
@@ -51,13 +54,17 @@ class Exported:
             broken = chain.broken_in(table, self.rows[table.name], (length or 0, head or chain.START))
             if broken is not None:
                 return broken
-        return None
+        if endings.name not in ends:
+            # A database of an older version, that was only read since.
+            return None
+        return first_unsealed(self.rows["operations"], self.rows["applied"], self.rows["endings"])
 
 
 def export(database: Database) -> Exported:
     """Return the whole ledger of a state database, as of one moment."""
     with database.reading() as connection:
-        rows = {table.name: tuple(chain.stored_rows(connection, table)) for table in EXPORTED}
+        held = there(connection, EXPORTED)
+        rows = {table.name: tuple(chain.stored_rows(connection, table) if table in held else ()) for table in EXPORTED}
         first = connection.execute(select(operations.c.id).order_by(operations.c.number).limit(1)).scalar()
     return Exported(first, rows)
 

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, func, inspect, or_, select
 
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
+from tokmigrate.state.endings import first_unsealed
 from tokmigrate.state.queries import (
     active_in,
     applied_in,
@@ -28,7 +29,7 @@ from tokmigrate.state.rows import (
     Outcome,
     TokenRow,
 )
-from tokmigrate.state.schema import LATER, LEDGER, applied, models, operations, tags, tokens
+from tokmigrate.state.schema import LATER, LEDGER, applied, endings, models, operations, tags, tokens
 
 
 def there(connection: Connection, wanted: Sequence[Table]) -> list[Table]:
@@ -107,13 +108,15 @@ class Readable(Database):
         return frozenset(digests)
 
     def verify_chain(self) -> BrokenRow | None:
-        """Return the first ledger row that was edited, dropped or slipped in, or None."""
+        """Return the first ledger row, or row of a run that ended, that was edited, dropped or slipped in, or None."""
         with self.reading() as connection:
             for table in there(connection, LEDGER):
                 broken = chain.first_broken(connection, table)
                 if broken is not None:
                     return broken
-        return None
+            if not there(connection, [endings]):
+                return None
+            return first_unsealed(*(chain.stored_rows(connection, table) for table in (operations, applied, endings)))
 
     def lengths(self) -> dict[str, int]:
         """Return how many rows each table of the ledger has."""
