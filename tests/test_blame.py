@@ -12,7 +12,8 @@ import pytest
 from making import TOKENS, Made, llama, workspace
 from workspaces import Workspace, make_workspace, run_here
 
-from tokmigrate.audit.blame import BlamedToken, blame_id, blame_text
+from tokmigrate.audit.blame import blame_id, blame_text
+from tokmigrate.audit.blamed import BlamedToken
 from tokmigrate.audit.git_lines import Written, written_by
 from tokmigrate.errors import UnknownNameError
 from tokmigrate.runner.migrate import downgrade, upgrade

@@ -34,6 +34,7 @@ from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.exported import Exported, export
 from tokmigrate.state.imports import import_ledger, imported_ledgers
 from tokmigrate.state.ledger import State
+from tokmigrate.state.rows import Status
 
 NARROW = 80
 
@@ -291,6 +292,30 @@ def test_a_ledger_that_was_made_anew_is_refused(first: Made, team: Team) -> None
     assert imported_ledgers(team.state)[0].tokens[0].event.token == "<x>"
 
 
+def test_an_older_copy_does_not_bring_back_what_was(first: Made, team: Team) -> None:
+    older = {table: list(rows) for table, rows in team.source.rows.items()}
+    ended = older["operations"].pop()
+    older["operations"].append({**ended, "status": "STAGING", "finished": None, "duration_s": None, "error": None})
+    older["endings"].pop()
+    ends = [dict(row) for row in older["chains"]]
+    for row in ends:
+        if row["name"] == "endings":
+            row |= {"length": row["length"] - 1, "head": older["endings"][-1]["hash"]}
+    copy = Exported(
+        team.source.ledger, {**{table: tuple(rows) for table, rows in older.items()}, "chains": tuple(ends)}
+    )
+    assert copy.broken() is None
+    import_ledger(team.state, copy, "there")
+    assert imported_ledgers(team.state)[0].operations[-1].status is Status.STAGING
+    assert import_ledger(team.state, team.source, "there")["operations"] == 1
+    assert imported_ledgers(team.state)[0].operations[-1].status is Status.FAILED
+    with pytest.raises(DriftError, match="not the one that was imported"):
+        import_ledger(team.state, copy, "there")
+    twice = {**team.source.rows, "models": team.source.rows["models"] * 2}
+    with pytest.raises(UsageError, match="two rows"):
+        import_ledger(team.state, Exported(team.source.ledger, twice), "there")
+
+
 def test_sources_that_are_no_ledger(first: Made, tmp_path: Path) -> None:
     made = workspace(tmp_path / "team", {}, [])
     (tmp_path / "text").write_text("no ledger\n", "utf-8")
@@ -359,7 +384,8 @@ def test_the_team_on_postgresql(first: Made, postgresql: str, tmp_path: Path) ->
     assert asked(made, "import", str(first.root))["new"]["operations"] == 4
     assert set(asked(made, "import", str(first.root))["new"].values()) == {0}
     assert len(asked(made, "log", "--imported")["runs"]) == 5
-    models = asked(made, "blame", "<é>")["models"]
+    models = asked(made, "blame", "<é>", "--model", "m")["models"]
+    assert [model["same_as"] for model in models] == [[], ["m"]]
     assert [model["tokens"][0]["names"] for model in models] == [["<x>", "<é>"]] * 2
     assert asked(made, "log", "--verify-chain")["rows"]["imported"] > 0
     # Its own ledger goes out again, into a SQLite database, with the hashes that it has there.

@@ -87,6 +87,8 @@ def training_of(snapshot: Snapshot, known: Mapping[Key, Birth]) -> tuple[TokenTr
         known: What the ledger says of its rows.
     """
     begun = tuple(begun_tokens(snapshot))
+    if not begun:
+        return ()
     rows: dict[int, dict[Side, tuple[bytes, str]]] = {number: {} for _, number, _ in begun}
     for side, tensor in embeddings(snapshot.tensors).items():
         for number, raw in _read(snapshot, tensor, rows):

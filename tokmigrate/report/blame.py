@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -12,7 +13,7 @@ from tokmigrate.report.indented import indented
 from tokmigrate.report.printable import quoted, shown
 
 if TYPE_CHECKING:
-    from tokmigrate.audit.blame import BlamedModel, BlamedToken, Event
+    from tokmigrate.audit.blamed import BlamedModel, BlamedToken, Event, Subject
     from tokmigrate.audit.git_lines import Written
     from tokmigrate.state.rows import TokenEvent
 
@@ -27,12 +28,12 @@ _TRAINING = {
 def blame_text(found: BlamedModel) -> RenderableType:
     """Return what befell the tokens of a model, for a terminal."""
     if not found.tokens:
-        return Text(f"{_place(found)}: no such token, nor was there one")
+        return Text(f"{_place(found.subject)}: no such token, nor was there one")
     return Group(*(line for token in found.tokens for line in _token_lines(found, token)))
 
 
 def _token_lines(found: BlamedModel, token: BlamedToken) -> Iterator[RenderableType]:
-    yield Text(f"{_place(found)}: {_headline(token)}", style="bold")
+    yield Text(f"{_place(found.subject)}: {_headline(token)}", style="bold")
     if not token.added:
         yield Text(f"  {_origin(token)}")
     for event in token.events:
@@ -41,13 +42,15 @@ def _token_lines(found: BlamedModel, token: BlamedToken) -> Iterator[RenderableT
         yield from (indented(line, 6) for line in _around(event))
 
 
-def _place(found: BlamedModel) -> str:
+def _place(subject: Subject) -> str:
     """Return a model's name; of one whose ledger was imported also where it is, since names are not alone there."""
-    if found.ledger is None:
-        return found.model
-    lineage = f", lineage {found.lineage[:10]}" if found.lineage else ""
-    place = f"{found.host or ''}:{found.path}"
-    return f"{shown(found.model)} ({shown(place)}, ledger {found.ledger[:10]}{lineage})"
+    if subject.ledger is None:
+        return subject.model
+    place = f"{subject.host or ''}:{subject.path}"
+    told = [shown(place), f"ledger {subject.ledger[:10]}"]
+    told += [f"lineage {subject.lineage[:10]}"] if subject.lineage else []
+    told += [f"the same model as {', '.join(subject.same_as)}"] if subject.same_as else []
+    return f"{shown(subject.model)} ({', '.join(told)})"
 
 
 def _headline(token: BlamedToken) -> str:
@@ -140,12 +143,8 @@ def _author(written: Written | str | None) -> str:
 def blame_content(found: BlamedModel) -> dict[str, Any]:
     """Return what befell the tokens of a model as JSON."""
     return {
-        "model": found.model,
-        "revision": found.revision,
-        "lineage": found.lineage,
-        "ledger": found.ledger,
-        "path": found.path,
-        "host": found.host,
+        **asdict(found.subject),
+        "same_as": list(found.subject.same_as),
         "tokens": [
             {
                 "token": token.token,

@@ -18,11 +18,11 @@ from sqlalchemy.types import TypeDecorator
 
 from tokmigrate.errors import DriftError, UsageError
 from tokmigrate.state import chain
-from tokmigrate.state.exported import CHAINED, Exported, Stored
+from tokmigrate.state.exported import Exported, Stored
 from tokmigrate.state.ledger import State
 from tokmigrate.state.queries import applied_row, operation_row, token_row
 from tokmigrate.state.reading import there
-from tokmigrate.state.rows import AppliedRow, ModelRow, OperationRow, TokenRow
+from tokmigrate.state.rows import AppliedRow, ModelRow, OperationRow, Status, TokenRow
 from tokmigrate.state.schema import SET_ONCE, applied, imported, models, operations, tokens
 from tokmigrate.state.who import identify
 
@@ -145,21 +145,28 @@ def _latest(connection: Connection, ledger: str) -> dict[tuple[str, str], Stored
 
 
 def _check_same(table: str, held: Stored, row: Stored, source: str) -> None:
-    """Raise DriftError where a row of the other ledger is not the one that was imported."""
-    if table not in {each.name for each in CHAINED}:
-        return
-    differ = {name for name in {*held, *row} - SET_ONCE if held.get(name) != row.get(name)}
-    if differ or any(held.get(name) not in (None, row.get(name)) for name in SET_ONCE):
+    """Raise DriftError where a row of the other ledger that cannot change is not the one that was imported."""
+    if table == operations.name:
+        is_same = Status(held["status"]).active or held == row
+    elif table == models.name:
+        is_same = True
+    else:
+        is_same = all(
+            held.get(name) == row.get(name) or (name in SET_ONCE and held.get(name) is None) for name in {*held, *row}
+        )
+    if not is_same:
         raise DriftError(
             f"row {row['number']} of '{table}' is not the one that was imported from this ledger before",
             where=source,
-            hint="somebody made that ledger anew: ask there; what was imported before is kept",
+            hint="it is an older copy, or somebody made that ledger anew; what was imported before is kept",
         )
 
 
 def _check_readable(ledger: Exported, source: str) -> None:
-    """Raise UsageError where a row does not stand for what its table holds."""
-    for name, (table, _) in _KEPT.items():
+    """Raise UsageError where a row does not stand for what its table holds, or is there twice."""
+    for name, (table, key) in _KEPT.items():
+        if len({row[key] for row in ledger.rows[name]}) < len(ledger.rows[name]):
+            raise UsageError(f"two rows of '{name}' have one {key}", where=source)
         for row in ledger.rows[name]:
             try:
                 _AS_VALUE[name](_decoded(table, row))
