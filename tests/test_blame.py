@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 from making import TOKENS, Made, llama, workspace
-from workspaces import Workspace, make_workspace
+from workspaces import Workspace, make_workspace, run_here
 
-from tokmigrate.audit.blame import BlamedToken, blame_id, blame_text
+from tokmigrate.audit.blame import blame_id, blame_text
+from tokmigrate.audit.blamed import BlamedToken
 from tokmigrate.audit.git_lines import Written, written_by
 from tokmigrate.errors import UnknownNameError
 from tokmigrate.runner.migrate import downgrade, upgrade
@@ -233,7 +234,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 
 def test_blame_on_the_demo(story: Workspace) -> None:
     head = git(story.root, "rev-parse", "HEAD")
-    said = story.run("blame", "<|im_start|>").stdout
+    said = run_here(story.root, "blame", "<|im_start|>").stdout
     assert said.startswith('demo: "<|im_start|>", id 1024, never trained\n')
     assert "added with id 1024, its row starts by mean" in said
     assert "migrations/0002_add_chat_roles.yaml:9, by Grace, " in said
@@ -249,13 +250,13 @@ def test_blame_on_the_demo(story: Workspace) -> None:
 
 
 def test_every_way_to_ask(story: Workspace) -> None:
-    assert "there since the baseline, id" in story.run("blame", " the").stdout
-    newline = story.run("blame", r"\n")
+    assert "there since the baseline, id" in run_here(story.root, "blame", " the").stdout
+    newline = run_here(story.root, "blame", r"\n")
     assert newline.returncode == 0
     assert '"Ċ"' in newline.stdout
-    done = story.run("blame", "<|im_strat|>", "--json")
+    done = run_here(story.root, "blame", "<|im_strat|>", "--json")
     assert done.returncode == 2
     assert "<|im_start|>" in json.loads(done.stdout)["error"]["hint"]
     for words in ((), ("x", "--id", "3"), ("--id", "x")):
-        done = story.run("blame", *words)
+        done = run_here(story.root, "blame", *words)
         assert (done.returncode, done.stdout) == (2, "")

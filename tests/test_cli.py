@@ -20,6 +20,8 @@ from workspaces import BASE, HEAD, Workspace, command_line, contents, environmen
 
 from tokmigrate import __version__
 from tokmigrate.cli.app import app, main
+from tokmigrate.state.database import open_state
+from tokmigrate.state.rows import Direction
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,11 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("status",),
     ("log", "--limit", "2"),
     ("diff", "demo", "head"),
+    ("log", "--verify-chain"),
+    ("log", "--export", "csv", "-o", "ledger.csv"),
+    ("blame", "<|im_start|>"),
+    ("peft-config",),
+    ("import", "another/state.db"),
     ("verify",),
     ("downgrade", "-1"),
     ("downgrade", BASE),
@@ -107,6 +114,18 @@ def test_every_command_prints_one_document(place: Workspace, call: Call) -> None
         command.name or command.callback.__name__ for command in app.registered_commands if command.callback
     }
     before = contents(place.model)
+    another = open_state("sqlite:///state.db", place.root / "another")
+    model = another.model_for("m", place.root / "m")
+    run = another.begin(
+        model,
+        Direction.UPGRADE,
+        from_revision=None,
+        to_revision=HEAD,
+        revisions=[HEAD],
+        generation_before=None,
+        generation_after=None,
+    )
+    another.fail(run.id, "no space")
     for sentence in SENTENCES:
         said = call(place.root, *sentence, "--json")
         assert said.code == 0, (sentence, said)
@@ -261,8 +280,8 @@ def test_what_people_read(place: Workspace, call: Call, monkeypatch: pytest.Monk
     assert newest.rstrip().endswith("demo (head)")
     assert oldest.split()[:3] == ["0001", "3b8f0d5a61c2", "base"]
     assert 'add_role_tokens: {"preset": "chatml"}' in call(place.root, "show", "2").out
-    (run,) = call(place.root, "log").out.splitlines()[1:]
-    assert run.split()[2:6] == ["demo", "upgrade", "base", HEAD]
+    run, *_ = call(place.root, "log").out.splitlines()
+    assert f"demo: upgrade base → {HEAD}  APPLIED, " in run
     assert call(place.root, "verify").out == f"demo: {HEAD}, all as it should be\n"
     template = place.model / "chat_template.jinja"
     template.write_text(template.read_text("utf-8") + " ", "utf-8")

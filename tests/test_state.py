@@ -342,6 +342,41 @@ def test_every_token_text_comes_back(state: State, model: ModelRow, text: str) -
 # --- the chain
 
 
+def test_a_run_that_ended_is_sealed_once(state: State, model: ModelRow) -> None:
+    failed = begun(state, model)
+    state.fail(failed.id, "no space")
+    state.fail(failed.id, "again")
+    aborted = begun(state, model)
+    state.advance(aborted.id, Status.STAGING, Status.ABORTED)
+    done = upgraded(state, model, Outcome(applied=(record("aaaa", 0),)))
+    state.finish(done.id)
+    adopted = state.adopt(model, [record("bbbb", 1)], gone=["aaaa"])
+    assert adopted is not None
+    under_way = begun(state, model)
+    with sqlite3.connect(database_of(state)) as raw:
+        found = raw.execute("SELECT operation_id, reverted FROM endings ORDER BY number").fetchall()
+    assert found == [(failed.id, "[]"), (aborted.id, "[]"), (done.id, "[]"), (adopted.id, "[1]")]
+    assert state.verify_chain() is None
+    tamper(database_of(state), "UPDATE operations SET status = 'APPLIED' WHERE id = ?", under_way.id)
+    broken = state.verify_chain()
+    assert broken is not None
+    assert (broken.table, broken.number) == ("operations", 5)
+
+
+def test_runs_that_ended_before_there_were_seals_are_sealed(state: State, model: ModelRow, tmp_path: Path) -> None:
+    database = filled(state, model)
+    downgraded(state, model, ("r3",))
+    begun(state, model)
+    with sqlite3.connect(database) as raw:
+        raw.execute("DROP TABLE endings")
+        raw.execute("DELETE FROM chains WHERE name = 'endings'")
+    assert state.verify_chain() is None
+    open_state(URL, tmp_path)
+    with sqlite3.connect(database) as raw:
+        assert raw.execute("SELECT reverted FROM endings ORDER BY number").fetchall() == [("[]",)] * 4 + [("[4]",)]
+    assert state.verify_chain() is None
+
+
 def filled(state: State, model: ModelRow) -> Path:
     for number in range(4):
         events = tuple(TokenEvent(f"r{number}", Happened.ADDED, f"<{number}-{n}>", 10 * number + n) for n in range(3))
@@ -374,6 +409,18 @@ def chained(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, bytes]:
     return state, filled(state, state.model_for("demo", folder / "demo")).read_bytes()
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, bytes]:
+    """A state with six runs that ended, one of which took a revision back and one of which failed."""
+    folder = tmp_path_factory.mktemp("ended")
+    state = open_state(URL, folder)
+    model = state.model_for("demo", folder / "demo")
+    filled(state, model)
+    downgraded(state, model, ("r3",))
+    state.fail(begun(state, model).id, "no space")
+    return state, database_of(state).read_bytes()
+
+
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_every_edited_row_is_found(chained: tuple[State, bytes], data: st.DataObject) -> None:
@@ -400,7 +447,43 @@ def test_every_edited_row_is_found(chained: tuple[State, bytes], data: st.DataOb
     assert (broken is not None) == (changed == 1)
     if broken is not None:
         assert broken.table == table
-        assert broken.number in (number, number + 1)
+        assert broken.number in (number, number + 1) or column == "number"
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_every_edit_of_a_run_that_ended_is_found(ended: tuple[State, bytes], data: st.DataObject) -> None:
+    column = data.draw(
+        st.sampled_from(["applied.reverted_by", *(f"operations.{each.name}" for each in operations.columns)])
+    )
+    table, name = column.split(".")
+    number = data.draw(st.integers(1, 4 if table == "applied" else 6))
+    value = data.draw(st.none() | st.integers(100, 10**9) | st.text("abc{}[]\\u0é", max_size=8))
+    state, original = ended
+    database_of(state).write_bytes(original)
+    try:
+        changed = tamper(
+            database_of(state),
+            f"UPDATE {table} SET {name} = ?1 "  # noqa: S608
+            f"WHERE number = ?2 AND {name} IS NOT CAST(?1 AS TEXT) AND {name} IS NOT ?1",
+            value,
+            number,
+        )
+    except sqlite3.IntegrityError:
+        return
+    broken = state.verify_chain()
+    assert (broken is not None) == (changed == 1)
+    if broken is not None:
+        assert broken.table in (table, "endings")
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(table=st.sampled_from(["operations", "endings"]), dropped=st.integers(1, 6))
+def test_every_run_that_is_gone_is_found(ended: tuple[State, bytes], table: str, dropped: int) -> None:
+    state, original = ended
+    database_of(state).write_bytes(original)
+    assert tamper(database_of(state), f"DELETE FROM {table} WHERE number = ?", dropped) == 1  # noqa: S608
+    assert state.verify_chain() is not None
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import stat
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from tokmigrate.cli.app import main
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DEMO = REPOSITORY / "models" / "demo"
@@ -113,6 +117,23 @@ def make_workspace(root: Path) -> Workspace:
 def command_line() -> list[str]:
     """Return the command `tokmigrate` of this environment."""
     return [sys.executable, "-m", "tokmigrate.cli.app"]
+
+
+def run_here(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, which saves the start of another one; its width is that of a pipe."""
+    said, complained, code = io.StringIO(), io.StringIO(), 0
+    arguments, before = sys.argv, Path.cwd()
+    sys.argv = ["tokmigrate", *words]
+    os.chdir(folder)
+    try:
+        with redirect_stdout(said), redirect_stderr(complained):
+            main()
+    except SystemExit as left:
+        code = left.code if isinstance(left.code, int) else int(left.code is not None)
+    finally:
+        os.chdir(before)
+        sys.argv = arguments
+    return subprocess.CompletedProcess(words, code, said.getvalue(), complained.getvalue())
 
 
 def environment() -> dict[str, str]:

@@ -60,11 +60,12 @@ class _Reading:
         self.begun: list[_Going] = []
         self._now: dict[str, _Going] = {}
         self._removed: dict[tuple[str, str], _Going] = {}
+        self._taken_back: dict[tuple[str, str], _Going] = {}
 
     def read(self, row: TokenRow) -> None:
         event = row.event
         if event.event is Happened.ADDED:
-            life = self._begin(event.token, added=True)
+            life = self._added(event.revision, event.token)
         elif event.event is Happened.RENAMED:
             life = self._taken(event.old_token or event.token)
         elif event.event is Happened.REVERTED and event.old_id is None:
@@ -76,8 +77,8 @@ class _Reading:
         life.events.append(row)
         if event.token_id is None:
             life.token = None
-            if event.event is Happened.REMOVED:
-                self._removed[event.revision, event.token] = life
+            gone = self._removed if event.event is Happened.REMOVED else self._taken_back
+            gone[event.revision, event.token] = life
             return
         former = self._now.get(event.token)
         if former is not None:
@@ -86,6 +87,11 @@ class _Reading:
         life.names.setdefault(event.token)
         life.token = event.token
         self._now[event.token] = life
+
+    def _added(self, revision: str, name: str) -> _Going:
+        """Return a new token; or the one that this migration had added once, before it was taken back."""
+        known = (revision, name) in self._taken_back
+        return self._taken_back.pop((revision, name)) if known else self._begin(name, added=True)
 
     def _taken(self, name: str) -> _Going:
         """Return the token of that name, which has to be given its name again."""

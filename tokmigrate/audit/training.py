@@ -14,11 +14,13 @@ from enum import StrEnum
 from tokmigrate.audit.births import Birth, Key, births
 from tokmigrate.model.birth_marks import BirthMark, BirthMarks, embeddings, parsed, written
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.stamp import Stamp
 from tokmigrate.model.state import Made
 from tokmigrate.model.tensor_rows import TensorRows
 from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.state.imports import imported_ledgers
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import Happened, TokenEvent
+from tokmigrate.state.rows import Happened, OperationRow, Status, TokenEvent
 from tokmigrate.vocabulary.recipes import Side
 
 
@@ -85,6 +87,8 @@ def training_of(snapshot: Snapshot, known: Mapping[Key, Birth]) -> tuple[TokenTr
         known: What the ledger says of its rows.
     """
     begun = tuple(begun_tokens(snapshot))
+    if not begun:
+        return ()
     rows: dict[int, dict[Side, tuple[bytes, str]]] = {number: {} for _, number, _ in begun}
     for side, tensor in embeddings(snapshot.tensors).items():
         for number, raw in _read(snapshot, tensor, rows):
@@ -102,8 +106,34 @@ def training_on_record(state: State | None, snapshot: Snapshot) -> tuple[TokenTr
         state: The workspace's state, None where it was never made.
         snapshot: The model.
     """
-    model = state.model_at(snapshot.directory) if state else None
-    return training_of(snapshot, births(state.token_events(model)) if state and model else {})
+    if state is None:
+        return training_of(snapshot, {})
+    model = state.model_at(snapshot.directory)
+    known = dict(births(state.token_events(model))) if model else {}
+    if any((made.revision, made.label) not in known for _, _, made in begun_tokens(snapshot)):
+        known = {**_births_elsewhere(state, snapshot.stamp), **known}
+    return training_of(snapshot, known)
+
+
+def _births_elsewhere(state: State, stamp: Stamp | None) -> Mapping[Key, Birth]:
+    """Return the births of a copy that was migrated elsewhere, by a run that is on record.
+
+    A generation is the digest of all that a run wrote: one that left this very generation wrote these rows.
+    """
+    if stamp is None:
+        return {}
+    for model in state.known_models():
+        if any(_left(row, stamp) for row in state.operations(model, None)):
+            return births(state.token_events(model))
+    for ledger in imported_ledgers(state):
+        for row in ledger.operations:
+            if _left(row, stamp):
+                return births(event for event in ledger.tokens if event.model_id == row.model_id)
+    return {}
+
+
+def _left(row: OperationRow, stamp: Stamp) -> bool:
+    return row.status is Status.APPLIED and row.generation_after == stamp.generation
 
 
 def trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...]:

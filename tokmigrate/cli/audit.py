@@ -1,9 +1,11 @@
-"""Commands for those who ask what became of models and tokens: blame, peft-config."""
+"""Commands for those who ask what became of models and tokens: log, blame, import, peft-config."""
 
 from __future__ import annotations
 
 import sys
+from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +15,157 @@ from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, show
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from tokmigrate.audit.lora import LoraRows
+    from tokmigrate.audit.runs import Run
+    from tokmigrate.state.ledger import State
+
+
+class ExportFormat(StrEnum):
+    """How a ledger is written."""
+
+    JSONL = "jsonl"
+    CSV = "csv"
+
+
+def log(
+    model: Models = None,
+    limit: Annotated[int | None, typer.Option(help="How many runs.", min=1)] = None,
+    imported: Annotated[bool, typer.Option("--imported", help="Also the runs of ledgers that were imported.")] = False,
+    verify_chain: Annotated[
+        bool, typer.Option("--verify-chain", help="Check that no row of the ledger was edited or is missing; else 4.")
+    ] = False,
+    export: Annotated[
+        ExportFormat | None, typer.Option(help="Write the whole ledger, every row as it is stored, with its hashes.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where --export writes to; default: stdout.", metavar="FILE")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every run, the newest first: also those that failed or were taken back.
+
+    Each with who ran it, on which host, with which versions, at which commit of the workspace, and how long it took.
+    """
+    from tokmigrate.audit.runs import imported_runs, runs  # noqa: PLC0415
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.report.log import log_text, run_content  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+
+    if (export or verify_chain) and (model or limit or imported):
+        raise UsageError("the chain goes through the whole ledger", hint="leave --model, --limit and --imported out")
+    if export and verify_chain:
+        raise UsageError("one of --export and --verify-chain at a time")
+    if output and not export:
+        raise UsageError("-o is where --export writes to", hint="add --export jsonl or --export csv")
+    if export:
+        _export(export, output, as_json)
+        return
+    if verify_chain:
+        _verify_chain(as_json)
+        return
+    place = workspace()
+    entries = place.select(model or []) if imported else selected(place, model)
+    found = runs(place, entries, limit)
+    if imported:
+        found = tuple(sorted((*found, *imported_runs(place, limit)), key=_started, reverse=True)[:limit])
+    if as_json:
+        print_json(document("log", runs=[run_content(run) for run in found]))
+    else:
+        show(log_text(found))
+
+
+def _started(run: Run) -> datetime:
+    return run.row.started
+
+
+def _verify_chain(as_json: bool) -> None:
+    from tokmigrate.errors import DriftError  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+
+    state = _state()
+    broken = state.verify_chain()
+    if broken is not None:
+        raise DriftError(
+            f"row {broken.number} of '{broken.table}' in the ledger: {broken.reason}",
+            where=state.place,
+            hint="put a backup of the state in its place; an earlier `log --export` shows what the rows were",
+        )
+    lengths = state.lengths()
+    if as_json:
+        print_json(document("log", verified=True, rows=lengths))
+        return
+    told = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
+    typer.echo(f"the chain holds: no row was edited or is missing; rows: {told}")
+
+
+def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
+    from tokmigrate.errors import StorageError, UsageError  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.state.exported import csv_lines, export, json_lines  # noqa: PLC0415
+
+    if as_json and output is None:
+        raise UsageError("--json tells of a file that was written", hint="name it: -o FILE; or leave --json out")
+    ledger = export(_state())
+    lines = json_lines(ledger) if form is ExportFormat.JSONL else csv_lines(ledger)
+    rows = {table: len(held) for table, held in ledger.rows.items()}
+    if output is None:
+        sys.stdout.writelines(lines)
+        return
+    try:
+        with output.open("w", encoding="utf-8", newline="") as file:
+            file.writelines(lines)
+    except OSError as error:
+        raise StorageError(f"cannot be written: {error.strerror}", where=str(output)) from error
+    if as_json:
+        print_json(document("log", file=str(output), rows=rows))
+    else:
+        typer.echo(f"wrote {output}")
+
+
+def _state() -> State:
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.state.database import open_state_if_present  # noqa: PLC0415
+
+    place = workspace()
+    state = open_state_if_present(place.state, place.root)
+    if state is None:
+        raise UsageError("there is no ledger yet", where=str(place.root), hint="the first run makes it")
+    return state
+
+
+def import_(
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A workspace's directory, a state.db, the URL of a state, or what `log --export jsonl` wrote.",
+            metavar="LEDGER",
+        ),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Take the ledger of another workspace into this one's, so that `log --imported` and `blame` tell of it too.
+
+    Its chain is checked first. Done again, it takes only what is new. Rows keep their hashes; models are told apart by
+    the ledger that they come from, and known as the same by their lineage.
+    """
+    from tokmigrate.audit.sources import read_ledger  # noqa: PLC0415
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.state.database import open_state  # noqa: PLC0415
+    from tokmigrate.state.imports import import_ledger  # noqa: PLC0415
+
+    place = workspace()
+    ledger, name = read_ledger(source)
+    new = import_ledger(open_state(place.state, place.root), ledger, name)
+    if as_json:
+        print_json(document("import", ledger=ledger.ledger, source=name, new=dict(new)))
+        return
+    if not any(new.values()):
+        typer.echo(f"{name}: nothing is new since it was imported")
+        return
+    told = f"{new['operations']:,} runs, {new['applied']:,} applied revisions, {new['tokens']:,} token events"
+    typer.echo(f"{name}: new or changed: {told}; `tokmigrate log --imported` shows them")
 
 
 def blame(
@@ -34,7 +186,7 @@ def blame(
     from tokmigrate.report.machine import document  # noqa: PLC0415
 
     place = workspace()
-    entries = selected(place, model)
+    entries = place.select(model or [])
     if token is not None and number is None:
         found = blame_text(place, entries, token)
     elif number is not None and token is None:
@@ -82,5 +234,7 @@ def _say_left_out(found: LoraRows) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
+    app.command(rich_help_panel="Look")(log)
     app.command(rich_help_panel="Look")(blame)
+    app.command("import", rich_help_panel="Operate")(import_)
     app.command("peft-config", rich_help_panel="Run")(peft_config)

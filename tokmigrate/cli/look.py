@@ -1,4 +1,4 @@
-"""Commands that look: current, heads, history, show, status, verify, log."""
+"""Commands that look: current, heads, history, show, status, verify."""
 
 from __future__ import annotations
 
@@ -134,27 +134,9 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
         raise typer.Exit(4)
 
 
-def log(
-    model: Models = None,
-    limit: Annotated[int | None, typer.Option(help="How many runs.", min=1)] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show every run: also those that failed or were undone."""
-    from tokmigrate.report.machine import document, operation_content  # noqa: PLC0415
-    from tokmigrate.report.text import log_table  # noqa: PLC0415
-    from tokmigrate.runner import look  # noqa: PLC0415
-
-    place = workspace()
-    rows = look.runs(place, selected(place, model), limit)
-    if as_json:
-        print_json(document("log", runs=[operation_content(row, name) for name, row in rows]))
-    else:
-        show(log_table(rows))
-
-
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (current, heads, history, status, log):
+    for command in (current, heads, history, status):
         app.command(rich_help_panel="Look")(command)
     app.command("show", rich_help_panel="Look")(show_revision)
     app.command(rich_help_panel="Gate")(verify)

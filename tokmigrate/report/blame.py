@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokmigrate.report.printable import quoted
+from tokmigrate.report.indented import indented
+from tokmigrate.report.printable import quoted, shown
 
 if TYPE_CHECKING:
-    from tokmigrate.audit.blame import BlamedModel, BlamedToken, Event
+    from tokmigrate.audit.blamed import BlamedModel, BlamedToken, Event, Subject
     from tokmigrate.audit.git_lines import Written
     from tokmigrate.state.rows import TokenEvent
 
@@ -26,18 +28,29 @@ _TRAINING = {
 def blame_text(found: BlamedModel) -> RenderableType:
     """Return what befell the tokens of a model, for a terminal."""
     if not found.tokens:
-        return Text(f"{found.model}: no such token, nor was there one")
+        return Text(f"{_place(found.subject)}: no such token, nor was there one")
     return Group(*(line for token in found.tokens for line in _token_lines(found, token)))
 
 
-def _token_lines(found: BlamedModel, token: BlamedToken) -> Iterator[Text]:
-    yield Text(f"{found.model}: {_headline(token)}", style="bold")
+def _token_lines(found: BlamedModel, token: BlamedToken) -> Iterator[RenderableType]:
+    yield Text(f"{_place(found.subject)}: {_headline(token)}", style="bold")
     if not token.added:
         yield Text(f"  {_origin(token)}")
     for event in token.events:
         when = event.row.recorded_at.strftime("%Y-%m-%d %H:%M:%S")
         yield Text.assemble(("  " + when, "dim"), "  ", _happened(event.row.event))
-        yield from (Text(f"      {line}") for line in _around(event))
+        yield from (indented(line, 6) for line in _around(event))
+
+
+def _place(subject: Subject) -> str:
+    """Return a model's name; of one whose ledger was imported also where it is, since names are not alone there."""
+    if subject.ledger is None:
+        return subject.model
+    place = f"{subject.host or ''}:{subject.path}"
+    told = [shown(place), f"ledger {subject.ledger[:10]}"]
+    told += [f"lineage {subject.lineage[:10]}"] if subject.lineage else []
+    told += [f"the same model as {', '.join(subject.same_as)}"] if subject.same_as else []
+    return f"{shown(subject.model)} ({', '.join(told)})"
 
 
 def _headline(token: BlamedToken) -> str:
@@ -130,9 +143,8 @@ def _author(written: Written | str | None) -> str:
 def blame_content(found: BlamedModel) -> dict[str, Any]:
     """Return what befell the tokens of a model as JSON."""
     return {
-        "model": found.model,
-        "revision": found.revision,
-        "lineage": found.lineage,
+        **asdict(found.subject),
+        "same_as": list(found.subject.same_as),
         "tokens": [
             {
                 "token": token.token,

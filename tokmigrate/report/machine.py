@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tokmigrate.revision.migration import Migration
     from tokmigrate.runner.look import ModelStatus
     from tokmigrate.runner.migrate import Downgraded, Upgraded
-    from tokmigrate.state.rows import OperationRow
 
 SCHEMA_VERSION = 1
 
@@ -197,23 +196,4 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
         ],
         "training": training_content(status.training),
         "notes": list(status.notes),
-    }
-
-
-def operation_content(row: OperationRow, model: str) -> dict[str, Any]:
-    """Return a run as JSON."""
-    return {
-        "operation": row.id,
-        "model": model,
-        "direction": row.direction.value,
-        "from_revision": row.from_revision,
-        "to_revision": row.to_revision,
-        "revisions": list(row.revisions),
-        "status": row.status.value,
-        "who": row.who.user,
-        "host": row.who.host,
-        "git_commit": row.who.git_commit,
-        "started": row.started.isoformat(),
-        "duration_s": row.duration_s,
-        "error": row.error,
     }

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from tokmigrate.revision.migration import Migration
     from tokmigrate.runner.look import ModelStatus
     from tokmigrate.runner.migrate import Downgraded
-    from tokmigrate.state.rows import OperationRow
 
 _RISK_STYLE = {RiskLevel.SAFE: "green", RiskLevel.CAUTION: "yellow", RiskLevel.BREAKING: "bold red"}
 
@@ -168,24 +167,4 @@ def status_text(status: ModelStatus) -> RenderableType:
         table.add_row("note", escape(note))
     if status.interrupted:
         table.add_row("interrupted", "a change was interrupted: run `tokmigrate recover`")
-    return table
-
-
-def log_table(rows: Sequence[tuple[str, OperationRow]]) -> RenderableType:
-    """Return the runs, the newest first."""
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for column in ("when", "model", "run", "from", "to", "status", "who", "error"):
-        # A revision in two pieces cannot be copied.
-        table.add_column(column, overflow="fold", no_wrap=column in {"from", "to"})
-    for model, row in rows:
-        table.add_row(
-            row.started.strftime("%Y-%m-%d %H:%M:%S"),
-            escape(model),
-            row.direction.value,
-            named(row.from_revision),
-            named(row.to_revision),
-            row.status.value,
-            escape(f"{row.who.user}@{row.who.host}"),
-            escape(row.error or ""),
-        )
     return table

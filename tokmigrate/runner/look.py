@@ -23,7 +23,6 @@ from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.rows import OperationRow
 
 
 @dataclass(frozen=True)
@@ -160,20 +159,3 @@ def _changed(snapshot: Snapshot) -> Iterator[str]:
     for name, shard in snapshot.stamp.shards.items():
         if read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows) != shard.digest:
             yield name
-
-
-def runs(
-    workspace: Workspace, entries: tuple[ModelEntry, ...], limit: int | None
-) -> tuple[tuple[str, OperationRow], ...]:
-    """Return the recorded runs of the models, the newest first, each with its model's name."""
-    state = open_state_if_present(workspace.state, workspace.root)
-    if state is None:
-        return ()
-    wanted = {str(entry.path.resolve()) for entry in entries}
-    rows = [
-        (model.name, row)
-        for model in state.known_models()
-        if model.path in wanted
-        for row in state.operations(model, limit)
-    ]
-    return tuple(sorted(rows, key=lambda found: found[1].number, reverse=True)[:limit])

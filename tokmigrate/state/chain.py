@@ -8,11 +8,11 @@ can make a new chain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from blake3 import blake3
-from sqlalchemy import Column, Connection, Table, Text, insert, select, type_coerce, update
+from sqlalchemy import Column, ColumnElement, Connection, Table, Text, insert, select, true, type_coerce, update
 from sqlalchemy.types import TypeDecorator
 
 from tokmigrate.state.columns import canonical_json
@@ -47,22 +47,50 @@ def append(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
 
 def first_broken(connection: Connection, table: Table) -> BrokenRow | None:
     """Return the first row of a ledger table that its chain does not account for, or None."""
-    hashed = _hashed(table)
-    found = connection.execution_options(yield_per=_BATCH).execute(
-        select(*(_raw(column) for column in (*hashed, table.c.hash))).order_by(table.c.number)
+    return broken_in(table, stored_rows(connection, table), _end(connection, table))
+
+
+def stored_rows(
+    connection: Connection, table: Table, wanted: ColumnElement[bool] | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table by number, or else by its first column, each value as it is stored.
+
+    Args:
+        connection: A connection.
+        table: The table.
+        wanted: Which rows; all if None.
+    """
+    columns = list(table.columns)
+    order = next((column for column in columns if column.name == "number"), columns[0])
+    found = connection.execute(
+        select(*(_raw(column) for column in columns)).where(true() if wanted is None else wanted).order_by(order),
+        execution_options={"yield_per": _BATCH},
     )
-    number, head = 0, START
     for values in found:
+        yield dict(zip((column.name for column in columns), values, strict=True))
+
+
+def broken_in(table: Table, rows: Iterable[Mapping[str, Any]], end: tuple[int, str]) -> BrokenRow | None:
+    """Return the first of the rows of a ledger table that its chain does not account for, or None.
+
+    Args:
+        table: The table.
+        rows: Its rows by number, each value as it is stored.
+        end: How many rows there are, and the hash of the last one.
+    """
+    hashed = [column.name for column in _hashed(table)]
+    number, head = 0, START
+    for row in rows:
         number += 1
-        stored = dict(zip((column.name for column in hashed), values[:-1], strict=True))
+        stored = {name: row.get(name) for name in hashed}
         if stored["number"] != number:
             return BrokenRow(table.name, number, "the row is missing")
         if stored["previous_hash"] != head:
             return BrokenRow(table.name, number, "the row does not follow the one before it")
-        if _hash_or_none(table, stored) != values[-1]:
+        if _hash_or_none(table, stored) != row.get("hash"):
             return BrokenRow(table.name, number, "the row was edited")
-        head = values[-1]
-    length, last = _end(connection, table)
+        head = row["hash"]
+    length, last = end
     if number < length:
         return BrokenRow(table.name, number + 1, "the row is missing")
     if number > length:

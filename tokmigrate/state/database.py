@@ -21,8 +21,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from tokmigrate.errors import DriftError, StorageError, UsageError
 from tokmigrate.state import chain
+from tokmigrate.state.endings import seal_all_in
 from tokmigrate.state.ledger import State
-from tokmigrate.state.schema import LEDGER, SCHEMA_VERSION, chains, meta, metadata
+from tokmigrate.state.schema import LATER, LEDGER, SCHEMA_VERSION, chains, endings, meta, metadata
 
 __all__ = ["State", "open_state", "open_state_if_present"]
 
@@ -55,6 +56,7 @@ def open_state(url: str, workspace: Path | None = None) -> State:
             if not inspect(connection).has_table(meta.name):
                 _make(connection)
     _check_version(state)
+    _make_later_tables(state)
     return state
 
 
@@ -134,6 +136,20 @@ def _make(connection: Connection) -> None:
     metadata.create_all(connection, checkfirst=False)
     connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
     connection.execute(insert(chains), [{"name": table.name, "length": 0, "head": chain.START} for table in LEDGER])
+
+
+def _make_later_tables(state: State) -> None:
+    with state.reading() as connection:
+        lacking = [table for table in LATER if not inspect(connection).has_table(table.name)]
+    if not lacking:
+        return
+    with state.writing() as connection:
+        for table in lacking:
+            if not inspect(connection).has_table(table.name):
+                table.create(connection, checkfirst=False)
+                connection.execute(insert(chains).values(name=table.name, length=0, head=chain.START))
+                if table is endings:
+                    seal_all_in(connection)
 
 
 def _check_version(state: State) -> None:

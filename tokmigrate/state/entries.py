@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, select, update
 
 from tokmigrate.errors import DriftError
 from tokmigrate.state import chain
@@ -57,8 +57,11 @@ def apply_in(
     )
 
 
-def revert_in(connection: Connection, operation: OperationRow, revisions: Sequence[str]) -> None:
-    """Record that `operation` took `revisions` back; raises DriftError where one is not applied."""
+def revert_in(connection: Connection, operation: OperationRow, revisions: Sequence[str]) -> list[int]:
+    """Record that `operation` took `revisions` back, and return the numbers of their rows.
+
+    Raises DriftError where one is not applied.
+    """
     for revision in revisions:
         marked = connection.execute(
             update(applied)
@@ -75,6 +78,7 @@ def revert_in(connection: Connection, operation: OperationRow, revisions: Sequen
                 where=f"operation {operation.id}",
                 hint="run `tokmigrate status`, then `tokmigrate repair`",
             )
+    return list(connection.execute(select(applied.c.number).where(applied.c.reverted_by == operation.id)).scalars())
 
 
 def tell_in(connection: Connection, operation: OperationRow, events: Sequence[TokenEvent], moment: datetime) -> None:

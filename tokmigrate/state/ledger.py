@@ -21,6 +21,7 @@ from typing import Any
 from sqlalchemy import Connection, func, insert, select, update
 
 from tokmigrate.errors import BusyError, UnknownNameError
+from tokmigrate.state.endings import seal_in
 from tokmigrate.state.entries import apply_in, revert_in, tell_in
 from tokmigrate.state.queries import active_in, applied_in, operation_in, operation_row
 from tokmigrate.state.reading import Readable
@@ -138,13 +139,15 @@ class State(Readable):
         if new not in (Status.ABORTED, Status.FAILED) or not expected.active:
             raise ValueError(f"an operation cannot be advanced from {expected} to {new}")
         with self.writing() as connection:
-            return _end(connection, operation_id, expected, new, error)
+            return _given_up(connection, operation_id, expected, new, error)
 
     def fail(self, operation_id: str, error: str) -> OperationRow:
         """Record that an active operation failed and why; one that is over already is left as it is."""
         with self.writing() as connection:
             row = operation_in(connection, operation_id)
-            return _end(connection, operation_id, row.status, Status.FAILED, error) if row.status.active else row
+            if not row.status.active:
+                return row
+            return _given_up(connection, operation_id, row.status, Status.FAILED, error)
 
     def finish(self, operation_id: str) -> OperationRow:
         """Take a PREPARED operation to APPLIED with the ledger rows that `prepare` kept.
@@ -214,8 +217,9 @@ class State(Readable):
                 finished=moment,
                 duration_s=0.0,
             )
-            revert_in(connection, operation, sorted(lost))
+            reverted = revert_in(connection, operation, sorted(lost))
             apply_in(connection, operation, new, Origin.ADOPTED, moment)
+            seal_in(connection, operation.id, reverted)
             return operation
 
     def set_tag(self, name: str, revision: str) -> None:
@@ -231,9 +235,18 @@ def _finish(connection: Connection, row: OperationRow, outcome: Outcome) -> Oper
         return row
     ended = _end(connection, row.id, Status.PREPARED, Status.APPLIED, None)
     moment = ended.finished or _now()
-    revert_in(connection, row, outcome.reverted)
+    reverted = revert_in(connection, row, outcome.reverted)
     apply_in(connection, row, outcome.applied, Origin.APPLIED, moment)
     tell_in(connection, row, outcome.tokens, moment)
+    seal_in(connection, row.id, reverted)
+    return ended
+
+
+def _given_up(
+    connection: Connection, operation_id: str, expected: Status, new: Status, error: str | None
+) -> OperationRow:
+    ended = _end(connection, operation_id, expected, new, error)
+    seal_in(connection, operation_id)
     return ended
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import or_, select
+from sqlalchemy import Connection, Table, func, inspect, or_, select
 
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
+from tokmigrate.state.endings import first_unsealed
 from tokmigrate.state.queries import (
     active_in,
     applied_in,
@@ -27,7 +29,12 @@ from tokmigrate.state.rows import (
     Outcome,
     TokenRow,
 )
-from tokmigrate.state.schema import LEDGER, applied, models, operations, tags, tokens
+from tokmigrate.state.schema import LATER, LEDGER, applied, endings, models, operations, tags, tokens
+
+
+def there(connection: Connection, wanted: Sequence[Table]) -> list[Table]:
+    """Return those tables that the database has: one that was only read since an older version lacks some."""
+    return [table for table in wanted if table not in LATER or inspect(connection).has_table(table.name)]
 
 
 @dataclass(frozen=True)
@@ -101,13 +108,23 @@ class Readable(Database):
         return frozenset(digests)
 
     def verify_chain(self) -> BrokenRow | None:
-        """Return the first ledger row that was edited, dropped or slipped in, or None."""
+        """Return the first ledger row, or row of a run that ended, that was edited, dropped or slipped in, or None."""
         with self.reading() as connection:
-            for table in LEDGER:
+            for table in there(connection, LEDGER):
                 broken = chain.first_broken(connection, table)
                 if broken is not None:
                     return broken
-        return None
+            if not there(connection, [endings]):
+                return None
+            return first_unsealed(*(chain.stored_rows(connection, table) for table in (operations, applied, endings)))
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many rows each table of the ledger has."""
+        with self.reading() as connection:
+            return {
+                table.name: connection.execute(select(func.count()).select_from(table)).scalar_one()
+                for table in there(connection, LEDGER)
+            }
 
     def tag(self, name: str) -> str | None:
         """Return the revision that a tag stands for, or None."""

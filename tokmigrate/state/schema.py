@@ -1,8 +1,8 @@
 """The tables of the state.
 
-`applied` and `tokens` are the ledger: rows are only ever added, `applied.reverted_by` is set once, and
-each row carries the hash of the one before it. `chains` holds the length and last hash of each, so
-that rows missing at the end are noticed too.
+`applied`, `tokens`, `imported` and `endings` are the ledger: rows are only ever added, `applied.reverted_by` is set
+once, and each row carries the hash of the one before it. `endings` vouches for what is set later: the runs that ended,
+and what they took back. `chains` holds the length and last hash of each, so that rows missing at the end are noticed.
 """
 
 from __future__ import annotations
@@ -153,7 +153,37 @@ tags = Table(
     Column("revision", Text, nullable=False),
 )
 
-LEDGER = (applied, tokens)
+# A row of another ledger is kept as it is stored there; one that changed there is kept again, and the last counts.
+imported = Table(
+    "imported",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("ledger", Text, nullable=False, index=True),
+    Column("table_name", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("content", CanonicalJson, nullable=False),
+    Column("source", ExactText, nullable=False),
+    Column("imported_by", ExactText, nullable=False),
+    Column("imported_at", Instant, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+endings = Table(
+    "endings",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("operation_id", ForeignKey("operations.id"), nullable=False, unique=True),
+    Column("digest", Text, nullable=False),
+    Column("reverted", CanonicalJson, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+LEDGER = (applied, tokens, imported, endings)
+LATER = (imported, endings)
+"""The tables that older databases lack; they are made when such a one is opened to be written."""
+
 SET_ONCE = {"reverted_by"}
 
 

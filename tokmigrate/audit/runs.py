@@ -1,0 +1,84 @@
+"""Every run that the state has on record, with what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.imports import imported_ledgers
+from tokmigrate.state.ledger import State
+from tokmigrate.state.rows import AppliedRow, ModelRow, OperationRow
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run.
+
+    Args:
+        model: The name of its model.
+        path: Where the model was.
+        lineage: The model's lineage, "" while it has none.
+        row: Its row.
+        undone: The revisions that it applied and that were taken back since.
+        undone_by: The run that took the last of them back, None where all hold.
+        ledger: The ledger that it was imported from, None for a run of this workspace.
+    """
+
+    model: str
+    path: str
+    lineage: str
+    row: OperationRow
+    undone: tuple[str, ...] = ()
+    undone_by: str | None = None
+    ledger: str | None = None
+
+
+def runs(workspace: Workspace, entries: tuple[ModelEntry, ...], limit: int | None) -> tuple[Run, ...]:
+    """Return the recorded runs of models, the newest first.
+
+    Args:
+        workspace: The workspace.
+        entries: The models.
+        limit: How many; all if None.
+    """
+    state = open_state_if_present(workspace.state, workspace.root)
+    if state is None:
+        return ()
+    wanted = {str(entry.path.resolve()) for entry in entries}
+    found = [run for model in state.known_models() if model.path in wanted for run in _of(state, model, limit)]
+    return tuple(sorted(found, key=lambda run: run.row.number, reverse=True)[:limit])
+
+
+def imported_runs(workspace: Workspace, limit: int | None) -> tuple[Run, ...]:
+    """Return the runs of the ledgers that were imported, the newest first, all of them or `limit`."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    found: list[Run] = []
+    for ledger in imported_ledgers(state) if state else ():
+        models = {model.id: model for model in ledger.models}
+        for row in ledger.operations:
+            applied = [each for each in ledger.applied if each.operation_id == row.id]
+            found.append(with_fate(models[row.model_id], row, applied, ledger.id))
+    return tuple(sorted(found, key=lambda run: run.row.started, reverse=True)[:limit])
+
+
+def _of(state: State, model: ModelRow, limit: int | None) -> Iterator[Run]:
+    applied = state.applied_ever(model)
+    for row in state.operations(model, limit):
+        yield with_fate(model, row, [each for each in applied if each.operation_id == row.id])
+
+
+def with_fate(model: ModelRow, row: OperationRow, applied: list[AppliedRow], ledger: str | None = None) -> Run:
+    """Return a run with what became of the revisions that it applied."""
+    undone = [each for each in applied if each.reverted_by is not None]
+    last = undone[0].reverted_by if undone else None
+    return Run(
+        model.name,
+        model.path,
+        model.lineage,
+        row,
+        tuple(each.record.revision for each in undone),
+        last,
+        ledger,
+    )

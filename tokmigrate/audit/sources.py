@@ -1,0 +1,46 @@
+"""Ledgers of other workspaces, wherever they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tokmigrate.errors import UsageError
+from tokmigrate.settings import FILE_NAME, read_workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.exported import Exported, export, read_json_lines
+
+_SQLITE = b"SQLite format 3\0"
+
+
+def read_ledger(source: str) -> tuple[Exported, str]:
+    """Return a ledger, and where it is, without a password.
+
+    Args:
+        source: A workspace's directory or its tokmigrate.yaml, a SQLite database, the URL of a state, or a file that
+            `log --export jsonl` wrote.
+
+    Raises:
+        UsageError: There is no ledger.
+    """
+    if "://" in source:
+        return _of_database(source, Path())
+    path = Path(source).absolute()
+    settings = path / FILE_NAME if path.is_dir() else path
+    if settings.name == FILE_NAME and settings.is_file():
+        workspace = read_workspace(settings, {})
+        return _of_database(workspace.state, workspace.root)
+    if not path.is_file():
+        raise UsageError(
+            "there is no ledger", where=str(path), hint="name a workspace, a state.db, a URL, or an exported file"
+        )
+    with path.open("rb") as file:
+        if file.read(len(_SQLITE)) == _SQLITE:
+            return _of_database(f"sqlite:///{path}", Path())
+    return read_json_lines(path), str(path)
+
+
+def _of_database(url: str, folder: Path) -> tuple[Exported, str]:
+    state = open_state_if_present(url, folder)
+    if state is None:
+        raise UsageError("there is no ledger: nothing was run there yet", where=url.rsplit("@", 1)[-1])
+    return export(state), state.place
