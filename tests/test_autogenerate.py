@@ -173,11 +173,13 @@ def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[
         }
     if name == "truncation":
         fields = [
-            {"max_length": "off"},
             {"max_length": 16, "stride": 2, "strategy": "only_first"},
             {"max_length": 20, "direction": "left"},
             {"model_max_length": 99},
         ]
+        # Without truncation its side cannot be said.
+        if (documents[FILE].get("truncation") or {}).get("direction") != "Left":
+            fields.append({"max_length": "off"})
         return "set_truncation", draw(st.sampled_from(fields))
     if name == "flags":
         changed = draw(st.dictionaries(st.sampled_from(FLAGS), st.booleans(), min_size=1))
