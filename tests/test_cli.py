@@ -86,6 +86,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("log", "--limit", "2"),
     ("diff", "demo", "head"),
     ("verify",),
+    ("test",),
     ("downgrade", "-1"),
     ("downgrade", BASE),
     ("recover",),
