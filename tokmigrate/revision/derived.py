@@ -262,6 +262,8 @@ def _set_padding(way: _Way) -> None:
     if new and new["strategy"] != old.get("strategy", "BatchLongest"):
         fixed = new["strategy"]
         fields["max_length"] = fixed["Fixed"] if isinstance(fixed, dict) else "longest"
+    if not new and (old or fields):
+        fields["max_length"] = "off"
     if fields:
         way.go(SetPadding(**fields))
 
