@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import BOS, EOS, tokenizer_json
 from shared_models import SHARED, SharedModel, shared_model
+from workspaces import Workspace as Place
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.bare import bare_state
@@ -107,6 +108,23 @@ def test_equal_tokenizers_need_no_file(tmp_path: Path) -> None:
     side = side_of(model.directory)
     assert autogenerate(model.workspace, "None", side, side) == Generated(None, (), (), ())
     assert list((tmp_path / "migrations").iterdir()) == []
+
+
+def test_the_command_lists_what_is_left(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "minimind")
+    place = Place(tmp_path)
+    shutil.copytree(SHARED / "minimind", tmp_path / "after")
+    config = model.json("tokenizer_config.json") | {"clean_up_tokenization_spaces": True, "padding_side": "left"}
+    (tmp_path / "after" / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
+    words = ("revision", "-m", "On the left", "--autogenerate", "--from", "m", "--to", "after")
+    said = place.run(*words)
+    assert said.returncode == 0, said.stderr
+    assert said.stdout == f"wrote {tmp_path}/migrations/0001_on_the_left.yaml: set_padding\n"
+    assert said.stderr.startswith("warning: 1 difference is left, which no operation expresses:\n")
+    assert "clean_up_tokenization_spaces  false   true" in said.stderr
+    document = place.asked(*words)
+    assert document["operations"] == ["set_padding"]
+    assert [each["subject"] for each in document["left"]] == ["clean_up_tokenization_spaces"]
 
 
 def small() -> dict[str, Any]:
