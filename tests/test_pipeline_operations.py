@@ -118,6 +118,7 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
         ("set_truncation: {max_length: 4, stride: 2}", OperationError, "no room"),
         ("set_truncation: {max_length: off, stride: 2}", OperationError, "off"),
         ("set_truncation: {}", OperationError, "sets nothing"),
+        ("set_padding: {max_length: off, pad_to_multiple_of: 8}", OperationError, "off"),
         ("set_token_flags: {tokens: Ġthe, lstrip: true}", OperationError, "has no flags"),
         ("set_token_flags: {tokens: <mask>}", OperationError, "no flag"),
         ("reinit_tokens: <nothing>", OperationError, "no token"),
@@ -128,6 +129,36 @@ def test_what_is_refused(operation: str, error: Any, words: str, roberta: Shared
         roberta.planned(f"- {operation}")
     assert words in str(raised.value)
     assert "0001_m.yaml:6" in str(raised.value)
+
+
+def test_the_longest_text_apart_from_truncation(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "roberta-base")
+    before = model.bytes()
+    longest = model.json("tokenizer_config.json")["model_max_length"]
+    model.migrate("- set_truncation: {max_length: 8, model_max_length: keep}")
+    assert model.library().truncation["max_length"] == 8
+    assert model.json("tokenizer_config.json")["model_max_length"] == longest
+    model.migrate("- set_truncation: {model_max_length: 99}")
+    assert model.library().truncation["max_length"] == 8
+    assert model.json("tokenizer_config.json")["model_max_length"] == 99
+    model.migrate("- set_truncation: {max_length: 6, model_max_length: none}\n- set_truncation: off")
+    assert model.library().truncation is None
+    assert "model_max_length" not in model.json("tokenizer_config.json")
+    model.down()
+    assert model.bytes() == before
+
+
+def test_padding_on_one_side_without_padding_by_itself(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "phi-3-mini")
+    before = model.bytes()
+    model.migrate("- set_padding: {token: <unk>, side: right, pad_to_multiple_of: 8}")
+    assert model.library().padding["pad_id"] == 0
+    model.migrate("- set_padding: {max_length: off, side: left}")
+    assert model.library().padding is None
+    config = model.json("tokenizer_config.json")
+    assert (config["padding_side"], config["pad_token"]) == ("left", "<unk>")
+    model.down()
+    assert model.bytes() == before
 
 
 def test_truncation_and_its_companions(tmp_path: Path) -> None:

@@ -109,10 +109,10 @@ def _autogenerate(place: Workspace, message: str, before: str, after: str, as_js
     elif done.path:
         typer.echo(f"wrote {done.path}: {', '.join(operation.name for operation in done.operations)}")
     else:
-        typer.echo("no difference in what they mean: nothing to write" if not done.left else "nothing was written")
+        typer.echo("nothing was written" if done.left else "no difference in what they mean: nothing to write")
     if done.left and not as_json:
-        told = f"warning: {len(done.left):,} differences are left, which no operation expresses:"
-        typer.echo(told if done.path else told.replace("are left, which", "were found, and"), err=True)
+        count = "1 difference is left" if len(done.left) == 1 else f"{len(done.left):,} differences are left"
+        typer.echo(f"warning: {count}, which no operation expresses:", err=True)
         for table in difference_tables(done.left):
             show_aside(table)
         for reason in done.refused:

@@ -1,4 +1,4 @@
-"""Commands that compare: diff."""
+"""Commands that compare: diff, test."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokmigrate.cli.options import AsJson
+from tokmigrate.cli.each import document_each, show_each
+from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, show
 
 if TYPE_CHECKING:
-    from tokmigrate.settings import Workspace
+    from tokmigrate.settings import ModelEntry, Workspace
 
 
 def diff(
@@ -48,6 +49,39 @@ def _workspace_if_any() -> Workspace | None:
     return read_workspace(find_workspace(here))
 
 
+def try_migrations(
+    model: Models = None,
+    every: Annotated[bool, typer.Option("--all", help="Every migration from base on, not only pending ones.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="On a whole copy of the model, not on a stand-in.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try migrations up, down and up again, and compare every byte; exits with 1 where a file comes out otherwise.
+
+    They are tried on a stand-in that is made in a temporary directory: the
+    model's own files and tensor names, with rows of four numbers, so that a
+    model of any size is tested in a second. The model is never touched.
+    """
+    from tokmigrate.report.rehearsal import rehearsal_content, rehearsal_text  # noqa: PLC0415
+    from tokmigrate.runner.rehearsal import Rehearsal, rehearse  # noqa: PLC0415
+
+    place = workspace()
+    entries = selected(place, model)
+    failed: list[str] = []
+
+    def act(entry: ModelEntry) -> Rehearsal:
+        done = rehearse(place, entry, "copy" if copy else "stand-in", from_base=every)
+        failed.extend(done.model for _ in done.deviations)
+        return done
+
+    if as_json:
+        document_each("test", entries, act, rehearsal_content)
+    else:
+        show_each(entries, act, lambda done: show(rehearsal_text(done)))
+    if failed:
+        raise typer.Exit(1)
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     app.command(rich_help_panel="Look", context_settings={"ignore_unknown_options": True})(diff)
+    app.command("test", rich_help_panel="Gate")(try_migrations)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from tokmigrate.model.config_parts import config_parts, stated_sizes
 from tokmigrate.model.default_ids import default_ids
+from tokmigrate.model.default_roles import default_roles
 from tokmigrate.model.id_fields import shape_of
 from tokmigrate.model.json_text import Json
 from tokmigrate.model.longest_text import NO_LIMIT
@@ -19,7 +20,7 @@ from tokmigrate.model.state import (
     TEMPLATE,
     TOKENIZER_CONFIG,
 )
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.tokenizer import FILE, Tokenizer
 
 Documents = Mapping[str, Json]
 """Parsed files by name."""
@@ -28,23 +29,34 @@ _LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
 def stated_roles(documents: Documents) -> dict[str, str]:
-    """Return the text of each special token that has a role, standard or of the model's own, by the role's name."""
-    found: dict[str, str] = {}
+    """Return the text of each special token that has a role, standard or of the model's own, by the role's name.
+
+    What transformers takes where no file says it counts as said: the token that tokenizer.json pads with, and the
+    defaults of the tokenizer's class, as far as these are tokens.
+    """
+    tokenizer = Tokenizer(documents[FILE])
+    found: dict[str, str | None] = {}
     for name in (SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG):
         held = documents.get(name) or {}
-        own = held.get("model_specific_special_tokens")
         extra = held.get("extra_special_tokens")
-        for fields in (own, extra if isinstance(extra, dict) else None, held):
+        for fields in (held.get("model_specific_special_tokens"), extra if isinstance(extra, dict) else None, held):
             found |= dict(_roles(fields or {}))
     padding = (documents[FILE].get("padding") or {}).get("pad_token")
-    # transformers takes it from there where nothing else says it.
-    return {"pad": padding, **found} if padding is not None else found
+    if padding is not None:
+        found.setdefault("pad", padding)
+    named = [(documents.get(TOKENIZER_CONFIG) or {}).get("tokenizer_class")]
+    named.append((documents.get(CONFIG) or {}).get("model_type"))
+    for role, text in default_roles(*named).items():
+        if text in tokenizer.ids:
+            found.setdefault(role, text)
+    return {role: text for role, text in found.items() if text is not None}
 
 
-def _roles(fields: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
+def _roles(fields: Mapping[str, Json]) -> Iterator[tuple[str, str | None]]:
+    """Yield each role that a file speaks of, with None where it says that no token has it."""
     for name, entry in fields.items():
         text = text_of(entry)
-        if name.endswith("_token") and text is not None:
+        if name.endswith("_token") and (text is not None or entry is None):
             yield name.removesuffix("_token"), text
 
 

@@ -18,7 +18,8 @@ from tokmigrate.operations.known_tokens import cut_out, id_of
 class SetPadding(Operation):
     """Set how batches are padded, in tokenizer.json, tokenizer_config.json, config.json and generation_config.json.
 
-    What is not given stays as it is. The token must be in the vocabulary.
+    What is not given stays as it is. The token must be in the vocabulary. With `max_length: off` the tokenizer itself
+    does not pad; which token pads and on which side is still told to transformers.
     """
 
     name: ClassVar[str] = "set_padding"
@@ -26,12 +27,14 @@ class SetPadding(Operation):
     token: str | None = Field(default=None, description="The token that fills; by default the one there is.")
     side: Literal["left", "right"] | None = Field(default=None, description="Where it is put.")
     pad_to_multiple_of: int | None = Field(default=None, ge=1, description="Round lengths up to a multiple.")
-    max_length: int | Literal["longest"] | None = Field(
-        default=None, description="Pad to that many tokens, or to the longest text of the batch."
+    max_length: int | Literal["longest", "off"] | None = Field(
+        default=None, description="Pad to that many tokens, or to the longest text of the batch; `off` ends it."
     )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
         """Return the state with padding set."""
+        if self.max_length == "off":
+            return self._without_section(state)
         token = self.token or pad_token(state)
         if token is None:
             raise OperationError("the model has no pad token yet", hint="give `token:`")
@@ -48,6 +51,18 @@ class SetPadding(Operation):
             fixed = {"Fixed": self.max_length}
             section["strategy"] = "BatchLongest" if self.max_length == "longest" else fixed
         return state.with_value(FILE, ("padding",), section)
+
+    def _without_section(self, state: ModelState) -> ModelState:
+        if self.pad_to_multiple_of is not None:
+            raise OperationError("set_padding is off and rounds lengths up at once", hint="leave one of them out")
+        if state.documents[FILE].get("padding") is not None:
+            state = state.with_value(FILE, ("padding",), None)
+        if self.token is not None:
+            id_of(state, self.token)
+            state = with_pad_token(state, self.token)
+        if self.side is not None:
+            state = state.with_value(TOKENIZER_CONFIG, ("padding_side",), self.side)
+        return state
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say whether a special token is touched."""

@@ -1,7 +1,7 @@
 """The operations that lead from one tokenizer to another, derived from what they differ in.
 
-Each is tried on the state that the ones before it left, and kept if that is nearer to the other tokenizer. So what is
-returned can be applied, and what is different at the end is what no operation expresses.
+Each is tried on the state that the ones before it left. So what is returned can be applied, and what differs at the
+end is what no operation expresses.
 """
 
 from __future__ import annotations
@@ -47,9 +47,6 @@ from tokmigrate.operations.set_token_flags import SetTokenFlags
 from tokmigrate.operations.set_truncation import SetTruncation
 from tokmigrate.vocabulary.tokens import AddedToken
 
-_ON_THE_WAY = (AddTokens, MoveTokens, RemoveTokens, ResizeVocab, SetPostProcessor)
-"""Operations after which ids may be those of the other tokenizer only when tokens have moved."""
-
 
 @dataclass(frozen=True)
 class Derived:
@@ -88,20 +85,34 @@ class _Way:
         self.operations: list[Operation] = []
         self.refused: list[str] = []
         self._context = context
-        self._left = len(differences(state.documents, after))
 
-    def go(self, operation: Operation) -> bool:
-        """Take one step if it can be taken and leads nearer; return whether it could be taken."""
+    def go(self, operation: Operation) -> None:
+        """Take a step if it can be taken and leads nearer."""
+        reached = self.tried(operation)
+        if reached is not None and self._distance(reached) < self._distance(self.state):
+            self._arrive(reached, operation)
+
+    def take(self, operation: Operation) -> bool:
+        """Take a step if it can be taken, also where ids will be right only when tokens have moved."""
+        reached = self.tried(operation)
+        if reached is not None:
+            self._arrive(reached, operation)
+        return reached is not None
+
+    def tried(self, operation: Operation) -> ModelState | None:
+        """Return where a step would lead, None with the reason noted where it cannot be taken."""
         try:
-            reached = operation.apply(self.state, self._context)
+            return operation.apply(self.state, self._context)
         except TokmigrateError as error:
             self.refused.append(f"{operation.name}: {error.message}")
-            return False
-        left = len(differences(reached.documents, self.documents))
-        if left < self._left or isinstance(operation, _ON_THE_WAY):
-            self.state, self._left = reached, left
-            self.operations.append(operation)
-        return True
+            return None
+
+    def _arrive(self, state: ModelState, operation: Operation) -> None:
+        self.state = state
+        self.operations.append(operation)
+
+    def _distance(self, state: ModelState) -> int:
+        return len(differences(state.documents, self.documents))
 
     @property
     def gone(self) -> dict[str, int]:
@@ -144,10 +155,13 @@ def _remove(way: _Way) -> None:
     for content in ids.keys() - gone.keys():
         stay += way.target.ids[content] == ids[content]
         move_up += way.target.ids[content] == ids[content] - bisect(below, ids[content])
+    removal = RemoveTokens(tokens=tuple(gone), ids="compact", acknowledge="breaking")
+    if way.tried(removal) is None:
+        return
     behind = max(ids.values()) + 1
     if stay > move_up and behind + len(gone) <= way.state.rows:
-        way.go(MoveTokens(tokens={content: behind + place for place, content in enumerate(gone)}))
-    way.go(RemoveTokens(tokens=tuple(gone), ids="compact", acknowledge="breaking"))
+        way.take(MoveTokens(tokens={content: behind + place for place, content in enumerate(gone)}))
+    way.take(removal)
 
 
 def _add(way: _Way) -> None:
@@ -155,7 +169,7 @@ def _add(way: _Way) -> None:
     new = [token for token, _ in sorted(way.target.added.values(), key=lambda held: held[1])]
     tokens = tuple(_new_token(token) for token in new if token.content not in way.state.tokenizer.ids)
     if tokens:
-        way.go(AddTokens(tokens=tokens))
+        way.take(AddTokens(tokens=tokens))
 
 
 def _new_token(token: AddedToken) -> NewToken:
@@ -167,20 +181,25 @@ def _new_token(token: AddedToken) -> NewToken:
 
 def _set_roles(way: _Way) -> None:
     old, new = stated_roles(way.state.documents), stated_roles(way.documents)
-    roles: dict[str, str] = {
-        role: new[role] for role in ROLES if role in new and (new[role] != old.get(role) or _has_other_id(way, role))
-    }
-    if _section(way.documents, "padding").get("pad_token") == roles.get("pad"):
+    known = {role: new[role] for role in ROLES if new.get(role) in way.state.tokenizer.ids}
+    if "pad" in known and _section(way.documents, "padding").get("pad_token") == known["pad"]:
         # set_padding gives that role too.
-        roles.pop("pad", None)
-    known: dict[str, Any] = {role: content for role, content in roles.items() if content in way.state.tokenizer.ids}
+        del known["pad"]
+    changed: dict[str, Any] = {role: content for role, content in known.items() if content != old.get(role)}
     listed = stated_specials(way.documents)
-    others: dict[str, Any] = {}
     if set(listed) != set(stated_specials(way.state.documents)) and way.state.tokenizer.ids.keys() >= set(listed):
-        others["additional"] = listed
-    if (known or others) and not way.go(SetSpecialTokens(**known, **others)):
-        for role, content in {**known, **others}.items():
-            way.go(SetSpecialTokens.model_validate({role: content}))
+        changed["additional"] = listed
+    if changed and not way.take(SetSpecialTokens(**changed)):
+        for role, content in changed.items():
+            way.take(SetSpecialTokens.model_validate({role: content}))
+
+
+def _set_role_ids(way: _Way) -> None:
+    """Roles whose token is the same, but not the id that config.json or generation_config.json gives it."""
+    roles = stated_roles(way.documents)
+    for role in ROLES:
+        if roles.get(role) in way.state.tokenizer.ids and _has_other_id(way, role):
+            way.go(SetSpecialTokens.model_validate({role: roles[role]}))
 
 
 def _has_other_id(way: _Way, role: str) -> bool:
@@ -208,7 +227,7 @@ def _set_parts(way: _Way) -> None:
         way.go(SetDecoder(decoder=new.get("decoder")))
     wanted = _with_ids(new.get("post_processor"), way.state.tokenizer.ids)
     if plain_part(old.get("post_processor")) != plain_part(wanted):
-        way.go(SetPostProcessor(post_processor=wanted))
+        way.take(SetPostProcessor(post_processor=wanted))
 
 
 def _with_ids(part: Json, ids: dict[str, int]) -> Json:
@@ -243,6 +262,8 @@ def _set_padding(way: _Way) -> None:
     if new and new["strategy"] != old.get("strategy", "BatchLongest"):
         fixed = new["strategy"]
         fields["max_length"] = fixed["Fixed"] if isinstance(fixed, dict) else "longest"
+    if not new and (old or fields):
+        fields["max_length"] = "off"
     if fields:
         way.go(SetPadding(**fields))
 
@@ -260,7 +281,7 @@ def _set_truncation(way: _Way) -> None:
             fields["strategy"] = _SHORTENED[new["strategy"]]
         if new["stride"] != old.get("stride", 0):
             fields["stride"] = new["stride"]
-    if settings[0]["truncation_side"] != settings[1]["truncation_side"]:
+    if new and settings[0]["truncation_side"] != settings[1]["truncation_side"]:
         fields["direction"] = settings[1]["truncation_side"]
     follows = new["max_length"] if new and "max_length" in fields else lengths[0]
     if lengths[1] != follows:
@@ -280,7 +301,7 @@ def _make_room(way: _Way) -> None:
     """Rows for ids that the tokens of the other tokenizer have; only a stated size can be changed."""
     needed = max(way.target.texts, default=-1) + 1
     if needed > way.state.rows:
-        way.go(ResizeVocab(rows=max(needed, _size(way.documents) or 0)))
+        way.take(ResizeVocab(rows=max(needed, _size(way.documents) or 0)))
 
 
 def _size(documents: Documents) -> int | None:
@@ -298,7 +319,7 @@ def _move(way: _Way) -> None:
             break
         moves = possible
     if moves:
-        way.go(MoveTokens(tokens=dict(sorted(moves.items(), key=lambda move: move[1]))))
+        way.take(MoveTokens(tokens=dict(sorted(moves.items(), key=lambda move: move[1]))))
 
 
 def _set_flags(way: _Way) -> None:
@@ -329,6 +350,8 @@ _STRETCHES: tuple[Callable[[_Way], None], ...] = (
     _rename,
     _remove,
     _add,
+    # A token that is listed as special cannot become another one afterwards.
+    _set_flags,
     _set_roles,
     _set_template,
     _set_parts,
@@ -341,5 +364,6 @@ _STRETCHES: tuple[Callable[[_Way], None], ...] = (
     _move,
     _set_flags,
     _set_padding,
+    _set_role_ids,
     _resize,
 )

@@ -81,7 +81,8 @@ def _remarks(before: Side, after: Side, derived: Derived, left: tuple[Difference
         remarks.append("New rows start as the mean, unless `init:` says otherwise.")
     if not left:
         return [*remarks, "It was planned on the first: nothing differs then by meaning."]
-    remarks.append(f"It was planned on the first: {len(left)} differences are left, which no operation expresses.")
+    count = "1 difference is left" if len(left) == 1 else f"{len(left)} differences are left"
+    remarks.append(f"It was planned on the first: {count}, which no operation expresses.")
     remarks += [f"- {difference}" for difference in left[:_REMARKED]]
     remarks += [f"… and {len(left) - _REMARKED} more"] if len(left) > _REMARKED else []
     if derived.refused:

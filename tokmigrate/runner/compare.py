@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.undo import way_back
 from tokmigrate.errors import ModelError, UndoError, UnknownNameError
 from tokmigrate.model import state as names
@@ -115,8 +116,8 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
     return here, Side(name, plan(workspace, entry, revision).final.documents)
 
 
-def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:
-    """Return the files of a model as the undo records have them for a revision that it had."""
+def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Candidate:
+    """Return a model as the undo records have it for a revision that it had; raises UndoError where they do not."""
     _, revisions = way_down(workspace, entry, snapshot, revision)
     state = open_state_if_present(workspace.state, workspace.root)
     path = str(entry.path.resolve())
@@ -125,11 +126,14 @@ def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapsho
         raise UndoError(
             f"the way back from {revisions[0]} is not on record in this workspace",
             where=entry.name,
-            hint="compare it where it was upgraded, or with the directory of the model that it began as",
+            hint="ask where it was upgraded, or take the directory of the model that it began as",
         )
-    candidate = way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects)).candidate
+    return way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects)).candidate
+
+
+def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:
     documents: dict[str, object] = dict(snapshot.state.documents)
-    for name, data in candidate.files.items():
+    for name, data in recorded_before(workspace, entry, snapshot, revision).files.items():
         if name == STAMP:
             continue
         if data is None:

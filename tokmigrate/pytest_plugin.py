@@ -1,0 +1,107 @@
+"""A pytest plug-in: `pytest --tokmigrate` also tries the migrations of the workspace that it runs in.
+
+One test reads every migration file and wants a single head. Another one for each model takes its migrations up, down
+and up again on a stand-in, as `tokmigrate test` does. Nothing of a model is changed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tokmigrate.settings import ModelEntry, Workspace
+
+_FILE = "tokmigrate.yaml"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option `--tokmigrate`."""
+    group = parser.getgroup("tokmigrate", "tokmigrate")
+    group.addoption("--tokmigrate", action="store_true", help="Also try the migrations of the workspace.")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Add the tests of the workspace to those that were collected."""
+    if config.getoption("--tokmigrate"):
+        items += WorkspaceTests.from_parent(session, name=_FILE, nodeid=_FILE).collect()
+
+
+class WorkspaceTests(pytest.Collector):
+    """The tests of the workspace that pytest was started in."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield the test of the history, and one for each model."""
+        from tokmigrate.errors import TokmigrateError  # noqa: PLC0415
+        from tokmigrate.settings import find_workspace, read_workspace  # noqa: PLC0415
+
+        try:
+            workspace = read_workspace(find_workspace(Path(self.config.invocation_params.dir)))
+        except TokmigrateError as error:
+            raise pytest.UsageError(f"--tokmigrate: {_told(error)}") from error
+        yield HistoryTest.from_parent(self, name="history", workspace=workspace)
+        for entry in workspace.models.values():
+            yield ModelTest.from_parent(self, name=f"up_down_up[{entry.name}]", workspace=workspace, entry=entry)
+
+
+class _Test(pytest.Item):
+    def __init__(self, *, workspace: Workspace, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.workspace = workspace
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
+        """Return an error of tokmigrate as its message and hint, without a traceback."""
+        from tokmigrate.errors import TokmigrateError  # noqa: PLC0415
+
+        if isinstance(excinfo.value, TokmigrateError):
+            return _told(excinfo.value)
+        return str(super().repr_failure(excinfo))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Return where the test comes from."""
+        return self.workspace.root / _FILE, None, f"{_FILE}::{self.name}"
+
+
+class HistoryTest(_Test):
+    """Every migration file can be read, and each follows another up to a single head."""
+
+    def runtest(self) -> None:
+        """Read the history."""
+        from tokmigrate.revision.history import History  # noqa: PLC0415
+
+        History.read(self.workspace).chain()
+
+
+class ModelTest(_Test):
+    """The migrations of a model lead up, down and up again to the same bytes."""
+
+    def __init__(self, *, entry: ModelEntry, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.entry = entry
+
+    def runtest(self) -> None:
+        """Try what is pending, or where nothing is, everything from base on."""
+        from tokmigrate.errors import UndoError  # noqa: PLC0415
+        from tokmigrate.runner.rehearsal import rehearse  # noqa: PLC0415
+
+        if not self.entry.path.is_dir():
+            pytest.skip(f"the model is not here: {self.entry.path}")
+        done = rehearse(self.workspace, self.entry, "stand-in")
+        if not done.migrations:
+            try:
+                done = rehearse(self.workspace, self.entry, "stand-in", from_base=True)
+            except UndoError as error:
+                pytest.skip(f"nothing is pending, and {error.message}")
+        told = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.deviations]
+        if told:
+            pytest.fail("\n".join(told), pytrace=False)
+
+
+def _told(error: Exception) -> str:
+    hint = getattr(error, "hint", None)
+    return f"{error}\nwhat to do: {hint}" if hint else str(error)

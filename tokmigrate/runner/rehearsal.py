@@ -1,0 +1,198 @@
+"""Migrations are tried: up, down and up again, on a stand-in or a copy of a model. The model is never touched."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from blake3 import blake3
+
+from tokmigrate.change.digests import read_shard_digest
+from tokmigrate.errors import UsageError
+from tokmigrate.model.safetensors_header import read_header
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.stamp import FILE as STAMP
+from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
+from tokmigrate.model.stand_in import NARROW, make_stand_in
+from tokmigrate.model.tensor_rows import plain_digest
+from tokmigrate.plan.upgrade import check_applied
+from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.compare import recorded_before
+from tokmigrate.runner.migrate import downgrade, plan, upgrade
+from tokmigrate.runner.targets import chain_for
+from tokmigrate.settings import ModelEntry, Workspace
+
+Subject = Literal["stand-in", "copy"]
+Digests = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A file that came out otherwise than it had to.
+
+    Args:
+        file: Its name.
+        after: What was done last.
+        expected: When it was as it had to be.
+    """
+
+    file: str
+    after: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """What was tried on a model's stand-in or copy.
+
+    Args:
+        model: The model's name.
+        subject: What it was tried on.
+        start: The revision that it began at, None for base.
+        migrations: What was applied and taken back.
+        files: How many files were compared each time.
+        bytes: Their size at the end.
+        deviations: The files that came out otherwise.
+        left_out: The adapters of the model, which were not part of it.
+    """
+
+    model: str
+    subject: Subject
+    start: str | None
+    migrations: tuple[Migration, ...]
+    files: int
+    bytes: int
+    deviations: tuple[Deviation, ...]
+    left_out: tuple[Path, ...]
+
+
+def rehearse(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool = False) -> Rehearsal:
+    """Try migrations: all up in one run, all down, up one by one, and down one by one.
+
+    After each step the files have to be, byte for byte, those of the first time.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        subject: Whether a stand-in made of its headers is tried, or a copy of it.
+        from_base: Whether every migration for the model is tried, and not only those that are pending.
+
+    Raises:
+        TokmigrateError: A migration cannot be applied or taken back.
+    """
+    plan(workspace, entry)
+    snapshot = take_snapshot(entry)
+    chain = chain_for(History.read(workspace), entry)
+    applied = check_applied(snapshot, chain)
+    again = from_base and bool(applied)
+    if again and subject == "copy":
+        raise UsageError(
+            "a copy begins where the model is, which has migrations already",
+            where=entry.name,
+            hint="try all of them on a stand-in: leave out --copy",
+        )
+    tried = chain if from_base else chain[len(applied) :]
+    start = applied[-1].revision if applied and not again else None
+    if not tried:
+        return Rehearsal(entry.name, subject, start, (), 0, 0, (), ())
+    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
+        held = _subject(workspace, entry, snapshot, Path(folder, "model"), subject, tried, again=again)
+        place = replace(
+            workspace,
+            state=f"sqlite:///{folder}/state.db",
+            objects=Path(folder, "objects"),
+            models=MappingProxyType({entry.name: held}),
+            verify=workspace.verify if subject == "copy" else "fast",
+        )
+        deviations = tuple(_deviations(place, held, start, tried))
+        files = _files(held.path)
+        size = sum(path.stat().st_size for path in files)
+        return Rehearsal(entry.name, subject, start, tried, len(files), size, deviations, entry.adapters)
+
+
+def _subject(
+    workspace: Workspace,
+    entry: ModelEntry,
+    snapshot: Snapshot,
+    directory: Path,
+    subject: Subject,
+    tried: Sequence[Migration],
+    *,
+    again: bool,
+) -> ModelEntry:
+    """Make what is tried on."""
+    if subject == "copy":
+        shutil.copytree(entry.path, directory)
+        return replace(entry, path=directory, adapters=())
+    texts, rows = dict(snapshot.texts), snapshot.state.rows
+    if again:
+        before = recorded_before(workspace, entry, snapshot, "base")
+        texts = {name: data for name, data in {**texts, **before.files}.items() if data is not None}
+        rows = before.edit.new_rows
+    # Rows that are read from a file have the width that they have.
+    width = None if any(_holds_rows(migration) for migration in tried) else NARROW
+    made = make_stand_in(entry, snapshot, directory, texts, rows, width=width)
+    if snapshot.stamp is not None and not again:
+        stamp = _stamp(snapshot.stamp, snapshot, made)
+        (directory / STAMP).write_bytes(stamp.encoded())
+    return made
+
+
+def _holds_rows(migration: Migration) -> bool:
+    """Return whether a migration comes with a file that begins as safetensors do."""
+    return any(attachment.data[8:9] == b"{" for attachment in migration.attachments.values())
+
+
+def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:
+    """Return a model's stamp as its stand-in has to have it: with the digests of its own files."""
+    # A stand-in without a stamp is read as one of a baseline, which its rows are not.
+    tensors = {tensor.name: tensor for tensor in take_snapshot(made).tensors}
+    shards = {}
+    for name in stamp.shards:
+        digest = read_shard_digest(made.path / name, tensors, snapshot.state.rows)
+        shards[name] = ChangedShard(digest, read_header(made.path / name).data_start)
+    files = {}
+    for name, file in stamp.files.items():
+        data = snapshot.texts.get(name)
+        files[name] = ChangedFile(None if data is None else blake3(data).hexdigest(), file.layout)
+    return replace(stamp, files=files, shards=shards)
+
+
+def _deviations(
+    place: Workspace, entry: ModelEntry, start: str | None, tried: Sequence[Migration]
+) -> Iterator[Deviation]:
+    begun = _digests(entry.path)
+    upgrade(place, entry, tried[-1].revision)
+    end = _digests(entry.path)
+    downgrade(place, entry, start or "base")
+    yield from _compared(begun, _digests(entry.path), "all down", "the start")
+    reached: list[Digests] = [begun]
+    for migration in tried:
+        upgrade(place, entry, migration.revision)
+        reached.append(_digests(entry.path))
+    yield from _compared(end, reached[-1], "up one by one", "up in one run")
+    revisions = [start, *(migration.revision for migration in tried)]
+    for number in reversed(range(len(tried))):
+        downgrade(place, entry, revisions[number] or "base")
+        name = revisions[number] or "base"
+        yield from _compared(reached[number], _digests(entry.path), f"down to {name}", f"up to {name}")
+
+
+def _compared(expected: Digests, found: Digests, after: str, when: str) -> Iterator[Deviation]:
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            yield Deviation(name, after, when)
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _digests(directory: Path) -> Digests:
+    return {str(path.relative_to(directory)): plain_digest(path, 0, path.stat().st_size) for path in _files(directory)}
