@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import TOKENS, Made, llama, tensors_of, workspace, write_weights
+from making import TOKENS, Made, llama, phi, tensors_of, workspace, write_weights
 from test_token_events import ids_of, removing
 from workspaces import Workspace, image, make_workspace
 
@@ -127,6 +127,31 @@ def test_a_row_is_untrained_until_its_bytes_change(tmp_path: Path) -> None:
         "<y>": True,
     }
     assert [concern.tokens for concern in data.concerns if concern.subject == "untrained rows"] == [("<x>",)]
+
+
+def test_a_buried_token_waits_for_no_training(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    burying = removing("<x>", ids="tombstone")
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [ADDING]}, {"operations": [burying]}])
+    upgrade(made.workspace, made.entry("m"))
+    data = reported(made)
+    assert [token.token for token in data.untrained] == ["<y>"]
+    found = by_text(data)[f"<|removed_{TOKENS}|>"]
+    assert [event.event.value for event in found.events] == ["added", "removed"]
+    assert (found.kind, found.trained, found.neighbours) == ("tombstone", None, ())
+    assert data.norms[0].new.keys() == {TOKENS + 1}
+
+
+def test_the_ledger_of_another_model_at_the_same_place_is_not_asked(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [ADDING]}])
+    other = workspace(tmp_path / "v", {"m": phi(tmp_path / "other")}, [{"operations": [ADDING]}])
+    for each in (made, other):
+        upgrade(each.workspace, each.entry("m"))
+    shutil.rmtree(model)
+    (tmp_path / "other").rename(model)
+    data = reported(made)
+    assert ([step.recorded for step in data.timeline], data.untrained) == ([None], ())
 
 
 def test_without_the_ledger_the_stamp_still_tells_what_was_added(tmp_path: Path) -> None:

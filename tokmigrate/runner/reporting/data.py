@@ -26,12 +26,12 @@ class Recorded:
 
     Args:
         when: When.
-        who: By whom, where, and at which Git commit; None where the operation is not on record.
+        who: By whom, where, and at which Git commit.
         adopted: Whether the ledger found it applied: then it knows the time of finding only.
     """
 
     when: datetime
-    who: Who | None
+    who: Who
     adopted: bool
 
 
