@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import TOKENS, Made, llama, phi, tensors_of, workspace, write_weights
+from shared_models import shared_model
 from test_token_events import ids_of, removing
 from workspaces import Workspace, image, make_workspace
 
@@ -224,6 +225,21 @@ def test_odd_rows_are_told_of(tmp_path: Path) -> None:
         (embeddings, "are", ("<long>",)),
         (head, "an", (odd,)),
     } <= told
+
+
+def test_tokens_in_letters_for_bytes_are_read_as_the_library_decodes_them(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "phi-2")
+    library = model.library()
+    data = report_on(model.workspace, model.entry)
+    decoded = {number: library.decode([number], skip_special_tokens=False) for number in data.texts}
+    read = {number: reading for number, reading in data.readings.items() if "\\x" not in reading}
+    assert len(read) > 400
+    assert read == {number: decoded[number] for number in read}
+    # What has no reading is legible: but for the well-known letters it is what it says.
+    for number, text in data.texts.items():
+        if number not in data.readings:
+            assert decoded[number] == text.translate(str.maketrans("ĠĊĉč", " \n\t\r"))
+    assert report_on(model.workspace, model.entry).concerns == ()
 
 
 def test_what_is_pending_is_told_with_its_risks_or_why_it_cannot_be_planned(tmp_path: Path) -> None:

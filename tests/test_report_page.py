@@ -275,6 +275,15 @@ def test_searching_finds_lines_and_the_base_vocabulary(
     }
 
 
+def test_a_search_finds_what_is_written_in_letters_for_bytes(small: ReportData, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(page(small), "utf-8")
+    # The letters Ã and ã are the bytes 0xc3 and 0xe3.
+    for asked, expected in (("+THE", {"Ġthe"}), ("%C3%83", {"Ã"}), ("the", {"the", "Ġthe"})):
+        found = found_in(browsed(path, "--dump-dom", fragment=f"#q={asked}"))
+        assert {shown.split("\\x")[0] for shown in found.values()} == expected
+
+
 def test_it_follows_the_theme_of_its_reader(phi: tuple[SharedModel, Path], tmp_path: Path) -> None:
     brightness = []
     for scheme in ("dark", "light"):

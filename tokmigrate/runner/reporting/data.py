@@ -145,6 +145,7 @@ class ReportData:
         tied: Whether input and output embeddings are one matrix.
         byte_level: Whether its tokens are written in letters for bytes.
         texts: The text of every id that has a token.
+        readings: By its id, what a token stands for that is written in letters for bytes and cannot be read as it is.
         timeline: Its migrations, the first first.
         tokens: The tokens that migrations touched and all added and special ones, by id; removed ones last.
         kinds: What is at each id, from 0.
@@ -162,6 +163,7 @@ class ReportData:
     tied: bool
     byte_level: bool
     texts: Mapping[int, str]
+    readings: Mapping[int, str]
     timeline: tuple[Milestone, ...]
     tokens: tuple[ReportedToken, ...]
     kinds: Sequence[Kind]

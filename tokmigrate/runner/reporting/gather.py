@@ -22,7 +22,7 @@ from tokmigrate.runner.reporting.concerns import concerns_of
 from tokmigrate.runner.reporting.data import Milestone, Recorded, ReportData
 from tokmigrate.runner.reporting.lives import lives_of
 from tokmigrate.runner.reporting.matrices import matrices, surveyed
-from tokmigrate.runner.reporting.tokens import kinds_of, made_rows, reported_tokens
+from tokmigrate.runner.reporting.tokens import kinds_of, made_rows, readings_of, reported_tokens
 from tokmigrate.runner.reporting.untrained import untrained_tokens
 from tokmigrate.runner.targets import chain_for, planned_upgrade
 from tokmigrate.settings import ModelEntry, Workspace
@@ -85,6 +85,7 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
         tied=snapshot.state.traits.tied,
         byte_level=is_byte_level(snapshot.state.documents[FILE]),
         texts=texts,
+        readings=readings_of(snapshot),
         timeline=tuple(_timeline(applied, pending, ledger, plan)),
         tokens=tokens,
         kinds=kinds,

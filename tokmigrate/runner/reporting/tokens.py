@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from tokmigrate.model.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.roles import ROLES, special_token
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.state import Made
-from tokmigrate.model.tokenizer import FLAGS
+from tokmigrate.model.tokenizer import FILE, FLAGS
 from tokmigrate.model.tombstones import is_tombstone
 from tokmigrate.runner.reporting.data import Kind, ReportedToken
 from tokmigrate.runner.reporting.lives import Life, Lives
@@ -21,6 +22,10 @@ _KIND_OF: Mapping[Happened, Kind] = {
     Happened.MOVED: "moved",
 }
 """The first of these that befell a token is what it is shown as."""
+
+
+_WELL_KNOWN = str.maketrans("", "", "ĠĊĉč")
+"""The letters for space, line feed, tab and carriage return, which readers of vocabularies know."""
 
 
 def made_rows(snapshot: Snapshot) -> dict[int, Made]:
@@ -74,6 +79,18 @@ def reported_tokens(
     for life in lives.removed:
         if not buried.intersection(_end(life)):
             yield ReportedToken(life[-1].token, None, "removed", (), (), life, life[-1].revision, None)
+
+
+def readings_of(snapshot: Snapshot) -> dict[int, str]:
+    """Return what tokens stand for, by id, where they are written in letters for bytes that only a table can read."""
+    if not is_byte_level(snapshot.state.documents[FILE]):
+        return {}
+    tokenizer = snapshot.state.tokenizer
+    return {
+        number: text_of_letters(token)
+        for token, number in tokenizer.vocabulary.items()
+        if token not in tokenizer.added and not token.translate(_WELL_KNOWN).isascii()
+    }
 
 
 def _end(life: Life) -> list[tuple[str, str]]:
