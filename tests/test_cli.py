@@ -85,6 +85,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("status",),
     ("log", "--limit", "2"),
     ("verify",),
+    ("report",),
     ("downgrade", "-1"),
     ("downgrade", BASE),
     ("recover",),
@@ -335,7 +336,7 @@ def loaded(*words: str, cwd: Path) -> set[str]:
 
 
 def test_nothing_heavy_is_loaded_early(place: Workspace) -> None:
-    heavy = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "sqlalchemy"}
+    heavy = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "sqlalchemy", "jinja2", "matplotlib"}
     found = loaded("-c", "import tokmigrate.cli.app", cwd=place.root)
     assert "typer" in found
     assert not heavy & found
