@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import TOKENS, Made, llama, phi, tensors_of, workspace, write_weights
+from making import TOKENS, Made, bart, bert, llama, mllama, per_layer, phi, tailed, tensors_of, workspace, write_weights
 from shared_models import shared_model
 from test_token_events import ids_of, removing
 from workspaces import Workspace, image, make_workspace
@@ -191,6 +192,26 @@ def test_norms_and_neighbours_are_those_of_the_matrices(tmp_path: Path) -> None:
     assert (nearest[0].id, nearest[0].cosine, len(nearest)) == (ids["the"], pytest.approx(1), 5)
     # Spare rows have no name to be near to.
     assert {near.id for token in data.tokens for near in token.neighbours} <= set(ids.values())
+
+
+@pytest.mark.parametrize("make", [phi, bert, bart, mllama, per_layer, tailed])
+def test_matrices_of_every_shape(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    model = make(tmp_path / "m")
+    old = ids_of(model)
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [{"add_tokens": {"tokens": ["<x>"]}}]}])
+    upgrade(made.workspace, made.entry("m"))
+    data = reported(made)
+    number = ids_of(model)["<x>"]
+    assert {text for place, text in data.texts.items() if data.kinds[place] == "base"} == set(old)
+    assert data.kinds[number] == "added"
+    expected = [("input", True)] if make in (bert, bart) else [("input", False), ("output", False)]
+    assert [(norms.side, norms.shared) for norms in data.norms] == expected
+    tensors = tensors_of(model)
+    for norms in data.norms:
+        exact = np.linalg.norm(tensors[norms.tensor].numpy(), axis=1)
+        np.testing.assert_allclose(norms.old, exact[:TOKENS], rtol=1e-6)
+        assert norms.new == pytest.approx({number: exact[number]})
+    assert (by_text(data)["<x>"].trained, len(by_text(data)["<x>"].neighbours)) == (False, 5)
 
 
 def test_more_new_tokens_than_are_compared_are_counted(tmp_path: Path) -> None:

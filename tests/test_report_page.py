@@ -297,7 +297,7 @@ def test_it_follows_the_theme_of_its_reader(phi: tuple[SharedModel, Path], tmp_p
     assert light > 200
 
 
-# The page inside frames as wide as a telephone, a tablet, a screen; what is around it writes down its own width.
+# The page inside frames of several widths; what is around them writes down how wide the contents are.
 FRAMES = """<!DOCTYPE html><title>-</title>{frames}<script>
 onload = () => document.title = Array.from(frames, (each) => each.document.documentElement.scrollWidth).join(" ")
 </script>"""

@@ -30,7 +30,8 @@ _WELL_KNOWN = str.maketrans("", "", "ĠĊĉč")
 
 def made_rows(snapshot: Snapshot) -> dict[int, Made]:
     """Return the rows that migrations made, as the stamp remembers them."""
-    return {row: made for row, made in snapshot.state.lineage.fresh() if isinstance(made, Made)}
+    # One that only the shorter tensors got has no revision there: the others had it before.
+    return {row: made for row, made in snapshot.state.lineage.fresh() if isinstance(made, Made) and made.revision}
 
 
 def kinds_of(snapshot: Snapshot, lives: Lives) -> Iterator[Kind]:
