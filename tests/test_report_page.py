@@ -170,6 +170,24 @@ def test_the_page_needs_nothing_beside_it(small: ReportData) -> None:
     assert "default-src 'none'" in text
 
 
+def test_readers_of_every_kind_are_told_what_is_what(small: ReportData) -> None:
+    text = page(small)
+    assert '<html lang="en">' in text
+    assert text.count("<h1>") == 1
+    assert [int(level) for level in re.findall(r"<h(\d)", text)] == [1] + [2] * 6
+    labels = set(re.findall(r'aria-labelledby="([^"]*)"', text))
+    assert labels <= set(Parsed.of(text).ids)
+    assert all("aria-label" in opening for opening in re.findall(r"<(?:section|nav|form|table role)[^>]*>", text))
+    assert all(
+        'aria-hidden="true"' in opening or "aria-label=" in opening for opening in re.findall(r"<svg[^>]*>", text)
+    )
+    # Whatever takes part in the order of the keyboard is an element that browsers know, or says what it is.
+    assert all('role="region"' in opening for opening in re.findall(r"<[^>]*tabindex[^>]*>", text))
+    assert not re.search(r'tabindex="[^0]|\son\w+=', text)
+    fields = re.findall(r"<(?:input|select)", text)
+    assert len(re.findall(r"<label[^>]*>[^<]+<(?:input|select)", text)) == len(fields) == 5
+
+
 def test_many_tokens_have_no_line_but_are_found_by_searching(small: ReportData) -> None:
     number = len(small.texts)
     many = {number + place: f"<many {place}>" for place in range(LINES_AT_MOST + 500)}
