@@ -247,7 +247,7 @@ def browsed(path: Path, *arguments: str, fragment: str = "") -> str:
         f"--user-data-dir={profile}",
     ]
     done = subprocess.run(
-        [*command, "--virtual-time-budget=4000", *arguments, path.as_uri() + fragment],
+        [*command, "--virtual-time-budget=20000", *arguments, path.as_uri() + fragment],
         capture_output=True,
         text=True,
         timeout=120,

@@ -26,8 +26,14 @@
 
   async function unpack() {
     const octets = Uint8Array.from(atob(pack.textContent.trim()), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([octets]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const held = JSON.parse(await new Response(stream).text());
+    const deflated = new ReadableStream({
+      start(to) {
+        to.enqueue(octets);
+        to.close();
+      },
+    });
+    const inflated = deflated.pipeThrough(new DecompressionStream("deflate"));
+    const held = JSON.parse(await new Response(inflated).text());
     return held.map(([id, token, kind, parts, reading]) => (
       { id, token, parts, reading, text: folded(token), kind: kinds[kind], trained: "" }
     ));
