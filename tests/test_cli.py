@@ -94,7 +94,10 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("peft-config",),
     ("import", "another/state.db"),
     ("verify",),
+    ("check",),
+    ("tag", "chat", "2"),
     ("test",),
+    ("report",),
     ("downgrade", "-1"),
     ("downgrade", BASE),
     ("recover",),
@@ -107,6 +110,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("schema",),
     ("squash", "1:2"),
     ("init", "elsewhere"),
+    ("stamp", "1", "-m", "demo"),
 )
 
 
@@ -133,6 +137,8 @@ def test_every_command_prints_one_document(place: Workspace, call: Call) -> None
         assert said.document["schema_version"] == 1, sentence
         assert said.document["command"] == sentence[0]
         assert said.err == "", sentence
+    # The last one took the model on, and wrote nothing else.
+    (place.model / "tokmigrate.json").unlink()
     assert contents(place.model) == before
 
 
@@ -369,7 +375,7 @@ def loaded(*words: str, cwd: Path) -> set[str]:
 
 
 def test_nothing_heavy_is_loaded_early(place: Workspace) -> None:
-    heavy = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "sqlalchemy"}
+    heavy = {"torch", "transformers", "tokenizers", "safetensors", "numpy", "sqlalchemy", "jinja2", "matplotlib"}
     found = loaded("-c", "import tokmigrate.cli.app", cwd=place.root)
     assert "typer" in found
     assert not heavy & found

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from making import TOKENS, Made, llama, tensors_of, workspace, write_weights
+from making import TOKENS, Made, bart, bert, llama, mllama, per_layer, phi, tailed, tensors_of, workspace, write_weights
+from shared_models import shared_model
 from test_token_events import ids_of, removing
 from workspaces import Workspace, image, make_workspace
 
@@ -129,6 +131,31 @@ def test_a_row_is_untrained_until_its_bytes_change(tmp_path: Path) -> None:
     assert [concern.tokens for concern in data.concerns if concern.subject == "untrained rows"] == [("<x>",)]
 
 
+def test_a_buried_token_waits_for_no_training(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    burying = removing("<x>", ids="tombstone")
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [ADDING]}, {"operations": [burying]}])
+    upgrade(made.workspace, made.entry("m"))
+    data = reported(made)
+    assert [token.token for token in data.untrained] == ["<y>"]
+    found = by_text(data)[f"<|removed_{TOKENS}|>"]
+    assert [event.event.value for event in found.events] == ["added", "removed"]
+    assert (found.kind, found.trained, found.neighbours) == ("tombstone", None, ())
+    assert data.norms[0].new.keys() == {TOKENS + 1}
+
+
+def test_the_ledger_of_another_model_at_the_same_place_is_not_asked(tmp_path: Path) -> None:
+    model = llama(tmp_path / "m")
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [ADDING]}])
+    other = workspace(tmp_path / "v", {"m": phi(tmp_path / "other")}, [{"operations": [ADDING]}])
+    for each in (made, other):
+        upgrade(each.workspace, each.entry("m"))
+    shutil.rmtree(model)
+    (tmp_path / "other").rename(model)
+    data = reported(made)
+    assert ([step.recorded for step in data.timeline], data.untrained) == ([None], ())
+
+
 def test_without_the_ledger_the_stamp_still_tells_what_was_added(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=1)
     moving = {"move_tokens": {"tokens": {"Ġand": TOKENS}}}
@@ -167,6 +194,26 @@ def test_norms_and_neighbours_are_those_of_the_matrices(tmp_path: Path) -> None:
     assert {near.id for token in data.tokens for near in token.neighbours} <= set(ids.values())
 
 
+@pytest.mark.parametrize("make", [phi, bert, bart, mllama, per_layer, tailed])
+def test_matrices_of_every_shape(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    model = make(tmp_path / "m")
+    old = ids_of(model)
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [{"add_tokens": {"tokens": ["<x>"]}}]}])
+    upgrade(made.workspace, made.entry("m"))
+    data = reported(made)
+    number = ids_of(model)["<x>"]
+    assert {text for place, text in data.texts.items() if data.kinds[place] == "base"} == set(old)
+    assert data.kinds[number] == "added"
+    expected = [("input", True)] if make in (bert, bart) else [("input", False), ("output", False)]
+    assert [(norms.side, norms.shared) for norms in data.norms] == expected
+    tensors = tensors_of(model)
+    for norms in data.norms:
+        exact = np.linalg.norm(tensors[norms.tensor].numpy(), axis=1)
+        np.testing.assert_allclose(norms.old, exact[:TOKENS], rtol=1e-6)
+        assert norms.new == pytest.approx({number: exact[number]})
+    assert (by_text(data)["<x>"].trained, len(by_text(data)["<x>"].neighbours)) == (False, 5)
+
+
 def test_more_new_tokens_than_are_compared_are_counted(tmp_path: Path) -> None:
     model = llama(tmp_path / "m")
     many = {"add_tokens": {"tokens": [f"<{number}>" for number in range(COMPARED_AT_MOST + 3)]}}
@@ -199,6 +246,21 @@ def test_odd_rows_are_told_of(tmp_path: Path) -> None:
         (embeddings, "are", ("<long>",)),
         (head, "an", (odd,)),
     } <= told
+
+
+def test_tokens_in_letters_for_bytes_are_read_as_the_library_decodes_them(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "phi-2")
+    library = model.library()
+    data = report_on(model.workspace, model.entry)
+    decoded = {number: library.decode([number], skip_special_tokens=False) for number in data.texts}
+    read = {number: reading for number, reading in data.readings.items() if "\\x" not in reading}
+    assert len(read) > 400
+    assert read == {number: decoded[number] for number in read}
+    # What has no reading is legible: but for the well-known letters it is what it says.
+    for number, text in data.texts.items():
+        if number not in data.readings:
+            assert decoded[number] == text.translate(str.maketrans("ĠĊĉč", " \n\t\r"))
+    assert report_on(model.workspace, model.entry).concerns == ()
 
 
 def test_what_is_pending_is_told_with_its_risks_or_why_it_cannot_be_planned(tmp_path: Path) -> None:

@@ -170,6 +170,24 @@ def test_the_page_needs_nothing_beside_it(small: ReportData) -> None:
     assert "default-src 'none'" in text
 
 
+def test_readers_of_every_kind_are_told_what_is_what(small: ReportData) -> None:
+    text = page(small)
+    assert '<html lang="en">' in text
+    assert text.count("<h1>") == 1
+    assert [int(level) for level in re.findall(r"<h(\d)", text)] == [1] + [2] * 6
+    labels = set(re.findall(r'aria-labelledby="([^"]*)"', text))
+    assert labels <= set(Parsed.of(text).ids)
+    assert all("aria-label" in opening for opening in re.findall(r"<(?:section|nav|form|table role)[^>]*>", text))
+    assert all(
+        'aria-hidden="true"' in opening or "aria-label=" in opening for opening in re.findall(r"<svg[^>]*>", text)
+    )
+    # Whatever takes part in the order of the keyboard is an element that browsers know, or says what it is.
+    assert all('role="region"' in opening for opening in re.findall(r"<[^>]*tabindex[^>]*>", text))
+    assert not re.search(r'tabindex="[^0]|\son\w+=', text)
+    fields = re.findall(r"<(?:input|select)", text)
+    assert len(re.findall(r"<label[^>]*>[^<]+<(?:input|select)", text)) == len(fields) == 5
+
+
 def test_many_tokens_have_no_line_but_are_found_by_searching(small: ReportData) -> None:
     number = len(small.texts)
     many = {number + place: f"<many {place}>" for place in range(LINES_AT_MOST + 500)}
@@ -229,7 +247,7 @@ def browsed(path: Path, *arguments: str, fragment: str = "") -> str:
         f"--user-data-dir={profile}",
     ]
     done = subprocess.run(
-        [*command, "--virtual-time-budget=4000", *arguments, path.as_uri() + fragment],
+        [*command, "--virtual-time-budget=20000", *arguments, path.as_uri() + fragment],
         capture_output=True,
         text=True,
         timeout=120,
@@ -275,6 +293,15 @@ def test_searching_finds_lines_and_the_base_vocabulary(
     }
 
 
+def test_a_search_finds_what_is_written_in_letters_for_bytes(small: ReportData, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text(page(small), "utf-8")
+    # The letters Ã and ã are the bytes 0xc3 and 0xe3.
+    for asked, expected in (("+THE", {"Ġthe"}), ("%C3%83", {"Ã"}), ("the", {"the", "Ġthe"})):
+        found = found_in(browsed(path, "--dump-dom", fragment=f"#q={asked}"))
+        assert {shown.split("\\x")[0] for shown in found.values()} == expected
+
+
 def test_it_follows_the_theme_of_its_reader(phi: tuple[SharedModel, Path], tmp_path: Path) -> None:
     brightness = []
     for scheme in ("dark", "light"):
@@ -288,15 +315,16 @@ def test_it_follows_the_theme_of_its_reader(phi: tuple[SharedModel, Path], tmp_p
     assert light > 200
 
 
-# The page inside a frame as wide as a telephone; its parent writes down how wide the contents are.
-FRAME = """<!DOCTYPE html><title>-</title>
-<iframe id="f" style="width:{width}px;height:800px;border:0" src="page.html"></iframe>
-<script>f.onload = () => document.title = f.contentDocument.documentElement.scrollWidth</script>"""
+# The page inside frames of several widths; what is around them writes down how wide the contents are.
+FRAMES = """<!DOCTYPE html><title>-</title>{frames}<script>
+onload = () => document.title = Array.from(frames, (each) => each.document.documentElement.scrollWidth).join(" ")
+</script>"""
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1400])
-def test_nothing_is_wider_than_the_window(phi: tuple[SharedModel, Path], width: int) -> None:
-    frame = phi[1].with_name(f"frame{width}.html")
-    frame.write_text(FRAME.format(width=width), "utf-8")
-    dom = browsed(frame, "--allow-file-access-from-files", "--dump-dom")
-    assert f"<title>{width}</title>" in dom
+def test_nothing_is_wider_than_the_window(phi: tuple[SharedModel, Path]) -> None:
+    widths = (320, 390, 768, 1400)
+    around = phi[1].with_name("frames.html")
+    frames = [f'<iframe src="page.html" style="width:{width}px; height:800px; border:0"></iframe>' for width in widths]
+    around.write_text(FRAMES.format(frames="".join(frames)), "utf-8")
+    dom = browsed(around, "--allow-file-access-from-files", "--dump-dom")
+    assert "<title>320 390 768 1400</title>" in dom

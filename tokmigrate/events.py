@@ -47,6 +47,13 @@ class BytesStreamed:
 
 
 @dataclass(frozen=True)
+class WeightsRead:
+    """The reading of `model`'s weights has ended."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class CorpusOpened:
     """`total` bytes of a corpus are about to be cut by `model`'s tokenizers."""
 
@@ -77,7 +84,7 @@ class Warned:
     message: str
 
 
-Event = StepReached | StreamStarted | BytesStreamed | CorpusOpened | CorpusRead | CorpusMeasured | Warned
+Event = StepReached | StreamStarted | BytesStreamed | WeightsRead | CorpusOpened | CorpusRead | CorpusMeasured | Warned
 Listener = Callable[[Event], None]
 
 

@@ -54,7 +54,11 @@ class _Test(pytest.Item):
         super().__init__(**options)  # type: ignore[arg-type]
         self.workspace = workspace
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None) -> str:
+    def repr_failure(
+        self,
+        excinfo: pytest.ExceptionInfo[BaseException],
+        style: object = None,  # noqa: ARG002
+    ) -> str:
         """Return an error of tokmigrate as its message and hint, without a traceback."""
         from tokmigrate.errors import TokmigrateError  # noqa: PLC0415
 

@@ -77,6 +77,7 @@ def progress() -> Iterator[Listener]:
         StepReached,
         StreamStarted,
         Warned,
+        WeightsRead,
     )
 
     console = Console(stderr=True)
@@ -97,7 +98,9 @@ def progress() -> Iterator[Listener]:
             bar.start()
         elif isinstance(event, BytesStreamed | CorpusRead):
             bar.advance(tasks[event.model], event.count)
-        elif isinstance(event, CorpusMeasured) or (isinstance(event, StepReached) and event.step is Step.STAGED):
+        elif isinstance(event, CorpusMeasured | WeightsRead) or (
+            isinstance(event, StepReached) and event.step is Step.STAGED
+        ):
             # It goes before a result is written where it stood.
             bar.stop()
             bar.remove_task(tasks.pop(event.model))

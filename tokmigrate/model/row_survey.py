@@ -93,19 +93,21 @@ class _Best:
     def __init__(self, asked: Sequence[int], count: int) -> None:
         self._asked = asked
         self._count = count
-        self._ids = np.full((len(asked), 0), -1)
-        self._cosines = np.empty((len(asked), 0))
+        self._ids = np.full((len(asked), count), -1)
+        self._cosines = np.full((len(asked), count), -np.inf)
 
     def offer(self, ids: npt.NDArray[np.int64], cosines: Numbers, allowed: npt.NDArray[np.bool_]) -> None:
         """Take in a block of rows."""
         cosines = np.where(allowed & np.isfinite(cosines), np.round(cosines, _DIGITS), -np.inf)
         cosines[np.asarray(self._asked)[:, np.newaxis] == ids] = -np.inf
-        ids = np.concatenate([self._ids, np.broadcast_to(ids, cosines.shape)], axis=1)
-        cosines = np.concatenate([self._cosines, cosines], axis=1)
+        # Most blocks have nothing better for most rows, and sorting is what costs.
+        better = np.flatnonzero(cosines.max(axis=1) > self._cosines[:, -1])
+        cosines = np.concatenate([self._cosines[better], cosines[better]], axis=1)
+        numbers = np.concatenate([self._ids[better], np.broadcast_to(ids, (len(better), len(ids)))], axis=1)
         # Ids rise along each line, so a stable sort lets the lower one stand first among equals.
         order = np.argsort(-cosines, axis=1, kind="stable")[:, : self._count]
-        self._ids = np.take_along_axis(ids, order, axis=1)
-        self._cosines = np.take_along_axis(cosines, order, axis=1)
+        self._ids[better] = np.take_along_axis(numbers, order, axis=1)
+        self._cosines[better] = np.take_along_axis(cosines, order, axis=1)
 
     def neighbours(self) -> dict[int, tuple[Neighbour, ...]]:
         """Return the best of each."""

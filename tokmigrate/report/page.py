@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from tokmigrate import __version__
 from tokmigrate.report.norm_chart import norm_chart
@@ -66,20 +66,25 @@ def page(data: ReportData) -> str:
 def packed(data: ReportData, lined: Iterable[ReportedToken]) -> str:
     """Return the tokens without a line of their own, for the script: JSON, deflated, in base 64.
 
-    Each is its id, its text, the place of its kind among `KINDS`, and how it is shown where that is not its text.
+    Each is its id, its text, the place of its kind among `KINDS`, how it is shown or 0 where that is its text, and
+    how what it stands for is shown or 0 where that is no other.
     """
     known = {token.id for token in lined}
     rest = [
-        [number, text, KINDS.index(data.kinds[number]), *_unlike(text)]
+        [number, text, KINDS.index(data.kinds[number]), _unlike(text), _reading(data.readings.get(number))]
         for number, text in sorted(data.texts.items())
         if number not in known
     ]
     return base64.b64encode(zlib.compress(json.dumps(rest, separators=(",", ":")).encode(), 9)).decode()
 
 
-def _unlike(text: str) -> list[list[Part]]:
+def _unlike(text: str) -> tuple[Part, ...] | Literal[0]:
     parts = parts_of(text)
-    return [] if parts == (Part(text),) else [list(parts)]
+    return 0 if parts == (Part(text),) else parts
+
+
+def _reading(text: str | None) -> tuple[Part, ...] | Literal[0]:
+    return 0 if text is None else parts_of(text)
 
 
 def _lined(tokens: tuple[ReportedToken, ...]) -> list[ReportedToken]:

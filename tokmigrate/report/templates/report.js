@@ -11,7 +11,7 @@
   const lines = Array.from(document.querySelectorAll("#lines tr"), (line) => ({
     line,
     id: line.dataset.id === "" ? null : Number(line.dataset.id),
-    text: JSON.parse(line.dataset.token).toLowerCase(),
+    text: folded(JSON.parse(line.dataset.token)),
     kind: line.dataset.kind,
     trained: line.dataset.trained,
   }));
@@ -19,12 +19,23 @@
   let matches = [];
   let shown = 0;
 
+  // Letters for bytes have capitals too, which stand for other bytes.
+  function folded(text) {
+    return pack.dataset.byteLevel ? text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase()) : text.toLowerCase();
+  }
+
   async function unpack() {
     const octets = Uint8Array.from(atob(pack.textContent.trim()), (letter) => letter.charCodeAt(0));
-    const stream = new Blob([octets]).stream().pipeThrough(new DecompressionStream("deflate"));
-    const held = JSON.parse(await new Response(stream).text());
-    return held.map(([id, token, kind, parts]) => (
-      { id, token, parts, text: token.toLowerCase(), kind: kinds[kind], trained: "" }
+    const deflated = new ReadableStream({
+      start(to) {
+        to.enqueue(octets);
+        to.close();
+      },
+    });
+    const inflated = deflated.pipeThrough(new DecompressionStream("deflate"));
+    const held = JSON.parse(await new Response(inflated).text());
+    return held.map(([id, token, kind, parts, reading]) => (
+      { id, token, parts, reading, text: folded(token), kind: kinds[kind], trained: "" }
     ));
   }
 
@@ -38,9 +49,11 @@
         const itself = (octet > 32 && octet < 127) || (octet > 160 && octet !== 173);
         return String.fromCodePoint(itself ? octet : next++);
       });
-      asked.push(Array.from(new TextEncoder().encode(text), (octet) => letters[octet]).join(""));
+      for (const spelt of [text, text.toLowerCase(), text.toUpperCase()]) {
+        asked.push(Array.from(new TextEncoder().encode(spelt), (octet) => letters[octet]).join(""));
+      }
     }
-    return asked.map((each) => each.toLowerCase());
+    return asked.map(folded);
   }
 
   function asked() {
@@ -75,20 +88,26 @@
     return made;
   }
 
+  function spell(parent, parts) {
+    const text = document.createElement("bdi");
+    text.className = "text";
+    for (const [part, name] of parts) {
+      if (name) span(text, "spelt", part).title = name;
+      else text.append(part);
+    }
+    parent.append(text);
+  }
+
   function add(each) {
     const row = base.insertRow();
     row.setAttribute("role", "row");
     cell(row, "number id").textContent = each.id.toLocaleString("en");
+    const name = cell(row, "name");
     const code = document.createElement("code");
     code.className = "token";
-    const text = document.createElement("bdi");
-    text.className = "text";
-    for (const [part, name] of each.parts ?? [[each.token, ""]]) {
-      if (name) span(text, "spelt", part).title = name;
-      else text.append(part);
-    }
-    code.append(text);
-    cell(row, "name").append(code);
+    name.append(code);
+    spell(code, each.parts || [[each.token, ""]]);
+    if (each.reading) spell(span(name, "reading", ""), each.reading);
     const kind = span(cell(row), `kind ${each.kind}`, "");
     span(kind, "swatch", "").setAttribute("aria-hidden", "true");
     kind.append(each.kind);

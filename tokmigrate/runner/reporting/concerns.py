@@ -52,7 +52,7 @@ def _state(entry: ModelEntry, snapshot: Snapshot) -> Iterator[Concern]:
 def _rows(snapshot: Snapshot, tokens: Sequence[ReportedToken], norms: Sequence[MatrixNorms]) -> Iterator[Concern]:
     untrained = tuple(token.token for token in tokens if token.trained is False)
     if untrained:
-        told = "still as a migration began them; until they are trained, a model can make nothing of these tokens"
+        told = "still as a migration began them: the model has not learnt what these tokens mean"
         yield Concern(RiskLevel.CAUTION, "untrained rows", told, untrained)
     unknown = tuple(
         token.token

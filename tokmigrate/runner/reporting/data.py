@@ -26,12 +26,12 @@ class Recorded:
 
     Args:
         when: When.
-        who: By whom, where, and at which Git commit; None where the operation is not on record.
+        who: By whom, where, and at which Git commit.
         adopted: Whether the ledger found it applied: then it knows the time of finding only.
     """
 
     when: datetime
-    who: Who | None
+    who: Who
     adopted: bool
 
 
@@ -145,6 +145,7 @@ class ReportData:
         tied: Whether input and output embeddings are one matrix.
         byte_level: Whether its tokens are written in letters for bytes.
         texts: The text of every id that has a token.
+        readings: By its id, what a token stands for that is written in letters for bytes and cannot be read as it is.
         timeline: Its migrations, the first first.
         tokens: The tokens that migrations touched and all added and special ones, by id; removed ones last.
         kinds: What is at each id, from 0.
@@ -162,6 +163,7 @@ class ReportData:
     tied: bool
     byte_level: bool
     texts: Mapping[int, str]
+    readings: Mapping[int, str]
     timeline: tuple[Milestone, ...]
     tokens: tuple[ReportedToken, ...]
     kinds: Sequence[Kind]
