@@ -1,4 +1,4 @@
-"""Write what is made from the code: docs/reference.md, and the JSON Schema beside the migrations."""
+"""Write what is made from the code: docs/reference.md, a page for each operation and strategy, and the JSON Schema."""
 
 from __future__ import annotations
 
@@ -24,15 +24,30 @@ SCHEMA = ROOT / "migrations" / SCHEMA_FILE
 
 def generated() -> dict[Path, str]:
     """Return each generated file with its text."""
-    return {REFERENCE: reference(), SCHEMA: json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"}
+    schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return {REFERENCE: reference(), SCHEMA: schema, **pages()}
+
+
+def pages() -> dict[Path, str]:
+    """Return the page of each operation and strategy, with the example that stands beside it."""
+    found: dict[Path, str] = {}
+    for folder, kinds in (("operations", operation_types()), ("strategies", strategy_types())):
+        for name, kind in kinds.items():
+            page = REFERENCE.parent / folder / f"{name}.md"
+            example = page.with_suffix(".yaml").read_text("utf-8")
+            lines = [f"# `{name}`", "", *_fields(name, kind, folder)[2:], "## Example", ""]
+            lines += ["Under `operations:` of a migration:", "", f"```yaml\n{example}```", ""]
+            found[page] = "\n".join([*lines, "[All operations and strategies](../reference.md)"]) + "\n"
+    return found
 
 
 def reference() -> str:
     """Return the reference as Markdown."""
     lines = ["# Reference", "", "Generated from the code by `python scripts/make_reference.py`.", ""]
     lines += ["## Operations", ""]
+    lines += ["A page of its own, with an example, is behind each name.", ""]
     for name, operation in operation_types().items():
-        lines += _fields(name, operation, "operation")
+        lines += _linked("operations", _fields(name, operation, "operation"))
     lines += [
         "## Init strategies",
         "",
@@ -41,7 +56,7 @@ def reference() -> str:
         "",
     ]
     for name, strategy in strategy_types().items():
-        lines += _fields(name, strategy, "strategy")
+        lines += _linked("strategies", _fields(name, strategy, "strategy"))
     lines += ["## Preconditions", "", "Under `preconditions:`; what has to hold before.", ""]
     for name, condition in PRECONDITIONS.items():
         lines += _fields(name, condition, "precondition")
@@ -56,6 +71,11 @@ def reference() -> str:
         if isinstance(command, TyperCommand):
             lines += _command(name, command)
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _linked(folder: str, lines: list[str]) -> list[str]:
+    name = lines[0].strip("# `")
+    return [f"### [`{name}`]({folder}/{name}.md)", *lines[1:]]
 
 
 def _fields(name: str, kind: type[BaseModel], what: str) -> list[str]:

@@ -119,7 +119,8 @@ def test_a_row_is_untrained_until_its_bytes_change(tmp_path: Path) -> None:
         (token, {"input": {"strategy": "mean"}, "output": {"strategy": "mean"}}) for token in ("<x>", "<y>")
     ]
     tensors = tensors_of(model)
-    tensors["model.embed_tokens.weight"][TOKENS + 1] += 0.5
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        tensors[name][TOKENS + 1] += 0.5
     # Another row's training says nothing of a new one's.
     tensors["model.embed_tokens.weight"][3] += 0.5
     write_weights(model, tensors)

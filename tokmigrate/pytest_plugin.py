@@ -68,7 +68,7 @@ class _Test(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the test comes from."""
-        return self.workspace.root / _FILE, None, f"{_FILE}::{self.name}"
+        return self.workspace.root / _FILE, None, self.name
 
 
 class HistoryTest(_Test):

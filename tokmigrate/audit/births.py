@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from tokmigrate.state.rows import Happened, TokenRow
+from tokmigrate.state.rows import Happened, TokenEvent
 
 Key = tuple[str, str]
 """A revision, and the text of the token whose row it began: what the lineage of a model knows of a row."""
@@ -24,16 +24,16 @@ class Birth:
     known_trained: bool = False
 
 
-def births(rows: Iterable[TokenRow]) -> Mapping[Key, Birth]:
+def births(events: Iterable[TokenEvent]) -> Mapping[Key, Birth]:
     """Return the births that token events tell of.
 
     A migration that was taken back and applied again began its rows again: the last time counts.
 
     Args:
-        rows: The events of one model, the earliest first.
+        events: The events of one model, the earliest first.
     """
     found: dict[Key, Birth] = {}
-    for event in (row.event for row in rows):
+    for event in events:
         if event.event is Happened.TRAINED:
             key = (event.revision, event.old_token or event.token)
             if key in found:

@@ -109,7 +109,7 @@ def training_on_record(state: State | None, snapshot: Snapshot) -> tuple[TokenTr
     if state is None:
         return training_of(snapshot, {})
     model = state.model_at(snapshot.directory)
-    known = dict(births(state.token_events(model))) if model else {}
+    known = dict(births(row.event for row in state.token_events(model))) if model else {}
     if any((made.revision, made.label) not in known for _, _, made in begun_tokens(snapshot)):
         known = {**_births_elsewhere(state, snapshot.stamp), **known}
     return training_of(snapshot, known)
@@ -124,11 +124,11 @@ def _births_elsewhere(state: State, stamp: Stamp | None) -> Mapping[Key, Birth]:
         return {}
     for model in state.known_models():
         if any(_left(row, stamp) for row in state.operations(model, None)):
-            return births(state.token_events(model))
+            return births(row.event for row in state.token_events(model))
     for ledger in imported_ledgers(state):
         for row in ledger.operations:
             if _left(row, stamp):
-                return births(event for event in ledger.tokens if event.model_id == row.model_id)
+                return births(event.event for event in ledger.tokens if event.model_id == row.model_id)
     return {}
 
 

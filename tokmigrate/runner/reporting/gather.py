@@ -23,7 +23,7 @@ from tokmigrate.runner.reporting.data import Milestone, Recorded, ReportData
 from tokmigrate.runner.reporting.lives import lives_of
 from tokmigrate.runner.reporting.matrices import matrices, surveyed
 from tokmigrate.runner.reporting.tokens import kinds_of, made_rows, readings_of, reported_tokens
-from tokmigrate.runner.reporting.untrained import untrained_tokens
+from tokmigrate.runner.reporting.untrained import trained_rows
 from tokmigrate.runner.targets import chain_for, planned_upgrade
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -71,7 +71,7 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
     listener(WeightsRead(entry.name))
     tokens = tuple(
         replace(token, neighbours=nearest.get(token.id, ())) if token.id is not None else token
-        for token in reported_tokens(snapshot, lives, kinds, untrained_tokens(snapshot, ledger.events))
+        for token in reported_tokens(snapshot, lives, kinds, trained_rows(snapshot, ledger.events))
     )
     pending = tuple(migration for migration in chain if migration not in applied)
     plan = _planned(workspace, entry, snapshot) if pending else None

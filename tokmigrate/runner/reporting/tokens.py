@@ -12,7 +12,6 @@ from tokmigrate.model.tokenizer import FILE, FLAGS
 from tokmigrate.model.tombstones import is_tombstone
 from tokmigrate.runner.reporting.data import Kind, ReportedToken
 from tokmigrate.runner.reporting.lives import Life, Lives
-from tokmigrate.runner.reporting.untrained import birth
 from tokmigrate.state.rows import Happened
 
 _KIND_OF: Mapping[Happened, Kind] = {
@@ -54,7 +53,7 @@ def kinds_of(snapshot: Snapshot, lives: Lives) -> Iterator[Kind]:
 
 
 def reported_tokens(
-    snapshot: Snapshot, lives: Lives, kinds: tuple[Kind, ...], untrained: frozenset[str]
+    snapshot: Snapshot, lives: Lives, kinds: tuple[Kind, ...], trained: Mapping[int, bool | None]
 ) -> Iterator[ReportedToken]:
     """Yield the tokens that migrations touched and all added ones, by id, then those that are gone."""
     tokenizer, made = snapshot.state.tokenizer, made_rows(snapshot)
@@ -64,7 +63,6 @@ def reported_tokens(
         if kinds[number] == "base" and added is None and text not in roles:
             continue
         life = lives.by_id.get(number, ())
-        known = birth(life) is not None
         revision = life[-1].revision if life else made[number].revision if number in made else None
         yield ReportedToken(
             text,
@@ -74,7 +72,7 @@ def reported_tokens(
             roles.get(text, ()),
             life,
             revision,
-            text not in untrained if known and kinds[number] != "tombstone" else None,
+            trained.get(number) if kinds[number] != "tombstone" else None,
         )
     buried = {removal for number, life in lives.by_id.items() if kinds[number] == "tombstone" for removal in _end(life)}
     for life in lives.removed:

@@ -1,0 +1,90 @@
+"""Every example of the docs, carried out: the pages of operations and strategies, the cookbook, the tutorial."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import save_file
+from shared_models import shared_model
+from test_readme import blocks, typed
+from workspaces import DEMO, REPOSITORY, contents
+
+from tokmigrate.initialise.registry import strategy_types
+from tokmigrate.operations.registry import operation_types
+
+DOCS = REPOSITORY / "docs"
+EXAMPLES = sorted([*DOCS.glob("operations/*.yaml"), *DOCS.glob("strategies/*.yaml")])
+RECIPES = re.findall(
+    r"<!-- tried on ([\w-]+) -->\n```yaml\n(.*?)^```$", (DOCS / "cookbook.md").read_text("utf-8"), re.S | re.M
+)
+SETTINGS = "format: 1\nverify: full\nmodels:\n  m: {path: m}\n"
+
+
+def up_and_down(root: Path, operations: str) -> None:
+    """Carry operations out on the model `m` of a workspace, and take them back to the exact bytes."""
+    head = "format: 1\nrevision: aaaa0001\ndown_revision: null\nmessage: An example\noperations:\n"
+    indented = "".join(f"  {line}\n" for line in operations.rstrip("\n").split("\n"))
+    (root / "migrations" / "0001_example.yaml").write_text(head + indented, "utf-8")
+    before = contents(root / "m")
+    typed(root, "tokmigrate plan && tokmigrate upgrade")
+    assert contents(root / "m") != before
+    assert "every byte proven" in typed(root, "tokmigrate downgrade base")
+    assert contents(root / "m") == before
+
+
+def demo(root: Path) -> Path:
+    shutil.copytree(DEMO, root / "m")
+    (root / "migrations").mkdir()
+    (root / "tokmigrate.yaml").write_text(SETTINGS, "utf-8")
+    return root
+
+
+def test_each_has_an_example() -> None:
+    assert {path.stem for path in EXAMPLES} >= {*operation_types(), *strategy_types()} - {"shout"}
+    assert len(EXAMPLES) == len(list(DOCS.glob("operations/*.md"))) + len(list(DOCS.glob("strategies/*.md")))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_goes_up_and_down(path: Path, tmp_path: Path) -> None:
+    root = demo(tmp_path)
+    save_file({"<|tool|>": torch.linspace(-0.1, 0.1, 128)}, root / "migrations" / "rows.safetensors")
+    up_and_down(root, path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize(("model", "recipe"), RECIPES, ids=[f"{n}-{m}" for n, (m, _) in enumerate(RECIPES)])
+def test_a_recipe_goes_up_and_down(model: str, recipe: str, tmp_path: Path) -> None:
+    root = demo(tmp_path) if model == "demo" else shared_model(tmp_path, model).root
+    up_and_down(root, recipe)
+
+
+@pytest.mark.parametrize("page", ["tutorial.md", "cookbook.md"])
+def test_a_page_can_be_typed_from_top_to_bottom(page: str, tmp_path: Path) -> None:
+    for name in ("models", "migrations"):
+        shutil.copytree(REPOSITORY / name, tmp_path / name)
+    settings = (REPOSITORY / "tokmigrate.yaml").read_text("utf-8").replace("verify: full", "verify: fast")
+    (tmp_path / "tokmigrate.yaml").write_text(settings, "utf-8")
+    shutil.copy(REPOSITORY / ".gitignore", tmp_path)
+    os.environ.setdefault("GIT_CONFIG_GLOBAL", os.devnull)
+    script = "\n".join(blocks((DOCS / page).read_text("utf-8"), "bash"))
+    who = "export GIT_AUTHOR_NAME=a GIT_AUTHOR_EMAIL=a@b GIT_COMMITTER_NAME=a GIT_COMMITTER_EMAIL=a@b\n"
+    assert typed(tmp_path, who + script)
+
+
+def test_the_steps_of_the_action_run(tmp_path: Path) -> None:
+    action = yaml.safe_load((REPOSITORY / ".github" / "actions" / "plan" / "action.yml").read_text("utf-8"))
+    steps = {step["name"]: step for step in action["runs"]["steps"] if "name" in step}
+    for name in ("models", "migrations", "tokmigrate.yaml"):
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        copy(REPOSITORY / name, tmp_path / name)
+    typed(tmp_path, "BASE=\n" + steps["Check"]["run"])
+    typed(tmp_path, f"MODELS=demo COMMENT={tmp_path}/plan.md\n" + steps["Plan"]["run"])
+    comment = (tmp_path / "plan.md").read_text("utf-8")
+    assert comment.startswith("### tokmigrate plan\n```\ndemo: base → c07d18e2b9f4\n")
+    assert "<|im_start|>" in comment
+    assert comment.endswith("```\n")
