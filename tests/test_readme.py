@@ -132,7 +132,7 @@ def test_links_lead_somewhere() -> None:
 def test_generated_files_are_current() -> None:
     made = runpy.run_path(str(REPOSITORY / "scripts" / "make_reference.py"), run_name="make_reference")
     files = made["generated"]()
-    assert {path.name for path in files} == {"reference.md", "tokmigrate.schema.json"}
+    assert {"reference.md", "tokmigrate.schema.json", "add_tokens.md", "mean.md"} <= {path.name for path in files}
     for path, text in files.items():
         assert path.read_text("utf-8") == text, f"{path} is out of date: python scripts/make_reference.py"
 
