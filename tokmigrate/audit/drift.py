@@ -11,7 +11,7 @@ from tokmigrate.change.digests import read_fixed, read_tables, shard_digest
 from tokmigrate.change.fresh_rows import opened
 from tokmigrate.change.undo_record import Undo
 from tokmigrate.model.difference import Difference, differences
-from tokmigrate.model.json_text import Json, parse
+from tokmigrate.model.documents import with_files
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.tensor_rows import tensor_digest
@@ -52,11 +52,8 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Undo]) -> Drift:
     for undo in applied:
         left |= undo.left
     saved_anew, unknown = _rewritten(snapshot, left)
-    then = dict(snapshot.state.documents)
-    for name in saved_anew:
-        data = left[name]
-        then[name] = None if data is None else _value(name, data, snapshot.state.documents.get(name))
-    found = differences({name: held for name, held in then.items() if held is not None}, snapshot.state.documents)
+    then = with_files(snapshot.state.documents, {name: left[name] for name in saved_anew})
+    found = differences(then, snapshot.state.documents)
     found = without_use(found)
     shards, trained, unread = _shards(snapshot, applied)
     return Drift(tuple(sorted((*saved_anew, *shards))), trained, found, tuple(sorted((*unknown, *unread))))
@@ -110,13 +107,6 @@ def _shards(snapshot: Snapshot, applied: Sequence[Undo]) -> tuple[list[str], tup
     now = {**fixed.digests, **{name: tensor_digest(table) for name, table in tables.items()}}
     trained = sorted(name for name, digest in last.left_tensors.items() if now.get(name, digest) != digest)
     return ([], tuple(trained), []) if trained else (changed, (), [])
-
-
-def _value(name: str, data: bytes, held: Json) -> Json:
-    if isinstance(held, bytes):
-        return data
-    text = data.decode("utf-8")
-    return parse(text, name) if name.endswith(".json") else text
 
 
 def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) -> str | None:

@@ -19,6 +19,7 @@ from tokmigrate.change.stored_rows import StoredRows
 from tokmigrate.change.undo_record import Undo
 from tokmigrate.errors import DriftError
 from tokmigrate.model.chat_template import chat_template, with_chat_template, without_chat_template
+from tokmigrate.model.documents import with_files
 from tokmigrate.model.json_text import Json, parse
 from tokmigrate.model.reverting import reverted, tokenizer_by_key, tokenizer_document
 from tokmigrate.model.roles import text_of
@@ -180,20 +181,7 @@ def _first(undone: Sequence[Undo]) -> Files:
 
 def _with(state: ModelState, files: Files) -> ModelState:
     """Return the state with those files, and none of them touched."""
-    documents = dict(state.documents)
-    for name, data in files.items():
-        if data is None:
-            documents.pop(name, None)
-        else:
-            documents[name] = _value(name, data, state.documents.get(name))
-    return replace(state, documents=documents, touched=frozenset())
-
-
-def _value(name: str, data: bytes, held: Json) -> Json:
-    if isinstance(held, bytes):
-        return data
-    text = data.decode("utf-8")
-    return parse(text, name) if name.endswith(".json") else text
+    return replace(state, documents=with_files(state.documents, files), touched=frozenset())
 
 
 def _with_template(state: ModelState, was: str | None, left: str | None) -> ModelState:

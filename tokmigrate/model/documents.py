@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tokmigrate.errors import ModelError, TokenizerError
@@ -10,6 +10,7 @@ from tokmigrate.model import state as names
 from tokmigrate.model import tokenizer
 from tokmigrate.model.json_text import Json, Layout, layout_of, parse
 from tokmigrate.model.other_vocabularies import read_other_vocabularies
+from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import Stamp
 
 JSON_FILES = (
@@ -59,6 +60,31 @@ def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[st
     if held is not None and not isinstance((held.get("model") or {}).get("vocab"), dict | list):
         raise TokenizerError("it has no model.vocab", where=str(directory / tokenizer.FILE))
     return texts, values, layouts
+
+
+def with_files(documents: Mapping[str, Json], files: Mapping[str, bytes | None]) -> dict[str, Json]:
+    """Return documents with the files of another time laid over them, None for those that were not there; no stamp.
+
+    Args:
+        documents: The parsed files by name.
+        files: Bytes by name.
+    """
+    found = dict(documents)
+    for name, data in files.items():
+        if data is None:
+            found.pop(name, None)
+        elif name != STAMP:
+            found[name] = document_of(name, data, documents.get(name))
+    return found
+
+
+def document_of(name: str, data: bytes, held: Json) -> Json:
+    """Return what the bytes of a document mean: JSON, text, or bytes where `held`, which stands there now, is bytes."""
+    if isinstance(held, bytes):
+        return data
+    if name.endswith(".json"):
+        return parse(data.decode("utf-8"), name)
+    return data.decode("utf-8") if name in TEXT_FILES or name.endswith(".jinja") else data
 
 
 def json_layout(name: str, text: str, stamp: Stamp | None) -> Layout:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from tokmigrate.change.undo import way_back
 from tokmigrate.errors import ModelError, UndoError, UnknownNameError
 from tokmigrate.model import state as names
 from tokmigrate.model.difference import Difference, differences
-from tokmigrate.model.documents import read_documents
-from tokmigrate.model.json_text import parse
+from tokmigrate.model.documents import read_documents, with_files
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stated import Documents
 from tokmigrate.model.tokenizer import FILE
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
@@ -132,22 +129,8 @@ def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
 
 
 def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:
-    documents: dict[str, object] = dict(snapshot.state.documents)
-    for name, data in recorded_before(workspace, entry, snapshot, revision).files.items():
-        if name == STAMP:
-            continue
-        if data is None:
-            documents.pop(name, None)
-        else:
-            documents[name] = _document(name, data, documents)
-    return documents
-
-
-def _document(name: str, data: bytes, documents: Mapping[str, object]) -> object:
-    if isinstance(documents.get(name), bytes):
-        return data
-    text = data.decode("utf-8")
-    return parse(text, name) if name.endswith(".json") else text
+    files = recorded_before(workspace, entry, snapshot, revision).files
+    return with_files(snapshot.state.documents, files)
 
 
 def named_side(workspace: Workspace | None, word: str) -> Side:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from tokmigrate.change.undo import way_back
 from tokmigrate.errors import DriftError, UndoError
-from tokmigrate.model.documents import JSON_FILES, TEXT_FILES
-from tokmigrate.model.json_text import Json, parse
+from tokmigrate.model.documents import with_files
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.model.stamp import decoded
-from tokmigrate.model.state import MODULE_CONFIG, ModelState
+from tokmigrate.model.state import ModelState
 from tokmigrate.runner.records import changed_documents, undo_records
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -61,26 +59,10 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
     rows = back.edit.new_rows
     found = replace(
         snapshot.state,
-        documents=_documents(snapshot.state.documents, back.files),
+        documents=with_files(snapshot.state.documents, back.files),
         edit=RowEdit.identity(rows),
         lineage=stamp.rows if stamp else RowEdit.identity(rows),
         reshaped=bool(stamp and stamp.reshaped),
         init=stamp.init if stamp else None,
     )
     return Earlier(found, stamp.tokenizer if stamp else found.tokenizer.fingerprint)
-
-
-def _documents(now: Mapping[str, Json], before: Mapping[str, bytes | None]) -> dict[str, Json]:
-    documents = dict(now)
-    for name, data in before.items():
-        if data is None:
-            documents.pop(name, None)
-        elif name != STAMP:
-            documents[name] = _value(name, data, now.get(name))
-    return documents
-
-
-def _value(name: str, data: bytes, now: Json) -> Json:
-    if name in JSON_FILES or name.endswith(MODULE_CONFIG) or isinstance(now, dict):
-        return parse(data.decode("utf-8"), name)
-    return data.decode("utf-8") if name in TEXT_FILES or name.endswith(".jinja") else data
