@@ -150,7 +150,12 @@ def stamp_from(
         _, documents, _ = read_documents(other, source)
         found = without_use(differences(documents, snapshot.state.documents))
         if found:
-            raise _not_a_copy(entry, [str(each) for each in found])
+            raise _means_otherwise(
+                entry.name,
+                "the other model means",
+                [str(each) for each in found],
+                "save the tokenizer of that model beside these weights",
+            )
         known = _as_recorded(state, workspace, snapshot, source, other)
         check_applied(replace(snapshot, stamp=known.stamp), chain_for(History.read(workspace), entry))
         return _carry_out(workspace, entry, state, snapshot, known, listener)
@@ -203,7 +208,12 @@ def _as_recorded(state: State, workspace: Workspace, snapshot: Snapshot, source:
     undone: list[Undo] = [undo_of(record.undo, objects) for record in records if record.undo is not None]
     drift = drift_of(replace(snapshot, stamp=source), undone)
     if drift.differences:
-        raise _not_a_copy_of(snapshot, list(each_line(drift)))
+        raise _means_otherwise(
+            str(snapshot.directory),
+            "the migrations left",
+            list(each_line(drift)),
+            "put the tokenizer's files back as they were",
+        )
     wanted = {revision for revision, _ in source.applied}
     events = tuple(row.event for row in (events_in_force(state, model) if model else ()))
     return _Known(
@@ -279,19 +289,6 @@ def _carry_out(
     return TakenOn(entry.name, known.stamp.revision, undoable, known.trained)
 
 
-def _not_a_copy(entry: ModelEntry, found: list[str]) -> DriftError:
+def _means_otherwise(where: str, wanted: str, found: list[str], hint: str) -> DriftError:
     more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-    return DriftError(
-        f"it does not mean what the other model means: {'; '.join(found[:3])}{more}",
-        where=entry.name,
-        hint="save the tokenizer of that model beside these weights",
-    )
-
-
-def _not_a_copy_of(snapshot: Snapshot, found: list[str]) -> DriftError:
-    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-    return DriftError(
-        f"it does not mean what the migrations left: {'; '.join(found[:3])}{more}",
-        where=str(snapshot.directory),
-        hint="put the tokenizer's files back as they were",
-    )
+    return DriftError(f"it does not mean what {wanted}: {'; '.join(found[:3])}{more}", where=where, hint=hint)
