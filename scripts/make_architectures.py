@@ -15,14 +15,14 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from tiny_models import LanguageModel, builds_by_default, language_models, tiny_config  # noqa: E402
 
-from tokmigrate.model.peculiarities import (  # noqa: E402
+from tokmigrate.model.documents.peculiarities import (  # noqa: E402
     FIXED_IDS,
     FIXED_SIZE,
     IDS_AFTER_THE_LAST,
     POSITION_IDS_FROM_PAD,
     REFUSED,
 )
-from tokmigrate.model.unequal_rows import INPUT_ONLY  # noqa: E402
+from tokmigrate.model.weights.unequal_rows import INPUT_ONLY  # noqa: E402
 
 ROWS = 300
 

@@ -1,4 +1,4 @@
-"""Writes tokmigrate/model/default_ids.json: the ids of tokens that transformers takes where config.json gives none."""
+"""Writes model/class_defaults/default_ids.json: ids of tokens that transformers takes where config.json gives none."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from tokmigrate.model.architectures import ARCHITECTURES
-from tokmigrate.model.config_parts import NESTED
-from tokmigrate.model.id_fields import shape_of
+from tokmigrate.model.documents.config_parts import NESTED
+from tokmigrate.model.documents.id_fields import shape_of
+from tokmigrate.model.weights.architectures import ARCHITECTURES
 
-TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "default_ids.json"
+TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "class_defaults" / "default_ids.json"
 
 
 def configs() -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""Writes tokmigrate/model/default_roles.json: the special tokens of tokenizer classes where no file says them."""
+"""Writes model/class_defaults/default_roles.json: special tokens of tokenizer classes where no file says them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import transformers
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES
 
-from tokmigrate.model.roles import ROLES
+from tokmigrate.model.documents.roles import ROLES
 
-TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "default_roles.json"
+TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "class_defaults" / "default_roles.json"
 
 
 def default_roles() -> dict[str, dict[str, str]]:

@@ -1,4 +1,4 @@
-"""Writes tokmigrate/model/own_pipelines.json: the tokenizer classes of transformers that build their own pipeline."""
+"""Writes model/class_defaults/own_pipelines.json: the tokenizer classes that build their own pipeline."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import TokenizersBackend
 from transformers.models.auto import tokenization_auto
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 
-TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "own_pipelines.json"
+TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "class_defaults" / "own_pipelines.json"
 ALWAYS = ("normalizer", "pre_tokenizer", "decoder")
 
 

@@ -18,11 +18,11 @@ from shared_models import SHARED, SharedModel, shared_model
 from workspaces import Workspace as Place
 
 from tokmigrate.errors import TokmigrateError
-from tokmigrate.model.bare import bare_state
-from tokmigrate.model.difference import differences
-from tokmigrate.model.documents import read_documents
-from tokmigrate.model.stated import stated_templates
-from tokmigrate.model.tokenizer import FILE, Tokenizer
+from tokmigrate.model.documents.reading import read_documents
+from tokmigrate.model.meaning.bare import bare_state
+from tokmigrate.model.meaning.difference import differences
+from tokmigrate.model.meaning.stated import stated_templates
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.base import Context
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.runner.autogenerate import Generated, autogenerate

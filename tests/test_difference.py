@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from making import BOS, EOS, tokenizer_json
 from shared_models import SHARED
 
-from tokmigrate.model.difference import Difference, differences
-from tokmigrate.model.documents import read_documents
-from tokmigrate.model.stated import Documents
+from tokmigrate.model.documents.reading import read_documents
+from tokmigrate.model.meaning.difference import Difference, differences
+from tokmigrate.model.meaning.stated import Documents
 
 REAL = ("all-minilm-l6-v2", "bert-base-uncased", "minimind", "model2vec-float16", "phi-2", "roberta-base", "t5-small")
 

@@ -16,7 +16,7 @@ from tiny_models import LanguageModel, build, builds_by_default, language_models
 from workspaces import REPOSITORY, image
 
 from tokmigrate.errors import ModelError, OperationError
-from tokmigrate.model.peculiarities import FIXED_IDS, REFUSED
+from tokmigrate.model.documents.peculiarities import FIXED_IDS, REFUSED
 from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 PAGE = REPOSITORY / "docs" / "architectures.md"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from measuring import DOCS, NO_SPLIT, SPLIT, begin_with, impact_on, measured
 from shared_models import SharedModel, shared_model
 
-from tokmigrate.model.byte_letters import text_of_letters
+from tokmigrate.model.formats.byte_letters import text_of_letters
 from tokmigrate.plan.impact import Shift
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner.migrate import plan, upgrade

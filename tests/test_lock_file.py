@@ -17,9 +17,9 @@ from in_process import Here
 from workspaces import Workspace, contents, make_workspace
 
 from tokmigrate.errors import DriftError, FileProblems
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import read_stamp
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Locked, Promise, Track, lock_of
 from tokmigrate.revision.lock_file import lock_path, read_lock, write_lock

@@ -20,8 +20,8 @@ from test_tokenizer_kinds import needs_tokenizers, of_tiktoken, tekken, train
 from workspaces import contents
 
 from tokmigrate.errors import OutOfStepError
+from tokmigrate.model.formats.sentencepiece import SentencePieceModel
 from tokmigrate.model.from_sentencepiece import make_tokenizer_json
-from tokmigrate.model.sentencepiece import SentencePieceModel
 from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 ADDED = ("<|a|>", "<|b|>", "word")

@@ -265,7 +265,7 @@ def test_axes_and_sides(
 
 def test_asking_imports_none_of_the_libraries() -> None:
     heavy = "{'torch', 'transformers', 'tokenizers'}"
-    command = f"import sys, tokmigrate.model.vocabulary_tensors; print({heavy} & {{*sys.modules}})"
+    command = f"import sys, tokmigrate.model.weights.vocabulary_tensors; print({heavy} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

@@ -21,8 +21,8 @@ from workspaces import contents, image
 from tokmigrate.change.stage import stage
 from tokmigrate.change.undo import way_back
 from tokmigrate.change.way_forth import way_forth
+from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.runner import migrate
 from tokmigrate.runner.look import verify
 from tokmigrate.runner.targets import planned_upgrade

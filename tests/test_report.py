@@ -21,7 +21,7 @@ from test_token_events import ids_of, removing
 from workspaces import Workspace, image, make_workspace
 
 from tokmigrate.errors import UsageError
-from tokmigrate.model.tombstones import is_tombstone
+from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.report.vocabulary_map import COLUMNS, runs_of, vocabulary_map
 from tokmigrate.report.written_page import page_paths
 from tokmigrate.runner.migrate import downgrade, upgrade

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from making import Dtype
 from safetensors.torch import save_file
 
-from tokmigrate.model.row_survey import RowSurvey, survey_rows
-from tokmigrate.model.safetensors_header import read_header
-from tokmigrate.model.tensor_rows import Geometry, TensorRows
+from tokmigrate.model.formats.safetensors_header import read_header
+from tokmigrate.model.weights.row_survey import RowSurvey, survey_rows
+from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
 
 DTYPES: tuple[Dtype, ...] = ("bfloat16", "float16", "float32", "float64")
 

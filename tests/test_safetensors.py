@@ -16,7 +16,7 @@ from safetensors import deserialize as _deserialize
 from safetensors.numpy import save
 
 from tokmigrate.errors import WeightsError
-from tokmigrate.model.safetensors_header import Header, encoded, parse_header, read_header
+from tokmigrate.model.formats.safetensors_header import Header, encoded, parse_header, read_header
 
 deserialize: Any = _deserialize
 

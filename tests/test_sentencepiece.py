@@ -15,9 +15,9 @@ from test_tokenizer_kinds import TOKENIZERS, needs_tokenizers, train
 from tokenizers import Tokenizer
 
 from tokmigrate.errors import OutOfStepError, TokenizerError
-from tokmigrate.model import protobuf
+from tokmigrate.model.formats import protobuf
+from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.from_sentencepiece import known_differences, make_tokenizer_json, tokenizer_document
-from tokmigrate.model.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
 
 PLAIN = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
 MODELS: dict[str, dict[str, Any]] = {

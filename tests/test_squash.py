@@ -17,8 +17,8 @@ from workspaces import contents
 
 from tokmigrate.change.way_forth import way_forth
 from tokmigrate.errors import DriftError, FileProblems, HistoryError, ModelError, UsageError
+from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.squash import squashed

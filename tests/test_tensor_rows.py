@@ -15,8 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tokmigrate.errors import ModelError, StorageError, WeightsError
-from tokmigrate.model.dtype import ITEM_BITS, from_float64, to_float64
-from tokmigrate.model.tensor_rows import Geometry, RowTable, TensorRows, plain_digest, tensor_digest
+from tokmigrate.model.formats.dtype import ITEM_BITS, from_float64, to_float64
+from tokmigrate.model.weights.tensor_rows import Geometry, RowTable, TensorRows, plain_digest, tensor_digest
 
 FORMATS = {"BF16": (8, 7), "F16": (5, 10), "F32": (8, 23), "F64": (11, 52)}
 

@@ -27,7 +27,12 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from workspaces import contents, environment
 
 from tokmigrate.errors import TokenizerError
-from tokmigrate.model.tokenizer_classes import PYTHON_ONLY, SENTENCE_PIECES, VOCABULARY_AND_MERGES, WORD_PIECES
+from tokmigrate.model.class_defaults.tokenizer_classes import (
+    PYTHON_ONLY,
+    SENTENCE_PIECES,
+    VOCABULARY_AND_MERGES,
+    WORD_PIECES,
+)
 from tokmigrate.model.tokenizer_kinds import remedy
 from tokmigrate.runner.migrate import downgrade, upgrade
 

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tokmigrate.errors import ModelError, OutOfStepError, UnexplainedTensorError, UnknownNameError
-from tokmigrate.model.architectures import ARCHITECTURES
-from tokmigrate.model.peculiarities import POSITION_IDS_FROM_PAD
-from tokmigrate.model.tensor_patterns import GENERIC
-from tokmigrate.model.vocabulary_tensors import VocabularyTensors, find_vocabulary_tensors
-from tokmigrate.model.weights import read_weights
+from tokmigrate.model.documents.peculiarities import POSITION_IDS_FROM_PAD
+from tokmigrate.model.weights.architectures import ARCHITECTURES
+from tokmigrate.model.weights.tensor_patterns import GENERIC
+from tokmigrate.model.weights.vocabulary_tensors import VocabularyTensors, find_vocabulary_tensors
+from tokmigrate.model.weights.weights import read_weights
 
 ROWS = 99
 MORE_ROWS = 106

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from tokmigrate.errors import ModelError, StorageError, WeightsError
-from tokmigrate.model.weights import INDEX, SINGLE, read_weights
+from tokmigrate.model.weights.weights import INDEX, SINGLE, read_weights
 
 DEMO = Path(__file__).resolve().parents[1] / "models" / "demo"
 FIRST, SECOND = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"

@@ -13,9 +13,9 @@ import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
-from tokmigrate.model.config_parts import NESTED
-from tokmigrate.model.id_fields import shape_of
-from tokmigrate.model.sizes import SIZES, UNPADDED
+from tokmigrate.model.documents.config_parts import NESTED
+from tokmigrate.model.documents.id_fields import shape_of
+from tokmigrate.model.documents.sizes import SIZES, UNPADDED
 
 MAPPINGS = {
     "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

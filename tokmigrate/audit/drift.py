@@ -10,11 +10,11 @@ from blake3 import blake3
 from tokmigrate.change.digests import read_fixed, read_tables, shard_digest
 from tokmigrate.change.fresh_rows import opened
 from tokmigrate.change.undo_record import Undo
-from tokmigrate.model.difference import Difference, differences
-from tokmigrate.model.documents import with_files
+from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.meaning.difference import Difference, differences
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.tensor_rows import tensor_digest
+from tokmigrate.model.weights.tensor_rows import tensor_digest
 
 
 @dataclass(frozen=True)

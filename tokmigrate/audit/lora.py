@@ -13,13 +13,13 @@ import numpy as np
 
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
 from tokmigrate.errors import ModelError
-from tokmigrate.model.adapter_ids import CONFIG, TRAINED
-from tokmigrate.model.birth_marks import embeddings
-from tokmigrate.model.dtype import FLOATING
-from tokmigrate.model.safetensors_header import TensorEntry
+from tokmigrate.model.formats.dtype import FLOATING
+from tokmigrate.model.formats.safetensors_header import TensorEntry
+from tokmigrate.model.references.adapter_ids import CONFIG, TRAINED
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.tensor_rows import Geometry, TensorRows
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.birth_marks import embeddings
+from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 

@@ -11,10 +11,10 @@ from tokmigrate.audit.git_lines import written_by
 from tokmigrate.audit.lives import Life, lives
 from tokmigrate.audit.places import place_of
 from tokmigrate.audit.training import TokenTraining, training_on_record
-from tokmigrate.model.byte_letters import is_byte_level, text_of_letters
+from tokmigrate.model.documents.state import Made
+from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.state import Made
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry
 from tokmigrate.state.imports import ImportedLedger

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tokmigrate.audit.births import Birth, Key, births
-from tokmigrate.model.birth_marks import BirthMark, BirthMarks, embeddings, parsed, written
+from tokmigrate.model.documents.stamp import Stamp
+from tokmigrate.model.documents.state import Made
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import Stamp
-from tokmigrate.model.state import Made
-from tokmigrate.model.tensor_rows import TensorRows
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.birth_marks import BirthMark, BirthMarks, embeddings, parsed, written
+from tokmigrate.model.weights.tensor_rows import TensorRows
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state.imports import imported_ledgers
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import Happened, OperationRow, Status, TokenEvent

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.tombstones import is_tombstone
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.vocabulary.recipes import Begun
 from tokmigrate.vocabulary.rows import RowEdit
 from tokmigrate.vocabulary.windows import WHOLE

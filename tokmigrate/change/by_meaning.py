@@ -18,18 +18,18 @@ from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.stored_rows import StoredRows
 from tokmigrate.change.undo_record import Undo
 from tokmigrate.errors import DriftError
-from tokmigrate.model.chat_template import chat_template, with_chat_template, without_chat_template
-from tokmigrate.model.documents import with_files
-from tokmigrate.model.json_text import Json, parse
-from tokmigrate.model.reverting import reverted, tokenizer_by_key, tokenizer_document
-from tokmigrate.model.roles import text_of
+from tokmigrate.model.documents.chat_template import chat_template, with_chat_template, without_chat_template
+from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, decoded
+from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.json_text import Json, parse
+from tokmigrate.model.meaning.reverting import reverted, tokenizer_by_key, tokenizer_document
+from tokmigrate.model.references.token_removal import without_mentions
+from tokmigrate.model.references.token_texts import named_tokens
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp, decoded
-from tokmigrate.model.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.token_removal import without_mentions
-from tokmigrate.model.token_texts import named_tokens
-from tokmigrate.model.tokenizer import FILE as TOKENIZER
+from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.plan.upgrade import layout, rendered, with_index_sizes
 from tokmigrate.vocabulary.rows import Recipe, RowEdit
 

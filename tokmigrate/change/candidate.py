@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tokmigrate.change.facts import FileFacts
-from tokmigrate.model.safetensors_header import Header
+from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.vocabulary.rows import Recipe, RowEdit
 
 

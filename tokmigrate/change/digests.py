@@ -14,11 +14,11 @@ from pathlib import Path
 from blake3 import blake3
 
 from tokmigrate.change.fresh_rows import RowBytes
-from tokmigrate.model.safetensors_header import Header, read_header
+from tokmigrate.model.formats.safetensors_header import Header, read_header
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.tensor_rows import DIGEST_BYTES, TensorRows, plain_digest, tensor_digest
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
-from tokmigrate.model.weights import Shard
+from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, TensorRows, plain_digest, tensor_digest
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.weights import Shard
 from tokmigrate.vocabulary.rows import Kept, RowEdit
 
 Tables = Mapping[str, bytes]

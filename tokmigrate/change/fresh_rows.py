@@ -10,10 +10,10 @@ import numpy as np
 from tokmigrate.initialise.begin import additions, begin_rows
 from tokmigrate.initialise.begin import rows as made_rows
 from tokmigrate.initialise.statistics import RowStatistics
-from tokmigrate.model.dtype import from_float64, to_float64
+from tokmigrate.model.formats.dtype import from_float64, to_float64
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.tensor_rows import TensorRows
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.tensor_rows import TensorRows
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.vocabulary.recipes import Begun, Matrix, Statistics
 from tokmigrate.vocabulary.rows import Recipe

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokmigrate.model.safetensors_header import BLOCK_BYTES, Header
+from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.model.stamp import read_stamp
+from tokmigrate.model.documents.stamp import read_stamp
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from tokmigrate.change.storage import UnsupportedError, storage_errors
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted
+from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import FILE as STAMP
 
 
 class Books(Protocol):

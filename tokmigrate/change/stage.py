@@ -12,10 +12,10 @@ from tokmigrate.change.copying import share_tree
 from tokmigrate.change.facts import file_facts, set_facts
 from tokmigrate.change.ranges import copy_range
 from tokmigrate.change.storage import storage_errors
-from tokmigrate.model.safetensors_header import Header
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.rows import Kept, Recipe, RowEdit
 
 Progress = Callable[[int], None]

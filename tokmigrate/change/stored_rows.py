@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tokmigrate.change.undo_record import Undo
 from tokmigrate.errors import UndoError
-from tokmigrate.model.dtype import FLOATING, ITEM_BITS, from_float64, to_float64
+from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to_float64
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.vocabulary.recipes import Stored
 from tokmigrate.vocabulary.rows import Recipe

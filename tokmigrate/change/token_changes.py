@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokmigrate.change.begun_tokens import renamed
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,11 @@ from tokmigrate.change.facts import FileFacts
 from tokmigrate.change.stored_rows import StoredRows
 from tokmigrate.change.undo_record import Objects, Undo, undo_of
 from tokmigrate.errors import UndoError
-from tokmigrate.model.json_text import parse
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.formats.json_text import parse
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.tokenizer import FILE as TOKENIZER
-from tokmigrate.model.tokenizer import Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.vocabulary.recipes import Stored
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
 from tokmigrate.vocabulary.tokens import expand

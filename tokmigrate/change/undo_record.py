@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from tokmigrate.change.candidate import ShardImage
 from tokmigrate.change.facts import FileFacts
 from tokmigrate.errors import UndoError
-from tokmigrate.model.safetensors_header import parse_header
+from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.vocabulary.recipes import Stored
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
 

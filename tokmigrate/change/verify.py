@@ -9,11 +9,11 @@ from typing import Any, Literal
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.errors import DriftError, VerificationError
+from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.tokenizer import FILE as TOKENIZER
-from tokmigrate.model.weights import read_adapter_weights, read_weights
+from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
+from tokmigrate.model.weights.weights import read_adapter_weights, read_weights
 from tokmigrate.plan.conditions import broken
 from tokmigrate.revision.conditions import Check
 

@@ -24,12 +24,12 @@ from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.token_changes import MovedToken, moved_tokens
 from tokmigrate.change.undo import saved_rows
 from tokmigrate.change.undo_record import Objects, Undo, keep
-from tokmigrate.model.birth_marks import BirthMark, embeddings, written
-from tokmigrate.model.safetensors_header import Header
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.tensor_rows import TensorRows, tensor_digest
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.safetensors_header import Header
+from tokmigrate.model.weights.birth_marks import BirthMark, embeddings, written
+from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout, rendered
 from tokmigrate.vocabulary.recipes import Begun

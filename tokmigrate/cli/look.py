@@ -16,7 +16,7 @@ NO_MIGRATIONS = 'no migrations yet: `tokmigrate revision -m "What it is for"` wr
 
 def current(model: Models = None, as_json: AsJson = False) -> None:
     """Show the revision of each model, read off its stamp."""
-    from tokmigrate.model.stamp import read_stamp  # noqa: PLC0415
+    from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
 
     found = []
     for entry in selected(workspace(), model):
@@ -51,7 +51,7 @@ def heads(as_json: AsJson = False) -> None:
 
 def history(as_json: AsJson = False) -> None:
     """Show the migrations, the newest first, and which models are at each."""
-    from tokmigrate.model.stamp import read_stamp  # noqa: PLC0415
+    from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
     from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
     from tokmigrate.report.text import history_table  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415

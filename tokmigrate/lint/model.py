@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tokmigrate.lint.file import MigrationFile, Written
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.plan.steps import Step
 from tokmigrate.vocabulary.tokens import AddedToken
 

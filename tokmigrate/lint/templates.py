@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from tokmigrate.lint.file import MigrationFile, Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
-from tokmigrate.model.json_text import Json
-from tokmigrate.model.roles import ROLES, special_token, text_of
-from tokmigrate.model.state import CONFIG, GENERATION, ModelState
-from tokmigrate.model.template_tokens import CHAT, templates, written_in_templates
-from tokmigrate.model.token_texts import named_tokens
-from tokmigrate.model.tokenizer import FILE, post_processor_tokens
+from tokmigrate.model.documents.roles import ROLES, special_token, text_of
+from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
+from tokmigrate.model.documents.template_tokens import CHAT, templates, written_in_templates
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.token_texts import named_tokens
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.pipeline_part import SetPart

@@ -9,9 +9,9 @@ from tokmigrate.lint.file import Place
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Found, ModelRule, Severity
 from tokmigrate.lint.spelling import likeness
-from tokmigrate.model.byte_letters import is_byte_level
-from tokmigrate.model.tokenizer import FILE, model_kind
-from tokmigrate.model.tombstones import is_tombstone
+from tokmigrate.model.documents.tombstones import is_tombstone
+from tokmigrate.model.formats.byte_letters import is_byte_level
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.known_tokens import cut_out

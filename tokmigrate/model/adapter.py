@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokmigrate.errors import DriftError, ModelError, OutOfStepError, StorageError
-from tokmigrate.model.adapter_ids import CONFIG, trained_ids
-from tokmigrate.model.adapter_tensors import Base, adapter_tensors
-from tokmigrate.model.architectures import architecture_of
-from tokmigrate.model.documents import JSON_FILES, read_documents
-from tokmigrate.model.json_text import Json
+from tokmigrate.model.documents.reading import JSON_FILES, read_documents
+from tokmigrate.model.documents.stamp import Stamp, read_stamp
+from tokmigrate.model.documents.state import CONFIG as MODEL_CONFIG
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.adapter_ids import CONFIG, trained_ids
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import Stamp, read_stamp
-from tokmigrate.model.state import CONFIG as MODEL_CONFIG
-from tokmigrate.model.tokenizer import FILE, Tokenizer
-from tokmigrate.model.weights import read_adapter_weights
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.model.weights.adapter_tensors import Base, adapter_tensors
+from tokmigrate.model.weights.architectures import architecture_of
+from tokmigrate.model.weights.weights import read_adapter_weights
 
 
 def take_adapter(directory: Path, base: Snapshot) -> Snapshot:

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import OutOfStepError, TokenizerError, TokmigrateError
-from tokmigrate.model.json_text import Json, Layout, parse
-from tokmigrate.model.roles import text_of
-from tokmigrate.model.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
-from tokmigrate.model.state import ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
-from tokmigrate.model.token_texts import token_entries
-from tokmigrate.model.tokenizer import FILE, FLAGS, Tokenizer
+from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.state import ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
+from tokmigrate.model.formats.json_text import Json, Layout, parse
+from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
+from tokmigrate.model.references.token_texts import token_entries
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
 from tokmigrate.vocabulary.tokens import AddedToken
 
 SPACE = "\u2581"

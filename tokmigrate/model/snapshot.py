@@ -7,21 +7,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
-from tokmigrate.model import state as names
-from tokmigrate.model import tokenizer
-from tokmigrate.model.claims import Overrides
-from tokmigrate.model.declared_fields import check_declared
-from tokmigrate.model.documents import json_layout, read_documents
-from tokmigrate.model.json_text import Layout, parse
-from tokmigrate.model.peculiarities import fixed_size
-from tokmigrate.model.references import configurations
-from tokmigrate.model.stamp import Stamp, read_stamp
-from tokmigrate.model.state import ModelState, Traits
+from tokmigrate.model.documents import state as names
+from tokmigrate.model.documents.peculiarities import fixed_size
+from tokmigrate.model.documents.reading import json_layout, read_documents
+from tokmigrate.model.documents.stamp import Stamp, read_stamp
+from tokmigrate.model.documents.state import ModelState, Traits
+from tokmigrate.model.formats.json_text import Layout, parse
+from tokmigrate.model.references.declared_fields import check_declared
+from tokmigrate.model.references.references import configurations
+from tokmigrate.model.tokenizer import tokenizer_json as tokenizer
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
-from tokmigrate.model.unequal_rows import ids_elsewhere
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
-from tokmigrate.model.vocabulary_tensors import find_vocabulary_tensors
-from tokmigrate.model.weights import Weights, read_weights
+from tokmigrate.model.weights.claims import Overrides
+from tokmigrate.model.weights.unequal_rows import ids_elsewhere
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors
+from tokmigrate.model.weights.weights import Weights, read_weights
 from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.rows import RowEdit
 from tokmigrate.vocabulary.tokens import runs

@@ -17,12 +17,12 @@ from typing import Literal
 import numpy as np
 from blake3 import blake3
 
-from tokmigrate.model.architectures import architecture_of
-from tokmigrate.model.dtype import FLOATING, ITEM_BITS, from_float64
-from tokmigrate.model.safetensors_header import BLOCK_BYTES
+from tokmigrate.model.documents.state import CONFIG, MODULES
+from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64
+from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.state import CONFIG, MODULES
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.architectures import architecture_of
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, VocabTensorSetting
 
 NARROW = 4

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.errors import TokenizerError
-from tokmigrate.model.from_sentencepiece import known_differences
-from tokmigrate.model.json_text import Json
-from tokmigrate.model.other_vocabularies import TEKKEN_FILES, is_tiktoken
-from tokmigrate.model.sentencepiece import SentencePieceModel, is_sentencepiece
-from tokmigrate.model.state import CONFIG, MERGES, TOKENIZER_CONFIG, VOCAB_JSON, VOCAB_TXT
-from tokmigrate.model.tokenizer import FILE
-from tokmigrate.model.tokenizer_classes import (
+from tokmigrate.model.class_defaults.tokenizer_classes import (
     CUT_AS_SENTENCEPIECE,
     PYTHON_ONLY,
     SENTENCE_PIECES,
     VOCABULARY_AND_MERGES,
     WORD_PIECES,
 )
+from tokmigrate.model.documents.other_vocabularies import TEKKEN_FILES, is_tiktoken
+from tokmigrate.model.documents.state import CONFIG, MERGES, TOKENIZER_CONFIG, VOCAB_JSON, VOCAB_TXT
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.formats.sentencepiece import SentencePieceModel, is_sentencepiece
+from tokmigrate.model.from_sentencepiece import known_differences
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 
 TIKTOKEN_FILES = ("*.tiktoken", "tiktoken.model", "tokenizer.model")
 

@@ -8,9 +8,9 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.chat_template import with_chat_template
-from tokmigrate.model.roles import with_role
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.chat_template import with_chat_template
+from tokmigrate.model.documents.roles import with_role
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.add_tokens import NewToken, with_new_tokens
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.chat_presets import PRESETS, ChatForm, role_form

@@ -8,9 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.peculiarities import IDS_AFTER_THE_LAST
-from tokmigrate.model.roles import with_added_token
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.peculiarities import IDS_AFTER_THE_LAST
+from tokmigrate.model.documents.roles import with_added_token
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import AsTuple, Context, Fields, Operation, Risk, RiskLevel
 from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows
 from tokmigrate.vocabulary.recipes import Begun

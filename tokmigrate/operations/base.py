@@ -12,7 +12,7 @@ from blake3 import blake3
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 
 
 class RiskLevel(StrEnum):

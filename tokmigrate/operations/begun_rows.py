@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import Copy
-from tokmigrate.model.sizes import with_sizes
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.sizes import with_sizes
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context
 from tokmigrate.vocabulary.recipes import Begun
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined

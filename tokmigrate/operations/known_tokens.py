@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tokmigrate.errors import OperationError, nearest
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Risk, RiskLevel
 
 

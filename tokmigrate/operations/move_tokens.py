@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.references import with_renumbered
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.references.references import with_renumbered
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.known_tokens import id_of
 from tokmigrate.operations.renumbered_rows import check_ids_may_change

@@ -10,10 +10,10 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import model_validator
 
 from tokmigrate.errors import OperationError, nearest
-from tokmigrate.model.json_text import Json
-from tokmigrate.model.own_pipelines import READS_THE_FILE, builder_of, with_the_file_read
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.class_defaults.own_pipelines import READS_THE_FILE, builder_of, with_the_file_read
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 
 T = TypeVar("T")

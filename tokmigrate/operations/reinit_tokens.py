@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows
 from tokmigrate.operations.known_tokens import id_of

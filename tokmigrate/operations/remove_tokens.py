@@ -8,12 +8,12 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.peculiarities import IDS_AFTER_THE_LAST
-from tokmigrate.model.references import with_references, with_renumbered
-from tokmigrate.model.sizes import with_sizes
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.token_removal import with_placeholders, without_mentions
-from tokmigrate.model.tombstones import tombstone
+from tokmigrate.model.documents.peculiarities import IDS_AFTER_THE_LAST
+from tokmigrate.model.documents.sizes import with_sizes
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.tombstones import tombstone
+from tokmigrate.model.references.references import with_references, with_renumbered
+from tokmigrate.model.references.token_removal import with_placeholders, without_mentions
 from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.begun_rows import begun, check_size_may_change, chosen_init, with_begun_rows
 from tokmigrate.operations.known_tokens import id_of

@@ -10,11 +10,11 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.json_text import Json
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.template_tokens import texts_in, with_tokens_in_templates, written_in_templates
-from tokmigrate.model.token_texts import with_renamed_tokens
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.template_tokens import texts_in, with_tokens_in_templates, written_in_templates
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.token_texts import with_renamed_tokens
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.known_tokens import id_of
 from tokmigrate.operations.reinit_tokens import with_rows_begun_anew

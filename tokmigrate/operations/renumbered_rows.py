@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.config_parts import parts_of
-from tokmigrate.model.default_ids import default_ids
-from tokmigrate.model.peculiarities import FIXED_IDS, IDS_AFTER_THE_LAST, POSITION_IDS_FROM_PAD
-from tokmigrate.model.state import CONFIG, ModelState
+from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.model.documents.config_parts import parts_of
+from tokmigrate.model.documents.peculiarities import FIXED_IDS, IDS_AFTER_THE_LAST, POSITION_IDS_FROM_PAD
+from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.vocabulary.renumbering import Renumbering
 
 

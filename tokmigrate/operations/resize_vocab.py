@@ -9,8 +9,8 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import File, Subtokens
-from tokmigrate.model.sizes import with_sizes
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.sizes import with_sizes
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.begun_rows import MEAN, check_size_may_change, chosen_init, with_begun_rows
 from tokmigrate.vocabulary.rows import Kept, RowEdit

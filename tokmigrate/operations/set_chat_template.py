@@ -7,8 +7,8 @@ from typing import ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.chat_template import with_chat_template
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.chat_template import with_chat_template
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 
 

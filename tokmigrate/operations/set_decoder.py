@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Risk, RiskLevel
 from tokmigrate.operations.inline_json import Part
 from tokmigrate.operations.pipeline_part import SetPart

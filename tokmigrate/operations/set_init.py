@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 
 

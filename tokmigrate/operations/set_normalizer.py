@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import nearest
-from tokmigrate.model.state import TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.documents.state import TOKENIZER_CONFIG, ModelState
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.inline_json import part, typed
 from tokmigrate.operations.pipeline_part import SetPart

@@ -7,10 +7,10 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.peculiarities import POSITION_IDS_FROM_PAD
-from tokmigrate.model.roles import special_token, with_role
-from tokmigrate.model.state import CONFIG, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.documents.peculiarities import POSITION_IDS_FROM_PAD
+from tokmigrate.model.documents.roles import special_token, with_role
+from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.known_tokens import cut_out, id_of
 

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.tokenizer import FILE, post_processor_tokens
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.inline_json import Part
 from tokmigrate.operations.known_tokens import id_of

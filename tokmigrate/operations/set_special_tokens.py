@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.roles import ROLES, special_token, with_role, with_special_flag
-from tokmigrate.model.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.tokenizer import FILE, post_processor_tokens
+from tokmigrate.model.documents.roles import ROLES, special_token, with_role, with_special_flag
+from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.known_tokens import cut_out, id_of
 from tokmigrate.operations.set_padding import with_pad_token

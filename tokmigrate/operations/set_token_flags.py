@@ -7,11 +7,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.json_text import replaced
-from tokmigrate.model.roles import ROLES, special_token, text_of, with_added_token
-from tokmigrate.model.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.token_texts import token_entries
-from tokmigrate.model.tokenizer import FILE, FLAGS
+from tokmigrate.model.documents.roles import ROLES, special_token, text_of, with_added_token
+from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.json_text import replaced
+from tokmigrate.model.references.token_texts import token_entries
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.known_tokens import id_of
 from tokmigrate.operations.token_list import TokenList, quoted

@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.longest_text import NO_LIMIT
-from tokmigrate.model.state import CONFIG, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.documents.longest_text import NO_LIMIT
+from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.pipeline_part import guarded, loaded
 

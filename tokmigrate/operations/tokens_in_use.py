@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.json_text import Json
-from tokmigrate.model.merges import merges_of, orphans
-from tokmigrate.model.roles import text_of
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.template_tokens import written_in_templates
-from tokmigrate.model.token_texts import named_tokens
-from tokmigrate.model.tokenizer import FILE, post_processor_tokens
+from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.template_tokens import written_in_templates
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.token_texts import named_tokens
+from tokmigrate.model.tokenizer.merges import merges_of, orphans
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 
 
 def check_not_in_use(state: ModelState, gone: frozenset[str]) -> None:

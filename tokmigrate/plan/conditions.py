@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.revision.conditions import Check, ModelType, Precondition, SingleToken, TokenAbsent
 
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tokmigrate.errors import OperationError, TokmigrateError
-from tokmigrate.model.difference import differences
-from tokmigrate.model.state import Made, ModelState
+from tokmigrate.model.documents.state import Made, ModelState
+from tokmigrate.model.meaning.difference import differences
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens, NewToken
 from tokmigrate.operations.base import Context, Operation

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tokmigrate.model.longest_text import Limit
+from tokmigrate.model.documents.longest_text import Limit
 from tokmigrate.revision.migration import Migration
 
 

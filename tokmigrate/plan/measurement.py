@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokmigrate.errors import FileProblems, Problem, TokenizerError
-from tokmigrate.model.byte_letters import is_byte_level, text_of_letters
-from tokmigrate.model.json_text import Json
-from tokmigrate.model.longest_text import Limit, limit_of
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.tokenizer import FILE, Tokenizer, model_kind
+from tokmigrate.model.documents.longest_text import Limit, limit_of
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
 from tokmigrate.plan.impact import Counts, Example, Impact, Piece, Shift, ShownCut
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.migration import Migration

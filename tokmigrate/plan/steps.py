@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tokmigrate.errors import OperationError, TokmigrateError
-from tokmigrate.model.state import ModelState
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Risk
 from tokmigrate.plan.conditions import unmet
 from tokmigrate.revision.migration import Migration

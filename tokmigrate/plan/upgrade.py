@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Literal
 
 from tokmigrate.errors import DriftError, OutOfStepError, TokmigrateError, nearest
-from tokmigrate.model.adapter_ids import with_adapter_ids
-from tokmigrate.model.json_text import Layout
-from tokmigrate.model.other_vocabularies import other_vocabulary_notes
-from tokmigrate.model.references import unknown_references
+from tokmigrate.model.documents.other_vocabularies import other_vocabulary_notes
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.json_text import Layout
+from tokmigrate.model.references.adapter_ids import with_adapter_ids
+from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry

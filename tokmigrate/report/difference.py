@@ -15,8 +15,8 @@ from rich.text import Text
 from tokmigrate.report.impact import printable
 
 if TYPE_CHECKING:
-    from tokmigrate.model.difference import Aspect, Difference
-    from tokmigrate.model.json_text import Json
+    from tokmigrate.model.formats.json_text import Json
+    from tokmigrate.model.meaning.difference import Aspect, Difference
     from tokmigrate.runner.compare import Comparison
 
 _SHOWN = 20

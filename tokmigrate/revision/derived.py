@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokmigrate.errors import TokmigrateError
-from tokmigrate.model.difference import differences
-from tokmigrate.model.json_text import Json
-from tokmigrate.model.merges import merges_of, product
-from tokmigrate.model.plain_parts import plain_part
-from tokmigrate.model.roles import ROLES
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.stated import (
+from tokmigrate.model.documents.roles import ROLES
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.tombstones import tombstone
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.meaning.difference import differences
+from tokmigrate.model.meaning.plain_parts import plain_part
+from tokmigrate.model.meaning.stated import (
     ID_FILES,
     Documents,
     stated_ids,
@@ -28,8 +28,8 @@ from tokmigrate.model.stated import (
     stated_specials,
     stated_templates,
 )
-from tokmigrate.model.tokenizer import FILE, FLAGS, Tokenizer
-from tokmigrate.model.tombstones import tombstone
+from tokmigrate.model.tokenizer.merges import merges_of, product
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
 from tokmigrate.operations.add_tokens import AddTokens, NewToken
 from tokmigrate.operations.base import Context, Operation
 from tokmigrate.operations.move_tokens import MoveTokens

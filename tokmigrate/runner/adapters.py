@@ -13,10 +13,10 @@ from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import UndoError
 from tokmigrate.events import Listener, Warned
 from tokmigrate.model.adapter import take_adapter
-from tokmigrate.model.adapter_ids import CONFIG, trained_ids
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import decoded
+from tokmigrate.model.references.adapter_ids import CONFIG, trained_ids
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import decoded
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.settings import ModelEntry
 

@@ -6,10 +6,10 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokmigrate.model.bare import bare_state
-from tokmigrate.model.difference import Difference, differences
-from tokmigrate.model.stated import ID_FILES, Documents
-from tokmigrate.model.tokenizer import FILE, Tokenizer
+from tokmigrate.model.meaning.bare import bare_state
+from tokmigrate.model.meaning.difference import Difference, differences
+from tokmigrate.model.meaning.stated import ID_FILES, Documents
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import Operation
 from tokmigrate.plan.steps import steps_of

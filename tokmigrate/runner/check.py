@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from tokmigrate.audit.drift import Drift, drift_of, stamp_trouble
 from tokmigrate.change.undo_record import undo_of
 from tokmigrate.errors import ModelError, OutOfStepError, RecoveryNeededError, TokenizerError
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import decoded, read_stamp
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import decoded, read_stamp
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration

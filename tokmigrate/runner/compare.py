@@ -8,12 +8,12 @@ from pathlib import Path
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.undo import way_back
 from tokmigrate.errors import ModelError, UndoError, UnknownNameError
-from tokmigrate.model import state as names
-from tokmigrate.model.difference import Difference, differences
-from tokmigrate.model.documents import read_documents, with_files
+from tokmigrate.model.documents import state as names
+from tokmigrate.model.documents.reading import read_documents, with_files
+from tokmigrate.model.meaning.difference import Difference, differences
+from tokmigrate.model.meaning.stated import Documents
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.stated import Documents
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 
 from tokmigrate.change.undo import way_back
 from tokmigrate.errors import DriftError, UndoError
-from tokmigrate.model.documents import with_files
+from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import decoded
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import decoded
-from tokmigrate.model.state import ModelState
 from tokmigrate.runner.records import changed_documents, undo_records
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present

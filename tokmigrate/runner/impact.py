@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tokmigrate.errors import UsageError
 from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, Listener, ignore
-from tokmigrate.model.corpus import corpus_bytes
 from tokmigrate.model.probe.ask import ask_at_length
+from tokmigrate.model.probe.corpus import corpus_bytes
 from tokmigrate.plan.impact import Impact
 from tokmigrate.plan.measurement import Measurement
 from tokmigrate.plan.upgrade import Plan

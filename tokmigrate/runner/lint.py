@@ -12,10 +12,10 @@ from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
 from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
 from tokmigrate.lint.registry import Selection
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.state import ModelState
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration

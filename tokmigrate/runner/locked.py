@@ -10,8 +10,8 @@ from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found, needs_recovery, recover
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.events import Listener, Step, StepReached
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.stamp import read_stamp
 from tokmigrate.runner.books import FoundBooks
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state

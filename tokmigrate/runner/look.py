@@ -13,9 +13,9 @@ from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.publish import needs_recovery
 from tokmigrate.change.verify import verify_directory
 from tokmigrate.change.workarea import WorkArea
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.stamp import read_stamp
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration

@@ -13,9 +13,9 @@ from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, UndoError
 from tokmigrate.events import Listener, Warned, ignore
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import decoded
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks

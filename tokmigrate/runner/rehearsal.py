@@ -14,12 +14,12 @@ from blake3 import blake3
 
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.errors import UsageError
-from tokmigrate.model.safetensors_header import read_header
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
+from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.stand_in import NARROW, make_stand_in
-from tokmigrate.model.tensor_rows import plain_digest
+from tokmigrate.model.weights.tensor_rows import plain_digest
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.errors import DriftError, HistoryError, ModelError, StorageError, TokmigrateError, UsageError
-from tokmigrate.model.json_text import Json
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.model.state import ModelState
 from tokmigrate.plan.promises import promises_of
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.upgrade import check_applied

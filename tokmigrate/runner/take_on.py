@@ -17,11 +17,11 @@ from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import DriftError, UsageError
 from tokmigrate.events import Listener, ignore
-from tokmigrate.model.difference import differences
-from tokmigrate.model.documents import read_documents
+from tokmigrate.model.documents.reading import read_documents
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, decoded, read_stamp
+from tokmigrate.model.meaning.difference import differences
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.stamp import FILE as STAMP
-from tokmigrate.model.stamp import ChangedFile, ChangedShard, Stamp, decoded, read_stamp
 from tokmigrate.plan.evidence import taken_as
 from tokmigrate.plan.upgrade import check_applied, layout
 from tokmigrate.revision.history import History

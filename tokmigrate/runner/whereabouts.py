@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tokmigrate.errors import HistoryError
-from tokmigrate.model.stamp import read_stamp
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import Workspace
 from tokmigrate.state.database import open_state_if_present

@@ -12,8 +12,8 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError, nearest
 from tokmigrate.initialise.strategies.base import Norm, RowStrategy, with_norm
-from tokmigrate.model.dtype import FLOATING, to_float64
-from tokmigrate.model.safetensors_header import Header, parse_header
+from tokmigrate.model.formats.dtype import FLOATING, to_float64
+from tokmigrate.model.formats.safetensors_header import Header, parse_header
 from tokmigrate.vocabulary.recipes import Matrix, Request, Side, Statistics, Strategy
 
 

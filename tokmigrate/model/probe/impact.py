@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import FileProblems
-from tokmigrate.model.corpus import Block, blocks
 from tokmigrate.model.probe.answering import Tell, answering_at_length
 from tokmigrate.model.probe.comparison import Comparison, example
+from tokmigrate.model.probe.corpus import Block, blocks
 from tokmigrate.model.probe.cuts import Cut, Library, Tally, loaded
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokmigrate.model.config_parts import NESTED
-from tokmigrate.model.sizes import SIZES
+from tokmigrate.model.documents.config_parts import NESTED
+from tokmigrate.model.documents.sizes import SIZES
 
 
 class UnknownModelError(Exception):

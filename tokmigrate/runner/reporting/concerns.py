@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from tokmigrate.errors import TokmigrateError
-from tokmigrate.model.references import unknown_references
+from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.upgrade import Plan

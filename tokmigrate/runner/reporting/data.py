@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from tokmigrate.model.row_survey import Neighbour, Numbers
+from tokmigrate.model.weights.row_survey import Neighbour, Numbers
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.steps import Effect
 from tokmigrate.state.rows import TokenEvent

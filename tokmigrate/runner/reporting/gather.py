@@ -11,9 +11,9 @@ from pathlib import Path
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import BytesStreamed, Listener, StreamStarted, WeightsRead, ignore
-from tokmigrate.model.byte_letters import is_byte_level
+from tokmigrate.model.formats.byte_letters import is_byte_level
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.tokenizer import FILE
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.plan.upgrade import Plan, check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tokmigrate.model.tombstones import is_tombstone
+from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.state.rows import Happened, TokenEvent
 
 Life = tuple[TokenEvent, ...]

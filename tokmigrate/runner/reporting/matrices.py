@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from tokmigrate.model.row_survey import Neighbour, survey_rows
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.tensor_rows import TensorRows
-from tokmigrate.model.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.row_survey import Neighbour, survey_rows
+from tokmigrate.model.weights.tensor_rows import TensorRows
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.runner.reporting.data import MatrixNorms
 from tokmigrate.vocabulary.tokens import expand
 

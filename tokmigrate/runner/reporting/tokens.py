@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tokmigrate.model.byte_letters import is_byte_level, text_of_letters
-from tokmigrate.model.roles import ROLES, special_token
+from tokmigrate.model.documents.roles import ROLES, special_token
+from tokmigrate.model.documents.state import Made
+from tokmigrate.model.documents.tombstones import is_tombstone
+from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.state import Made
-from tokmigrate.model.tokenizer import FILE, FLAGS
-from tokmigrate.model.tombstones import is_tombstone
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
 from tokmigrate.runner.reporting.data import Kind, ReportedToken
 from tokmigrate.runner.reporting.lives import Life, Lives
 from tokmigrate.state.rows import Happened

@@ -1,0 +1,165 @@
+"""Files beside tokenizer.json that hold the vocabulary in a format of their own, and how they keep in step.
+
+A SentencePiece model follows when its pieces stand in the order of ids, as in most models. Other files, and one whose
+pieces have ids of another order, are left as they are, and no migration may then change what they hold. By
+convention no such file holds the tokens that are added behind its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokmigrate.errors import OutOfStepError
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.tombstones import is_tombstone
+from tokmigrate.model.formats.sentencepiece import ROLES, Kind, Piece, SentencePieceModel, is_sentencepiece
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.vocabulary.renumbering import Renumbering
+
+TEKKEN_FILES = "*tekken*.json"
+SUFFIXES = (".model", ".spm", ".tiktoken")
+IN_ANOTHER_FORMAT = "remove the file if nothing reads it: tokenizer.json says all that it says"
+
+
+def read_other_vocabularies(directory: Path) -> dict[str, bytes]:
+    """Return the bytes of each such file of a model directory by its name."""
+    named = [file for file in directory.iterdir() if file.suffix in SUFFIXES and file.is_file()]
+    files = {file.name: file.read_bytes() for file in (*named, *directory.glob(TEKKEN_FILES))}
+    return {name: data for name, data in sorted(files.items()) if _format(name, data) is not None}
+
+
+def with_vocabularies_in_step(before: ModelState, after: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return `after` with each SentencePiece model in step with its tokenizer.json.
+
+    Args:
+        before: The state before ids or texts changed.
+        after: The state whose tokenizer.json has changed.
+        renumbering: What becomes of ids.
+
+    Raises:
+        OutOfStepError: A file cannot follow.
+    """
+    old, new = before.tokenizer, after.tokenizer
+    changed = {number for number, text in old.texts.items() if _becomes(number, new, renumbering) != (number, text)}
+    for name, data in _held(before):
+        if is_sentencepiece(data) and (model := SentencePieceModel.read(data, name)).is_in_order_of(old.texts):
+            if any(number < len(model.pieces) for number in changed):
+                after = after.with_document(name, _followed(model, new, renumbering, name).data)
+            continue
+        held = _ids_held(name, data, old)
+        token = next((old.texts[number] for number in sorted(changed) if number in held), None)
+        if token is not None:
+            raise OutOfStepError(
+                f"it holds '{token}', whose id or text this migration changes, in a form that is not rewritten",
+                where=name,
+                hint=IN_ANOTHER_FORMAT,
+            )
+    return after
+
+
+def other_vocabulary_notes(before: ModelState, after: ModelState) -> Iterator[str]:
+    """Yield what a program that reads only such a file does not see of a change."""
+    new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids and not is_tombstone(token)]
+    parts = ("normalizer", "pre_tokenizer")
+    cuts_otherwise = any(before.documents[FILE].get(part) != after.documents[FILE].get(part) for part in parts)
+    for name, data in _held(after):
+        kind = _format(name, data)
+        reader = "transformers with mistral-common" if kind == "tekken" else f"a program that reads only {name}"
+        unseen = [token for token in new if token not in _texts_held(name, data)]
+        if unseen:
+            more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
+            yield f"{name}: {reader} does not see '{unseen[0]}'{more}: added tokens are not written into it"
+        if cuts_otherwise:
+            yield f"{name}: {reader} cuts text as before: the file has rules of its own"
+
+
+def is_tiktoken(data: bytes) -> bool:
+    """Return whether a file begins like a tiktoken vocabulary: a token in base64, and its rank."""
+    parts = data[:4096].split(b"\n", 1)[0].split()
+    try:
+        return len(parts) == 2 and bool(base64.b64decode(parts[0], validate=True)) and parts[1].isdigit()
+    except binascii.Error:
+        return False
+
+
+def _becomes(number: int, new: Tokenizer, renumbering: Renumbering) -> tuple[int | None, str | None]:
+    place = renumbering.new(number)
+    return place, None if place is None else new.texts.get(place)
+
+
+def _held(state: ModelState) -> list[tuple[str, bytes]]:
+    return [(name, data) for name, data in state.documents.items() if isinstance(data, bytes)]
+
+
+def _format(name: str, data: bytes) -> str | None:
+    if is_sentencepiece(data):
+        return "SentencePiece"
+    if name.endswith(".json"):
+        return "tekken"
+    return "tiktoken" if is_tiktoken(data) else None
+
+
+def _ids_held(name: str, data: bytes, tokenizer: Tokenizer) -> set[int]:
+    """Return the ids whose tokens a file that does not follow has, in whatever order."""
+    if is_sentencepiece(data):
+        held = _texts_held(name, data)
+        return {number for number, text in tokenizer.texts.items() if text in held}
+    if is_tiktoken(data):
+        return set(range(sum(1 for line in data.splitlines() if line.strip())))
+    tekken = json.loads(data)
+    size = (tekken.get("config") or {}).get("default_vocab_size")
+    return set(range(size or len(tekken.get("vocab") or []) + len(tekken.get("special_tokens") or [])))
+
+
+def _texts_held(name: str, data: bytes) -> frozenset[str]:
+    if is_sentencepiece(data):
+        return frozenset(piece.text for piece in SentencePieceModel.read(data, name).pieces)
+    if name.endswith(".json"):
+        return frozenset(special.get("token_str") for special in json.loads(data).get("special_tokens") or [])
+    return frozenset()
+
+
+def _followed(model: SentencePieceModel, new: Tokenizer, renumbering: Renumbering, name: str) -> SentencePieceModel:
+    """Return a model whose pieces have the ids and texts that their tokens have in `new`."""
+    moved = {
+        place: _called(piece, new.texts[place])
+        for number, piece in enumerate(model.pieces)
+        if (place := renumbering.new(number)) is not None
+    }
+    for place in range(max(moved) + 1):
+        if place not in moved:
+            moved[place] = _of_added_token(place, new, name)
+    followed = model.with_pieces([moved[place] for place in sorted(moved)])
+    for role in ROLES:
+        number = model.role_id(role)
+        place = renumbering.new(number) if number >= 0 else None
+        if place is None or is_tombstone(moved[place].text):
+            followed = followed.with_role_id(role, -1)
+            continue
+        followed = followed.with_role_id(role, place)
+        if moved[place].text != model.pieces[number].text == model.role_text(role):
+            followed = followed.with_role_text(role, moved[place].text)
+    return followed
+
+
+def _called(piece: Piece, text: str) -> Piece:
+    if text == piece.text:
+        return piece
+    # A placeholder stands for no text.
+    return Piece.new(text, Kind.CONTROL) if is_tombstone(text) else piece.called(text)
+
+
+def _of_added_token(number: int, tokenizer: Tokenizer, name: str) -> Piece:
+    """Return the piece of an added token that comes to stand among the pieces."""
+    found = tokenizer.added.get(tokenizer.texts.get(number, ""))
+    if found is None:
+        raise OutOfStepError(
+            f"id {number} would be left without a piece",
+            where=name,
+            hint=f"move another token there in the same operation, or {IN_ANOTHER_FORMAT}",
+        )
+    return Piece.new(found[0].content, Kind.CONTROL if found[0].special else Kind.USER_DEFINED)

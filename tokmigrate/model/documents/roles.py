@@ -1,0 +1,112 @@
+"""Which files say what the special tokens are, and how they are kept in step."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from tokmigrate.model.documents.config_parts import parts_of
+from tokmigrate.model.documents.state import (
+    ADDED_TOKENS,
+    CONFIG,
+    GENERATION,
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER_CONFIG,
+    ModelState,
+)
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.vocabulary.tokens import AddedToken
+
+Role = Literal["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
+ROLES: tuple[Role, ...] = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+
+
+def text_of(entry: Json) -> str | None:
+    """Return the text of a token that a file gives as text or as an object."""
+    if isinstance(entry, dict):
+        entry = entry.get("content")
+    return entry if isinstance(entry, str) else None
+
+
+def special_token(state: ModelState, role: Role) -> str | None:
+    """Return the text of the token that has `role`, as tokenizer_config.json or special_tokens_map.json says."""
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        found = text_of((state.documents.get(name) or {}).get(f"{role}_token"))
+        if found is not None:
+            return found
+    return None
+
+
+def with_role(state: ModelState, role: Role, content: str) -> ModelState:
+    """Return the state in which every file says that `content` has `role`.
+
+    Args:
+        state: The state before.
+        role: The role.
+        content: A token of the vocabulary.
+    """
+    number = state.tokenizer.ids[content]
+    state = with_special_flag(state, content)
+    state = state.with_value(TOKENIZER_CONFIG, (f"{role}_token",), content)
+    if SPECIAL_TOKENS_MAP in state.documents:
+        state = state.with_value(SPECIAL_TOKENS_MAP, (f"{role}_token",), content)
+    if role == "unk":
+        return _with_unknown(state, content, number)
+    return with_role_id(state, f"{role}_token_id", number)
+
+
+def with_role_id(state: ModelState, key: str, number: int) -> ModelState:
+    """Return the state in which config.json and generation_config.json hold `number` under `key`."""
+    config = state.documents[CONFIG]
+    holders = [path for path, part in parts_of(config, state.vocab_size) if key in part] or [()]
+    for path in holders:
+        state = state.with_value(CONFIG, (*path, key), _with_id(_at(config, path).get(key), number))
+    generation = state.documents.get(GENERATION)
+    if generation is not None:
+        state = state.with_value(GENERATION, (key,), _with_id(generation.get(key), number))
+    return state
+
+
+def with_special_flag(state: ModelState, content: str) -> ModelState:
+    """Return the state in which `content` is an added special token, as transformers makes it on loading."""
+    if content in state.tokenizer.added:
+        return state
+    return with_added_token(state, AddedToken(content, special=True))
+
+
+def with_added_token(state: ModelState, token: AddedToken) -> ModelState:
+    """Return the state with `token` in tokenizer.json and in the files that repeat its added tokens."""
+    tokenizer = state.tokenizer.with_token(token)
+    number = tokenizer.ids[token.content]
+    state = state.with_document(FILE, tokenizer.document)
+    if "added_tokens_decoder" in (state.documents.get(TOKENIZER_CONFIG) or {}):
+        entry = {
+            name: getattr(token, name)
+            for name in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+        }
+        state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder", str(number)), entry)
+    if ADDED_TOKENS in state.documents:
+        state = state.with_value(ADDED_TOKENS, (token.content,), number)
+    return state
+
+
+def _with_unknown(state: ModelState, content: str, number: int) -> ModelState:
+    model = state.documents[FILE]["model"]
+    if model.get("unk_token") is not None:
+        state = state.with_value(FILE, ("model", "unk_token"), content)
+    if model.get("unk_id") is not None:
+        state = state.with_value(FILE, ("model", "unk_id"), number)
+    return state
+
+
+def _with_id(held: Json, number: int) -> Json:
+    """Return what stands where `held` stood: a list keeps its other ids behind the new one."""
+    if isinstance(held, list):
+        return [number, *(other for other in held if other != number)]
+    return number
+
+
+def _at(value: Json, path: tuple[str | int, ...]) -> Json:
+    for name in path:
+        value = value[name]
+    return value

@@ -1,0 +1,181 @@
+"""tokmigrate.json: what a migrated model directory knows of itself.
+
+It holds no time, no host and no random number, so that the same migrations on the same baseline give the
+same stamp everywhere. At `base` there is none.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from tokmigrate.errors import DriftError, ModelError
+from tokmigrate.model.documents.state import Made
+from tokmigrate.model.formats.json_text import Json, Layout, parse
+from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit
+from tokmigrate.vocabulary.tokens import Run
+
+FILE = "tokmigrate.json"
+FORMAT = 1
+_LAYOUT = Layout()
+
+
+@dataclass(frozen=True)
+class ChangedFile:
+    """A file that migrations changed since the baseline.
+
+    Args:
+        digest: BLAKE3 of its bytes now, None where it is gone.
+        layout: How its JSON text is laid out; None for other text.
+    """
+
+    digest: str | None
+    layout: Layout | None
+
+
+@dataclass(frozen=True)
+class ChangedShard:
+    """A shard with a vocabulary tensor.
+
+    Args:
+        digest: As `model.shard_digest` makes it.
+        baseline_start: Where its data section began at the baseline, in bytes.
+    """
+
+    digest: str
+    baseline_start: int
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """The revision of a model, and what it needs to be migrated further.
+
+    Args:
+        lineage: The digest of the baseline.
+        applied: The applied revisions with the checksums of their files, in order.
+        files: The changed files.
+        shards: The changed shards.
+        baseline_tokens: The rows of the baseline that had a token.
+        rows: Rows now in terms of the baseline's.
+        reshaped: Whether the number of rows ever changed.
+        init: What `set_init` left.
+        tokenizer: The fingerprint of the baseline's tokenizer; None in stamps that older versions began.
+    """
+
+    lineage: str
+    applied: tuple[tuple[str, str], ...]
+    files: Mapping[str, ChangedFile]
+    shards: Mapping[str, ChangedShard]
+    baseline_tokens: tuple[Run, ...]
+    rows: RowEdit
+    reshaped: bool
+    init: Json
+    tokenizer: str | None = None
+
+    @property
+    def revision(self) -> str:
+        """The revision that the model is at."""
+        return self.applied[-1][0]
+
+    @property
+    def generation(self) -> str:
+        """The digest of all that the stamp says: lineage, revisions and contents."""
+        said = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
+        return blake3(f"generation 1\n{said}\n".encode()).hexdigest()
+
+    def encoded(self) -> bytes:
+        """Return the stamp as the bytes of its file."""
+        return _LAYOUT.render({"format": FORMAT, "generation": self.generation, **self._content()}).encode()
+
+    def _content(self) -> dict[str, Json]:
+        return {
+            "lineage": self.lineage,
+            "revision": self.revision,
+            "applied": [{"revision": name, "checksum": checksum} for name, checksum in self.applied],
+            "files": {
+                name: {"digest": file.digest, "layout": file.layout.to_json() if file.layout else None}
+                for name, file in sorted(self.files.items())
+            },
+            "shards": {
+                name: {"digest": shard.digest, "baseline_start": shard.baseline_start}
+                for name, shard in sorted(self.shards.items())
+            },
+            "baseline": {"rows": self.rows.old_rows, "tokens": [list(run) for run in self.baseline_tokens]},
+            "rows": [_piece_to_json(piece) for piece in self.rows.pieces],
+            "reshaped": self.reshaped,
+            "init": self.init,
+            **({"tokenizer": self.tokenizer} if self.tokenizer is not None else {}),
+        }
+
+
+def read_stamp(directory: Path) -> Stamp | None:
+    """Return the stamp of a model directory, None where there is none.
+
+    Raises:
+        DriftError: The stamp is damaged or of a newer format.
+    """
+    path = directory / FILE
+    try:
+        text = path.read_text("utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise _damaged(str(path)) from error
+    return decoded(text, str(path))
+
+
+def decoded(text: str, where: str) -> Stamp:
+    """Return the stamp that `text` holds; raises DriftError where it is damaged or of a newer format."""
+    try:
+        held = parse(text, where)
+    except ModelError as error:
+        raise _damaged(where) from error
+    if not isinstance(held, dict) or held.get("format") != FORMAT:
+        raise DriftError("a stamp of an unknown format", where=where, hint="use the tokmigrate that wrote it, or newer")
+    try:
+        stamp = Stamp(
+            lineage=held["lineage"],
+            applied=tuple((entry["revision"], entry["checksum"]) for entry in held["applied"]),
+            files={
+                name: ChangedFile(file["digest"], Layout.from_json(file["layout"]) if file["layout"] else None)
+                for name, file in held["files"].items()
+            },
+            shards={
+                name: ChangedShard(shard["digest"], shard["baseline_start"]) for name, shard in held["shards"].items()
+            },
+            baseline_tokens=tuple((start, stop) for start, stop in held["baseline"]["tokens"]),
+            rows=RowEdit(held["baseline"]["rows"], tuple(_piece_from_json(piece) for piece in held["rows"])),
+            reshaped=held["reshaped"],
+            init=held["init"],
+            tokenizer=held.get("tokenizer"),
+        )
+        written = held["generation"]
+        generation = stamp.generation
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise _damaged(where) from error
+    if generation != written or held["revision"] != stamp.revision:
+        raise DriftError("the stamp was edited", where=where, hint="restore it from a copy of the model")
+    return stamp
+
+
+def _damaged(where: str) -> DriftError:
+    return DriftError("the stamp is damaged", where=where, hint="restore it from a copy of the model")
+
+
+def _piece_to_json(piece: Kept | Fresh) -> Json:
+    if isinstance(piece, Kept):
+        return [piece.start, piece.stop]
+    made = piece.recipe
+    if not isinstance(made, Made):
+        raise TypeError("a lineage holds rows of the baseline and rows that migrations made")
+    return {"revision": made.revision, "label": made.label}
+
+
+def _piece_from_json(piece: Json) -> Kept | Fresh:
+    if isinstance(piece, list):
+        return Kept(piece[0], piece[1])
+    return Fresh(Made(piece["revision"], piece["label"]))

@@ -1,0 +1,45 @@
+"""The letters that a byte-level tokenizer writes for bytes, and the text that its tokens stand for.
+
+Source: `bytes_to_unicode` of GPT-2's encoder.py, repeated in tokenizers' ByteLevel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tokmigrate.model.formats.json_text import Json
+
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_OTHERS = (byte for byte in range(0x100) if byte not in _PRINTABLE)
+_BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(0x100 + place): byte for place, byte in enumerate(_OTHERS)}
+
+
+def is_byte_level(document: Json) -> bool:
+    """Return whether a tokenizer.json turns text into letters for its bytes before the model cuts it."""
+    return any(
+        part.get("type") == "ByteLevel"
+        for section, inner in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"))
+        for part in _parts(document.get(section), inner)
+    )
+
+
+def _parts(part: Json, inner: str) -> Iterator[Json]:
+    if isinstance(part, dict):
+        yield part
+        for each in part.get(inner) or []:
+            yield from _parts(each, inner)
+
+
+def text_of_letters(token: str) -> str:
+    """Return the text of a token that is written in letters for bytes.
+
+    Args:
+        token: The token as the vocabulary writes it.
+
+    Returns:
+        Its text; a byte that makes no whole character stands as `\\xNN`. A token that is not written in such
+        letters is its own text.
+    """
+    if not all(letter in _BYTES for letter in token):
+        return token
+    return bytes(_BYTES[letter] for letter in token).decode("utf-8", "backslashreplace")

@@ -1,0 +1,381 @@
+"""The header of a safetensors file, read by every rule of the format and written with chosen padding.
+
+A file is eight bytes of little-endian length, a JSON text of that length, and the data section:
+https://github.com/huggingface/safetensors#format. The rules are those of the safetensors library, and
+stricter where it accepts what a rewritten header could not give back: repeated names, unknown fields, a
+tensor written as a list, a null `__metadata__`, leading white space and control characters in a name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tokmigrate.errors import StorageError, WeightsError, nearest
+from tokmigrate.model.formats.dtype import ITEM_BITS
+
+LENGTH_BYTES = 8
+MAX_HEADER_BYTES = 100_000_000
+BLOCK_BYTES = 4096
+"""What filesystems share is whole blocks of this size."""
+
+METADATA = "__metadata__"
+_MAX_U64 = (1 << 64) - 1
+_DAMAGED = "the file is damaged or was not written to its end: fetch it again or restore a copy"
+_FIELDS = ("dtype", "shape", "data_offsets")
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """One tensor of a header.
+
+    Args:
+        name: As the file names it.
+        dtype: The format's word, such as `BF16`.
+        shape: `()` for a scalar.
+        begin: Its first byte, counted from the start of the data section.
+        end: The byte after its last.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+    def __len__(self) -> int:
+        return self.end - self.begin
+
+    def __bool__(self) -> bool:
+        # A tensor without bytes is still there.
+        return True
+
+
+@dataclass(frozen=True)
+class Header:
+    """A header that keeps every rule of the format.
+
+    Args:
+        raw: The length bytes and the text with its padding, as in the file.
+        entries: The tensors in the order of the JSON keys.
+        metadata: `__metadata__`, None where there is none.
+        metadata_at: How many tensors stand before `__metadata__`.
+    """
+
+    raw: bytes = field(repr=False)
+    entries: tuple[TensorEntry, ...]
+    metadata: Mapping[str, str] | None = field(hash=False)
+    metadata_at: int = 0
+
+    @property
+    def data_start(self) -> int:
+        """Where the data section begins in the file."""
+        return len(self.raw)
+
+    @cached_property
+    def data_size(self) -> int:
+        """The bytes of the data section."""
+        return max((entry.end for entry in self.entries), default=0)
+
+    @property
+    def file_size(self) -> int:
+        """The bytes of the whole file."""
+        return self.data_start + self.data_size
+
+    @cached_property
+    def by_offset(self) -> tuple[TensorEntry, ...]:
+        """The tensors in the order of their data."""
+        return tuple(sorted(self.entries, key=lambda entry: (entry.begin, entry.end)))
+
+    @cached_property
+    def _by_name(self) -> dict[str, TensorEntry]:
+        return {entry.name: entry for entry in self.entries}
+
+    def entry(self, name: str) -> TensorEntry:
+        """Return the tensor `name`.
+
+        Raises:
+            WeightsError: The file has no such tensor.
+        """
+        found = self._by_name.get(name)
+        if found is None:
+            raise WeightsError("no such tensor in the file", where=name, hint=nearest(name, self._by_name))
+        return found
+
+    def reshaped(self, shapes: Mapping[str, tuple[int, ...]], congruent_to: int) -> Header:
+        """Return the header with other shapes: same names, order of data, order of keys and metadata.
+
+        Args:
+            shapes: The new shape of each tensor that gets one.
+            congruent_to: What the start of the data section shall be modulo 4096.
+        """
+        for name in shapes:
+            self.entry(name)
+        raw = encoded(
+            [(entry.name, entry.dtype, shapes.get(entry.name, entry.shape)) for entry in self.entries],
+            self.metadata,
+            congruent_to,
+            data_order=[entry.name for entry in self.by_offset],
+            metadata_at=self.metadata_at,
+        )
+        return _parsed(raw, "the new header")
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the header of a safetensors file.
+
+    Args:
+        path: The file.
+
+    Raises:
+        WeightsError: The file is missing or breaks a rule of the format.
+        StorageError: It cannot be read.
+    """
+    where = str(path)
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            prefix = file.read(LENGTH_BYTES)
+            prefix += file.read(_header_length(prefix, size, where))
+    except FileNotFoundError as error:
+        raise WeightsError("the file is missing", where=where, hint="fetch it again") from error
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", where=where) from error
+    return parse_header(prefix, size, where)
+
+
+def parse_header(prefix: bytes, file_size: int, where: str) -> Header:
+    """Return the header that a file begins with, once every rule of the format holds.
+
+    Args:
+        prefix: The file's first bytes, at least its whole header.
+        file_size: The bytes of the whole file.
+        where: What errors name as the file.
+
+    Raises:
+        WeightsError: A rule is broken.
+    """
+    length = _header_length(prefix, file_size, where)
+    raw = prefix[: LENGTH_BYTES + length]
+    if len(raw) < LENGTH_BYTES + length:
+        raise WeightsError("the file ends inside its header", where=where, hint=_DAMAGED)
+    header = _parsed(raw, where)
+    _check_cover(header, file_size, where)
+    return header
+
+
+def encoded(
+    tensors: Sequence[tuple[str, str, tuple[int, ...]]],
+    metadata: Mapping[str, str] | None,
+    congruent_to: int,
+    *,
+    data_order: Sequence[str] | None = None,
+    metadata_at: int = 0,
+) -> bytes:
+    """Return a header's length bytes and text, compact as the safetensors library writes it.
+
+    The text is padded with spaces, which the format allows, until the data section's start has the asked
+    remainder. Readers need no alignment; kernels read faster with a multiple of 8, which is what the
+    library writes.
+
+    Args:
+        tensors: Name, dtype and shape of each tensor, in the order of the keys.
+        metadata: `__metadata__`, or None.
+        congruent_to: What the start of the data section shall be modulo 4096.
+        data_order: The names in the order of their data; that of the keys if not given.
+        metadata_at: How many tensors stand before `__metadata__`.
+
+    Raises:
+        WeightsError: The header would be longer than the format allows, or a shape takes part of a byte.
+    """
+    sizes = {name: _tensor_bytes(name, dtype, shape, "the new header") for name, dtype, shape in tensors}
+    order = tuple(sizes) if data_order is None else tuple(data_order)
+    if len(sizes) != len(tensors) or sorted(order) != sorted(sizes):
+        raise ValueError("each tensor must be named once, and once in the order of the data")
+    offsets: dict[str, list[int]] = {}
+    position = 0
+    for name in order:
+        offsets[name] = [position, position + sizes[name]]
+        position += sizes[name]
+    members: list[tuple[str, Any]] = [
+        (name, {"dtype": dtype, "shape": list(shape), "data_offsets": offsets[name]}) for name, dtype, shape in tensors
+    ]
+    if metadata is not None:
+        members.insert(metadata_at, (METADATA, dict(metadata)))
+    text = json.dumps(dict(members), separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * ((congruent_to - LENGTH_BYTES - len(text)) % BLOCK_BYTES)
+    if len(text) > MAX_HEADER_BYTES:
+        raise WeightsError(
+            f"the new header would have {len(text)} bytes, more than the {MAX_HEADER_BYTES} of the format",
+            hint="save the model in smaller shards",
+        )
+    return struct.pack("<Q", len(text)) + text
+
+
+def _header_length(prefix: bytes, file_size: int, where: str) -> int:
+    if file_size < LENGTH_BYTES or len(prefix) < LENGTH_BYTES:
+        raise WeightsError(f"{file_size} bytes are too few for a safetensors file", where=where, hint=_DAMAGED)
+    length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
+    if length > MAX_HEADER_BYTES:
+        raise WeightsError(
+            f"the header claims {length} bytes, more than the {MAX_HEADER_BYTES} of the format",
+            where=where,
+            hint="this is not a safetensors file, or its start is damaged",
+        )
+    if LENGTH_BYTES + length > file_size:
+        raise WeightsError(f"the header claims {length} bytes, the file has {file_size}", where=where, hint=_DAMAGED)
+    return length
+
+
+def _parsed(raw: bytes, where: str) -> Header:
+    document = _document(raw[LENGTH_BYTES:], where)
+    metadata = _metadata(document[METADATA], where) if METADATA in document else None
+    metadata_at = list(document).index(METADATA) if METADATA in document else 0
+    entries = tuple(_entry(name, value, where) for name, value in document.items() if name != METADATA)
+    return Header(raw, entries, metadata, metadata_at)
+
+
+def _document(text: bytes, where: str) -> dict[str, Any]:
+    hint = "the file's start is damaged, or a tool wrote it wrongly: save it again with the safetensors library"
+
+    def refuse(message: str) -> NoReturn:
+        raise WeightsError(message, where=where, hint=hint)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, value in pairs:
+            if name in found:
+                refuse(f"the header names {name!r} twice, and readers would drop one of the two")
+            found[name] = value
+        return found
+
+    def whole(digits: str) -> int:
+        # Sign first: Python reads -0 as 0, and refuses very long numbers with an error of its own.
+        if digits.startswith("-") or len(digits) > 20 or int(digits) > _MAX_U64:
+            refuse(f"the header holds {digits[:24]}, which is not an unsigned 64-bit integer")
+        return int(digits)
+
+    if not text.startswith(b"{"):
+        refuse("the header does not begin with '{'")
+    try:
+        document = json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_int=whole,
+            parse_float=lambda digits: refuse(f"the header holds {digits[:24]}, which is not an integer"),
+            parse_constant=lambda word: refuse(f"the header holds {word}, which is not JSON"),
+        )
+    except UnicodeDecodeError as error:
+        raise WeightsError(f"the header is not UTF-8: {error.reason}", where=where, hint=hint) from error
+    except json.JSONDecodeError as error:
+        raise WeightsError(
+            f"the header is not JSON: {error.msg} at character {error.pos}", where=where, hint=hint
+        ) from error
+    except RecursionError as error:
+        raise WeightsError("the header is nested too deeply", where=where, hint=hint) from error
+    return dict(document)
+
+
+def _metadata(value: Any, where: str) -> Mapping[str, str]:
+    if not isinstance(value, dict):
+        raise WeightsError("__metadata__ is not an object", where=where, hint="save the file again")
+    for name, text in value.items():
+        if not isinstance(text, str):
+            raise WeightsError(
+                f"__metadata__ holds {name!r} with a value that is not a string",
+                where=where,
+                hint="the format allows strings only: save the file again",
+            )
+        if not (_is_unicode(name) and _is_unicode(text)):
+            raise WeightsError(
+                f"__metadata__ holds {name!r} with half a surrogate pair, which UTF-8 cannot write",
+                where=where,
+                hint="save the file again",
+            )
+    return value
+
+
+def _entry(name: str, value: Any, where: str) -> TensorEntry:
+    def refuse(message: str) -> NoReturn:
+        raise WeightsError(
+            f"tensor {name!r}: {message}",
+            where=where,
+            hint="the header is damaged or was written wrongly: save the file again",
+        )
+
+    # A terminal would obey them, and databases refuse NUL in a text.
+    if any(ord(character) < 32 or ord(character) == 127 for character in name):
+        refuse("a control character in the name, which neither a message nor the ledger can hold")
+    if not _is_unicode(name):
+        refuse("half a surrogate pair in the name, which UTF-8 cannot write")
+    if not isinstance(value, dict):
+        refuse("not an object")
+    # A header that is written again would lose a field that this reader does not know.
+    for unknown in value.keys() - set(_FIELDS):
+        refuse(f"the field {unknown!r} is not one of {', '.join(_FIELDS)}")
+    for missing in (known for known in _FIELDS if known not in value):
+        refuse(f"the field {missing!r} is missing")
+    dtype, shape, offsets = (value[known] for known in _FIELDS)
+    if not isinstance(dtype, str) or dtype not in ITEM_BITS:
+        refuse(f"unknown dtype {dtype!r}")
+    if not _is_integers(shape):
+        refuse(f"the shape {shape!r} is not a list of integers")
+    if not _is_integers(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        refuse(f"the offsets {offsets!r} are not a range")
+    size = _tensor_bytes(name, dtype, tuple(shape), where)
+    if size != offsets[1] - offsets[0]:
+        refuse(f"{dtype} {shape} takes {size} bytes, the offsets give it {offsets[1] - offsets[0]}")
+    return TensorEntry(name, dtype, tuple(shape), offsets[0], offsets[1])
+
+
+def _is_integers(value: Any) -> bool:
+    # Not isinstance: true and false are integers to Python.
+    return isinstance(value, list) and all(type(item) is int for item in value)
+
+
+def _is_unicode(text: str) -> bool:
+    return not any(0xD800 <= ord(character) <= 0xDFFF for character in text)
+
+
+def _tensor_bytes(name: str, dtype: str, shape: tuple[int, ...], where: str) -> int:
+    bits = 1
+    for factor in (*shape, ITEM_BITS[dtype]):
+        bits *= factor
+        if bits > _MAX_U64:
+            raise WeightsError(
+                f"tensor {name!r}: {dtype} {list(shape)} is larger than 64 bits can count",
+                where=where,
+                hint="the header is damaged",
+            )
+    if bits % 8:
+        raise WeightsError(
+            f"tensor {name!r}: {dtype} {list(shape)} does not end on a whole byte",
+            where=where,
+            hint="the header is damaged",
+        )
+    return bits // 8
+
+
+def _check_cover(header: Header, file_size: int, where: str) -> None:
+    position = 0
+    for entry in header.by_offset:
+        if entry.begin != position:
+            fault = "a hole before it" if entry.begin > position else "an overlap with the one before it"
+            raise WeightsError(
+                f"tensor {entry.name!r}: {fault}: it begins at {entry.begin}, not at {position}",
+                where=where,
+                hint="the header is damaged or was written wrongly: save the file again",
+            )
+        position = entry.end
+    if header.file_size != file_size:
+        raise WeightsError(
+            f"the header describes {header.file_size} bytes, the file has {file_size}",
+            where=where,
+            hint=_DAMAGED,
+        )

@@ -1,0 +1,188 @@
+"""In what two tokenizers differ by meaning, however their files are written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import isclose
+from typing import Literal
+
+from tokmigrate.model.documents.state import CONFIG
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.meaning.plain_parts import PARTS, plain_merges, plain_model, plain_part
+from tokmigrate.model.meaning.stated import (
+    ID_FILES,
+    Documents,
+    stated_ids,
+    stated_roles,
+    stated_rows,
+    stated_settings,
+    stated_specials,
+    stated_templates,
+)
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
+
+Aspect = Literal[
+    "added",
+    "removed",
+    "renamed",
+    "moved",
+    "flags",
+    "scores",
+    "merges",
+    "model",
+    "part",
+    "role",
+    "specials",
+    "template",
+    "setting",
+    "id field",
+    "rows",
+]
+"""What a difference is about.
+
+`added`, `removed`: a token, with its id. `renamed`: an id, with its texts. `moved`: a token, with its ids. `flags`: a
+flag of an added token; `added` among them says whether it is one. `scores`: how many pieces of a Unigram model weigh
+otherwise. `merges`: how many only one side has, or the place of the first that stands elsewhere. `model`, `part`: a
+setting of the tokenizer's model, or a part of tokenizer.json. `role`: a special token. `specials`: those that
+are listed. `template`: a chat template by its name. `setting`: of tokenizer_config.json. `id field`: of config.json or
+generation_config.json. `rows`: a size that config.json gives.
+"""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One thing that two tokenizers have otherwise.
+
+    Args:
+        aspect: What it is about.
+        subject: Which one: a token, an id, a field.
+        before: What the first has, None for nothing.
+        after: What the second has, None for nothing.
+    """
+
+    aspect: Aspect
+    subject: str
+    before: Json
+    after: Json
+
+    def __str__(self) -> str:
+        match self.aspect:
+            case "added":
+                return f"the token '{self.subject}' is added, with id {self.after}"
+            case "removed":
+                return f"the token '{self.subject}' is removed, which had id {self.before}"
+            case "renamed":
+                return f"the token '{self.before}' with id {self.subject} is '{self.after}'"
+            case "moved":
+                return f"the token '{self.subject}' has id {self.after} instead of {self.before}"
+        values = " → ".join(_shortened(held) for held in (self.before, self.after))
+        return f"{self.aspect} {self.subject}: {values}"
+
+
+def _shortened(held: Json, most: int = 80) -> str:
+    text = "none" if held is None else json.dumps(held, ensure_ascii=False)
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def differences(before: Documents, after: Documents) -> tuple[Difference, ...]:
+    """Return in what two tokenizers differ by meaning; nothing where a text and a model get the same from both.
+
+    Sizes, and ids in config.json and generation_config.json, are compared where both have the file.
+
+    Args:
+        before: The parsed files of the first by name; tokenizer.json has to be there.
+        after: Those of the second.
+    """
+    return tuple(_all(before, after))
+
+
+def _all(before: Documents, after: Documents) -> Iterator[Difference]:
+    old, new = before[FILE], after[FILE]
+    yield from _tokens(Tokenizer(old), Tokenizer(new))
+    yield from _scores(old["model"]["vocab"], new["model"]["vocab"])
+    yield from _merges(plain_merges(old), plain_merges(new))
+    yield from _fields("model", plain_model(old), plain_model(new))
+    parts = [{name: plain_part(document.get(name)) for name in PARTS} for document in (old, new)]
+    yield from _fields("part", *parts)
+    yield from _fields("role", stated_roles(before), stated_roles(after))
+    listed = [sorted(stated_specials(documents)) for documents in (before, after)]
+    yield from _fields("specials", {"listed": listed[0]}, {"listed": listed[1]})
+    yield from _fields("template", stated_templates(before), stated_templates(after))
+    yield from _fields("setting", stated_settings(before), stated_settings(after))
+    for name in ID_FILES:
+        if name in before and name in after:
+            ids = [
+                {f"{name}: {place}": held for place, held in stated_ids(each, name).items()} for each in (before, after)
+            ]
+            yield from _fields("id field", *ids)
+    if CONFIG in before and CONFIG in after:
+        yield from _fields("rows", stated_rows(before), stated_rows(after))
+
+
+def _fields(aspect: Aspect, before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[Difference]:
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield Difference(aspect, name, before.get(name), after.get(name))
+
+
+def _tokens(before: Tokenizer, after: Tokenizer) -> Iterator[Difference]:
+    old, new = before.ids, after.ids
+    gone = {number: content for content, number in old.items() if content not in new}
+    come = {number: content for content, number in new.items() if content not in old}
+    names = {content: come[number] for number, content in sorted(gone.items()) if number in come}
+    for content, renamed in names.items():
+        yield Difference("renamed", str(old[content]), content, renamed)
+    for number in sorted(gone.keys() - come.keys()):
+        yield Difference("removed", gone[number], number, None)
+    for number in sorted(come.keys() - gone.keys()):
+        yield Difference("added", come[number], None, number)
+    for content, number in sorted(old.items(), key=lambda item: item[1]):
+        if new.get(content, number) != number:
+            yield Difference("moved", content, number, new[content])
+    for content in old:
+        renamed = content if content in new else names.get(content, "")
+        if renamed:
+            yield from _flags(renamed, _flagged(before, content), _flagged(after, renamed))
+
+
+def _flags(token: str, before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[Difference]:
+    # Of a token that is added on one side only the other has no flags to compare.
+    names = ("added",) if before["added"] != after["added"] else FLAGS
+    for name in names:
+        if before.get(name) != after.get(name):
+            yield Difference("flags", f"{token}: {name}", before.get(name), after.get(name))
+
+
+def _flagged(tokenizer: Tokenizer, content: str) -> dict[str, Json]:
+    token = tokenizer.token(content)
+    if token is None:
+        return {"added": False}
+    return {"added": True, **{name: getattr(token, name) for name in FLAGS}}
+
+
+def _scores(before: Json, after: Json) -> Iterator[Difference]:
+    if isinstance(before, list) and isinstance(after, list):
+        old, new = dict(before), dict(after)
+        # Written again, a score may differ in its last digit.
+        changed = [
+            content for content, score in old.items() if not isclose(new.get(content, score), score, rel_tol=1e-12)
+        ]
+        if changed:
+            yield Difference("scores", f"{len(changed)} pieces", old[changed[0]], new[changed[0]])
+
+
+def _merges(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> Iterator[Difference]:
+    if before == after:
+        return
+    old, new = set(before), set(after)
+    for subject, held, other in (("only in the first", before, new), ("only in the second", after, old)):
+        alone = [merge for merge in held if merge not in other]
+        if alone:
+            count = [len(alone), None] if held is before else [None, len(alone)]
+            yield Difference("merges", f"{subject}, such as {' + '.join(alone[0])}", *count)
+    shared = [[merge for merge in held if merge in other] for held, other in ((before, new), (after, old))]
+    if shared[0] != shared[1]:
+        place = next(place for place, pair in enumerate(zip(*shared, strict=False)) if pair[0] != pair[1])
+        yield Difference("merges", "order", " + ".join(shared[0][place]), " + ".join(shared[1][place]))

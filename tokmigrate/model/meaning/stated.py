@@ -1,0 +1,136 @@
+"""What the files beside tokenizer.json say of a tokenizer, whichever of them says it and in whichever spelling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.model.class_defaults.default_roles import default_roles
+from tokmigrate.model.documents.config_parts import config_parts, stated_sizes
+from tokmigrate.model.documents.id_fields import shape_of
+from tokmigrate.model.documents.longest_text import NO_LIMIT
+from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.state import (
+    CONFIG,
+    GENERATION,
+    LEGACY_TEMPLATE,
+    MORE_TEMPLATES,
+    SPECIAL_TOKENS_MAP,
+    TEMPLATE,
+    TOKENIZER_CONFIG,
+)
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+
+Documents = Mapping[str, Json]
+"""Parsed files by name."""
+
+_LISTS = ("additional_special_tokens", "extra_special_tokens")
+
+
+def stated_roles(documents: Documents) -> dict[str, str]:
+    """Return the text of each special token that has a role, standard or of the model's own, by the role's name.
+
+    What transformers takes where no file says it counts as said: the token that tokenizer.json pads with, and the
+    defaults of the tokenizer's class, as far as these are tokens.
+    """
+    tokenizer = Tokenizer(documents[FILE])
+    found: dict[str, str | None] = {}
+    for name in (SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG):
+        held = documents.get(name) or {}
+        extra = held.get("extra_special_tokens")
+        for fields in (held.get("model_specific_special_tokens"), extra if isinstance(extra, dict) else None, held):
+            found |= dict(_roles(fields or {}))
+    padding = (documents[FILE].get("padding") or {}).get("pad_token")
+    if padding is not None:
+        found.setdefault("pad", padding)
+    named = [(documents.get(TOKENIZER_CONFIG) or {}).get("tokenizer_class")]
+    named.append((documents.get(CONFIG) or {}).get("model_type"))
+    for role, text in default_roles(*named).items():
+        if text in tokenizer.ids:
+            found.setdefault(role, text)
+    return {role: text for role, text in found.items() if text is not None}
+
+
+def _roles(fields: Mapping[str, Json]) -> Iterator[tuple[str, str | None]]:
+    """Yield each role that a file speaks of, with None where it says that no token has it."""
+    for name, entry in fields.items():
+        text = text_of(entry)
+        if name.endswith("_token") and (text is not None or entry is None):
+            yield name.removesuffix("_token"), text
+
+
+def stated_specials(documents: Documents) -> tuple[str, ...]:
+    """Return the special tokens that are listed, with or without a role, each once."""
+    found: list[str] = []
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        for key in _LISTS:
+            held = (documents.get(name) or {}).get(key)
+            found += [text for entry in held if (text := text_of(entry))] if isinstance(held, list) else []
+    return tuple(dict.fromkeys(found))
+
+
+def stated_templates(documents: Documents) -> dict[str, str]:
+    """Return the chat templates by name, as transformers finds them; the one that is used unasked is `default`."""
+    found: dict[str, str] = {}
+    legacy = (documents.get(LEGACY_TEMPLATE) or {}).get("chat_template")
+    for held in ((documents.get(TOKENIZER_CONFIG) or {}).get("chat_template"), legacy):
+        if isinstance(held, str):
+            found["default"] = held
+        elif isinstance(held, dict):
+            found |= held
+        for named in held if isinstance(held, list) else []:
+            found[named["name"]] = named["template"]
+    for name, text in documents.items():
+        if name == TEMPLATE:
+            found["default"] = text
+        elif name.startswith(f"{MORE_TEMPLATES}/"):
+            found[name.removeprefix(f"{MORE_TEMPLATES}/").removesuffix(".jinja")] = text
+    return found
+
+
+def stated_settings(documents: Documents) -> dict[str, Json]:
+    """Return what tokenizer_config.json sets beside tokens, with transformers' defaults."""
+    config = documents.get(TOKENIZER_CONFIG) or {}
+    document = documents[FILE]
+    length = config.get("model_max_length")
+    return {
+        "padding_side": config.get("padding_side") or _side(document.get("padding")),
+        "truncation_side": config.get("truncation_side") or _side(document.get("truncation")),
+        "model_max_length": length if isinstance(length, int) and length < NO_LIMIT else None,
+        "clean_up_tokenization_spaces": bool(config.get("clean_up_tokenization_spaces")),
+    }
+
+
+def _side(section: Json) -> str:
+    return str((section or {}).get("direction", "Right")).lower()
+
+
+def stated_ids(documents: Documents, name: str) -> dict[str, Json]:
+    """Return the ids of tokens in config.json or generation_config.json by their dotted places.
+
+    An id that transformers takes by default counts as written; a list of one is that one.
+
+    Args:
+        documents: The files.
+        name: Which of the two.
+    """
+    held = documents.get(name) or {}
+    parts = config_parts(held) if name == CONFIG else [((), held)]
+    found: dict[str, Json] = {}
+    for path, part in parts:
+        defaults = default_ids(str(part.get("model_type", ""))) if name == CONFIG else {}
+        for field, value in {**defaults, **part}.items():
+            if shape_of(field) is not None and value is not None:
+                place = ".".join(map(str, (*path, field)))
+                found[place] = value[0] if isinstance(value, list) and len(value) == 1 else value
+    return found
+
+
+def stated_rows(documents: Documents) -> dict[str, int]:
+    """Return the sizes of the vocabulary that config.json gives, by their dotted places."""
+    return dict(stated_sizes(documents.get(CONFIG) or {}))
+
+
+ID_FILES = (CONFIG, GENERATION)
+"""The files whose ids are compared where both sides have them."""

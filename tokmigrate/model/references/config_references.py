@@ -1,0 +1,171 @@
+"""Ids in config.json, generation_config.json and the processors' files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tokmigrate.errors import OperationError, OutOfStepError
+from tokmigrate.model.documents.id_fields import Declared, Shape, may_hold_ids, shape_at, shape_of
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.vocabulary.renumbering import Renumbering
+
+NONE_DECLARED: Declared = MappingProxyType({})
+
+
+def with_ids_of_config(
+    document: Json, renumbering: Renumbering, file: str, size: int, declared: Declared = NONE_DECLARED
+) -> Json:
+    """Return a configuration in which every known field follows; what did not change is the same object.
+
+    Args:
+        document: The parsed file.
+        renumbering: What becomes of ids.
+        file: Its name, for errors.
+        size: The size of the vocabulary; a nested model that says another one counts in ids of its own.
+        declared: What the workspace says of fields.
+
+    Raises:
+        OperationError: A field needs an id that goes.
+        OutOfStepError: A field that is not known seems to hold an id that moves or goes.
+    """
+    sizes = frozenset({size, document.get("vocab_size", size)})
+    for place, number in suspects(document, sizes, declared):
+        if renumbering.touches(number):
+            raise OutOfStepError(
+                f"'{place}' holds {number}, which may be the id of a token; tokmigrate does not know that field,"
+                " and this migration gives that id to another token",
+                where=file,
+                hint=f"say it for this model in tokmigrate.yaml:\n{setting(place)}",
+            )
+    return _Walk(renumbering, file, sizes, declared).new(document, ())
+
+
+def setting(place: str) -> str:
+    """Return the lines of tokmigrate.yaml that say of a field what it holds."""
+    return f'id_fields:\n  "{place}": ids  # or: ignore, if it holds no id of a token'
+
+
+def suspects(
+    document: Json, sizes: frozenset[int], declared: Declared = NONE_DECLARED, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, int]]:
+    """Yield each field that is not known but looks like an id, by its place, with each number that it holds.
+
+    Args:
+        document: A configuration, or a part of one.
+        sizes: The sizes that a configuration may give for this vocabulary.
+        declared: What the workspace says of fields.
+        path: Where the part stands.
+    """
+    if isinstance(document, list):
+        for item in document:
+            yield from suspects(item, sizes, declared, path)
+    if not isinstance(document, dict) or _counts_other_ids(document, sizes):
+        return
+    for name, value in document.items():
+        here = (*path, name)
+        if shape_at(here, declared) is not None:
+            continue
+        numbers = _numbers(value) if may_hold_ids(name) else None
+        if numbers:
+            yield from ((".".join(here), number) for number in numbers if number < max(sizes))
+        else:
+            yield from suspects(value, sizes, declared, here)
+
+
+def _counts_other_ids(part: Json, sizes: frozenset[int]) -> bool:
+    """Return whether a model has a vocabulary of its own, like the codec of a talker."""
+    return isinstance(part.get("vocab_size"), int) and part["vocab_size"] not in sizes
+
+
+def _numbers(value: Json) -> list[int] | None:
+    """Return the numbers that a field holds, alone, in lists or under names; None where it holds anything else."""
+    if _is_id(value):
+        return [value]
+    if isinstance(value, dict):
+        return list(value.values()) if all(map(_is_id, value.values())) and not any(map(shape_of, value)) else None
+    found = [_numbers(item) for item in value] if isinstance(value, list) else [None]
+    return None if None in found else [number for numbers in found for number in numbers or ()]
+
+
+def _is_id(value: Json) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """A walk through one configuration."""
+
+    renumbering: Renumbering
+    file: str
+    sizes: frozenset[int]
+    declared: Declared
+
+    def new(self, value: Json, path: tuple[str, ...]) -> Json:
+        """Return a part in which every known field follows."""
+        if isinstance(value, list):
+            changed: Json = [self.new(item, path) for item in value]
+        elif isinstance(value, dict) and not _counts_other_ids(value, self.sizes):
+            changed = {name: self._field(held, (*path, name)) for name, held in value.items()}
+        else:
+            return value
+        return value if changed == value else changed
+
+    def _field(self, value: Json, place: tuple[str, ...]) -> Json:
+        shape = shape_at(place, self.declared)
+        if shape is None:
+            return self.new(value, place)
+        return value if shape == "ignore" else _Field(self.renumbering, self.file, ".".join(place)).new(value, shape)
+
+
+class _Field:
+    """One known field, in the file where it stands."""
+
+    def __init__(self, renumbering: Renumbering, file: str, place: str) -> None:
+        self._renumbering = renumbering
+        self._file = file
+        self._place = place
+
+    def new(self, value: Json, shape: Shape) -> Json:
+        if shape == "list":
+            return self._thinned(value)
+        if shape == "positions" and isinstance(value, list):
+            return [[pair[0], self._needed(pair[1])] for pair in value]
+        if shape == "bias" and isinstance(value, dict):
+            return {re.sub(r"\d+", lambda found: str(self._needed(int(found[0]))), key): value[key] for key in value}
+        if shape == "bias" and isinstance(value, list):
+            return [[self._needed(ids), bias] for ids, bias in value]
+        return self._needed(value)
+
+    def _needed(self, value: Json) -> Json:
+        """Return ids none of which may go."""
+        if isinstance(value, list):
+            return [self._needed(item) for item in value]
+        if isinstance(value, dict):
+            return {name: self._needed(item) for name, item in value.items()}
+        if not _is_id(value):
+            return value
+        number = self._renumbering.new(value)
+        if number is None:
+            raise OperationError(
+                f"'{self._place}' uses the token with id {value}, which is to go",
+                where=self._file,
+                hint="give that role to another token first: set_special_tokens or set_padding",
+            )
+        return number
+
+    def _thinned(self, value: Json) -> Json:
+        """Return lists without the ids that go; a sequence that had one of them goes as a whole."""
+        if isinstance(value, list) and any(isinstance(item, list) for item in value):
+            thinned = [self._thinned(item) if isinstance(item, list) else item for item in value]
+            return [item for item, old in zip(thinned, value, strict=True) if self._is_whole(item, old)]
+        if isinstance(value, list):
+            numbers = [self._renumbering.new(item) if _is_id(item) else item for item in value]
+            return [number for number in numbers if number is not None]
+        return self._needed(value)
+
+    @staticmethod
+    def _is_whole(item: Json, old: Json) -> bool:
+        return not isinstance(old, list) or len(item) == len(old) or isinstance(old[0], list)

@@ -1,0 +1,97 @@
+"""Every place of a model that holds ids of tokens follows when ids change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.model.documents.config_parts import parts_of
+from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
+from tokmigrate.model.documents.state import (
+    CONFIG,
+    GENERATION,
+    MODULE_CONFIG,
+    PREPROCESSOR,
+    PROCESSOR,
+    SENTENCE_TRANSFORMERS,
+    TOKENIZER_CONFIG,
+    ModelState,
+)
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.companion_references import with_ids_of_companions
+from tokmigrate.model.references.config_references import suspects, with_ids_of_config
+from tokmigrate.model.references.tokenizer_references import with_ids_of_tokenizer
+from tokmigrate.model.tokenizer.token_ids import with_token_ids
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.vocabulary.renumbering import Renumbering
+
+CONFIGURATIONS = (CONFIG, GENERATION, PROCESSOR, PREPROCESSOR, TOKENIZER_CONFIG, SENTENCE_TRANSFORMERS)
+
+
+def configurations(documents: Mapping[str, Json]) -> dict[str, Json]:
+    """Return the files in which ids stand under names of fields, those of sentence-transformers' modules among them."""
+    return {name: held for name, held in documents.items() if name in CONFIGURATIONS or name.endswith(MODULE_CONFIG)}
+
+
+def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return the state in which every file gives the tokens their new ids; the rows are the caller's.
+
+    Args:
+        state: The state before.
+        renumbering: What becomes of ids.
+
+    Raises:
+        OperationError: An id that goes is in use, or a file cannot hold the new ids.
+        OutOfStepError: A field that is not known seems to hold an id that changes.
+    """
+    before = state
+    ids = {content: renumbering.new(number) for content, number in state.tokenizer.ids.items()}
+    state = with_references(state, renumbering)
+    left = {content: number for content, number in ids.items() if number is not None}
+    state = state.with_document(FILE, with_token_ids(state.tokenizer, left).document)
+    return with_vocabularies_in_step(before, with_ids_of_companions(state, renumbering), renumbering)
+
+
+def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return the state in which all that refers to ids follows, without the lists of tokens themselves.
+
+    Args:
+        state: The state before.
+        renumbering: What becomes of ids.
+
+    Raises:
+        OperationError: An id that goes is in use.
+        OutOfStepError: A field that is not known seems to hold an id that changes.
+    """
+    state = with_defaults_written(state, renumbering)
+    state = state.with_document(FILE, with_ids_of_tokenizer(state.documents[FILE], renumbering))
+    for name, document in configurations(state.documents).items():
+        changed = with_ids_of_config(document, renumbering, name, state.vocab_size, state.traits.id_fields)
+        state = state.with_document(name, changed)
+    return state
+
+
+def with_defaults_written(state: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return the state in which config.json says the ids that change and that transformers took by default."""
+    for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
+        model_type = str(part.get("model_type", "" if path else state.traits.model_type))
+        for name, value in default_ids(model_type).items():
+            numbers = value if isinstance(value, list) else [value]
+            if name not in part and any(renumbering.touches(number) for number in numbers):
+                state = state.with_value(CONFIG, (*path, name), value)
+    return state
+
+
+def unknown_references(state: ModelState) -> Iterator[str]:
+    """Yield a line for each field that looks like the id of a token and is not known."""
+    for name, document in configurations(state.documents).items():
+        sizes = frozenset({state.vocab_size, document.get("vocab_size", state.vocab_size)})
+        numbers: dict[str, list[int]] = {}
+        for place, number in suspects(document, sizes, state.traits.id_fields):
+            numbers.setdefault(place, []).append(number)
+        for place, held in numbers.items():
+            shown = ", ".join(map(str, held[:5])) + (" …" if len(held) > 5 else "")
+            yield (
+                f"{name}: '{place}' holds {shown} and may be the id of a token; it is left alone;"
+                f' say which, in tokmigrate.yaml: id_fields: {{"{place}": ids}}, or ignore'
+            )

@@ -1,0 +1,192 @@
+"""Every place that says a token's text, and how a token is renamed in all of them; ids and rows stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tokmigrate.model.documents.id_fields import shape_of
+from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
+from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.state import (
+    ADDED_TOKENS,
+    GENERATION,
+    PREPROCESSOR,
+    PROCESSOR,
+    SPECIAL_TOKENS_MAP,
+    TOKENIZER_CONFIG,
+    VOCAB_JSON,
+    VOCAB_TXT,
+    ModelState,
+)
+from tokmigrate.model.formats.json_text import Json, replaced
+from tokmigrate.model.references.references import configurations
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.vocabulary.renumbering import Renumbering
+
+Names = Mapping[str, str]
+"""New texts by the old ones."""
+
+SKIPPED = "skiplist_words"
+_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens", "added_tokens_decoder")
+
+
+Entry = tuple[str, tuple[str | int, ...], Json]
+"""A file, a place in it, and what stands for a token there: its text, or an object with it."""
+
+
+def named_tokens(state: ModelState) -> Iterator[Entry]:
+    """Yield what stands for a token in any file but tokenizer.json and those that list the whole vocabulary."""
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        yield from ((name, path, entry) for path, entry in token_entries(state.documents.get(name) or {}))
+    for name in (PROCESSOR, PREPROCESSOR):
+        yield from ((name, path, entry) for path, entry in _nested_entries(state.documents.get(name)))
+
+
+def skipped_words(state: ModelState) -> Iterator[tuple[str, list[Json]]]:
+    """Yield the list of tokens that a multi-vector model of sentence-transformers skips, with its file."""
+    for name, document in configurations(state.documents).items():
+        if isinstance(document.get(SKIPPED), list):
+            yield name, document[SKIPPED]
+
+
+def _nested_entries(part: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Json]]:
+    for key, value in part.items() if isinstance(part, dict) else ():
+        if key.endswith("_token") and text_of(value) is not None:
+            yield (*path, key), value
+        else:
+            yield from _nested_entries(value, (*path, key))
+
+
+def token_entries(document: Json) -> Iterator[tuple[tuple[str | int, ...], Json]]:
+    """Yield each text or object that stands for a token in tokenizer_config.json or special_tokens_map.json."""
+    for key, value in document.items():
+        if key.endswith("_token") and text_of(value) is not None:
+            yield (key,), value
+        elif key in _LISTS:
+            steps = value.items() if isinstance(value, dict) else enumerate(value or [])
+            yield from (((key, step), entry) for step, entry in steps if text_of(entry) is not None)
+
+
+def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
+    """Return the state in which every file calls each token by its new text.
+
+    Args:
+        state: The state before.
+        names: New texts, none of which is a token yet, by the old ones.
+    """
+    before = state
+    state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
+    for name, path, entry in list(named_tokens(state)):
+        new = names.get(text_of(entry) or "")
+        if new is not None:
+            state = state.with_value(name, (*path, "content") if isinstance(entry, dict) else path, new)
+    for name, words in list(skipped_words(state)):
+        state = state.with_value(name, (SKIPPED,), [_named(word, names) for word in words])
+    for name, document in configurations(state.documents).items():
+        state = state.with_document(name, _with_maps(document, names))
+    state = with_renamed_in_lists(state, names)
+    stops = (state.documents.get(GENERATION) or {}).get("stop_strings")
+    if stops is not None:
+        renamed = [_named(stop, names) for stop in stops] if isinstance(stops, list) else _named(stops, names)
+        state = state.with_value(GENERATION, ("stop_strings",), renamed)
+    return with_vocabularies_in_step(before, state, Renumbering({}))
+
+
+def with_renamed_in_lists(state: ModelState, names: Names) -> ModelState:
+    """Return the state in which added_tokens.json, vocab.json and vocab.txt call each token by its new text.
+
+    Args:
+        state: The state before.
+        names: New texts by the old ones.
+    """
+    for name in (ADDED_TOKENS, VOCAB_JSON):
+        if name in state.documents:
+            state = state.with_document(name, with_keys(state.documents[name], names))
+    if VOCAB_TXT in state.documents:
+        lines = str(state.documents[VOCAB_TXT]).split("\n")
+        state = state.with_document(VOCAB_TXT, "\n".join(names.get(line, line) for line in lines))
+    return state
+
+
+def _with_maps(part: Json, names: Names) -> Json:
+    """Return a configuration in which maps of tokens to ids have the new texts."""
+    if isinstance(part, list):
+        changed: Json = [_with_maps(item, names) for item in part]
+    elif isinstance(part, dict):
+        changed = {
+            name: with_keys(held, names)
+            if shape_of(name) == "map" and isinstance(held, dict)
+            else _with_maps(held, names)
+            for name, held in part.items()
+        }
+    else:
+        return part
+    return part if changed == part else changed
+
+
+def _tokenizer(document: Json, names: Names) -> Json:
+    added = [{**entry, "content": _named(entry["content"], names)} for entry in document.get("added_tokens") or []]
+    if added:
+        document = replaced(document, ("added_tokens",), added)
+    vocabulary = document["model"]["vocab"]
+    if isinstance(vocabulary, list):
+        renamed: Json = [[_named(entry[0], names), *entry[1:]] for entry in vocabulary]
+    else:
+        renamed = with_keys(vocabulary, names)
+    document = replaced(document, ("model", "vocab"), renamed)
+    for path in (("model", "unk_token"), ("padding", "pad_token")):
+        held = (document.get(path[0]) or {}).get(path[1])
+        if held is not None:
+            document = replaced(document, path, _named(held, names))
+    for section, renaming in (("post_processor", _post_processor), ("decoder", _decoder)):
+        if document.get(section):
+            document = replaced(document, (section,), renaming(document[section], names))
+    return document
+
+
+def _post_processor(part: Json, names: Names) -> Json:
+    part = _inside(part, "processors", _post_processor, names)
+    for name in ("sep", "cls"):
+        if isinstance(part.get(name), list):
+            part[name] = [_named(part[name][0], names), *part[name][1:]]
+    if part.get("special_tokens"):
+        part["special_tokens"] = {
+            _named(key, names): {
+                **special,
+                "id": _named(special["id"], names),
+                "tokens": [_named(token, names) for token in special["tokens"]],
+            }
+            for key, special in part["special_tokens"].items()
+        }
+        for side in ("single", "pair"):
+            part[side] = [_piece(piece, names) for piece in part.get(side) or []]
+    return part
+
+
+def _piece(piece: Json, names: Names) -> Json:
+    special = piece.get("SpecialToken")
+    return {"SpecialToken": {**special, "id": _named(special["id"], names)}} if special else piece
+
+
+def _decoder(part: Json, names: Names) -> Json:
+    part = _inside(part, "decoders", _decoder, names)
+    for name in ("pad_token", "word_delimiter_token"):
+        if name in part:
+            part[name] = _named(part[name], names)
+    return part
+
+
+def _inside(part: Json, key: str, renaming: Any, names: Names) -> dict[str, Json]:
+    """Return a copy of `part` whose inner parts are renamed."""
+    inner = part.get(key)
+    return {**part, key: [renaming(each, names) for each in inner]} if isinstance(inner, list) else dict(part)
+
+
+def with_keys(mapping: Mapping[str, Json], names: Names) -> dict[str, Json]:
+    """Return a map of texts with the new texts of tokens in the place of the old ones."""
+    return {_named(key, names): value for key, value in mapping.items()}
+
+
+def _named(text: Json, names: Names) -> Json:
+    return names.get(text, text) if isinstance(text, str) else text

@@ -1,0 +1,166 @@
+"""tokenizer.json as a document: which token has which id, and how a token is added to it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from blake3 import blake3
+
+from tokmigrate.errors import OutOfStepError, TokenizerError
+from tokmigrate.model.formats.json_text import Json, replaced
+from tokmigrate.model.tokenizer.ids_on_loading import given_ids, with_tokens_inside
+from tokmigrate.vocabulary.tokens import AddedToken
+
+FILE = "tokenizer.json"
+
+
+def model_kind(document: Json) -> str:
+    """Return the kind of a tokenizer's model; some old files do not name it."""
+    model = document["model"]
+    if "type" in model:
+        return str(model["type"])
+    if "merges" in model:
+        return "BPE"
+    if isinstance(model.get("vocab"), list):
+        return "Unigram"
+    return "WordPiece" if "continuing_subword_prefix" in model else "WordLevel"
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """A view of tokenizer.json.
+
+    Args:
+        document: The parsed file; it is never changed.
+    """
+
+    document: Mapping[str, Any]
+
+    @cached_property
+    def vocabulary(self) -> dict[str, int]:
+        """The tokens of the tokenizer's model, without the added ones."""
+        entries = self.document["model"]["vocab"]
+        if isinstance(entries, list):
+            return {entry[0]: position for position, entry in enumerate(entries)}
+        return dict(entries)
+
+    @cached_property
+    def added(self) -> dict[str, tuple[AddedToken, int]]:
+        """The added tokens with their ids, in the order of the file."""
+        found: dict[str, tuple[AddedToken, int]] = {}
+        for entry in self.document.get("added_tokens") or []:
+            flags = {name: bool(entry.get(name, False)) for name in FLAGS}
+            found[entry["content"]] = (AddedToken(entry["content"], **flags), int(entry["id"]))
+        return found
+
+    @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of every token."""
+        return self.vocabulary | {content: number for content, (_, number) in self.added.items()}
+
+    @cached_property
+    def texts(self) -> dict[int, str]:
+        """The token of every id."""
+        return {number: content for content, number in self.ids.items()}
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What two tokenizers have in common that give the same ids, now and after the same migrations.
+
+        The first half of the BLAKE3 digest of all tokens with their ids, those of the model and the added ones
+        apart, as JSON with sorted keys. How the file is laid out and what else it says does not count.
+        """
+        added = {content: number for content, (_, number) in self.added.items()}
+        said = json.dumps([self.vocabulary, added], sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return blake3(said.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+    @property
+    def unknown(self) -> str | None:
+        """The token that the model writes for what it does not know, None without one."""
+        model = self.document["model"]
+        if model.get("unk_token") is not None:
+            return str(model["unk_token"])
+        return self.texts.get(model["unk_id"]) if model.get("unk_id") is not None else None
+
+    def token(self, content: str) -> AddedToken | None:
+        """Return the added token with that text, if there is one."""
+        found = self.added.get(content)
+        return found[0] if found else None
+
+    def checked(self) -> Tokenizer:
+        """Return itself; raises OutOfStepError where the ids written down are not those that loading gives."""
+        size = len(self.vocabulary)
+        if len(set(self.vocabulary.values())) != size:
+            raise OutOfStepError("two tokens of model.vocab have one id", where=FILE)
+        for content, given in given_ids(self.vocabulary, self.added):
+            written = self.added[content][1]
+            if given != {written}:
+                raise OutOfStepError(
+                    f"'{content}' is written with id {written}, but loading the file gives it id {_either(given)}",
+                    where=FILE,
+                    hint="the ids in added_tokens are not read; put the tokens in order or into model.vocab",
+                )
+        if len(self.texts) != len(self.ids):
+            raise OutOfStepError("two tokens have one id", where=FILE, hint="model.vocab has a hole")
+        return self
+
+    def with_token(self, token: AddedToken) -> Tokenizer:
+        """Return a view of the file with `token` added; a token of the vocabulary keeps its id.
+
+        Args:
+            token: The token and its flags.
+        """
+        *_, (_, given) = given_ids(self.vocabulary, [*self.added, token.content])
+        # Behind a hole in the vocabulary the library gives an id twice, or one that depends on its version.
+        crowded = token.content not in self.vocabulary and (len(given) > 1 or min(given) in self.texts)
+        number = max(self.texts) + 1 if crowded else min(given)
+        entry = {"id": number} | {name: asdict(token)[name] for name in ("content", *FLAGS)}
+        entries = [*(self.document.get("added_tokens") or [])]
+        place = next((index for index, other in enumerate(entries) if other["id"] > number), len(entries))
+        entries.insert(place, entry)
+        document = replaced(self.document, ("added_tokens",), entries)
+        if crowded:
+            if not isinstance(document["model"]["vocab"], dict):
+                raise TokenizerError("its vocabulary leaves no free id", where=FILE)
+            document = replaced(document, ("model", "vocab"), with_tokens_inside(self.vocabulary, entries))
+        return Tokenizer(document)
+
+    def pieces(self, text: str) -> tuple[int, ...]:
+        """Return the ids that the tokenizers library cuts `text` into, without special tokens around it."""
+        import json  # noqa: PLC0415
+
+        import tokenizers  # noqa: PLC0415
+
+        try:
+            library = tokenizers.Tokenizer.from_str(json.dumps(self.document))
+        except Exception as error:
+            raise TokenizerError(f"the tokenizers library cannot load it: {error}", where=FILE) from error
+        return tuple(library.encode(text, add_special_tokens=False).ids)
+
+
+def _either(ids: frozenset[int]) -> str:
+    return " or ".join(map(str, sorted(ids))) + (", by the library's version" if len(ids) > 1 else "")
+
+
+FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
+
+
+def post_processor_tokens(document: Json) -> Iterator[str]:
+    """Yield the text of every token that the post-processor puts around a text."""
+
+    def walk(part: Json) -> Iterator[str]:
+        if not isinstance(part, dict):
+            return
+        for inner in part.get("processors") or []:
+            yield from walk(inner)
+        for name in ("sep", "cls"):
+            if isinstance(part.get(name), list):
+                yield part[name][0]
+        for special in (part.get("special_tokens") or {}).values():
+            yield from special["tokens"]
+
+    yield from walk(document.get("post_processor"))

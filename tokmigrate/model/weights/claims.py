@@ -1,0 +1,156 @@
+"""Which tensors claim a vocabulary axis, and on whose word: the registry's, the workspace's or transformers'."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokmigrate.errors import OutOfStepError, UnexplainedTensorError, UnknownNameError, nearest
+from tokmigrate.model.formats.safetensors_header import TensorEntry
+from tokmigrate.model.weights.architectures import Architecture
+from tokmigrate.model.weights.tensor_patterns import GENERIC
+from tokmigrate.model.weights.weights import Shard
+from tokmigrate.vocabulary.recipes import Side
+
+Overrides = Mapping[str, tuple[int, Side] | None]
+"""What the workspace says of tensors: axis and side, or None for one that has no vocabulary axis."""
+
+Entries = Mapping[str, tuple[Shard, TensorEntry]]
+"""Every tensor on disk by its name, with its shard."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A tensor on disk that has a vocabulary axis, as somebody says.
+
+    Args:
+        shard: The file that it is in.
+        entry: Its place there.
+        axis: The axis that counts the vocabulary.
+        side: Whether its rows start like input or like output embeddings.
+        rank: Its place among those that others may be tied to; the lowest comes first.
+        copies: Whether it may repeat the embeddings of its side.
+    """
+
+    shard: Shard
+    entry: TensorEntry
+    axis: int
+    side: Side
+    rank: int = len(GENERIC)
+    copies: bool = False
+
+
+def named_claims(entries: Entries, architecture: Architecture | None, overrides: Overrides) -> dict[str, Claim]:
+    """Return the claims of the registry and of the workspace, by tensor name.
+
+    Args:
+        entries: The tensors on disk.
+        architecture: What the registry knows of the model type, None if nothing.
+        overrides: What the workspace says, which goes before.
+
+    Raises:
+        UnknownNameError: The workspace names a tensor that the model does not have.
+        OutOfStepError: It names an axis that the tensor does not have.
+    """
+    for name, override in overrides.items():
+        _check_override(entries, name, override)
+    claims = {}
+    for name, (shard, entry) in entries.items():
+        pattern = architecture.pattern(name) if architecture else None
+        override = overrides.get(name)
+        if override is not None:
+            claims[name] = Claim(shard, entry, *override)
+        elif architecture and pattern and name not in overrides:
+            rank = architecture.patterns.index(pattern)
+            claims[name] = Claim(shard, entry, pattern.axis, pattern.side, rank, pattern.copies)
+    return claims
+
+
+def _check_override(entries: Entries, name: str, override: tuple[int, Side] | None) -> None:
+    if name not in entries:
+        raise UnknownNameError(
+            "vocab_tensors names it, but the model has no such tensor", where=name, hint=nearest(name, entries)
+        )
+    shape = entries[name][1].shape
+    if override is not None and not 0 <= override[0] < len(shape):
+        raise OutOfStepError(
+            f"vocab_tensors gives it axis {override[0]}, but its shape is {list(shape)}",
+            where=name,
+            hint="correct the axis, or set it to ignore",
+        )
+
+
+def open_names(entries: Entries, settled: set[str], rows: int | None, architecture: Architecture | None) -> list[str]:
+    """Return the tensors that may have a vocabulary axis, by a dimension or a name, and that are not settled.
+
+    Args:
+        entries: The tensors on disk.
+        settled: Those of which the registry or the workspace tells.
+        rows: The length of the vocabulary axis, None if it is not known.
+        architecture: What the registry knows; only without it a name alone raises the question.
+    """
+    return [
+        name
+        for name, (_, entry) in entries.items()
+        if name not in settled
+        and (rows in entry.shape or (architecture is None and any(pattern.matches(name) for pattern in GENERIC)))
+    ]
+
+
+def answered_claims(
+    answer: Mapping[str, Any], entries: Entries, settled: set[str], open_: list[str], where: str
+) -> dict[str, Claim]:
+    """Return the claims that transformers' own model makes.
+
+    Args:
+        answer: To the question `vocabulary_axes`.
+        entries: The tensors on disk.
+        settled: Those of which the registry or the workspace tells.
+        open_: Those that were asked about.
+        where: The model's directory.
+
+    Raises:
+        UnexplainedTensorError: A tensor that was asked about is not explained.
+    """
+    explained: Mapping[str, Any] = answer.get("explained", {})
+    found = {name: explained[name] for name in open_ if explained.get(name)}
+    # One of another length than the rest was not asked about, and must not be passed over.
+    following: Mapping[str, Any] = answer.get("following", {})
+    found |= {name: following[name] for name in following if name in entries and name not in settled}
+    unexplained = [name for name in open_ if name not in explained]
+    unexplained += [name for name, told in found.items() if told["side"] is None]
+    if unexplained:
+        reason = answer.get("unknown", "transformers' model of this type has no such tensor, or not by one name")
+        raise _unexplained({name: entries[name][1].shape for name in unexplained}, found, reason, where)
+    return {name: Claim(*entries[name], int(told["axis"]), told["side"]) for name, told in found.items()}
+
+
+def _unexplained(
+    shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Any], reason: str, where: str
+) -> UnexplainedTensorError:
+    settings = "".join(f"\n  {_setting(name, shape, found.get(name))}" for name, shape in shapes.items())
+    name, shape = next(iter(shapes.items()))
+    more = f" (and {len(shapes) - 1} more)" if len(shapes) > 1 else ""
+    return UnexplainedTensorError(
+        f"whether axis {_guess(name, shape, found.get(name))[0]} of the tensor '{name}' {list(shape)}{more}"
+        f" counts the vocabulary is not known: {reason}",
+        where=where,
+        hint=f"say it for this model in tokmigrate.yaml:\nvocab_tensors:{settings}",
+    )
+
+
+def _guess(name: str, shape: tuple[int, ...], told: Mapping[str, Any] | None) -> tuple[int, Side | None]:
+    if told is not None:
+        return int(told["axis"]), told["side"]
+    pattern = next((pattern for pattern in GENERIC if pattern.resembles(name)), None)
+    if pattern is not None and pattern.axis < len(shape):
+        return pattern.axis, pattern.side
+    return shape.index(max(shape)), None
+
+
+def _setting(name: str, shape: tuple[int, ...], told: Mapping[str, Any] | None) -> str:
+    axis, side = _guess(name, shape, told)
+    if side is not None:
+        return f'"{name}": {{axis: {axis}, side: {side}}}  # or: ignore'
+    return f'"{name}": ignore  # or: {{axis: {axis}, side: input}}, or side: output'

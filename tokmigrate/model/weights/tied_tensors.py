@@ -1,0 +1,129 @@
+"""Which vocabulary tensors are one matrix: what the config claims, and what the bytes say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from blake3 import blake3
+
+from tokmigrate.model.weights.claims import Claim, Entries
+from tokmigrate.model.weights.weights import Weights
+
+_BLOCK_BYTES = 8 * 1024 * 1024
+_AHEAD = re.compile(r"(?:^|\.)(?:mtp|nextn)\w*\.")
+
+
+@dataclass(frozen=True)
+class Ties:
+    """What is tied.
+
+    Args:
+        first: For each tensor the first of those that are the same matrix, itself included.
+        tied: Whether input and output embeddings are one matrix.
+        notes: What a user should know.
+    """
+
+    first: Mapping[str, Claim]
+    tied: bool
+    notes: tuple[str, ...] = ()
+
+
+def find_ties(weights: Weights, claims: Iterable[Claim], claimed: bool, stated: bool | None) -> Ties:
+    """Return which vocabulary tensors are one matrix.
+
+    Tensors are compared only where the config ties them: two that are equal by chance stay two.
+
+    Args:
+        weights: The tensors on disk.
+        claims: The vocabulary tensors.
+        claimed: Whether the model ties its embeddings.
+        stated: What config.json says of it, None if nothing.
+    """
+    every = list(claims)
+    claims = [claim for claim in every if not claim.copies]
+    first = _same_bytes(weights, claims) if claimed else {claim.entry.name: claim for claim in claims}
+    first |= _copied(weights, [claim for claim in every if claim.copies], claims, first)
+    matrices = [claim for claim in claims if len(claim.entry.shape) == 2 and claim.axis == 0]
+    heads = [claim for claim in matrices if claim.side == "output"]
+    inputs = [claim for claim in matrices if claim.side == "input"]
+    if not heads and not claimed:
+        note = "no output embeddings are stored, and none are tied: taken for a model without a head"
+        return Ties(first, False, (note,))
+    if not heads or not inputs:
+        return Ties(first, claimed)
+    apart = [head for head in heads if first[head.entry.name].side != "input"]
+    # T5 states false and stores its head apart, so it contradicts nothing.
+    if claimed and apart and stated is not False:
+        note = (
+            f"the config ties input and output embeddings, but '{inputs[0].entry.name}' and"
+            f" '{apart[0].entry.name}' are stored with different values: taken for two, as transformers does"
+        )
+        return Ties(first, False, (note,))
+    return Ties(first, not apart)
+
+
+def _same_bytes(weights: Weights, claims: list[Claim]) -> dict[str, Claim]:
+    kinds: dict[tuple[Any, ...], list[Claim]] = {}
+    for claim in sorted(claims, key=lambda claim: (claim.side != "input", claim.rank, claim.entry.name)):
+        kinds.setdefault((claim.entry.shape, claim.entry.dtype, claim.axis), []).append(claim)
+    first: dict[str, Claim] = {}
+    for alike in kinds.values():
+        by_digest: dict[str, Claim] = {}
+        for claim in alike:
+            # Nothing is read where there is nothing to compare it with.
+            digest = _digest(weights, claim) if len(alike) > 1 else ""
+            first[claim.entry.name] = by_digest.setdefault(digest, claim)
+    return first
+
+
+def repeated_claims(
+    weights: Weights, entries: Entries, claims: Mapping[str, Claim], settled: set[str]
+) -> dict[str, Claim]:
+    """Return the claims of tensors that repeat a vocabulary tensor byte for byte in a layer that predicts ahead.
+
+    transformers does not load such layers, so that its own model cannot tell of them.
+
+    Args:
+        weights: The tensors on disk.
+        entries: The same by name.
+        claims: The vocabulary tensors that are known.
+        settled: The tensors of which it is known already what they are.
+    """
+    found: dict[str, Claim] = {}
+    for name, (shard, entry) in entries.items():
+        if name in settled or not _AHEAD.search(name) or len(entry.shape) != 2:
+            continue
+        for claim in claims.values():
+            copy = Claim(shard, entry, claim.axis, claim.side, copies=True)
+            if _alike(copy, claim) and _digest(weights, copy) == _digest(weights, claim):
+                found[name] = copy
+                break
+    return found
+
+
+def _copied(weights: Weights, copies: list[Claim], claims: list[Claim], first: Mapping[str, Claim]) -> dict[str, Claim]:
+    """Return for each tensor that may be a copy what it is a copy of, itself where it is none."""
+    found: dict[str, Claim] = {}
+    for copy in copies:
+        alike = [claim for claim in claims if claim.side == copy.side and _alike(claim, copy)]
+        of = next((claim for claim in alike if _digest(weights, claim) == _digest(weights, copy)), None)
+        found[copy.entry.name] = copy if of is None else first[of.entry.name]
+    return found
+
+
+def _alike(one: Claim, other: Claim) -> bool:
+    return (one.entry.shape, one.entry.dtype, one.axis) == (other.entry.shape, other.entry.dtype, other.axis)
+
+
+def _digest(weights: Weights, claim: Claim) -> str:
+    begin, end = claim.shard.extent(claim.entry)
+    digest = blake3()
+    with weights.path(claim.shard).open("rb") as file:
+        file.seek(begin)
+        while begin < end and (block := file.read(min(_BLOCK_BYTES, end - begin))):
+            digest.update(block)
+            begin += len(block)
+    return digest.hexdigest()

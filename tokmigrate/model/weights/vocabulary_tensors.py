@@ -1,0 +1,193 @@
+"""Which tensors of a model have a vocabulary axis.
+
+A name alone proves nothing, nor does a dimension: names come from the registry and must have as many rows as
+the config says; what else has an axis of that length is put to transformers' own model; what stays open is
+an error that names the setting that settles it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.errors import ModelError, OutOfStepError
+from tokmigrate.model.documents.config_parts import config_parts, stated_sizes
+from tokmigrate.model.documents.peculiarities import refusal
+from tokmigrate.model.formats.dtype import FLOATING
+from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.weights.architectures import Architecture, architecture_of
+from tokmigrate.model.weights.claims import Claim, Entries, Overrides, answered_claims, named_claims, open_names
+from tokmigrate.model.weights.tied_tensors import Ties, find_ties, repeated_claims
+from tokmigrate.model.weights.unequal_rows import input_only_ids, window_of
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.weights import Weights
+from tokmigrate.vocabulary.recipes import Side
+from tokmigrate.vocabulary.windows import Window
+
+# What bitsandbytes, GPTQ, AWQ, FP8 and compressed-tensors store beside a quantized weight.
+_COMPANION = re.compile(
+    r"\.(?:(?:weight[._])?(?:scale|scale_inv|zero_point|packed|absmax|quant_map|nested_absmax|nested_quant_map"
+    r"|quant_state\..+|format)|SCB|qweight|qzeros|scales|g_idx)$"
+)
+_REQUANTIZE = "migrate the checkpoint that it was quantized from, then quantize again"
+
+
+@dataclass(frozen=True)
+class VocabularyTensors:
+    """All vocabulary tensors of a model.
+
+    Args:
+        tensors: In the order of the shards and of their data.
+        ids: For how many ids the longest of them has rows.
+        short: How many of the last ids have a row in the input embeddings only.
+        tied: Whether input and output embeddings are one matrix.
+        notes: What a user should know.
+    """
+
+    tensors: tuple[VocabularyTensor, ...]
+    ids: int
+    short: int
+    tied: bool
+    notes: tuple[str, ...]
+
+
+def find_vocabulary_tensors(
+    weights: Weights, config: Mapping[str, Any], overrides: Overrides, directory: Path
+) -> VocabularyTensors:
+    """Find every tensor of a model that has a vocabulary axis.
+
+    Args:
+        weights: The tensors on disk.
+        config: config.json.
+        overrides: What the workspace's `vocab_tensors` say, by the tensor's name.
+        directory: The model's directory, for transformers to look at where the registry leaves something open.
+
+    Raises:
+        OutOfStepError: A vocabulary tensor has not as many rows as the config says.
+        UnexplainedTensorError: An axis has that length, and nothing explains it.
+        ModelError: There is no vocabulary tensor, a quantized one, or more than one vocabulary.
+        UnknownNameError: `overrides` names a tensor that the model does not have.
+        VerificationError: transformers was asked, and cannot work with the model.
+    """
+    where = str(directory)
+    entries = {entry.name: (shard, entry) for shard, entry in weights.tensors()}
+    reason = refusal(config, frozenset(entries))
+    if reason is not None:
+        raise ModelError(f"models of type '{config.get('model_type')}' cannot be migrated: {reason}", where=where)
+    architecture = architecture_of(config)
+    claims = named_claims(entries, architecture, overrides)
+    _refuse_quantized(entries, claims, architecture)
+    stated = next(iter(stated_sizes(config)), None)
+    size = stated[1] if stated else _embedding_rows(claims)
+    tied = _claims_tie(config, architecture)
+
+    claims |= repeated_claims(weights, entries, claims, {*claims, *overrides})
+    settled = {*claims, *overrides}
+    if asked := open_names(entries, settled, size, architecture):
+        answer = ask("vocabulary_axes", {"directory": where, "open": asked})
+        claims |= answered_claims(answer, entries, settled, asked, where)
+        _refuse_quantized(entries, claims, architecture)
+        size = size or answer.get("vocab_size")
+        if architecture is None:
+            tied = bool(answer.get("tied", tied))
+    if not claims or size is None:
+        raise ModelError(
+            "no tensor with a vocabulary axis was found",
+            where=where,
+            hint=f"name the embeddings in tokmigrate.yaml, perhaps: vocab_tensors: {{{_longest(entries)}}}",
+        )
+    short = input_only_ids(config)
+    windows = {name: _window(config, claim, size) for name, claim in claims.items()}
+    for name, claim in claims.items():
+        _check_rows(claim, windows[name].rows(size + short), stated[0] if stated else None, size)
+    in_order = [claims[name] for name in entries if name in claims]
+    ties = find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
+    tensors = tuple(_described(claim, ties, windows[claim.entry.name]) for claim in in_order)
+    return VocabularyTensors(tensors, size + short, short, ties.tied, (*_size_notes(config), *ties.notes))
+
+
+def _window(config: Mapping[str, Any], claim: Claim, size: int) -> Window:
+    shape = claim.entry.shape
+    rows = shape[claim.axis] if claim.axis < len(shape) else 0
+    return window_of(config, claim.entry.name, rows, size, claim.side)
+
+
+def _longest(entries: Entries) -> str:
+    """Return the setting for the matrix with the longest axis, which the embeddings often are."""
+    shapes = {name: entry.shape for name, (_, entry) in entries.items() if len(entry.shape) == 2}
+    name = max(shapes, key=lambda name: max(shapes[name]), default="NAME")
+    axis = shapes[name].index(max(shapes[name])) if shapes else 0
+    return f'"{name}": {{axis: {axis}, side: input}}'
+
+
+def _described(claim: Claim, ties: Ties, window: Window) -> VocabularyTensor:
+    entry, first = claim.entry, ties.first[claim.entry.name]
+    # A tied head may be the only one that is stored.
+    is_shared_head = ties.tied and len(entry.shape) == 2 and claim.axis == 0
+    side: Side = "input" if is_shared_head else first.side
+    file, canonical = claim.shard.file, first.entry.name
+    return VocabularyTensor(entry.name, file, claim.axis, side, entry.dtype, entry.shape, canonical, window)
+
+
+def _size_notes(config: Mapping[str, Any]) -> Iterator[str]:
+    sizes = stated_sizes(config)
+    if not sizes:
+        yield (
+            "config.json states no vocab_size, so transformers expects the rows that the model type has by"
+            " default: state it before the number of rows changes"
+        )
+    for key, size in sizes[1:]:
+        if size != sizes[0][1]:
+            yield f"config.json has two sizes: {sizes[0][0]}: {sizes[0][1]}, which counts, and {key}: {size}"
+
+
+def _embedding_rows(claims: Mapping[str, Claim]) -> int | None:
+    inputs = (claim for claim in claims.values() if claim.side == "input" and claim.axis < len(claim.entry.shape))
+    return next((claim.entry.shape[claim.axis] for claim in inputs), None)
+
+
+def _claims_tie(config: Mapping[str, Any], architecture: Architecture | None) -> bool:
+    if architecture and architecture.tied_regardless:
+        return True
+    stated = [part.get("tie_word_embeddings") for _, part in config_parts(config)]
+    if architecture and architecture.tied_inside:
+        stated = [*stated[1:], stated[0]]
+    first = next((tied for tied in stated if isinstance(tied, bool)), None)
+    return first if first is not None else bool(architecture and architecture.tied)
+
+
+def _check_rows(claim: Claim, rows: int, key: str | None, size: int) -> None:
+    name, shape = claim.entry.name, claim.entry.shape
+    found = shape[claim.axis] if claim.axis < len(shape) else None
+    if found != rows:
+        has = f"no axis {claim.axis}" if found is None else f"{found} rows on axis {claim.axis}"
+        says = f"config.json says {key}: {size}" if key else f"the other embeddings have {size}"
+        raise OutOfStepError(
+            f"the tensor '{name}' {list(shape)} has {has}, but {says}",
+            where=claim.shard.file,
+            hint="restore the file that is wrong; if this is no vocabulary tensor, say in tokmigrate.yaml"
+            f' vocab_tensors: {{"{name}": ignore}}',
+        )
+
+
+def _refuse_quantized(entries: Entries, claims: Mapping[str, Claim], architecture: Architecture | None) -> None:
+    for name, (shard, _) in entries.items():
+        base = _COMPANION.sub(".weight", name)
+        is_claimed = base in claims or (architecture is not None and architecture.pattern(base) is not None)
+        if base != name and name not in claims and is_claimed:
+            raise ModelError(
+                f"'{base}' is quantized, '{name}' goes with it: a new row cannot be computed in it",
+                where=shard.file,
+                hint=_REQUANTIZE,
+            )
+    for claim in claims.values():
+        if claim.entry.dtype not in FLOATING and not (architecture and architecture.is_table(claim.entry.name)):
+            raise ModelError(
+                f"'{claim.entry.name}' is quantized or holds integers ({claim.entry.dtype}): a new row can be"
+                f" computed only in {', '.join(sorted(FLOATING))}",
+                where=claim.shard.file,
+                hint=_REQUANTIZE,
+            )

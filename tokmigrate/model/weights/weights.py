@@ -1,0 +1,294 @@
+"""The weights of a model directory: which safetensors files it has, and which tensor is in which.
+
+The names are those that transformers loads: `model.safetensors`, or `model.safetensors.index.json` with
+the shards that it names.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.errors import ModelError, StorageError, WeightsError, nearest
+from tokmigrate.model.formats import json_text
+from tokmigrate.model.formats.safetensors_header import Header, TensorEntry, read_header
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+ADAPTER = "adapter_model.safetensors"
+_PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+_OTHER_WEIGHTS = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", *_PICKLED)
+_TO_SAFETENSORS = (
+    'convert a copy that you trust: python -c "from transformers import AutoModelForCausalLM as M;'
+    " M.from_pretrained('OLD', dtype='auto').save_pretrained('NEW')\""
+)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One safetensors file of a model.
+
+    Args:
+        file: Its name in the model's directory.
+        header: Its header, checked.
+        size: Its bytes.
+    """
+
+    file: str
+    header: Header
+    size: int
+
+    def extent(self, entry: TensorEntry) -> tuple[int, int]:
+        """Return where a tensor begins and ends in the file, in bytes from the file's start."""
+        return self.header.data_start + entry.begin, self.header.data_start + entry.end
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All tensors of a model.
+
+    Args:
+        directory: The model's directory.
+        shards: Its safetensors files, sorted by name.
+        index: The name of the index file, None where there is one file without index.
+        index_document: What the index holds.
+        unread: Other weight files beside them, and a dead index, which transformers would not load.
+    """
+
+    directory: Path
+    shards: tuple[Shard, ...]
+    index: str | None = None
+    index_document: Mapping[str, Any] | None = field(default=None, hash=False)
+    unread: tuple[str, ...] = ()
+
+    @cached_property
+    def _by_name(self) -> dict[str, tuple[Shard, TensorEntry]]:
+        return {entry.name: (shard, entry) for shard, entry in self.tensors()}
+
+    def tensors(self) -> Iterator[tuple[Shard, TensorEntry]]:
+        """Yield every tensor with its shard, in the order of the files and of their data."""
+        for shard in self.shards:
+            for entry in shard.header.by_offset:
+                yield shard, entry
+
+    def tensor(self, name: str) -> tuple[Shard, TensorEntry]:
+        """Return the tensor `name` and the shard that it is in.
+
+        Raises:
+            WeightsError: The model has no such tensor.
+        """
+        found = self._by_name.get(name)
+        if found is None:
+            raise WeightsError(
+                f"the model has no tensor '{name}'",
+                where=str(self.directory),
+                hint=nearest(name, self._by_name),
+            )
+        return found
+
+    def shard(self, file: str) -> Shard:
+        """Return the shard that is in `file`."""
+        return next(shard for shard in self.shards if shard.file == file)
+
+    def path(self, shard: Shard) -> Path:
+        """Return the path of a shard."""
+        return self.directory / shard.file
+
+
+def read_weights(directory: Path) -> Weights:
+    """Read the headers of a model's weights and check that they agree with its index.
+
+    Args:
+        directory: The model's directory.
+
+    Raises:
+        WeightsError: There are no weights, only pickled ones, or files that contradict each other.
+        StorageError: The directory is a Hugging Face cache snapshot or cannot be read.
+    """
+    names = _names(directory)
+    has_single, has_index = SINGLE in names, INDEX in names
+    if has_single and has_index and not _leads_nowhere(directory, names):
+        raise WeightsError(
+            f"both {SINGLE} and {INDEX} are there, and readers disagree on which of them counts",
+            where=str(directory),
+            hint="move the stale one away (transformers loads the file and ignores the index)",
+        )
+    if has_single:
+        shards: tuple[Shard, ...] = (_shard(directory, SINGLE),)
+        index, document = None, None
+    elif has_index:
+        index, document = INDEX, _index_document(directory)
+        shards = _indexed_shards(directory, document["weight_map"])
+    else:
+        raise _without_weights(directory, names)
+    read = {index, *(shard.file for shard in shards)}
+    unread = tuple(name for name in names if name.endswith((*_OTHER_WEIGHTS, INDEX)) and name not in read)
+    return Weights(directory, shards, index, document, unread)
+
+
+def read_adapter_weights(directory: Path) -> Weights:
+    """Read the header of the weights of a peft adapter.
+
+    Args:
+        directory: The adapter's directory.
+
+    Raises:
+        WeightsError: There are none, only pickled ones, or the file breaks the rules.
+        StorageError: The directory is a Hugging Face cache snapshot or cannot be read.
+    """
+    names = _names(directory)
+    if ADAPTER not in names:
+        pickled = [name for name in names if name.endswith(_PICKLED)]
+        raise WeightsError(
+            f"only pickled weights ({_listed(pickled)}): refused, and never unpickled" if pickled else "no weights",
+            where=str(directory),
+            hint=f"save the adapter with peft, which writes {ADAPTER}",
+        )
+    return Weights(directory, (_shard(directory, ADAPTER),))
+
+
+def _leads_nowhere(directory: Path, names: tuple[str, ...]) -> bool:
+    """Return whether none of the files of an index is there: saving a model anew in one file leaves such an index."""
+    listed = set(_index_document(directory)["weight_map"].values())
+    return bool(listed) and listed.isdisjoint(names)
+
+
+def _names(directory: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(path.name for path in directory.iterdir()))
+    except FileNotFoundError as error:
+        raise ModelError("no such directory", where=str(directory), hint="check the model's path") from error
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", where=str(directory)) from error
+
+
+def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
+    pickled = [name for name in names if name.endswith(_PICKLED)]
+    others = [name for name in names if name.endswith(".safetensors")]
+    if others:
+        return WeightsError(
+            f"neither {SINGLE} nor {INDEX} is there, only {_listed(others)}",
+            where=str(directory),
+            hint=f"rename the file to {SINGLE} if it is the whole model",
+        )
+    if pickled:
+        return WeightsError(
+            f"only pickled weights ({_listed(pickled)}): refused, and never unpickled",
+            where=str(directory),
+            hint=_TO_SAFETENSORS,
+        )
+    return WeightsError(
+        f"no weights: neither {SINGLE} nor {INDEX} is there",
+        where=str(directory),
+        hint="name the directory that transformers would load the model from",
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _shard(directory: Path, file: str) -> Shard:
+    _check_in_place(directory, file)
+    header = read_header(directory / file)
+    return Shard(file, header, header.file_size)
+
+
+def _check_in_place(directory: Path, file: str) -> None:
+    path = directory / file
+    if not path.is_symlink():
+        return
+    target, home = path.resolve(), directory.resolve()
+    # In the cache a snapshot's files are links to ../../blobs/DIGEST, shared by all snapshots.
+    if target.parent.name == "blobs" and target.parent.parent in home.parents:
+        raise StorageError(
+            "a Hugging Face cache snapshot is refused in place: its files are links into a shared store",
+            where=str(directory),
+            hint="copy it with `cp -rL` and work on the copy",
+        )
+    if home not in target.parents:
+        raise WeightsError(
+            f"{file} is a link that leads out of the model's directory, to {target}",
+            where=str(directory),
+            hint="put the file itself there, or name the directory that holds it",
+        )
+
+
+def _index_document(directory: Path) -> Mapping[str, Any]:
+    _check_in_place(directory, INDEX)
+    where = str(directory / INDEX)
+    try:
+        document = json_text.parse((directory / INDEX).read_text(encoding="utf-8"), where)
+    except UnicodeDecodeError as error:
+        raise WeightsError("the index is not UTF-8", where=where, hint="save the model again") from error
+    except ModelError as error:
+        raise WeightsError(error.message, where=error.where, hint=error.hint) from error
+    except OSError as error:
+        raise StorageError(f"cannot be read: {error.strerror}", where=where) from error
+    weight_map = document.get("weight_map") if isinstance(document, dict) else None
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise WeightsError(
+            "the index has no weight_map from tensors to files", where=where, hint="save the model again"
+        )
+    for tensor, file in weight_map.items():
+        if not isinstance(file, str):
+            raise WeightsError(
+                f"the file of tensor {tensor!r} is not a string", where=where, hint="save the model again"
+            )
+        _check_shard_name(file, tensor, where)
+    return dict(document)
+
+
+def _check_shard_name(file: str, tensor: str, where: str) -> None:
+    # A name from a downloaded file must not reach anything outside the directory.
+    if file in {"", ".", ".."} or any(character in file for character in "/\\\0"):
+        raise WeightsError(
+            f"the index puts tensor {tensor!r} into {file!r}, which is not a file of this directory",
+            where=where,
+            hint="a shard is named by its plain file name",
+        )
+    if not file.endswith(".safetensors"):
+        raise WeightsError(
+            f"the index puts tensor {tensor!r} into {file!r}, which is not a safetensors file",
+            where=where,
+            hint=_TO_SAFETENSORS,
+        )
+
+
+def _indexed_shards(directory: Path, weight_map: Mapping[str, str]) -> tuple[Shard, ...]:
+    where = str(directory / INDEX)
+    files = sorted(set(weight_map.values()))
+    for file in files:
+        if not os.path.lexists(directory / file):
+            raise WeightsError(f"the shard {file} is missing", where=where, hint="fetch it, or save the model again")
+    shards = tuple(_shard(directory, file) for file in files)
+    found: dict[str, str] = {}
+    for shard in shards:
+        for entry in shard.header.entries:
+            if entry.name in found:
+                raise WeightsError(
+                    f"the tensor {entry.name!r} is in {found[entry.name]} and in {shard.file}",
+                    where=str(directory),
+                    hint="save the model again: readers would take either one",
+                )
+            found[entry.name] = shard.file
+    for tensor, file in weight_map.items():
+        if found.get(tensor) != file:
+            elsewhere = f"{found[tensor]} has it" if tensor in found else "no shard has it"
+            raise WeightsError(
+                f"the index puts tensor {tensor!r} into {file}, but {elsewhere}",
+                where=where,
+                hint="index and shards are from different saves: fetch both again",
+            )
+    for tensor, file in found.items():
+        if tensor not in weight_map:
+            raise WeightsError(
+                f"the tensor {tensor!r} of {file} is not in the index",
+                where=where,
+                hint="index and shards are from different saves: fetch both again",
+            )
+    return shards
