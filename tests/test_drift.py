@@ -39,6 +39,13 @@ def checked(place: Workspace, code: int) -> tuple[str, dict[str, Any]]:
     return said.stdout, found
 
 
+def times_told_trained(place: Workspace, model: str) -> int:
+    """Return how often `blame` has that the token which begins a message was trained."""
+    told = place.asked("blame", "<|im_start|>", "--model", model)
+    (token,) = told["models"][0]["tokens"]
+    return [event["event"] for event in token["events"]].count("trained")
+
+
 def test_pending_and_up_to_date(tmp_path: Path) -> None:
     made = make_workspace(tmp_path / "w")
     said, found = checked(made, 3)
@@ -137,12 +144,22 @@ def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> 
     taken = place.asked("stamp", "--from", "demo", "--model", "tuned")
     assert (taken["revision"], taken["undoable"]) == (HEAD, True)
     assert "model.embed_tokens.weight" in taken["trained"]
+    assert times_told_trained(place, "tuned") == 1
     done = place.run("downgrade", "base", "--model", "tuned")
     assert done.returncode == 0, done.stderr
     assert "by meaning" in done.stdout
+    assert times_told_trained(place, "tuned") == 1
     left = model_of(target).get_input_embeddings().weight.detach()
     assert torch.equal(left, learnt[: len(left)])
     assert tokenizer_of(target).get_vocab() == tokenizer_of(base.model).get_vocab()
+
+
+def test_taken_on_again_a_token_is_said_to_be_trained_once(place: Workspace) -> None:
+    for _ in range(2):
+        trained(place.model, place.model)
+        (place.model / "tokmigrate.json").unlink()
+        assert place.run("stamp", "head").returncode == 0
+    assert times_told_trained(place, "demo") == 1
 
 
 def test_what_is_not_a_copy_is_not_taken_on(place: Workspace) -> None:

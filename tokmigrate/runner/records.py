@@ -10,7 +10,7 @@ from tokmigrate.change.way_forth import Passage
 from tokmigrate.errors import UndoError
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRecord, Happened, ModelRow, Outcome, TokenEvent, TokenRow
+from tokmigrate.state.rows import AppliedRecord, Direction, Happened, ModelRow, Outcome, TokenEvent, TokenRow
 
 
 def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
@@ -73,9 +73,30 @@ def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -
 
 
 def events_in_force(state: State, model: ModelRow) -> tuple[TokenRow, ...]:
-    """Return what the revisions that a model has did to its tokens, as recorded when they were applied."""
-    applied_by = {row.record.revision: row.operation_id for row in state.applied_now(model)}
-    return tuple(row for row in state.token_events(model) if row.operation_id == applied_by.get(row.event.revision))
+    """Return what the revisions that a model has did to its tokens, as recorded when an upgrade applied them.
+
+    Whoever takes a model on again tells nothing that its ledger has: what was told before then holds.
+    """
+    told: dict[str, list[TokenRow]] = {}
+    for row in state.token_events(model):
+        revision = row.event.revision
+        if row.event.event is Happened.REVERTED:
+            told.pop(revision, None)
+        elif row.event.event is not Happened.TRAINED:
+            before = told.get(revision, [])
+            told[revision] = [*(before if before and before[0].operation_id == row.operation_id else ()), row]
+    holding = {
+        row.record.revision: told[row.record.revision]
+        for row in state.applied_now(model)
+        if row.record.revision in told and _hold(state, told[row.record.revision], row.operation_id)
+    }
+    return tuple(sorted((row for rows in holding.values() for row in rows), key=lambda row: row.number))
+
+
+def _hold(state: State, told: list[TokenRow], operation_id: str) -> bool:
+    """Return whether what was told of a revision is still so after the operation that it is applied by."""
+    by = state.operation(operation_id)
+    return told[0].operation_id == operation_id or (by is not None and by.direction is not Direction.UPGRADE)
 
 
 def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:

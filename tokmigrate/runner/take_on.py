@@ -6,34 +6,30 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from blake3 import blake3
-
-from tokmigrate.audit.drift import drift_of, each_line, without_use
+from tokmigrate.audit.drift import without_use
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import lineage, read_shard_digest
 from tokmigrate.change.publish import Change, carry_out
-from tokmigrate.change.undo_record import Undo, undo_of
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import DriftError, UsageError
+from tokmigrate.errors import UsageError
 from tokmigrate.events import Listener, ignore
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, decoded, read_stamp
+from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.meaning.difference import differences
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.evidence import taken_as
-from tokmigrate.plan.upgrade import check_applied, layout
+from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.locked import follow_stamp, locked
-from tokmigrate.runner.records import events_in_force
+from tokmigrate.runner.recorded_stamp import RecordedStamp, means_otherwise, stamp_of_source, stamp_on_record
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.ledger import State
-from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.rows import AppliedRecord, Direction, Outcome, TokenEvent
+from tokmigrate.state.rows import AppliedRecord, Direction, Outcome
 from tokmigrate.vocabulary.rows import RowEdit
 
 
@@ -51,16 +47,6 @@ class TakenOn:
     model: str
     revision: str
     undoable: bool
-    trained: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Known:
-    """What a model's stamp shall say, and what the ledger has of the way there."""
-
-    stamp: Stamp
-    records: tuple[AppliedRecord, ...]
-    events: tuple[TokenEvent, ...] = ()
     trained: tuple[str, ...] = ()
 
 
@@ -99,7 +85,7 @@ def stamp(
     migrations = chain[: names.index(target) + 1]
     with locked(workspace, entry, lock_timeout_s, listener) as (_, state, _found):
         snapshot = _unstamped(entry)
-        known = _from_ledger(state, workspace, snapshot, target)
+        known = stamp_on_record(state, workspace, snapshot, target)
         if known is None:
             taken = taken_as(snapshot.state, migrations)
             fresh = Stamp(
@@ -116,7 +102,7 @@ def stamp(
                 AppliedRecord(migration.revision, place, migration.checksum, migration.message)
                 for place, migration in enumerate(migrations)
             )
-            known = _Known(fresh, records)
+            known = RecordedStamp(fresh, records)
         return _carry_out(workspace, entry, state, snapshot, known, listener)
 
 
@@ -150,13 +136,13 @@ def stamp_from(
         _, documents, _ = read_documents(other, source)
         found = without_use(differences(documents, snapshot.state.documents))
         if found:
-            raise _means_otherwise(
+            raise means_otherwise(
                 entry.name,
                 "the other model means",
                 [str(each) for each in found],
                 "save the tokenizer of that model beside these weights",
             )
-        known = _as_recorded(state, workspace, snapshot, source, other)
+        known = stamp_of_source(state, workspace, snapshot, source, other)
         check_applied(replace(snapshot, stamp=known.stamp), chain_for(History.read(workspace), entry))
         return _carry_out(workspace, entry, state, snapshot, known, listener)
 
@@ -172,78 +158,6 @@ def _unstamped(entry: ModelEntry) -> Snapshot:
     return snapshot
 
 
-def _from_ledger(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> _Known | None:
-    """Return what the ledger knows of a directory that was at a revision and lost its stamp, None without that."""
-    model = state.model_at(snapshot.directory)
-    rows = state.applied_now(model) if model else ()
-    digest = next((row.record.undo for row in rows if row.record.revision == target), None)
-    objects = ObjectStore(workspace.objects)
-    if digest is None or not objects.has(digest):
-        return None
-    left = undo_of(digest, objects).left.get(STAMP)
-    if left is None:
-        return None
-    return _as_recorded(state, workspace, snapshot, decoded(left.decode("utf-8"), STAMP), snapshot.directory)
-
-
-def _as_recorded(state: State, workspace: Workspace, snapshot: Snapshot, source: Stamp, directory: Path) -> _Known:
-    """Return the stamp of a model for another directory or time, with the records of the ledger.
-
-    Raises:
-        DriftError: The directory does not mean what the migrations left.
-    """
-    if source.rows.new_rows != snapshot.state.rows:
-        raise DriftError(
-            f"it has {snapshot.state.rows} rows, and a model at {source.revision} has {source.rows.new_rows}",
-            where=str(snapshot.directory),
-            hint="name the revision that it is at",
-        )
-    model = state.model_at(directory)
-    rows = {row.record.revision: row.record for row in (state.applied_now(model) if model else ())}
-    records = tuple(
-        replace(rows[revision], position=place) if revision in rows else AppliedRecord(revision, place, checksum)
-        for place, (revision, checksum) in enumerate(source.applied)
-    )
-    objects = ObjectStore(workspace.objects)
-    undone: list[Undo] = [undo_of(record.undo, objects) for record in records if record.undo is not None]
-    drift = drift_of(replace(snapshot, stamp=source), undone)
-    if drift.differences:
-        raise _means_otherwise(
-            str(snapshot.directory),
-            "the migrations left",
-            list(each_line(drift)),
-            "put the tokenizer's files back as they were",
-        )
-    wanted = {revision for revision, _ in source.applied}
-    events = tuple(row.event for row in (events_in_force(state, model) if model else ()))
-    return _Known(
-        _restamped(source, snapshot),
-        records,
-        tuple(event for event in events if event.revision in wanted),
-        drift.trained,
-    )
-
-
-def _restamped(source: Stamp, snapshot: Snapshot) -> Stamp:
-    """Return a stamp with the same history for the files that are there."""
-    texts = snapshot.texts
-    files = {
-        name: ChangedFile(
-            blake3(texts[name]).hexdigest() if name in texts else None, layout(snapshot, name) if file.layout else None
-        )
-        for name, file in source.files.items()
-    }
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    shards = {
-        name: ChangedShard(
-            read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows),
-            snapshot.weights.shard(name).header.data_start,
-        )
-        for name in (snapshot.vocabulary_shards if source.shards else ())
-    }
-    return replace(source, files=files, shards=shards)
-
-
 def _lineage(snapshot: Snapshot) -> str:
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     found = {
@@ -254,7 +168,7 @@ def _lineage(snapshot: Snapshot) -> str:
 
 
 def _carry_out(
-    workspace: Workspace, entry: ModelEntry, state: State, snapshot: Snapshot, known: _Known, listener: Listener
+    workspace: Workspace, entry: ModelEntry, state: State, snapshot: Snapshot, known: RecordedStamp, listener: Listener
 ) -> TakenOn:
     model = follow_stamp(state, entry, snapshot)
     candidate = Candidate(
@@ -287,8 +201,3 @@ def _carry_out(
     carry_out(entry.name, (change,), books, listener)
     undoable = all(record.undo is not None for record in known.records)
     return TakenOn(entry.name, known.stamp.revision, undoable, known.trained)
-
-
-def _means_otherwise(where: str, wanted: str, found: list[str], hint: str) -> DriftError:
-    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-    return DriftError(f"it does not mean what {wanted}: {'; '.join(found[:3])}{more}", where=where, hint=hint)
