@@ -1,0 +1,28 @@
+"""The workspace: `tokmigrate.yaml`, which says what models there are, and where migrations and state live.
+
+`workspace` is what it says, `reading` makes that from the file, `new_workspace` is the text of a new one.
+"""
+
+from tokmigrate.settings.new_workspace import NEW_WORKSPACE
+from tokmigrate.settings.reading import STATE_VARIABLE, find_workspace, read_workspace
+from tokmigrate.settings.workspace import (
+    FILE_NAME,
+    FieldShape,
+    LintSetting,
+    ModelEntry,
+    VocabTensorSetting,
+    Workspace,
+)
+
+__all__ = [
+    "FILE_NAME",
+    "NEW_WORKSPACE",
+    "STATE_VARIABLE",
+    "FieldShape",
+    "LintSetting",
+    "ModelEntry",
+    "VocabTensorSetting",
+    "Workspace",
+    "find_workspace",
+    "read_workspace",
+]

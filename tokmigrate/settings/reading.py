@@ -1,0 +1,171 @@
+"""Reading `tokmigrate.yaml`: everything that is wrong in it is said at once, with its place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from tokmigrate.errors import FileProblems, Problem, UsageError
+from tokmigrate.settings.workspace import (
+    FILE_NAME,
+    FieldShape,
+    LintSetting,
+    ModelEntry,
+    VocabTensorSetting,
+    Workspace,
+    absolute,
+)
+from tokmigrate.strict_yaml import Tree, check, read
+
+STATE_VARIABLE = "TOKMIGRATE_STATE"
+"""The environment variable that, where it is set and not empty, takes the place of `state:`."""
+
+DEFAULT_STATE = "sqlite:///.tokmigrate/state.db"
+
+_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _VocabTensor(_Closed):
+    axis: Annotated[int, Field(ge=0)] = 0
+    side: Literal["input", "output"]
+
+
+_Name = Annotated[str, Field(min_length=1)]
+
+
+class _Model(_Closed):
+    path: _Name
+    adapters: tuple[_Name, ...] = ()
+    tags: tuple[_Name, ...] = ()
+    vocab_tensors: dict[str, _VocabTensor | Literal["ignore"]] = {}
+    id_fields: dict[_Name, FieldShape | Literal["ignore"]] = {}
+
+
+class _Lint(_Closed):
+    select: tuple[_Name, ...] = ()
+    ignore: tuple[_Name, ...] = ()
+
+
+def _models(value: object) -> object:
+    return {} if value is None else value
+
+
+class _File(_Closed):
+    format: Literal["1"]
+    migrations: _Name = "migrations"
+    state: _Name = DEFAULT_STATE
+    models: Annotated[dict[str, _Model] | None, BeforeValidator(_models)] = None
+    verify: Literal["full", "fast"] = "full"
+    seed: str = ""
+    lint: _Lint = _Lint()
+
+
+def find_workspace(start: Path) -> Path:
+    """Return the `tokmigrate.yaml` of `start` or of the nearest directory above it.
+
+    Raises:
+        UsageError: There is none.
+    """
+    first = absolute(Path.cwd(), str(start))
+    for directory in (first, *first.parents):
+        if (directory / FILE_NAME).is_file():
+            return directory / FILE_NAME
+    raise UsageError(
+        f"no {FILE_NAME} here or in a directory above",
+        where=str(first),
+        hint="run 'tokmigrate init' to make a workspace",
+    )
+
+
+def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> Workspace:
+    """Return the workspace that a `tokmigrate.yaml` describes.
+
+    Args:
+        path: The file.
+        environment: Where `TOKMIGRATE_STATE` may take the place of `state:`.
+
+    Raises:
+        FileProblems: All that is wrong in it, with places.
+    """
+    tree = read(path)
+    content, problems = check(_File, tree)
+    problems = [_with_format_hint(problem) for problem in problems] + _name_problems(tree)
+    problems += _state_problems(tree)
+    if content is None or problems:
+        raise FileProblems(sorted(problems, key=lambda each: (each.line, each.column)))
+    root = absolute(Path.cwd(), str(path)).parent
+    return Workspace(
+        root=root,
+        migrations=absolute(root, content.migrations),
+        state=_resolved_state(environment.get(STATE_VARIABLE) or content.state, root),
+        objects=root / ".tokmigrate" / "objects",
+        models=MappingProxyType({name: _entry(name, model, root) for name, model in (content.models or {}).items()}),
+        verify=content.verify,
+        seed=content.seed,
+        lint=LintSetting(content.lint.select, content.lint.ignore),
+    )
+
+
+def _entry(name: str, model: _Model, root: Path) -> ModelEntry:
+    return ModelEntry(
+        name=name,
+        path=absolute(root, model.path),
+        adapters=tuple(absolute(root, adapter) for adapter in model.adapters),
+        tags=model.tags,
+        vocab_tensors=MappingProxyType(
+            {
+                tensor: "ignore" if setting == "ignore" else VocabTensorSetting(setting.axis, setting.side)
+                for tensor, setting in model.vocab_tensors.items()
+            }
+        ),
+        id_fields=MappingProxyType(model.id_fields),
+    )
+
+
+def _resolved_state(url: str, root: Path) -> str:
+    """Return the URL with a relative SQLite path made absolute."""
+    match = _SQLITE_FILE.fullmatch(url)
+    if match is None or match[2].startswith("file:"):
+        return url
+    return f"{match[1]}{absolute(root, match[2])}{match[3]}"
+
+
+def _name_problems(tree: Tree) -> list[Problem]:
+    models = tree.value.get("models") if isinstance(tree.value, Mapping) else None
+    names: Iterable[str] = models if isinstance(models, Mapping) else ()
+    hint = "a name has no '/' and is neither '', '.', '..' nor '*'"
+    return [
+        tree.key_problem(("models", name), f"'{name}' cannot be the name of a model", hint)
+        for name in names
+        if "/" in name or name in ("", ".", "..", "*")
+    ]
+
+
+def _state_problems(tree: Tree) -> list[Problem]:
+    state = tree.value.get("state") if isinstance(tree.value, Mapping) else None
+    if not isinstance(state, str):
+        return []
+    if "://" not in state:
+        return [tree.problem(("state",), f"'{state}' is not a database URL", f"for example {DEFAULT_STATE}")]
+    match = _SQLITE_FILE.fullmatch(state)
+    if state.startswith("sqlite") and (match is None or match[2] in ("", ":memory:")):
+        message = "a state in memory would be lost with the command"
+        return [tree.problem(("state",), message, f"for example {DEFAULT_STATE}")]
+    return []
+
+
+def _with_format_hint(problem: Problem) -> Problem:
+    if "'format'" in problem.message or "expected '1'" in problem.message:
+        hint = "this version of tokmigrate reads 'format: 1'"
+        return Problem(problem.path, problem.line, problem.column, problem.message, hint)
+    return problem

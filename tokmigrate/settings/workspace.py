@@ -1,0 +1,128 @@
+"""What `tokmigrate.yaml` says: the models, and where migrations and state live."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from tokmigrate.errors import UnknownNameError, nearest
+
+FILE_NAME = "tokmigrate.yaml"
+
+FieldShape = Literal["ids", "list", "map", "positions", "bias"]
+"""How a field of a configuration holds ids of tokens.
+
+`ids`: one id, or a list of which every member matters. `list`: ids, perhaps in lists, of which one may go.
+`map`: an object whose values are ids. `positions`: pairs of a position and an id. `bias`: sequences of ids,
+each with a number, as an object or as pairs.
+"""
+
+
+@dataclass(frozen=True)
+class VocabTensorSetting:
+    """What the workspace says of a tensor that no rule claims.
+
+    Args:
+        axis: Its vocabulary axis.
+        side: Whether its rows start like input or like output embeddings.
+    """
+
+    axis: int
+    side: Literal["input", "output"]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model of the workspace.
+
+    Args:
+        name: The name that commands and migrations give it.
+        path: The absolute path of its directory.
+        adapters: The absolute paths of the adapters that change with it.
+        tags: Names of groups that it belongs to.
+        vocab_tensors: By tensor name, what settles an open question, or `ignore` for a coincidence.
+        id_fields: By the name or dotted path of a field, how it holds ids of tokens, or `ignore` where it holds none.
+    """
+
+    name: str
+    path: Path
+    adapters: tuple[Path, ...] = ()
+    tags: tuple[str, ...] = ()
+    vocab_tensors: Mapping[str, VocabTensorSetting | Literal["ignore"]] = field(default_factory=dict)
+    id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LintSetting:
+    """Which rules `tokmigrate lint` asks.
+
+    Args:
+        select: Codes or beginnings of codes; none for all rules.
+        ignore: Those that are left out.
+    """
+
+    select: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """What `tokmigrate.yaml` says, with every path absolute.
+
+    Args:
+        root: The directory that holds `tokmigrate.yaml`.
+        migrations: The directory of the migration files.
+        state: The SQLAlchemy URL of the state.
+        objects: The directory of the undo data.
+        models: The models by name, in the order of the file.
+        verify: `full` loads a result with transformers, `fast` with tokenizers only.
+        seed: Part of the seed of every random row.
+        lint: Which rules `tokmigrate lint` asks.
+    """
+
+    root: Path
+    migrations: Path
+    state: str
+    objects: Path
+    models: Mapping[str, ModelEntry]
+    verify: Literal["full", "fast"] = "full"
+    seed: str = ""
+    lint: LintSetting = LintSetting()
+
+    def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:
+        """Return the models that `names` mean, each once, in the order given.
+
+        Args:
+            names: Names of models or paths of model directories, also of ones that the workspace does
+                not list; none at all means every model of the workspace.
+
+        Raises:
+            UnknownNameError: A name that is neither.
+        """
+        if not names:
+            return tuple(self.models.values())
+        chosen = {entry.path: entry for entry in map(self._named, names)}
+        return tuple(chosen.values())
+
+    def _named(self, name: str) -> ModelEntry:
+        if name in self.models:
+            return self.models[name]
+        path = absolute(Path.cwd(), name)
+        if not path.is_dir():
+            known = ", ".join(self.models) or "none"
+            hint = nearest(name, self.models) or f"models of this workspace: {known}; or name a model directory"
+            raise UnknownNameError(f"no model is called '{name}'", where=str(self.root / FILE_NAME), hint=hint)
+        for entry in self.models.values():
+            if entry.path.exists() and entry.path.samefile(path):
+                return entry
+        # A listed model may bear the directory's name; then the path tells the two apart.
+        return ModelEntry(str(path) if path.name in self.models else path.name, path)
+
+
+def absolute(base: Path, path: str) -> Path:
+    """Return a path of the workspace as an absolute one."""
+    # Symbolic links stay as they are named: a model is what its path says.
+    return Path(os.path.abspath(base / Path(path).expanduser()))  # noqa: PTH100
