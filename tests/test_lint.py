@@ -164,6 +164,21 @@ def test_a_turn_that_does_not_end(project: Project, template: str, eos: str, is_
     assert ("TM305" in project.codes()) == is_found
 
 
+def test_a_migration_that_changes_the_response_template_alone_is_not_told_of_the_chat_template(
+    project: Project,
+) -> None:
+    path = project.root / "models" / "demo" / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**config, "response_template": {"call": "<|call|>"}}), "utf-8")
+    tokens = [{"content": text, "special": True} for text in ("<|end|>", "<|call|>")]
+    operations = [{"add_tokens": tokens}, {"set_chat_template": "{{ messages[0].content }}<|end|>"}]
+    project.write(f"operations: {json.dumps(operations)}\n")
+    renaming = [{"rename_tokens": {"tokens": {"<|call|>": "<|tool|>"}, "in_template": True}}]
+    project.write(f"operations: {json.dumps(renaming)}\n", "0002_second", after=FIRST)
+    found = [each.file.migration.number for each in project.lint().findings if each.rule.code == "TM305"]
+    assert found == ["0001"]
+
+
 # Letters that the demo's vocabulary has no token of.
 _RARE = st.text(st.sampled_from("\u4e02\u4e04\u4e05"), min_size=1, max_size=4)
 
