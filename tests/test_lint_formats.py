@@ -20,6 +20,7 @@ from lint_projects import ALL, Project, demo_project, empty_project
 from workspaces import REPOSITORY, command_line, environment
 
 from tokmigrate.lint.registry import RULES
+from tokmigrate.report.findings import findings_plain
 from tokmigrate.report.github import workflow_commands
 from tokmigrate.report.sarif import sarif
 from tokmigrate.runner.lint import Linted, lint
@@ -59,6 +60,7 @@ def test_people_see_the_line_and_the_place_in_it(project: Project) -> None:
     )
     assert said.stdout == FOUND
     assert said.returncode == 1
+    assert findings_plain(project.lint()) == FOUND
 
 
 def test_it_fails_for_errors_and_when_strict_for_warnings(project: Project) -> None:
@@ -176,6 +178,9 @@ def test_sarif_is_what_its_schema_asks_for(project: Project) -> None:
         assert rule["id"] == result["ruleId"] == ["TM105", "TM103"][number]
         assert result["level"] == rule["defaultConfiguration"]["level"] == ["error", "warning"][number]
         assert rule["shortDescription"]["text"] == RULES[rule["id"]].summary
+        # GitHub shows the Markdown beside a finding.
+        assert RULES[rule["id"]].why in rule["help"]["text"]
+        assert RULES[rule["id"]].right in rule["help"]["markdown"]
         (location,) = result["locations"]
         physical = location["physicalLocation"]
         uri = physical["artifactLocation"]["uri"]
@@ -193,6 +198,7 @@ _KNOWN = {
     "sarifLog": {"$schema", "version", "runs"},
     "run": {"tool", "columnKind", "originalUriBaseIds", "results", "invocations"},
     "driver": {"name", "version", "informationUri", "rules"},
+    "rule": {"id", "name", "shortDescription", "fullDescription", "help", "defaultConfiguration"},
     "result": {"ruleId", "ruleIndex", "level", "message", "locations"},
 }
 
@@ -204,6 +210,7 @@ def test_sarif_has_no_property_that_its_schema_forbids(found: Linted) -> None:
     assert set(run) <= _KNOWN["run"]
     assert set(run["tool"]["driver"]) <= _KNOWN["driver"]
     assert all(set(result) <= _KNOWN["result"] for result in run["results"])
+    assert all(set(rule) <= _KNOWN["rule"] for rule in run["tool"]["driver"]["rules"])
     ids = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert len(ids) == len(set(ids))
 

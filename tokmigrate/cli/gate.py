@@ -35,9 +35,9 @@ def lint(
 ) -> None:
     """Read migrations as a careful reviewer would; 1 where something has to change. Nothing is written.
 
-    Rules and examples are in docs/rules.md. Some need a model: pending
-    migrations are tried on each model that is here. `# noqa: TM101` at the
-    end of a line says that what is found there is meant; `lint:` in
+    docs/rules.md leads to a page for each rule. Some rules need a model:
+    pending migrations are tried on each model that is here. `# noqa: TM101`
+    at the end of a line says that what is found there is meant; `lint:` in
     tokmigrate.yaml holds `select` and `ignore` for good.
     """
     from tokmigrate.lint.registry import Selection  # noqa: PLC0415

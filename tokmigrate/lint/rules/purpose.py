@@ -111,6 +111,7 @@ models: [demo]
 operations:
   - set_init: {strategy: mean}
 """,
+        beside="the models that the workspace lists",
     ),
     FileRule(
         "TM410",

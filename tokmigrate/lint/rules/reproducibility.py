@@ -92,6 +92,7 @@ operations:
 operations:
   - add_tokens: ["<tool>"]
 """,
+        beside="a model that it was applied to",
     ),
     FileRule(
         "TM402",
@@ -195,11 +196,12 @@ def upgrade(op):
         _not_in_git,
         wrong="""\
 operations:
-  - set_chat_template: {file: ignored.jinja}
+  - set_chat_template: {file: ignored.jinja}  # .gitignore names it
 """,
         right="""\
 operations:
   - set_chat_template: {file: chat.jinja}
 """,
+        beside="what Git keeps",
     ),
 )
