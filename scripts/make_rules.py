@@ -32,6 +32,8 @@ is here, and nothing is written; where there is none, those rules are passed ove
   the place of what stands there, `--ignore` comes to it.
 - `# noqa: TM101` at the end of the line of a finding says that it is meant; `# noqa` alone is for all rules.
 - `--git-base main` looks only at migrations that changed since the current branch left `main`.
+- `pytest --tokmigrate` has a test `lint` that fails where the command does, and so does the hook `tokmigrate-lint` of
+  [pre-commit](https://pre-commit.com); both ask what `tokmigrate.yaml` selects.
 - `--format` is `text`, `json`, `github` (annotations of a workflow) or `sarif`.
 
 Behind each code is a page that says why, with an example of wrong and right and what is printed.

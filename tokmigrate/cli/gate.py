@@ -46,12 +46,12 @@ def lint(
     from tokmigrate.report.machine import document, error_document  # noqa: PLC0415
     from tokmigrate.report.sarif import sarif  # noqa: PLC0415
     from tokmigrate.runner.lint import lint as lint_workspace  # noqa: PLC0415
-    from tokmigrate.settings import FILE_NAME  # noqa: PLC0415
+    from tokmigrate.runner.lint import settled  # noqa: PLC0415
 
     place = workspace()
-    settled = Selection.of(place.lint.select, place.lint.ignore, str(place.root / FILE_NAME))
+    held = settled(place)
     asked = Selection.of(select or (), ignore or (), "the command line")
-    selection = Selection(asked.select or settled.select, (*asked.ignore, *settled.ignore))
+    selection = Selection(asked.select or held.select, (*asked.ignore, *held.ignore))
     try:
         linted = lint_workspace(place, place.select(model or []), selection, git_base)
     except TokmigrateError as error:
