@@ -1,14 +1,22 @@
-"""Write docs/rules.md from the rules of `tokmigrate lint`."""
+"""Write docs/rules.md from the rules of `tokmigrate lint`, and a page for each of them in docs/rules/."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tokmigrate.lint.registry import GROUPS, RULES
-from tokmigrate.lint.rule import AnyRule, FileRule
+from rule_examples import example_workspace
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "rules.md"
+from tokmigrate.lint.registry import GROUPS, RULES, Selection
+from tokmigrate.lint.rule import AnyRule, Severity
+from tokmigrate.report.explanation import explanation
+from tokmigrate.report.findings import findings_plain
+from tokmigrate.runner.lint import lint
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+INDEX, PAGES = "rules.md", "rules"
 
 _ABOUT = """\
 # Rules of `tokmigrate lint`
@@ -24,56 +32,98 @@ is here, and nothing is written; where there is none, those rules are passed ove
   the place of what stands there, `--ignore` comes to it.
 - `# noqa: TM101` at the end of the line of a finding says that it is meant; `# noqa` alone is for all rules.
 - `--git-base main` looks only at migrations that changed since the current branch left `main`.
+- `pytest --tokmigrate` has a test `lint` that fails where the command does, and so does the hook `tokmigrate-lint` of
+  [pre-commit](https://pre-commit.com); both ask what `tokmigrate.yaml` selects.
 - `--format` is `text`, `json`, `github` (annotations of a workflow) or `sarif`.
 
-The examples leave out `format`, `revision` and `down_revision`.
+Behind each code is a page that says why, with an example of wrong and right and what is printed.
 """
 
+_FAILS = {
+    Severity.ERROR: "`tokmigrate lint` exits with 1",
+    Severity.WARNING: "`tokmigrate lint --strict` exits with 1",
+}
 
-def page() -> str:
-    """Return the page as Markdown."""
-    lines = [_ABOUT, "| code | finds | |", "|---|---|---|"]
-    lines += [
-        f"| [{code}](#{_anchor(rule)}) | {rule.summary} | {rule.severity.value} |" for code, rule in RULES.items()
-    ]
+
+def generated() -> dict[str, str]:
+    """Return the text of the index and of each page, by their paths in the folder of the documentation."""
+    return {INDEX: index(), **{f"{PAGES}/{code}.md": page(rule) for code, rule in RULES.items()}}
+
+
+def out_of_date(docs: Path, texts: Mapping[str, str]) -> list[str]:
+    """Return the paths of files that are not as they should be, those of rules that are gone among them.
+
+    Args:
+        docs: The folder of the documentation.
+        texts: What should be there.
+    """
+    held = [*docs.glob(INDEX), *(docs / PAGES).glob("*")]
+    there = {path.relative_to(docs).as_posix(): path.read_text("utf-8") for path in held}
+    return sorted(name for name in {*texts, *there} if texts.get(name) != there.get(name))
+
+
+def write(docs: Path, texts: Mapping[str, str]) -> None:
+    """Write what is out of date, and remove pages of rules that are gone.
+
+    Args:
+        docs: The folder of the documentation.
+        texts: What should be there.
+    """
+    (docs / PAGES).mkdir(exist_ok=True)
+    for name in out_of_date(docs, texts):
+        if name in texts:
+            (docs / name).write_text(texts[name], "utf-8")
+        else:
+            (docs / name).unlink()
+
+
+def index() -> str:
+    """Return the page that leads to all others, as Markdown."""
+    lines = [_ABOUT.rstrip("\n")]
     for beginning, title in GROUPS.items():
-        lines += ["", f"## {beginning}: {title}"]
-        for code, rule in RULES.items():
-            if code.startswith(beginning):
-                lines += ["", *_section(rule)]
+        lines += ["", f"## {beginning}: {title}", "", "| code | finds | |", "|---|---|---|"]
+        lines += [_row(rule) for code, rule in RULES.items() if code.startswith(beginning)]
     return "\n".join(lines) + "\n"
+
+
+def page(rule: AnyRule) -> str:
+    """Return the page of a rule, as Markdown."""
+    beginning, title = next(group for group in GROUPS.items() if rule.code.startswith(group[0]))
+    lines = [
+        f"# {rule.code}: {rule.name}",
+        "",
+        rule.summary,
+        "",
+        "| severity | it looks at |",
+        "|---|---|",
+        f"| {rule.severity.value}: {_FAILS[rule.severity]} | {rule.looks_at} |",
+        "",
+        explanation(rule, printed(rule)),
+        "## Where it is meant",
+        "",
+        f"`# noqa: {rule.code}` at the end of the line that a finding names says so for that line;",
+        f"`lint: {{ignore: [{rule.code}]}}` in `tokmigrate.yaml` leaves the rule out for good.",
+        "",
+        f"[{title}](../rules.md#{beginning.lower()}-{title.lower().replace(' ', '-')}) · [All rules](../rules.md)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def printed(rule: AnyRule) -> str:
+    """Return what the command prints of the example that is wrong, asked for this rule alone."""
+    with TemporaryDirectory() as folder:
+        workspace = example_workspace(Path(folder), rule, rule.wrong)
+        return findings_plain(lint(workspace, workspace.select([]), Selection((rule.code,))))
 
 
 def _row(rule: AnyRule) -> str:
     summary = rule.summary.replace("|", "\\|")
-    return f"| [{rule.code}](#{_anchor(rule)}) | {summary} | {rule.severity.value} |"
-
-
-def _section(rule: AnyRule) -> list[str]:
-    needs = "a file alone" if isinstance(rule, FileRule) else "a model"
-    lines = [
-        f"### {rule.code} {rule.name}",
-        "",
-        f"{rule.summary} ({rule.severity.value}; needs {needs})",
-        "",
-        rule.why,
-    ]
-    if rule.given:
-        lines += ["", "In a model that has had", "", *_fenced(rule.given, rule.language)]
-    lines += ["", "Wrong:", "", *_fenced(rule.wrong, rule.language)]
-    return [*lines, "", "Right:", "", *_fenced(rule.right, rule.language)]
-
-
-def _fenced(code: str, language: str) -> list[str]:
-    return [f"```{language}", code.rstrip("\n"), "```"]
-
-
-def _anchor(rule: AnyRule) -> str:
-    return f"{rule.code} {rule.name}".lower().replace(" ", "-")
+    return f"| [{rule.code}]({PAGES}/{rule.code}.md) | {summary} | {rule.severity.value} |"
 
 
 if __name__ == "__main__":
-    is_stale = not PAGE.is_file() or PAGE.read_text("utf-8") != page()
+    made = generated()
     if "--check" in sys.argv[1:]:
-        sys.exit("out of date: docs/rules.md" if is_stale else 0)
-    PAGE.write_text(page(), "utf-8")
+        stale = out_of_date(DOCS, made)
+        sys.exit(f"out of date: {', '.join(f'docs/{name}' for name in stale)}" if stale else 0)
+    write(DOCS, made)

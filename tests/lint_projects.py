@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 import subprocess
 from contextlib import chdir, redirect_stderr, redirect_stdout
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
+from rule_examples import write_migration
 from workspaces import DEMO, environment
 
 from tokmigrate.cli.app import main
@@ -19,7 +19,6 @@ from tokmigrate.runner.lint import Linted, lint
 from tokmigrate.settings import Workspace, read_workspace
 
 ALL = Selection()
-FIRST, SECOND = "aaaa0001", "aaaa0002"
 
 
 @dataclass(frozen=True)
@@ -43,15 +42,7 @@ class Project:
 
     def write(self, body: str, name: str = "0001_first", *, language: str = "yaml", after: str | None = None) -> Path:
         """Write a migration: the head of its file, and `body`."""
-        revision = FIRST if after is None else SECOND
-        if language == "python":
-            text = f'revision = "{revision}"\ndown_revision = {json.dumps(after) if after else None}\n{body}'
-        else:
-            message = "" if "message:" in body else "message: What the example needs\n"
-            text = f"format: 1\nrevision: {revision}\ndown_revision: {after or 'null'}\n{message}{body}"
-        path = self.root / "migrations" / f"{name}.{'py' if language == 'python' else 'yaml'}"
-        path.write_text(text, "utf-8")
-        return path
+        return write_migration(self.root / "migrations", body, name, language=language, after=after)
 
     def lint(self, selection: Selection = ALL, git_base: str | None = None) -> Linted:
         """Return what rules find on all models that are here."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import runpy
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lint_projects import ALL, FIRST, Project, demo_project
+from lint_projects import ALL, Project, demo_project
+from rule_examples import FIRST, example_workspace
 from shared_models import shared_model
 from test_properties import folder, thorough
 from workspaces import REPOSITORY
@@ -18,10 +18,7 @@ from workspaces import REPOSITORY
 from tokmigrate.lint.registry import GROUPS, RULES, Selection
 from tokmigrate.lint.rule import AnyRule
 from tokmigrate.runner.lint import lint
-from tokmigrate.runner.migrate import upgrade
 from tokmigrate.settings import read_workspace
-
-TOOLS = "<tool>\n<result>\n"
 
 
 @pytest.fixture
@@ -29,27 +26,9 @@ def project(tmp_path: Path) -> Project:
     return demo_project(tmp_path)
 
 
-def written_example(project: Project, rule: AnyRule, example: str) -> None:
-    """Write an example of a rule's, with what it needs beside it."""
-    (project.root / "migrations" / "tools.txt").write_text(TOOLS, "utf-8")
-    for name in ("chat", "ignored"):
-        (project.root / "migrations" / f"{name}.jinja").write_text("{{ messages[0].content }}", "utf-8")
-    if rule.code == "TM401":
-        project.write(rule.right)
-        upgrade(project.workspace, project.workspace.models["demo"])
-    if rule.given:
-        project.write(rule.given)
-    after = FIRST if rule.given else None
-    project.write(example, "0002_second" if after else "0001_first", language=rule.language, after=after)
-    if rule.code == "TM406":
-        (project.root / ".gitignore").write_text("ignored.jinja\n", "utf-8")
-        project.git("init", "-q")
-        project.git("add", "-A")
-
-
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_a_rule_finds_what_is_wrong_in_its_example(project: Project, rule: AnyRule) -> None:
-    written_example(project, rule, rule.wrong)
+def test_a_rule_finds_what_is_wrong_in_its_example(tmp_path: Path, rule: AnyRule) -> None:
+    project = Project(example_workspace(tmp_path / "w", rule, rule.wrong).root)
     found = [each for each in project.lint().findings if each.rule is rule]
     assert found
     last = sorted((project.root / "migrations").glob("000*"))[-1]
@@ -67,8 +46,8 @@ def test_a_rule_finds_what_is_wrong_in_its_example(project: Project, rule: AnyRu
 
 
 @pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
-def test_a_rule_is_silent_on_its_good_example(project: Project, rule: AnyRule) -> None:
-    written_example(project, rule, rule.right)
+def test_a_rule_is_silent_on_its_good_example(tmp_path: Path, rule: AnyRule) -> None:
+    project = Project(example_workspace(tmp_path / "w", rule, rule.right).root)
     linted = project.lint()
     assert linted.files
     assert [each.message for each in linted.findings if each.rule is rule] == []
@@ -82,11 +61,6 @@ def test_the_projects_own_migrations_pass() -> None:
     assert [file.migration.number for file in linted.files] == ["0001", "0002", "0003"]
     assert linted.findings == ()
     assert linted.notes == ()
-
-
-def test_the_page_of_rules_is_current() -> None:
-    made = runpy.run_path(str(REPOSITORY / "scripts" / "make_rules.py"), run_name="make_rules")
-    assert (REPOSITORY / "docs" / "rules.md").read_text("utf-8") == made["page"](), "python scripts/make_rules.py"
 
 
 def test_codes_are_in_groups_and_names_are_told_once() -> None:
@@ -162,6 +136,21 @@ def test_a_turn_that_does_not_end(project: Project, template: str, eos: str, is_
     operations = [{"add_tokens": tokens}, {"set_chat_template": template}, {"set_special_tokens": {"eos": eos}}]
     project.write(f"operations: {json.dumps(operations)}\n")
     assert ("TM305" in project.codes()) == is_found
+
+
+def test_a_migration_that_changes_the_response_template_alone_is_not_told_of_the_chat_template(
+    project: Project,
+) -> None:
+    path = project.root / "models" / "demo" / "tokenizer_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**config, "response_template": {"call": "<|call|>"}}), "utf-8")
+    tokens = [{"content": text, "special": True} for text in ("<|end|>", "<|call|>")]
+    operations = [{"add_tokens": tokens}, {"set_chat_template": "{{ messages[0].content }}<|end|>"}]
+    project.write(f"operations: {json.dumps(operations)}\n")
+    renaming = [{"rename_tokens": {"tokens": {"<|call|>": "<|tool|>"}, "in_template": True}}]
+    project.write(f"operations: {json.dumps(renaming)}\n", "0002_second", after=FIRST)
+    found = [each.file.migration.number for each in project.lint().findings if each.rule.code == "TM305"]
+    assert found == ["0001"]
 
 
 # Letters that the demo's vocabulary has no token of.

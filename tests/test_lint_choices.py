@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lint_projects import FIRST, SECOND, Project, demo_project, empty_project
+from lint_projects import Project, demo_project, empty_project
+from rule_examples import FIRST, SECOND
 
 from tokmigrate.errors import UsageError
 from tokmigrate.lint.registry import RULES, Selection

@@ -1,25 +1,23 @@
-"""How `tokmigrate lint` says what it found: to people, to programs, to GitHub, as SARIF, and as a hook."""
+"""How `tokmigrate lint` says what it found: to people, to programs, to GitHub, as SARIF."""
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
-from lint_projects import ALL, Project, demo_project, empty_project
-from workspaces import REPOSITORY, command_line, environment
+from lint_projects import ALL, Project, empty_project
+from workspaces import command_line, environment
 
 from tokmigrate.lint.registry import RULES
+from tokmigrate.report.findings import findings_plain
 from tokmigrate.report.github import workflow_commands
 from tokmigrate.report.sarif import sarif
 from tokmigrate.runner.lint import Linted, lint
@@ -59,6 +57,7 @@ def test_people_see_the_line_and_the_place_in_it(project: Project) -> None:
     )
     assert said.stdout == FOUND
     assert said.returncode == 1
+    assert findings_plain(project.lint()) == FOUND
 
 
 def test_it_fails_for_errors_and_when_strict_for_warnings(project: Project) -> None:
@@ -176,6 +175,9 @@ def test_sarif_is_what_its_schema_asks_for(project: Project) -> None:
         assert rule["id"] == result["ruleId"] == ["TM105", "TM103"][number]
         assert result["level"] == rule["defaultConfiguration"]["level"] == ["error", "warning"][number]
         assert rule["shortDescription"]["text"] == RULES[rule["id"]].summary
+        # GitHub shows the Markdown beside a finding.
+        assert RULES[rule["id"]].why in rule["help"]["text"]
+        assert RULES[rule["id"]].right in rule["help"]["markdown"]
         (location,) = result["locations"]
         physical = location["physicalLocation"]
         uri = physical["artifactLocation"]["uri"]
@@ -193,6 +195,7 @@ _KNOWN = {
     "sarifLog": {"$schema", "version", "runs"},
     "run": {"tool", "columnKind", "originalUriBaseIds", "results", "invocations"},
     "driver": {"name", "version", "informationUri", "rules"},
+    "rule": {"id", "name", "shortDescription", "fullDescription", "help", "defaultConfiguration"},
     "result": {"ruleId", "ruleIndex", "level", "message", "locations"},
 }
 
@@ -204,62 +207,6 @@ def test_sarif_has_no_property_that_its_schema_forbids(found: Linted) -> None:
     assert set(run) <= _KNOWN["run"]
     assert set(run["tool"]["driver"]) <= _KNOWN["driver"]
     assert all(set(result) <= _KNOWN["result"] for result in run["results"])
+    assert all(set(rule) <= _KNOWN["rule"] for rule in run["tool"]["driver"]["rules"])
     ids = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert len(ids) == len(set(ids))
-
-
-def hooks() -> dict[str, dict[str, Any]]:
-    path = REPOSITORY / ".pre-commit-hooks.yaml"
-    if not path.is_file():
-        pytest.skip("a source distribution has no .pre-commit-hooks.yaml")
-    listed = yaml.safe_load(path.read_text("utf-8"))
-    return {hook["id"]: hook for hook in listed}
-
-
-def test_the_hooks_are_those_that_pre_commit_knows() -> None:
-    assert list(hooks()) == ["tokmigrate-validate", "tokmigrate-lint"]
-    for hook in hooks().values():
-        assert {"id", "name", "entry", "language"} <= set(hook)
-        assert hook["pass_filenames"] is False
-        for path in ("tokmigrate.yaml", "migrations/0001_a.yaml", "sub/tokmigrate.yaml", "sub/migrations/a.py"):
-            assert re.search(hook["files"], path)
-        for path in ("README.md", "src/tokmigrate.yaml.orig", "mymigrations.py"):
-            assert not re.search(hook["files"], path)
-
-
-def test_the_hook_stops_a_commit_in_a_real_repository(tmp_path: Path) -> None:
-    project = demo_project(tmp_path)
-    (tmp_path / ".gitignore").write_text("models/\n", "utf-8")
-    project.git("init", "-q")
-    script = tmp_path / ".git" / "hooks" / "pre-commit"
-    script.parent.mkdir(exist_ok=True)
-    # What pre-commit does with a hook of `language: system`: its entry is run in the repository.
-    script.write_text(f"#!/bin/sh\nexec {hooks()['tokmigrate-lint']['entry']}\n", "utf-8")
-    script.chmod(0o755)
-    bin_folder = tmp_path / ".git" / "bin"
-    bin_folder.mkdir()
-    program = bin_folder / "tokmigrate"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m tokmigrate.cli.app "$@"\n', "utf-8")
-    program.chmod(0o755)
-
-    def commit() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            ["git", "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "change"],
-            cwd=tmp_path,
-            env={**environment(), "PATH": f"{bin_folder}{os.pathsep}{os.environ['PATH']}"},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    project.write(BAD)
-    project.git("add", "-A")
-    refused = commit()
-    assert refused.returncode == 1
-    assert "TM105" in refused.stdout + refused.stderr
-    project.write(BAD.replace("\u200b", "").replace("> ", ">"))
-    project.git("add", "-A")
-    done = commit()
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert project.git("log", "--format=%s") == "change\n"

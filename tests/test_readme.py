@@ -124,9 +124,22 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in (REPOSITORY / "README.md", *PAGES):
-        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text("utf-8")):
-            assert (page.parent / target).exists(), f"{page.name}: {target}"
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")):
+        for target, place in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", prose(page)):
+            there = page.parent / target if target else page
+            assert there.exists(), f"{page.name}: {target}"
+            assert not place or place in headings(there), f"{page.name}: {target}#{place}"
+
+
+def headings(page: Path) -> set[str]:
+    """Return the names that GitHub gives the headings of a page."""
+    found = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def prose(page: Path) -> str:
+    """Return a page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
 
 
 def test_generated_files_are_current() -> None:

@@ -1,11 +1,13 @@
 """A pytest plug-in: `pytest --tokmigrate` also tries the migrations of the workspace that it runs in.
 
-One test reads every migration file and wants a single head. Another one for each model takes its migrations up, down
-and up again on a stand-in, as `tokmigrate test` does. Nothing of a model is changed.
+One test reads every migration file and wants a single head; one asks the rules that tokmigrate.yaml selects, and fails
+for errors, as `tokmigrate lint` does. Another one for each model takes its migrations up, down and up again on a
+stand-in, as `tokmigrate test` does. Nothing of a model is changed.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ _FILE = "tokmigrate.yaml"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option `--tokmigrate`."""
     group = parser.getgroup("tokmigrate", "tokmigrate")
-    group.addoption("--tokmigrate", action="store_true", help="Also try the migrations of the workspace.")
+    group.addoption("--tokmigrate", action="store_true", help="Also lint and try the migrations of the workspace.")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -36,7 +38,7 @@ class WorkspaceTests(pytest.Collector):
     """The tests of the workspace that pytest was started in."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """Yield the test of the history, and one for each model."""
+        """Yield the tests of the history and of the rules, and one for each model."""
         from tokmigrate.errors import TokmigrateError  # noqa: PLC0415
         from tokmigrate.settings import find_workspace, read_workspace  # noqa: PLC0415
 
@@ -45,6 +47,7 @@ class WorkspaceTests(pytest.Collector):
         except TokmigrateError as error:
             raise pytest.UsageError(f"--tokmigrate: {_told(error)}") from error
         yield HistoryTest.from_parent(self, name="history", workspace=workspace)
+        yield LintTest.from_parent(self, name="lint", workspace=workspace)
         for entry in workspace.models.values():
             yield ModelTest.from_parent(self, name=f"up_down_up[{entry.name}]", workspace=workspace, entry=entry)
 
@@ -79,6 +82,22 @@ class HistoryTest(_Test):
         from tokmigrate.revision.history import History  # noqa: PLC0415
 
         History.read(self.workspace).chain()
+
+
+class LintTest(_Test):
+    """No rule of `tokmigrate lint` finds an error."""
+
+    def runtest(self) -> None:
+        """Ask the rules that the settings select, on every model that is here."""
+        from tokmigrate.report.findings import findings_plain  # noqa: PLC0415
+        from tokmigrate.runner.lint import lint, settled  # noqa: PLC0415
+
+        linted = lint(self.workspace, self.workspace.select([]), settled(self.workspace))
+        sys.stderr.write("".join(f"note: {note}\n" for note in linted.notes))
+        printed = findings_plain(linted)
+        if linted.errors:
+            pytest.fail(printed, pytrace=False)
+        sys.stdout.write(printed)
 
 
 class ModelTest(_Test):

@@ -35,9 +35,9 @@ def lint(
 ) -> None:
     """Read migrations as a careful reviewer would; 1 where something has to change. Nothing is written.
 
-    Rules and examples are in docs/rules.md. Some need a model: pending
-    migrations are tried on each model that is here. `# noqa: TM101` at the
-    end of a line says that what is found there is meant; `lint:` in
+    docs/rules.md leads to a page for each rule. Some rules need a model:
+    pending migrations are tried on each model that is here. `# noqa: TM101`
+    at the end of a line says that what is found there is meant; `lint:` in
     tokmigrate.yaml holds `select` and `ignore` for good.
     """
     from tokmigrate.lint.registry import Selection  # noqa: PLC0415
@@ -46,12 +46,12 @@ def lint(
     from tokmigrate.report.machine import document, error_document  # noqa: PLC0415
     from tokmigrate.report.sarif import sarif  # noqa: PLC0415
     from tokmigrate.runner.lint import lint as lint_workspace  # noqa: PLC0415
-    from tokmigrate.settings import FILE_NAME  # noqa: PLC0415
+    from tokmigrate.runner.lint import settled  # noqa: PLC0415
 
     place = workspace()
-    settled = Selection.of(place.lint.select, place.lint.ignore, str(place.root / FILE_NAME))
+    held = settled(place)
     asked = Selection.of(select or (), ignore or (), "the command line")
-    selection = Selection(asked.select or settled.select, (*asked.ignore, *settled.ignore))
+    selection = Selection(asked.select or held.select, (*asked.ignore, *held.ignore))
     try:
         linted = lint_workspace(place, place.select(model or []), selection, git_base)
     except TokmigrateError as error:

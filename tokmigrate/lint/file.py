@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.operations.base import Operation
@@ -16,6 +17,8 @@ from tokmigrate.strict_yaml.tree import Node, Tree
 _YAML_LINE = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _PYTHON_LINE = re.compile("\r\n|\r|\n")
 _PLACE = re.compile(r":(\d+)(?::(\d+))?")
+
+Kind = TypeVar("Kind", bound=Operation)
 
 
 @dataclass(frozen=True, order=True)
@@ -79,6 +82,12 @@ class MigrationFile:
     def is_python(self) -> bool:
         """Whether it is a Python migration."""
         return self.tree is None
+
+    def doing(self, kind: type[Kind]) -> Iterator[tuple[Written, Kind]]:
+        """Yield each operation of one kind, with where it is written."""
+        for written in self.operations:
+            if isinstance(written.operation, kind):
+                yield written, written.operation
 
     def recorded(self, operations: tuple[PlannedOperation, ...]) -> MigrationFile:
         """Return the file with what its code does to a model; what a YAML file does is the same for all."""

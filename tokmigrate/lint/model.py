@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -58,6 +58,10 @@ class OnModel:
         """Each operation with the states around it."""
         for written, applied in zip(self.file.operations, self.step.applied, strict=True):
             yield written, applied.before, applied.after
+
+    def last_that(self, happens: Callable[[ModelState, ModelState], bool]) -> Written | None:
+        """Return the last operation with whose states before and after something happens; None where it never does."""
+        return next((written for written, *around in [*self.changes][::-1] if happens(*around)), None)
 
     @cached_property
     def causes(self) -> Mapping[str, Written]:

@@ -7,8 +7,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tokmigrate.errors import UsageError, nearest
-from tokmigrate.lint import applying, ids, reproducibility, templates, token_texts, tokens
 from tokmigrate.lint.rule import AnyRule
+from tokmigrate.lint.rules import (
+    applying,
+    ids,
+    purpose,
+    repetition,
+    reproducibility,
+    roles,
+    sightings,
+    templates,
+    token_texts,
+    tokens,
+)
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
@@ -23,11 +34,15 @@ GROUPS: Mapping[str, str] = MappingProxyType(
 
 _ALL: tuple[AnyRule, ...] = (
     *applying.RULES,
+    *sightings.RULES,
     *tokens.RULES,
     *token_texts.RULES,
     *ids.RULES,
     *templates.RULES,
+    *roles.RULES,
+    *repetition.RULES,
     *reproducibility.RULES,
+    *purpose.RULES,
 )
 
 RULES: Mapping[str, AnyRule] = MappingProxyType({rule.code: rule for rule in sorted(_ALL, key=lambda rule: rule.code)})

@@ -49,6 +49,7 @@ class Rule(Generic[T]):
         right: The same as it should be.
         given: A migration before either of them.
         language: In which of the two languages for migrations the examples are.
+        beside: What it looks at beside the file, where the kind of rule does not say it.
     """
 
     code: str
@@ -59,6 +60,7 @@ class Rule(Generic[T]):
     right: str
     given: str = ""
     language: Literal["yaml", "python"] = "yaml"
+    beside: str = ""
 
     @property
     def summary(self) -> str:
@@ -71,6 +73,11 @@ class Rule(Generic[T]):
         return self._documentation[1].strip()
 
     @property
+    def looks_at(self) -> str:
+        """What it has to be shown."""
+        return f"the file, and {self.beside}" if self.beside else "the file alone"
+
+    @property
     def _documentation(self) -> tuple[str, str]:
         first, _, rest = (inspect.getdoc(self.check) or "").partition("\n")
         return first, rest
@@ -80,12 +87,18 @@ class FileRule(Rule[MigrationFile]):
     """A rule that needs a migration file alone."""
 
 
+@dataclass(frozen=True)
 class ModelRule(Rule[OnModel]):
     """A rule that needs a model, and what a migration makes of it."""
 
+    beside: str = "what it makes of a model that lacks it"
 
+
+@dataclass(frozen=True)
 class FailureRule(Rule[Failure]):
     """A rule for a migration that a model refuses."""
+
+    beside: str = "a model that lacks it"
 
 
 AnyRule = FileRule | ModelRule | FailureRule

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from tokmigrate.report.impact import printable
@@ -23,6 +24,14 @@ def findings_text(linted: Linted) -> RenderableType:
     """Return each finding with the line that it is in, and how many there are."""
     parts: list[RenderableType] = [part for finding in linted.findings for part in _finding_text(finding)]
     return Group(*parts, summary_line(linted))
+
+
+def findings_plain(linted: Linted) -> str:
+    """Return the same as text without colours, as a pipe gets it."""
+    said = StringIO()
+    # A pipe has no width: nothing is to be cut or folded there.
+    Console(file=said, force_terminal=False, color_system=None, highlight=False, width=400).print(findings_text(linted))
+    return said.getvalue()
 
 
 def summary_line(linted: Linted) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from tokmigrate import __version__
+from tokmigrate.report.explanation import explanation
 
 if TYPE_CHECKING:
     from tokmigrate.lint.checking import Finding
@@ -47,6 +48,8 @@ def _rule(rule: AnyRule) -> dict[str, Any]:
         "name": "".join(word.capitalize() for word in rule.name.split("-")),
         "shortDescription": {"text": rule.summary},
         "fullDescription": {"text": " ".join(rule.why.split())},
+        # Where the pages of rules can be read is not known here, so a log brings what they say.
+        "help": {"text": rule.why, "markdown": explanation(rule)},
         "defaultConfiguration": {"level": rule.severity.value},
     }
 

@@ -21,7 +21,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.git import changed_since, kept, repository
 from tokmigrate.runner.targets import chain_for
-from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
 from tokmigrate.strict_yaml import decode
 from tokmigrate.strict_yaml.reading import parse
 
@@ -58,6 +58,18 @@ class Linted:
     def path_of(self, finding: Finding) -> str:
         """Return the file of a finding as seen from `root`."""
         return Path(os.path.relpath(finding.file.migration.path, self.root)).as_posix()
+
+
+def settled(workspace: Workspace) -> Selection:
+    """Return the rules that the settings of a workspace want.
+
+    Args:
+        workspace: The workspace.
+
+    Raises:
+        UsageError: No rule has such a code.
+    """
+    return Selection.of(workspace.lint.select, workspace.lint.ignore, str(workspace.root / FILE_NAME))
 
 
 def lint(

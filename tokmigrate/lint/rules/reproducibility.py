@@ -1,28 +1,12 @@
-"""TM4: whether a migration means the same on every machine, today and in a year, and says what it is for."""
+"""TM4: whether a migration means the same on every machine, today and in a year."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator
 
 from tokmigrate.lint.file import MigrationFile, Place
-from tokmigrate.lint.python_code import (
-    Spot,
-    imported_modules,
-    outside_reads,
-    set_orders,
-    world_reads,
-)
+from tokmigrate.lint.python_code import Spot, imported_modules, outside_reads, set_orders, world_reads
 from tokmigrate.lint.rule import FileRule, Found, Severity
-from tokmigrate.operations.set_normalizer import SetNormalizer
-from tokmigrate.operations.set_pre_tokenizer import SetPreTokenizer
-from tokmigrate.revision.conditions import Encodes
-
-_EMPTY_WORDS = re.compile(
-    r"(what it is for|(new |a |the |add |my )?(migration|revision|change|update|fix(es)?|token|wip|todo|test)s?"
-    r"|initial|.{0,2})[.!]?",
-    re.IGNORECASE,
-)
 
 
 def _edited_after_applied(file: MigrationFile) -> Iterator[Found]:
@@ -94,54 +78,6 @@ def _reference(file: MigrationFile, name: str) -> Place:
     return spots[0] if spots else file.spot("files" if file.is_python else "init")
 
 
-def _message_says_nothing(file: MigrationFile) -> Iterator[Found]:
-    """The message does not say what the migration is for.
-
-    It is what `history`, `log` and the ledger show in a year.
-    """
-    message = file.migration.message
-    if _EMPTY_WORDS.fullmatch(message.strip()):
-        shown = f"the message '{message}' does not say" if message.strip() else "no message says"
-        yield Found(file.spot("message"), f"{shown} what it is for", "say which tokens, and what for")
-
-
-def _does_nothing(file: MigrationFile) -> Iterator[Found]:
-    """A migration has no operations.
-
-    It is mostly one that was made and not filled in.
-    """
-    if not file.is_python and not file.operations:
-        yield Found(file.spot("operations"), "it has no operations", "fill it in, or delete the file")
-
-
-def _pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
-    """How text is cut changes, and no `encodes` under `verify:` says what comes out.
-
-    Whoever reviews it sees what is meant, and a version of the library that cuts otherwise is noticed before a model is
-    published.
-    """
-    if any(isinstance(check, Encodes) for check in file.migration.checks):
-        return
-    for written in file.operations:
-        if isinstance(written.operation, SetNormalizer | SetPreTokenizer):
-            message = f"{written.operation.name} changes how text is cut, and no example says how"
-            yield Found(written.place, message, "verify: [{encodes: {text: …, tokens: […]}}]")
-
-
-def _for_no_model(file: MigrationFile) -> Iterator[Found]:
-    """`models` names something that is no model and no tag of the workspace.
-
-    A misspelt name makes the migration one for no model: it is passed over without a word.
-    """
-    if not file.known_models:
-        return
-    for place, name in enumerate(file.migration.models):
-        if name not in {"*", *file.known_models}:
-            known = ", ".join(sorted(file.known_models))
-            message = f"'{name}' is no model and no tag of the workspace"
-            yield Found(file.spot("models", place), message, f"known are {known}")
-
-
 RULES = (
     FileRule(
         "TM401",
@@ -156,6 +92,7 @@ operations:
 operations:
   - add_tokens: ["<tool>"]
 """,
+        beside="a model that it was applied to",
     ),
     FileRule(
         "TM402",
@@ -259,72 +196,12 @@ def upgrade(op):
         _not_in_git,
         wrong="""\
 operations:
-  - set_chat_template: {file: ignored.jinja}
+  - set_chat_template: {file: ignored.jinja}  # .gitignore names it
 """,
         right="""\
 operations:
   - set_chat_template: {file: chat.jinja}
 """,
-    ),
-    FileRule(
-        "TM407",
-        "message-says-nothing",
-        Severity.WARNING,
-        _message_says_nothing,
-        wrong="""\
-message: update
-operations:
-  - set_init: {strategy: mean}
-""",
-        right="""\
-message: Start new rows from the mean
-operations:
-  - set_init: {strategy: mean}
-""",
-    ),
-    FileRule(
-        "TM408",
-        "does-nothing",
-        Severity.WARNING,
-        _does_nothing,
-        wrong="""\
-operations: []
-""",
-        right="""\
-operations:
-  - set_init: {strategy: mean}
-""",
-    ),
-    FileRule(
-        "TM409",
-        "for-no-model",
-        Severity.WARNING,
-        _for_no_model,
-        wrong="""\
-models: [dmeo]
-operations:
-  - set_init: {strategy: mean}
-""",
-        right="""\
-models: [demo]
-operations:
-  - set_init: {strategy: mean}
-""",
-    ),
-    FileRule(
-        "TM410",
-        "pipeline-without-check",
-        Severity.WARNING,
-        _pipeline_without_check,
-        wrong="""\
-operations:
-  - set_normalizer: NFKC
-""",
-        right="""\
-operations:
-  - set_normalizer: NFKC
-verify:
-  - encodes: {text: "①", tokens: ["1"]}
-""",
+        beside="what Git keeps",
     ),
 )

@@ -24,11 +24,10 @@ def _moved_ids(file: MigrationFile) -> Iterator[Found]:
     one token for another without an error. `remove_tokens` asks for `acknowledge: breaking`; where tokens are moved,
     say it with a `# noqa: TM201` and the reason.
     """
-    for written in file.operations:
-        if isinstance(written.operation, MoveTokens):
-            shown = ", ".join(f"'{token}'" for token in list(written.operation.tokens)[:3])
-            message = f"{shown} gets another id: data that were tokenized before mean other tokens"
-            yield Found(written.place, message, "keep the ids; if it is meant, write `# noqa: TM201` and why")
+    for written, moving in file.doing(MoveTokens):
+        shown = ", ".join(f"'{token}'" for token in list(moving.tokens)[:3])
+        message = f"{shown} gets another id: data that were tokenized before mean other tokens"
+        yield Found(written.place, message, "keep the ids; if it is meant, write `# noqa: TM201` and why")
 
 
 def _breaking(seen: OnModel) -> Iterator[Found]:
@@ -68,10 +67,10 @@ def _inits(file: MigrationFile) -> Iterator[tuple[Place, str, InitSpec]]:
         own = getattr(written.operation, "init", None)
         if isinstance(own, InitSpec):
             yield written.spot("init", "zeros"), "each new row", own
-        if isinstance(written.operation, AddTokens):
-            for token in written.operation.tokens:
-                if token.init is not None:
-                    yield written.spot(token.content), f"the row of '{token.content}'", token.init
+    for written, adding in file.doing(AddTokens):
+        for token in adding.tokens:
+            if token.init is not None:
+                yield written.spot(token.content), f"the row of '{token.content}'", token.init
 
 
 def _off_a_multiple(seen: OnModel) -> Iterator[Found]:
@@ -79,12 +78,13 @@ def _off_a_multiple(seen: OnModel) -> Iterator[Found]:
 
     The kernels that multiply by the head are much slower on such sizes, and tensor parallelism may refuse them.
     """
+    cause = seen.last_that(lambda before, after: after.vocab_size > before.vocab_size)
     before, after = seen.step.before.vocab_size, seen.step.after.vocab_size
     # A later migration may round it up.
-    if after > before and before % _MULTIPLE == 0 and after % _MULTIPLE and seen.final.vocab_size % _MULTIPLE:
-        grown = [w for w, old, new in seen.changes if new.vocab_size > old.vocab_size]
+    is_off = before % _MULTIPLE == 0 and after % _MULTIPLE and seen.final.vocab_size % _MULTIPLE
+    if cause and after > before and is_off:
         message = f"{before} rows were a multiple of {_MULTIPLE}, {after} are not"
-        yield Found(grown[-1].place, message, f"end with resize_vocab: {{multiple_of: {_MULTIPLE}}}")
+        yield Found(cause.place, message, f"end with resize_vocab: {{multiple_of: {_MULTIPLE}}}")
 
 
 def _fewer_rows(seen: OnModel) -> Iterator[Found]:
@@ -93,12 +93,12 @@ def _fewer_rows(seen: OnModel) -> Iterator[Found]:
     Spare rows are padding that its makers put there: for kernels, for sharding over devices, for adapters and optimizer
     states that have as many rows. `resize_token_embeddings(len(tokenizer))` is how they are lost elsewhere.
     """
+    cause = seen.last_that(lambda before, after: after.vocab_size < before.vocab_size)
     before, after = seen.step.before.vocab_size, seen.step.after.vocab_size
-    if after < before:
-        shrunk = [w for w, old, new in seen.changes if new.vocab_size < old.vocab_size]
+    if cause and after < before:
         lost = f", and {after} is no multiple of {_MULTIPLE}" if before % _MULTIPLE == 0 and after % _MULTIPLE else ""
         message = f"the model has {after} rows instead of {before}{lost}"
-        yield Found(shrunk[-1].place, message, "keep the spare rows: later tokens use them first")
+        yield Found(cause.place, message, "keep the spare rows: later tokens use them first")
 
 
 def _same_start(file: MigrationFile) -> Iterator[Found]:
@@ -107,12 +107,10 @@ def _same_start(file: MigrationFile) -> Iterator[Found]:
     Until they are trained the model cannot tell them apart: each gets the same logit, also as the one that they are
     copied from.
     """
-    for written in file.operations:
-        if not isinstance(written.operation, AddTokens):
-            continue
+    for written, adding in file.doing(AddTokens):
         copied: dict[str, str] = {}
-        for token in written.operation.tokens:
-            init = token.init or written.operation.init or file.migration.init
+        for token in adding.tokens:
+            init = token.init or adding.init or file.migration.init
             source = getattr(init.side("output"), "token", None) if init else None
             if source is not None and source in copied:
                 message = f"'{token.content}' starts as the same row as '{copied[source]}': both copy '{source}'"

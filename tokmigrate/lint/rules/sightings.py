@@ -1,21 +1,15 @@
-"""TM1: whether tokens are found, and what their being there does."""
+"""TM1: whether added tokens are found in the texts that hold them, and in no other."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from tokmigrate.lint.file import Place
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Found, ModelRule, Severity
-from tokmigrate.lint.spelling import likeness
 from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.byte_letters import is_byte_level
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
-from tokmigrate.operations.add_role_tokens import AddRoleTokens
-from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.known_tokens import cut_out
-from tokmigrate.operations.set_token_flags import SetTokenFlags
 
 
 def _not_found(seen: OnModel) -> Iterator[Found]:
@@ -69,78 +63,6 @@ def _parts(text: str) -> Iterator[str]:
     """Yield each part of a text once, but not the whole."""
     ends = range(1, len(text) + 1)
     yield from {text[start:end] for end in ends for start in range(end)} - {text}
-
-
-def _lookalike(seen: OnModel) -> Iterator[Found]:
-    """A new token differs from another added token only in case, width or compatibility forms.
-
-    `<|Im_Start|>` beside `<|im_start|>`, or `<|user|>` with full-width bars beside `<|user|>`: one of the two will be
-    used where the other was meant, without an error.
-    """
-    others: dict[str, list[str]] = {}
-    for text in seen.step.after.tokenizer.added:
-        others.setdefault(likeness(text), []).append(text)
-    told: set[str] = set()
-    for text, cause in seen.causes.items():
-        alike = [other for other in others[likeness(text)] if other != text and other not in told]
-        told.add(text)
-        if alike:
-            message = f"'{text}' looks like '{alike[0]}'"
-            yield Found(cause.spot(text), message, "use the token that is there, or choose another text")
-
-
-_RESERVED = re.compile(
-    r"<\|?(reserved|buffer|placeholder|dummy|unused|extra|special)[_a-z]*[-_ ]?\d+\|?>|\[unused\d+\]",
-    re.IGNORECASE,
-)
-# T5's are no spare ones: it was trained to write them.
-_IN_USE = re.compile(r"<extra_id_\d+>")
-
-
-def _reserved_token_free(seen: OnModel) -> Iterator[Found]:
-    """Tokens are added behind the vocabulary although the tokenizer has reserved ones without a use.
-
-    A reserved token has an id and a row already: with `rename_tokens` it gets the new text, and no matrix grows.
-    """
-    for written, before, after in seen.changes:
-        if not isinstance(written.operation, AddTokens | AddRoleTokens) or after.rows == before.rows:
-            continue
-        new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids]
-        free = [t for t in before.tokenizer.ids if _RESERVED.fullmatch(t) and not _IN_USE.fullmatch(t)]
-        if len(free) >= len(new):
-            message = f"the tokenizer has reserved tokens, such as '{free[0]}': the matrices need not grow"
-            help_ = f'rename_tokens: {{tokens: {{"{free[0]}": "{new[0]}"}}, init: {{strategy: mean}}}}'
-            if free[0] not in before.tokenizer.added:
-                help_ += f'; then set_token_flags: {{tokens: "{new[0]}", special: true}}'
-            yield Found(written.place, message, help_)
-
-
-def _ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
-    """A token that text is made of becomes an added token.
-
-    It is then looked for before the text is cut, so that words that it is a part of fall apart otherwise than in
-    training.
-    """
-    for written, before, after in seen.changes:
-        risk = cut_out(before, after)
-        # Whoever sets flags of such a token says that it is meant.
-        if risk is not None and not isinstance(written.operation, SetTokenFlags):
-            tokens = [t for t in after.tokenizer.added if t not in before.tokenizer.added]
-            yield Found(written.spot(*tokens), risk.reason, "add a token of its own for that")
-
-
-def _special_flag_changed(seen: OnModel) -> Iterator[Found]:
-    """A token that was there becomes special, or is special no more.
-
-    Decoding with `skip_special_tokens=True` then leaves it out where programs relied on it, or shows it to users.
-    """
-    for written, before, after in seen.changes:
-        for text, (token, _) in after.tokenizer.added.items():
-            held = before.tokenizer.token(text)
-            if held is not None and held.special != token.special:
-                does = "leaves it out" if token.special else "shows it"
-                message = f"'{text}' is {'special' if token.special else 'not special any more'}: decoding {does}"
-                yield Found(written.spot(text), message, "add a token of its own, or tell all who decode")
 
 
 def _found_as_other_text(seen: OnModel) -> Iterator[Found]:
@@ -205,73 +127,6 @@ operations:
         right="""\
 operations:
   - add_tokens: ["<tool>", "</tool>"]
-""",
-    ),
-    ModelRule(
-        "TM106",
-        "lookalike",
-        Severity.WARNING,
-        _lookalike,
-        wrong="""\
-operations:
-  - add_tokens: ["<|tool|>", "<|Tool|>"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<|tool|>", "<|result|>"]
-""",
-    ),
-    ModelRule(
-        "TM108",
-        "reserved-token-free",
-        Severity.WARNING,
-        _reserved_token_free,
-        given="""\
-operations:
-  - add_tokens: ["<|reserved_0|>"]
-""",
-        wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-        right="""\
-operations:
-  - rename_tokens: {tokens: {"<|reserved_0|>": "<tool>"}, init: {strategy: mean}}
-""",
-    ),
-    ModelRule(
-        "TM110",
-        "ordinary-token-cut-out",
-        Severity.WARNING,
-        _ordinary_token_cut_out,
-        wrong="""\
-operations:
-  - set_padding: {token: "!"}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|pad|>", special: true}
-  - set_padding: {token: "<|pad|>"}
-""",
-    ),
-    ModelRule(
-        "TM111",
-        "special-flag-changed",
-        Severity.WARNING,
-        _special_flag_changed,
-        given="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-        wrong="""\
-operations:
-  - set_token_flags: {tokens: "<tool>", special: true}
-""",
-        right="""\
-operations:
-  - set_token_flags: {tokens: "<tool>", single_word: true}
 """,
     ),
     ModelRule(

@@ -10,11 +10,7 @@ from tokmigrate.lint.rule import FileRule, Found, Severity
 from tokmigrate.lint.spelling import foreign_letters, invisible
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.move_tokens import MoveTokens
-from tokmigrate.operations.reinit_tokens import ReinitTokens
-from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.operations.rename_tokens import RenameTokens
-from tokmigrate.operations.set_token_flags import SetTokenFlags
 
 
 def _space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
@@ -73,10 +69,8 @@ def _inside_words(file: MigrationFile) -> Iterator[Found]:
 
     An added token is looked for in all text, wherever it stands: `cat` cuts `category` in two.
     """
-    for written in file.operations:
-        if not isinstance(written.operation, AddTokens):
-            continue
-        for token in written.operation.tokens:
+    for written, adding in file.doing(AddTokens):
+        for token in adding.tokens:
             edges = {unicodedata.category(token.content[0]), unicodedata.category(token.content[-1])}
             # Scripts without case are mostly written without spaces too.
             if edges <= {"Lu", "Ll", "Nd"} and not token.single_word:
@@ -90,66 +84,12 @@ def _mark_not_special(file: MigrationFile) -> Iterator[Found]:
     Without it is not, so that decoding with `skip_special_tokens=True` shows it to users. `special: false` says that
     this is meant.
     """
-    for written in file.operations:
-        for token in written.operation.tokens if isinstance(written.operation, AddTokens) else ():
+    for written, adding in file.doing(AddTokens):
+        for token in adding.tokens:
             is_mark = token.content.startswith("<|") and token.content.endswith("|>")
             if is_mark and "special" not in token.model_fields_set:
                 help_ = "give it `special: true`, or `special: false` if it is meant"
                 yield Found(written.spot(token.content), f"'{token.content}' looks special, and is not", help_)
-
-
-_POINTLESS = {
-    ("added", "renamed"): "add it with that text",
-    ("added", "removed"): "leave it out",
-    ("added", "begun anew"): "say with `init:` where it is added how its row starts",
-    ("added", "flagged"): "give it the flags where it is added",
-    ("renamed", "renamed"): "give it the last text at once",
-    ("renamed", "removed"): "remove it by its old text",
-    ("renamed", "begun anew"): "give rename_tokens the `init:`",
-    ("begun anew", "removed"): "remove it only",
-    ("begun anew", "begun anew"): "say once how its row starts",
-    ("moved", "moved"): "move it once",
-    ("moved", "removed"): "remove it only",
-    ("removed", "added"): "reinit_tokens begins a row anew, and the id stays",
-}
-"""What becomes of a token in one file, one after the other, where one operation would do."""
-
-
-def _changed_twice(file: MigrationFile) -> Iterator[Found]:
-    """A token is changed by one operation, and then by another one of the same file.
-
-    One operation says what it shall be; a reader of two has to work it out.
-    """
-    history: dict[str, tuple[str, int]] = {}
-    for written in file.operations:
-        for text, fate in _fates(written):
-            held = history.get(text)
-            help_ = _POINTLESS.get((held[0], fate)) if held else None
-            if held and help_:
-                message = f"'{text}' is {fate} here, and was {held[0]} in line {held[1]} of the same file"
-                yield Found(written.spot(text), message, help_)
-            history[text] = (fate, written.place.line)
-        if isinstance(written.operation, RenameTokens):
-            history |= dict.fromkeys(written.operation.tokens.values(), ("renamed", written.place.line))
-
-
-def _fates(written: Written) -> Iterator[tuple[str, str]]:
-    """Yield each token that an operation changes, with what becomes of it."""
-    operation = written.operation
-    for kind, fate in _FATES.items():
-        if isinstance(operation, kind):
-            texts = (getattr(token, "content", token) for token in operation.tokens)
-            yield from ((str(text), fate) for text in texts)
-
-
-_FATES = {
-    AddTokens: "added",
-    RenameTokens: "renamed",
-    RemoveTokens: "removed",
-    ReinitTokens: "begun anew",
-    MoveTokens: "moved",
-    SetTokenFlags: "flagged",
-}
 
 
 def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
@@ -239,23 +179,6 @@ operations:
   - add_tokens:
       tokens:
         - {content: "cat", single_word: true}
-""",
-    ),
-    FileRule(
-        "TM113",
-        "changed-twice",
-        Severity.WARNING,
-        _changed_twice,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-  - set_token_flags: {tokens: "<tool>", special: true}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", special: true}
 """,
     ),
     FileRule(

@@ -1,0 +1,148 @@
+"""TM3: tokens that have a role."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tokmigrate.lint.file import MigrationFile
+from tokmigrate.lint.model import OnModel
+from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
+from tokmigrate.model.documents.roles import ROLES, special_token
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
+from tokmigrate.operations.add_role_tokens import AddRoleTokens
+from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.set_init import SetInit
+from tokmigrate.operations.set_special_tokens import SetSpecialTokens
+
+_CHAT_ROLES = ("bos", "eos", "sep", "cls", "mask")
+
+
+def _role_token_without_init(file: MigrationFile) -> Iterator[Found]:
+    """A token with a role is added, and nothing says how its row starts.
+
+    It starts as the mean of all rows, like any other: the model meets it in every text, and has to learn it from
+    nothing. `description`, `copy` or `average` begin with what is known of such tokens. `{strategy: mean}` says that it
+    is meant.
+    """
+    if file.migration.init is not None or any(_sets_init(earlier.operations) for earlier in file.earlier):
+        return
+    # What Python migrations set is known only for a model.
+    if any(earlier.source is not None for earlier in file.earlier):
+        return
+    roles = {getattr(setting, role) for _, setting in file.doing(SetSpecialTokens) for role in _CHAT_ROLES}
+    for written in file.operations:
+        operation = written.operation
+        if isinstance(operation, SetInit):
+            return
+        if isinstance(operation, AddRoleTokens) and operation.init is None and operation.existing == "refuse":
+            message = "the tokens of the roles start from the mean, because no `init:` is given"
+            yield Found(written.place, message, "give `init:`, such as {strategy: mean} if it is meant")
+        if isinstance(operation, AddTokens) and operation.init is None:
+            for token in operation.tokens:
+                if token.init is None and token.content in roles:
+                    message = f"'{token.content}' gets a role, and starts from the mean, because no `init:` is given"
+                    yield Found(written.spot(token.content), message, "give it an `init:`")
+
+
+def _sets_init(operations: tuple[object, ...]) -> bool:
+    return any(isinstance(getattr(planned, "operation", None), SetInit) for planned in operations)
+
+
+def _pad_is_end(seen: OnModel) -> Iterator[Found]:
+    """The pad token is the end token.
+
+    Training masks padding, and masks the real ends with it: the model does not learn to stop.
+    """
+    cause = seen.last_that(_becomes_one)
+    if cause and _becomes_one(seen.step.before, seen.step.after):
+        token = special_token(seen.step.after, "pad")
+        yield Found(cause.place, f"'{token}' is both the pad and the end token", "add a token for padding alone")
+
+
+def _becomes_one(before: ModelState, after: ModelState) -> bool:
+    """Return whether pad and end become the same token."""
+    return _pads_with_end(after) and not _pads_with_end(before)
+
+
+def _pads_with_end(state: ModelState) -> bool:
+    pad = special_token(state, "pad")
+    return pad is not None and pad == special_token(state, "eos")
+
+
+def _old_token_around_text(seen: OnModel) -> Iterator[Found]:
+    """A role goes to another token, and the post-processor still puts the old one around texts.
+
+    Every text then begins or ends with a token that has no role any more.
+    """
+    around = set(post_processor_tokens(seen.step.after.documents[FILE]))
+    for role in ROLES:
+        old, new = special_token(seen.step.before, role), special_token(seen.step.after, role)
+        if old in around and new not in (None, old):
+            cause = next(w for w, _, after in seen.changes if special_token(after, role) == new)
+            message = f"the {role} token is '{new}', but the post-processor still puts '{old}' around a text"
+            yield Found(cause.spot(str(new)), message, "set_post_processor with the new token")
+
+
+RULES = (
+    FileRule(
+        "TM302",
+        "role-token-without-init",
+        Severity.WARNING,
+        _role_token_without_init,
+        wrong="""\
+operations:
+  - add_role_tokens: {preset: chatml}
+""",
+        right="""\
+operations:
+  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
+""",
+    ),
+    ModelRule(
+        "TM303",
+        "pad-is-end",
+        Severity.WARNING,
+        _pad_is_end,
+        wrong="""\
+operations:
+  - set_padding: {token: "<|endoftext|>", side: left}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|pad|>", special: true}
+  - set_padding: {token: "<|pad|>", side: left}
+""",
+    ),
+    ModelRule(
+        "TM306",
+        "old-token-around-text",
+        Severity.WARNING,
+        _old_token_around_text,
+        given="""\
+operations:
+  - set_post_processor:
+      type: TemplateProcessing
+      single: [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+      pair: [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]
+      special_tokens: {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}
+""",
+        wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|begin|>", special: true}
+  - set_special_tokens: {bos: "<|begin|>"}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|begin|>", special: true}
+  - set_special_tokens: {bos: "<|begin|>"}
+  - set_post_processor: null
+""",
+    ),
+)

@@ -1,0 +1,179 @@
+"""TM3: chat templates, and the tokens that they write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from tokmigrate.lint.file import Written
+from tokmigrate.lint.model import OnModel
+from tokmigrate.lint.rule import Found, ModelRule, Severity
+from tokmigrate.model.documents.roles import special_token, text_of
+from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
+from tokmigrate.model.documents.template_tokens import CHAT, Template, templates, written_in_templates
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.token_texts import named_tokens
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
+from tokmigrate.operations.add_tokens import AddTokens
+
+# Words in square or plain angle brackets are often no tokens: [INST] of Llama 2, <tools> of Qwen.
+_TOKEN_LIKE = re.compile(r"<[|\uff5c][^\s|\uff5c<>'\"{}]+[|\uff5c]>")
+_COMMENT = re.compile(r"\{#.*?#\}", re.DOTALL)
+
+_ENDS_A_TURN = (
+    "<|im_end|>",
+    "<|eot_id|>",
+    "<|eot|>",
+    "<|end|>",
+    "<end_of_turn>",
+    "<|end_of_turn|>",
+    "<|endofturn|>",
+    "<|END_OF_TURN_TOKEN|>",
+)
+
+
+def _names_no_token(seen: OnModel) -> Iterator[Found]:
+    """A chat template writes `<|…|>` that is no token.
+
+    The text is then cut into pieces that the model has never seen as a mark, and nothing fails.
+    """
+    known = seen.step.after.tokenizer.ids
+    cause = _template_set(seen)
+    if cause is None:
+        return
+    before = _chat_templates(seen.step.before)
+    for template in _chat_templates(seen.step.after):
+        if template in before:
+            continue
+        for text in dict.fromkeys(_TOKEN_LIKE.findall(_COMMENT.sub("", template.text))):
+            if text not in known:
+                message = f"the chat template writes '{text}', which is no token"
+                yield Found(cause.place, message, "add it with add_tokens, or correct the template")
+
+
+def _template_set(seen: OnModel) -> Written | None:
+    """Return the last operation that changes a chat template."""
+    return seen.last_that(lambda before, after: _chat_templates(before) != _chat_templates(after))
+
+
+def _chat_templates(state: ModelState) -> list[Template]:
+    return [template for template in templates(state) if template.kind == CHAT]
+
+
+def _without_use(seen: OnModel) -> Iterator[Found]:
+    """A special token is added that no template and no role uses.
+
+    A special token is written by a template, or stands for something by its role; one that is neither is never met.
+    Later migrations count too. Where the model has no template, nothing is said.
+    """
+    final = seen.final
+    texts = [template.text for template in _chat_templates(final)]
+    if not texts:
+        return
+    new = {token: cause for token, cause in seen.causes.items() if isinstance(cause.operation, AddTokens)}
+    special = [t for t in new if t in final.tokenizer.added and final.tokenizer.added[t][0].special]
+    used = {*written_in_templates(final, special), *post_processor_tokens(final.documents[FILE])}
+    used |= {text_of(entry) or "" for _, path, entry in named_tokens(final) if path[0] != "added_tokens_decoder"}
+    used.add((final.documents[FILE].get("padding") or {}).get("pad_token", ""))
+    used.add(final.tokenizer.unknown or "")
+    for token in special:
+        if token not in used and not _may_be_built(token, texts):
+            message = f"'{token}' is special, but no template and no role uses it"
+            yield Found(new[token].spot(token), message, "name it in the template, or under `additional:`")
+
+
+def _may_be_built(token: str, texts: list[str]) -> bool:
+    """Return whether a template writes the beginning of a token alone, and may put the rest behind it."""
+    beginnings = [token[:end] + quote for end in range(1, len(token)) for quote in "'\""]
+    return any(beginning in text for beginning in beginnings for text in texts)
+
+
+def _turn_does_not_end(seen: OnModel) -> Iterator[Found]:
+    """The chat template ends turns with a token at which generation does not stop.
+
+    The model writes the end of its turn, and then goes on with the user's.
+    """
+    cause = _template_set(seen)
+    if cause is None:
+        return
+    after = seen.step.after
+    ids = after.tokenizer.ids
+    ends = [text for text, number in ids.items() if number in _ends(after)]
+    # Where the template also writes a real end, the other one may end a part of a turn.
+    if written_in_templates(after, ends):
+        return
+    for token in written_in_templates(after, [text for text in _ENDS_A_TURN if text in ids]):
+        message = f"the chat template ends turns with '{token}', but generation does not stop there"
+        yield Found(cause.place, message, f'set_special_tokens: {{eos: "{token}"}}')
+
+
+def _ends(state: ModelState) -> set[Json]:
+    """Return the ids at which generation stops."""
+    ends: set[Json] = {state.tokenizer.ids.get(special_token(state, "eos") or "")}
+    for name in (CONFIG, GENERATION):
+        held = (state.documents.get(name) or {}).get("eos_token_id")
+        ends |= set(held) if isinstance(held, list) else {held}
+    return ends
+
+
+RULES = (
+    ModelRule(
+        "TM301",
+        "names-no-token",
+        Severity.ERROR,
+        _names_no_token,
+        wrong="""\
+operations:
+  - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|turn|>", special: true}
+  - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
+""",
+    ),
+    ModelRule(
+        "TM304",
+        "without-use",
+        Severity.WARNING,
+        _without_use,
+        wrong="""\
+operations:
+  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
+  - add_tokens:
+      tokens:
+        - {content: "<|tool|>", special: true}
+""",
+        right="""\
+operations:
+  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
+  - add_tokens:
+      tokens:
+        - {content: "<|tool|>", special: true}
+  - set_special_tokens: {additional: ["<|tool|>"]}
+""",
+    ),
+    ModelRule(
+        "TM305",
+        "turn-does-not-end",
+        Severity.WARNING,
+        _turn_does_not_end,
+        wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|end|>", special: true}
+  - set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|end|>", special: true}
+  - set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+  - set_special_tokens: {eos: "<|end|>"}
+""",
+    ),
+)
