@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
@@ -9,11 +10,10 @@ from pydantic import BeforeValidator, Field
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.peculiarities import IDS_AFTER_THE_LAST
-from tokmigrate.model.documents.roles import with_added_token
+from tokmigrate.model.documents.roles import with_added_tokens
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import AsTuple, Context, Fields, Operation, Risk, RiskLevel
 from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows
-from tokmigrate.vocabulary.recipes import Begun
 from tokmigrate.vocabulary.tokens import AddedToken
 
 
@@ -80,19 +80,24 @@ def with_new_tokens(
     state: ModelState, context: Context, tokens: tuple[NewToken, ...], init: InitSpec | None
 ) -> ModelState:
     """Return `state` with `tokens` added to its files and rows; raises OperationError for one that exists."""
-    before = state
-    recipes: dict[int, Begun] = {}
+    known = state.tokenizer.ids
     for token in tokens:
-        known = state.tokenizer.ids.get(token.content)
-        if known is not None:
+        if token.content in known:
             raise OperationError(
-                f"the token '{token.content}' exists already, with id {known}",
+                f"the token '{token.content}' exists already, with id {known[token.content]}",
                 hint="leave it out; add_role_tokens takes existing tokens with `existing: reuse`",
             )
-        state = with_added_token(state, token.added())
-        spec = chosen_init(before, context, token.init, init)
-        recipes[state.tokenizer.ids[token.content]] = begun(before, context, token.content, spec)
-    return with_begun_rows(state, context, recipes)
+    twice = next((text for text, times in Counter(token.content for token in tokens).items() if times > 1), None)
+    if twice is not None:
+        raise OperationError(f"the token '{twice}' is listed twice", hint="leave one of them out")
+    added = with_added_tokens(state, [token.added() for token in tokens])
+    recipes = {
+        added.tokenizer.ids[token.content]: begun(
+            state, context, token.content, chosen_init(state, context, token.init, init)
+        )
+        for token in tokens
+    }
+    return with_begun_rows(added, context, recipes)
 
 
 def _quoted(texts: list[str]) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from tokmigrate.model.documents.config_parts import parts_of
 from tokmigrate.model.documents.state import (
@@ -76,18 +77,32 @@ def with_special_flag(state: ModelState, content: str) -> ModelState:
 
 def with_added_token(state: ModelState, token: AddedToken) -> ModelState:
     """Return the state with `token` in tokenizer.json and in the files that repeat its added tokens."""
-    tokenizer = state.tokenizer.with_token(token)
-    number = tokenizer.ids[token.content]
+    return with_added_tokens(state, (token,))
+
+
+def with_added_tokens(state: ModelState, tokens: Sequence[AddedToken]) -> ModelState:
+    """Return the state with `tokens` in tokenizer.json and in the files that repeat its added tokens.
+
+    Args:
+        state: The state before.
+        tokens: The tokens in the order of their ids, no text twice.
+    """
+    tokenizer = state.tokenizer.with_tokens(tokens)
     state = state.with_document(FILE, tokenizer.document)
-    if "added_tokens_decoder" in (state.documents.get(TOKENIZER_CONFIG) or {}):
-        entry = {
-            name: getattr(token, name)
-            for name in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-        }
-        state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder", str(number)), entry)
+    decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder")
+    if decoder is not None:
+        entries = {str(tokenizer.ids[token.content]): _decoder_entry(token) for token in tokens}
+        state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), {**decoder, **entries})
     if ADDED_TOKENS in state.documents:
-        state = state.with_value(ADDED_TOKENS, (token.content,), number)
+        listed = {token.content: tokenizer.ids[token.content] for token in tokens}
+        state = state.with_document(ADDED_TOKENS, {**state.documents[ADDED_TOKENS], **listed})
     return state
+
+
+def _decoder_entry(token: AddedToken) -> dict[str, Any]:
+    return {
+        name: getattr(token, name) for name in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
+    }
 
 
 def _with_unknown(state: ModelState, content: str, number: int) -> ModelState:

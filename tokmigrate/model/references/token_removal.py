@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
-from tokmigrate.model.documents.roles import text_of, with_added_token
+from tokmigrate.model.documents.roles import text_of, with_added_tokens
 from tokmigrate.model.documents.state import (
     MERGES,
     SPECIAL_TOKENS_MAP,
@@ -73,9 +73,8 @@ def with_placeholders(state: ModelState, names: Mapping[str, str]) -> ModelState
         }
         state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), held)
     state = with_renamed_in_lists(state, names)
-    for placeholder in names.values():
-        if placeholder not in state.tokenizer.added:
-            state = with_added_token(state, AddedToken(placeholder, special=True))
+    plain = [placeholder for placeholder in names.values() if placeholder not in state.tokenizer.added]
+    state = with_added_tokens(state, [AddedToken(placeholder, special=True) for placeholder in plain])
     state.tokenizer.checked()
     return with_vocabularies_in_step(before, state, Renumbering({}))
 

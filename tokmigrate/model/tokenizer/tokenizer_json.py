@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 from blake3 import blake3
@@ -118,28 +119,69 @@ class Tokenizer:
         # Behind a hole in the vocabulary the library gives an id twice, or one that depends on its version.
         crowded = token.content not in self.vocabulary and (len(given) > 1 or min(given) in self.texts)
         number = max(self.texts) + 1 if crowded else min(given)
-        entry = {"id": number} | {name: asdict(token)[name] for name in ("content", *FLAGS)}
+        listed = self._listing([_entry(token, number)])
+        if not crowded:
+            return listed
+        if not isinstance(self.document["model"]["vocab"], dict):
+            raise TokenizerError("its vocabulary leaves no free id", where=FILE)
+        inside = with_tokens_inside(self.vocabulary, listed.document["added_tokens"])
+        return Tokenizer(replaced(listed.document, ("model", "vocab"), inside))
+
+    def with_tokens(self, tokens: Sequence[AddedToken]) -> Tokenizer:
+        """Return a view of the file with `tokens` added, as `with_token` adds them one after the other.
+
+        Args:
+            tokens: The tokens and their flags, no text twice.
+        """
+        reached = self
+        for is_inside, group in groupby(tokens, lambda token: token.content in self.vocabulary):
+            if is_inside:
+                reached = reached._listing(_entry(token, self.vocabulary[token.content]) for token in group)
+            else:
+                reached = reached._with_outside(list(group))
+        return reached
+
+    def _with_outside(self, tokens: Sequence[AddedToken]) -> Tokenizer:
+        reached = self
+        for place, token in enumerate(tokens):
+            reached = reached.with_token(token)
+            number = reached.ids[token.content]
+            if token.content not in reached.vocabulary and number == max(reached.texts):
+                # From the end of all ids on, each gets the next one.
+                return reached._listing(
+                    _entry(each, number + 1 + more) for more, each in enumerate(tokens[place + 1 :])
+                )
+        return reached
+
+    def _listing(self, new: Iterable[Mapping[str, Any]]) -> Tokenizer:
+        """Return a view of the file with further entries of `added_tokens`, each before the first higher id."""
         entries = [*(self.document.get("added_tokens") or [])]
-        place = next((index for index, other in enumerate(entries) if other["id"] > number), len(entries))
-        entries.insert(place, entry)
-        document = replaced(self.document, ("added_tokens",), entries)
-        if crowded:
-            if not isinstance(document["model"]["vocab"], dict):
-                raise TokenizerError("its vocabulary leaves no free id", where=FILE)
-            document = replaced(document, ("model", "vocab"), with_tokens_inside(self.vocabulary, entries))
-        return Tokenizer(document)
+        highest = max((entry["id"] for entry in entries), default=-1)
+        for entry in new:
+            if entry["id"] > highest:
+                highest = entry["id"]
+                entries.append(entry)
+            else:
+                place = next((place for place, other in enumerate(entries) if other["id"] > entry["id"]), len(entries))
+                entries.insert(place, entry)
+        return Tokenizer(replaced(self.document, ("added_tokens",), entries))
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids that the tokenizers library cuts `text` into, without special tokens around it."""
-        import json  # noqa: PLC0415
+        return tuple(self._library.encode(text, add_special_tokens=False).ids)
 
+    @cached_property
+    def _library(self) -> Any:
         import tokenizers  # noqa: PLC0415
 
         try:
-            library = tokenizers.Tokenizer.from_str(json.dumps(self.document))
+            return tokenizers.Tokenizer.from_str(json.dumps(self.document))
         except Exception as error:
             raise TokenizerError(f"the tokenizers library cannot load it: {error}", where=FILE) from error
-        return tuple(library.encode(text, add_special_tokens=False).ids)
+
+
+def _entry(token: AddedToken, number: int) -> dict[str, Any]:
+    return {"id": number} | {name: getattr(token, name) for name in ("content", *FLAGS)}
 
 
 def _either(ids: frozenset[int]) -> str:
