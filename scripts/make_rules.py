@@ -113,7 +113,7 @@ def printed(rule: AnyRule) -> str:
     """Return what the command prints of the example that is wrong, asked for this rule alone."""
     with TemporaryDirectory() as folder:
         workspace = example_workspace(Path(folder), rule, rule.wrong)
-        return findings_plain(lint(workspace, workspace.select([]), Selection((rule.code,))))
+        return findings_plain(lint(workspace, workspace.select([]), Selection((rule.code,)), rule.branch))
 
 
 def _row(rule: AnyRule) -> str:

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from tokmigrate.lint.rule import AnyRule
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock import lock_of
+from tokmigrate.revision.lock_file import write_lock
 from tokmigrate.runner.migrate import upgrade
 from tokmigrate.settings import Workspace, read_workspace
 
@@ -40,6 +43,13 @@ def example_workspace(root: Path, rule: AnyRule, example: str) -> Workspace:
         # Before it was edited it was as it should be, and was applied.
         write_migration(migrations, rule.right)
         upgrade(workspace, workspace.models["demo"])
+    if rule.branch is not None:
+        # The branch has it, without the comment.
+        write_migration(migrations, rule.right.split("  #")[0] + "\n")
+        lock_anew(workspace)
+        _git(root, "init", "-q", "-b", rule.branch)
+        _git(root, "add", "-A")
+        _git(root, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "shared")
     if rule.given:
         write_migration(migrations, rule.given)
         write_migration(migrations, example, "0002_second", language=rule.language, after=FIRST)
@@ -47,9 +57,18 @@ def example_workspace(root: Path, rule: AnyRule, example: str) -> Workspace:
         write_migration(migrations, example, language=rule.language)
     if rule.code == "TM406":
         (root / ".gitignore").write_text("ignored.jinja\n", "utf-8")
-        for words in (["init", "-q"], ["add", "-A"]):
-            subprocess.run(["git", *words], cwd=root, check=True)  # noqa: S607
+        _git(root, "init", "-q")
+        _git(root, "add", "-A")
     return workspace
+
+
+def lock_anew(workspace: Workspace) -> None:
+    """Write the lock of the migrations that are there, without a word on ids."""
+    write_lock(workspace, lock_of(History.read(workspace).chain(), None))
+
+
+def _git(root: Path, *words: str) -> None:
+    subprocess.run(["git", *words], cwd=root, check=True)  # noqa: S607
 
 
 def write_migration(

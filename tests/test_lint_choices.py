@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lint_projects import Project, demo_project, empty_project
-from rule_examples import FIRST, SECOND
+from rule_examples import FIRST, SECOND, lock_anew
 
 from tokmigrate.errors import UsageError
 from tokmigrate.lint.registry import RULES, Selection
@@ -184,6 +184,30 @@ def test_only_what_changed_since_a_revision(tmp_path: Path) -> None:
     project.git("commit", "-qam", "edited")
     project.git("checkout", "-q", "branch")
     assert _looked_at(project, "main") == ["0002_second.yaml"]
+
+
+def test_what_a_branch_has_may_not_be_edited_away(tmp_path: Path) -> None:
+    project = demo_project(tmp_path)
+    first = project.write("operations:\n  - add_tokens: ['<tool>']\n")
+    project.write("operations:\n  - add_tokens: ['<result>']\n", "0002_second", after=FIRST)
+    project.git("init", "-q", "-b", "main")
+    lock_anew(project.workspace)
+    project.git("add", "-A")
+    project.git("commit", "-qm", "both")
+    project.git("checkout", "-qb", "branch")
+    text = first.read_text("utf-8")
+    first.write_text(text.replace("<tool>", "<call>"), "utf-8")
+    lock_anew(project.workspace)
+    project.git("commit", "-qam", "edited and locked again")
+    # Locked anew it is valid by itself; only the branch that it left tells.
+    (found,) = [each for each in project.lint(git_base="main").findings if each.is_error]
+    assert (found.rule.code, found.message) == ("TM411", "'main' has it with other contents")
+    first.write_text("# Why we need it\n" + text, "utf-8")
+    assert [each.rule.code for each in project.lint(git_base="main").findings if each.is_error] == []
+    (tmp_path / "migrations" / "0002_second.yaml").unlink()
+    assert any(
+        "'main' has the migration aaaa0002, which is not here" in each for each in project.lint(git_base="main").notes
+    )
 
 
 def _looked_at(project: Project, base: str) -> list[str]:

@@ -62,6 +62,7 @@ class MigrationFile:
         known_models: Names and tags of the workspace's models.
         edited_on: The models that it was applied to before it was edited.
         not_in_git: The files that it refers to and Git does not keep.
+        edited_since: The branch that has it with other contents, None where none is known to.
     """
 
     migration: Migration
@@ -72,6 +73,7 @@ class MigrationFile:
     known_models: frozenset[str] = frozenset()
     edited_on: tuple[str, ...] = ()
     not_in_git: frozenset[str] = frozenset()
+    edited_since: str | None = None
 
     @cached_property
     def lines(self) -> tuple[str, ...]:

@@ -50,6 +50,7 @@ class Rule(Generic[T]):
         given: A migration before either of them.
         language: In which of the two languages for migrations the examples are.
         beside: What it looks at beside the file, where the kind of rule does not say it.
+        branch: The branch that its examples are held against, None for a rule that looks at none.
     """
 
     code: str
@@ -61,6 +62,7 @@ class Rule(Generic[T]):
     given: str = ""
     language: Literal["yaml", "python"] = "yaml"
     beside: str = ""
+    branch: str | None = None
 
     @property
     def summary(self) -> str:

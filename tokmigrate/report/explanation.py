@@ -26,7 +26,7 @@ def explanation(rule: AnyRule, printed: str = "") -> str:
         *given,
         *(("this migration is wrong:", "") if given else ()),
         *_fenced(rule.language, rule.wrong),
-        *(("", f"`tokmigrate lint --select {rule.code}` prints", "", *_fenced("text", printed)) if printed else ()),
+        *(("", f"`{_command(rule)}` prints", "", *_fenced("text", printed)) if printed else ()),
         *("", "## Right", "", *_fenced(rule.language, rule.right)),
     ]
     return "\n".join(lines) + "\n"
@@ -34,3 +34,8 @@ def explanation(rule: AnyRule, printed: str = "") -> str:
 
 def _fenced(language: str, code: str) -> list[str]:
     return [f"```{language}", code.rstrip("\n"), "```"]
+
+
+def _command(rule: AnyRule) -> str:
+    against = f" --git-base {rule.branch}" if rule.branch else ""
+    return f"tokmigrate lint --select {rule.code}{against}"

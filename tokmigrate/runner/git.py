@@ -27,6 +27,29 @@ def changed_since(folder: Path, base: str) -> frozenset[Path]:
     Raises:
         UsageError: There is no repository, or no such revision, or the two have nothing in common.
     """
+    top, common = _fork(folder, base)
+    told = _asked(top, "diff", "--name-only", "--no-renames", "-z", common, "--")
+    told += _asked(top, "ls-files", "--others", "--exclude-standard", "-z")
+    return frozenset((top / name).resolve() for name in told.split("\0") if name)
+
+
+def text_at_fork(file: Path, base: str) -> str | None:
+    """Return what a file was where the current branch left `base`, None where it was not there.
+
+    Args:
+        file: The file, which need not be there now.
+        base: A branch, tag or commit.
+
+    Raises:
+        UsageError: There is no repository, or no such revision, or the two have nothing in common.
+    """
+    top, common = _fork(file.parent, base)
+    name = file.resolve().relative_to(top.resolve()).as_posix()
+    return _asked(top, "show", f"{common}:{name}") or None
+
+
+def _fork(folder: Path, base: str) -> tuple[Path, str]:
+    """Return the top of the repository, and the commit at which the current branch left `base`."""
     top = repository(folder)
     if top is None:
         raise UsageError("there is no Git repository here", where=str(folder), hint="leave out --git-base")
@@ -37,9 +60,7 @@ def changed_since(folder: Path, base: str) -> frozenset[Path]:
     if not common:
         hint = "fetch the whole history; in a GitHub workflow: actions/checkout with `fetch-depth: 0`"
         raise UsageError(f"'{base}' and HEAD have no common commit here", where=str(top), hint=hint)
-    told = _asked(top, "diff", "--name-only", "--no-renames", "-z", common, "--")
-    told += _asked(top, "ls-files", "--others", "--exclude-standard", "-z")
-    return frozenset((top / name).resolve() for name in told.split("\0") if name)
+    return top, common
 
 
 def kept(folder: Path, files: Iterable[Path]) -> frozenset[Path]:

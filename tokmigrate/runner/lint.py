@@ -18,8 +18,11 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.history import History
+from tokmigrate.revision.lock import Lock
+from tokmigrate.revision.lock_file import lock_path, lock_shown
+from tokmigrate.revision.lock_text import parse_lock
 from tokmigrate.revision.migration import Migration
-from tokmigrate.runner.git import changed_since, kept, repository
+from tokmigrate.runner.git import changed_since, kept, repository, text_at_fork
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
 from tokmigrate.strict_yaml import decode
@@ -91,12 +94,18 @@ def lint(
     history = History.read(workspace)
     chain = history.chain()
     changed = None if git_base is None else changed_since(workspace.root, git_base)
+    shared = _shared(workspace, git_base) if git_base is not None else {}
     wanted = [each for each in chain if changed is None or not changed.isdisjoint(_paths(each))]
     trials = [_tried(entry, history) for entry in entries] if wanted else []
     edited = {each.revision: tuple(trial.model for trial in trials if each in trial.edited) for each in chain}
     known = frozenset(name for entry in workspace.models.values() for name in (entry.name, *entry.tags))
     files = {
-        each.revision: replace(_file(each, chain, workspace), known_models=known, edited_on=edited[each.revision])
+        each.revision: replace(
+            _file(each, chain, workspace),
+            known_models=known,
+            edited_on=edited[each.revision],
+            edited_since=git_base if _is_edited(each, shared) else None,
+        )
         for each in wanted
     }
     seen = (item for each in wanted for item in _seen(files[each.revision], trials))
@@ -106,6 +115,8 @@ def lint(
     if alone:
         shown = ", ".join(alone[:3]) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
         notes.append(f"without a model that is here and does not have them yet, rules on files alone: {shown}")
+    gone = shared.keys() - {name for each in chain for name in (each.revision, *_replaced(each))}
+    notes += [f"'{git_base}' has the migration {name}, which is not here" for name in sorted(gone)]
     root = repository(workspace.root) or workspace.root
     return Linted(findings, tuple(files.values()), tuple(notes), root)
 
@@ -159,6 +170,23 @@ def _pending(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[tuple[Migr
         raise DriftError(f"a migration stands before {late.revision}, which the model has")
     edited = tuple(each for each in chain if applied.get(each.revision, each.checksum) != each.checksum)
     return pending, edited
+
+
+def _shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:
+    """Return the checksums of the migrations that were locked where the current branch left another one."""
+    text = text_at_fork(lock_path(workspace), git_base)
+    lock = parse_lock(text, f"{lock_shown(workspace)} at {git_base}") if text else Lock()
+    return {locked.revision: locked.checksum for locked in lock.revisions}
+
+
+def _is_edited(migration: Migration, shared: Mapping[str, str]) -> bool:
+    # A squashed migration is another one than those that it stands for, and has the id of the last.
+    known = shared.get(migration.revision)
+    return known is not None and known not in (migration.checksum, _replaced(migration).get(migration.revision))
+
+
+def _replaced(migration: Migration) -> Mapping[str, str]:
+    return {each.revision: each.checksum for each in migration.replaces}
 
 
 def _seen(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:

@@ -20,6 +20,17 @@ def _edited_after_applied(file: MigrationFile) -> Iterator[Found]:
         yield Found(Place(1, 1), message, "put it back as it was, and say what you want in a new migration")
 
 
+def _edited_after_shared(file: MigrationFile) -> Iterator[Found]:
+    """A migration was edited that the branch given by `--git-base` has.
+
+    Others have applied it, or will; their models are then not what the file says, and no command works on them.
+    Comments, `message` and `author` may change.
+    """
+    if file.edited_since is not None:
+        message = f"'{file.edited_since}' has it with other contents"
+        yield Found(Place(1, 1), message, "put it back as it was, and say what you want in a new migration")
+
+
 def _unpinned_file(file: MigrationFile) -> Iterator[Found]:
     """The code of a migration reads a file that the checksum does not cover.
 
@@ -203,5 +214,21 @@ operations:
   - set_chat_template: {file: chat.jinja}
 """,
         beside="what Git keeps",
+    ),
+    FileRule(
+        "TM411",
+        "edited-after-shared",
+        Severity.ERROR,
+        _edited_after_shared,
+        wrong="""\
+operations:
+  - add_tokens: ["<tool>", "<result>"]  # the branch has it without <result>
+""",
+        right="""\
+operations:
+  - add_tokens: ["<tool>"]  # only this comment is new
+""",
+        beside="the lock of the branch that `--git-base` names",
+        branch="main",
     ),
 )
