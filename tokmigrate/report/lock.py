@@ -63,6 +63,9 @@ def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
             yield f"  with it {each.migration.revision} ({each.migration.shown})"
     if done.shared:
         yield f"look at it: both branches lay claim to {', '.join(done.shared)}"
+    if done.relocked is None:
+        yield f"{shown} is left as it is: there are still several heads; next: `tokmigrate rebase` again"
+        return
     yield from relocked_lines(done.relocked, shown)
     if done.conflict:
         folder = shown.rpartition("/")[0] or "."
@@ -76,7 +79,7 @@ def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
         "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
         "shared": list(done.shared),
         "conflict": done.conflict,
-        **relocked_content(done.relocked, file),
+        **(relocked_content(done.relocked, file) if done.relocked else {"lock": file, "written": False}),
     }
 
 

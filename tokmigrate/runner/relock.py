@@ -12,9 +12,10 @@ from tokmigrate.plan.steps import steps_of
 from tokmigrate.plan.upgrade import plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Track, lock_of
-from tokmigrate.revision.lock_file import write_lock
+from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.runner.earlier import earlier
 from tokmigrate.runner.locked import interrupted
+from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.targets import pending_for
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -48,7 +49,13 @@ def relock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | No
         DriftError: A migration was edited that a model has, or gives other ids than were promised.
         HistoryError: There are several heads.
     """
-    history = History.read(workspace)
+    done = relocked(workspace, History.read(workspace), entries, known)
+    rewrite(workspace, lock_files(workspace, done.after))
+    return done
+
+
+def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntry], known: Lock | None) -> Relocked:
+    """Return what `relock` makes of a history; nothing is written."""
     chain = history.chain()
     held = known.holding(chain) if known else None
     tracks: list[Track] = []
@@ -65,9 +72,22 @@ def relock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | No
             )
         else:
             tracks.append(track)
-    lock = lock_of(chain, known, tracks)
-    write_lock(workspace, lock)
-    return Relocked(known, lock, tuple(notes))
+    return Relocked(known, lock_of(chain, known, tracks), tuple(notes))
+
+
+def lock_head(workspace: Workspace, known: Lock | None) -> bool:
+    """Write down a new migration at the head, and return whether the lock had all that are before it.
+
+    Args:
+        workspace: The workspace.
+        known: Its lock; None where it has none, and then the first migration begins one.
+    """
+    head = History.read(workspace).chain()[-1]
+    lock = (known or Lock()).followed_by(head)
+    if lock is None:
+        return False
+    rewrite(workspace, lock_files(workspace, lock))
+    return True
 
 
 def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> Track | None:

@@ -7,22 +7,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokmigrate.errors import DriftError, HistoryError, ModelError, StorageError, TokmigrateError, UsageError
+from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.promises import promises_of
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.upgrade import check_applied
-from tokmigrate.revision.contents import read_yaml_migration
+from tokmigrate.revision.contents import yaml_migration
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import FILE as LOCK
 from tokmigrate.revision.lock import Lock, Promise, locked_as
-from tokmigrate.revision.lock_file import read_lock, write_lock
+from tokmigrate.revision.lock_file import lock_files, read_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import file_name, written_fields
+from tokmigrate.revision.rewriting import Files, refuse_taken
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.earlier import earlier
+from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.whereabouts import applied_where
@@ -93,10 +95,13 @@ def squash(
             "there is no model here to try it on",
             hint=f"name one that is at {members[0].down_revision or 'base'} or before: --model PATH",
         )
-    migration = _written(workspace, members, drafted)
+    text = squashed_text(drafted).encode("utf-8")
+    migration = yaml_migration(text, path, drafted.shown, workspace.root)
+    _check_same(migration, drafted)
     after = squashed_lock(lock, migration, proven) if lock else None
-    if after is not None:
-        write_lock(workspace, after)
+    gone: Files = {each.path: None for each in members}
+    refuse_taken(path, gone)
+    rewrite(workspace, {**gone, path: text, **(lock_files(workspace, after) if after else {})})
     dropped = sum(len(each.preconditions) for each in members[1:])
     return Squashed(migration, tuple(members), tuple(tried), dropped, after)
 
@@ -192,25 +197,6 @@ def _path(workspace: Workspace, members: Sequence[Migration], message: str | Non
     name = file_name(workspace, message or "squashed", ".yaml")
     digits = name.partition("_")[0]
     return workspace.migrations / f"{last.number or digits}{name[len(digits) :]}"
-
-
-def _written(workspace: Workspace, members: Sequence[Migration], drafted: Migration) -> Migration:
-    """Write the file, see that it says what was tried, and only then remove the others."""
-    path = drafted.path
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(squashed_text(drafted))
-        try:
-            read = read_yaml_migration(path, drafted.shown, workspace.root)
-            _check_same(read, drafted)
-        except TokmigrateError:
-            path.unlink()
-            raise
-        for each in members:
-            each.path.unlink()
-    except OSError as error:
-        raise StorageError(f"the migration cannot be written: {error.strerror}", where=str(path)) from error
-    return read
 
 
 def _check_same(read: Migration, drafted: Migration) -> None:
