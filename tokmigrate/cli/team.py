@@ -50,9 +50,11 @@ def squash(
 
     It is tried on the models that are here, as they are before the first of
     them: the same files, rows that start in the same way from the same seeds,
-    and the same defaults, or nothing is changed. It keeps the id of the last
-    one. A model that has all of them counts as being there, one that has none
-    runs the new one; no model may be in the middle.
+    and the same defaults, or nothing is changed. Of a model whose weights are
+    not here, tokenizer and config are enough: it is tried on a stand-in, and the
+    result says so. It keeps the id of the last one. A model that has all of
+    them counts as being there, one that has none runs the new one; no model may
+    be in the middle.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.lock import squashed_content, squashed_lines  # noqa: PLC0415

@@ -19,6 +19,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.git import changed_since, kept, repository
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
@@ -132,7 +133,8 @@ def _tried(entry: ModelEntry, history: History) -> _Trial:
     if not chain:
         return _Trial(entry.name)
     try:
-        snapshot = take_snapshot(entry)
+        with at_hand(entry) as here:
+            snapshot = take_snapshot(here)
         pending, edited = _pending(snapshot, chain)
     except TokmigrateError as error:
         return _Trial(entry.name, notes=(f"{entry.name} is not looked at: {error}",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.errors import RecoveryNeededError, WeightsError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.promises import track_after, track_before
 from tokmigrate.plan.steps import steps_of
@@ -13,6 +13,7 @@ from tokmigrate.plan.upgrade import plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Track, lock_of
 from tokmigrate.revision.lock_file import lock_files
+from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.earlier import earlier
 from tokmigrate.runner.locked import interrupted
 from tokmigrate.runner.rewriting import rewrite
@@ -64,7 +65,16 @@ def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntr
         if not entry.path.is_dir():
             notes.append(f"{entry.name} is not here: no ids are promised for it")
             continue
-        track = _track(workspace, history, entry, held)
+        if interrupted(entry):
+            raise RecoveryNeededError(
+                "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
+            )
+        try:
+            with at_hand(entry) as here:
+                track = _track(workspace, history, here, held)
+        except WeightsError as error:
+            notes.append(f"{entry.name} adds no ids: {error}")
+            continue
         if track is None:
             notes.append(
                 f"{entry.name} has migrations, and neither the lock nor this workspace knows how its tokenizer began: "
@@ -92,10 +102,6 @@ def lock_head(workspace: Workspace, known: Lock | None) -> bool:
 
 def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> Track | None:
     """Return the way of a model up to the head; None where nobody knows how it began."""
-    if interrupted(entry):
-        raise RecoveryNeededError(
-            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
-        )
     snapshot = take_snapshot(entry)
     applied, pending = pending_for(workspace, history, entry, snapshot, "head")
     before = track_before(snapshot, applied, held)

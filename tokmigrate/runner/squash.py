@@ -23,6 +23,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import file_name, written_fields
 from tokmigrate.revision.rewriting import Files, refuse_taken
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
+from tokmigrate.runner.at_hand import Trial, at_hand, trial_of
 from tokmigrate.runner.earlier import earlier
 from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.tags import known_tags
@@ -40,14 +41,14 @@ class Squashed:
     Args:
         migration: The one that takes their place.
         replaced: The ones that are gone.
-        models: The models that it was tried on.
+        trials: What it was tried on.
         dropped: How many preconditions of later ones are gone.
         lock: The lock afterwards; None where there is none.
     """
 
     migration: Migration
     replaced: tuple[Migration, ...]
-    models: tuple[str, ...]
+    trials: tuple[Trial, ...]
     dropped: int
     lock: Lock | None
 
@@ -59,7 +60,8 @@ def squash(
 
     Args:
         workspace: The workspace.
-        entries: The models that it is tried on, where they are here and can be thought back to before the first.
+        entries: The models that it is tried on, where they are here and can be thought back to before the first; of
+            one whose weights are not here, a stand-in.
         first: The first of the migrations, by any of its names.
         last: The last of them.
         message: What the new one is for.
@@ -81,14 +83,15 @@ def squash(
     told = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
     drafted = squashed(members, told, path, os.path.relpath(path, workspace.root))
     proven: dict[str, Promise] = {}
-    tried: list[str] = []
+    tried: list[Trial] = []
     for entry in entries:
-        state = _before(workspace, entry, history, members)
+        with at_hand(entry) as here:
+            state = _before(workspace, here, history, members)
         if state is None:
             continue
         base, begun = state
         promise = proven_promise(begun, members, drafted, entry.name)
-        tried.append(entry.name)
+        tried.append(trial_of(entry))
         proven[base] = promise
     if not tried:
         raise ModelError(
