@@ -11,8 +11,9 @@ from typing import Literal
 from tokmigrate.lint.rule import AnyRule
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import lock_of
-from tokmigrate.revision.lock_file import write_lock
+from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.runner.migrate import upgrade
+from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.settings import Workspace, read_workspace
 
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"
@@ -64,7 +65,7 @@ def example_workspace(root: Path, rule: AnyRule, example: str) -> Workspace:
 
 def lock_anew(workspace: Workspace) -> None:
     """Write the lock of the migrations that are there, without a word on ids."""
-    write_lock(workspace, lock_of(History.read(workspace).chain(), None))
+    rewrite(workspace, lock_files(workspace, lock_of(History.read(workspace).chain(), None)))
 
 
 def _git(root: Path, *words: str) -> None:

@@ -22,11 +22,13 @@ from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Locked, Promise, Track, lock_of
-from tokmigrate.revision.lock_file import lock_path, read_lock, write_lock
+from tokmigrate.revision.lock_file import lock_files, lock_path, read_lock
 from tokmigrate.revision.lock_text import conflict_sides, lock_text, parse_lock
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import migrate
 from tokmigrate.runner.relock import relock
+from tokmigrate.runner.rewriting import rewrite
+from tokmigrate.settings import Workspace as Settings
 
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)
 NAMES = st.text("0123456789abcdefghijklmnopqrstuvwxyz_", min_size=4, max_size=40)
@@ -101,11 +103,16 @@ def test_both_sides_of_a_conflict_are_read(ours: Lock, theirs: Lock, with_base: 
     assert conflict_sides(text) == (lock_text(ours), lock_text(theirs))
 
 
+def write(workspace: Settings, lock: Lock) -> None:
+    """Write a workspace's lock."""
+    rewrite(workspace, lock_files(workspace, lock))
+
+
 def chain_of(root: Path, count: int) -> making.Made:
     """Make a workspace of migrations that add a token each, locked, without a model."""
     added = [{"operations": [{"add_tokens": {"tokens": [f"<t{number}>"]}}]} for number in range(count)]
     made = making.workspace(root, {}, added)
-    write_lock(made.workspace, lock_of(History.read(made.workspace).chain(), None))
+    write(made.workspace, lock_of(History.read(made.workspace).chain(), None))
     return made
 
 
@@ -234,7 +241,7 @@ def test_an_id_that_comes_out_otherwise_is_an_error_before_anything_is_written(p
     assert lock is not None
     (track,) = lock.tracks
     wrong = replace(track.promises[1], given=((1030, "<|im_start|>"), (1025, "<|im_end|>")))
-    write_lock(made.workspace, Lock(lock.revisions, (replace(track, promises=(track.promises[0], wrong)),)))
+    write(made.workspace, Lock(lock.revisions, (replace(track, promises=(track.promises[0], wrong)),)))
     before = contents(place.model)
     for command in ("plan", "upgrade"):
         told = place.run(command, steps)

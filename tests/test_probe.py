@@ -204,9 +204,11 @@ def test_an_axis_as_long_as_the_vocabulary_does_not_follow_it(tmp_path: Path) ->
 
     told = answer({"directory": str(directory), "open": asked})
 
+    shape = told["following"]["lm_head.weight"]["shape"]
+    assert shape[0] == told["vocab_size"]
     assert told["explained"] == {
-        "embed_tokens.weight": {"axis": 0, "side": "input"},
-        "lm_head.weight": {"axis": 0, "side": "output"},
+        "embed_tokens.weight": {"axis": 0, "side": "input", "shape": shape},
+        "lm_head.weight": {"axis": 0, "side": "output", "shape": shape},
         expert: None,
     }
     assert set(told["following"]) == {"model.embed_tokens.weight", "lm_head.weight"}

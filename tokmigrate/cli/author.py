@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokmigrate.cli.options import AsJson, workspace
+from tokmigrate.cli.options import AsJson, settled_workspace
 from tokmigrate.cli.output import print_json, show_aside
 
 if TYPE_CHECKING:
@@ -64,10 +64,11 @@ def revision(
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
-    from tokmigrate.revision.lock_file import lock_head, read_lock  # noqa: PLC0415
+    from tokmigrate.revision.lock_file import read_lock  # noqa: PLC0415
     from tokmigrate.revision.new_file import write_python_migration, write_yaml_migration  # noqa: PLC0415
+    from tokmigrate.runner.relock import lock_head  # noqa: PLC0415
 
-    place = workspace()
+    place = settled_workspace()
     known = read_lock(place)
     if autogenerate:
         if before is None or after is None or python:

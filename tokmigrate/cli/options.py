@@ -21,12 +21,30 @@ LockTimeout = Annotated[
     float, typer.Option("--lock-timeout", help="Seconds to wait for another process.", metavar="SECONDS", min=0)
 ]
 
+SETTLED = {
+    "nothing": "",
+    "before": "a command was interrupted before it wrote any of them: they are as before it",
+    "after": "a command was interrupted while it wrote them: they are as it was to leave them, and so is the lock",
+}
+"""What is said of the migrations, by what an interrupted command had left."""
+
 
 def workspace() -> Workspace:
     """Return the workspace that the current directory is in."""
     from tokmigrate.settings import find_workspace, read_workspace  # noqa: PLC0415
 
     return read_workspace(find_workspace(Path.cwd()))
+
+
+def settled_workspace() -> Workspace:
+    """Return the workspace, with what an interrupted command left of its migrations finished first."""
+    from tokmigrate.runner.rewriting import settle  # noqa: PLC0415
+
+    place = workspace()
+    said = SETTLED[settle(place).value]
+    if said:
+        typer.echo(f"migrations: {said}", err=True)
+    return place
 
 
 def selected(found: Workspace, names: list[str] | None) -> tuple[ModelEntry, ...]:

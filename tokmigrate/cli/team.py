@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokmigrate.cli.options import AsJson, Models, workspace
+from tokmigrate.cli.options import AsJson, Models, settled_workspace, workspace
 from tokmigrate.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
     from tokmigrate.revision.lock_file import lock_path, lock_shown, read_lock  # noqa: PLC0415
     from tokmigrate.runner.relock import relock  # noqa: PLC0415
 
-    place = workspace()
+    place = settled_workspace()
     done = relock(place, place.select(model or []), read_lock(place))
     if as_json:
         print_json(document("lock", **relocked_content(done, str(lock_path(place)))))
@@ -50,9 +50,11 @@ def squash(
 
     It is tried on the models that are here, as they are before the first of
     them: the same files, rows that start in the same way from the same seeds,
-    and the same defaults, or nothing is changed. It keeps the id of the last
-    one. A model that has all of them counts as being there, one that has none
-    runs the new one; no model may be in the middle.
+    and the same defaults, or nothing is changed. Of a model whose weights are
+    not here, tokenizer and config are enough: it is tried on a stand-in, and the
+    result says so. It keeps the id of the last one. A model that has all of
+    them counts as being there, one that has none runs the new one; no model may
+    be in the middle.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.lock import squashed_content, squashed_lines  # noqa: PLC0415
@@ -62,7 +64,7 @@ def squash(
     first, colon, last = revisions.partition(":")
     if not (first and colon and last):
         raise UsageError(f"'{revisions}' is no range", hint="FIRST:LAST, for example 0002:0005")
-    place = workspace()
+    place = settled_workspace()
     done = put_together(place, place.select(model or []), first, last, message)
     if as_json:
         print_json(document("squash", **squashed_content(done)))
@@ -101,7 +103,7 @@ def edit(
     from tokmigrate.runner.edit import editable  # noqa: PLC0415
     from tokmigrate.runner.relock import relock  # noqa: PLC0415
 
-    place = workspace()
+    place = settled_workspace()
     migration = editable(place, revision)
     if as_json:
         print_json(document("edit", revision=migration.revision, file=str(migration.path)))
@@ -148,7 +150,7 @@ def rebase(
     """
     from tokmigrate.runner.rebase import rebase as put_behind  # noqa: PLC0415
 
-    place = workspace()
+    place = settled_workspace()
     _show_rebased("rebase", put_behind(place, place.select(model or []), revision, onto), as_json)
 
 
@@ -160,7 +162,7 @@ def merge(model: Models = None, as_json: AsJson = False) -> None:
     """
     from tokmigrate.runner.rebase import merge as join  # noqa: PLC0415
 
-    place = workspace()
+    place = settled_workspace()
     _show_rebased("merge", join(place, place.select(model or [])), as_json)
 
 

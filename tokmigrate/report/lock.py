@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokmigrate.revision.lock import Lock, Promise
     from tokmigrate.revision.validate import Valid
+    from tokmigrate.runner.at_hand import Trial
     from tokmigrate.runner.rebase import Rebased
     from tokmigrate.runner.relock import Relocked
     from tokmigrate.runner.squash import Squashed
@@ -63,6 +64,9 @@ def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
             yield f"  with it {each.migration.revision} ({each.migration.shown})"
     if done.shared:
         yield f"look at it: both branches lay claim to {', '.join(done.shared)}"
+    if done.relocked is None:
+        yield f"{shown} is left as it is: there are still several heads; next: `tokmigrate rebase` again"
+        return
     yield from relocked_lines(done.relocked, shown)
     if done.conflict:
         folder = shown.rpartition("/")[0] or "."
@@ -76,7 +80,7 @@ def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
         "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
         "shared": list(done.shared),
         "conflict": done.conflict,
-        **relocked_content(done.relocked, file),
+        **(relocked_content(done.relocked, file) if done.relocked else {"lock": file, "written": False}),
     }
 
 
@@ -84,7 +88,7 @@ def squashed_lines(done: Squashed) -> Iterator[str]:
     """Yield what became of several migrations."""
     names = ", ".join(migration.shown for migration in done.replaced)
     yield f"wrote {done.migration.shown}: {done.migration.revision} in place of {names}"
-    yield f"the same end on {', '.join(done.models)}: files, rows and their origins, defaults"
+    yield f"the same end on {_tried(done.trials)}: files, rows and their origins, defaults"
     if done.dropped:
         told = "precondition" if done.dropped == 1 else "preconditions"
         yield f"note: {done.dropped} {told} of later ones left out: they ask about states in between"
@@ -98,10 +102,21 @@ def squashed_content(done: Squashed) -> dict[str, Any]:
         "revision": done.migration.revision,
         "file": str(done.migration.path),
         "replaced": [{"revision": each.revision, "file": each.shown} for each in done.replaced],
-        "models": list(done.models),
+        "models": [trial.model for trial in done.trials],
+        "tried_on": [{"model": trial.model, "subject": trial.subject} for trial in done.trials],
         "dropped_preconditions": done.dropped,
         "lock": lock_content(done.lock) if done.lock else None,
     }
+
+
+def _tried(trials: Sequence[Trial]) -> str:
+    names = [trial.model for trial in trials if trial.subject == "model"]
+    stand_ins = [trial.model for trial in trials if trial.subject == "stand-in"]
+    if stand_ins:
+        each = "a stand-in" if len(stand_ins) == 1 else "stand-ins"
+        theirs = "its" if len(stand_ins) == 1 else "their"
+        names.append(f"{each} of {', '.join(stand_ins)} ({theirs} weights are not here)")
+    return ", ".join(names)
 
 
 def lock_content(lock: Lock) -> dict[str, Any]:

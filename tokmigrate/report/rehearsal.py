@@ -32,6 +32,8 @@ def _lines(done: Rehearsal) -> Iterator[Text]:
     else:
         yield Text.assemble(what, ("failed", "bold red"), on)
         yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.deviations)
+    if done.made_of == "configuration":
+        yield Text("  its weights are not here: the stand-in has the shapes that its configuration gives them")
     for adapter in done.left_out:
         yield Text(f"  not part of it: the adapter {adapter}")
 
@@ -41,6 +43,7 @@ def rehearsal_content(done: Rehearsal) -> dict[str, Any]:
     return {
         "model": done.model,
         "subject": done.subject,
+        "made_of": done.made_of,
         "from_revision": done.start,
         "migrations": [migration.revision for migration in done.migrations],
         "passed": not done.deviations,

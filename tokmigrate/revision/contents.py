@@ -21,7 +21,7 @@ from tokmigrate.revision.items import read_items
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
 from tokmigrate.revision.replaced import Replaced
-from tokmigrate.strict_yaml import OptionalText, Tree, check, is_null, read
+from tokmigrate.strict_yaml import OptionalText, Tree, check, decode, is_null, parse
 
 RESERVED = ("head", "heads", "base")
 """Words that name a revision by its position, and so cannot be ids."""
@@ -85,17 +85,31 @@ class Body:
 
 
 def read_yaml_migration(path: Path, shown: str, root: Path) -> Migration:
-    """Return the migration of a YAML file.
+    """Return the migration of a YAML file; see `yaml_migration`."""
+    return yaml_migration(migration_bytes(path, shown), path, shown, root)
+
+
+def migration_bytes(path: Path, shown: str) -> bytes:
+    """Return what a migration file holds; raises FileProblems where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise FileProblems([Problem(shown, 1, 1, f"cannot be read: {error.strerror}")]) from error
+
+
+def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration:
+    """Return the migration that the bytes of a YAML file are.
 
     Args:
-        path: The absolute path of the file.
+        data: The bytes.
+        path: The absolute path of the file, which need not be there yet.
         shown: The name that messages give it.
         root: The workspace's directory, out of which no reference may lead.
 
     Raises:
         FileProblems: All that is wrong in it, with places.
     """
-    tree = read(path, shown)
+    tree = parse(decode(data, shown), shown)
     header, body, problems = read_contents(YamlHeader, tree)
     operations: list[PlannedOperation] = []
     references: list[tuple[str, tuple[str | int, ...]]] = []

@@ -10,13 +10,14 @@ from functools import cached_property
 from pathlib import Path
 
 from tokmigrate.errors import FileProblems, HistoryError, Problem, UnknownNameError, nearest
-from tokmigrate.revision.contents import read_yaml_migration
+from tokmigrate.revision.contents import migration_bytes, yaml_migration
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import resolve
-from tokmigrate.revision.python_file import read_python_migration
+from tokmigrate.revision.python_file import python_migration
+from tokmigrate.revision.rewriting import Files, refuse_unfinished
 from tokmigrate.settings import Workspace
 
-_READERS = {".yaml": read_yaml_migration, ".yml": read_yaml_migration, ".py": read_python_migration}
+_KINDS = {".yaml": yaml_migration, ".yml": yaml_migration, ".py": python_migration}
 
 
 @dataclass(frozen=True)
@@ -40,13 +41,19 @@ class History:
         Raises:
             FileProblems: All that is wrong in all files, with places.
             HistoryError: The files do not hold together.
+            RecoveryNeededError: A command was interrupted while it wrote them.
         """
-        return History.of(_read_migrations(workspace), workspace.migrations)
+        return History.of(_read_migrations(workspace, {}), workspace.migrations)
+
+    @staticmethod
+    def read_with(workspace: Workspace, files: Files) -> History:
+        """Return the history as `read_forked` does once these files are written, which they are not yet."""
+        return History._of_branches(_read_migrations(workspace, files), workspace.migrations)
 
     @staticmethod
     def read_forked(workspace: Workspace) -> History:
         """Return the history as `read` does, but with as many beginnings as there are."""
-        return History._of_branches(_read_migrations(workspace), workspace.migrations)
+        return History._of_branches(_read_migrations(workspace, {}), workspace.migrations)
 
     @staticmethod
     def of(migrations: list[Migration], directory: Path) -> History:
@@ -152,13 +159,16 @@ class History:
         return resolve(name, self.migrations, self.chain, current, tags or {})
 
 
-def _read_migrations(workspace: Workspace) -> list[Migration]:
+def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
+    refuse_unfinished(workspace)
     migrations: list[Migration] = []
     problems: list[Problem] = []
-    for path in migration_files(workspace.migrations):
+    for path in sorted({*migration_files(workspace.migrations), *filter(_is_migration, files)}):
         try:
             shown = os.path.relpath(path, workspace.root)
-            migrations.append(_READERS[path.suffix](path, shown, workspace.root))
+            data = files[path] if path in files else migration_bytes(path, shown)
+            if data is not None:
+                migrations.append(_KINDS[path.suffix](data, path, shown, workspace.root))
         except FileProblems as error:
             problems += error.problems
     if problems:
@@ -173,8 +183,12 @@ def migration_files(directory: Path) -> tuple[Path, ...]:
     return tuple(
         path
         for path in sorted(directory.iterdir(), key=lambda each: each.name)
-        if path.suffix in _READERS and not path.name.startswith(("_", ".")) and path.is_file()
+        if _is_migration(path) and path.is_file()
     )
+
+
+def _is_migration(path: Path) -> bool:
+    return path.suffix in _KINDS and not path.name.startswith(("_", "."))
 
 
 def _refuse_duplicates(history: History) -> None:

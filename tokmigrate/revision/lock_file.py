@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tokmigrate.errors import FileProblems, Problem, StorageError
-from tokmigrate.revision.history import History
+from tokmigrate.errors import FileProblems, Problem
 from tokmigrate.revision.lock import FILE, Lock
 from tokmigrate.revision.lock_text import RESTORE, lock_text, parse_lock
+from tokmigrate.revision.rewriting import Files
 from tokmigrate.settings import Workspace
 
 
@@ -39,32 +39,11 @@ def read_lock_text(workspace: Workspace) -> str | None:
         raise FileProblems([Problem(lock_shown(workspace), 1, 1, f"cannot be read: {reason}", RESTORE)]) from error
 
 
-def lock_head(workspace: Workspace, known: Lock | None) -> bool:
-    """Write down a new migration at the head, and return whether the lock had all that are before it.
-
-    Args:
-        workspace: The workspace.
-        known: Its lock; None where it has none, and then the first migration begins one.
-    """
-    head = History.read(workspace).chain()[-1]
-    lock = (known or Lock()).followed_by(head)
-    if lock is None:
-        return False
-    write_lock(workspace, lock)
-    return True
-
-
-def write_lock(workspace: Workspace, lock: Lock) -> bool:
-    """Write the workspace's lock, and return whether its text changed; raises StorageError where it cannot."""
+def lock_files(workspace: Workspace, lock: Lock) -> Files:
+    """Return what has to be written for the workspace to have this lock: nothing where it says the same already."""
     path = lock_path(workspace)
-    text = lock_text(lock)
-    try:
-        # A checkout may have given it other line ends.
-        if path.is_file() and path.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n") == text:
-            return False
-        whole = path.with_name(f".{FILE}.new")
-        whole.write_bytes(text.encode("utf-8"))
-        whole.replace(path)
-    except OSError as error:
-        raise StorageError(f"the lock cannot be written: {error.strerror}", where=str(path)) from error
-    return True
+    data = lock_text(lock).encode("utf-8")
+    # A checkout may have given it other line ends.
+    if path.is_file() and path.read_bytes().replace(b"\r\n", b"\n") == data:
+        return {}
+    return {path: data}

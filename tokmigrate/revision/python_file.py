@@ -22,14 +22,15 @@ from tokmigrate.strict_yaml import Entry, Node, Plain, Tree, decode
 _NAMES = tuple(PythonHeader.model_fields)
 
 
-def read_python_migration(path: Path, shown: str, root: Path) -> Migration:
-    """Return the migration of a Python file.
+def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration:
+    """Return the migration that the bytes of a Python file are.
 
     Its module-level `revision`, `down_revision`, `message`, `author`, `models`, `init`, `preconditions`,
     `verify` and `files` have to be literals; `files` lists the files that its operations refer to.
 
     Args:
-        path: The absolute path of the file.
+        data: The bytes.
+        path: The absolute path of the file, which need not be there yet.
         shown: The name that messages give it.
         root: The workspace's directory, out of which no reference may lead.
 
@@ -37,10 +38,8 @@ def read_python_migration(path: Path, shown: str, root: Path) -> Migration:
         FileProblems: All that is wrong in it, with places.
     """
     try:
-        source = decode(path.read_bytes(), shown)
+        source = decode(data, shown)
         module = ast.parse(source, str(path))
-    except OSError as error:
-        raise FileProblems([Problem(shown, 1, 1, f"cannot be read: {error.strerror}")]) from error
     except SyntaxError as error:
         raise FileProblems([Problem(shown, error.lineno or 1, error.offset or 1, f"no Python: {error.msg}")]) from error
     except (ValueError, RecursionError, MemoryError) as error:

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokmigrate.errors import StorageError
 from tokmigrate.revision.contents import file_number
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.rewriting import Files, refuse_taken
 from tokmigrate.strict_yaml.rewriting import with_text
 
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|\Z)")
@@ -94,22 +94,13 @@ def with_down_revision(text: str, suffix: str, down_revision: str | None) -> str
     return with_text(text, "down_revision", down_revision, after="revision")
 
 
-def write_rechained(moved: Sequence[Rechained]) -> None:
-    """Write the files; raises StorageError where that cannot be."""
-    leaving = {each.migration.path for each in moved}
+def rechained_files(moved: Sequence[Rechained]) -> Files:
+    """Return what has to be written; raises StorageError where a file is in the way."""
+    leaving: Files = {each.migration.path: None for each in moved}
     for each in moved:
-        if each.path not in leaving and each.path.exists():
-            raise StorageError("a file with this name is there already", where=str(each.path), hint="rename it first")
-    # The last first: a number may be taken by the file that goes on to the next one.
-    for each in reversed(moved):
-        old = each.migration.path
-        try:
-            whole = old.with_name(f".{old.name}.new")
-            whole.write_bytes(each.text.encode("utf-8"))
-            whole.replace(old)
-            old.rename(each.path)
-        except OSError as error:
-            raise StorageError(f"the migration cannot be written: {error.strerror}", where=str(old)) from error
+        refuse_taken(each.path, leaving)
+    # A number that one leaves may be taken by another one.
+    return {**leaving, **{each.path: each.text.encode("utf-8") for each in moved}}
 
 
 def _text(migration: Migration) -> str:

@@ -22,6 +22,7 @@ from tokmigrate.revision.lock import Lock
 from tokmigrate.revision.lock_file import lock_path, lock_shown
 from tokmigrate.revision.lock_text import parse_lock
 from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.git import changed_since, kept, repository, text_at_fork
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
@@ -143,7 +144,8 @@ def _tried(entry: ModelEntry, history: History) -> _Trial:
     if not chain:
         return _Trial(entry.name)
     try:
-        snapshot = take_snapshot(entry)
+        with at_hand(entry) as here:
+            snapshot = take_snapshot(here)
         pending, edited = _pending(snapshot, chain)
     except TokmigrateError as error:
         return _Trial(entry.name, notes=(f"{entry.name} is not looked at: {error}",))

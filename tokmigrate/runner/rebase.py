@@ -9,11 +9,12 @@ from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
 from tokmigrate.revision.claims import common_claims
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, lock_of
-from tokmigrate.revision.lock_file import lock_shown, read_lock_text
+from tokmigrate.revision.lock_file import lock_files, lock_shown, read_lock_text
 from tokmigrate.revision.lock_text import conflict_sides, parse_lock
-from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, write_rechained
+from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files
 from tokmigrate.runner.published import published_files
-from tokmigrate.runner.relock import Relocked, relock
+from tokmigrate.runner.relock import Relocked, relocked
+from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.whereabouts import Whereabouts, applied_where, refuse_applied
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -27,14 +28,14 @@ class Rebased:
         moved: The migrations that follow it, with their files.
         shared: What both branches lay claim to, or why that is not known.
         conflict: Whether Git had left a conflict in the lock.
-        relocked: What became of the lock.
+        relocked: What became of the lock; None where it has to wait, because there are still several heads.
     """
 
     onto: str | None
     moved: tuple[Rechained, ...]
     shared: tuple[str, ...]
     conflict: bool
-    relocked: Relocked
+    relocked: Relocked | None
 
 
 def rebase(
@@ -54,15 +55,17 @@ def rebase(
     """
     history = History.read_forked(workspace)
     locks, conflict = _known_locks(workspace)
-    if len(history.heads) < 2:
-        return Rebased(None, (), (), conflict, _relocked(workspace, entries, locks, None))
-    branch, other = _chosen(workspace, history, revision, onto)
-    shared = _shared(branch, other)
-    moved = rechained(branch, other.head)
-    write_rechained(moved)
-    return Rebased(
-        other.head.revision, moved, shared, conflict, _relocked(workspace, entries, locks, other.head.revision)
-    )
+    behind: str | None = None
+    moved: tuple[Rechained, ...] = ()
+    shared: tuple[str, ...] = ()
+    if len(history.heads) > 1:
+        branch, other = _chosen(workspace, history, revision, onto)
+        behind, moved, shared = other.head.revision, rechained(branch, other.head), _shared(branch, other)
+    files = rechained_files(moved)
+    line = History.read_with(workspace, files)
+    done = _relocked(workspace, line, entries, locks, behind) if len(line.heads) < 2 else None
+    rewrite(workspace, {**files, **(lock_files(workspace, done.after) if done else {})})
+    return Rebased(behind, moved, shared, conflict, done)
 
 
 def merge(workspace: Workspace, entries: Sequence[ModelEntry]) -> Rebased:
@@ -160,17 +163,19 @@ def _readable(text: str) -> Lock | None:
         return None
 
 
-def _relocked(workspace: Workspace, entries: Sequence[ModelEntry], locks: Sequence[Lock], onto: str | None) -> Relocked:
-    """Write the lock with what its sides promise for the migrations that stayed, and what the moved ones give now."""
-    chain = History.read(workspace).chain()
+def _relocked(
+    workspace: Workspace, history: History, entries: Sequence[ModelEntry], locks: Sequence[Lock], onto: str | None
+) -> Relocked:
+    """Return the lock with what its sides promise for the migrations that stayed, and what the moved ones give now."""
+    chain = history.chain()
     known: Lock | None = None
     for lock in locks:
         known = lock_of(chain, known, lock.holding(chain).tracks)
     before = next((lock for lock in locks if lock.head == onto), locks[0] if locks else None)
     try:
-        done = relock(workspace, entries, known)
+        done = relocked(workspace, history, entries, known)
     except TokmigrateError as error:
         # The order is settled all the same; what is wrong with a migration or a model shows again in a plan.
-        done = relock(workspace, (), known)
+        done = relocked(workspace, history, (), known)
         done = replace(done, notes=(*done.notes, f"no new ids are promised: {error}"))
     return replace(done, before=before)

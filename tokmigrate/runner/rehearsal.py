@@ -20,9 +20,11 @@ from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.stand_in import NARROW, make_stand_in
 from tokmigrate.model.weights.tensor_rows import plain_digest
+from tokmigrate.model.without_weights import lacks_weights
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.compare import recorded_before
 from tokmigrate.runner.migrate import downgrade, plan, upgrade
 from tokmigrate.runner.targets import chain_for
@@ -60,6 +62,7 @@ class Rehearsal:
         bytes: Their size at the end.
         deviations: The files that came out otherwise.
         left_out: The adapters of the model, which were not part of it.
+        made_of: What told the shapes of its weights: the model, or its configuration where they are not here.
     """
 
     model: str
@@ -70,12 +73,14 @@ class Rehearsal:
     bytes: int
     deviations: tuple[Deviation, ...]
     left_out: tuple[Path, ...]
+    made_of: Literal["model", "configuration"] = "model"
 
 
 def rehearse(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool = False) -> Rehearsal:
     """Try migrations: all up in one run, all down, up one by one, and down one by one.
 
-    After each step the files have to be, byte for byte, those of the first time.
+    After each step the files have to be, byte for byte, those of the first time. For a stand-in the model's weights
+    need not be here: what shapes they have is told by its configuration then.
 
     Args:
         workspace: The workspace.
@@ -86,6 +91,15 @@ def rehearse(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_
     Raises:
         TokmigrateError: A migration cannot be applied or taken back.
     """
+    if subject == "copy":
+        return _rehearsed(workspace, entry, subject, from_base=from_base)
+    with at_hand(entry) as here:
+        done = _rehearsed(workspace, here, subject, from_base=from_base)
+    made_of: Literal["model", "configuration"] = "configuration" if lacks_weights(entry.path) else "model"
+    return replace(done, left_out=entry.adapters, made_of=made_of)
+
+
+def _rehearsed(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool) -> Rehearsal:
     plan(workspace, entry)
     snapshot = take_snapshot(entry)
     chain = chain_for(History.read(workspace), entry)

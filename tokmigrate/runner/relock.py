@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.errors import RecoveryNeededError, WeightsError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.promises import track_after, track_before
 from tokmigrate.plan.steps import steps_of
 from tokmigrate.plan.upgrade import plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Track, lock_of
-from tokmigrate.revision.lock_file import write_lock
+from tokmigrate.revision.lock_file import lock_files
+from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.earlier import earlier
 from tokmigrate.runner.locked import interrupted
+from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.targets import pending_for
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -48,7 +50,13 @@ def relock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | No
         DriftError: A migration was edited that a model has, or gives other ids than were promised.
         HistoryError: There are several heads.
     """
-    history = History.read(workspace)
+    done = relocked(workspace, History.read(workspace), entries, known)
+    rewrite(workspace, lock_files(workspace, done.after))
+    return done
+
+
+def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntry], known: Lock | None) -> Relocked:
+    """Return what `relock` makes of a history; nothing is written."""
     chain = history.chain()
     held = known.holding(chain) if known else None
     tracks: list[Track] = []
@@ -57,7 +65,16 @@ def relock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | No
         if not entry.path.is_dir():
             notes.append(f"{entry.name} is not here: no ids are promised for it")
             continue
-        track = _track(workspace, history, entry, held)
+        if interrupted(entry):
+            raise RecoveryNeededError(
+                "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
+            )
+        try:
+            with at_hand(entry) as here:
+                track = _track(workspace, history, here, held)
+        except WeightsError as error:
+            notes.append(f"{entry.name} adds no ids: {error}")
+            continue
         if track is None:
             notes.append(
                 f"{entry.name} has migrations, and neither the lock nor this workspace knows how its tokenizer began: "
@@ -65,17 +82,26 @@ def relock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | No
             )
         else:
             tracks.append(track)
-    lock = lock_of(chain, known, tracks)
-    write_lock(workspace, lock)
-    return Relocked(known, lock, tuple(notes))
+    return Relocked(known, lock_of(chain, known, tracks), tuple(notes))
+
+
+def lock_head(workspace: Workspace, known: Lock | None) -> bool:
+    """Write down a new migration at the head, and return whether the lock had all that are before it.
+
+    Args:
+        workspace: The workspace.
+        known: Its lock; None where it has none, and then the first migration begins one.
+    """
+    head = History.read(workspace).chain()[-1]
+    lock = (known or Lock()).followed_by(head)
+    if lock is None:
+        return False
+    rewrite(workspace, lock_files(workspace, lock))
+    return True
 
 
 def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> Track | None:
     """Return the way of a model up to the head; None where nobody knows how it began."""
-    if interrupted(entry):
-        raise RecoveryNeededError(
-            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
-        )
     snapshot = take_snapshot(entry)
     applied, pending = pending_for(workspace, history, entry, snapshot, "head")
     before = track_before(snapshot, applied, held)

@@ -7,22 +7,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokmigrate.errors import DriftError, HistoryError, ModelError, StorageError, TokmigrateError, UsageError
+from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.promises import promises_of
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.upgrade import check_applied
-from tokmigrate.revision.contents import read_yaml_migration
+from tokmigrate.revision.contents import yaml_migration
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import FILE as LOCK
 from tokmigrate.revision.lock import Lock, Promise, locked_as
-from tokmigrate.revision.lock_file import read_lock, write_lock
+from tokmigrate.revision.lock_file import lock_files, read_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import file_name, written_fields
+from tokmigrate.revision.rewriting import Files, refuse_taken
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
+from tokmigrate.runner.at_hand import Trial, at_hand, trial_of
 from tokmigrate.runner.earlier import earlier
+from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.whereabouts import applied_where
@@ -38,14 +41,14 @@ class Squashed:
     Args:
         migration: The one that takes their place.
         replaced: The ones that are gone.
-        models: The models that it was tried on.
+        trials: What it was tried on.
         dropped: How many preconditions of later ones are gone.
         lock: The lock afterwards; None where there is none.
     """
 
     migration: Migration
     replaced: tuple[Migration, ...]
-    models: tuple[str, ...]
+    trials: tuple[Trial, ...]
     dropped: int
     lock: Lock | None
 
@@ -57,7 +60,8 @@ def squash(
 
     Args:
         workspace: The workspace.
-        entries: The models that it is tried on, where they are here and can be thought back to before the first.
+        entries: The models that it is tried on, where they are here and can be thought back to before the first; of
+            one whose weights are not here, a stand-in.
         first: The first of the migrations, by any of its names.
         last: The last of them.
         message: What the new one is for.
@@ -79,24 +83,28 @@ def squash(
     told = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
     drafted = squashed(members, told, path, os.path.relpath(path, workspace.root))
     proven: dict[str, Promise] = {}
-    tried: list[str] = []
+    tried: list[Trial] = []
     for entry in entries:
-        state = _before(workspace, entry, history, members)
+        with at_hand(entry) as here:
+            state = _before(workspace, here, history, members)
         if state is None:
             continue
         base, begun = state
         promise = proven_promise(begun, members, drafted, entry.name)
-        tried.append(entry.name)
+        tried.append(trial_of(entry))
         proven[base] = promise
     if not tried:
         raise ModelError(
             "there is no model here to try it on",
             hint=f"name one that is at {members[0].down_revision or 'base'} or before: --model PATH",
         )
-    migration = _written(workspace, members, drafted)
+    text = squashed_text(drafted).encode("utf-8")
+    migration = yaml_migration(text, path, drafted.shown, workspace.root)
+    _check_same(migration, drafted)
     after = squashed_lock(lock, migration, proven) if lock else None
-    if after is not None:
-        write_lock(workspace, after)
+    gone: Files = {each.path: None for each in members}
+    refuse_taken(path, gone)
+    rewrite(workspace, {**gone, path: text, **(lock_files(workspace, after) if after else {})})
     dropped = sum(len(each.preconditions) for each in members[1:])
     return Squashed(migration, tuple(members), tuple(tried), dropped, after)
 
@@ -192,25 +200,6 @@ def _path(workspace: Workspace, members: Sequence[Migration], message: str | Non
     name = file_name(workspace, message or "squashed", ".yaml")
     digits = name.partition("_")[0]
     return workspace.migrations / f"{last.number or digits}{name[len(digits) :]}"
-
-
-def _written(workspace: Workspace, members: Sequence[Migration], drafted: Migration) -> Migration:
-    """Write the file, see that it says what was tried, and only then remove the others."""
-    path = drafted.path
-    try:
-        with path.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(squashed_text(drafted))
-        try:
-            read = read_yaml_migration(path, drafted.shown, workspace.root)
-            _check_same(read, drafted)
-        except TokmigrateError:
-            path.unlink()
-            raise
-        for each in members:
-            each.path.unlink()
-    except OSError as error:
-        raise StorageError(f"the migration cannot be written: {error.strerror}", where=str(path)) from error
-    return read
 
 
 def _check_same(read: Migration, drafted: Migration) -> None:

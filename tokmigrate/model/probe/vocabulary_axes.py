@@ -5,9 +5,9 @@ is a vocabulary axis, by definition; an axis that is merely as long does not dif
 
 Request: `directory`; `open`, the names on disk that are to be explained.
 
-Answer: `vocab_size`, null where the config has none; `following`, `{name: {axis, side}}` for every tensor that
-follows, by all names that it may have on disk, `side` being null where the module does not tell it;
-`explained`, `{name: {axis, side} or null}` for the open ones that the model has, null for those that do not
+Answer: `vocab_size`, null where the config has none; `following`, `{name: {axis, side, shape}}` for every tensor
+that follows, by all names that it may have on disk, `side` being null where the module does not tell it;
+`explained`, the same, or null, by name, for the open ones that the model has, null for those that do not
 follow; `tied`, whether some are tied. Or else `unknown`, why transformers cannot tell.
 """
 
@@ -42,7 +42,11 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         return {"unknown": str(error)}
     before, after = tensors_on_disk(model), tensors_on_disk(larger)
     following = {
-        name: {"axis": _axis(tensor.shape, after[name].shape), "side": _side(model, tensor)}
+        name: {
+            "axis": _axis(tensor.shape, after[name].shape),
+            "side": _side(model, tensor),
+            "shape": list(tensor.shape),
+        }
         for name, tensor in before.items()
         if tensor.shape != after[name].shape
     }

@@ -21,7 +21,10 @@ SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 ADAPTER = "adapter_model.safetensors"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-_OTHER_WEIGHTS = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", *_PICKLED)
+WEIGHT_FILES = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", *_PICKLED)
+"""How the names of files end that may be weights."""
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_WITHOUT = "without weights there are `lint`, `lock`, `rebase`, `merge`, `squash` and `test`"
 _TO_SAFETENSORS = (
     'convert a copy that you trust: python -c "from transformers import AutoModelForCausalLM as M;'
     " M.from_pretrained('OLD', dtype='auto').save_pretrained('NEW')\""
@@ -126,7 +129,7 @@ def read_weights(directory: Path) -> Weights:
     else:
         raise _without_weights(directory, names)
     read = {index, *(shard.file for shard in shards)}
-    unread = tuple(name for name in names if name.endswith((*_OTHER_WEIGHTS, INDEX)) and name not in read)
+    unread = tuple(name for name in names if name.endswith((*WEIGHT_FILES, INDEX)) and name not in read)
     return Weights(directory, shards, index, document, unread)
 
 
@@ -149,6 +152,15 @@ def read_adapter_weights(directory: Path) -> Weights:
             hint=f"save the adapter with peft, which writes {ADAPTER}",
         )
     return Weights(directory, (_shard(directory, ADAPTER),))
+
+
+def is_pointer(path: Path) -> bool:
+    """Return whether a file is what Git LFS leaves in the place of one that was not fetched."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        return False
 
 
 def _leads_nowhere(directory: Path, names: tuple[str, ...]) -> bool:
@@ -184,7 +196,7 @@ def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
     return WeightsError(
         f"no weights: neither {SINGLE} nor {INDEX} is there",
         where=str(directory),
-        hint="name the directory that transformers would load the model from",
+        hint=f"name the directory that transformers would load the model from; {_WITHOUT}",
     )
 
 
@@ -194,6 +206,12 @@ def _listed(names: list[str]) -> str:
 
 def _shard(directory: Path, file: str) -> Shard:
     _check_in_place(directory, file)
+    if is_pointer(directory / file):
+        raise WeightsError(
+            "Git LFS left a pointer in its place: the weights are not here",
+            where=str(directory / file),
+            hint=f"`git lfs pull` fetches them; {_WITHOUT}",
+        )
     header = read_header(directory / file)
     return Shard(file, header, header.file_size)
 

@@ -1,0 +1,115 @@
+"""A model of which tokenizer and configuration are here, and the weights are not.
+
+transformers tells from the configuration what shapes the weights have; what migrations do to ids, files and the origins
+of rows depends on nothing else of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal
+
+from blake3 import blake3
+
+from tokmigrate.errors import WeightsError
+from tokmigrate.model.documents.reading import read_documents
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.documents.state import CONFIG, MODULES
+from tokmigrate.model.formats.dtype import ITEM_BITS
+from tokmigrate.model.formats.safetensors_header import encoded, parse_header
+from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.weights.architectures import Architecture, architecture_of
+from tokmigrate.model.weights.weights import SINGLE, WEIGHT_FILES, is_pointer
+from tokmigrate.settings import ModelEntry, VocabTensorSetting
+
+_DTYPES = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
+
+
+def lacks_weights(directory: Path) -> bool:
+    """Return whether a model's configuration is here, and of its weights nothing but pointers of Git LFS."""
+    if not (directory / CONFIG).is_file():
+        return False
+    return all(is_pointer(path) for path in directory.iterdir() if path.name.endswith(WEIGHT_FILES))
+
+
+def stand_in_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
+    """Make a stand-in of a model that lacks weights, and return it under the name of that model.
+
+    Its vocabulary tensors have the shapes that the configuration gives them, and take no room: a file of holes.
+
+    Args:
+        entry: The model.
+        directory: Where the stand-in is made; it must not be there yet.
+
+    Raises:
+        WeightsError: What shapes they have is not known.
+        VerificationError: transformers cannot read the configuration.
+    """
+    stamp = read_stamp(entry.path)
+    texts, documents, _ = read_documents(entry.path, stamp)
+    architecture = architecture_of(documents[CONFIG])
+    answer = ask("vocabulary_axes", {"directory": str(entry.path), "open": []})
+    tensors = dict(_stored(answer, architecture))
+    if not tensors:
+        raise WeightsError(
+            "its weights are not here, and what shapes they have is not known: "
+            f"{answer.get('unknown', 'its configuration makes no tensor that follows the vocabulary')}",
+            where=str(entry.path),
+            hint="fetch the weights",
+        )
+    directory.mkdir(parents=True)
+    if (entry.path / MODULES).is_file():
+        texts[MODULES] = (entry.path / MODULES).read_bytes()
+    if stamp is not None:
+        # The digest is that of weights which are elsewhere; who compares it makes a stamp for what is here.
+        held = next(iter(stamp.shards.values()), None)
+        texts[STAMP] = replace(stamp, shards={SINGLE: held} if held else {}).encoded()
+    for name, data in texts.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    dtype = _DTYPES.get(str(documents[CONFIG].get("dtype") or documents[CONFIG].get("torch_dtype")), "F32")
+    _write_holes(directory / SINGLE, tensors, dtype, architecture, tied=bool(answer["tied"]))
+    settings = {
+        name: entry.vocab_tensors.get(name) or VocabTensorSetting(told["axis"], told["side"])
+        for name, told in tensors.items()
+        if name in entry.vocab_tensors or not (architecture and architecture.pattern(name))
+    }
+    return replace(entry, path=directory, adapters=(), vocab_tensors=MappingProxyType(settings))
+
+
+def _stored(answer: Mapping[str, Any], architecture: Architecture | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the tensors that follow the vocabulary, as a file has them: a tied head is not stored."""
+    for name, told in answer.get("following", {}).items():
+        pattern = architecture.pattern(name) if architecture else None
+        side: Literal["input", "output"] | None = pattern.side if pattern else told["side"]
+        is_head = side == "output" and len(told["shape"]) == 2 and told["axis"] == 0
+        if side is not None and not (is_head and answer["tied"]):
+            yield name, told
+
+
+def _write_holes(
+    path: Path, tensors: Mapping[str, Mapping[str, Any]], dtype: str, architecture: Architecture | None, *, tied: bool
+) -> None:
+    kinds = {name: "I64" if architecture and architecture.is_table(name) else dtype for name in tensors}
+    raw = encoded([(name, kinds[name], tuple(told["shape"])) for name, told in tensors.items()], None, 0)
+    size = len(raw) + sum(_bytes(told["shape"], kinds[name]) for name, told in tensors.items())
+    header = parse_header(raw, size, str(path))
+    with path.open("wb") as file:
+        file.write(raw)
+        file.truncate(size)
+        for each in header.entries if not tied else ():
+            # Two that are not one matrix may not have the same bytes.
+            file.seek(header.data_start + each.begin)
+            file.write(blake3(each.name.encode()).digest()[: len(each)])
+
+
+def _bytes(shape: list[int], dtype: str) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count * ITEM_BITS[dtype] // 8

@@ -1,0 +1,181 @@
+"""Several files of the migrations are written together or not at all.
+
+What shall be written is first written down whole, in one file in `.tokmigrate/`; from then on it can be finished
+whenever the process dies, by writing it again.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from tokmigrate.change.durability import fsync_directory, storage_errors, unfinished, write_durably
+from tokmigrate.change.lock import ModelLock
+from tokmigrate.change.publish import Found
+from tokmigrate.errors import BusyError, RecoveryNeededError, StorageError, TokmigrateError
+from tokmigrate.revision.rewriting import Files, journal_path, refuse_unfinished
+from tokmigrate.settings import Workspace
+
+
+@dataclass(frozen=True)
+class Rewriting:
+    """Files of the migrations that are to be written.
+
+    Args:
+        before: By name the digest of each as it was, None where there was none.
+        after: By name the text that each shall have, None for one that goes.
+    """
+
+    before: Mapping[str, str | None]
+    after: Mapping[str, str | None]
+
+    def encoded(self) -> bytes:
+        """Return it as the journal holds it."""
+        held = {"format": 1, "before": dict(self.before), "after": dict(self.after)}
+        return (json.dumps(held, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def rewrite(workspace: Workspace, files: Files) -> None:
+    """Write files of the migrations together.
+
+    Args:
+        workspace: The workspace.
+        files: What shall be in the directory of its migrations.
+
+    Raises:
+        BusyError: Another process writes them.
+        RecoveryNeededError: They could not be written to the end; `settle` does that.
+        StorageError: Nothing was written.
+    """
+    changed = {path: data for path, data in files.items() if _bytes(path) != data}
+    if len(changed) < 2:
+        # One file is whole at every instant by itself.
+        for path, data in changed.items():
+            _write(path, data)
+        return
+    journal = journal_path(workspace)
+    with _alone(workspace):
+        refuse_unfinished(workspace)
+        rewriting = Rewriting(
+            {path.name: _digest(_bytes(path)) for path in changed},
+            {path.name: None if data is None else data.decode("utf-8") for path, data in changed.items()},
+        )
+        try:
+            write_durably(journal, rewriting.encoded())
+            _write_all(workspace, rewriting)
+            _remove(journal)
+        except TokmigrateError as error:
+            if not journal.exists():
+                raise
+            raise RecoveryNeededError(
+                f"the migrations could not be written to the end: {error.message}",
+                where=error.where,
+                hint="run `tokmigrate recover`, which finishes it",
+            ) from error
+
+
+def settle(workspace: Workspace) -> Found:
+    """Finish what an interrupted command left: write the rest where something was written, else forget it.
+
+    Raises:
+        BusyError: Another process writes the migrations.
+        RecoveryNeededError: A file is neither as it was nor as it was to be.
+        StorageError: A file cannot be written, or the journal is damaged.
+    """
+    journal = journal_path(workspace)
+    if not journal.exists():
+        return Found.NOTHING
+    with _alone(workspace):
+        rewriting = _read(journal)
+        if rewriting is None:
+            return Found.NOTHING
+        standing = {name: _digest(_bytes(workspace.migrations / name)) for name in rewriting.after}
+        for name, text in rewriting.after.items():
+            if standing[name] not in (rewriting.before[name], _digest(_encoded(text))):
+                raise RecoveryNeededError(
+                    "somebody changed it after a command was interrupted that was about to write it",
+                    where=str(workspace.migrations / name),
+                    hint=f"put it back as it was; or remove {journal} to keep all files as they are now",
+                )
+        found = Found.BEFORE if standing == rewriting.before else Found.AFTER
+        if found is Found.AFTER:
+            _write_all(workspace, rewriting)
+        for name in rewriting.after:
+            _remove(unfinished(workspace.migrations / name))
+        _remove(journal)
+        return found
+
+
+def _write_all(workspace: Workspace, rewriting: Rewriting) -> None:
+    # What goes, goes last: until then nothing is lost.
+    for name, text in sorted(rewriting.after.items(), key=lambda each: each[1] is None):
+        _write(workspace.migrations / name, _encoded(text))
+
+
+def _write(path: Path, data: bytes | None) -> None:
+    if data is None:
+        _remove(path)
+    elif _bytes(path) != data:
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+        write_durably(path, data, mode)
+
+
+def _remove(path: Path) -> None:
+    if not path.exists():
+        return
+    with storage_errors("remove the file", path):
+        path.unlink()
+    fsync_directory(path.parent)
+
+
+def _bytes(path: Path) -> bytes | None:
+    with storage_errors("read the file", path):
+        return path.read_bytes() if path.exists() else None
+
+
+def _digest(data: bytes | None) -> str | None:
+    return None if data is None else blake3(data).hexdigest()
+
+
+def _encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8")
+
+
+def _read(journal: Path) -> Rewriting | None:
+    data = _bytes(journal)
+    if data is None:
+        return None
+    try:
+        held = json.loads(data)
+        rewriting = Rewriting(held["before"], held["after"])
+        plain = all(Path(name).name == name for name in rewriting.after)
+        if plain and rewriting.before.keys() == rewriting.after.keys():
+            return rewriting
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise StorageError(
+        "the journal of an interrupted command is damaged",
+        where=str(journal),
+        hint="compare the migrations with what Git has, then remove it",
+    )
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Keep other processes from writing the migrations."""
+    journal = journal_path(workspace)
+    with storage_errors("make the directory", journal.parent):
+        journal.parent.mkdir(exist_ok=True)
+    try:
+        with ModelLock(journal.with_suffix(".lock")):
+            yield
+    except BusyError as error:
+        if isinstance(error, RecoveryNeededError):
+            raise
+        raise BusyError("another process writes the migrations", where=error.where, hint="run it again") from error
