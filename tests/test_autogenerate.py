@@ -122,6 +122,10 @@ def test_the_command_lists_what_is_left(tmp_path: Path) -> None:
     assert said.stdout == f"wrote {tmp_path}/migrations/0001_on_the_left.yaml: set_padding\n"
     assert said.stderr.startswith("warning: 1 difference is left, which no operation expresses:\n")
     assert "clean_up_tokenization_spaces  false   true" in said.stderr
+    # A model counts as what it is planned to be: the first migration has been written, and is not derived again.
+    assert json.loads(place.run(*words, "--json").stdout)["operations"] == []
+    (tmp_path / "migrations" / "0001_on_the_left.yaml").unlink()
+    (tmp_path / "migrations" / "tokmigrate.lock").unlink(missing_ok=True)
     document = place.asked(*words)
     assert document["operations"] == ["set_padding"]
     assert [each["subject"] for each in document["left"]] == ["clean_up_tokenization_spaces"]

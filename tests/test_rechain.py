@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from in_process import Here
 from workspaces import make_workspace
 
-from tokmigrate.errors import HistoryError
+from tokmigrate.errors import HistoryError, UnknownNameError
 from tokmigrate.revision.claims import common_claims
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
@@ -172,6 +172,26 @@ def test_nothing_is_guessed_where_either_could_move(tmp_path: Path) -> None:
     assert given == {"<first>": making.TOKENS, "<theirs>": making.TOKENS + 1, "<ours>": making.TOKENS + 2}
     # A second time there is nothing to do.
     assert rebase(made.workspace, [entry]).onto is None
+
+
+def test_names_are_looked_up_where_there_is_one_head_too(tmp_path: Path) -> None:
+    made = making.workspace(tmp_path, {}, [tokens("<a>")])
+    for words in (("nope",), (None, "nope")):
+        with pytest.raises(UnknownNameError, match="nope"):
+            rebase(made.workspace, [], *words)
+
+
+def test_two_files_with_one_number_get_two(tmp_path: Path) -> None:
+    made = making.workspace(tmp_path, {}, [tokens("<a>"), tokens("<b>")])
+    for name, revision, down in (("0002_c.yaml", "cccc", made.revisions[1]), ("0003_d.yaml", "dddd", "cccc")):
+        add(tmp_path, name, revision, down, **tokens(f"<{revision}>"))
+    rebase(made.workspace, [])
+    assert order(made) == ["0001_step_1.yaml", "0002_step_2.yaml", "0003_c.yaml", "0004_d.yaml"]
+    validate(made.workspace)
+    # A day may have several.
+    for name, revision, down in (("20261125_e.yaml", "eeee", "dddd"), ("20261125_f.yaml", "ffff", "eeee")):
+        add(tmp_path, name, revision, down, **tokens(f"<{revision}>"))
+    assert rebase(made.workspace, []).moved == ()
 
 
 def test_a_branch_of_several_moves_as_one_and_its_numbers_follow(tmp_path: Path) -> None:

@@ -101,6 +101,39 @@ def both_add(first: Clone, second: Clone) -> None:
     first.git("push", "-q")
 
 
+@pytest.mark.parametrize("wrong", ["both sides kept", "cut short"])
+def test_a_lock_that_was_settled_by_hand_and_wrongly_is_taken_from_git(clones: tuple[Clone, Clone], wrong: str) -> None:
+    first, second = clones
+    both_add(first, second)
+    second.git("fetch", "-q")
+    second.git("merge", "origin/main", code=1)
+    lines = second.lock.read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if line[0] not in "<=>"] if wrong == "both sides kept" else lines[:4]
+    second.lock.write_text("".join(kept), "utf-8")
+    assert second.run("validate").returncode == 2
+    said = second.run("rebase")
+    assert said.returncode == 0, said.stderr
+    assert "could not be read: what Git has on both sides was taken" in said.stdout
+    assert second.run("validate").returncode == 0
+    second.git("add", "-A")
+    second.git("commit", "-qm", "Merge")
+    (track,) = parse_lock(second.lock.read_text("utf-8"), "").tracks
+    assert track.revisions[-2:] == ("222222222222", "111111111111")
+
+
+def test_squash_deletes_no_file_that_git_does_not_have(clones: tuple[Clone, Clone]) -> None:
+    first, _ = clones
+    first.write("0004_tools.yaml", _THEIRS + 'operations: [{add_tokens: ["<|tool|>"]}]\n')
+    assert first.run("lock").returncode == 0
+    held = contents(first.root / "migrations")
+    said = first.run("squash", "0003:0004")
+    assert said.returncode == 2
+    assert "Git does not have migrations/0004_tools.yaml as it is" in said.stderr
+    assert contents(first.root / "migrations") == held
+    first.commit("One more")
+    assert first.run("squash", "0003:0004").returncode == 0
+
+
 @pytest.mark.parametrize("way", ["merge", "rebase"])
 def test_two_clones_come_together_again(clones: tuple[Clone, Clone], way: str) -> None:
     first, second = clones

@@ -58,9 +58,10 @@ def revision(
     """Write a new migration file behind the head.
 
     With `--autogenerate --from DIR --to DIR` it holds the operations that lead
-    from one tokenizer to the other; either may be a model of the workspace. It
-    is planned on the first before it is written, and what differs then still,
-    because no operation expresses it, is listed here and in the file.
+    from one tokenizer to the other; either may be a model of the workspace, and
+    the first is then taken as it is planned to be at the head. It is planned on
+    the first before it is written, and what differs then still, because no
+    operation expresses it, is listed here and in the file.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
@@ -94,9 +95,9 @@ def _autogenerate(place: Workspace, message: str, before: str, after: str, as_js
     from tokmigrate.report.difference import difference_contents, difference_tables  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner.autogenerate import autogenerate  # noqa: PLC0415
-    from tokmigrate.runner.compare import named_side  # noqa: PLC0415
+    from tokmigrate.runner.compare import named_side, side_at_head  # noqa: PLC0415
 
-    done = autogenerate(place, message, named_side(place, before), named_side(place, after))
+    done = autogenerate(place, message, side_at_head(place, before), named_side(place, after))
     if as_json:
         print_json(
             document(

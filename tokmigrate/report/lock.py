@@ -50,14 +50,18 @@ def relocked_content(done: Relocked, file: str) -> dict[str, Any]:
 
 def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
     """Yield what was moved, and what became of the lock."""
+    if done.restored:
+        yield f"{shown} could not be read: what Git has {'on both sides ' if done.conflict else ''}was taken"
     if done.onto is None:
         yield "one head: no migration has to move"
-    for each in done.moved:
+        for each in done.moved:
+            yield f"its number was taken: {each.migration.shown} is now {each.path.name}"
+    for each in done.moved if done.onto else ():
         renamed = each.path != each.migration.path
         into = f", now {each.path.name}" if renamed else ""
         yield f"moved {each.migration.revision} behind {done.onto} ({each.migration.shown}{into})"
         break
-    for each in done.moved[1:]:
+    for each in done.moved[1:] if done.onto else ():
         if each.path != each.migration.path:
             yield f"  with it {each.migration.revision} ({each.migration.shown}, now {each.path.name})"
         else:
@@ -80,6 +84,7 @@ def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
         "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
         "shared": list(done.shared),
         "conflict": done.conflict,
+        "restored": done.restored,
         **(relocked_content(done.relocked, file) if done.relocked else {"lock": file, "written": False}),
     }
 

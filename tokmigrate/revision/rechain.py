@@ -81,6 +81,17 @@ def rechained(branch: Branch, onto: Migration) -> tuple[Rechained, ...]:
     return tuple(moved)
 
 
+def renumbered(chain: Sequence[Migration]) -> tuple[Rechained, ...]:
+    """Return the files from the first on whose number an earlier one has; none where each has a number of its own."""
+    for place, migration in enumerate(chain):
+        taken = {int(each.number) for each in chain[:place] if each.number}
+        # One of six digits or more is a date, and a day may have several.
+        if migration.number and len(migration.number) < 6 and int(migration.number) in taken:
+            behind = rechained(Branch(tuple(chain[place:])), chain[place - 1])
+            return tuple(each for each in behind if each.path != each.migration.path)
+    return ()
+
+
 def with_down_revision(text: str, suffix: str, down_revision: str | None) -> str:
     """Return the text of a migration that follows another one; comments, layout and quotes stay.
 

@@ -17,6 +17,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
+from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.migrate import plan
 from tokmigrate.runner.records import undo_records
 from tokmigrate.runner.tags import known_tags
@@ -131,6 +132,23 @@ def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
 def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:
     files = recorded_before(workspace, entry, snapshot, revision).files
     return with_files(snapshot.state.documents, files)
+
+
+def side_at_head(workspace: Workspace, word: str) -> Side:
+    """Return the tokenizer that a new migration would be applied to.
+
+    Args:
+        workspace: The workspace.
+        word: A model of it, which is planned up to the head; or a directory, taken as it is.
+
+    Raises:
+        UnknownNameError: It is neither.
+    """
+    entry = workspace.models.get(word)
+    if entry is None or not chain_for(History.read(workspace), entry):
+        return named_side(workspace, word)
+    with at_hand(entry) as here:
+        return sides_of(workspace, here, "head")[1]
 
 
 def named_side(workspace: Workspace | None, word: str) -> Side:

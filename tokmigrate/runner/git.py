@@ -63,6 +63,32 @@ def _fork(folder: Path, base: str) -> tuple[Path, str]:
     return top, common
 
 
+def sides_of(file: Path) -> tuple[str, ...]:
+    """Return what the two sides of a merge under way have in a file; what HEAD has where none is under way.
+
+    Args:
+        file: The file, as it may have been left by hand.
+    """
+    top = repository(file.parent)
+    if top is None or shutil.which("git") is None:
+        return ()
+    name = file.resolve().relative_to(top.resolve()).as_posix()
+    sides = [_asked(top, "show", f"{place}:{name}") for place in (":2", ":3")]
+    return tuple(filter(None, sides if all(sides) else [_asked(top, "show", f"HEAD:{name}")]))
+
+
+def uncommitted(folder: Path, files: Iterable[Path]) -> tuple[Path, ...]:
+    """Return those of `files` that HEAD does not have as they are; none where there is no Git repository."""
+    top = repository(folder)
+    if top is None or shutil.which("git") is None:
+        return ()
+    return tuple(
+        path
+        for path in files
+        if _asked(top, "status", "--porcelain", "--ignored", "--untracked-files=all", "--", str(path))
+    )
+
+
 def kept(folder: Path, files: Iterable[Path]) -> frozenset[Path]:
     """Return those of `files` that are committed, or will be with the next commit; all where there is no Git."""
     wanted = tuple(files)

@@ -9,9 +9,10 @@ from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
 from tokmigrate.revision.claims import common_claims
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, lock_of
-from tokmigrate.revision.lock_file import lock_files, lock_shown, read_lock_text
+from tokmigrate.revision.lock_file import lock_files, lock_path, lock_shown, read_lock_text
 from tokmigrate.revision.lock_text import conflict_sides, parse_lock
-from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files
+from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files, renumbered
+from tokmigrate.runner.git import sides_of
 from tokmigrate.runner.published import published_files
 from tokmigrate.runner.relock import Relocked, relocked
 from tokmigrate.runner.rewriting import rewrite
@@ -28,6 +29,7 @@ class Rebased:
         moved: The migrations that follow it, with their files.
         shared: What both branches lay claim to, or why that is not known.
         conflict: Whether Git had left a conflict in the lock.
+        restored: Whether the lock could not be read, so that what Git has was taken.
         relocked: What became of the lock; None where it has to wait, because there are still several heads.
     """
 
@@ -35,6 +37,7 @@ class Rebased:
     moved: tuple[Rechained, ...]
     shared: tuple[str, ...]
     conflict: bool
+    restored: bool
     relocked: Relocked | None
 
 
@@ -54,18 +57,21 @@ def rebase(
         HistoryError: A model has a migration of that branch, or nothing says which one is meant.
     """
     history = History.read_forked(workspace)
-    locks, conflict = _known_locks(workspace)
+    for name in filter(None, (revision, onto)):
+        history.resolve(name)
+    locks = _known_locks(workspace)
     behind: str | None = None
-    moved: tuple[Rechained, ...] = ()
     shared: tuple[str, ...] = ()
     if len(history.heads) > 1:
         branch, other = _chosen(workspace, history, revision, onto)
         behind, moved, shared = other.head.revision, rechained(branch, other.head), _shared(branch, other)
+    else:
+        moved = renumbered(history.chain())
     files = rechained_files(moved)
     line = History.read_with(workspace, files)
-    done = _relocked(workspace, line, entries, locks, behind) if len(line.heads) < 2 else None
+    done = _relocked(workspace, line, entries, locks.held, behind) if len(line.heads) < 2 else None
     rewrite(workspace, {**files, **(lock_files(workspace, done.after) if done else {})})
-    return Rebased(behind, moved, shared, conflict, done)
+    return Rebased(behind, moved, shared, locks.conflict, locks.restored, done)
 
 
 def merge(workspace: Workspace, entries: Sequence[ModelEntry]) -> Rebased:
@@ -144,15 +150,29 @@ def _shared(branch: Branch, other: Branch) -> tuple[str, ...]:
         return (str(error),)
 
 
-def _known_locks(workspace: Workspace) -> tuple[tuple[Lock, ...], bool]:
-    """Return what the lock says, on either side of a conflict as far as it can be read, and whether there is one."""
+@dataclass(frozen=True)
+class _KnownLocks:
+    """What the lock says: on either side of a conflict as far as it can be read, or as Git has it."""
+
+    held: tuple[Lock, ...] = ()
+    conflict: bool = False
+    restored: bool = False
+
+
+def _known_locks(workspace: Workspace) -> _KnownLocks:
     text = read_lock_text(workspace)
     if text is None:
-        return (), False
+        return _KnownLocks()
     sides = conflict_sides(text)
-    if sides[0] == sides[1]:
-        return (parse_lock(text, lock_shown(workspace)),), False
-    return tuple(lock for side in sides if (lock := _readable(side))), True
+    if sides[0] != sides[1]:
+        return _KnownLocks(tuple(lock for side in sides if (lock := _readable(side))), conflict=True)
+    try:
+        return _KnownLocks((parse_lock(text, lock_shown(workspace)),))
+    except FileProblems:
+        held = tuple(lock for side in sides_of(lock_path(workspace)) if (lock := _readable(side)))
+        if not held:
+            raise
+        return _KnownLocks(held, conflict=len(held) > 1, restored=True)
 
 
 def _readable(text: str) -> Lock | None:

@@ -25,6 +25,7 @@ from tokmigrate.revision.rewriting import Files, refuse_taken
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.at_hand import Trial, at_hand, trial_of
 from tokmigrate.runner.earlier import earlier
+from tokmigrate.runner.git import uncommitted
 from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for
@@ -79,6 +80,7 @@ def squash(
     if lock is not None and lock.revisions != tuple(map(locked_as, chain)):
         raise DriftError("the lock and the migrations do not agree", where=LOCK, hint="`tokmigrate validate`")
     _refuse_middle(workspace, members)
+    _refuse_uncommitted(workspace, members)
     path = _path(workspace, members, message)
     told = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
     drafted = squashed(members, told, path, os.path.relpath(path, workspace.root))
@@ -134,6 +136,14 @@ def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
                 where=migration.shown,
                 hint=f"`tokmigrate upgrade {members[-1].revision}` or `tokmigrate downgrade {down}` first",
             )
+
+
+def _refuse_uncommitted(workspace: Workspace, members: Sequence[Migration]) -> None:
+    """Raise UsageError where a file would go that Git could not bring back; comments in it would be lost."""
+    beside = (each.path for each in members)
+    lost = [os.path.relpath(path, workspace.root) for path in uncommitted(workspace.root, beside)]
+    if lost:
+        raise UsageError(f"Git does not have {', '.join(lost)} as it is", hint="commit it before it is squashed")
 
 
 def _before(
