@@ -170,7 +170,7 @@ def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migra
             raise DriftError(
                 f"the model has revision {revision}, which is not among the migrations",
                 where=str(snapshot.directory),
-                hint=nearest(revision, known) or "put its file back if it was deleted; else fetch the branch that has it",
+                hint=nearest(revision, known) or "put its file back if it was deleted, or fetch the branch that has it",
             )
         if migration.checksum != checksum:
             raise DriftError(
