@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +16,27 @@ if TYPE_CHECKING:
     from tokmigrate.events import Event, Listener
 
 
-_CONTROLS = re.compile("[\x7f-\x9f]")
-
-
 def print_json(document: dict[str, Any]) -> None:
     """Write one JSON document to stdout."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    # JSON leaves these as they are, and a terminal may obey them.
-    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    from tokmigrate.report.shown import in_json  # noqa: PLC0415
+
+    sys.stdout.write(in_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n")
+
+
+def say(line: str) -> None:
+    """Write one line of a result to stdout."""
+    print(_shown(line), flush=True)
+
+
+def say_aside(line: str) -> None:
+    """Write one line that goes with a result to stderr."""
+    print(_shown(line), file=sys.stderr, flush=True)
+
+
+def _shown(text: str) -> str:
+    from tokmigrate.report.shown import shown  # noqa: PLC0415
+
+    return shown(text)
 
 
 def show(renderable: RenderableType) -> None:
@@ -38,13 +50,9 @@ def show_aside(renderable: RenderableType) -> None:
 
 
 def _print(renderable: RenderableType, stderr: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415
+    from tokmigrate.report.terminal import Harmless, terminal  # noqa: PLC0415
 
-    console = Console(highlight=False, stderr=stderr)
-    if not console.is_terminal:
-        # A pipe has no width: nothing is to be cut or folded there.
-        console = Console(highlight=False, stderr=stderr, width=400)
-    console.print(renderable)
+    terminal(stderr=stderr).print(Harmless(renderable))
 
 
 def print_error(error: TokmigrateError, as_json: bool) -> None:
@@ -55,17 +63,19 @@ def print_error(error: TokmigrateError, as_json: bool) -> None:
         print_json(error_document(error))
         return
     if isinstance(error, FileProblems):
-        sys.stderr.write("".join(f"error: {problem}\n" for problem in error.problems))
+        for problem in error.problems:
+            say_aside(f"error: {problem}")
         return
-    sys.stderr.write(f"error: {error}\n")
+    say_aside(f"error: {error}")
     if error.hint:
-        sys.stderr.write(f"what to do: {error.hint}\n")
+        # A hint may hold lines for a file.
+        for line in f"what to do: {error.hint}".split("\n"):
+            say_aside(line)
 
 
 @contextmanager
 def progress() -> Iterator[Listener]:
     """Show the bytes while they are written or read, on stderr, where that is a terminal."""
-    from rich.console import Console  # noqa: PLC0415
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
 
     from tokmigrate.events import (  # noqa: PLC0415
@@ -79,10 +89,12 @@ def progress() -> Iterator[Listener]:
         Warned,
         WeightsRead,
     )
+    from tokmigrate.report.shown import shown  # noqa: PLC0415
+    from tokmigrate.report.terminal import terminal  # noqa: PLC0415
 
-    console = Console(stderr=True)
+    console = terminal(stderr=True)
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -94,7 +106,7 @@ def progress() -> Iterator[Listener]:
 
     def listen(event: Event) -> None:
         if isinstance(event, StreamStarted | CorpusOpened):
-            tasks[event.model] = bar.add_task(event.model, total=event.total)
+            tasks[event.model] = bar.add_task(shown(event.model), total=event.total)
             bar.start()
         elif isinstance(event, BytesStreamed | CorpusRead):
             bar.advance(tasks[event.model], event.count)
@@ -105,7 +117,7 @@ def progress() -> Iterator[Listener]:
             bar.stop()
             bar.remove_task(tasks.pop(event.model))
         elif isinstance(event, Warned):
-            sys.stderr.write(f"warning: {event.model}: {event.message}\n")
+            say_aside(f"warning: {event.model}: {event.message}")
 
     try:
         yield listen

@@ -10,7 +10,7 @@ import typer
 
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
-from tokmigrate.cli.output import progress, show
+from tokmigrate.cli.output import progress, say, say_aside, show
 
 if TYPE_CHECKING:
     from tokmigrate.plan.upgrade import Plan
@@ -108,7 +108,7 @@ def upgrade(
         _say_recovered(done.plan.model, done.recovered.value)
         show(plan_text(done.plan))
         if done.plan.steps:
-            typer.echo(upgraded_line(done.plan))
+            say(upgraded_line(done.plan))
 
     place = workspace()
     bounds = _plans(planned, revision, model) if planned else {}
@@ -139,7 +139,7 @@ def downgrade(
 
     def render(done: migrate.Downgraded) -> None:
         _say_recovered(done.model, done.recovered.value)
-        typer.echo(downgraded_line(done))
+        say(downgraded_line(done))
 
     place = workspace()
     entries = selected(place, model)
@@ -162,7 +162,7 @@ def _plans(path: Path, revision: str | None, model: list[str] | None) -> dict[st
 
 def _say_recovered(model: str, found: str) -> None:
     if found != "nothing":
-        typer.echo(f"{model}: an interrupted change was recovered first; the model was the one {found} it", err=True)
+        say_aside(f"{model}: an interrupted change was recovered first; the model was the one {found} it")
 
 
 def register(app: typer.Typer) -> None:

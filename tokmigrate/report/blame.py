@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokmigrate.report.indented import indented
-from tokmigrate.report.printable import quoted, shown
+from tokmigrate.report.shown import quoted, shown
 
 if TYPE_CHECKING:
     from tokmigrate.audit.blamed import BlamedModel, BlamedToken, Event, Subject

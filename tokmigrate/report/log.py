@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokmigrate.report.indented import indented
-from tokmigrate.report.printable import shown
+from tokmigrate.report.shown import shown
 from tokmigrate.report.text import named
 
 if TYPE_CHECKING:
