@@ -12,7 +12,8 @@ from rich.text import Text
 
 from tokmigrate.change.room import human_bytes
 from tokmigrate.operations.base import RiskLevel
-from tokmigrate.report.shown import quoted, shown
+from tokmigrate.report.shown import shown
+from tokmigrate.report.token_fates import fates_table
 from tokmigrate.report.training import training_lines
 
 if TYPE_CHECKING:
@@ -48,15 +49,8 @@ def plan_text(plan: Plan) -> RenderableType:
         Text(f"{shown(plan.model)}: {named(plan.before)} → {named(plan.after)}", style="bold"),
         table,
     ]
-    given = [new for step in plan.steps for effect in step.effects for new in effect.given]
-    if given:
-        ids = Table(box=None, pad_edge=False, show_edge=False)
-        ids.add_column("token")
-        ids.add_column("id", justify="right")
-        ids.add_column("row")
-        for new in given:
-            ids.add_row(quoted(new.token), str(new.id), new.row)
-        parts += [Text(), ids]
+    if plan.tokens:
+        parts += [Text(), *fates_table(plan.tokens)]
     changes = [(change.name, change) for change in plan.file_changes()]
     for adapter in plan.adapters:
         changes += [(f"{adapter.model}/{change.name}", change) for change in adapter.file_changes()]

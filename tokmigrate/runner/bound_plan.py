@@ -99,7 +99,7 @@ def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
         "from_revision": plan.before,
         "generation": _generation(plan.snapshot),
         "migrations": [[step.migration.revision, step.migration.checksum] for step in plan.steps],
-        "ids": {given.token: given.id for step in plan.steps for effect in step.effects for given in effect.given},
+        "ids": {fate.token: fate.id for fate in plan.tokens if fate.token is not None and fate.id != fate.old_id},
         "files": dict(_files(plan.snapshot)),
         "shards": dict(_shards(plan.snapshot)),
         "adapters": {
