@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
-import select
 import subprocess
 import unicodedata
 from collections.abc import Callable
@@ -13,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from in_process import Here
-from workspaces import HEAD, command_line, environment, make_workspace
+from workspaces import HEAD, make_workspace, on_terminal
 
 HOSTILE = (
     ":smile:",
@@ -129,31 +126,8 @@ def test_a_name_of_rich_stays_what_it_is(place: Here) -> None:
 
 
 def test_a_terminal_gets_no_more_than_a_pipe(place: Here) -> None:
-    said = typed(place, "plan") + typed(place, "upgrade")
+    said = on_terminal(place, "plan", COLUMNS="120") + on_terminal(place, "upgrade", COLUMNS="120")
     assert '":smile:"' in said
     assert "PWNED\x07" not in said
     assert "\x1b[2J" not in said
     assert not {"\u202e", "\u200b", "😄", "🔥"} & set(said)
-
-
-def typed(place: Here, *words: str, columns: int = 120) -> str:
-    """Return what a command writes where stdout and stderr are a terminal."""
-    ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [*command_line(), *words],
-        cwd=place.root,
-        env={**environment(), "COLUMNS": str(columns), "TERM": "xterm"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-    )
-    os.close(theirs)
-    said = b""
-    while select.select([ours], [], [], 60)[0]:
-        try:
-            said += os.read(ours, 65536)
-        except OSError:
-            break
-    os.close(ours)
-    process.wait()
-    return said.decode()

@@ -12,6 +12,7 @@ from tokmigrate.errors import FileProblems, TokmigrateError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.progress import TaskID
 
     from tokmigrate.events import Event, Listener
 
@@ -75,51 +76,50 @@ def print_error(error: TokmigrateError, as_json: bool) -> None:
 
 @contextmanager
 def progress() -> Iterator[Listener]:
-    """Show the bytes while they are written or read, on stderr, where that is a terminal."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
-
-    from tokmigrate.events import (  # noqa: PLC0415
-        BytesStreamed,
-        CorpusMeasured,
-        CorpusOpened,
-        CorpusRead,
-        Step,
-        StepReached,
-        StreamStarted,
-        Warned,
-        WeightsRead,
-    )
+    """Show what is being done, and how far it is, on stderr, where that is a terminal."""
+    from tokmigrate import events  # noqa: PLC0415
+    from tokmigrate.report.progress import progress_lines  # noqa: PLC0415
     from tokmigrate.report.shown import shown  # noqa: PLC0415
     from tokmigrate.report.terminal import terminal  # noqa: PLC0415
 
-    console = terminal(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    tasks: dict[str, Any] = {}
+    lines = progress_lines(terminal(stderr=True))
+    tasks: dict[str, TaskID] = {}
+
+    def end(model: str) -> None:
+        # It goes before a result is written where it stood.
+        lines.stop()
+        if model in tasks:
+            lines.remove_task(tasks.pop(model))
+
+    def begin(model: str, doing: str, total: int | None = None) -> None:
+        end(model)
+        tasks[model] = lines.add_task(shown(f"{model}: {doing}"), total=total)
+        lines.start()
 
     def listen(event: Event) -> None:
-        if isinstance(event, StreamStarted | CorpusOpened):
-            tasks[event.model] = bar.add_task(shown(event.model), total=event.total)
-            bar.start()
-        elif isinstance(event, BytesStreamed | CorpusRead):
-            bar.advance(tasks[event.model], event.count)
-        elif isinstance(event, CorpusMeasured | WeightsRead) or (
-            isinstance(event, StepReached) and event.step is Step.STAGED
-        ):
-            # It goes before a result is written where it stood.
-            bar.stop()
-            bar.remove_task(tasks.pop(event.model))
-        elif isinstance(event, Warned):
-            say_aside(f"warning: {event.model}: {event.message}")
+        match event:
+            case events.ComputationStarted(model):
+                begin(model, "computing the new rows")
+            case events.StreamStarted(model, total, doing):
+                begin(model, doing, total)
+            case events.CorpusOpened(model, total):
+                begin(model, "cutting the corpus", total)
+            case events.BytesStreamed(model, count) | events.CorpusRead(model, count):
+                lines.advance(tasks[model], count)
+            case events.VerificationStarted(model, thoroughness):
+                begin(model, "verifying with transformers" if thoroughness == "full" else "verifying")
+            case events.StepReached(model, events.Step.VERIFIED):
+                begin(model, "publishing")
+            case (
+                events.WeightsRead(model)
+                | events.CorpusMeasured(model)
+                | events.StepReached(model, events.Step.CLEANED)
+            ):
+                end(model)
+            case events.Warned(model, message):
+                say_aside(f"warning: {model}: {message}")
 
     try:
         yield listen
     finally:
-        bar.stop()
+        lines.stop()

@@ -106,9 +106,12 @@ def upgrade(
 
     def render(done: migrate.Upgraded) -> None:
         _say_recovered(done.plan.model, done.recovered.value)
-        show(plan_text(done.plan))
         if done.plan.steps:
             say(upgraded_line(done.plan))
+
+    def announce(planned: Plan) -> None:
+        if not as_json:
+            show(plan_text(planned))
 
     place = workspace()
     bounds = _plans(planned, revision, model) if planned else {}
@@ -117,7 +120,7 @@ def upgrade(
     def act(entry: ModelEntry) -> migrate.Upgraded:
         bound = bounds.get(entry.name)
         to = (bound.to or "base") if bound else revision or "head"
-        return migrate.upgrade(place, entry, to, lock_timeout, listener, bound)
+        return migrate.upgrade(place, entry, to, lock_timeout, listener, bound, announce)
 
     with progress() as listener:
         if as_json:

@@ -64,7 +64,7 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
     texts = snapshot.state.tokenizer.texts
     live = [number for number in texts if kinds[number] != "tombstone"]
     begun = [number for number, made in made_rows(snapshot).items() if number in texts and kinds[number] != "tombstone"]
-    listener(StreamStarted(entry.name, sum(tensor.geometry.size for tensor in matrices(snapshot))))
+    listener(StreamStarted(entry.name, sum(tensor.geometry.size for tensor in matrices(snapshot)), "reading"))
     norms, nearest = surveyed(
         snapshot, begun, begun[:COMPARED_AT_MOST], live, lambda count: listener(BytesStreamed(entry.name, count))
     )
