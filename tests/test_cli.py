@@ -418,6 +418,20 @@ def test_a_plan_is_there_before_the_work(place: Workspace) -> None:
     assert "a `verify:` case does not hold" in done.stderr
 
 
+def test_a_plan_in_a_file_is_told_of(place: Workspace, call: Call) -> None:
+    said = call(place.root, "plan", "-o", "plan.json")
+    assert said.out.endswith("wrote plan.json: `tokmigrate upgrade --plan plan.json` does what it says\n")
+    held = (place.root / "plan.json").read_text("utf-8")
+    said = call(place.root, "plan", "-o", "-")
+    assert json.loads(said.out) == json.loads(held)
+    assert "rows 1024 → 1088" in said.err
+    assert not (place.root / "-").exists()
+    said = call(place.root, "plan", "--json", "-o", "plan.json")
+    assert said.document["command"] == "plan"
+    said = call(place.root, "plan", "--json", "-o", "-")
+    assert (said.code, said.document["error"]["kind"]) == (2, "UsageError")
+
+
 def test_a_pipe_gets_whole_lines(place: Workspace) -> None:
     done = run(place, "plan", COLUMNS="40")
     assert done.stderr == ""

@@ -55,14 +55,18 @@ def bound(workspace: Workspace, plan: Plan) -> BoundPlan:
     return BoundPlan(plan.model, plan.after, _held(workspace, plan))
 
 
-def write_plans(path: Path, plans: list[BoundPlan]) -> None:
-    """Write plans into a file of their own; raises UsageError where that cannot be."""
-    document = {
+def plans_document(plans: Sequence[BoundPlan]) -> dict[str, Any]:
+    """Return plans as what a file holds."""
+    return {
         "format": FORMAT,
         "plans": [{"model": plan.model, "to_revision": plan.to, **plan.held} for plan in plans],
     }
+
+
+def write_plans(path: Path, plans: Sequence[BoundPlan]) -> None:
+    """Write plans into a file of their own; raises UsageError where that cannot be."""
     try:
-        path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(json.dumps(plans_document(plans), indent=2, ensure_ascii=False) + "\n", "utf-8")
     except OSError as error:
         raise UsageError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
 
