@@ -396,6 +396,18 @@ def test_a_terminal_of_80_columns(place: Workspace) -> None:
         assert HEAD in shown
 
 
+def test_what_a_narrow_terminal_folds_hangs(place: Workspace) -> None:
+    run(place, "upgrade")
+    for words, headline in ((("log",), r"\d{4}-\d\d-\d\d "), (("blame", "<|im_start|>"), "demo: ")):
+        sent = on_terminal(place, *words, COLUMNS="60", NO_COLOR="1")
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", sent).splitlines()
+        assert all(len(line) <= 60 for line in lines)
+        assert [line for line in lines if not line.startswith("  ")] == [
+            line for line in lines if re.match(headline, line)
+        ]
+        assert any(re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  ", line) for line in lines)
+
+
 def test_a_terminal_is_told_what_is_being_done(place: Workspace) -> None:
     sent = on_terminal(place, "upgrade", "+2")
     steps = ("computing the new rows", "staging", "verifying", "publishing", "upgraded to")
