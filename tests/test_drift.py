@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -152,6 +153,15 @@ def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> 
     left = model_of(target).get_input_embeddings().weight.detach()
     assert torch.equal(left, learnt[: len(left)])
     assert tokenizer_of(target).get_vocab() == tokenizer_of(base.model).get_vocab()
+
+
+def test_a_few_of_the_trained_tensors_are_named(place: Workspace) -> None:
+    target = place.root / "models" / "tuned"
+    trained(place.model, target)
+    text = place.settings.read_text("utf-8")
+    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
+    said = place.run("stamp", "--from", "demo", "--model", "tuned").stdout.splitlines()[1]
+    assert re.fullmatch(r"trained since it was migrated: (\d+) tensors: \S+, \S+, \S+ and \d+ more", said)
 
 
 def test_taken_on_again_a_token_is_said_to_be_trained_once(place: Workspace) -> None:
