@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -46,7 +46,7 @@ class Plan:
     """
 
     model: str
-    snapshot: Snapshot
+    snapshot: Snapshot = field(repr=False)
     steps: tuple[Step, ...]
     adapters: tuple[Plan, ...] = ()
     remarks: tuple[str, ...] = ()
