@@ -53,6 +53,29 @@ def test_a_workspace_up_and_down(tmp_path: Path) -> None:
     assert contents(made.model) == before
 
 
+def test_what_it_returns_can_be_printed(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    with tokmigrate.open(made.root) as ws:
+        for told in (ws.plan(), ws.check(), ws.upgrade(), ws.status(), ws.check(), ws.downgrade("base"), ws):
+            assert len(repr(told)) < 2000, told
+        assert "message='Add the ChatML role tokens'" in repr(ws.plan())
+
+
+def test_a_closed_workspace_says_so(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    with tokmigrate.open(made.root) as ws:
+        assert not ws.closed
+    for act in (ws.plan, ws.upgrade, ws.status, ws.check, ws.current, lambda: ws.downgrade("base")):
+        with pytest.raises(tokmigrate.UsageError, match="the workspace is closed") as raised:
+            act()
+        assert raised.value.hint
+    ws = tokmigrate.open(made.root)
+    ws.close()
+    ws.close()
+    with pytest.raises(tokmigrate.UsageError):
+        ws.plan()
+
+
 def test_no_workspace_and_no_models(tmp_path: Path) -> None:
     with pytest.raises(tokmigrate.UsageError):
         tokmigrate.open(tmp_path)

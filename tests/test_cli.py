@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import re
-import select
 import shutil
 import subprocess
 import sys
@@ -16,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspaces import BASE, HEAD, Workspace, command_line, contents, environment, make_workspace
+from workspaces import BASE, HEAD, Workspace, command_line, contents, environment, make_workspace, on_terminal
 
 from tokmigrate import __version__
 from tokmigrate.cli.app import app, main
@@ -381,45 +378,70 @@ def test_nothing_heavy_is_loaded_early(place: Workspace) -> None:
     assert not (heavy - {"numpy"}) & loaded("-m", "tokmigrate.cli.app", "history", cwd=place.root)
 
 
-def on_terminal(place: Workspace, *words: str, **variables: str) -> str:
-    """Return what a terminal of 80 columns is sent."""
-    chief, side = pty.openpty()
-    plain = {name: value for name, value in environment().items() if name != "NO_COLOR"}
-    process = subprocess.Popen(
-        [*command_line(), *words],
-        cwd=place.root,
-        env={**plain, "COLUMNS": "80", "TERM": "xterm-256color", **variables},
-        stdin=side,
-        stdout=side,
-        stderr=side,
-    )
-    os.close(side)
-    sent = b""
-    while select.select([chief], [], [], 60)[0]:
-        try:
-            part = os.read(chief, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        sent += part
-    os.close(chief)
-    assert process.wait(60) == 0, sent
-    return sent.decode().replace("\r\n", "\n")
-
-
 def test_a_terminal_of_80_columns(place: Workspace) -> None:
     sent = on_terminal(place, "upgrade")
-    bar, _, table = sent.partition("demo: base → ")
+    plan, _, work = sent.partition("MiB to be written\n")
+    assert "━" not in plan
+    assert plan.endswith("rows 1024 → 1088, 2.1 ")
+    bar, _, result = work.rpartition("━")
     assert "━" in bar
-    assert bar.rpartition("━")[2].endswith("\x1b[1A\x1b[2K\x1b[1m")
-    assert "━" not in table
+    assert result.endswith(
+        "\x1b[1A\x1b[2Kdemo: upgraded to c07d18e2b9f4, 2.1 MiB written; `tokmigrate downgrade base` goes back\n"
+    )
     for command in ("log", "status"):
         sent = on_terminal(place, command, NO_COLOR="1")
         assert not re.search(r"\x1b\[[0-9;]*3[0-9]m", sent)
         shown = re.sub(r"\x1b\[[0-9;]*m", "", sent)
         assert max(len(line) for line in shown.splitlines()) <= 80
         assert HEAD in shown
+
+
+def test_what_a_narrow_terminal_folds_hangs(place: Workspace) -> None:
+    run(place, "upgrade")
+    for words, headline in ((("log",), r"\d{4}-\d\d-\d\d "), (("blame", "<|im_start|>"), "demo: ")):
+        sent = on_terminal(place, *words, COLUMNS="60", NO_COLOR="1")
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", sent).splitlines()
+        assert all(len(line) <= 60 for line in lines)
+        assert [line for line in lines if not line.startswith("  ")] == [
+            line for line in lines if re.match(headline, line)
+        ]
+        assert any(re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  ", line) for line in lines)
+
+
+def test_a_terminal_is_told_what_is_being_done(place: Workspace) -> None:
+    sent = on_terminal(place, "upgrade", "+2")
+    steps = ("computing the new rows", "staging", "verifying", "publishing", "upgraded to")
+    places = [sent.index(step) for step in steps]
+    assert places == sorted(places)
+    assert "2.1 MiB of 2.1 MiB" in sent
+    assert not re.search(r"\d [kMG]B", sent)
+    place.settings.write_text(place.settings.read_text("utf-8").replace("verify: fast", "verify: full"), "utf-8")
+    sent = on_terminal(place, "downgrade", "base")
+    assert "demo: verifying with transformers" in sent
+    assert "demo: reading" in on_terminal(place, "report")
+
+
+def test_a_plan_is_there_before_the_work(place: Workspace) -> None:
+    place.migration(3).write_text(place.migration(3).read_text("utf-8").replace('"<|pad|>"\n', '"a b c"\n'), "utf-8")
+    done = run(place, "upgrade")
+    assert done.returncode == 1
+    assert "rows 1024 → 1088" in done.stdout
+    assert "upgraded" not in done.stdout
+    assert "a `verify:` case does not hold" in done.stderr
+
+
+def test_a_plan_in_a_file_is_told_of(place: Workspace, call: Call) -> None:
+    said = call(place.root, "plan", "-o", "plan.json")
+    assert said.out.endswith("wrote plan.json: `tokmigrate upgrade --plan plan.json` does what it says\n")
+    held = (place.root / "plan.json").read_text("utf-8")
+    said = call(place.root, "plan", "-o", "-")
+    assert json.loads(said.out) == json.loads(held)
+    assert "rows 1024 → 1088" in said.err
+    assert not (place.root / "-").exists()
+    said = call(place.root, "plan", "--json", "-o", "plan.json")
+    assert said.document["command"] == "plan"
+    said = call(place.root, "plan", "--json", "-o", "-")
+    assert (said.code, said.document["error"]["kind"]) == (2, "UsageError")
 
 
 def test_a_pipe_gets_whole_lines(place: Workspace) -> None:

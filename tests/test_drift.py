@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -154,6 +155,15 @@ def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> 
     assert tokenizer_of(target).get_vocab() == tokenizer_of(base.model).get_vocab()
 
 
+def test_a_few_of_the_trained_tensors_are_named(place: Workspace) -> None:
+    target = place.root / "models" / "tuned"
+    trained(place.model, target)
+    text = place.settings.read_text("utf-8")
+    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
+    said = place.run("stamp", "--from", "demo", "--model", "tuned").stdout.splitlines()[1]
+    assert re.fullmatch(r"trained since it was migrated: (\d+) tensors: \S+, \S+, \S+ and \d+ more", said)
+
+
 def test_taken_on_again_a_token_is_said_to_be_trained_once(place: Workspace) -> None:
     for _ in range(2):
         trained(place.model, place.model)
@@ -217,32 +227,82 @@ def test_a_tag_stands_for_a_revision(place: Workspace) -> None:
         assert place.run("tag", name, "head").returncode == 2
 
 
-@pytest.mark.parametrize("stale", [None, "migration", "file", "weights", "state"])
-def test_a_plan_is_carried_out_as_it_was_made(stale: str | None, tmp_path: Path) -> None:
+def test_a_plan_is_carried_out_as_it_was_made(tmp_path: Path) -> None:
     made = make_workspace(tmp_path / "w")
     assert made.run("plan", "0002", "-o", "plan.json").returncode == 0
-    if stale == "migration":
-        path = made.migration(2)
-        path.write_text(path.read_text("utf-8").replace("preset: chatml", "preset: phi"), "utf-8")
-    elif stale == "file":
-        change(made.model / "generation_config.json", lambda document: document.update({"top_k": 3}))
-    elif stale == "weights":
-        path = made.model / "model-00001-of-00002.safetensors"
-        data = bytearray(path.read_bytes())
-        data[-5] ^= 1
-        path.write_bytes(data)
-    elif stale == "state":
-        made.run("upgrade", "0001")
-        made.run("downgrade", "base")
     done = made.run("upgrade", "--plan", "plan.json")
-    if stale is None:
-        assert done.returncode == 0, done.stderr
-        assert made.run("current").stdout == "demo: 9f3c2a7e41b0\n"
-        assert made.run("upgrade", "--plan", "plan.json").returncode == 1
-    else:
-        assert done.returncode == 1
-        assert "the plan is stale" in done.stderr
-        assert made.run("current").stdout == "demo: base\n"
+    assert done.returncode == 0, done.stderr
+    assert made.run("current").stdout == "demo: 9f3c2a7e41b0\n"
+    again = made.run("upgrade", "--plan", "plan.json")
+    assert again.returncode == 1
+    assert _reason(again) == "the model is at 9f3c2a7e41b0 now, not at base"
+
+
+def _edited(made: Workspace) -> None:
+    path = made.migration(2)
+    path.write_text(path.read_text("utf-8").replace("preset: chatml", "preset: phi"), "utf-8")
+
+
+def _another_file(made: Workspace) -> None:
+    change(made.model / "generation_config.json", lambda document: document.update({"top_k": 3}))
+
+
+def _other_weights(made: Workspace) -> None:
+    path = made.model / "model-00001-of-00002.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes(data)
+
+
+def _there_and_back(made: Workspace) -> None:
+    made.run("upgrade", "0001")
+    made.run("downgrade", "base")
+
+
+def _another_seed(made: Workspace) -> None:
+    made.settings.write_text(made.settings.read_text("utf-8") + "seed: 7\n", "utf-8")
+
+
+def _one_more_between(made: Workspace) -> None:
+    text = made.migration(1).read_text("utf-8")
+    text = text.replace("3b8f0d5a61c2", "111111111111").replace("null", "3b8f0d5a61c2")
+    (made.root / "migrations" / "0001_z.yaml").write_text(text, "utf-8")
+    second = made.migration(3)
+    second.write_text(second.read_text("utf-8").replace("n: 3b8f0d5a61c2", "n: 111111111111"), "utf-8")
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (lambda made: made.run("upgrade", "0001"), "the model is at 3b8f0d5a61c2 now, not at base"),
+        (_edited, "since it was made 9f3c2a7e41b0 was edited"),
+        (
+            _one_more_between,
+            "since it was made 9f3c2a7e41b0 was edited; it leads by 3b8f0d5a61c2, 9f3c2a7e41b0, "
+            "and 3b8f0d5a61c2, 111111111111, 9f3c2a7e41b0 would be next",
+        ),
+        (_another_file, "files of the model were changed: generation_config.json"),
+        (_other_weights, "weights of the model were changed: model-00001-of-00002.safetensors"),
+        (_there_and_back, "the model was worked on since it was made"),
+        (_another_seed, "the workspace has another seed"),
+    ],
+)
+def test_a_stale_plan_is_refused_for_what_is_so(act: Callable[[Workspace], Any], reason: str, tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    assert made.run("plan", "0002", "-o", "plan.json").returncode == 0
+    act(made)
+    at = made.run("current").stdout
+    done = made.run("upgrade", "--plan", "plan.json")
+    assert done.returncode == 1
+    assert _reason(done) == reason
+    assert made.run("current").stdout == at
+
+
+def _reason(done: subprocess.CompletedProcess[str]) -> str:
+    """Return why a plan is stale, as the one error says."""
+    said, _, hint = done.stderr.partition("\n")
+    assert hint == "what to do: make and review a new one: `tokmigrate plan -o FILE`\n"
+    return said.removeprefix("error: demo: the plan is stale: ")
 
 
 def test_what_is_no_plan(tmp_path: Path) -> None:

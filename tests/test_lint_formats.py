@@ -20,6 +20,7 @@ from tokmigrate.lint.registry import RULES
 from tokmigrate.report.findings import findings_plain
 from tokmigrate.report.github import workflow_commands
 from tokmigrate.report.sarif import sarif
+from tokmigrate.report.shown import shown
 from tokmigrate.runner.lint import Linted, lint
 
 BAD = """\
@@ -157,7 +158,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Linted:
 def test_no_message_breaks_a_line_of_githubs(found: Linted, text: str) -> None:
     finding = replace(found.findings[0], message=text, help=None)
     (line, *_) = workflow_commands(replace(found, findings=(finding,))).split("\n")
-    assert _command(line)[2] == text
+    assert _command(line)[2] == shown(text)
 
 
 def test_sarif_is_what_its_schema_asks_for(project: Project) -> None:

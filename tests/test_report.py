@@ -192,7 +192,8 @@ def test_norms_and_neighbours_are_those_of_the_matrices(tmp_path: Path) -> None:
     nearest = by_text(data)["<x>"].neighbours
     assert (nearest[0].id, nearest[0].cosine, len(nearest)) == (ids["the"], pytest.approx(1), 5)
     # Spare rows have no name to be near to.
-    assert {near.id for token in data.tokens for near in token.neighbours} <= set(ids.values())
+    assert {near.id for token in data.tokens for near in token.neighbours} <= set(range(TOKENS))
+    assert [by_text(data)[token].twins for token in ("<x>", "<y>")] == [0, 0]
 
 
 @pytest.mark.parametrize("make", [phi, bert, bart, mllama, per_layer, tailed])
@@ -338,7 +339,12 @@ def test_the_document_says_what_the_page_says(demo: Workspace) -> None:
     assert [(step["applied"], step["who"] is not None) for step in model["timeline"]] == [(True, True)] * 3
     ends = {each["token"]: each for each in model["listed"]}["<|im_end|>"]
     assert (ends["id"], ends["roles"], ends["flags"], ends["what"]) == (1025, ["eos"], ["special"], "added")
-    assert [near["token"] for near in ends["neighbours"][:2]] == ["<|im_start|>", "<|pad|>"]
+    assert len(ends["neighbours"]) == 5
+    assert {near["id"] for near in ends["neighbours"]} < set(range(1024))
+    # All three start from the mean.
+    assert ends["same_row"] == 2
+    page = Path(model["page"]).read_text("utf-8")
+    assert page.count("starts as the same row as 2 other new tokens") == 3
 
 
 def test_mistakes_are_told_and_write_nothing(demo: Workspace) -> None:

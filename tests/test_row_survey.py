@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,19 @@ DTYPES: tuple[Dtype, ...] = ("bfloat16", "float16", "float32", "float64")
 
 
 def surveyed(
-    path: Path, matrix: torch.Tensor, asked: list[int], among: np.ndarray | None, block_bytes: int
+    path: Path,
+    matrix: torch.Tensor,
+    asked: list[int],
+    among: np.ndarray | None,
+    block_bytes: int,
+    compared: Sequence[int] = (),
 ) -> RowSurvey:
     save_file({"w": matrix}, path)
     header = read_header(path)
     entry = header.entry("w")
     geometry = Geometry.of(tuple(matrix.shape), entry.dtype, 0)
     with TensorRows(path, header.data_start + entry.begin, geometry, entry.dtype) as rows:
-        return survey_rows(rows, len(matrix), asked, among, block_bytes=block_bytes)
+        return survey_rows(rows, len(matrix), asked, among, compared, block_bytes=block_bytes)
 
 
 @given(
@@ -69,6 +75,13 @@ def test_equal_rows_are_named_in_the_order_of_their_ids(tmp_path: Path) -> None:
     for block_bytes in (16, 48, 1000):
         found = surveyed(tmp_path / "m.safetensors", matrix, [3], None, block_bytes)
         assert [(near.id, near.cosine) for near in found.nearest[3]] == [(0, 1), (2, 1), (4, 1), (1, 0)]
+
+
+def test_equal_rows_are_counted(tmp_path: Path) -> None:
+    matrix = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0], [2.0, 0.0], [1.0, 0.0]])
+    for block_bytes in (16, 48, 1000):
+        found = surveyed(tmp_path / "m.safetensors", matrix, [], None, block_bytes, compared=[0, 2, 3])
+        assert found.twins == {0: 1, 2: 1, 3: 0}
 
 
 def test_rows_that_are_no_numbers_have_no_direction_and_hide_no_other(tmp_path: Path) -> None:

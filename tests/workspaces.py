@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
+import select
 import shutil
 import stat
 import subprocess
@@ -134,6 +136,33 @@ def run_here(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
         os.chdir(before)
         sys.argv = arguments
     return subprocess.CompletedProcess(words, code, said.getvalue(), complained.getvalue())
+
+
+def on_terminal(place: Workspace, *words: str, **variables: str) -> str:
+    """Return what a terminal of 80 columns is sent by a command that has to work."""
+    chief, side = pty.openpty()
+    plain = {name: value for name, value in environment().items() if name != "NO_COLOR"}
+    process = subprocess.Popen(
+        [*command_line(), *words],
+        cwd=place.root,
+        env={**plain, "COLUMNS": "80", "TERM": "xterm-256color", **variables},
+        stdin=side,
+        stdout=side,
+        stderr=side,
+    )
+    os.close(side)
+    sent = b""
+    while select.select([chief], [], [], 60)[0]:
+        try:
+            part = os.read(chief, 65536)
+        except OSError:
+            break
+        if not part:
+            break
+        sent += part
+    os.close(chief)
+    assert process.wait(60) == 0, sent
+    return sent.decode().replace("\r\n", "\n")
 
 
 def environment() -> dict[str, str]:

@@ -9,7 +9,7 @@ with tokmigrate.open("path/to/project") as ws:
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -36,9 +36,11 @@ def open(directory: str | Path | None = None) -> OpenWorkspace:  # noqa: A001
     return OpenWorkspace(read_workspace(find_workspace(Path(directory) if directory is not None else Path.cwd())))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class OpenWorkspace:
     """A workspace whose settings are read; nothing is held between two calls, and each takes the model's lock itself.
+
+    Behind the `with`, or `close`, every method raises UsageError.
 
     Every method takes `model`, a name or a directory, by default all models, and returns a result for each. The first
     error ends it: models before that one are done. Errors are `TokmigrateError`, with `hint` and `exit_code`.
@@ -47,7 +49,13 @@ class OpenWorkspace:
         workspace: The settings.
     """
 
-    workspace: Workspace
+    workspace: Workspace = field(repr=False)
+    directory: Path = field(init=False)
+    closed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        """Name the directory."""
+        self.directory = self.workspace.root
 
     def __enter__(self) -> OpenWorkspace:
         """Return itself."""
@@ -56,7 +64,12 @@ class OpenWorkspace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Let an error pass; there is nothing to close."""
+        """Close it, and let an error pass."""
+        self.close()
+
+    def close(self) -> None:
+        """Close it; once more does nothing."""
+        self.closed = True
 
     def current(self, model: str | None = None) -> dict[str, str | None]:
         """Return the revision of each model by its name, None at `base`."""
@@ -97,6 +110,10 @@ class OpenWorkspace:
         return tuple(act(entry) for entry in self._models(model))
 
     def _models(self, model: str | None) -> tuple[ModelEntry, ...]:
+        if self.closed:
+            raise UsageError(
+                "the workspace is closed", where=str(self.directory), hint="call it inside `with`, or open it again"
+            )
         entries = self.workspace.select([model] if model is not None else [])
         if not entries:
             raise UsageError("the workspace has no models", hint="list them under `models:` in tokmigrate.yaml")

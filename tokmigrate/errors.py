@@ -47,6 +47,7 @@ __all__ = [
     "UsageError",
     "VerificationError",
     "WeightsError",
+    "in_one_line",
     "nearest",
 ]
 
@@ -57,7 +58,7 @@ class TokmigrateError(Exception):
     Args:
         message: What is wrong.
         where: The file, `file:line:column`, tensor, token or revision that it is about.
-        hint: What to do next.
+        hint: What to do next, perhaps with lines for a file below it.
     """
 
     exit_code: ClassVar[int] = 1
@@ -168,4 +169,9 @@ class RecoveryNeededError(BusyError):
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return a hint that names the known word nearest to `word`, or None."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f"did you mean '{matches[0]}'?" if matches else None
+    return f"did you mean '{in_one_line(matches[0])}'?" if matches else None
+
+
+def in_one_line(text: str) -> str:
+    """Return a text for a hint, whose lines are those of whoever wrote it."""
+    return text.replace("\n", "\\n")

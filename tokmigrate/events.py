@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class Step(StrEnum):
@@ -31,11 +32,19 @@ class StepReached:
 
 
 @dataclass(frozen=True)
+class ComputationStarted:
+    """The rows that a change of `model` makes, and the way back, are about to be computed."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class StreamStarted:
-    """`total` bytes of `model`'s weights are about to be written, or read."""
+    """`total` bytes of `model` are about to be written beside it, or read."""
 
     model: str
     total: int
+    doing: Literal["staging", "reading"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,14 @@ class BytesStreamed:
 
     model: str
     count: int
+
+
+@dataclass(frozen=True)
+class VerificationStarted:
+    """What was staged of `model` is about to be verified; `full` loads it with transformers."""
+
+    model: str
+    thoroughness: Literal["fast", "full"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,18 @@ class Warned:
     message: str
 
 
-Event = StepReached | StreamStarted | BytesStreamed | WeightsRead | CorpusOpened | CorpusRead | CorpusMeasured | Warned
+Event = (
+    StepReached
+    | ComputationStarted
+    | StreamStarted
+    | BytesStreamed
+    | VerificationStarted
+    | WeightsRead
+    | CorpusOpened
+    | CorpusRead
+    | CorpusMeasured
+    | Warned
+)
 Listener = Callable[[Event], None]
 
 

@@ -8,7 +8,7 @@ changed it: an optimizer's weight decay too.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tokmigrate.audit.births import Birth, Key, births
@@ -54,7 +54,7 @@ class TokenTraining:
     began_as: str
     sides: Mapping[Side, Training]
     why: str | None = None
-    marks: str = ""
+    marks: str = field(default="", repr=False)
     known_trained: bool = False
 
     @property

@@ -100,7 +100,7 @@ def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Lis
     try:
         area.write_journal(intent.to_json())
         reached(Step.RECORDED)
-        listener(StreamStarted(model, total))
+        listener(StreamStarted(model, total, "staging"))
         for change in changes:
             change.area.remove_stage()
             stage(

@@ -12,7 +12,7 @@ import typer
 
 from tokmigrate.cli.each import document_each
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
-from tokmigrate.cli.output import print_json, show
+from tokmigrate.cli.output import print_json, say, say_aside, show
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -97,7 +97,7 @@ def _verify_chain(as_json: bool) -> None:
         print_json(document("log", verified=True, rows=lengths))
         return
     told = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
-    typer.echo(f"the chain holds: no row was edited or is missing; rows: {told}")
+    say(f"the chain holds: no row was edited or is missing; rows: {told}")
 
 
 def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
@@ -121,7 +121,7 @@ def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
     if as_json:
         print_json(document("log", file=str(output), rows=rows))
     else:
-        typer.echo(f"wrote {output}")
+        say(f"wrote {output}")
 
 
 def _state() -> State:
@@ -162,10 +162,10 @@ def import_(
         print_json(document("import", ledger=ledger.ledger, source=name, new=dict(new)))
         return
     if not any(new.values()):
-        typer.echo(f"{name}: nothing is new since it was imported")
+        say(f"{name}: nothing is new since it was imported")
         return
     told = f"{new['operations']:,} runs, {new['applied']:,} applied revisions, {new['tokens']:,} token events"
-    typer.echo(f"{name}: new or changed: {told}; `tokmigrate log --imported` shows them")
+    say(f"{name}: new or changed: {told}; `tokmigrate log --imported` shows them")
 
 
 def blame(
@@ -227,9 +227,9 @@ def peft_config(model: Models = None, as_json: AsJson = False) -> None:
 
 def _say_left_out(found: LoraRows) -> None:
     if not found.indices:
-        sys.stderr.write(f"note: {found.model}: no token is known to be untrained\n")
+        say_aside(f"note: {found.model}: no token is known to be untrained")
     if found.unknown:
-        sys.stderr.write(f"warning: {found.model}: {found.unknown} tokens are left out, {found.why}\n")
+        say_aside(f"warning: {found.model}: {found.unknown} tokens are left out, {found.why}")
 
 
 def register(app: typer.Typer) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokmigrate.cli.options import AsJson, settled_workspace
-from tokmigrate.cli.output import print_json, show_aside
+from tokmigrate.cli.output import print_json, say, say_aside, show_aside
 
 if TYPE_CHECKING:
     from tokmigrate.settings import Workspace
@@ -41,8 +41,8 @@ def init(
         print_json(document("init", made=made))
         return
     for path in made:
-        typer.echo(f"made {path}")
-    typer.echo('next: list a model in tokmigrate.yaml, then `tokmigrate revision -m "What it is for"`')
+        say(f"made {path}")
+    say('next: list a model in tokmigrate.yaml, then `tokmigrate revision -m "What it is for"`')
 
 
 def revision(
@@ -86,9 +86,9 @@ def revision(
     if as_json:
         print_json(document("revision", file=str(path), locked=locked))
         return
-    typer.echo(f"wrote {path}")
+    say(f"wrote {path}")
     if not locked:
-        typer.echo("note: the lock does not follow the migrations; `tokmigrate lock` brings it up to date", err=True)
+        say_aside("note: the lock does not follow the migrations; `tokmigrate lock` brings it up to date")
 
 
 def _autogenerate(place: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
@@ -109,16 +109,16 @@ def _autogenerate(place: Workspace, message: str, before: str, after: str, as_js
             )
         )
     elif done.path:
-        typer.echo(f"wrote {done.path}: {', '.join(operation.name for operation in done.operations)}")
+        say(f"wrote {done.path}: {', '.join(operation.name for operation in done.operations)}")
     else:
-        typer.echo("nothing was written" if done.left else "no difference in what they mean: nothing to write")
+        say("nothing was written" if done.left else "no difference in what they mean: nothing to write")
     if done.left and not as_json:
         count = "1 difference is left" if len(done.left) == 1 else f"{len(done.left):,} differences are left"
-        typer.echo(f"warning: {count}, which no operation expresses:", err=True)
+        say_aside(f"warning: {count}, which no operation expresses:")
         for table in difference_tables(done.left):
             show_aside(table)
         for reason in done.refused:
-            typer.echo(f"tried, and refused: {reason}", err=True)
+            say_aside(f"tried, and refused: {reason}")
     if done.left and not done.path:
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
-from tokmigrate.cli.output import print_json, show
+from tokmigrate.cli.output import print_json, say, say_aside, show
 from tokmigrate.errors import TokmigrateError
 
 Codes = Annotated[
@@ -69,7 +69,7 @@ def lint(
         sys.stdout.write(workflow_commands(linted))
     else:
         for note in linted.notes:
-            typer.echo(f"note: {note}", err=True)
+            say_aside(f"note: {note}")
         show(findings_text(linted))
     if linted.errors or (strict and linted.warnings):
         raise typer.Exit(1)
@@ -93,7 +93,8 @@ def check(model: Models = None, as_json: AsJson = False) -> None:
         print_json(document("check", models=[check_content(each) for each in found]))
     else:
         for each in found:
-            typer.echo("\n".join(check_lines(each)))
+            for line in check_lines(each):
+                say(line)
     raise typer.Exit(max((each.exit_code for each in found), default=0))
 
 

@@ -9,7 +9,7 @@ import typer
 
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
-from tokmigrate.cli.output import print_json, show
+from tokmigrate.cli.output import print_json, say, say_aside, show
 
 NO_MIGRATIONS = 'no migrations yet: `tokmigrate revision -m "What it is for"` writes the first'
 
@@ -29,7 +29,7 @@ def current(model: Models = None, as_json: AsJson = False) -> None:
         print_json(document("current", models=models))
         return
     for name, revision in found:
-        typer.echo(f"{name}: {revision or 'base'}")
+        say(f"{name}: {revision or 'base'}")
 
 
 def heads(as_json: AsJson = False) -> None:
@@ -42,11 +42,11 @@ def heads(as_json: AsJson = False) -> None:
         print_json(document("heads", heads=[migration_content(migration) for migration in found]))
         return
     if not found:
-        typer.echo(NO_MIGRATIONS)
+        say(NO_MIGRATIONS)
     for migration in found:
-        typer.echo(f"{migration.revision} {migration.message} ({migration.shown})")
+        say(f"{migration.revision} {migration.message} ({migration.shown})")
     if len(found) > 1:
-        typer.echo("warning: more than one head; `tokmigrate rebase` lets one follow the other", err=True)
+        say_aside("warning: more than one head; `tokmigrate rebase` lets one follow the other")
 
 
 def history(as_json: AsJson = False) -> None:
@@ -71,7 +71,7 @@ def history(as_json: AsJson = False) -> None:
         print_json(document("history", migrations=migrations))
         return
     if not found.migrations:
-        typer.echo(NO_MIGRATIONS)
+        say(NO_MIGRATIONS)
         return
     show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at)))
 
@@ -129,7 +129,7 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
             said = (
                 f"changed since it was migrated: {', '.join(each.changed)}" if each.changed else "all as it should be"
             )
-            typer.echo(f"{each.name}: {each.revision or 'base'}, {said}")
+            say(f"{each.name}: {each.revision or 'base'}, {said}")
     if any(each.changed for each in found):
         raise typer.Exit(4)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from tokmigrate.cli.options import SETTLED, AsJson, LockTimeout, Models, selected, workspace
-from tokmigrate.cli.output import print_json
+from tokmigrate.cli.output import print_json, say
 
 _SAID = {
     "nothing": "nothing to recover",
@@ -33,9 +33,9 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
         print_json(document("recover", models=models, migrations=migrations))
         return
     if SETTLED[migrations]:
-        typer.echo(f"migrations: {SETTLED[migrations]}")
+        say(f"migrations: {SETTLED[migrations]}")
     for name, what in found:
-        typer.echo(f"{name}: {_SAID[what]}")
+        say(f"{name}: {_SAID[what]}")
 
 
 def register(app: typer.Typer) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokmigrate.cli.output import say_aside
+
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace
 
@@ -43,7 +45,7 @@ def settled_workspace() -> Workspace:
     place = workspace()
     said = SETTLED[settle(place).value]
     if said:
-        typer.echo(f"migrations: {said}", err=True)
+        say_aside(f"migrations: {said}")
     return place
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,18 +12,32 @@ from tokmigrate.errors import FileProblems, TokmigrateError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.progress import TaskID
 
     from tokmigrate.events import Event, Listener
 
 
-_CONTROLS = re.compile("[\x7f-\x9f]")
-
-
 def print_json(document: dict[str, Any]) -> None:
     """Write one JSON document to stdout."""
-    text = json.dumps(document, indent=2, ensure_ascii=False)
-    # JSON leaves these as they are, and a terminal may obey them.
-    sys.stdout.write(_CONTROLS.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
+    from tokmigrate.report.shown import in_json  # noqa: PLC0415
+
+    sys.stdout.write(in_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n")
+
+
+def say(line: str) -> None:
+    """Write one line of a result to stdout."""
+    print(_shown(line), flush=True)
+
+
+def say_aside(line: str) -> None:
+    """Write one line that goes with a result to stderr."""
+    print(_shown(line), file=sys.stderr, flush=True)
+
+
+def _shown(text: str) -> str:
+    from tokmigrate.report.shown import shown  # noqa: PLC0415
+
+    return shown(text)
 
 
 def show(renderable: RenderableType) -> None:
@@ -38,13 +51,9 @@ def show_aside(renderable: RenderableType) -> None:
 
 
 def _print(renderable: RenderableType, stderr: bool) -> None:
-    from rich.console import Console  # noqa: PLC0415
+    from tokmigrate.report.terminal import Harmless, terminal  # noqa: PLC0415
 
-    console = Console(highlight=False, stderr=stderr)
-    if not console.is_terminal:
-        # A pipe has no width: nothing is to be cut or folded there.
-        console = Console(highlight=False, stderr=stderr, width=400)
-    console.print(renderable)
+    terminal(stderr=stderr).print(Harmless(renderable))
 
 
 def print_error(error: TokmigrateError, as_json: bool) -> None:
@@ -55,59 +64,62 @@ def print_error(error: TokmigrateError, as_json: bool) -> None:
         print_json(error_document(error))
         return
     if isinstance(error, FileProblems):
-        sys.stderr.write("".join(f"error: {problem}\n" for problem in error.problems))
+        for problem in error.problems:
+            say_aside(f"error: {problem}")
         return
-    sys.stderr.write(f"error: {error}\n")
+    say_aside(f"error: {error}")
     if error.hint:
-        sys.stderr.write(f"what to do: {error.hint}\n")
+        # A hint may hold lines for a file.
+        for line in f"what to do: {error.hint}".split("\n"):
+            say_aside(line)
 
 
 @contextmanager
 def progress() -> Iterator[Listener]:
-    """Show the bytes while they are written or read, on stderr, where that is a terminal."""
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn  # noqa: PLC0415
+    """Show what is being done, and how far it is, on stderr, where that is a terminal."""
+    from tokmigrate import events  # noqa: PLC0415
+    from tokmigrate.report.progress import progress_lines  # noqa: PLC0415
+    from tokmigrate.report.shown import shown  # noqa: PLC0415
+    from tokmigrate.report.terminal import terminal  # noqa: PLC0415
 
-    from tokmigrate.events import (  # noqa: PLC0415
-        BytesStreamed,
-        CorpusMeasured,
-        CorpusOpened,
-        CorpusRead,
-        Step,
-        StepReached,
-        StreamStarted,
-        Warned,
-        WeightsRead,
-    )
+    lines = progress_lines(terminal(stderr=True))
+    tasks: dict[str, TaskID] = {}
 
-    console = Console(stderr=True)
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
-    tasks: dict[str, Any] = {}
+    def end(model: str) -> None:
+        # It goes before a result is written where it stood.
+        lines.stop()
+        if model in tasks:
+            lines.remove_task(tasks.pop(model))
+
+    def begin(model: str, doing: str, total: int | None = None) -> None:
+        end(model)
+        tasks[model] = lines.add_task(shown(f"{model}: {doing}"), total=total)
+        lines.start()
 
     def listen(event: Event) -> None:
-        if isinstance(event, StreamStarted | CorpusOpened):
-            tasks[event.model] = bar.add_task(event.model, total=event.total)
-            bar.start()
-        elif isinstance(event, BytesStreamed | CorpusRead):
-            bar.advance(tasks[event.model], event.count)
-        elif isinstance(event, CorpusMeasured | WeightsRead) or (
-            isinstance(event, StepReached) and event.step is Step.STAGED
-        ):
-            # It goes before a result is written where it stood.
-            bar.stop()
-            bar.remove_task(tasks.pop(event.model))
-        elif isinstance(event, Warned):
-            sys.stderr.write(f"warning: {event.model}: {event.message}\n")
+        match event:
+            case events.ComputationStarted(model):
+                begin(model, "computing the new rows")
+            case events.StreamStarted(model, total, doing):
+                begin(model, doing, total)
+            case events.CorpusOpened(model, total):
+                begin(model, "cutting the corpus", total)
+            case events.BytesStreamed(model, count) | events.CorpusRead(model, count):
+                lines.advance(tasks[model], count)
+            case events.VerificationStarted(model, thoroughness):
+                begin(model, "verifying with transformers" if thoroughness == "full" else "verifying")
+            case events.StepReached(model, events.Step.VERIFIED):
+                begin(model, "publishing")
+            case (
+                events.WeightsRead(model)
+                | events.CorpusMeasured(model)
+                | events.StepReached(model, events.Step.CLEANED)
+            ):
+                end(model)
+            case events.Warned(model, message):
+                say_aside(f"warning: {model}: {message}")
 
     try:
         yield listen
     finally:
-        bar.stop()
+        lines.stop()

@@ -10,7 +10,7 @@ import typer
 
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
-from tokmigrate.cli.output import progress
+from tokmigrate.cli.output import progress, say
 
 if TYPE_CHECKING:
     from tokmigrate.events import Listener
@@ -43,7 +43,7 @@ def report(model: Models = None, output: Output = None, as_json: AsJson = False)
         if as_json:
             document_each("report", entries, act, lambda done: {"page": str(done[0]), **report_content(done[1])})
         else:
-            show_each(entries, act, lambda done: typer.echo(f"{done[1].model}: {done[0]}"))
+            show_each(entries, act, lambda done: say(f"{done[1].model}: {done[0]}"))
 
 
 def _written(

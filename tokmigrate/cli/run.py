@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ import typer
 
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
-from tokmigrate.cli.output import progress, show
+from tokmigrate.cli.output import print_json, progress, say, say_aside, show, show_aside
 
 if TYPE_CHECKING:
     from tokmigrate.plan.upgrade import Plan
@@ -38,7 +39,9 @@ def plan(
     corpus: Corpus = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write the plan into a file, for `upgrade --plan`.", metavar="FILE"),
+        typer.Option(
+            "--output", "-o", help="Write the plan into a file, for `upgrade --plan`; - is stdout.", metavar="FILE"
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -54,12 +57,14 @@ def plan(
 
     With `-o FILE` the plan is kept, bound to the migrations, the files and the
     state that it was made of: `upgrade --plan FILE` does that and nothing else.
+    With `-o -` it goes to stdout, and what is shown to stderr.
     """
+    from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.impact import impact_text  # noqa: PLC0415
     from tokmigrate.report.machine import impact_content, plan_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
-    from tokmigrate.runner.bound_plan import bound, write_plans  # noqa: PLC0415
+    from tokmigrate.runner.bound_plan import bound, plans_document, write_plans  # noqa: PLC0415
     from tokmigrate.runner.impact import measure  # noqa: PLC0415
 
     def content(planned: Plan) -> dict[str, Any]:
@@ -67,10 +72,14 @@ def plan(
         return {**plan_content(planned), **measured}
 
     def render(planned: Plan) -> None:
-        show(plan_text(planned))
+        out(plan_text(planned))
         if corpus:
-            show(impact_text(measure(planned, corpus, listener)))
+            out(impact_text(measure(planned, corpus, listener)))
 
+    to_stdout = output == Path("-")
+    if to_stdout and as_json:
+        raise UsageError("-o - and --json both go to stdout", hint="name a file: -o FILE")
+    out = show_aside if to_stdout else show
     place = workspace()
     entries = selected(place, model)
     bounds: list[BoundPlan] = []
@@ -85,8 +94,13 @@ def plan(
             document_each("plan", entries, act, content)
         else:
             show_each(entries, act, render)
-    if output is not None:
+    if to_stdout:
+        print_json(plans_document(bounds))
+    elif output is not None:
         write_plans(output, bounds)
+        if not as_json:
+            file = shlex.quote(str(output))
+            say(f"wrote {file}: `tokmigrate upgrade --plan {file}` does what it says")
 
 
 def upgrade(
@@ -106,9 +120,12 @@ def upgrade(
 
     def render(done: migrate.Upgraded) -> None:
         _say_recovered(done.plan.model, done.recovered.value)
-        show(plan_text(done.plan))
         if done.plan.steps:
-            typer.echo(upgraded_line(done.plan))
+            say(upgraded_line(done.plan))
+
+    def announce(planned: Plan) -> None:
+        if not as_json:
+            show(plan_text(planned))
 
     place = workspace()
     bounds = _plans(planned, revision, model) if planned else {}
@@ -117,7 +134,7 @@ def upgrade(
     def act(entry: ModelEntry) -> migrate.Upgraded:
         bound = bounds.get(entry.name)
         to = (bound.to or "base") if bound else revision or "head"
-        return migrate.upgrade(place, entry, to, lock_timeout, listener, bound)
+        return migrate.upgrade(place, entry, to, lock_timeout, listener, bound, announce)
 
     with progress() as listener:
         if as_json:
@@ -139,7 +156,7 @@ def downgrade(
 
     def render(done: migrate.Downgraded) -> None:
         _say_recovered(done.model, done.recovered.value)
-        typer.echo(downgraded_line(done))
+        say(downgraded_line(done))
 
     place = workspace()
     entries = selected(place, model)
@@ -162,7 +179,7 @@ def _plans(path: Path, revision: str | None, model: list[str] | None) -> dict[st
 
 def _say_recovered(model: str, found: str) -> None:
     if found != "nothing":
-        typer.echo(f"{model}: an interrupted change was recovered first; the model was the one {found} it", err=True)
+        say_aside(f"{model}: an interrupted change was recovered first; the model was the one {found} it")
 
 
 def register(app: typer.Typer) -> None:

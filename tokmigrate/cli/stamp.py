@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
-from tokmigrate.cli.output import print_json, progress
+from tokmigrate.cli.output import print_json, progress, say
+
+_NAMED = 3
+"""How many trained tensors are named; JSON has all."""
 
 
 def stamp(
@@ -54,9 +57,11 @@ def stamp(
         )
         return
     back = "the way back is on record" if done.undoable else "there is no way back from it on record here"
-    typer.echo(f"{done.model}: taken on at {done.revision}; {back}")
+    say(f"{done.model}: taken on at {done.revision}; {back}")
     if done.trained:
-        typer.echo(f"trained since it was migrated: {', '.join(done.trained)}")
+        count, first = len(done.trained), ", ".join(done.trained[:_NAMED])
+        more = f" and {count - _NAMED:,} more" if count > _NAMED else ""
+        say(f"trained since it was migrated: {count:,} {'tensor' if count == 1 else 'tensors'}: {first}{more}")
 
 
 def tag(
@@ -75,7 +80,7 @@ def tag(
         if as_json:
             print_json(document("tag", tags=found))
         for each, stands_for in () if as_json else found.items():
-            typer.echo(f"{each}: {stands_for}")
+            say(f"{each}: {stands_for}")
         return
     if not name.strip():
         raise UsageError("a tag needs a name")
@@ -83,7 +88,7 @@ def tag(
     if as_json:
         print_json(document("tag", tags={name: stands_for}))
     else:
-        typer.echo(f"{name}: {stands_for}")
+        say(f"{name}: {stands_for}")
 
 
 def register(app: typer.Typer) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokmigrate.cli.options import AsJson, Models, settled_workspace, workspace
-from tokmigrate.cli.output import print_json
+from tokmigrate.cli.output import print_json, say, say_aside
 
 if TYPE_CHECKING:
     from tokmigrate.runner.rebase import Rebased
@@ -35,7 +35,7 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
         print_json(document("lock", **relocked_content(done, str(lock_path(place)))))
         return
     for line in relocked_lines(done, lock_shown(place)):
-        typer.echo(line)
+        say(line)
 
 
 def squash(
@@ -70,7 +70,7 @@ def squash(
         print_json(document("squash", **squashed_content(done)))
         return
     for line in squashed_lines(done):
-        typer.echo(line)
+        say(line)
 
 
 def validate(as_json: AsJson = False) -> None:
@@ -84,7 +84,7 @@ def validate(as_json: AsJson = False) -> None:
         print_json(document("validate", **valid_content(valid)))
         return
     for line in valid_lines(valid):
-        typer.echo(line)
+        say(line)
 
 
 def edit(
@@ -110,13 +110,13 @@ def edit(
         return
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
     if not editor:
-        typer.echo(migration.path)
-        typer.echo("no $VISUAL and no $EDITOR: edit it, then `tokmigrate lock`", err=True)
+        say(str(migration.path))
+        say_aside("no $VISUAL and no $EDITOR: edit it, then `tokmigrate lock`")
         return
     known = read_lock(place)
     _open(editor, migration.path)
     for line in relocked_lines(relock(place, place.select(model or []), known), lock_shown(place)):
-        typer.echo(line)
+        say(line)
 
 
 def _open(editor: str, path: Path) -> None:
@@ -176,7 +176,7 @@ def _show_rebased(command: str, done: Rebased, as_json: bool) -> None:
         print_json(document(command, **rebased_content(done, str(lock_path(place)))))
         return
     for line in rebased_lines(done, lock_shown(place)):
-        typer.echo(line)
+        say(line)
 
 
 def register(app: typer.Typer) -> None:

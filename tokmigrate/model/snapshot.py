@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
@@ -43,12 +43,12 @@ class Snapshot:
     """
 
     directory: Path
-    state: ModelState
-    texts: Mapping[str, bytes]
-    layouts: Mapping[str, Layout]
-    weights: Weights
-    tensors: tuple[VocabularyTensor, ...]
-    stamp: Stamp | None
+    state: ModelState = field(repr=False)
+    texts: Mapping[str, bytes] = field(repr=False)
+    layouts: Mapping[str, Layout] = field(repr=False)
+    weights: Weights = field(repr=False)
+    tensors: tuple[VocabularyTensor, ...] = field(repr=False)
+    stamp: Stamp | None = field(repr=False)
     notes: tuple[str, ...]
 
     @property

@@ -18,6 +18,7 @@ from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLe
 from tokmigrate.operations.begun_rows import begun, check_size_may_change, chosen_init, with_begun_rows
 from tokmigrate.operations.known_tokens import id_of
 from tokmigrate.operations.renumbered_rows import check_ids_may_change
+from tokmigrate.operations.token_list import quoted
 from tokmigrate.operations.tokens_in_use import check_not_in_use
 from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
@@ -56,7 +57,7 @@ class RemoveTokens(Operation):
         """Removal breaks what was tokenized before."""
         if self.ids == "compact":
             return Risk(RiskLevel.BREAKING, "higher ids move down; tokenized data mean other tokens from now on")
-        return Risk(RiskLevel.BREAKING, "text with these tokens is cut otherwise from now on")
+        return Risk(RiskLevel.BREAKING, f"text with {quoted(self.tokens)} is cut otherwise from now on")
 
     def references(self) -> tuple[str, ...]:
         """Return the files that the strategy reads."""

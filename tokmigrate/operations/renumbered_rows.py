@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokmigrate.errors import OperationError
+from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.model.class_defaults.default_ids import default_ids
 from tokmigrate.model.documents.config_parts import parts_of
 from tokmigrate.model.documents.peculiarities import FIXED_IDS, IDS_AFTER_THE_LAST, POSITION_IDS_FROM_PAD
@@ -30,7 +30,7 @@ def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int
             raise OperationError(
                 f"a {counting} model counts its positions from pad_token_id {held};"
                 " another id would shift every position",
-                hint=f"leave '{state.tokenizer.texts.get(held, held)}' where it is",
+                hint=f"leave '{in_one_line(state.tokenizer.texts.get(held, str(held)))}' where it is",
             )
     if model_type in IDS_AFTER_THE_LAST:
         last = max(state.tokenizer.texts)

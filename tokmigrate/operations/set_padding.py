@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from tokmigrate.errors import OperationError
+from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.model.documents.peculiarities import POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.roles import special_token, with_role
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
@@ -104,7 +104,7 @@ def with_pad_token(state: ModelState, token: str) -> ModelState:
         raise OperationError(
             f"a {state.traits.model_type} model counts its positions from pad_token_id {held}; "
             f"padding with '{token}' (id {number}) would shift every position",
-            hint=f"keep the pad token '{state.tokenizer.texts.get(held, held)}'",
+            hint=f"keep the pad token '{in_one_line(state.tokenizer.texts.get(held, str(held)))}'",
         )
     state = with_role(state, "pad", token)
     if state.documents[FILE].get("padding"):

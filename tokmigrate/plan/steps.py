@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from tokmigrate.errors import OperationError, TokmigrateError
@@ -43,7 +43,7 @@ class Effect:
     operation: str
     place: str
     risk: Risk
-    given: tuple[Given, ...]
+    given: tuple[Given, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,8 @@ class Applied:
     """One operation between the two states that it leads from and to."""
 
     planned: PlannedOperation
-    before: ModelState
-    after: ModelState
+    before: ModelState = field(repr=False)
+    after: ModelState = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class Step:
     """
 
     migration: Migration
-    before: ModelState
-    after: ModelState
+    before: ModelState = field(repr=False)
+    after: ModelState = field(repr=False)
     effects: tuple[Effect, ...]
-    applied: tuple[Applied, ...] = ()
+    applied: tuple[Applied, ...] = field(default=(), repr=False)
 
 
 def steps_of(

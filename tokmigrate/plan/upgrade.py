@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -16,6 +16,7 @@ from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.steps import Step, steps_of
+from tokmigrate.plan.token_fates import TokenFate, fates_of
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.rows import RowEdit
@@ -45,7 +46,7 @@ class Plan:
     """
 
     model: str
-    snapshot: Snapshot
+    snapshot: Snapshot = field(repr=False)
     steps: tuple[Step, ...]
     adapters: tuple[Plan, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -79,6 +80,11 @@ class Plan:
     def edit(self) -> RowEdit:
         """The rows at the end in terms of the rows on disk."""
         return self.edits[-1] if self.edits else RowEdit.identity(self.snapshot.state.rows)
+
+    @cached_property
+    def tokens(self) -> tuple[TokenFate, ...]:
+        """What becomes of the tokens from now to the end, each once."""
+        return fates_of(self.steps, self.edit)
 
     @property
     def touched(self) -> frozenset[str]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokmigrate.report.indented import indented
-from tokmigrate.report.printable import quoted, shown
+from tokmigrate.report.indented import Hanging, indented, moment
+from tokmigrate.report.shown import quoted, shown
 
 if TYPE_CHECKING:
     from tokmigrate.audit.blamed import BlamedModel, BlamedToken, Event, Subject
@@ -33,12 +33,12 @@ def blame_text(found: BlamedModel) -> RenderableType:
 
 
 def _token_lines(found: BlamedModel, token: BlamedToken) -> Iterator[RenderableType]:
-    yield Text(f"{_place(found.subject)}: {_headline(token)}", style="bold")
+    yield Hanging(Text(f"{_place(found.subject)}: {_headline(token)}", style="bold"), 4)
     if not token.added:
-        yield Text(f"  {_origin(token)}")
+        yield indented(_origin(token), 2)
     for event in token.events:
-        when = event.row.recorded_at.strftime("%Y-%m-%d %H:%M:%S")
-        yield Text.assemble(("  " + when, "dim"), "  ", _happened(event.row.event))
+        when = f"  {moment(event.row.recorded_at)}"
+        yield Hanging(Text.assemble((when, "dim"), "  ", _happened(event.row.event)), 6)
         yield from (indented(line, 6) for line in _around(event))
 
 

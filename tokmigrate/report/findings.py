@@ -5,10 +5,11 @@ from __future__ import annotations
 from io import StringIO
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokmigrate.report.impact import printable
+from tokmigrate.report.shown import shown
+from tokmigrate.report.terminal import written_plainly
 
 if TYPE_CHECKING:
     from tokmigrate.lint.checking import Finding
@@ -30,7 +31,7 @@ def findings_plain(linted: Linted) -> str:
     """Return the same as text without colours, as a pipe gets it."""
     said = StringIO()
     # A pipe has no width: nothing is to be cut or folded there.
-    Console(file=said, force_terminal=False, color_system=None, highlight=False, width=400).print(findings_text(linted))
+    written_plainly(findings_text(linted), said)
     return said.getvalue()
 
 
@@ -77,22 +78,22 @@ def _finding_text(finding: Finding) -> list[RenderableType]:
             (where, "bold"),
             ": ",
             (f"{finding.rule.code} {severity}", _STYLE[severity]),
-            f": {printable(finding.message)}{on}",
+            f": {shown(finding.message)}{on}",
         )
     ]
     number = str(finding.place.line)
     # Of a long line the part around the place.
     start = max(0, finding.place.column - _AROUND) if len(finding.line) > 2 * _AROUND else 0
-    line = ("…" if start else "") + printable(finding.line[start : start + 2 * _AROUND])
+    line = ("…" if start else "") + shown(finding.line[start : start + 2 * _AROUND])
     if line.strip():
-        before = printable(finding.line[start : finding.place.column - 1])
+        before = shown(finding.line[start : finding.place.column - 1])
         caret = " " * (Text(before).cell_len + bool(start)) + "^"
         parts += [
             Text(f"  {number} | {line}", no_wrap=True, overflow="ellipsis"),
             Text(f"  {' ' * len(number)} | {caret}", no_wrap=True, overflow="crop"),
         ]
     if finding.help:
-        parts.append(Text.assemble(("  help: ", "bold"), printable(finding.help)))
+        parts.append(Text.assemble(("  help: ", "bold"), shown(finding.help)))
     return parts
 
 

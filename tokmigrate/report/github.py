@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokmigrate.errors import FileProblems, TokmigrateError
+from tokmigrate.report.shown import shown
 from tokmigrate.runner.git import repository
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 def workflow_commands(linted: Linted) -> str:
     """Return a line for each finding, and one for each note."""
     lines = [_line(finding, linted.path_of(finding)) for finding in linted.findings]
-    lines += [f"::notice title=tokmigrate lint::{_data(note)}" for note in linted.notes]
+    lines += [f"::notice title=tokmigrate lint::{_data(shown(note))}" for note in linted.notes]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -36,15 +37,19 @@ def problem_commands(error: TokmigrateError, root: Path) -> str:
     lines = []
     for problem in problems:
         path = Path(os.path.relpath(root / problem.path, top)).as_posix()
-        hint = f"\n{problem.hint}" if problem.hint else ""
-        lines.append(_command("error", path, problem.line, problem.column, "tokmigrate", problem.message + hint))
+        message = _message(problem.message, problem.hint)
+        lines.append(_command("error", path, problem.line, problem.column, "tokmigrate", message))
     return "".join(f"{line}\n" for line in lines)
 
 
 def _line(finding: Finding, path: str) -> str:
     rule, place = finding.rule, finding.place
-    message = finding.message + (f"\n{finding.help}" if finding.help else "")
+    message = _message(finding.message, finding.help)
     return _command(rule.severity.value, path, place.line, place.column, f"{rule.code} {rule.name}", message)
+
+
+def _message(message: str, hint: str | None) -> str:
+    return shown(message) + (f"\n{shown(hint)}" if hint else "")
 
 
 def _command(command: str, path: str, line: int, column: int, title: str, message: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from tokmigrate.change.room import human_bytes
+from tokmigrate.report.shown import shown
 
 if TYPE_CHECKING:
     from tokmigrate.plan.impact import Counts, Example, Impact, Shift, ShownCut
@@ -28,7 +28,7 @@ def impact_text(impact: Impact | None) -> RenderableType:
         return Text("\nimpact: none, nothing in the plan changes how text is cut")
     parts: list[RenderableType] = [
         Text(),
-        Text(f"impact on {printable(impact.corpus)}", style="bold"),
+        Text(f"impact on {shown(impact.corpus)}", style="bold"),
         Text(f"lines: {impact.lines:,} with text, {impact.empty:,} without; {human_bytes(impact.text_bytes)}"),
         Text(),
         _figures(impact),
@@ -72,7 +72,7 @@ def _migrations(impact: Impact) -> Table:
     for column in ("cut otherwise", "other ids", "tokens"):
         table.add_column(column, justify="right", no_wrap=True)
     for migration, shift in impact.migrations:
-        first = escape(f"{migration.revision} {migration.message}")
+        first = shown(f"{migration.revision} {migration.message}")
         if shift is None:
             table.add_row(first, "nothing", "nothing", "")
         else:
@@ -82,12 +82,12 @@ def _migrations(impact: Impact) -> Table:
 
 
 def _heading(impact: Impact) -> str:
-    count, shown = impact.whole.cut_otherwise, len(impact.worst)
+    count, worst = impact.whole.cut_otherwise, len(impact.worst)
     if count == 1:
         return "the line that is cut otherwise"
-    if count == shown:
+    if count == worst:
         return f"the {count} lines that are cut otherwise, the worst first"
-    return f"the {shown} worst of {count:,} lines that are cut otherwise"
+    return f"the {worst} worst of {count:,} lines that are cut otherwise"
 
 
 def _example(example: Example) -> Iterator[Text]:
@@ -95,29 +95,26 @@ def _example(example: Example) -> Iterator[Text]:
     yield Text(f"line {example.line:,}: {example.before.tokens:,} → {example.after.tokens:,} tokens")
     begun = "…" if example.skipped else ""
     goes_on = "…" if example.before.more or example.after.more else ""
-    for name, shown in (
+    for name, line in (
         ("text", Text(f"{begun}{printable(example.text)}{goes_on}")),
         ("old", _cut(example.before, begun)),
         ("new", _cut(example.after, begun)),
     ):
-        yield Text.assemble((f"  {name:<5}", "dim"), shown, no_wrap=True, overflow="ellipsis")
+        yield Text.assemble((f"  {name:<5}", "dim"), line, no_wrap=True, overflow="ellipsis")
 
 
 def _cut(cut: ShownCut, begun: str) -> Text:
-    shown = Text(begun)
+    line = Text(begun)
     for place, piece in enumerate(cut.pieces):
         text = printable(piece.text)
-        shown.append(_BETWEEN if place else "", style="dim")
-        shown.append(text if len(text) <= _LONGEST_PIECE else f"{text[: _LONGEST_PIECE - 1]}…")
-    return shown.append("…" if cut.more else "")
+        line.append(_BETWEEN if place else "", style="dim")
+        line.append(text if len(text) <= _LONGEST_PIECE else f"{text[: _LONGEST_PIECE - 1]}…")
+    return line.append("…" if cut.more else "")
 
 
 def printable(text: str) -> str:
     """Return a text in which nothing moves the cursor, hides, or passes for the sign between tokens."""
-    return "".join(
-        letter if letter.isprintable() and letter != _BETWEEN else letter.encode("unicode_escape").decode()
-        for letter in text
-    )
+    return shown(text).replace(_BETWEEN, "\\xa6")
 
 
 def share(count: int, total: int) -> str:

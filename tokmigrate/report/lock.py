@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+
+from tokmigrate.report.shown import quoted
 
 if TYPE_CHECKING:
     from tokmigrate.revision.lock import Lock, Promise
@@ -188,6 +189,6 @@ def _promises(lock: Lock | None) -> list[tuple[str, Promise]]:
 
 
 def _given(promise: Promise) -> str:
-    told = [f"{json.dumps(token, ensure_ascii=False)} id {number}" for number, token in promise.given[:_MANY]]
+    told = [f"{quoted(token)} id {number}" for number, token in promise.given[:_MANY]]
     left = len(promise.given) - len(told)
     return ", ".join([*told, *([f"and {left} more"] if left else [])]) or "no new token"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokmigrate.report.indented import indented
-from tokmigrate.report.printable import shown
+from tokmigrate.report.indented import Hanging, indented, moment
+from tokmigrate.report.shown import shown
 from tokmigrate.report.text import named
 
 if TYPE_CHECKING:
@@ -31,12 +31,13 @@ def _lines(run: Run) -> Iterator[RenderableType]:
     row = run.row
     took = "" if row.duration_s is None else f", {_duration(row.duration_s)}"
     way = "" if row.direction.value == "adopt" else f" {named(row.from_revision)} → {named(row.to_revision)}"
-    yield Text.assemble(
-        (f"{row.started:%Y-%m-%d %H:%M:%S}", "dim"),
+    headline = Text.assemble(
+        (moment(row.started), "dim"),
         f"  {shown(run.model)}: {row.direction.value}{way}  ",
         (row.status.value, _STYLE.get(row.status.value, "yellow")),
         took,
     )
+    yield Hanging(headline, 4)
     if row.direction.value == "adopt":
         yield indented(f"the state follows the stamp of the model: {', '.join(row.revisions)}", 4)
     yield indented(f"{row.id} by {_who(row.who)}", 4)

@@ -9,6 +9,7 @@ from tokmigrate.report.training import training_content
 
 if TYPE_CHECKING:
     from tokmigrate.plan.impact import Counts, Impact, Shift, ShownCut
+    from tokmigrate.plan.token_fates import TokenFate
     from tokmigrate.plan.upgrade import Plan
     from tokmigrate.revision.migration import Migration
     from tokmigrate.runner.look import ModelStatus
@@ -54,6 +55,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "rows_before": plan.edit.old_rows,
         "rows_after": plan.edit.new_rows,
         "bytes_to_write": plan.bytes_to_write,
+        "tokens": [_fate(fate) for fate in plan.tokens],
         "files": _files(plan),
         "adapters": [{"path": adapter.model, "files": _files(adapter)} for adapter in plan.adapters],
         "migrations": [
@@ -74,6 +76,20 @@ def plan_content(plan: Plan) -> dict[str, Any]:
             for step in plan.steps
         ],
         "notes": list(plan.notes),
+    }
+
+
+def _fate(fate: TokenFate) -> dict[str, Any]:
+    return {
+        "token": fate.token,
+        "id": fate.id,
+        "old_token": fate.old_token,
+        "old_id": fate.old_id,
+        "row": fate.row,
+        "placeholder": fate.placeholder,
+        "flags": [{"flag": each.flag, "before": each.before, "after": each.after} for each in fate.flags],
+        "gains": list(fate.gains),
+        "loses": list(fate.loses),
     }
 
 

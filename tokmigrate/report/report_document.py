@@ -90,6 +90,7 @@ def _token(token: ReportedToken, data: ReportData) -> dict[str, Any]:
         "neighbours": [
             {"token": data.texts[near.id], "id": near.id, "cosine": near.cosine} for near in token.neighbours
         ],
+        "same_row": token.twins,
     }
 
 

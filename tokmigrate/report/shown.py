@@ -1,7 +1,11 @@
-"""How a text of unknown origin is shown on a page: whatever is invisible, or moves other text, is spelt out."""
+"""How a text of unknown origin is shown: whatever is invisible, moves other text or is obeyed is spelt out.
+
+A page spells in parts that it can mark (`parts_of`), a terminal in escapes (`shown`, `quoted`), JSON in its own.
+"""
 
 from __future__ import annotations
 
+import json
 import unicodedata
 from collections.abc import Iterator
 from itertools import groupby
@@ -46,6 +50,32 @@ def parts_of_prose(text: str) -> tuple[Part, ...]:
 def plain(text: str) -> str:
     """Return a text in one piece, for places that hold nothing else."""
     return "".join(part.text for part in parts_of_prose(text))
+
+
+def shown(text: str) -> str:
+    """Return words of unknown origin for a terminal, in one line."""
+    return "".join(_escaped(letter) if letter != " " and _hidden(letter) else letter for letter in text)
+
+
+def quoted(token: str) -> str:
+    """Return a token's text for a terminal, in quotes, such that it can be told from any other."""
+    return '"' + shown(token.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+
+
+def in_json(document: str) -> str:
+    """Return a JSON document that means the same, in which nothing is invisible but its own white space."""
+    return "".join(
+        json.dumps(letter)[1:-1] if letter not in " \n" and _hidden(letter) else letter for letter in document
+    )
+
+
+def without_hidden(lines: str) -> str:
+    """Return lines as a terminal may get them: what ends a line stays."""
+    return "\n".join(map(shown, lines.split("\n")))
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape").decode()
 
 
 def _parts(text: str) -> Iterator[Part]:

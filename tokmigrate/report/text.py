@@ -7,16 +7,16 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from tokmigrate.change.room import human_bytes
 from tokmigrate.operations.base import RiskLevel
+from tokmigrate.report.shown import shown
+from tokmigrate.report.token_fates import fates_table
 from tokmigrate.report.training import training_lines
 
 if TYPE_CHECKING:
-    from tokmigrate.errors import TokmigrateError
     from tokmigrate.plan.upgrade import Plan
     from tokmigrate.revision.migration import Migration
     from tokmigrate.runner.look import ModelStatus
@@ -30,18 +30,10 @@ def named(revision: str | None) -> str:
     return revision or "base"
 
 
-def error_text(error: TokmigrateError) -> RenderableType:
-    """Return an error: what is wrong, where, and what to do."""
-    lines = [Text.assemble(("error: ", "bold red"), str(error))]
-    if error.hint:
-        lines.append(Text.assemble(("what to do: ", "bold"), error.hint))
-    return Group(*lines)
-
-
 def plan_text(plan: Plan) -> RenderableType:
     """Return a plan: ids, rows, files, bytes and risks."""
     if not plan.steps:
-        return Text(f"{plan.model}: nothing is pending, it is at {named(plan.before)}")
+        return Text(f"{shown(plan.model)}: nothing is pending, it is at {named(plan.before)}")
     table = Table(box=None, pad_edge=False, show_edge=False)
     for column in ("migration", "operation", "risk", "why"):
         table.add_column(column, overflow="fold")
@@ -49,23 +41,16 @@ def plan_text(plan: Plan) -> RenderableType:
         first = f"{step.migration.revision} {step.migration.message}"
         for effect in step.effects:
             risk = Text(effect.risk.level.value, style=_RISK_STYLE[effect.risk.level])
-            table.add_row(escape(first), effect.operation, risk, escape(effect.risk.reason))
+            table.add_row(shown(first), effect.operation, risk, shown(effect.risk.reason))
             first = ""
         if not step.effects:
-            table.add_row(escape(first), "none", "", "it has no operations")
+            table.add_row(shown(first), "none", "", "it has no operations")
     parts: list[RenderableType] = [
-        Text(f"{plan.model}: {named(plan.before)} → {named(plan.after)}", style="bold"),
+        Text(f"{shown(plan.model)}: {named(plan.before)} → {named(plan.after)}", style="bold"),
         table,
     ]
-    given = [new for step in plan.steps for effect in step.effects for new in effect.given]
-    if given:
-        ids = Table(box=None, pad_edge=False, show_edge=False)
-        ids.add_column("token")
-        ids.add_column("id", justify="right")
-        ids.add_column("row")
-        for new in given:
-            ids.add_row(escape(new.token), str(new.id), new.row)
-        parts += [Text(), ids]
+    if plan.tokens:
+        parts += [Text(), *fates_table(plan.tokens)]
     changes = [(change.name, change) for change in plan.file_changes()]
     for adapter in plan.adapters:
         changes += [(f"{adapter.model}/{change.name}", change) for change in adapter.file_changes()]
@@ -75,13 +60,13 @@ def plan_text(plan: Plan) -> RenderableType:
         files.add_column("will be")
         files.add_column("bytes", justify="right")
         for name, change in changes:
-            files.add_row(escape(name), change.fate, f"{change.bytes:,}")
+            files.add_row(shown(name), change.fate, f"{change.bytes:,}")
         parts += [Text(), files]
     parts += [
         Text(),
         Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {human_bytes(plan.bytes_to_write)} to be written"),
     ]
-    parts += [Text(f"note: {note}") for note in plan.notes]
+    parts += [Text(shown(f"note: {note}")) for note in plan.notes]
     return Group(*parts)
 
 
@@ -118,8 +103,8 @@ def history_table(
             migration.number,
             migration.revision,
             named(migration.down_revision),
-            escape(migration.message),
-            escape(" ".join(filter(None, (here, "(head)" if migration.revision in last else "")))),
+            shown(migration.message),
+            shown(" ".join(filter(None, (here, "(head)" if migration.revision in last else "")))),
         )
     return table
 
@@ -141,7 +126,7 @@ def migration_text(migration: Migration) -> RenderableType:
         lines.append(f"operation  {planned.operation.name}: {json.dumps(fields, ensure_ascii=False)}")
     if migration.source is not None:
         lines.append("operation  (Python: known when it is planned for a model)")
-    return Text("\n".join(lines))
+    return Text("\n".join(map(shown, lines)))
 
 
 def status_text(status: ModelStatus) -> RenderableType:
@@ -149,22 +134,22 @@ def status_text(status: ModelStatus) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("model", escape(f"{status.name} ({status.path})"))
+    table.add_row("model", shown(f"{status.name} ({status.path})"))
     table.add_row("revision", named(status.revision))
     pending = ", ".join(migration.revision for migration in status.pending)
     table.add_row("pending", pending or "nothing")
     table.add_row("tokens", f"{status.tokens} in {status.rows} rows, {'tied' if status.tied else 'untied'}")
     for tensor in status.tensors:
-        table.add_row("tensor", escape(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
+        table.add_row("tensor", shown(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
     for adapter in status.adapters:
         told = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
-        table.add_row("adapter", escape(told))
+        table.add_row("adapter", shown(told))
         if adapter.trained:
             table.add_row("", f"it holds trained rows of {len(adapter.trained):,} new tokens")
     for line in training_lines(status.training):
-        table.add_row("training", escape(line))
+        table.add_row("training", shown(line))
     for note in status.notes:
-        table.add_row("note", escape(note))
+        table.add_row("note", shown(note))
     if status.interrupted:
         table.add_row("interrupted", "a change was interrupted: run `tokmigrate recover`")
     return table

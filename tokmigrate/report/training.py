@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokmigrate.report.printable import quoted
+from tokmigrate.report.shown import quoted
 
 if TYPE_CHECKING:
     from tokmigrate.audit.lora import LoraRows

@@ -44,17 +44,17 @@ class Migration:
     message: str
     author: str | None
     models: tuple[str, ...]
-    init: InitSpec | None
-    preconditions: tuple[Precondition, ...]
-    checks: tuple[Check, ...]
-    path: Path
+    init: InitSpec | None = field(repr=False)
+    preconditions: tuple[Precondition, ...] = field(repr=False)
+    checks: tuple[Check, ...] = field(repr=False)
+    path: Path = field(repr=False)
     shown: str
     number: str
-    checksum: str
-    operations: tuple[PlannedOperation, ...] = ()
-    attachments: Mapping[str, Attachment] = field(default_factory=dict)
-    source: str | None = None
-    replaces: tuple[Replaced, ...] = ()
+    checksum: str = field(repr=False)
+    operations: tuple[PlannedOperation, ...] = field(default=(), repr=False)
+    attachments: Mapping[str, Attachment] = field(default_factory=dict, repr=False)
+    source: str | None = field(default=None, repr=False)
+    replaces: tuple[Replaced, ...] = field(default=(), repr=False)
 
     def applies_to(self, entry: ModelEntry) -> bool:
         """Return whether the migration is for this model: by its name, one of its tags, or `*`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,17 +19,10 @@ from tokmigrate.state.database import open_state_if_present
 
 FORMAT = 1
 
-_SAID = {
-    "from_revision": "the model is at another revision",
-    "generation": "the model was migrated",
-    "migrations": "the migrations are others",
-    "ids": "other ids would be given",
-    "files": "files of the model were changed",
-    "shards": "the weights were changed",
-    "adapters": "the adapters are others",
-    "operation": "the model was worked on",
-    "seed": "the workspace has another seed",
-}
+_HELD = ("from_revision", "generation", "migrations", "ids", "files", "shards", "adapters", "operation", "seed")
+
+_NAMED = 3
+"""How many files, migrations or adapters are named."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +42,9 @@ class BoundPlan:
     def check(self, workspace: Workspace, plan: Plan) -> None:
         """Raise StalePlanError where a plan that is made now does not depend on the same."""
         now = _held(workspace, plan)
-        stale = [said for key, said in _SAID.items() if now[key] != self.held.get(key)]
-        if stale:
+        if any(now[key] != self.held.get(key) for key in _HELD):
             raise StalePlanError(
-                f"the plan is stale: {'; '.join(stale)} since it was made",
+                f"the plan is stale: {'; '.join(_reasons(self.held, now))}",
                 where=self.model,
                 hint="make and review a new one: `tokmigrate plan -o FILE`",
             )
@@ -63,14 +55,18 @@ def bound(workspace: Workspace, plan: Plan) -> BoundPlan:
     return BoundPlan(plan.model, plan.after, _held(workspace, plan))
 
 
-def write_plans(path: Path, plans: list[BoundPlan]) -> None:
-    """Write plans into a file of their own; raises UsageError where that cannot be."""
-    document = {
+def plans_document(plans: Sequence[BoundPlan]) -> dict[str, Any]:
+    """Return plans as what a file holds."""
+    return {
         "format": FORMAT,
         "plans": [{"model": plan.model, "to_revision": plan.to, **plan.held} for plan in plans],
     }
+
+
+def write_plans(path: Path, plans: Sequence[BoundPlan]) -> None:
+    """Write plans into a file of their own; raises UsageError where that cannot be."""
     try:
-        path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(json.dumps(plans_document(plans), indent=2, ensure_ascii=False) + "\n", "utf-8")
     except OSError as error:
         raise UsageError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
 
@@ -82,13 +78,62 @@ def read_plans(path: Path) -> tuple[BoundPlan, ...]:
         if document["format"] != FORMAT:
             raise UsageError("a plan of an unknown format", where=str(path), hint="use the tokmigrate that wrote it")
         return tuple(
-            BoundPlan(each["model"], each["to_revision"], {key: each[key] for key in _SAID})
+            BoundPlan(each["model"], each["to_revision"], {key: each[key] for key in _HELD})
             for each in document["plans"]
         )
     except OSError as error:
         raise UsageError(f"the plan cannot be read: {error.strerror}", where=str(path)) from error
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError("not a plan", where=str(path), hint="`tokmigrate plan -o FILE` writes one") from error
+
+
+def _reasons(held: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is otherwise than when a plan was made, the cause of the rest first; what follows from it is left out.
+
+    Args:
+        held: What the plan depends on.
+        now: The same as it is.
+    """
+    found = list(_causes(held, now))
+    if not found and now["ids"] != held["ids"]:
+        found.append("tokens would get other ids")
+    if not found:
+        found.append("the model was worked on since it was made")
+    yield from found
+
+
+def _causes(held: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    moved = now["from_revision"] != held["from_revision"]
+    if moved:
+        yield f"the model is at {now['from_revision'] or 'base'} now, not at {held['from_revision'] or 'base'}"
+    old, new = dict(held["migrations"]), dict(now["migrations"])
+    edited = [revision for revision in old if revision in new and old[revision] != new[revision]]
+    if edited:
+        yield f"since it was made {_named(edited)} {'was' if len(edited) == 1 else 'were'} edited"
+    if now["seed"] != held["seed"]:
+        yield "the workspace has another seed"
+    if moved:
+        # Other migrations are pending then, and other files there.
+        return
+    if list(old) != list(new):
+        yield f"it leads by {_named(list(old))}, and {_named(list(new))} would be next"
+    if now["files"] != held["files"]:
+        yield f"files of the model were changed: {_named(_others(held['files'], now['files']))}"
+    if now["shards"] != held["shards"]:
+        yield f"weights of the model were changed: {_named(_others(held['shards'], now['shards']))}"
+    if now["adapters"] != held["adapters"]:
+        yield f"adapters of the model were changed: {_named(_others(held['adapters'], now['adapters']))}"
+    if now["generation"] != held["generation"]:
+        yield "its stamp is another one"
+
+
+def _others(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    return [name for name in sorted({*held, *now}) if held.get(name) != now.get(name)]
+
+
+def _named(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (", ".join(names[:_NAMED]) or "nothing") + more
 
 
 def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
@@ -99,7 +144,7 @@ def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
         "from_revision": plan.before,
         "generation": _generation(plan.snapshot),
         "migrations": [[step.migration.revision, step.migration.checksum] for step in plan.steps],
-        "ids": {given.token: given.id for step in plan.steps for effect in step.effects for given in effect.given},
+        "ids": {fate.token: fate.id for fate in plan.tokens if fate.token is not None and fate.id != fate.old_id},
         "files": dict(_files(plan.snapshot)),
         "shards": dict(_shards(plan.snapshot)),
         "adapters": {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from blake3 import blake3
 
@@ -38,8 +38,8 @@ class AdapterStatus:
 
     path: str
     revision: str | None
-    tensors: tuple[VocabularyTensor, ...]
-    trained: tuple[TokenTraining, ...]
+    tensors: tuple[VocabularyTensor, ...] = field(repr=False)
+    trained: tuple[TokenTraining, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,9 @@ class ModelStatus:
     rows: int
     tokens: int
     tied: bool
-    tensors: tuple[VocabularyTensor, ...]
+    tensors: tuple[VocabularyTensor, ...] = field(repr=False)
     adapters: tuple[AdapterStatus, ...]
-    training: tuple[TokenTraining, ...]
+    training: tuple[TokenTraining, ...] = field(repr=False)
     notes: tuple[str, ...]
 
 

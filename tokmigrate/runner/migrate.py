@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from tokmigrate.audit.training import trained_events, training_on_record
 from tokmigrate.change.publish import Change, Found, carry_out
@@ -12,7 +14,7 @@ from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, UndoError
-from tokmigrate.events import Listener, Warned, ignore
+from tokmigrate.events import ComputationStarted, Listener, VerificationStarted, Warned, ignore
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.snapshot import take_snapshot
@@ -73,6 +75,10 @@ def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
     return planned_upgrade(workspace, entry, take_snapshot(entry), to)
 
 
+def _nothing(plan: Plan) -> None:
+    """Announce a plan to nobody."""
+
+
 def upgrade(
     workspace: Workspace,
     entry: ModelEntry,
@@ -80,6 +86,7 @@ def upgrade(
     lock_timeout_s: float = 0.0,
     listener: Listener = ignore,
     bound: BoundPlan | None = None,
+    announce: Callable[[Plan], None] = _nothing,
 ) -> Upgraded:
     """Bring a model up to a revision, or leave it as it is.
 
@@ -90,6 +97,7 @@ def upgrade(
         lock_timeout_s: How many seconds to wait for another process.
         listener: Told every step.
         bound: A plan made before; only what it says is done.
+        announce: Given the plan before anything of it is done, also where nothing is pending.
 
     Raises:
         StalePlanError: That plan does not fit any more.
@@ -101,16 +109,19 @@ def upgrade(
     if first is not None and bound is not None:
         bound.check(workspace, first)
     if first is not None and not first.steps:
+        announce(first)
         return Upgraded(first, Found.NOTHING)
     with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
         planned = planned_upgrade(workspace, entry, take_snapshot(entry), to)
         if bound is not None:
             bound.check(workspace, planned)
+        announce(planned)
         if not planned.steps:
             return Upgraded(planned, recovered)
         model = follow_stamp(state, entry, planned.snapshot)
         for name in changed_documents(planned.snapshot):
             listener(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
+        listener(ComputationStarted(entry.name))
         way = way_forth(planned, workspace.seed, ObjectStore(workspace.objects))
         stamp = planned.snapshot.stamp
         begin = partial(
@@ -125,13 +136,18 @@ def upgrade(
         )
         already = len(stamp.applied) if stamp else 0
         checks = [check for step in planned.steps for check in step.migration.checks]
+
+        def verified(stage: Path) -> None:
+            listener(VerificationStarted(entry.name, workspace.verify))
+            verify_candidate(stage, planned.snapshot, way.candidate, checks, workspace.verify)
+
         change = Change(
             area=area,
             snapshot=planned.snapshot,
             candidate=way.candidate,
             before=stamp.generation if stamp else None,
             after=way.stamp.generation,
-            verify=lambda stage: verify_candidate(stage, planned.snapshot, way.candidate, checks, workspace.verify),
+            verify=verified,
         )
         outcome = upgrade_outcome(way.passages, already)
         trained = trained_events(training_on_record(state, planned.snapshot))
@@ -173,6 +189,7 @@ def downgrade(
         model = follow_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
         records = undo_records(state, model, revisions)
+        listener(ComputationStarted(entry.name))
         back = way_back(snapshot, records, objects)
         candidate = back.candidate
         beside = tuple(changes_down(entry.name, adapters_of(entry, snapshot), records, objects, listener))
@@ -190,13 +207,18 @@ def downgrade(
         )
         trained = trained_events(training_on_record(state, snapshot))
         events = (*trained, *reverted_events(state, model, revisions))
+
+        def verified(stage: Path) -> None:
+            listener(VerificationStarted(entry.name, workspace.verify))
+            verify_candidate(stage, snapshot, candidate, (), workspace.verify)
+
         change = Change(
             area=area,
             snapshot=snapshot,
             candidate=candidate,
             before=stamp.generation,
             after=after,
-            verify=lambda stage: verify_candidate(stage, snapshot, candidate, (), workspace.verify),
+            verify=verified,
         )
         books = NewBooks(state, begin, Outcome(reverted=revisions, tokens=events))
         carry_out(entry.name, (change, *beside), books, listener)

@@ -13,7 +13,7 @@ from tokmigrate.change.publish import Change, carry_out
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import UsageError
-from tokmigrate.events import Listener, ignore
+from tokmigrate.events import Listener, VerificationStarted, ignore
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
@@ -189,13 +189,18 @@ def _carry_out(
         generation_before=None,
         generation_after=known.stamp.generation,
     )
+
+    def verified(stage: Path) -> None:
+        listener(VerificationStarted(entry.name, workspace.verify))
+        verify_candidate(stage, snapshot, candidate, (), workspace.verify)
+
     change = Change(
         area=WorkArea(entry.path),
         snapshot=snapshot,
         candidate=candidate,
         before=None,
         after=known.stamp.generation,
-        verify=lambda stage: verify_candidate(stage, snapshot, candidate, (), workspace.verify),
+        verify=verified,
     )
     books = NewBooks(state, begin, Outcome(applied=known.records, tokens=known.events))
     carry_out(entry.name, (change,), books, listener)

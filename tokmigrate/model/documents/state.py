@@ -87,11 +87,11 @@ class ModelState:
         traits: What no operation changes.
     """
 
-    documents: Mapping[str, Json]
+    documents: Mapping[str, Json] = field(repr=False)
     touched: frozenset[str]
-    edit: RowEdit
-    lineage: RowEdit
-    baseline_tokens: tuple[Run, ...]
+    edit: RowEdit = field(repr=False)
+    lineage: RowEdit = field(repr=False)
+    baseline_tokens: tuple[Run, ...] = field(repr=False)
     reshaped: bool
     init: Json
     traits: Traits

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from blake3 import blake3
 
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, TensorRows
 
@@ -36,10 +38,12 @@ class RowSurvey:
     Args:
         norms: The Euclidean norm of each row, `(rows,)`; not finite where the row is not.
         nearest: For each row that was asked about its nearest, the nearest first; none where it has no direction.
+        twins: For each row that was to be compared how many others of these hold the same numbers.
     """
 
     norms: Numbers
     nearest: dict[int, tuple[Neighbour, ...]]
+    twins: dict[int, int]
 
 
 def survey_rows(
@@ -47,6 +51,7 @@ def survey_rows(
     stop: int,
     asked: Sequence[int] = (),
     among: npt.NDArray[np.bool_] | None = None,
+    compared: Collection[int] = (),
     count: int = 5,
     told: Callable[[int], None] = lambda _: None,
     block_bytes: int = BLOCK_BYTES,
@@ -58,6 +63,7 @@ def survey_rows(
         stop: Up to which row.
         asked: The rows whose nearest are wanted.
         among: Which rows may be named as nearest, `(stop,)`; all of them if it is None.
+        compared: The rows that are looked through for equal ones.
         count: How many of the nearest.
         told: Called with the bytes of each block that was read.
         block_bytes: The most bytes of float64 in a block.
@@ -65,6 +71,7 @@ def survey_rows(
     norms = np.empty(stop, np.float64)
     wanted = _directions(np.stack([rows.row(number) for number in asked])) if asked else np.empty((0, rows.width))
     best = _Best(asked, count)
+    digests: dict[int, bytes] = {}
     position = 0
     for block in rows.float_rows([(0, stop)], block_bytes):
         with np.errstate(over="ignore", invalid="ignore"):
@@ -73,9 +80,13 @@ def survey_rows(
             ids = np.arange(position, position + len(block))
             allowed = np.ones(len(block), np.bool_) if among is None else among[position : position + len(block)]
             best.offer(ids, wanted @ _directions(block).T, allowed)
+        for number in compared:
+            if position <= number < position + len(block):
+                digests[number] = blake3(block[number - position].tobytes()).digest()
         position += len(block)
         told(len(block) * rows.geometry.row_bytes)
-    return RowSurvey(norms, best.neighbours())
+    times = Counter(digests.values())
+    return RowSurvey(norms, best.neighbours(), {number: times[held] - 1 for number, held in digests.items()})
 
 
 def _directions(rows: Numbers) -> Numbers:

@@ -74,7 +74,9 @@ class ReportedToken:
         revision: The last revision that did something to it, None where none is known.
         trained: Whether the row that a migration began has changed since; None for rows of the baseline, and
             where the ledger does not know how the row began.
-        neighbours: The nearest tokens by the input embeddings, the nearest first.
+        neighbours: Of one that a migration began the nearest tokens of the baseline by the input embeddings, the
+            nearest first.
+        twins: How many other begun tokens have the same input row.
     """
 
     token: str
@@ -86,6 +88,7 @@ class ReportedToken:
     revision: str | None
     trained: bool | None
     neighbours: tuple[Neighbour, ...] = ()
+    twins: int = 0
 
     @property
     def init(self) -> Mapping[str, object] | None:

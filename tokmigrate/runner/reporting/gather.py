@@ -28,6 +28,7 @@ from tokmigrate.runner.targets import chain_for, planned_upgrade
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import Origin, TokenEvent
+from tokmigrate.vocabulary.tokens import expand
 
 COMPARED_AT_MOST = 256
 """How many begun tokens are compared with all others: each costs a product with the whole matrix."""
@@ -62,15 +63,19 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
     lives = lives_of(ledger.events, (migration.revision for migration in applied))
     kinds = tuple(kinds_of(snapshot, lives))
     texts = snapshot.state.tokenizer.texts
-    live = [number for number in texts if kinds[number] != "tombstone"]
+    # New rows that start alike would only name each other.
+    old = set(expand(snapshot.state.population))
+    live = [number for number in texts if number in old and kinds[number] != "tombstone"]
     begun = [number for number, made in made_rows(snapshot).items() if number in texts and kinds[number] != "tombstone"]
-    listener(StreamStarted(entry.name, sum(tensor.geometry.size for tensor in matrices(snapshot))))
-    norms, nearest = surveyed(
+    listener(StreamStarted(entry.name, sum(tensor.geometry.size for tensor in matrices(snapshot)), "reading"))
+    found = surveyed(
         snapshot, begun, begun[:COMPARED_AT_MOST], live, lambda count: listener(BytesStreamed(entry.name, count))
     )
     listener(WeightsRead(entry.name))
     tokens = tuple(
-        replace(token, neighbours=nearest.get(token.id, ())) if token.id is not None else token
+        replace(token, neighbours=found.nearest.get(token.id, ()), twins=found.twins.get(token.id, 0))
+        if token.id is not None
+        else token
         for token in reported_tokens(snapshot, lives, kinds, trained_rows(snapshot, ledger.events))
     )
     pending = tuple(migration for migration in chain if migration not in applied)
@@ -89,9 +94,9 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
         timeline=tuple(_timeline(applied, pending, ledger, plan)),
         tokens=tokens,
         kinds=kinds,
-        norms=norms,
+        norms=found.norms,
         unlooked=max(0, len(begun) - COMPARED_AT_MOST),
-        concerns=concerns_of(entry, snapshot, tokens, norms, plan),
+        concerns=concerns_of(entry, snapshot, tokens, found.norms, plan),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -38,10 +39,25 @@ def opened(snapshot: Snapshot, tensor: VocabularyTensor) -> TensorRows:
     return TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], tensor.geometry, tensor.dtype)
 
 
+@dataclass(frozen=True, eq=False)
+class Surveyed:
+    """What one pass over each matrix of a model tells.
+
+    Args:
+        norms: The norms of each matrix.
+        nearest: For each row that was compared its nearest by the input embeddings.
+        twins: For each row that migrations began how many others of these have the same input row.
+    """
+
+    norms: tuple[MatrixNorms, ...]
+    nearest: dict[int, tuple[Neighbour, ...]]
+    twins: dict[int, int]
+
+
 def surveyed(
     snapshot: Snapshot, begun: Iterable[int], compared: Iterable[int], live: Iterable[int], told: Callable[[int], None]
-) -> tuple[tuple[MatrixNorms, ...], dict[int, tuple[Neighbour, ...]]]:
-    """Read each matrix once; return the norms of all, and the nearest rows by the input embeddings.
+) -> Surveyed:
+    """Read each matrix once; return the norms of all, and what the input embeddings say of new rows.
 
     Args:
         snapshot: The model.
@@ -55,14 +71,16 @@ def surveyed(
     first = embeddings(snapshot)
     norms: list[MatrixNorms] = []
     nearest: dict[int, tuple[Neighbour, ...]] = {}
+    twins: dict[int, int] = {}
     for tensor in matrices(snapshot):
         ids = tensor.window.ids(snapshot.state.rows)
         asked = [number for number in compared if number < ids] if tensor == first else []
         among = np.zeros(ids, np.bool_)
         among[[number for number in live if number < ids]] = True
         with opened(snapshot, tensor) as rows:
-            found = survey_rows(rows, ids, asked, among, told=told)
+            found = survey_rows(rows, ids, asked, among, begun if tensor == first else (), told=told)
         nearest |= found.nearest
+        twins |= found.twins
         old = found.norms[population[population < ids]]
         norms.append(
             MatrixNorms(
@@ -74,4 +92,4 @@ def surveyed(
                 tuple(np.flatnonzero(~np.isfinite(found.norms)).tolist()),
             )
         )
-    return tuple(norms), nearest
+    return Surveyed(tuple(norms), nearest, twins)

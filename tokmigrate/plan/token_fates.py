@@ -1,0 +1,178 @@
+"""What becomes of each token from now to the end of a plan, whatever its migrations do to it on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Literal
+
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.tombstones import is_tombstone
+from tokmigrate.model.meaning.stated import stated_roles
+from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
+from tokmigrate.plan.steps import Step
+from tokmigrate.vocabulary.rows import RowEdit
+
+FateOfRow = Literal["kept", "new", "spare", "anew"]
+
+
+@dataclass(frozen=True)
+class FlagChange:
+    """A flag of an added token that a token has otherwise; `added` says whether it is one."""
+
+    flag: str
+    before: bool
+    after: bool
+
+
+@dataclass(frozen=True)
+class TokenFate:
+    """What a plan makes of one token.
+
+    Args:
+        token: Its text at the end, None where it is removed.
+        id: Its id at the end, None where it is removed.
+        old_token: Its text now, None where it is new.
+        old_id: Its id now, None where it is new.
+        row: Its row is kept, begins anew, makes the matrices grow, or is a spare one; None where it is removed.
+        placeholder: The text of what holds the id of a removed one, None where nothing does.
+        flags: The flags that it has otherwise; none of a new one.
+        gains: The special roles that it gets.
+        loses: The special roles that another token has from then on, or none.
+    """
+
+    token: str | None
+    id: int | None
+    old_token: str | None
+    old_id: int | None
+    row: FateOfRow | None = None
+    placeholder: str | None = None
+    flags: tuple[FlagChange, ...] = ()
+    gains: tuple[str, ...] = ()
+    loses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Which tokens there are at the end of some operations.
+
+    A token that is there now goes by its id now, one that comes later by a number below zero.
+
+    Args:
+        at: By each id at the end the token that has it.
+        buried: By each removed token the placeholder that came in its place.
+    """
+
+    at: Mapping[int, int]
+    buried: Mapping[int, int]
+
+
+def fates_of(steps: Sequence[Step], edit: RowEdit) -> tuple[TokenFate, ...]:
+    """Return what becomes of the tokens that a plan touches, each once, by the ids at the end.
+
+    Args:
+        steps: The steps of the plan.
+        edit: The rows at the end in terms of the rows on disk.
+    """
+    if not steps:
+        return ()
+    before, after = steps[0].before, steps[-1].after
+    way = _way(before.tokenizer.texts, (each for step in steps for each in _states(step)))
+    fates = [*_kept(before, after, edit, way), *_removed(before, after, way)]
+    return tuple(sorted(fates, key=_place))
+
+
+def _place(fate: TokenFate) -> tuple[int, bool]:
+    return fate.id if fate.id is not None else fate.old_id or 0, fate.token is not None
+
+
+def _states(step: Step) -> Iterator[tuple[Tokenizer, Tokenizer]]:
+    for applied in step.applied:
+        yield applied.before.tokenizer, applied.after.tokenizer
+
+
+def _way(start: Iterable[int], states: Iterable[tuple[Tokenizer, Tokenizer]]) -> _Way:
+    at = {number: number for number in start}
+    buried: dict[int, int] = {}
+    later = (-number for number in count(1))
+    for before, after in states:
+        if before.document is after.document:
+            continue
+        moves = _moves(before, after)
+        held = {number: at.pop(number) for number in moves}
+        at |= {new: held[number] for number, new in moves.items() if new is not None}
+        for token, number in after.ids.items() - before.ids.items():
+            if number in at:
+                continue
+            at[number] = next(later)
+            if number in held and moves[number] is None and is_tombstone(token):
+                buried[held[number]] = at[number]
+    return _Way(at, buried)
+
+
+def _moves(before: Tokenizer, after: Tokenizer) -> dict[int, int | None]:
+    """Return where one operation leads the ids whose token is gone from there; a renamed token keeps its id."""
+    found: dict[int, int | None] = {}
+    for token, number in before.ids.items() - after.ids.items():
+        now = after.texts.get(number)
+        renamed = now is not None and now not in before.ids and not is_tombstone(now)
+        found[number] = after.ids.get(token, number if renamed else None)
+    return found
+
+
+def _kept(before: ModelState, after: ModelState, edit: RowEdit, way: _Way) -> Iterator[TokenFate]:
+    """Yield what becomes of the tokens that are there at the end, as far as something does."""
+    fresh = {row for row, _ in edit.fresh()}
+    old_roles, new_roles = stated_roles(before.documents), stated_roles(after.documents)
+    old_ids, new_ids = before.tokenizer.ids, after.tokenizer.ids
+    had = {role: old_ids.get(token) for role, token in old_roles.items()}
+    has = {role: way.at.get(new_ids.get(token, -1)) for role, token in new_roles.items()}
+    graves = set(way.buried.values())
+    for number, token in after.tokenizer.texts.items():
+        who = way.at[number]
+        gains = tuple(role for role, holder in has.items() if holder == who and had.get(role) != who)
+        if who < 0:
+            # A placeholder is told of where its token is.
+            if who not in graves or not is_tombstone(token):
+                yield TokenFate(token, number, None, None, _row_of_new(number, number in fresh, before), gains=gains)
+            continue
+        was = before.tokenizer.texts[who]
+        fate = TokenFate(
+            token,
+            number,
+            was,
+            who,
+            "anew" if number in fresh else "kept",
+            flags=_flags(before.tokenizer, was, after.tokenizer, token),
+            gains=gains,
+            loses=tuple(role for role, holder in had.items() if holder == who and has.get(role) != who),
+        )
+        if fate != TokenFate(was, who, was, who, "kept"):
+            yield fate
+
+
+def _row_of_new(number: int, is_fresh: bool, before: ModelState) -> FateOfRow:
+    if not is_fresh:
+        return "kept"
+    return "spare" if number < before.rows else "new"
+
+
+def _removed(before: ModelState, after: ModelState, way: _Way) -> Iterator[TokenFate]:
+    reached = {who: number for number, who in way.at.items()}
+    for number, token in before.tokenizer.texts.items():
+        if number in reached:
+            continue
+        held = after.tokenizer.texts.get(reached.get(way.buried.get(number, -1), -1))
+        yield TokenFate(None, None, token, number, placeholder=held if held and is_tombstone(held) else None)
+
+
+def _flags(before: Tokenizer, old: str, after: Tokenizer, new: str) -> tuple[FlagChange, ...]:
+    was, now = before.token(old), after.token(new)
+    if was is None or now is None:
+        return () if was is now else (FlagChange("added", was is not None, now is not None),)
+    return tuple(
+        FlagChange(flag, getattr(was, flag), getattr(now, flag))
+        for flag in FLAGS
+        if getattr(was, flag) != getattr(now, flag)
+    )
