@@ -113,7 +113,13 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         verify=content.verify,
         seed=content.seed,
         lint=LintSetting(content.lint.select, content.lint.ignore),
+        migrations_at=_place_of(tree, "migrations"),
     )
+
+
+def _place_of(tree: Tree, key: str) -> tuple[int, int] | None:
+    node = tree.root.child(key)
+    return (node.line, node.column) if node else None
 
 
 def _entry(name: str, model: _Model, root: Path) -> ModelEntry:

@@ -81,6 +81,7 @@ class Workspace:
         verify: `full` loads a result with transformers, `fast` with tokenizers only.
         seed: Part of the seed of every random row.
         lint: Which rules `tokmigrate lint` asks.
+        migrations_at: Line and column of what the file says of the migrations; None where it leaves that out.
     """
 
     root: Path
@@ -91,6 +92,7 @@ class Workspace:
     verify: Literal["full", "fast"] = "full"
     seed: str = ""
     lint: LintSetting = LintSetting()
+    migrations_at: tuple[int, int] | None = field(default=None, compare=False)
 
     def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:
         """Return the models that `names` mean, each once, in the order given.
