@@ -157,7 +157,7 @@ def test_every_command_prints_one_document(place: Workspace, call: Call) -> None
         (("upgrade", "nosuch", "--json"), 2, "UnknownNameError"),
         (("upgrade", "-m", "nosuch", "--json"), 2, "UnknownNameError"),
         (("upgrade", "+9", "--json"), 2, "UsageError"),
-        (("downgrade", BASE, "--json"), 1, "UndoError"),
+        (("downgrade", BASE, "--json"), 1, "AlreadyThereError"),
     ],
 )
 def test_errors_are_documents_too(

@@ -1,4 +1,4 @@
-"""The folder of the migrations: one that is not there is told by every command that reads it, and so is what is no file."""
+"""The folder of the migrations: every command that reads it tells that it is not there, and what in it is no file."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_what_is_named_like_a_migration_and_is_no_file(place: Workspace, suffix:
         assert (said.returncode, said.stdout) == (2, "")
         assert said.stderr.splitlines() == [
             f"error: migrations/0004_x{suffix}:1:1: a link that leads nowhere (mend or remove it)",
-            f"error: migrations/0005_x{suffix}:1:1: a folder, and no migration file (give it a name that begins with _)",
+            f"error: migrations/0005_x{suffix}:1:1: a folder, and no migration file (let its name begin with _)",
         ]
     said = run_here(place.root, "edit", "5")
     assert said.returncode == 2

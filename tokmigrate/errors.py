@@ -15,6 +15,7 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── VerificationError             1  the candidate is not what the plan says
 ├── StalePlanError                1  a plan in a file does not fit any more
 ├── UndoError                     1  the way back is missing or damaged
+│   └── AlreadyThereError         1  there is nothing to take back
 ├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
 └── BusyError                     5  another process works on it, or a recovery must come first
     └── RecoveryNeededError       5
@@ -28,6 +29,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = [
+    "AlreadyThereError",
     "BusyError",
     "DriftError",
     "FileProblems",
@@ -143,6 +145,10 @@ class VerificationError(TokmigrateError):
 
 class UndoError(TokmigrateError):
     """The recorded way back is missing or damaged."""
+
+
+class AlreadyThereError(UndoError):
+    """A model that is where a downgrade would bring it."""
 
 
 class DriftError(TokmigrateError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Annotated, Literal
 
 import typer
 
-from tokmigrate.cli.options import AsJson, Models, selected, workspace
+from tokmigrate.cli.each import document_each, show_each
+from tokmigrate.cli.options import AsJson, Here, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, show
 from tokmigrate.errors import TokmigrateError
 
@@ -75,7 +77,7 @@ def lint(
         raise typer.Exit(1)
 
 
-def check(model: Models = None, as_json: AsJson = False) -> None:
+def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> None:
     """Say for CI where each model stands: 0 up to date, 3 pending migrations, 4 drift. Nothing is written.
 
     Trained weights and files that were saved anew with the same meaning are
@@ -84,17 +86,17 @@ def check(model: Models = None, as_json: AsJson = False) -> None:
     of another model.
     """
     from tokmigrate.report.check import check_content, check_lines  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner.check import check as checked  # noqa: PLC0415
 
     place = workspace()
-    found = [checked(place, entry) for entry in selected(place, model)]
+    entries = selected(place, model)
+    if here:
+        entries = those_here(entries, as_json)
+    act = partial(checked, place)
     if as_json:
-        print_json(document("check", models=[check_content(each) for each in found]))
+        document_each("check", entries, act, check_content, lambda found: found.exit_code)
     else:
-        for each in found:
-            typer.echo("\n".join(check_lines(each)))
-    raise typer.Exit(max((each.exit_code for each in found), default=0))
+        show_each(entries, act, lambda found: typer.echo("\n".join(check_lines(found))), lambda found: found.exit_code)
 
 
 def register(app: typer.Typer) -> None:

@@ -47,8 +47,14 @@ def _print(renderable: RenderableType, stderr: bool) -> None:
     console.print(renderable)
 
 
-def print_error(error: TokmigrateError, as_json: bool) -> None:
-    """Write an error: as a document on stdout if asked, else to stderr."""
+def print_error(error: TokmigrateError, as_json: bool, model: str | None = None) -> None:
+    """Write an error.
+
+    Args:
+        error: The error.
+        as_json: As a document on stdout; else to stderr.
+        model: The model that it is about, where that has to be said.
+    """
     if as_json:
         from tokmigrate.report.machine import error_document  # noqa: PLC0415
 
@@ -57,7 +63,7 @@ def print_error(error: TokmigrateError, as_json: bool) -> None:
     if isinstance(error, FileProblems):
         sys.stderr.write("".join(f"error: {problem}\n" for problem in error.problems))
         return
-    sys.stderr.write(f"error: {error}\n")
+    sys.stderr.write(f"error: {f'{model}: ' if model else ''}{error}\n")
     if error.hint:
         sys.stderr.write(f"what to do: {error.hint}\n")
 

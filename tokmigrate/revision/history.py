@@ -181,7 +181,7 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
 
 def _no_file(path: Path, shown: str) -> Problem:
     if path.is_dir():
-        return Problem(shown, 1, 1, "a folder, and no migration file", "give it a name that begins with _")
+        return Problem(shown, 1, 1, "a folder, and no migration file", "let its name begin with _")
     if path.is_symlink():
         return Problem(shown, 1, 1, "a link that leads nowhere", "mend or remove it")
     return Problem(shown, 1, 1, "neither a file nor a link to one", "remove it")

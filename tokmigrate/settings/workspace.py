@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tokmigrate.errors import UnknownNameError, nearest
+from tokmigrate.errors import ModelError, UnknownNameError, nearest
 
 FILE_NAME = "tokmigrate.yaml"
 
@@ -53,6 +53,12 @@ class ModelEntry:
     tags: tuple[str, ...] = ()
     vocab_tensors: Mapping[str, VocabTensorSetting | Literal["ignore"]] = field(default_factory=dict)
     id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
+
+    def here(self) -> Path:
+        """Return its directory; raises ModelError where there is none."""
+        if not self.path.is_dir():
+            raise ModelError("no such model directory", where=str(self.path), hint="check the path in tokmigrate.yaml")
+        return self.path
 
 
 @dataclass(frozen=True)
