@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        "--model", "-m", help="A model's name or directory; repeatable. Default: all models.", metavar="NAME|PATH"
+        "--model", "-m", help="A model's name or directory, once for each; by default all models.", metavar="NAME|PATH"
     ),
 ]
 Here = Annotated[bool, typer.Option("--here", help="Leave out models whose directory is not here, with a note.")]
