@@ -46,7 +46,9 @@ def schema_tables(schema: Schema, definitions: Schema, reference: str, left_out:
             continue
         default = "required" if name in required else _default(field.get("default"))
         taken = takes(field, definitions, reference, is_optional=name not in required)
-        rows.append(f"| `{name}` | {_cell(taken)} | {_cell(field.get('description', ''))} | {default} |")
+        # The schema leaves out a description that a mapping has itself.
+        said = field.get("description") or definitions.get(_named(field), {}).get("description", "")
+        rows.append(f"| `{name}` | {_cell(taken)} | {_cell(said)} | {default} |")
         for held in dict.fromkeys(_mappings(field)):
             if not _strategy(definitions.get(held, {})):
                 inner += [f"What `{name}` holds:", ""]
@@ -114,7 +116,7 @@ def _strategy(schema: Schema) -> str:
 
 
 def _named(schema: Schema) -> str:
-    return str(schema["$ref"]).rpartition("/")[2]
+    return str(schema.get("$ref", "")).rpartition("/")[2]
 
 
 def _default(value: object) -> str:

@@ -1,4 +1,4 @@
-"""Write what is made from the code: docs/reference.md, a page for each operation and strategy, and the JSON Schema."""
+"""Write what is made from the code: reference, pages of operations, strategies and settings, and the JSON Schema."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from command_tables import commands, common_options, section
 from field_tables import schema_tables, tables
 from pydantic import BaseModel
+from workspace_page import PAGE, workspace_page
 
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.registry import strategy_types
@@ -41,7 +42,7 @@ Each is given as `init: {strategy: NAME, …}`, or apart for each side:
 def generated() -> dict[str, str]:
     """Return the text of each generated file, by its path in the repository."""
     schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    return {REFERENCE: reference(), SCHEMA: schema, **pages()}
+    return {REFERENCE: reference(), SCHEMA: schema, PAGE: workspace_page(), **pages()}
 
 
 def out_of_date(root: Path, texts: Mapping[str, str]) -> list[str]:

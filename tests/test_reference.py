@@ -13,6 +13,8 @@ from workspaces import REPOSITORY
 from tokmigrate.initialise.registry import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.schema import json_schema
+from tokmigrate.settings import FILE_NAME, STATE_VARIABLE, read_workspace
+from tokmigrate.settings.file import DEFAULT_STATE, FileKeys, LintKeys, ModelKeys, TensorKeys
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +109,23 @@ def test_a_page_that_is_changed_missing_or_of_nothing_is_found_and_put_right(tmp
     write(tmp_path, texts)
     assert out_of_date(tmp_path, texts) == []
     assert (tmp_path / "docs" / "operations" / "add.yaml").is_file()
+
+
+def test_every_key_of_the_settings_is_on_their_page(texts: Mapping[str, str]) -> None:
+    page = texts["docs/workspace.md"]
+    for kind in (FileKeys, ModelKeys, TensorKeys, LintKeys):
+        for key, field in kind.model_fields.items():
+            assert field.description, key
+            assert f"\n| `{key}` | " in page
+    assert "| `verify` | `full`, `fast` | " in page
+    assert f"`{DEFAULT_STATE}` |" in page
+    assert f"## `{STATE_VARIABLE}`" in page
+
+
+def test_the_example_of_the_settings_has_every_key(texts: Mapping[str, str], tmp_path: Path) -> None:
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", texts["docs/workspace.md"], re.DOTALL | re.MULTILINE)
+    (tmp_path / FILE_NAME).write_text(example, "utf-8")
+    read = read_workspace(tmp_path / FILE_NAME, {})
+    assert read.models["support"].id_fields == {"my_router_token_id": "ids", "talker.speaker_index": "ignore"}
+    for kind in (FileKeys, ModelKeys, TensorKeys, LintKeys):
+        assert all(f"{key}:" in example for key in kind.model_fields)
