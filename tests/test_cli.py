@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workspaces import BASE, HEAD, Workspace, command_line, contents, environment, make_workspace
+from workspaces import BASE, DEMO, HEAD, Workspace, command_line, contents, environment, make_workspace
 
 from tokmigrate import __version__
 from tokmigrate.cli.app import app, main
@@ -259,6 +259,22 @@ def test_the_first_steps_of_a_user(tmp_path: Path, call: Call) -> None:
         "tokmigrate.lock",
         "tokmigrate.schema.json",
     ]
+
+
+@pytest.mark.parametrize("mark", ["#", "# "])
+def test_a_line_of_the_new_settings_is_uncommented(tmp_path: Path, call: Call, mark: str) -> None:
+    assert call(tmp_path, "init").code == 0
+    settings = tmp_path / "tokmigrate.yaml"
+    lines = settings.read_text("utf-8").splitlines(keepends=True)
+    assert "#  demo: {path: models/demo}\n" in lines
+    shutil.copytree(DEMO, tmp_path / "models" / "demo")
+    settings.write_text("".join(line.removeprefix(mark) if "demo:" in line else line for line in lines), "utf-8")
+    assert call(tmp_path, "current").out == "demo: base\n"
+    blocks = "".join(lines).partition("models:\n")[2].partition("\n\n")
+    uncommented = "".join(f"{line.removeprefix(mark)}\n" for line in blocks[0].splitlines())
+    settings.write_text("".join(lines).replace(f"{blocks[0]}\n", uncommented), "utf-8")
+    assert call(tmp_path, "current").out == "demo: base\n"
+    assert "support-7b: " in call(tmp_path, "current").err
 
 
 def test_a_migration_without_operations_is_shown(place: Workspace, call: Call) -> None:

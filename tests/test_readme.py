@@ -79,8 +79,8 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
     listed = re.search(r"`(models: \{mine: \{path: /data/my-model\}\})`", README)
     assert listed is not None
     settings = tmp_path / "tokmigrate.yaml"
-    text = settings.read_text("utf-8").replace("models: {}", listed[1].replace("/data/", "")).replace("full", "fast")
-    settings.write_text(text, "utf-8")
+    text = settings.read_text("utf-8").replace("models:\n", listed[1].replace("/data/", "") + "\n")
+    settings.write_text(text.replace("full", "fast"), "utf-8")
 
     typed(tmp_path, second)
     written = re.search(r"writes `(migrations/\S+)`", README)
