@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import typer
@@ -9,6 +10,13 @@ import typer
 from tokmigrate.cli import audit, author, compare, gate, look, operate, page, run, stamp, team
 from tokmigrate.cli.output import print_error
 from tokmigrate.errors import TokmigrateError, UsageError
+
+_WORDINGS = (
+    ("Value error, ", ""),
+    ("Input should be a valid integer.*", "expected a whole number"),
+    ("Input should be a valid number.*", "expected a number"),
+    ("Input should ", "has to "),
+)
 
 # What a shell expects of a program that Ctrl-C ended.
 _INTERRUPTED = 130
@@ -46,7 +54,7 @@ for group in (author, look, audit, run, stamp, operate, compare, gate, team, pag
 
 
 def _status(arguments: list[str]) -> int:
-    status = app(args=arguments, standalone_mode=False)
+    status = app(args=arguments, prog_name="tokmigrate", standalone_mode=False)
     if status == _INTERRUPTED:
         # Typer makes an exit of it, without a word.
         raise KeyboardInterrupt
@@ -56,7 +64,14 @@ def _status(arguments: list[str]) -> int:
 def _wrong_usage(error: typer.TyperException) -> UsageError:
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "tokmigrate"
-    return UsageError(error.format_message(), hint=f"`{command} --help` shows what it takes")
+    return UsageError(_worded(error.format_message()), hint=f"`{command} --help` shows what it takes")
+
+
+def _worded(message: str) -> str:
+    """Return what the parser of the command line found, in the words of all other messages."""
+    for found, said in _WORDINGS:
+        message = re.sub(found, said, message)
+    return message
 
 
 def main() -> None:
