@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from command_tables import commands, common_options, section
+from exit_code_table import exit_codes
 from field_tables import schema_tables, tables
 from pydantic import BaseModel
 from workspace_page import PAGE, workspace_page
@@ -28,7 +29,8 @@ _ABOUT = """\
 Generated from the code by `python scripts/make_reference.py`.
 
 Of a migration file: [its fields](#a-migration-file), [operations](#operations), [init strategies](#init-strategies),
-[preconditions](#preconditions), [checks](#checks). Of the command line: [commands](#commands).
+[preconditions](#preconditions), [checks](#checks). Of the command line: [commands](#commands) and
+[exit codes](#exit-codes).
 
 ## A migration file
 """
@@ -104,10 +106,10 @@ def reference() -> str:
     lines += ["## Checks", "", "Under `verify:`; what has to hold after.", ""]
     for name, check in CHECKS.items():
         lines += [f"### `{name}`", "", *_said(check, "")]
-    lines += ["## Commands", "", "An error comes with its traceback where `--debug` is given.", "", *common_options()]
+    lines += ["## Commands", "", *common_options()]
     for name, command in commands().items():
         lines += section(name, command)
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join([*lines, *exit_codes()]).rstrip() + "\n"
 
 
 def _said(kind: type[BaseModel], page: str) -> list[str]:

@@ -17,18 +17,20 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── UndoError                     1  the way back is missing or damaged
 │   └── AlreadyThereError         1  there is nothing to take back
 ├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
-└── BusyError                     5  another process works on it, or a recovery must come first
-    └── RecoveryNeededError       5
+├── BusyError                     5  another process works on it, or a recovery must come first
+│   └── RecoveryNeededError       5
+└── StoppedError                130  Ctrl-C
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = [
+    "EXIT_CODES",
     "AlreadyThereError",
     "BusyError",
     "DriftError",
@@ -40,6 +42,7 @@ __all__ = [
     "Problem",
     "RecoveryNeededError",
     "StalePlanError",
+    "StoppedError",
     "StorageError",
     "TokenizerError",
     "TokmigrateError",
@@ -51,6 +54,18 @@ __all__ = [
     "WeightsError",
     "nearest",
 ]
+
+
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "failed, or found what it looks for",
+    2: "a command line or a file is wrong",
+    3: "migrations are pending",
+    4: "drift or tampering",
+    5: "locked, or recovery needed",
+    130: "stopped with Ctrl-C",
+}
+"""What each exit code of the command line means."""
 
 
 class TokmigrateError(Exception):
@@ -169,6 +184,12 @@ class BusyError(TokmigrateError):
 
 class RecoveryNeededError(BusyError):
     """An interrupted change must be recovered first."""
+
+
+class StoppedError(TokmigrateError):
+    """Ctrl-C; the code is the one that a shell expects then."""
+
+    exit_code = 130
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

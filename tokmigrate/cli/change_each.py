@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from tokmigrate.cli.each import Failed, document_each, most_serious, several_document, show_each, tell
-from tokmigrate.cli.output import print_json
+from tokmigrate.cli.each import Failed, document_each, most_serious, print_several, show_each, tell
 from tokmigrate.errors import AlreadyThereError, TokmigrateError
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def document_changes(
         return
     done: list[dict[str, Any]] = []
     changes = _carried_out(entries, foresee, act, lambda each: done.append(content(each)))
-    print_json(several_document(command, done, changes.failed, not_tried=list(changes.not_tried)))
+    print_several(command, done, changes.failed, not_tried=list(changes.not_tried))
     if changes.failed:
         raise typer.Exit(changes.exit_code)
 

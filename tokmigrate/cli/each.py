@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
-from tokmigrate.cli.output import print_error, print_json
+from tokmigrate.cli.output import print_error, print_json, trace
 from tokmigrate.errors import TokmigrateError, UsageError
 
 if TYPE_CHECKING:
@@ -98,14 +98,12 @@ def document_each(
             codes.append(code(done))
         except TokmigrateError as error:
             failed.append(Failed(entry.name, error))
-    print_json(several_document(command, models, failed, **more))
+    print_several(command, models, failed, **more)
     _leave(most_serious([*codes, *(each.error.exit_code for each in failed)]))
 
 
-def several_document(
-    command: str, models: list[dict[str, Any]], failed: Sequence[Failed], **more: object
-) -> dict[str, Any]:
-    """Return the document of a command over several models; `error` is the most serious one, the first of its kind.
+def print_several(command: str, models: list[dict[str, Any]], failed: Sequence[Failed], **more: object) -> None:
+    """Print the document of a command over several models; `error` is the most serious one, the first of its kind.
 
     Args:
         command: Its name.
@@ -116,11 +114,14 @@ def several_document(
     from tokmigrate.report.machine import document, error_document  # noqa: PLC0415
 
     if not failed:
-        return document(command, models=models, **more)
+        print_json(document(command, models=models, **more))
+        return
     worst = most_serious(each.error.exit_code for each in failed)
     first = next(each.error for each in failed if each.error.exit_code == worst)
     told = [{"model": each.model, "error": error_document(each.error)["error"]} for each in failed]
-    return {**error_document(first), "command": command, "models": models, "failed": told, **more}
+    for each in failed:
+        trace(each.error)
+    print_json({**error_document(first), "command": command, "models": models, "failed": told, **more})
 
 
 def tell(failure: Failed, before: Iterable[Failed], *, alone: bool) -> None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.errors import FileProblems, TokmigrateError
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     from tokmigrate.events import Event, Listener
 
+
+TRACEBACKS = ContextVar("TRACEBACKS", default=False)
+"""Whether errors come with their tracebacks."""
 
 _CONTROLS = re.compile("[\x7f-\x9f]")
 
@@ -47,14 +52,21 @@ def _print(renderable: RenderableType, stderr: bool) -> None:
     console.print(renderable)
 
 
+def trace(error: TokmigrateError) -> None:
+    """Write the traceback of an error to stderr, where that is asked for."""
+    if TRACEBACKS.get():
+        sys.stderr.write("".join(traceback.format_exception(error)))
+
+
 def print_error(error: TokmigrateError, as_json: bool, model: str | None = None) -> None:
-    """Write an error.
+    """Write an error, and its traceback to stderr where that is asked for.
 
     Args:
         error: The error.
         as_json: As a document on stdout; else to stderr.
         model: The model that it is about, where that has to be said.
     """
+    trace(error)
     if as_json:
         from tokmigrate.report.machine import error_document  # noqa: PLC0415
 
