@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
 from types import UnionType
@@ -29,7 +30,8 @@ def common_options() -> list[str]:
 
 def section(name: str, command: TyperCommand) -> list[str]:
     """Return the lines that say what a command does and takes, as Markdown."""
-    text = inspect.cleandoc(command.help or "")
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    text = "\n\n".join(textwrap.fill(each, 120, break_long_words=False, break_on_hyphens=False) for each in paragraphs)
     return [f"### `tokmigrate {name}`", "", text, "", *_table(command.callback, command.params)]
 
 

@@ -106,7 +106,13 @@ def reference() -> str:
     lines += ["## Checks", "", "Under `verify:`; what has to hold after.", ""]
     for name, check in CHECKS.items():
         lines += [f"### `{name}`", "", *_said(check, "")]
-    lines += ["## Commands", "", *common_options()]
+    lines += [
+        "## Commands",
+        "",
+        "`-m` is `--message` of `revision`, and `--model` of all others.",
+        "",
+        *common_options(),
+    ]
     for name, command in commands().items():
         lines += section(name, command)
     return "\n".join([*lines, *exit_codes()]).rstrip() + "\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pty
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_tables import commands
 from workspaces import BASE, DEMO, HEAD, REPOSITORY, Workspace, command_line, contents, environment, make_workspace
 
 from tokmigrate import __version__, errors
@@ -425,6 +427,22 @@ def test_help_and_version(place: Workspace, call: Call) -> None:
         assert said.code == 0
         assert f"Usage: tokmigrate {name}" in said.out
         assert "--json" in said.out
+
+
+def test_help_is_as_wide_as_the_terminal(place: Workspace, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "800")
+    for command in app.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "")
+        lines = [line.strip() for line in call(place.root, name, "--help").out.splitlines()]
+        for paragraph in (inspect.getdoc(command.callback) or "").split("\n\n"):
+            assert " ".join(paragraph.split()) in lines, name
+        assert not any("bool" in line for line in lines if line.startswith("│ --json "))
+
+
+def test_m_is_one_thing_in_a_command(place: Workspace) -> None:
+    meant = {name: {each.name for each in command.params if "-m" in each.opts} for name, command in commands().items()}
+    assert meant.pop("revision") == {"message"}
+    assert all(found <= {"model"} for found in meant.values())
 
 
 def test_completion(place: Workspace) -> None:

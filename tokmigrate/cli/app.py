@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
 
@@ -40,16 +41,25 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", metavar="", callback=_show_version, is_eager=True, help="Show the version."
+    ),
     debug: bool = typer.Option(
-        False, "--debug", help="Before or behind a command: an error comes with its traceback, on stderr."
+        False, "--debug", metavar="", help="Before or behind a command: an error comes with its traceback, on stderr."
     ),
 ) -> None:
     pass
 
 
+def in_paragraphs(text: str | None) -> str:
+    """Return a text with a line for each paragraph: the terminal decides where lines end."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n"))
+
+
 for group in (author, look, audit, run, stamp, operate, compare, gate, team, page):
     group.register(app)
+for command in app.registered_commands:
+    command.help = in_paragraphs(inspect.getdoc(inspect.unwrap(command.callback)) if command.callback else None)
 
 
 def _status(arguments: list[str]) -> int:

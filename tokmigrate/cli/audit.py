@@ -32,9 +32,14 @@ class ExportFormat(StrEnum):
 def log(
     model: Models = None,
     limit: Annotated[int | None, typer.Option(help="How many runs.", min=1)] = None,
-    imported: Annotated[bool, typer.Option("--imported", help="Also the runs of ledgers that were imported.")] = False,
+    imported: Annotated[
+        bool, typer.Option("--imported", metavar="", help="Also the runs of ledgers that were imported.")
+    ] = False,
     verify_chain: Annotated[
-        bool, typer.Option("--verify-chain", help="Check that no row of the ledger was edited or is missing; else 4.")
+        bool,
+        typer.Option(
+            "--verify-chain", metavar="", help="Check that no row of the ledger was edited or is missing; else 4."
+        ),
     ] = False,
     export: Annotated[
         ExportFormat | None, typer.Option(help="Write the whole ledger, every row as it is stored, with its hashes.")

@@ -11,15 +11,17 @@ import typer
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, Here, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, show
-from tokmigrate.errors import TokmigrateError
+from tokmigrate.errors import TokmigrateError, UsageError
 
 Codes = Annotated[
     list[str] | None, typer.Option(help="Ask these rules only, by codes or their beginnings.", metavar="CODES")
 ]
 Ignored = Annotated[list[str] | None, typer.Option(help="Leave these rules out.", metavar="CODES")]
 Format = Annotated[
-    Literal["text", "json", "github", "sarif"],
-    typer.Option("--format", help="text, json, annotations for GitHub's workflows, or SARIF 2.1.0."),
+    Literal["text", "json", "github", "sarif"] | None,
+    typer.Option(
+        "--format", help="text, json as with --json, annotations for GitHub's workflows, or SARIF 2.1.0. Default: text."
+    ),
 ]
 
 
@@ -31,8 +33,8 @@ def lint(
         str | None,
         typer.Option(help="Only migrations that changed since this branch left REV.", metavar="REV"),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="A warning fails too.")] = False,
-    output: Format = "text",
+    strict: Annotated[bool, typer.Option("--strict", metavar="", help="A warning fails too.")] = False,
+    output: Format = None,
     as_json: AsJson = False,
 ) -> None:
     """Read migrations as a careful reviewer would; 1 where something has to change. Nothing is written.
@@ -50,6 +52,8 @@ def lint(
     from tokmigrate.runner.lint import lint as lint_workspace  # noqa: PLC0415
     from tokmigrate.runner.lint import settled  # noqa: PLC0415
 
+    if as_json and output not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {output}", hint="leave one of them out")
     place = workspace()
     held = settled(place)
     asked = Selection.of(select or (), ignore or (), "the command line")

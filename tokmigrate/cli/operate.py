@@ -36,9 +36,7 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
         return entry.name, migrate.recover_model(place, entry, lock_timeout).value
 
     if as_json:
-        document_each(
-            "recover", entries, act, lambda done: {"model": done[0], "found": done[1]}, migrations=migrations
-        )
+        document_each("recover", entries, act, lambda done: {"model": done[0], "found": done[1]}, migrations=migrations)
         return
     if SETTLED[migrations]:
         typer.echo(f"migrations: {SETTLED[migrations]}")

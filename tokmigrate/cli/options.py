@@ -16,8 +16,10 @@ Models = Annotated[
         "--model", "-m", help="A model's name or directory, once for each; by default all models.", metavar="NAME|PATH"
     ),
 ]
-Here = Annotated[bool, typer.Option("--here", help="Leave out models whose directory is not here, with a note.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors included.")]
+Here = Annotated[
+    bool, typer.Option("--here", metavar="", help="Leave out models whose directory is not here, with a note.")
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="One JSON document on stdout, errors included.")]
 LockTimeout = Annotated[
     float, typer.Option("--lock-timeout", help="Seconds to wait for another process.", metavar="SECONDS", min=0)
 ]

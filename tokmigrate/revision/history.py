@@ -196,11 +196,7 @@ def migration_files(workspace: Workspace) -> tuple[Path, ...]:
     directory = workspace.migrations
     if not directory.is_dir():
         raise FileProblems([_no_directory(workspace)])
-    return tuple(
-        path
-        for path in sorted(directory.iterdir(), key=lambda each: each.name)
-        if _is_migration(path)
-    )
+    return tuple(path for path in sorted(directory.iterdir(), key=lambda each: each.name) if _is_migration(path))
 
 
 def _no_directory(workspace: Workspace) -> Problem:
