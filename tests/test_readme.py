@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_tables import commands
 from workspaces import DEMO, REPOSITORY, contents, environment
 
 from tokmigrate.cli.app import app
@@ -128,6 +129,25 @@ def test_links_lead_somewhere() -> None:
             there = page.parent / target if target else page
             assert there.exists(), f"{page.name}: {target}"
             assert not place or place in headings(there), f"{page.name}: {target}#{place}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    waiting = [REPOSITORY / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        targets = {(page.parent / target).resolve() for target in re.findall(r"\]\(([^)#:]+\.md)[^)]*\)", prose(page))}
+        waiting += targets - reached
+    assert {*(REPOSITORY / "docs").rglob("*.md")} <= reached
+
+
+def test_the_docs_name_only_options_that_there_are() -> None:
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        for command, words in re.findall(r"`tokmigrate ([a-z-]+)((?: [^`]*)?)`", page.read_text("utf-8")):
+            options = {word for each in commands()[command].params for word in each.opts}
+            used = set(re.findall(r"(?<= )--?[a-z][a-z-]*", words))
+            assert used <= options | {"--debug", "--help"}, (page.name, command, words)
 
 
 def headings(page: Path) -> set[str]:
