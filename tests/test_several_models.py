@@ -53,6 +53,7 @@ ABSENT = "error: absent: {root}/models/absent: no such model directory\n"
         (("current",), "demo: base"),
         (("test",), "demo"),
         (("report",), "demo: "),
+        (("blame", "othing"), "demo"),
         (("recover",), "demo: nothing to recover"),
     ],
     ids=lambda part: part[0] if isinstance(part, tuple) else "",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -122,6 +122,15 @@ def print_several(command: str, models: list[dict[str, Any]], failed: Sequence[F
     for each in failed:
         trace(each.error)
     print_json({**error_document(first), "command": command, "models": models, "failed": told, **more})
+
+
+def failed_absent(entries: Iterable[ModelEntry]) -> Iterator[Failed]:
+    """Yield a failure for each model that is not here."""
+    for entry in entries:
+        try:
+            entry.here()
+        except TokmigrateError as error:
+            yield Failed(entry.name, error)
 
 
 def tell(failure: Failed, before: Iterable[Failed], *, alone: bool) -> None:
