@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import pty
@@ -17,13 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_tables import commands
-from workspaces import BASE, DEMO, HEAD, REPOSITORY, Workspace, command_line, contents, environment, make_workspace
+from workspaces import BASE, DEMO, HEAD, Workspace, command_line, contents, environment, make_workspace
 
-from tokmigrate import __version__, errors
+from tokmigrate import __version__
 from tokmigrate.cli.app import app, main
-from tokmigrate.errors import EXIT_CODES, TokmigrateError
-from tokmigrate.runner.check import DRIFTED, PENDING, UP_TO_DATE
 from tokmigrate.state.database import open_state
 from tokmigrate.state.rows import Direction
 
@@ -351,70 +347,6 @@ def run(place: Workspace, *words: str, **variables: str) -> subprocess.Completed
     )
 
 
-@pytest.mark.parametrize(
-    ("words", "code", "cause"),
-    [
-        (("show", "nosuch"), 2, "UnknownNameError"),
-        (("plan", "nosuch"), 2, "UnknownNameError"),
-        (("downgrade", BASE), 1, "AlreadyThereError"),
-        (("nosuch",), 2, "UsageError"),
-    ],
-)
-def test_tracebacks_only_when_asked_and_beside_all_else(
-    place: Workspace, call: Call, words: tuple[str, ...], code: int, cause: str
-) -> None:
-    plain = call(place.root, *words)
-    assert "Traceback" not in plain.err
-    for asked in (call(place.root, *words, "--debug"), call(place.root, "--debug", *words)):
-        assert (asked.code, asked.out) == (code, plain.out)
-        assert asked.err.startswith("Traceback (most recent call last):\n")
-        assert cause in asked.err
-        assert asked.err.endswith(plain.err)
-    as_json = call(place.root, *words, "--json")
-    asked = call(place.root, *words, "--json", "--debug")
-    assert (asked.code, asked.document) == (code, as_json.document)
-    assert asked.err.startswith("Traceback")
-
-
-def test_an_error_of_the_program_itself(place: Workspace, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokmigrate.revision.history.migration_files", lambda _: 1 / 0)
-    said = call(place.root, "history")
-    assert said.code == 1
-    assert "an error in tokmigrate itself: ZeroDivisionError" in said.err
-    asked = call(place.root, "history", "--debug", "--json")
-    assert (asked.code, asked.document["error"]["exit_code"]) == (1, 1)
-    assert "ZeroDivisionError: division by zero\n" in asked.err
-
-
-def test_a_word_after_two_dashes_is_no_option(place: Workspace, call: Call) -> None:
-    said = call(place.root, "blame", "--", "--debug")
-    assert "Traceback" not in said.err
-    assert "'--debug'" in said.err
-
-
-def kinds(kind: type[TokmigrateError]) -> list[type[TokmigrateError]]:
-    """Return the errors of the tree, without those that a module keeps to itself."""
-    children = (child for child in kind.__subclasses__() if child.__module__ == errors.__name__)
-    return [kind, *(each for child in children for each in kinds(child))]
-
-
-def test_exit_codes_are_said_alike_everywhere(place: Workspace, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    given = {each.exit_code for each in kinds(TokmigrateError)} | {UP_TO_DATE, PENDING, DRIFTED}
-    assert given == set(EXIT_CODES)
-    short = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
-    monkeypatch.setenv("COLUMNS", "500")
-    assert f"Exit codes: {short}." in " ".join(call(place.root, "--help").out.split())
-    assert f"Exit codes: {short} (" in " ".join((REPOSITORY / "README.md").read_text("utf-8").split())
-    table = (REPOSITORY / "docs" / "reference.md").read_text("utf-8").split("\n## Exit codes\n")[1].split("\n## ")[0]
-    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", table, re.MULTILINE))
-    assert [int(code) for code in rows] == list(EXIT_CODES)
-    for each in kinds(TokmigrateError):
-        assert f"`{each.__name__}`" in rows[str(each.exit_code)]
-    tree = (errors.__doc__ or "").splitlines()
-    for each in kinds(TokmigrateError):
-        assert any(re.search(rf"\b{each.__name__} .*\b{each.exit_code}\b", line) for line in tree), each
-
-
 def test_help_and_version(place: Workspace, call: Call) -> None:
     bare = call(place.root)
     assert bare.code == 2
@@ -427,22 +359,6 @@ def test_help_and_version(place: Workspace, call: Call) -> None:
         assert said.code == 0
         assert f"Usage: tokmigrate {name}" in said.out
         assert "--json" in said.out
-
-
-def test_help_is_as_wide_as_the_terminal(place: Workspace, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "800")
-    for command in app.registered_commands:
-        name = command.name or getattr(command.callback, "__name__", "")
-        lines = [line.strip() for line in call(place.root, name, "--help").out.splitlines()]
-        for paragraph in (inspect.getdoc(command.callback) or "").split("\n\n"):
-            assert " ".join(paragraph.split()) in lines, name
-        assert not any("bool" in line for line in lines if line.startswith("│ --json "))
-
-
-def test_m_is_one_thing_in_a_command(place: Workspace) -> None:
-    meant = {name: {each.name for each in command.params if "-m" in each.opts} for name, command in commands().items()}
-    assert meant.pop("revision") == {"message"}
-    assert all(found <= {"model"} for found in meant.values())
 
 
 def test_completion(place: Workspace) -> None:
