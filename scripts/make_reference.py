@@ -1,41 +1,88 @@
-"""Write what is made from the code: docs/reference.md, a page for each operation and strategy, and the JSON Schema."""
+"""Write what is made from the code: reference, pages of operations, strategies and settings, and the JSON Schema."""
 
 from __future__ import annotations
 
 import inspect
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
-import typer
+from command_tables import commands, common_options, section
+from exit_code_table import exit_codes
+from field_tables import schema_tables, tables
 from pydantic import BaseModel
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from workspace_page import PAGE, workspace_page
 
-from tokmigrate.cli.app import app
+from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.registry import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
 from tokmigrate.revision.schema import SCHEMA_FILE, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
-REFERENCE = ROOT / "docs" / "reference.md"
-SCHEMA = ROOT / "migrations" / SCHEMA_FILE
+REFERENCE, SCHEMA = "docs/reference.md", f"migrations/{SCHEMA_FILE}"
+
+_ABOUT = """\
+# Reference
+
+Generated from the code by `python scripts/make_reference.py`.
+
+Of a migration file: [its fields](#a-migration-file), [operations](#operations), [init strategies](#init-strategies),
+[preconditions](#preconditions), [checks](#checks). Of the command line: [commands](#commands) and
+[exit codes](#exit-codes).
+
+## A migration file
+"""
+_INIT = """\
+## Init strategies
+
+Each is given as `init: {strategy: NAME, …}`, or apart for each side:
+"""
 
 
-def generated() -> dict[Path, str]:
-    """Return each generated file with its text."""
+def generated() -> dict[str, str]:
+    """Return the text of each generated file, by its path in the repository."""
     schema = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    return {REFERENCE: reference(), SCHEMA: schema, **pages()}
+    return {REFERENCE: reference(), SCHEMA: schema, PAGE: workspace_page(), **pages()}
 
 
-def pages() -> dict[Path, str]:
+def out_of_date(root: Path, texts: Mapping[str, str]) -> list[str]:
+    """Return the paths of files that are not as they should be, pages of what is gone among them.
+
+    Args:
+        root: The folder of the repository.
+        texts: What should be there.
+    """
+    made = [path for folder in ("operations", "strategies") for path in (root / "docs" / folder).glob("*.md")]
+    held = {path.relative_to(root).as_posix() for path in made} | {name for name in texts if (root / name).is_file()}
+    there = {name: (root / name).read_text("utf-8") for name in held}
+    return sorted(name for name in {*texts, *there} if texts.get(name) != there.get(name))
+
+
+def write(root: Path, texts: Mapping[str, str]) -> None:
+    """Write what is out of date, and remove pages of what is gone.
+
+    Args:
+        root: The folder of the repository.
+        texts: What should be there.
+    """
+    for name in out_of_date(root, texts):
+        if name in texts:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(texts[name], "utf-8")
+        else:
+            (root / name).unlink()
+
+
+def pages() -> dict[str, str]:
     """Return the page of each operation and strategy, with the example that stands beside it."""
-    found: dict[Path, str] = {}
+    found: dict[str, str] = {}
     for folder, kinds in (("operations", operation_types()), ("strategies", strategy_types())):
         for name, kind in kinds.items():
-            page = REFERENCE.parent / folder / f"{name}.md"
-            example = page.with_suffix(".yaml").read_text("utf-8")
-            lines = [f"# `{name}`", "", *_fields(name, kind, folder)[2:], "## Example", ""]
+            page = f"docs/{folder}/{name}.md"
+            example = (ROOT / page).with_suffix(".yaml").read_text("utf-8")
+            lines = [f"# `{name}`", "", *_said(kind, "../reference.md"), "## Example", ""]
             lines += ["Under `operations:` of a migration:", "", f"```yaml\n{example}```", ""]
             found[page] = "\n".join([*lines, "[All operations and strategies](../reference.md)"]) + "\n"
     return found
@@ -43,76 +90,48 @@ def pages() -> dict[Path, str]:
 
 def reference() -> str:
     """Return the reference as Markdown."""
-    lines = ["# Reference", "", "Generated from the code by `python scripts/make_reference.py`.", ""]
-    lines += ["## Operations", ""]
-    lines += ["A page of its own, with an example, is behind each name.", ""]
+    schema = json_schema()
+    lines = [_ABOUT, *schema_tables(schema, schema["$defs"], "")]
+    lines += ["## Operations", "", "A page of its own, with an example, is behind each name.", ""]
     for name, operation in operation_types().items():
-        lines += _linked("operations", _fields(name, operation, "operation"))
-    lines += [
-        "## Init strategies",
-        "",
-        "Each is given as `init: {strategy: NAME, …}`, or apart as",
-        "`init: {input: …, output: …}`.",
-        "",
-    ]
+        lines += [f"### [`{name}`](operations/{name}.md)", "", *_said(operation, "")]
+    spec = InitSpec.model_json_schema()
+    sides = next(form for form in spec["anyOf"] if "properties" in form)
+    lines += [_INIT, *schema_tables(sides, spec["$defs"], "")]
     for name, strategy in strategy_types().items():
-        lines += _linked("strategies", _fields(name, strategy, "strategy"))
+        lines += [f"### [`{name}`](strategies/{name}.md)", "", *_said(strategy, "")]
     lines += ["## Preconditions", "", "Under `preconditions:`; what has to hold before.", ""]
     for name, condition in PRECONDITIONS.items():
-        lines += _fields(name, condition, "precondition")
+        lines += [f"### `{name}`", "", *_said(condition, "")]
     lines += ["## Checks", "", "Under `verify:`; what has to hold after.", ""]
     for name, check in CHECKS.items():
-        lines += _fields(name, check, "check")
-    lines += ["## Commands", "", "An error comes with its traceback where `--debug` is given.", ""]
-    group = typer.main.get_command(app)
-    if not isinstance(group, TyperGroup):
-        raise TypeError("the application is a group of commands")
-    for name, command in group.commands.items():
-        if isinstance(command, TyperCommand):
-            lines += _command(name, command)
-    return "\n".join(lines).rstrip() + "\n"
-
-
-def _linked(folder: str, lines: list[str]) -> list[str]:
-    name = lines[0].strip("# `")
-    return [f"### [`{name}`]({folder}/{name}.md)", *lines[1:]]
-
-
-def _fields(name: str, kind: type[BaseModel], what: str) -> list[str]:
-    lines = [f"### `{name}`", "", inspect.getdoc(kind) or f"A {what}.", ""]
-    rows = [
-        f"| `{field}` | {_one_line(info.description or '')} | {_default(info.is_required(), info.default)} |"
-        for field, info in kind.model_fields.items()
-        if field != "strategy"
+        lines += [f"### `{name}`", "", *_said(check, "")]
+    lines += [
+        "## Commands",
+        "",
+        "`-m` is `--message` of `revision`, and `--model` of all others.",
+        "",
+        *common_options(),
     ]
-    if rows:
-        lines += ["| field | meaning | default |", "|---|---|---|", *rows, ""]
-    return lines
+    for name, command in commands().items():
+        lines += section(name, command)
+    return "\n".join([*lines, *exit_codes()]).rstrip() + "\n"
 
 
-def _command(name: str, command: TyperCommand) -> list[str]:
-    lines = [f"### `tokmigrate {name}`", "", inspect.cleandoc(command.help or ""), ""]
-    rows = []
-    for parameter in command.params:
-        if isinstance(parameter, TyperOption):
-            shown = ", ".join(f"`{word}`" for word in (*parameter.opts, *parameter.secondary_opts))
-            rows.append(f"| {shown} | {_one_line(parameter.help or '')} |")
-        else:
-            rows.append(f"| `{(parameter.name or '').upper()}` | {_one_line(getattr(parameter, 'help', '') or '')} |")
-    return [*lines, "| argument | meaning |", "|---|---|", *rows, ""]
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
-
-
-def _default(required: bool, default: object) -> str:
-    return "required" if required else f"`{default}`"
+def _said(kind: type[BaseModel], page: str) -> list[str]:
+    """Return what a kind of item is, and its fields; `page` holds the sections that links lead to."""
+    is_strategy = issubclass(kind, tuple(strategy_types().values()))
+    lines = [inspect.getdoc(kind) or "", ""]
+    shorthand = getattr(kind, "shorthand", None)
+    if shorthand:
+        lines += [f"A value alone is its `{shorthand}`.", ""]
+    # The name of a strategy stands in the field `strategy`; in an operation that is a field like others.
+    return [*lines, *tables(kind, page, left_out=("strategy",) if is_strategy else ())]
 
 
 if __name__ == "__main__":
-    stale = [path for path, text in generated().items() if not path.is_file() or path.read_text("utf-8") != text]
+    made = generated()
     if "--check" in sys.argv[1:]:
-        sys.exit(f"out of date: {', '.join(str(path.relative_to(ROOT)) for path in stale)}" if stale else 0)
-    for path in stale:
-        path.write_text(generated()[path], "utf-8")
+        stale = out_of_date(ROOT, made)
+        sys.exit(f"out of date: {', '.join(stale)}" if stale else 0)
+    write(ROOT, made)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from workspaces import HEAD, contents, make_workspace
+from workspaces import HEAD, REPOSITORY, contents, make_workspace
 
 import tokmigrate
 
@@ -88,3 +89,18 @@ def test_importing_it_imports_nothing_heavy() -> None:
     code = "import sys, tokmigrate; print([n for n in ('torch', 'pydantic', 'sqlalchemy') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_every_name_has_an_example_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_workspace(tmp_path / "w")
+    before = contents(made.model)
+    page = (REPOSITORY / "docs" / "api.md").read_text("utf-8")
+    assert sorted(re.findall(r"^## `(\w+)`$", page, re.MULTILINE)) == tokmigrate.__all__
+    sections = page.split("\n## ")[1:]
+    examples = [re.findall(r"^```python\n(.*?)^```$", each, re.DOTALL | re.MULTILINE) for each in sections]
+    assert all(len(found) == 1 for found in examples)
+    monkeypatch.chdir(made.root)
+    known: dict[str, object] = {}
+    for section, (example,) in zip(sections, examples, strict=True):
+        exec(compile(example, section.split("\n")[0], "exec"), known)  # noqa: S102
+    assert contents(made.model) == before

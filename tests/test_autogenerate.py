@@ -267,6 +267,7 @@ def leads_there(workspace: Workspace, before: Mapping[str, Any], after: Mapping[
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     root = tmp_path_factory.mktemp("place")
+    (root / "migrations").mkdir()
     (root / "tokmigrate.yaml").write_text("format: 1\n", "utf-8")
     return read_workspace(root / "tokmigrate.yaml")
 

@@ -112,6 +112,29 @@ def test_a_duplicate_key(bench: Bench) -> None:
     assert "0004_new.yaml:8:7: key 'tokens' appears twice" in bench.refused(2, *UPGRADE).text
 
 
+@pytest.mark.parametrize(
+    ("operations", "place"),
+    [
+        ("\t- add_tokens: [x]\n", "6:1"),
+        ("  - add_tokens:\t{tokens: [x]}\n", "6:16"),
+        ("  - set_padding:\n      side: left\n\tmax_length: 3\n", "8:1"),
+    ],
+)
+def test_a_tab(bench: Bench, operations: str, place: str) -> None:
+    bench.add_migration(operations)
+    told = bench.refused(2, *UPGRADE).text
+    assert told == f"error: migrations/0004_new.yaml:{place}: a tab stands here (use spaces, not tabs)\n"
+
+
+def test_an_init_that_is_only_a_name(bench: Bench) -> None:
+    bench.add_migration("  - add_tokens: {tokens: [x], init: mean}\n  - set_init: avarage\n  - set_init: what\n")
+    assert bench.refused(2, *UPGRADE).text.splitlines() == [
+        "error: migrations/0004_new.yaml:6:37: expected a mapping, found 'mean' (write {strategy: mean})",
+        "error: migrations/0004_new.yaml:7:15: expected a mapping, found 'avarage' (did you mean {strategy: average}?)",
+        "error: migrations/0004_new.yaml:8:15: expected a mapping, found 'what' (for example {strategy: mean})",
+    ]
+
+
 def test_an_alias_bomb(bench: Bench) -> None:
     lines = ["  - &a0 [x, x, x, x, x, x, x, x, x]"]
     lines += [f"  - &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(9)]
@@ -368,6 +391,20 @@ def test_a_directory_that_may_not_be_written_is_refused_for_other_users_too(benc
         assert "may not be written" in bench.refused(1, *UPGRADE).text
     finally:
         bench.model.chmod(0o755)
+
+
+def test_a_database_that_does_not_answer(bench: Bench) -> None:
+    bench.monkeypatch.setenv("TOKMIGRATE_STATE", "postgresql+psycopg://u:secret@127.0.0.1:1/db")
+    told = bench.refused(1, *UPGRADE)
+    assert "Connection refused" in told.text
+    assert "secret" not in told.text
+    assert told.document["hint"] == "check that the server runs, and `state:` in tokmigrate.yaml or $TOKMIGRATE_STATE"
+
+
+def test_a_model_without_any_tokenizer(bench: Bench) -> None:
+    (bench.model / "tokenizer.json").unlink()
+    said = "there is no tokenizer.json, and no other file that one can be made of"
+    assert said in bench.refused(1, *UPGRADE).text
 
 
 def test_no_model_and_no_workspace(bench: Bench, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_recipe_goes_up_and_down(model: str, recipe: str, tmp_path: Path) -> N
     up_and_down(root, recipe)
 
 
-@pytest.mark.parametrize("page", ["tutorial.md", "cookbook.md"])
+@pytest.mark.parametrize("page", ["tutorial.md", "cookbook.md", "workspace.md"])
 def test_a_page_can_be_typed_from_top_to_bottom(page: str, tmp_path: Path) -> None:
     for name in ("models", "migrations"):
         shutil.copytree(REPOSITORY / name, tmp_path / name)
@@ -82,8 +82,14 @@ def test_the_steps_of_the_action_run(tmp_path: Path) -> None:
     for name in ("models", "migrations", "tokmigrate.yaml"):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         copy(REPOSITORY / name, tmp_path / name)
+    settings = tmp_path / "tokmigrate.yaml"
+    text = settings.read_text("utf-8")
+    settings.write_text(text.replace("models:\n", "models:\n  absent: {path: models/absent}\n"), "utf-8")
     typed(tmp_path, "BASE=\n" + steps["Check"]["run"])
+    typed(tmp_path, f"MODELS= COMMENT={tmp_path}/plan.md\n" + steps["Plan"]["run"])
+    by_default = (tmp_path / "plan.md").read_text("utf-8")
     typed(tmp_path, f"MODELS=demo COMMENT={tmp_path}/plan.md\n" + steps["Plan"]["run"])
+    assert by_default == (tmp_path / "plan.md").read_text("utf-8")
     comment = (tmp_path / "plan.md").read_text("utf-8")
     assert comment.startswith("### tokmigrate plan\n\n    demo: base → c07d18e2b9f4\n")
     assert "<|im_start|>" in comment

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lint_projects import ALL, Project, empty_project
-from workspaces import command_line, environment
+from workspaces import command_line, environment, run_here
 
 from tokmigrate.lint.registry import RULES
 from tokmigrate.report.findings import findings_plain
@@ -211,3 +211,11 @@ def test_sarif_has_no_property_that_its_schema_forbids(found: Linted) -> None:
     assert all(set(rule) <= _KNOWN["rule"] for rule in run["tool"]["driver"]["rules"])
     ids = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("form", ["text", "github", "sarif"])
+def test_a_format_beside_json_is_refused(project: Project, form: str) -> None:
+    done = run_here(project.root, "lint", "--json", "--format", form)
+    assert done.returncode == 2
+    assert json.loads(done.stdout)["error"]["message"] == f"--json contradicts --format {form}"
+    assert json.loads(run_here(project.root, "lint", "--json", "--format", "json").stdout)["command"] == "lint"

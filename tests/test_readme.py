@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import runpy
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from command_tables import commands
 from workspaces import DEMO, REPOSITORY, contents, environment
 
 from tokmigrate.cli.app import app
@@ -80,8 +80,8 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
     listed = re.search(r"`(models: \{mine: \{path: /data/my-model\}\})`", README)
     assert listed is not None
     settings = tmp_path / "tokmigrate.yaml"
-    text = settings.read_text("utf-8").replace("models: {}", listed[1].replace("/data/", "")).replace("full", "fast")
-    settings.write_text(text, "utf-8")
+    text = settings.read_text("utf-8").replace("models:\n", listed[1].replace("/data/", "") + "\n")
+    settings.write_text(text.replace("full", "fast"), "utf-8")
 
     typed(tmp_path, second)
     written = re.search(r"writes `(migrations/\S+)`", README)
@@ -131,6 +131,25 @@ def test_links_lead_somewhere() -> None:
             assert not place or place in headings(there), f"{page.name}: {target}#{place}"
 
 
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached: set[Path] = set()
+    waiting = [REPOSITORY / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        reached.add(page)
+        targets = {(page.parent / target).resolve() for target in re.findall(r"\]\(([^)#:]+\.md)[^)]*\)", prose(page))}
+        waiting += targets - reached
+    assert {*(REPOSITORY / "docs").rglob("*.md")} <= reached
+
+
+def test_the_docs_name_only_options_that_there_are() -> None:
+    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").glob("*.md")):
+        for command, words in re.findall(r"`tokmigrate ([a-z-]+)((?: [^`]*)?)`", page.read_text("utf-8")):
+            options = {word for each in commands()[command].params for word in each.opts}
+            used = set(re.findall(r"(?<= )--?[a-z][a-z-]*", words))
+            assert used <= options | {"--debug", "--help"}, (page.name, command, words)
+
+
 def headings(page: Path) -> set[str]:
     """Return the names that GitHub gives the headings of a page."""
     found = re.findall(r"^#+ (.*)$", prose(page), re.MULTILINE)
@@ -140,14 +159,6 @@ def headings(page: Path) -> set[str]:
 def prose(page: Path) -> str:
     """Return a page without its blocks of code."""
     return re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
-
-
-def test_generated_files_are_current() -> None:
-    made = runpy.run_path(str(REPOSITORY / "scripts" / "make_reference.py"), run_name="make_reference")
-    files = made["generated"]()
-    assert {"reference.md", "tokmigrate.schema.json", "add_tokens.md", "mean.md"} <= {path.name for path in files}
-    for path, text in files.items():
-        assert path.read_text("utf-8") == text, f"{path} is out of date: python scripts/make_reference.py"
 
 
 def test_ci_runs_what_the_readme_says() -> None:

@@ -202,7 +202,6 @@ def test_files_that_begin_with_a_dot_or_underscore_are_left_alone(workspace: Wor
     for name in ("_shared.py", ".hidden.yaml", "readme.md", "tokmigrate.lock"):
         write(name, "[")
     assert History.read(workspace).migrations == ()
-    assert History.read(replace(workspace, migrations=workspace.root / "none")).chain() == ()
 
 
 # The checksum.

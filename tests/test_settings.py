@@ -68,7 +68,7 @@ def test_everything_that_the_file_says(tmp_path: Path) -> None:
 
 def test_a_new_workspace_reads_as_the_defaults(tmp_path: Path) -> None:
     assert workspace(tmp_path, NEW_WORKSPACE) == workspace(tmp_path, "format: 1\n")
-    commented = NEW_WORKSPACE.replace("models: {}", "models:").replace("\n#  ", "\n  ")
+    commented = NEW_WORKSPACE.replace("\n#  ", "\n  ")
     assert list(workspace(tmp_path, commented).models) == ["demo", "support-7b"]
     assert workspace(tmp_path, "format: 1\nmodels:\n").models == {}
 

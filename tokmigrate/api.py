@@ -43,7 +43,8 @@ class OpenWorkspace:
     Behind the `with`, or `close`, every method raises UsageError.
 
     Every method takes `model`, a name or a directory, by default all models, and returns a result for each. The first
-    error ends it: models before that one are done. Errors are `TokmigrateError`, with `hint` and `exit_code`.
+    error ends it. Models that are to be changed are all planned first, so that such an error is rarely one on the way,
+    where models before that one are done. Errors are `TokmigrateError`, with `hint` and `exit_code`.
 
     Args:
         workspace: The settings.
@@ -90,13 +91,21 @@ class OpenWorkspace:
             listener: Told every step.
             lock_timeout_s: How many seconds to wait for another process.
         """
-        return self._each(model, lambda entry: migrate.upgrade(self.workspace, entry, to, lock_timeout_s, listener))
+        entries = self._models(model)
+        if len(entries) > 1:
+            for entry in entries:
+                migrate.foresee_upgrade(self.workspace, entry, to)
+        return tuple(migrate.upgrade(self.workspace, entry, to, lock_timeout_s, listener) for entry in entries)
 
     def downgrade(
         self, to: str, model: str | None = None, listener: Listener = ignore, lock_timeout_s: float = 0.0
     ) -> tuple[Downgraded, ...]:
         """Take migrations back, as `upgrade` brings them; `to` has no default."""
-        return self._each(model, lambda entry: migrate.downgrade(self.workspace, entry, to, lock_timeout_s, listener))
+        entries = self._models(model)
+        if len(entries) > 1:
+            for entry in entries:
+                migrate.foresee_downgrade(self.workspace, entry, to)
+        return tuple(migrate.downgrade(self.workspace, entry, to, lock_timeout_s, listener) for entry in entries)
 
     def status(self, model: str | None = None) -> tuple[ModelStatus, ...]:
         """Return where models stand, and which of their tokens were never trained."""

@@ -15,19 +15,23 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── VerificationError             1  the candidate is not what the plan says
 ├── StalePlanError                1  a plan in a file does not fit any more
 ├── UndoError                     1  the way back is missing or damaged
+│   └── AlreadyThereError         1  there is nothing to take back
 ├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
-└── BusyError                     5  another process works on it, or a recovery must come first
-    └── RecoveryNeededError       5
+├── BusyError                     5  another process works on it, or a recovery must come first
+│   └── RecoveryNeededError       5
+└── StoppedError                130  Ctrl-C
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 __all__ = [
+    "EXIT_CODES",
+    "AlreadyThereError",
     "BusyError",
     "DriftError",
     "FileProblems",
@@ -38,6 +42,7 @@ __all__ = [
     "Problem",
     "RecoveryNeededError",
     "StalePlanError",
+    "StoppedError",
     "StorageError",
     "TokenizerError",
     "TokmigrateError",
@@ -50,6 +55,18 @@ __all__ = [
     "in_one_line",
     "nearest",
 ]
+
+
+EXIT_CODES: Mapping[int, str] = {
+    0: "done",
+    1: "failed, or found what it looks for",
+    2: "a command line or a file is wrong",
+    3: "migrations are pending",
+    4: "drift or tampering",
+    5: "locked, or recovery needed",
+    130: "stopped with Ctrl-C",
+}
+"""What each exit code of the command line means."""
 
 
 class TokmigrateError(Exception):
@@ -146,6 +163,10 @@ class UndoError(TokmigrateError):
     """The recorded way back is missing or damaged."""
 
 
+class AlreadyThereError(UndoError):
+    """A model that is where a downgrade would bring it."""
+
+
 class DriftError(TokmigrateError):
     """A migration or a model that was edited behind tokmigrate's back."""
 
@@ -164,6 +185,12 @@ class BusyError(TokmigrateError):
 
 class RecoveryNeededError(BusyError):
     """An interrupted change must be recovered first."""
+
+
+class StoppedError(TokmigrateError):
+    """Ctrl-C; the code is the one that a shell expects then."""
+
+    exit_code = 130
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -18,12 +18,14 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
 
     Args:
         workspace: The workspace.
-        entries: The models. If not all of them, then of imported ledgers only what is the same model as one of them.
+        entries: The models; one that is not here is passed over. If they are not all of the workspace, then of
+            imported ledgers only what is the same model as one of them.
         text: The text as the vocabulary writes it; or with escapes such as `\\n`; or, of a byte-level tokenizer,
             as people write it.
 
     Raises:
         UnknownNameError: No model ever had it.
+        ModelError: None of the models is here.
     """
     ledgers = _ledgers(workspace, entries)
     plain = _unescaped(text)
@@ -62,7 +64,9 @@ def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -
 def _ledgers(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[TokenLedger]:
     state = open_state_if_present(workspace.state, workspace.root)
     history = History.read(workspace)
-    own = [TokenLedger.here(state, history, entry) for entry in entries]
+    own = [TokenLedger.here(state, history, entry) for entry in entries if entry.path.is_dir()]
+    if entries and not own:
+        entries[0].here()
     of_all = len(entries) == len(workspace.models)
     names: dict[str | None, tuple[str, ...]] = {}
     for each in own:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tokmigrate.errors import UsageError
 from tokmigrate.settings import FILE_NAME, read_workspace
+from tokmigrate.settings.workspace import absolute
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.exported import Exported, export, read_json_lines
 
@@ -24,7 +25,7 @@ def read_ledger(source: str) -> tuple[Exported, str]:
     """
     if "://" in source:
         return _of_database(source, Path())
-    path = Path(source).absolute()
+    path = absolute(Path.cwd(), source)
     settings = path / FILE_NAME if path.is_dir() else path
     if settings.name == FILE_NAME and settings.is_file():
         workspace = read_workspace(settings, {})

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
+import re
 import sys
 
 import typer
 
 from tokmigrate.cli import audit, author, compare, gate, look, operate, page, run, stamp, team
-from tokmigrate.cli.output import print_error
-from tokmigrate.errors import TokmigrateError, UsageError
+from tokmigrate.cli.output import TRACEBACKS, print_error
+from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
 
-# What a shell expects of a program that Ctrl-C ended.
-_INTERRUPTED = 130
+_WORDINGS = (
+    ("Value error, ", ""),
+    ("Input should be a valid integer.*", "expected a whole number"),
+    ("Input should be a valid number.*", "expected a number"),
+    ("Input should ", "has to "),
+)
 
 app = typer.Typer(
     name="tokmigrate",
@@ -21,8 +27,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
-    epilog="Exit codes: 0 done; 1 failed, nothing changed; 2 usage; 4 drift or tampering; 5 locked, or recovery "
-    "needed. With --debug, an error comes with its traceback.",
+    epilog=f"Exit codes: {'; '.join(f'{code} {meaning}' for code, meaning in EXIT_CODES.items())}.",
 )
 
 
@@ -36,18 +41,30 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
+    version: bool = typer.Option(
+        False, "--version", metavar="", callback=_show_version, is_eager=True, help="Show the version."
+    ),
+    debug: bool = typer.Option(
+        False, "--debug", metavar="", help="Before or behind a command: an error comes with its traceback, on stderr."
+    ),
 ) -> None:
     pass
 
 
+def in_paragraphs(text: str | None) -> str:
+    """Return a text with a line for each paragraph: the terminal decides where lines end."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n"))
+
+
 for group in (author, look, audit, run, stamp, operate, compare, gate, team, page):
     group.register(app)
+for command in app.registered_commands:
+    command.help = in_paragraphs(inspect.getdoc(inspect.unwrap(command.callback)) if command.callback else None)
 
 
 def _status(arguments: list[str]) -> int:
-    status = app(args=arguments, standalone_mode=False)
-    if status == _INTERRUPTED:
+    status = app(args=arguments, prog_name="tokmigrate", standalone_mode=False)
+    if status == StoppedError.exit_code:
         # Typer makes an exit of it, without a word.
         raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
@@ -56,19 +73,32 @@ def _status(arguments: list[str]) -> int:
 def _wrong_usage(error: typer.TyperException) -> UsageError:
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "tokmigrate"
-    return UsageError(error.format_message(), hint=f"`{command} --help` shows what it takes")
+    usage = UsageError(_worded(error.format_message()), hint=f"`{command} --help` shows what it takes")
+    usage.__cause__ = error
+    return usage
+
+
+def _worded(message: str) -> str:
+    """Return what the parser of the command line found, in the words of all other messages."""
+    for found, said in _WORDINGS:
+        message = re.sub(found, said, message)
+    return message
+
+
+def _without_debug(arguments: list[str]) -> list[str]:
+    """Return the arguments without --debug, which may stand anywhere before `--`."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    return [word for word in arguments[:end] if word != "--debug"] + arguments[end:]
 
 
 def main() -> None:
-    """Run the command line; errors become messages and exit codes, and a traceback only with --debug."""
-    arguments = sys.argv[1:]
-    debug = "--debug" in arguments
+    """Run the command line; errors become messages and exit codes, and come with a traceback only with --debug."""
+    arguments = _without_debug(sys.argv[1:])
     as_json = "--json" in arguments
+    TRACEBACKS.set(len(arguments) < len(sys.argv[1:]))
     try:
-        sys.exit(_status([word for word in arguments if word != "--debug"]))
+        sys.exit(_status(arguments))
     except TokmigrateError as error:
-        if debug:
-            raise
         print_error(error, as_json)
         sys.exit(error.exit_code)
     except typer.TyperException as error:
@@ -78,17 +108,16 @@ def main() -> None:
         sys.exit(UsageError.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         hint = "`tokmigrate recover` finishes or undoes what was under way"
-        print_error(TokmigrateError("stopped", hint=hint), as_json)
-        sys.exit(_INTERRUPTED)
+        print_error(StoppedError("stopped", hint=hint), as_json)
+        sys.exit(StoppedError.exit_code)
     except Exception as error:
-        if debug:
-            raise
         failure = TokmigrateError(
             f"an error in tokmigrate itself: {type(error).__name__}: {error}",
             hint="run it again with --debug and report what it prints",
         )
+        failure.__cause__ = error
         print_error(failure, as_json)
-        sys.exit(1)
+        sys.exit(failure.exit_code)
 
 
 if __name__ == "__main__":

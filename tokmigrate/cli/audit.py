@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokmigrate.cli.each import document_each
+from tokmigrate.cli.each import document_each, failed_absent, most_serious, print_several, tell
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show
 
@@ -32,9 +32,14 @@ class ExportFormat(StrEnum):
 def log(
     model: Models = None,
     limit: Annotated[int | None, typer.Option(help="How many runs.", min=1)] = None,
-    imported: Annotated[bool, typer.Option("--imported", help="Also the runs of ledgers that were imported.")] = False,
+    imported: Annotated[
+        bool, typer.Option("--imported", metavar="", help="Also the runs of ledgers that were imported.")
+    ] = False,
     verify_chain: Annotated[
-        bool, typer.Option("--verify-chain", help="Check that no row of the ledger was edited or is missing; else 4.")
+        bool,
+        typer.Option(
+            "--verify-chain", metavar="", help="Check that no row of the ledger was edited or is missing; else 4."
+        ),
     ] = False,
     export: Annotated[
         ExportFormat | None, typer.Option(help="Write the whole ledger, every row as it is stored, with its hashes.")
@@ -183,7 +188,6 @@ def blame(
     from tokmigrate.audit.blame import blame_id, blame_text  # noqa: PLC0415
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report import blame as report  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
 
     place = workspace()
     entries = place.select(model or [])
@@ -193,11 +197,16 @@ def blame(
         found = blame_id(place, entries, number)
     else:
         raise UsageError("blame takes a token's text or --id", hint='for example: tokmigrate blame "<|im_start|>"')
+    failed = tuple(failed_absent(entries))
     if as_json:
-        print_json(document("blame", models=[report.blame_content(each) for each in found]))
-        return
-    for each in found:
-        show(report.blame_text(each))
+        print_several("blame", [report.blame_content(each) for each in found], failed)
+    else:
+        for each in found:
+            show(report.blame_text(each))
+        for gone in failed:
+            tell(gone, (), alone=False)
+    if failed:
+        raise typer.Exit(most_serious(each.error.exit_code for each in failed))
 
 
 def peft_config(model: Models = None, as_json: AsJson = False) -> None:

@@ -47,9 +47,9 @@ def init(
 
 def revision(
     message: Annotated[str, typer.Option("--message", "-m", help="What the migration is for.")],
-    python: Annotated[bool, typer.Option("--python", help="Write a Python migration.")] = False,
+    python: Annotated[bool, typer.Option("--python", metavar="", help="Write a Python migration.")] = False,
     autogenerate: Annotated[
-        bool, typer.Option("--autogenerate", help="Write what leads from one tokenizer to another.")
+        bool, typer.Option("--autogenerate", metavar="", help="Write what leads from one tokenizer to another.")
     ] = False,
     before: Annotated[str | None, typer.Option("--from", metavar="DIR", help="The tokenizer to begin with.")] = None,
     after: Annotated[str | None, typer.Option("--to", metavar="DIR", help="The tokenizer to arrive at.")] = None,

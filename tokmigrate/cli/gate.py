@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Literal
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from tokmigrate.cli.options import AsJson, Models, selected, workspace
+from tokmigrate.cli.each import document_each, show_each
+from tokmigrate.cli.options import AsJson, Here, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show
-from tokmigrate.errors import TokmigrateError
+from tokmigrate.errors import TokmigrateError, UsageError
+
+if TYPE_CHECKING:
+    from tokmigrate.runner.check import Checked
 
 Codes = Annotated[
     list[str] | None, typer.Option(help="Ask these rules only, by codes or their beginnings.", metavar="CODES")
 ]
 Ignored = Annotated[list[str] | None, typer.Option(help="Leave these rules out.", metavar="CODES")]
 Format = Annotated[
-    Literal["text", "json", "github", "sarif"],
-    typer.Option("--format", help="text, json, annotations for GitHub's workflows, or SARIF 2.1.0."),
+    Literal["text", "json", "github", "sarif"] | None,
+    typer.Option(
+        "--format", help="text, json as with --json, annotations for GitHub's workflows, or SARIF 2.1.0. Default: text."
+    ),
 ]
 
 
@@ -29,8 +36,8 @@ def lint(
         str | None,
         typer.Option(help="Only migrations that changed since this branch left REV.", metavar="REV"),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="A warning fails too.")] = False,
-    output: Format = "text",
+    strict: Annotated[bool, typer.Option("--strict", metavar="", help="A warning fails too.")] = False,
+    output: Format = None,
     as_json: AsJson = False,
 ) -> None:
     """Read migrations as a careful reviewer would; 1 where something has to change. Nothing is written.
@@ -48,6 +55,8 @@ def lint(
     from tokmigrate.runner.lint import lint as lint_workspace  # noqa: PLC0415
     from tokmigrate.runner.lint import settled  # noqa: PLC0415
 
+    if as_json and output not in (None, "json"):
+        raise UsageError(f"--json contradicts --format {output}", hint="leave one of them out")
     place = workspace()
     held = settled(place)
     asked = Selection.of(select or (), ignore or (), "the command line")
@@ -75,7 +84,7 @@ def lint(
         raise typer.Exit(1)
 
 
-def check(model: Models = None, as_json: AsJson = False) -> None:
+def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> None:
     """Say for CI where each model stands: 0 up to date, 3 pending migrations, 4 drift. Nothing is written.
 
     Trained weights and files that were saved anew with the same meaning are
@@ -84,18 +93,22 @@ def check(model: Models = None, as_json: AsJson = False) -> None:
     of another model.
     """
     from tokmigrate.report.check import check_content, check_lines  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner.check import check as checked  # noqa: PLC0415
 
     place = workspace()
-    found = [checked(place, entry) for entry in selected(place, model)]
+    entries = selected(place, model)
+    if here:
+        entries = those_here(entries, as_json)
+    act = partial(checked, place)
+
+    def render(found: Checked) -> None:
+        for line in check_lines(found):
+            say(line)
+
     if as_json:
-        print_json(document("check", models=[check_content(each) for each in found]))
+        document_each("check", entries, act, check_content, lambda found: found.exit_code)
     else:
-        for each in found:
-            for line in check_lines(each):
-                say(line)
-    raise typer.Exit(max((each.exit_code for each in found), default=0))
+        show_each(entries, act, render, lambda found: found.exit_code)
 
 
 def register(app: typer.Typer) -> None:

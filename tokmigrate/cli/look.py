@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tokmigrate.cli.each import document_each, show_each
-from tokmigrate.cli.options import AsJson, Models, selected, workspace
+from tokmigrate.cli.options import AsJson, Here, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show
+from tokmigrate.errors import DriftError
+
+if TYPE_CHECKING:
+    from tokmigrate.settings import ModelEntry
 
 NO_MIGRATIONS = 'no migrations yet: `tokmigrate revision -m "What it is for"` writes the first'
 
@@ -18,18 +22,15 @@ def current(model: Models = None, as_json: AsJson = False) -> None:
     """Show the revision of each model, read off its stamp."""
     from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
 
-    found = []
-    for entry in selected(workspace(), model):
-        stamp = read_stamp(entry.path)
-        found.append((entry.name, stamp.revision if stamp else None))
-    if as_json:
-        from tokmigrate.report.machine import document  # noqa: PLC0415
+    def act(entry: ModelEntry) -> tuple[str, str | None]:
+        stamp = read_stamp(entry.here())
+        return entry.name, stamp.revision if stamp else None
 
-        models = [{"model": name, "revision": revision} for name, revision in found]
-        print_json(document("current", models=models))
-        return
-    for name, revision in found:
-        say(f"{name}: {revision or 'base'}")
+    entries = selected(workspace(), model)
+    if as_json:
+        document_each("current", entries, act, lambda done: {"model": done[0], "revision": done[1]})
+    else:
+        show_each(entries, act, lambda done: say(f"{done[0]}: {done[1] or 'base'}"))
 
 
 def heads(as_json: AsJson = False) -> None:
@@ -99,7 +100,7 @@ def show_revision(
         show(migration_text(migration))
 
 
-def status(model: Models = None, as_json: AsJson = False) -> None:
+def status(model: Models = None, here: Here = False, as_json: AsJson = False) -> None:
     """Show where each model stands: revision, pending migrations, rows, vocabulary tensors."""
     from tokmigrate.report.machine import status_content  # noqa: PLC0415
     from tokmigrate.report.text import status_text  # noqa: PLC0415
@@ -107,6 +108,8 @@ def status(model: Models = None, as_json: AsJson = False) -> None:
 
     place = workspace()
     entries = selected(place, model)
+    if here:
+        entries = those_here(entries, as_json)
     act = partial(look.status, place)
     if as_json:
         document_each("status", entries, act, status_content)
@@ -116,22 +119,26 @@ def status(model: Models = None, as_json: AsJson = False) -> None:
 
 def verify(model: Models = None, as_json: AsJson = False) -> None:
     """Check each model against its stamp, and load it with the libraries; 4 where a file was changed."""
-    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner import look  # noqa: PLC0415
 
     place = workspace()
-    found = [look.verify(place, entry) for entry in selected(place, model)]
+    entries = selected(place, model)
+    act = partial(look.verify, place)
+
+    def content(found: look.Verified) -> dict[str, Any]:
+        return {"model": found.name, "revision": found.revision, "changed": list(found.changed)}
+
+    def render(found: look.Verified) -> None:
+        said = f"changed since it was migrated: {', '.join(found.changed)}" if found.changed else "all as it should be"
+        say(f"{found.name}: {found.revision or 'base'}, {said}")
+
+    def code(found: look.Verified) -> int:
+        return DriftError.exit_code if found.changed else 0
+
     if as_json:
-        models = [{"model": each.name, "revision": each.revision, "changed": list(each.changed)} for each in found]
-        print_json(document("verify", models=models))
+        document_each("verify", entries, act, content, code)
     else:
-        for each in found:
-            said = (
-                f"changed since it was migrated: {', '.join(each.changed)}" if each.changed else "all as it should be"
-            )
-            say(f"{each.name}: {each.revision or 'base'}, {said}")
-    if any(each.changed for each in found):
-        raise typer.Exit(4)
+        show_each(entries, act, render, code)
 
 
 def register(app: typer.Typer) -> None:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
+from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import SETTLED, AsJson, LockTimeout, Models, selected, workspace
-from tokmigrate.cli.output import print_json, say
+from tokmigrate.cli.output import say
+
+if TYPE_CHECKING:
+    from tokmigrate.settings import ModelEntry
 
 _SAID = {
     "nothing": "nothing to recover",
@@ -20,22 +26,22 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
     Each ends as it was before the interrupted command or as that was to leave
     it. Commands that write go on by themselves from where another one stopped.
     """
-    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
     from tokmigrate.runner.rewriting import settle  # noqa: PLC0415
 
     place = workspace()
     migrations = settle(place).value
     entries = selected(place, model) if migrations == "nothing" else place.select(model or [])
-    found = [(entry.name, migrate.recover_model(place, entry, lock_timeout).value) for entry in entries]
+
+    def act(entry: ModelEntry) -> tuple[str, str]:
+        return entry.name, migrate.recover_model(place, entry, lock_timeout).value
+
     if as_json:
-        models = [{"model": name, "found": what} for name, what in found]
-        print_json(document("recover", models=models, migrations=migrations))
+        document_each("recover", entries, act, lambda done: {"model": done[0], "found": done[1]}, migrations=migrations)
         return
     if SETTLED[migrations]:
         say(f"migrations: {SETTLED[migrations]}")
-    for name, what in found:
-        say(f"{name}: {_SAID[what]}")
+    show_each(entries, act, lambda done: say(f"{done[0]}: {_SAID[done[1]]}"))
 
 
 def register(app: typer.Typer) -> None:

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        "--model", "-m", help="A model's name or directory; repeatable. Default: all models.", metavar="NAME|PATH"
+        "--model", "-m", help="A model's name or directory, once for each; by default all models.", metavar="NAME|PATH"
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors included.")]
+Here = Annotated[
+    bool, typer.Option("--here", metavar="", help="Leave out models whose directory is not here, with a note.")
+]
+AsJson = Annotated[bool, typer.Option("--json", metavar="", help="One JSON document on stdout, errors included.")]
 LockTimeout = Annotated[
     float, typer.Option("--lock-timeout", help="Seconds to wait for another process.", metavar="SECONDS", min=0)
 ]
@@ -29,6 +32,20 @@ SETTLED = {
     "after": "a command was interrupted while it wrote them: they are as it was to leave them, and so is the lock",
 }
 """What is said of the migrations, by what an interrupted command had left."""
+
+
+def those_here(entries: tuple[ModelEntry, ...], as_json: bool) -> tuple[ModelEntry, ...]:
+    """Return the models whose directory is here; where people read, the others are told.
+
+    Args:
+        entries: The models.
+        as_json: Whether a program reads.
+    """
+    gone = [entry.name for entry in entries if not entry.path.is_dir()]
+    if gone and not as_json:
+        said = "is left out: it is" if len(gone) == 1 else "are left out: they are"
+        say_aside(f"note: {', '.join(gone)} {said} not here")
+    return tuple(entry for entry in entries if entry.name not in gone)
 
 
 def workspace() -> Workspace:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.errors import FileProblems, TokmigrateError
@@ -15,6 +17,10 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from tokmigrate.events import Event, Listener
+
+
+TRACEBACKS = ContextVar("TRACEBACKS", default=False)
+"""Whether errors come with their tracebacks."""
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -56,8 +62,21 @@ def _print(renderable: RenderableType, stderr: bool) -> None:
     terminal(stderr=stderr).print(Harmless(renderable))
 
 
-def print_error(error: TokmigrateError, as_json: bool) -> None:
-    """Write an error: as a document on stdout if asked, else to stderr."""
+def trace(error: TokmigrateError) -> None:
+    """Write the traceback of an error to stderr, where that is asked for."""
+    if TRACEBACKS.get():
+        sys.stderr.write("".join(traceback.format_exception(error)))
+
+
+def print_error(error: TokmigrateError, as_json: bool, model: str | None = None) -> None:
+    """Write an error, and its traceback to stderr where that is asked for.
+
+    Args:
+        error: The error.
+        as_json: As a document on stdout; else to stderr.
+        model: The model that it is about, where that has to be said.
+    """
+    trace(error)
     if as_json:
         from tokmigrate.report.machine import error_document  # noqa: PLC0415
 
@@ -67,7 +86,7 @@ def print_error(error: TokmigrateError, as_json: bool) -> None:
         for problem in error.problems:
             say_aside(f"error: {problem}")
         return
-    say_aside(f"error: {error}")
+    say_aside(f"error: {f'{model}: ' if model else ''}{error}")
     if error.hint:
         # A hint may hold lines for a file.
         for line in f"what to do: {error.hint}".split("\n"):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tokmigrate.cli.change_each import change_each, document_changes
 from tokmigrate.cli.each import document_each, show_each
-from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
+from tokmigrate.cli.options import AsJson, Here, LockTimeout, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, progress, say, say_aside, show, show_aside
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ Corpus = Annotated[
 def plan(
     revision: Target = "head",
     model: Models = None,
+    here: Here = False,
     corpus: Corpus = None,
     output: Annotated[
         Path | None,
@@ -82,6 +84,8 @@ def plan(
     out = show_aside if to_stdout else show
     place = workspace()
     entries = selected(place, model)
+    if here:
+        entries = those_here(entries, as_json)
     bounds: list[BoundPlan] = []
 
     def act(entry: ModelEntry) -> Plan:
@@ -113,7 +117,11 @@ def upgrade(
     lock_timeout: LockTimeout = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Bring models up to a revision: tokenizer and embedding matrix together, or not at all."""
+    """Bring models up to a revision: tokenizer and embedding matrix together, or not at all.
+
+    Several models are all planned first: where one cannot be, none is changed. Then one follows the other, and the
+    first that fails ends it; what was done, what failed and what was not tried is said.
+    """
     from tokmigrate.report.machine import upgraded_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text, upgraded_line  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
@@ -131,16 +139,22 @@ def upgrade(
     bounds = _plans(planned, revision, model) if planned else {}
     entries = selected(place, list(bounds) if planned else model)
 
-    def act(entry: ModelEntry) -> migrate.Upgraded:
+    def target(entry: ModelEntry) -> tuple[str, BoundPlan | None]:
         bound = bounds.get(entry.name)
-        to = (bound.to or "base") if bound else revision or "head"
+        return (bound.to or "base") if bound else revision or "head", bound
+
+    def foresee(entry: ModelEntry) -> object:
+        return migrate.foresee_upgrade(place, entry, *target(entry))
+
+    def act(entry: ModelEntry) -> migrate.Upgraded:
+        to, bound = target(entry)
         return migrate.upgrade(place, entry, to, lock_timeout, listener, bound, announce)
 
     with progress() as listener:
         if as_json:
-            document_each("upgrade", entries, act, upgraded_content)
+            document_changes("upgrade", entries, foresee, act, upgraded_content)
         else:
-            show_each(entries, act, render)
+            change_each(entries, foresee, act, render)
 
 
 def downgrade(
@@ -149,7 +163,10 @@ def downgrade(
     lock_timeout: LockTimeout = 0.0,
     as_json: AsJson = False,
 ) -> None:
-    """Take migrations back until models are at a revision again, bit for bit."""
+    """Take migrations back until models are at a revision again, bit for bit.
+
+    Several models go as with `upgrade`; one that is there already is passed over.
+    """
     from tokmigrate.report.machine import downgraded_content  # noqa: PLC0415
     from tokmigrate.report.text import downgraded_line  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
@@ -161,11 +178,12 @@ def downgrade(
     place = workspace()
     entries = selected(place, model)
     with progress() as listener:
+        foresee = partial(migrate.foresee_downgrade, place, to=revision)
         act = partial(migrate.downgrade, place, to=revision, lock_timeout_s=lock_timeout, listener=listener)
         if as_json:
-            document_each("downgrade", entries, act, downgraded_content)
+            document_changes("downgrade", entries, foresee, act, downgraded_content)
         else:
-            show_each(entries, act, render)
+            change_each(entries, foresee, act, render)
 
 
 def _plans(path: Path, revision: str | None, model: list[str] | None) -> dict[str, BoundPlan]:
@@ -174,7 +192,10 @@ def _plans(path: Path, revision: str | None, model: list[str] | None) -> dict[st
 
     if revision or model:
         raise UsageError("--plan says revision and models itself", hint="tokmigrate upgrade --plan FILE")
-    return {each.model: each for each in read_plans(path)}
+    found = {each.model: each for each in read_plans(path)}
+    if not found:
+        raise UsageError("the plan is of no model", where=str(path), hint="make one: `tokmigrate plan -o FILE`")
+    return found
 
 
 def _say_recovered(model: str, found: str) -> None:

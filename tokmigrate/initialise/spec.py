@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
@@ -20,8 +21,10 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
 from tokmigrate.initialise.lookup import Lookup
-from tokmigrate.initialise.registry import BuiltIn, strategy_adapter
+from tokmigrate.initialise.registry import BuiltIn, strategy_adapter, strategy_types
 from tokmigrate.initialise.strategies import Copy, RowStrategy
+from tokmigrate.strict_yaml.tree import is_null
+from tokmigrate.strict_yaml.wording import described
 from tokmigrate.vocabulary.recipes import Side, Start
 
 _SIDES = ("input", "output")
@@ -55,6 +58,17 @@ def _dumped(strategy: RowStrategy, info: core_schema.FieldSerializationInfo) -> 
 AnyStrategy = Annotated[BuiltIn, _Registered]
 
 
+class _NameAlone(ValueError):  # noqa: N818 - pydantic wants a ValueError, and its hint says the rest
+    """A text where a mapping has to stand."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"expected a mapping, found {described(text)}")
+        near = next(iter(difflib.get_close_matches(text, list(strategy_types()), n=1)), None)
+        self.hint = "for example {strategy: mean}"
+        if near:
+            self.hint = f"write {{strategy: {near}}}" if near == text else f"did you mean {{strategy: {near}}}?"
+
+
 class InitSpec(BaseModel):
     """How new rows start: one strategy, or one for the input and one for the output embeddings.
 
@@ -73,6 +87,8 @@ class InitSpec(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _one_for_both(cls, value: Any) -> Any:
+        if isinstance(value, str) and value and not is_null(value):
+            raise _NameAlone(value)
         direct = isinstance(value, Mapping) and ("strategy" in value or not any(side in value for side in _SIDES))
         # `output` may also be a strategy's own option; that is a text.
         if direct and any(isinstance(value.get(side), Mapping) for side in _SIDES):

@@ -69,9 +69,7 @@ class Snapshot:
 
 def take_snapshot(entry: ModelEntry) -> Snapshot:
     """Read the model of a workspace; raises ModelError where it cannot be worked on."""
-    directory = entry.path
-    if not directory.is_dir():
-        raise ModelError("no such model directory", where=str(directory), hint="check the path in tokmigrate.yaml")
+    directory = entry.here()
     stamp = read_stamp(directory)
     texts, documents, layouts = read_documents(directory, stamp)
     if names.CONFIG not in documents:

@@ -31,13 +31,13 @@ class Remedy:
     """How a directory gets its tokenizer.json.
 
     Args:
-        has: The files that it has instead.
+        has: The files that it has instead; None where there are none.
         command: What makes one; None where nothing does.
         packages: What has to be installed for it besides transformers.
         remarks: Where the result is not known to be exact, and why there is no command.
     """
 
-    has: str
+    has: str | None
     command: str | None
     packages: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
@@ -57,8 +57,11 @@ def no_tokenizer_json(directory: Path, documents: Mapping[str, Json]) -> Tokeniz
     if found.packages:
         lines.append(f"it needs: pip install {' '.join(found.packages)}")
     lines += found.remarks
+    other = f"but {found.has}" if found.has else "and no other file that one can be made of"
     return TokenizerError(
-        f"there is no tokenizer.json, but {found.has}", where=str(directory), hint="\n".join(lines) or None
+        f"there is no tokenizer.json, {other}",
+        where=str(directory),
+        hint="\n".join(lines) or None,
     )
 
 
@@ -90,7 +93,7 @@ def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
     if (directory / VOCAB_TXT).exists():
         return _of_word_pieces(directory, declared, model_type, documents.get(TOKENIZER_CONFIG) or {})
     return Remedy(
-        "no other file that one can be made of",
+        None,
         None,
         remarks=("copy tokenizer.json from the model that this one was trained from",),
     )

@@ -40,6 +40,10 @@ def _content_alone(value: Any) -> Any:
     return {"content": value} if isinstance(value, str) else value
 
 
+ListedToken = Annotated[NewToken, BeforeValidator(_content_alone, json_schema_input_type=NewToken | str)]
+"""A token; a text alone is one without flags."""
+
+
 class AddTokens(Operation):
     """Add tokens at the end of the vocabulary, each with a row of its own.
 
@@ -50,7 +54,7 @@ class AddTokens(Operation):
     name: ClassVar[str] = "add_tokens"
     shorthand: ClassVar[str | None] = "tokens"
 
-    tokens: Annotated[tuple[Annotated[NewToken, BeforeValidator(_content_alone)], ...], AsTuple] = Field(
+    tokens: Annotated[tuple[ListedToken, ...], AsTuple] = Field(
         min_length=1,
         description="The tokens, in the order of their ids; a text alone is a token without flags.",
     )

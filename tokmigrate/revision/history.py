@@ -15,7 +15,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import resolve
 from tokmigrate.revision.python_file import python_migration
 from tokmigrate.revision.rewriting import Files, refuse_unfinished
-from tokmigrate.settings import Workspace
+from tokmigrate.settings import FILE_NAME, Workspace
 
 _KINDS = {".yaml": yaml_migration, ".yml": yaml_migration, ".py": python_migration}
 
@@ -34,7 +34,7 @@ class History:
 
     @staticmethod
     def read(workspace: Workspace) -> History:
-        """Return the history in the workspace's migrations directory; none where there is no directory.
+        """Return the history in the workspace's migrations directory.
 
         Files whose names begin with `_` or `.` are left alone.
 
@@ -163,9 +163,12 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
     refuse_unfinished(workspace)
     migrations: list[Migration] = []
     problems: list[Problem] = []
-    for path in sorted({*migration_files(workspace.migrations), *filter(_is_migration, files)}):
+    for path in sorted({*migration_files(workspace), *filter(_is_migration, files)}):
+        shown = os.path.relpath(path, workspace.root)
+        if path not in files and not path.is_file():
+            problems.append(_no_file(path, shown))
+            continue
         try:
-            shown = os.path.relpath(path, workspace.root)
             data = files[path] if path in files else migration_bytes(path, shown)
             if data is not None:
                 migrations.append(_KINDS[path.suffix](data, path, shown, workspace.root))
@@ -176,14 +179,36 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
     return migrations
 
 
-def migration_files(directory: Path) -> tuple[Path, ...]:
-    """Return the migration files of a directory, by name."""
+def _no_file(path: Path, shown: str) -> Problem:
+    if path.is_dir():
+        return Problem(shown, 1, 1, "a folder, and no migration file", "let its name begin with _")
+    if path.is_symlink():
+        return Problem(shown, 1, 1, "a link that leads nowhere", "mend or remove it")
+    return Problem(shown, 1, 1, "neither a file nor a link to one", "remove it")
+
+
+def migration_files(workspace: Workspace) -> tuple[Path, ...]:
+    """Return all that is named like a migration file in the migrations directory, by name.
+
+    Raises:
+        FileProblems: There is no such directory.
+    """
+    directory = workspace.migrations
     if not directory.is_dir():
-        return ()
-    return tuple(
-        path
-        for path in sorted(directory.iterdir(), key=lambda each: each.name)
-        if _is_migration(path) and path.is_file()
+        raise FileProblems([_no_directory(workspace)])
+    return tuple(path for path in sorted(directory.iterdir(), key=lambda each: each.name) if _is_migration(path))
+
+
+def _no_directory(workspace: Workspace) -> Problem:
+    what = "is a file" if workspace.migrations.is_file() else "does not exist"
+    line, column = workspace.migrations_at or (1, 1)
+    hint = "correct the path, or make the folder"
+    return Problem(
+        str(workspace.root / FILE_NAME),
+        line,
+        column,
+        f"the folder of the migrations {what}: {workspace.migrations}",
+        hint if workspace.migrations_at else "make it; or `migrations:` says where it is",
     )
 
 

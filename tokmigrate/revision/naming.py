@@ -84,9 +84,14 @@ def _stepped(steps: int, chain: Sequence[Migration], current: str | None) -> str
     position = revisions.index(current) + steps
     if not 0 <= position < len(revisions):
         room = len(revisions) - 1 - revisions.index(current) if steps > 0 else revisions.index(current)
-        way = "after" if steps > 0 else "down to base from"
-        raise UsageError(
-            f"'{steps:+d}' leads past the {'head' if steps > 0 else 'base'}",
-            hint=f"there are {room} revisions {way} '{current or 'base'}'",
-        )
+        end = "head" if steps > 0 else "base"
+        raise UsageError(f"'{steps:+d}' leads past the {end}", hint=_room(room, end, current or "base"))
     return revisions[position]
+
+
+def _room(count: int, end: str, current: str) -> str:
+    if not count:
+        return f"the model is at {end} already"
+    counted = "1 revision" if count == 1 else f"{count} revisions"
+    there_is = "there is" if count == 1 else "there are"
+    return f"{there_is} {counted} {'after' if end == 'head' else 'down to base from'} '{current}'"

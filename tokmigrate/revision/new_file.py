@@ -180,7 +180,7 @@ def write_schema(workspace: Workspace) -> Path:
 
 def file_name(workspace: Workspace, message: str, suffix: str) -> str:
     """Return the name of the next migration file, such as `0004_add_chat_roles.yaml`."""
-    numbers = [int(file_number(path) or "0") for path in migration_files(workspace.migrations)]
+    numbers = [int(file_number(path) or "0") for path in migration_files(workspace)]
     letters = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
     slug = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")[:48].rstrip("_") or "migration"
     return f"{max(numbers, default=0) + 1:04d}_{slug}{suffix}"

@@ -61,7 +61,7 @@ def editable(workspace: Workspace, name: str) -> Editable:
 def _by_its_text(workspace: Workspace, name: str) -> Editable | None:
     """Return the one file that has this number or id, None where it is not exactly one."""
     found: list[Editable] = []
-    for path in migration_files(workspace.migrations):
+    for path in filter(Path.is_file, migration_files(workspace)):
         said = _REVISION.search(path.read_bytes().decode("utf-8", "replace"))
         revision = said[1] if said else None
         number = file_number(path)

@@ -92,7 +92,7 @@ class Verified:
 
 def current(entry: ModelEntry) -> str | None:
     """Return the revision of a model, read off its stamp alone; None at `base`."""
-    stamp = read_stamp(entry.path)
+    stamp = read_stamp(entry.here())
     return stamp.revision if stamp else None
 
 

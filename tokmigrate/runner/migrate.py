@@ -75,6 +75,44 @@ def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
     return planned_upgrade(workspace, entry, take_snapshot(entry), to)
 
 
+def foresee_upgrade(
+    workspace: Workspace, entry: ModelEntry, to: str = "head", bound: BoundPlan | None = None
+) -> Plan | None:
+    """Return what an upgrade would do, None where an interrupted change has to be recovered first.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        to: A revision by any of its names.
+        bound: A plan made before.
+
+    Raises:
+        TokmigrateError: What the upgrade would be refused for.
+    """
+    if interrupted(entry):
+        return None
+    planned = plan(workspace, entry, to)
+    if bound is not None:
+        bound.check(workspace, planned)
+    return planned
+
+
+def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str) -> None:
+    """Raise what a downgrade would be refused for, unless an interrupted change has to be recovered first.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        to: A revision by any of its names.
+
+    Raises:
+        AlreadyThereError: There is nothing to take back.
+        TokmigrateError: The model cannot go there.
+    """
+    if not interrupted(entry):
+        way_down(workspace, entry, take_snapshot(entry), to)
+
+
 def _nothing(plan: Plan) -> None:
     """Announce a plan to nobody."""
 
@@ -105,9 +143,7 @@ def upgrade(
         TokmigrateError: Nothing was changed.
     """
     # Planned once before the lock: most mistakes show here, and nothing is made beside the model for them.
-    first = plan(workspace, entry, to) if not interrupted(entry) else None
-    if first is not None and bound is not None:
-        bound.check(workspace, first)
+    first = foresee_upgrade(workspace, entry, to, bound)
     if first is not None and not first.steps:
         announce(first)
         return Upgraded(first, Found.NOTHING)
@@ -176,8 +212,7 @@ def downgrade(
         UndoError: The way back is not on record here.
         DriftError: The model was changed since it was migrated.
     """
-    if not interrupted(entry):
-        way_down(workspace, entry, take_snapshot(entry), to)
+    foresee_downgrade(workspace, entry, to)
     with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
         snapshot = take_snapshot(entry)
         target, revisions = way_down(workspace, entry, snapshot, to)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.errors import AlreadyThereError, DriftError, UndoError
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan, check_applied, plan_upgrade
 from tokmigrate.revision.history import History
@@ -80,8 +80,8 @@ def way_down(
     return target, revisions
 
 
-def nothing_back(entry: ModelEntry, to: str) -> UndoError:
+def nothing_back(entry: ModelEntry, to: str) -> AlreadyThereError:
     """Return the error for a downgrade that would do nothing."""
-    return UndoError(
+    return AlreadyThereError(
         f"nothing to take back: the model is at '{to}' already", where=entry.name, hint="`tokmigrate current`"
     )

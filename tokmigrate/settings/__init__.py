@@ -1,6 +1,7 @@
 """The workspace: `tokmigrate.yaml`, which says what models there are, and where migrations and state live.
 
-`workspace` is what it says, `reading` makes that from the file, `new_workspace` is the text of a new one.
+`file` has its keys, `workspace` is what it says, `reading` makes that from the file, and `new_workspace` is the text of
+a new one.
 """
 
 from tokmigrate.settings.new_workspace import NEW_WORKSPACE

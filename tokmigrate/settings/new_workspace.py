@@ -11,7 +11,7 @@ migrations: migrations
 state: sqlite:///.tokmigrate/state.db
 
 # Every model by the name that commands and migrations give it.
-models: {}
+models:
 #  demo: {path: models/demo}
 #  support-7b:
 #    path: /data/support-7b

@@ -7,14 +7,11 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tokmigrate.errors import FileProblems, Problem, UsageError
+from tokmigrate.settings.file import DEFAULT_STATE, FileKeys, ModelKeys
 from tokmigrate.settings.workspace import (
     FILE_NAME,
-    FieldShape,
     LintSetting,
     ModelEntry,
     VocabTensorSetting,
@@ -26,48 +23,7 @@ from tokmigrate.strict_yaml import Tree, check, read
 STATE_VARIABLE = "TOKMIGRATE_STATE"
 """The environment variable that, where it is set and not empty, takes the place of `state:`."""
 
-DEFAULT_STATE = "sqlite:///.tokmigrate/state.db"
-
 _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
-
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _VocabTensor(_Closed):
-    axis: Annotated[int, Field(ge=0)] = 0
-    side: Literal["input", "output"]
-
-
-_Name = Annotated[str, Field(min_length=1)]
-
-
-class _Model(_Closed):
-    path: _Name
-    adapters: tuple[_Name, ...] = ()
-    tags: tuple[_Name, ...] = ()
-    vocab_tensors: dict[str, _VocabTensor | Literal["ignore"]] = {}
-    id_fields: dict[_Name, FieldShape | Literal["ignore"]] = {}
-
-
-class _Lint(_Closed):
-    select: tuple[_Name, ...] = ()
-    ignore: tuple[_Name, ...] = ()
-
-
-def _models(value: object) -> object:
-    return {} if value is None else value
-
-
-class _File(_Closed):
-    format: Literal["1"]
-    migrations: _Name = "migrations"
-    state: _Name = DEFAULT_STATE
-    models: Annotated[dict[str, _Model] | None, BeforeValidator(_models)] = None
-    verify: Literal["full", "fast"] = "full"
-    seed: str = ""
-    lint: _Lint = _Lint()
 
 
 def find_workspace(start: Path) -> Path:
@@ -98,7 +54,7 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         FileProblems: All that is wrong in it, with places.
     """
     tree = read(path)
-    content, problems = check(_File, tree)
+    content, problems = check(FileKeys, tree)
     problems = [_with_format_hint(problem) for problem in problems] + _name_problems(tree)
     problems += _state_problems(tree)
     if content is None or problems:
@@ -113,10 +69,16 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         verify=content.verify,
         seed=content.seed,
         lint=LintSetting(content.lint.select, content.lint.ignore),
+        migrations_at=_place_of(tree, "migrations"),
     )
 
 
-def _entry(name: str, model: _Model, root: Path) -> ModelEntry:
+def _place_of(tree: Tree, key: str) -> tuple[int, int] | None:
+    node = tree.root.child(key)
+    return (node.line, node.column) if node else None
+
+
+def _entry(name: str, model: ModelKeys, root: Path) -> ModelEntry:
     return ModelEntry(
         name=name,
         path=absolute(root, model.path),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tokmigrate.errors import UnknownNameError, nearest
+from tokmigrate.errors import ModelError, UnknownNameError, nearest
 
 FILE_NAME = "tokmigrate.yaml"
 
@@ -54,6 +54,12 @@ class ModelEntry:
     vocab_tensors: Mapping[str, VocabTensorSetting | Literal["ignore"]] = field(default_factory=dict)
     id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
 
+    def here(self) -> Path:
+        """Return its directory; raises ModelError where there is none."""
+        if not self.path.is_dir():
+            raise ModelError("no such model directory", where=str(self.path), hint="check the path in tokmigrate.yaml")
+        return self.path
+
 
 @dataclass(frozen=True)
 class LintSetting:
@@ -81,6 +87,7 @@ class Workspace:
         verify: `full` loads a result with transformers, `fast` with tokenizers only.
         seed: Part of the seed of every random row.
         lint: Which rules `tokmigrate lint` asks.
+        migrations_at: Line and column of what the file says of the migrations; None where it leaves that out.
     """
 
     root: Path
@@ -91,6 +98,7 @@ class Workspace:
     verify: Literal["full", "fast"] = "full"
     seed: str = ""
     lint: LintSetting = LintSetting()
+    migrations_at: tuple[int, int] | None = field(default=None, compare=False)
 
     def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:
         """Return the models that `names` mean, each once, in the order given.

@@ -16,6 +16,10 @@ _WRITERS_LOCK = 0x746F6B6D69677261
 """The key of the PostgreSQL advisory lock that writers hold, one at a time."""
 
 
+_ON_DISK = "check the free space, the permissions and the file; a backup can be put in its place"
+_SERVER = "check that the server runs, and `state:` in tokmigrate.yaml or $TOKMIGRATE_STATE"
+
+
 @dataclass(frozen=True)
 class Database:
     """An open database, and the only two ways to touch it: to read and to write.
@@ -45,7 +49,7 @@ class Database:
 
         Raises BusyError where writers do not let it in, StorageError where the database is damaged.
         """
-        with _explained(self.place), self.engine.connect() as connection:
+        with _explained(self.place, self.is_sqlite), self.engine.connect() as connection:
             if not self.is_sqlite:
                 # By default PostgreSQL lets each statement see a later moment than the one before.
                 connection.execution_options(isolation_level="REPEATABLE READ")
@@ -58,7 +62,7 @@ class Database:
 
         Raises BusyError where other writers do not finish, StorageError where it cannot be written.
         """
-        with _explained(self.place), self.engine.connect() as connection:
+        with _explained(self.place, self.is_sqlite), self.engine.connect() as connection:
             alone = connection.execution_options(writes=True)
             with alone.begin():
                 if not self.is_sqlite:
@@ -67,7 +71,7 @@ class Database:
 
 
 @contextmanager
-def _explained(place: str) -> Iterator[None]:
+def _explained(place: str, is_file: bool) -> Iterator[None]:
     """Turn the database's errors into ours; our own pass."""
     try:
         yield
@@ -82,9 +86,9 @@ def _explained(place: str) -> Iterator[None]:
                 hint="wait for it, or end it, then try again",
             ) from error
         raise StorageError(
-            f"the state database cannot be used: {cause}",
+            f"the state database cannot be used: {' '.join(cause.split())}",
             where=place,
-            hint="check the free space, the permissions and the file; a backup can be put in its place",
+            hint=_ON_DISK if is_file else _SERVER,
         ) from error
     except SQLAlchemyError as error:
         raise StorageError(

@@ -96,6 +96,8 @@ def _follow(loader: yaml.SafeLoader, reading: _Reading) -> None:
         mark = error.problem_mark or error.context_mark or loader.get_mark()
         what = ": ".join(part for part in (error.context, error.problem) if part)
         hint = "quote a text that begins with a special character or holds ': ' or ' #'"
+        if "'\\t'" in what:
+            what, hint = "a tab stands here", "use spaces, not tabs"
         reading.problems.append(Problem(reading.path, mark.line + 1, mark.column + 1, what, hint))
     except (ValueError, OverflowError):
         # PyYAML hands an escape such as "\UFFFFFFFF" to chr() unchecked.

@@ -1,0 +1,85 @@
+"""Commands as sections of Markdown: what each argument and option takes is read off the application."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from enum import Enum
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand, TyperGroup, TyperOption
+
+from tokmigrate.cli.app import app
+
+_HEAD = ["| argument | takes | meaning | default |", "|---|---|---|---|"]
+
+
+def commands() -> dict[str, TyperCommand]:
+    """Return the commands by their names."""
+    return {name: command for name, command in _group().commands.items() if isinstance(command, TyperCommand)}
+
+
+def common_options() -> list[str]:
+    """Return the table of the options of the program itself, as Markdown."""
+    group = _group()
+    return _table(group.callback, [each for each in group.params if "completion" not in str(each.name)])
+
+
+def section(name: str, command: TyperCommand) -> list[str]:
+    """Return the lines that say what a command does and takes, as Markdown."""
+    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    text = "\n\n".join(textwrap.fill(each, 120, break_long_words=False, break_on_hyphens=False) for each in paragraphs)
+    return [f"### `tokmigrate {name}`", "", text, "", *_table(command.callback, command.params)]
+
+
+def _group() -> TyperGroup:
+    group = typer.main.get_command(app)
+    if not isinstance(group, TyperGroup):
+        raise TypeError("the application is a group of commands")
+    return group
+
+
+def _table(callback: Callable[..., Any] | None, parameters: list[Any]) -> list[str]:
+    hints = get_type_hints(inspect.unwrap(callback)) if callback else {}
+    return [*_HEAD, *(_row(parameter, hints) for parameter in parameters), ""]
+
+
+def _row(parameter: Any, hints: Mapping[str, Any]) -> str:
+    if isinstance(parameter, TyperOption):
+        shown = ", ".join(f"`{word}`" for word in (*parameter.opts, *parameter.secondary_opts))
+    else:
+        shown = f"`{parameter.metavar or str(parameter.name).upper()}`"
+    cells = (shown, _takes(parameter, hints[str(parameter.name)]), parameter.help or "", _default(parameter))
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _takes(parameter: Any, hint: Any) -> str:
+    if not isinstance(parameter, TyperOption):
+        return ""
+    if parameter.is_flag:
+        return "flag"
+    word = parameter.metavar or ("NUMBER" if int in (hint, *get_args(hint)) else "TEXT")
+    taken = ", ".join(f"`{choice}`" for choice in _choices(hint)) or f"`{word}`"
+    return f"{taken}; repeatable" if parameter.multiple else taken
+
+
+def _choices(hint: Any) -> Iterator[str]:
+    if get_origin(hint) is Literal:
+        yield from map(str, get_args(hint))
+    elif get_origin(hint) in (Union, UnionType):
+        for member in get_args(hint):
+            yield from _choices(member)
+    elif isinstance(hint, type) and issubclass(hint, Enum):
+        yield from (str(member.value) for member in hint)
+
+
+def _default(parameter: Any) -> str:
+    if parameter.required:
+        return "required"
+    default = parameter.default
+    if default is None or default is False or str(default) in ("", "()"):
+        return ""
+    return f"`{default:g}`" if isinstance(default, float) else f"`{getattr(default, 'value', default)}`"

@@ -1,0 +1,42 @@
+"""Exit codes as a section of Markdown, with the errors that have them, read off the tree of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tokmigrate.errors import EXIT_CODES, TokmigrateError
+
+_MORE = {
+    0: "`downgrade` over several models passes over those that are there already.",
+    1: "`lint`: something has to change; `test`: a file came out otherwise; `diff --exit-code`: they differ; "
+    "`revision --autogenerate`: no operation expresses the difference.",
+    2: "The command line, tokmigrate.yaml, a migration, the lock, or the order of migrations.",
+    3: "Only `check`.",
+    4: "A model, a migration or the ledger was edited behind tokmigrate's back; also what `check` and `verify` find.",
+    5: "Another process works on the model, or an interrupted change waits for `tokmigrate recover`.",
+    130: "As the shell wants it; `tokmigrate recover` settles what was under way.",
+}
+
+_BELOW = """\
+A model that a command fails on is as it was, unless the error says that it was changed (5). `plan`, `status`, `check`
+and others that look go through all models, and end with the most serious code: 4, then 5, 1, 2, 3. `upgrade` and
+`downgrade` over several models change none unless all can be planned; should one fail on the way all the same, stderr
+says which are done, failed and not tried, and so does `--json` (`models`, `failed`, `not_tried`).
+"""
+
+
+def exit_codes() -> list[str]:
+    """Return the lines of the section."""
+    lines = ["## Exit codes", "", "| code | meaning | more | errors, the `kind` of `--json` |", "|---|---|---|---|"]
+    for code, meaning in EXIT_CODES.items():
+        names = ", ".join(f"`{each.__name__}`" for each in _kinds(TokmigrateError) if each.exit_code == code)
+        lines.append(f"| {code} | {meaning} | {_MORE[code]} | {names} |")
+    return [*lines, "", _BELOW]
+
+
+def _kinds(kind: type[TokmigrateError]) -> Iterator[type[TokmigrateError]]:
+    yield kind
+    for child in kind.__subclasses__():
+        # A module may have one of its own, which it does not let out.
+        if child.__module__ == TokmigrateError.__module__:
+            yield from _kinds(child)

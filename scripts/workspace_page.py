@@ -1,0 +1,64 @@
+"""docs/workspace.md: the keys of `tokmigrate.yaml`, read off the model that checks the file."""
+
+from __future__ import annotations
+
+from field_tables import tables
+
+from tokmigrate.settings.file import FileKeys
+
+PAGE = "docs/workspace.md"
+
+_ABOUT = """\
+# The workspace: `tokmigrate.yaml`
+
+Generated from the code by `python scripts/make_reference.py`.
+
+`tokmigrate init` makes the file, a folder `migrations/`, and a `.gitignore` for what is not committed. Commands take
+the `tokmigrate.yaml` of the current directory, or of the nearest one above. Paths are relative to the file, and `~` is
+the home directory. Whatever is wrong in the file is told at once, each fault with line and column, and exit code 2.
+
+```yaml
+format: 1
+migrations: migrations
+state: sqlite:///.tokmigrate/state.db
+models:
+  demo: {path: models/demo}
+  support:
+    path: /data/support-7b
+    adapters: [/data/loras/support]
+    tags: [chat]
+    vocab_tensors:
+      extra.head.weight: {axis: 0, side: output}
+      visual.projector.weight: ignore
+    id_fields:
+      my_router_token_id: ids
+      talker.speaker_index: ignore
+verify: full
+seed: ""
+lint: {select: [TM1, TM3], ignore: [TM109]}
+```
+
+## Keys
+
+"""
+
+_STATE = """\
+## `TOKMIGRATE_STATE`
+
+Where this environment variable is set and not empty, it takes the place of `state:`, for every command; a relative path
+of SQLite counts from the workspace. So a secret stays out of the file
+(`TOKMIGRATE_STATE=postgresql+psycopg://user:password@host/db`), and a trial out of the ledger:
+
+```bash
+TOKMIGRATE_STATE=sqlite:///trial.db tokmigrate status
+```
+
+A state in memory is refused: it would be lost with the command.
+
+[Reference](reference.md) · [Tutorial](tutorial.md)
+"""
+
+
+def workspace_page() -> str:
+    """Return the page as Markdown."""
+    return _ABOUT + "\n".join([*tables(FileKeys), _STATE])

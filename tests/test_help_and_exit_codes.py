@@ -1,0 +1,103 @@
+"""What holds for all commands: exit codes, tracebacks, and the help, which says the same as the documentation."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+from pathlib import Path
+
+import pytest
+from command_tables import commands
+from workspaces import BASE, REPOSITORY, Workspace, make_workspace, run_here
+
+from tokmigrate import errors
+from tokmigrate.cli.app import app
+from tokmigrate.errors import EXIT_CODES, TokmigrateError
+from tokmigrate.runner.check import DRIFTED, PENDING, UP_TO_DATE
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    monkeypatch.setenv("NO_COLOR", "1")
+    return make_workspace(tmp_path / "place")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "cause"),
+    [
+        (("show", "nosuch"), 2, "UnknownNameError"),
+        (("plan", "nosuch"), 2, "UnknownNameError"),
+        (("downgrade", BASE), 1, "AlreadyThereError"),
+        (("nosuch",), 2, "UsageError"),
+    ],
+)
+def test_tracebacks_only_when_asked_and_beside_all_else(
+    place: Workspace, words: tuple[str, ...], code: int, cause: str
+) -> None:
+    plain = run_here(place.root, *words)
+    assert "Traceback" not in plain.stderr
+    for asked in (run_here(place.root, *words, "--debug"), run_here(place.root, "--debug", *words)):
+        assert (asked.returncode, asked.stdout) == (code, plain.stdout)
+        assert asked.stderr.startswith("Traceback (most recent call last):\n")
+        assert cause in asked.stderr
+        assert asked.stderr.endswith(plain.stderr)
+    as_json = run_here(place.root, *words, "--json")
+    asked = run_here(place.root, *words, "--json", "--debug")
+    assert (asked.returncode, json.loads(asked.stdout)) == (code, json.loads(as_json.stdout))
+    assert asked.stderr.startswith("Traceback")
+
+
+def test_an_error_of_the_program_itself(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokmigrate.revision.history.migration_files", lambda _: 1 / 0)
+    said = run_here(place.root, "history")
+    assert said.returncode == 1
+    assert "an error in tokmigrate itself: ZeroDivisionError" in said.stderr
+    asked = run_here(place.root, "history", "--debug", "--json")
+    assert (asked.returncode, json.loads(asked.stdout)["error"]["exit_code"]) == (1, 1)
+    assert "ZeroDivisionError: division by zero\n" in asked.stderr
+
+
+def test_a_word_after_two_dashes_is_no_option(place: Workspace) -> None:
+    said = run_here(place.root, "blame", "--", "--debug")
+    assert "Traceback" not in said.stderr
+    assert "'--debug'" in said.stderr
+
+
+def kinds(kind: type[TokmigrateError]) -> list[type[TokmigrateError]]:
+    """Return the errors of the tree, without those that a module keeps to itself."""
+    children = (child for child in kind.__subclasses__() if child.__module__ == errors.__name__)
+    return [kind, *(each for child in children for each in kinds(child))]
+
+
+def test_exit_codes_are_said_alike_everywhere(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {each.exit_code for each in kinds(TokmigrateError)} | {UP_TO_DATE, PENDING, DRIFTED}
+    assert given == set(EXIT_CODES)
+    short = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    monkeypatch.setenv("COLUMNS", "500")
+    assert f"Exit codes: {short}." in " ".join(run_here(place.root, "--help").stdout.split())
+    assert f"Exit codes: {short} (" in " ".join((REPOSITORY / "README.md").read_text("utf-8").split())
+    table = (REPOSITORY / "docs" / "reference.md").read_text("utf-8").split("\n## Exit codes\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", table, re.MULTILINE))
+    assert [int(code) for code in rows] == list(EXIT_CODES)
+    for each in kinds(TokmigrateError):
+        assert f"`{each.__name__}`" in rows[str(each.exit_code)]
+    tree = (errors.__doc__ or "").splitlines()
+    for each in kinds(TokmigrateError):
+        assert any(re.search(rf"\b{each.__name__} .*\b{each.exit_code}\b", line) for line in tree), each
+
+
+def test_help_is_as_wide_as_the_terminal(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "800")
+    for command in app.registered_commands:
+        name = command.name or getattr(command.callback, "__name__", "")
+        lines = [line.strip() for line in run_here(place.root, name, "--help").stdout.splitlines()]
+        for paragraph in (inspect.getdoc(command.callback) or "").split("\n\n"):
+            assert " ".join(paragraph.split()) in lines, name
+        assert not any("bool" in line for line in lines if line.startswith("│ --json "))
+
+
+def test_m_is_one_thing_in_a_command(place: Workspace) -> None:
+    meant = {name: {each.name for each in command.params if "-m" in each.opts} for name, command in commands().items()}
+    assert meant.pop("revision") == {"message"}
+    assert all(found <= {"model"} for found in meant.values())

@@ -1,0 +1,180 @@
+"""A command over several models: one that fails hides no other, and nothing is changed unless all can be."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from workspaces import BASE, HEAD, Workspace, contents, make_workspace, run_here
+
+from tokmigrate.errors import StorageError
+from tokmigrate.runner import migrate
+
+Fleet = dict[str, Path]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path / "place")
+
+
+def listed(place: Workspace, *names: str) -> None:
+    """List models in this order."""
+    models = "".join(f"  {name}: {{path: models/{name}}}\n" for name in names)
+    place.settings.write_text(f"format: 1\nverify: fast\nmodels:\n{models}", "utf-8")
+
+
+def copied(place: Workspace, name: str) -> Path:
+    return Path(shutil.copytree(place.model, place.root / "models" / name))
+
+
+def document(place: Workspace, code: int, *words: str) -> dict[str, Any]:
+    done = run_here(place.root, *words, "--json")
+    assert done.returncode == code, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+ABSENT = "error: absent: {root}/models/absent: no such model directory\n"
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(("absent", "demo"))), ids="-".join)
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("status",), "demo"),
+        (("plan",), "demo: base → "),
+        (("check",), "demo: at base, 3 pending"),
+        (("verify",), "demo: base, all as it should be"),
+        (("current",), "demo: base"),
+        (("test",), "demo"),
+        (("report",), "demo: "),
+        (("blame", "othing"), "demo"),
+        (("recover",), "demo: nothing to recover"),
+    ],
+    ids=lambda part: part[0] if isinstance(part, tuple) else "",
+)
+def test_an_absent_model_hides_no_other(
+    place: Workspace, order: tuple[str, ...], words: tuple[str, ...], said: str
+) -> None:
+    listed(place, *order)
+    code = 0 if words == ("recover",) else 1
+    done = run_here(place.root, *words)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert said in done.stdout
+    found = document(place, code, *words)
+    assert "demo" in [each["model"] for each in found["models"]]
+    if code:
+        assert ABSENT.format(root=place.root) in done.stderr
+        assert [each["model"] for each in found["failed"]] == ["absent"]
+        assert found["failed"][0]["error"] == found["error"]
+        assert found["error"]["message"] == "no such model directory"
+
+
+def test_the_most_serious_code_is_that_of_the_command(place: Workspace) -> None:
+    drifted = copied(place, "drifted")
+    listed(place, "drifted", "demo")
+    assert run_here(place.root, "upgrade", "-m", "drifted").returncode == 0
+    (drifted / "chat_template.jinja").write_text("other", "utf-8")
+    assert run_here(place.root, "check", "-m", "demo").returncode == 3
+    assert run_here(place.root, "check").returncode == 4
+    listed(place, "demo", "absent")
+    assert run_here(place.root, "check").returncode == 1
+    listed(place, "drifted", "demo", "absent")
+    assert run_here(place.root, "check").returncode == 4
+
+
+def test_the_same_error_is_told_once(place: Workspace) -> None:
+    copied(place, "other")
+    listed(place, "demo", "other")
+    done = run_here(place.root, "plan", "nosuch")
+    assert done.returncode == 2
+    assert done.stderr.count("no revision is called 'nosuch'") == 1
+    assert len(document(place, 2, "plan", "nosuch")["failed"]) == 2
+
+
+def test_a_plan_that_lacks_a_model_is_not_written(place: Workspace) -> None:
+    listed(place, "demo", "absent")
+    assert run_here(place.root, "plan", "-o", "plan.json").returncode == 1
+    assert not (place.root / "plan.json").exists()
+
+
+def test_a_plan_of_no_model_changes_none(place: Workspace) -> None:
+    listed(place, "absent")
+    assert run_here(place.root, "plan", "--here", "-o", "plan.json").returncode == 0
+    listed(place, "demo")
+    done = run_here(place.root, "upgrade", "--plan", "plan.json")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: plan.json: the plan is of no model\n")
+
+
+@pytest.mark.parametrize("command", [("upgrade",), ("downgrade", BASE)], ids=["upgrade", "downgrade"])
+@pytest.mark.parametrize("order", list(itertools.permutations(("absent", "demo"))), ids="-".join)
+def test_nothing_is_changed_unless_all_can_be(
+    place: Workspace, order: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    if command[0] == "downgrade":
+        assert run_here(place.root, "upgrade").returncode == 0
+    listed(place, *order)
+    before = contents(place.model)
+    done = run_here(place.root, *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert ABSENT.format(root=place.root) in done.stderr
+    assert done.stderr.endswith("done: none; failed: absent; not tried: demo\n")
+    found = document(place, 1, *command)
+    assert (found["models"], found["not_tried"]) == ([], ["demo"])
+    assert [each["model"] for each in found["failed"]] == ["absent"]
+    assert contents(place.model) == before
+    assert run_here(place.root, *command, "-m", "demo").returncode == 0
+
+
+def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        copied(place, name)
+    listed(place, "a", "b", "c")
+    upgrade = migrate.upgrade
+
+    def failing(workspace: Any, entry: Any, *rest: Any) -> migrate.Upgraded:
+        if entry.name == "b":
+            raise StorageError("no space", hint="make room")
+        return upgrade(workspace, entry, *rest)
+
+    monkeypatch.setattr(migrate, "upgrade", failing)
+    done = run_here(place.root, "upgrade")
+    assert done.returncode == 1
+    assert f"a: upgraded to {HEAD}" in done.stdout
+    assert done.stderr == ("error: b: no space\nwhat to do: make room\ndone: a; failed: b; not tried: c\n")
+    found = document(place, 1, "upgrade")
+    assert [each["model"] for each in found["models"]] == ["a"]
+    assert [each["model"] for each in found["failed"]] == ["b"]
+    assert found["not_tried"] == ["c"]
+    assert run_here(place.root, "current").stdout == f"a: {HEAD}\nb: base\nc: base\n"
+
+
+def test_a_model_that_is_there_already_is_passed_over(place: Workspace) -> None:
+    copied(place, "other")
+    listed(place, "other", "demo")
+    assert run_here(place.root, "upgrade", "-m", "demo").returncode == 0
+    done = run_here(place.root, "downgrade", BASE)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "note: other: nothing to take back: the model is at 'base' already\n"
+    assert f"demo: {HEAD} → base" in done.stdout
+    assert run_here(place.root, "downgrade", BASE).returncode == 1
+
+
+@pytest.mark.parametrize("command", ["plan", "check", "status"])
+def test_models_that_are_not_here_can_be_left_out(place: Workspace, command: str) -> None:
+    listed(place, "absent", "demo")
+    done = run_here(place.root, command, "--here")
+    assert done.returncode == (3 if command == "check" else 0)
+    assert "demo" in done.stdout
+    assert done.stderr == "note: absent is left out: it is not here\n"
+    assert [each["model"] for each in document(place, done.returncode, command, "--here")["models"]] == ["demo"]
+    listed(place, "absent", "gone")
+    done = run_here(place.root, command, "--here")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "note: absent, gone are left out: they are not here\n"

@@ -1,0 +1,142 @@
+"""Several models changed by one command: all are planned first, and nothing is changed unless all can be.
+
+Then one after the other. The first that fails ends it; what was done, what failed and what was not tried is summed up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import typer
+
+from tokmigrate.cli.each import Failed, document_each, most_serious, print_several, show_each, tell
+from tokmigrate.cli.output import say_aside
+from tokmigrate.errors import AlreadyThereError, TokmigrateError
+
+if TYPE_CHECKING:
+    from tokmigrate.settings import ModelEntry
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Changes:
+    """What became of several models, by their names.
+
+    Args:
+        there: Those that were where they should be already.
+        done: Those that were changed.
+        failed: Those that could not be planned; or the one that failed, which ended it.
+        not_tried: The others.
+    """
+
+    there: tuple[Failed, ...]
+    done: tuple[str, ...]
+    failed: tuple[Failed, ...]
+    not_tried: tuple[str, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        return most_serious(each.error.exit_code for each in self.failed)
+
+
+def change_each(
+    entries: Sequence[ModelEntry],
+    foresee: Callable[[ModelEntry], object],
+    act: Callable[[ModelEntry], T],
+    render: Callable[[T], None],
+) -> None:
+    """Change each model and render what was done, or change none.
+
+    Args:
+        entries: The models.
+        foresee: Raises what the change of a model would be refused for; changes nothing.
+        act: Changes a model.
+        render: Shows what was done.
+
+    Raises:
+        Exit: A model failed.
+    """
+    if len(entries) == 1:
+        show_each(entries, act, render)
+        return
+    changes = _carried_out(entries, foresee, act, render)
+    for each in changes.there:
+        say_aside(f"note: {each.model}: {each.error.message}")
+    for place, each in enumerate(changes.failed):
+        tell(each, changes.failed[:place], alone=False)
+    if changes.failed:
+        say_aside(_summary(changes))
+        raise typer.Exit(changes.exit_code)
+
+
+def document_changes(
+    command: str,
+    entries: Sequence[ModelEntry],
+    foresee: Callable[[ModelEntry], object],
+    act: Callable[[ModelEntry], T],
+    content: Callable[[T], dict[str, Any]],
+) -> None:
+    """Change each model, or none, and print one document.
+
+    Args:
+        command: The command's name.
+        entries: The models.
+        foresee: Raises what the change of a model would be refused for; changes nothing.
+        act: Changes a model.
+        content: What the document holds of what was done.
+
+    Raises:
+        Exit: A model failed.
+    """
+    if len(entries) == 1:
+        document_each(command, entries, act, content)
+        return
+    done: list[dict[str, Any]] = []
+    changes = _carried_out(entries, foresee, act, lambda each: done.append(content(each)))
+    print_several(command, done, changes.failed, not_tried=list(changes.not_tried))
+    if changes.failed:
+        raise typer.Exit(changes.exit_code)
+
+
+def _carried_out(
+    entries: Sequence[ModelEntry],
+    foresee: Callable[[ModelEntry], object],
+    act: Callable[[ModelEntry], T],
+    take: Callable[[T], None],
+) -> _Changes:
+    left: list[ModelEntry] = []
+    there: list[Failed] = []
+    failed: list[Failed] = []
+    for entry in entries:
+        try:
+            foresee(entry)
+            left.append(entry)
+        except AlreadyThereError as error:
+            there.append(Failed(entry.name, error))
+        except TokmigrateError as error:
+            failed.append(Failed(entry.name, error))
+    if len(there) == len(entries):
+        # There is nothing to do for any of them, which is refused as for one.
+        return _Changes((), (), tuple(there), ())
+    done: list[str] = []
+    while left and not failed:
+        entry = left.pop(0)
+        try:
+            take(act(entry))
+            done.append(entry.name)
+        except TokmigrateError as error:
+            failed.append(Failed(entry.name, error))
+    return _Changes(tuple(there), tuple(done), tuple(failed), tuple(entry.name for entry in left))
+
+
+def _summary(changes: _Changes) -> str:
+    parts = {
+        "done": changes.done,
+        "failed": [each.model for each in changes.failed],
+        "not tried": changes.not_tried,
+    }
+    return "; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in parts.items())

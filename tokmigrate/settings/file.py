@@ -1,0 +1,84 @@
+"""What may stand in `tokmigrate.yaml`: its keys, their values and defaults."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from tokmigrate.settings.workspace import FieldShape
+
+DEFAULT_STATE = "sqlite:///.tokmigrate/state.db"
+
+Name = Annotated[str, Field(min_length=1)]
+
+
+class _Closed(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TensorKeys(_Closed):
+    """A tensor that has rows of the vocabulary."""
+
+    axis: Annotated[int, Field(ge=0)] = Field(default=0, description="Its vocabulary axis, counted from 0.")
+    side: Literal["input", "output"] = Field(description="Which embeddings its rows start like.")
+
+
+class ModelKeys(_Closed):
+    """A model."""
+
+    path: Name = Field(description="Its directory.")
+    adapters: tuple[Name, ...] = Field(default=(), description="Directories of LoRA adapters that change with it.")
+    tags: tuple[Name, ...] = Field(
+        default=(), description="Groups that it belongs to; `models:` of a migration may name one instead of models."
+    )
+    vocab_tensors: dict[str, TensorKeys | Literal["ignore"]] = Field(
+        default={},
+        description="By its name, what a tensor is that no rule claims; `ignore` for a vocabulary-sized axis by "
+        "coincidence. Only where tokmigrate asks for it.",
+    )
+    id_fields: dict[Name, FieldShape | Literal["ignore"]] = Field(
+        default={},
+        description="By its name or dotted path, how a field of a configuration holds ids of tokens: `ids`, one or "
+        "a list in which each matters; `list`, of which one may go; `map`, whose values are ids; `positions`, pairs "
+        "of a position and an id; `bias`, sequences of ids, each with a number; `ignore`, none. Only where "
+        "tokmigrate asks for it.",
+    )
+
+
+class LintKeys(_Closed):
+    """Which rules `tokmigrate lint` asks."""
+
+    select: tuple[Name, ...] = Field(
+        default=(), description="Codes of [rules](rules.md) or their beginnings; without any, all rules are asked."
+    )
+    ignore: tuple[Name, ...] = Field(default=(), description="Those that are left out.")
+
+
+def _models(value: object) -> object:
+    return {} if value is None else value
+
+
+class FileKeys(_Closed):
+    """All of `tokmigrate.yaml`."""
+
+    format: Literal["1"] = Field(description="The version of this format.")
+    migrations: Name = Field(default="migrations", description="The folder of the migrations, which has to be there.")
+    state: Name = Field(
+        default=DEFAULT_STATE,
+        description="The SQLAlchemy URL of the ledger: SQLite in a file, or PostgreSQL for a team. The environment "
+        "variable `TOKMIGRATE_STATE` takes its place.",
+    )
+    models: Annotated[dict[str, ModelKeys] | None, BeforeValidator(_models)] = Field(
+        default=None,
+        description="The models, by the names that commands and migrations give them. A name has no `/`, and is "
+        "neither `.`, `..` nor `*`.",
+    )
+    verify: Literal["full", "fast"] = Field(
+        default="full",
+        description="`full` loads a result with transformers before it is published, `fast` with tokenizers only.",
+    )
+    seed: str = Field(
+        default="", description="Part of the seed of every random row; the same text gives the same rows."
+    )
+    lint: LintKeys = Field(default_factory=LintKeys, description="Which rules `tokmigrate lint` asks.")
