@@ -6,6 +6,7 @@ A page spells in parts that it can mark (`parts_of`), a terminal in escapes (`sh
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 from collections.abc import Iterator
 from itertools import groupby
@@ -22,6 +23,9 @@ _INVISIBLE = frozenset(
         *(*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)),
     )
 )
+_NOT_PLAIN = re.compile(r"[^\x20-\x7e\n]")
+"""What may be hidden in a document: all but the letters of ASCII and the ends of lines."""
+
 _DOTTED_CIRCLE = "◌"
 
 
@@ -64,9 +68,7 @@ def quoted(token: str) -> str:
 
 def in_json(document: str) -> str:
     """Return a JSON document that means the same, in which nothing is invisible but its own white space."""
-    return "".join(
-        json.dumps(letter)[1:-1] if letter not in " \n" and _hidden(letter) else letter for letter in document
-    )
+    return _NOT_PLAIN.sub(lambda found: json.dumps(found[0])[1:-1] if _hidden(found[0]) else found[0], document)
 
 
 def without_hidden(lines: str) -> str:
