@@ -49,7 +49,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
 def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
     drawn = {
         name: int(code)
-        for name, code in re.findall(r"([A-Z]\w+Error|FileProblems) +(?:exit code )?(\d)", errors.__doc__ or "")
+        for name, code in re.findall(r"([A-Z]\w+Error|FileProblems) +(?:exit code )?(\d+)", errors.__doc__ or "")
     }
     real = {
         name: kind.exit_code
