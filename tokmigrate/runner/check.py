@@ -79,7 +79,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
 
 def _drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
     state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(snapshot.directory) if state else None
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
     rows = state.applied_now(model) if state and model else ()
     objects = ObjectStore(workspace.objects)
     undone = {
