@@ -27,7 +27,9 @@ def stamp(
     """Take a model on at a revision without changing it, after checking by meaning that it is there.
 
     `--from DIR` takes on a fine-tuned copy of a model that this workspace
-    migrated: it gets that model's revision and its way back.
+    migrated: it gets that model's revision and its way back. A wrong stamp is
+    taken off by removing tokmigrate.json from the model: the file is all that
+    a stamp is, and ledger and undo data stay.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
