@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,21 +17,28 @@ NO_MIGRATIONS = 'no migrations yet: `tokmigrate revision -m "What it is for"` wr
 
 
 def current(model: Models = None, as_json: AsJson = False) -> None:
-    """Show the revision of each model, read off its stamp."""
-    from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
+    """Show the revision of each model, read off its stamp; 1 where a model is missing."""
+    from tokmigrate.errors import MissingModelError  # noqa: PLC0415
+    from tokmigrate.runner.current import current as found_at  # noqa: PLC0415
 
-    found = []
-    for entry in selected(workspace(), model):
-        stamp = read_stamp(entry.path)
-        found.append((entry.name, stamp.revision if stamp else None))
+    entries = selected(workspace(), model)
+    found: dict[Path, str | None] = {}
+    for entry in entries:
+        with suppress(MissingModelError):
+            found[entry.path] = found_at(entry)
     if as_json:
         from tokmigrate.report.machine import document  # noqa: PLC0415
 
-        models = [{"model": name, "revision": revision} for name, revision in found]
-        print_json(document("current", models=models))
-        return
-    for name, revision in found:
-        say(f"{name}: {revision or 'base'}")
+        there = [entry for entry in entries if entry.path in found]
+        models = [{"model": entry.name, "revision": found[entry.path]} for entry in there]
+        missing = [entry.name for entry in entries if entry.path not in found]
+        print_json(document("current", models=models, missing=missing))
+    else:
+        for entry in entries:
+            told = found[entry.path] or "base" if entry.path in found else f"missing, no directory {entry.path}"
+            say(f"{entry.name}: {told}")
+    if len(found) < len(entries):
+        raise typer.Exit(1)
 
 
 def heads(as_json: AsJson = False) -> None:
@@ -58,6 +67,7 @@ def history(as_json: AsJson = False) -> None:
 
     place = workspace()
     found = History.read(place)
+    missing = [entry for entry in place.models.values() if not entry.path.is_dir()]
     at: dict[str, list[str]] = {}
     for entry in place.models.values():
         stamp = read_stamp(entry.path)
@@ -68,8 +78,10 @@ def history(as_json: AsJson = False) -> None:
             {**migration_content(migration), "models_here": at.get(migration.revision, [])}
             for migration in found.ordered()
         ]
-        print_json(document("history", migrations=migrations))
+        print_json(document("history", migrations=migrations, missing=[entry.name for entry in missing]))
         return
+    for entry in missing:
+        say_aside(f"warning: {entry.name} is missing: there is no directory {entry.path}")
     if not found.migrations:
         say(NO_MIGRATIONS)
         return
@@ -106,7 +118,8 @@ def status(model: Models = None, as_json: AsJson = False) -> None:
     from tokmigrate.runner import look  # noqa: PLC0415
 
     place = workspace()
-    entries = selected(place, model)
+    # A model that is missing ends the command: those that are there come first.
+    entries = sorted(selected(place, model), key=lambda entry: not entry.path.is_dir())
     act = partial(look.status, place)
     if as_json:
         document_each("status", entries, act, status_content)

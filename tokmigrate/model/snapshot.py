@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.model.documents import state as names
+from tokmigrate.model.documents.missing import missing_model
 from tokmigrate.model.documents.peculiarities import fixed_size
 from tokmigrate.model.documents.reading import json_layout, read_documents
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
@@ -76,7 +77,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
     """Read the model of a workspace; raises ModelError where it cannot be worked on."""
     directory = entry.path
     if not directory.is_dir():
-        raise ModelError("no such model directory", where=str(directory), hint="check the path in tokmigrate.yaml")
+        raise missing_model(directory)
     stamp = read_stamp(directory)
     texts, documents, layouts = read_documents(directory, stamp)
     if names.CONFIG not in documents:

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 from tokmigrate.audit.drift import Drift, drift_of, stamp_trouble
 from tokmigrate.change.undo_record import undo_of
-from tokmigrate.errors import ModelError, OutOfStepError, RecoveryNeededError, TokenizerError
+from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded, read_stamp
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
-from tokmigrate.runner.locked import interrupted
 from tokmigrate.runner.targets import chain_for
+from tokmigrate.runner.under_way import refuse_under_way
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -59,10 +59,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         DriftError: The stamp is damaged, or a migration that was applied was edited or is gone.
         RecoveryNeededError: A change of it was interrupted.
     """
-    if interrupted(entry):
-        raise RecoveryNeededError(
-            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
-        )
+    refuse_under_way(entry)
     chain = chain_for(History.read(workspace), entry)
     stamp = read_stamp(entry.path)
     try:

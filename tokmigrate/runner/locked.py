@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from tokmigrate.change.intent import Intent
 from tokmigrate.change.lock import ModelLock
-from tokmigrate.change.publish import Found, needs_recovery, recover
+from tokmigrate.change.publish import Found, recover
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.events import Listener, Step, StepReached
 from tokmigrate.model.documents.stamp import read_stamp
@@ -50,12 +50,6 @@ def _adapter_areas(area: WorkArea, entry: ModelEntry) -> list[WorkArea]:
     areas = {each.model: each for each in (*map(WorkArea, entry.adapters), *under_way)}
     # One order for all, so that two processes never wait for each other.
     return [areas[path] for path in sorted(areas) if path.exists() or areas[path].root.exists()]
-
-
-def interrupted(entry: ModelEntry) -> bool:
-    """Return whether a change of the model was interrupted."""
-    area = WorkArea(entry.path)
-    return area.root.exists() and needs_recovery(area)
 
 
 def _found_books(state: State, operation: str) -> FoundBooks:

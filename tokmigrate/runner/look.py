@@ -10,17 +10,16 @@ from blake3 import blake3
 from tokmigrate.audit.lora import trained_by_adapter
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.change.digests import read_shard_digest
-from tokmigrate.change.publish import needs_recovery
 from tokmigrate.change.verify import verify_directory
-from tokmigrate.change.workarea import WorkArea
-from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
+from tokmigrate.runner.current import require_directory
 from tokmigrate.runner.targets import chain_for
+from tokmigrate.runner.under_way import interrupted
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
@@ -90,25 +89,19 @@ class Verified:
     changed: tuple[str, ...]
 
 
-def current(entry: ModelEntry) -> str | None:
-    """Return the revision of a model, read off its stamp alone; None at `base`."""
-    stamp = read_stamp(entry.path)
-    return stamp.revision if stamp else None
-
-
 def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     """Return where a model stands."""
+    require_directory(entry)
     snapshot = take_snapshot(entry)
     chain = chain_for(History.read(workspace), entry)
     applied = check_applied(snapshot, chain)
-    area = WorkArea(entry.path)
     training = training_on_record(open_state_if_present(workspace.state, workspace.root), snapshot)
     return ModelStatus(
         name=entry.name,
         path=str(entry.path),
         revision=snapshot.revision,
         pending=tuple(migration for migration in chain if migration not in applied),
-        interrupted=area.root.exists() and needs_recovery(area),
+        interrupted=interrupted(entry),
         rows=snapshot.state.rows,
         tokens=len(snapshot.state.tokenizer.ids),
         tied=snapshot.state.traits.tied,

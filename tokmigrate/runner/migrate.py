@@ -13,7 +13,7 @@ from tokmigrate.change.undo import way_back
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import RecoveryNeededError, UndoError
+from tokmigrate.errors import UndoError
 from tokmigrate.events import ComputationStarted, Listener, VerificationStarted, Warned, ignore
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded
@@ -22,9 +22,10 @@ from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.bound_plan import BoundPlan
-from tokmigrate.runner.locked import follow_stamp, interrupted, locked
+from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.records import changed_documents, reverted_events, undo_records, upgrade_outcome
 from tokmigrate.runner.targets import nothing_back, planned_upgrade, way_down
+from tokmigrate.runner.under_way import interrupted, refuse_under_way
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -68,10 +69,7 @@ def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
         entry: The model.
         to: A revision by any of its names.
     """
-    if interrupted(entry):
-        raise RecoveryNeededError(
-            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
-        )
+    refuse_under_way(entry)
     return planned_upgrade(workspace, entry, take_snapshot(entry), to)
 
 

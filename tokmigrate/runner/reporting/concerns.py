@@ -11,9 +11,9 @@ from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.upgrade import Plan
-from tokmigrate.runner.locked import interrupted
 from tokmigrate.runner.records import changed_documents
 from tokmigrate.runner.reporting.data import Concern, MatrixNorms, ReportedToken
+from tokmigrate.runner.under_way import interrupted
 from tokmigrate.settings import ModelEntry
 
 _GRAVITY = (RiskLevel.BREAKING, RiskLevel.CAUTION, RiskLevel.SAFE)

@@ -1,0 +1,47 @@
+"""What the commands that look say of a model that is not there, or that another process works on; and of tags."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from in_process import Here
+from workspaces import make_workspace
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Here:
+    return Here(make_workspace(tmp_path / "w").root)
+
+
+# --- a model that is not there
+
+
+def test_a_model_that_is_missing_is_at_no_revision(place: Here) -> None:
+    text = place.settings.read_text("utf-8")
+    place.settings.write_text(text.replace("models:\n", "models:\n  gone: {path: models/gone}\n"), "utf-8")
+    said = place.run("current")
+    assert (said.returncode, said.stdout) == (1, f"gone: missing, no directory {place.root}/models/gone\ndemo: base\n")
+    told = place.run("current", "--json")
+    assert told.returncode == 1
+    assert json.loads(told.stdout)["models"] == [{"model": "demo", "revision": None}]
+    assert json.loads(told.stdout)["missing"] == ["gone"]
+    history = place.run("history")
+    assert history.returncode == 0
+    assert "warning: gone is missing: there is no directory" in history.stderr
+    assert place.asked("history")["missing"] == ["gone"]
+    status = place.run("status")
+    assert status.returncode == 1
+    assert "demo (" in status.stdout
+    assert "the model is missing: no such directory" in status.stderr
+
+
+def test_a_model_that_is_missing_in_the_middle_of_an_exchange_is_to_be_recovered(place: Here) -> None:
+    place.area.mkdir()
+    (place.area / "journal").write_text("{}", "utf-8")
+    place.model.rename(place.area / "aside")
+    for command in ("current", "status"):
+        done = place.run(command)
+        assert done.returncode == 5, command
+        assert "tokmigrate recover" in done.stderr
