@@ -24,8 +24,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from tokmigrate.errors import DriftError, StorageError, UsageError
 from tokmigrate.state import chain
 from tokmigrate.state.endings import seal_all_in
+from tokmigrate.state.identities import tell_all_identities_in
 from tokmigrate.state.ledger import State
-from tokmigrate.state.schema import LATER, LEDGER, SCHEMA_VERSION, chains, endings, meta, metadata
+from tokmigrate.state.schema import LATER, LEDGER, SCHEMA_VERSION, chains, endings, identities, meta, metadata
 
 __all__ = ["State", "open_state", "open_state_if_present"]
 
@@ -176,6 +177,8 @@ def _make_later_tables(state: State) -> None:
                 connection.execute(insert(chains).values(name=table.name, length=0, head=chain.START))
                 if table is endings:
                     seal_all_in(connection)
+                if table is identities:
+                    tell_all_identities_in(connection)
 
 
 def _check_version(state: State) -> None:

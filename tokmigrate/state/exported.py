@@ -2,9 +2,9 @@
 
 JSON Lines: the first line is `{"format": 1, "ledger": …, "workspace": …}`, each other one
 `{"table": …, "row": {column: value}}`, a table at a time: `models`, `operations`, `applied`, `tokens`, `endings`,
-`chains`. CSV has the same rows under the columns of all of them. The hash of a row of `applied`, `tokens` or
-`endings` is as `tokmigrate.state.chain` says; `endings` has the digests of `operations`, `chains` the ends of the
-chains. Relative paths of models start from `workspace`.
+`identities`, `chains`. CSV has the same rows under the columns of all of them. The hash of a row of `applied`,
+`tokens`, `endings` or `identities` is as `tokmigrate.state.chain` says; `endings` has the digests of `operations`,
+`identities` what `models` must be, `chains` the ends of the chains. Relative paths of models start from `workspace`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from tokmigrate.errors import DriftError, StorageError, UsageError
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
 from tokmigrate.state.endings import first_unsealed
+from tokmigrate.state.identities import first_unlike
 from tokmigrate.state.reading import there
 from tokmigrate.state.rows import BrokenRow
-from tokmigrate.state.schema import applied, chains, endings, models, operations, tokens
+from tokmigrate.state.schema import applied, chains, endings, identities, models, operations, tokens
 
 FORMAT = 1
-EXPORTED: tuple[Table, ...] = (models, operations, applied, tokens, endings, chains)
-CHAINED: tuple[Table, ...] = (applied, tokens, endings)
+EXPORTED: tuple[Table, ...] = (models, operations, applied, tokens, endings, identities, chains)
+CHAINED: tuple[Table, ...] = (applied, tokens, endings, identities)
 
 Stored = dict[str, Any]
 """The columns of a row, each as it is stored."""
@@ -57,6 +58,10 @@ class Exported:
             broken = chain.broken_in(table, self.rows[table.name], (length or 0, head or chain.START))
             if broken is not None:
                 return broken
+        if identities.name in ends:
+            unlike = first_unlike(self.rows["models"], self.rows["identities"])
+            if unlike is not None:
+                return unlike
         if endings.name not in ends:
             # A database of an older version, that was only read since.
             return None

@@ -22,6 +22,7 @@ from sqlalchemy import Connection, func, insert, select, update
 from tokmigrate.errors import BusyError, UnknownNameError
 from tokmigrate.state.endings import seal_in
 from tokmigrate.state.entries import apply_in, revert_in, tell_in
+from tokmigrate.state.identities import tell_identity_in
 from tokmigrate.state.places import model_row, row_of_place, stored_place
 from tokmigrate.state.queries import active_in, applied_in, operation_in, operation_row
 from tokmigrate.state.reading import Readable
@@ -51,16 +52,15 @@ class State(Readable):
         """
         place = stored_place(path, self.moves_with)
         with self.writing() as connection:
-            row = row_of_place(connection, path, self.moves_with, generation)
-            if row is None:
-                connection.execute(insert(models).values(name=name, path=place, lineage=lineage, created=_now()))
-            else:
-                connection.execute(
-                    update(models)
-                    .where(models.c.id == row.id)
-                    .values(name=name, path=place, lineage=row.lineage or lineage)
-                )
+            known = row_of_place(connection, path, self.moves_with, generation)
+            said = {"name": name, "path": place, "lineage": known.lineage if known and known.lineage else lineage}
+            if known is None:
+                connection.execute(insert(models).values(**said, created=_now()))
+            elif said != {key: getattr(known, key) for key in said}:
+                connection.execute(update(models).where(models.c.id == known.id).values(**said))
             row = connection.execute(select(models).where(models.c.path == place)).one()
+            if known is None or said != {key: getattr(known, key) for key in said}:
+                tell_identity_in(connection, row.id)
         return model_row(row, self.moves_with)
 
     def begin(

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Table, func, inspect, or_, select
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
 from tokmigrate.state.endings import first_unsealed
+from tokmigrate.state.identities import first_unlike
 from tokmigrate.state.places import model_row, row_of_place
 from tokmigrate.state.queries import (
     active_in,
@@ -27,9 +28,10 @@ from tokmigrate.state.rows import (
     ModelRow,
     OperationRow,
     Outcome,
+    Status,
     TokenRow,
 )
-from tokmigrate.state.schema import LATER, LEDGER, applied, endings, models, operations, tags, tokens
+from tokmigrate.state.schema import LATER, LEDGER, applied, endings, identities, models, operations, tags, tokens
 
 
 def there(connection: Connection, wanted: Sequence[Table]) -> list[Table]:
@@ -121,9 +123,22 @@ class Readable(Database):
                 broken = chain.first_broken(connection, table)
                 if broken is not None:
                     return broken
+            if there(connection, [identities]):
+                broken = first_unlike(*(chain.stored_rows(connection, table) for table in (models, identities)))
+                if broken is not None:
+                    return broken
             if not there(connection, [endings]):
                 return None
             return first_unsealed(*(chain.stored_rows(connection, table) for table in (operations, applied, endings)))
+
+    def has_left(self, generation: str) -> bool:
+        """Return whether a run on record left a generation, or is about to."""
+        ended_otherwise = [Status.ABORTED.value, Status.FAILED.value]
+        found = select(operations.c.id).where(
+            operations.c.generation_after == generation, operations.c.status.not_in(ended_otherwise)
+        )
+        with self.reading() as connection:
+            return connection.execute(found.limit(1)).first() is not None
 
     def lengths(self) -> dict[str, int]:
         """Return how many rows each table of the ledger has."""
