@@ -75,3 +75,28 @@ def test_a_wrong_stamp_can_be_taken_off(place: Here) -> None:
     (place.model / "tokmigrate.json").unlink()
     assert place.run("stamp", "head", "-m", "demo").returncode == 0
     assert place.run("downgrade", "base").returncode == 0
+
+
+def test_a_copy_without_a_stamp_is_told_how_it_is_taken_on(place: Here) -> None:
+    text = place.settings.read_text("utf-8")
+    place.settings.write_text(text.replace("verify:", "  tuned: {path: models/t3}\nverify:"), "utf-8")
+    from_demo = "`tokmigrate stamp --from demo --model tuned`"
+    at_head = f"`tokmigrate stamp {HEAD} --model tuned`"
+    for code, command in ((0, "status"), (3, "check"), (1, "plan"), (1, "upgrade")):
+        done = place.run(command, "-m", "tuned")
+        assert done.returncode == code, command
+        assert from_demo in done.stdout + done.stderr, command
+        assert at_head in done.stdout + done.stderr, command
+    assert f"looks like {HEAD}" in place.run("check", "-m", "tuned").stdout
+    (told,) = json.loads(place.run("check", "-m", "tuned", "--json").stdout)["models"]
+    assert HEAD in told["looks_like"]
+    assert place.run("stamp", "--from", "demo", "-m", "tuned").returncode == 0
+    assert place.run("check", "-m", "tuned").returncode == 0
+    (found,) = place.asked("status", "-m", "tuned")["models"]
+    assert not any("stamp" in note for note in found["notes"])
+
+
+def test_a_model_at_base_is_told_nothing(tmp_path: Path) -> None:
+    made = Here(make_workspace(tmp_path / "w").root)
+    assert made.asked("status")["models"][0]["notes"] == []
+    assert "stamp" not in made.run("check").stdout

@@ -13,6 +13,7 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.under_way import refuse_under_way
 from tokmigrate.settings import ModelEntry, Workspace
@@ -32,6 +33,7 @@ class Checked:
         pending: The migrations that it lacks.
         drift: What became of it since it was migrated.
         broken: Why it cannot be worked on any more, None where it can.
+        looks_like: Which revision it looks like, by what and what to do, where that is a later one; else None.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Checked:
     pending: tuple[Migration, ...]
     drift: Drift
     broken: str | None = None
+    looks_like: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -71,7 +74,8 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         return Checked(entry.name, stamp.revision, (), Drift(), str(error))
     applied = check_applied(snapshot, chain)
     pending = tuple(migration for migration in chain if migration not in applied)
-    return Checked(entry.name, snapshot.revision, pending, _drift(workspace, snapshot))
+    likely = looks_like(workspace, entry, snapshot, applied, pending)
+    return Checked(entry.name, snapshot.revision, pending, _drift(workspace, snapshot), looks_like=likely)
 
 
 def _drift(workspace: Workspace, snapshot: Snapshot) -> Drift:

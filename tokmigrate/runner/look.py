@@ -18,6 +18,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.current import require_directory
+from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.under_way import interrupted
 from tokmigrate.settings import ModelEntry, Workspace
@@ -95,12 +96,14 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     snapshot = take_snapshot(entry)
     chain = chain_for(History.read(workspace), entry)
     applied = check_applied(snapshot, chain)
+    pending = tuple(migration for migration in chain if migration not in applied)
+    likely = looks_like(workspace, entry, snapshot, applied, pending)
     training = training_on_record(open_state_if_present(workspace.state, workspace.root), snapshot)
     return ModelStatus(
         name=entry.name,
         path=str(entry.path),
         revision=snapshot.revision,
-        pending=tuple(migration for migration in chain if migration not in applied),
+        pending=pending,
         interrupted=interrupted(entry),
         rows=snapshot.state.rows,
         tokens=len(snapshot.state.tokenizer.ids),
@@ -116,7 +119,7 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
             for adapter in adapters_of(entry, snapshot)
         ),
         training=training,
-        notes=snapshot.notes,
+        notes=(*snapshot.notes, *([f"it looks like a model at {likely}"] if likely else [])),
     )
 
 
