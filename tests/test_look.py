@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 from in_process import Here
 from workspaces import make_workspace
+
+from tokmigrate.change.lock import ModelLock
 
 
 @pytest.fixture
@@ -45,3 +49,29 @@ def test_a_model_that_is_missing_in_the_middle_of_an_exchange_is_to_be_recovered
         done = place.run(command)
         assert done.returncode == 5, command
         assert "tokmigrate recover" in done.stderr
+
+
+# --- a model that another process works on
+
+
+def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: Here) -> None:
+    place.area.mkdir()
+    (place.area / "journal").write_text("{}", "utf-8")
+    here = f"process {os.getpid()} on {socket.gethostname()} works on this model"
+    with ModelLock(place.area / "lock"):
+        status = place.run("status")
+        assert status.returncode == 0
+        assert here in status.stdout
+        assert "recover" not in status.stdout
+        (told,) = place.asked("status")["models"]
+        assert (told["interrupted"], told["worked_on_by"]) == (False, here.removesuffix(" works on this model"))
+        for command in ("check", "plan"):
+            done = place.run(command)
+            assert done.returncode == 5, command
+            assert here in done.stderr
+            assert "recover" not in done.stderr
+    assert "run `tokmigrate recover`" in place.run("status").stdout
+    assert "run `tokmigrate recover`" in place.run("check").stderr
+    # What a process left that was killed says who it was, and holds nothing.
+    (place.area / "lock").write_text('{"pid": 1, "host": "x"}', "utf-8")
+    assert "run `tokmigrate recover`" in place.run("status").stdout

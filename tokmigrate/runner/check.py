@@ -60,6 +60,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
 
     Raises:
         DriftError: The stamp is damaged, or a migration that was applied was edited or is gone.
+        BusyError: A process is changing it.
         RecoveryNeededError: A change of it was interrupted.
     """
     refuse_under_way(entry)

@@ -20,7 +20,7 @@ from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.current import require_directory
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
-from tokmigrate.runner.under_way import interrupted
+from tokmigrate.runner.under_way import interrupted, worked_on_by
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
@@ -52,6 +52,7 @@ class ModelStatus:
         revision: Its revision, None at `base`.
         pending: The migrations that it lacks.
         interrupted: Whether a change of it was interrupted.
+        worked_on_by: The process that is changing it now, None where none is.
         rows: The rows of its vocabulary tensors.
         tokens: The tokens of its tokenizer.
         tied: Whether input and output embeddings are one matrix.
@@ -66,6 +67,7 @@ class ModelStatus:
     revision: str | None
     pending: tuple[Migration, ...]
     interrupted: bool
+    worked_on_by: str | None
     rows: int
     tokens: int
     tied: bool
@@ -105,6 +107,7 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
         revision=snapshot.revision,
         pending=pending,
         interrupted=interrupted(entry),
+        worked_on_by=worked_on_by(entry),
         rows=snapshot.state.rows,
         tokens=len(snapshot.state.tokenizer.ids),
         tied=snapshot.state.traits.tied,

@@ -25,7 +25,7 @@ from tokmigrate.runner.bound_plan import BoundPlan
 from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.records import changed_documents, reverted_events, undo_records, upgrade_outcome
 from tokmigrate.runner.targets import nothing_back, planned_upgrade, way_down
-from tokmigrate.runner.under_way import interrupted, refuse_under_way
+from tokmigrate.runner.under_way import refuse_under_way, under_way
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -103,7 +103,7 @@ def upgrade(
         TokmigrateError: Nothing was changed.
     """
     # Planned once before the lock: most mistakes show here, and nothing is made beside the model for them.
-    first = plan(workspace, entry, to) if not interrupted(entry) else None
+    first = planned_upgrade(workspace, entry, take_snapshot(entry), to) if not under_way(entry) else None
     if first is not None and bound is not None:
         bound.check(workspace, first)
     if first is not None and not first.steps:
@@ -174,7 +174,7 @@ def downgrade(
         UndoError: The way back is not on record here.
         DriftError: The model was changed since it was migrated.
     """
-    if not interrupted(entry):
+    if not under_way(entry):
         way_down(workspace, entry, take_snapshot(entry), to)
     with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
         snapshot = take_snapshot(entry)
