@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from in_process import Here
-from workspaces import make_workspace
+from workspaces import BASE, HEAD, make_workspace
 
 from tokmigrate.change.lock import ModelLock
 
@@ -75,3 +75,37 @@ def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: He
     # What a process left that was killed says who it was, and holds nothing.
     (place.area / "lock").write_text('{"pid": 1, "host": "x"}', "utf-8")
     assert "run `tokmigrate recover`" in place.run("status").stdout
+
+
+# --- tags
+
+
+def test_a_tag_is_shown_moved_and_taken_away(place: Here) -> None:
+    assert place.run("tag", "v1", "0002").stdout == "v1: 9f3c2a7e41b0\n"
+    shown = place.run("show", "v1")
+    assert shown.returncode == 0, shown.stderr
+    assert "9f3c2a7e41b0" in shown.stdout
+    assert place.run("tag", "v1", "0002").stdout == "v1: 9f3c2a7e41b0\n"
+    assert place.run("tag", "v1", "0003").stdout == f"v1: moved from 9f3c2a7e41b0 to {HEAD}\n"
+    assert place.asked("tag", "v1", "0002")["moved_from"] == HEAD
+    (line,) = (line for line in place.run("history").stdout.splitlines() if "9f3c2a7e41b0 " in line and "v1" in line)
+    assert "Add the ChatML role tokens" in line
+    assert [each["tags"] for each in place.asked("history")["migrations"]] == [[], ["v1"], []]
+    assert place.run("tag", "--delete", "v1").stdout == "v1: deleted, it stood for 9f3c2a7e41b0\n"
+    assert place.asked("tag")["tags"] == {}
+    gone = place.run("tag", "--delete", "v1")
+    assert gone.returncode == 2
+    assert "there is no tag 'v1'" in gone.stderr
+    assert place.run("tag", "v2", "--delete", "v1").returncode == 2
+    assert place.run("show", BASE).returncode == 2
+
+
+def test_a_tag_can_be_rebased(place: Here) -> None:
+    second, third = place.migration(2), place.migration(3)
+    text = third.read_text("utf-8").replace("down_revision: 9f3c2a7e41b0", "down_revision: 3b8f0d5a61c2")
+    place.run("tag", "mine", "0003")
+    third.write_text(text, "utf-8")
+    done = place.run("rebase", "mine")
+    assert done.returncode == 0, done.stderr
+    assert "down_revision: 9f3c2a7e41b0" in place.migration(3).read_text("utf-8")
+    assert second.exists()

@@ -59,14 +59,18 @@ def heads(as_json: AsJson = False) -> None:
 
 
 def history(as_json: AsJson = False) -> None:
-    """Show the migrations, the newest first, and which models are at each."""
+    """Show the migrations, the newest first, with their tags, and which models are at each."""
     from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
     from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
     from tokmigrate.report.text import history_table  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
+    from tokmigrate.runner.tags import known_tags  # noqa: PLC0415
 
     place = workspace()
     found = History.read(place)
+    tags: dict[str, list[str]] = {}
+    for name, revision in known_tags(place).items():
+        tags.setdefault(revision, []).append(name)
     missing = [entry for entry in place.models.values() if not entry.path.is_dir()]
     at: dict[str, list[str]] = {}
     for entry in place.models.values():
@@ -75,7 +79,11 @@ def history(as_json: AsJson = False) -> None:
             at.setdefault(stamp.revision, []).append(entry.name)
     if as_json:
         migrations = [
-            {**migration_content(migration), "models_here": at.get(migration.revision, [])}
+            {
+                **migration_content(migration),
+                "models_here": at.get(migration.revision, []),
+                "tags": tags.get(migration.revision, []),
+            }
             for migration in found.ordered()
         ]
         print_json(document("history", migrations=migrations, missing=[entry.name for entry in missing]))
@@ -85,7 +93,7 @@ def history(as_json: AsJson = False) -> None:
     if not found.migrations:
         say(NO_MIGRATIONS)
         return
-    show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at)))
+    show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at), dict(tags)))
 
 
 def show_revision(
@@ -96,9 +104,11 @@ def show_revision(
     from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
     from tokmigrate.report.text import migration_text  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
+    from tokmigrate.runner.tags import known_tags  # noqa: PLC0415
 
-    found = History.read(workspace())
-    target = found.resolve(revision, None, {})
+    place = workspace()
+    found = History.read(place)
+    target = found.resolve(revision, None, known_tags(place))
     if target is None:
         raise UnknownNameError(
             "base is what a model is before any migration: there is no file of it",

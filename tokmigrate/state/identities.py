@@ -9,13 +9,37 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, insert, select, update
 
 from tokmigrate.state import chain
 from tokmigrate.state.rows import BrokenRow
 from tokmigrate.state.schema import identities, models
 
 _SAID = ("name", "path", "lineage", "created")
+
+
+def known_as_in(
+    connection: Connection, known: Row[tuple[object, ...]] | None, name: str, place: str, lineage: str
+) -> Row[tuple[object, ...]]:
+    """Return the row of a model with what it is known as from now on, and record that where it is new.
+
+    Args:
+        connection: A connection that holds the write lock.
+        known: The row of the model, None where it is not on record yet.
+        name: Its name.
+        place: Its place as the state keeps it.
+        lineage: Its lineage, "" while it has none; one on record stays.
+    """
+    said = {"name": name, "path": place, "lineage": (known.lineage if known else "") or lineage}
+    if known is not None and said == {key: getattr(known, key) for key in said}:
+        return known
+    if known is None:
+        connection.execute(insert(models).values(**said, created=datetime.now(UTC)))
+    else:
+        connection.execute(update(models).where(models.c.id == known.id).values(**said))
+    row = connection.execute(select(models).where(models.c.path == place)).one()
+    tell_identity_in(connection, row.id)
+    return row
 
 
 def tell_identity_in(connection: Connection, model_id: int) -> None:

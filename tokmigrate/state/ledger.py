@@ -22,12 +22,13 @@ from sqlalchemy import Connection, func, insert, select, update
 from tokmigrate.errors import BusyError, UnknownNameError
 from tokmigrate.state.endings import seal_in
 from tokmigrate.state.entries import apply_in, revert_in, tell_in
-from tokmigrate.state.identities import tell_identity_in
+from tokmigrate.state.identities import known_as_in
 from tokmigrate.state.places import model_row, row_of_place, stored_place
 from tokmigrate.state.queries import active_in, applied_in, operation_in, operation_row
 from tokmigrate.state.reading import Readable
 from tokmigrate.state.rows import AppliedRecord, Direction, ModelRow, OperationRow, Origin, Outcome, Status, TokenEvent
-from tokmigrate.state.schema import models, operations, tags
+from tokmigrate.state.schema import models, operations
+from tokmigrate.state.tags import delete_tag_in, set_tag_in
 from tokmigrate.state.who import Who, identify
 
 
@@ -53,14 +54,7 @@ class State(Readable):
         place = stored_place(path, self.moves_with)
         with self.writing() as connection:
             known = row_of_place(connection, path, self.moves_with, generation)
-            said = {"name": name, "path": place, "lineage": known.lineage if known and known.lineage else lineage}
-            if known is None:
-                connection.execute(insert(models).values(**said, created=_now()))
-            elif said != {key: getattr(known, key) for key in said}:
-                connection.execute(update(models).where(models.c.id == known.id).values(**said))
-            row = connection.execute(select(models).where(models.c.path == place)).one()
-            if known is None or said != {key: getattr(known, key) for key in said}:
-                tell_identity_in(connection, row.id)
+            row = known_as_in(connection, known, name, place, lineage)
         return model_row(row, self.moves_with)
 
     def begin(
@@ -225,12 +219,15 @@ class State(Readable):
             seal_in(connection, operation.id, reverted)
             return operation
 
-    def set_tag(self, name: str, revision: str) -> None:
-        """Let the tag `name` stand for `revision` from now on."""
+    def set_tag(self, name: str, revision: str) -> str | None:
+        """Let a tag stand for a revision from now on, and return the one that it stood for, None where it is new."""
         with self.writing() as connection:
-            moved = connection.execute(update(tags).where(tags.c.name == name).values(revision=revision))
-            if moved.rowcount == 0:
-                connection.execute(insert(tags).values(name=name, revision=revision))
+            return set_tag_in(connection, name, revision)
+
+    def delete_tag(self, name: str) -> str | None:
+        """Take a tag away, and return the revision that it stood for, None where there is none of this name."""
+        with self.writing() as connection:
+            return delete_tag_in(connection, name)
 
 
 def _finish(connection: Connection, row: OperationRow, outcome: Outcome) -> OperationRow:
