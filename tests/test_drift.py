@@ -307,3 +307,20 @@ def test_what_is_no_plan(tmp_path: Path) -> None:
         refused: subprocess.CompletedProcess[str] = made.run("upgrade", "--plan", *words)
         assert refused.returncode == 2
         assert "Traceback" not in refused.stderr
+
+
+def test_verify_says_that_a_model_was_saved_anew(place: Workspace) -> None:
+    assert place.run("verify").returncode == 0
+    model_of(place.model).save_pretrained(place.model)
+    assert not (place.model / "model-00001-of-00002.safetensors").exists()
+    done = place.run("verify")
+    assert done.returncode == 4, done.stderr
+    assert f"demo: {HEAD}, saved anew since it was migrated: " in done.stdout
+    assert "model-00001-of-00002.safetensors" in done.stdout
+    assert "by meaning it is what its migrations left (`tokmigrate check`)" in done.stdout
+    (told,) = json.loads(place.run("verify", "--json").stdout)["models"]
+    assert told["same_meaning"] is True
+    change(place.model / "tokenizer_config.json", lambda document: document.update({"padding_side": "right"}))
+    done = place.run("verify")
+    assert done.returncode == 4
+    assert "changed since it was migrated" in done.stdout

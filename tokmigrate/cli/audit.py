@@ -107,7 +107,7 @@ def _verify_chain(as_json: bool) -> None:
         print_json(document("log", verified=True, rows=lengths, unaccounted=told_of))
         return
     for each in strangers:
-        typer.echo(f"note: {each}: it was migrated elsewhere, or the ledger was made anew", err=True)
+        say_aside(f"note: {each}: it was migrated elsewhere, or the ledger was made anew")
     told = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
     say(f"the chain holds: no row was edited or is missing; rows: {told}")
 

@@ -138,21 +138,34 @@ def status(model: Models = None, as_json: AsJson = False) -> None:
 
 
 def verify(model: Models = None, as_json: AsJson = False) -> None:
-    """Check each model against its stamp, and load it with the libraries; 4 where a file was changed."""
+    """Check each model against its stamp, byte by byte, and load it with the libraries; 4 where a file was changed.
+
+    Training a model or saving it anew changes files too; whether it still
+    means what its migrations left is what `tokmigrate check` asks.
+    """
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner import look  # noqa: PLC0415
 
     place = workspace()
     found = [look.verify(place, entry) for entry in selected(place, model)]
     if as_json:
-        models = [{"model": each.name, "revision": each.revision, "changed": list(each.changed)} for each in found]
+        models = [
+            {
+                "model": each.name,
+                "revision": each.revision,
+                "changed": list(each.changed),
+                "same_meaning": each.same_meaning,
+            }
+            for each in found
+        ]
         print_json(document("verify", models=models))
     else:
         for each in found:
-            said = (
-                f"changed since it was migrated: {', '.join(each.changed)}" if each.changed else "all as it should be"
-            )
+            how = "saved anew" if each.same_meaning else "changed"
+            said = f"{how} since it was migrated: {', '.join(each.changed)}" if each.changed else "all as it should be"
             say(f"{each.name}: {each.revision or 'base'}, {said}")
+            if each.changed and each.same_meaning:
+                say("  by meaning it is what its migrations left (`tokmigrate check`)")
     if any(each.changed for each in found):
         raise typer.Exit(4)
 

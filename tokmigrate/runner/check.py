@@ -76,10 +76,11 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     applied = check_applied(snapshot, chain)
     pending = tuple(migration for migration in chain if migration not in applied)
     likely = looks_like(workspace, entry, snapshot, applied, pending)
-    return Checked(entry.name, snapshot.revision, pending, _drift(workspace, snapshot), looks_like=likely)
+    return Checked(entry.name, snapshot.revision, pending, drift_on_record(workspace, snapshot), looks_like=likely)
 
 
-def _drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
+def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
+    """Return what became of a model since it was migrated, by its stamp and by what this workspace has on record."""
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(snapshot.directory, snapshot.generation) if state else None
     rows = state.applied_now(model) if state and model else ()

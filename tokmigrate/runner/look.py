@@ -17,6 +17,7 @@ from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
+from tokmigrate.runner.check import drift_on_record
 from tokmigrate.runner.current import require_directory
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
@@ -84,12 +85,14 @@ class Verified:
     Args:
         name: The model.
         revision: Its revision.
-        changed: The files that have other bytes than the stamp says.
+        changed: The files that have other bytes than the stamp says, or are gone.
+        same_meaning: Whether it is by meaning what its migrations left all the same, as after training or saving it.
     """
 
     name: str
     revision: str | None
     changed: tuple[str, ...]
+    same_meaning: bool
 
 
 def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
@@ -133,20 +136,21 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
         VerificationError: A library loads something else than the files say.
     """
     snapshot = take_snapshot(entry)
-    changed = list(_changed(snapshot))
-    for adapter in adapters_of(entry, snapshot):
-        changed += [f"{adapter.directory}/{name}" for name in _changed(adapter)]
+    own = list(_changed(snapshot))
+    beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _changed(each)]
     checks = [
         check
         for migration in check_applied(snapshot, chain_for(History.read(workspace), entry))
         for check in migration.checks
     ]
     verify_directory(snapshot.directory, snapshot.state.tokenizer.ids, checks, workspace.verify)
-    return Verified(entry.name, snapshot.revision, tuple(sorted(changed)))
+    # What an adapter means is asked of nobody: one that was changed is said to be.
+    same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)
+    return Verified(entry.name, snapshot.revision, tuple(sorted((*own, *beside))), same)
 
 
 def _changed(snapshot: Snapshot) -> Iterator[str]:
-    """Yield the files that have other bytes than the stamp says."""
+    """Yield the files that have other bytes than the stamp says, or are gone."""
     if snapshot.stamp is None:
         return
     for name, file in snapshot.stamp.files.items():
@@ -156,5 +160,6 @@ def _changed(snapshot: Snapshot) -> Iterator[str]:
             yield name
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     for name, shard in snapshot.stamp.shards.items():
-        if read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows) != shard.digest:
+        path = snapshot.directory / name
+        if not path.exists() or read_shard_digest(path, tensors, snapshot.state.rows) != shard.digest:
             yield name
