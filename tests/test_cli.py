@@ -390,7 +390,8 @@ def test_nothing_heavy_is_loaded_early(place: Workspace) -> None:
     assert "typer" in found
     assert not heavy & found
     assert not heavy & loaded("-m", "tokmigrate.cli.app", "current", cwd=place.root)
-    assert not (heavy - {"numpy"}) & loaded("-m", "tokmigrate.cli.app", "history", cwd=place.root)
+    # Tags are in the state.
+    assert not (heavy - {"numpy", "sqlalchemy"}) & loaded("-m", "tokmigrate.cli.app", "history", cwd=place.root)
 
 
 def test_a_terminal_of_80_columns(place: Workspace) -> None:

@@ -188,10 +188,6 @@ def test_what_is_not_a_copy_is_not_taken_on(place: Workspace) -> None:
 def test_a_model_is_taken_on_where_it_is_what_the_migrations_say(place: Workspace) -> None:
     shutil.rmtree(place.root / ".tokmigrate")
     (place.model / "tokmigrate.json").unlink()
-    early = place.run("stamp", "0001")
-    assert early.returncode == 0, early.stderr
-    assert place.run("current").stdout == "demo: 3b8f0d5a61c2\n"
-    (place.model / "tokmigrate.json").unlink()
     done = place.asked("stamp", "head")
     assert (done["revision"], done["undoable"]) == (HEAD, False)
     checked(place, 0)
@@ -205,7 +201,7 @@ def test_a_model_is_taken_on_where_it_is_what_the_migrations_say(place: Workspac
     [
         (lambda d: d["added_tokens"].pop(), "no token"),
         (lambda d: d["added_tokens"][-1].update({"special": False}), "other flags"),
-        (lambda d: d.update({"padding": None}), "padding"),
+        (lambda d: d["padding"].update({"direction": "Right"}), "padding"),
     ],
 )
 def test_a_model_that_is_not_there_is_not_taken_on(place: Workspace, edit: Callable[[Any], None], said: str) -> None:
@@ -311,3 +307,20 @@ def test_what_is_no_plan(tmp_path: Path) -> None:
         refused: subprocess.CompletedProcess[str] = made.run("upgrade", "--plan", *words)
         assert refused.returncode == 2
         assert "Traceback" not in refused.stderr
+
+
+def test_verify_says_that_a_model_was_saved_anew(place: Workspace) -> None:
+    assert place.run("verify").returncode == 0
+    model_of(place.model).save_pretrained(place.model)
+    assert not (place.model / "model-00001-of-00002.safetensors").exists()
+    done = place.run("verify")
+    assert done.returncode == 4, done.stderr
+    assert f"demo: {HEAD}, saved anew since it was migrated: " in done.stdout
+    assert "model-00001-of-00002.safetensors" in done.stdout
+    assert "by meaning it is what its migrations left (`tokmigrate check`)" in done.stdout
+    (told,) = json.loads(place.run("verify", "--json").stdout)["models"]
+    assert told["same_meaning"] is True
+    change(place.model / "tokenizer_config.json", lambda document: document.update({"padding_side": "right"}))
+    done = place.run("verify")
+    assert done.returncode == 4
+    assert "changed since it was migrated" in done.stdout

@@ -238,7 +238,7 @@ def test_models_that_are_not_here_are_told_of(tmp_path: Path) -> None:
     linted = project.lint()
     assert linted.findings == ()
     assert linted.notes == (
-        f"demo is not looked at: {tmp_path}/models/demo: no such model directory",
+        f"demo is not looked at: {tmp_path}/models/demo: the model is missing: no such directory",
         "without a model that is here and does not have them yet, rules on files alone: migrations/0001_first.yaml",
     )
     said = project.run()

@@ -184,6 +184,69 @@ def test_verify_chain_names_the_row_and_exits_with_4(first: Made, tmp_path: Path
     assert "row 2 of 'tokens' in the ledger: the row was edited" in json.loads(done.stdout)["error"]["message"]
 
 
+def copied(made: Made, root: Path) -> Made:
+    shutil.copytree(made.root, root)
+    other = Made(root, made.revisions)
+    text = (root / "tokmigrate.yaml").read_text("utf-8")
+    (root / "tokmigrate.yaml").write_text(text.replace(str(made.root), str(root)), "utf-8")
+    return other
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("UPDATE models SET name = 'another'", "row 1 of 'models' in the ledger: the row was edited"),
+        ("UPDATE models SET path = 'elsewhere'", "row 1 of 'models' in the ledger: the row was edited"),
+        ("UPDATE models SET lineage = 'ffff'", "row 1 of 'models' in the ledger: the row was edited"),
+        ("UPDATE models SET created = '2020-01-01T00:00:00.000000+00:00'", "the row was edited"),
+        ("DELETE FROM models", "row 1 of 'models' in the ledger: the row is missing"),
+        ("INSERT INTO models SELECT 7, name, 'p', lineage, created FROM models", "row 7 of 'models' in the ledger"),
+        ("UPDATE identities SET path = 'elsewhere'", "row 1 of 'identities' in the ledger: the row was edited"),
+    ],
+)
+def test_verify_chain_sees_that_a_model_was_given_another_name(
+    first: Made, tmp_path: Path, statement: str, said: str
+) -> None:
+    copy = copied(first, tmp_path / "w")
+    tamper(Path(state_of(copy).place), statement)
+    done = run(copy, "log", "--verify-chain")
+    assert done.returncode == 4
+    assert said in done.stderr
+    # A ledger that is broken is taken by nobody.
+    assert run(workspace(tmp_path / "team", {}, []), "import", str(copy.root)).returncode == 4
+
+
+def test_a_model_that_is_called_otherwise_is_no_edit(first: Made, tmp_path: Path) -> None:
+    copy = copied(first, tmp_path / "w")
+    text = (copy.root / "tokmigrate.yaml").read_text("utf-8")
+    (copy.root / "tokmigrate.yaml").write_text(text.replace('"m"', '"renamed"'), "utf-8")
+    downgrade(copy.workspace, copy.entry("renamed"), "base")
+    assert state_of(copy).known_models()[0].name == "renamed"
+    assert asked(copy, "log", "--verify-chain")["rows"]["identities"] == 3
+
+
+def test_a_ledger_that_was_emptied_is_told_by_the_stamps(first: Made, tmp_path: Path) -> None:
+    copy = copied(first, tmp_path / "w")
+    for table in ("tokens", "applied", "endings", "identities", "operations", "models"):
+        tamper(Path(state_of(copy).place), f"DELETE FROM {table}")  # noqa: S608
+    tamper(Path(state_of(copy).place), "UPDATE chains SET length = 0, head = ''")
+    assert state_of(copy).verify_chain() is None
+    done = run(copy, "log", "--verify-chain")
+    assert done.returncode == 4
+    assert f"the ledger does not have the run that left m at {first.revisions[1]}" in done.stderr
+    assert "the chain holds" not in done.stdout
+
+
+def test_of_a_model_that_was_migrated_elsewhere_there_is_no_run(first: Made, tmp_path: Path) -> None:
+    copy = copied(first, tmp_path / "w")
+    shutil.rmtree(copy.root / ".tokmigrate")
+    run(copy, "tag", "v1")
+    done = run(copy, "log", "--verify-chain")
+    assert done.returncode == 0
+    assert f"note: the ledger does not have the run that left m at {first.revisions[1]}" in done.stderr
+    assert asked(copy, "log", "--verify-chain")["unaccounted"] == [{"model": "m", "revision": first.revisions[1]}]
+
+
 # --- ledgers of several workspaces
 
 

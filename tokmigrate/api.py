@@ -20,6 +20,7 @@ from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner import check as checking
 from tokmigrate.runner import look, migrate
 from tokmigrate.runner.check import Checked
+from tokmigrate.runner.current import current as found_at
 from tokmigrate.runner.look import ModelStatus
 from tokmigrate.runner.migrate import Downgraded, Upgraded
 from tokmigrate.settings import ModelEntry, Workspace, find_workspace, read_workspace
@@ -74,7 +75,7 @@ class OpenWorkspace:
 
     def current(self, model: str | None = None) -> dict[str, str | None]:
         """Return the revision of each model by its name, None at `base`."""
-        return {entry.name: look.current(entry) for entry in self._models(model)}
+        return {entry.name: found_at(entry) for entry in self._models(model)}
 
     def plan(self, to: str = "head", model: str | None = None) -> tuple[Plan, ...]:
         """Return what `upgrade` would do; nothing is written."""

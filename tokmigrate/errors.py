@@ -6,6 +6,7 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 │   ├── UnknownNameError          2  no such model, revision, token, operation …
 │   └── HistoryError              2  the chain of migrations does not hold together
 ├── ModelError                    1  a model directory cannot be worked on
+│   ├── MissingModelError         1  there is no directory of this model
 │   ├── WeightsError              1  a weight file breaks the safetensors rules
 │   ├── TokenizerError            1  a tokenizer file is missing, broken or of an unknown kind
 │   ├── OutOfStepError            1  two files of one model contradict each other
@@ -36,6 +37,7 @@ __all__ = [
     "DriftError",
     "FileProblems",
     "HistoryError",
+    "MissingModelError",
     "ModelError",
     "OperationError",
     "OutOfStepError",
@@ -129,6 +131,10 @@ class HistoryError(UsageError):
 
 class ModelError(TokmigrateError):
     """A model directory that cannot be worked on."""
+
+
+class MissingModelError(ModelError):
+    """A model whose directory is not there."""
 
 
 class WeightsError(ModelError):

@@ -13,6 +13,7 @@ from tokmigrate.change.undo_record import Undo
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.meaning.difference import Difference, differences
+from tokmigrate.model.meaning.traces_of_use import without_use
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.tensor_rows import tensor_digest
 
@@ -57,23 +58,6 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Undo]) -> Drift:
     found = without_use(found)
     shards, trained, unread = _shards(snapshot, applied)
     return Drift(tuple(sorted((*saved_anew, *shards))), trained, found, tuple(sorted((*unknown, *unread))))
-
-
-def without_use(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    """Return the differences that are more than traces of use: transformers saves the padding of its last call.
-
-    Args:
-        found: Differences between a tokenizer and the same one later.
-    """
-    return tuple(each for each in found if not _is_of_use(each))
-
-
-def _is_of_use(found: Difference) -> bool:
-    if found.aspect != "part" or found.subject not in ("padding", "truncation") or found.after is None:
-        return found.aspect == "part" and found.subject in ("padding", "truncation")
-    if found.subject != "padding" or found.before is None:
-        return False
-    return all(found.before.get(key) == found.after.get(key) for key in ("pad_id", "pad_token", "direction"))
 
 
 def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[list[str], list[str]]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tokmigrate.errors import DriftError
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.imports import imported_ledgers
@@ -46,9 +48,18 @@ def runs(workspace: Workspace, entries: tuple[ModelEntry, ...], limit: int | Non
     state = open_state_if_present(workspace.state, workspace.root)
     if state is None:
         return ()
-    wanted = {str(entry.path.resolve()) for entry in entries}
-    found = [run for model in state.known_models() if model.path in wanted for run in _of(state, model, limit)]
+    models = {model.id: model for entry in entries if (model := state.model_at(entry.path, _generation(entry)))}
+    found = [run for model in models.values() for run in _of(state, model, limit)]
     return tuple(sorted(found, key=lambda run: run.row.number, reverse=True)[:limit])
+
+
+def _generation(entry: ModelEntry) -> str | None:
+    try:
+        stamp = read_stamp(entry.path)
+    except DriftError:
+        # What was run is told all the same.
+        return None
+    return stamp.generation if stamp else None
 
 
 def imported_runs(workspace: Workspace, limit: int | None) -> tuple[Run, ...]:

@@ -44,7 +44,7 @@ class TokenLedger:
     def here(state: State | None, history: History, entry: ModelEntry) -> TokenLedger:
         """Return what is known of a model of this workspace."""
         snapshot = take_snapshot(entry)
-        model = state.model_at(snapshot.directory) if state else None
+        model = state.model_at(snapshot.directory, snapshot.generation) if state else None
         rows = state.token_events(model) if state and model else ()
         runs = state.operations(model, None) if state and model else ()
         applied = state.applied_ever(model) if state and model else ()

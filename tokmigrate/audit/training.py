@@ -108,7 +108,7 @@ def training_on_record(state: State | None, snapshot: Snapshot) -> tuple[TokenTr
     """
     if state is None:
         return training_of(snapshot, {})
-    model = state.model_at(snapshot.directory)
+    model = state.model_at(snapshot.directory, snapshot.generation)
     known = dict(births(row.event for row in state.token_events(model))) if model else {}
     if any((made.revision, made.label) not in known for _, _, made in begun_tokens(snapshot)):
         known = {**_births_elsewhere(state, snapshot.stamp), **known}

@@ -21,6 +21,9 @@ from types import TracebackType
 from tokmigrate.change.storage import storage_error, storage_errors
 from tokmigrate.errors import BusyError, StorageError
 
+SOMEBODY = "another process"
+"""Who holds a lock whose file does not say it."""
+
 _POLL_S = 0.05
 _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN}
 _UNSUPPORTED = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK, errno.EINVAL}
@@ -100,6 +103,22 @@ def read_holder(path: Path) -> Holder | None:
         return None
 
 
+def is_held(path: Path) -> bool:
+    """Return whether a process holds a lock now; False too where the filesystem knows no locks, or nobody ever did."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        # Shared, and given back at once: of several who ask none is in the way of another.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno in _TAKEN
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _take(path: Path) -> int | None:
     """Return an open file that holds the lock, or None while another process has it."""
     while True:
@@ -166,10 +185,9 @@ def _close(descriptor: int) -> None:
 
 
 def _busy(path: Path, waited_s: float) -> BusyError:
-    holder = read_holder(path)
     waited = f", and did for {waited_s:g} s" if waited_s > 0 else ""
     return BusyError(
-        f"{holder or 'another process'} works on this model{waited}",
+        f"{read_holder(path) or SOMEBODY} works on this model{waited}",
         where=str(path),
         hint="wait for it with --lock-timeout SECONDS",
     )

@@ -187,11 +187,6 @@ def _foreign(part: Part, generation: str | None) -> RecoveryNeededError:
     )
 
 
-def needs_recovery(area: WorkArea) -> bool:
-    """Return whether an interrupted change has left something."""
-    return area.read_journal() is not None
-
-
 def _commit(area: WorkArea) -> None:
     try:
         exchange(area.model, area.stage)

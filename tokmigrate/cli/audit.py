@@ -86,6 +86,7 @@ def _started(run: Run) -> datetime:
 
 
 def _verify_chain(as_json: bool) -> None:
+    from tokmigrate.audit.unaccounted import unaccounted  # noqa: PLC0415
     from tokmigrate.errors import DriftError  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
 
@@ -98,9 +99,20 @@ def _verify_chain(as_json: bool) -> None:
             hint="put a backup of the state in its place; an earlier `log --export` shows what the rows were",
         )
     lengths = state.lengths()
+    strangers = tuple(unaccounted(workspace(), state))
+    for each in strangers:
+        if each.kept_here:
+            raise DriftError(
+                f"{each}, and it was one of this workspace: its undo data is here",
+                where=state.place,
+                hint="the ledger was emptied or made anew: put a backup of the state in its place",
+            )
     if as_json:
-        print_json(document("log", verified=True, rows=lengths))
+        told_of = [{"model": each.model, "revision": each.revision} for each in strangers]
+        print_json(document("log", verified=True, rows=lengths, unaccounted=told_of))
         return
+    for each in strangers:
+        say_aside(f"note: {each}: it was migrated elsewhere, or the ledger was made anew")
     told = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
     say(f"the chain holds: no row was edited or is missing; rows: {told}")
 

@@ -19,12 +19,11 @@ NO_MIGRATIONS = 'no migrations yet: `tokmigrate revision -m "What it is for"` wr
 
 
 def current(model: Models = None, as_json: AsJson = False) -> None:
-    """Show the revision of each model, read off its stamp."""
-    from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
+    """Show the revision of each model, read off its stamp; 1 where a model is missing."""
+    from tokmigrate.runner.current import current as revision_of  # noqa: PLC0415
 
     def act(entry: ModelEntry) -> tuple[str, str | None]:
-        stamp = read_stamp(entry.here())
-        return entry.name, stamp.revision if stamp else None
+        return entry.name, revision_of(entry)
 
     entries = selected(workspace(), model)
     if as_json:
@@ -51,14 +50,19 @@ def heads(as_json: AsJson = False) -> None:
 
 
 def history(as_json: AsJson = False) -> None:
-    """Show the migrations, the newest first, and which models are at each."""
+    """Show the migrations, the newest first, with their tags, and which models are at each."""
     from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
     from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
     from tokmigrate.report.text import history_table  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
+    from tokmigrate.runner.tags import known_tags  # noqa: PLC0415
 
     place = workspace()
     found = History.read(place)
+    tags: dict[str, list[str]] = {}
+    for name, revision in known_tags(place).items():
+        tags.setdefault(revision, []).append(name)
+    missing = [entry for entry in place.models.values() if not entry.path.is_dir()]
     at: dict[str, list[str]] = {}
     for entry in place.models.values():
         stamp = read_stamp(entry.path)
@@ -66,15 +70,21 @@ def history(as_json: AsJson = False) -> None:
             at.setdefault(stamp.revision, []).append(entry.name)
     if as_json:
         migrations = [
-            {**migration_content(migration), "models_here": at.get(migration.revision, [])}
+            {
+                **migration_content(migration),
+                "models_here": at.get(migration.revision, []),
+                "tags": tags.get(migration.revision, []),
+            }
             for migration in found.ordered()
         ]
-        print_json(document("history", migrations=migrations))
+        print_json(document("history", migrations=migrations, missing=[entry.name for entry in missing]))
         return
+    for entry in missing:
+        say_aside(f"warning: {entry.name} is missing: there is no directory {entry.path}")
     if not found.migrations:
         say(NO_MIGRATIONS)
         return
-    show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at)))
+    show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at), dict(tags)))
 
 
 def show_revision(
@@ -85,9 +95,11 @@ def show_revision(
     from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
     from tokmigrate.report.text import migration_text  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
+    from tokmigrate.runner.tags import known_tags  # noqa: PLC0415
 
-    found = History.read(workspace())
-    target = found.resolve(revision, None, {})
+    place = workspace()
+    found = History.read(place)
+    target = found.resolve(revision, None, known_tags(place))
     if target is None:
         raise UnknownNameError(
             "base is what a model is before any migration: there is no file of it",
@@ -118,7 +130,11 @@ def status(model: Models = None, here: Here = False, as_json: AsJson = False) ->
 
 
 def verify(model: Models = None, as_json: AsJson = False) -> None:
-    """Check each model against its stamp, and load it with the libraries; 4 where a file was changed."""
+    """Check each model against its stamp, byte by byte, and load it with the libraries; 4 where a file was changed.
+
+    Training a model or saving it anew changes files too; whether it still
+    means what its migrations left is what `tokmigrate check` asks.
+    """
     from tokmigrate.runner import look  # noqa: PLC0415
 
     place = workspace()
@@ -126,11 +142,15 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
     act = partial(look.verify, place)
 
     def content(found: look.Verified) -> dict[str, Any]:
-        return {"model": found.name, "revision": found.revision, "changed": list(found.changed)}
+        changed = {"changed": list(found.changed), "same_meaning": found.same_meaning}
+        return {"model": found.name, "revision": found.revision, **changed}
 
     def render(found: look.Verified) -> None:
-        said = f"changed since it was migrated: {', '.join(found.changed)}" if found.changed else "all as it should be"
+        how = "saved anew" if found.same_meaning else "changed"
+        said = f"{how} since it was migrated: {', '.join(found.changed)}" if found.changed else "all as it should be"
         say(f"{found.name}: {found.revision or 'base'}, {said}")
+        if found.changed and found.same_meaning:
+            say("  by meaning it is what its migrations left (`tokmigrate check`)")
 
     def code(found: look.Verified) -> int:
         return DriftError.exit_code if found.changed else 0

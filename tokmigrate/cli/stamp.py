@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,7 +27,9 @@ def stamp(
     """Take a model on at a revision without changing it, after checking by meaning that it is there.
 
     `--from DIR` takes on a fine-tuned copy of a model that this workspace
-    migrated: it gets that model's revision and its way back.
+    migrated: it gets that model's revision and its way back. A wrong stamp is
+    taken off by removing tokmigrate.json from the model: the file is all that
+    a stamp is, and ledger and undo data stay.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
@@ -66,29 +68,40 @@ def stamp(
 
 def tag(
     name: Annotated[str | None, typer.Argument(help="The tag; without one, all are listed.")] = None,
-    revision: Annotated[str, typer.Argument(help="The revision that it stands for.")] = "head",
+    revision: Annotated[str | None, typer.Argument(help="The revision that it stands for. By default head.")] = None,
+    delete: Annotated[str | None, typer.Option("--delete", help="Take this tag away.", metavar="NAME")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give a revision a name, which every command takes in its place; without a name, list the tags."""
+    """Give a revision a name, which every command takes in its place; without a name, list the tags.
+
+    A tag that there is already is moved. Tags live in the state of the
+    workspace, not in Git: who works with another state has others.
+    """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
-    from tokmigrate.runner.tags import known_tags, set_tag  # noqa: PLC0415
+    from tokmigrate.runner.tags import delete_tag, known_tags, set_tag  # noqa: PLC0415
 
     place = workspace()
-    if name is None:
+    if delete is not None:
+        if name is not None:
+            raise UsageError("--delete names the tag itself", hint=f"tokmigrate tag --delete {delete}")
+        stood_for = delete_tag(place, delete)
+        told: dict[str, Any] = {"tags": {}, "deleted": {delete: stood_for}}
+        said = [f"{delete}: deleted, it stood for {stood_for}"]
+    elif name is None:
         found = known_tags(place)
-        if as_json:
-            print_json(document("tag", tags=found))
-        for each, stands_for in () if as_json else found.items():
-            say(f"{each}: {stands_for}")
-        return
-    if not name.strip():
+        told, said = {"tags": found}, [f"{each}: {stands_for}" for each, stands_for in found.items()]
+    elif not name.strip():
         raise UsageError("a tag needs a name")
-    stands_for = set_tag(place, name, revision)
-    if as_json:
-        print_json(document("tag", tags={name: stands_for}))
     else:
-        say(f"{name}: {stands_for}")
+        done = set_tag(place, name, revision or "head")
+        told = {"tags": {name: done.revision}, "moved_from": done.before}
+        said = [f"{name}: moved from {done.before} to {done.revision}" if done.before else f"{name}: {done.revision}"]
+    if as_json:
+        print_json(document("tag", **told))
+        return
+    for line in said:
+        say(line)
 
 
 def register(app: typer.Typer) -> None:

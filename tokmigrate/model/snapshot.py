@@ -56,6 +56,11 @@ class Snapshot:
         """The revision that the stamp names, None at `base`."""
         return self.stamp.revision if self.stamp else None
 
+    @property
+    def generation(self) -> str | None:
+        """The generation that the stamp names, None at `base`."""
+        return self.stamp.generation if self.stamp else None
+
     def in_shard(self, file: str) -> tuple[VocabularyTensor, ...]:
         """Return the vocabulary tensors of a shard, in the order of their data."""
         header = self.weights.shard(file).header

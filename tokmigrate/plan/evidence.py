@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.model.documents.state import Made, ModelState
 from tokmigrate.model.meaning.difference import differences
+from tokmigrate.model.meaning.traces_of_use import without_use
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens, NewToken
 from tokmigrate.operations.base import Context, Operation
@@ -17,6 +18,8 @@ from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.operations.rename_tokens import RenameTokens
 from tokmigrate.revision.migration import Migration
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
+
+_NOT_AT = "the model is not at that revision: "
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,9 @@ def taken_as(state: ModelState, migrations: Sequence[Migration]) -> ModelState:
                 raise _absent(planned.place, error.message) from error
     for reason in _missing(state, traced):
         raise _absent(migrations[-1].shown, reason)
-    other = differences(state.documents, folded.documents)
+    other = without_use(differences(folded.documents, state.documents))
     if other:
-        raise _absent(migrations[-1].shown, str(other[0]))
+        raise _absent(migrations[-1].shown, f"it differs from what they leave in {other[0]}")
     if folded.rows != state.rows:
         raise _absent(migrations[-1].shown, f"it would have {folded.rows} rows, and has {state.rows}")
     ids = {state.tokenizer.ids[token]: trace.made for token, trace in traced.tokens.items() if trace.made}
@@ -82,6 +85,15 @@ def taken_as(state: ModelState, migrations: Sequence[Migration]) -> ModelState:
     return replace(
         state, lineage=RowEdit(state.rows, pieces), baseline_tokens=tokens, init=folded.init, touched=frozenset()
     )
+
+
+def absence(state: ModelState, migrations: Sequence[Migration]) -> str | None:
+    """Return why a model cannot be at the revision that migrations lead to, None where it may be there."""
+    try:
+        taken_as(state, migrations)
+    except TokmigrateError as error:
+        return error.message.removeprefix(_NOT_AT)
+    return None
 
 
 def _followed(state: ModelState, operation: Operation, context: Context, traced: _Traced) -> ModelState:
@@ -139,7 +151,7 @@ def _known(state: ModelState, made: dict[int, Made]) -> Iterator[tuple[int, int]
 
 def _absent(where: str, reason: str) -> OperationError:
     return OperationError(
-        f"the model is not at that revision: {reason}",
+        f"{_NOT_AT}{reason}",
         where=where,
         hint="`tokmigrate upgrade` brings it there; `stamp --from DIR` takes on a copy of a model that was there",
     )

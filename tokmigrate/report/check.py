@@ -20,6 +20,8 @@ def check_lines(found: Checked) -> Iterator[str]:
         yield f"{place}, {len(found.pending)} pending: {', '.join(each.revision for each in found.pending)}"
     else:
         yield f"{place}, drift"
+    if found.looks_like:
+        yield f"  looks like {found.looks_like}"
     drift = found.drift
     if drift.trained:
         yield f"  trained since (fine): {', '.join(drift.trained[:5])}{' …' if len(drift.trained) > 5 else ''}"
@@ -45,6 +47,7 @@ def check_content(found: Checked) -> dict[str, Any]:
         "saved_anew": list(drift.saved_anew),
         "stamp": drift.stamp,
         "broken": found.broken,
+        "looks_like": found.looks_like,
         "unknown": list(drift.unknown),
         "differences": [
             {"aspect": each.aspect, "subject": each.subject, "before": each.before, "after": each.after}

@@ -90,11 +90,11 @@ def downgraded_line(done: Downgraded) -> str:
 
 
 def history_table(
-    migrations: Sequence[Migration], heads: Iterable[str], at: dict[str, Sequence[str]]
+    migrations: Sequence[Migration], heads: Iterable[str], at: dict[str, Sequence[str]], tags: dict[str, Sequence[str]]
 ) -> RenderableType:
-    """Return the migrations, the newest first, with the models that are at each."""
+    """Return the migrations, the newest first, with the tags of each and the models that are at it."""
     table = Table(box=None, pad_edge=False, show_edge=False)
-    for column in ("", "revision", "after", "message", "models here"):
+    for column in ("", "revision", "after", "message", "models here", *(["tags"] if tags else [])):
         table.add_column(column, overflow="fold")
     last = set(heads)
     for migration in reversed(migrations):
@@ -105,6 +105,7 @@ def history_table(
             named(migration.down_revision),
             shown(migration.message),
             shown(" ".join(filter(None, (here, "(head)" if migration.revision in last else "")))),
+            *([shown(", ".join(tags.get(migration.revision, ())))] if tags else []),
         )
     return table
 
@@ -150,6 +151,8 @@ def status_text(status: ModelStatus) -> RenderableType:
         table.add_row("training", shown(line))
     for note in status.notes:
         table.add_row("note", shown(note))
+    if status.worked_on_by:
+        table.add_row("busy", shown(f"{status.worked_on_by} works on this model"))
     if status.interrupted:
         table.add_row("interrupted", "a change was interrupted: run `tokmigrate recover`")
     return table

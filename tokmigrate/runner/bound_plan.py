@@ -138,18 +138,18 @@ def _named(names: Sequence[str]) -> str:
 
 def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
     state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(plan.snapshot.directory) if state else None
+    model = state.model_at(plan.snapshot.directory, plan.snapshot.generation) if state else None
     last = state.operations(model, 1) if state and model else ()
     return {
         "from_revision": plan.before,
-        "generation": _generation(plan.snapshot),
+        "generation": plan.snapshot.generation,
         "migrations": [[step.migration.revision, step.migration.checksum] for step in plan.steps],
         "ids": {fate.token: fate.id for fate in plan.tokens if fate.token is not None and fate.id != fate.old_id},
         "files": dict(_files(plan.snapshot)),
         "shards": dict(_shards(plan.snapshot)),
         "adapters": {
             adapter.model: {
-                "generation": _generation(adapter.snapshot),
+                "generation": adapter.snapshot.generation,
                 "files": dict(_files(adapter.snapshot)),
                 "shards": dict(_shards(adapter.snapshot)),
             }
@@ -158,10 +158,6 @@ def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
         "operation": last[0].id if last else None,
         "seed": workspace.seed,
     }
-
-
-def _generation(snapshot: Snapshot) -> str | None:
-    return snapshot.stamp.generation if snapshot.stamp else None
 
 
 def _files(snapshot: Snapshot) -> Iterator[tuple[str, str]]:

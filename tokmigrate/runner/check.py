@@ -6,15 +6,16 @@ from dataclasses import dataclass
 
 from tokmigrate.audit.drift import Drift, drift_of, stamp_trouble
 from tokmigrate.change.undo_record import undo_of
-from tokmigrate.errors import ModelError, OutOfStepError, RecoveryNeededError, TokenizerError
+from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded, read_stamp
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
-from tokmigrate.runner.locked import interrupted
+from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
+from tokmigrate.runner.under_way import refuse_under_way
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -32,6 +33,7 @@ class Checked:
         pending: The migrations that it lacks.
         drift: What became of it since it was migrated.
         broken: Why it cannot be worked on any more, None where it can.
+        looks_like: Which revision it looks like, by what and what to do, where that is a later one; else None.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Checked:
     pending: tuple[Migration, ...]
     drift: Drift
     broken: str | None = None
+    looks_like: str | None = None
 
     @property
     def exit_code(self) -> int:
@@ -57,12 +60,10 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
 
     Raises:
         DriftError: The stamp is damaged, or a migration that was applied was edited or is gone.
+        BusyError: A process is changing it.
         RecoveryNeededError: A change of it was interrupted.
     """
-    if interrupted(entry):
-        raise RecoveryNeededError(
-            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
-        )
+    refuse_under_way(entry)
     chain = chain_for(History.read(workspace), entry)
     stamp = read_stamp(entry.path)
     try:
@@ -74,12 +75,14 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         return Checked(entry.name, stamp.revision, (), Drift(), str(error))
     applied = check_applied(snapshot, chain)
     pending = tuple(migration for migration in chain if migration not in applied)
-    return Checked(entry.name, snapshot.revision, pending, _drift(workspace, snapshot))
+    likely = looks_like(workspace, entry, snapshot, applied, pending)
+    return Checked(entry.name, snapshot.revision, pending, drift_on_record(workspace, snapshot), looks_like=likely)
 
 
-def _drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
+def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
+    """Return what became of a model since it was migrated, by its stamp and by what this workspace has on record."""
     state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(snapshot.directory) if state else None
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
     rows = state.applied_now(model) if state and model else ()
     objects = ObjectStore(workspace.objects)
     undone = {

@@ -118,8 +118,7 @@ def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     """Return a model as the undo records have it for a revision that it had; raises UndoError where they do not."""
     _, revisions = way_down(workspace, entry, snapshot, revision)
     state = open_state_if_present(workspace.state, workspace.root)
-    path = str(entry.path.resolve())
-    model = next((each for each in state.known_models() if each.path == path), None) if state else None
+    model = state.model_at(entry.path, snapshot.generation) if state else None
     if state is None or model is None:
         raise UndoError(
             f"the way back from {revisions[0]} is not on record in this workspace",

@@ -44,8 +44,7 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
         None where the way back is not on record here, or leads from other files than there are.
     """
     state = open_state_if_present(workspace.state, workspace.root)
-    known = {model.path: model for model in state.known_models()} if state else {}
-    model = known.get(str(entry.path.resolve()))
+    model = state.model_at(entry.path, snapshot.generation) if state else None
     if state is None or model is None or snapshot.stamp is None or changed_documents(snapshot):
         return None
     applied = [revision for revision, _ in snapshot.stamp.applied]

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 from tokmigrate.change.intent import Intent
 from tokmigrate.change.lock import ModelLock
-from tokmigrate.change.publish import Found, needs_recovery, recover
+from tokmigrate.change.publish import Found, recover
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.events import Listener, Step, StepReached
 from tokmigrate.model.documents.stamp import read_stamp
@@ -34,7 +34,8 @@ def locked(
         listener(StepReached(entry.name, Step.LOCKED))
         found = recover(area, lambda operation: _found_books(state, operation))
         stamp = read_stamp(area.model)
-        model = state.model_for(entry.name, area.model, stamp.lineage if stamp else "")
+        lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
+        model = state.model_for(entry.name, area.model, lineage, generation)
         orphan = state.active(model)
         if orphan is not None:
             # It died between its first row here and its journal: nothing was touched.
@@ -51,12 +52,6 @@ def _adapter_areas(area: WorkArea, entry: ModelEntry) -> list[WorkArea]:
     return [areas[path] for path in sorted(areas) if path.exists() or areas[path].root.exists()]
 
 
-def interrupted(entry: ModelEntry) -> bool:
-    """Return whether a change of the model was interrupted."""
-    area = WorkArea(entry.path)
-    return area.root.exists() and needs_recovery(area)
-
-
 def _found_books(state: State, operation: str) -> FoundBooks:
     return FoundBooks(state, state.operation(operation) is not None, operation)
 
@@ -64,7 +59,7 @@ def _found_books(state: State, operation: str) -> FoundBooks:
 def follow_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> ModelRow:
     """Return the model's row, with the state's revisions those of the stamp."""
     stamp = snapshot.stamp
-    model = state.model_for(entry.name, snapshot.directory, stamp.lineage if stamp else "")
+    model = state.model_for(entry.name, snapshot.directory, stamp.lineage if stamp else "", snapshot.generation)
     applied = stamp.applied if stamp else ()
     records = [AppliedRecord(revision, place, checksum) for place, (revision, checksum) in enumerate(applied)]
     known = {row.record.revision for row in state.applied_now(model)}

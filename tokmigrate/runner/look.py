@@ -10,17 +10,18 @@ from blake3 import blake3
 from tokmigrate.audit.lora import trained_by_adapter
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.change.digests import read_shard_digest
-from tokmigrate.change.publish import needs_recovery
 from tokmigrate.change.verify import verify_directory
-from tokmigrate.change.workarea import WorkArea
-from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
+from tokmigrate.runner.check import drift_on_record
+from tokmigrate.runner.current import require_directory
+from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
+from tokmigrate.runner.under_way import interrupted, worked_on_by
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
@@ -52,6 +53,7 @@ class ModelStatus:
         revision: Its revision, None at `base`.
         pending: The migrations that it lacks.
         interrupted: Whether a change of it was interrupted.
+        worked_on_by: The process that is changing it now, None where none is.
         rows: The rows of its vocabulary tensors.
         tokens: The tokens of its tokenizer.
         tied: Whether input and output embeddings are one matrix.
@@ -66,6 +68,7 @@ class ModelStatus:
     revision: str | None
     pending: tuple[Migration, ...]
     interrupted: bool
+    worked_on_by: str | None
     rows: int
     tokens: int
     tied: bool
@@ -82,33 +85,32 @@ class Verified:
     Args:
         name: The model.
         revision: Its revision.
-        changed: The files that have other bytes than the stamp says.
+        changed: The files that have other bytes than the stamp says, or are gone.
+        same_meaning: Whether it is by meaning what its migrations left all the same, as after training or saving it.
     """
 
     name: str
     revision: str | None
     changed: tuple[str, ...]
-
-
-def current(entry: ModelEntry) -> str | None:
-    """Return the revision of a model, read off its stamp alone; None at `base`."""
-    stamp = read_stamp(entry.here())
-    return stamp.revision if stamp else None
+    same_meaning: bool
 
 
 def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     """Return where a model stands."""
+    require_directory(entry)
     snapshot = take_snapshot(entry)
     chain = chain_for(History.read(workspace), entry)
     applied = check_applied(snapshot, chain)
-    area = WorkArea(entry.path)
+    pending = tuple(migration for migration in chain if migration not in applied)
+    likely = looks_like(workspace, entry, snapshot, applied, pending)
     training = training_on_record(open_state_if_present(workspace.state, workspace.root), snapshot)
     return ModelStatus(
         name=entry.name,
         path=str(entry.path),
         revision=snapshot.revision,
-        pending=tuple(migration for migration in chain if migration not in applied),
-        interrupted=area.root.exists() and needs_recovery(area),
+        pending=pending,
+        interrupted=interrupted(entry),
+        worked_on_by=worked_on_by(entry),
         rows=snapshot.state.rows,
         tokens=len(snapshot.state.tokenizer.ids),
         tied=snapshot.state.traits.tied,
@@ -123,7 +125,7 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
             for adapter in adapters_of(entry, snapshot)
         ),
         training=training,
-        notes=snapshot.notes,
+        notes=(*snapshot.notes, *([f"it looks like a model at {likely}"] if likely else [])),
     )
 
 
@@ -134,20 +136,21 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
         VerificationError: A library loads something else than the files say.
     """
     snapshot = take_snapshot(entry)
-    changed = list(_changed(snapshot))
-    for adapter in adapters_of(entry, snapshot):
-        changed += [f"{adapter.directory}/{name}" for name in _changed(adapter)]
+    own = list(_changed(snapshot))
+    beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _changed(each)]
     checks = [
         check
         for migration in check_applied(snapshot, chain_for(History.read(workspace), entry))
         for check in migration.checks
     ]
     verify_directory(snapshot.directory, snapshot.state.tokenizer.ids, checks, workspace.verify)
-    return Verified(entry.name, snapshot.revision, tuple(sorted(changed)))
+    # What an adapter means is asked of nobody: one that was changed is said to be.
+    same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)
+    return Verified(entry.name, snapshot.revision, tuple(sorted((*own, *beside))), same)
 
 
 def _changed(snapshot: Snapshot) -> Iterator[str]:
-    """Yield the files that have other bytes than the stamp says."""
+    """Yield the files that have other bytes than the stamp says, or are gone."""
     if snapshot.stamp is None:
         return
     for name, file in snapshot.stamp.files.items():
@@ -157,5 +160,6 @@ def _changed(snapshot: Snapshot) -> Iterator[str]:
             yield name
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     for name, shard in snapshot.stamp.shards.items():
-        if read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows) != shard.digest:
+        path = snapshot.directory / name
+        if not path.exists() or read_shard_digest(path, tensors, snapshot.state.rows) != shard.digest:
             yield name

@@ -13,7 +13,7 @@ from tokmigrate.change.undo import way_back
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import RecoveryNeededError, UndoError
+from tokmigrate.errors import UndoError
 from tokmigrate.events import ComputationStarted, Listener, VerificationStarted, Warned, ignore
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded
@@ -22,9 +22,10 @@ from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.bound_plan import BoundPlan
-from tokmigrate.runner.locked import follow_stamp, interrupted, locked
+from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.records import changed_documents, reverted_events, undo_records, upgrade_outcome
 from tokmigrate.runner.targets import nothing_back, planned_upgrade, way_down
+from tokmigrate.runner.under_way import refuse_under_way, under_way
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -68,17 +69,14 @@ def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
         entry: The model.
         to: A revision by any of its names.
     """
-    if interrupted(entry):
-        raise RecoveryNeededError(
-            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
-        )
+    refuse_under_way(entry)
     return planned_upgrade(workspace, entry, take_snapshot(entry), to)
 
 
 def foresee_upgrade(
     workspace: Workspace, entry: ModelEntry, to: str = "head", bound: BoundPlan | None = None
 ) -> Plan | None:
-    """Return what an upgrade would do, None where an interrupted change has to be recovered first.
+    """Return what an upgrade would do, None where a change is under way or has to be recovered first.
 
     Args:
         workspace: The workspace.
@@ -89,7 +87,7 @@ def foresee_upgrade(
     Raises:
         TokmigrateError: What the upgrade would be refused for.
     """
-    if interrupted(entry):
+    if under_way(entry):
         return None
     planned = plan(workspace, entry, to)
     if bound is not None:
@@ -98,7 +96,7 @@ def foresee_upgrade(
 
 
 def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str) -> None:
-    """Raise what a downgrade would be refused for, unless an interrupted change has to be recovered first.
+    """Raise what a downgrade would be refused for, unless a change is under way or has to be recovered first.
 
     Args:
         workspace: The workspace.
@@ -109,7 +107,7 @@ def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str) -> None:
         AlreadyThereError: There is nothing to take back.
         TokmigrateError: The model cannot go there.
     """
-    if not interrupted(entry):
+    if not under_way(entry):
         way_down(workspace, entry, take_snapshot(entry), to)
 
 

@@ -16,6 +16,7 @@ from tokmigrate.runner.git import sides_of
 from tokmigrate.runner.published import published_files
 from tokmigrate.runner.relock import Relocked, relocked
 from tokmigrate.runner.rewriting import rewrite
+from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.whereabouts import Whereabouts, applied_where, refuse_applied
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -57,8 +58,9 @@ def rebase(
         HistoryError: A model has a migration of that branch, or nothing says which one is meant.
     """
     history = History.read_forked(workspace)
+    tags = known_tags(workspace)
     for name in filter(None, (revision, onto)):
-        history.resolve(name)
+        history.resolve(name, None, tags)
     locks = _known_locks(workspace)
     behind: str | None = None
     shared: tuple[str, ...] = ()
@@ -102,7 +104,7 @@ def _chosen(
     found = branches(history)
     where = applied_where(workspace)
     if revision is not None:
-        named = history.resolve(revision)
+        named = history.resolve(revision, None, known_tags(workspace))
         branch = next((each for each in found if named in each.revisions), None)
         if branch is None:
             raise HistoryError(f"'{revision}' is no migration that only one branch has", hint=_told(found))
@@ -111,7 +113,7 @@ def _chosen(
     refuse_applied(branch.migrations, where, "moved")
     others = [each for each in found if each is not branch]
     if onto is not None:
-        wanted = history.resolve(onto)
+        wanted = history.resolve(onto, None, known_tags(workspace))
         others = [each for each in others if each.head.revision == wanted]
         if not others:
             raise HistoryError(f"'{onto}' is no other head", hint="`tokmigrate heads` shows them")

@@ -43,7 +43,7 @@ class RecordedStamp:
 
 def stamp_on_record(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> RecordedStamp | None:
     """Return what the ledger knows of a directory that was at a revision and lost its stamp, None without that."""
-    model = state.model_at(snapshot.directory)
+    model = state.model_at(snapshot.directory, None)
     rows = state.applied_now(model) if model else ()
     digest = next((row.record.undo for row in rows if row.record.revision == target), None)
     objects = ObjectStore(workspace.objects)
@@ -76,7 +76,7 @@ def stamp_of_source(
             where=str(snapshot.directory),
             hint="name the revision that it is at",
         )
-    model = state.model_at(directory)
+    model = state.model_at(directory, source.generation)
     rows = {row.record.revision: row.record for row in (state.applied_now(model) if model else ())}
     records = tuple(
         replace(rows[revision], position=place) if revision in rows else AppliedRecord(revision, place, checksum)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokmigrate.errors import RecoveryNeededError, WeightsError
+from tokmigrate.errors import WeightsError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.promises import track_after, track_before
 from tokmigrate.plan.steps import steps_of
@@ -15,9 +15,9 @@ from tokmigrate.revision.lock import Lock, Track, lock_of
 from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.earlier import earlier
-from tokmigrate.runner.locked import interrupted
 from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.targets import pending_for
+from tokmigrate.runner.under_way import refuse_under_way
 from tokmigrate.settings import ModelEntry, Workspace
 
 
@@ -65,10 +65,7 @@ def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntr
         if not entry.path.is_dir():
             notes.append(f"{entry.name} is not here: no ids are promised for it")
             continue
-        if interrupted(entry):
-            raise RecoveryNeededError(
-                "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
-            )
+        refuse_under_way(entry)
         try:
             with at_hand(entry) as here:
                 track = _track(workspace, history, here, held)

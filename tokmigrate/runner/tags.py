@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
-from tokmigrate.errors import UsageError
+from tokmigrate.errors import UnknownNameError, UsageError, nearest
 from tokmigrate.revision.history import History
 from tokmigrate.settings import Workspace
 from tokmigrate.state.database import open_state, open_state_if_present
 
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A tag that was set.
+
+    Args:
+        name: The tag.
+        revision: The revision that it stands for now.
+        before: Another one that it stood for until now, None without such a one.
+    """
+
+    name: str
+    revision: str
+    before: str | None
 
 
 def known_tags(workspace: Workspace) -> dict[str, str]:
@@ -18,8 +34,8 @@ def known_tags(workspace: Workspace) -> dict[str, str]:
     return state.all_tags() if state else {}
 
 
-def set_tag(workspace: Workspace, name: str, revision: str) -> str:
-    """Let a tag stand for a revision from now on, and return that revision's id.
+def set_tag(workspace: Workspace, name: str, revision: str) -> Tagged:
+    """Let a tag stand for a revision from now on; one that there is already is moved.
 
     Args:
         workspace: The workspace.
@@ -41,5 +57,15 @@ def set_tag(workspace: Workspace, name: str, revision: str) -> str:
     target = history.resolve(revision, None, known_tags(workspace))
     if target is None:
         raise UsageError("base is no revision, and has that name already", where=name)
-    open_state(workspace.state, workspace.root).set_tag(name, target)
-    return target
+    before = open_state(workspace.state, workspace.root).set_tag(name, target)
+    return Tagged(name, target, before if before != target else None)
+
+
+def delete_tag(workspace: Workspace, name: str) -> str:
+    """Take a tag away and return the revision that it stood for; raises UnknownNameError where there is none."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    before = state.delete_tag(name) if state else None
+    if before is None:
+        hint = nearest(name, known_tags(workspace)) or "`tokmigrate tag` lists them"
+        raise UnknownNameError(f"there is no tag '{name}'", hint=hint)
+    return before

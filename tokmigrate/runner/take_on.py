@@ -6,25 +6,28 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tokmigrate.audit.drift import without_use
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import lineage, read_shard_digest
 from tokmigrate.change.publish import Change, carry_out
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import UsageError
+from tokmigrate.errors import OperationError, UsageError
 from tokmigrate.events import Listener, VerificationStarted, ignore
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.meaning.difference import differences
+from tokmigrate.model.meaning.traces_of_use import without_use
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.evidence import taken_as
+from tokmigrate.plan.signs import signs_of
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.recorded_stamp import RecordedStamp, means_otherwise, stamp_of_source, stamp_on_record
+from tokmigrate.runner.seen_signs import way_to_take_on
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
@@ -69,7 +72,7 @@ def stamp(
         listener: Told every step.
 
     Raises:
-        OperationError: What a migration does is not there.
+        OperationError: What a migration does is not there, or what later ones do is.
         DriftError: The ledger knows better.
     """
     history = History.read(workspace)
@@ -87,6 +90,7 @@ def stamp(
         snapshot = _unstamped(entry)
         known = stamp_on_record(state, workspace, snapshot, target)
         if known is None:
+            _refuse_past(workspace, entry, snapshot, migrations, chain[len(migrations) :])
             taken = taken_as(snapshot.state, migrations)
             fresh = Stamp(
                 lineage=_lineage(snapshot),
@@ -153,9 +157,25 @@ def _unstamped(entry: ModelEntry) -> Snapshot:
         raise UsageError(
             f"the model has a stamp: it is at {snapshot.stamp.revision}",
             where=entry.name,
-            hint="`tokmigrate upgrade` and `downgrade` bring it elsewhere",
+            hint="`tokmigrate upgrade` and `downgrade` bring it elsewhere; a wrong stamp is taken off by hand: "
+            f"remove {STAMP}, which changes nothing else, then stamp it again",
         )
     return snapshot
+
+
+def _refuse_past(
+    workspace: Workspace,
+    entry: ModelEntry,
+    snapshot: Snapshot,
+    migrations: tuple[Migration, ...],
+    later: tuple[Migration, ...],
+) -> None:
+    """Raise OperationError where later migrations have left something: no upgrade could go through them again."""
+    signs = signs_of(snapshot.state, migrations, later)
+    if signs is not None:
+        raise OperationError(
+            f"the model is past that revision: {signs}", where=entry.name, hint=way_to_take_on(workspace, entry, signs)
+        )
 
 
 def _lineage(snapshot: Snapshot) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tokmigrate.errors import AlreadyThereError, DriftError, UndoError
+from tokmigrate.errors import AlreadyThereError, DriftError, OperationError, UndoError
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan, check_applied, plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.promises import kept_promises
+from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -25,11 +26,18 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
 
     Raises:
         DriftError: Its history does not fit, or an id would come out otherwise than the lock promises.
+        OperationError: A migration cannot be applied; the hint says where the model seems to be at it already.
     """
     history = History.read(workspace)
     applied, pending = pending_for(workspace, history, entry, snapshot, to)
     adapters = adapters_of(entry, snapshot) if pending else ()
-    plan = plan_upgrade(entry, snapshot, pending, adapters)
+    try:
+        plan = plan_upgrade(entry, snapshot, pending, adapters)
+    except OperationError as error:
+        likely = looks_like(workspace, entry, snapshot, applied, pending)
+        if likely is not None:
+            error.hint = f"the model looks like one at {likely}"
+        raise
     return replace(plan, remarks=kept_promises(workspace, history, applied, plan)) if pending else plan
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from tokmigrate.errors import ModelError, UnknownNameError, nearest
+from tokmigrate.errors import MissingModelError, UnknownNameError, nearest
 
 FILE_NAME = "tokmigrate.yaml"
 
@@ -55,9 +55,13 @@ class ModelEntry:
     id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
 
     def here(self) -> Path:
-        """Return its directory; raises ModelError where there is none."""
+        """Return its directory; raises MissingModelError where there is none."""
         if not self.path.is_dir():
-            raise ModelError("no such model directory", where=str(self.path), hint="check the path in tokmigrate.yaml")
+            raise MissingModelError(
+                "the model is missing: no such directory",
+                where=str(self.path),
+                hint="put it back, or correct its path in tokmigrate.yaml",
+            )
         return self.path
 
 

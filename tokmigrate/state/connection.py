@@ -27,10 +27,12 @@ class Database:
     Args:
         engine: Its SQLAlchemy engine.
         workspace: The folder that relative paths and the Git commit are taken from.
+        moves_with: The workspace that it lies in, and moves with; None where it lies elsewhere.
     """
 
     engine: Engine
     workspace: Path
+    moves_with: Path | None = None
 
     @property
     def place(self) -> str:

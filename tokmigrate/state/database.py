@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,15 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from tokmigrate.errors import DriftError, StorageError, UsageError
 from tokmigrate.state import chain
 from tokmigrate.state.endings import seal_all_in
+from tokmigrate.state.identities import tell_all_identities_in
 from tokmigrate.state.ledger import State
-from tokmigrate.state.schema import LATER, LEDGER, SCHEMA_VERSION, chains, endings, meta, metadata
+from tokmigrate.state.schema import LATER, LEDGER, SCHEMA_VERSION, chains, endings, identities, meta, metadata
 
 __all__ = ["State", "open_state", "open_state_if_present"]
 
 _PATIENCE_MS = 30_000
+_WAY = "workspace"
+"""The key of the way from the folder of the database to the workspace; databases that lie in none have no such key."""
 
 
 def open_state(url: str, workspace: Path | None = None) -> State:
@@ -54,10 +59,10 @@ def open_state(url: str, workspace: Path | None = None) -> State:
     if not _is_made(state):
         with state.writing() as connection:
             if not inspect(connection).has_table(meta.name):
-                _make(connection)
+                _make(connection, _way_to_workspace(state))
     _check_version(state)
     _make_later_tables(state)
-    return state
+    return _placed(state)
 
 
 def open_state_if_present(url: str, workspace: Path | None = None) -> State | None:
@@ -67,7 +72,7 @@ def open_state_if_present(url: str, workspace: Path | None = None) -> State | No
     if (file is not None and not file.exists()) or not _is_made(state):
         return None
     _check_version(state)
-    return state
+    return _placed(state)
 
 
 def _state(url: str, workspace: Path | None) -> State:
@@ -126,15 +131,37 @@ def _file(state: State) -> Path | None:
     return Path(database) if state.is_sqlite and database else None
 
 
+def _way_to_workspace(state: State) -> str | None:
+    """Return the way from the folder of the database to the workspace that it lies in, None where it lies in none."""
+    file = _file(state)
+    if file is None:
+        return None
+    # A folder that links elsewhere may be shared, and does not move with the workspace.
+    folder, root = Path(os.path.realpath(file.parent)), Path(os.path.realpath(state.workspace))
+    return os.path.relpath(root, folder) if folder.is_relative_to(root) else None
+
+
+def _placed(state: State) -> State:
+    """Return the state with the workspace that it moves with, as was settled when it was made."""
+    file = _file(state)
+    with state.reading() as connection:
+        way = connection.execute(select(meta.c.value).where(meta.c.key == _WAY)).scalar()
+    if file is None or way is None:
+        return state
+    return replace(state, moves_with=Path(os.path.realpath(Path(os.path.realpath(file.parent)) / way)))
+
+
 def _is_made(state: State) -> bool:
     with state.reading() as connection:
         return inspect(connection).has_table(meta.name)
 
 
-def _make(connection: Connection) -> None:
+def _make(connection: Connection, way: str | None) -> None:
     # No look at what is there: a table of the same name belongs to somebody else.
     metadata.create_all(connection, checkfirst=False)
     connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
+    if way is not None:
+        connection.execute(insert(meta).values(key=_WAY, value=way))
     connection.execute(insert(chains), [{"name": table.name, "length": 0, "head": chain.START} for table in LEDGER])
 
 
@@ -150,6 +177,8 @@ def _make_later_tables(state: State) -> None:
                 connection.execute(insert(chains).values(name=table.name, length=0, head=chain.START))
                 if table is endings:
                     seal_all_in(connection)
+                if table is identities:
+                    tell_all_identities_in(connection)
 
 
 def _check_version(state: State) -> None:

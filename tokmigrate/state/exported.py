@@ -1,9 +1,10 @@
 """A ledger as lines of text: every row as it is stored, with the hashes by which it can be checked.
 
-JSON Lines: the first line is `{"format": 1, "ledger": …}`, each other one `{"table": …, "row": {column: value}}`, a
-table at a time: `models`, `operations`, `applied`, `tokens`, `endings`, `chains`. CSV has the same rows under the
-columns of all of them. The hash of a row of `applied`, `tokens` or `endings` is as `tokmigrate.state.chain` says;
-`endings` has the digests of `operations`, `chains` the ends of the chains.
+JSON Lines: the first line is `{"format": 1, "ledger": …, "workspace": …}`, each other one
+`{"table": …, "row": {column: value}}`, a table at a time: `models`, `operations`, `applied`, `tokens`, `endings`,
+`identities`, `chains`. CSV has the same rows under the columns of all of them. The hash of a row of `applied`,
+`tokens`, `endings` or `identities` is as `tokmigrate.state.chain` says; `endings` has the digests of `operations`,
+`identities` what `models` must be, `chains` the ends of the chains. Relative paths of models start from `workspace`.
 """
 
 from __future__ import annotations
@@ -22,13 +23,14 @@ from tokmigrate.errors import DriftError, StorageError, UsageError
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
 from tokmigrate.state.endings import first_unsealed
+from tokmigrate.state.identities import first_unlike
 from tokmigrate.state.reading import there
 from tokmigrate.state.rows import BrokenRow
-from tokmigrate.state.schema import applied, chains, endings, models, operations, tokens
+from tokmigrate.state.schema import applied, chains, endings, identities, models, operations, tokens
 
 FORMAT = 1
-EXPORTED: tuple[Table, ...] = (models, operations, applied, tokens, endings, chains)
-CHAINED: tuple[Table, ...] = (applied, tokens, endings)
+EXPORTED: tuple[Table, ...] = (models, operations, applied, tokens, endings, identities, chains)
+CHAINED: tuple[Table, ...] = (applied, tokens, endings, identities)
 
 Stored = dict[str, Any]
 """The columns of a row, each as it is stored."""
@@ -41,10 +43,12 @@ class Exported:
     Args:
         ledger: Its id, the id of its first operation; None where it has none yet.
         rows: The rows of each table, by the table's name.
+        workspace: The folder that the paths of its models are relative to, None where they are absolute.
     """
 
     ledger: str | None
     rows: Mapping[str, tuple[Stored, ...]] = field(repr=False)
+    workspace: str | None = None
 
     def broken(self) -> BrokenRow | None:
         """Return the first row that was edited, dropped or slipped in, or None."""
@@ -54,6 +58,10 @@ class Exported:
             broken = chain.broken_in(table, self.rows[table.name], (length or 0, head or chain.START))
             if broken is not None:
                 return broken
+        if identities.name in ends:
+            unlike = first_unlike(self.rows["models"], self.rows["identities"])
+            if unlike is not None:
+                return unlike
         if endings.name not in ends:
             # A database of an older version, that was only read since.
             return None
@@ -66,12 +74,12 @@ def export(database: Database) -> Exported:
         held = there(connection, EXPORTED)
         rows = {table.name: tuple(chain.stored_rows(connection, table) if table in held else ()) for table in EXPORTED}
         first = connection.execute(select(operations.c.id).order_by(operations.c.number).limit(1)).scalar()
-    return Exported(first, rows)
+    return Exported(first, rows, str(database.moves_with) if database.moves_with else None)
 
 
 def json_lines(ledger: Exported) -> Iterator[str]:
     """Yield a ledger as JSON Lines."""
-    yield json.dumps({"format": FORMAT, "ledger": ledger.ledger}) + "\n"
+    yield json.dumps({"format": FORMAT, "ledger": ledger.ledger, "workspace": ledger.workspace}) + "\n"
     for table, rows in ledger.rows.items():
         for row in rows:
             yield json.dumps({"table": table, "row": row}) + "\n"
@@ -118,7 +126,10 @@ def read_json_lines(path: Path) -> Exported:
         if isinstance(first.get("format"), int) and "ledger" in first:
             raise DriftError("a newer tokmigrate wrote this ledger", where=str(path), hint="install the newer one")
         raise _no_ledger(path, 1)
-    return Exported(first.get("ledger"), {table: tuple(held) for table, held in rows.items()})
+    if not isinstance(first.get("workspace"), str | None):
+        raise _no_ledger(path, 1)
+    held_rows = {table: tuple(held) for table, held in rows.items()}
+    return Exported(first.get("ledger"), held_rows, first.get("workspace"))
 
 
 def _documents(path: Path, lines: Iterable[str], start: int = 2) -> Iterator[tuple[int, dict[str, Any]]]:

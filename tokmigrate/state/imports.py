@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +21,7 @@ from tokmigrate.errors import DriftError, UsageError
 from tokmigrate.state import chain
 from tokmigrate.state.exported import Exported, Stored
 from tokmigrate.state.ledger import State
+from tokmigrate.state.places import place_of
 from tokmigrate.state.queries import applied_row, operation_row, token_row
 from tokmigrate.state.reading import there
 from tokmigrate.state.rows import AppliedRow, ModelRow, OperationRow, Status, TokenRow
@@ -32,6 +34,8 @@ _KEPT: Mapping[str, tuple[Table, str]] = {
     "applied": (applied, "number"),
     "tokens": (tokens, "number"),
 }
+
+_START = "workspace"
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def import_ledger(state: State, ledger: Exported, source: str) -> Mapping[str, i
         known = _latest(connection, ledger.ledger)
         new: list[dict[str, Any]] = []
         for name, (_, key) in _KEPT.items():
-            for row in ledger.rows[name]:
+            for row in _kept(ledger, name):
                 held = known.get((name, str(row[key])))
                 if held is not None:
                     _check_same(name, held, row, source)
@@ -119,6 +123,12 @@ def imported_ledgers(state: State) -> tuple[ImportedLedger, ...]:
         return tuple(_ledger(connection, name, source) for name, source in sources.items())
 
 
+def _kept(ledger: Exported, name: str) -> Iterator[Stored]:
+    """Yield the rows of a table as they are kept here: as stored there, and of a model where its path starts from."""
+    for row in ledger.rows[name]:
+        yield {**row, _START: ledger.workspace} if name == models.name and ledger.workspace else row
+
+
 def _ledger(connection: Connection, name: str, source: str) -> ImportedLedger:
     held = _latest(connection, name)
 
@@ -128,7 +138,11 @@ def _ledger(connection: Connection, name: str, source: str) -> ImportedLedger:
     return ImportedLedger(
         name,
         source,
-        tuple(_model_row(row) for row in rows(models)),
+        tuple(
+            _model_row(_decoded(models, content), content.get(_START))
+            for (kind, _), content in held.items()
+            if kind == models.name
+        ),
         tuple(sorted((operation_row(row) for row in rows(operations)), key=lambda row: row.number)),
         tuple(sorted((applied_row(row) for row in rows(applied)), key=lambda row: row.number)),
         tuple(sorted((token_row(row) for row in rows(tokens)), key=lambda row: row.number)),
@@ -185,8 +199,9 @@ def _decoded(table: Table, stored: Stored) -> Any:
     return SimpleNamespace(**values)
 
 
-def _model_row(row: Any) -> ModelRow:
-    return ModelRow(int(row.id), str(row.name), str(row.path), str(row.lineage), row.created)
+def _model_row(row: Any, start: str | None = None) -> ModelRow:
+    path = place_of(str(row.path), Path(start) if start else None)
+    return ModelRow(int(row.id), str(row.name), path, str(row.lineage), row.created)
 
 
 _AS_VALUE: Mapping[str, Callable[[Any], object]] = {

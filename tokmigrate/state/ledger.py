@@ -10,7 +10,6 @@ and every step states what it starts from, so that of two processes one loses wi
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +22,13 @@ from sqlalchemy import Connection, func, insert, select, update
 from tokmigrate.errors import BusyError, UnknownNameError
 from tokmigrate.state.endings import seal_in
 from tokmigrate.state.entries import apply_in, revert_in, tell_in
+from tokmigrate.state.identities import known_as_in
+from tokmigrate.state.places import model_row, row_of_place, stored_place
 from tokmigrate.state.queries import active_in, applied_in, operation_in, operation_row
 from tokmigrate.state.reading import Readable
 from tokmigrate.state.rows import AppliedRecord, Direction, ModelRow, OperationRow, Origin, Outcome, Status, TokenEvent
-from tokmigrate.state.schema import models, operations, tags
+from tokmigrate.state.schema import models, operations
+from tokmigrate.state.tags import delete_tag_in, set_tag_in
 from tokmigrate.state.who import Who, identify
 
 
@@ -39,26 +41,21 @@ def fresh_operation_id() -> str:
 class State(Readable):
     """The state of a workspace: see `tokmigrate.state.database.open_state`."""
 
-    def model_for(self, name: str, path: Path, lineage: str = "") -> ModelRow:
-        """Return the model at `path`, recorded now if it was not.
+    def model_for(self, name: str, path: Path, lineage: str = "", generation: str | None = None) -> ModelRow:
+        """Return the model at a place, recorded now if it was not; one that was moved there keeps its ledger.
 
         Args:
             name: What it is called now; a model that was renamed keeps its history.
             path: Its directory; the resolved path is what tells models apart.
             lineage: Its lineage id, or "" while it has none. One on record is never replaced: compare
                 the lineage of the row with your own.
+            generation: The generation that its stamp names, None where it has no stamp.
         """
-        place = os.path.realpath(path)
+        place = stored_place(path, self.moves_with)
         with self.writing() as connection:
-            row = connection.execute(select(models).where(models.c.path == place)).one_or_none()
-            if row is None:
-                connection.execute(insert(models).values(name=name, path=place, lineage=lineage, created=_now()))
-            else:
-                connection.execute(
-                    update(models).where(models.c.id == row.id).values(name=name, lineage=row.lineage or lineage)
-                )
-            row = connection.execute(select(models).where(models.c.path == place)).one()
-        return ModelRow(*row)
+            known = row_of_place(connection, path, self.moves_with, generation)
+            row = known_as_in(connection, known, name, place, lineage)
+        return model_row(row, self.moves_with)
 
     def begin(
         self,
@@ -222,12 +219,15 @@ class State(Readable):
             seal_in(connection, operation.id, reverted)
             return operation
 
-    def set_tag(self, name: str, revision: str) -> None:
-        """Let the tag `name` stand for `revision` from now on."""
+    def set_tag(self, name: str, revision: str) -> str | None:
+        """Let a tag stand for a revision from now on, and return the one that it stood for, None where it is new."""
         with self.writing() as connection:
-            moved = connection.execute(update(tags).where(tags.c.name == name).values(revision=revision))
-            if moved.rowcount == 0:
-                connection.execute(insert(tags).values(name=name, revision=revision))
+            return set_tag_in(connection, name, revision)
+
+    def delete_tag(self, name: str) -> str | None:
+        """Take a tag away, and return the revision that it stood for, None where there is none of this name."""
+        with self.writing() as connection:
+            return delete_tag_in(connection, name)
 
 
 def _finish(connection: Connection, row: OperationRow, outcome: Outcome) -> OperationRow:

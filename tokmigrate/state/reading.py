@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from sqlalchemy import Connection, Table, func, inspect, or_, select
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
 from tokmigrate.state.endings import first_unsealed
+from tokmigrate.state.identities import first_unlike
+from tokmigrate.state.places import model_row, row_of_place
 from tokmigrate.state.queries import (
     active_in,
     applied_in,
@@ -27,9 +28,10 @@ from tokmigrate.state.rows import (
     ModelRow,
     OperationRow,
     Outcome,
+    Status,
     TokenRow,
 )
-from tokmigrate.state.schema import LATER, LEDGER, applied, endings, models, operations, tags, tokens
+from tokmigrate.state.schema import LATER, LEDGER, applied, endings, identities, models, operations, tags, tokens
 
 
 def there(connection: Connection, wanted: Sequence[Table]) -> list[Table]:
@@ -44,13 +46,20 @@ class Readable(Database):
     def known_models(self) -> tuple[ModelRow, ...]:
         """Return every model on record, the oldest first."""
         with self.reading() as connection:
-            return tuple(ModelRow(*row) for row in connection.execute(select(models).order_by(models.c.id)))
+            found = connection.execute(select(models).order_by(models.c.id))
+            return tuple(model_row(row, self.moves_with) for row in found)
 
-    def model_at(self, path: Path) -> ModelRow | None:
-        """Return the model at `path`, None where it is not on record; the resolved path is what tells models apart."""
+    def model_at(self, path: Path, generation: str | None) -> ModelRow | None:
+        """Return the model at a place, None where it is not on record.
+
+        Args:
+            path: Its directory; the resolved path is what tells models apart.
+            generation: The generation that its stamp names, by which one is known that was moved there; None where it
+                has no stamp.
+        """
         with self.reading() as connection:
-            row = connection.execute(select(models).where(models.c.path == os.path.realpath(path))).one_or_none()
-        return None if row is None else ModelRow(*row)
+            row = row_of_place(connection, path, self.moves_with, generation)
+        return None if row is None else model_row(row, self.moves_with)
 
     def operation(self, operation_id: str) -> OperationRow | None:
         """Return an operation, or None where there is none of this id."""
@@ -114,9 +123,22 @@ class Readable(Database):
                 broken = chain.first_broken(connection, table)
                 if broken is not None:
                     return broken
+            if there(connection, [identities]):
+                broken = first_unlike(*(chain.stored_rows(connection, table) for table in (models, identities)))
+                if broken is not None:
+                    return broken
             if not there(connection, [endings]):
                 return None
             return first_unsealed(*(chain.stored_rows(connection, table) for table in (operations, applied, endings)))
+
+    def has_left(self, generation: str) -> bool:
+        """Return whether a run on record left a generation, or is about to."""
+        ended_otherwise = [Status.ABORTED.value, Status.FAILED.value]
+        found = select(operations.c.id).where(
+            operations.c.generation_after == generation, operations.c.status.not_in(ended_otherwise)
+        )
+        with self.reading() as connection:
+            return connection.execute(found.limit(1)).first() is not None
 
     def lengths(self) -> dict[str, int]:
         """Return how many rows each table of the ledger has."""

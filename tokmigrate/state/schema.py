@@ -1,8 +1,9 @@
 """The tables of the state.
 
-`applied`, `tokens`, `imported` and `endings` are the ledger: rows are only ever added, `applied.reverted_by` is set
-once, and each row carries the hash of the one before it. `endings` vouches for what is set later: the runs that ended,
-and what they took back. `chains` holds the length and last hash of each, so that rows missing at the end are noticed.
+`applied`, `tokens`, `imported`, `endings` and `identities` are the ledger: rows are only ever added,
+`applied.reverted_by` is set once, and each row carries the hash of the one before it. `endings` vouches for what is
+set later: the runs that ended, and what they took back; `identities` vouches for `models`. `chains` holds the length
+and last hash of each, so that rows missing at the end are noticed.
 """
 
 from __future__ import annotations
@@ -180,8 +181,22 @@ endings = Table(
     Column("hash", Text, nullable=False),
 )
 
-LEDGER = (applied, tokens, imported, endings)
-LATER = (imported, endings)
+identities = Table(
+    "identities",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
+    Column("name", ExactText, nullable=False),
+    Column("path", ExactText, nullable=False),
+    Column("lineage", Text, nullable=False),
+    Column("created", Instant, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+LEDGER = (applied, tokens, imported, endings, identities)
+LATER = (imported, endings, identities)
 """The tables that older databases lack; they are made when such a one is opened to be written."""
 
 SET_ONCE = {"reverted_by"}

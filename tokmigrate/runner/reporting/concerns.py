@@ -11,9 +11,9 @@ from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.upgrade import Plan
-from tokmigrate.runner.locked import interrupted
 from tokmigrate.runner.records import changed_documents
 from tokmigrate.runner.reporting.data import Concern, MatrixNorms, ReportedToken
+from tokmigrate.runner.under_way import interrupted, worked_on_by
 from tokmigrate.settings import ModelEntry
 
 _GRAVITY = (RiskLevel.BREAKING, RiskLevel.CAUTION, RiskLevel.SAFE)
@@ -41,6 +41,9 @@ def concerns_of(
 
 
 def _state(entry: ModelEntry, snapshot: Snapshot) -> Iterator[Concern]:
+    holder = worked_on_by(entry)
+    if holder:
+        yield Concern(RiskLevel.CAUTION, "busy", f"{holder} was changing it when this page was made")
     if interrupted(entry):
         yield Concern(RiskLevel.BREAKING, "interrupted", "a change was interrupted: run `tokmigrate recover`")
     for name in changed_documents(snapshot):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -111,8 +110,7 @@ def _planned(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot) -> Pla
 def _ledger(workspace: Workspace, snapshot: Snapshot) -> _Ledger:
     """Return what the ledger knows of a model; nothing where it has none, or one of another baseline at this place."""
     state = open_state_if_present(workspace.state, workspace.root)
-    place = os.path.realpath(snapshot.directory)
-    model = next((model for model in state.known_models() if model.path == place), None) if state else None
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
     if state is None or model is None or snapshot.stamp is None:
         return _Ledger({}, ())
     operations = {operation.id: operation for operation in state.operations(model, None)}

@@ -1,0 +1,29 @@
+"""Which revision a model is at, by its stamp alone."""
+
+from __future__ import annotations
+
+from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.runner.under_way import refuse_under_way
+from tokmigrate.settings import ModelEntry
+
+
+def current(entry: ModelEntry) -> str | None:
+    """Return the revision of a model, read off its stamp alone; None at `base`.
+
+    Args:
+        entry: The model.
+
+    Raises:
+        MissingModelError: Its directory is not there.
+        RecoveryNeededError: It is not there since a change of it was interrupted.
+    """
+    require_directory(entry)
+    stamp = read_stamp(entry.path)
+    return stamp.revision if stamp else None
+
+
+def require_directory(entry: ModelEntry) -> None:
+    """Raise MissingModelError where a model is not there, RecoveryNeededError where an interrupted change has it."""
+    if not entry.path.is_dir():
+        refuse_under_way(entry)
+    entry.here()
