@@ -107,7 +107,7 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
     assert "op.add_tokens(tokens=[" in README
     text = script.read_text("utf-8").replace("    pass\n", '    op.add_tokens(tokens=["<more>"])\n')
     script.write_text(text, "utf-8")
-    assert "<more>  1026  new" in typed(tmp_path, "tokmigrate upgrade")
+    assert '"<more>"  1026  new' in typed(tmp_path, "tokmigrate upgrade")
     typed(tmp_path, "tokmigrate downgrade base")
     assert contents(tmp_path / "my-model") == before
 
