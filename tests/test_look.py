@@ -26,11 +26,12 @@ def test_a_model_that_is_missing_is_at_no_revision(place: Here) -> None:
     text = place.settings.read_text("utf-8")
     place.settings.write_text(text.replace("models:\n", "models:\n  gone: {path: models/gone}\n"), "utf-8")
     said = place.run("current")
-    assert (said.returncode, said.stdout) == (1, f"gone: missing, no directory {place.root}/models/gone\ndemo: base\n")
+    assert (said.returncode, said.stdout) == (1, "demo: base\n")
+    assert f"error: gone: {place.root}/models/gone: the model is missing: no such directory" in said.stderr
     told = place.run("current", "--json")
     assert told.returncode == 1
     assert json.loads(told.stdout)["models"] == [{"model": "demo", "revision": None}]
-    assert json.loads(told.stdout)["missing"] == ["gone"]
+    assert [each["model"] for each in json.loads(told.stdout)["failed"]] == ["gone"]
     history = place.run("history")
     assert history.returncode == 0
     assert "warning: gone is missing: there is no directory" in history.stderr
