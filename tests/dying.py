@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.runner.rebase import rebase
-from tokmigrate.runner.rewriting import settle
-from tokmigrate.runner.squash import squash
+from tokmigrate.runner.team.rebase import rebase
+from tokmigrate.runner.team.rewriting import settle
+from tokmigrate.runner.team.squash import squash
 from tokmigrate.settings import Workspace, read_workspace
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tokmigrate.runner.rebase", "tokmigrate.runner.squash"])
+FORKED.set_forkserver_preload(["tokmigrate.runner.team.rebase", "tokmigrate.runner.team.squash"])
 
 
 def place_of(root: Path) -> Workspace:

@@ -26,8 +26,8 @@ from tokmigrate.revision.lock_file import lock_files, lock_path, read_lock
 from tokmigrate.revision.lock_text import conflict_sides, lock_text, parse_lock
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import migrate
-from tokmigrate.runner.relock import relock
-from tokmigrate.runner.rewriting import rewrite
+from tokmigrate.runner.team.relock import relock
+from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.settings import Workspace as Settings
 
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)

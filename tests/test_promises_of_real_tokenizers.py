@@ -10,8 +10,8 @@ from shared_models import SharedModel, shared_model
 from tokmigrate.revision.lock import Lock
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import migrate
-from tokmigrate.runner.relock import relock
-from tokmigrate.runner.squash import squash
+from tokmigrate.runner.team.relock import relock
+from tokmigrate.runner.team.squash import squash
 
 NAMES = ("bert-base-uncased", "phi-3-mini", "t5-small")
 OPERATIONS = (

@@ -26,8 +26,8 @@ from tokmigrate.revision.new_file import python_text
 from tokmigrate.revision.rechain import with_down_revision
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import migrate
-from tokmigrate.runner.rebase import merge, rebase
-from tokmigrate.runner.relock import relock
+from tokmigrate.runner.team.rebase import merge, rebase
+from tokmigrate.runner.team.relock import relock
 from tokmigrate.settings import ModelEntry
 from tokmigrate.strict_yaml import parse
 

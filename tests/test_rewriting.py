@@ -23,8 +23,8 @@ from tokmigrate.errors import BusyError, HistoryError, RecoveryNeededError, Stor
 from tokmigrate.revision.history import History
 from tokmigrate.revision.rewriting import journal_path
 from tokmigrate.revision.validate import validate
-from tokmigrate.runner.relock import relock
-from tokmigrate.runner.rewriting import rewrite, settle
+from tokmigrate.runner.team.relock import relock
+from tokmigrate.runner.team.rewriting import rewrite, settle
 
 COMMANDS = {"rebase": rebased, "squash": put_together}
 

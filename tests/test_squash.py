@@ -24,9 +24,9 @@ from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.squash import squashed
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import look, migrate
-from tokmigrate.runner.relock import relock
-from tokmigrate.runner.squash import proven_promise, squash
 from tokmigrate.runner.targets import planned_upgrade
+from tokmigrate.runner.team.relock import relock
+from tokmigrate.runner.team.squash import proven_promise, squash
 from tokmigrate.state.objects import ObjectStore
 
 

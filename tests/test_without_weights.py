@@ -18,8 +18,8 @@ from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.without_weights import lacks_weights, stand_in_without_weights
 from tokmigrate.runner import migrate
 from tokmigrate.runner.rehearsal import rehearse
-from tokmigrate.runner.relock import relock
-from tokmigrate.runner.squash import squash
+from tokmigrate.runner.team.relock import relock
+from tokmigrate.runner.team.squash import squash
 from tokmigrate.settings import ModelEntry
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"

@@ -67,7 +67,7 @@ def revision(
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.lock_file import read_lock  # noqa: PLC0415
     from tokmigrate.revision.new_file import write_python_migration, write_yaml_migration  # noqa: PLC0415
-    from tokmigrate.runner.relock import lock_head  # noqa: PLC0415
+    from tokmigrate.runner.team.relock import lock_head  # noqa: PLC0415
 
     place = settled_workspace()
     known = read_lock(place)

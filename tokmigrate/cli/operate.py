@@ -27,7 +27,7 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
     it. Commands that write go on by themselves from where another one stopped.
     """
     from tokmigrate.runner import migrate  # noqa: PLC0415
-    from tokmigrate.runner.rewriting import settle  # noqa: PLC0415
+    from tokmigrate.runner.team.rewriting import settle  # noqa: PLC0415
 
     place = workspace()
     migrations = settle(place).value

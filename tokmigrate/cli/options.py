@@ -57,7 +57,7 @@ def workspace() -> Workspace:
 
 def settled_workspace() -> Workspace:
     """Return the workspace, with what an interrupted command left of its migrations finished first."""
-    from tokmigrate.runner.rewriting import settle  # noqa: PLC0415
+    from tokmigrate.runner.team.rewriting import settle  # noqa: PLC0415
 
     place = workspace()
     said = SETTLED[settle(place).value]

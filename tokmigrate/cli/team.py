@@ -14,7 +14,7 @@ from tokmigrate.cli.options import AsJson, Models, settled_workspace, workspace
 from tokmigrate.cli.output import print_json, say, say_aside
 
 if TYPE_CHECKING:
-    from tokmigrate.runner.rebase import Rebased
+    from tokmigrate.runner.team.rebase import Rebased
 
 
 def lock(model: Models = None, as_json: AsJson = False) -> None:
@@ -27,7 +27,7 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
     from tokmigrate.report.lock import relocked_content, relocked_lines  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.lock_file import lock_path, lock_shown, read_lock  # noqa: PLC0415
-    from tokmigrate.runner.relock import relock  # noqa: PLC0415
+    from tokmigrate.runner.team.relock import relock  # noqa: PLC0415
 
     place = settled_workspace()
     done = relock(place, place.select(model or []), read_lock(place))
@@ -59,7 +59,7 @@ def squash(
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.lock import squashed_content, squashed_lines  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
-    from tokmigrate.runner.squash import squash as put_together  # noqa: PLC0415
+    from tokmigrate.runner.team.squash import squash as put_together  # noqa: PLC0415
 
     first, colon, last = revisions.partition(":")
     if not (first and colon and last):
@@ -100,8 +100,8 @@ def edit(
     from tokmigrate.report.lock import relocked_lines  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.lock_file import lock_shown, read_lock  # noqa: PLC0415
-    from tokmigrate.runner.edit import editable  # noqa: PLC0415
-    from tokmigrate.runner.relock import relock  # noqa: PLC0415
+    from tokmigrate.runner.team.edit import editable  # noqa: PLC0415
+    from tokmigrate.runner.team.relock import relock  # noqa: PLC0415
 
     place = settled_workspace()
     migration = editable(place, revision)
@@ -148,7 +148,7 @@ def rebase(
     files that do not fit any more follow. Which branch moves is the one that no
     model has and, by Git, the upstream branch has not; else name it.
     """
-    from tokmigrate.runner.rebase import rebase as put_behind  # noqa: PLC0415
+    from tokmigrate.runner.team.rebase import rebase as put_behind  # noqa: PLC0415
 
     place = settled_workspace()
     _show_rebased("rebase", put_behind(place, place.select(model or []), revision, onto), as_json)
@@ -160,7 +160,7 @@ def merge(model: Models = None, as_json: AsJson = False) -> None:
     Tokens, ids, roles and parts of the tokenizer count. The one that no model
     has yet goes behind the other, as with `rebase`: the history stays a line.
     """
-    from tokmigrate.runner.rebase import merge as join  # noqa: PLC0415
+    from tokmigrate.runner.team.rebase import merge as join  # noqa: PLC0415
 
     place = settled_workspace()
     _show_rebased("merge", join(place, place.select(model or [])), as_json)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from tokmigrate.errors import FileProblems, TokmigrateError
 from tokmigrate.report.shown import shown
-from tokmigrate.runner.git import repository
+from tokmigrate.runner.team.git import repository
 
 if TYPE_CHECKING:
     from tokmigrate.lint.checking import Finding

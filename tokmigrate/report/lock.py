@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from tokmigrate.revision.lock import Lock, Promise
     from tokmigrate.revision.validate import Valid
     from tokmigrate.runner.at_hand import Trial
-    from tokmigrate.runner.rebase import Rebased
-    from tokmigrate.runner.relock import Relocked
-    from tokmigrate.runner.squash import Squashed
+    from tokmigrate.runner.team.rebase import Rebased
+    from tokmigrate.runner.team.relock import Relocked
+    from tokmigrate.runner.team.squash import Squashed
 
 _SHORT = 12
 _MANY = 8

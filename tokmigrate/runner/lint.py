@@ -23,8 +23,8 @@ from tokmigrate.revision.lock_file import lock_path, lock_shown
 from tokmigrate.revision.lock_text import parse_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.at_hand import at_hand
-from tokmigrate.runner.git import changed_since, kept, repository, text_at_fork
 from tokmigrate.runner.targets import chain_for
+from tokmigrate.runner.team.git import changed_since, kept, repository, text_at_fork
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
 from tokmigrate.strict_yaml import decode
 from tokmigrate.strict_yaml.reading import parse

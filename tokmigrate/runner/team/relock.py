@@ -14,9 +14,9 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Track, lock_of
 from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.runner.at_hand import at_hand
-from tokmigrate.runner.earlier import earlier
-from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.targets import pending_for
+from tokmigrate.runner.team.earlier import earlier
+from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.runner.under_way import refuse_under_way
 from tokmigrate.settings import ModelEntry, Workspace
 

@@ -24,12 +24,12 @@ from tokmigrate.revision.new_file import file_name, written_fields
 from tokmigrate.revision.rewriting import Files, refuse_taken
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.at_hand import Trial, at_hand, trial_of
-from tokmigrate.runner.earlier import earlier
-from tokmigrate.runner.git import uncommitted
-from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for
-from tokmigrate.runner.whereabouts import applied_where
+from tokmigrate.runner.team.earlier import earlier
+from tokmigrate.runner.team.git import uncommitted
+from tokmigrate.runner.team.rewriting import rewrite
+from tokmigrate.runner.team.whereabouts import applied_where
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.rows import RowEdit
 from tokmigrate.vocabulary.tokens import Run

@@ -10,7 +10,7 @@ from tokmigrate.errors import FileProblems, HistoryError, UnknownNameError
 from tokmigrate.revision.contents import file_number
 from tokmigrate.revision.history import History, migration_files
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.whereabouts import applied_where, refuse_applied
+from tokmigrate.runner.team.whereabouts import applied_where, refuse_applied
 from tokmigrate.settings import Workspace
 
 _REVISION = re.compile(r"""^["'{ ]*revision["']?\s*[:=]\s*["']?([0-9a-z_]{4,40})""", re.MULTILINE)

@@ -12,12 +12,12 @@ from tokmigrate.revision.lock import Lock, lock_of
 from tokmigrate.revision.lock_file import lock_files, lock_path, lock_shown, read_lock_text
 from tokmigrate.revision.lock_text import conflict_sides, parse_lock
 from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files, renumbered
-from tokmigrate.runner.git import sides_of
-from tokmigrate.runner.published import published_files
-from tokmigrate.runner.relock import Relocked, relocked
-from tokmigrate.runner.rewriting import rewrite
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.whereabouts import Whereabouts, applied_where, refuse_applied
+from tokmigrate.runner.team.git import sides_of
+from tokmigrate.runner.team.published import published_files
+from tokmigrate.runner.team.relock import Relocked, relocked
+from tokmigrate.runner.team.rewriting import rewrite
+from tokmigrate.runner.team.whereabouts import Whereabouts, applied_where, refuse_applied
 from tokmigrate.settings import ModelEntry, Workspace
 
 
