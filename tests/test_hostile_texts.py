@@ -100,7 +100,7 @@ def test_no_command_prints_a_hostile_text_as_it_is(place: Here) -> None:
 )
 def test_an_error_spells_what_it_is_about(place: Here, operations: str) -> None:
     add(place, "0005aaaaaaaa", "0004aaaaaaaa", operations)
-    for words in (("plan",), ("plan", "--json"), ("lint",), ("lint", "--format", "github"), ("upgrade",)):
+    for words in (("plan",), ("plan", "--json"), ("plan", "--debug"), ("lint",), ("lint", "--format", "github")):
         done = place.run(*words)
         check(done)
         assert "error" in done.stdout + done.stderr

@@ -65,7 +65,9 @@ def _print(renderable: RenderableType, stderr: bool) -> None:
 def trace(error: TokmigrateError) -> None:
     """Write the traceback of an error to stderr, where that is asked for."""
     if TRACEBACKS.get():
-        sys.stderr.write("".join(traceback.format_exception(error)))
+        from tokmigrate.report.shown import without_hidden  # noqa: PLC0415
+
+        sys.stderr.write(without_hidden("".join(traceback.format_exception(error))))
 
 
 def print_error(error: TokmigrateError, as_json: bool, model: str | None = None) -> None:
