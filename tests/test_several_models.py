@@ -39,7 +39,7 @@ def document(place: Workspace, code: int, *words: str) -> dict[str, Any]:
     return found
 
 
-ABSENT = "error: absent: {root}/models/absent: no such model directory\n"
+ABSENT = "error: absent: {root}/models/absent: the model is missing: no such directory\n"
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(("absent", "demo"))), ids="-".join)
@@ -72,7 +72,7 @@ def test_an_absent_model_hides_no_other(
         assert ABSENT.format(root=place.root) in done.stderr
         assert [each["model"] for each in found["failed"]] == ["absent"]
         assert found["failed"][0]["error"] == found["error"]
-        assert found["error"]["message"] == "no such model directory"
+        assert found["error"]["message"] == "the model is missing: no such directory"
 
 
 def test_the_most_serious_code_is_that_of_the_command(place: Workspace) -> None:
