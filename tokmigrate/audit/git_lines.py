@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-_PATIENCE_S = 20.0
+from tokmigrate.git import ask_git
 
 
 @dataclass(frozen=True)
@@ -38,26 +35,14 @@ def written_by(path: Path, line: int) -> Written | str:
         path: The file.
         line: The line, from 1.
     """
-    git = shutil.which("git")
-    if git is None:
-        return "git is not installed"
-    # Messages are matched: they have to be English.
-    environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
-    command = [git, "-C", str(path.parent), "blame", "--porcelain", "-L", f"{line},{line}", "--", path.name]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE_S, check=False, env=environment
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "git does not answer"
-    if done.returncode != 0:
-        said = done.stderr.decode("utf-8", "replace")
-        if "not a git repository" in said:
-            return "not in a Git repository"
-        if "no such path" in said or "no such ref" in said:
-            return "not committed to Git yet"
-        return said.strip().removeprefix("fatal: ")
-    return _parsed(done.stdout.decode("utf-8", "replace"))
+    answer = ask_git(path.parent, "blame", "--porcelain", "-L", f"{line},{line}", "--", path.name)
+    if answer.failure is None:
+        return _parsed(answer.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+    if "not a git repository" in answer.failure:
+        return "not in a Git repository"
+    if "no such path" in answer.failure or "no such ref" in answer.failure:
+        return "not committed to Git yet"
+    return answer.failure
 
 
 def _parsed(text: str) -> Written | str:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import platform
-import shutil
 import socket
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from tokmigrate import __version__
+from tokmigrate.git import ask_git
 
 LIBRARIES = ("transformers", "tokenizers", "torch", "safetensors", "numpy")
 _GIT_PATIENCE = 5.0
@@ -66,21 +65,8 @@ def library_versions() -> Mapping[str, str]:
 
 def git_commit(folder: Path) -> str | None:
     """Return the commit that `folder` is at, or None outside Git, without Git, or where it hangs."""
-    git = shutil.which("git")
-    if git is None:
-        return None
-    try:
-        found = subprocess.run(
-            [git, "-C", str(folder), "rev-parse", "--verify", "HEAD"],
-            capture_output=True,
-            stdin=subprocess.DEVNULL,
-            text=True,
-            timeout=_GIT_PATIENCE,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return found.stdout.strip() or None if found.returncode == 0 else None
+    found = ask_git(folder, "rev-parse", "--verify", "HEAD", patience_s=_GIT_PATIENCE).worked
+    return found.strip() or None if found else None
 
 
 def _user() -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
 from tokmigrate.errors import UsageError
+from tokmigrate.git import ask_git, git_is_here
 
 _PATIENCE_S = 60.0
 
@@ -70,7 +69,7 @@ def sides_of(file: Path) -> tuple[str, ...]:
         file: The file, as it may have been left by hand.
     """
     top = repository(file.parent)
-    if top is None or shutil.which("git") is None:
+    if top is None or not git_is_here():
         return ()
     name = file.resolve().relative_to(top.resolve()).as_posix()
     sides = [_asked(top, "show", f"{place}:{name}") for place in (":2", ":3")]
@@ -80,7 +79,7 @@ def sides_of(file: Path) -> tuple[str, ...]:
 def uncommitted(folder: Path, files: Iterable[Path]) -> tuple[Path, ...]:
     """Return those of `files` that HEAD does not have as they are; none where there is no Git repository."""
     top = repository(folder)
-    if top is None or shutil.which("git") is None:
+    if top is None or not git_is_here():
         return ()
     return tuple(
         path
@@ -93,7 +92,7 @@ def kept(folder: Path, files: Iterable[Path]) -> frozenset[Path]:
     """Return those of `files` that are committed, or will be with the next commit; all where there is no Git."""
     wanted = tuple(files)
     top = repository(folder)
-    if top is None or shutil.which("git") is None or not wanted:
+    if top is None or not git_is_here() or not wanted:
         return frozenset(wanted)
     inside = [path for path in wanted if path.resolve().is_relative_to(top.resolve())]
     told = _asked(top, "ls-files", "-z", "--", *map(str, inside)) if inside else ""
@@ -101,12 +100,20 @@ def kept(folder: Path, files: Iterable[Path]) -> frozenset[Path]:
     return frozenset(path for path in wanted if path.resolve() in listed)
 
 
+def published_files(directory: Path) -> frozenset[str] | None:
+    """Return the names of the files that the upstream branch has in a directory; None where nobody knows.
+
+    In the middle of a `git rebase` that is the commit that one's own are put on; else the branch that the current
+    one follows, as it was fetched last.
+    """
+    places = [ask_git(directory, "rev-parse", "--git-path", name).worked for name in ("rebase-merge", "rebase-apply")]
+    rebasing = any(place is not None and (directory / place.strip()).exists() for place in places)
+    listed = ask_git(directory, "ls-tree", "--name-only", "-z", "HEAD" if rebasing else "@{upstream}", ".").worked
+    return None if listed is None else frozenset(Path(name).name for name in listed.split("\0") if name)
+
+
 def _asked(top: Path, *words: str) -> str:
     """Return what Git prints, nothing where it fails."""
-    git = shutil.which("git")
-    if git is None:
+    if not git_is_here():
         raise UsageError("there is no program `git`", hint="install it, or leave out --git-base")
-    done = subprocess.run(
-        [git, "-C", str(top), *words], capture_output=True, stdin=subprocess.DEVNULL, timeout=_PATIENCE_S, check=False
-    )
-    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else ""
+    return ask_git(top, *words, patience_s=_PATIENCE_S).worked or ""

@@ -13,8 +13,7 @@ from tokmigrate.revision.lock_file import lock_files, lock_path, lock_shown, rea
 from tokmigrate.revision.lock_text import conflict_sides, parse_lock
 from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files, renumbered
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.team.git import sides_of
-from tokmigrate.runner.team.published import published_files
+from tokmigrate.runner.team.git import published_files, sides_of
 from tokmigrate.runner.team.relock import Relocked, relocked
 from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.runner.team.whereabouts import Whereabouts, applied_where, refuse_applied
