@@ -10,9 +10,6 @@ import typer
 from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
 from tokmigrate.cli.output import print_json, progress, say
 
-_NAMED = 3
-"""How many trained tensors are named; JSON has all."""
-
 
 def stamp(
     revision: Annotated[str | None, typer.Argument(help="The revision that the model is at.")] = None,
@@ -32,6 +29,7 @@ def stamp(
     a stamp is, and ledger and undo data stay.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.report.check import tensors_named  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner import take_on  # noqa: PLC0415
 
@@ -61,9 +59,7 @@ def stamp(
     back = "the way back is on record" if done.undoable else "there is no way back from it on record here"
     say(f"{done.model}: taken on at {done.revision}; {back}")
     if done.trained:
-        count, first = len(done.trained), ", ".join(done.trained[:_NAMED])
-        more = f" and {count - _NAMED:,} more" if count > _NAMED else ""
-        say(f"trained since it was migrated: {count:,} {'tensor' if count == 1 else 'tensors'}: {first}{more}")
+        say(f"trained since it was migrated: {tensors_named(done.trained)}")
 
 
 def tag(

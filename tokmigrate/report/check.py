@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tokmigrate.audit.drift import each_line
 from tokmigrate.runner.check import Checked
 
 _MOST = 20
+
+_NAMED = 3
+"""How many trained tensors are named; JSON has all."""
 
 
 def check_lines(found: Checked) -> Iterator[str]:
@@ -24,7 +27,7 @@ def check_lines(found: Checked) -> Iterator[str]:
         yield f"  looks like {found.looks_like}"
     drift = found.drift
     if drift.trained:
-        yield f"  trained since (fine): {', '.join(drift.trained[:5])}{' …' if len(drift.trained) > 5 else ''}"
+        yield f"  trained since (fine): {tensors_named(drift.trained)}"
     if drift.saved_anew:
         yield f"  saved anew{'' if drift.breaks else ' with the same meaning (fine)'}: {', '.join(drift.saved_anew)}"
     lines = [found.broken] if found.broken else list(each_line(drift))
@@ -54,6 +57,12 @@ def check_content(found: Checked) -> dict[str, Any]:
             for each in drift.differences
         ],
     }
+
+
+def tensors_named(names: Sequence[str]) -> str:
+    """Return how many tensors there are, and the first few of them."""
+    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
+    return f"{len(names):,} {'tensor' if len(names) == 1 else 'tensors'}: {', '.join(names[:_NAMED])}{more}"
 
 
 def _remedy(found: Checked) -> str:
