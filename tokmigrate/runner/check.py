@@ -75,8 +75,10 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         return Checked(entry.name, stamp.revision, (), Drift(), str(error))
     applied = check_applied(snapshot, chain)
     pending = tuple(migration for migration in chain if migration not in applied)
-    likely = looks_like(workspace, entry, snapshot, applied, pending)
-    return Checked(entry.name, snapshot.revision, pending, drift_on_record(workspace, snapshot), looks_like=likely)
+    drift = drift_on_record(workspace, snapshot)
+    # What the ledger knows need not be read off the tokens.
+    likely = None if drift.stamp else looks_like(workspace, entry, snapshot, applied, pending)
+    return Checked(entry.name, snapshot.revision, pending, drift, looks_like=likely)
 
 
 def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
