@@ -23,7 +23,7 @@ EXAMPLES = sorted([*DOCS.glob("operations/*.yaml"), *DOCS.glob("strategies/*.yam
 RECIPES = re.findall(
     r"<!-- tried on ([\w-]+) -->\n```yaml\n(.*?)^```$", (DOCS / "cookbook.md").read_text("utf-8"), re.S | re.M
 )
-SETTINGS = "format: 1\nverify: full\nmodels:\n  m: {path: m}\n"
+SETTINGS = "format: 1\nverify: fast\nmodels:\n  m: {path: m}\n"
 
 
 def up_and_down(root: Path, operations: str) -> None:
