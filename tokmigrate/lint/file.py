@@ -45,8 +45,11 @@ class Written:
 
     def spot(self, *texts: str) -> Place:
         """Return where the operation writes the first of `texts` that it does write; else where it begins."""
-        spots = dict(_texts(self.node)) if self.node else {}
-        return next((spots[text] for text in texts if text in spots), self.place)
+        return next((self._spots[text] for text in texts if text in self._spots), self.place)
+
+    @cached_property
+    def _spots(self) -> dict[str, Place]:
+        return dict(_texts(self.node)) if self.node else {}
 
 
 @dataclass(frozen=True)
