@@ -17,6 +17,7 @@ from pathlib import Path
 DEMO = Path(__file__).resolve().parents[1] / "models" / "demo"
 COUNTS, ROUNDS = (1000, 2000, 4000), 3
 INITS = {"mean": "{strategy: mean}", "subtokens": "{strategy: subtokens}"}
+SETTINGS = "format: 1\nverify: fast\nmodels:\n  demo: {path: models/demo}\n"
 COMMANDS = ("plan", "lint", "upgrade", "downgrade base")
 
 
@@ -25,7 +26,7 @@ def workspace(directory: Path, count: int, init: str) -> Path:
     shutil.rmtree(directory, ignore_errors=True)
     (directory / "migrations").mkdir(parents=True)
     shutil.copytree(DEMO, directory / "models" / "demo")
-    (directory / "tokmigrate.yaml").write_text("format: 1\nverify: fast\nmodels:\n  demo: {path: models/demo}\n", "utf-8")
+    (directory / "tokmigrate.yaml").write_text(SETTINGS, "utf-8")
     tokens = "".join(f'      - {{content: "word {number}", single_word: true}}\n' for number in range(count))
     head = f"format: 1\nrevision: 0123456789ab\nmessage: Words of a trade\ninit: {init}\noperations:\n"
     text = f"{head}  - add_tokens:\n      tokens:\n{tokens.replace('      -', '        -')}"
