@@ -62,17 +62,15 @@ def test_an_absent_model_hides_no_other(
     place: Workspace, order: tuple[str, ...], words: tuple[str, ...], said: str
 ) -> None:
     listed(place, *order)
-    code = 0 if words == ("recover",) else 1
     done = run_here(place.root, *words)
-    assert done.returncode == code, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
     assert said in done.stdout
-    found = document(place, code, *words)
+    assert ABSENT.format(root=place.root) in done.stderr
+    found = document(place, 1, *words)
     assert "demo" in [each["model"] for each in found["models"]]
-    if code:
-        assert ABSENT.format(root=place.root) in done.stderr
-        assert [each["model"] for each in found["failed"]] == ["absent"]
-        assert found["failed"][0]["error"] == found["error"]
-        assert found["error"]["message"] == "the model is missing: no such directory"
+    assert [each["model"] for each in found["failed"]] == ["absent"]
+    assert found["failed"][0]["error"] == found["error"]
+    assert found["error"]["message"] == "the model is missing: no such directory"
 
 
 def test_the_most_serious_code_is_that_of_the_command(place: Workspace) -> None:
@@ -178,3 +176,23 @@ def test_models_that_are_not_here_can_be_left_out(place: Workspace, command: str
     done = run_here(place.root, command, "--here")
     assert (done.returncode, done.stdout) == (0, "")
     assert done.stderr == "note: absent, gone are left out: they are not here\n"
+
+
+def test_no_model_goes_back_where_the_way_of_one_is_not_on_record(place: Workspace) -> None:
+    listed(place, "demo")
+    assert run_here(place.root, "upgrade").returncode == 0
+    copied(place, "other")
+    listed(place, "demo", "other")
+    before = contents(place.model)
+    done = run_here(place.root, "downgrade", "-1")
+    assert done.returncode == 1
+    assert "other: the way back from" in done.stderr
+    assert contents(place.model) == before
+
+
+def test_two_names_of_one_directory_are_refused(place: Workspace) -> None:
+    (place.root / "models" / "twin").symlink_to(place.model)
+    listed(place, "demo", "twin")
+    done = run_here(place.root, "status")
+    assert done.returncode == 2
+    assert "'twin' is the same directory as 'demo'" in done.stderr

@@ -309,3 +309,10 @@ def test_the_questions_that_cannot_be_answered(tmp_path: Path) -> None:
     done = made.run("peft-config")
     assert done.returncode == 2
     assert "--model" in done.stderr
+
+
+def test_the_placeholder_of_a_removed_token_is_not_to_be_trained(tmp_path: Path) -> None:
+    step: dict[str, Any] = {"add_tokens": {"tokens": ["<a>", "<b>"]}}
+    bury = {"remove_tokens": {"tokens": ["<a>"], "ids": "tombstone", "acknowledge": "breaking"}}
+    made = migrated(tmp_path, llama(tmp_path / "m"), step, bury)
+    assert list(training(made)) == ["<b>"]

@@ -121,6 +121,18 @@ def test_a_lock_that_was_settled_by_hand_and_wrongly_is_taken_from_git(clones: t
     assert track.revisions[-2:] == ("222222222222", "111111111111")
 
 
+def test_what_others_have_is_not_moved_behind_what_only_a_model_here_has(clones: tuple[Clone, Clone]) -> None:
+    first, second = clones
+    both_add(first, second)
+    assert second.run("upgrade").returncode == 0
+    second.git("fetch", "-q")
+    second.git("merge", "origin/main", code=1)
+    said = second.run("rebase")
+    assert said.returncode == 2
+    assert "222222222222 is published, and a model has 111111111111: neither is yours to move" in said.stderr
+    assert "`tokmigrate downgrade c07d18e2b9f4` first" in said.stderr
+
+
 def test_squash_deletes_no_file_that_git_does_not_have(clones: tuple[Clone, Clone]) -> None:
     first, _ = clones
     first.write("0004_tools.yaml", _THEIRS + 'operations: [{add_tokens: ["<|tool|>"]}]\n')

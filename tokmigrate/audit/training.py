@@ -14,6 +14,7 @@ from enum import StrEnum
 from tokmigrate.audit.births import Birth, Key, births
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made
+from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.birth_marks import BirthMark, BirthMarks, embeddings, parsed, written
 from tokmigrate.model.weights.tensor_rows import TensorRows
@@ -72,10 +73,13 @@ class TokenTraining:
 
 
 def begun_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made]]:
-    """Yield each token whose row a migration began, with its id and what the lineage knows of the row."""
+    """Yield each token whose row a migration began, with its id and what the lineage knows of the row.
+
+    The placeholder of a removed token is none that could be trained.
+    """
     texts = snapshot.state.tokenizer.texts
     for number, recipe in snapshot.state.lineage.fresh():
-        if number in texts and isinstance(recipe, Made) and recipe.revision:
+        if number in texts and isinstance(recipe, Made) and recipe.revision and not is_tombstone(texts[number]):
             yield texts[number], number, recipe
 
 

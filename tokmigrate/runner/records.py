@@ -110,13 +110,19 @@ def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> l
     for revision in revisions:
         record = known.get(revision)
         if record is None or record.undo is None:
-            raise UndoError(
-                f"the way back from {revision} is not on record in this workspace",
-                where=model.name,
-                hint="downgrade it where it was upgraded, or take the baseline from its source",
-            )
+            raise not_on_record(revision, model.name)
         records.append(record.undo)
     return records
+
+
+def not_on_record(revision: str, model: str) -> UndoError:
+    """Return the error for a revision of a model whose way back this workspace does not have."""
+    return UndoError(
+        f"the way back from {revision} is not on record in this workspace",
+        where=model,
+        hint="downgrade it where it was upgraded; of a copy of a model that was upgraded here, remove tokmigrate.json "
+        "and take it on with `tokmigrate stamp --from`; or take the baseline from its source",
+    )
 
 
 def changed_documents(snapshot: Snapshot) -> tuple[str, ...]:

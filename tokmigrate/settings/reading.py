@@ -60,12 +60,14 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
     if content is None or problems:
         raise FileProblems(sorted(problems, key=lambda each: (each.line, each.column)))
     root = absolute(Path.cwd(), str(path)).parent
+    models = {name: _entry(name, model, root) for name, model in (content.models or {}).items()}
+    _refuse_twice(tree, models)
     return Workspace(
         root=root,
         migrations=absolute(root, content.migrations),
         state=_resolved_state(environment.get(STATE_VARIABLE) or content.state, root),
         objects=root / ".tokmigrate" / "objects",
-        models=MappingProxyType({name: _entry(name, model, root) for name, model in (content.models or {}).items()}),
+        models=MappingProxyType(models),
         verify=content.verify,
         seed=content.seed,
         lint=LintSetting(content.lint.select, content.lint.ignore),
@@ -100,6 +102,19 @@ def _resolved_state(url: str, root: Path) -> str:
     if match is None or match[2].startswith("file:"):
         return url
     return f"{match[1]}{absolute(root, match[2])}{match[3]}"
+
+
+def _refuse_twice(tree: Tree, models: Mapping[str, ModelEntry]) -> None:
+    """Raise FileProblems where two models are one directory: each command would change it twice."""
+    first: dict[str, str] = {}
+    problems: list[Problem] = []
+    for name, entry in models.items():
+        known = first.setdefault(os.path.realpath(entry.path), name)
+        if known != name:
+            message = f"'{name}' is the same directory as '{known}'"
+            problems.append(tree.problem(("models", name, "path"), message, "one name is enough; tags group models"))
+    if problems:
+        raise FileProblems(problems)
 
 
 def _name_problems(tree: Tree) -> list[Problem]:

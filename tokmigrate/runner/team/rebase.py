@@ -132,12 +132,29 @@ def _movable(workspace: Workspace, found: Sequence[Branch], where: Whereabouts, 
     if len(free) > 1 and published is not None:
         own = [branch for branch in free if published.isdisjoint(each.path.name for each in branch.migrations)]
         free = own or free
+    if published is not None and len(free) == 1 < len(found) and not either:
+        _refuse_published(free[0], found, published)
     if len(free) == 1 or either:
         return free[-1]
     raise HistoryError(
         "either branch could go behind the other, and nothing says which one is yours",
         hint=f"name the one that is to move, `tokmigrate rebase REVISION`: {_told(free)}",
     )
+
+
+def _refuse_published(branch: Branch, found: Sequence[Branch], published: frozenset[str]) -> None:
+    """Raise HistoryError where the branch that no model has is the one that others have, and the other one is not."""
+    if published.isdisjoint(each.path.name for each in branch.migrations):
+        return
+    for other in found:
+        if other is not branch and published.isdisjoint(each.path.name for each in other.migrations):
+            first = other.migrations[0]
+            raise HistoryError(
+                f"{branch.head.revision} is published, and a model has {other.head.revision}: neither is yours to move",
+                where=other.head.shown,
+                hint=f"`tokmigrate downgrade {first.down_revision or 'base'}` first, then `tokmigrate rebase`; or name "
+                "the one that moves",
+            )
 
 
 def _told(found: Sequence[Branch]) -> str:
