@@ -110,7 +110,9 @@ def test_a_lock_that_was_settled_by_hand_and_wrongly_is_taken_from_git(clones: t
     lines = second.lock.read_text("utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line[0] not in "<=>"] if wrong == "both sides kept" else lines[:4]
     second.lock.write_text("".join(kept), "utf-8")
-    assert second.run("validate").returncode == 2
+    told = second.run("validate")
+    assert told.returncode == 2
+    assert "`tokmigrate rebase`" in told.stderr
     said = second.run("rebase")
     assert said.returncode == 0, said.stderr
     assert "could not be read: what Git has on both sides was taken" in said.stdout
@@ -119,6 +121,18 @@ def test_a_lock_that_was_settled_by_hand_and_wrongly_is_taken_from_git(clones: t
     second.git("commit", "-qm", "Merge")
     (track,) = parse_lock(second.lock.read_text("utf-8"), "").tracks
     assert track.revisions[-2:] == ("222222222222", "111111111111")
+
+
+def test_a_lock_that_is_broken_in_git_too_is_written_anew(clones: tuple[Clone, Clone]) -> None:
+    first, _ = clones
+    first.lock.write_text("nonsense\n", "utf-8")
+    first.commit("Broken")
+    said = first.run("rebase")
+    assert said.returncode == 2
+    assert "Git has no whole one either: delete it" in said.stderr
+    first.lock.unlink()
+    assert first.run("rebase").returncode == 0
+    assert first.run("validate").returncode == 0
 
 
 def test_what_others_have_is_not_moved_behind_what_only_a_model_here_has(clones: tuple[Clone, Clone]) -> None:

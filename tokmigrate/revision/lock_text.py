@@ -24,7 +24,7 @@ from tokmigrate.revision.lock import FILE, Lock, Locked, Promise, Track, longest
 
 FORMAT = "1"
 REWRITE = "`tokmigrate lock` writes it anew from the migrations"
-RESTORE = "put it back as Git has it; or delete it, and `tokmigrate lock` writes it anew"
+RESTORE = "`tokmigrate rebase` takes what Git has of it; without Git, delete it, and `tokmigrate lock` writes it anew"
 
 _PREFACE = """\
 # Written by tokmigrate: the order of the migrations, their checksums, and the ids that they give.

@@ -60,7 +60,9 @@ def parse(text: str, where: str) -> Json:
     try:
         return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
-        raise ModelError(f"not valid JSON: {error.msg}", where=f"{where}:{error.lineno}:{error.colno}") from error
+        raise ModelError(
+            f"not valid JSON: {error.msg.removesuffix(' at')}", where=f"{where}:{error.lineno}:{error.colno}"
+        ) from error
     except RecursionError as error:
         raise ModelError("nested too deeply", where=where) from error
 

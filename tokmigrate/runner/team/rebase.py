@@ -186,10 +186,11 @@ def _known_locks(workspace: Workspace) -> _KnownLocks:
         return _KnownLocks(tuple(lock for side in sides if (lock := _readable(side))), conflict=True)
     try:
         return _KnownLocks((parse_lock(text, lock_shown(workspace)),))
-    except FileProblems:
+    except FileProblems as error:
         held = tuple(lock for side in sides_of(lock_path(workspace)) if (lock := _readable(side)))
         if not held:
-            raise
+            hint = "Git has no whole one either: delete it, then `tokmigrate rebase` writes it anew"
+            raise FileProblems([replace(problem, hint=hint) for problem in error.problems]) from error
         return _KnownLocks(held, conflict=len(held) > 1, restored=True)
 
 
