@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import making
@@ -113,7 +114,8 @@ def test_a_file_is_pinned_where_it_is_listed(tmp_path: Path) -> None:
 
 def test_a_finding_of_several_models_is_one(tmp_path: Path) -> None:
     project = demo_project(tmp_path)
-    models = "{demo: {path: models/demo}, other: {path: models/demo}}"
+    shutil.copytree(tmp_path / "models" / "demo", tmp_path / "models" / "other")
+    models = "{demo: {path: models/demo}, other: {path: models/other}}"
     (tmp_path / "tokmigrate.yaml").write_text(f"format: 1\nmodels: {models}\n", "utf-8")
     project.write("operations:\n  - set_padding: {token: '<|endoftext|>'}\n")
     found = {each.rule.code: each.models for each in project.lint().findings}
