@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.undo import way_back
-from tokmigrate.errors import ModelError, UndoError, UnknownNameError
+from tokmigrate.errors import ModelError, UnknownNameError
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.reading import read_documents, with_files
 from tokmigrate.model.meaning.difference import Difference, differences
@@ -19,11 +19,10 @@ from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.migrate import plan
-from tokmigrate.runner.records import undo_records
+from tokmigrate.runner.records import recorded_way_down
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for, way_down
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
 
 
@@ -117,15 +116,8 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
 def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Candidate:
     """Return a model as the undo records have it for a revision that it had; raises UndoError where they do not."""
     _, revisions = way_down(workspace, entry, snapshot, revision)
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(entry.path, snapshot.generation) if state else None
-    if state is None or model is None:
-        raise UndoError(
-            f"the way back from {revisions[0]} is not on record in this workspace",
-            where=entry.name,
-            hint="ask where it was upgraded, or take the directory of the model that it began as",
-        )
-    return way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects)).candidate
+    records = recorded_way_down(workspace, entry, snapshot, revisions)
+    return way_back(snapshot, records, ObjectStore(workspace.objects)).candidate
 
 
 def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:

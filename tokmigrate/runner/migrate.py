@@ -23,7 +23,13 @@ from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.bound_plan import BoundPlan
 from tokmigrate.runner.locked import follow_stamp, locked
-from tokmigrate.runner.records import changed_documents, not_on_record, reverted_events, undo_records, upgrade_outcome
+from tokmigrate.runner.records import (
+    changed_documents,
+    recorded_way_down,
+    reverted_events,
+    undo_records,
+    upgrade_outcome,
+)
 from tokmigrate.runner.targets import nothing_back, planned_upgrade, way_down
 from tokmigrate.runner.under_way import refuse_under_way, under_way
 from tokmigrate.settings import ModelEntry, Workspace
@@ -111,12 +117,7 @@ def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str) -> None:
         return
     snapshot = take_snapshot(entry)
     _, revisions = way_down(workspace, entry, snapshot, to)
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    if revisions and (state is None or model is None):
-        raise not_on_record(revisions[0], entry.name)
-    if state is not None and model is not None:
-        undo_records(state, model, revisions)
+    recorded_way_down(workspace, entry, snapshot, revisions)
 
 
 def _nothing(plan: Plan) -> None:
@@ -270,10 +271,9 @@ def recover_model(
     workspace: Workspace, entry: ModelEntry, lock_timeout_s: float = 0.0, listener: Listener = ignore
 ) -> Found:
     """Finish what an interrupted change of a model left behind, and say what was found."""
-    if not WorkArea(entry.path).root.exists() and open_state_if_present(workspace.state, workspace.root) is None:
-        entry.here()
-        return Found.NOTHING
     if not under_way(entry):
         entry.here()
+    if not WorkArea(entry.path).root.exists() and open_state_if_present(workspace.state, workspace.root) is None:
+        return Found.NOTHING
     with locked(workspace, entry, lock_timeout_s, listener) as (_, _, found):
         return found

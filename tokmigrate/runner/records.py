@@ -9,6 +9,8 @@ from blake3 import blake3
 from tokmigrate.change.way_forth import Passage
 from tokmigrate.errors import UndoError
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRecord, Direction, Happened, ModelRow, Outcome, TokenEvent, TokenRow
 
@@ -113,6 +115,29 @@ def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> l
             raise not_on_record(revision, model.name)
         records.append(record.undo)
     return records
+
+
+def recorded_way_down(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revisions: tuple[str, ...]
+) -> list[str]:
+    """Return the undo records of applied revisions, the latest first, as this workspace has them; nothing is written.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        snapshot: The model as it is.
+        revisions: The revisions, the latest first.
+
+    Raises:
+        UndoError: One is not on record.
+    """
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
+    if state is not None and model is not None:
+        return undo_records(state, model, revisions)
+    if revisions:
+        raise not_on_record(revisions[0], entry.name)
+    return []
 
 
 def not_on_record(revision: str, model: str) -> UndoError:
