@@ -32,9 +32,9 @@ from tokmigrate.change.sharing import (
     reflink_file,
     share_file,
 )
-from tokmigrate.change.storage import UnsupportedError, storage_errors
 from tokmigrate.change.workarea import WorkArea, remove_tree
 from tokmigrate.errors import RecoveryNeededError, StorageError, UndoError
+from tokmigrate.files import UnsupportedError, storage_errors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OLD = 1_600_000_000_123_456_789

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tokmigrate.change.storage import storage_errors
+from tokmigrate.files import storage_errors
 
 
 def is_cache_snapshot(directory: Path) -> bool:

@@ -10,8 +10,8 @@ from pathlib import Path, PurePosixPath
 from tokmigrate.change.facts import carry_facts
 from tokmigrate.change.ranges import copy_range
 from tokmigrate.change.sharing import Sharing, share_file
-from tokmigrate.change.storage import storage_errors
 from tokmigrate.errors import StorageError
+from tokmigrate.files import storage_errors
 
 # Building a candidate takes both: whole files that stay, and the bytes that stay of the others.
 __all__ = ["copy_range", "seal_tree", "share_tree"]

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from tokmigrate.change.facts import FileFacts, file_facts, set_facts
-from tokmigrate.change.storage import storage_errors
+from tokmigrate.files import storage_errors
 
 # Whoever writes a file to last gives it its facts and tells its errors too.
 __all__ = [

@@ -21,8 +21,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from tokmigrate.change.durability import fsync_directory, fsync_parents
-from tokmigrate.change.storage import UnsupportedError, storage_error, storage_errors
 from tokmigrate.errors import StorageError
+from tokmigrate.files import UnsupportedError, storage_error, storage_errors
 
 # renameat2(2), and renamex_np(2) of macOS
 _AT_FDCWD = -100

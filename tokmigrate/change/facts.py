@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from tokmigrate.change.storage import storage_errors
 from tokmigrate.errors import UndoError
+from tokmigrate.files import storage_errors
 
 _XATTR_DENIED = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENODATA, errno.EINVAL}
 

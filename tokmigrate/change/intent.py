@@ -4,10 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
 
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.model.documents.stamp import read_stamp
+
+
+class _JournalPart(BaseModel):
+    """What the journal says of one directory."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    generation_before: str | None
+    generation_after: str | None
+
+
+class _JournalAdapter(_JournalPart):
+    """What the journal says of an adapter."""
+
+    path: str
+
+
+class _Journal(_JournalPart):
+    """The content of the journal."""
+
+    format: Literal[1]
+    operation: str
+    adapters: list[_JournalAdapter] = []
 
 
 @dataclass(frozen=True)
@@ -59,13 +84,18 @@ class Intent:
 
     @staticmethod
     def from_json(held: dict[str, Any], model: Path) -> Intent:
-        """Return the intent that the journal of a model holds."""
+        """Return the intent that the journal of a model holds; raises StorageError where it is damaged."""
+        area = WorkArea(model)
+        try:
+            journal = _Journal.model_validate(held)
+            adapters = tuple(_part(WorkArea(Path(adapter.path)), adapter) for adapter in journal.adapters)
+        except ValueError as error:
+            raise area.damaged_journal() from error
+        return Intent(journal.operation, _part(area, journal), adapters)
 
-        def part(path: Path, content: dict[str, Any]) -> Part:
-            return Part(WorkArea(path), content["generation_before"], content["generation_after"])
 
-        adapters = tuple(part(Path(content["path"]), content) for content in held.get("adapters", ()))
-        return Intent(held["operation"], part(model, held), adapters)
+def _part(area: WorkArea, said: _JournalPart) -> Part:
+    return Part(area, said.generation_before, said.generation_after)
 
 
 def generation_in_place(directory: Path) -> str | None:

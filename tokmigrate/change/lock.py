@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from tokmigrate.change.storage import storage_error, storage_errors
 from tokmigrate.errors import BusyError, StorageError
+from tokmigrate.files import storage_error, storage_errors
 
 SOMEBODY = "another process"
 """Who holds a lock whose file does not say it."""

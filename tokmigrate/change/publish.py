@@ -18,10 +18,10 @@ from tokmigrate.change.exchange import exchange, finish_two_step, two_step_excha
 from tokmigrate.change.intent import Intent, Part, generation_in_place
 from tokmigrate.change.room import check_room
 from tokmigrate.change.stage import stage, write_file
-from tokmigrate.change.storage import UnsupportedError, storage_errors
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted
+from tokmigrate.files import UnsupportedError, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
 

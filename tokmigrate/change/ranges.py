@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tokmigrate.change.storage import storage_errors
 from tokmigrate.errors import StorageError
+from tokmigrate.files import storage_errors
 
 BLOCK = 4096
 CHUNK = 64 << 20

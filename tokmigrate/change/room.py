@@ -5,8 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from tokmigrate.change.storage import storage_errors
 from tokmigrate.errors import StorageError
+from tokmigrate.files import storage_errors
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 

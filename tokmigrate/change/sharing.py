@@ -22,8 +22,8 @@ from pathlib import Path
 
 from tokmigrate.change.facts import carry_facts
 from tokmigrate.change.ranges import copy_range
-from tokmigrate.change.storage import UnsupportedError, storage_errors
 from tokmigrate.errors import StorageError
+from tokmigrate.files import UnsupportedError, storage_errors
 
 # Source: the manual page ioctl_ficlone(2).
 _FICLONE = 0x40049409

@@ -11,7 +11,7 @@ from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.copying import share_tree
 from tokmigrate.change.facts import file_facts, set_facts
 from tokmigrate.change.ranges import copy_range
-from tokmigrate.change.storage import storage_errors
+from tokmigrate.files import storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.snapshot import Snapshot

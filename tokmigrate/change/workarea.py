@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.change.durability import fsync_directory, unfinished, write_durably
-from tokmigrate.change.storage import WAYS_ROUND, storage_errors
 from tokmigrate.errors import RecoveryNeededError, StorageError
+from tokmigrate.files import WAYS_ROUND, exists, has_directory, read_if_present, storage_errors
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class WorkArea:
         # A model that is missing is one in the middle of a two-step exchange, which recovery ends.
         if os.path.lexists(self.model):
             _require_writable(self.model)
-        if self.root.is_dir() and not self.root.is_symlink():
+        if has_directory(self.root) and not self.root.is_symlink():
             return
         if os.path.lexists(self.root):
             raise StorageError("is in the way of the work area", where=str(self.root), hint="move it to another place")
-        if self.model.parent.exists() and not os.access(self.model.parent, os.W_OK | os.X_OK):
+        if exists(self.model.parent) and not os.access(self.model.parent, os.W_OK | os.X_OK):
             raise StorageError(
                 "may not be written, and a change is prepared there, beside the model",
                 where=str(self.model.parent),
@@ -108,25 +108,25 @@ class WorkArea:
         Raises:
             StorageError: The journal cannot be read, or is damaged.
         """
-        try:
-            with storage_errors("read the journal", self.journal):
-                text = self.journal.read_bytes()
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
-            raise
+        text = read_if_present(self.journal)
+        if text is None:
+            return None
         try:
             content = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
-            raise StorageError(
-                "the journal of an interrupted change is damaged",
-                where=str(self.journal),
-                hint=f"compare {self.stage} with the model, move both the stage and the journal away, "
-                "then run `tokmigrate verify`",
-            )
+            raise self.damaged_journal()
         return content
+
+    def damaged_journal(self) -> StorageError:
+        """Return the error for a journal that nothing can be read off."""
+        return StorageError(
+            "the journal of an interrupted change is damaged",
+            where=str(self.journal),
+            hint=f"compare {self.stage} with the model, move both the stage and the journal away, "
+            "then run `tokmigrate verify`",
+        )
 
     def remove_journal(self) -> None:
         """Say durably that nothing is under way; the stage must be gone by then.
@@ -148,7 +148,7 @@ class WorkArea:
         """
         if not os.path.lexists(self.stage):
             return
-        if os.path.lexists(self.aside) or not self.model.exists():
+        if os.path.lexists(self.aside) or not exists(self.model):
             raise RecoveryNeededError(
                 "an interrupted exchange may have left the only copy of the model here",
                 where=str(self.root),
@@ -180,7 +180,7 @@ def remove_tree(path: Path) -> None:
 
 
 def _require_writable(model: Path) -> None:
-    if not model.is_dir():
+    if not has_directory(model):
         raise StorageError("is not a directory", where=str(model), hint="name the model directory")
     if not os.access(model, os.R_OK | os.W_OK | os.X_OK):
         raise StorageError("the model directory may not be written", where=str(model), hint=WAYS_ROUND)

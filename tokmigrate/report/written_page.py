@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tokmigrate.change.storage import storage_errors
 from tokmigrate.errors import UsageError
+from tokmigrate.files import storage_errors
 from tokmigrate.settings import ModelEntry, Workspace
 
 REPORTS = Path(".tokmigrate") / "reports"

@@ -1,0 +1,161 @@
+"""Opening and reading files: regular ones only, and every error of the operating system with its path and a remedy."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from tokmigrate.errors import StorageError
+
+WAYS_ROUND = "work on a copy that you may write to"
+
+_HINTS = {
+    errno.ENOSPC: "free some space and run the command again",
+    errno.EDQUOT: "the disk quota is used up: free some space, or ask for more",
+    errno.EROFS: WAYS_ROUND,
+    errno.EACCES: WAYS_ROUND,
+    errno.EPERM: WAYS_ROUND,
+    errno.EIO: "the device reports an error: read the system log before you go on",
+    errno.EXDEV: (
+        "it lies on another filesystem, or in the read-only layer of a container image: "
+        "copy the model to a directory of its own first"
+    ),
+    errno.EBUSY: "if it is a mount point, put the model into a directory inside it",
+    errno.ENOENT: "put it back, or correct the path",
+    errno.ENOTDIR: "put it back, or correct the path",
+    errno.EISDIR: "move the directory away, or correct the path",
+    errno.ELOOP: "remove the symbolic link, and put the file itself there",
+    errno.ENAMETOOLONG: "use a shorter path",
+    errno.EMFILE: "raise the limit of open files with `ulimit -n`, and run the command again",
+}
+_READING_HINTS = {
+    errno.EACCES: "ask for the permission to read it, or run the command as its owner",
+    errno.EPERM: "ask for the permission to read it, or run the command as its owner",
+}
+_ABSENT = {errno.ENOENT, errno.ENOTDIR}
+
+
+class UnsupportedError(StorageError):
+    """The filesystem does not know this call; another way may be taken."""
+
+
+class MissingFileError(StorageError):
+    """There is no such file."""
+
+
+@contextmanager
+def storage_errors(doing: str, path: Path | None) -> Iterator[None]:
+    """Raise a StorageError for any OSError from inside; errors that are told already pass as they are.
+
+    Args:
+        doing: What is to be done, as in `copy the file`.
+        path: The file or directory that it is done to.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(doing, path, error) from error
+
+
+def storage_error(doing: str, path: Path | None, error: OSError) -> StorageError:
+    """Return `error` as a StorageError, with a hint where its number has one."""
+    number = error.errno or 0
+    reason = os.strerror(number) if number else str(error)
+    where = None if path is None else str(path)
+    return StorageError(f"cannot {doing}: {reason}", where=where, hint=_HINTS.get(number))
+
+
+def open_file(path: Path) -> int:
+    """Return the descriptor of a regular file that is opened for reading; symbolic links are followed.
+
+    Raises:
+        MissingFileError: There is no such file.
+        StorageError: It is a pipe, a socket, a device or a directory, or it cannot be opened.
+    """
+    with _reading("open the file", path):
+        # A pipe must not block, and a terminal must not become this process's own.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise _not_regular(path, mode)
+    return descriptor
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """Give a regular file that is opened for reading, and closed behind; errors are those of `open_file`."""
+    descriptor = open_file(path)
+    with _reading("read the file", path), os.fdopen(descriptor, "rb") as file:
+        yield file
+
+
+def read_file(path: Path) -> bytes:
+    """Return the bytes of a regular file; errors are those of `open_file`."""
+    with opened(path) as file:
+        return file.read()
+
+
+def read_if_present(path: Path) -> bytes | None:
+    """Return the bytes of a regular file, None where there is none; errors are those of `open_file`."""
+    try:
+        return read_file(path)
+    except MissingFileError:
+        return None
+
+
+def has_file(path: Path) -> bool:
+    """Return whether a regular file is at `path`; raises StorageError where that cannot be known."""
+    return stat.S_ISREG(_mode(path))
+
+
+def has_directory(path: Path) -> bool:
+    """Return whether a directory is at `path`; raises StorageError where that cannot be known."""
+    return stat.S_ISDIR(_mode(path))
+
+
+def exists(path: Path) -> bool:
+    """Return whether anything is at `path`, links followed; raises StorageError where that cannot be known."""
+    return _mode(path) != 0
+
+
+def entries(directory: Path) -> list[Path]:
+    """Return what a directory holds, sorted by name; raises StorageError where it cannot be listed."""
+    with _reading("list the directory", directory):
+        return sorted(directory.iterdir())
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of what is at `path`, 0 where nothing is."""
+    try:
+        with _reading("look at it", path):
+            return path.stat().st_mode
+    except MissingFileError:
+        return 0
+
+
+def _not_regular(path: Path, mode: int) -> StorageError:
+    if stat.S_ISDIR(mode):
+        return StorageError("is a directory, not a file", where=str(path), hint=_HINTS[errno.EISDIR])
+    return StorageError(
+        "is a pipe, a socket or a device, not a file", where=str(path), hint="put a regular file in its place"
+    )
+
+
+@contextmanager
+def _reading(doing: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _ABSENT:
+            raise MissingFileError("there is no such file", where=str(path), hint=_HINTS[errno.ENOENT]) from error
+        if error.errno == errno.ENXIO:
+            raise _not_regular(path, 0) from error
+        told = storage_error(doing, path, error)
+        told.hint = _READING_HINTS.get(error.errno or 0, told.hint)
+        raise told from error
