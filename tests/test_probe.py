@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,6 +20,7 @@ from tokmigrate.errors import TokenizerError, VerificationError
 from tokmigrate.model.probe import answering
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.probe.meta_model import Tensor, matching
+from tokmigrate.model.probe.worker import stop_server
 
 VOCABULARY = {"<pad>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4, "ab": 5}
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -143,6 +146,58 @@ def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(VerificationError, match=r"no answer within 0\.2 seconds"):
         ask("transformers", {"directory": str(write_model(tmp_path))}, timeout=0.2)
     assert time.monotonic() - start < 10
+
+
+def servers() -> list[Path]:
+    """Return the /proc folders of this process's servers."""
+    listed = []
+    for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
+        process = Path("/proc", pid)
+        if b"tokmigrate.model.probe.server" in (process / "cmdline").read_bytes():
+            listed.append(process)
+    return listed
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_one_server_forks_all_workers_and_outlives_them(tmp_path: Path) -> None:
+    directory = str(write_model(tmp_path / "model"))
+    broken = write_tokenizer(tmp_path / "broken", merges=[["b", "c"]])
+    ask("vocabulary_axes", {"directory": directory, "open": []})
+    (server,) = servers()
+
+    with pytest.raises(TokenizerError):
+        ask("tokenizer", {"file": str(broken)})
+    with pytest.raises(VerificationError, match="no answer within"):
+        ask("transformers", {"directory": directory}, timeout=0.01)
+
+    assert ask("transformers", {"directory": directory})["model"]["class"] == "LlamaForCausalLM"
+    assert servers() == [server]
+    # A process with threads cannot be forked safely.
+    assert len(list((server / "task").iterdir())) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+@pytest.mark.parametrize("ended", ["killed", "stopped"])
+def test_a_server_that_is_gone_is_replaced(tmp_path: Path, ended: str) -> None:
+    request = {"file": str(write_tokenizer(tmp_path)), "encode": ["ab"]}
+    first = ask("tokenizer", request)
+    (server,) = servers()
+    if ended == "killed":
+        os.kill(int(server.name), signal.SIGKILL)
+        os.waitid(os.P_PID, int(server.name), os.WEXITED | os.WNOWAIT)
+    else:
+        stop_server()
+        assert servers() == []
+
+    assert ask("tokenizer", request) == first
+    assert servers() != [server]
+
+
+def test_a_worker_has_the_working_directory_of_the_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("first", "second"):
+        write_tokenizer(tmp_path / name)
+        monkeypatch.chdir(tmp_path / name)
+        assert ask("tokenizer", {"file": "tokenizer.json"})["size"] == len(VOCABULARY)
 
 
 def test_transformers_is_asked(tmp_path: Path) -> None:

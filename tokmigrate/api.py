@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from tokmigrate.errors import UsageError
 from tokmigrate.events import Listener, ignore
+from tokmigrate.model.probe.worker import stop_server
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner import check as checking
 from tokmigrate.runner import look, migrate
@@ -70,8 +71,9 @@ class OpenWorkspace:
         self.close()
 
     def close(self) -> None:
-        """Close it; once more does nothing."""
+        """Close it, and end the process that holds the libraries; once more does nothing."""
         self.closed = True
+        stop_server()
 
     def current(self, model: str | None = None) -> dict[str, str | None]:
         """Return the revision of each model by its name, None at `base`."""

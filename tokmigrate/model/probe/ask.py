@@ -1,68 +1,45 @@
-"""The asking side: one question, one child process, one answer."""
+"""The asking side: one question, one worker process, one answer."""
 
 from __future__ import annotations
 
 import json
 import os
+import select
 import signal
-import subprocess
-import sys
-import sysconfig
 import tempfile
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, Literal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import IO, Any
 
 from tokmigrate.errors import TokenizerError, TokmigrateError, VerificationError
-
-Question = Literal["tokenizer", "impact", "transformers", "vocabulary_axes"]
+from tokmigrate.model.probe.worker import Question, start_worker
 
 SECONDS = 600.0
 """How long a child may take; a cold disk needs most of it to import torch."""
 
-_OFFLINE = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    # Everything is on the meta device: no accelerator, no pool of threads.
-    "CUDA_VISIBLE_DEVICES": "",
-    "OMP_NUM_THREADS": "1",
-}
-_ROOT = Path(__file__).resolve().parents[3]
-
 
 def ask(question: Question, request: Mapping[str, Any], timeout: float = SECONDS) -> dict[str, Any]:
-    """Ask a child process, and return its answer.
+    """Ask a worker, and return its answer.
 
     Args:
         question: The module of `tokmigrate.model.probe` that answers, and that documents request and answer.
         request: What the module wants to know, as JSON.
-        timeout: Seconds after which the child is ended.
+        timeout: Seconds after which the worker is ended.
 
     Raises:
-        TokenizerError: The child that loads a tokenizer failed.
-        VerificationError: Another child failed.
+        TokenizerError: The worker that loads a tokenizer failed.
+        VerificationError: Another worker failed.
     """
-    text = json.dumps(request).encode()
-    try:
-        done = subprocess.run(
-            _command(question), input=text, capture_output=True, env=_environment(), timeout=timeout, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise _failed(question, request, f"no answer within {timeout:g} seconds") from error
-    if done.returncode != 0:
-        raise _failed(question, request, _cause(done.returncode, done.stderr.decode("utf-8", "replace")))
-    try:
-        answer = json.loads(done.stdout)
-    except ValueError as error:
-        raise _failed(question, request, "an answer that is not JSON") from error
-    return dict(answer)
+    answer: dict[str, Any] | None = None
+    for said in _replies(question, request, {}, timeout):
+        answer = said
+    if answer is None:
+        raise _failed(question, request, "an answer that is not JSON")
+    return answer
 
 
 def ask_at_length(question: Question, request: Mapping[str, Any], told: Callable[[int], None]) -> dict[str, Any]:
-    """Ask a child process whose answer takes as long as its work is large, and hear how far it is.
+    """Ask a worker whose answer takes as long as its work is large, and hear how far it is.
 
     It may use all processors, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise.
 
@@ -72,46 +49,65 @@ def ask_at_length(question: Question, request: Mapping[str, Any], told: Callable
         told: Called with how much more is done.
 
     Raises:
-        TokenizerError: The child failed.
+        TokenizerError: The worker failed.
     """
-    environment = {**_environment(), "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
     answer: dict[str, Any] | None = None
+    parallel = {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
+    for said in _replies(question, request, parallel, None):
+        answer = said.get("answer")
+        if "done" in said:
+            told(said["done"])
+    if answer is None:
+        raise _failed(question, request, "no answer")
+    return answer
+
+
+def _replies(
+    question: Question, request: Mapping[str, Any], environment: Mapping[str, str], timeout: float | None
+) -> Iterator[dict[str, Any]]:
+    """Yield what a worker says, line by line, and raise where it fails."""
+    deadline = None if timeout is None else time.monotonic() + timeout
     # Files, so that neither side waits for the other to read.
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as complaints:
         asked.write(json.dumps(request).encode())
         asked.seek(0)
-        with subprocess.Popen(
-            _command(question), stdin=asked, stdout=subprocess.PIPE, stderr=complaints, env=environment
-        ) as child:
+        source, sink = os.pipe()
+        with (
+            os.fdopen(source, "rb", buffering=0) as said,
+            os.fdopen(sink, "wb") as written,
+            start_worker(question, environment, (asked.fileno(), sink, complaints.fileno())) as worker,
+        ):
+            written.close()
             try:
-                for line in child.stdout or ():
+                for line in _lines(said, deadline):
                     # One that dies may leave half a line.
-                    said = json.loads(line) if line.endswith(b"\n") else {}
-                    answer = said.get("answer")
-                    if "done" in said:
-                        told(said["done"])
-            except BaseException:
-                child.kill()
-                child.wait()
-                raise
-        if child.returncode != 0 or answer is None:
+                    if line.endswith(b"\n"):
+                        yield json.loads(line)
+            except TimeoutError as error:
+                raise _failed(question, request, f"no answer within {timeout:g} seconds") from error
+            except ValueError as error:
+                raise _failed(question, request, "an answer that is not JSON") from error
+            code = worker.wait()
+        if code != 0:
             complaints.seek(0)
-            raise _failed(question, request, _cause(child.returncode, complaints.read().decode("utf-8", "replace")))
-    return answer
+            raise _failed(question, request, _cause(code, complaints.read().decode("utf-8", "replace")))
 
 
-def _command(question: Question) -> list[str]:
-    return [sys.executable, "-P", "-m", f"tokmigrate.model.probe.{question}"]
-
-
-def _environment() -> dict[str, str]:
-    environment = {**os.environ, **_OFFLINE}
-    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
-    if _ROOT not in installed:
-        # A checkout that is not installed: `-P` keeps the current directory out of the path.
-        paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-        environment["PYTHONPATH"] = os.pathsep.join(paths)
-    return environment
+def _lines(file: IO[bytes], deadline: float | None) -> Iterator[bytes]:
+    """Yield lines as they come; raise TimeoutError at the deadline."""
+    held = b""
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([file], [], [], left)[0]:
+            raise TimeoutError
+        block = os.read(file.fileno(), 1 << 20)
+        *whole, held = (held + block).split(b"\n")
+        for line in whole:
+            yield line + b"\n"
+        if not block:
+            if held:
+                yield held
+            return
 
 
 def _cause(code: int, stderr: str) -> str:
