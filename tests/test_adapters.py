@@ -21,20 +21,25 @@ from safetensors.torch import load_file, save_file
 from workspaces import command_line, environment, image
 
 from tokmigrate.change.intent import Intent
+from tokmigrate.change.publish import Found
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import (
     DriftError,
     ModelError,
     OperationError,
     OutOfStepError,
+    RecoveryNeededError,
     StorageError,
     UndoError,
     WeightsError,
 )
-from tokmigrate.events import Step
+from tokmigrate.events import Event, Listener, Step, StepReached, Warned
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.runner.look import status, verify
 from tokmigrate.runner.migrate import downgrade, plan, recover_model, upgrade
 from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.rows import Status
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -464,8 +469,101 @@ def test_a_change_that_died_between_the_two_is_finished_although_the_adapter_is_
     area = WorkArea(both.model)
     journal = area.read_journal()
     assert journal is not None
-    assert [each.model for each in Intent.from_json(journal, area.model).areas] == [both.model, both.adapter]
+    assert [each.model for each in Intent.from_json(journal, area).areas] == [both.model, both.adapter]
     both.list_none()
     recover_model(both.workspace, both.entry)
     assert (both.adapter / "tokmigrate.json").exists()
     assert load_file(both.adapter / "adapter_model.safetensors").keys()
+
+
+def interrupted_pair(root: Path, adapter: Path | None = None) -> Pair:
+    """Make a workspace whose upgrade stopped between the model and the adapter, which lies in it unless it is moved."""
+    both = pair(root, KINDS["on both"])
+    both.write(ADD)
+    path = root / "tokmigrate.yaml"
+    settings = json.loads(path.read_text("utf-8"))
+    if adapter is not None:
+        both.adapter.rename(adapter)
+    # A workspace that is copied names what lies in it relative to it.
+    settings["models"]["m"] = {"path": "model", "adapters": [str(adapter or "loras/adapter")]}
+    making.write_json(path, settings)
+    with pytest.raises(RecoveryNeededError):
+        upgrade(both.workspace, both.entry, listener=stopped_at(Step.EXCHANGED))
+    return both
+
+
+def stopped_at(moment: Step) -> Listener:
+    def listen(event: Event) -> None:
+        if isinstance(event, StepReached) and event.step is moment:
+            raise KeyboardInterrupt
+
+    return listen
+
+
+def revisions_of(both: Pair) -> tuple[str | None, str | None]:
+    return tuple(stamp.revision if (stamp := read_stamp(each)) else None for each in (both.model, both.adapter))  # type: ignore[return-value]
+
+
+def test_recovery_of_a_copied_workspace_leaves_the_original_alone(tmp_path: Path) -> None:
+    both = interrupted_pair(tmp_path / "a")
+    shutil.copytree(both.root, tmp_path / "copy", symlinks=True)
+    before = image(both.root)
+    copy = Pair(tmp_path / "copy")
+    assert recover_model(copy.workspace, copy.entry) is Found.AFTER
+    assert image(both.root) == before
+    assert revisions_of(copy) == (f"{1:012x}",) * 2
+    assert recover_model(both.workspace, both.entry) is Found.AFTER
+    assert revisions_of(both) == (f"{1:012x}",) * 2
+
+
+def test_a_workspace_that_was_moved_is_recovered(tmp_path: Path) -> None:
+    both = interrupted_pair(tmp_path / "a")
+    both.root.rename(tmp_path / "b")
+    moved = Pair(tmp_path / "b")
+    assert recover_model(moved.workspace, moved.entry) is Found.AFTER
+    assert revisions_of(moved) == (f"{1:012x}",) * 2
+    assert status(moved.workspace, moved.entry).adapters[0].revision == f"{1:012x}"
+
+
+def test_an_adapter_outside_the_workspace_belongs_to_the_original_and_moves_with_nothing(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    both = interrupted_pair(tmp_path / "a", outside)
+    shutil.copytree(both.root, tmp_path / "copy", symlinks=True)
+    before = image(both.root), image(outside), sorted((tmp_path / ".outside.tokmigrate").iterdir())
+    copy = Pair(tmp_path / "copy")
+    told: list[Event] = []
+    assert recover_model(copy.workspace, copy.entry, listener=told.append) is Found.AFTER
+    assert [str(outside) in event.message for event in told if isinstance(event, Warned)] == [True]
+    assert (image(both.root), image(outside), sorted((tmp_path / ".outside.tokmigrate").iterdir())) == before
+    # The original may be moved: what it left outside is still its own.
+    both.root.rename(tmp_path / "b")
+    moved = Pair(tmp_path / "b")
+    assert recover_model(moved.workspace, moved.entry) is Found.AFTER
+    stamp = read_stamp(outside)
+    assert stamp is not None
+    assert stamp.revision == f"{1:012x}"
+
+
+def test_a_workspace_that_came_from_another_filesystem_takes_its_adapter_along(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    both = interrupted_pair(tmp_path / "a", outside)
+    # What `mv` does between filesystems.
+    shutil.copytree(both.root, tmp_path / "b", symlinks=True)
+    shutil.rmtree(both.root)
+    moved = Pair(tmp_path / "b")
+    assert recover_model(moved.workspace, moved.entry) is Found.AFTER
+    assert read_stamp(outside) is not None
+
+
+def test_a_run_that_another_workspace_recovered_is_on_record_as_it_ended(tmp_path: Path) -> None:
+    model = making.llama(tmp_path / "model")
+    places = [making.workspace(tmp_path / name, {"m": model}, [{"operations": [ADD]}]) for name in ("a", "b")]
+    first, second = ((place.workspace, place.entry("m")) for place in places)
+    with pytest.raises(RecoveryNeededError):
+        upgrade(*first, listener=stopped_at(Step.EXCHANGED))
+    assert recover_model(*second) is Found.AFTER
+    recover_model(*first)
+    state = open_state_if_present(first[0].state, first[0].root)
+    assert state is not None
+    assert [row.status for row in state.operations(None, None)] == [Status.APPLIED]
+    downgrade(*first, "base")

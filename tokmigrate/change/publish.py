@@ -75,7 +75,7 @@ class Found(StrEnum):
     AFTER = "after"
 
 
-def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Listener) -> None:
+def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Listener, workspace: Path) -> None:
     """Make directories what they shall be, or leave them as they are.
 
     Args:
@@ -83,6 +83,7 @@ def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Lis
         changes: That of the model, and behind it those of its adapters.
         books: The bookkeeping.
         listener: Told every step.
+        workspace: The directory of the workspace, within which the journal names paths relative to each other.
 
     Raises:
         RecoveryNeededError: The change was made, and what comes after it failed.
@@ -98,7 +99,7 @@ def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Lis
     intent = Intent(books.staging(), model_part, tuple(adapters))
     area = changes[0].area
     try:
-        area.write_journal(intent.to_json())
+        area.write_journal(intent.to_json(workspace))
         reached(Step.RECORDED)
         listener(StreamStarted(model, total, "staging"))
         for change in changes:
@@ -151,7 +152,7 @@ def recover(area: WorkArea, books_for: Callable[[str], Books]) -> Found:
     if held is None:
         _clean((area,))
         return Found.NOTHING
-    intent = Intent.from_json(held, area.model)
+    intent = Intent.from_json(held, area)
     for each in intent.areas:
         if each.aside.exists() or not each.model.exists():
             finish_two_step(each.model, each.stage, each.aside)

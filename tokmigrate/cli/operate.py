@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import SETTLED, AsJson, LockTimeout, Models, selected, workspace
-from tokmigrate.cli.output import say
+from tokmigrate.cli.output import progress, say
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry
@@ -34,14 +34,18 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
     entries = selected(place, model) if migrations == "nothing" else place.select(model or [])
 
     def act(entry: ModelEntry) -> tuple[str, str]:
-        return entry.name, migrate.recover_model(place, entry, lock_timeout).value
+        return entry.name, migrate.recover_model(place, entry, lock_timeout, listener).value
 
-    if as_json:
-        document_each("recover", entries, act, lambda done: {"model": done[0], "found": done[1]}, migrations=migrations)
-        return
-    if SETTLED[migrations]:
-        say(f"migrations: {SETTLED[migrations]}")
-    show_each(entries, act, lambda done: say(f"{done[0]}: {_SAID[done[1]]}"))
+    def content(done: tuple[str, str]) -> dict[str, Any]:
+        return {"model": done[0], "found": done[1]}
+
+    with progress() as listener:
+        if as_json:
+            document_each("recover", entries, act, content, migrations=migrations)
+            return
+        if SETTLED[migrations]:
+            say(f"migrations: {SETTLED[migrations]}")
+        show_each(entries, act, lambda done: say(f"{done[0]}: {_SAID[done[1]]}"))
 
 
 def register(app: typer.Typer) -> None:

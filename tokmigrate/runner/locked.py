@@ -9,14 +9,14 @@ from tokmigrate.change.intent import Intent
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found, recover
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.events import Listener, Step, StepReached
+from tokmigrate.events import Listener, Step, StepReached, Warned
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.runner.books import FoundBooks
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRecord, ModelRow
+from tokmigrate.state.rows import AppliedRecord, ModelRow, OperationRow, Status
 
 
 @contextmanager
@@ -27,9 +27,14 @@ def locked(
     area = WorkArea(entry.path)
     area.create()
     with ModelLock(area.lock, timeout_s), ExitStack() as stack:
-        for adapter in _adapter_areas(area, entry):
+        journal = area.read_journal()
+        interrupted = Intent.from_json(journal, area) if journal else None
+        for adapter in _adapter_areas(entry, interrupted):
             adapter.create()
             stack.enter_context(ModelLock(adapter.lock, timeout_s))
+        for other in interrupted.others if interrupted else ():
+            message = f"it was copied while a change of it was interrupted: {other} belongs to the original"
+            listener(Warned(entry.name, f"{message}, and stays as it is"))
         state = open_state(workspace.state, workspace.root)
         listener(StepReached(entry.name, Step.LOCKED))
         found = recover(area, lambda operation: _found_books(state, operation))
@@ -38,18 +43,25 @@ def locked(
         model = state.model_for(entry.name, area.model, lineage, generation)
         orphan = state.active(model)
         if orphan is not None:
-            # It died between its first row here and its journal: nothing was touched.
-            state.fail(orphan.id, "interrupted before anything was written")
+            _close(state, orphan, generation)
         yield area, state, found
 
 
-def _adapter_areas(area: WorkArea, entry: ModelEntry) -> list[WorkArea]:
+def _adapter_areas(entry: ModelEntry, interrupted: Intent | None) -> list[WorkArea]:
     """Return the work areas of the adapters that are listed, and of those that an interrupted change was about."""
-    journal = area.read_journal()
-    under_way = Intent.from_json(journal, area.model).areas[1:] if journal else ()
+    under_way = interrupted.areas[1:] if interrupted else ()
     areas = {each.model: each for each in (*map(WorkArea, entry.adapters), *under_way)}
     # One order for all, so that two processes never wait for each other.
     return [areas[path] for path in sorted(areas) if path.exists() or areas[path].root.exists()]
+
+
+def _close(state: State, orphan: OperationRow, generation: str | None) -> None:
+    """Close an operation of which there is no journal, by the generation in place."""
+    if orphan.status is Status.PREPARED and generation == orphan.generation_after:
+        # It was recovered by another workspace that lists the model, or by a copy of this one.
+        state.finish(orphan.id)
+    else:
+        state.fail(orphan.id, "interrupted before anything was changed")
 
 
 def _found_books(state: State, operation: str) -> FoundBooks:

@@ -195,7 +195,7 @@ def upgrade(
         outcome = upgrade_outcome(way.passages, already)
         trained = trained_events(training_on_record(state, planned.snapshot))
         books = NewBooks(state, begin, replace(outcome, tokens=(*trained, *outcome.tokens)))
-        carry_out(entry.name, (change, *changes_up(planned, way)), books, listener)
+        carry_out(entry.name, (change, *changes_up(planned, way)), books, listener, workspace.root)
         return Upgraded(planned, recovered)
 
 
@@ -263,7 +263,7 @@ def downgrade(
             verify=verified,
         )
         books = NewBooks(state, begin, Outcome(reverted=revisions, tokens=events))
-        carry_out(entry.name, (change, *beside), books, listener)
+        carry_out(entry.name, (change, *beside), books, listener, workspace.root)
         return Downgraded(entry.name, stamp.revision, target, revisions, back.by_meaning, recovered)
 
 

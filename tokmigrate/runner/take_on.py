@@ -223,6 +223,6 @@ def _carry_out(
         verify=verified,
     )
     books = NewBooks(state, begin, Outcome(applied=known.records, tokens=known.events))
-    carry_out(entry.name, (change,), books, listener)
+    carry_out(entry.name, (change,), books, listener, workspace.root)
     undoable = all(record.undo is not None for record in known.records)
     return TakenOn(entry.name, known.stamp.revision, undoable, known.trained)
