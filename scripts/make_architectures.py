@@ -21,6 +21,7 @@ from tokmigrate.model.documents.peculiarities import (  # noqa: E402
     IDS_AFTER_THE_LAST,
     POSITION_IDS_FROM_PAD,
     REFUSED,
+    TWO_SIDED,
 )
 from tokmigrate.model.weights.unequal_rows import INPUT_ONLY  # noqa: E402
 
@@ -56,7 +57,7 @@ def page(found: Mapping[str, tuple[str, str]], by_default: int) -> str:
     lines += [f"| built by transformers with their default config | {by_default} |"]
     lines += [f"| {words} | {len(by_outcome[what])} |" for what, words in _WORDS.items()]
     lines += ["", "## Refused", "", "| class | model type | why |", "|---|---|---|"]
-    lines += [f"| {name} | `{found[name][0]}` | {REFUSED[found[name][0]]} |" for name in by_outcome["refused"]]
+    lines += [f"| {name} | `{found[name][0]}` | {REFUSED[found[name][0]].reason} |" for name in by_outcome["refused"]]
     lines += ["", _OTHER_REFUSALS, "", "## Migrated, with a limit", "", "| model type | limit |", "|---|---|"]
     lines += [f"| {model_types} | {limit} |" for model_types, limit in _limits()]
     lines += ["", "## Not tried", "", _NOT_TRIED, "", _names(by_outcome["not built"])]
@@ -70,6 +71,10 @@ def _limits() -> Iterable[tuple[str, str]]:
         yield f"`{name}`", f"{ids}the number of rows cannot change: {reason}"
     for name, count in sorted(INPUT_ONLY.items()):
         yield f"`{name}`", f"{count} ids behind `vocab_size` have an input row only, and stay there"
+    for name in TWO_SIDED:
+        limit = "where encoder and decoder keep different embeddings, the workspace says that they have one vocabulary"
+        yield f"`{name}`", limit
+    yield "`molmo2`", _MOLMO2
     for name in sorted(IDS_AFTER_THE_LAST):
         yield f"`{name}`", "ids after the last token are timestamps: no compaction"
     counted = ", ".join(f"`{name}`" for name in sorted(POSITION_IDS_FROM_PAD - REFUSED.keys()))
@@ -100,6 +105,10 @@ the setting (`vocab_tensors:` in tokmigrate.yaml) that settles it.
 _OTHER_REFUSALS = """\
 Whatever the type, also refused are: a head or embedding that is quantized (a new row cannot be computed in it), tensors
 that map a draft model's ids to another model's (`d2t`, `t2d`), and weights that are not safetensors."""
+_MOLMO2 = (
+    "as `save_pretrained` of transformers 5.23 writes it, with the matrix divided in the middle, it is refused;"
+    " `save_original_format=False` keeps it whole"
+)
 _NOT_TRIED = "Nothing of these was run: what they need is not there where the tests run, or their defaults contradict."
 
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import making
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from tiny_models import LanguageModel, build, builds_by_default, language_models, tiny_config
 from workspaces import REPOSITORY, image
 
-from tokmigrate.errors import ModelError, OperationError
-from tokmigrate.model.documents.peculiarities import FIXED_IDS, REFUSED
+from tokmigrate.errors import ModelError, OperationError, OutOfStepError, UnexplainedTensorError
+from tokmigrate.model.documents.peculiarities import FIXED_IDS, REFUSED, TWO_SIDED
 from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 PAGE = REPOSITORY / "docs" / "architectures.md"
@@ -73,6 +78,19 @@ def loaded(model: LanguageModel, directory: Path) -> Any:
     return found
 
 
+def sizes_said(directory: Path) -> dict[str, int]:
+    """Return every size of a vocabulary that config.json gives anywhere, by its dotted place."""
+
+    def walk(value: Any, place: str) -> Iterator[tuple[str, int]]:
+        for name, inner in value.items():
+            if isinstance(inner, dict):
+                yield from walk(inner, f"{place}{name}.")
+            elif "vocab_size" in name and isinstance(inner, int):
+                yield place + name, inner
+
+    return dict(walk(json.loads((directory / "config.json").read_text("utf-8")), ""))
+
+
 @pytest.mark.parametrize("name", language_models())
 def test_its_rows_move_and_grow_and_come_back(name: str, tmp_path: Path) -> None:
     model = language_models()[name]
@@ -90,12 +108,15 @@ def test_its_rows_move_and_grow_and_come_back(name: str, tmp_path: Path) -> None
         made = making.workspace(tmp_path, {"m": directory}, [{"operations": [ADD]}])
         with pytest.raises(ModelError, match="cannot be migrated") as raised:
             plan(made.workspace, made.entry("m"))
-        assert REFUSED[config.model_type] in raised.value.message
+        assert REFUSED[config.model_type].reason in raised.value.message
+        assert raised.value.hint == REFUSED[config.model_type].hint
         return
     before = saved(model, config, directory)
     moves = config.model_type not in FIXED_IDS
     steps = [{"operations": [SWAP]}] if moves else []
     made = making.workspace(tmp_path, {"m": directory}, [*steps, {"operations": [ADD]}])
+    if config.model_type in TWO_SIDED:
+        _say_that_both_sides_have_one_vocabulary(made)
     place, entry = made.workspace, made.entry("m")
     base, old = image(directory), making.tensors_of(directory)
 
@@ -122,11 +143,22 @@ def test_its_rows_move_and_grow_and_come_back(name: str, tmp_path: Path) -> None
             assert torch.equal(
                 new[tensor].narrow(axis, new[tensor].shape[axis] - tail, tail), was.narrow(axis, -tail, tail)
             )
+    stale = [place for place, size in sizes_said(directory).items() if not spare and size == making.TOKENS]
+    assert not stale
     after = loaded(model, directory)
     _check_tied(before, after, done.plan.final.traits.tied)
 
     downgrade(place, entry, "base")
     assert image(directory) == base
+
+
+def _say_that_both_sides_have_one_vocabulary(made: making.Made) -> None:
+    with pytest.raises(UnexplainedTensorError, match="one vocabulary is not known") as raised:
+        plan(made.workspace, made.entry("m"))
+    _, _, lines = str(raised.value.hint).partition("\n")
+    settings = json.loads((made.root / "tokmigrate.yaml").read_text("utf-8"))
+    settings["models"]["m"] |= yaml.safe_load(lines)
+    making.write_json(made.root / "tokmigrate.yaml", settings)
 
 
 def _check_tied(before: Any, after: Any, tied: bool) -> None:
@@ -139,6 +171,31 @@ def _check_tied(before: Any, after: Any, tied: bool) -> None:
     was, now = (single is head for single, head in pairs)
     assert was == now
     assert tied or not was
+
+
+def test_molmo2_as_transformers_saves_it_says_how_to_save_it_whole(tmp_path: Path) -> None:
+    model = language_models()["Molmo2ForConditionalGeneration"]
+    config = tiny_config(model, making.TOKENS + 4)
+    assert config is not None
+    directory = tmp_path / "model"
+    built = build(model, config)
+    built.save_pretrained(directory)
+    making.write_tokenizer(directory)
+    made = making.workspace(tmp_path, {"m": directory}, [{"operations": [SWAP]}, {"operations": [ADD]}])
+    with pytest.raises(OutOfStepError, match="divided the embeddings in the middle") as raised:
+        plan(made.workspace, made.entry("m"))
+
+    command = shlex.split(str(raised.value.hint).partition(": ")[2])
+    subprocess.run([sys.executable, *command[1:]], cwd=tmp_path, check=True, capture_output=True)
+    for path in directory.glob("tokenizer*"):
+        shutil.copy(path, tmp_path / "NEW")
+
+    made = making.workspace(tmp_path, {"m": tmp_path / "NEW"}, [{"operations": [SWAP]}, {"operations": [ADD]}])
+    upgrade(made.workspace, made.entry("m"))
+    old, new = (each.get_input_embeddings().weight for each in (built, loaded(model, tmp_path / "NEW")))
+    rows = [VOCABULARY[token] for token in SWAPPED]
+    assert torch.equal(new[rows], old[rows[::-1]])
+    assert torch.equal(new[making.TOKENS + 4 :], old[making.TOKENS + 4 :])
 
 
 def test_the_page_counts_what_it_lists() -> None:
@@ -162,7 +219,8 @@ def test_a_model_type_that_is_refused_says_why(model_type: str, tmp_path: Path) 
     made = making.workspace(tmp_path, {"m": model}, [{"operations": [ADD]}])
     with pytest.raises(ModelError, match="cannot be migrated") as raised:
         plan(made.workspace, made.entry("m"))
-    assert REFUSED[model_type] in raised.value.message
+    assert REFUSED[model_type].reason in raised.value.message
+    assert raised.value.hint
 
 
 def test_a_table_of_integers_asks_for_the_row_to_copy(tmp_path: Path) -> None:

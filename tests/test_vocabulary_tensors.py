@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
@@ -470,10 +471,32 @@ def test_integers_are_refused(tmp_path: Path) -> None:
 
 def test_two_vocabularies_are_refused(tmp_path: Path) -> None:
     directory = llama(tmp_path)
-    state(directory, share_encoder_decoder_embeddings=False)
+    state(directory, share_encoder_decoder_embeddings=False, decoder_vocab_size=ROWS + 1)
 
-    with pytest.raises(ModelError, match="a vocabulary each"):
+    with pytest.raises(ModelError, match=f"a vocabulary each, of {ROWS} and {ROWS + 1} tokens") as raised:
         found(directory)
+    assert "only models with one vocabulary" in str(raised.value.hint)
+
+
+def test_two_sides_whose_embeddings_are_equal_have_one_vocabulary(tmp_path: Path) -> None:
+    directory = llama(tmp_path)
+    state(directory, share_encoder_decoder_embeddings=False)
+    encoder, decoder = "model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight"
+    rows = np.random.default_rng(3).random((ROWS, 16), np.float32)
+
+    def two_sides(tensors: dict[str, Any]) -> None:
+        del tensors["model.embed_tokens.weight"]
+        tensors |= {encoder: rows, decoder: rows.copy()}
+
+    change(directory, two_sides)
+    assert {encoder, decoder} <= {tensor.name for tensor in found(directory).tensors}
+
+    change(directory, lambda tensors: tensors.update({decoder: rows[::-1].copy()}))
+    with pytest.raises(UnexplainedTensorError, match="one vocabulary is not known") as raised:
+        found(directory)
+    said = yaml.safe_load(str(raised.value.hint).partition("\n")[2])["vocab_tensors"]
+    overrides = {name: (setting["axis"], setting["side"]) for name, setting in said.items()}
+    assert {encoder, decoder} <= {tensor.name for tensor in found(directory, overrides).tensors}
 
 
 def test_a_setting_for_a_tensor_that_is_not_there_names_the_nearest(tmp_path: Path) -> None:

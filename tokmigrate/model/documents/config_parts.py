@@ -55,6 +55,6 @@ def _stated(config: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
     for name in NESTED:
         if isinstance(config.get(name), Mapping):
             yield from _stated(config[name], f"{path}{name}.")
-    size = config.get("vocab_size")
-    if isinstance(size, int):
-        yield f"{path}vocab_size", size
+    for name in ("vocab_size", "tgt_vocab_size"):
+        if isinstance(size := config.get(name), int):
+            yield f"{path}{name}", size

@@ -6,29 +6,51 @@ Read off the sources of transformers 5; the tests hold the lists against them wh
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-_AUDIO_CODES = "its ids are an audio codec's, no tokens of a text"
-_TWO = "encoder and decoder have a vocabulary each; only models with one vocabulary can be migrated"
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a vocabulary cannot be changed at all.
+
+    Args:
+        reason: What stands in the way.
+        hint: What to do instead.
+    """
+
+    reason: str
+    hint: str
+
+
+_TAKE_OUT = "take it out of `models:` in tokmigrate.yaml"
+_AUDIO_CODES = Refusal(
+    "its ids are an audio codec's, no tokens of a text", f"{_TAKE_OUT}: the ids of a codec are a fixed set"
+)
+_DRAFT = f"{_TAKE_OUT}; the migrated model needs a draft model that is trained for it"
+_CLUSTERS = Refusal("its tensor `token_ordering` holds ids, sorted into clusters of a fixed size", _DRAFT)
 _BEHIND = "ids right behind its vocabulary are {}"
 
-REFUSED: Mapping[str, str] = MappingProxyType(
+REFUSED: Mapping[str, Refusal] = MappingProxyType(
     {
-        "blt": "its ids are bytes, and rows are found by a hash of several of them",
+        "blt": Refusal(
+            "its ids are bytes, and rows are found by a hash of several of them", f"{_TAKE_OUT}: bytes are a fixed set"
+        ),
         "dia": _AUDIO_CODES,
-        "encoder-decoder": _TWO,
-        "fsmt": _TWO,
-        "gemma4_assistant": "its tensor `token_ordering` holds ids, sorted into clusters of a fixed size",
-        "gemma4_unified_assistant": "its tensor `token_ordering` holds ids, sorted into clusters of a fixed size",
-        "ibert": "it keeps a quantized copy of its embeddings, in which a new row cannot be computed",
+        "gemma4_assistant": _CLUSTERS,
+        "gemma4_unified_assistant": _CLUSTERS,
+        "ibert": Refusal(
+            "it keeps a quantized copy of its embeddings, in which a new row cannot be computed",
+            "migrate the RoBERTa model that it was quantized from, then quantize again",
+        ),
         "musicgen": _AUDIO_CODES,
         "musicgen_decoder": _AUDIO_CODES,
         "musicgen_melody": _AUDIO_CODES,
         "musicgen_melody_decoder": _AUDIO_CODES,
     }
 )
-"""Model types that are refused as a whole, with the reason."""
+"""Model types that are refused as a whole."""
 
 FIXED_SIZE: Mapping[str, str] = MappingProxyType(
     {
@@ -65,23 +87,43 @@ IDS_AFTER_THE_LAST: frozenset[str] = frozenset({"whisper"})
 """Model types in which ids after the last named token mean something: Whisper's timestamps."""
 
 
-def refusal(config: Mapping[str, Any], tensors: frozenset[str]) -> str | None:
+_SIDES = ("encoder", "decoder")
+TWO_SIDED = ("encoder-decoder", "fsmt")
+"""Model types whose encoder and decoder may have a vocabulary each."""
+
+
+def refusal(config: Mapping[str, Any], tensors: frozenset[str]) -> Refusal | None:
     """Return why a model's vocabulary cannot be changed at all, None where it can.
 
     Args:
         config: config.json.
         tensors: The names of its tensors.
     """
-    reason = REFUSED.get(str(config.get("model_type")))
-    if reason is not None:
-        return reason
-    # Marian's and FSMT's own words for it.
-    if config.get("share_encoder_decoder_embeddings") is False or {"src_vocab_size", "tgt_vocab_size"} <= set(config):
-        return _TWO
+    refused = REFUSED.get(str(config.get("model_type")))
+    if refused is not None:
+        return refused
+    sizes = side_sizes(config)
+    if sizes is not None and sizes[0] != sizes[1]:
+        reason = f"encoder and decoder have a vocabulary each, of {sizes[0]} and {sizes[1]} tokens"
+        return Refusal(reason, f"{_TAKE_OUT}: only models with one vocabulary can be migrated")
     draft = sorted(name for name in tensors if name.rpartition(".")[2] in {"d2t", "t2d"})
     if draft:
-        return f"its tensor '{draft[0]}' maps ids of a draft model's vocabulary to those of another model"
+        return Refusal(f"its tensor '{draft[0]}' maps ids of a draft model's vocabulary to another model's", _DRAFT)
     return None
+
+
+def side_sizes(config: Mapping[str, Any]) -> tuple[int | None, int | None] | None:
+    """Return the sizes of the vocabularies of encoder and decoder, None where the model type has one for both.
+
+    Args:
+        config: config.json.
+    """
+    if config.get("model_type") not in TWO_SIDED and config.get("share_encoder_decoder_embeddings") is not False:
+        return None
+    encoder, decoder = (config[side] if isinstance(config.get(side), Mapping) else config for side in _SIDES)
+    size = encoder.get("src_vocab_size", encoder.get("vocab_size"))
+    # A Marian without a word on its decoder gives it the encoder's size.
+    return size, decoder.get("tgt_vocab_size") or decoder.get("decoder_vocab_size") or decoder.get("vocab_size")
 
 
 def fixed_size(config: Mapping[str, Any]) -> str | None:

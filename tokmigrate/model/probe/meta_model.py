@@ -111,7 +111,7 @@ def with_more_rows(config: Any, more: int) -> Any:
     size = vocabulary_size(config)
     config = copy.deepcopy(config)
     for part in _language_parts(config):
-        for name in (*SIZES, "src_vocab_size", "tgt_vocab_size"):
+        for name in SIZES:
             value = vars(part).get(name)
             if isinstance(value, int) and (value == size or name != "vocab_size"):
                 setattr(part, name, value + more)

@@ -59,6 +59,7 @@ _UNTIED = {
         "video_llava vipllava"
     ),
     names.BAILING: "bailing_hybrid",
+    names.BIOGPT: "fsmt",
     names.COHERE_ASR: "cohere_asr",
     names.DEEPSEEK_V4: "deepseek_v4",
     names.ESMC: "esmc",
@@ -126,8 +127,8 @@ _TIED = {
 _TIED_REGARDLESS = {names.T5: "longt5 mt5 pop2piano switch_transformers t5 udop umt5"}
 _AS_THE_MODEL_INSIDE = {
     names.DECODER: (
-        "audioflamingo3 blip-2 instructblip instructblipvideo mllama muse_glimmer muse_spark musicflamingo "
-        "nemotron_h_omni pp_formulanet qwen2_audio speech-encoder-decoder step3p7 vibevoice_asr "
+        "audioflamingo3 blip-2 encoder-decoder instructblip instructblipvideo mllama muse_glimmer muse_spark "
+        "musicflamingo nemotron_h_omni pp_formulanet qwen2_audio speech-encoder-decoder step3p7 vibevoice_asr "
         "vision-encoder-decoder voxtral"
     ),
     names.INKLING: "inkling2 inkling2_text inkling_mm_model inkling_text",
@@ -163,9 +164,9 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
     known = ARCHITECTURES.get(str(config.get("model_type")))
     if known is None:
         return None
-    inner = [ARCHITECTURES.get(str(part.get("model_type"))) for path, part in config_parts(config) if path]
-    within = next((architecture for architecture in inner if architecture), None)
-    if within is None:
+    models = [ARCHITECTURES.get(str(part.get("model_type"))) for path, part in config_parts(config) if path]
+    inner = [architecture for architecture in models if architecture]
+    if not inner:
         return known
-    patterns = tuple(dict.fromkeys((*within.patterns, *known.patterns)))
-    return replace(known, patterns=patterns, tied=within.tied if known.tied_inside else known.tied)
+    patterns = tuple(dict.fromkeys(pattern for each in (*inner, known) for pattern in each.patterns))
+    return replace(known, patterns=patterns, tied=inner[0].tied if known.tied_inside else known.tied)

@@ -74,7 +74,7 @@ def _same_bytes(weights: Weights, claims: list[Claim]) -> dict[str, Claim]:
         by_digest: dict[str, Claim] = {}
         for claim in alike:
             # Nothing is read where there is nothing to compare it with.
-            digest = _digest(weights, claim) if len(alike) > 1 else ""
+            digest = digest_of(weights, claim) if len(alike) > 1 else ""
             first[claim.entry.name] = by_digest.setdefault(digest, claim)
     return first
 
@@ -98,7 +98,7 @@ def repeated_claims(
             continue
         for claim in claims.values():
             copy = Claim(shard, entry, claim.axis, claim.side, copies=True)
-            if _alike(copy, claim) and _digest(weights, copy) == _digest(weights, claim):
+            if _alike(copy, claim) and digest_of(weights, copy) == digest_of(weights, claim):
                 found[name] = copy
                 break
     return found
@@ -109,7 +109,7 @@ def _copied(weights: Weights, copies: list[Claim], claims: list[Claim], first: M
     found: dict[str, Claim] = {}
     for copy in copies:
         alike = [claim for claim in claims if claim.side == copy.side and _alike(claim, copy)]
-        of = next((claim for claim in alike if _digest(weights, claim) == _digest(weights, copy)), None)
+        of = next((claim for claim in alike if digest_of(weights, claim) == digest_of(weights, copy)), None)
         found[copy.entry.name] = copy if of is None else first[of.entry.name]
     return found
 
@@ -118,7 +118,8 @@ def _alike(one: Claim, other: Claim) -> bool:
     return (one.entry.shape, one.entry.dtype, one.axis) == (other.entry.shape, other.entry.dtype, other.axis)
 
 
-def _digest(weights: Weights, claim: Claim) -> str:
+def digest_of(weights: Weights, claim: Claim) -> str:
+    """Return the digest of a tensor's bytes."""
     begin, end = claim.shard.extent(claim.entry)
     digest = blake3()
     with weights.path(claim.shard).open("rb") as file:

@@ -21,7 +21,8 @@ from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.claims import Claim, Entries, Overrides, answered_claims, named_claims, open_names
 from tokmigrate.model.weights.tied_tensors import Ties, find_ties, repeated_claims
-from tokmigrate.model.weights.unequal_rows import input_only_ids, window_of
+from tokmigrate.model.weights.two_sides import check_one_vocabulary
+from tokmigrate.model.weights.unequal_rows import input_only_ids, is_divided_wrongly, window_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Weights
 from tokmigrate.vocabulary.recipes import Side
@@ -74,9 +75,10 @@ def find_vocabulary_tensors(
     """
     where = str(directory)
     entries = {entry.name: (shard, entry) for shard, entry in weights.tensors()}
-    reason = refusal(config, frozenset(entries))
-    if reason is not None:
-        raise ModelError(f"models of type '{config.get('model_type')}' cannot be migrated: {reason}", where=where)
+    refused = refusal(config, frozenset(entries))
+    if refused is not None:
+        message = f"models of type '{config.get('model_type')}' cannot be migrated: {refused.reason}"
+        raise ModelError(message, where=where, hint=refused.hint)
     architecture = architecture_of(config)
     claims = named_claims(entries, architecture, overrides)
     _refuse_quantized(entries, claims, architecture)
@@ -99,6 +101,9 @@ def find_vocabulary_tensors(
             where=where,
             hint=f"name the embeddings in tokmigrate.yaml, perhaps: vocab_tensors: {{{_longest(entries)}}}",
         )
+    check_one_vocabulary(weights, config, claims, overrides, where)
+    if is_divided_wrongly(config, {name: entry.shape for name, (_, entry) in entries.items()}, size):
+        raise _divided_wrongly(where)
     short = input_only_ids(config)
     windows = {name: _window(config, claim, size) for name, claim in claims.items()}
     for name, claim in claims.items():
@@ -107,6 +112,17 @@ def find_vocabulary_tensors(
     ties = find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
     tensors = tuple(_described(claim, ties, windows[claim.entry.name]) for claim in in_order)
     return VocabularyTensors(tensors, size + short, short, ties.tied, (*_size_notes(config), *ties.notes))
+
+
+def _divided_wrongly(where: str) -> OutOfStepError:
+    return OutOfStepError(
+        "transformers divided the embeddings in the middle when it saved the model, so that rows of tokens are in the"
+        " matrix of images ('wte.new_embedding')",
+        where=where,
+        hint="save it in transformers' own format, which keeps one matrix, and copy the tokenizer's files beside"
+        f' it: python -c "from transformers import AutoModelForImageTextToText as M;'
+        f" M.from_pretrained({where!r}, dtype='auto').save_pretrained('NEW', save_original_format=False)\"",
+    )
 
 
 def _window(config: Mapping[str, Any], claim: Claim, size: int) -> Window:
