@@ -12,6 +12,10 @@ from in_process import Here
 from workspaces import BASE, HEAD, make_workspace
 
 from tokmigrate.change.lock import ModelLock
+from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.events import Event, Step, StepReached
+from tokmigrate.runner.migrate import upgrade
+from tokmigrate.settings import read_workspace
 
 
 @pytest.fixture
@@ -65,17 +69,44 @@ def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: He
         assert here in status.stdout
         assert "recover" not in status.stdout
         (told,) = place.asked("status")["models"]
-        assert (told["interrupted"], told["worked_on_by"]) == (False, here.removesuffix(" works on this model"))
+        assert told["worked_on_by"] == here.removesuffix(" works on this model")
         for command in ("check", "plan"):
             done = place.run(command)
             assert done.returncode == 5, command
             assert here in done.stderr
             assert "recover" not in done.stderr
-    assert "run `tokmigrate recover`" in place.run("status").stdout
+    assert "run `tokmigrate recover`" in place.run("status").stderr
     assert "run `tokmigrate recover`" in place.run("check").stderr
     # What a process left that was killed says who it was, and holds nothing.
     (place.area / "lock").write_text('{"pid": 1, "host": "x"}', "utf-8")
-    assert "run `tokmigrate recover`" in place.run("status").stdout
+    assert "run `tokmigrate recover`" in place.run("status").stderr
+
+
+READING = (
+    *("current", "status", "check", "verify", "plan", "test", "report", "log", "history", "peft-config", "lock"),
+    *("blame the", f"diff demo {BASE}", "diff models/demo models/demo"),
+)
+
+
+def test_every_command_that_reads_a_model_says_that_a_change_was_interrupted(place: Here) -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, StepReached) and event.step is Step.EXCHANGED:
+            raise KeyboardInterrupt
+
+    found = read_workspace(place.settings, {})
+    with pytest.raises(RecoveryNeededError):
+        upgrade(found, found.models["demo"], listener=stop)
+    told = {
+        words: (done.returncode, "recovery needed" in done.stderr and "tokmigrate recover" in done.stderr)
+        for words in READING
+        for done in [place.run(*words.split())]
+    }
+    assert told == dict.fromkeys(READING, (5, True))
+    for words in READING:
+        done = place.run(*words.split(), "--json")
+        assert (done.returncode, json.loads(done.stdout)["error"]["exit_code"]) == (5, 5), words
+    assert place.run("recover").returncode == 0
+    assert place.run("status").returncode == 0
 
 
 # --- tags

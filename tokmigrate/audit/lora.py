@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
+from tokmigrate.audit.under_way import reading
 from tokmigrate.errors import ModelError
 from tokmigrate.model.formats.dtype import FLOATING
 from tokmigrate.model.formats.safetensors_header import TensorEntry
@@ -46,7 +47,8 @@ class LoraRows:
 
 def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
     """Return the rows of a model that migrations began and nobody has trained since."""
-    snapshot = take_snapshot(entry)
+    with reading(entry):
+        snapshot = take_snapshot(entry)
     tokens = training_on_record(open_state_if_present(workspace.state, workspace.root), snapshot)
     left_open = [token for token in tokens if Training.UNKNOWN in token.sides.values()]
     why = next((token.why for token in left_open), None)

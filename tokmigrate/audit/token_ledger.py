@@ -11,6 +11,7 @@ from tokmigrate.audit.git_lines import written_by
 from tokmigrate.audit.lives import Life, lives
 from tokmigrate.audit.places import place_of
 from tokmigrate.audit.training import TokenTraining, training_on_record
+from tokmigrate.audit.under_way import reading
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -43,7 +44,8 @@ class TokenLedger:
     @staticmethod
     def here(state: State | None, history: History, entry: ModelEntry) -> TokenLedger:
         """Return what is known of a model of this workspace."""
-        snapshot = take_snapshot(entry)
+        with reading(entry):
+            snapshot = take_snapshot(entry)
         model = state.model_at(snapshot.directory, snapshot.generation) if state else None
         rows = state.token_events(model) if state and model else ()
         runs = state.operations(model, None) if state and model else ()

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokmigrate.cli.each import document_each, failed_absent, most_serious, print_several, tell
+from tokmigrate.cli.each import document_each, failed_absent, failed_interrupted, leave_with, print_several
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show
 
@@ -56,7 +56,6 @@ def log(
     from tokmigrate.audit.runs import imported_runs, runs  # noqa: PLC0415
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.log import log_text, run_content  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
 
     if (export or verify_chain) and (model or limit or imported):
         raise UsageError("the chain goes through the whole ledger", hint="leave --model, --limit and --imported out")
@@ -75,10 +74,12 @@ def log(
     found = runs(place, entries, limit)
     if imported:
         found = tuple(sorted((*found, *imported_runs(place, limit)), key=_started, reverse=True)[:limit])
+    interrupted = tuple(failed_interrupted(entries))
     if as_json:
-        print_json(document("log", runs=[run_content(run) for run in found]))
+        print_several("log", None, interrupted, runs=[run_content(run) for run in found])
     else:
         show(log_text(found))
+    leave_with(interrupted, told=as_json)
 
 
 def _started(run: Run) -> datetime:
@@ -215,10 +216,7 @@ def blame(
     else:
         for each in found:
             show(report.blame_text(each))
-        for gone in failed:
-            tell(gone, (), alone=False)
-    if failed:
-        raise typer.Exit(most_serious(each.error.exit_code for each in failed))
+    leave_with(failed, told=as_json)
 
 
 def peft_config(model: Models = None, as_json: AsJson = False) -> None:

@@ -102,26 +102,27 @@ def document_each(
     _leave(most_serious([*codes, *(each.error.exit_code for each in failed)]))
 
 
-def print_several(command: str, models: list[dict[str, Any]], failed: Sequence[Failed], **more: object) -> None:
+def print_several(command: str, models: list[dict[str, Any]] | None, failed: Sequence[Failed], **more: object) -> None:
     """Print the document of a command over several models; `error` is the most serious one, the first of its kind.
 
     Args:
         command: Its name.
-        models: What it says of those that it is done with.
+        models: What it says of those that it is done with; None where it does not go by models.
         failed: The others.
         more: What else it says.
     """
     from tokmigrate.report.machine import document, error_document  # noqa: PLC0415
 
+    content = {**({} if models is None else {"models": models}), **more}
     if not failed:
-        print_json(document(command, models=models, **more))
+        print_json(document(command, **content))
         return
     worst = most_serious(each.error.exit_code for each in failed)
     first = next(each.error for each in failed if each.error.exit_code == worst)
     told = [{"model": each.model, "error": error_document(each.error)["error"]} for each in failed]
     for each in failed:
         trace(each.error)
-    print_json({**error_document(first), "command": command, "models": models, "failed": told, **more})
+    print_json({**error_document(first), "command": command, "failed": told, **content})
 
 
 def failed_absent(entries: Iterable[ModelEntry]) -> Iterator[Failed]:
@@ -131,6 +132,33 @@ def failed_absent(entries: Iterable[ModelEntry]) -> Iterator[Failed]:
             entry.here()
         except TokmigrateError as error:
             yield Failed(entry.name, error)
+
+
+def failed_interrupted(entries: Iterable[ModelEntry]) -> Iterator[Failed]:
+    """Yield a failure for each model of which a change was interrupted."""
+    from tokmigrate.audit.under_way import refuse_interrupted  # noqa: PLC0415
+
+    for entry in entries:
+        try:
+            refuse_interrupted(entry)
+        except TokmigrateError as error:
+            yield Failed(entry.name, error)
+
+
+def leave_with(failed: Sequence[Failed], *, told: bool) -> None:
+    """End a command with the most serious of these failures; without any, go on.
+
+    Args:
+        failed: The failures.
+        told: Whether they were told already.
+
+    Raises:
+        Exit: With its code.
+    """
+    for place, each in enumerate(failed):
+        if not told:
+            tell(each, failed[:place], alone=False)
+    _leave(most_serious(each.error.exit_code for each in failed))
 
 
 def tell(failure: Failed, before: Iterable[Failed], *, alone: bool) -> None:

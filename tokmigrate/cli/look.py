@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokmigrate.cli.each import document_each, show_each
+from tokmigrate.cli.each import document_each, failed_interrupted, leave_with, print_several, show_each
 from tokmigrate.cli.options import AsJson, Here, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show
 from tokmigrate.errors import DriftError
@@ -52,7 +52,7 @@ def heads(as_json: AsJson = False) -> None:
 def history(as_json: AsJson = False) -> None:
     """Show the migrations, the newest first, with their tags, and which models are at each."""
     from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
-    from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
+    from tokmigrate.report.machine import migration_content  # noqa: PLC0415
     from tokmigrate.report.text import history_table  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
     from tokmigrate.runner.tags import known_tags  # noqa: PLC0415
@@ -62,6 +62,7 @@ def history(as_json: AsJson = False) -> None:
     tags: dict[str, list[str]] = {}
     for name, revision in known_tags(place).items():
         tags.setdefault(revision, []).append(name)
+    interrupted = tuple(failed_interrupted(place.models.values()))
     missing = [entry for entry in place.models.values() if not entry.path.is_dir()]
     at: dict[str, list[str]] = {}
     for entry in place.models.values():
@@ -77,14 +78,17 @@ def history(as_json: AsJson = False) -> None:
             }
             for migration in found.ordered()
         ]
-        print_json(document("history", migrations=migrations, missing=[entry.name for entry in missing]))
+        names = [entry.name for entry in missing]
+        print_several("history", None, interrupted, migrations=migrations, missing=names)
+        leave_with(interrupted, told=True)
         return
     for entry in missing:
         say_aside(f"warning: {entry.name} is missing: there is no directory {entry.path}")
     if not found.migrations:
         say(NO_MIGRATIONS)
-        return
-    show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at), dict(tags)))
+    else:
+        show(history_table(found.ordered(), [migration.revision for migration in found.heads], dict(at), dict(tags)))
+    leave_with(interrupted, told=False)
 
 
 def show_revision(

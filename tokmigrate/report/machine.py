@@ -193,7 +193,6 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
         "path": status.path,
         "revision": status.revision,
         "pending": [migration.revision for migration in status.pending],
-        "interrupted": status.interrupted,
         "worked_on_by": status.worked_on_by,
         "rows": status.rows,
         "tokens": status.tokens,

@@ -153,6 +153,4 @@ def status_text(status: ModelStatus) -> RenderableType:
         table.add_row("note", shown(note))
     if status.worked_on_by:
         table.add_row("busy", shown(f"{status.worked_on_by} works on this model"))
-    if status.interrupted:
-        table.add_row("interrupted", "a change was interrupted: run `tokmigrate recover`")
     return table

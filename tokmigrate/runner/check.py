@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tokmigrate.audit.drift import Drift, drift_of, stamp_trouble
+from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.change.undo_record import undo_of
 from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -15,7 +16,6 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
-from tokmigrate.runner.under_way import refuse_under_way
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokmigrate.audit.under_way import reading
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.undo import way_back
 from tokmigrate.errors import ModelError, UnknownNameError
@@ -55,9 +56,10 @@ def compare(before: Side, after: Side) -> Comparison:
 
 def side_of(directory: Path) -> Side:
     """Return the tokenizer of a directory, which needs no weights; raises ModelError where it has none."""
-    if not directory.is_dir():
-        raise ModelError("no such directory", where=str(directory))
-    _, documents, _ = read_documents(directory, None)
+    with reading(ModelEntry(str(directory), directory)):
+        if not directory.is_dir():
+            raise ModelError("no such directory", where=str(directory))
+        _, documents, _ = read_documents(directory, None)
     if FILE not in documents:
         if names.CONFIG in documents:
             raise no_tokenizer_json(directory, documents)
@@ -100,7 +102,8 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
     Raises:
         UndoError: It lies before the model's own, and the way back is not on record here.
     """
-    snapshot = take_snapshot(entry)
+    with reading(entry):
+        snapshot = take_snapshot(entry)
     here = Side(f"{entry.name} at {snapshot.revision or 'base'}", snapshot.state.documents)
     history = History.read(workspace)
     target = history.resolve(revision, snapshot.revision, known_tags(workspace))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tokmigrate.audit.under_way import refuse_interrupted, refuse_under_way
 from tokmigrate.model.documents.stamp import read_stamp
-from tokmigrate.runner.under_way import refuse_under_way
 from tokmigrate.settings import ModelEntry
 
 
@@ -15,8 +15,9 @@ def current(entry: ModelEntry) -> str | None:
 
     Raises:
         MissingModelError: Its directory is not there.
-        RecoveryNeededError: It is not there since a change of it was interrupted.
+        RecoveryNeededError: A change of it was interrupted.
     """
+    refuse_interrupted(entry)
     require_directory(entry)
     stamp = read_stamp(entry.path)
     return stamp.revision if stamp else None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tokmigrate.audit.under_way import reading
 from tokmigrate.errors import DriftError, TokmigrateError
 from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
@@ -144,7 +145,7 @@ def _tried(entry: ModelEntry, history: History) -> _Trial:
     if not chain:
         return _Trial(entry.name)
     try:
-        with at_hand(entry) as here:
+        with reading(entry), at_hand(entry) as here:
             snapshot = take_snapshot(here)
         pending, edited = _pending(snapshot, chain)
     except TokmigrateError as error:

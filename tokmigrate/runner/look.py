@@ -9,6 +9,7 @@ from blake3 import blake3
 
 from tokmigrate.audit.lora import trained_by_adapter
 from tokmigrate.audit.training import TokenTraining, training_on_record
+from tokmigrate.audit.under_way import reading, refuse_under_way, worked_on_by
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.verify import verify_directory
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -21,7 +22,6 @@ from tokmigrate.runner.check import drift_on_record
 from tokmigrate.runner.current import require_directory
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
-from tokmigrate.runner.under_way import interrupted, worked_on_by
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
@@ -52,7 +52,6 @@ class ModelStatus:
         path: Its directory.
         revision: Its revision, None at `base`.
         pending: The migrations that it lacks.
-        interrupted: Whether a change of it was interrupted.
         worked_on_by: The process that is changing it now, None where none is.
         rows: The rows of its vocabulary tensors.
         tokens: The tokens of its tokenizer.
@@ -67,7 +66,6 @@ class ModelStatus:
     path: str
     revision: str | None
     pending: tuple[Migration, ...]
-    interrupted: bool
     worked_on_by: str | None
     rows: int
     tokens: int
@@ -96,7 +94,16 @@ class Verified:
 
 
 def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
-    """Return where a model stands."""
+    """Return where a model stands.
+
+    Raises:
+        RecoveryNeededError: A change of it was interrupted.
+    """
+    with reading(entry):
+        return _status(workspace, entry)
+
+
+def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     require_directory(entry)
     snapshot = take_snapshot(entry)
     chain = chain_for(History.read(workspace), entry)
@@ -109,7 +116,6 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
         path=str(entry.path),
         revision=snapshot.revision,
         pending=pending,
-        interrupted=interrupted(entry),
         worked_on_by=worked_on_by(entry),
         rows=snapshot.state.rows,
         tokens=len(snapshot.state.tokenizer.ids),
@@ -134,7 +140,9 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
 
     Raises:
         VerificationError: A library loads something else than the files say.
+        BusyError: A process is changing it, or that was interrupted.
     """
+    refuse_under_way(entry)
     snapshot = take_snapshot(entry)
     own = list(_changed(snapshot))
     beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _changed(each)]

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from tokmigrate.audit.training import trained_events, training_on_record
+from tokmigrate.audit.under_way import refuse_under_way, under_way
 from tokmigrate.change.publish import Change, Found, carry_out
 from tokmigrate.change.undo import way_back
 from tokmigrate.change.verify import verify_candidate
@@ -31,7 +32,6 @@ from tokmigrate.runner.records import (
     upgrade_outcome,
 )
 from tokmigrate.runner.targets import nothing_back, planned_upgrade, way_down
-from tokmigrate.runner.under_way import refuse_under_way, under_way
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import lineage, read_shard_digest
 from tokmigrate.change.publish import Change, carry_out
@@ -130,6 +131,7 @@ def stamp_from(
         UsageError: The other model has no stamp.
         DriftError: The two do not mean the same.
     """
+    refuse_under_way(ModelEntry(str(other), other))
     source = read_stamp(other)
     if source is None:
         raise UsageError(

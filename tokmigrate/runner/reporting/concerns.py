@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from tokmigrate.audit.under_way import worked_on_by
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
@@ -13,7 +14,6 @@ from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner.records import changed_documents
 from tokmigrate.runner.reporting.data import Concern, MatrixNorms, ReportedToken
-from tokmigrate.runner.under_way import interrupted, worked_on_by
 from tokmigrate.settings import ModelEntry
 
 _GRAVITY = (RiskLevel.BREAKING, RiskLevel.CAUTION, RiskLevel.SAFE)
@@ -44,8 +44,6 @@ def _state(entry: ModelEntry, snapshot: Snapshot) -> Iterator[Concern]:
     holder = worked_on_by(entry)
     if holder:
         yield Concern(RiskLevel.CAUTION, "busy", f"{holder} was changing it when this page was made")
-    if interrupted(entry):
-        yield Concern(RiskLevel.BREAKING, "interrupted", "a change was interrupted: run `tokmigrate recover`")
     for name in changed_documents(snapshot):
         yield Concern(RiskLevel.CAUTION, name, "changed since it was migrated; `tokmigrate verify` looks at all files")
     for note in (*snapshot.notes, *unknown_references(snapshot.state)):

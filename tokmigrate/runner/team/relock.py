@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.errors import WeightsError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.promises import track_after, track_before
@@ -17,7 +18,6 @@ from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.targets import pending_for
 from tokmigrate.runner.team.earlier import earlier
 from tokmigrate.runner.team.rewriting import rewrite
-from tokmigrate.runner.under_way import refuse_under_way
 from tokmigrate.settings import ModelEntry, Workspace
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
@@ -152,6 +153,7 @@ def _before(
     """Return a model as the first of the migrations finds it, with its base; None where that cannot be told."""
     if not entry.path.is_dir() or not members[0].applies_to(entry):
         return None
+    refuse_under_way(entry)
     snapshot = take_snapshot(entry)
     chain = chain_for(history, entry)
     applied = check_applied(snapshot, chain)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from tokmigrate.change.lock import SOMEBODY, is_held, read_holder
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import BusyError, RecoveryNeededError
+from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
 from tokmigrate.settings import ModelEntry
 
 
@@ -35,10 +38,31 @@ def refuse_under_way(entry: ModelEntry) -> None:
     holder = worked_on_by(entry)
     if holder is not None:
         raise BusyError(f"{holder} works on this model", where=entry.name, hint="ask again when it is done")
+    refuse_interrupted(entry)
+
+
+def refuse_interrupted(entry: ModelEntry) -> None:
+    """Raise RecoveryNeededError where a change of a model was interrupted."""
     if interrupted(entry):
         raise RecoveryNeededError(
-            "a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
+            "recovery needed: a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
         )
+
+
+@contextmanager
+def reading(entry: ModelEntry) -> Iterator[None]:
+    """Let a model be read inside, which another process may be changing meanwhile.
+
+    Raises:
+        RecoveryNeededError: A change of it was interrupted.
+        BusyError: What was found is wrong, and a process is changing the model: model and adapters may be out of step.
+    """
+    refuse_interrupted(entry)
+    try:
+        yield
+    except TokmigrateError:
+        refuse_under_way(entry)
+        raise
 
 
 def _has_journal(area: WorkArea) -> bool:
