@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -13,6 +11,7 @@ from tokmigrate.errors import OperationError, nearest
 from tokmigrate.model.class_defaults.own_pipelines import READS_THE_FILE, builder_of, with_the_file_read
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.library import library_errors, load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 
@@ -72,30 +71,18 @@ def with_part(state: ModelState, section: str, value: Json) -> ModelState:
     """
     if value is not None:
         # On its own first: the library's complaint is then about the part, not about the whole file.
-        _tried(section, value, lambda: loaded({**_EMPTY, section: value}))
+        _tried(section, value, lambda: load_tokenizer({**_EMPTY, section: value}))
     changed = state.with_value(FILE, (section,), value)
     if changed is state:
         return state
-    _tried(section, value, lambda: _used(loaded(changed.documents[FILE])))
+    _tried(section, value, lambda: _used(load_tokenizer(changed.documents[FILE])))
     return with_the_file_read(changed, section)
-
-
-def loaded(document: Json) -> Any:
-    """Return the library's tokenizer of a tokenizer.json."""
-    import tokenizers  # noqa: PLC0415
-
-    return tokenizers.Tokenizer.from_str(json.dumps(document))
 
 
 def guarded(what: str, attempt: Callable[[], T], hint: str | None = None) -> T:
     """Return what `attempt` gives; raises OperationError where the tokenizers library fails or panics."""
-    try:
+    with library_errors(lambda cause: OperationError(f"the tokenizers library refuses {what}: {cause}", hint=hint)):
         return attempt()
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # its panics are no Exception
-        cause = re.sub(r" at line \d+ column \d+$", "", str(error))
-        raise OperationError(f"the tokenizers library refuses {what}: {cause}", hint=hint) from error
 
 
 def _tried(section: str, value: Json, attempt: Callable[[], T]) -> T:

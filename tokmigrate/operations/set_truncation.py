@@ -9,9 +9,10 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.longest_text import NO_LIMIT
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.tokenizer.library import load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.pipeline_part import guarded, loaded
+from tokmigrate.operations.pipeline_part import guarded
 
 _STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}
 
@@ -109,7 +110,7 @@ class SetTruncation(Operation):
 def _check_room(state: ModelState, length: object, stride: object) -> None:
     """Raise OperationError where the special tokens and the stride leave no room: the library panics then."""
     document = {**state.documents[FILE], "truncation": None, "padding": None}
-    around = guarded("the tokenizer", lambda: loaded(document)).num_special_tokens_to_add(False)
+    around = guarded("the tokenizer", lambda: load_tokenizer(document)).num_special_tokens_to_add(False)
     if isinstance(length, int) and isinstance(stride, int) and length - around <= stride:
         raise OperationError(
             f"max_length {length} leaves no room for text beside {around} special tokens and a stride of {stride}",

@@ -61,8 +61,6 @@ class Comparison:
 
     def add(self, number: int, text: str, old: Cut, new: Cut) -> None:
         """Compare the two cuts of one line."""
-        if old.ids == new.ids and self._moved.isdisjoint(old.ids):
-            return
         self.other_ids += old.ids != new.ids
         before, after = old.text_ids, new.text_ids
         if before == after and self._moved.isdisjoint(before):
@@ -107,7 +105,7 @@ def example(number: int, text: str, before: Library, after: Library) -> dict[str
         how many of the text are left out after them.
     """
     sides = (before, after)
-    encodings = [side.tokenizer.encode(text, add_special_tokens=False) for side in sides]
+    encodings = [side.encoding(text) for side in sides]
     tokens = [side.tokens(encoding.ids) for side, encoding in zip(sides, encodings, strict=True)]
     same_first = _same(*tokens)
     same_last = _same(*(made[same_first:][::-1] for made in tokens))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 
 
 @dataclass(frozen=True)
@@ -13,18 +14,12 @@ class Cut:
     """A line as a model gets it.
 
     Args:
-        encoding: The library's.
-        ids: Its ids, with those of the special tokens around the text.
+        text_ids: The ids of the text alone.
+        ids: Those that the model gets, with the special tokens around the text.
     """
 
-    encoding: Any
+    text_ids: list[int]
     ids: list[int]
-
-    @property
-    def text_ids(self) -> list[int]:
-        """The ids without those of the special tokens around the text."""
-        special = self.encoding.special_tokens_mask
-        return [number for number, is_around in zip(self.ids, special, strict=True) if not is_around]
 
 
 @dataclass(frozen=True)
@@ -32,7 +27,7 @@ class Library:
     """A tokenizer of the tokenizers library.
 
     Args:
-        tokenizer: It, with neither padding nor truncation.
+        tokenizer: It, without padding, truncation and dropout.
         texts: The text of each id, as the vocabulary has it.
     """
 
@@ -41,7 +36,17 @@ class Library:
 
     def cuts(self, texts: Sequence[str]) -> list[Cut]:
         """Return the lines as a model gets them."""
-        return [Cut(encoding, encoding.ids) for encoding in self.tokenizer.encode_batch_fast(texts)]
+        post_processor = self.tokenizer.post_processor
+        with text_alone(self.tokenizer):
+            encodings = self.tokenizer.encode_batch_fast(texts)
+        if post_processor is None:
+            return [Cut(encoding.ids, encoding.ids) for encoding in encodings]
+        return [Cut(encoding.ids, post_processor.process(encoding).ids) for encoding in encodings]
+
+    def encoding(self, text: str) -> Any:
+        """Return the library's encoding of a text alone."""
+        with text_alone(self.tokenizer):
+            return self.tokenizer.encode(text, add_special_tokens=False)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the tokens of ids, as the vocabulary has them."""
@@ -50,9 +55,7 @@ class Library:
 
 def loaded(document: Mapping[str, Any]) -> Library:
     """Return the tokenizer of a tokenizer.json; raises whatever the library raises, also a panic."""
-    from tokenizers import Tokenizer  # noqa: PLC0415 - only the child pays for it
-
-    tokenizer = Tokenizer.from_str(json.dumps(document))
+    tokenizer = open_tokenizer(document)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
     return Library(tokenizer, {number: text for text, number in vocabulary.items()})
 

@@ -5,39 +5,30 @@ Request: `file`, the path, or `document`, the parsed file; `expected`, the id of
 
 Answer: `size` with added tokens; `differences` from `expected` as `id_differences` gives them; `encodings`,
 `{ids, tokens}` for each text without special tokens added; `encodings_with_special`, the ids with them;
-`decodings`, texts with special tokens; `normalised`, what the normalizer makes of texts; `padding` and `truncation` as
-the file sets them, or null.
+`decodings`, texts with special tokens; `normalised`, what the normalizer makes of texts. Padding, truncation, dropout
+and, where no special tokens are added, the post-processor of the file have no part in it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tokmigrate.model.probe.answering import answering, id_differences
+from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load the tokenizer and answer."""
-    from tokenizers import Tokenizer  # noqa: PLC0415 - only the child pays for it
-
-    is_file = "file" in request
-    tokenizer = Tokenizer.from_file(request["file"]) if is_file else Tokenizer.from_str(json.dumps(request["document"]))
-    padding, truncation = tokenizer.padding, tokenizer.truncation
-    found: dict[str, Any] = {
-        "size": tokenizer.get_vocab_size(with_added_tokens=True),
-        "padding": padding,
-        "truncation": truncation,
-    }
+    tokenizer = open_tokenizer(Path(request["file"]) if "file" in request else request["document"])
+    found: dict[str, Any] = {"size": tokenizer.get_vocab_size(with_added_tokens=True)}
     if "expected" in request:
         vocabulary = tokenizer.get_vocab(with_added_tokens=True)
         found["differences"] = id_differences(request["expected"], vocabulary)
-    # A fixed length would fill and cut the examples.
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
     texts = request.get("encode", [])
-    plain = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
+    with text_alone(tokenizer):
+        plain = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
     found["encodings"] = [{"ids": encoding.ids, "tokens": encoding.tokens} for encoding in plain]
     found["encodings_with_special"] = [tokenizer.encode(text, add_special_tokens=True).ids for text in texts]
     found["decodings"] = [tokenizer.decode(ids, skip_special_tokens=False) for ids in request.get("decode", [])]

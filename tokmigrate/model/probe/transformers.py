@@ -13,7 +13,8 @@ them. Nothing is expected of names that the model does not have.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from itertools import islice
 from typing import Any
 
@@ -27,6 +28,7 @@ from tokmigrate.model.probe.meta_model import (
     tensors_on_disk,
     vocabulary_size,
 )
+from tokmigrate.model.tokenizer.library import drop_saved_state, text_alone
 
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _MESSAGE = ({"role": "user", "content": "Hello"},)
@@ -53,7 +55,7 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
         "size": len(tokenizer),
         "special": {role: _special(tokenizer, role) for role in _ROLES},
         "padding_side": tokenizer.padding_side,
-        "encodings": [tokenizer(text, add_special_tokens=False)["input_ids"] for text in request.get("encode", [])],
+        "encodings": _encodings(tokenizer, request.get("encode", [])),
         "chat": None,
     }
     if "expected" in request:
@@ -64,6 +66,14 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
         except Exception as error:
             found["chat_error"] = f"{type(error).__name__}: {error}"
     return found
+
+
+def _encodings(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        drop_saved_state(backend)
+    with nullcontext() if backend is None else text_alone(backend):
+        return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
 def _special(tokenizer: Any, role: str) -> list[Any]:

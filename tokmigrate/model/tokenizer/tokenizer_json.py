@@ -11,9 +11,10 @@ from typing import Any
 
 from blake3 import blake3
 
-from tokmigrate.errors import OutOfStepError, TokenizerError
+from tokmigrate.errors import OutOfStepError, TokenizerError, in_one_line
 from tokmigrate.model.formats.json_text import Json, replaced
 from tokmigrate.model.tokenizer.ids_on_loading import given_ids, with_tokens_inside
+from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, text_alone
 from tokmigrate.vocabulary.tokens import AddedToken
 
 FILE = "tokenizer.json"
@@ -168,16 +169,26 @@ class Tokenizer:
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids that the tokenizers library cuts `text` into, without special tokens around it."""
-        return tuple(self._library.encode(text, add_special_tokens=False).ids)
+        tokenizer = self._library
+        with library_errors(lambda cause: _cannot_tokenize(text, cause)), text_alone(tokenizer):
+            return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
     @cached_property
     def _library(self) -> Any:
-        import tokenizers  # noqa: PLC0415
+        with library_errors(_cannot_load):
+            return open_tokenizer(self.document)
 
-        try:
-            return tokenizers.Tokenizer.from_str(json.dumps(self.document))
-        except Exception as error:
-            raise TokenizerError(f"the tokenizers library cannot load it: {error}", where=FILE) from error
+
+def _cannot_load(cause: str) -> TokenizerError:
+    return TokenizerError(f"the tokenizers library cannot load it: {cause}", where=FILE)
+
+
+def _cannot_tokenize(text: str, cause: str) -> TokenizerError:
+    return TokenizerError(
+        f"the tokenizers library cannot tokenize '{in_one_line(text)}': {cause}",
+        where=FILE,
+        hint="choose a text that consists of tokens of this tokenizer, or another init strategy, such as `mean`",
+    )
 
 
 def _entry(token: AddedToken, number: int) -> dict[str, Any]:
