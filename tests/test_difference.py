@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import runpy
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -298,9 +297,3 @@ def test_a_change_is_told_as_what_it_is(change: str, spellings: list[Callable[[A
     for spell in spellings:
         spell(other)
     assert differences(made(), other) == tuple(Difference(*each) for each in expected)  # type: ignore[arg-type]
-
-
-def test_the_roles_of_classes_are_those_of_transformers() -> None:
-    script = Path(__file__).resolve().parents[1] / "scripts" / "make_default_roles.py"
-    made = runpy.run_path(str(script), run_name="make_default_roles")
-    assert made["TARGET"].read_text("utf-8") == made["generated"](), "out of date: python scripts/make_default_roles.py"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import runpy
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -374,12 +373,6 @@ def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 
 def test_every_operation_has_its_effect() -> None:
     assert {name.split(" ")[0] for name in EFFECTS} == set(operation_types())
-
-
-def test_the_classes_that_build_their_pipeline_are_those_of_transformers() -> None:
-    scripts = Path(__file__).resolve().parents[1] / "scripts"
-    made = runpy.run_path(str(scripts / "make_own_pipelines.py"), run_name="make_own_pipelines")
-    assert made["TARGET"].read_text("utf-8") == made["generated"](), "out of date: python scripts/make_own_pipelines.py"
 
 
 @pytest.mark.parametrize(

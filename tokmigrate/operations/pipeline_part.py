@@ -8,7 +8,12 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import model_validator
 
 from tokmigrate.errors import OperationError, nearest
-from tokmigrate.model.class_defaults.own_pipelines import READS_THE_FILE, builder_of, with_the_file_read
+from tokmigrate.model.class_defaults.own_pipelines import (
+    READS_THE_FILE,
+    builder_of,
+    template_settings,
+    with_the_file_read,
+)
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.library import library_errors, load_tokenizer
@@ -48,10 +53,12 @@ class SetPart(Operation):
             return Risk(RiskLevel.SAFE, f"it is the {self.section.replace('_', '-')} that is there")
         risk = self.effect(before, after)
         builder = builder_of(before, self.section)
-        if builder is None or builder_of(after, self.section) is not None:
-            return risk
-        told = f"transformers' {builder} builds its own, so tokenizer_class becomes {READS_THE_FILE}"
-        return Risk(risk.level, f"{risk.reason}; {told}")
+        reasons = [risk.reason]
+        if builder is not None and builder_of(after, self.section) is None:
+            reasons.append(f"transformers' {builder} builds its own, so tokenizer_class becomes {READS_THE_FILE}")
+        if gone := sorted({*template_settings(before)} - {*template_settings(after)}):
+            reasons.append(f"transformers makes one of {' and '.join(gone)}, so tokenizer_config.json loses that")
+        return Risk(risk.level, "; ".join(reasons))
 
     def effect(self, before: ModelState, after: ModelState) -> Risk:
         """Return what another part does to text."""

@@ -1,8 +1,8 @@
-"""Classes of transformers 5 that build their own pipeline and take of tokenizer.json tokens and merges only.
+"""Which class of transformers 5 loads a tokenizer, and what it takes of tokenizer.json.
 
-`AutoTokenizer.from_pretrained` chooses by `tokenizer_class` of tokenizer_config.json and by the model type. A class of
-its own has normalizer, pre-tokenizer and decoder in its source, and often the post-processor; a file that says other
-is ignored, silently. So it is given a class that reads it, `PreTrainedTokenizerFast`.
+`AutoTokenizer.from_pretrained` chooses by `tokenizer_class` and by the model type. A class of its own has normalizer,
+pre-tokenizer and decoder in its source, and often the post-processor; a file that says other is ignored, silently. So
+it is given a class that reads it, `PreTrainedTokenizerFast`. A class of Python code takes nothing of the file.
 """
 
 from __future__ import annotations
@@ -14,11 +14,42 @@ from importlib.resources import files
 from typing import Any
 
 from tokmigrate.errors import OperationError
+from tokmigrate.model.documents.roles import ROLES
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 
 READS_THE_FILE = "PreTrainedTokenizerFast"
+SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
 _CLASS = "tokenizer_class"
+_TEMPLATE_SETTINGS = ("add_bos_token", "add_eos_token")
+"""Where tokenizer_config.json has one of them, transformers makes the post-processor of bos and eos."""
+
+
+def loading_class(documents: Mapping[str, Json]) -> str | None:
+    """Return the class with which transformers loads a tokenizer, None where it is the one that reads tokenizer.json.
+
+    Args:
+        documents: The parsed files of the model.
+    """
+    table = _table()
+    config, held = documents.get(CONFIG) or {}, documents.get(TOKENIZER_CONFIG) or {}
+    model_type = str(config.get("model_type", ""))
+    registered = table["registered"].get(model_type)
+    named = held.get(_CLASS) or config.get(_CLASS)
+    if not isinstance(named, str):
+        return _known(registered)
+    plain = named.removesuffix("Fast")
+    if "auto_map" in held:
+        return _known(plain)
+    forced = model_type in table["not_asked"]
+    if plain == "LlamaTokenizer" and not forced and _is_byte_level(documents.get(FILE) or {}):
+        return None
+    if registered in (None, plain):
+        return _known(plain)
+    if registered in _GENERIC:
+        return None
+    return _known(registered if forced else named)
 
 
 def builder_of(state: ModelState, section: str) -> str | None:
@@ -28,8 +59,26 @@ def builder_of(state: ModelState, section: str) -> str | None:
         state: The model.
         section: `normalizer`, `pre_tokenizer`, `post_processor` or `decoder`.
     """
-    name = _class_of(state)
-    return name if name is not None and section in _table()["classes"][name]["builds"] else None
+    name = loading_class(state.documents)
+    if name is None or name in _table()["python"]:
+        return name
+    return name if section in _table()["classes"][name]["builds"] else None
+
+
+def default_roles(documents: Mapping[str, Json]) -> Mapping[str, str]:
+    """Return the text of the token of each role that transformers takes where no file says one.
+
+    Args:
+        documents: The parsed files of the model.
+    """
+    held = _entry(loading_class(documents))
+    return {role: held[f"{role}_token"] for role in ROLES if f"{role}_token" in held}
+
+
+def template_settings(state: ModelState) -> tuple[str, ...]:
+    """Return the settings of tokenizer_config.json of which transformers makes the post-processor itself."""
+    held = state.documents.get(TOKENIZER_CONFIG) or {}
+    return tuple(key for key in _TEMPLATE_SETTINGS if key in held)
 
 
 def with_the_file_read(state: ModelState, section: str) -> ModelState:
@@ -42,8 +91,12 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
         section: The part.
 
     Raises:
-        OperationError: transformers loads the class of this model type whatever the files say.
+        OperationError: transformers loads the class of this model type whatever the files say, or one of Python code.
     """
+    held = state.documents.get(TOKENIZER_CONFIG) or {}
+    if section == "post_processor" and template_settings(state):
+        kept = {key: value for key, value in held.items() if key not in _TEMPLATE_SETTINGS}
+        state = state.with_document(TOKENIZER_CONFIG, kept)
     name = builder_of(state, section)
     if name is None:
         return state
@@ -54,8 +107,14 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
             where=TOKENIZER_CONFIG,
             hint="the change would have no effect there, and no setting of the model's files changes that",
         )
-    held = state.documents.get(TOKENIZER_CONFIG) or {}
-    defaults = {key: value for key, value in _table()["classes"][name].items() if key != "builds"}
+    if name in _table()["python"]:
+        raise OperationError(
+            f"transformers loads this model with its class {name}, which is Python code and does not read"
+            " tokenizer.json",
+            where=TOKENIZER_CONFIG,
+            hint=f'"tokenizer_class": "{READS_THE_FILE}" in tokenizer_config.json makes transformers read it',
+        )
+    defaults = {key: value for key, value in _entry(name).items() if key != "builds"}
     known = state.tokenizer.ids
     for key, value in defaults.items():
         if key not in held and (not key.endswith("_token") or value in known):
@@ -63,14 +122,27 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
     return state.with_value(TOKENIZER_CONFIG, (_CLASS,), READS_THE_FILE)
 
 
-def _class_of(state: ModelState) -> str | None:
-    classes, registered = _table()["classes"], _table()["registered"].get(state.traits.model_type)
-    said: Json = (state.documents.get(TOKENIZER_CONFIG) or {}).get(_CLASS) or state.documents[CONFIG].get(_CLASS)
-    named = str(said).removesuffix("Fast") if said else registered
-    # A type that is registered with the class that reads the file is loaded with it, whatever the config says.
-    if registered is not None and (registered not in classes or state.traits.model_type in _table()["not_asked"]):
-        named = registered
-    return named if named in classes else None
+_GENERIC = frozenset({"TokenizersBackend", "PythonBackend", READS_THE_FILE, "MistralCommonBackend"})
+"""Classes of model types that have none of their own."""
+
+
+def _known(name: str | None) -> str | None:
+    """Return the class of a name as transformers finds it, None for one that reads tokenizer.json."""
+    if name is None:
+        return None
+    found: str = _table()["aliases"].get(name, name)
+    if found in _table()["classes"] or found in _table()["python"]:
+        return found
+    return _known(name.removesuffix("Fast")) if name.endswith("Fast") else None
+
+
+def _entry(name: str | None) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = {**_table()["classes"], **_table()["python"]}.get(str(name), {})
+    return found
+
+
+def _is_byte_level(tokenizer: Mapping[str, Json]) -> bool:
+    return any('"ByteLevel"' in json.dumps(tokenizer.get(section)) for section in SECTIONS)
 
 
 @cache

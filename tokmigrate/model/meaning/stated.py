@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tokmigrate.model.class_defaults.default_ids import default_ids
-from tokmigrate.model.class_defaults.default_roles import default_roles
+from tokmigrate.model.class_defaults.own_pipelines import default_roles
 from tokmigrate.model.documents.config_parts import config_parts, stated_sizes
 from tokmigrate.model.documents.id_fields import shape_of
 from tokmigrate.model.documents.longest_text import NO_LIMIT
@@ -44,9 +44,7 @@ def stated_roles(documents: Documents) -> dict[str, str]:
     padding = (documents[FILE].get("padding") or {}).get("pad_token")
     if padding is not None:
         found.setdefault("pad", padding)
-    named = [(documents.get(TOKENIZER_CONFIG) or {}).get("tokenizer_class")]
-    named.append((documents.get(CONFIG) or {}).get("model_type"))
-    for role, text in default_roles(*named).items():
+    for role, text in default_roles(documents).items():
         if text in tokenizer.ids:
             found.setdefault(role, text)
     return {role: text for role, text in found.items() if text is not None}
