@@ -9,7 +9,8 @@ import sys
 import typer
 
 from tokmigrate.cli import audit, author, compare, gate, look, operate, page, run, stamp, team
-from tokmigrate.cli.output import TRACEBACKS, print_error
+from tokmigrate.cli.output import TRACEBACKS, print_error, say_aside
+from tokmigrate.cli.streams import CHANGES_SOMETHING, kept_errors
 from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
 
 _WORDINGS = (
@@ -96,20 +97,37 @@ def main() -> None:
     arguments = _without_debug(sys.argv[1:])
     as_json = "--json" in arguments
     TRACEBACKS.set(len(arguments) < len(sys.argv[1:]))
+    CHANGES_SOMETHING.set(False)
+    with kept_errors() as (out, _):
+        code = _exit_code(arguments, as_json)
+        out.flush()
+        if out.error:
+            say_aside(f"error: the output could not be written: {out.error}{_what_stays(code)}")
+            # What only says something has failed then; what does something has not.
+            code = code or (0 if CHANGES_SOMETHING.get() else TokmigrateError.exit_code)
+    sys.exit(code)
+
+
+def _what_stays(code: int) -> str:
+    return "; what the command did is done" if CHANGES_SOMETHING.get() and not code else ""
+
+
+def _exit_code(arguments: list[str], as_json: bool) -> int:
+    """Run a command, tell its error, and return the exit code."""
     try:
-        sys.exit(_status(arguments))
+        return _status(arguments)
     except TokmigrateError as error:
         print_error(error, as_json)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except typer.TyperException as error:
         # Without any word it is the help that was shown, and there is nothing to add.
         if arguments:
             print_error(_wrong_usage(error), as_json)
-        sys.exit(UsageError.exit_code)
+        return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
         hint = "`tokmigrate recover` finishes or undoes what was under way"
         print_error(StoppedError("stopped", hint=hint), as_json)
-        sys.exit(StoppedError.exit_code)
+        return StoppedError.exit_code
     except Exception as error:
         failure = TokmigrateError(
             f"an error in tokmigrate itself: {type(error).__name__}: {error}",
@@ -117,7 +135,7 @@ def main() -> None:
         )
         failure.__cause__ = error
         print_error(failure, as_json)
-        sys.exit(failure.exit_code)
+        return failure.exit_code
 
 
 if __name__ == "__main__":

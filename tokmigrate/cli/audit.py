@@ -13,6 +13,7 @@ import typer
 from tokmigrate.cli.each import document_each, failed_absent, failed_interrupted, leave_with, print_several
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show
+from tokmigrate.cli.streams import changes_something
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -131,6 +132,7 @@ def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
     if output is None:
         sys.stdout.writelines(lines)
         return
+    changes_something()
     try:
         with output.open("w", encoding="utf-8", newline="") as file:
             file.writelines(lines)
@@ -173,6 +175,7 @@ def import_(
     from tokmigrate.state.database import open_state  # noqa: PLC0415
     from tokmigrate.state.imports import import_ledger  # noqa: PLC0415
 
+    changes_something()
     place = workspace()
     ledger, name = read_ledger(source)
     new = import_ledger(open_state(place.state, place.root), ledger, name)

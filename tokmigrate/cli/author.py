@@ -9,6 +9,7 @@ import typer
 
 from tokmigrate.cli.options import AsJson, settled_workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show_aside
+from tokmigrate.cli.streams import changes_something
 
 if TYPE_CHECKING:
     from tokmigrate.settings import Workspace
@@ -23,6 +24,7 @@ def init(
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.settings import FILE_NAME, NEW_WORKSPACE  # noqa: PLC0415
 
+    changes_something()
     settings = directory / FILE_NAME
     if settings.exists():
         raise UsageError(

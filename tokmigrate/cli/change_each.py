@@ -13,6 +13,7 @@ import typer
 
 from tokmigrate.cli.each import Failed, document_each, most_serious, print_several, show_each, tell
 from tokmigrate.cli.output import say_aside
+from tokmigrate.cli.streams import changes_something
 from tokmigrate.errors import AlreadyThereError, TokmigrateError
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def change_each(
     Raises:
         Exit: A model failed.
     """
+    changes_something()
     if len(entries) == 1:
         show_each(entries, act, render)
         return
@@ -92,6 +94,7 @@ def document_changes(
     Raises:
         Exit: A model failed.
     """
+    changes_something()
     if len(entries) == 1:
         document_each(command, entries, act, content)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import typer
 
 from tokmigrate.cli.output import print_error, print_json, trace
+from tokmigrate.cli.streams import is_lost
 from tokmigrate.errors import TokmigrateError, UsageError
 
 if TYPE_CHECKING:
@@ -123,6 +125,9 @@ def print_several(command: str, models: list[dict[str, Any]] | None, failed: Seq
     for each in failed:
         trace(each.error)
     print_json({**error_document(first), "command": command, "failed": told, **content})
+    if is_lost(sys.stdout):
+        for place, each in enumerate(failed):
+            tell(each, failed[:place], alone=len(failed) == 1)
 
 
 def failed_absent(entries: Iterable[ModelEntry]) -> Iterator[Failed]:

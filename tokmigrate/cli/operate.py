@@ -9,6 +9,7 @@ import typer
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import SETTLED, AsJson, LockTimeout, Models, selected, workspace
 from tokmigrate.cli.output import progress, say
+from tokmigrate.cli.streams import changes_something
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry
@@ -29,6 +30,7 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
     from tokmigrate.runner import migrate  # noqa: PLC0415
     from tokmigrate.runner.team.rewriting import settle  # noqa: PLC0415
 
+    changes_something()
     place = workspace()
     migrations = settle(place).value
     entries = selected(place, model) if migrations == "nothing" else place.select(model or [])

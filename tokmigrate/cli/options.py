@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokmigrate.cli.output import say_aside
+from tokmigrate.cli.streams import changes_something
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace
@@ -59,6 +60,7 @@ def settled_workspace() -> Workspace:
     """Return the workspace, with what an interrupted command left of its migrations finished first."""
     from tokmigrate.runner.team.rewriting import settle  # noqa: PLC0415
 
+    changes_something()
     place = workspace()
     said = SETTLED[settle(place).value]
     if said:

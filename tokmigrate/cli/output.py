@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from tokmigrate.cli.streams import is_lost
 from tokmigrate.errors import FileProblems, TokmigrateError
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ def print_json(document: dict[str, Any]) -> None:
     """Write one JSON document to stdout."""
     from tokmigrate.report.shown import in_json  # noqa: PLC0415
 
-    sys.stdout.write(in_json(json.dumps(document, indent=2, ensure_ascii=False)) + "\n")
+    # In JSON a letter that the stream has no bytes for is written by its number.
+    plain = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    sys.stdout.write(in_json(json.dumps(document, indent=2, ensure_ascii=plain)) + "\n")
+    sys.stdout.flush()
 
 
 def say(line: str) -> None:
@@ -83,7 +87,8 @@ def print_error(error: TokmigrateError, as_json: bool, model: str | None = None)
         from tokmigrate.report.machine import error_document  # noqa: PLC0415
 
         print_json(error_document(error))
-        return
+        if not is_lost(sys.stdout):
+            return
     if isinstance(error, FileProblems):
         for problem in error.problems:
             say_aside(f"error: {problem}")

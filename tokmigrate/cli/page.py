@@ -11,6 +11,7 @@ import typer
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, Models, selected, workspace
 from tokmigrate.cli.output import progress, say
+from tokmigrate.cli.streams import changes_something
 
 if TYPE_CHECKING:
     from tokmigrate.events import Listener
@@ -34,6 +35,7 @@ def report(model: Models = None, output: Output = None, as_json: AsJson = False)
     from tokmigrate.report.report_document import report_content  # noqa: PLC0415
     from tokmigrate.report.written_page import page_paths  # noqa: PLC0415
 
+    changes_something()
     check_charts_can_be_made()
     place = workspace()
     entries = selected(place, model)

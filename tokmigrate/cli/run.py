@@ -13,6 +13,7 @@ from tokmigrate.cli.change_each import change_each, document_changes
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AsJson, Here, LockTimeout, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, progress, say, say_aside, show, show_aside
+from tokmigrate.cli.streams import changes_something
 
 if TYPE_CHECKING:
     from tokmigrate.plan.upgrade import Plan
@@ -101,6 +102,7 @@ def plan(
     if to_stdout:
         print_json(plans_document(bounds))
     elif output is not None:
+        changes_something()
         write_plans(output, bounds)
         if not as_json:
             file = shlex.quote(str(output))

@@ -9,6 +9,7 @@ import typer
 
 from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
 from tokmigrate.cli.output import print_json, progress, say
+from tokmigrate.cli.streams import changes_something
 
 
 def stamp(
@@ -39,6 +40,7 @@ def stamp(
     entries = selected(place, model)
     if len(entries) != 1:
         raise UsageError("stamp takes on one model at a time", hint="--model NAME")
+    changes_something()
     with progress() as listener:
         if other is not None:
             known = place.models.get(str(other))
@@ -78,6 +80,8 @@ def tag(
     from tokmigrate.runner.tags import delete_tag, known_tags, set_tag  # noqa: PLC0415
 
     place = workspace()
+    if name is not None or delete is not None:
+        changes_something()
     if delete is not None:
         if name is not None:
             raise UsageError("--delete names the tag itself", hint=f"tokmigrate tag --delete {delete}")
