@@ -8,7 +8,7 @@ from functools import cached_property
 
 from tokmigrate.lint.file import MigrationFile, Written
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.plan.steps import Step
+from tokmigrate.plan.steps import Effect, Step
 from tokmigrate.vocabulary.tokens import AddedToken
 
 
@@ -58,6 +58,11 @@ class OnModel:
         """Each operation with the states around it."""
         for written, applied in zip(self.file.operations, self.step.applied, strict=True):
             yield written, applied.before, applied.after
+
+    @property
+    def effects(self) -> Iterator[tuple[Written, Effect]]:
+        """Each operation with what it does."""
+        return zip(self.file.operations, self.step.effects, strict=True)
 
     def last_that(self, happens: Callable[[ModelState, ModelState], bool]) -> Written | None:
         """Return the last operation with whose states before and after something happens; None where it never does."""

@@ -75,6 +75,8 @@ class Operation(Fields, ABC):
     name: ClassVar[str]
     shorthand: ClassVar[str | None] = None
     """The field that a single value stands for."""
+    keeps_reachable: ClassVar[bool] = False
+    """Whether `apply` itself sees to it that text can still produce every token that it could produce."""
 
     @abstractmethod
     def apply(self, state: ModelState, context: Context) -> ModelState:

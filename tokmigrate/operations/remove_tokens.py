@@ -17,6 +17,7 @@ from tokmigrate.model.references.token_removal import with_placeholders, without
 from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.begun_rows import begun, check_size_may_change, chosen_init, with_begun_rows
 from tokmigrate.operations.known_tokens import id_of
+from tokmigrate.operations.reachable_tokens import unreachable_tokens
 from tokmigrate.operations.renumbered_rows import check_ids_may_change
 from tokmigrate.operations.token_list import quoted
 from tokmigrate.operations.tokens_in_use import check_not_in_use
@@ -29,14 +30,21 @@ class RemoveTokens(Operation):
 
     With `ids: tombstone` every other id stays, and a placeholder holds the place. With `ids: compact` higher ids
     move down, with their rows and every place that names them. A token that the chat template, the post-processor,
-    padding or a special role uses is not removed, nor one through which alone other tokens are reached.
+    padding or a special role uses is not removed. Where a removal leaves other tokens that no text produces any more,
+    it is refused and names them, or takes them along.
     """
 
     name: ClassVar[str] = "remove_tokens"
+    keeps_reachable: ClassVar[bool] = True
 
     tokens: Annotated[tuple[str, ...], AsTuple] = Field(min_length=1, description="The texts of the tokens.")
     ids: Literal["tombstone", "compact"] = Field(description="What becomes of the ids.")
     acknowledge: Literal["breaking"] = Field(description="Says that old tokenized data will not fit any more.")
+    with_: Literal["unreachable"] | None = Field(
+        default=None,
+        alias="with",
+        description="`unreachable`: also remove the tokens that text could produce and cannot produce without these.",
+    )
     shrink: bool = Field(default=False, description="With `compact`: as many rows fewer, instead of spare ones.")
     init: InitSpec | None = Field(
         default=None, description="How the rows of placeholders start, which else stay, or those of spare rows."
@@ -44,27 +52,46 @@ class RemoveTokens(Operation):
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
         """Return the state without the tokens."""
-        gone = frozenset(self.tokens)
-        numbers = frozenset(id_of(state, token) for token in self.tokens)
-        check_not_in_use(state, gone)
-        if self.ids == "compact":
-            return self._compacted(without_mentions(state, gone), context, numbers)
-        if self.shrink:
+        if self.shrink and self.ids == "tombstone":
             raise OperationError("with placeholders no row can go", hint="use `ids: compact`, or leave out `shrink`")
-        return self._buried(without_mentions(state, gone), context)
+        gone = self.tokens
+        while True:
+            after = self._without(state, gone, context)
+            lost = unreachable_tokens(state, after)
+            if not lost:
+                return after
+            if self.with_ is None:
+                raise OperationError(
+                    f"without {quoted(gone)} no text produces {len(lost)} other token{'s'[: len(lost) > 1]} any more: "
+                    f"{quoted(lost, 20)}",
+                    hint="add `with: unreachable` to remove them as well, or keep what they are made of",
+                )
+            gone = (*gone, *lost)
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+    def _without(self, state: ModelState, tokens: tuple[str, ...], context: Context) -> ModelState:
+        numbers = frozenset(id_of(state, token) for token in tokens)
+        check_not_in_use(state, frozenset(tokens))
+        bare = without_mentions(state, frozenset(tokens))
+        return self._compacted(bare, context, numbers) if self.ids == "compact" else self._buried(bare, context, tokens)
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Removal breaks what was tokenized before."""
         if self.ids == "compact":
-            return Risk(RiskLevel.BREAKING, "higher ids move down; tokenized data mean other tokens from now on")
-        return Risk(RiskLevel.BREAKING, f"text with {quoted(self.tokens)} is cut otherwise from now on")
+            reason = "higher ids move down; tokenized data mean other tokens from now on"
+        else:
+            reason = f"text with {quoted(self.tokens)} is tokenized differently"
+        named = {*self.tokens}
+        lost = [token for token in before.tokenizer.ids if token not in after.tokenizer.ids and token not in named]
+        if lost:
+            reason += f"; also removes {len(lost)} that no text produces without them: {quoted(lost)}"
+        return Risk(RiskLevel.BREAKING, reason)
 
     def references(self) -> tuple[str, ...]:
         """Return the files that the strategy reads."""
         return self.init.references() if self.init else ()
 
-    def _buried(self, state: ModelState, context: Context) -> ModelState:
-        ids = {token: state.tokenizer.ids[token] for token in self.tokens}
+    def _buried(self, state: ModelState, context: Context, tokens: tuple[str, ...]) -> ModelState:
+        ids = {token: state.tokenizer.ids[token] for token in tokens}
         names = {token: tombstone(number) for token, number in ids.items()}
         taken = next((name for name in names.values() if name in state.tokenizer.ids), None)
         if taken is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -21,7 +22,7 @@ TokenList = Annotated[
 """Texts of tokens."""
 
 
-def quoted(texts: tuple[str, ...] | list[str]) -> str:
+def quoted(texts: Sequence[str], shown: int = 3) -> str:
     """Return the first few of `texts` in quotes, and how many more there are."""
-    shown = ", ".join(f"'{text}'" for text in texts[:3])
-    return shown if len(texts) <= 3 else f"{shown} and {len(texts) - 3} more"
+    first = ", ".join(f"'{text}'" for text in texts[:shown])
+    return first if len(texts) <= shown else f"{first} and {len(texts) - shown} more"

@@ -10,7 +10,6 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.documents.template_tokens import written_in_templates
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import named_tokens
-from tokmigrate.model.tokenizer.merges import merges_of, orphans
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 
 
@@ -30,17 +29,6 @@ def check_not_in_use(state: ModelState, gone: frozenset[str]) -> None:
     for token in gone:
         if token in state.tokenizer.vocabulary and _is_letter(token, model, state.documents[FILE]):
             raise OperationError(f"'{token}' is a letter of the alphabet; text with it could not be written any more")
-    # An added token is matched before any merge.
-    lost = [token for token in orphans(merges_of(model), gone, _prefix(model)) if token not in state.tokenizer.added]
-    if lost:
-        shown = ", ".join(f"'{token}'" for token in lost[:5])
-        raise OperationError(
-            f"{len(lost)} tokens can be reached only through those that go: {shown}", hint="remove them as well"
-        )
-
-
-def _prefix(model: Json) -> str:
-    return model.get("continuing_subword_prefix") or ""
 
 
 def _is_letter(token: str, model: Json, document: Json) -> bool:

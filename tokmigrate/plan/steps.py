@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import Context, Risk
+from tokmigrate.operations.base import Context, Risk, RiskLevel
+from tokmigrate.operations.reachable_tokens import unreachable_tokens
+from tokmigrate.operations.token_list import quoted
 from tokmigrate.plan.conditions import unmet
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
@@ -38,12 +41,14 @@ class Effect:
         place: Where it stands, as `file:line:column`.
         risk: How risky it is, and why.
         given: The ids that it gives.
+        unreachable: The tokens that text could produce before it, and cannot produce after it.
     """
 
     operation: str
     place: str
     risk: Risk
     given: tuple[Given, ...] = field(repr=False)
+    unreachable: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -63,15 +68,18 @@ class Step:
         migration: The migration.
         before: The state that it finds.
         after: The state that it leaves; its edit and its touched files are this step's own.
-        effects: What each operation does.
         applied: Each operation with the states around it.
     """
 
     migration: Migration
     before: ModelState = field(repr=False)
     after: ModelState = field(repr=False)
-    effects: tuple[Effect, ...]
     applied: tuple[Applied, ...] = field(default=(), repr=False)
+
+    @cached_property
+    def effects(self) -> tuple[Effect, ...]:
+        """What each operation does; the tokenizers library is asked where tokens may become unreachable."""
+        return tuple(map(_effect, self.applied))
 
 
 def steps_of(
@@ -95,7 +103,7 @@ def steps_of(
         _check_preconditions(migration, before)
         applied = tuple(_applied(migration, before))
         state = finish(before, applied[-1].after if applied else before)
-        steps.append(Step(migration, before, state, tuple(map(_effect, applied)), applied))
+        steps.append(Step(migration, before, state, applied))
     return tuple(steps)
 
 
@@ -116,7 +124,17 @@ def _effect(applied: Applied) -> Effect:
         # An id that has a token already is given to no new one: that token was renamed.
         and (token in before.ids or number not in before.texts)
     )
-    return Effect(operation.name, applied.planned.place, operation.risk(applied.before, applied.after), given)
+    lost = () if operation.keeps_reachable else unreachable_tokens(applied.before, applied.after)
+    risk = operation.risk(applied.before, applied.after)
+    return Effect(operation.name, applied.planned.place, _with_unreachable(risk, lost), given, lost)
+
+
+def _with_unreachable(risk: Risk, lost: tuple[str, ...]) -> Risk:
+    if not lost:
+        return risk
+    level = RiskLevel.CAUTION if risk.level is RiskLevel.SAFE else risk.level
+    counted = f"{len(lost):,} token{'s'[: len(lost) > 1]}"
+    return Risk(level, f"{risk.reason}; no text produces {counted} any more: {quoted(lost)}")
 
 
 def _row(state: ModelState, token: str, number: int) -> Literal["spare", "new", "moved"]:

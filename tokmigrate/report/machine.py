@@ -69,6 +69,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
                         "risk": effect.risk.level.value,
                         "reason": effect.risk.reason,
                         "given": [{"token": new.token, "id": new.id, "row": new.row} for new in effect.given],
+                        "unreachable": list(effect.unreachable),
                     }
                     for effect in step.effects
                 ],

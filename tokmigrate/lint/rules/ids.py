@@ -12,6 +12,7 @@ from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.operations.move_tokens import MoveTokens
+from tokmigrate.operations.token_list import quoted
 
 _MULTIPLE = 64
 """Matrix products are fastest where the vocabulary is a multiple of it (NVIDIA, Deep Learning Performance Guide)."""
@@ -35,15 +36,27 @@ def _breaking(seen: OnModel) -> Iterator[Found]:
 
     The plan gives the same reason. Where the operation has a field `acknowledge`, it is said there.
     """
-    for written, before, after in seen.changes:
-        operation = written.operation
+    for written, effect in seen.effects:
         # Of moved tokens TM201 tells, also where no model is there.
-        if isinstance(operation, MoveTokens) or hasattr(operation, "acknowledge"):
+        if isinstance(written.operation, MoveTokens) or hasattr(written.operation, "acknowledge"):
             continue
-        risk = operation.risk(before, after)
-        if risk.level is RiskLevel.BREAKING:
+        if effect.risk.level is RiskLevel.BREAKING:
             help_ = "change it; if it is meant, write `# noqa: TM202` and why"
-            yield Found(written.place, f"{operation.name} breaks the model: {risk.reason}", help_)
+            yield Found(written.place, f"{effect.operation} breaks the model: {effect.risk.reason}", help_)
+
+
+def _unreachable(seen: OnModel) -> Iterator[Found]:
+    """An operation leaves tokens that no text produces any more.
+
+    Their rows stay in the model and are never used, and the texts that they stood for become other tokens than in
+    training. A normalizer that folds text does that to all tokens with the letters that it folds; so does an added
+    token to all whose text holds its own. Where the operation is breaking anyhow, TM202 gives the number.
+    """
+    for written, effect in seen.effects:
+        if effect.unreachable and effect.risk.level is not RiskLevel.BREAKING:
+            lost = effect.unreachable
+            message = f"no text produces {len(lost):,} token{'s'[: len(lost) > 1]} any more: {quoted(lost)}"
+            yield Found(written.place, message, "change it; if it is meant, write `# noqa: TM207` and why")
 
 
 def _zeros_as_output(file: MigrationFile) -> Iterator[Found]:
@@ -222,6 +235,20 @@ operations:
       tokens:
         - {content: "<tool>", init: {strategy: description, text: "a call of a tool"}}
         - {content: "</tool>", init: {strategy: copy, token: "<|endoftext|>"}}
+""",
+    ),
+    ModelRule(
+        "TM207",
+        "unreachable-tokens",
+        Severity.WARNING,
+        _unreachable,
+        wrong="""\
+operations:
+  - set_normalizer: {type: Lowercase}
+""",
+        right="""\
+operations:
+  - set_normalizer: NFC
 """,
     ),
 )

@@ -12,6 +12,7 @@ from tokmigrate.model.formats.json_text import Json
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
 _OTHERS = (byte for byte in range(0x100) if byte not in _PRINTABLE)
 _BYTES = {chr(byte): byte for byte in _PRINTABLE} | {chr(0x100 + place): byte for place, byte in enumerate(_OTHERS)}
+_LETTERS = {byte: letter for letter, byte in _BYTES.items()}
 
 
 def is_byte_level(document: Json) -> bool:
@@ -40,6 +41,15 @@ def text_of_letters(token: str) -> str:
         Its text; a byte that makes no whole character stands as `\\xNN`. A token that is not written in such
         letters is its own text.
     """
-    if not all(letter in _BYTES for letter in token):
-        return token
-    return bytes(_BYTES[letter] for letter in token).decode("utf-8", "backslashreplace")
+    octets = bytes_of_letters(token)
+    return token if octets is None else octets.decode("utf-8", "backslashreplace")
+
+
+def bytes_of_letters(token: str) -> bytes | None:
+    """Return the bytes that a token stands for, None for one that is not written in letters for bytes."""
+    return bytes(_BYTES[letter] for letter in token) if all(letter in _BYTES for letter in token) else None
+
+
+def letters_of_bytes(octets: bytes) -> str:
+    """Return the letters that a byte-level tokenizer writes for bytes."""
+    return "".join(_LETTERS[octet] for octet in octets)

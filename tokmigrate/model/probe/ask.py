@@ -124,7 +124,7 @@ def _cause(code: int, stderr: str) -> str:
 
 def _failed(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
     where = request.get("directory") or request.get("file") or request.get("corpus")
-    if question in {"tokenizer", "impact"}:
+    if question in {"tokenizer", "reachability", "impact"}:
         return TokenizerError(
             f"the tokenizers library cannot work with it: {cause}",
             where=where,

@@ -27,6 +27,7 @@ from typing import Any
 _META_MODEL = ("torch", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto")
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizers",),
+    "reachability": ("tokenizers",),
     "impact": ("tokenizers",),
     "transformers": ("tokenizers", *_META_MODEL),
     "vocabulary_axes": _META_MODEL,

@@ -1,4 +1,4 @@
-"""The merges of a BPE tokenizer: which tokens can be reached, and what goes with a removed token."""
+"""The merges of a BPE tokenizer, and those that go with a removed token."""
 
 from __future__ import annotations
 
@@ -30,34 +30,3 @@ def without(merges: Iterable[Json], gone: frozenset[str], prefix: str) -> list[J
     return [
         merge for merge in merges if not gone.intersection(split(merge)) and product(split(merge), prefix) not in gone
     ]
-
-
-def orphans(merges: list[Merge], gone: frozenset[str], prefix: str) -> list[str]:
-    """Return the tokens that no merge reaches any more once those of `gone` are not there.
-
-    Args:
-        merges: All merges.
-        gone: The tokens that go.
-        prefix: What a continuing piece begins with.
-    """
-    before, after = _made(merges, frozenset(), prefix), _made(merges, gone, prefix)
-    return [token for token in before if token not in after and token not in gone]
-
-
-def _made(merges: list[Merge], gone: frozenset[str], prefix: str) -> dict[str, None]:
-    """Return the tokens that merges make out of those that none makes."""
-    products = {product(merge, prefix) for merge in merges}
-    made: dict[str, None] = {}
-    waiting = merges
-    while True:
-        left: list[Merge] = []
-        for merge in waiting:
-            result = product(merge, prefix)
-            if all(part not in gone and (part in made or part not in products) for part in merge):
-                if result not in gone:
-                    made[result] = None
-            else:
-                left.append(merge)
-        if len(left) == len(waiting):
-            return made
-        waiting = left

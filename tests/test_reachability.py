@@ -1,0 +1,178 @@
+"""Tokens that text could produce are never left without a text that produces them, unless the plan says so."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from string import ascii_uppercase
+from typing import Any
+
+import pytest
+import tokenizers
+from making import llama, tokenizer_json, workspace
+from shared_models import SHARED, SharedModel, shared_model
+
+from tokmigrate.errors import OperationError
+from tokmigrate.lint.registry import Selection
+from tokmigrate.model.documents.state import ModelState, Traits
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.operations.base import Context, RiskLevel
+from tokmigrate.operations.remove_tokens import RemoveTokens
+from tokmigrate.plan.steps import Effect
+from tokmigrate.runner.lint import lint
+from tokmigrate.runner.migrate import plan
+from tokmigrate.vocabulary.rows import RowEdit
+
+LOWERCASE = {"set_normalizer": {"type": "Lowercase"}}
+SPLIT = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+PER_LETTER = [SPLIT, LEVEL]
+
+
+@pytest.fixture(scope="module")
+def phi(tmp_path_factory: pytest.TempPathFactory) -> SharedModel:
+    return shared_model(tmp_path_factory.mktemp("phi"), "phi-3-mini")
+
+
+def removal(*tokens: str, **fields: Any) -> str:
+    value = {"tokens": list(tokens), "ids": "compact", "acknowledge": "breaking", **fields}
+    return f"- remove_tokens: {json.dumps(value, ensure_ascii=False)}"
+
+
+def effect(root: Path, model: Path, *operations: dict[str, Any]) -> Effect:
+    made = workspace(root, {"m": model}, [{"operations": list(operations)}])
+    return plan(made.workspace, made.entry("m")).steps[0].effects[-1]
+
+
+def test_a_token_that_only_a_lower_rank_would_reach_is_named(phi: SharedModel) -> None:
+    with pytest.raises(OperationError, match="1 other token any more: '▁japon'") as error:
+        phi.planned(removal("▁jap"))
+    assert "with: unreachable" in str(error.value.hint)
+
+
+@pytest.mark.parametrize("ids", ["compact", "tombstone"])
+def test_it_is_taken_along_and_listed(phi: SharedModel, ids: str) -> None:
+    planned = phi.planned(removal("▁jap", ids=ids, **{"with": "unreachable"}))
+    (found,) = planned.steps[0].effects
+    assert "also removes 1 that no text produces without them: '▁japon'" in found.risk.reason
+    assert [fate.old_token for fate in planned.tokens if fate.token is None] == ["▁jap", "▁japon"]
+
+
+def state_of(document: dict[str, Any]) -> ModelState:
+    """The state of a model with this tokenizer.json and nothing else that matters here."""
+    rows = max(Tokenizer(document).texts) + 1
+    everything = RowEdit.identity(rows)
+    documents = {"tokenizer.json": document, "config.json": {"vocab_size": rows}}
+    return ModelState(documents, frozenset(), everything, everything, ((0, rows),), False, None, Traits("llama", True))
+
+
+def without(document: dict[str, Any], tokens: list[str], **fields: Any) -> Tokenizer:
+    """The tokenizer after a removal."""
+    given = {"tokens": tokens, "ids": "tombstone", "acknowledge": "breaking", **fields}
+    return RemoveTokens.model_validate(given).apply(state_of(document), Context("r")).tokenizer
+
+
+def test_what_was_unreachable_before_never_counts() -> None:
+    document = tokenizer_json(())
+    model = document["model"]
+    # The pre-tokenizer parts the one, no merge makes the other.
+    model["merges"].append(["the", "Ġa"])
+    model["vocab"] |= {"theĠa": 500, "Ġthing": 501}
+    left = without(document, ["the"]).vocabulary
+    assert {"theĠa", "Ġthing"} <= left.keys()
+
+
+def test_a_token_that_a_whole_word_gives_stays_reachable() -> None:
+    document = tokenizer_json((), words=("Ġthe",))
+    with pytest.raises(OperationError, match="'Ġthe'"):
+        without(document, ["Ġth"])
+    document["model"]["ignore_merges"] = True
+    assert "Ġthe" in without(document, ["Ġth"]).vocabulary
+
+
+def test_a_part_of_a_letter_counts_although_it_is_no_text() -> None:
+    # "€" is three bytes; the token of the first two is no text of its own.
+    document = tokenizer_json((), words=("âĤ¬",))
+    document["model"]["vocab"] |= {"âĤ¬¬": 500}
+    document["model"]["merges"].append(["âĤ¬", "¬"])
+    document["model"]["ignore_merges"] = True
+    with pytest.raises(OperationError, match="'âĤ¬¬'"):
+        without(document, ["âĤ¬"])
+
+
+def test_a_word_piece_needs_another_to_stand_behind() -> None:
+    vocabulary = {"[UNK]": 0, "[A]": 1, "[B]": 2, "a": 3, "##b": 4, "b": 5}
+    model = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##", "vocab": vocabulary}
+    document = {"added_tokens": [], "pre_tokenizer": {"type": "Whitespace"}, "model": model}
+    model["max_input_chars_per_word"] = 9
+    assert "##b" in without(document, ["b"]).vocabulary
+    assert "##b" in without(document, ["a"]).vocabulary
+    with pytest.raises(OperationError, match="'##b'"):
+        without(document, ["a", "b"])
+
+
+def document_of(name: str) -> dict[str, Any]:
+    """A tokenizer.json of the shared data, made of vocabulary and merges where there is none."""
+    if not (SHARED / name).is_dir():
+        pytest.skip(f"no {SHARED / name}")
+    if name == "gpt2":
+        made = tokenizers.Tokenizer(
+            tokenizers.models.BPE.from_file(str(SHARED / name / "vocab.json"), str(SHARED / name / "merges.txt"))
+        )
+        made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+        document: dict[str, Any] = json.loads(made.to_str())
+        return document
+    return dict(json.loads((SHARED / name / "tokenizer.json").read_text("utf-8")))
+
+
+def reachable(document: dict[str, Any], tokens: list[str]) -> set[str]:
+    """Return those of the tokens that the tokenizer's model makes, as the library says."""
+    library = tokenizers.Tokenizer.from_str(json.dumps(document))
+    return {token for token in tokens if [each.value for each in library.model.tokenize(token)] == [token]}
+
+
+@pytest.mark.parametrize("name", ["phi-3-mini", "phi-2", "gpt2", "minimind", "t5-small", "bert-base-uncased"])
+def test_random_removals_leave_no_token_unreachable(name: str) -> None:
+    document = document_of(name)
+    state = state_of(document)
+    tokens = [token for token in state.tokenizer.vocabulary if token not in state.tokenizer.added]
+    chosen = [token for token in tokens if 3 <= len(token) <= 5]
+    some = random.Random(name).sample(chosen, 60)  # noqa: S311 - the same ones each time
+    after = without(document, some, **{"with": "unreachable"})
+    kept = [token for token in tokens if token in after.vocabulary and token not in after.added]
+    assert len(kept) > len(tokens) - 3000
+    was = reachable(document, kept)
+    assert was - reachable(dict(after.document), kept) == set()
+    removed = set(tokens) - set(kept) - set(some)
+    # What went besides could not have stayed.
+    assert not removed & reachable(without(document, [*some, *removed]).document, tokens)
+
+
+@pytest.mark.parametrize(
+    ("operation", "lost"),
+    [
+        (LOWERCASE, None),
+        ({"set_normalizer": {"type": "Replace", "pattern": {"String": "th"}, "content": "d"}}, ["th", "the"]),
+        ({"set_pre_tokenizer": {"type": "Sequence", "pretokenizers": PER_LETTER}}, ["th", "the", "in", "re", "on"]),
+        ({"add_tokens": {"tokens": [{"content": "nd"}], "init": {"strategy": "mean"}}}, ["and"]),
+        ({"set_token_flags": {"tokens": "in", "special": True}}, ["ing"]),
+        ({"set_normalizer": "NFC"}, []),
+    ],
+)
+def test_other_operations_count_what_they_lose(tmp_path: Path, operation: dict[str, Any], lost: list[str]) -> None:
+    found = effect(tmp_path / "w", llama(tmp_path / "m"), operation)
+    if lost is None:
+        assert set(found.unreachable) == set(ascii_uppercase)
+    else:
+        assert [*found.unreachable[: len(lost)]] == lost
+    assert ("any more" in found.risk.reason) is (lost != [])
+    assert (found.risk.level is RiskLevel.SAFE) <= (lost == [])
+
+
+def test_lint_counts_them_too(tmp_path: Path) -> None:
+    made = workspace(tmp_path / "w", {"m": llama(tmp_path / "m")}, [{"operations": [LOWERCASE]}])
+    found = {
+        each.rule.code: each.message for each in lint(made.workspace, [made.entry("m")], Selection(("TM207",))).findings
+    }
+    assert "no text produces 26 tokens any more: 'A', 'B', 'C' and 23 more" in found["TM207"]
