@@ -37,7 +37,8 @@ def test_every_field_is_in_the_reference_and_on_its_page(texts: Mapping[str, str
     for name, kind in kinds.items():
         in_reference = section(texts["docs/reference.md"], f"[`{name}`]({folder}/{name}.md)")
         page = texts[f"docs/{folder}/{name}.md"]
-        for field in kind.model_fields:
+        for attribute, info in kind.model_fields.items():
+            field = info.alias or attribute
             if (folder, field) != ("strategies", "strategy"):
                 assert f"\n| `{field}` | " in in_reference, (name, field)
                 assert f"\n| `{field}` | " in page, (name, field)
