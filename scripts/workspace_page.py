@@ -36,6 +36,7 @@ models:
 verify: full
 seed: ""
 lint: {select: [TM1, TM3], ignore: [TM109]}
+worker: {memory_mib: 4096, cpu_seconds: 300, output_mib: 256}
 ```
 
 ## Keys

@@ -14,6 +14,7 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── OperationError                1  an operation cannot be applied to this model
 ├── StorageError                  1  no space, no permission, a filesystem that cannot do it
 ├── VerificationError             1  the candidate is not what the plan says
+├── LimitError                    1  the libraries need more memory, time or output than they may have
 ├── StalePlanError                1  a plan in a file does not fit any more
 ├── UndoError                     1  the way back is missing or damaged
 │   └── AlreadyThereError         1  there is nothing to take back
@@ -37,6 +38,7 @@ __all__ = [
     "DriftError",
     "FileProblems",
     "HistoryError",
+    "LimitError",
     "MissingModelError",
     "ModelError",
     "OperationError",
@@ -163,6 +165,10 @@ class StorageError(TokmigrateError):
 
 class VerificationError(TokmigrateError):
     """The candidate is not what the plan says."""
+
+
+class LimitError(TokmigrateError):
+    """The libraries need more memory, CPU time or output than a worker may have."""
 
 
 class UndoError(TokmigrateError):

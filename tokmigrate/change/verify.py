@@ -16,6 +16,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.weights.weights import read_adapter_weights, read_weights
 from tokmigrate.plan.conditions import broken
 from tokmigrate.revision.conditions import Check
+from tokmigrate.settings import WorkerLimits
 
 Thoroughness = Literal["fast", "full"]
 
@@ -39,7 +40,7 @@ def verify_candidate(
     _check_files(directory, candidate)
     _check_shards(directory, snapshot, candidate)
     read_weights(directory)
-    verify_directory(directory, candidate.tokens, checks, thoroughness)
+    verify_directory(directory, candidate.tokens, checks, thoroughness, snapshot.worker)
 
 
 def verify_adapter(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
@@ -54,12 +55,17 @@ def verify_adapter(directory: Path, snapshot: Snapshot, candidate: Candidate) ->
     _check_shards(directory, snapshot, candidate)
     read_adapter_weights(directory)
     if (directory / TOKENIZER).exists():
-        answer = ask("tokenizer", {"file": str(directory / TOKENIZER), "expected": dict(candidate.tokens)})
+        request = {"file": str(directory / TOKENIZER), "expected": dict(candidate.tokens)}
+        answer = ask("tokenizer", request, snapshot.worker)
         _check_ids(answer["differences"], directory, "tokenizers")
 
 
 def verify_directory(
-    directory: Path, tokens: Mapping[str, int], checks: Sequence[Check], thoroughness: Thoroughness
+    directory: Path,
+    tokens: Mapping[str, int],
+    checks: Sequence[Check],
+    thoroughness: Thoroughness,
+    limits: WorkerLimits,
 ) -> None:
     """Raise VerificationError where the libraries load something else than the documents say.
 
@@ -68,24 +74,31 @@ def verify_directory(
         tokens: The id that every token must have.
         checks: What migrations say under `verify:`.
         thoroughness: `full` also loads it with transformers.
+        limits: What the libraries may use.
     """
     texts = [check.text for check in checks]
-    answer = ask("tokenizer", {"file": str(directory / TOKENIZER), "expected": dict(tokens), "encode": texts})
+    request = {"file": str(directory / TOKENIZER), "expected": dict(tokens), "encode": texts}
+    answer = ask("tokenizer", request, limits)
     _check_ids(answer["differences"], directory, "tokenizers")
     for check, encoding in zip(checks, answer["encodings"], strict=True):
         reason = broken(check, tuple(encoding["tokens"]))
         if reason is not None:
             raise VerificationError(f"a `verify:` case does not hold: {reason}", where=str(directory))
     if thoroughness == "full":
-        _check_with_transformers(directory, tokens, texts, [encoding["ids"] for encoding in answer["encodings"]])
+        encoded = [encoding["ids"] for encoding in answer["encodings"]]
+        _check_with_transformers(directory, tokens, texts, encoded, limits)
 
 
 def _check_with_transformers(
-    directory: Path, tokens: Mapping[str, int], texts: Sequence[str], encoded: Sequence[Sequence[int]]
+    directory: Path,
+    tokens: Mapping[str, int],
+    texts: Sequence[str],
+    encoded: Sequence[Sequence[int]],
+    limits: WorkerLimits,
 ) -> None:
     shapes = {entry.name: list(entry.shape) for _, entry in read_weights(directory).tensors()}
     request = {"directory": str(directory), "expected": dict(tokens), "shapes": shapes, "encode": texts}
-    answer = ask("transformers", request)
+    answer = ask("transformers", request, limits)
     model, tokenizer = answer["model"], answer["tokenizer"]
     if model.get("mismatched"):
         raise _other("transformers expects other shapes", model["mismatched"], directory)

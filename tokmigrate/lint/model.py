@@ -44,6 +44,7 @@ class OnModel:
         final: The state after all pending migrations.
         before: The sightings before it; empty where it changes nothing about them.
         after: The sightings after it; empty where it changes nothing about them.
+        template_error: Why the default chat template cannot be used after it; None where it can, or stays as it is.
     """
 
     file: MigrationFile
@@ -52,6 +53,7 @@ class OnModel:
     final: ModelState
     before: Sightings = field(default_factory=dict)
     after: Sightings = field(default_factory=dict)
+    template_error: str | None = None
 
     @property
     def changes(self) -> Iterator[tuple[Written, ModelState, ModelState]]:

@@ -22,7 +22,7 @@ from tokmigrate.model.weights.unequal_rows import ids_elsewhere
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors
 from tokmigrate.model.weights.weights import Weights, read_weights
-from tokmigrate.settings import ModelEntry
+from tokmigrate.settings import ModelEntry, WorkerLimits
 from tokmigrate.vocabulary.rows import RowEdit
 from tokmigrate.vocabulary.tokens import runs
 
@@ -40,6 +40,7 @@ class Snapshot:
         tensors: Its vocabulary tensors.
         stamp: Its stamp, None at `base`.
         notes: What a user should know of it.
+        worker: What the libraries may use when they work with it.
     """
 
     directory: Path
@@ -50,6 +51,7 @@ class Snapshot:
     tensors: tuple[VocabularyTensor, ...] = field(repr=False)
     stamp: Stamp | None = field(repr=False)
     notes: tuple[str, ...]
+    worker: WorkerLimits = field(default_factory=WorkerLimits, repr=False)
 
     @property
     def revision(self) -> str | None:
@@ -88,7 +90,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         documents[weights.index] = parse(text.decode("utf-8"), str(directory / weights.index))
         layouts[weights.index] = json_layout(weights.index, text.decode("utf-8"), stamp)
     config = documents[names.CONFIG]
-    found = find_vocabulary_tensors(weights, config, _overrides(entry), directory)
+    found = find_vocabulary_tensors(weights, config, _overrides(entry), directory, entry.worker)
     rows = found.ids
     lineage = stamp.rows if stamp else RowEdit.identity(rows)
     if lineage.new_rows != rows:
@@ -127,7 +129,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         state = replace(
             state, baseline_tokens=runs(sorted(number for number in state.tokenizer.texts if number < rows))
         )
-    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes)
+    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes, entry.worker)
 
 
 def _overrides(entry: ModelEntry) -> Overrides:

@@ -52,7 +52,7 @@ def stand_in_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
     stamp = read_stamp(entry.path)
     texts, documents, _ = read_documents(entry.path, stamp)
     architecture = architecture_of(documents[CONFIG])
-    answer = ask("vocabulary_axes", {"directory": str(entry.path), "open": []})
+    answer = ask("vocabulary_axes", {"directory": str(entry.path), "open": []}, entry.worker)
     tensors = dict(_stored(answer, architecture))
     if not tensors:
         raise WeightsError(

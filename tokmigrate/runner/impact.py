@@ -27,6 +27,7 @@ def measure(plan: Plan, corpus: Path, listener: Listener = ignore) -> Impact | N
         UsageError: The corpus cannot be read, or has no text.
         FileProblems: A line of it is not UTF-8, or too long.
         TokenizerError: A tokenizer cannot be loaded, or cannot cut a line.
+        LimitError: It needs more than a worker may have.
     """
     size = corpus_bytes(corpus)
     measurement = Measurement.of(plan)
@@ -38,6 +39,7 @@ def measure(plan: Plan, corpus: Path, listener: Listener = ignore) -> Impact | N
             "impact",
             measurement.request(str(corpus)),
             lambda count: listener(CorpusRead(plan.model, count)),
+            plan.snapshot.worker,
         )
     finally:
         listener(CorpusMeasured(plan.model))

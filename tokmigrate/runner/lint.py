@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokmigrate.audit.under_way import reading
-from tokmigrate.errors import DriftError, TokmigrateError
+from tokmigrate.errors import DriftError, LimitError, TokmigrateError
 from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
 from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
 from tokmigrate.lint.registry import Selection
+from tokmigrate.model.documents.chat_template import chat_template
+from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -26,12 +28,15 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.team.git import changed_since, kept, repository, text_at_fork
-from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
+from tokmigrate.settings import FILE_NAME, ModelEntry, WorkerLimits, Workspace
 from tokmigrate.strict_yaml import decode
 from tokmigrate.strict_yaml.reading import parse
 
 _FOUND_BY = ("added_tokens", "normalizer")
 """The parts of tokenizer.json that decide where added tokens are found."""
+
+_TEMPLATE_SECONDS = 2
+"""The CPU time after which the rendering of a chat template is ended; a limit is kept to the second."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ class _Trial:
     failure: tuple[Migration, TokmigrateError] | None = None
     edited: tuple[Migration, ...] = ()
     notes: tuple[str, ...] = ()
+    worker: WorkerLimits = field(default_factory=WorkerLimits)
 
     def step(self, migration: Migration) -> Step | None:
         return next((step for step in self.steps if step.migration is migration), None)
@@ -156,9 +162,9 @@ def _tried(entry: ModelEntry, history: History) -> _Trial:
         try:
             steps += steps_of(state, [migration], lambda _, after: after)
         except TokmigrateError as error:
-            return _Trial(entry.name, tuple(steps), (migration, error), edited)
+            return _Trial(entry.name, tuple(steps), (migration, error), edited, worker=entry.worker)
         state = steps[-1].after
-    return _Trial(entry.name, tuple(steps), edited=edited)
+    return _Trial(entry.name, tuple(steps), edited=edited, worker=entry.worker)
 
 
 def _pending(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[tuple[Migration, ...], tuple[Migration, ...]]:
@@ -207,17 +213,37 @@ def _seen(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
 
 
 def _on_model(file: MigrationFile, trial: _Trial, step: Step) -> OnModel:
-    final = trial.steps[-1].after
+    final, limits = trial.steps[-1].after, trial.worker
+    template_error = _template_error(step, limits)
     before, after = step.before.documents[FILE], step.after.documents[FILE]
     if all(before.get(part) == after.get(part) for part in _FOUND_BY):
-        return OnModel(file, trial.model, step, final)
-    sightings = _sightings(step.after)
+        return OnModel(file, trial.model, step, final, template_error=template_error)
+    sightings = _sightings(step.after, limits)
     # What was not found before either is no fault of this migration.
     is_old = any(sighting.missed and text in step.before.tokenizer.added for text, sighting in sightings.items())
-    return OnModel(file, trial.model, step, final, _sightings(step.before) if is_old else {}, sightings)
+    old = _sightings(step.before, limits) if is_old else {}
+    return OnModel(file, trial.model, step, final, old, sightings, template_error)
 
 
-def _sightings(state: ModelState) -> Sightings:
+def _template_error(step: Step, limits: WorkerLimits) -> str | None:
+    """Return why the default chat template that a migration sets cannot be used, None where it can."""
+    template = chat_template(step.after)
+    if template is None or template == chat_template(step.before):
+        return None
+    tokens = {f"{role}_token": special_token(step.after, role) for role in ROLES}
+    request = {"template": template, "tokens": {name: text for name, text in tokens.items() if text is not None}}
+    try:
+        answer = ask("chat_template", request, replace(limits, cpu_seconds=min(limits.cpu_seconds, _TEMPLATE_SECONDS)))
+    except LimitError as error:
+        return f"cannot be rendered: {error.message}"
+    if answer["error"] is not None:
+        return f"cannot be rendered: {answer['error']}"
+    if answer["cpu_seconds"] > 1:
+        return f"needs {answer['cpu_seconds']:.1f} seconds of CPU time for one message"
+    return None
+
+
+def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
     """Return where the library finds each added token."""
     tokens = [token for token, _ in state.tokenizer.added.values()]
     texts = {token.content: texts_with(token) for token in tokens}
@@ -226,7 +252,7 @@ def _sightings(state: ModelState) -> Sightings:
         "encode": [text for each in texts.values() for text in each],
         "normalise": list(texts),
     }
-    answer = ask("tokenizer", request)
+    answer = ask("tokenizer", request, limits)
     ids = dict(zip(request["encode"], (each["ids"] for each in answer["encodings"]), strict=True))
     normalised: Mapping[str, str] = dict(zip(texts, answer["normalised"], strict=True))
     found = {}

@@ -151,7 +151,7 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
         for migration in check_applied(snapshot, chain_for(History.read(workspace), entry))
         for check in migration.checks
     ]
-    verify_directory(snapshot.directory, snapshot.state.tokenizer.ids, checks, workspace.verify)
+    verify_directory(snapshot.directory, snapshot.state.tokenizer.ids, checks, workspace.verify, entry.worker)
     # What an adapter means is asked of nobody: one that was changed is said to be.
     same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)
     return Verified(entry.name, snapshot.revision, tuple(sorted((*own, *beside))), same)

@@ -12,6 +12,7 @@ from tokmigrate.settings.workspace import (
     LintSetting,
     ModelEntry,
     VocabTensorSetting,
+    WorkerLimits,
     Workspace,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "LintSetting",
     "ModelEntry",
     "VocabTensorSetting",
+    "WorkerLimits",
     "Workspace",
     "find_workspace",
     "read_workspace",

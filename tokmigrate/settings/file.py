@@ -6,8 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from tokmigrate.settings.workspace import FieldShape
+from tokmigrate.settings.workspace import FieldShape, WorkerLimits
 
+DEFAULT_LIMITS = WorkerLimits()
 DEFAULT_STATE = "sqlite:///.tokmigrate/state.db"
 
 Name = Annotated[str, Field(min_length=1)]
@@ -55,6 +56,23 @@ class LintKeys(_Closed):
     ignore: tuple[Name, ...] = Field(default=(), description="Those that are left out.")
 
 
+class WorkerKeys(_Closed):
+    """What the process that runs tokenizers and transformers may use."""
+
+    memory_mib: Annotated[int, Field(ge=1)] = Field(
+        default=DEFAULT_LIMITS.memory_mib,
+        description="Memory (address space) beyond what the libraries themselves take, in MiB; for `plan --corpus` "
+        "that much for each processor.",
+    )
+    cpu_seconds: Annotated[int, Field(ge=1)] = Field(
+        default=DEFAULT_LIMITS.cpu_seconds,
+        description="CPU time to load and check a model; for `plan --corpus` between two steps of its progress.",
+    )
+    output_mib: Annotated[int, Field(ge=1)] = Field(
+        default=DEFAULT_LIMITS.output_mib, description="The size of what it answers, in MiB."
+    )
+
+
 def _models(value: object) -> object:
     return {} if value is None else value
 
@@ -82,3 +100,8 @@ class FileKeys(_Closed):
         default="", description="Part of the seed of every random row; the same text gives the same rows."
     )
     lint: LintKeys = Field(default_factory=LintKeys, description="Which rules `tokmigrate lint` asks.")
+    worker: WorkerKeys = Field(
+        default_factory=WorkerKeys,
+        description="What the process that runs tokenizers and transformers may use. Where it needs more, as with some "
+        "chat templates, the command fails and nothing is changed.",
+    )

@@ -15,6 +15,7 @@ from tokmigrate.settings.workspace import (
     LintSetting,
     ModelEntry,
     VocabTensorSetting,
+    WorkerLimits,
     Workspace,
     absolute,
 )
@@ -60,7 +61,8 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
     if content is None or problems:
         raise FileProblems(sorted(problems, key=lambda each: (each.line, each.column)))
     root = absolute(Path.cwd(), str(path)).parent
-    models = {name: _entry(name, model, root) for name, model in (content.models or {}).items()}
+    worker = WorkerLimits(content.worker.memory_mib, content.worker.cpu_seconds, content.worker.output_mib)
+    models = {name: _entry(name, model, root, worker) for name, model in (content.models or {}).items()}
     _refuse_twice(tree, models)
     return Workspace(
         root=root,
@@ -71,6 +73,7 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         verify=content.verify,
         seed=content.seed,
         lint=LintSetting(content.lint.select, content.lint.ignore),
+        worker=worker,
         migrations_at=_place_of(tree, "migrations"),
     )
 
@@ -80,7 +83,7 @@ def _place_of(tree: Tree, key: str) -> tuple[int, int] | None:
     return (node.line, node.column) if node else None
 
 
-def _entry(name: str, model: ModelKeys, root: Path) -> ModelEntry:
+def _entry(name: str, model: ModelKeys, root: Path, worker: WorkerLimits) -> ModelEntry:
     return ModelEntry(
         name=name,
         path=absolute(root, model.path),
@@ -93,6 +96,7 @@ def _entry(name: str, model: ModelKeys, root: Path) -> ModelEntry:
             }
         ),
         id_fields=MappingProxyType(model.id_fields),
+        worker=worker,
     )
 
 

@@ -35,6 +35,21 @@ class VocabTensorSetting:
 
 
 @dataclass(frozen=True)
+class WorkerLimits:
+    """What a worker, the process that runs the libraries, may use; it is ended where it needs more.
+
+    Args:
+        memory_mib: Address space beyond what the libraries take, in MiB.
+        cpu_seconds: CPU time for an answer, or for a step of one that tells how far it is.
+        output_mib: The size of an answer, and of a file that it writes, in MiB.
+    """
+
+    memory_mib: int = 4096
+    cpu_seconds: int = 300
+    output_mib: int = 256
+
+
+@dataclass(frozen=True)
 class ModelEntry:
     """A model of the workspace.
 
@@ -45,6 +60,7 @@ class ModelEntry:
         tags: Names of groups that it belongs to.
         vocab_tensors: By tensor name, what settles an open question, or `ignore` for a coincidence.
         id_fields: By the name or dotted path of a field, how it holds ids of tokens, or `ignore` where it holds none.
+        worker: What the libraries may use when they work with it.
     """
 
     name: str
@@ -53,6 +69,7 @@ class ModelEntry:
     tags: tuple[str, ...] = ()
     vocab_tensors: Mapping[str, VocabTensorSetting | Literal["ignore"]] = field(default_factory=dict)
     id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
+    worker: WorkerLimits = WorkerLimits()
 
     def here(self) -> Path:
         """Return its directory; raises MissingModelError where there is none."""
@@ -91,6 +108,7 @@ class Workspace:
         verify: `full` loads a result with transformers, `fast` with tokenizers only.
         seed: Part of the seed of every random row.
         lint: Which rules `tokmigrate lint` asks.
+        worker: What the libraries may use.
         migrations_at: Line and column of what the file says of the migrations; None where it leaves that out.
     """
 
@@ -102,6 +120,7 @@ class Workspace:
     verify: Literal["full", "fast"] = "full"
     seed: str = ""
     lint: LintSetting = LintSetting()
+    worker: WorkerLimits = WorkerLimits()
     migrations_at: tuple[int, int] | None = field(default=None, compare=False)
 
     def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:
@@ -131,7 +150,7 @@ class Workspace:
             if entry.path.exists() and entry.path.samefile(path):
                 return entry
         # A listed model may bear the directory's name; then the path tells the two apart.
-        return ModelEntry(str(path) if path.name in self.models else path.name, path)
+        return ModelEntry(str(path) if path.name in self.models else path.name, path, worker=self.worker)
 
 
 def absolute(base: Path, path: str) -> Path:

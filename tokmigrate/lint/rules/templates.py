@@ -116,6 +116,18 @@ def _ends(state: ModelState) -> set[Json]:
     return ends
 
 
+def _cannot_be_rendered(seen: OnModel) -> Iterator[Found]:
+    """The chat template cannot be rendered, or needs more than a second of CPU time.
+
+    It is rendered as transformers does it, in the same sandbox, for one message of a user. What fails there fails for
+    everybody, and full verification refuses the model; a loop or a text that does not end takes a server down.
+    """
+    cause = _template_set(seen)
+    if cause is not None and seen.template_error is not None:
+        help_ = "correct the template until transformers' apply_chat_template renders one message of a user"
+        yield Found(cause.place, f"the chat template {seen.template_error}", help_)
+
+
 RULES = (
     ModelRule(
         "TM301",
@@ -132,6 +144,20 @@ operations:
       tokens:
         - {content: "<|turn|>", special: true}
   - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
+""",
+    ),
+    ModelRule(
+        "TM308",
+        "cannot-be-rendered",
+        Severity.WARNING,
+        _cannot_be_rendered,
+        wrong="""\
+operations:
+  - set_chat_template: "{% for m in messages %}{{ m.text.strip() }}{% endfor %}"
+""",
+        right="""\
+operations:
+  - set_chat_template: "{% for m in messages %}{{ m.content.strip() }}{% endfor %}"
 """,
     ),
     ModelRule(

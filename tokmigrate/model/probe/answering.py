@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import os
+import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 SHOWN = 20
 """How many differences an answer lists; all are counted."""
 
+_MIB = 2**20
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
@@ -27,7 +31,7 @@ def answering(answer: Callable[[Request], Answer]) -> None:
         answer: From a request to an answer, both JSON objects.
     """
     with _speaking() as say:
-        say(answer(_request()))
+        say(answer(_limited(_request())))
 
 
 def answering_at_length(answer: Callable[[Request, Tell], Answer]) -> None:
@@ -37,12 +41,47 @@ def answering_at_length(answer: Callable[[Request, Tell], Answer]) -> None:
         answer: From a request, and what it tells its progress to, to an answer.
     """
     with _speaking() as say:
-        say({"answer": answer(_request(), lambda done: say({"done": done}))})
+        request = _limited(_request())
+
+        def tell(done: int) -> None:
+            _limit_cpu(request)
+            say({"done": done})
+
+        say({"answer": answer(request, tell)})
 
 
 def _request() -> Request:
     request: Request = json.loads(sys.stdin.buffer.read())
     return request
+
+
+def _limited(request: Request) -> Request:
+    """Return the request, after this process can use no more than its `limits`."""
+    if limits := request.get("limits"):
+        if taken := _address_space():
+            _limit(resource.RLIMIT_AS, taken + limits["memory_mib"] * _MIB)
+        _limit(resource.RLIMIT_FSIZE, limits["output_mib"] * _MIB)
+        _limit(resource.RLIMIT_CORE, 0)
+        _limit_cpu(request)
+    return request
+
+
+def _limit_cpu(request: Request) -> None:
+    """Give this process, from now on, the CPU time of the request's `limits`; the signal SIGXCPU ends it then."""
+    if limits := request.get("limits"):
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + limits["cpu_seconds"]))
+
+
+def _limit(kind: int, most: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    resource.setrlimit(kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _address_space() -> int | None:
+    """Return the bytes of address space that this process has, its libraries included; None where it is not known."""
+    sizes = Path("/proc/self/statm")
+    return int(sizes.read_text("ascii").split()[0]) * resource.getpagesize() if sizes.exists() else None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -9,36 +10,52 @@ import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from dataclasses import asdict, replace
+from typing import IO, Any, Literal
 
-from tokmigrate.errors import TokenizerError, TokmigrateError, VerificationError
+from tokmigrate.errors import LimitError, TokenizerError, TokmigrateError, VerificationError
 from tokmigrate.model.probe.worker import Question, start_worker
+from tokmigrate.settings import WorkerLimits
+
+DEFAULT_LIMITS = WorkerLimits()
 
 SECONDS = 600.0
 """How long a child may take; a cold disk needs most of it to import torch."""
 
 
-def ask(question: Question, request: Mapping[str, Any], timeout: float = SECONDS) -> dict[str, Any]:
+def ask(
+    question: Question,
+    request: Mapping[str, Any],
+    limits: WorkerLimits = DEFAULT_LIMITS,
+    timeout: float = SECONDS,
+) -> dict[str, Any]:
     """Ask a worker, and return its answer.
 
     Args:
         question: The module of `tokmigrate.model.probe` that answers, and that documents request and answer.
         request: What the module wants to know, as JSON.
+        limits: What the worker may use.
         timeout: Seconds after which the worker is ended.
 
     Raises:
         TokenizerError: The worker that loads a tokenizer failed.
         VerificationError: Another worker failed.
+        LimitError: It needs more than `limits`.
     """
     answer: dict[str, Any] | None = None
-    for said in _replies(question, request, {}, timeout):
+    for said in _replies(question, request, limits, {}, timeout):
         answer = said
     if answer is None:
         raise _failed(question, request, "an answer that is not JSON")
     return answer
 
 
-def ask_at_length(question: Question, request: Mapping[str, Any], told: Callable[[int], None]) -> dict[str, Any]:
+def ask_at_length(
+    question: Question,
+    request: Mapping[str, Any],
+    told: Callable[[int], None],
+    limits: WorkerLimits = DEFAULT_LIMITS,
+) -> dict[str, Any]:
     """Ask a worker whose answer takes as long as its work is large, and hear how far it is.
 
     It may use all processors, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise.
@@ -47,13 +64,16 @@ def ask_at_length(question: Question, request: Mapping[str, Any], told: Callable
         question: The module of `tokmigrate.model.probe` that answers at length.
         request: What the module wants to know, as JSON.
         told: Called with how much more is done.
+        limits: What the worker may use; each processor may use that much memory.
 
     Raises:
         TokenizerError: The worker failed.
+        LimitError: It needs more than `limits`.
     """
     answer: dict[str, Any] | None = None
     parallel = {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
-    for said in _replies(question, request, parallel, None):
+    limits = replace(limits, memory_mib=limits.memory_mib * (os.cpu_count() or 1))
+    for said in _replies(question, request, limits, parallel, None):
         answer = said.get("answer")
         if "done" in said:
             told(said["done"])
@@ -63,13 +83,17 @@ def ask_at_length(question: Question, request: Mapping[str, Any], told: Callable
 
 
 def _replies(
-    question: Question, request: Mapping[str, Any], environment: Mapping[str, str], timeout: float | None
+    question: Question,
+    request: Mapping[str, Any],
+    limits: WorkerLimits,
+    environment: Mapping[str, str],
+    timeout: float | None,
 ) -> Iterator[dict[str, Any]]:
     """Yield what a worker says, line by line, and raise where it fails."""
     deadline = None if timeout is None else time.monotonic() + timeout
     # Files, so that neither side waits for the other to read.
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as complaints:
-        asked.write(json.dumps(request).encode())
+        asked.write(json.dumps({**request, "limits": asdict(limits)}).encode())
         asked.seek(0)
         source, sink = os.pipe()
         with (
@@ -79,10 +103,12 @@ def _replies(
         ):
             written.close()
             try:
-                for line in _lines(said, deadline):
+                for line in _lines(said, deadline, limits.output_mib * 2**20):
                     # One that dies may leave half a line.
                     if line.endswith(b"\n"):
                         yield json.loads(line)
+            except _AnswerTooLongError as error:
+                raise _exceeded(request, "output_mib", limits) from error
             except TimeoutError as error:
                 raise _failed(question, request, f"no answer within {timeout:g} seconds") from error
             except ValueError as error:
@@ -90,10 +116,16 @@ def _replies(
             code = worker.wait()
         if code != 0:
             complaints.seek(0)
-            raise _failed(question, request, _cause(code, complaints.read().decode("utf-8", "replace")))
+            stderr = complaints.read().decode("utf-8", "replace")
+            limit = _limit_in(code, stderr)
+            raise _exceeded(request, limit, limits) if limit else _failed(question, request, _cause(code, stderr))
 
 
-def _lines(file: IO[bytes], deadline: float | None) -> Iterator[bytes]:
+class _AnswerTooLongError(Exception):
+    """A worker says more than it may."""
+
+
+def _lines(file: IO[bytes], deadline: float | None, longest: int) -> Iterator[bytes]:
     """Yield lines as they come; raise TimeoutError at the deadline."""
     held = b""
     while True:
@@ -102,6 +134,8 @@ def _lines(file: IO[bytes], deadline: float | None) -> Iterator[bytes]:
             raise TimeoutError
         block = os.read(file.fileno(), 1 << 20)
         *whole, held = (held + block).split(b"\n")
+        if len(held) > longest:
+            raise _AnswerTooLongError
         for line in whole:
             yield line + b"\n"
         if not block:
@@ -122,8 +156,42 @@ def _cause(code: int, stderr: str) -> str:
     return last
 
 
+_OUT_OF_MEMORY = ("MemoryError", "memory allocation of", "bad_alloc", "allocate memory")
+"""What Python, Rust, C++ and torch say where they get no memory."""
+
+
+def _limit_in(code: int, stderr: str) -> Literal["memory_mib", "cpu_seconds", "output_mib"] | None:
+    """Return the limit that ended a worker, None where something else did."""
+    if code == -signal.SIGXCPU:
+        return "cpu_seconds"
+    if code == -signal.SIGXFSZ or os.strerror(errno.EFBIG) in stderr:
+        return "output_mib"
+    return "memory_mib" if any(words in stderr for words in _OUT_OF_MEMORY) else None
+
+
+def _exceeded(
+    request: Mapping[str, Any], limit: Literal["memory_mib", "cpu_seconds", "output_mib"], limits: WorkerLimits
+) -> LimitError:
+    most = getattr(limits, limit)
+    needed = {
+        "memory_mib": f"{most} MiB of memory",
+        "cpu_seconds": f"{most} {'second' if most == 1 else 'seconds'} of CPU time",
+        "output_mib": f"{most} MiB of output",
+    }[limit]
+    return LimitError(
+        f"the libraries need more than {needed} for it",
+        where=_where(request),
+        hint="a chat template can be the cause, which `tokmigrate lint` shows; "
+        f"if the model really needs that much, allow it in tokmigrate.yaml: worker: {{{limit}: {2 * most}}}",
+    )
+
+
+def _where(request: Mapping[str, Any]) -> str | None:
+    return request.get("directory") or request.get("file") or request.get("corpus")
+
+
 def _failed(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
-    where = request.get("directory") or request.get("file") or request.get("corpus")
+    where = _where(request)
     if question in {"tokenizer", "reachability", "impact"}:
         return TokenizerError(
             f"the tokenizers library cannot work with it: {cause}",

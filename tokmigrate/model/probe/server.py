@@ -30,6 +30,7 @@ LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "reachability": ("tokenizers",),
     "impact": ("tokenizers",),
     "transformers": ("tokenizers", *_META_MODEL),
+    "chat_template": ("transformers.utils.chat_template_utils",),
     "vocabulary_axes": _META_MODEL,
 }
 """What the server imports before it forks a worker for a question: nothing that starts a thread."""

@@ -19,6 +19,7 @@ from itertools import islice
 from typing import Any
 
 from tokmigrate.model.probe.answering import SHOWN, answering, id_differences
+from tokmigrate.model.probe.chat_template import MESSAGES
 from tokmigrate.model.probe.meta_model import (
     UnknownModelError,
     build,
@@ -31,7 +32,6 @@ from tokmigrate.model.probe.meta_model import (
 from tokmigrate.model.tokenizer.library import drop_saved_state, text_alone
 
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
-_MESSAGE = ({"role": "user", "content": "Hello"},)
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,7 +62,9 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
         found["differences"] = id_differences(request["expected"], tokenizer.get_vocab())
     if tokenizer.chat_template:
         try:
-            found["chat"] = tokenizer.apply_chat_template(list(_MESSAGE), tokenize=False, add_generation_prompt=True)
+            found["chat"] = tokenizer.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)
+        except MemoryError:
+            raise
         except Exception as error:
             found["chat_error"] = f"{type(error).__name__}: {error}"
     return found

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, Protocol
 
-Question = Literal["tokenizer", "reachability", "impact", "transformers", "vocabulary_axes"]
+Question = Literal["tokenizer", "reachability", "impact", "transformers", "chat_template", "vocabulary_axes"]
 """The module of `tokmigrate.model.probe` that answers."""
 
 _OFFLINE = {

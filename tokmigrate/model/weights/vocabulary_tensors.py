@@ -17,7 +17,7 @@ from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.model.documents.config_parts import config_parts, stated_sizes
 from tokmigrate.model.documents.peculiarities import refusal
 from tokmigrate.model.formats.dtype import FLOATING
-from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.probe.ask import DEFAULT_LIMITS, ask
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.claims import Claim, Entries, Overrides, answered_claims, named_claims, open_names
 from tokmigrate.model.weights.tied_tensors import Ties, find_ties, repeated_claims
@@ -25,6 +25,7 @@ from tokmigrate.model.weights.two_sides import check_one_vocabulary
 from tokmigrate.model.weights.unequal_rows import input_only_ids, is_divided_wrongly, window_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Weights
+from tokmigrate.settings import WorkerLimits
 from tokmigrate.vocabulary.recipes import Side
 from tokmigrate.vocabulary.windows import Window
 
@@ -56,7 +57,11 @@ class VocabularyTensors:
 
 
 def find_vocabulary_tensors(
-    weights: Weights, config: Mapping[str, Any], overrides: Overrides, directory: Path
+    weights: Weights,
+    config: Mapping[str, Any],
+    overrides: Overrides,
+    directory: Path,
+    limits: WorkerLimits = DEFAULT_LIMITS,
 ) -> VocabularyTensors:
     """Find every tensor of a model that has a vocabulary axis.
 
@@ -65,6 +70,7 @@ def find_vocabulary_tensors(
         config: config.json.
         overrides: What the workspace's `vocab_tensors` say, by the tensor's name.
         directory: The model's directory, for transformers to look at where the registry leaves something open.
+        limits: What transformers may use for that.
 
     Raises:
         OutOfStepError: A vocabulary tensor has not as many rows as the config says.
@@ -89,7 +95,7 @@ def find_vocabulary_tensors(
     claims |= repeated_claims(weights, entries, claims, {*claims, *overrides})
     settled = {*claims, *overrides}
     if asked := open_names(entries, settled, size, architecture):
-        answer = ask("vocabulary_axes", {"directory": where, "open": asked})
+        answer = ask("vocabulary_axes", {"directory": where, "open": asked}, limits)
         claims |= answered_claims(answer, entries, settled, asked, where)
         _refuse_quantized(entries, claims, architecture)
         size = size or answer.get("vocab_size")

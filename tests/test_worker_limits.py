@@ -1,0 +1,145 @@
+"""What a worker may use, and what is said where it needs more."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from in_process import Here
+from test_probe import write_model, write_tokenizer
+from workspaces import contents, make_workspace
+
+from tokmigrate.errors import FileProblems, LimitError
+from tokmigrate.lint.registry import Selection
+from tokmigrate.model.probe.ask import ask
+from tokmigrate.runner.lint import lint
+from tokmigrate.settings import WorkerLimits, read_workspace
+
+MEMORY = "{{ 'x' * 900000000 }}"
+LOOPS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+SLOW = "{% for a in range(99999) %}{% for b in range(999) %}{% if b %}{% endif %}{% endfor %}{% endfor %}"
+
+
+def model_with_template(root: Path, template: str) -> str:
+    directory = write_model(root)
+    path = directory / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), "chat_template": template}), "utf-8")
+    return str(directory)
+
+
+@pytest.mark.parametrize(
+    ("template", "limits", "words"),
+    [
+        (MEMORY, WorkerLimits(memory_mib=400), "more than 400 MiB of memory"),
+        (LOOPS, WorkerLimits(cpu_seconds=1), "more than 1 second of CPU time"),
+        ("{{ 'x' * 2500000 }}", WorkerLimits(output_mib=1), "more than 1 MiB of output"),
+    ],
+)
+def test_a_template_that_needs_too_much_is_an_error(
+    tmp_path: Path, template: str, limits: WorkerLimits, words: str
+) -> None:
+    directory = model_with_template(tmp_path, template)
+    start = time.monotonic()
+    with pytest.raises(LimitError, match=words) as raised:
+        ask("transformers", {"directory": directory}, limits)
+    assert time.monotonic() - start < 30
+    assert raised.value.where == directory
+    (setting,) = (name for name in ("memory_mib", "cpu_seconds", "output_mib") if name in str(raised.value.hint))
+    assert f"worker: {{{setting}: {2 * getattr(limits, setting)}}}" in str(raised.value.hint)
+
+
+def test_every_worker_is_limited(tmp_path: Path) -> None:
+    path = write_tokenizer(tmp_path)
+    with pytest.raises(LimitError, match="output"):
+        ask("tokenizer", {"file": str(path), "encode": ["ab" * 200_000]}, WorkerLimits(output_mib=1))
+    with pytest.raises(LimitError, match="memory"):
+        ask("tokenizer", {"file": str(path), "encode": ["ab" * 3_000_000]}, WorkerLimits(memory_mib=100))
+    assert ask("tokenizer", {"file": str(path), "encode": ["ab"]}, WorkerLimits(100, 5, 1))["size"] == 6
+
+
+def test_cpu_time_counts_anew_with_each_step_of_a_long_answer() -> None:
+    code = """
+import time
+from tokmigrate.model.probe.answering import answering_at_length
+
+def answer(request, tell):
+    for step in range(4):
+        until = time.process_time() + 0.8
+        while time.process_time() < until:
+            pass
+        tell(step)
+    return {}
+
+answering_at_length(answer)
+"""
+    limits = {"memory_mib": 4096, "cpu_seconds": 1, "output_mib": 1}
+    asked = json.dumps({"limits": limits})
+    done = subprocess.run([sys.executable, "-c", code], input=asked, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"answer": {}}
+
+
+def test_limits_are_those_of_the_settings_and_nothing_is_changed(tmp_path: Path) -> None:
+    place = Here(make_workspace(tmp_path / "w").root)
+    settings = place.settings.read_text("utf-8").replace("verify: fast", "verify: full")
+    for path in (place.root / "migrations").glob("*"):
+        path.unlink()
+    place.settings.write_text(f"{settings}worker: {{memory_mib: 400, cpu_seconds: 20}}\n", "utf-8")
+    migration = f'revision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n  - set_chat_template: "{MEMORY}"\n'
+    (place.root / "migrations" / "0001_m.yaml").write_text(f"format: 1\n{migration}", "utf-8")
+    before = contents(place.model)
+    done = place.run("upgrade")
+    assert (done.returncode, contents(place.model)) == (1, before)
+    assert "need more than 400 MiB of memory" in done.stderr
+    assert "worker: {memory_mib: 800}" in done.stderr
+
+
+def test_wrong_limits_are_named_with_their_place(tmp_path: Path) -> None:
+    path = tmp_path / "tokmigrate.yaml"
+    path.write_text("format: 1\nworker:\n  memory_mib: 0\n  cpu_second: 3\n", "utf-8")
+    with pytest.raises(FileProblems) as raised:
+        read_workspace(path, {})
+    assert [(problem.line, problem.column) for problem in raised.value.problems] == [(3, 15), (4, 3)]
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        (LOOPS, "need more than 2 seconds of CPU time"),
+        (MEMORY, "need more than 400 MiB of memory"),
+        ("{{ messages[0].text.strip() }}", "cannot be rendered: UndefinedError"),
+        ("{{ raise_exception('no system message') }}", "cannot be rendered: TemplateError: no system message"),
+        ("{{ ''.__class__.__mro__ }}", "cannot be rendered: SecurityError"),
+        ("{{ bos_token + messages[0].content }}{% generation %}a{% endgeneration %}{{ strftime_now('%Y') }}", None),
+    ],
+)
+def test_lint_warns_of_templates(tmp_path: Path, template: str, words: str | None) -> None:
+    found = warnings(tmp_path, template)
+    assert [words in each for each in found if words] == ([True] if words else [])
+    assert bool(found) == bool(words)
+
+
+def test_lint_warns_of_slow_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokmigrate.runner.lint._TEMPLATE_SECONDS", 60)
+    (found,) = warnings(tmp_path, SLOW)
+    assert re.search(r"needs \d+\.\d seconds of CPU time for one message", found)
+
+
+def warnings(root: Path, template: str) -> list[str]:
+    """Return what the rule on rendering says of a migration that sets the template."""
+    place = make_workspace(root / "w")
+    settings = place.settings.read_text("utf-8")
+    place.settings.write_text(f"{settings}worker: {{memory_mib: 400}}\n", "utf-8")
+    for path in (place.root / "migrations").glob("*"):
+        path.unlink()
+    text = json.dumps(template)
+    migration = f"revision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n  - set_chat_template: {text}\n"
+    (place.root / "migrations" / "0001_m.yaml").write_text(f"format: 1\n{migration}", "utf-8")
+    workspace = read_workspace(place.settings, {})
+    found = lint(workspace, workspace.select([]), Selection(("TM308",))).findings
+    return [each.message for each in found]
