@@ -14,8 +14,9 @@ from in_process import Here
 from test_probe import write_model, write_tokenizer
 from workspaces import contents, make_workspace
 
-from tokmigrate.errors import FileProblems, LimitError
+from tokmigrate.errors import FileProblems, LimitError, OperationError
 from tokmigrate.lint.registry import Selection
+from tokmigrate.model.documents.chat_template import check_template
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.runner.lint import lint
 from tokmigrate.settings import WorkerLimits, read_workspace
@@ -51,6 +52,14 @@ def test_a_template_that_needs_too_much_is_an_error(
     assert raised.value.where == directory
     (setting,) = (name for name in ("memory_mib", "cpu_seconds", "output_mib") if name in str(raised.value.hint))
     assert f"worker: {{{setting}: {2 * getattr(limits, setting)}}}" in str(raised.value.hint)
+
+
+@pytest.mark.parametrize(
+    "template", [f"{{{{ {'(' * 9999}1{')' * 9999} }}}}", "{% if 1 %}" * 9999, f"{{{{ {'9' * 9999} }}}}"]
+)
+def test_a_template_that_jinja_cannot_compile_is_an_error(template: str) -> None:
+    with pytest.raises(OperationError, match="not a Jinja template that can be compiled"):
+        check_template(template)
 
 
 def test_every_worker_is_limited(tmp_path: Path) -> None:

@@ -69,3 +69,9 @@ def check_template(template: str) -> None:
         raise OperationError(
             f"not a Jinja template: {error.message}", where=f"chat template, line {error.lineno}"
         ) from error
+    except (RecursionError, ValueError) as error:
+        raise OperationError(
+            f"not a Jinja template that can be compiled: {error}",
+            where="chat template",
+            hint="it is nested too deeply, or has a number with too many digits; make it simpler",
+        ) from error

@@ -108,7 +108,7 @@ def _replies(
                     if line.endswith(b"\n"):
                         yield json.loads(line)
             except _AnswerTooLongError as error:
-                raise _exceeded(request, "output_mib", limits) from error
+                raise _exceeded(question, request, "output_mib", limits) from error
             except TimeoutError as error:
                 raise _failed(question, request, f"no answer within {timeout:g} seconds") from error
             except ValueError as error:
@@ -118,7 +118,11 @@ def _replies(
             complaints.seek(0)
             stderr = complaints.read().decode("utf-8", "replace")
             limit = _limit_in(code, stderr)
-            raise _exceeded(request, limit, limits) if limit else _failed(question, request, _cause(code, stderr))
+            raise (
+                _exceeded(question, request, limit, limits)
+                if limit
+                else _failed(question, request, _cause(code, stderr))
+            )
 
 
 class _AnswerTooLongError(Exception):
@@ -170,7 +174,10 @@ def _limit_in(code: int, stderr: str) -> Literal["memory_mib", "cpu_seconds", "o
 
 
 def _exceeded(
-    request: Mapping[str, Any], limit: Literal["memory_mib", "cpu_seconds", "output_mib"], limits: WorkerLimits
+    question: Question,
+    request: Mapping[str, Any],
+    limit: Literal["memory_mib", "cpu_seconds", "output_mib"],
+    limits: WorkerLimits,
 ) -> LimitError:
     most = getattr(limits, limit)
     needed = {
@@ -178,11 +185,13 @@ def _exceeded(
         "cpu_seconds": f"{most} {'second' if most == 1 else 'seconds'} of CPU time",
         "output_mib": f"{most} MiB of output",
     }[limit]
+    allow = f"allow it in tokmigrate.yaml: worker: {{{limit}: {2 * most}}}"
+    # transformers also renders the chat template.
+    hint = f"if `tokmigrate lint` shows that the chat template is the cause, correct it; if not, {allow}"
     return LimitError(
         f"the libraries need more than {needed} for it",
         where=_where(request),
-        hint="a chat template can be the cause, which `tokmigrate lint` shows; "
-        f"if the model really needs that much, allow it in tokmigrate.yaml: worker: {{{limit}: {2 * most}}}",
+        hint=hint if question == "transformers" else allow,
     )
 
 
