@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 import torch
+from in_process import Here
 from test_by_meaning import trained
 from test_demo import model_of, tokenizer_of
-from workspaces import HEAD, Workspace, make_workspace
+from workspaces import HEAD, Workspace, image, make_workspace
 
 
 @pytest.fixture
@@ -326,3 +327,76 @@ def test_verify_says_that_a_model_was_saved_anew(place: Workspace) -> None:
     done = place.run("verify")
     assert done.returncode == 4
     assert "changed since it was migrated" in done.stdout
+
+
+def drifted(root: Path) -> Here:
+    """Make a workspace whose model has two of three migrations, and a normalizer that none of them set."""
+    made = Here(make_workspace(root).root)
+    assert made.run("upgrade", "0002").returncode == 0
+    change(made.model / "tokenizer.json", lambda document: document.update(normalizer={"type": "NFKC"}))
+    return made
+
+
+def test_nothing_is_planned_or_changed_through_drift(tmp_path: Path) -> None:
+    place = drifted(tmp_path / "w")
+    before = image(place.model)
+    assert place.run("check").returncode == 4
+    for words in (
+        "plan",
+        "plan -o p.json",
+        "upgrade",
+        "upgrade --json",
+        "downgrade -1",
+        "downgrade base --json",
+        "test",
+    ):
+        done = place.run(*words.split())
+        said = done.stderr + done.stdout
+        assert done.returncode == 4, (words, said)
+        assert "part normalizer: none" in said
+        assert "--accept-drift" in said
+        assert image(place.model) == before
+    assert place.run("diff", "demo", "head").returncode == 0
+
+
+def test_drift_that_is_accepted_is_told_and_stays(tmp_path: Path) -> None:
+    place = drifted(tmp_path / "w")
+    assert place.run("test", "--accept-drift").returncode == 0
+    done = place.run("plan", "--accept-drift", "-o", "p.json")
+    assert (done.returncode, "accepted drift: part normalizer" in done.stdout) == (0, True)
+    # Who made the plan accepted the drift; nobody has to say it again.
+    assert place.run("upgrade", "--plan", "p.json").returncode == 0
+    assert place.run("check").returncode == 0
+    assert place.run("downgrade", "-1").returncode == 0
+    assert place.run("downgrade", "base").returncode == 4
+    done = place.run("downgrade", "base", "--accept-drift")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((place.model / "tokenizer.json").read_text("utf-8"))["normalizer"] == {"type": "NFKC"}
+    place.settings.write_text(place.settings.read_text("utf-8") + "drift: accept\n", "utf-8")
+    assert place.run("upgrade", "0002").returncode == 0
+    change(place.model / "tokenizer.json", lambda document: document.update(normalizer=None))
+    assert place.run("check").returncode == 4
+    assert place.run("upgrade").returncode == 0
+
+
+def test_drift_of_one_model_stops_the_change_of_all(tmp_path: Path) -> None:
+    place = drifted(tmp_path / "w")
+    shutil.copytree(make_workspace(tmp_path / "fresh").model, place.model.with_name("first"))
+    models = "models:\n  first: {path: models/first}\n"
+    place.settings.write_text(place.settings.read_text("utf-8").replace("models:\n", models), "utf-8")
+    before = image(place.root / "models")
+    done = place.run("upgrade")
+    assert (done.returncode, "not tried: first" in done.stderr) == (4, True), done.stderr
+    assert image(place.root / "models") == before
+
+
+def test_weights_that_nothing_here_knows_are_no_drift(tmp_path: Path) -> None:
+    place = Here(make_workspace(tmp_path / "w").root)
+    assert place.run("upgrade", "0002").returncode == 0
+    # As on a machine that got the model and the migrations, and trained it.
+    shutil.rmtree(place.root / ".tokmigrate")
+    shard = next(place.model.glob("model-00001*"))
+    shard.write_bytes(shard.read_bytes()[:-8] + b"\0\0\x80?\0\0\x80?")
+    done = place.run("check")
+    assert (done.returncode, "trained or saved anew since" in done.stdout) == (3, True), done.stdout
+    assert place.run("upgrade").returncode == 0

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
 from tokmigrate.change.digests import read_fixed, read_tables, shard_digest
 from tokmigrate.change.fresh_rows import opened
-from tokmigrate.change.undo_record import Undo
+from tokmigrate.change.undo_record import Left
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.meaning.difference import Difference, differences
@@ -25,6 +25,7 @@ class Drift:
     Args:
         saved_anew: Files with other bytes and the same meaning.
         trained: Tensors with other numbers.
+        weights: Shards with other bytes of which nothing here says whether they were trained or only saved anew.
         differences: What the tokenizer or a configuration means otherwise.
         unknown: Files with other bytes of which nothing here says what they held.
         stamp: What is wrong with the stamp, None where it is right.
@@ -32,6 +33,7 @@ class Drift:
 
     saved_anew: tuple[str, ...] = ()
     trained: tuple[str, ...] = ()
+    weights: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
     unknown: tuple[str, ...] = ()
     stamp: str | None = None
@@ -42,22 +44,34 @@ class Drift:
         return bool(self.differences or self.unknown or self.stamp)
 
 
-def drift_of(snapshot: Snapshot, applied: Sequence[Undo]) -> Drift:
+def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
     """Return what became of a model with a stamp.
 
     Args:
         snapshot: The model.
-        applied: The undo records of its migrations that are on record here, the first one's first.
+        applied: What its migrations left that are on record here, the first one's first.
+    """
+    documents = document_drift(snapshot, applied)
+    shards, trained, unread = _shards(snapshot, applied)
+    return replace(
+        documents, saved_anew=tuple(sorted((*documents.saved_anew, *shards))), trained=trained, weights=tuple(unread)
+    )
+
+
+def document_drift(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
+    """Return what became of a model with a stamp, but for its weights, which are not read.
+
+    Args:
+        snapshot: The model.
+        applied: What its migrations left that are on record here, the first one's first.
     """
     left: dict[str, bytes | None] = {}
-    for undo in applied:
-        left |= undo.left
+    for each in applied:
+        left |= each.files
     saved_anew, unknown = _rewritten(snapshot, left)
     then = with_files(snapshot.state.documents, {name: left[name] for name in saved_anew})
     found = differences(then, snapshot.state.documents)
-    found = without_use(found)
-    shards, trained, unread = _shards(snapshot, applied)
-    return Drift(tuple(sorted((*saved_anew, *shards))), trained, found, tuple(sorted((*unknown, *unread))))
+    return Drift(tuple(sorted(saved_anew)), differences=without_use(found), unknown=tuple(sorted(unknown)))
 
 
 def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[list[str], list[str]]:
@@ -75,7 +89,7 @@ def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[li
     return known, [name for name in unknown if name in snapshot.texts]
 
 
-def _shards(snapshot: Snapshot, applied: Sequence[Undo]) -> tuple[list[str], tuple[str, ...], list[str]]:
+def _shards(snapshot: Snapshot, applied: Sequence[Left]) -> tuple[list[str], tuple[str, ...], list[str]]:
     """Return the shards that hold the same numbers anew, the tensors with others, and the shards not known here."""
     recorded = {name: shard.digest for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items()}
     if not recorded:
@@ -85,11 +99,11 @@ def _shards(snapshot: Snapshot, applied: Sequence[Undo]) -> tuple[list[str], tup
     fixed = read_fixed(snapshot)
     headers = {name: snapshot.weights.shard(name).header for name in snapshot.vocabulary_shards}
     changed = [name for name, held in headers.items() if shard_digest(held, tables, fixed) != recorded.get(name)]
-    last = next((undo for undo in reversed(applied) if undo.left_shards), None)
-    if not changed or last is None or dict(last.left_shards) != recorded:
+    last = next((each for each in reversed(applied) if each.shards), None)
+    if not changed or last is None or dict(last.shards) != recorded:
         return [], (), changed
     now = {**fixed.digests, **{name: tensor_digest(table) for name, table in tables.items()}}
-    trained = sorted(name for name, digest in last.left_tensors.items() if now.get(name, digest) != digest)
+    trained = sorted(name for name, digest in last.tensors.items() if now.get(name, digest) != digest)
     return ([], tuple(trained), []) if trained else (changed, (), [])
 
 

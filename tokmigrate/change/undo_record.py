@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -101,6 +101,46 @@ def undo_of(digest: str, objects: Objects) -> Undo:
         left_tensors=record["left_tensors"],
         adapters=record["adapters"],
     )
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a migration left.
+
+    Args:
+        files: The bytes of each file that it changed, None for one that it removed.
+        shards: The digest of each shard.
+        tensors: The digest of each tensor in them.
+    """
+
+    files: Mapping[str, bytes | None]
+    shards: Mapping[str, str]
+    tensors: Mapping[str, str]
+
+
+def left_of(digest: str, objects: Objects) -> Left:
+    """Return what the migration of an undo record left, without reading what was before it.
+
+    Raises:
+        UndoError: The record, or a file of it, is missing, damaged or of a newer format.
+    """
+    record = _record(objects.get(digest), digest)
+    return Left(_loaded(record["left"], objects), record["left_shards"], record["left_tensors"])
+
+
+def objects_of(digest: str, objects: Objects) -> Iterator[str]:
+    """Yield the digests of all objects that an undo record needs, its own first; an object may come twice.
+
+    Raises:
+        UndoError: A record is missing, damaged or of a newer format.
+    """
+    yield digest
+    record = _record(objects.get(digest), digest)
+    yield from (held for files in (record["files"], record["left"]) for held in files.values() if held is not None)
+    yield from record["saved"].values()
+    yield from (image["header"] for image in record["shards"].values())
+    for adapter in record["adapters"].values():
+        yield from objects_of(adapter, objects)
 
 
 def adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokmigrate.cli.each import document_each, show_each
-from tokmigrate.cli.options import AsJson, Models, selected, workspace
+from tokmigrate.cli.options import AcceptDrift, AsJson, Models, accepting, selected, workspace
 from tokmigrate.cli.output import print_json, show
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def try_migrations(
     copy: Annotated[
         bool, typer.Option("--copy", metavar="", help="On a whole copy of the model, not on a stand-in.")
     ] = False,
+    accept_drift: AcceptDrift = False,
     as_json: AsJson = False,
 ) -> None:
     """Try migrations up, down and up again, and compare every byte; exits with 1 where a file comes out otherwise.
@@ -69,7 +70,7 @@ def try_migrations(
     from tokmigrate.report.rehearsal import rehearsal_content, rehearsal_text  # noqa: PLC0415
     from tokmigrate.runner.rehearsal import Rehearsal, rehearse  # noqa: PLC0415
 
-    place = workspace()
+    place = accepting(workspace(), accept_drift)
     entries = selected(place, model)
 
     def act(entry: ModelEntry) -> Rehearsal:

@@ -90,7 +90,8 @@ def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> 
     Trained weights and files that were saved anew with the same meaning are
     said, and are no drift. Drift is a token with another id, a rule, role or
     template that is not the migrations', a stamp that is missing, edited or
-    of another model.
+    of another model. Undo data that was lost ends with 4 as well, and what
+    no downgrade from here can undo is said.
     """
     from tokmigrate.report.check import check_content, check_lines  # noqa: PLC0415
     from tokmigrate.runner.check import check as checked  # noqa: PLC0415

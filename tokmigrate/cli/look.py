@@ -136,9 +136,12 @@ def status(model: Models = None, here: Here = False, as_json: AsJson = False) ->
 def verify(model: Models = None, as_json: AsJson = False) -> None:
     """Check each model against its stamp, byte by byte, and load it with the libraries; 4 where a file was changed.
 
+    Undo data that is missing or damaged ends with 4 too, as with `tokmigrate check`.
+
     Training a model or saving it anew changes files too; whether it still
     means what its migrations left is what `tokmigrate check` asks.
     """
+    from tokmigrate.report.check import undo_content, undo_lines  # noqa: PLC0415
     from tokmigrate.runner import look  # noqa: PLC0415
 
     place = workspace()
@@ -147,7 +150,8 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
 
     def content(found: look.Verified) -> dict[str, Any]:
         changed = {"changed": list(found.changed), "same_meaning": found.same_meaning}
-        return {"model": found.name, "revision": found.revision, **changed}
+        undo = undo_content(found.undo)
+        return {"model": found.name, "revision": found.revision, **changed, "undo": undo}
 
     def render(found: look.Verified) -> None:
         how = "saved anew" if found.same_meaning else "changed"
@@ -155,9 +159,11 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
         say(f"{found.name}: {found.revision or 'base'}, {said}")
         if found.changed and found.same_meaning:
             say("  by meaning it is what its migrations left (`tokmigrate check`)")
+        for line in undo_lines(found.undo):
+            say(f"  {line}")
 
     def code(found: look.Verified) -> int:
-        return DriftError.exit_code if found.changed else 0
+        return DriftError.exit_code if found.changed or found.undo.breaks else 0
 
     if as_json:
         document_each("verify", entries, act, content, code)

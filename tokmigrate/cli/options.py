@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,6 +24,10 @@ Here = Annotated[
     bool, typer.Option("--here", metavar="", help="Leave out models whose directory is not here, with a note.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", metavar="", help="One JSON document on stdout, errors included.")]
+AcceptDrift = Annotated[
+    bool,
+    typer.Option("--accept-drift", metavar="", help="Go on from a model that is not what its migrations left."),
+]
 LockTimeout = Annotated[
     float, typer.Option("--lock-timeout", help="Seconds to wait for another process.", metavar="SECONDS", min=0)
 ]
@@ -54,6 +59,11 @@ def workspace() -> Workspace:
     from tokmigrate.settings import find_workspace, read_workspace  # noqa: PLC0415
 
     return read_workspace(find_workspace(Path.cwd()))
+
+
+def accepting(found: Workspace, accept_drift: bool) -> Workspace:
+    """Return the workspace, with drift accepted where that is asked for."""
+    return replace(found, drift="accept") if accept_drift else found
 
 
 def settled_workspace() -> Workspace:

@@ -11,7 +11,17 @@ import typer
 
 from tokmigrate.cli.change_each import change_each, document_changes
 from tokmigrate.cli.each import document_each, show_each
-from tokmigrate.cli.options import AsJson, Here, LockTimeout, Models, selected, those_here, workspace
+from tokmigrate.cli.options import (
+    AcceptDrift,
+    AsJson,
+    Here,
+    LockTimeout,
+    Models,
+    accepting,
+    selected,
+    those_here,
+    workspace,
+)
 from tokmigrate.cli.output import print_json, progress, say, say_aside, show, show_aside
 from tokmigrate.cli.streams import changes_something
 
@@ -46,6 +56,7 @@ def plan(
             "--output", "-o", help="Write the plan into a file, for `upgrade --plan`; - is stdout.", metavar="FILE"
         ),
     ] = None,
+    accept_drift: AcceptDrift = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what `upgrade` would do: ids, rows, files, bytes and risks. Nothing is written.
@@ -83,7 +94,7 @@ def plan(
     if to_stdout and as_json:
         raise UsageError("-o - and --json both go to stdout", hint="name a file: -o FILE")
     out = show_aside if to_stdout else show
-    place = workspace()
+    place = accepting(workspace(), accept_drift)
     entries = selected(place, model)
     if here:
         entries = those_here(entries, as_json)
@@ -116,6 +127,7 @@ def upgrade(
         Path | None,
         typer.Option("--plan", help="Do what this plan says; a stale one is refused.", metavar="FILE"),
     ] = None,
+    accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -137,7 +149,7 @@ def upgrade(
         if not as_json:
             show(plan_text(planned))
 
-    place = workspace()
+    place = accepting(workspace(), accept_drift)
     bounds = _plans(planned, revision, model) if planned else {}
     entries = selected(place, list(bounds) if planned else model)
 
@@ -162,6 +174,7 @@ def upgrade(
 def downgrade(
     revision: Annotated[str, typer.Argument(help="base, a revision, or -N.")],
     model: Models = None,
+    accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
     as_json: AsJson = False,
 ) -> None:
@@ -177,7 +190,7 @@ def downgrade(
         _say_recovered(done.model, done.recovered.value)
         say(downgraded_line(done))
 
-    place = workspace()
+    place = accepting(workspace(), accept_drift)
     entries = selected(place, model)
     with progress() as listener:
         foresee = partial(migrate.foresee_downgrade, place, to=revision)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tokmigrate.audit.drift import each_line
+from tokmigrate.audit.undo_data import UndoData
 from tokmigrate.runner.check import Checked
 
 _MOST = 20
@@ -21,13 +22,17 @@ def check_lines(found: Checked) -> Iterator[str]:
         yield f"{place}, up to date"
     elif found.exit_code == 3:
         yield f"{place}, {len(found.pending)} pending: {', '.join(each.revision for each in found.pending)}"
-    else:
+    elif found.broken or found.drift.breaks:
         yield f"{place}, drift"
+    else:
+        yield f"{place}, but undo data is lost"
     if found.looks_like:
         yield f"  looks like {found.looks_like}"
     drift = found.drift
     if drift.trained:
         yield f"  trained since (fine): {tensors_named(drift.trained)}"
+    if drift.weights:
+        yield f"  trained or saved anew since (fine; which of them is not known here): {', '.join(drift.weights)}"
     if drift.saved_anew:
         yield f"  saved anew{'' if drift.breaks else ' with the same meaning (fine)'}: {', '.join(drift.saved_anew)}"
     lines = [found.broken] if found.broken else list(each_line(drift))
@@ -36,6 +41,7 @@ def check_lines(found: Checked) -> Iterator[str]:
         yield f"  … and {len(lines) - _MOST:,} more"
     if lines:
         yield f"  what to do: {_remedy(found)}"
+    yield from (f"  {line}" for line in undo_lines(found.undo))
 
 
 def check_content(found: Checked) -> dict[str, Any]:
@@ -48,14 +54,36 @@ def check_content(found: Checked) -> dict[str, Any]:
         "pending": [migration.revision for migration in found.pending],
         "trained": list(drift.trained),
         "saved_anew": list(drift.saved_anew),
+        "weights": list(drift.weights),
         "stamp": drift.stamp,
         "broken": found.broken,
         "looks_like": found.looks_like,
         "unknown": list(drift.unknown),
+        "undo": undo_content(found.undo),
         "differences": [
             {"aspect": each.aspect, "subject": each.subject, "before": each.before, "after": each.after}
             for each in drift.differences
         ],
+    }
+
+
+def undo_lines(undo: UndoData) -> Iterator[str]:
+    """Yield the lines on undo data that is not here."""
+    if undo.ledger:
+        yield undo.ledger
+    yield from (f"the undo data of {each.revision} is lost: {each.reason}" for each in undo.lost)
+    if undo.not_undoable:
+        yield f"no downgrade from here can undo {', '.join(undo.not_undoable)}"
+    if undo.breaks:
+        yield "what to do: restore .tokmigrate (state.db and objects) from a backup; without one, write new migrations"
+
+
+def undo_content(undo: UndoData) -> dict[str, Any]:
+    """Return what of the undo data of a model is here, as JSON."""
+    return {
+        "lost": [{"revision": each.revision, "reason": each.reason} for each in undo.lost],
+        "not_undoable": list(undo.not_undoable),
+        "ledger": undo.ledger,
     }
 
 

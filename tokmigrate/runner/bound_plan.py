@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from blake3 import blake3
 
@@ -33,11 +33,17 @@ class BoundPlan:
         model: The model's name.
         to: The revision that it leads to.
         held: All that it depends on.
+        drift: What the workspace made of drift when it was made.
     """
 
     model: str
     to: str | None
     held: Mapping[str, Any]
+    drift: Literal["refuse", "accept"] = "refuse"
+
+    def settings(self, workspace: Workspace) -> Workspace:
+        """Return the workspace with drift accepted where the plan was made so."""
+        return replace(workspace, drift="accept") if self.drift == "accept" else workspace
 
     def check(self, workspace: Workspace, plan: Plan) -> None:
         """Raise StalePlanError where a plan that is made now does not depend on the same."""
@@ -52,14 +58,14 @@ class BoundPlan:
 
 def bound(workspace: Workspace, plan: Plan) -> BoundPlan:
     """Return a plan with all that it depends on."""
-    return BoundPlan(plan.model, plan.after, _held(workspace, plan))
+    return BoundPlan(plan.model, plan.after, _held(workspace, plan), workspace.drift)
 
 
 def plans_document(plans: Sequence[BoundPlan]) -> dict[str, Any]:
     """Return plans as what a file holds."""
     return {
         "format": FORMAT,
-        "plans": [{"model": plan.model, "to_revision": plan.to, **plan.held} for plan in plans],
+        "plans": [{"model": plan.model, "to_revision": plan.to, "drift": plan.drift, **plan.held} for plan in plans],
     }
 
 
@@ -78,7 +84,12 @@ def read_plans(path: Path) -> tuple[BoundPlan, ...]:
         if document["format"] != FORMAT:
             raise UsageError("a plan of an unknown format", where=str(path), hint="use the tokmigrate that wrote it")
         return tuple(
-            BoundPlan(each["model"], each["to_revision"], {key: each[key] for key in _HELD})
+            BoundPlan(
+                each["model"],
+                each["to_revision"],
+                {key: each[key] for key in _HELD},
+                "accept" if each.get("drift") == "accept" else "refuse",
+            )
             for each in document["plans"]
         )
     except OSError as error:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tokmigrate.audit.drift import Drift, drift_of, stamp_trouble
+from tokmigrate.audit.drift import Drift
 from tokmigrate.audit.under_way import refuse_under_way
-from tokmigrate.change.undo_record import undo_of
+from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
-from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import decoded, read_stamp
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
+from tokmigrate.runner.recorded_drift import drift_on_record
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.objects import ObjectStore
 
 UP_TO_DATE, PENDING, DRIFTED = 0, 3, 4
 
@@ -33,6 +31,7 @@ class Checked:
         pending: The migrations that it lacks.
         drift: What became of it since it was migrated.
         broken: Why it cannot be worked on any more, None where it can.
+        undo: What of its undo data is here.
         looks_like: Which revision it looks like, by what and what to do, where that is a later one; else None.
     """
 
@@ -41,12 +40,13 @@ class Checked:
     pending: tuple[Migration, ...]
     drift: Drift
     broken: str | None = None
+    undo: UndoData = field(default_factory=UndoData)
     looks_like: str | None = None
 
     @property
     def exit_code(self) -> int:
         """What CI is told: 0 up to date, 3 pending, 4 drift."""
-        if self.broken or self.drift.breaks:
+        if self.broken or self.drift.breaks or self.undo.breaks:
             return DRIFTED
         return PENDING if self.pending else UP_TO_DATE
 
@@ -78,23 +78,6 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     drift = drift_on_record(workspace, snapshot)
     # What the ledger knows need not be read off the tokens.
     likely = None if drift.stamp else looks_like(workspace, entry, snapshot, applied, pending)
-    return Checked(entry.name, snapshot.revision, pending, drift, looks_like=likely)
-
-
-def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
-    """Return what became of a model since it was migrated, by its stamp and by what this workspace has on record."""
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    rows = state.applied_now(model) if state and model else ()
-    objects = ObjectStore(workspace.objects)
-    undone = {
-        row.record.revision: undo_of(row.record.undo, objects)
-        for row in rows
-        if row.record.undo is not None and objects.has(row.record.undo)
-    }
-    left = [undo.left[STAMP] for undo in undone.values() if undo.left.get(STAMP) is not None]
-    lineage = decoded((left[-1] or b"").decode("utf-8"), STAMP).lineage if left else ""
-    trouble = stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
-    if trouble or snapshot.stamp is None:
-        return Drift(stamp=trouble)
-    return drift_of(snapshot, [undone[revision] for revision, _ in snapshot.stamp.applied if revision in undone])
+    return Checked(
+        entry.name, snapshot.revision, pending, drift, undo=undo_data(workspace, snapshot), looks_like=likely
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.audit.under_way import reading
@@ -113,7 +113,8 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
         return here, Side(name, here.documents)
     if target is None or target in applied:
         return here, Side(name, _documents_before(workspace, entry, snapshot, revision))
-    return here, Side(name, plan(workspace, entry, revision).final.documents)
+    # Who compares sees what is there: drift is a part of it.
+    return here, Side(name, plan(replace(workspace, drift="accept"), entry, revision).final.documents)
 
 
 def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Candidate:

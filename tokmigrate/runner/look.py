@@ -10,6 +10,7 @@ from blake3 import blake3
 from tokmigrate.audit.lora import trained_by_adapter
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.audit.under_way import reading, refuse_under_way, worked_on_by
+from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.verify import verify_directory
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -18,8 +19,8 @@ from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
-from tokmigrate.runner.check import drift_on_record
 from tokmigrate.runner.current import require_directory
+from tokmigrate.runner.recorded_drift import drift_on_record
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
@@ -85,12 +86,14 @@ class Verified:
         revision: Its revision.
         changed: The files that have other bytes than the stamp says, or are gone.
         same_meaning: Whether it is by meaning what its migrations left all the same, as after training or saving it.
+        undo: What of its undo data is here.
     """
 
     name: str
     revision: str | None
     changed: tuple[str, ...]
     same_meaning: bool
+    undo: UndoData
 
 
 def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
@@ -154,7 +157,7 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     verify_directory(snapshot.directory, snapshot.state.tokenizer.ids, checks, workspace.verify, entry.worker)
     # What an adapter means is asked of nobody: one that was changed is said to be.
     same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)
-    return Verified(entry.name, snapshot.revision, tuple(sorted((*own, *beside))), same)
+    return Verified(entry.name, snapshot.revision, tuple(sorted((*own, *beside))), same, undo_data(workspace, snapshot))
 
 
 def _changed(snapshot: Snapshot) -> Iterator[str]:

@@ -24,6 +24,7 @@ from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.bound_plan import BoundPlan
 from tokmigrate.runner.locked import follow_stamp, locked
+from tokmigrate.runner.recorded_drift import refuse_drift
 from tokmigrate.runner.records import (
     changed_documents,
     recorded_way_down,
@@ -95,7 +96,7 @@ def foresee_upgrade(
     """
     if under_way(entry):
         return None
-    planned = plan(workspace, entry, to)
+    planned = plan(bound.settings(workspace) if bound else workspace, entry, to)
     if bound is not None:
         bound.check(workspace, planned)
     return planned
@@ -117,6 +118,7 @@ def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str) -> None:
         return
     snapshot = take_snapshot(entry)
     _, revisions = way_down(workspace, entry, snapshot, to)
+    refuse_drift(workspace, snapshot)
     recorded_way_down(workspace, entry, snapshot, revisions)
 
 
@@ -149,6 +151,8 @@ def upgrade(
         RecoveryNeededError: It was changed, and what comes after that failed; the next command finishes it.
         TokmigrateError: Nothing was changed.
     """
+    if bound is not None:
+        workspace = bound.settings(workspace)
     # Planned once before the lock: most mistakes show here, and nothing is made beside the model for them.
     first = foresee_upgrade(workspace, entry, to, bound)
     if first is not None and not first.steps:
@@ -225,6 +229,7 @@ def downgrade(
         target, revisions = way_down(workspace, entry, snapshot, to)
         if not revisions:
             raise nothing_back(entry, to)
+        refuse_drift(workspace, snapshot)
         stamp = snapshot.stamp
         if stamp is None:
             raise UndoError("the model has no stamp", where=str(entry.path))

@@ -11,7 +11,7 @@ from tokmigrate.audit.births import births
 from tokmigrate.audit.drift import drift_of, each_line
 from tokmigrate.audit.training import trained_events, training_of
 from tokmigrate.change.digests import read_shard_digest
-from tokmigrate.change.undo_record import Undo, undo_of
+from tokmigrate.change.undo_record import left_of
 from tokmigrate.errors import DriftError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, decoded
@@ -49,7 +49,7 @@ def stamp_on_record(state: State, workspace: Workspace, snapshot: Snapshot, targ
     objects = ObjectStore(workspace.objects)
     if digest is None or not objects.has(digest):
         return None
-    left = undo_of(digest, objects).left.get(STAMP)
+    left = left_of(digest, objects).files.get(STAMP)
     if left is None:
         return None
     return stamp_of_source(state, workspace, snapshot, decoded(left.decode("utf-8"), STAMP), snapshot.directory)
@@ -83,8 +83,8 @@ def stamp_of_source(
         for place, (revision, checksum) in enumerate(source.applied)
     )
     objects = ObjectStore(workspace.objects)
-    undone: list[Undo] = [undo_of(record.undo, objects) for record in records if record.undo is not None]
-    drift = drift_of(replace(snapshot, stamp=source), undone)
+    left = [left_of(record.undo, objects) for record in records if record.undo is not None]
+    drift = drift_of(replace(snapshot, stamp=source), left)
     if drift.differences:
         raise means_otherwise(
             str(snapshot.directory),

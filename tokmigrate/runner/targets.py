@@ -11,6 +11,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.promises import kept_promises
+from tokmigrate.runner.recorded_drift import refuse_drift
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.settings import ModelEntry, Workspace
@@ -25,11 +26,13 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     """Return the plan that brings a model up to a revision.
 
     Raises:
-        DriftError: Its history does not fit, or an id would come out otherwise than the lock promises.
+        DriftError: Its history does not fit, it is not what its migrations left, or an id would come out otherwise than
+            the lock promises.
         OperationError: A migration cannot be applied; the hint says where the model seems to be at it already.
     """
     history = History.read(workspace)
     applied, pending = pending_for(workspace, history, entry, snapshot, to)
+    accepted = refuse_drift(workspace, snapshot) if pending else ()
     adapters = adapters_of(entry, snapshot) if pending else ()
     try:
         plan = plan_upgrade(entry, snapshot, pending, adapters)
@@ -38,7 +41,10 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
         if likely is not None:
             error.hint = f"the model looks like one at {likely}"
         raise
-    return replace(plan, remarks=kept_promises(workspace, history, applied, plan)) if pending else plan
+    if not pending:
+        return plan
+    drift = (f"accepted drift: {line}" for line in accepted)
+    return replace(plan, remarks=(*drift, *kept_promises(workspace, history, applied, plan)))
 
 
 def pending_for(

@@ -96,6 +96,11 @@ class FileKeys(_Closed):
         default="full",
         description="`full` loads a result with transformers before it is published, `fast` with tokenizers only.",
     )
+    drift: Literal["refuse", "accept"] = Field(
+        default="refuse",
+        description="`refuse`: what plans or makes a change stops at a model that is not what its migrations left; "
+        "`accept` goes on from it as it is, as `--accept-drift` does once.",
+    )
     seed: str = Field(
         default="", description="Part of the seed of every random row; the same text gives the same rows."
     )

@@ -71,6 +71,7 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         objects=root / ".tokmigrate" / "objects",
         models=MappingProxyType(models),
         verify=content.verify,
+        drift=content.drift,
         seed=content.seed,
         lint=LintSetting(content.lint.select, content.lint.ignore),
         worker=worker,

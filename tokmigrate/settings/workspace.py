@@ -106,6 +106,7 @@ class Workspace:
         objects: The directory of the undo data.
         models: The models by name, in the order of the file.
         verify: `full` loads a result with transformers, `fast` with tokenizers only.
+        drift: Whether a change stops at a model that is not what its migrations left.
         seed: Part of the seed of every random row.
         lint: Which rules `tokmigrate lint` asks.
         worker: What the libraries may use.
@@ -118,6 +119,7 @@ class Workspace:
     objects: Path
     models: Mapping[str, ModelEntry]
     verify: Literal["full", "fast"] = "full"
+    drift: Literal["refuse", "accept"] = "refuse"
     seed: str = ""
     lint: LintSetting = LintSetting()
     worker: WorkerLimits = WorkerLimits()

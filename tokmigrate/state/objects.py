@@ -83,6 +83,11 @@ class ObjectStore:
         """Return the bytes of an object; raises UndoError where it is missing or damaged."""
         return b"".join(self.stream(digest))
 
+    def check(self, digest: str) -> None:
+        """Read an object; raises UndoError where it is missing or damaged."""
+        for _ in self.stream(digest):
+            pass
+
     def stream(self, digest: str) -> Iterator[bytes]:
         """Yield the bytes of an object in chunks of about 1 MiB.
 
@@ -150,8 +155,7 @@ class ObjectStore:
         if not self.has(digest):
             return False
         try:
-            for _ in self.stream(digest):
-                pass
+            self.check(digest)
         except UndoError:
             return False
         return True

@@ -1,0 +1,80 @@
+"""What became of a model since it was migrated, by what this workspace has on record, and whether a change goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, stamp_trouble
+from tokmigrate.change.undo_record import Left, left_of
+from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import decoded
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.runner.records import changed_documents
+from tokmigrate.settings import Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import AppliedRow
+
+_NAMED = 3
+"""How much of drift an error names."""
+
+
+def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
+    """Return what became of a model since it was migrated, by its stamp and by what this workspace has on record."""
+    rows = _applied_rows(workspace, snapshot)
+    trouble = _stamp_trouble(workspace, snapshot, rows)
+    if trouble or snapshot.stamp is None:
+        return Drift(stamp=trouble)
+    return drift_of(snapshot, tuple(_left(workspace, rows)))
+
+
+def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
+    """Return what a user accepts of drift of a model; its weights are not read, since training them is none.
+
+    Raises:
+        DriftError: The model is not what its migrations left, and the workspace does not accept that.
+    """
+    lines = tuple(each_line(_document_drift(workspace, snapshot)))
+    if lines and workspace.drift == "refuse":
+        more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+        raise DriftError(
+            f"the model is not what its migrations left: {'; '.join(lines[:_NAMED])}{more}",
+            where=str(snapshot.directory),
+            hint="put it back as it was, or, where the change is meant, go on from it with --accept-drift "
+            "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` tells all of it",
+        )
+    return lines
+
+
+def _document_drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
+    rows = _applied_rows(workspace, snapshot)
+    trouble = _stamp_trouble(workspace, snapshot, rows)
+    if trouble or not changed_documents(snapshot):
+        return Drift(stamp=trouble)
+    return document_drift(snapshot, tuple(_left(workspace, rows)))
+
+
+def _applied_rows(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:
+    """Return the revisions that the ledger has as applied to a model."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
+    return state.applied_now(model) if state and model else ()
+
+
+def _stamp_trouble(workspace: Workspace, snapshot: Snapshot, rows: Sequence[AppliedRow]) -> str | None:
+    stamps = (left.files[STAMP] for left in _left(workspace, rows[::-1]) if STAMP in left.files)
+    last = next((stamp for stamp in stamps if stamp is not None), None)
+    lineage = decoded(last.decode("utf-8"), STAMP).lineage if last else ""
+    return stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
+
+
+def _left(workspace: Workspace, rows: Sequence[AppliedRow]) -> Iterator[Left]:
+    """Yield what migrations left, in the order of the rows, as far as the undo data is here."""
+    objects = ObjectStore(workspace.objects)
+    for row in rows:
+        if row.record.undo is not None:
+            # What is lost of it is told by `undo_data`.
+            with suppress(UndoError):
+                yield left_of(row.record.undo, objects)
