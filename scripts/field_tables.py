@@ -41,7 +41,8 @@ def schema_tables(schema: Schema, definitions: Schema, reference: str, left_out:
     """
     required = schema.get("required", [])
     rows, inner = [], []
-    for name, field in schema.get("properties", {}).items():
+    # What every operation has comes last.
+    for name, field in sorted(schema.get("properties", {}).items(), key=lambda item: item[0] == "acknowledge"):
         if name in left_out:
             continue
         default = "required" if name in required else _default(field.get("default"))

@@ -21,7 +21,7 @@ SPLIT = {
     "type": "Sequence",
     "pretokenizers": [{"type": "Split", "pattern": {"Regex": GPT4}, "behavior": "Isolated", "invert": False}, BYTES],
 }
-NO_SPLIT = f"- set_pre_tokenizer: {json.dumps(BYTES)}"
+NO_SPLIT = f"- set_pre_tokenizer: {json.dumps({**BYTES, 'acknowledge': 'breaking'})}"
 
 DOCS = "\n".join(
     line

@@ -47,7 +47,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 VOCABULARY: Mapping[str, int] = making.tokenizer_json()["model"]["vocab"]
 TEXT = [5, 40, 7, VOCABULARY["Ġthe"], VOCABULARY["Ġof"]]
 ADD = {"add_tokens": {"tokens": ["<first>", {"content": "<second>", "special": True}]}}
-SWAP = {"move_tokens": {"tokens": {"Ġthe": VOCABULARY["Ġof"], "Ġof": VOCABULARY["Ġthe"]}}}
+SWAP = {"move_tokens": {"acknowledge": "breaking", "tokens": {"Ġthe": VOCABULARY["Ġof"], "Ġof": VOCABULARY["Ġthe"]}}}
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "away from the vocabulary": {"target_modules": ["q_proj"]},
@@ -231,7 +231,7 @@ def test_a_trained_row_keeps_its_place_in_the_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "operation",
     [
-        {"reinit_tokens": {"tokens": ["Ġthe"]}},
+        {"reinit_tokens": {"acknowledge": "breaking", "tokens": ["Ġthe"]}},
         {"remove_tokens": {"tokens": ["Ġof"], "ids": "compact", "acknowledge": "breaking"}},
     ],
 )

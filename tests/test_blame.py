@@ -56,8 +56,8 @@ def test_a_token_is_followed_under_all_its_names_and_each_event_has_its_line(tmp
         model,
         [{"set_init": {"strategy": "zeros"}}, {"add_tokens": {"tokens": ["<a>", "<b>"]}}],
         [{"set_special_tokens": {"eos": "<a>"}}, {"rename_tokens": {"tokens": {"<a>": "<first>"}}}],
-        [{"move_tokens": {"tokens": {"<first>": TOKENS + 2}}}],
-        [{"reinit_tokens": {"tokens": ["<first>"]}}, {"reinit_tokens": {"tokens": ["the"]}}],
+        [{"move_tokens": {"acknowledge": "breaking", "tokens": {"<first>": TOKENS + 2}}}],
+        [{"reinit_tokens": {"tokens": ["<first>"]}}, {"reinit_tokens": {"tokens": ["the"], "acknowledge": "breaking"}}],
         [
             {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "breaking"}},
             {"rename_tokens": {"tokens": {"<first>": "<last>"}}},

@@ -32,7 +32,12 @@ VOCABULARY: Mapping[str, int] = making.tokenizer_json()["model"]["vocab"]
 
 TABLE = {"input": {"strategy": "mean"}, "table": {"strategy": "copy", "token": COPIED}}
 ADD = {"add_tokens": {"tokens": [NEW[0], {"content": NEW[1], "special": True}], "init": TABLE}}
-SWAP = {"move_tokens": {"tokens": {SWAPPED[0]: VOCABULARY[SWAPPED[1]], SWAPPED[1]: VOCABULARY[SWAPPED[0]]}}}
+SWAP = {
+    "move_tokens": {
+        "acknowledge": "breaking",
+        "tokens": {SWAPPED[0]: VOCABULARY[SWAPPED[1]], SWAPPED[1]: VOCABULARY[SWAPPED[0]]},
+    }
+}
 
 NO_MORE_ROWS = {
     "Gemma3nForConditionalGeneration",

@@ -341,13 +341,17 @@ EFFECTS: dict[str, tuple[Written, Effect]] = {
         lambda trial: [
             {
                 "move_tokens": {
-                    "tokens": dict(zip(trial.words, (trial.before.ids[w] for w in trial.words[::-1]), strict=True))
+                    "acknowledge": "breaking",
+                    "tokens": dict(zip(trial.words, (trial.before.ids[w] for w in trial.words[::-1]), strict=True)),
                 }
             }
         ],
         other_ids,
     ),
-    "reinit_tokens": (lambda trial: [{"reinit_tokens": {"tokens": [trial.words[0]]}}], rows_begun_anew),
+    "reinit_tokens": (
+        lambda trial: [{"reinit_tokens": {"acknowledge": "breaking", "tokens": [trial.words[0]]}}],
+        rows_begun_anew,
+    ),
     "set_token_flags": (
         lambda trial: [{"set_token_flags": {"tokens": [trial.tokens.end], "lstrip": "true"}}],
         flags,
@@ -357,7 +361,10 @@ EFFECTS: dict[str, tuple[Written, Effect]] = {
         chats,
     ),
     "set_normalizer": (lambda _: [{"set_normalizer": {"normalizer": {"type": "NFKC"}}}], folded),
-    "set_pre_tokenizer": (lambda trial: [{"set_pre_tokenizer": {"pre_tokenizer": _digits(trial)}}], single_digits),
+    "set_pre_tokenizer": (
+        lambda trial: [{"set_pre_tokenizer": {"acknowledge": "breaking", "pre_tokenizer": _digits(trial)}}],
+        single_digits,
+    ),
     "set_post_processor": (lambda trial: [{"set_post_processor": {"post_processor": _around(trial)}}], around_a_text),
     "set_decoder": (lambda _: [{"set_decoder": {"decoder": {"type": "Fuse"}}}], decoded),
     "set_truncation": (lambda _: [{"set_truncation": {"max_length": 6, "direction": "left"}}], cut_off),

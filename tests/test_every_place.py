@@ -273,7 +273,7 @@ def test_moved_tokens(model: Path, tmp_path: Path) -> None:
     pairs = [*zip(named[::2], named[1::2], strict=False)]
     moves = {token: old.number[other] for a, b in pairs for token, other in ((a, b), (b, a))}
     assert len(named) - len(moves) == 1
-    made = migrated(tmp_path, model, {"move_tokens": {"tokens": moves}})
+    made = migrated(tmp_path, model, {"move_tokens": {"acknowledge": "breaking", "tokens": moves}})
     up(made)
     check_every_file(model, replace(old, number={**old.number, **moves}))
     downgrade(made.workspace, made.entry("m"), "base")
@@ -368,9 +368,8 @@ def test_a_template_that_is_left_is_told_of(
 ) -> None:
     for take in left:
         take(model)
-    (effect,) = (
-        plan(*_of(migrated(tmp_path, model, {"rename_tokens": {"tokens": {"<|im_end|>": "<|end|>"}}}))).steps[0].effects
-    )
+    renaming = {"rename_tokens": {"tokens": {"<|im_end|>": "<|end|>"}, "acknowledge": "breaking"}}
+    (effect,) = plan(*_of(migrated(tmp_path, model, renaming))).steps[0].effects
     assert effect.risk.level is RiskLevel.BREAKING
     assert effect.risk.reason.startswith(f"{kind} still names '<|im_end|>'")
     removing = {"remove_tokens": {"tokens": ["<|im_end|>"], "ids": "tombstone", "acknowledge": "breaking"}}
@@ -397,7 +396,8 @@ def test_a_normalizer_that_names_a_token_is_told_of(model: Path, tmp_path: Path)
     held = json.loads((model / "tokenizer.json").read_text("utf-8"))
     held["normalizer"] = {"type": "Replace", "pattern": {"String": "<mask>"}, "content": " "}
     write_json(model / "tokenizer.json", held)
-    made = migrated(tmp_path, model, {"rename_tokens": {"tokens": {"<mask>": "<hidden>"}, "in_template": True}})
+    renaming = {"tokens": {"<mask>": "<hidden>"}, "in_template": True, "acknowledge": "breaking"}
+    made = migrated(tmp_path, model, {"rename_tokens": renaming})
     (effect,) = plan(*_of(made)).steps[0].effects
     assert effect.risk.reason.startswith("the normalizer still names '<mask>'")
 
@@ -425,7 +425,7 @@ def test_a_field_that_is_not_known_is_declared(model: Path, tmp_path: Path, name
     assert [note.split("'")[1] for note in notes] == ["router_token_id", "deep.whistle_tokens", "token_to_id"]
     assert "holds 6, 7 and" in notes[1]
     moves = {texts[number]: 20 + number for number in (5, 6, 7, 8)} | {texts[20 + n]: n for n in (5, 6, 7, 8)}
-    made = migrated(tmp_path, model, {"move_tokens": {"tokens": moves}})
+    made = migrated(tmp_path, model, {"move_tokens": {"acknowledge": "breaking", "tokens": moves}})
     fields: dict[str, str] = {}
     for place, said in (("router_token_id", "ids"), ("deep.whistle_tokens", "list"), ("token_to_id", "ignore")):
         with pytest.raises(OutOfStepError, match=f"{name}: '{place}' holds") as told:
@@ -471,7 +471,7 @@ def test_what_is_declared_must_be_true(model: Path, tmp_path: Path) -> None:
 def test_a_declared_path_goes_before_the_name(model: Path, tmp_path: Path) -> None:
     old = tokens_of(model)
     moves = {"<s>": old.number["</s>"], "</s>": old.number["<s>"]}
-    made = migrated(tmp_path, model, {"move_tokens": {"tokens": moves}})
+    made = migrated(tmp_path, model, {"move_tokens": {"acknowledge": "breaking", "tokens": moves}})
     up(declared(made, {"task_specific_params.summary.bos_token_id": "ignore"}))
     held = json.loads((model / "config.json").read_text("utf-8"))
     assert held["task_specific_params"]["summary"]["bos_token_id"] == old.number["<s>"]

@@ -93,7 +93,7 @@ def test_no_command_prints_a_hostile_text_as_it_is(place: Here) -> None:
         'remove_tokens: {tokens: ["a\\n"], ids: compact, acknowledge: breaking}',
         'add_tokens: {tokens: ["\\e]0;PWNED\\a\\e[2J"]}',
         'rename_tokens: {tokens: {"z\\u200Bq": "\\u202Eabc"}}',
-        'move_tokens: {tokens: {"a\\nb": 3}}',
+        'move_tokens: {tokens: {"a\\nb": 3}, acknowledge: breaking}',
         'set_special_tokens: {eos: "z\\u200Bqq"}',
         '"\\e[2J": {tokens: []}',
     ],

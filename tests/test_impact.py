@@ -117,7 +117,7 @@ def operation(case: str, model: SharedModel) -> str:
         "NFKC": "- set_normalizer: NFKC",
         "no Split": NO_SPLIT,
         "a word": "- add_tokens: {tokens: [nationis, 'is the']}",
-        "moves": f"- move_tokens: {{tokens: {json.dumps({two[0]: 41, two[1]: 40})}}}",
+        "moves": f"- move_tokens: {{acknowledge: breaking, tokens: {json.dumps({two[0]: 41, two[1]: 40})}}}",
         "a token around": AROUND % (first, first, first, library.token_to_id(first), first),
         "truncation": "- set_truncation: {max_length: 7}",
     }[case]
@@ -203,7 +203,7 @@ def test_moves_cut_nothing_otherwise_and_give_other_ids(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "minimind")
     library = model.library()
     moves = {library.id_to_token(number): 300 + (number - 293) % 40 for number in range(300, 340)}
-    model.write(f"- move_tokens: {{tokens: {json.dumps(moves, ensure_ascii=False)}}}")
+    model.write(f"- move_tokens: {{acknowledge: breaking, tokens: {json.dumps(moves, ensure_ascii=False)}}}")
     impact = measured(model, DOCS)
     assert impact is not None
     assert impact.whole.cut_otherwise == 0
@@ -255,8 +255,9 @@ def test_what_is_taken_back_is_no_change_of_the_whole(tmp_path: Path) -> None:
         "- set_decoder: null",
         '- set_padding: {token: "<|endoftext|>", side: left, max_length: 64}',
         "- resize_vocab: {multiple_of: 64}",
-        "- reinit_tokens: {tokens: Ġthe, init: {strategy: mean}}",
-        "- set_pre_tokenizer: {type: ByteLevel, add_prefix_space: false, trim_offsets: true, use_regex: true}",
+        "- reinit_tokens: {acknowledge: breaking, tokens: Ġthe, init: {strategy: mean}}",
+        "- set_pre_tokenizer: {acknowledge: breaking, type: ByteLevel, add_prefix_space: false, trim_offsets: true,"
+        " use_regex: true}",
     ],
 )
 def test_what_cuts_nothing_does_not_read_the_corpus(operations: str, tmp_path: Path) -> None:

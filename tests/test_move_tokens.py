@@ -27,7 +27,11 @@ def ids_of(directory: Path) -> dict[str, int]:
 
 
 def move(root: Path, model: Path, *steps: dict[str, int]) -> Any:
-    return workspace(root, {"m": model}, [{"operations": [{"move_tokens": {"tokens": step}}]} for step in steps])
+    return workspace(
+        root,
+        {"m": model},
+        [{"operations": [{"move_tokens": {"acknowledge": "breaking", "tokens": step}}]} for step in steps],
+    )
 
 
 def real_model(directory: Path, name: str, spare: int = 4) -> Path:

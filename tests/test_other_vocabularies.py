@@ -96,9 +96,13 @@ def test_pieces_follow_and_come_back(
     control, added = data.draw(st.sampled_from(controls)), data.draw(st.integers(size, size + 1))
     (unused,) = (texts[number] for number in controls if texts[number] in ("<c>", "<pad>"))
     known = {
-        "swap": {"move_tokens": {"tokens": {texts[left]: right, texts[right]: left}}},
-        "swap roles": {"move_tokens": {"tokens": {texts[control]: middle, texts[middle]: control}}},
-        "swap with added": {"move_tokens": {"tokens": {texts[added]: added_to, texts[added_to]: added}}},
+        "swap": {"move_tokens": {"acknowledge": "breaking", "tokens": {texts[left]: right, texts[right]: left}}},
+        "swap roles": {
+            "move_tokens": {"acknowledge": "breaking", "tokens": {texts[control]: middle, texts[middle]: control}}
+        },
+        "swap with added": {
+            "move_tokens": {"acknowledge": "breaking", "tokens": {texts[added]: added_to, texts[added_to]: added}}
+        },
         "rename": {"rename_tokens": {"tokens": {texts[control]: "<|renamed|>", "<|b|>": "<|bb|>"}}},
         "bury": {"remove_tokens": {"tokens": [unused], "ids": "tombstone", "acknowledge": "breaking"}},
         "close up": {"remove_tokens": {"tokens": [unused], "ids": "compact", "acknowledge": "breaking"}},
@@ -129,7 +133,7 @@ def test_stepwise_is_fused(trained: dict[str, Path], tmp_path: Path) -> None:
     first, second = (model_with_pieces(tmp_path / name, trained["bpe"]) for name in "ab")
     texts = sorted_tokens(first)
     steps = (
-        {"move_tokens": {"tokens": {"<c>": 1, "<s>": texts.index("<c>")}}},
+        {"move_tokens": {"acknowledge": "breaking", "tokens": {"<c>": 1, "<s>": texts.index("<c>")}}},
         {"remove_tokens": {"tokens": ["<c>"], "ids": "compact", "acknowledge": "breaking"}},
         {"rename_tokens": {"tokens": {"</s>": "<|end|>"}}},
     )
@@ -144,7 +148,9 @@ def test_stepwise_is_fused(trained: dict[str, Path], tmp_path: Path) -> None:
 def test_a_piece_that_leaves_a_hole_is_refused(trained: dict[str, Path], tmp_path: Path) -> None:
     model = model_with_pieces(tmp_path / "m", trained["bpe"])
     before, texts = contents(model), sorted_tokens(model)
-    made = migrated(tmp_path / "w", model, {"move_tokens": {"tokens": {texts[20]: len(texts)}}})
+    made = migrated(
+        tmp_path / "w", model, {"move_tokens": {"acknowledge": "breaking", "tokens": {texts[20]: len(texts)}}}
+    )
     with pytest.raises(OutOfStepError, match=r"tokenizer\.model.*id 20 would be left") as told:
         upgrade(made.workspace, made.entry("m"))
     assert "remove the file" in str(told.value.hint)
@@ -177,11 +183,13 @@ def test_pieces_in_another_order_stand_in_the_way_only_of_their_own(trained: dic
     (model / "sentencepiece.bpe.model").write_bytes(other.data)
     texts = sorted_tokens(model)
     assert len(notes_on(migrated(tmp_path / "add", model, {"add_tokens": {"tokens": ["<|new|>"]}}), "sentencep")) == 1
-    added = migrated(tmp_path / "added", model, {"move_tokens": {"tokens": {"<|a|>": len(texts)}}})
+    added = migrated(
+        tmp_path / "added", model, {"move_tokens": {"acknowledge": "breaking", "tokens": {"<|a|>": len(texts)}}}
+    )
     assert notes_on(added, "sentencepiece") == []
     for number, step in enumerate(
         (
-            {"move_tokens": {"tokens": {"<c>": 1, "<s>": texts.index("<c>")}}},
+            {"move_tokens": {"acknowledge": "breaking", "tokens": {"<c>": 1, "<s>": texts.index("<c>")}}},
             {"rename_tokens": {"tokens": {"<c>": "<d>"}}},
         )
     ):
@@ -210,7 +218,7 @@ def test_other_formats_are_told_of_or_stand_in_the_way(name: str, tmp_path: Path
     assert ("mistral-common" in note) == (name == "tekken.json")
     upgrade(adding.workspace, adding.entry("m"))
     assert contents(model)[name] == before[name]
-    swap = {"move_tokens": {"tokens": {"<|one|>": size + 1, "<|two|>": size}}}
+    swap = {"move_tokens": {"acknowledge": "breaking", "tokens": {"<|one|>": size + 1, "<|two|>": size}}}
     write_more(adding, swap)
     upgrade(adding.workspace, adding.entry("m"))
     assert library(model).token_to_id("<|two|>") == size

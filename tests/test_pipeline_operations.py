@@ -73,6 +73,7 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
     model.migrate(
         f"""
 - set_pre_tokenizer:
+    acknowledge: breaking
     type: Sequence
     pretokenizers:
       - {{"type": "Digits", "individual_digits": true}}
@@ -216,7 +217,7 @@ def test_a_normalizer_and_rows_begun_anew(name: str, tmp_path: Path) -> None:
     model.migrate(
         f"""
 - set_normalizer: NFKC
-- reinit_tokens: {{tokens: {json.dumps(token)}, init: {{strategy: mean}}}}
+- reinit_tokens: {{acknowledge: breaking, tokens: {json.dumps(token)}, init: {{strategy: mean}}}}
 - add_tokens: {{tokens: ['<new>'], init: {{strategy: mean}}}}
 """
     )

@@ -99,7 +99,7 @@ class Story:
         movable = [*WORDS] if self.kind == "per_layer" else [*WORDS, *self.mine]
         one, other = draw(st.lists(st.sampled_from(movable), min_size=2, max_size=2, unique=True))
         self.ids[one], self.ids[other] = self.ids[other], self.ids[one]
-        return {"move_tokens": {"tokens": {one: self.ids[one], other: self.ids[other]}}}
+        return {"move_tokens": {"acknowledge": "breaking", "tokens": {one: self.ids[one], other: self.ids[other]}}}
 
     def _reinit(self, draw: st.DrawFn) -> dict[str, Any]:
         token = draw(st.sampled_from([*WORDS, *self.mine]))

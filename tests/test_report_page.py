@@ -216,7 +216,7 @@ def phi(tmp_path_factory: pytest.TempPathFactory) -> tuple[SharedModel, Path]:
 - remove_tokens: {{tokens: ["<|placeholder2|>"], ids: tombstone, acknowledge: breaking}}
 """
     )
-    model.migrate('- move_tokens: {tokens: {"<|planner|>": 32013}}')
+    model.migrate('- move_tokens: {tokens: {"<|planner|>": 32013}, acknowledge: breaking}')
     path = model.root / "page.html"
     path.write_text(page(report_on(model.workspace, model.entry)), "utf-8")
     return model, path

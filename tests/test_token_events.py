@@ -51,7 +51,7 @@ def test_moved_and_removed_tokens(tmp_path: Path) -> None:
     made = migrated(
         tmp_path / "w",
         model,
-        {"move_tokens": {"tokens": {"the": ing, "ing": the}}},
+        {"move_tokens": {"acknowledge": "breaking", "tokens": {"the": ing, "ing": the}}},
         removing("ing", ids="compact"),
         removing("Ġand", ids="tombstone"),
         {"rename_tokens": {"tokens": {"<s>": "<b>"}}},
@@ -96,7 +96,12 @@ def test_moved_and_removed_tokens(tmp_path: Path) -> None:
 def test_rows_that_begin_anew_are_told_of_on_the_way_back(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=2)
     number = ids_of(model)["the"]
-    made = migrated(tmp_path / "w", model, {"reinit_tokens": "the"}, {"add_tokens": {"tokens": ["<new>"]}})
+    made = migrated(
+        tmp_path / "w",
+        model,
+        {"reinit_tokens": {"acknowledge": "breaking", "tokens": "the"}},
+        {"add_tokens": {"tokens": ["<new>"]}},
+    )
     upgrade(made.workspace, made.entry("m"))
     downgrade(made.workspace, made.entry("m"), "base")
     first, second = made.revisions
@@ -111,7 +116,7 @@ def test_tokens_behind_a_hole_have_the_ids_that_every_version_of_the_library_giv
     made = migrated(
         tmp_path / "w",
         model,
-        {"move_tokens": {"tokens": {"Ġand": TOKENS}}},
+        {"move_tokens": {"acknowledge": "breaking", "tokens": {"Ġand": TOKENS}}},
         {"add_tokens": {"tokens": ["<x>", "<y>"]}},
     )
     upgrade(made.workspace, made.entry("m"))
@@ -141,7 +146,7 @@ def test_the_events_lead_from_each_vocabulary_to_the_next(tmp_path_factory: Any,
         {"add_tokens": {"tokens": ["<x>", "<y>"]}},
     ]
     draw.shuffle(steps)
-    steps.insert(0, {"move_tokens": {"tokens": moving}})
+    steps.insert(0, {"move_tokens": {"acknowledge": "breaking", "tokens": moving}})
     made = migrated(root / "w", model, *steps)
     vocabularies = [before]
     for revision in made.revisions:

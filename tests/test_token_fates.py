@@ -69,7 +69,7 @@ def test_moves_renames_flags_and_rows_of_a_model_that_has_them(place: Here) -> N
         'add_tokens: {tokens: ["<a>", "<b>", {content: "<c>", special: true}, "<d>", "<e>"]}',
         'rename_tokens: {tokens: {"<b>": "<bb>"}}\nset_token_flags: {tokens: "<c>", lstrip: true}',
         'remove_tokens: {tokens: ["<a>"], ids: tombstone, acknowledge: breaking}',
-        'move_tokens: {tokens: {"<bb>": 1033, "<d>": 1028}}\nreinit_tokens: {tokens: ["<e>"]}',
+        'move_tokens: {tokens: {"<bb>": 1033, "<d>": 1028}, acknowledge: breaking}\nreinit_tokens: {tokens: ["<e>"]}',
     )
     assert tokens(place) == [
         {"old_token": "<a>", "old_id": 1027, "placeholder": "<|removed_1027|>"},

@@ -71,12 +71,12 @@ def test_exactly_the_changed_rows_are_told_wherever_they_went(
     model = llama(root / "m", head=head, spare=1)
     steps = {
         "rename": {"rename_tokens": {"tokens": {"<x>": "<renamed>"}}},
-        "move": {"move_tokens": {"tokens": {"<y>": "</s>", "</s>": "<y>"}}},
+        "move": {"move_tokens": {"acknowledge": "breaking", "tokens": {"<y>": "</s>", "</s>": "<y>"}}},
         "compact": {"remove_tokens": {"tokens": ["Ġand"], "ids": "compact", "acknowledge": "breaking"}},
         "more": {"add_tokens": {"tokens": ["<more>"]}},
     }
     ids = {token: TOKENS + place for place, token in enumerate(NEW)}
-    steps["move"] = {"move_tokens": {"tokens": {"<y>": TOKENS - 1, "</s>": ids["<y>"]}}}
+    steps["move"] = {"move_tokens": {"acknowledge": "breaking", "tokens": {"<y>": TOKENS - 1, "</s>": ids["<y>"]}}}
     if "compact" in later and "move" in later:
         later = [*[step for step in later if step != "compact"], "compact"]
     made = workspace(
@@ -173,7 +173,12 @@ def test_who_looks_writes_nothing_and_a_run_tells_each_trained_token_once(tmp_pa
 
 def test_a_way_back_begins_nothing_and_a_second_way_up_begins_anew(tmp_path: Path) -> None:
     model = llama(tmp_path / "m")
-    made = migrated(tmp_path / "w", model, {"add_tokens": {"tokens": ["<x>"]}}, {"reinit_tokens": ["the", "<x>"]})
+    made = migrated(
+        tmp_path / "w",
+        model,
+        {"add_tokens": {"tokens": ["<x>"]}},
+        {"reinit_tokens": {"acknowledge": "breaking", "tokens": ["the", "<x>"]}},
+    )
     entry = made.entry("m")
     assert set(training(made)) == {"the", "<x>"}
     downgrade(made.workspace, entry, "-1")
@@ -187,8 +192,12 @@ def test_a_way_back_begins_nothing_and_a_second_way_up_begins_anew(tmp_path: Pat
 
 def test_a_token_that_moves_and_begins_anew_in_one_migration(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=2)
-    move = {"move_tokens": {"tokens": {"the": TOKENS}}}
-    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [move, {"reinit_tokens": "the"}]}])
+    move = {"move_tokens": {"acknowledge": "breaking", "tokens": {"the": TOKENS}}}
+    made = workspace(
+        tmp_path / "w",
+        {"m": model},
+        [{"operations": [move, {"reinit_tokens": {"acknowledge": "breaking", "tokens": "the"}}]}],
+    )
     upgrade(made.workspace, made.entry("m"))
     assert training(made)["the"].training is Training.UNTRAINED
     assert training(made)["the"].id == TOKENS

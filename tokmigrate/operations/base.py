@@ -6,10 +6,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from blake3 import blake3
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.state import ModelState
@@ -77,6 +77,10 @@ class Operation(Fields, ABC):
     """The field that a single value stands for."""
     keeps_reachable: ClassVar[bool] = False
     """Whether `apply` itself sees to it that text can still produce every token that it could produce."""
+
+    acknowledge: Literal["breaking"] | None = Field(
+        default=None, description="Says that a breaking change is meant; needed where the risk is `breaking`."
+    )
 
     @abstractmethod
     def apply(self, state: ModelState, context: Context) -> ModelState:

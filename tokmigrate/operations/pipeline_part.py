@@ -35,7 +35,10 @@ class SetPart(Operation):
     @model_validator(mode="before")
     @classmethod
     def _bare(cls, value: Any) -> Any:
-        return {cls.section: value} if isinstance(value, Mapping) and cls.section not in value else value
+        if not isinstance(value, Mapping) or cls.section in value:
+            return value
+        beside = {key: held for key, held in value.items() if key == "acknowledge"}
+        return {cls.section: {key: held for key, held in value.items() if key not in beside}, **beside}
 
     @property
     def part(self) -> dict[str, Any] | None:

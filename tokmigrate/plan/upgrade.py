@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from tokmigrate.errors import DriftError, OutOfStepError, TokmigrateError, nearest
+from tokmigrate.errors import DriftError, OperationError, OutOfStepError, TokmigrateError, nearest
 from tokmigrate.model.documents.other_vocabularies import other_vocabulary_notes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Layout
@@ -15,6 +15,7 @@ from tokmigrate.model.references.adapter_ids import with_adapter_ids
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.operations.base import Operation, RiskLevel
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.token_fates import TokenFate, fates_of
 from tokmigrate.revision.migration import Migration
@@ -226,11 +227,31 @@ def plan_upgrade(
         adapters: Its adapters as they are.
 
     Raises:
-        OperationError: A precondition does not hold, or an operation cannot be applied.
+        OperationError: A precondition does not hold, an operation cannot be applied, or one is breaking and does not
+            acknowledge it.
     """
     steps = steps_of(snapshot.state, migrations, lambda _, after: with_index_sizes(snapshot, after))
+    _check_acknowledged(steps)
     beside = tuple(_beside(adapter, migrations, steps) for adapter in adapters)
     return Plan(entry.name, snapshot, steps, beside)
+
+
+def _check_acknowledged(steps: Sequence[Step]) -> None:
+    """Raise OperationError where an operation is breaking on this model and does not say that it is meant."""
+    for step in steps:
+        for effect, applied in zip(step.effects, step.applied, strict=True):
+            operation = applied.planned.operation
+            if effect.risk.level is RiskLevel.BREAKING and operation.acknowledge is None:
+                raise OperationError(
+                    f"{operation.name} is breaking, and nothing says that it is meant: {effect.risk.reason}",
+                    where=effect.place,
+                    hint=f"if it is meant, add `acknowledge: breaking`, as in {_acknowledged(operation)}",
+                )
+
+
+def _acknowledged(operation: Operation) -> str:
+    fields = [name for name in type(operation).model_fields if name in operation.model_fields_set]
+    return f"`{operation.name}: {{{', '.join(f'{name}: …' for name in fields)}, acknowledge: breaking}}`"
 
 
 def _beside(adapter: Snapshot, migrations: Sequence[Migration], steps: Sequence[Step]) -> Plan:

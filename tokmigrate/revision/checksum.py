@@ -15,6 +15,9 @@ VERSION = "1"
 
 _WITHOUT_EFFECT = ("message", "author")
 
+_WITH_CONSENT = ("remove_tokens",)
+"""The operation that always had to be acknowledged, so that all its checksums cover it."""
+
 
 def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, Attachment]) -> str:
     """Return `1:` and the BLAKE3 digest of a YAML migration, as hex.
@@ -23,11 +26,25 @@ def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, Attach
     tokmigrate adds, or whose default changes, leaves the checksums of old files as they are.
 
     Args:
-        content: The file as dict, list and str; `message` and `author` do not count.
+        content: The file as dict, list and str; `message`, `author` and `acknowledge` of operations do not count.
         attachments: The files that it refers to, by the names used there.
     """
     effective = {key: value for key, value in content.items() if key not in _WITHOUT_EFFECT}
+    if isinstance(effective.get("operations"), list):
+        effective["operations"] = [_without_consent(item) for item in effective["operations"]]
     return _digest({"yaml": effective}, attachments)
+
+
+def _without_consent(item: Value) -> Value:
+    """Return an operation without `acknowledge`, which may be added to a migration that models have already."""
+    if not isinstance(item, Mapping):
+        return item
+    return {
+        name: {key: value for key, value in fields.items() if key != "acknowledge"}
+        if isinstance(fields, Mapping) and name not in _WITH_CONSENT
+        else fields
+        for name, fields in item.items()
+    }
 
 
 def python_checksum(source: str, attachments: Mapping[str, Attachment]) -> str:

@@ -157,7 +157,8 @@ def python_text(revision: str, down_revision: str | None, message: str, author: 
 def written_fields(model: BaseModel) -> dict[str, Any]:
     """Return the fields that a file has to give to make `model`: those that differ from their defaults."""
     fields: dict[str, Any] = {}
-    for name, field in type(model).model_fields.items():
+    # What every operation has comes behind the fields of its own.
+    for name, field in sorted(type(model).model_fields.items(), key=lambda item: item[0] == "acknowledge"):
         value = getattr(model, name)
         # A field with one possible value tells the members of a union apart.
         if value != field.get_default(call_default_factory=True) or get_origin(field.annotation) is Literal:

@@ -22,26 +22,28 @@ def _moved_ids(file: MigrationFile) -> Iterator[Found]:
     """Tokens get other ids, and nothing says that this is meant.
 
     The model and its adapters follow; tokenized data sets, caches, `logit_bias` tables and servers do not, and take
-    one token for another without an error. `remove_tokens` asks for `acknowledge: breaking`; where tokens are moved,
-    say it with a `# noqa: TM201` and the reason.
+    one token for another without an error. `acknowledge: breaking` says that it is meant.
     """
     for written, moving in file.doing(MoveTokens):
+        if moving.acknowledge is not None:
+            continue
         shown = ", ".join(f"'{token}'" for token in list(moving.tokens)[:3])
         message = f"{shown} gets another id: data that were tokenized before mean other tokens"
-        yield Found(written.place, message, "keep the ids; if it is meant, write `# noqa: TM201` and why")
+        yield Found(written.place, message, "keep the ids; if it is meant, add `acknowledge: breaking` to move_tokens")
 
 
 def _breaking(seen: OnModel) -> Iterator[Found]:
     """An operation breaks what the model has learnt, and nothing says that this is meant.
 
-    The plan gives the same reason. Where the operation has a field `acknowledge`, it is said there.
+    The plan gives the same reason. `acknowledge: breaking`, a field of every operation, says that it is meant; without
+    it such an operation is not applied.
     """
     for written, effect in seen.effects:
         # Of moved tokens TM201 tells, also where no model is there.
-        if isinstance(written.operation, MoveTokens) or hasattr(written.operation, "acknowledge"):
+        if isinstance(written.operation, MoveTokens) or written.operation.acknowledge is not None:
             continue
         if effect.risk.level is RiskLevel.BREAKING:
-            help_ = "change it; if it is meant, write `# noqa: TM202` and why"
+            help_ = f"change it; if it is meant, add `acknowledge: breaking` to {effect.operation}"
             yield Found(written.place, f"{effect.operation} breaks the model: {effect.risk.reason}", help_)
 
 
@@ -144,8 +146,7 @@ operations:
 """,
         right="""\
 operations:
-  # the servers and the data of March are tokenized anew
-  - move_tokens: {tokens: {"!": 2, "\\"": 1}}  # noqa: TM201
+  - move_tokens: {tokens: {"!": 2, "\\"": 1}, acknowledge: breaking}
 """,
     ),
     ModelRule(

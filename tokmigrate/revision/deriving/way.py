@@ -9,7 +9,7 @@ from tokmigrate.model.meaning.stated import (
     Documents,
 )
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.operations.base import Context, Operation
+from tokmigrate.operations.base import Context, Operation, RiskLevel
 
 
 class Way:
@@ -45,6 +45,9 @@ class Way:
             return None
 
     def _arrive(self, state: ModelState, operation: Operation) -> None:
+        # Whoever reads the derived migration sees that the other tokenizer breaks with this one.
+        if operation.risk(self.state, state).level is RiskLevel.BREAKING:
+            operation = operation.model_copy(update={"acknowledge": "breaking"})
         self.state = state
         self.operations.append(operation)
 
