@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from in_process import Here
+from making import IMAGE, mllama, workspace
 from workspaces import HEAD, make_workspace
 
 NAMES = (HEAD, *(f"000{number}aaaaaaaa" for number in range(4, 9)))
@@ -27,9 +28,16 @@ def add(place: Here, *migrations: str) -> None:
 
 
 def tokens(place: Here) -> list[dict[str, Any]]:
-    """Return what the plan as JSON says of tokens, without what it does not say."""
+    """Return what the plan as JSON says of tokens, without what it does not say, and of output rows what is other."""
     (plan,) = place.asked("plan")["models"]
-    return [{key: value for key, value in token.items() if value not in (None, [])} for token in plan["tokens"]]
+    return [
+        {
+            key: value
+            for key, value in token.items()
+            if value not in (None, []) and (key != "output_row" or value != token["row"])
+        }
+        for token in plan["tokens"]
+    ]
 
 
 def test_a_removed_token_is_named_with_what_holds_its_place(place: Here) -> None:
@@ -145,3 +153,19 @@ def test_a_plan_in_a_file_is_bound_to_the_ids_at_the_end(place: Here) -> None:
     assert '"<b>": 1027' in held
     assert '"<a>"' not in held
     assert place.run("upgrade", "--plan", "plan.json").returncode == 0
+
+
+def test_input_and_output_rows_are_told_apart(tmp_path: Path) -> None:
+    model = mllama(tmp_path / "m")
+    made = workspace(tmp_path / "w", {"m": model}, [{"operations": [{"add_tokens": {"tokens": ["<a>", "<b>"]}}]}])
+    place = Here(made.workspace.root)
+    # Mllama's head has no rows for the last eight ids: the image token's comes with the new tokens.
+    assert [(token["token"], token["row"], token.get("output_row")) for token in tokens(place)] == [
+        (IMAGE, "kept", "new"),
+        ("<a>", "spare", "new"),
+        ("<b>", "spare", "new"),
+    ]
+    said = place.run("plan").stdout
+    assert "its input row stays and its output row is new" in said
+    assert "new, in a spare row, its output row is new" in said
+    assert "begins anew" not in said

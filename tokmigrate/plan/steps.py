@@ -118,7 +118,7 @@ def _applied(migration: Migration, state: ModelState) -> Iterator[Applied]:
 def _effect(applied: Applied) -> Effect:
     operation, before, after = applied.planned.operation, applied.before.tokenizer, applied.after.tokenizer
     given = tuple(
-        Given(token, number, _row(applied.before, token, number))
+        Given(token, number, "moved" if token in before.ids else row_of_new(applied.before, applied.after, number))
         for token, number in after.ids.items()
         if before.ids.get(token) != number
         # An id that has a token already is given to no new one: that token was renamed.
@@ -137,10 +137,16 @@ def _with_unreachable(risk: Risk, lost: tuple[str, ...]) -> Risk:
     return Risk(level, f"{risk.reason}; no text produces {counted} any more: {quoted(lost)}")
 
 
-def _row(state: ModelState, token: str, number: int) -> Literal["spare", "new", "moved"]:
-    if token in state.tokenizer.ids:
-        return "moved"
-    return "spare" if number < state.rows else "new"
+def row_of_new(before: ModelState, after: ModelState, number: int) -> Literal["spare", "new"]:
+    """Return whether the row of a new token is one that was spare, or one more.
+
+    Args:
+        before: The state without the token.
+        after: The state with it.
+        number: Its id.
+    """
+    is_there = number < before.rows and (number not in before.tokenizer.texts or after.rows <= before.rows)
+    return "spare" if is_there else "new"
 
 
 def _next(planned: PlannedOperation, state: ModelState, context: Context) -> ModelState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count
 from typing import Literal
 
@@ -11,8 +12,9 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.meaning.stated import stated_roles
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
-from tokmigrate.plan.steps import Step
+from tokmigrate.plan.steps import Step, row_of_new
 from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.windows import WHOLE, Window
 
 FateOfRow = Literal["kept", "new", "spare", "anew"]
 
@@ -35,7 +37,8 @@ class TokenFate:
         id: Its id at the end, None where it is removed.
         old_token: Its text now, None where it is new.
         old_id: Its id now, None where it is new.
-        row: Its row is kept, begins anew, makes the matrices grow, or is a spare one; None where it is removed.
+        row: Its input row is kept, begins anew, makes the matrix grow, or is a spare one; None where it is removed.
+        output_row: The same of its output row; None also where it has none.
         placeholder: The text of what holds the id of a removed one, None where nothing does.
         flags: The flags that it has otherwise; none of a new one.
         gains: The special roles that it gets.
@@ -47,6 +50,7 @@ class TokenFate:
     old_token: str | None
     old_id: int | None
     row: FateOfRow | None = None
+    output_row: FateOfRow | None = None
     placeholder: str | None = None
     flags: tuple[FlagChange, ...] = ()
     gains: tuple[str, ...] = ()
@@ -121,9 +125,40 @@ def _moves(before: Tokenizer, after: Tokenizer) -> dict[int, int | None]:
     return found
 
 
+@dataclass(frozen=True)
+class _Side:
+    """The rows of the input or the output embeddings."""
+
+    window: Window
+    edit: RowEdit
+    before: ModelState
+    after: ModelState
+
+    @cached_property
+    def _fresh(self) -> frozenset[int]:
+        return frozenset(row for row, _ in self.window.of(self.edit).fresh())
+
+    def row(self, number: int, who: int) -> FateOfRow | None:
+        """Return what becomes of the row of a token, None where it has none.
+
+        Args:
+            number: The token's id at the end.
+            who: Its id now, below zero for a new token.
+        """
+        if number >= self.window.ids(self.edit.new_rows):
+            return None
+        if number not in self._fresh:
+            return "kept"
+        had = self.window.ids(self.edit.old_rows)
+        if who >= 0:
+            return "anew" if who < had else "new"
+        return "new" if number >= had else row_of_new(self.before, self.after, number)
+
+
 def _kept(before: ModelState, after: ModelState, edit: RowEdit, way: _Way) -> Iterator[TokenFate]:
     """Yield what becomes of the tokens that are there at the end, as far as something does."""
-    fresh = {row for row, _ in edit.fresh()}
+    inputs = _Side(WHOLE, edit, before, after)
+    outputs = _Side(Window(short=after.traits.short), edit, before, after)
     old_roles, new_roles = stated_roles(before.documents), stated_roles(after.documents)
     old_ids, new_ids = before.tokenizer.ids, after.tokenizer.ids
     had = {role: old_ids.get(token) for role, token in old_roles.items()}
@@ -132,10 +167,11 @@ def _kept(before: ModelState, after: ModelState, edit: RowEdit, way: _Way) -> It
     for number, token in after.tokenizer.texts.items():
         who = way.at[number]
         gains = tuple(role for role, holder in has.items() if holder == who and had.get(role) != who)
+        rows = inputs.row(number, who), outputs.row(number, who)
         if who < 0:
             # A placeholder is told of where its token is.
             if who not in graves or not is_tombstone(token):
-                yield TokenFate(token, number, None, None, _row_of_new(number, number in fresh, before), gains=gains)
+                yield TokenFate(token, number, None, None, *rows, gains=gains)
             continue
         was = before.tokenizer.texts[who]
         fate = TokenFate(
@@ -143,19 +179,13 @@ def _kept(before: ModelState, after: ModelState, edit: RowEdit, way: _Way) -> It
             number,
             was,
             who,
-            "anew" if number in fresh else "kept",
+            *rows,
             flags=_flags(before.tokenizer, was, after.tokenizer, token),
             gains=gains,
             loses=tuple(role for role, holder in had.items() if holder == who and has.get(role) != who),
         )
-        if fate != TokenFate(was, who, was, who, "kept"):
+        if fate != TokenFate(was, who, was, who, "kept", "kept" if rows[1] else None):
             yield fate
-
-
-def _row_of_new(number: int, is_fresh: bool, before: ModelState) -> FateOfRow:
-    if not is_fresh:
-        return "kept"
-    return "spare" if number < before.rows else "new"
 
 
 def _removed(before: ModelState, after: ModelState, way: _Way) -> Iterator[TokenFate]:

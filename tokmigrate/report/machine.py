@@ -87,6 +87,7 @@ def _fate(fate: TokenFate) -> dict[str, Any]:
         "old_token": fate.old_token,
         "old_id": fate.old_id,
         "row": fate.row,
+        "output_row": fate.output_row,
         "placeholder": fate.placeholder,
         "flags": [{"flag": each.flag, "before": each.before, "after": each.after} for each in fate.flags],
         "gains": list(fate.gains),

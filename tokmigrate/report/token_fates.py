@@ -19,6 +19,8 @@ _SHOWN = {"new": 200, "removed": 200, "changed": 200, "moved": 20}
 
 _ROWS = {"new": "new", "spare": "new, in a spare row", "kept": "new, with the row that was there"}
 
+_SIDES = {"new": "is new", "spare": "is a spare one", "kept": "stays", "anew": "begins anew"}
+
 
 def fates_table(fates: Sequence[TokenFate]) -> Iterator[RenderableType]:
     """Yield a table of tokens with their ids at the end of a plan, and how many it leaves out."""
@@ -47,7 +49,8 @@ def _kind(fate: TokenFate) -> Literal["new", "removed", "changed", "moved"]:
         return "removed"
     if fate.old_token is None:
         return "new"
-    only_moved = fate.token == fate.old_token and fate.row == "kept" and not (fate.flags or fate.gains or fate.loses)
+    is_same = fate.token == fate.old_token and fate.row == "kept" and fate.output_row in ("kept", None)
+    only_moved = is_same and not (fate.flags or fate.gains or fate.loses)
     return "moved" if only_moved else "changed"
 
 
@@ -58,12 +61,16 @@ def _said(fate: TokenFate) -> Iterator[str]:
         return
     if fate.old_token is None:
         yield _ROWS[fate.row or "new"]
+        if fate.output_row not in (fate.row, None):
+            yield f"its output row {_SIDES[fate.output_row or 'new']}"
     else:
         if fate.token != fate.old_token:
             yield f"renamed from {quoted(fate.old_token)}"
         if fate.id != fate.old_id:
             yield f"moved from {fate.old_id}"
-        if fate.row == "anew":
+        if fate.output_row not in (fate.row, None):
+            yield f"its input row {_SIDES[fate.row or 'kept']} and its output row {_SIDES[fate.output_row or 'new']}"
+        elif fate.row == "anew":
             yield "its row begins anew"
     for each in fate.flags:
         yield f"{each.flag}: {_yes(each.before)} → {_yes(each.after)}"
