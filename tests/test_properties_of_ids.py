@@ -104,7 +104,7 @@ class Story:
     def _reinit(self, draw: st.DrawFn) -> dict[str, Any]:
         token = draw(st.sampled_from([*WORDS, *self.mine]))
         self.origin[token] = None
-        return {"reinit_tokens": {"tokens": [token], "init": INIT}}
+        return {"reinit_tokens": {"acknowledge": "breaking", "tokens": [token], "init": INIT}}
 
     def _resize(self, draw: st.DrawFn) -> dict[str, Any]:
         self.size = max(self.ids.values()) + 1 + draw(st.integers(0, 5))

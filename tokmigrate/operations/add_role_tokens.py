@@ -9,12 +9,14 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.chat_template import with_chat_template
+from tokmigrate.model.documents.ordered_tail import tail_move
 from tokmigrate.model.documents.roles import with_role
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.add_tokens import NewToken, with_new_tokens
+from tokmigrate.operations.add_tokens import NewToken, reused, with_new_tokens
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.chat_presets import PRESETS, ChatForm, role_form
 from tokmigrate.operations.known_tokens import cut_out
+from tokmigrate.operations.token_list import quoted
 
 
 class AddRoleTokens(Operation):
@@ -64,10 +66,18 @@ class AddRoleTokens(Operation):
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Old text is safe; the chat works after training."""
-        return cut_out(before, after) or Risk(
-            RiskLevel.CAUTION,
-            "old text is cut as before, but chats end at a token whose row is not trained yet",
-        )
+        if (cut := cut_out(before, after)) is not None:
+            return cut
+        form = self.form()
+        new = [token for token in form.tokens if token not in before.tokenizer.ids]
+        if form.end in new:
+            reasons = ["old text is cut as before, but chats end at a token whose row is not trained yet"]
+        else:
+            reasons = ["old text is cut as before", *([f"{quoted(new)} is not trained yet"] if new else [])]
+        if len(new) < len(form.tokens):
+            reasons.append(reused([token for token in form.tokens if token not in new]))
+        reasons += [move] if (move := tail_move(before, after)) else []
+        return Risk(RiskLevel.CAUTION, "; ".join(reasons))
 
     def references(self) -> tuple[str, ...]:
         """Return the files that the strategy reads."""

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.documents.peculiarities import IDS_AFTER_THE_LAST
+from tokmigrate.model.documents.ordered_tail import ordered_tail, place_of_languages, tail_move, with_languages
 from tokmigrate.model.documents.roles import with_added_tokens
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.references.references import with_inserted_tokens
+from tokmigrate.model.tokenizer.tokenizer_json import FLAGS
 from tokmigrate.operations.base import AsTuple, Context, Fields, Operation, Risk, RiskLevel
-from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows
+from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows, with_inserted_rows
+from tokmigrate.operations.renumbered_rows import check_ids_may_change
+from tokmigrate.operations.token_list import quoted
+from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.tokens import AddedToken
 
 
@@ -28,12 +33,22 @@ class NewToken(Fields):
     normalized: bool | None = Field(
         default=None, description="It is looked for in the normalised text; by default unless it is special."
     )
+    language: bool = Field(
+        default=False,
+        description="Whisper: it is a language. It stands behind the other languages, is special, and `lang_to_id`"
+        " names it.",
+    )
     init: InitSpec | None = Field(default=None, description="How its row starts.")
+
+    @property
+    def is_special(self) -> bool:
+        """Whether decoding may skip it."""
+        return self.special or self.language
 
     def added(self) -> AddedToken:
         """Return the token as tokenizer.json holds it."""
-        normalized = not self.special if self.normalized is None else self.normalized
-        return AddedToken(self.content, self.special, self.single_word, self.lstrip, self.rstrip, normalized)
+        normalized = not self.is_special if self.normalized is None else self.normalized
+        return AddedToken(self.content, self.is_special, self.single_word, self.lstrip, self.rstrip, normalized)
 
 
 def _content_alone(value: Any) -> Any:
@@ -49,6 +64,9 @@ class AddTokens(Operation):
 
     New ids go into spare rows first; the matrices grow only when no row is spare. The row starts as `init`
     of the token says, else `init` here, else that of the file, else what `set_init` left, else the mean.
+
+    Where the last ids mean something by their order, as Whisper's timestamps do, new tokens stand before them: those
+    ids move up as one block, with their rows and every field that names them.
     """
 
     name: ClassVar[str] = "add_tokens"
@@ -58,21 +76,46 @@ class AddTokens(Operation):
         min_length=1,
         description="The tokens, in the order of their ids; a text alone is a token without flags.",
     )
+    existing: Literal["refuse", "reuse"] = Field(
+        default="refuse",
+        description="What happens with a token that the tokenizer has already; `reuse` keeps its id, row and flags.",
+    )
+    place: Literal["end"] | None = Field(
+        default=None, description="`end`: behind all tokens also where the last ids mean something by their order."
+    )
     init: InitSpec | None = Field(default=None, description="How the rows start.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
         """Return the state with the tokens added."""
-        return with_new_tokens(state, context, self.tokens, self.init)
+        tokens = self.tokens
+        if self.existing == "reuse":
+            _check_reused(state, tokens)
+            tokens = tuple(token for token in tokens if token.content not in state.tokenizer.ids)
+        if self.place is None and ordered_tail(state) is not None:
+            # Languages stand before other tokens.
+            languages = tuple(token for token in tokens if token.language)
+            state = with_new_tokens(state, context, languages, self.init)
+            tokens = tuple(token for token in tokens if not token.language)
+        return with_new_tokens(state, context, tokens, self.init, at_end=self.place == "end")
 
-    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        """Say whether text that people write is cut otherwise."""
-        if before.traits.model_type in IDS_AFTER_THE_LAST:
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
+        """Say whether text that people write is tokenized differently, and what becomes of ids that stay last."""
+        tail = ordered_tail(before)
+        old = [token.content for token in self.tokens if token.content in before.tokenizer.ids]
+        new = [token for token in self.tokens if token.content not in old]
+        if self.place == "end" and tail is not None and new:
             reason = f"a {before.traits.model_type} model takes every id after its last token for a timestamp"
             return Risk(RiskLevel.BREAKING, reason)
-        plain = [token.content for token in self.tokens if not token.special]
+        if not new:
+            return Risk(RiskLevel.SAFE, reused(old))
+        more = [move] if (move := tail_move(before, after)) else []
+        more += [reused(old)] if old else []
+        plain = [token.content for token in new if not token.is_special]
         if plain:
-            return Risk(RiskLevel.CAUTION, f"text that contains {_quoted(plain)} is cut otherwise from now on")
-        return Risk(RiskLevel.SAFE, "old text is cut as before; the new rows are not trained yet")
+            reason = f"text that contains {quoted(plain)} is cut otherwise from now on"
+            return Risk(RiskLevel.CAUTION, "; ".join((reason, *more)))
+        reason = "old text is cut as before; the new rows are not trained yet"
+        return Risk(RiskLevel.CAUTION if tail is not None else RiskLevel.SAFE, "; ".join((reason, *more)))
 
     def references(self) -> tuple[str, ...]:
         """Return the files that the strategies read."""
@@ -81,29 +124,72 @@ class AddTokens(Operation):
 
 
 def with_new_tokens(
-    state: ModelState, context: Context, tokens: tuple[NewToken, ...], init: InitSpec | None
+    state: ModelState,
+    context: Context,
+    tokens: tuple[NewToken, ...],
+    init: InitSpec | None,
+    *,
+    at_end: bool = False,
 ) -> ModelState:
-    """Return `state` with `tokens` added to its files and rows; raises OperationError for one that exists."""
+    """Return `state` with `tokens` added to its files and rows; raises OperationError for one that exists.
+
+    Args:
+        state: The state before.
+        context: What the migration says.
+        tokens: The tokens, all of them languages or none.
+        init: How the operation initialises rows.
+        at_end: Whether they come last also where the last ids mean something by their order.
+    """
+    _check_new(state, tokens)
+    if not tokens:
+        return state
+    recipes = [begun(state, context, token.content, chosen_init(state, context, token.init, init)) for token in tokens]
+    written = [token.added() for token in tokens]
+    tail = None if at_end else ordered_tail(state)
+    start = place_of_languages(state) if tokens[0].language else tail.start if tail else None
+    if tail is None or start is None:
+        added = with_added_tokens(state, written)
+        rows = {added.tokenizer.ids[recipe.label]: recipe for recipe in recipes}
+        return with_begun_rows(added, context, rows)
+    shift = Renumbering({number: number + len(tokens) for number in range(start, tail.stop)})
+    grown = max(0, len(tokens) - (state.vocab_size - tail.stop))
+    check_ids_may_change(state, shift, -grown)
+    added = with_inserted_tokens(state, written, start, tail.stop)
+    if tokens[0].language:
+        added = with_languages(added, tuple(token.content for token in tokens))
+    return with_inserted_rows(added, recipes, start, tail.stop)
+
+
+def _check_new(state: ModelState, tokens: tuple[NewToken, ...]) -> None:
     known = state.tokenizer.ids
     for token in tokens:
         if token.content in known:
             raise OperationError(
                 f"the token '{token.content}' exists already, with id {known[token.content]}",
-                hint="leave it out; add_role_tokens takes existing tokens with `existing: reuse`",
+                hint="if it is the model's own, add `existing: reuse` to the operation: id and row stay",
             )
     twice = next((text for text, times in Counter(token.content for token in tokens).items() if times > 1), None)
     if twice is not None:
         raise OperationError(f"the token '{twice}' is listed twice", hint="leave one of them out")
-    added = with_added_tokens(state, [token.added() for token in tokens])
-    recipes = {
-        added.tokenizer.ids[token.content]: begun(
-            state, context, token.content, chosen_init(state, context, token.init, init)
-        )
-        for token in tokens
-    }
-    return with_begun_rows(added, context, recipes)
 
 
-def _quoted(texts: list[str]) -> str:
-    shown = ", ".join(f"'{text}'" for text in texts[:3])
-    return shown if len(texts) <= 3 else f"{shown} and {len(texts) - 3} more"
+def _check_reused(state: ModelState, tokens: tuple[NewToken, ...]) -> None:
+    """Raise OperationError where an existing token has another flag than the migration gives it."""
+    for token in tokens:
+        if token.content not in state.tokenizer.ids:
+            continue
+        held = state.tokenizer.token(token.content)
+        for name in FLAGS:
+            wanted = getattr(token, name)
+            if name in token.model_fields_set and wanted is not None and wanted != getattr(held, name, False):
+                flag = f"{name}: {str(wanted).lower()}"
+                raise OperationError(
+                    f"the token '{token.content}' exists already, without `{flag}`",
+                    hint=f"leave `{name}` out, or set it: set_token_flags: {{tokens: …, {flag}}}",
+                )
+
+
+def reused(tokens: list[str]) -> str:
+    """Return what is known of tokens that are there already."""
+    are, rows = ("is", "its row is") if len(tokens) == 1 else ("are", "their rows are")
+    return f"{quoted(tokens)} {are} there already, and whether {rows} trained is not known"

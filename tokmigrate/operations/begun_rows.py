@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
@@ -107,6 +107,26 @@ def with_begun_rows(
     if position < before:
         pieces.append(Kept(position, before))
     return with_sizes(state.with_rows(RowEdit(before, joined(pieces))), state)
+
+
+def with_inserted_rows(state: ModelState, recipes: Sequence[Begun], start: int, stop: int) -> ModelState:
+    """Return the state with new rows from `start` on; those up to `stop` move up, into spare rows as far as there are.
+
+    Args:
+        state: The state before.
+        recipes: How the new rows are initialised, in their order.
+        start: The first new row.
+        stop: The first row behind those that move.
+
+    Raises:
+        OperationError: The number of rows cannot change.
+    """
+    spare = min(len(recipes), state.vocab_size - stop)
+    if spare < len(recipes):
+        check_size_may_change(state)
+    new = [Fresh(recipe) for recipe in recipes]
+    pieces: list[Kept | Fresh] = [Kept(0, start), *new, Kept(start, stop), Kept(stop + spare, state.rows)]
+    return with_sizes(state.with_rows(RowEdit(state.rows, joined(pieces))), state)
 
 
 def _without_token(

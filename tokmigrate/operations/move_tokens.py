@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
+from tokmigrate.model.documents.ordered_tail import ordered_tail
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_renumbered
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
@@ -44,6 +45,12 @@ class MoveTokens(Operation):
         """Say whether anything outside the model has to follow."""
         if before.tokenizer.ids == after.tokenizer.ids:
             return Risk(RiskLevel.SAFE, "every token is there already")
+        tail = ordered_tail(before)
+        if tail is not None and not tail.is_kept(Renumbering.exchanging(self._moves(before))):
+            reason = (
+                f"a {before.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order"
+            )
+            return Risk(RiskLevel.BREAKING, f"{reason}, and tokens change places with timestamps")
         return Risk(RiskLevel.BREAKING, "ids kept elsewhere, as in tokenized data, mean other tokens from now on")
 
     def _moves(self, state: ModelState) -> dict[int, int]:

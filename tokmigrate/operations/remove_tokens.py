@@ -8,7 +8,7 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.documents.peculiarities import IDS_AFTER_THE_LAST
+from tokmigrate.model.documents.ordered_tail import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.documents.tombstones import tombstone
@@ -104,16 +104,17 @@ class RemoveTokens(Operation):
         return with_begun_rows(buried, context, recipes) if recipes else buried
 
     def _compacted(self, state: ModelState, context: Context, gone: frozenset[int]) -> ModelState:
-        if state.traits.model_type in IDS_AFTER_THE_LAST:
-            raise OperationError(
-                f"a {state.traits.model_type} model takes every id after its last token for a timestamp",
-                hint="use `ids: tombstone`",
-            )
         size = state.vocab_size
         if max(gone) >= size:
             raise OperationError(f"id {max(gone)} is none of those that are predicted", hint="use `ids: tombstone`")
         renumbering = Renumbering.closing_up(gone, state.rows if self.shrink else size)
         check_ids_may_change(state, renumbering, len(gone) if self.shrink else 0)
+        tail = ordered_tail(state)
+        if tail is not None and not tail.is_kept(renumbering):
+            raise OperationError(
+                f"a {state.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order",
+                hint="use `ids: tombstone`",
+            )
         pieces: list[Kept | Fresh] = [Kept(row, row + 1) for row in range(size) if row not in gone]
         if self.shrink:
             check_size_may_change(state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.model.class_defaults.default_ids import default_ids
 from tokmigrate.model.documents.config_parts import parts_of
-from tokmigrate.model.documents.peculiarities import FIXED_IDS, IDS_AFTER_THE_LAST, POSITION_IDS_FROM_PAD
+from tokmigrate.model.documents.peculiarities import FIXED_IDS, POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.vocabulary.renumbering import Renumbering
 
@@ -16,7 +16,7 @@ def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int
     Args:
         state: The state before.
         renumbering: What becomes of ids.
-        fewer: By how much the vocabulary shrinks with it.
+        fewer: By how much the vocabulary shrinks with it; below zero where it grows.
     """
     model_type = state.traits.model_type
     if model_type in FIXED_IDS and not renumbering.is_identity:
@@ -32,12 +32,6 @@ def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int
                 " another id would shift every position",
                 hint=f"leave '{in_one_line(state.tokenizer.texts.get(held, str(held)))}' where it is",
             )
-    if model_type in IDS_AFTER_THE_LAST:
-        last = max(state.tokenizer.texts)
-        changed = [number for number in renumbering.moves if renumbering.touches(number)]
-        timestamps = state.tokenizer.ids.get("<|notimestamps|>", last)
-        if any(number >= timestamps or (renumbering.new(number) or 0) >= timestamps for number in changed):
-            raise OperationError(f"a {model_type} model takes every id after {timestamps} for a timestamp")
 
 
 def _check_bounds(state: ModelState, renumbering: Renumbering, fewer: int) -> None:

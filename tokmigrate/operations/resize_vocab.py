@@ -9,6 +9,7 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import File, Subtokens
+from tokmigrate.model.documents.ordered_tail import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
@@ -60,6 +61,9 @@ class ResizeVocab(Operation):
         """Growing is harmless; dropped rows are told."""
         if after.rows < before.rows:
             return Risk(RiskLevel.CAUTION, f"{before.rows - after.rows} spare rows are dropped")
+        if after.rows > before.rows and ordered_tail(before) is not None:
+            reason = f"a {before.traits.model_type} model takes rows behind its last token for further timestamps"
+            return Risk(RiskLevel.CAUTION, reason)
         return Risk(RiskLevel.SAFE, "no token changes; spare rows can win no more than their share")
 
     def references(self) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def absence(state: ModelState, migrations: Sequence[Migration]) -> str | None:
 def _followed(state: ModelState, operation: Operation, context: Context, traced: _Traced) -> ModelState:
     """Return the state in which an operation's settings hold; what it does to tokens is traced."""
     match operation:
-        case AddTokens():
+        case AddTokens() if operation.existing == "refuse":
             for new in operation.tokens:
                 traced.set(new.content, _Trace(Made(context.revision, new.content), new))
         case AddRoleTokens():

@@ -82,7 +82,7 @@ class _Expected:
     def signs(self, state: ModelState, operation: Operation) -> Iterator[str]:
         """Yield what an operation does that is there, and expect it from then on."""
         match operation:
-            case AddTokens():
+            case AddTokens() if operation.existing == "refuse":
                 yield from self._added(state, [new.content for new in operation.tokens])
             case AddRoleTokens() if operation.existing == "refuse":
                 yield from self._added(state, operation.form().tokens)

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel
 
 from tokmigrate.errors import HistoryError
+from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.move_tokens import MoveTokens
 from tokmigrate.operations.registry import BUILT_IN
 from tokmigrate.operations.remove_tokens import RemoveTokens
@@ -128,8 +129,12 @@ def _track(track: Track, migration: Migration, exact: Promise | None, tokens: se
 
 def _ids_stay(migration: Migration) -> bool:
     """Return whether a token that got an id on the way still has it at the end, if it is still there."""
-    kinds = [type(planned.operation) for planned in migration.operations]
-    return all(kind in BUILT_IN and not issubclass(kind, (MoveTokens, RemoveTokens)) for kind in kinds)
+    operations = [planned.operation for planned in migration.operations]
+    # A language stands before the tokens that were added behind the languages.
+    languages = any(isinstance(each, AddTokens) and any(new.language for new in each.tokens) for each in operations)
+    return not languages and all(
+        type(each) in BUILT_IN and not isinstance(each, MoveTokens | RemoveTokens) for each in operations
+    )
 
 
 def _obstacle(first: Migration, each: Migration) -> str | None:

@@ -13,6 +13,36 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 
 
+def hint_with_signs(
+    workspace: Workspace,
+    entry: ModelEntry,
+    snapshot: Snapshot,
+    applied: tuple[Migration, ...],
+    pending: tuple[Migration, ...],
+    hint: str | None,
+) -> str | None:
+    """Return what to do where a migration cannot be applied: what its error says, and what a model at it already needs.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        snapshot: The model as it is.
+        applied: The migrations that it has by its stamp.
+        pending: Those that it lacks.
+        hint: What the error says.
+    """
+    signs = signs_of(snapshot.state, applied, pending)
+    if signs is None:
+        return hint
+    seems = f"the model looks like one at {_described(workspace, entry, snapshot, signs)}"
+    if hint is None:
+        return seems
+    if signs.reached:
+        return f"{seems}; else {hint}"
+    # A part of a migration is there by chance more often than because somebody did it by hand.
+    return f"{hint}; if a part of {signs.revisions[-1]} was done by hand, `tokmigrate check` names what is there"
+
+
 def looks_like(
     workspace: Workspace,
     entry: ModelEntry,
@@ -30,8 +60,10 @@ def looks_like(
         pending: Those that it lacks.
     """
     signs = signs_of(snapshot.state, applied, pending)
-    if signs is None:
-        return None
+    return None if signs is None else _described(workspace, entry, snapshot, signs)
+
+
+def _described(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, signs: Signs) -> str:
     off = f"its stamp is wrong: remove {STAMP}, then " if snapshot.stamp else ""
     revision = signs.reached or f"a part of {signs.revisions[-1]}"
     return f"{revision}: {signs}; {off}{way_to_take_on(workspace, entry, signs)}"

@@ -12,7 +12,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.promises import kept_promises
 from tokmigrate.runner.recorded_drift import refuse_drift
-from tokmigrate.runner.seen_signs import looks_like
+from tokmigrate.runner.seen_signs import hint_with_signs
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -37,9 +37,7 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     try:
         plan = plan_upgrade(entry, snapshot, pending, adapters)
     except OperationError as error:
-        likely = looks_like(workspace, entry, snapshot, applied, pending)
-        if likely is not None:
-            error.hint = f"the model looks like one at {likely}"
+        error.hint = hint_with_signs(workspace, entry, snapshot, applied, pending, error.hint)
         raise
     if not pending:
         return plan

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tokmigrate.model.class_defaults.default_ids import default_ids
 from tokmigrate.model.documents.config_parts import parts_of
 from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
+from tokmigrate.model.documents.roles import with_added_tokens
 from tokmigrate.model.documents.state import (
     CONFIG,
     GENERATION,
@@ -24,6 +25,7 @@ from tokmigrate.model.references.tokenizer_references import with_ids_of_tokeniz
 from tokmigrate.model.tokenizer.token_ids import with_token_ids
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.vocabulary.renumbering import Renumbering
+from tokmigrate.vocabulary.tokens import AddedToken
 
 CONFIGURATIONS = (CONFIG, GENERATION, PROCESSOR, PREPROCESSOR, TOKENIZER_CONFIG, SENTENCE_TRANSFORMERS)
 
@@ -50,6 +52,32 @@ def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
     left = {content: number for content, number in ids.items() if number is not None}
     state = state.with_document(FILE, with_token_ids(state.tokenizer, left).document)
     return with_vocabularies_in_step(before, with_ids_of_companions(state, renumbering), renumbering)
+
+
+def with_inserted_tokens(state: ModelState, tokens: Sequence[AddedToken], start: int, stop: int) -> ModelState:
+    """Return the state in which new tokens have the ids from `start` on, and every file follows; rows are the caller's.
+
+    Args:
+        state: The state before.
+        tokens: The new tokens, in the order of their ids.
+        start: The first id that moves up.
+        stop: The first id behind those that move; ids from there on that have no token make room.
+
+    Raises:
+        OperationError: A file cannot hold the new ids.
+        OutOfStepError: A field that is not known seems to hold an id that changes.
+    """
+    before = state
+    shift = Renumbering({number: number + len(tokens) for number in range(start, stop)})
+    state = with_added_tokens(with_references(state, shift), tokens)
+    # The files list the new tokens at the end so far.
+    moves = {number: shift.new(number) for number in before.tokenizer.texts if shift.touches(number)}
+    moves |= {state.tokenizer.ids[token.content]: start + place for place, token in enumerate(tokens)}
+    renumbering = Renumbering(moves)
+    held = state.tokenizer.ids.items()
+    ids = {content: new for content, number in held if (new := renumbering.new(number)) is not None}
+    state = state.with_document(FILE, with_token_ids(state.tokenizer, ids).document)
+    return with_vocabularies_in_step(before, with_ids_of_companions(state, renumbering), shift)
 
 
 def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:

@@ -1,0 +1,82 @@
+"""Tokens that a migration adds and that a model has of its own."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import making
+import pytest
+from in_process import Here
+from making import BOS, EOS, TOKENS
+
+from tokmigrate.errors import OperationError
+from tokmigrate.operations.base import RiskLevel
+from tokmigrate.runner.migrate import downgrade, plan, upgrade
+
+OWN = ("<|im_start|>", "<|im_end|>")
+
+
+def base(directory: Path) -> Path:
+    """Make a model that has ChatML's tokens of its own."""
+    making.llama(directory, spare=4)
+    making.write_tokenizer(directory, making.tokenizer_json((BOS, EOS, *OWN)))
+    return directory
+
+
+def migrated(root: Path, *operations: dict[str, Any]) -> making.Made:
+    return making.workspace(root, {"m": base(root / "m")}, [{"operations": list(operations)}])
+
+
+@pytest.mark.parametrize("operation", [{"add_role_tokens": {"preset": "chatml"}}, {"add_tokens": {"tokens": [*OWN]}}])
+def test_the_hint_names_reuse_and_following_it_helps(tmp_path: Path, operation: dict[str, Any]) -> None:
+    made = migrated(tmp_path / "w", operation)
+    refused = Here(made.workspace.root).run("upgrade")
+    assert refused.returncode == 1
+    assert "the token '<|im_start|>' exists already" in refused.stderr
+    hint = refused.stderr.partition("what to do: ")[2]
+    assert hint.startswith("if it is the model's own, add `existing: reuse` to the operation")
+    assert "looks like" not in hint
+    ((name, fields),) = operation.items()
+    again = migrated(tmp_path / "again", {name: {**fields, "existing": "reuse"}})
+    (effect,) = plan(again.workspace, again.entry("m")).steps[0].effects
+    assert "whether their rows are trained is not known" in effect.risk.reason
+    assert "not trained yet" not in effect.risk.reason
+
+
+def test_reuse_adds_what_is_not_there_and_leaves_the_rest(tmp_path: Path) -> None:
+    tokens = [OWN[0], {"content": "<|tool|>", "special": True}]
+    made = migrated(tmp_path / "w", {"add_tokens": {"tokens": tokens, "existing": "reuse"}})
+    model = tmp_path / "w" / "m"
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    rows = making.tensors_of(model)["model.embed_tokens.weight"]
+    (effect,) = plan(made.workspace, made.entry("m")).steps[0].effects
+    assert [(given.token, given.id) for given in effect.given] == [("<|tool|>", TOKENS + 2)]
+    assert effect.risk.level is RiskLevel.SAFE
+    assert "'<|im_start|>' is there already, and whether its row is trained is not known" in effect.risk.reason
+    upgrade(made.workspace, made.entry("m"))
+    now = making.tensors_of(model)["model.embed_tokens.weight"]
+    assert now[TOKENS].equal(rows[TOKENS])
+    assert not now[TOKENS + 2].equal(rows[TOKENS + 2])
+    downgrade(made.workspace, made.entry("m"), "base")
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+def test_reuse_with_another_flag_is_refused(tmp_path: Path) -> None:
+    tokens = [{"content": OWN[0], "lstrip": True}]
+    made = migrated(tmp_path / "w", {"add_tokens": {"tokens": tokens, "existing": "reuse"}})
+    with pytest.raises(OperationError, match="exists already, without `lstrip: true`") as raised:
+        plan(made.workspace, made.entry("m"))
+    assert "set_token_flags: {tokens: …, lstrip: true}" in str(raised.value.hint)
+
+
+def test_a_model_with_the_tokens_can_be_stamped_there(tmp_path: Path) -> None:
+    step = {"add_tokens": {"tokens": [*OWN, "<|tool|>"], "existing": "reuse"}}
+    made = migrated(tmp_path / "w", step)
+    here, model = Here(made.workspace.root), tmp_path / "w" / "m"
+    shutil.copytree(model, tmp_path / "base")
+    assert here.run("stamp", "head").returncode == 1
+    upgrade(made.workspace, made.entry("m"))
+    (model / "tokmigrate.json").unlink()
+    assert here.run("stamp", "head").returncode == 0
