@@ -40,6 +40,10 @@ def example_workspace(root: Path, rule: AnyRule, example: str) -> Workspace:
     for name in ("chat", "ignored"):
         (migrations / f"{name}.jinja").write_text(_TEMPLATE, "utf-8")
     workspace = read_workspace(root / "tokmigrate.yaml", {})
+    if rule.code == "TM308":
+        config = root / "models" / "demo" / "config.json"
+        held = json.loads(config.read_text("utf-8"))
+        config.write_text(json.dumps({**held, "image_token_index": 1200}), "utf-8")
     if rule.code == "TM401":
         # Before it was edited it was as it should be, and was applied.
         write_migration(migrations, rule.right)

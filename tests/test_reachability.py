@@ -24,6 +24,7 @@ from tokmigrate.runner.lint import lint
 from tokmigrate.runner.migrate import plan
 from tokmigrate.vocabulary.rows import RowEdit
 
+MEANT = {"acknowledge": "breaking"}
 LOWERCASE = {"set_normalizer": {"type": "Lowercase"}}
 SPLIT = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
 LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
@@ -154,7 +155,10 @@ def test_random_removals_leave_no_token_unreachable(name: str) -> None:
     [
         (LOWERCASE, None),
         ({"set_normalizer": {"type": "Replace", "pattern": {"String": "th"}, "content": "d"}}, ["th", "the"]),
-        ({"set_pre_tokenizer": {"type": "Sequence", "pretokenizers": PER_LETTER}}, ["th", "the", "in", "re", "on"]),
+        (
+            {"set_pre_tokenizer": {"type": "Sequence", "pretokenizers": PER_LETTER, **MEANT}},
+            ["th", "the", "in", "re", "on"],
+        ),
         ({"add_tokens": {"tokens": [{"content": "nd"}], "init": {"strategy": "mean"}}}, ["and"]),
         ({"set_token_flags": {"tokens": "in", "special": True}}, ["ing"]),
         ({"set_normalizer": "NFC"}, []),

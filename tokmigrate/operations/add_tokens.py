@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.ordered_tail import ordered_tail, place_of_languages, tail_move, with_languages
-from tokmigrate.model.documents.roles import with_added_tokens
+from tokmigrate.model.documents.roles import with_added_tokens, with_listed_specials
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_inserted_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS
@@ -145,19 +145,20 @@ def with_new_tokens(
         return state
     recipes = [begun(state, context, token.content, chosen_init(state, context, token.init, init)) for token in tokens]
     written = [token.added() for token in tokens]
+    special = [token.content for token in tokens if token.is_special]
     tail = None if at_end else ordered_tail(state)
     start = place_of_languages(state) if tokens[0].language else tail.start if tail else None
     if tail is None or start is None:
         added = with_added_tokens(state, written)
         rows = {added.tokenizer.ids[recipe.label]: recipe for recipe in recipes}
-        return with_begun_rows(added, context, rows)
+        return with_begun_rows(with_listed_specials(added, special), context, rows)
     shift = Renumbering({number: number + len(tokens) for number in range(start, tail.stop)})
     grown = max(0, len(tokens) - (state.vocab_size - tail.stop))
     check_ids_may_change(state, shift, -grown)
     added = with_inserted_tokens(state, written, start, tail.stop)
     if tokens[0].language:
         added = with_languages(added, tuple(token.content for token in tokens))
-    return with_inserted_rows(added, recipes, start, tail.stop)
+    return with_inserted_rows(with_listed_specials(added, special), recipes, start, tail.stop)
 
 
 def _check_new(state: ModelState, tokens: tuple[NewToken, ...]) -> None:

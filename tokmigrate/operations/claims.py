@@ -96,10 +96,9 @@ def claims_of(operation: Operation) -> Claims | None:
 
 
 def _roles(operation: SetSpecialTokens) -> Claims:
-    given = operation.model_dump(exclude_none=True)
-    listed = given.pop("additional", ())
-    changes = {f"the {role} token" for role in given} | ({"the list of special tokens"} if listed else set())
-    return Claims(frozenset(changes), _tokens([*given.values(), *listed]))
+    changes = {f"the {role} token" for role in (*operation.roles(), *operation.settings)}
+    changes |= {"the list of special tokens"} if operation.additional is not None else set()
+    return Claims(frozenset(changes), _tokens(operation.tokens()))
 
 
 def _tokens(texts: Iterable[str]) -> frozenset[str]:

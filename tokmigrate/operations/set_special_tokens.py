@@ -2,26 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.documents.roles import ROLES, special_token, with_role, with_special_flag
+from tokmigrate.model.documents.id_fields import ROLES_BY_ID, can_be_set
+from tokmigrate.model.documents.roles import (
+    ROLES,
+    list_of_specials,
+    special_token,
+    text_of,
+    with_listed_specials,
+    with_role,
+    with_special_flag,
+    without_listed_specials,
+)
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.references.id_settings import ListChange, Setting, tokens_in, with_setting
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.base import AsTuple, Context, Fields, Operation, Risk, RiskLevel
 from tokmigrate.operations.known_tokens import cut_out, id_of
 from tokmigrate.operations.set_padding import with_pad_token
+
+
+class Change(Fields):
+    """Tokens that come to a list, and tokens that go from it."""
+
+    add: Annotated[tuple[str, ...], AsTuple] = Field(default=(), description="Tokens that come to the list.")
+    remove: Annotated[tuple[str, ...], AsTuple] = Field(default=(), description="Tokens that go from the list.")
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Change:
+        if not self.add and not self.remove:
+            raise ValueError("a change of a list gives `add` or `remove`")
+        return self
+
+    def setting(self) -> ListChange:
+        """Return it as a setting of a field."""
+        return ListChange(self.add, self.remove)
+
+
+def _known(name: str) -> str:
+    if not can_be_set(name):
+        raise PydanticCustomError("extra_forbidden", "unknown field")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_known)]
+Tokens = Annotated[tuple[str, ...], AsTuple]
 
 
 class SetSpecialTokens(Operation):
     """Say which token begins, ends, pads, masks … a text, in every file that says so.
 
     Where a file holds a list of ids (the ends of a generation), the new id goes first and the others stay.
+
+    Other tokens that configurations name by id are set by what stands before `_token_id`, `_token_index` or `_id`, or
+    by the name of the field: `image`, `video`, `audio`, `boi`, `eoi`, `decoder_start`, `forced_bos`, `suppress_tokens`,
+    `lang_to_id` and so on, and fields that `id_fields` of tokmigrate.yaml declares. Each takes a token; a field that
+    holds a list takes a list, which replaces it, or `{add: […], remove: […]}`; a map takes `{name: token}` or the same.
+    The model must have such a field, or transformers a default for it.
     """
 
+    model_config = ConfigDict(frozen=True, extra="allow")
+
     name: ClassVar[str] = "set_special_tokens"
+    further_fields: ClassVar[tuple[str, ...]] = ROLES_BY_ID
+
+    __pydantic_extra__: dict[Name, str | Tokens | Change | dict[str, str]] = Field(init=False)
 
     bos: str | None = Field(default=None, description="Begins a text.")
     eos: str | None = Field(default=None, description="Ends a text or a turn.")
@@ -30,21 +80,45 @@ class SetSpecialTokens(Operation):
     pad: str | None = Field(default=None, description="Fills a batch; as `set_padding: {token: …}`.")
     cls: str | None = Field(default=None, description="Stands for the whole text.")
     mask: str | None = Field(default=None, description="Stands for a hidden token.")
-    additional: Annotated[tuple[str, ...] | None, AsTuple] = Field(
-        default=None, description="All further special tokens; replaces the list."
+    additional: Tokens | Change | None = Field(
+        default=None, description="All further special tokens, in place of those listed; or what changes of the list."
     )
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The fields that hold ids beside those of the roles, with what they are set to."""
+        given: dict[str, Any] = self.model_extra or {}
+        return {name: held.setting() if isinstance(held, Change) else held for name, held in given.items()}
+
+    def roles(self) -> dict[str, str]:
+        """Return the token of each role that is given."""
+        return {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
+
+    def tokens(self) -> tuple[str, ...]:
+        """Return every token that is named."""
+        listed = self.additional.setting() if isinstance(self.additional, Change) else self.additional or ()
+        named = [token for setting in (*self.settings.values(), listed) for token in tokens_in(setting)]
+        return (*self.roles().values(), *named)
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
         """Return the state with the roles given."""
-        given = {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
-        if not given and self.additional is None:
+        if not self.roles() and self.additional is None and not self.settings:
             raise OperationError("set_special_tokens names no token", hint="give one of " + ", ".join(ROLES))
-        for role, content in given.items():
-            id_of(state, content)
-            state = with_pad_token(state, content) if role == "pad" else with_role(state, role, content)
-        if self.additional is not None:
-            state = _with_additional(state, self.additional)
-        return state
+        for token in self.tokens():
+            id_of(state, token)
+        for role in ROLES:
+            content = self.roles().get(role)
+            if content is not None:
+                state = with_pad_token(state, content) if role == "pad" else with_role(state, role, content)
+        for name, setting in self.settings.items():
+            state = with_setting(state, name, setting)
+        if isinstance(self.additional, Change) and TOKENIZER_CONFIG in state.documents:
+            for content in self.additional.add:
+                state = with_special_flag(state, content)
+            return with_listed_specials(without_listed_specials(state, self.additional.remove), self.additional.add)
+        if self.additional is None:
+            return state
+        return _with_additional(state, self.additional.add if isinstance(self.additional, Change) else self.additional)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say what a changed role does."""
@@ -65,14 +139,13 @@ class SetSpecialTokens(Operation):
 
 def _with_additional(state: ModelState, contents: tuple[str, ...]) -> ModelState:
     for content in contents:
-        id_of(state, content)
         state = with_special_flag(state, content)
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         document = state.documents.get(name)
         if document is None and name == SPECIAL_TOKENS_MAP:
             continue
-        # transformers 5 writes extra_special_tokens, older releases additional_special_tokens.
-        old_name = "additional_special_tokens"
-        key = old_name if old_name in (document or {}) or name == SPECIAL_TOKENS_MAP else "extra_special_tokens"
-        state = state.with_value(name, (key,), list(contents))
+        key = list_of_specials(state, name) or ("additional_special_tokens" if document else "extra_special_tokens")
+        held = {text_of(entry): entry for entry in (document or {}).get(key) or []}
+        # An entry that gives flags keeps them.
+        state = state.with_value(name, (key,), [held.get(content, content) for content in contents])
     return state

@@ -7,7 +7,13 @@ from typing import ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.documents.roles import ROLES, special_token, text_of, with_added_token
+from tokmigrate.model.documents.roles import (
+    ROLES,
+    special_token,
+    with_added_token,
+    with_listed_specials,
+    without_listed_specials,
+)
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import replaced
 from tokmigrate.model.references.token_texts import token_entries
@@ -46,7 +52,9 @@ class SetTokenFlags(Operation):
             if token not in state.tokenizer.added:
                 state = _added(state, token, flags)
             state = _with_flags(state, token, number, flags)
-        return state
+        if self.special:
+            return with_listed_specials(state, self.tokens)
+        return state if self.special is None else without_listed_specials(state, self.tokens)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say whether text is cut otherwise."""
@@ -63,16 +71,11 @@ class SetTokenFlags(Operation):
 
 
 def _check_not_made_special(state: ModelState, token: str) -> None:
-    # transformers makes the tokens of all roles and lists special when it loads them.
+    # transformers makes the tokens of all roles special when it loads them.
     roles = [f"the {role} token" for role in ROLES if special_token(state, role) == token]
-    listed = any(
-        text_of(entry) == token and path[0] != "added_tokens_decoder"
-        for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP)
-        for path, entry in token_entries(state.documents.get(name) or {})
-    )
-    if roles or listed:
+    if roles:
         raise OperationError(
-            f"'{token}' is {' and '.join(roles) or 'listed as a special token'}: transformers makes it special again",
+            f"'{token}' is {' and '.join(roles)}: transformers makes it special again",
             hint="give the role to another token first, with set_special_tokens",
         )
 

@@ -239,12 +239,15 @@ def plan_upgrade(
 def _check_acknowledged(steps: Sequence[Step]) -> None:
     """Raise OperationError where an operation is breaking on this model and does not say that it is meant."""
     for step in steps:
-        for effect, applied in zip(step.effects, step.applied, strict=True):
+        for applied in step.applied:
             operation = applied.planned.operation
-            if effect.risk.level is RiskLevel.BREAKING and operation.acknowledge is None:
+            if operation.acknowledge is not None:
+                continue
+            risk = operation.risk(applied.before, applied.after)
+            if risk.level is RiskLevel.BREAKING:
                 raise OperationError(
-                    f"{operation.name} is breaking, and nothing says that it is meant: {effect.risk.reason}",
-                    where=effect.place,
+                    f"{operation.name} is breaking, and nothing says that it is meant: {risk.reason}",
+                    where=applied.planned.place,
                     hint=f"if it is meant, add `acknowledge: breaking`, as in {_acknowledged(operation)}",
                 )
 

@@ -42,6 +42,7 @@ def check_lines(found: Checked) -> Iterator[str]:
     if lines:
         yield f"  what to do: {_remedy(found)}"
     yield from (f"  {line}" for line in undo_lines(found.undo))
+    yield from (f"  warning: {note}" for note in found.notes)
 
 
 def check_content(found: Checked) -> dict[str, Any]:
@@ -58,6 +59,7 @@ def check_content(found: Checked) -> dict[str, Any]:
         "stamp": drift.stamp,
         "broken": found.broken,
         "looks_like": found.looks_like,
+        "notes": list(found.notes),
         "unknown": list(drift.unknown),
         "undo": undo_content(found.undo),
         "differences": [

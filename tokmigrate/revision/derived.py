@@ -13,7 +13,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.meaning.stated import Documents
 from tokmigrate.operations.base import Context, Operation
 from tokmigrate.revision.deriving.pipeline import set_padding, set_parts, set_truncation
-from tokmigrate.revision.deriving.roles import set_role_ids, set_roles, set_template
+from tokmigrate.revision.deriving.roles import set_other_ids, set_role_ids, set_roles, set_template
 from tokmigrate.revision.deriving.tokens import add, bury, make_room, move, remove, rename, resize, set_flags
 from tokmigrate.revision.deriving.way import Way
 
@@ -65,5 +65,6 @@ _STRETCHES: tuple[Callable[[Way], None], ...] = (
     set_flags,
     set_padding,
     set_role_ids,
+    set_other_ids,
     resize,
 )

@@ -163,7 +163,7 @@ def written_fields(model: BaseModel) -> dict[str, Any]:
         # A field with one possible value tells the members of a union apart.
         if value != field.get_default(call_default_factory=True) or get_origin(field.annotation) is Literal:
             fields[field.alias or name] = _plain(value)
-    return fields
+    return fields | {name: _plain(value) for name, value in (model.model_extra or {}).items()}
 
 
 def write_schema(workspace: Workspace) -> Path:

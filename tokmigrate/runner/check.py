@@ -9,6 +9,7 @@ from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
 from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.references.references import ids_without_token
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
@@ -33,6 +34,7 @@ class Checked:
         broken: Why it cannot be worked on any more, None where it can.
         undo: What of its undo data is here.
         looks_like: Which revision it looks like, by what and what to do, where that is a later one; else None.
+        notes: Warnings about the model, which change no exit code.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Checked:
     broken: str | None = None
     undo: UndoData = field(default_factory=UndoData)
     looks_like: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -79,5 +82,11 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     # What the ledger knows need not be read off the tokens.
     likely = None if drift.stamp else looks_like(workspace, entry, snapshot, applied, pending)
     return Checked(
-        entry.name, snapshot.revision, pending, drift, undo=undo_data(workspace, snapshot), looks_like=likely
+        entry.name,
+        snapshot.revision,
+        pending,
+        drift,
+        undo=undo_data(workspace, snapshot),
+        looks_like=likely,
+        notes=tuple(map(str, ids_without_token(snapshot.state))),
     )

@@ -22,7 +22,8 @@ def field_names(model: type[BaseModel], location: Location) -> tuple[str, ...]:
 
 
 def _names(model: type[BaseModel]) -> list[str]:
-    return [field.alias or name for name, field in model.model_fields.items()]
+    further: tuple[str, ...] = getattr(model, "further_fields", ())
+    return [*(field.alias or name for name, field in model.model_fields.items()), *further]
 
 
 def _field_models(model: type[BaseModel], name: str) -> list[type[BaseModel]]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tokmigrate.lint.file import MigrationFile, Written
 from tokmigrate.lint.rule import FileRule, Found, Severity
-from tokmigrate.model.documents.roles import ROLES
+from tokmigrate.model.references.id_settings import ListChange
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.move_tokens import MoveTokens
@@ -93,7 +93,9 @@ def _settings(written: Written) -> Iterator[str]:
     if isinstance(operation, SetChatTemplate) or (isinstance(operation, AddRoleTokens) and operation.template == "set"):
         yield "the chat template"
     if isinstance(operation, SetSpecialTokens):
-        yield from (f"the {role} token" for role in ROLES if getattr(operation, role) is not None)
+        yield from (f"the {role} token" for role in operation.roles())
+        # What only changes a list leaves what was said of it.
+        yield from (f"'{name}'" for name, held in operation.settings.items() if not isinstance(held, ListChange))
     if isinstance(operation, SetPadding) and operation.token is not None:
         yield "the pad token"
 

@@ -9,6 +9,7 @@ from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.references.references import ids_without_token
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
@@ -84,6 +85,20 @@ def _old_token_around_text(seen: OnModel) -> Iterator[Found]:
             yield Found(cause.spot(str(new)), message, "set_post_processor with the new token")
 
 
+def _id_without_token(seen: OnModel) -> Iterator[Found]:
+    """A field of a configuration holds an id that no token of the model has at the end.
+
+    A processor that puts the id of `image_token_index` into a text then gives the model a row that stands for nothing,
+    or one that is not there. Migrations that add the token do not set the field by themselves.
+    """
+    if seen.step.after is not seen.final:
+        return
+    cause = seen.last_that(lambda before, after: before.tokenizer.ids != after.tokenizer.ids)
+    place = cause.place if cause else seen.file.spot("operations")
+    for found in ids_without_token(seen.final):
+        yield Found(place, str(found), f"name its token: set_special_tokens: {{{found.role}: …}}")
+
+
 RULES = (
     FileRule(
         "TM302",
@@ -143,6 +158,26 @@ operations:
         - {content: "<|begin|>", special: true}
   - set_special_tokens: {bos: "<|begin|>"}
   - set_post_processor: null
+""",
+    ),
+    ModelRule(
+        "TM308",
+        "id-without-token",
+        Severity.WARNING,
+        _id_without_token,
+        beside="what it makes of a model that lacks it, here one whose config.json has `image_token_index: 1200`",
+        wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<image>", special: true}
+""",
+        right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<image>", special: true}
+  - set_special_tokens: {image: "<image>"}
 """,
     ),
 )

@@ -12,9 +12,11 @@ from tokmigrate.model.documents.roles import special_token, text_of
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.documents.template_tokens import CHAT, Template, templates, written_in_templates
 from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.references import ids_by_field
 from tokmigrate.model.references.token_texts import named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 
 # Words in square or plain angle brackets are often no tokens: [INST] of Llama 2, <tools> of Qwen.
 _TOKEN_LIKE = re.compile(r"<[|\uff5c][^\s|\uff5c<>'\"{}]+[|\uff5c]>")
@@ -73,7 +75,10 @@ def _without_use(seen: OnModel) -> Iterator[Found]:
     new = {token: cause for token, cause in seen.causes.items() if isinstance(cause.operation, AddTokens)}
     special = [t for t in new if t in final.tokenizer.added and final.tokenizer.added[t][0].special]
     used = {*written_in_templates(final, special), *post_processor_tokens(final.documents[FILE])}
-    used |= {text_of(entry) or "" for _, path, entry in named_tokens(final) if path[0] != "added_tokens_decoder"}
+    # A list has every special token, and says of none what it is for.
+    used |= {text_of(entry) or "" for _, path, entry in named_tokens(final) if str(path[-1]).endswith("_token")}
+    used |= {final.tokenizer.texts.get(number, "") for *_, ids in ids_by_field(final) for number in ids}
+    used |= {token for _, setting in seen.file.doing(SetSpecialTokens) for token in setting.tokens()}
     used.add((final.documents[FILE].get("padding") or {}).get("pad_token", ""))
     used.add(final.tokenizer.unknown or "")
     for token in special:

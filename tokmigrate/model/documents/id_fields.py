@@ -63,6 +63,16 @@ LOOKS_LIKE_IDS = re.compile(r"\w*_(?:id|ids|index|indices|token|tokens)")
 """Names that may hold ids of tokens."""
 
 
+ROLES_BY_ID = (
+    *("image", "video", "audio", "vision_start", "vision_end", "boi", "eoi", "boa", "eoa", "decoder_start"),
+    *("forced_bos", "forced_eos", "no_timestamps", "prev_sot", "suppress_tokens", "begin_suppress_tokens"),
+    *("bad_words_ids", "lang_to_id", "task_to_id", "forced_decoder_ids"),
+)
+"""Some of the names by which fields can be set, for hints."""
+
+_ENDINGS = ("_token_id", "_token_ids", "_token_index", "_index", "_id")
+
+
 def shape_of(name: str) -> Shape | None:
     """Return how the field `name` holds ids, None if it is not known to hold any."""
     return next((field.shape for field in ID_FIELDS if re.fullmatch(field.name, name)), None)
@@ -83,3 +93,16 @@ def may_hold_ids(name: str) -> bool:
     if shape_of(name) is not None or OTHER_IDS.fullmatch(name):
         return False
     return LOOKS_LIKE_IDS.fullmatch(name) is not None
+
+
+def role_of(name: str) -> str:
+    """Return the role whose token a field names: `image` of `image_token_id` and `image_token_index`."""
+    ending = next((ending for ending in _ENDINGS if name.endswith(ending)), "")
+    return name.removesuffix(ending).removeprefix("_") if shape_of(name) == "ids" else name
+
+
+def can_be_set(name: str) -> bool:
+    """Return whether there may be a field that `name` means: a role, or the name of a field."""
+    if any(shape_of(f"{name}{ending}") == "ids" for ending in _ENDINGS):
+        return True
+    return shape_of(name) not in (None, "bias") or may_hold_ids(name)

@@ -21,6 +21,9 @@ from tokmigrate.vocabulary.tokens import AddedToken
 Role = Literal["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
 ROLES: tuple[Role, ...] = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
+LISTS = ("additional_special_tokens", "extra_special_tokens")
+"""The fields that list special tokens without a role of their own."""
+
 
 def text_of(entry: Json) -> str | None:
     """Return the text of a token that a file gives as text or as an object."""
@@ -73,6 +76,58 @@ def with_special_flag(state: ModelState, content: str) -> ModelState:
     if content in state.tokenizer.added:
         return state
     return with_added_token(state, AddedToken(content, special=True))
+
+
+def with_listed_specials(state: ModelState, contents: Sequence[str]) -> ModelState:
+    """Return the state in which the files that list special tokens list `contents` too, each where its id puts it.
+
+    Whisper takes the id behind the last one that is listed for its first timestamp.
+
+    Args:
+        state: The state before, which has the tokens.
+        contents: Their texts.
+    """
+    ids = state.tokenizer.ids
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        key = list_of_specials(state, name)
+        if key is None:
+            continue
+        listed = list(state.documents[name].get(key) or [])
+        for content in contents:
+            if content not in map(text_of, listed):
+                lower = [place for place, entry in enumerate(listed) if ids.get(text_of(entry) or "", 0) < ids[content]]
+                listed.insert(lower[-1] + 1 if lower else 0, content)
+        state = state.with_value(name, (key,), listed)
+    return state
+
+
+def without_listed_specials(state: ModelState, contents: Sequence[str]) -> ModelState:
+    """Return the state in which no file lists `contents` as special tokens; a role that one has stays."""
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        for key in LISTS:
+            held = (state.documents.get(name) or {}).get(key)
+            if isinstance(held, list):
+                state = state.with_value(name, (key,), [entry for entry in held if text_of(entry) not in contents])
+    return state
+
+
+def list_of_specials(state: ModelState, name: str) -> str | None:
+    """Return the field of a file in which special tokens are listed, None where the file has no list.
+
+    transformers 5 writes `extra_special_tokens`; older releases wrote `additional_special_tokens`, and a map under the
+    other name.
+
+    Args:
+        state: The model.
+        name: tokenizer_config.json, which gets a list where it has none, or special_tokens_map.json.
+    """
+    document = state.documents.get(name)
+    if document is None:
+        return None
+    found = next((key for key in LISTS if isinstance(document.get(key), list)), None)
+    if found is not None or name == SPECIAL_TOKENS_MAP:
+        return found
+    return LISTS[0] if isinstance(document.get(LISTS[1]), dict) else LISTS[1]
 
 
 def with_added_token(state: ModelState, token: AddedToken) -> ModelState:

@@ -9,7 +9,7 @@ from tokmigrate.model.class_defaults.own_pipelines import default_roles
 from tokmigrate.model.documents.config_parts import config_parts, stated_sizes
 from tokmigrate.model.documents.id_fields import shape_of
 from tokmigrate.model.documents.longest_text import NO_LIMIT
-from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.roles import LISTS, text_of
 from tokmigrate.model.documents.state import (
     CONFIG,
     GENERATION,
@@ -24,8 +24,6 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 
 Documents = Mapping[str, Json]
 """Parsed files by name."""
-
-_LISTS = ("additional_special_tokens", "extra_special_tokens")
 
 
 def stated_roles(documents: Documents) -> dict[str, str]:
@@ -62,7 +60,7 @@ def stated_specials(documents: Documents) -> tuple[str, ...]:
     """Return the special tokens that are listed, with or without a role, each once."""
     found: list[str] = []
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
-        for key in _LISTS:
+        for key in LISTS:
             held = (documents.get(name) or {}).get(key)
             found += [text for entry in held if (text := text_of(entry))] if isinstance(held, list) else []
     return tuple(dict.fromkeys(found))

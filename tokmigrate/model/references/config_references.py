@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -40,7 +40,11 @@ def with_ids_of_config(
                 where=file,
                 hint=f"say it for this model in tokmigrate.yaml:\n{setting(place)}",
             )
-    return _Walk(renumbering, file, sizes, declared).new(document, ())
+
+    def follow(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
+        return _Field(renumbering, file, ".".join(place)).new(value, shape)
+
+    return with_fields(document, follow, sizes, declared)
 
 
 def setting(place: str) -> str:
@@ -75,6 +79,20 @@ def suspects(
             yield from suspects(value, sizes, declared, here)
 
 
+def ids_held(value: Json, shape: Shape) -> Iterator[int]:
+    """Yield the ids that a known field holds; -1 and the like stand for none."""
+    if shape == "positions" and isinstance(value, list):
+        value = [pair[1] for pair in value]
+    if shape == "bias":
+        value = [key for key, _ in value] if isinstance(value, list) else re.findall(r"\d+", " ".join(value or ()))
+        value = [int(number) if isinstance(number, str) else number for number in value]
+    if isinstance(value, list | dict):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from ids_held(inner, "ids")
+    elif _is_id(value):
+        yield value
+
+
 def _counts_other_ids(part: Json, sizes: frozenset[int]) -> bool:
     """Return whether a model has a vocabulary of its own, like the codec of a talker."""
     return isinstance(part.get("vocab_size"), int) and part["vocab_size"] not in sizes
@@ -94,17 +112,32 @@ def _is_id(value: Json) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+Change = Callable[[tuple[str, ...], Json, Shape], Json]
+"""From a field's place, its value and how it holds ids to its new value."""
+
+
+def with_fields(document: Json, change: Change, sizes: frozenset[int], declared: Declared = NONE_DECLARED) -> Json:
+    """Return a configuration with every known field as `change` gives it; what did not change is the same object.
+
+    Args:
+        document: The parsed file.
+        change: Gives the new value of a field.
+        sizes: The sizes that a configuration may give for this vocabulary.
+        declared: What the workspace says of fields.
+    """
+    return _Walk(change, sizes, declared).new(document, ())
+
+
 @dataclass(frozen=True)
 class _Walk:
     """A walk through one configuration."""
 
-    renumbering: Renumbering
-    file: str
+    change: Change
     sizes: frozenset[int]
     declared: Declared
 
     def new(self, value: Json, path: tuple[str, ...]) -> Json:
-        """Return a part in which every known field follows."""
+        """Return a part in which every known field is changed."""
         if isinstance(value, list):
             changed: Json = [self.new(item, path) for item in value]
         elif isinstance(value, dict) and not _counts_other_ids(value, self.sizes):
@@ -117,7 +150,7 @@ class _Walk:
         shape = shape_at(place, self.declared)
         if shape is None:
             return self.new(value, place)
-        return value if shape == "ignore" else _Field(self.renumbering, self.file, ".".join(place)).new(value, shape)
+        return value if shape == "ignore" else self.change(place, value, shape)
 
 
 class _Field:

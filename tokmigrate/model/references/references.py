@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from tokmigrate.model.class_defaults.default_ids import default_ids
 from tokmigrate.model.documents.config_parts import parts_of
+from tokmigrate.model.documents.id_fields import Shape, role_of
+from tokmigrate.model.documents.ordered_tail import ordered_tail
 from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
 from tokmigrate.model.documents.roles import with_added_tokens
 from tokmigrate.model.documents.state import (
@@ -20,7 +23,7 @@ from tokmigrate.model.documents.state import (
 )
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.companion_references import with_ids_of_companions
-from tokmigrate.model.references.config_references import suspects, with_ids_of_config
+from tokmigrate.model.references.config_references import ids_held, suspects, with_fields, with_ids_of_config
 from tokmigrate.model.references.tokenizer_references import with_ids_of_tokenizer
 from tokmigrate.model.tokenizer.token_ids import with_token_ids
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
@@ -123,3 +126,60 @@ def unknown_references(state: ModelState) -> Iterator[str]:
                 f"{name}: '{place}' holds {shown} and may be the id of a token; it is left alone;"
                 f' say which, in tokmigrate.yaml: id_fields: {{"{place}": ids}}, or ignore'
             )
+
+
+@dataclass(frozen=True)
+class IdWithoutToken:
+    """A field that holds ids which no token has.
+
+    Args:
+        file: The file.
+        place: The field's dotted place in it.
+        ids: Those ids.
+        has_row: Whether each of them has a row.
+    """
+
+    file: str
+    place: str
+    ids: tuple[int, ...]
+    has_row: bool
+
+    @property
+    def role(self) -> str:
+        """What set_special_tokens calls the field."""
+        return role_of(self.place.rpartition(".")[2])
+
+    def __str__(self) -> str:
+        shown = ", ".join(map(str, self.ids[:5])) + (" …" if len(self.ids) > 5 else "")
+        rows = "" if self.has_row else ", and has no row" if len(self.ids) == 1 else ", and not all have a row"
+        return f"{self.file}: '{self.place}' holds {shown}, which no token has{rows}"
+
+
+def ids_without_token(state: ModelState) -> Iterator[IdWithoutToken]:
+    """Yield each known field that holds an id which no token has; timestamps that have none are no fault."""
+    texts, tail = state.tokenizer.texts, ordered_tail(state)
+    timestamps = range(tail.start, tail.stop) if tail else range(0)
+    for file, place, held in ids_by_field(state):
+        ids = tuple(number for number in held if number not in texts and number not in timestamps)
+        if ids:
+            yield IdWithoutToken(file, place, ids, max(ids) < state.rows)
+
+
+def ids_by_field(state: ModelState) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Yield each known field of the configurations that holds ids, with its file, its dotted place and the ids."""
+    for file, document in configurations(state.documents).items():
+        held: list[tuple[str, str, tuple[int, ...]]] = []
+
+        def note(
+            place: tuple[str, ...],
+            value: Json,
+            shape: Shape,
+            file: str = file,
+            held: list[tuple[str, str, tuple[int, ...]]] = held,
+        ) -> Json:
+            held.append((file, ".".join(place), tuple(ids_held(value, shape))))
+            return value
+
+        sizes = frozenset({state.vocab_size, document.get("vocab_size", state.vocab_size)})
+        with_fields(document, note, sizes, state.traits.id_fields)
+        yield from held

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
-from tokmigrate.model.documents.roles import text_of, with_added_tokens
+from tokmigrate.model.documents.roles import with_added_tokens, without_listed_specials
 from tokmigrate.model.documents.state import (
     MERGES,
-    SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
     ModelState,
 )
@@ -35,11 +34,7 @@ def without_mentions(state: ModelState, gone: frozenset[str]) -> ModelState:
         lines = str(state.documents[MERGES]).split("\n")
         kept = [line for line in lines if not _is_merge(line) or without([line], gone, prefix)]
         state = state.with_document(MERGES, "\n".join(kept))
-    for file in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
-        for name in ("additional_special_tokens", "extra_special_tokens"):
-            held = (state.documents.get(file) or {}).get(name)
-            if isinstance(held, list):
-                state = state.with_value(file, (name,), [entry for entry in held if text_of(entry) not in gone])
+    state = without_listed_specials(state, tuple(gone))
     for file, words in list(skipped_words(state)):
         state = state.with_value(file, (SKIPPED,), [word for word in words if word not in gone])
     return state

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from tokmigrate.model.documents.id_fields import role_of, shape_of
 from tokmigrate.model.documents.roles import ROLES
+from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.meaning.stated import (
     ID_FILES,
     stated_ids,
@@ -49,6 +52,40 @@ def _has_other_id(way: Way, role: str) -> bool:
         if any(old.get(place) != new.get(place) for place in {*old, *new} if place.endswith(f"{role}_token_id")):
             return True
     return False
+
+
+def set_other_ids(way: Way) -> None:
+    """Fields beside those of the roles that name other tokens by their ids."""
+    settings: dict[str, Any] = {}
+    for name in ID_FILES:
+        old, new = stated_ids(way.state.documents, name), stated_ids(way.documents, name)
+        for place, held in new.items():
+            field = place.rpartition(".")[2]
+            setting = _setting(field, held, way.state.tokenizer.texts) if old.get(place) != held else None
+            if setting is not None and role_of(field) not in ROLES:
+                settings[role_of(field)] = setting
+    for role, setting in settings.items():
+        way.go(SetSpecialTokens.model_validate({role: setting}))
+
+
+def _setting(field: str, held: Json, texts: Mapping[int, str]) -> Any:
+    """Return what set_special_tokens sets a field to, None where it cannot be said in tokens."""
+    shape = shape_of(field)
+    if shape == "positions":
+        is_whole = isinstance(held, list) and [pair[0] for pair in held] == list(range(1, len(held) + 1))
+        held = [pair[1] for pair in held] if is_whole else None
+    if shape == "map":
+        named = held.items() if isinstance(held, dict) else ()
+        return {key: texts[number] for key, number in named if number in texts} or None
+    if shape == "ids" and isinstance(held, int):
+        return texts.get(held)
+    numbers = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in _list(held)]
+    is_said = bool(numbers) and all(isinstance(number, int) and number in texts for number in numbers)
+    return [texts[number] for number in numbers] if is_said else None
+
+
+def _list(held: Json) -> list[Json]:
+    return held if isinstance(held, list) else [] if held is None else [held]
 
 
 def set_template(way: Way) -> None:

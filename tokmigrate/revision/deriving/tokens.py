@@ -5,6 +5,8 @@ from __future__ import annotations
 from bisect import bisect
 from typing import Any
 
+from tokmigrate.model.documents.ordered_tail import LANGUAGES, ordered_tail
+from tokmigrate.model.documents.state import GENERATION
 from tokmigrate.model.documents.tombstones import tombstone
 from tokmigrate.model.meaning.stated import (
     Documents,
@@ -68,13 +70,19 @@ def remove(way: Way) -> None:
 def add(way: Way) -> None:
     """Added tokens that are new; a token of the tokenizer's model cannot be added as one."""
     new = [token for token, _ in sorted(way.target.added.values(), key=lambda held: held[1])]
-    tokens = tuple(_new_token(token) for token in new if token.content not in way.state.tokenizer.ids)
+    languages = (way.documents.get(GENERATION) or {}).get(LANGUAGES) or {} if ordered_tail(way.state) else {}
+    tokens = tuple(
+        _new_token(token, is_language=token.content in languages)
+        for token in new
+        if token.content not in way.state.tokenizer.ids
+    )
     if tokens:
         way.take(AddTokens(tokens=tokens))
 
 
-def _new_token(token: AddedToken) -> NewToken:
-    flags: dict[str, bool] = {name: True for name in FLAGS if name != "normalized" and getattr(token, name)}
+def _new_token(token: AddedToken, *, is_language: bool) -> NewToken:
+    flags: dict[str, bool] = {"language": True} if is_language else {}
+    flags |= {name: True for name in FLAGS if name != "normalized" and getattr(token, name)}
     if token.normalized == token.special:
         flags["normalized"] = token.normalized
     return NewToken(content=token.content, **flags)

@@ -1,0 +1,199 @@
+"""Fields of configurations that name tokens by their ids, set to other tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from tokmigrate.errors import OperationError, nearest
+from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.model.documents.config_parts import NESTED, parts_of
+from tokmigrate.model.documents.id_fields import Shape, role_of, shape_of
+from tokmigrate.model.documents.roles import text_of, with_special_flag
+from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.config_references import with_fields
+from tokmigrate.model.references.references import configurations
+from tokmigrate.model.references.token_texts import named_tokens
+
+_OF_GENERATION = {
+    "decoder_start": "decoder_start_token_id",
+    "forced_bos": "forced_bos_token_id",
+    "forced_eos": "forced_eos_token_id",
+    **{name: name for name in ("suppress_tokens", "begin_suppress_tokens", "bad_words_ids", "force_words_ids")},
+}
+"""The fields that transformers reads of every generation_config.json, by what sets them."""
+
+_SEQUENCES = ("bad_words_ids", "force_words_ids")
+"""The lists whose items are ids of several tokens in a row."""
+
+
+@dataclass(frozen=True)
+class ListChange:
+    """Tokens that come to a list, and those that go from it."""
+
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+Setting = str | tuple[str, ...] | ListChange | Mapping[str, str]
+"""What a field is set to: a token, a list of tokens, a change of the list, or tokens by name."""
+
+
+def tokens_in(setting: Setting) -> tuple[str, ...]:
+    """Return the tokens that a setting names."""
+    match setting:
+        case str():
+            return (setting,)
+        case ListChange():
+            return (*setting.add, *setting.remove)
+        case Mapping():
+            return tuple(setting.values())
+    return setting
+
+
+def with_setting(state: ModelState, name: str, setting: Setting) -> ModelState:
+    """Return the state in which every field that `name` means names other tokens, and each file that gives their text.
+
+    Args:
+        state: The state before, which has the tokens.
+        name: A role, such as `image`, or the name of a field.
+        setting: The tokens.
+
+    Raises:
+        OperationError: The model has no such field, or the field cannot hold that.
+    """
+    ids = state.tokenizer.ids
+    reached, found = _with_fields_set(state, name, setting, are_empty=False)
+    if not found:
+        reached, found = _with_fields_set(state, name, setting, are_empty=True)
+    for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
+        model_type = str(part.get("model_type", "" if path else state.traits.model_type))
+        # What transformers takes by default counts as said, unless the part says it by another name.
+        for field, held in default_ids(model_type).items():
+            if _means(name, field) and not any(_means(name, known) for known in part):
+                value = _set(field, held, shape_of(field) or "ids", setting, ids)
+                reached, found = reached.with_value(CONFIG, (*path, field), value), True
+    generation = _OF_GENERATION.get(name)
+    if generation is not None and (not found or GENERATION in state.documents):
+        file = GENERATION if GENERATION in state.documents else CONFIG
+        if generation not in state.documents[file]:
+            value = _set(generation, None, shape_of(generation) or "ids", setting, ids)
+            reached, found = reached.with_value(file, (generation,), value), True
+    if isinstance(setting, str):
+        reached, named = _with_texts(reached, name, setting)
+        found = found or named
+    if not found:
+        raise OperationError(
+            f"no configuration of this model has a field that names the {name} token",
+            hint=nearest(name, _names(state)) or f"it has fields for {', '.join(_names(state))}",
+        )
+    return reached
+
+
+def _means(name: str, field: str) -> bool:
+    return name in (field, role_of(field))
+
+
+def _with_fields_set(state: ModelState, name: str, setting: Setting, *, are_empty: bool) -> tuple[ModelState, bool]:
+    """Return the state with the fields set that hold something, or those that do not, and whether there are any."""
+    places: list[tuple[str, ...]] = []
+
+    def change(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
+        # Old files list all fields in every part, also in those that are no language model.
+        fits = not are_empty or all(part in NESTED for part in place[:-1])
+        if not fits or (value is None) is not are_empty or not _means(name, place[-1]):
+            return value
+        places.append(place)
+        return _set(place[-1], value, shape, setting, state.tokenizer.ids)
+
+    reached = state
+    for file, document in configurations(state.documents).items():
+        sizes = frozenset({state.vocab_size, document.get("vocab_size", state.vocab_size)})
+        reached = reached.with_document(file, with_fields(document, change, sizes, state.traits.id_fields))
+    return reached, bool(places)
+
+
+def _with_texts(state: ModelState, name: str, content: str) -> tuple[ModelState, bool]:
+    """Return the state in which the files that give the token's text give the new one, and whether any does."""
+    named = [entry for entry in named_tokens(state) if entry[1][-1] == f"{name}_token"]
+    for file, path, entry in named:
+        if text_of(entry) != content:
+            state = state.with_value(file, (*path, "content") if isinstance(entry, dict) else path, content)
+        # transformers makes it special when it loads these files.
+        if file in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+            state = with_special_flag(state, content)
+    return state, bool(named)
+
+
+def _names(state: ModelState) -> list[str]:
+    """Return what can be set of a model, by the fields that its configurations have."""
+    found: dict[str, None] = {}
+
+    def note(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
+        if shape != "bias":
+            found[role_of(place[-1])] = None
+        return value
+
+    for document in configurations(state.documents).values():
+        with_fields(document, note, frozenset({state.vocab_size}), state.traits.id_fields)
+    return [*found, *(name for name in _OF_GENERATION if name not in found)]
+
+
+def _set(field: str, held: Json, shape: Shape, setting: Setting, ids: Mapping[str, int]) -> Json:
+    """Return what a field holds afterwards; raises OperationError where it cannot hold that."""
+    setters: Mapping[Shape, Callable[[str, Json, Setting, Mapping[str, int]], Json]] = {
+        "ids": _ids,
+        "list": _list,
+        "map": _map,
+        "positions": _positions,
+    }
+    if shape not in setters:
+        raise _unlike(field, "tokens with numbers, which a migration cannot set")
+    return setters[shape](field, held, setting, ids)
+
+
+def _ids(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:
+    if isinstance(setting, str):
+        number = ids[setting]
+        return [number, *(other for other in held if other != number)] if isinstance(held, list) else number
+    if isinstance(setting, Mapping):
+        raise _unlike(field, "one token or a list of them")
+    return _changed([] if held is None else held if isinstance(held, list) else [held], setting, ids.__getitem__)
+
+
+def _list(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:
+    if isinstance(setting, str | Mapping):
+        raise _unlike(field, "a list: give a list of tokens, or {add: […], remove: […]}")
+    in_lists = field in _SEQUENCES or any(isinstance(item, list) for item in held or [])
+    return _changed(held or [], setting, (lambda token: [ids[token]]) if in_lists else ids.__getitem__)
+
+
+def _map(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:
+    if isinstance(setting, str):
+        raise _unlike(field, "a map: give {name: token}, or {add: […], remove: […]}")
+    if isinstance(setting, Mapping):
+        return {**(held or {}), **{key: ids[token] for key, token in setting.items()}}
+    if isinstance(setting, tuple):
+        return {token: ids[token] for token in setting}
+    gone = {ids[token] for token in setting.remove}
+    kept = {key: number for key, number in (held or {}).items() if number not in gone}
+    return {**kept, **{token: ids[token] for token in setting.add}}
+
+
+def _positions(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:  # noqa: ARG001
+    if not isinstance(setting, tuple):
+        raise _unlike(field, "the tokens that a text begins with: give all of them as a list")
+    return [[position, ids[token]] for position, token in enumerate(setting, 1)]
+
+
+def _changed(held: list[Json], setting: tuple[str, ...] | ListChange, item: Callable[[str], Json]) -> list[Json]:
+    if isinstance(setting, tuple):
+        return [item(token) for token in setting]
+    gone = [item(token) for token in setting.remove]
+    kept = [each for each in held if each not in gone]
+    return [*kept, *(new for new in map(item, setting.add) if new not in kept)]
+
+
+def _unlike(field: str, holds: str) -> OperationError:
+    return OperationError(f"'{field}' holds {holds}")
