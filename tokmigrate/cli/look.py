@@ -94,11 +94,12 @@ def history(as_json: AsJson = False) -> None:
 def show_revision(
     revision: Annotated[str, typer.Argument(help="A revision by any of its names.")], as_json: AsJson = False
 ) -> None:
-    """Show one migration in full."""
+    """Show one migration in full, and what was changed since it was applied."""
     from tokmigrate.errors import UnknownNameError  # noqa: PLC0415
     from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
     from tokmigrate.report.text import migration_text  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
+    from tokmigrate.runner.restore import edited_since  # noqa: PLC0415
     from tokmigrate.runner.tags import known_tags  # noqa: PLC0415
 
     place = workspace()
@@ -110,10 +111,15 @@ def show_revision(
             hint="`tokmigrate history` lists all migrations",
         )
     migration = found.get(target)
+    edited = edited_since(place, migration)
     if as_json:
-        print_json(document("show", migration=migration_content(migration)))
-    else:
-        show(migration_text(migration))
+        print_json(document("show", migration=migration_content(migration), edited=list(edited)))
+        return
+    show(migration_text(migration))
+    if edited:
+        say(f"edited since it was applied; `tokmigrate restore {migration.revision}` puts it back:")
+        for line in edited:
+            say(line)
 
 
 def status(model: Models = None, here: Here = False, as_json: AsJson = False) -> None:

@@ -1,14 +1,14 @@
-"""Commands for when something went wrong: recover."""
+"""Commands for when something went wrong: recover, restore."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import SETTLED, AsJson, LockTimeout, Models, selected, workspace
-from tokmigrate.cli.output import progress, say
+from tokmigrate.cli.output import print_json, progress, say
 from tokmigrate.cli.streams import changes_something
 
 if TYPE_CHECKING:
@@ -50,6 +50,48 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
         show_each(entries, act, lambda done: say(f"{done[0]}: {_SAID[done[1]]}"))
 
 
+def restore(
+    revision: Annotated[str, typer.Argument(help="A revision that was applied here, by any of its names.")],
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="Show what would be put back; nothing is written.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Put a migration back as it was applied, with the files that it refers to.
+
+    The ledger keeps the text of each migration that was applied. An edited file
+    is kept beside it under a name that ends with .edited. It need not be valid,
+    or be there at all.
+    """
+    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.runner.restore import restore as put_back  # noqa: PLC0415
+
+    if not dry_run:
+        changes_something()
+    done = put_back(workspace(), revision, write=not dry_run)
+    if as_json:
+        content = {
+            "revision": done.revision,
+            "file": str(done.path),
+            "diff": list(done.diff),
+            "attachments": [str(path) for path in done.attachments],
+            "kept_as": str(done.kept_as) if done.kept_as else None,
+            "written": not dry_run and bool(done.diff or done.attachments),
+        }
+        print_json(document("restore", **content))
+        return
+    for line in done.diff:
+        say(line)
+    if not done.diff and not done.attachments:
+        say(f"{done.path} is as it was applied")
+        return
+    for path in (*([done.path] if done.diff else []), *done.attachments):
+        say(f"{'would put back' if dry_run else 'put back'} {path}")
+    if done.kept_as:
+        say(f"the edited file is kept as {done.kept_as}")
+
+
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    app.command(rich_help_panel="Operate")(recover)
+    for command in (recover, restore):
+        app.command(rich_help_panel="Operate")(command)

@@ -177,13 +177,15 @@ def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migra
             raise DriftError(
                 f"the model has revision {revision}, which is not among the migrations",
                 where=str(snapshot.directory),
-                hint=nearest(revision, known) or "put its file back if it was deleted, or fetch the branch that has it",
+                hint=nearest(revision, known)
+                or f"`tokmigrate restore {revision}` puts its file back where it was applied here; or fetch its branch",
             )
         if migration.checksum != checksum:
             raise DriftError(
                 f"migration {revision} was edited after it was applied",
                 where=migration.shown,
-                hint="put it back as it was, and say what you want in a new migration",
+                hint=f"`tokmigrate show {revision}` shows what was changed, and `tokmigrate restore {revision}`"
+                " puts it back, where it was applied here; say what you want in a new migration",
             )
         applied.append(migration)
     return tuple(applied)

@@ -145,6 +145,7 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
         checksum=yaml_checksum(content, attachments),
         operations=tuple(operations),
         attachments=attachments,
+        data=data,
         replaces=header.replaces,
     )
 

@@ -179,6 +179,12 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
     return migrations
 
 
+def read_migration(workspace: Workspace, path: Path) -> Migration:
+    """Return the migration of one file, whatever the others hold; raises FileProblems where it is wrong."""
+    shown = os.path.relpath(path, workspace.root)
+    return _KINDS[path.suffix](migration_bytes(path, shown), path, shown, workspace.root)
+
+
 def _no_file(path: Path, shown: str) -> Problem:
     if path.is_dir():
         return Problem(shown, 1, 1, "a folder, and no migration file", "let its name begin with _")
@@ -236,7 +242,10 @@ def _refuse_strangers(history: History) -> None:
         if into is not None:
             hint = f"it was squashed into {into.shown}: write 'down_revision: {into.revision}'"
             raise HistoryError(f"no file has the revision that is followed: {told}", where=lost[0].shown, hint=hint)
-        hint = nearest(str(lost[0].down_revision), known) or "is a file missing? fetch it, or switch the branch"
+        hint = nearest(str(lost[0].down_revision), known) or (
+            "is a file missing? fetch it, or switch the branch; "
+            f"one that was applied here is put back by `tokmigrate restore {lost[0].down_revision}`"
+        )
         raise HistoryError(f"no file has the revision that is followed: {told}", where=lost[0].shown, hint=hint)
 
 

@@ -35,6 +35,7 @@ class Migration:
         checksum: What identifies its contents.
         operations: What it does; empty for a Python migration, which says so only for a given model.
         attachments: The files that it refers to, by the names used there.
+        data: The bytes of its file; none of one that is not a file yet.
         source: The text of a Python migration; None for YAML.
         replaces: The migrations that were squashed into it, in order; the last one had its id.
     """
@@ -53,6 +54,7 @@ class Migration:
     checksum: str = field(repr=False)
     operations: tuple[PlannedOperation, ...] = field(default=(), repr=False)
     attachments: Mapping[str, Attachment] = field(default_factory=dict, repr=False)
+    data: bytes = field(default=b"", repr=False)
     source: str | None = field(default=None, repr=False)
     replaces: tuple[Replaced, ...] = field(default=(), repr=False)
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from tokmigrate.errors import HistoryError, UnknownNameError, UsageError, nearest
-from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.contents import file_number
 
 _RELATIVE = re.compile(r"[+-][0-9]+")
 _SHORTEST_PREFIX_OF_DIGITS = 4
@@ -18,12 +21,44 @@ def new_revision_id() -> str:
     return secrets.token_hex(6)
 
 
-Chain = Callable[[], tuple[Migration, ...]]
+class Named(Protocol):
+    """Something with a revision that can be called by name: a migration, or one that only a record tells of."""
+
+    @property
+    def revision(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def number(self) -> str:
+        """The digits that the name of its file begins with, or nothing."""
+        ...
+
+    @property
+    def shown(self) -> str:
+        """The name that messages give its file."""
+        ...
+
+
+@dataclass(frozen=True)
+class RecordedName:
+    """A migration that is on record, by its revision and the name of its file."""
+
+    revision: str
+    shown: str
+
+    @property
+    def number(self) -> str:
+        """The digits that the name of its file begins with, or nothing."""
+        return file_number(Path(self.shown))
+
+
+Chain = Callable[[], Sequence[Named]]
 
 
 def resolve(
     name: str,
-    migrations: Sequence[Migration],
+    migrations: Sequence[Named],
     chain: Chain,
     current: str | None,
     tags: Mapping[str, str | None],
@@ -64,7 +99,7 @@ def resolve(
     raise UnknownNameError(f"no revision is called '{name}'", hint=hint)
 
 
-def _is_short_for(name: str, migration: Migration) -> bool:
+def _is_short_for(name: str, migration: Named) -> bool:
     if re.fullmatch(r"[0-9]+", name):
         if migration.number and int(migration.number) == int(name):
             return True
@@ -74,7 +109,7 @@ def _is_short_for(name: str, migration: Migration) -> bool:
     return name != "" and migration.revision.startswith(name)
 
 
-def _stepped(steps: int, chain: Sequence[Migration], current: str | None) -> str | None:
+def _stepped(steps: int, chain: Sequence[Named], current: str | None) -> str | None:
     revisions = [None, *(migration.revision for migration in chain)]
     if current not in revisions:
         raise HistoryError(

@@ -68,6 +68,7 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
         number=file_number(path),
         checksum=python_checksum(source, attachments),
         attachments=attachments,
+        data=data,
         source=source,
     )
 

@@ -32,7 +32,8 @@ from tokmigrate.runner.records import (
     undo_records,
     upgrade_outcome,
 )
-from tokmigrate.runner.targets import nothing_back, planned_upgrade, way_down
+from tokmigrate.runner.restore import keep_texts
+from tokmigrate.runner.targets import edited_since_applied, nothing_back, planned_upgrade, way_down
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -196,6 +197,8 @@ def upgrade(
             after=way.stamp.generation,
             verify=verified,
         )
+        pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
+        keep_texts(workspace, state, [*(stamp.applied if stamp else ()), *pending])
         outcome = upgrade_outcome(way.passages, already)
         trained = trained_events(training_on_record(state, planned.snapshot))
         books = NewBooks(state, begin, replace(outcome, tokens=(*trained, *outcome.tokens)))
@@ -233,6 +236,10 @@ def downgrade(
         stamp = snapshot.stamp
         if stamp is None:
             raise UndoError("the model has no stamp", where=str(entry.path))
+        for revision in edited_since_applied(workspace, snapshot):
+            if revision in revisions:
+                told = f"{revision} was edited since it was applied; it is undone as it was applied"
+                listener(Warned(entry.name, told))
         model = follow_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
         records = undo_records(state, model, revisions)

@@ -28,6 +28,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.recorded_stamp import RecordedStamp, means_otherwise, stamp_of_source, stamp_on_record
+from tokmigrate.runner.restore import keep_texts
 from tokmigrate.runner.seen_signs import way_to_take_on
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for
@@ -225,6 +226,7 @@ def _carry_out(
         verify=verified,
     )
     books = NewBooks(state, begin, Outcome(applied=known.records, tokens=known.events))
+    keep_texts(workspace, state, [(record.revision, record.checksum) for record in known.records])
     carry_out(entry.name, (change,), books, listener, workspace.root)
     undoable = all(record.undo is not None for record in known.records)
     return TakenOn(entry.name, known.stamp.revision, undoable, known.trained)

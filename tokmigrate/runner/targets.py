@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
-from tokmigrate.errors import AlreadyThereError, DriftError, OperationError, UndoError
+from tokmigrate.errors import (
+    AlreadyThereError,
+    DriftError,
+    FileProblems,
+    HistoryError,
+    OperationError,
+    UndoError,
+    UnknownNameError,
+    UsageError,
+)
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan, check_applied, plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.naming import RecordedName, resolve
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.promises import kept_promises
 from tokmigrate.runner.recorded_drift import refuse_drift
 from tokmigrate.runner.seen_signs import hint_with_signs
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
 
 
 def chain_for(history: History, entry: ModelEntry) -> tuple[Migration, ...]:
@@ -75,10 +87,8 @@ def way_down(
     workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return the revision to go down to, and the revisions on the way, the latest first."""
-    history = History.read(workspace)
-    check_applied(snapshot, chain_for(history, entry))
     applied = [revision for revision, _ in snapshot.stamp.applied] if snapshot.stamp else []
-    target = history.resolve(to, snapshot.revision, known_tags(workspace))
+    target = _resolved_down(workspace, snapshot, to)
     if target is not None and target not in applied:
         raise UndoError(
             f"the model does not have revision {target}",
@@ -90,6 +100,36 @@ def way_down(
     if not revisions:
         raise nothing_back(entry, to)
     return target, revisions
+
+
+def _resolved_down(workspace: Workspace, snapshot: Snapshot, to: str) -> str | None:
+    """Return the revision to go down to, by the record where the files do not hold together or are gone."""
+    tags = known_tags(workspace)
+    try:
+        return History.read(workspace).resolve(to, snapshot.revision, tags)
+    except (FileProblems, HistoryError, UnknownNameError):
+        state = open_state_if_present(workspace.state, workspace.root)
+        files = {text.revision: text.file for text in state.migration_texts()} if state else {}
+        recorded = [
+            RecordedName(revision, files.get(revision, revision))
+            for revision, _ in (snapshot.stamp.applied if snapshot.stamp else ())
+        ]
+        with suppress(UsageError):
+            return resolve(to, recorded, lambda: recorded, snapshot.revision, tags)
+        raise
+
+
+def edited_since_applied(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the revisions of a model whose files hold something else than was applied."""
+    try:
+        migrations = History.read(workspace).by_revision
+    except (FileProblems, HistoryError):
+        return ()
+    return tuple(
+        revision
+        for revision, checksum in (snapshot.stamp.applied if snapshot.stamp else ())
+        if revision in migrations and not migrations[revision].replaces and migrations[revision].checksum != checksum
+    )
 
 
 def nothing_back(entry: ModelEntry, to: str) -> AlreadyThereError:

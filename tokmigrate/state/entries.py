@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import Connection, select, update
@@ -10,8 +11,8 @@ from sqlalchemy import Connection, select, update
 from tokmigrate.errors import DriftError
 from tokmigrate.state import chain
 from tokmigrate.state.queries import applied_in
-from tokmigrate.state.rows import AppliedRecord, OperationRow, Origin, TokenEvent
-from tokmigrate.state.schema import applied, tokens
+from tokmigrate.state.rows import AppliedRecord, MigrationText, OperationRow, Origin, TokenEvent
+from tokmigrate.state.schema import applied, migration_texts, tokens
 
 
 def apply_in(
@@ -79,6 +80,21 @@ def revert_in(connection: Connection, operation: OperationRow, revisions: Sequen
                 hint="run `tokmigrate status`, then `tokmigrate repair`",
             )
     return list(connection.execute(select(applied.c.number).where(applied.c.reverted_by == operation.id)).scalars())
+
+
+def keep_texts_in(connection: Connection, texts: Sequence[MigrationText], moment: datetime) -> None:
+    """Record the texts of migrations that are not on record with their checksums."""
+    found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
+    known = {(row.revision, row.checksum) for row in found}
+    chain.append(
+        connection,
+        migration_texts,
+        [
+            {**asdict(text), "attachments": dict(text.attachments), "recorded_at": moment}
+            for text in texts
+            if (text.revision, text.checksum) not in known
+        ],
+    )
 
 
 def tell_in(connection: Connection, operation: OperationRow, events: Sequence[TokenEvent], moment: datetime) -> None:

@@ -21,12 +21,22 @@ from sqlalchemy import Connection, func, insert, select, update
 
 from tokmigrate.errors import BusyError, UnknownNameError
 from tokmigrate.state.endings import seal_in
-from tokmigrate.state.entries import apply_in, revert_in, tell_in
+from tokmigrate.state.entries import apply_in, keep_texts_in, revert_in, tell_in
 from tokmigrate.state.identities import known_as_in
 from tokmigrate.state.places import model_row, row_of_place, stored_place
 from tokmigrate.state.queries import active_in, applied_in, operation_in, operation_row
 from tokmigrate.state.reading import Readable
-from tokmigrate.state.rows import AppliedRecord, Direction, ModelRow, OperationRow, Origin, Outcome, Status, TokenEvent
+from tokmigrate.state.rows import (
+    AppliedRecord,
+    Direction,
+    MigrationText,
+    ModelRow,
+    OperationRow,
+    Origin,
+    Outcome,
+    Status,
+    TokenEvent,
+)
 from tokmigrate.state.schema import models, operations
 from tokmigrate.state.tags import delete_tag_in, set_tag_in
 from tokmigrate.state.who import Who, identify
@@ -218,6 +228,11 @@ class State(Readable):
             apply_in(connection, operation, new, Origin.ADOPTED, moment)
             seal_in(connection, operation.id, reverted)
             return operation
+
+    def keep_migration_texts(self, texts: Sequence[MigrationText]) -> None:
+        """Record the texts of migrations; one that is on record with the same checksum is passed over."""
+        with self.writing() as connection:
+            keep_texts_in(connection, texts, _now())
 
     def set_tag(self, name: str, revision: str) -> str | None:
         """Let a tag stand for a revision from now on, and return the one that it stood for, None where it is new."""

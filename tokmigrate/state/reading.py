@@ -25,13 +25,25 @@ from tokmigrate.state.queries import (
 from tokmigrate.state.rows import (
     AppliedRow,
     BrokenRow,
+    MigrationText,
     ModelRow,
     OperationRow,
     Outcome,
     Status,
     TokenRow,
 )
-from tokmigrate.state.schema import LATER, LEDGER, applied, endings, identities, models, operations, tags, tokens
+from tokmigrate.state.schema import (
+    LATER,
+    LEDGER,
+    applied,
+    endings,
+    identities,
+    migration_texts,
+    models,
+    operations,
+    tags,
+    tokens,
+)
 
 
 def there(connection: Connection, wanted: Sequence[Table]) -> list[Table]:
@@ -102,6 +114,27 @@ class Readable(Database):
             query = query.where(or_(tokens.c.token == token, tokens.c.old_token == token))
         with self.reading() as connection:
             return tuple(token_row(row) for row in connection.execute(query))
+
+    def migration_texts(self, revision: str | None = None) -> tuple[MigrationText, ...]:
+        """Return the migrations as they were applied, the earliest first: those of one revision, or all."""
+        query = select(migration_texts).order_by(migration_texts.c.number)
+        if revision is not None:
+            query = query.where(migration_texts.c.revision == revision)
+        with self.reading() as connection:
+            if not there(connection, [migration_texts]):
+                return ()
+            return tuple(
+                MigrationText(row.revision, row.checksum, row.file, row.text, row.attachments)
+                for row in connection.execute(query)
+            )
+
+    def texts_on_record(self) -> frozenset[tuple[str, str]]:
+        """Return the revisions and checksums of the migrations whose texts are on record."""
+        with self.reading() as connection:
+            if not there(connection, [migration_texts]):
+                return frozenset()
+            found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
+            return frozenset((row.revision, row.checksum) for row in found)
 
     def undo_digests(self) -> frozenset[str]:
         """Return the digests of the undo records that some model may still need."""

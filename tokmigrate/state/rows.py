@@ -78,6 +78,25 @@ class AppliedRecord:
 
 
 @dataclass(frozen=True)
+class MigrationText:
+    """A migration as it was applied.
+
+    Args:
+        revision: The revision's id.
+        checksum: The checksum of the migration.
+        file: The name of its file.
+        text: What the file held.
+        attachments: The BLAKE3 digest of each file that it refers to, by the name used there.
+    """
+
+    revision: str
+    checksum: str
+    file: str
+    text: str
+    attachments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TokenEvent:
     """What a revision does to one token, as it goes into the ledger.
 

@@ -1,6 +1,6 @@
 """The tables of the state.
 
-`applied`, `tokens`, `imported`, `endings` and `identities` are the ledger: rows are only ever added,
+`applied`, `tokens`, `imported`, `endings`, `identities` and `migration_texts` are the ledger: rows are only ever added,
 `applied.reverted_by` is set once, and each row carries the hash of the one before it. `endings` vouches for what is
 set later: the runs that ended, and what they took back; `identities` vouches for `models`. `chains` holds the length
 and last hash of each, so that rows missing at the end are noticed.
@@ -195,8 +195,22 @@ identities = Table(
     Column("hash", Text, nullable=False),
 )
 
-LEDGER = (applied, tokens, imported, endings, identities)
-LATER = (imported, endings, identities)
+migration_texts = Table(
+    "migration_texts",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("revision", Text, nullable=False, index=True),
+    Column("checksum", Text, nullable=False),
+    Column("file", ExactText, nullable=False),
+    Column("text", ExactText, nullable=False),
+    Column("attachments", CanonicalJson, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
+LEDGER = (applied, tokens, imported, endings, identities, migration_texts)
+LATER = (imported, endings, identities, migration_texts)
 """The tables that older databases lack; they are made when such a one is opened to be written."""
 
 SET_ONCE = {"reverted_by"}
