@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: He
 
 READING = (
     *("current", "status", "check", "verify", "plan", "test", "report", "log", "history", "peft-config", "lock"),
+    *("squash 0001:0002", "edit 0003", "stamp --from models/demo --model models/copy"),
     *("blame the", f"diff demo {BASE}", "diff models/demo models/demo"),
 )
 
@@ -96,6 +98,7 @@ def test_every_command_that_reads_a_model_says_that_a_change_was_interrupted(pla
     found = read_workspace(place.settings, {})
     with pytest.raises(RecoveryNeededError):
         upgrade(found, found.models["demo"], listener=stop)
+    shutil.copytree(place.model, place.model.with_name("copy"))
     told = {
         words: (done.returncode, "recovery needed" in done.stderr and "tokmigrate recover" in done.stderr)
         for words in READING

@@ -27,6 +27,7 @@ from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.revision.history import History, migration_files, read_migration
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import RecordedName, resolve
+from tokmigrate.revision.rewriting import refuse_unfinished
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.settings import Workspace
@@ -110,10 +111,12 @@ def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
         write: Whether anything is written; else it is only told what would be.
 
     Raises:
+        RecoveryNeededError: A command was interrupted while it wrote the migrations.
         UnknownNameError: No text of that name is on record.
         UsageError: It was squashed, or another migration has its file.
         UndoError: An attachment was too large to be kept, or was lost, and is not there as it was.
     """
+    refuse_unfinished(workspace)
     text = _on_record(workspace, name)
     path = _place(workspace, text)
     now = read_if_present(path)
@@ -160,7 +163,7 @@ def _on_record(workspace: Workspace, name: str) -> MigrationText:
 
 def _place(workspace: Workspace, text: MigrationText) -> Path:
     """Return the file that a migration belongs into: the one that has its revision, else the one that it had."""
-    recorded = workspace.migrations / text.file
+    recorded = workspace.migrations / Path(text.file).name
     own = re.compile(rf"^\{{?\s*[\"']?revision[\"']?\s*[:=]\s*[\"']?{text.revision}\b", re.MULTILINE)
     place: Path | None = None
     for path in migration_files(workspace):

@@ -12,12 +12,13 @@ from tokmigrate.lint.rule import FileRule, Found, Severity
 def _edited_after_applied(file: MigrationFile) -> Iterator[Found]:
     """A migration was edited after it was applied.
 
-    Models that have it are not what the file says any more, and no command will work on them. Comments, `message` and
-    `author` may change.
+    Models that have it are not what the file says any more, and no command but `downgrade` will work on them. Comments,
+    `message` and `author` may change.
     """
     if file.edited_on:
         message = f"it was applied to {', '.join(file.edited_on)} before it was edited"
-        yield Found(Place(1, 1), message, "put it back as it was, and say what you want in a new migration")
+        hint = "put it back with `tokmigrate restore` where it was applied, and say what you want in a new migration"
+        yield Found(Place(1, 1), message, hint)
 
 
 def _edited_after_shared(file: MigrationFile) -> Iterator[Found]:

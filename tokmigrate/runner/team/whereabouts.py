@@ -7,10 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
+from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.errors import HistoryError
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.revision.migration import Migration
-from tokmigrate.settings import Workspace
+from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
 Whereabouts = dict[str, tuple[str, ...]]
@@ -20,6 +21,9 @@ def applied_where(workspace: Workspace) -> Whereabouts:
     """Return for each revision the models that have it.
 
     A model that is here is asked for its stamp; of one that is not, the state tells.
+
+    Raises:
+        BusyError: A process is changing one of them, or that was interrupted.
     """
     found: defaultdict[str, list[str]] = defaultdict(list)
     directories = {os.path.realpath(entry.path): name for name, entry in workspace.models.items()}
@@ -31,6 +35,8 @@ def applied_where(workspace: Workspace) -> Whereabouts:
         elif state:
             gone[model.name] = tuple(row.record.revision for row in state.applied_now(model))
     for path, name in directories.items():
+        # In the middle of a change the stamp may be missing, and what a model is about to have is not in it.
+        refuse_under_way(ModelEntry(name, Path(path)))
         stamp = read_stamp(Path(path))
         for revision, _ in stamp.applied if stamp else ():
             found[revision].append(name)
