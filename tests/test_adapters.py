@@ -35,6 +35,8 @@ from tokmigrate.errors import (
 )
 from tokmigrate.events import Event, Listener, Step, StepReached, Warned
 from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.runner.check import check
+from tokmigrate.runner.current import current
 from tokmigrate.runner.look import status, verify
 from tokmigrate.runner.migrate import downgrade, plan, recover_model, upgrade
 from tokmigrate.settings import ModelEntry, Workspace
@@ -518,6 +520,10 @@ def test_recovery_of_a_copied_workspace_leaves_the_original_alone(tmp_path: Path
 
 def test_a_workspace_that_was_moved_is_recovered(tmp_path: Path) -> None:
     both = interrupted_pair(tmp_path / "a")
+    # Not that the adapter is at another revision than its model.
+    for look in (status, verify, plan, check, current):
+        with pytest.raises(RecoveryNeededError, match="recovery needed"):
+            look(*((both.workspace,) if look is not current else ()), both.entry)  # type: ignore[operator]
     both.root.rename(tmp_path / "b")
     moved = Pair(tmp_path / "b")
     assert recover_model(moved.workspace, moved.entry) is Found.AFTER
