@@ -471,7 +471,7 @@ def test_a_change_that_died_between_the_two_is_finished_although_the_adapter_is_
     area = WorkArea(both.model)
     journal = area.read_journal()
     assert journal is not None
-    assert [each.model for each in Intent.from_json(journal, area).areas] == [both.model, both.adapter]
+    assert [each.model for each in Intent.from_json(journal, area, tmp_path).areas] == [both.model, both.adapter]
     both.list_none()
     recover_model(both.workspace, both.entry)
     assert (both.adapter / "tokmigrate.json").exists()
@@ -559,6 +559,28 @@ def test_a_workspace_that_came_from_another_filesystem_takes_its_adapter_along(t
     moved = Pair(tmp_path / "b")
     assert recover_model(moved.workspace, moved.entry) is Found.AFTER
     assert read_stamp(outside) is not None
+
+
+def test_a_model_that_two_workspaces_list_is_recovered_where_its_adapters_lie(tmp_path: Path) -> None:
+    both = pair(tmp_path / "a", KINDS["on both"])
+    both.write(ADD)
+    model = both.model.rename(tmp_path / "model")
+    path = both.root / "tokmigrate.yaml"
+    settings = json.loads(path.read_text("utf-8"))
+    settings["models"]["m"] = {"path": str(model), "adapters": ["loras/adapter"]}
+    making.write_json(path, settings)
+    with pytest.raises(RecoveryNeededError):
+        upgrade(both.workspace, both.entry, listener=stopped_at(Step.EXCHANGED))
+    shutil.copytree(both.root, tmp_path / "copy", symlinks=True)
+    before, copy = image(both.root), Pair(tmp_path / "copy")
+    with pytest.raises(RecoveryNeededError, match="begun in the workspace") as refused:
+        recover_model(copy.workspace, copy.entry)
+    assert refused.value.hint == f"run `tokmigrate recover` in {both.root}"
+    assert image(both.root) == before
+    both.root.rename(tmp_path / "b")
+    moved = Pair(tmp_path / "b")
+    assert recover_model(moved.workspace, moved.entry) is Found.AFTER
+    assert read_stamp(moved.adapter) is not None
 
 
 def test_a_run_that_another_workspace_recovered_is_on_record_as_it_ended(tmp_path: Path) -> None:

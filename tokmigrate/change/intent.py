@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from tokmigrate.change.workarea import WorkArea
+from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.model.documents.stamp import read_stamp
 
 
@@ -27,10 +28,11 @@ class _JournalAdapter(_JournalPart):
     """What the journal says of an adapter."""
 
     path: str
+    start: Literal["area", "workspace"] = "area"
 
 
-class _JournalModel(BaseModel):
-    """Where the journal was written: the model's path, and the inode of its work area on that host."""
+class _JournalPlace(BaseModel):
+    """A directory as it was when the journal was written; a copy of it has another inode."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -44,7 +46,8 @@ class _Journal(_JournalPart):
 
     format: Literal[1]
     operation: str
-    model: _JournalModel | None = None
+    area: _JournalPlace | None = None
+    workspace: _JournalPlace | None = None
     adapters: list[_JournalAdapter] = []
 
 
@@ -88,58 +91,79 @@ class Intent:
         """Return the journal's content.
 
         Args:
-            workspace: Its directory. An adapter that lies in it together with the model is named relative to the work
-                area, since it is moved and copied with it; one elsewhere is named by its absolute path.
+            workspace: Its directory. What lies in it is moved and copied with it: an adapter there is named relative to
+                the work area, or to the workspace where the model lies elsewhere. Others have absolute paths.
         """
         area, inside = self.model.area, Path(os.path.realpath(workspace))
 
-        def place(adapter: WorkArea) -> str:
-            together = area.model.is_relative_to(inside) and adapter.model.is_relative_to(inside)
-            return os.path.relpath(adapter.model, area.root) if together else str(adapter.model)
+        def place(adapter: Path) -> dict[str, str]:
+            if not adapter.is_relative_to(inside):
+                return {"path": str(adapter)}
+            if area.model.is_relative_to(inside):
+                return {"path": os.path.relpath(adapter, area.root)}
+            return {"path": str(adapter.relative_to(inside)), "start": "workspace"}
 
         return {
             "format": 1,
             "operation": self.operation,
             "generation_before": self.model.before,
             "generation_after": self.model.after,
-            "model": {"path": str(area.model), "inode": area.root.stat().st_ino, "host": socket.gethostname()},
+            "area": _place(area.root),
+            "workspace": _place(inside),
             "adapters": [
-                {"path": place(part.area), "generation_before": part.before, "generation_after": part.after}
+                {**place(part.area.model), "generation_before": part.before, "generation_after": part.after}
                 for part in self.adapters
             ],
         }
 
     @staticmethod
-    def from_json(held: dict[str, Any], area: WorkArea) -> Intent:
-        """Return the intent that the journal in a work area holds; raises StorageError where it is damaged."""
+    def from_json(held: dict[str, Any], area: WorkArea, workspace: Path) -> Intent:
+        """Return the intent that the journal in a work area holds, for a workspace that lists the model.
+
+        Raises:
+            RecoveryNeededError: Its adapters lie in another workspace, which began the change.
+            StorageError: The journal is damaged.
+        """
         try:
             journal = _Journal.model_validate(held)
-            parts = {adapter.path: adapter for adapter in journal.adapters}
-            elsewhere = {path for path in parts if Path(path).is_absolute()}
-            others = elsewhere if _is_copy(journal, area) else set()
-            adapters = tuple(
-                _part(WorkArea(area.root / path), said) for path, said in parts.items() if path not in others
-            )
         except ValueError as error:
             raise area.damaged_journal() from error
-        return Intent(journal.operation, _part(area, journal), adapters, tuple(map(Path, sorted(others))))
+        starts = {"area": area.root, "workspace": Path(os.path.realpath(workspace))}
+        if any(said.start == "workspace" for said in journal.adapters):
+            _refuse_elsewhere(journal.workspace, starts["workspace"], area)
+        copied = _is_elsewhere(journal.area, area.root)
+        others = [Path(said.path) for said in journal.adapters if copied and Path(said.path).is_absolute()]
+        adapters = [
+            _part(WorkArea(starts[said.start] / said.path), said)
+            for said in journal.adapters
+            if Path(said.path) not in others
+        ]
+        return Intent(journal.operation, _part(area, journal), tuple(adapters), tuple(others))
 
 
 def _part(area: WorkArea, said: _JournalPart) -> Part:
     return Part(area, said.generation_before, said.generation_after)
 
 
-def _is_copy(journal: _Journal, area: WorkArea) -> bool:
-    """Return whether the work area with this journal was copied, and the change belongs to the original of it."""
-    began = journal.model
-    if began is None or began.inode == area.root.stat().st_ino:
+def _place(directory: Path) -> dict[str, Any]:
+    return {"path": str(directory), "inode": directory.stat().st_ino, "host": socket.gethostname()}
+
+
+def _is_elsewhere(began: _JournalPlace | None, here: Path) -> bool:
+    """Return whether a directory was copied here, and the one that the journal was written for is still there."""
+    # One with the same path was restored from a backup; where nothing is left there, it was moved here.
+    if began is None or began.inode == here.stat().st_ino or Path(began.path) == here:
         return False
-    origin = WorkArea(Path(began.path))
-    if origin.model == area.model:
-        # It was restored from a backup.
-        return False
-    # Where nothing is left there, it was moved here from another filesystem; of another host that is not known.
-    return began.host != socket.gethostname() or origin.root.exists()
+    return began.host != socket.gethostname() or Path(began.path).exists()
+
+
+def _refuse_elsewhere(began: _JournalPlace | None, here: Path, area: WorkArea) -> None:
+    if began is not None and _is_elsewhere(began, here):
+        raise RecoveryNeededError(
+            f"its change was begun in the workspace {began.path}, with adapters that lie there",
+            where=str(area.model),
+            hint=f"run `tokmigrate recover` in {began.path}",
+        )
 
 
 def generation_in_place(directory: Path) -> str | None:

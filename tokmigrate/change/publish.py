@@ -138,12 +138,13 @@ def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Lis
         raise _unfinished(area, error) from error
 
 
-def recover(area: WorkArea, books_for: Callable[[str], Books]) -> Found:
+def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) -> Found:
     """Finish what an interrupted change left: the generation in place decides, the rest follows.
 
     Args:
         area: The work area of the model, whose lock the caller holds, and those of the adapters in its journal.
         books_for: The bookkeeping of an operation by its id.
+        workspace: The directory of the workspace.
 
     Raises:
         RecoveryNeededError: What is in place is neither what was there before nor what was to be.
@@ -152,7 +153,7 @@ def recover(area: WorkArea, books_for: Callable[[str], Books]) -> Found:
     if held is None:
         _clean((area,))
         return Found.NOTHING
-    intent = Intent.from_json(held, area)
+    intent = Intent.from_json(held, area, workspace)
     for each in intent.areas:
         if each.aside.exists() or not each.model.exists():
             finish_two_step(each.model, each.stage, each.aside)

@@ -28,7 +28,7 @@ def locked(
     area.create()
     with ModelLock(area.lock, timeout_s), ExitStack() as stack:
         journal = area.read_journal()
-        interrupted = Intent.from_json(journal, area) if journal else None
+        interrupted = Intent.from_json(journal, area, workspace.root) if journal else None
         for adapter in _adapter_areas(entry, interrupted):
             adapter.create()
             stack.enter_context(ModelLock(adapter.lock, timeout_s))
@@ -37,7 +37,7 @@ def locked(
             listener(Warned(entry.name, f"{message}, and stays as it is"))
         state = open_state(workspace.state, workspace.root)
         listener(StepReached(entry.name, Step.LOCKED))
-        found = recover(area, lambda operation: _found_books(state, operation))
+        found = recover(area, lambda operation: _found_books(state, operation), workspace.root)
         stamp = read_stamp(area.model)
         lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
         model = state.model_for(entry.name, area.model, lineage, generation)
