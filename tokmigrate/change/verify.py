@@ -81,7 +81,8 @@ def verify_directory(
     answer = ask("tokenizer", request, limits)
     _check_ids(answer["differences"], directory, "tokenizers")
     for check, encoding in zip(checks, answer["encodings"], strict=True):
-        reason = broken(check, tuple(encoding["tokens"]))
+        failure = f"'{check.text}' cannot be tokenized: {encoding['error']}" if "error" in encoding else None
+        reason = failure or broken(check, tuple(encoding["tokens"]))
         if reason is not None:
             raise VerificationError(f"a `verify:` case does not hold: {reason}", where=str(directory))
     if thoroughness == "full":

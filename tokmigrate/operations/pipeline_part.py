@@ -85,7 +85,7 @@ def with_part(state: ModelState, section: str, value: Json) -> ModelState:
     changed = state.with_value(FILE, (section,), value)
     if changed is state:
         return state
-    _tried(section, value, lambda: _used(load_tokenizer(changed.documents[FILE])))
+    _tried(section, value, lambda: _use(changed.documents[FILE], state.documents[FILE]))
     return with_the_file_read(changed, section)
 
 
@@ -99,9 +99,30 @@ def _tried(section: str, value: Json, attempt: Callable[[], T]) -> T:
     return guarded(f"the {section}", attempt, _hint(section, value) if value else None)
 
 
-def _used(tokenizer: Any) -> None:
+def _use(document: Json, before: Json) -> None:
+    # With a model that knows every text, so that what fails is one of the parts.
+    _tokenize_sample({**document, "model": _EMPTY["model"], "added_tokens": []})
+    try:
+        _tokenize_sample(document)
+    except Exception:
+        # A tokenizer without an unknown token cannot tokenize every text, and could not before either.
+        if _can_tokenize_sample(before):
+            raise
+        load_tokenizer(document)
+
+
+def _tokenize_sample(document: Json) -> None:
+    tokenizer = load_tokenizer(document)
     tokenizer.decode(tokenizer.encode(_SAMPLE).ids)
     tokenizer.encode(_SAMPLE, _SAMPLE)
+
+
+def _can_tokenize_sample(document: Json) -> bool:
+    try:
+        _tokenize_sample(document)
+    except Exception:
+        return False
+    return True
 
 
 def _hint(section: str, value: Mapping[str, Any]) -> str:

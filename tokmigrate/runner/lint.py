@@ -253,12 +253,14 @@ def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
         "normalise": list(texts),
     }
     answer = ask("tokenizer", request, limits)
-    ids = dict(zip(request["encode"], (each["ids"] for each in answer["encodings"]), strict=True))
+    # A text with a letter that the tokenizer does not know, and without an unknown token, has no ids.
+    ids = dict(zip(request["encode"], (each.get("ids") for each in answer["encodings"]), strict=True))
     normalised: Mapping[str, str] = dict(zip(texts, answer["normalised"], strict=True))
     found = {}
     for token in tokens:
         number = state.tokenizer.ids[token.content]
-        held = {text: number in ids[text] for text in texts[token.content]}
+        known = (text for text in texts[token.content] if text == token.content or ids[text] is not None)
+        held = {text: number in (ids[text] or ()) for text in known}
         found[token.content] = Sighting(
             token,
             tuple(text for text, is_there in held.items() if is_there),

@@ -4,9 +4,9 @@ Request: `file`, the path, or `document`, the parsed file; `expected`, the id of
 `encode`, texts; `decode`, lists of ids (optional); `normalise`, texts (optional).
 
 Answer: `size` with added tokens; `differences` from `expected` as `id_differences` gives them; `encodings`,
-`{ids, tokens}` for each text without special tokens added; `encodings_with_special`, the ids with them;
-`decodings`, texts with special tokens; `normalised`, what the normalizer makes of texts. Padding, truncation, dropout
-and, where no special tokens are added, the post-processor of the file have no part in it.
+`{ids, tokens}` for each text without special tokens added, or `{error}` where the tokenizer cannot tokenize it;
+`decodings`, texts with special tokens; `normalised`, what the normalizer makes of texts. The padding, truncation,
+dropout and post-processor of the file have no part in it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,21 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         found["differences"] = id_differences(request["expected"], vocabulary)
     texts = request.get("encode", [])
     with text_alone(tokenizer):
-        plain = [tokenizer.encode(text, add_special_tokens=False) for text in texts]
-    found["encodings"] = [{"ids": encoding.ids, "tokens": encoding.tokens} for encoding in plain]
-    found["encodings_with_special"] = [tokenizer.encode(text, add_special_tokens=True).ids for text in texts]
+        found["encodings"] = [_encoding(tokenizer, text) for text in texts]
     found["decodings"] = [tokenizer.decode(ids, skip_special_tokens=False) for ids in request.get("decode", [])]
     normalizer = tokenizer.normalizer
     texts = request.get("normalise", [])
     found["normalised"] = [normalizer.normalize_str(text) for text in texts] if normalizer else texts
     return found
+
+
+def _encoding(tokenizer: Any, text: str) -> dict[str, Any]:
+    try:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+    except Exception as error:
+        # It has a letter that the model does not know, and there is no token for what is unknown.
+        return {"error": str(error)}
+    return {"ids": encoding.ids, "tokens": encoding.tokens}
 
 
 if __name__ == "__main__":

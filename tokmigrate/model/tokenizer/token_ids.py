@@ -36,9 +36,9 @@ def with_token_ids(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
     entries.sort(key=lambda entry: int(entry["id"]))
     vocabulary = tokenizer.document["model"]["vocab"]
     if isinstance(vocabulary, list):
-        placed: Json = _listed(vocabulary, plain, entries)
+        placed: Json = _listed(tokenizer.document["model"], plain, entries)
     else:
-        placed = _in_order(vocabulary, with_tokens_inside(plain, entries))
+        placed = _in_order(vocabulary, with_tokens_inside(plain, entries, tokenizer.document["model"]))
     model = {**tokenizer.document["model"], "vocab": placed}
     document: dict[str, Any] = {**tokenizer.document, "model": model}
     if "added_tokens" in document:
@@ -54,16 +54,16 @@ def _in_order(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, 
     return dict(after)
 
 
-def _listed(before: list[Json], plain: Mapping[str, int], entries: list[dict[str, Any]]) -> list[Json]:
+def _listed(model: Mapping[str, Json], plain: Mapping[str, int], entries: list[dict[str, Any]]) -> list[Json]:
     """Return a Unigram vocabulary, in which the position is the id."""
-    scores = dict(before)
+    scores = dict(model["vocab"])
     # The lowest score keeps what an unknown piece costs, and lets no text prefer the token to its pieces.
     lowest = min(scores.values(), default=0.0)
     size = max(plain.values(), default=-1) + 1
     at = {number: [content, scores[content]] for content, number in plain.items()}
     for entry in entries:
         if entry["id"] < size and entry["id"] not in at:
-            check_can_be_inside(entry)
+            check_can_be_inside(entry, model)
             at[entry["id"]] = [entry["content"], lowest]
     hole = next((number for number in range(size) if number not in at), None)
     if hole is not None:

@@ -125,7 +125,7 @@ class Tokenizer:
             return listed
         if not isinstance(self.document["model"]["vocab"], dict):
             raise TokenizerError("its vocabulary leaves no free id", where=FILE)
-        inside = with_tokens_inside(self.vocabulary, listed.document["added_tokens"])
+        inside = with_tokens_inside(self.vocabulary, listed.document["added_tokens"], self.document["model"])
         return Tokenizer(replaced(listed.document, ("model", "vocab"), inside))
 
     def with_tokens(self, tokens: Sequence[AddedToken]) -> Tokenizer:
