@@ -36,8 +36,8 @@ def sharded(directory: Path, **moved: str) -> Path:
     return directory
 
 
-def refused(directory: Path, message: str) -> WeightsError:
-    with pytest.raises(WeightsError, match=message) as caught:
+def refused(directory: Path, message: str) -> ModelError:
+    with pytest.raises(ModelError, match=message) as caught:
         read_weights(directory)
     assert caught.value.hint
     return caught.value
@@ -96,7 +96,7 @@ def test_no_weights_and_weights_of_another_name(tmp_path: Path) -> None:
     assert "rename" in str(refused(tmp_path, r"only model\.fp16\.safetensors").hint)
     with pytest.raises(ModelError, match="no such directory"):
         read_weights(tmp_path / "missing")
-    with pytest.raises(StorageError, match="cannot be read"):
+    with pytest.raises(StorageError, match="cannot list the directory"):
         read_weights(tmp_path / "model.fp16.safetensors")
 
 

@@ -84,7 +84,13 @@ class OpenWorkspace:
         return self._each(model, lambda entry: migrate.plan(self.workspace, entry, to))
 
     def upgrade(
-        self, to: str = "head", model: str | None = None, listener: Listener = ignore, lock_timeout_s: float = 0.0
+        self,
+        to: str = "head",
+        model: str | None = None,
+        listener: Listener = ignore,
+        lock_timeout_s: float = 0.0,
+        *,
+        keep_owner: bool = True,
     ) -> tuple[Upgraded, ...]:
         """Bring models up to a revision, tokenizer and embedding matrix together, or not at all.
 
@@ -93,22 +99,35 @@ class OpenWorkspace:
             model: One model.
             listener: Told every step.
             lock_timeout_s: How many seconds to wait for another process.
+            keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         """
         entries = self._models(model)
         if len(entries) > 1:
             for entry in entries:
                 migrate.foresee_upgrade(self.workspace, entry, to)
-        return tuple(migrate.upgrade(self.workspace, entry, to, lock_timeout_s, listener) for entry in entries)
+        return tuple(
+            migrate.upgrade(self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner)
+            for entry in entries
+        )
 
     def downgrade(
-        self, to: str, model: str | None = None, listener: Listener = ignore, lock_timeout_s: float = 0.0
+        self,
+        to: str,
+        model: str | None = None,
+        listener: Listener = ignore,
+        lock_timeout_s: float = 0.0,
+        *,
+        keep_owner: bool = True,
     ) -> tuple[Downgraded, ...]:
         """Take migrations back, as `upgrade` brings them; `to` has no default."""
         entries = self._models(model)
         if len(entries) > 1:
             for entry in entries:
                 migrate.foresee_downgrade(self.workspace, entry, to)
-        return tuple(migrate.downgrade(self.workspace, entry, to, lock_timeout_s, listener) for entry in entries)
+        return tuple(
+            migrate.downgrade(self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner)
+            for entry in entries
+        )
 
     def status(self, model: str | None = None) -> tuple[ModelStatus, ...]:
         """Return where models stand, and which of their tokens were never trained."""

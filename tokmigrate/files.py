@@ -37,7 +37,6 @@ _READING_HINTS = {
     errno.EACCES: "ask for the permission to read it, or run the command as its owner",
     errno.EPERM: "ask for the permission to read it, or run the command as its owner",
 }
-_ABSENT = {errno.ENOENT, errno.ENOTDIR}
 
 
 class UnsupportedError(StorageError):
@@ -152,7 +151,7 @@ def _reading(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _ABSENT:
+        if error.errno == errno.ENOENT or (error.errno == errno.ENOTDIR and not path.is_file()):
             raise MissingFileError("there is no such file", where=str(path), hint=_HINTS[errno.ENOENT]) from error
         if error.errno == errno.ENXIO:
             raise _not_regular(path, 0) from error

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tokmigrate.files import has_directory
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -113,7 +115,7 @@ class ModelTest(_Test):
         from tokmigrate.errors import UndoError  # noqa: PLC0415
         from tokmigrate.runner.rehearsal import rehearse  # noqa: PLC0415
 
-        if not self.entry.path.is_dir():
+        if not has_directory(self.entry.path):
             pytest.skip(f"the model is not here: {self.entry.path}")
         done = rehearse(self.workspace, self.entry, "stand-in")
         if not done.migrations:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from tokmigrate.audit.blamed import BlamedModel
 from tokmigrate.audit.token_ledger import TokenLedger
 from tokmigrate.errors import UnknownNameError, nearest
+from tokmigrate.files import has_directory
 from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -64,7 +65,7 @@ def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -
 def _ledgers(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[TokenLedger]:
     state = open_state_if_present(workspace.state, workspace.root)
     history = History.read(workspace)
-    own = [TokenLedger.here(state, history, entry) for entry in entries if entry.path.is_dir()]
+    own = [TokenLedger.here(state, history, entry) for entry in entries if has_directory(entry.path)]
     if entries and not own:
         entries[0].here()
     of_all = len(entries) == len(workspace.models)

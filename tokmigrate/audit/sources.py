@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tokmigrate.errors import UsageError
+from tokmigrate.files import exists, has_directory, opened
 from tokmigrate.settings import FILE_NAME, read_workspace
 from tokmigrate.settings.workspace import absolute
 from tokmigrate.state.database import open_state_if_present
@@ -26,15 +27,15 @@ def read_ledger(source: str) -> tuple[Exported, str]:
     if "://" in source:
         return _of_database(source, Path())
     path = absolute(Path.cwd(), source)
-    settings = path / FILE_NAME if path.is_dir() else path
-    if settings.name == FILE_NAME and settings.is_file():
+    settings = path / FILE_NAME if has_directory(path) else path
+    if settings.name == FILE_NAME and exists(settings):
         workspace = read_workspace(settings, {})
         return _of_database(workspace.state, workspace.root)
-    if not path.is_file():
+    if not exists(path):
         raise UsageError(
             "there is no ledger", where=str(path), hint="name a workspace, a state.db, a URL, or an exported file"
         )
-    with path.open("rb") as file:
+    with opened(path) as file:
         if file.read(len(_SQLITE)) == _SQLITE:
             return _of_database(f"sqlite:///{path}", Path())
     return read_json_lines(path), str(path)

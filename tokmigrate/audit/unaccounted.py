@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from tokmigrate.errors import DriftError
+from tokmigrate.files import read_file
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.settings import ModelEntry, Workspace
@@ -44,7 +45,7 @@ def unaccounted(workspace: Workspace, state: State) -> Iterator[Unaccounted]:
             # That is for `check` to tell.
             continue
         if stamp is not None and not state.has_left(stamp.generation) and not _is_adopted(state, entry, stamp):
-            digest = blake3((entry.path / STAMP).read_bytes()).hexdigest()
+            digest = blake3(read_file(entry.path / STAMP)).hexdigest()
             yield Unaccounted(entry.name, stamp.revision, objects.has(digest))
 
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from tokmigrate.change.lock import SOMEBODY, is_held, read_holder
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
+from tokmigrate.files import exists
 from tokmigrate.settings import ModelEntry
 
 
@@ -66,4 +67,4 @@ def reading(entry: ModelEntry) -> Iterator[None]:
 
 
 def _has_journal(area: WorkArea) -> bool:
-    return area.root.exists() and area.read_journal() is not None
+    return exists(area.root) and area.read_journal() is not None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tokmigrate.change.facts import FileFacts
+from tokmigrate.change.facts import FileFacts, LinkFacts
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.vocabulary.rows import Recipe, RowEdit
 
@@ -34,6 +34,7 @@ class Candidate:
         edit: Rows of the written shards in terms of the rows on disk.
         row: The bytes of a fresh row of a tensor.
         tokens: The id that every token must have.
+        links: The names of written files that are symbolic links, and what these hold.
     """
 
     files: Mapping[str, bytes | None]
@@ -42,6 +43,7 @@ class Candidate:
     edit: RowEdit
     row: Callable[[str, Recipe], bytes]
     tokens: Mapping[str, int]
+    links: Mapping[str, LinkFacts] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:

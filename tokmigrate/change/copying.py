@@ -11,7 +11,7 @@ from tokmigrate.change.facts import carry_facts
 from tokmigrate.change.ranges import copy_range
 from tokmigrate.change.sharing import Sharing, share_file
 from tokmigrate.errors import StorageError
-from tokmigrate.files import storage_errors
+from tokmigrate.files import exists, has_directory, storage_errors
 
 # Building a candidate takes both: whole files that stay, and the bytes that stay of the others.
 __all__ = ["copy_range", "seal_tree", "share_tree"]
@@ -90,7 +90,7 @@ def _copy_link(source: Path, target: Path, name: PurePosixPath) -> None:
     with storage_errors("copy the symbolic link", source):
         leads_to = source.readlink()
         outside = os.path.normpath(name.parent / leads_to).split(os.sep, 1)[0] == os.pardir
-        if not leads_to.is_absolute() and outside and source.exists():
+        if not leads_to.is_absolute() and outside and exists(source):
             raise StorageError(
                 "is a relative link that leads out of the model directory, so it breaks beside it",
                 where=str(source),
@@ -101,4 +101,4 @@ def _copy_link(source: Path, target: Path, name: PurePosixPath) -> None:
 
 
 def _is_directory(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
+    return has_directory(path) and not path.is_symlink()

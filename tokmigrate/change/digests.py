@@ -14,6 +14,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from tokmigrate.change.fresh_rows import RowBytes
+from tokmigrate.files import opened
 from tokmigrate.model.formats.safetensors_header import Header, read_header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, TensorRows, plain_digest, tensor_digest
@@ -124,7 +125,7 @@ SAMPLES, SAMPLE_BYTES = 16, 4096
 def sampled_digest(path: Path, shard: Shard) -> str:
     """Return a digest of a shard's size, header and sixteen evenly spaced blocks: a full one would read it all."""
     hasher = blake3(f"sample 1\n{shard.size}\n".encode() + shard.header.raw)
-    with path.open("rb") as file:
+    with opened(path) as file:
         for number in range(SAMPLES):
             file.seek(max(0, shard.size - SAMPLE_BYTES) * number // (SAMPLES - 1))
             hasher.update(file.read(SAMPLE_BYTES))

@@ -6,14 +6,21 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from tokmigrate.errors import UndoError
 from tokmigrate.files import storage_errors
+from tokmigrate.model.model_files import read_link
 
-_XATTR_DENIED = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENODATA, errno.EINVAL}
+_DENIED = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENODATA, errno.EINVAL}
+_KERNELS_OWN = ("security.", "trusted.overlay.")
+"""Attributes that the system itself gives to files, by its own rules."""
+
+Attributes = tuple[tuple[str, str], ...]
+"""Extended attributes, access control lists among them: names and values in hexadecimal, sorted."""
 
 
 @dataclass(frozen=True)
@@ -25,34 +32,56 @@ class FileFacts:
         uid: The owner's number.
         gid: The group's number.
         mtime_ns: When its contents were last changed, in nanoseconds since 1970.
+        attributes: Its extended attributes.
     """
 
     mode: int
     uid: int
     gid: int
     mtime_ns: int
+    attributes: Attributes = ()
 
     def at(self, mtime_ns: int) -> FileFacts:
         """Return the same facts with another time of change, in nanoseconds since 1970."""
         return replace(self, mtime_ns=mtime_ns)
 
-    def to_json(self) -> dict[str, int]:
+    def to_json(self) -> dict[str, Any]:
         """Return the facts as a JSON object."""
-        return asdict(self)
+        held = asdict(self)
+        return held if self.attributes else {name: held[name] for name in held if name != "attributes"}
 
-    @staticmethod
-    def from_json(document: Mapping[str, object]) -> FileFacts:
-        """Return the facts that `to_json` gave; an UndoError where they are not whole."""
-        numbers: dict[str, int] = {}
-        for field in fields(FileFacts):
-            number = document.get(field.name)
-            if not isinstance(number, int) or isinstance(number, bool):
-                raise UndoError(
-                    f"the recorded facts of a file lack a whole number '{field.name}'",
-                    hint="the record is damaged: restore the model and its state from a backup",
-                )
-            numbers[field.name] = number
-        return FileFacts(**numbers)
+    def differences(self, found: FileFacts) -> list[str]:
+        """Return what else than the time of change is not as in these facts, in words."""
+        told: list[str] = []
+        if (self.uid, self.gid) != (found.uid, found.gid):
+            told.append(f"owner {self.uid}:{self.gid}")
+        if self.mode != found.mode:
+            told.append(f"mode {self.mode:o}")
+        names = sorted({name for name, _ in {*self.attributes} ^ {*found.attributes}})
+        return [*told, *(f"attribute {name}" for name in names)]
+
+
+@dataclass(frozen=True)
+class LinkFacts:
+    """What a symbolic link is given back.
+
+    Args:
+        target: What it holds.
+        facts: Owner and times of the link itself.
+    """
+
+    target: str
+    facts: FileFacts
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the link as a JSON object."""
+        return {"target": self.target, "facts": self.facts.to_json()}
+
+
+def link_facts(path: Path) -> LinkFacts | None:
+    """Return what the symbolic link at `path` is given back, None where there is no link."""
+    target = read_link(path)
+    return None if target is None else LinkFacts(target, file_facts(path))
 
 
 def file_facts(path: Path) -> FileFacts:
@@ -61,22 +90,26 @@ def file_facts(path: Path) -> FileFacts:
     Raises:
         StorageError: It cannot be looked at.
     """
-    with storage_errors("read mode and times", path):
+    with storage_errors("read mode, owner, times and attributes", path):
         status = path.lstat()
-    return FileFacts(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns)
+        attributes = _attributes(path)
+    return FileFacts(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, attributes)
 
 
 def set_facts(path: Path, facts: FileFacts) -> None:
-    """Give `path` its mode, owner and time of change; what is right already is not touched.
+    """Give `path` its mode, owner, attributes and time of change; what is right already is not touched.
 
-    The owner is kept where permitted. A hard link shares its facts with every other name of the file.
+    Owner and attributes are set where permitted; `change.metadata` finds what is not as it should be. A hard link
+    shares its facts with every other name of the file.
 
     Raises:
         StorageError: Mode or time cannot be set.
     """
-    with storage_errors("set mode and times", path):
+    with storage_errors("set mode, owner, times and attributes", path):
         status = path.lstat()
         _chown(path, status, facts)
+        # Attributes come first: they need the right to write that the mode may take away.
+        _set_attributes(path, facts.attributes)
         # Links have no mode of their own; a change of owner may have cleared bits, so it is read again.
         if not stat.S_ISLNK(status.st_mode) and stat.S_IMODE(path.lstat().st_mode) != facts.mode:
             path.chmod(facts.mode)
@@ -85,16 +118,13 @@ def set_facts(path: Path, facts: FileFacts) -> None:
 
 
 def carry_facts(source: Path, target: Path) -> None:
-    """Give `target` the facts of `source`, its time of access and, where permitted, extended attributes.
+    """Give `target` the facts of `source` and its time of access.
 
     Raises:
         StorageError: Mode or times cannot be set.
     """
-    with storage_errors("set mode and times", target):
+    with storage_errors("set mode, owner, times and attributes", target):
         status = source.lstat()
-        # Attributes come first: they need the right to write that the mode may take away.
-        if not stat.S_ISLNK(status.st_mode):
-            _carry_xattrs(source, target)
         set_facts(target, file_facts(source))
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
@@ -118,18 +148,37 @@ def _chown_group(path: Path, status: os.stat_result, facts: FileFacts) -> None:
         return
 
 
-def _carry_xattrs(source: Path, target: Path) -> None:
+def _attributes(path: Path) -> Attributes:
+    """Return the extended attributes of a file; none where the filesystem has none."""
     if sys.platform != "linux":
-        return
+        return ()
+    found: list[tuple[str, str]] = []
     try:
-        names = os.listxattr(source)
+        for name in os.listxattr(path, follow_symlinks=False):
+            if not name.startswith(_KERNELS_OWN):
+                found.append((name, os.getxattr(path, name, follow_symlinks=False).hex()))
     except OSError as error:
-        if error.errno in _XATTR_DENIED:
-            return
-        raise
-    for name in names:
-        try:
-            os.setxattr(target, name, os.getxattr(source, name))
-        except OSError as error:
-            if error.errno not in _XATTR_DENIED:
-                raise
+        if error.errno not in _DENIED:
+            raise
+    return tuple(sorted(found))
+
+
+def _set_attributes(path: Path, attributes: Attributes) -> None:
+    held = _attributes(path)
+    if held == attributes or sys.platform != "linux":
+        return
+    for name in dict(held).keys() - dict(attributes).keys():
+        with _where_permitted():
+            os.removexattr(path, name, follow_symlinks=False)
+    for name, value in attributes:
+        with _where_permitted():
+            os.setxattr(path, name, bytes.fromhex(value), follow_symlinks=False)
+
+
+@contextmanager
+def _where_permitted() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DENIED:
+            raise

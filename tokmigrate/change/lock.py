@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 
 from tokmigrate.errors import BusyError, StorageError
-from tokmigrate.files import storage_error, storage_errors
+from tokmigrate.files import read_file, storage_error, storage_errors
 
 SOMEBODY = "another process"
 """Who holds a lock whose file does not say it."""
@@ -97,16 +97,16 @@ class ModelLock:
 def read_holder(path: Path) -> Holder | None:
     """Return who the lock file says holds it; None where it says nothing."""
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))
+        said = json.loads(read_file(path))
         return Holder(int(said["pid"]), str(said["host"]))
-    except (OSError, ValueError, TypeError, KeyError):
+    except (StorageError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
 
 
 def is_held(path: Path) -> bool:
     """Return whether a process holds a lock now; False too where the filesystem knows no locks, or nobody ever did."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
@@ -138,7 +138,7 @@ def _take(path: Path) -> int | None:
 
 def _open(path: Path) -> int:
     with storage_errors("open the lock file", path):
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     _held.add(descriptor)
     return descriptor
 

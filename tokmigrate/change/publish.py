@@ -16,12 +16,13 @@ from tokmigrate.change.copying import seal_tree
 from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up
 from tokmigrate.change.exchange import exchange, finish_two_step, two_step_exchange
 from tokmigrate.change.intent import Intent, Part, generation_in_place
-from tokmigrate.change.room import check_room
+from tokmigrate.change.metadata import cannot_be_kept, lost_in, named, not_kept
+from tokmigrate.change.room import check_room, margin_bytes
 from tokmigrate.change.stage import stage, write_file
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
-from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted
-from tokmigrate.files import UnsupportedError, storage_errors
+from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted, Warned
+from tokmigrate.files import UnsupportedError, exists, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
 
@@ -75,7 +76,15 @@ class Found(StrEnum):
     AFTER = "after"
 
 
-def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Listener, workspace: Path) -> None:
+def carry_out(
+    model: str,
+    changes: Sequence[Change],
+    books: Books,
+    listener: Listener,
+    workspace: Path,
+    *,
+    keep_owner: bool = True,
+) -> None:
     """Make directories what they shall be, or leave them as they are.
 
     Args:
@@ -84,6 +93,7 @@ def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Lis
         books: The bookkeeping.
         listener: Told every step.
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
+        keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
 
     Raises:
         RecoveryNeededError: The change was made, and what comes after it failed.
@@ -94,6 +104,9 @@ def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Lis
         listener(StepReached(model, step))
 
     _check_room(changes)
+    if keep_owner:
+        for change in changes:
+            _require_kept(change, not_kept(change.area, change.snapshot.directory, change.candidate))
     total = sum(change.candidate.bytes for change in changes)
     model_part, *adapters = (Part(change.area, change.before, change.after) for change in changes)
     intent = Intent(books.staging(), model_part, tuple(adapters))
@@ -116,6 +129,11 @@ def carry_out(model: str, changes: Sequence[Change], books: Books, listener: Lis
         reached(Step.VERIFIED)
         for change in changes:
             _seal(change)
+            lost = lost_in(change.area.stage, change.snapshot.directory, change.candidate)
+            if keep_owner:
+                _require_kept(change, lost)
+            elif lost:
+                listener(Warned(model, f"owner, mode or attributes are not kept: {named(lost)}"))
         reached(Step.STAMPED)
         books.prepared()
         reached(Step.PREPARED)
@@ -155,7 +173,7 @@ def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) 
         return Found.NOTHING
     intent = Intent.from_json(held, area, workspace)
     for each in intent.areas:
-        if each.aside.exists() or not each.model.exists():
+        if exists(each.aside) or not exists(each.model):
             finish_two_step(each.model, each.stage, each.aside)
     books = books_for(intent.operation)
     generation = generation_in_place(area.model)
@@ -175,7 +193,7 @@ def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) 
 def _follow(adapter: Part) -> None:
     """Put an adapter in place whose model is there already."""
     generation = generation_in_place(adapter.area.model)
-    if generation == adapter.before and adapter.area.stage.exists():
+    if generation == adapter.before and exists(adapter.area.stage):
         _commit(adapter.area)
     elif generation != adapter.after:
         raise _foreign(adapter, generation)
@@ -200,7 +218,7 @@ def _commit(area: WorkArea) -> None:
 
 def _is_untouched(area: WorkArea, intent: Intent) -> bool:
     # In the middle of a two-step exchange there is no model in place, and so no stamp, as at base.
-    there = area.model.exists() and not area.aside.exists()
+    there = exists(area.model) and not exists(area.aside)
     return there and generation_in_place(area.model) == intent.model.before
 
 
@@ -235,9 +253,15 @@ def _seal(change: Change) -> None:
     fsync_tree_bottom_up(stage_)
 
 
+def _require_kept(change: Change, lost: list[str]) -> None:
+    if lost:
+        raise cannot_be_kept(change.snapshot.directory, lost)
+
+
 def _check_room(changes: Sequence[Change]) -> None:
     needed: dict[int, int] = {}
     for change in changes:
-        device = change.area.root.stat().st_dev
+        with storage_errors("look at the directory", change.area.root):
+            device = change.area.root.stat().st_dev
         needed[device] = needed.get(device, 0) + change.candidate.bytes
-        check_room(change.area.root, needed[device] + (64 << 20 if change.candidate.shards else 1 << 20))
+        check_room(change.area.root, needed[device] + margin_bytes(needed[device]))

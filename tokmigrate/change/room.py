@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 from tokmigrate.errors import StorageError
-from tokmigrate.files import storage_errors
+from tokmigrate.files import exists, storage_errors
 
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -21,10 +21,15 @@ def free_bytes(path: Path) -> int:
         StorageError: The filesystem does not say.
     """
     existing = path.absolute()
-    while not existing.exists() and existing != existing.parent:
+    while not exists(existing) and existing != existing.parent:
         existing = existing.parent
     with storage_errors("ask for free space", existing):
         return shutil.disk_usage(existing).free
+
+
+def margin_bytes(written: int) -> int:
+    """Return what has to be free besides the bytes that are written, for the filesystem's own needs and the state."""
+    return min(64 << 20, max(1 << 20, written // 16))
 
 
 def check_room(path: Path, needed_bytes: int) -> None:

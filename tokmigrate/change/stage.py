@@ -11,9 +11,10 @@ from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.copying import share_tree
 from tokmigrate.change.facts import file_facts, set_facts
 from tokmigrate.change.ranges import copy_range
-from tokmigrate.files import storage_errors
+from tokmigrate.files import exists, open_file, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.formats.safetensors_header import Header
+from tokmigrate.model.model_files import entry_name, read_link, real_name, real_path
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.rows import Kept, Recipe, RowEdit
@@ -48,7 +49,10 @@ def stage(snapshot: Snapshot, target: Path, candidate: Candidate, progress: Prog
     Raises:
         StorageError: The filesystem will not do it.
     """
-    written = {*candidate.files, *candidate.shards, STAMP}
+    names = {*candidate.files, *candidate.shards, STAMP}
+    gone = {name for name, data in candidate.files.items() if data is None}
+    written = {real_name(snapshot.directory, name) for name in names - gone}
+    written |= {entry_name(snapshot.directory, name) for name in gone}
     with storage_errors("staging the new model", target):
         share_tree(snapshot.directory, target, written)
         for name, data in candidate.files.items():
@@ -56,31 +60,48 @@ def stage(snapshot: Snapshot, target: Path, candidate: Candidate, progress: Prog
                 write_file(snapshot.directory, target, name, data, candidate)
                 progress(len(data))
         for name, image in candidate.shards.items():
-            _write_shard(snapshot, target / name, name, image, candidate, progress)
+            _write_shard(snapshot, target, name, image, candidate, progress)
 
 
 def write_file(source: Path, target: Path, name: str, data: bytes, candidate: Candidate) -> None:
     """Write one small file with the mode and owner of the one that it replaces, or the facts it is given back."""
-    path = target / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path = _free_place(target, name, candidate)
     path.write_bytes(data)
-    _set_facts(source / name, path, name, candidate)
+    _set_facts(real_path(source, name), path, name, candidate)
+
+
+def _free_place(target: Path, name: str, candidate: Candidate) -> Path:
+    """Return where a file of the candidate goes: behind its link, which is made where it is missing."""
+    entry = target / entry_name(target, name)
+    with storage_errors("make room for the file", entry):
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        link = candidate.links.get(name)
+        if link is not None and read_link(entry) != link.target:
+            entry.unlink(missing_ok=True)
+            entry.symlink_to(link.target)
+            set_facts(entry, link.facts)
+        path = real_path(target, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What is there may be a second name of the model's own file, which nothing may be written into.
+        path.unlink(missing_ok=True)
+    return path
 
 
 def _set_facts(old: Path, new: Path, name: str, candidate: Candidate) -> None:
     if name in candidate.facts:
         set_facts(new, candidate.facts[name])
-    elif old.exists():
+    elif exists(old):
         set_facts(new, replace(file_facts(old), mtime_ns=new.stat().st_mtime_ns))
 
 
 def _write_shard(
-    snapshot: Snapshot, path: Path, name: str, image: ShardImage, candidate: Candidate, progress: Progress
+    snapshot: Snapshot, directory: Path, name: str, image: ShardImage, candidate: Candidate, progress: Progress
 ) -> None:
+    path = _free_place(directory, name, candidate)
     shard = snapshot.weights.shard(name)
     tensors = {tensor.name: tensor for tensor in snapshot.in_shard(name)}
-    old = snapshot.weights.path(shard)
-    source = os.open(old, os.O_RDONLY | os.O_CLOEXEC)
+    old = real_path(snapshot.directory, name)
+    source = open_file(old)
     try:
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tokmigrate.change.by_meaning import documents_before, shards_before, stamp_before
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.digests import read_shard_digest
-from tokmigrate.change.facts import FileFacts
+from tokmigrate.change.facts import FileFacts, LinkFacts
 from tokmigrate.change.stored_rows import StoredRows
 from tokmigrate.change.undo_record import Objects, Undo, undo_of
 from tokmigrate.errors import UndoError
@@ -74,12 +74,14 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Wa
     undone = [undo_of(digest, objects) for digest in records]
     edit = RowEdit.identity(snapshot.state.rows)
     facts: dict[str, FileFacts] = {}
+    links: dict[str, LinkFacts] = {}
     images: dict[str, ShardImage] = {}
     for digest, undo in zip(records, undone, strict=True):
         if undo.edit.new_rows != edit.new_rows:
             raise UndoError("the undo record does not fit the model", where=digest, hint="restore the model")
         edit = edit.then(inverse(undo.edit, digest))
         facts |= undo.facts
+        links |= undo.links
         images |= undo.shards
     files, rewritten = documents_before(snapshot, undone, edit)
     stored = StoredRows(snapshot, dict(zip(records, undone, strict=True)))
@@ -90,10 +92,13 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Wa
     if rewritten or trained:
         files[STAMP] = stamp_before(files[STAMP], files, images, snapshot)
         facts = {name: held for name, held in facts.items() if name not in rewritten}
+        links = {name: held for name, held in links.items() if name not in rewritten}
     # An adapter need not have a tokenizer.
     text = files.get(TOKENIZER) or snapshot.texts.get(TOKENIZER)
     tokens = Tokenizer(parse(text.decode("utf-8"), TOKENIZER)).ids if text is not None else {}
-    return WayBack(Candidate(files, facts, images, edit, stored.row, tokens), tuple(sorted({*rewritten, *trained})))
+    return WayBack(
+        Candidate(files, facts, images, edit, stored.row, tokens, links), tuple(sorted({*rewritten, *trained}))
+    )
 
 
 def saved_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:

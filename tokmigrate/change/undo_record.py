@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokmigrate.change.candidate import ShardImage
-from tokmigrate.change.facts import FileFacts
-from tokmigrate.errors import UndoError
+from tokmigrate.change.facts import FileFacts, LinkFacts
+from tokmigrate.errors import UndoError, WeightsError
 from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.vocabulary.recipes import Stored
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
@@ -43,6 +45,7 @@ class Undo:
         left_shards: The digest of each shard afterwards.
         left_tensors: The digest of each tensor in them afterwards, by its name.
         adapters: The undo record of each adapter that went along, by the adapter's lineage.
+        links: The symbolic links before among the names of those files and shards.
     """
 
     files: Mapping[str, bytes | None]
@@ -54,6 +57,34 @@ class Undo:
     left_shards: Mapping[str, str]
     left_tensors: Mapping[str, str]
     adapters: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, LinkFacts] = field(default_factory=dict)
+
+
+class _Shard(BaseModel):
+    """A shard before, as a record holds it."""
+
+    header: str
+    size: int
+    digest: str
+
+
+class _Record(BaseModel):
+    """An undo record as it is stored; texts are digests of objects."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    format: Literal[1]
+    files: dict[str, str | None]
+    left: dict[str, str | None]
+    facts: dict[str, FileFacts]
+    old_rows: int
+    pieces: list[tuple[int, int] | None]
+    saved: dict[str, str]
+    shards: dict[str, _Shard]
+    left_shards: dict[str, str]
+    left_tensors: dict[str, str]
+    adapters: dict[str, str]
+    links: dict[str, LinkFacts] = {}
 
 
 def keep(undo: Undo, objects: Objects) -> str:
@@ -62,7 +93,7 @@ def keep(undo: Undo, objects: Objects) -> str:
         "format": FORMAT,
         "files": _stored(undo.files, objects),
         "left": _stored(undo.left, objects),
-        "facts": {name: facts.to_json() for name, facts in sorted(undo.facts.items())},
+        "facts": {name: facts.to_json() for name, facts in undo.facts.items()},
         "old_rows": undo.edit.old_rows,
         "pieces": [[piece.start, piece.stop] if isinstance(piece, Kept) else None for piece in undo.edit.pieces],
         "saved": {name: objects.put(data) for name, data in sorted(undo.saved.items())},
@@ -70,9 +101,10 @@ def keep(undo: Undo, objects: Objects) -> str:
             name: {"header": objects.put(image.header.raw), "size": image.header.file_size, "digest": image.digest}
             for name, image in sorted(undo.shards.items())
         },
-        "left_shards": dict(sorted(undo.left_shards.items())),
-        "left_tensors": dict(sorted(undo.left_tensors.items())),
-        "adapters": dict(sorted(undo.adapters.items())),
+        "left_shards": dict(undo.left_shards),
+        "left_tensors": dict(undo.left_tensors),
+        "adapters": dict(undo.adapters),
+        **({"links": {name: link.to_json() for name, link in undo.links.items()}} if undo.links else {}),
     }
     return objects.put(json.dumps(record, sort_keys=True).encode())
 
@@ -84,22 +116,26 @@ def undo_of(digest: str, objects: Objects) -> Undo:
         UndoError: It is missing, damaged or of a newer format.
     """
     record = _record(objects.get(digest), digest)
+    try:
+        pieces = joined(Kept(*piece) if piece else Fresh(Stored(digest, -1)) for piece in record.pieces)
+        edit = RowEdit(record.old_rows, pieces)
+        shards = {
+            name: ShardImage(parse_header(objects.get(image.header), image.size, name), image.digest)
+            for name, image in record.shards.items()
+        }
+    except (ValueError, WeightsError) as error:
+        raise _damaged(digest) from error
     return Undo(
-        files=_loaded(record["files"], objects),
-        left=_loaded(record["left"], objects),
-        facts={name: FileFacts.from_json(held) for name, held in record["facts"].items()},
-        edit=RowEdit(
-            record["old_rows"],
-            joined(Kept(*piece) if piece else Fresh(Stored(digest, -1)) for piece in record["pieces"]),
-        ),
-        saved={name: objects.get(data) for name, data in record["saved"].items()},
-        shards={
-            name: ShardImage(parse_header(objects.get(image["header"]), image["size"], name), image["digest"])
-            for name, image in record["shards"].items()
-        },
-        left_shards=record["left_shards"],
-        left_tensors=record["left_tensors"],
-        adapters=record["adapters"],
+        files=_loaded(record.files, objects),
+        left=_loaded(record.left, objects),
+        facts=record.facts,
+        edit=edit,
+        saved={name: objects.get(data) for name, data in record.saved.items()},
+        shards=shards,
+        left_shards=record.left_shards,
+        left_tensors=record.left_tensors,
+        adapters=record.adapters,
+        links=record.links,
     )
 
 
@@ -125,7 +161,7 @@ def left_of(digest: str, objects: Objects) -> Left:
         UndoError: The record, or a file of it, is missing, damaged or of a newer format.
     """
     record = _record(objects.get(digest), digest)
-    return Left(_loaded(record["left"], objects), record["left_shards"], record["left_tensors"])
+    return Left(_loaded(record.left, objects), record.left_shards, record.left_tensors)
 
 
 def objects_of(digest: str, objects: Objects) -> Iterator[str]:
@@ -136,16 +172,16 @@ def objects_of(digest: str, objects: Objects) -> Iterator[str]:
     """
     yield digest
     record = _record(objects.get(digest), digest)
-    yield from (held for files in (record["files"], record["left"]) for held in files.values() if held is not None)
-    yield from record["saved"].values()
-    yield from (image["header"] for image in record["shards"].values())
-    for adapter in record["adapters"].values():
+    yield from (held for files in (record.files, record.left) for held in files.values() if held is not None)
+    yield from record.saved.values()
+    yield from (image.header for image in record.shards.values())
+    for adapter in record.adapters.values():
         yield from objects_of(adapter, objects)
 
 
 def adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:
     """Return for each of a model's undo records those of the adapters that went along, by the adapter's lineage."""
-    return tuple(_record(objects.get(digest), digest)["adapters"] for digest in records)
+    return tuple(_record(objects.get(digest), digest).adapters for digest in records)
 
 
 def _stored(files: Mapping[str, bytes | None], objects: Objects) -> dict[str, str | None]:
@@ -156,8 +192,20 @@ def _loaded(files: Mapping[str, str | None], objects: Objects) -> dict[str, byte
     return {name: None if digest is None else objects.get(digest) for name, digest in files.items()}
 
 
-def _record(data: bytes, digest: str) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(data)
-    if record.get("format") != FORMAT:
-        raise UndoError("an undo record of an unknown format", where=digest, hint="use the tokmigrate that wrote it")
-    return record
+def _record(data: bytes, digest: str) -> _Record:
+    try:
+        return _Record.model_validate_json(data, strict=True)
+    except ValidationError as error:
+        if any(fault["loc"] == ("format",) for fault in error.errors()):
+            raise UndoError(
+                "an undo record of an unknown format", where=digest, hint="use the tokmigrate that wrote it"
+            ) from error
+        raise _damaged(digest) from error
+
+
+def _damaged(digest: str) -> UndoError:
+    return UndoError(
+        "the undo record is damaged",
+        where=digest,
+        hint="restore the workspace's .tokmigrate from a backup; or restore the model from one",
+    )

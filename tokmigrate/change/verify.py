@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from typing import Any, Literal
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.errors import DriftError, VerificationError
+from tokmigrate.files import exists, read_file
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.snapshot import Snapshot
@@ -54,7 +56,7 @@ def verify_adapter(directory: Path, snapshot: Snapshot, candidate: Candidate) ->
     _check_files(directory, candidate)
     _check_shards(directory, snapshot, candidate)
     read_adapter_weights(directory)
-    if (directory / TOKENIZER).exists():
+    if exists(directory / TOKENIZER):
         request = {"file": str(directory / TOKENIZER), "expected": dict(candidate.tokens)}
         answer = ask("tokenizer", request, snapshot.worker)
         _check_ids(answer["differences"], directory, "tokenizers")
@@ -127,9 +129,9 @@ def _check_files(directory: Path, candidate: Candidate) -> None:
         path = directory / name
         if name == STAMP:
             continue
-        if data is None and path.exists():
+        if data is None and os.path.lexists(path):
             raise VerificationError("a file that was to go is still there", where=str(path))
-        if data is not None and path.read_bytes() != data:
+        if data is not None and read_file(path) != data:
             raise VerificationError("the file has other bytes than were written", where=str(path))
 
 

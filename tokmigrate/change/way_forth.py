@@ -18,16 +18,18 @@ from tokmigrate.change.digests import (
     read_tables,
     shard_digest,
 )
-from tokmigrate.change.facts import file_facts
+from tokmigrate.change.facts import file_facts, link_facts
 from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
 from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.token_changes import MovedToken, moved_tokens
 from tokmigrate.change.undo import saved_rows
 from tokmigrate.change.undo_record import Objects, Undo, keep
+from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.safetensors_header import Header
+from tokmigrate.model.model_files import real_path
 from tokmigrate.model.weights.birth_marks import BirthMark, embeddings, written
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
@@ -236,14 +238,15 @@ class _Walk:
         if changes_rows:
             left_tensors = {name: tensor_digest(table) for name, table in left_tables.items()}
             left_tensors |= self._fixed.digests
-        present = [name for name in (*files, *shards) if (directory / name).exists()]
+        present = [name for name in (*files, *shards) if exists(directory / name)]
         saved = {
             name: saved_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
             for name in (self._rows if changes_rows else ())
         }
-        facts = {name: file_facts(directory / name) for name in present}
+        facts = {name: file_facts(real_path(directory, name)) for name in present}
+        links = {name: link for name in present if (link := link_facts(directory / name)) is not None}
         adapters = {way.stamp.lineage: way.passages[number].undo for way in self._adapters}
-        return Undo(files, left, facts, step.after.edit, saved, shards, left_shards, left_tensors, adapters)
+        return Undo(files, left, facts, step.after.edit, saved, shards, left_shards, left_tensors, adapters, links)
 
     def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
         own = self._tensors[tensor].window.of(edit)

@@ -172,8 +172,8 @@ def remove_tree(path: Path) -> None:
             return
         if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
             path.chmod(0o700)
-        entries = sorted(path.iterdir())
-    for entry in entries:
+        inner = sorted(path.iterdir())
+    for entry in inner:
         remove_tree(entry)
     with storage_errors("remove it", path):
         path.rmdir()

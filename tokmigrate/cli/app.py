@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import re
 import sys
+from pathlib import Path
 
 import typer
 
@@ -12,6 +14,7 @@ from tokmigrate.cli import audit, author, compare, gate, look, operate, page, ru
 from tokmigrate.cli.output import TRACEBACKS, print_error, say_aside
 from tokmigrate.cli.streams import CHANGES_SOMETHING, kept_errors
 from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
+from tokmigrate.files import storage_error
 
 _WORDINGS = (
     ("Value error, ", ""),
@@ -128,6 +131,12 @@ def _exit_code(arguments: list[str], as_json: bool) -> int:
         hint = "`tokmigrate recover` finishes or undoes what was under way"
         print_error(StoppedError("stopped", hint=hint), as_json)
         return StoppedError.exit_code
+    except OSError as error:
+        where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        failure: TokmigrateError = storage_error("go on", where, error)
+        failure.__cause__ = error
+        print_error(failure, as_json)
+        return failure.exit_code
     except Exception as error:
         failure = TokmigrateError(
             f"an error in tokmigrate itself: {type(error).__name__}: {error}",

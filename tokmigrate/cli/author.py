@@ -21,23 +21,26 @@ def init(
 ) -> None:
     """Make a workspace: tokmigrate.yaml, migrations/, and a .gitignore for what is not committed."""
     from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.files import exists, read_if_present, storage_errors  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.settings import FILE_NAME, NEW_WORKSPACE  # noqa: PLC0415
 
     changes_something()
     settings = directory / FILE_NAME
-    if settings.exists():
+    if exists(settings):
         raise UsageError(
             "there is a workspace already", where=str(settings), hint="list your models in it, or remove it first"
         )
-    (directory / "migrations").mkdir(parents=True, exist_ok=True)
-    settings.write_text(NEW_WORKSPACE, "utf-8")
+    with storage_errors("make the workspace", directory):
+        (directory / "migrations").mkdir(parents=True, exist_ok=True)
+        settings.write_text(NEW_WORKSPACE, "utf-8")
     made = [str(settings), str(directory / "migrations")]
     ignored = directory / ".gitignore"
-    lines = ignored.read_text("utf-8").splitlines() if ignored.exists() else []
+    lines = (read_if_present(ignored) or b"").decode("utf-8", "surrogateescape").splitlines()
     missing = [line for line in (".tokmigrate/", ".*.tokmigrate/") if line not in lines]
     if missing:
-        ignored.write_text("\n".join([*lines, *missing]) + "\n", "utf-8")
+        with storage_errors("write the file", ignored):
+            ignored.write_text("\n".join([*lines, *missing]) + "\n", "utf-8", "surrogateescape")
         made.append(str(ignored))
     if as_json:
         print_json(document("init", made=made))

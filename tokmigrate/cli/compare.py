@@ -41,10 +41,11 @@ def diff(
 
 
 def _workspace_if_any() -> Workspace | None:
+    from tokmigrate.files import exists  # noqa: PLC0415
     from tokmigrate.settings import FILE_NAME, find_workspace, read_workspace  # noqa: PLC0415
 
     here = Path.cwd()
-    if not any((directory / FILE_NAME).is_file() for directory in (here, *here.parents)):
+    if not any(exists(directory / FILE_NAME) for directory in (here, *here.parents)):
         return None
     return read_workspace(find_workspace(here))
 

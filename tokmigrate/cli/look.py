@@ -11,6 +11,7 @@ from tokmigrate.cli.each import document_each, failed_interrupted, leave_with, p
 from tokmigrate.cli.options import AsJson, Here, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show
 from tokmigrate.errors import DriftError
+from tokmigrate.files import has_directory
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry
@@ -63,7 +64,7 @@ def history(as_json: AsJson = False) -> None:
     for name, revision in known_tags(place).items():
         tags.setdefault(revision, []).append(name)
     interrupted = tuple(failed_interrupted(place.models.values()))
-    missing = [entry for entry in place.models.values() if not entry.path.is_dir()]
+    missing = [entry for entry in place.models.values() if not has_directory(entry.path)]
     at: dict[str, list[str]] = {}
     for entry in place.models.values():
         stamp = read_stamp(entry.path)

@@ -10,6 +10,7 @@ import typer
 
 from tokmigrate.cli.output import say_aside
 from tokmigrate.cli.streams import changes_something
+from tokmigrate.files import has_directory
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace
@@ -31,6 +32,10 @@ AcceptDrift = Annotated[
 LockTimeout = Annotated[
     float, typer.Option("--lock-timeout", help="Seconds to wait for another process.", metavar="SECONDS", min=0)
 ]
+NoOwner = Annotated[
+    bool,
+    typer.Option("--no-owner", metavar="", help="Go on where owner, mode or attributes of files cannot be kept."),
+]
 
 SETTLED = {
     "nothing": "",
@@ -47,7 +52,7 @@ def those_here(entries: tuple[ModelEntry, ...], as_json: bool) -> tuple[ModelEnt
         entries: The models.
         as_json: Whether a program reads.
     """
-    gone = [entry.name for entry in entries if not entry.path.is_dir()]
+    gone = [entry.name for entry in entries if not has_directory(entry.path)]
     if gone and not as_json:
         said = "is left out: it is" if len(gone) == 1 else "are left out: they are"
         say_aside(f"note: {', '.join(gone)} {said} not here")

@@ -17,6 +17,7 @@ from tokmigrate.cli.options import (
     Here,
     LockTimeout,
     Models,
+    NoOwner,
     accepting,
     selected,
     those_here,
@@ -129,6 +130,7 @@ def upgrade(
     ] = None,
     accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
+    no_owner: NoOwner = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring models up to a revision: tokenizer and embedding matrix together, or not at all.
@@ -162,7 +164,7 @@ def upgrade(
 
     def act(entry: ModelEntry) -> migrate.Upgraded:
         to, bound = target(entry)
-        return migrate.upgrade(place, entry, to, lock_timeout, listener, bound, announce)
+        return migrate.upgrade(place, entry, to, lock_timeout, listener, bound, announce, keep_owner=not no_owner)
 
     with progress() as listener:
         if as_json:
@@ -176,6 +178,7 @@ def downgrade(
     model: Models = None,
     accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
+    no_owner: NoOwner = False,
     as_json: AsJson = False,
 ) -> None:
     """Take migrations back until models are at a revision again, bit for bit.
@@ -194,7 +197,14 @@ def downgrade(
     entries = selected(place, model)
     with progress() as listener:
         foresee = partial(migrate.foresee_downgrade, place, to=revision)
-        act = partial(migrate.downgrade, place, to=revision, lock_timeout_s=lock_timeout, listener=listener)
+        act = partial(
+            migrate.downgrade,
+            place,
+            to=revision,
+            lock_timeout_s=lock_timeout,
+            listener=listener,
+            keep_owner=not no_owner,
+        )
         if as_json:
             document_changes("downgrade", entries, foresee, act, downgraded_content)
         else:

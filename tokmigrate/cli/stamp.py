@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from tokmigrate.cli.options import AsJson, LockTimeout, Models, selected, workspace
+from tokmigrate.cli.options import AsJson, LockTimeout, Models, NoOwner, selected, workspace
 from tokmigrate.cli.output import print_json, progress, say
 from tokmigrate.cli.streams import changes_something
 
@@ -20,6 +20,7 @@ def stamp(
     ] = None,
     model: Models = None,
     lock_timeout: LockTimeout = 0.0,
+    no_owner: NoOwner = False,
     as_json: AsJson = False,
 ) -> None:
     """Take a model on at a revision without changing it, after checking by meaning that it is there.
@@ -44,9 +45,11 @@ def stamp(
     with progress() as listener:
         if other is not None:
             known = place.models.get(str(other))
-            done = take_on.stamp_from(place, entries[0], known.path if known else other, lock_timeout, listener)
+            done = take_on.stamp_from(
+                place, entries[0], known.path if known else other, lock_timeout, listener, not no_owner
+            )
         else:
-            done = take_on.stamp(place, entries[0], str(revision), lock_timeout, listener)
+            done = take_on.stamp(place, entries[0], str(revision), lock_timeout, listener, not no_owner)
     if as_json:
         print_json(
             document(

@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokmigrate.errors import DriftError, ModelError, OutOfStepError, StorageError
-from tokmigrate.model.documents.reading import JSON_FILES, read_documents
+from tokmigrate.files import has_directory
+from tokmigrate.model.documents.reading import JSON_FILES, read_documents, writable_names
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import CONFIG as MODEL_CONFIG
 from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.model_files import check_links
 from tokmigrate.model.references.adapter_ids import CONFIG, trained_ids
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
@@ -32,6 +34,7 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
     _check_place(directory, base)
     stamp = read_stamp(directory)
     texts, documents, layouts = read_documents(directory, stamp, (CONFIG, *JSON_FILES))
+    check_links(directory, writable_names(texts))
     if CONFIG not in documents:
         raise ModelError(f"there is no {CONFIG}", where=str(directory), hint="name the directory of a peft adapter")
     _check_revision(directory, stamp, base)
@@ -58,7 +61,7 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
 
 
 def _check_place(directory: Path, base: Snapshot) -> None:
-    if not directory.is_dir():
+    if not has_directory(directory):
         raise ModelError("no such adapter directory", where=str(directory), hint="check `adapters:` in tokmigrate.yaml")
     inside, outside = directory.resolve(), base.directory.resolve()
     if inside.is_relative_to(outside) or outside.is_relative_to(inside):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import OutOfStepError, TokenizerError, TokmigrateError
+from tokmigrate.files import entries, exists, read_file
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
 from tokmigrate.model.formats.json_text import Json, Layout, parse
@@ -37,17 +38,17 @@ def make_tokenizer_json(directory: Path) -> Path:
         OutOfStepError: An added token has another id than the library would give it.
     """
     path = directory / FILE
-    if path.exists():
+    if exists(path):
         raise TokenizerError("there is a tokenizer.json already", where=str(path), hint="remove it first")
-    models = [file for file in sorted(directory.glob("*.model")) if is_sentencepiece(file.read_bytes())]
+    models = [file for file in entries(directory) if file.match("*.model") and is_sentencepiece(read_file(file))]
     if len(models) != 1:
         raise TokenizerError(f"{len(models)} files hold a SentencePiece model, and one has to", where=str(directory))
     settings = {
-        name: parse((directory / name).read_text("utf-8"), str(directory / name))
+        name: parse(read_file(directory / name).decode("utf-8"), str(directory / name))
         for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS)
-        if (directory / name).exists()
+        if exists(directory / name)
     }
-    document = tokenizer_document(SentencePieceModel.read(models[0].read_bytes(), str(models[0])), settings)
+    document = tokenizer_document(SentencePieceModel.read(read_file(models[0]), str(models[0])), settings)
     with path.open("x", encoding="utf-8") as file:
         file.write(Layout().render(document))
     return path

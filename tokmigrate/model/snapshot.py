@@ -7,12 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
+from tokmigrate.files import read_file
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.peculiarities import fixed_size
-from tokmigrate.model.documents.reading import json_layout, read_documents
+from tokmigrate.model.documents.reading import json_layout, read_documents, writable_names
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.formats.json_text import Layout, parse
+from tokmigrate.model.model_files import check_links
 from tokmigrate.model.references.declared_fields import check_declared
 from tokmigrate.model.references.references import configurations
 from tokmigrate.model.tokenizer import tokenizer_json as tokenizer
@@ -79,13 +81,14 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
     directory = entry.here()
     stamp = read_stamp(directory)
     texts, documents, layouts = read_documents(directory, stamp)
+    check_links(directory, writable_names(texts))
     if names.CONFIG not in documents:
         raise ModelError("there is no config.json", where=str(directory), hint="name a transformers model directory")
     if tokenizer.FILE not in documents:
         raise no_tokenizer_json(directory, documents)
     weights = read_weights(directory)
     if weights.index is not None:
-        text = (directory / weights.index).read_bytes()
+        text = read_file(directory / weights.index)
         texts[weights.index] = text
         documents[weights.index] = parse(text.decode("utf-8"), str(directory / weights.index))
         layouts[weights.index] = json_layout(weights.index, text.decode("utf-8"), stamp)

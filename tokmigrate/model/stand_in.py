@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 from blake3 import blake3
 
+from tokmigrate.files import read_if_present
 from tokmigrate.model.documents.state import CONFIG, MODULES
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES
@@ -53,8 +54,9 @@ def make_stand_in(
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    if (snapshot.directory / MODULES).is_file():
-        (directory / MODULES).write_bytes((snapshot.directory / MODULES).read_bytes())
+    modules = read_if_present(snapshot.directory / MODULES)
+    if modules is not None:
+        (directory / MODULES).write_bytes(modules)
     tensors = {tensor.name: tensor.with_ids(rows) for tensor in snapshot.tensors}
     shapes = {name: _narrowed(tensor.shape, width, tensor.axis) for name, tensor in tensors.items()}
     for shard in snapshot.weights.shards:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.errors import TokenizerError
+from tokmigrate.files import entries, exists, has_file, read_file
 from tokmigrate.model.class_defaults.tokenizer_classes import (
     CUT_AS_SENTENCEPIECE,
     PYTHON_ONLY,
@@ -74,7 +75,7 @@ def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
     """
     model_type = str(documents[CONFIG].get("model_type", ""))
     declared = _declared_class(documents)
-    tekken = next(iter(sorted(directory.glob(TEKKEN_FILES))), None)
+    tekken = next((file for file in entries(directory) if file.match(TEKKEN_FILES)), None)
     sentencepiece = _first(directory, ("*.model",), is_sentencepiece)
     tiktoken = _first(directory, TIKTOKEN_FILES, is_tiktoken)
     if tekken is not None:
@@ -88,9 +89,9 @@ def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
         return _of_sentencepiece(sentencepiece, declared, model_type)
     if tiktoken is not None:
         return _of_tiktoken(tiktoken)
-    if (directory / VOCAB_JSON).exists() and (directory / MERGES).exists():
+    if exists(directory / VOCAB_JSON) and exists(directory / MERGES):
         return _of_merges(directory, declared, model_type)
-    if (directory / VOCAB_TXT).exists():
+    if exists(directory / VOCAB_TXT):
         return _of_word_pieces(directory, declared, model_type, documents.get(TOKENIZER_CONFIG) or {})
     return Remedy(
         None,
@@ -100,8 +101,8 @@ def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
 
 
 def _first(directory: Path, patterns: Iterable[str], fits: Callable[[bytes], bool]) -> Path | None:
-    files = (file for pattern in patterns for file in sorted(directory.glob(pattern)) if file.is_file())
-    return next((file for file in files if fits(file.read_bytes())), None)
+    files = (file for pattern in patterns for file in entries(directory) if file.match(pattern) and has_file(file))
+    return next((file for file in files if fits(read_file(file))), None)
 
 
 def _declared_class(documents: Mapping[str, Json]) -> str | None:
@@ -129,7 +130,7 @@ def _of_sentencepiece(file: Path, declared: str | None, model_type: str) -> Reme
         remark = f"not exact: transformers' {name} cuts some texts otherwise than {file.name} says"
         packages = ("sentencepiece", "protobuf")
         return Remedy(file.name, _by_class(name, file.parent), packages, () if exact else (remark,))
-    model = SentencePieceModel.read(file.read_bytes(), str(file))
+    model = SentencePieceModel.read(read_file(file), str(file))
     return Remedy(
         file.name,
         f"python -m tokmigrate.model.from_sentencepiece {shlex.quote(str(file.parent))}",

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from blake3 import blake3
 
 from tokmigrate.errors import WeightsError
+from tokmigrate.files import entries, has_file, read_if_present
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import read_stamp
@@ -31,9 +32,9 @@ _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float64": "F64"}
 
 def lacks_weights(directory: Path) -> bool:
     """Return whether a model's configuration is here, and of its weights nothing but pointers of Git LFS."""
-    if not (directory / CONFIG).is_file():
+    if not has_file(directory / CONFIG):
         return False
-    return all(is_pointer(path) for path in directory.iterdir() if path.name.endswith(WEIGHT_FILES))
+    return all(is_pointer(path) for path in entries(directory) if path.name.endswith(WEIGHT_FILES))
 
 
 def stand_in_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
@@ -62,8 +63,9 @@ def stand_in_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
             hint="fetch the weights",
         )
     directory.mkdir(parents=True)
-    if (entry.path / MODULES).is_file():
-        texts[MODULES] = (entry.path / MODULES).read_bytes()
+    modules = read_if_present(entry.path / MODULES)
+    if modules is not None:
+        texts[MODULES] = modules
     if stamp is not None:
         # The digest is that of weights which are elsewhere; who compares it makes a stamp for what is here.
         held = next(iter(stamp.shards.values()), None)

@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from tokmigrate.errors import FileProblems, Problem
+from tokmigrate.errors import FileProblems, Problem, StorageError
+from tokmigrate.files import read_file
 from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.base import AsTuple, Attachment
 from tokmigrate.operations.registry import operation_types
@@ -92,9 +93,9 @@ def read_yaml_migration(path: Path, shown: str, root: Path) -> Migration:
 def migration_bytes(path: Path, shown: str) -> bytes:
     """Return what a migration file holds; raises FileProblems where it cannot be read."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise FileProblems([Problem(shown, 1, 1, f"cannot be read: {error.strerror}")]) from error
+        return read_file(path)
+    except StorageError as error:
+        raise FileProblems([Problem(shown, 1, 1, error.message, error.hint)]) from error
 
 
 def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration:
@@ -208,9 +209,9 @@ def read_attachments(
             fault = f"'{name}' leads out of the workspace"
         else:
             try:
-                attachments[name] = Attachment(name, target.read_bytes())
-            except OSError as error:
-                fault = f"'{name}' cannot be read: {error.strerror}"
+                attachments[name] = Attachment(name, read_file(target))
+            except StorageError as error:
+                fault = f"'{name}': {error.message}"
         if fault:
             hint = f"a file is named relative to {Path(tree.path).parent}"
             problems.append(Problem(tree.path, place.line, place.column, fault, hint))

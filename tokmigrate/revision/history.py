@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tokmigrate.errors import FileProblems, HistoryError, Problem, UnknownNameError, nearest
+from tokmigrate.files import entries, exists, has_directory, has_file
 from tokmigrate.revision.contents import migration_bytes, yaml_migration
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import resolve
@@ -165,7 +166,7 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
     problems: list[Problem] = []
     for path in sorted({*migration_files(workspace), *filter(_is_migration, files)}):
         shown = os.path.relpath(path, workspace.root)
-        if path not in files and not path.is_file():
+        if path not in files and not has_file(path):
             problems.append(_no_file(path, shown))
             continue
         try:
@@ -186,7 +187,7 @@ def read_migration(workspace: Workspace, path: Path) -> Migration:
 
 
 def _no_file(path: Path, shown: str) -> Problem:
-    if path.is_dir():
+    if has_directory(path):
         return Problem(shown, 1, 1, "a folder, and no migration file", "let its name begin with _")
     if path.is_symlink():
         return Problem(shown, 1, 1, "a link that leads nowhere", "mend or remove it")
@@ -200,13 +201,13 @@ def migration_files(workspace: Workspace) -> tuple[Path, ...]:
         FileProblems: There is no such directory.
     """
     directory = workspace.migrations
-    if not directory.is_dir():
+    if not has_directory(directory):
         raise FileProblems([_no_directory(workspace)])
-    return tuple(path for path in sorted(directory.iterdir(), key=lambda each: each.name) if _is_migration(path))
+    return tuple(path for path in entries(directory) if _is_migration(path))
 
 
 def _no_directory(workspace: Workspace) -> Problem:
-    what = "is a file" if workspace.migrations.is_file() else "does not exist"
+    what = "is a file" if exists(workspace.migrations) else "does not exist"
     line, column = workspace.migrations_at or (1, 1)
     hint = "correct the path, or make the folder"
     return Problem(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tokmigrate.errors import FileProblems, Problem
+from tokmigrate.errors import FileProblems, Problem, StorageError
+from tokmigrate.files import read_if_present
 from tokmigrate.revision.lock import FILE, Lock
 from tokmigrate.revision.lock_text import RESTORE, lock_text, parse_lock
 from tokmigrate.revision.rewriting import Files
@@ -31,11 +32,10 @@ def read_lock(workspace: Workspace) -> Lock | None:
 def read_lock_text(workspace: Workspace) -> str | None:
     """Return the text of the lock, None where there is none; raises FileProblems for one that cannot be read."""
     try:
-        return lock_path(workspace).read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        data = read_if_present(lock_path(workspace))
+        return None if data is None else data.decode("utf-8")
+    except (StorageError, UnicodeDecodeError) as error:
+        reason = error.message if isinstance(error, StorageError) else "it is not UTF-8"
         raise FileProblems([Problem(lock_shown(workspace), 1, 1, f"cannot be read: {reason}", RESTORE)]) from error
 
 
@@ -44,6 +44,7 @@ def lock_files(workspace: Workspace, lock: Lock) -> Files:
     path = lock_path(workspace)
     data = lock_text(lock).encode("utf-8")
     # A checkout may have given it other line ends.
-    if path.is_file() and path.read_bytes().replace(b"\r\n", b"\n") == data:
+    held = read_if_present(path)
+    if held is not None and held.replace(b"\r\n", b"\n") == data:
         return {}
     return {path: data}

@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel
 
 from tokmigrate.errors import StorageError, UsageError
+from tokmigrate.files import read_if_present
 from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.base import Operation
 from tokmigrate.revision.contents import file_number
@@ -172,7 +173,7 @@ def write_schema(workspace: Workspace) -> Path:
     text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
     try:
         workspace.migrations.mkdir(parents=True, exist_ok=True)
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if read_if_present(path) != text.encode("utf-8"):
             path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise StorageError(f"the schema cannot be written: {error.strerror}", where=str(path)) from error

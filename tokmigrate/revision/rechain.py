@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokmigrate.files import read_file
 from tokmigrate.revision.contents import file_number
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
@@ -115,7 +116,7 @@ def rechained_files(moved: Sequence[Rechained]) -> Files:
 
 
 def _text(migration: Migration) -> str:
-    return migration.path.read_bytes().decode("utf-8")
+    return read_file(migration.path).decode("utf-8")
 
 
 def _renumbered(name: str, number: int) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tokmigrate.errors import RecoveryNeededError, StorageError
+from tokmigrate.files import exists
 from tokmigrate.settings import Workspace
 
 Files = Mapping[Path, bytes | None]
@@ -19,7 +20,7 @@ def journal_path(workspace: Workspace) -> Path:
 
 def refuse_unfinished(workspace: Workspace) -> None:
     """Raise RecoveryNeededError where a command was interrupted while it wrote files of the migrations."""
-    if journal_path(workspace).exists():
+    if exists(journal_path(workspace)):
         raise RecoveryNeededError(
             "a command was interrupted while it wrote the migrations, and some of them are as before, some as after",
             where=str(workspace.migrations),
@@ -29,5 +30,5 @@ def refuse_unfinished(workspace: Workspace) -> None:
 
 def refuse_taken(path: Path, files: Files) -> None:
     """Raise StorageError where a new file would take the place of one that is not among `files`."""
-    if path not in files and path.exists():
+    if path not in files and exists(path):
         raise StorageError("a file with this name is there already", where=str(path), hint="rename it first")

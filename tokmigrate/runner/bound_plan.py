@@ -11,7 +11,8 @@ from typing import Any, Literal
 from blake3 import blake3
 
 from tokmigrate.change.digests import sampled_digest
-from tokmigrate.errors import StalePlanError, UsageError
+from tokmigrate.errors import StalePlanError, StorageError, UsageError
+from tokmigrate.files import read_file
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.settings import Workspace
@@ -80,7 +81,7 @@ def write_plans(path: Path, plans: Sequence[BoundPlan]) -> None:
 def read_plans(path: Path) -> tuple[BoundPlan, ...]:
     """Return the plans of a file; raises UsageError where it is none of ours."""
     try:
-        document = json.loads(path.read_text("utf-8"))
+        document = json.loads(read_file(path))
         if document["format"] != FORMAT:
             raise UsageError("a plan of an unknown format", where=str(path), hint="use the tokmigrate that wrote it")
         return tuple(
@@ -92,9 +93,9 @@ def read_plans(path: Path) -> tuple[BoundPlan, ...]:
             )
             for each in document["plans"]
         )
-    except OSError as error:
-        raise UsageError(f"the plan cannot be read: {error.strerror}", where=str(path)) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except StorageError as error:
+        raise UsageError(f"the plan cannot be read: {error.message}", where=str(path), hint=error.hint) from error
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UsageError("not a plan", where=str(path), hint="`tokmigrate plan -o FILE` writes one") from error
 
 

@@ -9,6 +9,7 @@ from tokmigrate.audit.under_way import reading
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.undo import way_back
 from tokmigrate.errors import ModelError, UnknownNameError
+from tokmigrate.files import has_directory
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.reading import read_documents, with_files
 from tokmigrate.model.meaning.difference import Difference, differences
@@ -57,7 +58,7 @@ def compare(before: Side, after: Side) -> Comparison:
 def side_of(directory: Path) -> Side:
     """Return the tokenizer of a directory, which needs no weights; raises ModelError where it has none."""
     with reading(ModelEntry(str(directory), directory)):
-        if not directory.is_dir():
+        if not has_directory(directory):
             raise ModelError("no such directory", where=str(directory))
         _, documents, _ = read_documents(directory, None)
     if FILE not in documents:

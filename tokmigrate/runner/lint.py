@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokmigrate.audit.under_way import reading
 from tokmigrate.errors import DriftError, LimitError, TokmigrateError
+from tokmigrate.files import read_file
 from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
 from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
@@ -271,7 +272,7 @@ def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
 
 
 def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace) -> MigrationFile:
-    text = decode(migration.path.read_bytes(), migration.shown)
+    text = decode(read_file(migration.path), migration.shown)
     tree = parse(text, migration.shown) if migration.source is None else None
     beside = {name: migration.path.parent / name for name in migration.attachments}
     in_git = kept(workspace.root, (migration.path, *beside.values())) if beside else frozenset()

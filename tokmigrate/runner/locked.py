@@ -10,6 +10,7 @@ from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found, recover
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.events import Listener, Step, StepReached, Warned
+from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.runner.books import FoundBooks
@@ -52,7 +53,7 @@ def _adapter_areas(entry: ModelEntry, interrupted: Intent | None) -> list[WorkAr
     under_way = interrupted.areas[1:] if interrupted else ()
     areas = {each.model: each for each in (*map(WorkArea, entry.adapters), *under_way)}
     # One order for all, so that two processes never wait for each other.
-    return [areas[path] for path in sorted(areas) if path.exists() or areas[path].root.exists()]
+    return [areas[path] for path in sorted(areas) if exists(path) or exists(areas[path].root)]
 
 
 def _close(state: State, orphan: OperationRow, generation: str | None) -> None:

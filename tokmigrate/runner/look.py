@@ -13,6 +13,7 @@ from tokmigrate.audit.under_way import reading, refuse_under_way, worked_on_by
 from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.verify import verify_directory
+from tokmigrate.files import exists, read_if_present
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import check_applied
@@ -166,11 +167,12 @@ def _changed(snapshot: Snapshot) -> Iterator[str]:
         return
     for name, file in snapshot.stamp.files.items():
         path = snapshot.directory / name
-        found = blake3(path.read_bytes()).hexdigest() if path.exists() else None
+        data = read_if_present(path)
+        found = None if data is None else blake3(data).hexdigest()
         if found != file.digest:
             yield name
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     for name, shard in snapshot.stamp.shards.items():
         path = snapshot.directory / name
-        if not path.exists() or read_shard_digest(path, tensors, snapshot.state.rows) != shard.digest:
+        if not exists(path) or read_shard_digest(path, tensors, snapshot.state.rows) != shard.digest:
             yield name

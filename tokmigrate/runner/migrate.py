@@ -16,6 +16,7 @@ from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import UndoError
 from tokmigrate.events import ComputationStarted, Listener, VerificationStarted, Warned, ignore
+from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.snapshot import take_snapshot
@@ -135,6 +136,8 @@ def upgrade(
     listener: Listener = ignore,
     bound: BoundPlan | None = None,
     announce: Callable[[Plan], None] = _nothing,
+    *,
+    keep_owner: bool = True,
 ) -> Upgraded:
     """Bring a model up to a revision, or leave it as it is.
 
@@ -146,6 +149,7 @@ def upgrade(
         listener: Told every step.
         bound: A plan made before; only what it says is done.
         announce: Given the plan before anything of it is done, also where nothing is pending.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
         StalePlanError: That plan does not fit any more.
@@ -202,7 +206,9 @@ def upgrade(
         outcome = upgrade_outcome(way.passages, already)
         trained = trained_events(training_on_record(state, planned.snapshot))
         books = NewBooks(state, begin, replace(outcome, tokens=(*trained, *outcome.tokens)))
-        carry_out(entry.name, (change, *changes_up(planned, way)), books, listener, workspace.root)
+        carry_out(
+            entry.name, (change, *changes_up(planned, way)), books, listener, workspace.root, keep_owner=keep_owner
+        )
         return Upgraded(planned, recovered)
 
 
@@ -212,6 +218,8 @@ def downgrade(
     to: str,
     lock_timeout_s: float = 0.0,
     listener: Listener = ignore,
+    *,
+    keep_owner: bool = True,
 ) -> Downgraded:
     """Take migrations back until a model is at a revision again: bit for bit, or by meaning where it was trained since.
 
@@ -221,6 +229,7 @@ def downgrade(
         to: The revision to go back to, by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
         listener: Told every step.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
         UndoError: The way back is not on record here.
@@ -275,7 +284,7 @@ def downgrade(
             verify=verified,
         )
         books = NewBooks(state, begin, Outcome(reverted=revisions, tokens=events))
-        carry_out(entry.name, (change, *beside), books, listener, workspace.root)
+        carry_out(entry.name, (change, *beside), books, listener, workspace.root, keep_owner=keep_owner)
         return Downgraded(entry.name, stamp.revision, target, revisions, back.by_meaning, recovered)
 
 
@@ -285,7 +294,7 @@ def recover_model(
     """Finish what an interrupted change of a model left behind, and say what was found."""
     if not under_way(entry):
         entry.here()
-    if not WorkArea(entry.path).root.exists() and open_state_if_present(workspace.state, workspace.root) is None:
+    if not exists(WorkArea(entry.path).root) and open_state_if_present(workspace.state, workspace.root) is None:
         return Found.NOTHING
     with locked(workspace, entry, lock_timeout_s, listener) as (_, _, found):
         return found

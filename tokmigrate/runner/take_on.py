@@ -61,6 +61,7 @@ def stamp(
     revision: str,
     lock_timeout_s: float = 0.0,
     listener: Listener = ignore,
+    keep_owner: bool = True,
 ) -> TakenOn:
     """Take a model on at a revision without changing it, after checking by meaning that it is there.
 
@@ -72,6 +73,7 @@ def stamp(
         revision: The revision by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
         listener: Told every step.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
         OperationError: What a migration does is not there, or what later ones do is.
@@ -109,7 +111,7 @@ def stamp(
                 for place, migration in enumerate(migrations)
             )
             known = RecordedStamp(fresh, records)
-        return _carry_out(workspace, entry, state, snapshot, known, listener)
+        return _carry_out(workspace, entry, state, snapshot, known, listener, keep_owner=keep_owner)
 
 
 def stamp_from(
@@ -118,6 +120,7 @@ def stamp_from(
     other: Path,
     lock_timeout_s: float = 0.0,
     listener: Listener = ignore,
+    keep_owner: bool = True,
 ) -> TakenOn:
     """Take on a copy of a model, fine-tuned or saved elsewhere, at the revision of that model.
 
@@ -127,6 +130,7 @@ def stamp_from(
         other: The directory of the model that it was made of.
         lock_timeout_s: How many seconds to wait for another process.
         listener: Told every step.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
         UsageError: The other model has no stamp.
@@ -151,7 +155,7 @@ def stamp_from(
             )
         known = stamp_of_source(state, workspace, snapshot, source, other)
         check_applied(replace(snapshot, stamp=known.stamp), chain_for(History.read(workspace), entry))
-        return _carry_out(workspace, entry, state, snapshot, known, listener)
+        return _carry_out(workspace, entry, state, snapshot, known, listener, keep_owner=keep_owner)
 
 
 def _unstamped(entry: ModelEntry) -> Snapshot:
@@ -191,7 +195,14 @@ def _lineage(snapshot: Snapshot) -> str:
 
 
 def _carry_out(
-    workspace: Workspace, entry: ModelEntry, state: State, snapshot: Snapshot, known: RecordedStamp, listener: Listener
+    workspace: Workspace,
+    entry: ModelEntry,
+    state: State,
+    snapshot: Snapshot,
+    known: RecordedStamp,
+    listener: Listener,
+    *,
+    keep_owner: bool,
 ) -> TakenOn:
     model = follow_stamp(state, entry, snapshot)
     candidate = Candidate(
@@ -227,6 +238,6 @@ def _carry_out(
     )
     books = NewBooks(state, begin, Outcome(applied=known.records, tokens=known.events))
     keep_texts(workspace, state, [(record.revision, record.checksum) for record in known.records])
-    carry_out(entry.name, (change,), books, listener, workspace.root)
+    carry_out(entry.name, (change,), books, listener, workspace.root, keep_owner=keep_owner)
     undoable = all(record.undo is not None for record in known.records)
     return TakenOn(entry.name, known.stamp.revision, undoable, known.trained)

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tokmigrate.errors import FileProblems, Problem, UsageError
+from tokmigrate.files import exists
 from tokmigrate.settings.file import DEFAULT_STATE, FileKeys, ModelKeys
 from tokmigrate.settings.workspace import (
     FILE_NAME,
@@ -35,7 +36,7 @@ def find_workspace(start: Path) -> Path:
     """
     first = absolute(Path.cwd(), str(start))
     for directory in (first, *first.parents):
-        if (directory / FILE_NAME).is_file():
+        if exists(directory / FILE_NAME):
             return directory / FILE_NAME
     raise UsageError(
         f"no {FILE_NAME} here or in a directory above",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokmigrate.errors import MissingModelError, UnknownNameError, nearest
+from tokmigrate.files import exists, has_directory
 
 FILE_NAME = "tokmigrate.yaml"
 
@@ -73,7 +74,7 @@ class ModelEntry:
 
     def here(self) -> Path:
         """Return its directory; raises MissingModelError where there is none."""
-        if not self.path.is_dir():
+        if not has_directory(self.path):
             raise MissingModelError(
                 "the model is missing: no such directory",
                 where=str(self.path),
@@ -144,12 +145,12 @@ class Workspace:
         if name in self.models:
             return self.models[name]
         path = absolute(Path.cwd(), name)
-        if not path.is_dir():
+        if not has_directory(path):
             known = ", ".join(self.models) or "none"
             hint = nearest(name, self.models) or f"models of this workspace: {known}; or name a model directory"
             raise UnknownNameError(f"no model is called '{name}'", where=str(self.root / FILE_NAME), hint=hint)
         for entry in self.models.values():
-            if entry.path.exists() and entry.path.samefile(path):
+            if exists(entry.path) and entry.path.samefile(path):
                 return entry
         # A listed model may bear the directory's name; then the path tells the two apart.
         return ModelEntry(str(path) if path.name in self.models else path.name, path, worker=self.worker)

@@ -22,6 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from tokmigrate.errors import DriftError, StorageError, UsageError
+from tokmigrate.files import exists
 from tokmigrate.state import chain
 from tokmigrate.state.endings import seal_all_in
 from tokmigrate.state.identities import tell_all_identities_in
@@ -30,7 +31,8 @@ from tokmigrate.state.schema import LATER, LEDGER, SCHEMA_VERSION, chains, endin
 
 __all__ = ["State", "open_state", "open_state_if_present"]
 
-_PATIENCE_MS = 30_000
+_WRITER_WAITS_MS = 30_000
+_READER_WAITS_MS = 2_000
 _WAY = "workspace"
 """The key of the way from the folder of the database to the workspace; databases that lie in none have no such key."""
 
@@ -45,7 +47,7 @@ def open_state(url: str, workspace: Path | None = None) -> State:
     Raises UsageError for a URL that cannot be meant, StorageError where the database cannot be made or
     read, DriftError where a newer tokmigrate made it.
     """
-    state = _state(url, workspace)
+    state = _state(url, workspace, _WRITER_WAITS_MS)
     file = _file(state)
     if file is not None:
         try:
@@ -66,22 +68,25 @@ def open_state(url: str, workspace: Path | None = None) -> State:
 
 
 def open_state_if_present(url: str, workspace: Path | None = None) -> State | None:
-    """Open the state database as `open_state` does, or return None where it was never made."""
-    state = _state(url, workspace)
+    """Open the state database to read it, or return None where it was never made.
+
+    It waits two seconds for another process, `open_state` thirty; else it raises what that raises.
+    """
+    state = _state(url, workspace, _READER_WAITS_MS)
     file = _file(state)
-    if (file is not None and not file.exists()) or not _is_made(state):
+    if (file is not None and not exists(file)) or not _is_made(state):
         return None
     _check_version(state)
     return _placed(state)
 
 
-def _state(url: str, workspace: Path | None) -> State:
+def _state(url: str, workspace: Path | None, timeout_ms: int) -> State:
     folder = (workspace or Path()).resolve()
     try:
         parsed = make_url(url)
         backend = parsed.get_backend_name()
         if backend == "sqlite":
-            return State(_sqlite_engine(_absolute(parsed, folder)), folder)
+            return State(_sqlite_engine(_absolute(parsed, folder), timeout_ms), folder)
         if backend == "postgresql":
             return State(create_engine(parsed, pool_pre_ping=True), folder)
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
@@ -103,7 +108,7 @@ def _absolute(url: URL, folder: Path) -> URL:
     return url.set(database=str(folder / url.database))
 
 
-def _sqlite_engine(url: URL) -> Engine:
+def _sqlite_engine(url: URL, timeout_ms: int) -> Engine:
     # One connection for each transaction: nothing open is carried over a fork.
     engine = create_engine(url, poolclass=NullPool)
 
@@ -111,7 +116,7 @@ def _sqlite_engine(url: URL) -> Engine:
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         for pragma in (
-            f"busy_timeout={_PATIENCE_MS}",
+            f"busy_timeout={timeout_ms}",
             "journal_mode=DELETE",
             "synchronous=EXTRA",
             "foreign_keys=ON",
@@ -121,6 +126,8 @@ def _sqlite_engine(url: URL) -> Engine:
     @event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes", False)
+        # A state that was opened to be read is written as well where a tag goes.
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={_WRITER_WAITS_MS if writes else timeout_ms}")
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine

@@ -19,7 +19,8 @@ from typing import Any
 
 from sqlalchemy import Table, select
 
-from tokmigrate.errors import DriftError, StorageError, UsageError
+from tokmigrate.errors import DriftError, UsageError
+from tokmigrate.files import read_file
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
 from tokmigrate.state.endings import first_unsealed
@@ -109,9 +110,7 @@ def read_json_lines(path: Path) -> Exported:
         DriftError: A newer tokmigrate wrote it.
     """
     try:
-        lines = path.read_text("utf-8").splitlines()
-    except OSError as error:
-        raise StorageError(f"cannot be read: {error.strerror}", where=str(path)) from error
+        lines = read_file(path).decode("utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise _no_ledger(path, 1) from error
     rows: dict[str, list[Stored]] = {table.name: [] for table in EXPORTED}

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from tokmigrate.errors import StorageError, UndoError
+from tokmigrate.files import MissingFileError, entries, has_directory, has_file, opened
 
 _RAW = b"r"
 _ZLIB = b"z"
@@ -97,11 +98,11 @@ class ObjectStore:
         path = self._path(digest)
         seen = blake3()
         try:
-            with path.open("rb") as file:
+            with opened(path) as file:
                 for data in _read(file):
                     seen.update(data)
                     yield data
-        except FileNotFoundError as error:
+        except MissingFileError as error:
             raise UndoError(
                 f"the undo data {digest} is missing",
                 where=str(path),
@@ -109,18 +110,12 @@ class ObjectStore:
             ) from error
         except (zlib.error, _DamagedError) as error:
             raise _damaged(path, digest) from error
-        except OSError as error:
-            raise StorageError(
-                f"the undo data {digest} cannot be read: {error.strerror}",
-                where=str(path),
-                hint="check the permissions and the disk",
-            ) from error
         if seen.hexdigest() != digest:
             raise _damaged(path, digest)
 
     def has(self, digest: str) -> bool:
         """Return whether an object of this digest is there; its bytes are not looked at."""
-        return self._path(digest).is_file()
+        return has_file(self._path(digest))
 
     def delete(self, digest: str) -> None:
         """Remove an object; one that is not there is no error."""
@@ -130,11 +125,11 @@ class ObjectStore:
 
     def digests(self) -> Iterator[str]:
         """Yield the digest of every object, sorted."""
-        if not self.root.is_dir():
+        if not has_directory(self.root):
             return
-        for folder in sorted(self.root.iterdir()):
-            if len(folder.name) == 2 and folder.is_dir():
-                for path in sorted(folder.iterdir()):
+        for folder in entries(self.root):
+            if len(folder.name) == 2 and has_directory(folder):
+                for path in entries(folder):
                     if _DIGEST.fullmatch(folder.name + path.name):
                         yield folder.name + path.name
 
@@ -226,7 +221,7 @@ def _storage(root: Path) -> Iterator[None]:
 
 def _make_folder(folder: Path) -> None:
     """Make a folder and those above it, each durable before something is put into it."""
-    if folder.is_dir():
+    if has_directory(folder):
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)

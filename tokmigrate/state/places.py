@@ -12,6 +12,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Row, select
 
+from tokmigrate.files import exists
 from tokmigrate.state.rows import ModelRow, Status
 from tokmigrate.state.schema import models, operations
 
@@ -68,4 +69,4 @@ def row_of_place(
 def _is_gone(row: Row[tuple[object, ...]], root: Path | None) -> bool:
     if Path(row.path).is_absolute() and row.host != socket.gethostname():
         return False
-    return not Path(place_of(row.path, root)).exists()
+    return not exists(Path(place_of(row.path, root)))

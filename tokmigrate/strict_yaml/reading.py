@@ -7,7 +7,8 @@ from pathlib import Path
 
 import yaml
 
-from tokmigrate.errors import FileProblems, Problem
+from tokmigrate.errors import FileProblems, Problem, StorageError
+from tokmigrate.files import read_file
 from tokmigrate.strict_yaml.tree import Entry, Node, Plain, Tree
 
 MAX_BYTES = 8 * 1024 * 1024
@@ -29,9 +30,9 @@ def read(path: Path, shown: str | None = None) -> Tree:
     """
     name = shown or str(path)
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise FileProblems([Problem(name, 1, 1, f"cannot be read: {error.strerror}")]) from error
+        data = read_file(path)
+    except StorageError as error:
+        raise FileProblems([Problem(name, 1, 1, error.message, error.hint)]) from error
     return parse(decode(data, name), name)
 
 

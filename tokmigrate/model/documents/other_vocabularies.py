@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tokmigrate.errors import OutOfStepError
+from tokmigrate.files import entries, exists, has_directory, read_file
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.sentencepiece import ROLES, Kind, Piece, SentencePieceModel, is_sentencepiece
@@ -27,8 +28,8 @@ IN_ANOTHER_FORMAT = "remove the file if nothing reads it: tokenizer.json says al
 
 def read_other_vocabularies(directory: Path) -> dict[str, bytes]:
     """Return the bytes of each such file of a model directory by its name."""
-    named = [file for file in directory.iterdir() if file.suffix in SUFFIXES and file.is_file()]
-    files = {file.name: file.read_bytes() for file in (*named, *directory.glob(TEKKEN_FILES))}
+    named = [file for file in entries(directory) if file.suffix in SUFFIXES or file.match(TEKKEN_FILES)]
+    files = {file.name: read_file(file) for file in named if not has_directory(file) and exists(file)}
     return {name: data for name, data in sorted(files.items()) if _format(name, data) is not None}
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from tokmigrate.errors import ModelError, TokenizerError
+from tokmigrate.files import entries, has_directory, read_if_present
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.other_vocabularies import read_other_vocabularies
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -45,14 +46,14 @@ def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[st
     values: dict[str, Json] = {}
     layouts: dict[str, Layout] = {}
     for name in (*json_files, *_module_files(directory)):
-        if (data := _read(directory / name)) is not None:
+        if (data := read_if_present(directory / name)) is not None:
             texts[name], text = data, _decoded(data, directory / name)
             values[name] = parse(text, str(directory / name))
             layouts[name] = json_layout(name, text, stamp)
             if not isinstance(values[name], dict):
                 raise ModelError("not a JSON object", where=str(directory / name))
     for name in (*TEXT_FILES, *_template_files(directory)):
-        if (data := _read(directory / name)) is not None:
+        if (data := read_if_present(directory / name)) is not None:
             texts[name], values[name] = data, _decoded(data, directory / name)
     for name, data in read_other_vocabularies(directory).items():
         texts[name] = values[name] = data
@@ -60,6 +61,15 @@ def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[st
     if held is not None and not isinstance((held.get("model") or {}).get("vocab"), dict | list):
         raise TokenizerError("it has no model.vocab", where=str(directory / tokenizer.FILE))
     return texts, values, layouts
+
+
+def writable_names(texts: Mapping[str, bytes]) -> tuple[str, ...]:
+    """Return the names of the files that a migration may write, there or not: weights and their index are others.
+
+    Args:
+        texts: The documents that are there, by name.
+    """
+    return tuple(dict.fromkeys((*JSON_FILES, *TEXT_FILES, STAMP, *texts)))
 
 
 def with_files(documents: Mapping[str, Json], files: Mapping[str, bytes | None]) -> dict[str, Json]:
@@ -94,24 +104,19 @@ def json_layout(name: str, text: str, stamp: Stamp | None) -> Layout:
 
 
 def _template_files(directory: Path) -> list[str]:
-    return sorted(f"{names.MORE_TEMPLATES}/{file.name}" for file in (directory / names.MORE_TEMPLATES).glob("*.jinja"))
+    folder = directory / names.MORE_TEMPLATES
+    files = entries(folder) if has_directory(folder) else []
+    return [f"{names.MORE_TEMPLATES}/{file.name}" for file in files if file.suffix == ".jinja"]
 
 
 def _module_files(directory: Path) -> Iterator[str]:
     """Yield the configurations of sentence-transformers' modules in folders of their own."""
-    data = _read(directory / names.MODULES)
+    data = read_if_present(directory / names.MODULES)
     modules = parse(_decoded(data, directory / names.MODULES), str(directory / names.MODULES)) if data else []
     for module in modules if isinstance(modules, list) else []:
         path = PurePosixPath(str(module.get("path") or ".") if isinstance(module, dict) else ".")
         if path.parts and not path.is_absolute() and ".." not in path.parts:
             yield f"{path}{names.MODULE_CONFIG}"
-
-
-def _read(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
 
 
 def _decoded(data: bytes, path: Path) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from tokmigrate.errors import DriftError, ModelError
+from tokmigrate.files import read_if_present
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.json_text import Json, Layout, parse
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit
@@ -119,10 +120,11 @@ def read_stamp(directory: Path) -> Stamp | None:
         DriftError: The stamp is damaged or of a newer format.
     """
     path = directory / FILE
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
+    data = read_if_present(path)
+    if data is None:
         return None
+    try:
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _damaged(str(path)) from error
     return decoded(text, str(path))

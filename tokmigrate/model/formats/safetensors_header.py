@@ -17,7 +17,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tokmigrate.errors import StorageError, WeightsError, nearest
+from tokmigrate.errors import WeightsError, nearest
+from tokmigrate.files import MissingFileError, opened
 from tokmigrate.model.formats.dtype import ITEM_BITS
 
 LENGTH_BYTES = 8
@@ -139,14 +140,12 @@ def read_header(path: Path) -> Header:
     """
     where = str(path)
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(LENGTH_BYTES)
             prefix += file.read(_header_length(prefix, size, where))
-    except FileNotFoundError as error:
+    except MissingFileError as error:
         raise WeightsError("the file is missing", where=where, hint="fetch it again") from error
-    except OSError as error:
-        raise StorageError(f"cannot be read: {error.strerror}", where=where) from error
     return parse_header(prefix, size, where)
 
 

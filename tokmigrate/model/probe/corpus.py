@@ -7,11 +7,13 @@ without text are counted and passed over.
 from __future__ import annotations
 
 import codecs
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokmigrate.errors import FileProblems, Problem, UsageError
+from tokmigrate.errors import FileProblems, Problem, StorageError, UsageError
+from tokmigrate.files import opened
 
 BLOCK = 2**19
 """About how many bytes of lines are held at once."""
@@ -39,14 +41,11 @@ class Block:
 
 def corpus_bytes(path: Path) -> int:
     """Return the size of a corpus; raises UsageError where it is not a file that can be read."""
-    if not path.is_file():
-        what = "it is not a file" if path.exists() else "there is no such file"
-        raise UsageError(what, where=str(path), hint="give a text file, a line for each text")
     try:
-        with path.open("rb"):
-            return path.stat().st_size
-    except OSError as error:
-        raise UsageError(f"it cannot be read: {error.strerror}", where=str(path)) from error
+        with opened(path) as file:
+            return os.fstat(file.fileno()).st_size
+    except StorageError as error:
+        raise UsageError(error.message, where=str(path), hint="give a text file, a line for each text") from error
 
 
 def blocks(path: Path) -> Iterator[Block]:
@@ -60,7 +59,7 @@ def blocks(path: Path) -> Iterator[Block]:
     """
     lines: list[tuple[int, str]] = []
     empty = text_bytes = read = number = 0
-    with path.open("rb") as file:
+    with opened(path) as file:
         while line := file.readline(LONGEST_LINE + len(b"\r\n")):
             number += 1
             read += len(line)

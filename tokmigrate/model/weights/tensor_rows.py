@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from blake3 import blake3
 
-from tokmigrate.errors import ModelError, StorageError, WeightsError
+from tokmigrate.errors import ModelError, WeightsError
+from tokmigrate.files import MissingFileError, open_file, storage_errors
 from tokmigrate.model.formats.dtype import ITEM_BITS, to_float64
 from tokmigrate.vocabulary.tokens import Run
 
@@ -189,7 +190,8 @@ class TensorRows:
         view = target.data
         done = 0
         while done < len(view):
-            count = os.preadv(self._file, [view[done:]], self._begin + offset + done)
+            with storage_errors("read the file", self.path):
+                count = os.preadv(self._file, [view[done:]], self._begin + offset + done)
             if count == 0:
                 raise WeightsError(
                     f"the file ends {len(view) - done} bytes too early",
@@ -246,7 +248,8 @@ def plain_digest(path: Path, begin: int, end: int) -> str:
     try:
         position = begin
         while position < end:
-            octets = os.pread(file, min(BLOCK_BYTES, end - position), position)
+            with storage_errors("read the file", path):
+                octets = os.pread(file, min(BLOCK_BYTES, end - position), position)
             if not octets:
                 raise WeightsError(
                     f"the file ends {end - position} bytes too early",
@@ -266,8 +269,6 @@ def _rows_in(block_bytes: int, row_bytes: int) -> int:
 
 def _opened(path: Path) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
+        return open_file(path)
+    except MissingFileError as error:
         raise WeightsError("the file is missing", where=str(path), hint="fetch it again") from error
-    except OSError as error:
-        raise StorageError(f"cannot be read: {error.strerror}", where=str(path)) from error

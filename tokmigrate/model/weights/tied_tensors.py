@@ -9,6 +9,7 @@ from typing import Any
 
 from blake3 import blake3
 
+from tokmigrate.files import opened
 from tokmigrate.model.weights.claims import Claim, Entries
 from tokmigrate.model.weights.weights import Weights
 
@@ -122,7 +123,7 @@ def digest_of(weights: Weights, claim: Claim) -> str:
     """Return the digest of a tensor's bytes."""
     begin, end = claim.shard.extent(claim.entry)
     digest = blake3()
-    with weights.path(claim.shard).open("rb") as file:
+    with opened(weights.path(claim.shard)) as file:
         file.seek(begin)
         while begin < end and (block := file.read(min(_BLOCK_BYTES, end - begin))):
             digest.update(block)

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import ModelError, StorageError, WeightsError, nearest
+from tokmigrate.files import MissingFileError, entries, opened, read_file
 from tokmigrate.model.formats import json_text
 from tokmigrate.model.formats.safetensors_header import Header, TensorEntry, read_header
+from tokmigrate.model.model_files import real_name
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -157,9 +159,9 @@ def read_adapter_weights(directory: Path) -> Weights:
 def is_pointer(path: Path) -> bool:
     """Return whether a file is what Git LFS leaves in the place of one that was not fetched."""
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             return file.read(len(_POINTER)) == _POINTER
-    except OSError:
+    except StorageError:
         return False
 
 
@@ -171,11 +173,9 @@ def _leads_nowhere(directory: Path, names: tuple[str, ...]) -> bool:
 
 def _names(directory: Path) -> tuple[str, ...]:
     try:
-        return tuple(sorted(path.name for path in directory.iterdir()))
-    except FileNotFoundError as error:
+        return tuple(path.name for path in entries(directory))
+    except MissingFileError as error:
         raise ModelError("no such directory", where=str(directory), hint="check the model's path") from error
-    except OSError as error:
-        raise StorageError(f"cannot be read: {error.strerror}", where=str(directory)) from error
 
 
 def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
@@ -205,7 +205,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _shard(directory: Path, file: str) -> Shard:
-    _check_in_place(directory, file)
+    real_name(directory, file)
     if is_pointer(directory / file):
         raise WeightsError(
             "Git LFS left a pointer in its place: the weights are not here",
@@ -216,37 +216,15 @@ def _shard(directory: Path, file: str) -> Shard:
     return Shard(file, header, header.file_size)
 
 
-def _check_in_place(directory: Path, file: str) -> None:
-    path = directory / file
-    if not path.is_symlink():
-        return
-    target, home = path.resolve(), directory.resolve()
-    # In the cache a snapshot's files are links to ../../blobs/DIGEST, shared by all snapshots.
-    if target.parent.name == "blobs" and target.parent.parent in home.parents:
-        raise StorageError(
-            "a Hugging Face cache snapshot is refused in place: its files are links into a shared store",
-            where=str(directory),
-            hint="copy it with `cp -rL` and work on the copy",
-        )
-    if home not in target.parents:
-        raise WeightsError(
-            f"{file} is a link that leads out of the model's directory, to {target}",
-            where=str(directory),
-            hint="put the file itself there, or name the directory that holds it",
-        )
-
-
 def _index_document(directory: Path) -> Mapping[str, Any]:
-    _check_in_place(directory, INDEX)
+    real_name(directory, INDEX)
     where = str(directory / INDEX)
     try:
-        document = json_text.parse((directory / INDEX).read_text(encoding="utf-8"), where)
+        document = json_text.parse(read_file(directory / INDEX).decode("utf-8"), where)
     except UnicodeDecodeError as error:
         raise WeightsError("the index is not UTF-8", where=where, hint="save the model again") from error
     except ModelError as error:
         raise WeightsError(error.message, where=error.where, hint=error.hint) from error
-    except OSError as error:
-        raise StorageError(f"cannot be read: {error.strerror}", where=where) from error
     weight_map = document.get("weight_map") if isinstance(document, dict) else None
     if not isinstance(weight_map, dict) or not weight_map:
         raise WeightsError(

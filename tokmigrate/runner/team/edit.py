@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.errors import FileProblems, HistoryError, UnknownNameError
+from tokmigrate.files import has_file, read_file
 from tokmigrate.revision.contents import file_number
 from tokmigrate.revision.history import History, migration_files
 from tokmigrate.runner.tags import known_tags
@@ -61,8 +62,8 @@ def editable(workspace: Workspace, name: str) -> Editable:
 def _by_its_text(workspace: Workspace, name: str) -> Editable | None:
     """Return the one file that has this number or id, None where it is not exactly one."""
     found: list[Editable] = []
-    for path in filter(Path.is_file, migration_files(workspace)):
-        said = _REVISION.search(path.read_bytes().decode("utf-8", "replace"))
+    for path in filter(has_file, migration_files(workspace)):
+        said = _REVISION.search(read_file(path).decode("utf-8", "replace"))
         revision = said[1] if said else None
         number = file_number(path)
         if revision == name or (name.isdecimal() and number and int(number) == int(name)):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.errors import WeightsError
+from tokmigrate.files import has_directory
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.promises import track_after, track_before
 from tokmigrate.plan.steps import steps_of
@@ -62,7 +63,7 @@ def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntr
     tracks: list[Track] = []
     notes: list[str] = []
     for entry in entries:
-        if not entry.path.is_dir():
+        if not has_directory(entry.path):
             notes.append(f"{entry.name} is not here: no ids are promised for it")
             continue
         refuse_under_way(entry)

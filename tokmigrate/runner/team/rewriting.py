@@ -7,7 +7,7 @@ whenever the process dies, by writing it again.
 from __future__ import annotations
 
 import json
-import stat
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,10 +15,11 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.change.durability import fsync_directory, storage_errors, unfinished, write_durably
+from tokmigrate.change.durability import file_facts, fsync_directory, storage_errors, unfinished, write_durably
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found
 from tokmigrate.errors import BusyError, RecoveryNeededError, StorageError, TokmigrateError
+from tokmigrate.files import exists, read_if_present
 from tokmigrate.revision.rewriting import Files, journal_path, refuse_unfinished
 from tokmigrate.settings import Workspace
 
@@ -71,7 +72,7 @@ def rewrite(workspace: Workspace, files: Files) -> None:
             _write_all(workspace, rewriting)
             _remove(journal)
         except TokmigrateError as error:
-            if not journal.exists():
+            if not exists(journal):
                 raise
             raise RecoveryNeededError(
                 f"the migrations could not be written to the end: {error.message}",
@@ -89,7 +90,7 @@ def settle(workspace: Workspace) -> Found:
         StorageError: A file cannot be written, or the journal is damaged.
     """
     journal = journal_path(workspace)
-    if not journal.exists():
+    if not exists(journal):
         return Found.NOTHING
     with _alone(workspace):
         rewriting = _read(journal)
@@ -122,12 +123,12 @@ def _write(path: Path, data: bytes | None) -> None:
     if data is None:
         _remove(path)
     elif _bytes(path) != data:
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644
+        mode = file_facts(path).mode if exists(path) else 0o644
         write_durably(path, data, mode)
 
 
 def _remove(path: Path) -> None:
-    if not path.exists():
+    if not os.path.lexists(path):
         return
     with storage_errors("remove the file", path):
         path.unlink()
@@ -135,8 +136,7 @@ def _remove(path: Path) -> None:
 
 
 def _bytes(path: Path) -> bytes | None:
-    with storage_errors("read the file", path):
-        return path.read_bytes() if path.exists() else None
+    return read_if_present(path)
 
 
 def _digest(data: bytes | None) -> str | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
+from tokmigrate.files import has_directory
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
@@ -151,7 +152,7 @@ def _before(
     workspace: Workspace, entry: ModelEntry, history: History, members: Sequence[Migration]
 ) -> tuple[str, ModelState] | None:
     """Return a model as the first of the migrations finds it, with its base; None where that cannot be told."""
-    if not entry.path.is_dir() or not members[0].applies_to(entry):
+    if not has_directory(entry.path) or not members[0].applies_to(entry):
         return None
     refuse_under_way(entry)
     snapshot = take_snapshot(entry)

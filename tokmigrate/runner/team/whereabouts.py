@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.errors import HistoryError
+from tokmigrate.files import has_directory
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
@@ -30,7 +31,7 @@ def applied_where(workspace: Workspace) -> Whereabouts:
     state = open_state_if_present(workspace.state, workspace.root)
     gone: dict[str, tuple[str, ...]] = {}
     for model in state.known_models() if state else ():
-        if Path(model.path).is_dir():
+        if has_directory(Path(model.path)):
             directories.setdefault(model.path, model.name)
         elif state:
             gone[model.name] = tuple(row.record.revision for row in state.applied_now(model))

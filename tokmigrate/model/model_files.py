@@ -1,0 +1,122 @@
+"""Which file a name of a model directory means: symbolic links are followed inside the directory, and never out of it.
+
+A link that stays inside is kept as it is, and the file that it leads to is the one that is read and replaced. The
+Hugging Face cache keeps each file once, under `blobs/`, and each revision of a repository as a directory of links into
+it; a change there would reach other revisions, so such a directory is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from tokmigrate.errors import ModelError, StorageError
+from tokmigrate.files import has_file, storage_errors
+
+_MOST_LINKS = 40
+
+
+def real_name(directory: Path, name: str) -> str:
+    """Return the name of the file that `name` leads to, which need not exist, with no link on the way to it.
+
+    Args:
+        directory: The directory of a model or an adapter.
+        name: A path relative to it, with `/` between its parts.
+
+    Raises:
+        ModelError: A link leads out of the directory, is absolute, or leads round in a circle.
+        StorageError: The directory is a snapshot of the Hugging Face cache.
+    """
+    waiting = list(PurePosixPath(name).parts)
+    reached: list[str] = []
+    links = 0
+    while waiting:
+        part = waiting.pop(0)
+        if part == os.pardir:
+            if not reached:
+                raise _leads_out(directory, name)
+            reached.pop()
+            continue
+        leads_to = read_link(directory.joinpath(*reached, part))
+        if leads_to is None:
+            reached.append(part)
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            raise ModelError(
+                f"{name} is a link that leads round in a circle",
+                where=str(directory),
+                hint="remove the link, and put the file itself there",
+            )
+        target = PurePosixPath(leads_to)
+        if target.is_absolute():
+            raise _leads_out(directory, name)
+        waiting = [*target.parts, *waiting]
+    return str(PurePosixPath(*reached))
+
+
+def real_path(directory: Path, name: str) -> Path:
+    """Return the path of the file that a name leads to; errors are those of `real_name`."""
+    return directory / real_name(directory, name)
+
+
+def entry_name(directory: Path, name: str) -> str:
+    """Return the name of a file or link with no link among the directories that it lies in."""
+    path = PurePosixPath(name)
+    if path.parent == PurePosixPath():
+        return name
+    return str(PurePosixPath(real_name(directory, str(path.parent))) / path.name)
+
+
+def read_link(path: Path) -> str | None:
+    """Return what a symbolic link holds, None where there is no link."""
+    with storage_errors("read the symbolic link", path):
+        return os.readlink(path) if path.is_symlink() else None  # noqa: PTH115 - `a/.` stays as it is written
+
+
+def check_links(directory: Path, names: Iterable[str]) -> None:
+    """Raise ModelError where a file that migrations may write cannot be replaced behind a link.
+
+    Args:
+        directory: The directory of a model or an adapter.
+        names: The files that may be there.
+    """
+    first: dict[str, str] = {}
+    for name in names:
+        real = real_name(directory, name)
+        if real != name and not has_file(directory / real):
+            raise ModelError(
+                f"{name} is a link that leads nowhere",
+                where=str(directory),
+                hint="remove the link, or put the file itself there",
+            )
+        other = first.setdefault(real, name)
+        if other != name:
+            raise ModelError(
+                f"{name} and {other} are one file, by a link, and a migration may have to change them apart",
+                where=str(directory),
+                hint="put a copy of the file in the place of the link",
+            )
+
+
+def _leads_out(directory: Path, name: str) -> ModelError | StorageError:
+    target, home = (directory / name).resolve(), directory.resolve()
+    # In the cache a snapshot's files are links to ../../blobs/DIGEST, shared by all snapshots.
+    if target.parent.name == "blobs" and target.parent.parent in home.parents:
+        return StorageError(
+            "a Hugging Face cache snapshot is refused in place: its files are links into a shared store",
+            where=str(directory),
+            hint="copy it with `cp -rL` and work on the copy",
+        )
+    if home in target.parents:
+        return ModelError(
+            f"{name} is a link that is absolute, or leads out of the model's directory and back, to {target}",
+            where=str(directory),
+            hint="make it a link relative to the place where it lies, or put the file itself there",
+        )
+    return ModelError(
+        f"{name} is a link that leads out of the model's directory, to {target}",
+        where=str(directory),
+        hint="put the file itself there; `cp -rL` makes a copy of the directory without links",
+    )
