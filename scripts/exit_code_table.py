@@ -14,7 +14,7 @@ _MORE = {
     3: "Only `check`.",
     4: "A model, a migration or the ledger was edited behind tokmigrate's back; also what `check` and `verify` find.",
     5: "Another process works on the model, or an interrupted change waits for `tokmigrate recover`.",
-    130: "As the shell wants it; `tokmigrate recover` settles what was under way.",
+    130: "As the shell wants it. A change that was made is finished, any other is undone.",
 }
 
 _BELOW = """\

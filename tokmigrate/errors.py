@@ -21,7 +21,7 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
 ├── BusyError                     5  another process works on it, or a recovery must come first
 │   └── RecoveryNeededError       5
-└── StoppedError                130  Ctrl-C
+└── StoppedError                130  Ctrl-C, SIGTERM or SIGHUP
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ EXIT_CODES: Mapping[int, str] = {
     3: "migrations are pending",
     4: "drift or tampering",
     5: "locked, or recovery needed",
-    130: "stopped with Ctrl-C",
+    130: "stopped with Ctrl-C, SIGTERM or SIGHUP",
 }
 """What each exit code of the command line means."""
 
@@ -200,7 +200,7 @@ class RecoveryNeededError(BusyError):
 
 
 class StoppedError(TokmigrateError):
-    """Ctrl-C; the code is the one that a shell expects then."""
+    """Ctrl-C, SIGTERM or SIGHUP; the code is the one that a shell expects then."""
 
     exit_code = 130
 

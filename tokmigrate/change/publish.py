@@ -6,6 +6,7 @@ The order of the steps is what makes a crash harmless; see docs/architecture.md,
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -25,6 +26,7 @@ from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, Stream
 from tokmigrate.files import UnsupportedError, exists, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.signals import uninterrupted
 
 
 class Books(Protocol):
@@ -111,49 +113,53 @@ def carry_out(
     model_part, *adapters = (Part(change.area, change.before, change.after) for change in changes)
     intent = Intent(books.staging(), model_part, tuple(adapters))
     area = changes[0].area
-    try:
-        area.write_journal(intent.to_json(workspace))
-        reached(Step.RECORDED)
-        listener(StreamStarted(model, total, "staging"))
-        for change in changes:
-            change.area.remove_stage()
-            stage(
-                change.snapshot,
-                change.area.stage,
-                change.candidate,
-                lambda count: listener(BytesStreamed(model, count)),
-            )
-        reached(Step.STAGED)
-        for change in changes:
-            change.verify(change.area.stage)
-        reached(Step.VERIFIED)
-        for change in changes:
-            _seal(change)
-            lost = lost_in(change.area.stage, change.snapshot.directory, change.candidate)
-            if keep_owner:
-                _require_kept(change, lost)
-            elif lost:
-                listener(Warned(model, f"owner, mode or attributes are not kept: {named(lost)}"))
-        reached(Step.STAMPED)
-        books.prepared()
-        reached(Step.PREPARED)
-        _commit(area)
-    except BaseException as error:
-        if _is_untouched(area, intent):
-            _undo_preparation(intent, books, str(error) or type(error).__name__)
-            raise
-        raise _unfinished(area, error) from error
-    try:
-        reached(Step.EXCHANGED)
-        for change in changes[1:]:
-            _commit(change.area)
-        reached(Step.FOLLOWED)
-        books.applied()
-        reached(Step.APPLIED)
-        _clean(intent.areas)
-        reached(Step.CLEANED)
-    except BaseException as error:
-        raise _unfinished(area, error) from error
+    # Behind the commit point a change is finished, whatever signal comes.
+    with ExitStack() as stack:
+        try:
+            area.write_journal(intent.to_json(workspace))
+            reached(Step.RECORDED)
+            listener(StreamStarted(model, total, "staging"))
+            for change in changes:
+                change.area.remove_stage()
+                stage(
+                    change.snapshot,
+                    change.area.stage,
+                    change.candidate,
+                    lambda count: listener(BytesStreamed(model, count)),
+                )
+            reached(Step.STAGED)
+            for change in changes:
+                change.verify(change.area.stage)
+            reached(Step.VERIFIED)
+            for change in changes:
+                _seal(change)
+                lost = lost_in(change.area.stage, change.snapshot.directory, change.candidate)
+                if keep_owner:
+                    _require_kept(change, lost)
+                elif lost:
+                    listener(Warned(model, f"owner, mode or attributes are not kept: {named(lost)}"))
+            reached(Step.STAMPED)
+            books.prepared()
+            reached(Step.PREPARED)
+            stack.enter_context(uninterrupted())
+            _commit(area)
+        except BaseException as error:
+            with uninterrupted():
+                if _is_untouched(area, intent):
+                    _undo_preparation(intent, books, str(error) or type(error).__name__)
+                    raise
+            raise _unfinished(area, error) from error
+        try:
+            reached(Step.EXCHANGED)
+            for change in changes[1:]:
+                _commit(change.area)
+            reached(Step.FOLLOWED)
+            books.applied()
+            reached(Step.APPLIED)
+            _clean(intent.areas)
+            reached(Step.CLEANED)
+        except BaseException as error:
+            raise _unfinished(area, error) from error
 
 
 def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) -> Found:

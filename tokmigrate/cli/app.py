@@ -15,6 +15,7 @@ from tokmigrate.cli.output import TRACEBACKS, print_error, say_aside
 from tokmigrate.cli.streams import CHANGES_SOMETHING, kept_errors
 from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
 from tokmigrate.files import storage_error
+from tokmigrate.signals import ended_like_ctrl_c
 
 _WORDINGS = (
     ("Value error, ", ""),
@@ -101,7 +102,7 @@ def main() -> None:
     as_json = "--json" in arguments
     TRACEBACKS.set(len(arguments) < len(sys.argv[1:]))
     CHANGES_SOMETHING.set(False)
-    with kept_errors() as (out, _):
+    with kept_errors() as (out, _), ended_like_ctrl_c():
         code = _exit_code(arguments, as_json)
         out.flush()
         if out.error:
@@ -128,7 +129,7 @@ def _exit_code(arguments: list[str], as_json: bool) -> int:
             print_error(_wrong_usage(error), as_json)
         return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        hint = "`tokmigrate recover` finishes or undoes what was under way"
+        hint = "`tokmigrate status` says where each model is; a change that was made is finished, any other is undone"
         print_error(StoppedError("stopped", hint=hint), as_json)
         return StoppedError.exit_code
     except OSError as error:
