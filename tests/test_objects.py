@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,19 @@ def test_killed_while_writing_no_object_is_half_there(store: ObjectStore) -> Non
             child.send_signal(signal.SIGKILL)
     for digest in store.digests():
         assert blake3(store.get(digest)).hexdigest() == digest
+    store.remove_unfinished()
+    assert store.unfinished() == ()
+
+
+def test_what_is_being_written_is_not_taken_for_left_behind(store: ObjectStore) -> None:
+    def slowly() -> Iterator[bytes]:
+        yield b"1"
+        store.remove_unfinished()
+        assert len(store.unfinished()) == 1
+        yield b"2"
+
+    digest = store.put_stream(slowly())
+    assert store.get(digest) == b"12"
+    (store.root / ".unfinished-0123").write_bytes(b"r1")
+    store.remove_unfinished()
+    assert store.unfinished() == ()

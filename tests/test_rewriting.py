@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -14,8 +15,9 @@ import making
 import pytest
 from dying import exit_code, place_of, put_together, rebased, settled
 from in_process import Here
+from test_crash import strace_works
 from test_rechain import add, forked, tokens
-from workspaces import Contents, contents
+from workspaces import Contents, command_line, contents, environment
 
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found
@@ -129,6 +131,7 @@ def test_killed_between_any_two_changes(tmp_path: Path, story: Story) -> None:
             assert "tokmigrate recover" in str(caught.value.hint)
         found.append(settle(place))
         assert (found[-1] is not Found.NOTHING) == is_half
+        assert list(root.rglob(".*.new")) == []
         held = contents(root / "migrations")
         allowed = {Found.BEFORE: [story.before], Found.AFTER: [story.after]}
         assert held in allowed.get(found[-1], [story.before, story.after])
@@ -225,6 +228,30 @@ def test_a_disk_that_refuses_half_way_is_told_and_finished_later(tmp_path: Path)
     assert settle(place) is Found.AFTER
     assert (place.migrations / "b").read_bytes() == b"2"
     assert len(History.read(place).chain()) == 1
+
+
+def test_a_disk_that_confirms_all_but_the_last_name_is_no_failure(tmp_path: Path) -> None:
+    if not strace_works():
+        pytest.skip("strace is not installed, or may not trace here")
+    begin(tmp_path / "begun", "rebase")
+    command = [*command_line(), "rebase", "cccc"]
+
+    def under_strace(root: Path, *injected: str) -> subprocess.CompletedProcess[str]:
+        traced = ["strace", "-f", "-qq", "-y", "-e", "trace=fsync", *injected]
+        return subprocess.run(
+            [*traced, *command], cwd=root, env=environment(), capture_output=True, text=True, check=False
+        )
+
+    done = under_strace(Path(shutil.copytree(tmp_path / "begun", tmp_path / "done")))
+    assert done.returncode == 0, done.stderr
+    calls = [line for line in done.stderr.splitlines() if "fsync(" in line]
+    assert ".tokmigrate>" in calls[-1]
+    root = Path(shutil.copytree(tmp_path / "begun", tmp_path / "failed"))
+    failed = under_strace(root, "-e", f"inject=fsync:error=EIO:when={len(calls)}")
+    assert "EIO" in failed.stderr
+    assert failed.returncode == 0, failed.stderr
+    assert contents(root / "migrations") == contents(tmp_path / "done" / "migrations")
+    assert settle(place_of(root)) is Found.NOTHING
 
 
 def test_modes_and_line_ends_stay(tmp_path: Path) -> None:

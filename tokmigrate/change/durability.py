@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from tokmigrate.change.facts import FileFacts, file_facts, set_facts
+from tokmigrate.errors import StorageError
 from tokmigrate.files import storage_errors
 
 # Whoever writes a file to last gives it its facts and tells its errors too.
@@ -30,6 +31,11 @@ __all__ = [
     "unfinished",
     "write_durably",
 ]
+
+
+class NotDurableError(StorageError):
+    """A file was written or removed, and the disk does not confirm it."""
+
 
 # Some network filesystems have no fsync for a directory; there its names are kept by the server.
 _NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.EBADF}
@@ -105,6 +111,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         mode: Its permission bits, whatever the umask.
 
     Raises:
+        NotDurableError: The new file is there, and a loss of power may bring the old one back.
         StorageError: The old file is still there, and nothing else.
     """
     temporary = unfinished(path)
@@ -117,12 +124,31 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    fsync_directory(path.parent)
+    _fsync_name(path)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file.
+
+    Raises:
+        NotDurableError: It is gone, and a loss of power may bring it back.
+        StorageError: It is still there.
+    """
+    with storage_errors("remove the file", path):
+        path.unlink()
+    _fsync_name(path)
 
 
 def unfinished(path: Path) -> Path:
     """Return the name under which `write_durably` writes, and which a process that was killed leaves behind."""
     return path.with_name(f".{path.name}.new")
+
+
+def _fsync_name(path: Path) -> None:
+    try:
+        fsync_directory(path.parent)
+    except StorageError as error:
+        raise NotDurableError(error.message, where=error.where, hint=error.hint) from error
 
 
 def _write_new(path: Path, data: bytes, mode: int) -> None:

@@ -164,7 +164,7 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
     refuse_unfinished(workspace)
     migrations: list[Migration] = []
     problems: list[Problem] = []
-    for path in sorted({*migration_files(workspace), *filter(_is_migration, files)}):
+    for path in sorted({*migration_files(workspace), *filter(is_migration, files)}):
         shown = os.path.relpath(path, workspace.root)
         if path not in files and not has_file(path):
             problems.append(_no_file(path, shown))
@@ -203,7 +203,7 @@ def migration_files(workspace: Workspace) -> tuple[Path, ...]:
     directory = workspace.migrations
     if not has_directory(directory):
         raise FileProblems([_no_directory(workspace)])
-    return tuple(path for path in entries(directory) if _is_migration(path))
+    return tuple(path for path in entries(directory) if is_migration(path))
 
 
 def _no_directory(workspace: Workspace) -> Problem:
@@ -219,7 +219,8 @@ def _no_directory(workspace: Workspace) -> Problem:
     )
 
 
-def _is_migration(path: Path) -> bool:
+def is_migration(path: Path) -> bool:
+    """Return whether a file is named like a migration."""
     return path.suffix in _KINDS and not path.name.startswith(("_", "."))
 
 

@@ -17,6 +17,7 @@ from tokmigrate.runner.books import FoundBooks
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state
 from tokmigrate.state.ledger import State
+from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import AppliedRecord, ModelRow, OperationRow, Status
 
 
@@ -45,6 +46,7 @@ def locked(
         orphan = state.active(model)
         if orphan is not None:
             _close(state, orphan, generation)
+        ObjectStore(workspace.objects).remove_unfinished()
         yield area, state, found
 
 

@@ -6,6 +6,7 @@ then the data. It appears whole or not at all, and never changes.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import secrets
@@ -61,19 +62,21 @@ class ObjectStore:
         """
         with _storage(self.root):
             _make_folder(self.root)
-        unfinished = self.root / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        unfinished, file = self._new_file()
         try:
-            with _storage(self.root), unfinished.open("xb") as file:
-                digest = _write(file, chunks)
-                file.flush()
-                os.fsync(file.fileno())
-            path = self._path(digest)
-            present = self._intact(digest)
-            with _storage(self.root):
-                _make_folder(path.parent)
-                if not present:
-                    unfinished.replace(path)
-                _sync_folder(path.parent)
+            # Closing unlocks it, and it has its name by then.
+            with file:
+                with _storage(self.root):
+                    digest = _write(file, chunks)
+                    file.flush()
+                    os.fsync(file.fileno())
+                path = self._path(digest)
+                present = self._intact(digest)
+                with _storage(self.root):
+                    _make_folder(path.parent)
+                    if not present:
+                        unfinished.replace(path)
+                    _sync_folder(path.parent)
         finally:
             # What cannot be removed harms nothing, and must not hide why it is left.
             with suppress(OSError):
@@ -132,6 +135,26 @@ class ObjectStore:
                 for path in entries(folder):
                     if _DIGEST.fullmatch(folder.name + path.name):
                         yield folder.name + path.name
+
+    def remove_unfinished(self) -> None:
+        """Remove the files that killed processes were writing; those that are being written stay."""
+        for path in self.unfinished():
+            with suppress(OSError), path.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+
+    def _new_file(self) -> tuple[Path, BinaryIO]:
+        """Return a new file, locked for as long as it is open: what is not locked, nobody writes any more."""
+        while True:
+            path = self.root / f"{_UNFINISHED}{secrets.token_hex(8)}"
+            with _storage(self.root):
+                file = path.open("xb")
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_EX)
+            if os.fstat(file.fileno()).st_nlink:
+                return path, file
+            # Somebody took it for one that was left behind before it was locked.
+            file.close()
 
     def unfinished(self) -> tuple[Path, ...]:
         """Return the files that are being written, or that a crash left behind."""

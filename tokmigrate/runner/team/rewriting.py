@@ -9,19 +9,29 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.change.durability import file_facts, fsync_directory, storage_errors, unfinished, write_durably
+from tokmigrate.change.durability import (
+    NotDurableError,
+    file_facts,
+    remove_durably,
+    storage_errors,
+    unfinished,
+    write_durably,
+)
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found
 from tokmigrate.errors import BusyError, RecoveryNeededError, StorageError, TokmigrateError
-from tokmigrate.files import exists, read_if_present
+from tokmigrate.files import entries, exists, has_directory, read_if_present
+from tokmigrate.revision.history import is_migration
+from tokmigrate.revision.lock_file import lock_path
 from tokmigrate.revision.rewriting import Files, journal_path, refuse_unfinished
 from tokmigrate.settings import Workspace
+from tokmigrate.signals import uninterrupted
 
 
 @dataclass(frozen=True)
@@ -57,11 +67,12 @@ def rewrite(workspace: Workspace, files: Files) -> None:
     changed = {path: data for path, data in files.items() if _bytes(path) != data}
     if len(changed) < 2:
         # One file is whole at every instant by itself.
-        for path, data in changed.items():
-            _write(path, data)
+        with suppress(NotDurableError), uninterrupted():
+            for path, data in changed.items():
+                _write(path, data)
         return
     journal = journal_path(workspace)
-    with _alone(workspace):
+    with uninterrupted(), _alone(workspace):
         refuse_unfinished(workspace)
         rewriting = Rewriting(
             {path.name: _digest(_bytes(path)) for path in changed},
@@ -70,7 +81,7 @@ def rewrite(workspace: Workspace, files: Files) -> None:
         try:
             write_durably(journal, rewriting.encoded())
             _write_all(workspace, rewriting)
-            _remove(journal)
+            _forget(journal)
         except TokmigrateError as error:
             if not exists(journal):
                 raise
@@ -90,9 +101,11 @@ def settle(workspace: Workspace) -> Found:
         StorageError: A file cannot be written, or the journal is damaged.
     """
     journal = journal_path(workspace)
-    if not exists(journal):
+    if not exists(journal) and not any(_left_behind(workspace)):
         return Found.NOTHING
-    with _alone(workspace):
+    with uninterrupted(), _alone(workspace):
+        for path in _left_behind(workspace):
+            _remove(path)
         rewriting = _read(journal)
         if rewriting is None:
             return Found.NOTHING
@@ -109,8 +122,21 @@ def settle(workspace: Workspace) -> Found:
             _write_all(workspace, rewriting)
         for name in rewriting.after:
             _remove(unfinished(workspace.migrations / name))
-        _remove(journal)
+        _forget(journal)
         return found
+
+
+def _left_behind(workspace: Workspace) -> list[Path]:
+    """Return the files that a process was writing when it was killed."""
+    folder = workspace.migrations
+    beside = entries(folder) if has_directory(folder) else []
+    mine = [unfinished(lock_path(workspace)), *map(unfinished, filter(is_migration, map(_finished, beside)))]
+    return [path for path in (unfinished(journal_path(workspace)), *mine) if os.path.lexists(path)]
+
+
+def _finished(path: Path) -> Path:
+    """Return the path that a file has whose unfinished name this may be."""
+    return path.with_name(path.name.removeprefix(".").removesuffix(".new") or path.name)
 
 
 def _write_all(workspace: Workspace, rewriting: Rewriting) -> None:
@@ -128,11 +154,14 @@ def _write(path: Path, data: bytes | None) -> None:
 
 
 def _remove(path: Path) -> None:
-    if not os.path.lexists(path):
-        return
-    with storage_errors("remove the file", path):
-        path.unlink()
-    fsync_directory(path.parent)
+    if os.path.lexists(path):
+        remove_durably(path)
+
+
+def _forget(journal: Path) -> None:
+    """Remove the journal of what is written; one that a loss of power brings back is found to be done."""
+    with suppress(NotDurableError):
+        _remove(journal)
 
 
 def _bytes(path: Path) -> bytes | None:
