@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from in_process import Here
 from workspaces import HEAD, Contents, Workspace, command_line, contents, environment, make_workspace
 
 # Upgrades or downgrades the model; says when it holds the lock, and goes on when it is told to.
@@ -137,3 +140,19 @@ def test_the_lock_of_a_killed_process_is_free(workspace: Workspace, head: Conten
     assert json.loads((workspace.area / "lock").read_text("utf-8"))["pid"] == slow.process.pid
     assert workspace.asked("upgrade")["models"][0]["to_revision"] in (HEAD, None)
     assert contents(workspace.model) == head
+
+
+def test_who_reads_does_not_wait_long_for_a_locked_state(tmp_path: Path) -> None:
+    place = Here(make_workspace(tmp_path / "workspace").root)
+    assert place.run("upgrade").returncode == 0
+    holder = sqlite3.connect(place.root / ".tokmigrate" / "state.db", isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    try:
+        begun = time.monotonic()
+        done = place.run("status")
+        waited = time.monotonic() - begun
+    finally:
+        holder.close()
+    assert done.returncode == 5
+    assert "another process writes to the state database and does not finish" in done.stderr
+    assert 1.5 < waited < 10

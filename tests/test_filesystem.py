@@ -22,7 +22,7 @@ from tokmigrate.change.copying import seal_tree, share_tree
 from tokmigrate.change.durability import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
 from tokmigrate.change.facts import FileFacts, file_facts, set_facts
 from tokmigrate.change.ranges import BLOCK, CHUNK, copy_range
-from tokmigrate.change.room import check_room, free_bytes, human_bytes
+from tokmigrate.change.room import check_room, free_bytes, human_bytes, margin_bytes
 from tokmigrate.change.sharing import (
     Sharing,
     clone_file,
@@ -478,6 +478,31 @@ def test_room_names_what_is_needed_and_free(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"1024\.0 PiB are needed, .* are free") as caught:
         check_room(tmp_path, 2**60)
     assert "free at least" in (caught.value.hint or "")
+
+
+def test_the_margin_follows_what_is_written(tmp_path: Path) -> None:
+    assert [margin_bytes(mib << 20) >> 20 for mib in (0, 2, 64, 1024, 1 << 20)] == [1, 1, 4, 64, 64]
+    shutil.copytree(REPOSITORY / "models" / "demo", tmp_path / "demo")
+    (tmp_path / "disk").mkdir()
+    for name in ("migrations", "tokmigrate.yaml"):
+        source = REPOSITORY / name
+        shutil.copytree(source, tmp_path / name) if source.is_dir() else shutil.copy(source, tmp_path)
+    script = """
+import json, shutil, sys
+from tokmigrate.cli.app import main
+shutil.copytree("demo", "disk/demo")
+open("tokmigrate.yaml", "w").write("format: 1\\nverify: fast\\nmodels:\\n  demo: {path: disk/demo}\\n")
+free = shutil.disk_usage("disk").free
+sys.argv = ["tokmigrate", "upgrade", "--json"]
+sys.stdout, out = open("out", "w"), sys.stdout
+try:
+    main()
+except SystemExit as leaving:
+    print(json.dumps({"code": leaving.code, "free": free}), file=out)
+"""
+    answer = in_namespace(tmp_path, "mount -t tmpfs -o size=8m tmpfs disk", script)
+    assert int(str(answer["free"])) < 8 << 20
+    assert answer["code"] == 0
 
 
 # The work area

@@ -136,10 +136,10 @@ def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeyp
     listed(place, "a", "b", "c")
     upgrade = migrate.upgrade
 
-    def failing(workspace: Any, entry: Any, *rest: Any) -> migrate.Upgraded:
+    def failing(workspace: Any, entry: Any, *rest: Any, **more: Any) -> migrate.Upgraded:
         if entry.name == "b":
             raise StorageError("no space", hint="make room")
-        return upgrade(workspace, entry, *rest)
+        return upgrade(workspace, entry, *rest, **more)
 
     monkeypatch.setattr(migrate, "upgrade", failing)
     done = run_here(place.root, "upgrade")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from tokmigrate.errors import ModelError, TokenizerError
+from tokmigrate.errors import ModelError
 from tokmigrate.files import entries, has_directory, read_if_present
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.other_vocabularies import read_other_vocabularies
+from tokmigrate.model.documents.shapes import check_shape
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.formats.json_text import Json, Layout, layout_of, parse
@@ -50,16 +51,12 @@ def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[st
             texts[name], text = data, _decoded(data, directory / name)
             values[name] = parse(text, str(directory / name))
             layouts[name] = json_layout(name, text, stamp)
-            if not isinstance(values[name], dict):
-                raise ModelError("not a JSON object", where=str(directory / name))
+            check_shape(name, text, values[name], str(directory / name))
     for name in (*TEXT_FILES, *_template_files(directory)):
         if (data := read_if_present(directory / name)) is not None:
             texts[name], values[name] = data, _decoded(data, directory / name)
     for name, data in read_other_vocabularies(directory).items():
         texts[name] = values[name] = data
-    held = values.get(tokenizer.FILE)
-    if held is not None and not isinstance((held.get("model") or {}).get("vocab"), dict | list):
-        raise TokenizerError("it has no model.vocab", where=str(directory / tokenizer.FILE))
     return texts, values, layouts
 
 
@@ -93,7 +90,10 @@ def document_of(name: str, data: bytes, held: Json) -> Json:
     if isinstance(held, bytes):
         return data
     if name.endswith(".json"):
-        return parse(data.decode("utf-8"), name)
+        text = data.decode("utf-8")
+        value = parse(text, name)
+        check_shape(name, text, value, name)
+        return value
     return data.decode("utf-8") if name in TEXT_FILES or name.endswith(".jinja") else data
 
 

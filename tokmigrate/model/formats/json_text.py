@@ -10,6 +10,8 @@ from typing import Any
 
 from tokmigrate.errors import ModelError
 
+MAX_DEPTH = 100
+
 Json = Any
 """A value as the json module gives it."""
 
@@ -47,7 +49,11 @@ class Layout:
 
 
 def parse(text: str, where: str) -> Json:
-    """Return the value of a JSON text; a name that occurs twice in an object is an error."""
+    """Return the value of a JSON text.
+
+    A name that occurs twice in an object is an error, and so is a text that is nested deeper than `MAX_DEPTH`: what
+    walks through the value would fail there.
+    """
 
     def unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
         found: dict[str, Json] = {}
@@ -58,13 +64,30 @@ def parse(text: str, where: str) -> Json:
         return found
 
     try:
-        return json.loads(text, object_pairs_hook=unique)
+        value = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise ModelError(
             f"not valid JSON: {error.msg.removesuffix(' at')}", where=f"{where}:{error.lineno}:{error.colno}"
         ) from error
     except RecursionError as error:
-        raise ModelError("nested too deeply", where=where) from error
+        raise _too_deep(where) from error
+    if _is_deep(value):
+        raise _too_deep(where)
+    return value
+
+
+def _is_deep(value: Json) -> bool:
+    level = [value] if isinstance(value, dict | list) else []
+    for _ in range(MAX_DEPTH):
+        members = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [inner for each in members for inner in each if isinstance(inner, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep(where: str) -> ModelError:
+    return ModelError(f"nested deeper than {MAX_DEPTH} levels", where=where, hint="fetch the file again")
 
 
 def layout_of(text: str) -> Layout:
