@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import signal
 import socket
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -164,3 +166,119 @@ def test_a_pipe_as_corpus_or_plan(tmp_path: Path) -> None:
         code, said = told(place, *words)
         assert code == 2
         assert "is a pipe" in said
+
+
+# What a file may hold instead
+
+
+def nested(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+INSTEAD = (None, [], {}, "x", "", 7, -1, 1.5, math.nan, True, [None], {"a": None}, nested(90), nested(400))
+MISSING = object()
+Place = tuple[str | int, ...]
+
+
+def places(value: Any, at: Place = ()) -> Iterator[Place]:
+    """Yield the places in a JSON value; of long lists and objects the first and the last."""
+    yield at
+    if isinstance(value, dict):
+        names = list(value) if len(value) <= 40 else [*list(value)[:1], *list(value)[-1:]]
+        for name in names:
+            yield from places(value[name], (*at, name))
+    if isinstance(value, list):
+        for number in sorted({0, len(value) - 1} if value else ()):
+            yield from places(value[number], (*at, number))
+
+
+def with_instead(value: Any, at: Place, instead: Any) -> Any:
+    """Return a JSON value with something else at a place, or without what is there."""
+    if not at:
+        return instead
+    members = dict(enumerate(value)) if isinstance(value, list) else dict(value)
+    if len(at) == 1 and instead is MISSING:
+        del members[at[0]]
+    else:
+        members[at[0]] = with_instead(members[at[0]], at[1:], instead)
+    return list(members.values()) if isinstance(value, list) else members
+
+
+@pytest.fixture(scope="module")
+def places_of_work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Here]:
+    """Return a workspace at base, and one at the head of its migrations, with every kind of file."""
+    found: dict[str, Here] = {}
+    for name in ("base", "head"):
+        place = here(tmp_path_factory.mktemp(name) / "w")
+        for file, value in MORE.items():
+            (place.model / file).parent.mkdir(exist_ok=True)
+            (place.model / file).write_text(json.dumps(value), "utf-8")
+        (place.root / "lora").mkdir()
+        (place.root / "lora" / "adapter_config.json").write_text(json.dumps(ADAPTER), "utf-8")
+        header = b'{"x.lora_A.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+        data = len(header).to_bytes(8, "little") + header + bytes(4)
+        (place.root / "lora" / "adapter_model.safetensors").write_bytes(data)
+        settings = place.settings.read_text("utf-8")
+        place.settings.write_text(settings.replace("models/demo}", "models/demo, adapters: [lora]}"), "utf-8")
+        if name == "head":
+            assert told(place, "upgrade")[0] == 0
+            plan = place.root / "migrations" / "0004_x.yaml"
+            head = "format: 1\nrevision: aaaaaaaaaaaa\ndown_revision: c07d18e2b9f4\nmessage: x\noperations:\n"
+            plan.write_text(head + '  - add_tokens: {tokens: ["<x>"]}\n', "utf-8")
+            assert told(place, "plan", "-o", "plan.json")[0] == 0
+            assert told(place, "log", "--export", "jsonl", "-o", "ledger.jsonl")[0] == 0
+        found[name] = place
+    return found
+
+
+MORE: dict[str, Any] = {
+    "special_tokens_map.json": {"eos_token": {"content": "<|endoftext|>"}, "additional_special_tokens": ["a"]},
+    "added_tokens.json": {"<|endoftext|>": 0},
+    "modules.json": [{"idx": 0, "name": "0", "path": "1_T", "type": "t"}],
+    "1_T/config.json": {"vocab_size": 1024},
+    "processor_config.json": {"image_token": "<|endoftext|>", "image_token_id": 0},
+    "chat_template.json": {"chat_template": "{{ messages }}"},
+}
+ADAPTER = {"peft_type": "LORA", "trainable_token_indices": [3], "modules_to_save": None, "target_modules": ["q"]}
+LOOKING = (("plan",), ("status",))
+DAMAGED: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
+    "models/demo/tokenizer.json": ("base", LOOKING),
+    "models/demo/tokenizer_config.json": ("base", LOOKING),
+    "models/demo/config.json": ("base", LOOKING),
+    "models/demo/generation_config.json": ("base", LOOKING),
+    "models/demo/model.safetensors.index.json": ("base", LOOKING),
+    **{f"models/demo/{name}": ("base", LOOKING) for name in MORE},
+    "lora/adapter_config.json": ("base", LOOKING),
+    "models/demo/tokmigrate.json": ("head", (("check",), ("current",), ("downgrade", "base"))),
+    "lora/tokmigrate.json": ("head", (("status",), ("downgrade", "base"))),
+    "plan.json": ("head", (("upgrade", "--plan", "plan.json"),)),
+}
+MUTATIONS = 14
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_every_mutation_ends_with_a_reason(places_of_work: dict[str, Here], name: str) -> None:
+    which, commands = DAMAGED[name]
+    place = places_of_work[which]
+    path = place.root / name
+    held = path.read_bytes()
+    value = json.loads(held)
+    mutations = [(at, instead) for at in places(value) for instead in (*INSTEAD, *([MISSING] if at else []))]
+    random = Random(name)  # noqa: S311
+    try:
+        for at, instead in random.sample(mutations, min(MUTATIONS, len(mutations))):
+            text = json.dumps(with_instead(value, at, instead))
+            if json.loads(text) == value:
+                continue
+            path.write_text(text, "utf-8")
+            for words in commands:
+                done = place.run(*words)
+                said = f"{at} {instead!r:.60} {words}: {done.returncode}\n{done.stderr}"
+                assert done.returncode in EXIT_CODES, said
+                assert INTERNAL not in done.stderr, said
+                assert done.returncode == 0 or done.stderr, said
+    finally:
+        path.write_bytes(held)

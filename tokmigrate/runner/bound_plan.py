@@ -6,9 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from blake3 import blake3
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tokmigrate.change.digests import sampled_digest
 from tokmigrate.errors import StalePlanError, StorageError, UsageError
@@ -21,6 +22,40 @@ from tokmigrate.state.database import open_state_if_present
 FORMAT = 1
 
 _HELD = ("from_revision", "generation", "migrations", "ids", "files", "shards", "adapters", "operation", "seed")
+
+
+class _Part(BaseModel):
+    """What a plan depends on of a model or an adapter."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    generation: str | None
+    files: dict[str, str]
+    shards: dict[str, str]
+
+
+class _PlanOfModel(_Part):
+    """The plan of one model, as a file holds it."""
+
+    model: str
+    to_revision: str | None
+    drift: Literal["refuse", "accept"] = "refuse"
+    from_revision: str | None
+    migrations: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
+    ids: dict[str, int | None]
+    adapters: dict[str, _Part]
+    operation: str | None
+    seed: str
+
+
+class _Plans(BaseModel):
+    """What a file of plans holds."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    format: int
+    plans: list[_PlanOfModel]
+
 
 _NAMED = 3
 """How many files, migrations or adapters are named."""
@@ -81,22 +116,16 @@ def write_plans(path: Path, plans: Sequence[BoundPlan]) -> None:
 def read_plans(path: Path) -> tuple[BoundPlan, ...]:
     """Return the plans of a file; raises UsageError where it is none of ours."""
     try:
-        document = json.loads(read_file(path))
-        if document["format"] != FORMAT:
-            raise UsageError("a plan of an unknown format", where=str(path), hint="use the tokmigrate that wrote it")
-        return tuple(
-            BoundPlan(
-                each["model"],
-                each["to_revision"],
-                {key: each[key] for key in _HELD},
-                "accept" if each.get("drift") == "accept" else "refuse",
-            )
-            for each in document["plans"]
-        )
+        read = _Plans.model_validate_json(read_file(path))
     except StorageError as error:
         raise UsageError(f"the plan cannot be read: {error.message}", where=str(path), hint=error.hint) from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except ValidationError as error:
         raise UsageError("not a plan", where=str(path), hint="`tokmigrate plan -o FILE` writes one") from error
+    if read.format != FORMAT:
+        raise UsageError("a plan of an unknown format", where=str(path), hint="use the tokmigrate that wrote it")
+    return tuple(
+        BoundPlan(each.model, each.to_revision, each.model_dump(include={*_HELD}), each.drift) for each in read.plans
+    )
 
 
 def _reasons(held: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

@@ -166,6 +166,16 @@ class _Config(_Shape):
     tokenizer_class: str | None = None
 
 
+class _AdapterConfig(_Shape):
+    peft_type: str | None = None
+    base_model_name_or_path: str | None = None
+    trainable_token_indices: list[Id] | dict[str, list[Id]] | None = None
+    token_indices: list[Id] | dict[str, list[Id]] | None = None
+    alora_invocation_tokens: list[Id] | dict[str, list[Id]] | None = None
+    modules_to_save: list[str] | None = None
+    target_modules: str | list[str] | None = None
+
+
 _SHAPES: Mapping[str, type[BaseModel]] = {
     TOKENIZER: _Tokenizer,
     names.TOKENIZER_CONFIG: _TokenizerConfig,
@@ -173,6 +183,7 @@ _SHAPES: Mapping[str, type[BaseModel]] = {
     names.LEGACY_TEMPLATE: _LegacyTemplate,
     names.CONFIG: _Config,
     names.ADDED_TOKENS: _AddedTokens,
+    names.ADAPTER_CONFIG: _AdapterConfig,
 }
 
 

@@ -13,6 +13,7 @@ from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
 from tokmigrate.vocabulary.tokens import Run
 
 CONFIG = "config.json"
+ADAPTER_CONFIG = "adapter_config.json"
 GENERATION = "generation_config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS_MAP = "special_tokens_map.json"

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from tokmigrate.errors import OperationError
+from tokmigrate.model.documents.state import ADAPTER_CONFIG as CONFIG
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.vocabulary.windows import WHOLE
 
-CONFIG = "adapter_config.json"
+__all__ = ["CALLING", "CONFIG", "TRAINED", "trained_ids", "with_adapter_ids"]
 
 TRAINED = ("trainable_token_indices", "token_indices")
 """The fields of peft 0.21 that list the ids whose rows the adapter trains, in the order of those rows."""

@@ -31,7 +31,7 @@ def with_ids_of_config(
         OperationError: A field needs an id that goes.
         OutOfStepError: A field that is not known seems to hold an id that moves or goes.
     """
-    sizes = frozenset({size, document.get("vocab_size", size)})
+    sizes = sizes_of(document, size)
     for place, number in suspects(document, sizes, declared):
         if renumbering.touches(number):
             raise OutOfStepError(
@@ -91,6 +91,12 @@ def ids_held(value: Json, shape: Shape) -> Iterator[int]:
             yield from ids_held(inner, "ids")
     elif _is_id(value):
         yield value
+
+
+def sizes_of(document: Json, size: int) -> frozenset[int]:
+    """Return the sizes that a vocabulary may be stated with in a file: that of the model, and the file's own."""
+    stated = document.get("vocab_size")
+    return frozenset({size, stated}) if isinstance(stated, int) else frozenset({size})
 
 
 def _counts_other_ids(part: Json, sizes: frozenset[int]) -> bool:

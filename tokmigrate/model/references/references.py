@@ -23,7 +23,7 @@ from tokmigrate.model.documents.state import (
 )
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.companion_references import with_ids_of_companions
-from tokmigrate.model.references.config_references import ids_held, suspects, with_fields, with_ids_of_config
+from tokmigrate.model.references.config_references import ids_held, sizes_of, suspects, with_fields, with_ids_of_config
 from tokmigrate.model.references.tokenizer_references import with_ids_of_tokenizer
 from tokmigrate.model.tokenizer.token_ids import with_token_ids
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
@@ -116,7 +116,7 @@ def with_defaults_written(state: ModelState, renumbering: Renumbering) -> ModelS
 def unknown_references(state: ModelState) -> Iterator[str]:
     """Yield a line for each field that looks like the id of a token and is not known."""
     for name, document in configurations(state.documents).items():
-        sizes = frozenset({state.vocab_size, document.get("vocab_size", state.vocab_size)})
+        sizes = sizes_of(document, state.vocab_size)
         numbers: dict[str, list[int]] = {}
         for place, number in suspects(document, sizes, state.traits.id_fields):
             numbers.setdefault(place, []).append(number)
