@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 from in_process import Here
-from workspaces import make_workspace
+from test_crash import strace_works
+from workspaces import image, make_workspace
 
 from tokmigrate.errors import EXIT_CODES
 
@@ -282,3 +283,36 @@ def test_every_mutation_ends_with_a_reason(places_of_work: dict[str, Here], name
                 assert done.returncode == 0 or done.stderr, said
     finally:
         path.write_bytes(held)
+
+
+# A disk that reports errors
+
+FAILING = (
+    ("tokmigrate.yaml", "newfstatat", ("status",)),
+    ("tokmigrate.yaml", "read", ("status",)),
+    ("migrations", "getdents64", ("plan",)),
+    ("migrations/0002_add_chat_roles.yaml", "newfstatat", ("plan",)),
+    ("models/demo/config.json", "read", ("plan",)),
+    ("models/demo", "getdents64", ("plan",)),
+    (f"models/.demo.tokmigrate/stage/{SHARD}", "pread64", ("upgrade",)),
+)
+
+
+@pytest.mark.parametrize(("name", "call", "words"), FAILING)
+def test_an_error_of_the_disk_is_said_with_its_place(
+    tmp_path: Path, name: str, call: str, words: tuple[str, ...]
+) -> None:
+    if not strace_works():
+        pytest.skip("strace is not installed, or may not trace here")
+    place = make_workspace(tmp_path / "w")
+    before = image(place.model)
+    path = place.root / name
+    injected = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", str(path), "-e", f"trace={call}"]
+    done = place.run(*words, before=(*injected, "-e", f"inject={call}:error=EIO"))
+    assert done.returncode in (1, 2), done.stderr
+    assert INTERNAL not in done.stderr
+    assert "Input/output error" in done.stderr
+    assert path.name in done.stderr
+    assert "read the system log" in done.stderr
+    assert image(place.model) == before
+    assert place.left_over() == []

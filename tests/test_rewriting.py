@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -262,6 +263,21 @@ def test_modes_and_line_ends_stay(tmp_path: Path) -> None:
     rewrite(place, {path: text, place.migrations / "b": b"\xc3\xa4\r\n"})
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (text, 0o600)
     assert (place.migrations / "b").read_bytes() == b"\xc3\xa4\r\n"
+
+
+def test_owners_and_links_stay(tmp_path: Path) -> None:
+    place = making.workspace(tmp_path, {}, [tokens("<a>")]).workspace
+    path = place.migrations / "0001_step_1.yaml"
+    (tmp_path / "kept").mkdir()
+    path.rename(tmp_path / "kept" / "first.yaml")
+    path.symlink_to("../kept/first.yaml")
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "kept" / "first.yaml", 1234, 2345)
+    owner = (path.stat().st_uid, path.stat().st_gid)
+    text = path.read_bytes() + b"# more\n"
+    rewrite(place, {path: text, place.migrations / "b": b"1"})
+    assert (path.is_symlink(), path.read_bytes()) == (True, text)
+    assert (path.stat().st_uid, path.stat().st_gid) == owner
 
 
 def test_with_three_heads_one_goes_behind_another_at_a_time(tmp_path: Path) -> None:

@@ -11,11 +11,12 @@ import fcntl
 import os
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from tokmigrate.change.facts import FileFacts, file_facts, set_facts
 from tokmigrate.errors import StorageError
-from tokmigrate.files import storage_errors
+from tokmigrate.files import exists, storage_errors
 
 # Whoever writes a file to last gives it its facts and tells its errors too.
 __all__ = [
@@ -107,6 +108,8 @@ def fsync_tree_bottom_up(directory: Path) -> None:
 def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put a file of `data` in the place of `path`: at every instant the old file or the new one, whole.
 
+    Owner and attributes of the old file are kept where permitted.
+
     Args:
         mode: Its permission bits, whatever the umask.
 
@@ -120,6 +123,9 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
             # One that a killed process left is no use to anyone.
             temporary.unlink(missing_ok=True)
             _write_new(temporary, data, mode)
+            if exists(path):
+                written_ns = temporary.stat().st_mtime_ns
+                set_facts(temporary, replace(file_facts(path), mode=mode, mtime_ns=written_ns))
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -69,7 +69,7 @@ def rewrite(workspace: Workspace, files: Files) -> None:
         # One file is whole at every instant by itself.
         with suppress(NotDurableError), uninterrupted():
             for path, data in changed.items():
-                _write(path, data)
+                _write(workspace, path, data)
         return
     journal = journal_path(workspace)
     with uninterrupted(), _alone(workspace):
@@ -142,15 +142,22 @@ def _finished(path: Path) -> Path:
 def _write_all(workspace: Workspace, rewriting: Rewriting) -> None:
     # What goes, goes last: until then nothing is lost.
     for name, text in sorted(rewriting.after.items(), key=lambda each: each[1] is None):
-        _write(workspace.migrations / name, _encoded(text))
+        _write(workspace, workspace.migrations / name, _encoded(text))
 
 
-def _write(path: Path, data: bytes | None) -> None:
+def _behind_link(workspace: Workspace, path: Path) -> Path:
+    """Return the file that is written for a path: where a link leads in the workspace; any other link is replaced."""
+    real = Path(os.path.realpath(path))
+    return real if real.is_relative_to(os.path.realpath(workspace.root)) else path
+
+
+def _write(workspace: Workspace, path: Path, data: bytes | None) -> None:
     if data is None:
         _remove(path)
     elif _bytes(path) != data:
-        mode = file_facts(path).mode if exists(path) else 0o644
-        write_durably(path, data, mode)
+        real = _behind_link(workspace, path)
+        mode = file_facts(real).mode if exists(real) and not real.is_symlink() else 0o644
+        write_durably(real, data, mode)
 
 
 def _remove(path: Path) -> None:
