@@ -339,7 +339,9 @@ OTHERWISE = {("error=ENOSPC", "downgrade"), ("error=EIO", "upgrade")}
 def strace(*arguments: str) -> list[str]:
     # A number of a call that this machine does not have is left out by the question mark.
     traced = ",".join(f"?{call}" for call in CALLS)
-    return ["strace", "-f", "-qq", "--seccomp-bpf", "-e", f"trace={traced}", *arguments]
+    # With the filter strace 6.1 injects errors and no signals.
+    fast = [] if any(":signal=" in argument for argument in arguments) else ["--seccomp-bpf"]
+    return ["strace", "-f", "-qq", *fast, "-e", f"trace={traced}", *arguments]
 
 
 def strace_works() -> bool:
@@ -390,12 +392,14 @@ def test_sweep(story: Story, kind: str, offset: int, tmp_path: Path) -> None:
     shutil.copytree(workspace.root, begin, symlinks=True)
     chosen = sampled(points(story, tmp_path), offset)
     assert chosen
+    killed = 0
     for call, number in chosen:
         shutil.rmtree(workspace.root)
         shutil.copytree(begin, workspace.root, symlinks=True)
         injected = strace("-o", os.devnull, "-e", f"inject={call}:{kind}:when={number}")
         done = workspace.run(*words(story.direction), before=tuple(injected))
         told = f"{call} {number} {kind}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        killed += done.returncode == -signal.SIGKILL
         found = contents(workspace.model)
         assert found in (story.before, story.after), told
         assert "Traceback" not in done.stderr, told
@@ -406,6 +410,8 @@ def test_sweep(story: Story, kind: str, offset: int, tmp_path: Path) -> None:
             assert found == (story.before if done.returncode else story.after), told
         change_is_settled(story, told)
         story.goes_on()
+    # A call that a worker makes as well may end that one instead.
+    assert kind != "signal=KILL" or killed > len(chosen) // 2
 
 
 def test_signals_that_end_a_command(story: Story, tmp_path: Path) -> None:
