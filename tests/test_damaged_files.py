@@ -15,11 +15,15 @@ from random import Random
 from typing import Any
 
 import pytest
+from blake3 import blake3
 from in_process import Here
 from test_crash import strace_works
 from workspaces import image, make_workspace
 
-from tokmigrate.errors import EXIT_CODES
+from tokmigrate.change.undo_record import objects_of, undo_of
+from tokmigrate.errors import EXIT_CODES, DriftError, UndoError
+from tokmigrate.model.documents.stamp import decoded
+from tokmigrate.state.objects import ObjectStore
 
 INTERNAL = "an error in tokmigrate itself"
 
@@ -257,7 +261,7 @@ DAMAGED: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "lora/tokmigrate.json": ("head", (("status",), ("downgrade", "base"))),
     "plan.json": ("head", (("upgrade", "--plan", "plan.json"),)),
 }
-MUTATIONS = 14
+MUTATIONS = 8
 
 
 @pytest.mark.parametrize("name", DAMAGED)
@@ -316,3 +320,60 @@ def test_an_error_of_the_disk_is_said_with_its_place(
     assert "read the system log" in done.stderr
     assert image(place.model) == before
     assert place.left_over() == []
+
+
+# Records that vouch for themselves: they are mutated, and made whole again
+
+
+def mutations_of(value: Any) -> Iterator[Any]:
+    for at in places(value):
+        for instead in (*INSTEAD, *([MISSING] if at else [])):
+            yield with_instead(value, at, instead)
+
+
+class InMemory:
+    """The objects of a store, and more."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.held = {digest: store.get(digest) for digest in store.digests()}
+        self._store = store
+
+    def put(self, data: bytes) -> str:
+        digest = blake3(data).hexdigest()
+        self.held[digest] = data
+        return digest
+
+    def get(self, digest: str) -> bytes:
+        return self.held.get(digest) or self._store.get(digest)
+
+
+def test_an_undo_record_of_another_shape(places_of_work: dict[str, Here]) -> None:
+    objects = InMemory(ObjectStore(places_of_work["head"].root / ".tokmigrate" / "objects"))
+    records = [data for data in objects.held.values() if data.startswith(b'{"adapters": {"')]
+    hints: list[str | None] = []
+    for mutated in mutations_of(json.loads(records[-1])):
+        digest = objects.put(json.dumps(mutated).encode())
+        try:
+            undo_of(digest, objects)
+            list(objects_of(digest, objects))
+        except UndoError as error:
+            hints.append(error.hint)
+    assert len(hints) > 100
+    assert all(hints)
+
+
+def test_a_stamp_of_another_shape_that_is_sealed_again(places_of_work: dict[str, Here]) -> None:
+    place = places_of_work["head"]
+    held = json.loads((place.model / "tokmigrate.json").read_bytes())
+    hints: list[str | None] = []
+    for mutated in mutations_of(held):
+        if isinstance(mutated, dict):
+            content = {key: value for key, value in mutated.items() if key not in ("format", "generation")}
+            said = json.dumps(content, sort_keys=True, ensure_ascii=False)
+            mutated["generation"] = blake3(f"generation 1\n{said}\n".encode()).hexdigest()
+        try:
+            decoded(json.dumps(mutated), "tokmigrate.json")
+        except DriftError as error:
+            hints.append(error.hint)
+    assert len(hints) > 100
+    assert all(hints)

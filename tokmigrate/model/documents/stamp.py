@@ -10,8 +10,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from blake3 import blake3
+from pydantic import BaseModel, ConfigDict, Field
 
 from tokmigrate.errors import DriftError, ModelError
 from tokmigrate.files import read_if_present
@@ -130,6 +132,58 @@ def read_stamp(directory: Path) -> Stamp | None:
     return decoded(text, str(path))
 
 
+class _Written(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _WrittenLayout(_Written):
+    indent: int | str | None
+    ascii: bool
+    compact: bool
+    newline: str
+
+
+class _WrittenFile(_Written):
+    digest: str | None
+    layout: _WrittenLayout | None
+
+
+class _WrittenShard(_Written):
+    digest: str
+    baseline_start: int
+
+
+class _WrittenRevision(_Written):
+    revision: str
+    checksum: str
+
+
+class _WrittenBaseline(_Written):
+    rows: int
+    tokens: tuple[Run, ...]
+
+
+class _WrittenRow(_Written):
+    revision: str
+    label: str
+
+
+class _WrittenStamp(_Written):
+    """The content of the file."""
+
+    generation: str
+    lineage: str
+    revision: str
+    applied: tuple[_WrittenRevision, ...] = Field(min_length=1)
+    files: dict[str, _WrittenFile]
+    shards: dict[str, _WrittenShard]
+    baseline: _WrittenBaseline
+    rows: tuple[Run | _WrittenRow, ...]
+    reshaped: bool
+    init: dict[str, Any] | None
+    tokenizer: str | None = None
+
+
 def decoded(text: str, where: str) -> Stamp:
     """Return the stamp that `text` holds; raises DriftError where it is damaged or of a newer format."""
     try:
@@ -139,27 +193,25 @@ def decoded(text: str, where: str) -> Stamp:
     if not isinstance(held, dict) or held.get("format") != FORMAT:
         raise DriftError("a stamp of an unknown format", where=where, hint="use the tokmigrate that wrote it, or newer")
     try:
+        # From the text, since in a parsed value every array would have to be a tuple.
+        written = _WrittenStamp.model_validate_json(text)
         stamp = Stamp(
-            lineage=held["lineage"],
-            applied=tuple((entry["revision"], entry["checksum"]) for entry in held["applied"]),
+            lineage=written.lineage,
+            applied=tuple((entry.revision, entry.checksum) for entry in written.applied),
             files={
-                name: ChangedFile(file["digest"], Layout.from_json(file["layout"]) if file["layout"] else None)
-                for name, file in held["files"].items()
+                name: ChangedFile(file.digest, Layout(**file.layout.model_dump()) if file.layout else None)
+                for name, file in written.files.items()
             },
-            shards={
-                name: ChangedShard(shard["digest"], shard["baseline_start"]) for name, shard in held["shards"].items()
-            },
-            baseline_tokens=tuple((start, stop) for start, stop in held["baseline"]["tokens"]),
-            rows=RowEdit(held["baseline"]["rows"], tuple(_piece_from_json(piece) for piece in held["rows"])),
-            reshaped=held["reshaped"],
-            init=held["init"],
-            tokenizer=held.get("tokenizer"),
+            shards={name: ChangedShard(shard.digest, shard.baseline_start) for name, shard in written.shards.items()},
+            baseline_tokens=written.baseline.tokens,
+            rows=RowEdit(written.baseline.rows, tuple(map(_piece, written.rows))),
+            reshaped=written.reshaped,
+            init=written.init,
+            tokenizer=written.tokenizer,
         )
-        written = held["generation"]
-        generation = stamp.generation
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+    except ValueError as error:
         raise _damaged(where) from error
-    if generation != written or held["revision"] != stamp.revision:
+    if stamp.generation != written.generation or written.revision != stamp.revision:
         raise DriftError("the stamp was edited", where=where, hint="restore it from a copy of the model")
     return stamp
 
@@ -177,7 +229,5 @@ def _piece_to_json(piece: Kept | Fresh) -> Json:
     return {"revision": made.revision, "label": made.label}
 
 
-def _piece_from_json(piece: Json) -> Kept | Fresh:
-    if isinstance(piece, list):
-        return Kept(piece[0], piece[1])
-    return Fresh(Made(piece["revision"], piece["label"]))
+def _piece(row: Run | _WrittenRow) -> Kept | Fresh:
+    return Fresh(Made(row.revision, row.label)) if isinstance(row, _WrittenRow) else Kept(*row)

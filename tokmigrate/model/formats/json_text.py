@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +40,6 @@ class Layout:
     def to_json(self) -> dict[str, Json]:
         """Return the layout as the stamp records it."""
         return {"indent": self.indent, "ascii": self.ascii, "compact": self.compact, "newline": self.newline}
-
-    @staticmethod
-    def from_json(recorded: Mapping[str, Json]) -> Layout:
-        """Return the layout that `to_json` recorded."""
-        return Layout(recorded["indent"], recorded["ascii"], recorded["compact"], recorded["newline"])
 
 
 def parse(text: str, where: str) -> Json:
