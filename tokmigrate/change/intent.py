@@ -125,9 +125,12 @@ class Intent:
             StorageError: The journal is damaged.
         """
         try:
-            journal = _Journal.model_validate(held)
+            return Intent._of(_Journal.model_validate(held), area, workspace)
         except ValueError as error:
             raise area.damaged_journal() from error
+
+    @staticmethod
+    def _of(journal: _Journal, area: WorkArea, workspace: Path) -> Intent:
         starts = {"area": area.root, "workspace": Path(os.path.realpath(workspace))}
         if any(said.start == "workspace" for said in journal.adapters):
             _refuse_elsewhere(journal.workspace, starts["workspace"], area)
