@@ -11,6 +11,7 @@ from tokmigrate.model.documents.roles import (
     ROLES,
     special_token,
     with_added_token,
+    with_added_tokens_decoder,
     with_listed_specials,
     without_listed_specials,
 )
@@ -52,6 +53,7 @@ class SetTokenFlags(Operation):
             if token not in state.tokenizer.added:
                 state = _added(state, token, flags)
             state = _with_flags(state, token, number, flags)
+        state = with_added_tokens_decoder(state)
         if self.special:
             return with_listed_specials(state, self.tokens)
         return state if self.special is None else without_listed_specials(state, self.tokens)

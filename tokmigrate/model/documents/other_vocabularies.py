@@ -2,7 +2,8 @@
 
 A SentencePiece model follows when its pieces stand in the order of ids, as in most models. Other files, and one whose
 pieces have ids of another order, are left as they are, and no migration may then change what they hold. By
-convention no such file holds the tokens that are added behind its own.
+convention no such file holds the tokens that are added behind its own: programs that read one find these in
+tokenizer_config.json.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.sentencepiece import ROLES, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.vocabulary.renumbering import Renumbering
+from tokmigrate.vocabulary.tokens import AddedToken
 
 TEKKEN_FILES = "*tekken*.json"
 SUFFIXES = (".model", ".spm", ".tiktoken")
+READ_ALONE = "tokenizer.model"
+"""The file that llama.cpp's converter reads in place of tokenizer.json."""
 IN_ANOTHER_FORMAT = "remove the file if nothing reads it: tokenizer.json says all that it says"
 
 
@@ -60,6 +64,16 @@ def with_vocabularies_in_step(before: ModelState, after: ModelState, renumbering
                 hint=IN_ANOTHER_FORMAT,
             )
     return after
+
+
+def is_read_without_added_tokens(state: ModelState) -> bool:
+    """Return whether a program that reads tokenizer.model does not see an added token, or not that it is special."""
+    data = state.documents.get(READ_ALONE)
+    if not isinstance(data, bytes) or not is_sentencepiece(data):
+        return False
+    pieces = SentencePieceModel.read(data, READ_ALONE).pieces
+    added = state.tokenizer.added.values()
+    return not all(number < len(pieces) and _says(pieces[number], token) for token, number in added)
 
 
 def other_vocabulary_notes(before: ModelState, after: ModelState) -> Iterator[str]:
@@ -164,3 +178,8 @@ def _of_added_token(number: int, tokenizer: Tokenizer, name: str) -> Piece:
             hint=f"move another token there in the same operation, or {IN_ANOTHER_FORMAT}",
         )
     return Piece.new(found[0].content, Kind.CONTROL if found[0].special else Kind.USER_DEFINED)
+
+
+def _says(piece: Piece, token: AddedToken) -> bool:
+    """Return whether a piece has the text of an added token, and is found in no text."""
+    return token.special and piece.text == token.content and piece.kind in (Kind.CONTROL, Kind.UNKNOWN)

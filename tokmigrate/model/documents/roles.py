@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from tokmigrate.model.documents.config_parts import parts_of
+from tokmigrate.model.documents.other_vocabularies import is_read_without_added_tokens
 from tokmigrate.model.documents.state import (
     ADDED_TOKENS,
     CONFIG,
@@ -74,7 +75,7 @@ def with_role_id(state: ModelState, key: str, number: int) -> ModelState:
 def with_special_flag(state: ModelState, content: str) -> ModelState:
     """Return the state in which `content` is an added special token, as transformers makes it on loading."""
     if content in state.tokenizer.added:
-        return state
+        return with_added_tokens_decoder(state)
     return with_added_token(state, AddedToken(content, special=True))
 
 
@@ -151,7 +152,27 @@ def with_added_tokens(state: ModelState, tokens: Sequence[AddedToken]) -> ModelS
     if ADDED_TOKENS in state.documents:
         listed = {token.content: tokenizer.ids[token.content] for token in tokens}
         state = state.with_document(ADDED_TOKENS, {**state.documents[ADDED_TOKENS], **listed})
-    return state
+    return with_added_tokens_decoder(state)
+
+
+def with_added_tokens_decoder(state: ModelState) -> ModelState:
+    """Return the state whose tokenizer_config.json lists the added tokens, where tokenizer.model is read without them.
+
+    llama.cpp's converter reads tokenizer.model and `added_tokens_decoder`, which transformers 5 does not write. It
+    still reads that, and then no special_tokens_map.json, so what only the map says is copied.
+    """
+    config = state.documents.get(TOKENIZER_CONFIG) or {}
+    if "added_tokens_decoder" in config or not is_read_without_added_tokens(state):
+        return state
+    for key, held in (state.documents.get(SPECIAL_TOKENS_MAP) or {}).items():
+        if isinstance(held, list):
+            if not any(isinstance(config.get(name), list) for name in LISTS):
+                state = state.with_value(TOKENIZER_CONFIG, (key,), [text_of(entry) for entry in held])
+        elif text_of(held) is not None and text_of(held) != text_of(config.get(key)):
+            state = state.with_value(TOKENIZER_CONFIG, (key,), text_of(held))
+    added = sorted(state.tokenizer.added.values(), key=lambda each: each[1])
+    entries = {str(number): _decoder_entry(token) for token, number in added}
+    return state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), entries)
 
 
 def _decoder_entry(token: AddedToken) -> dict[str, Any]:

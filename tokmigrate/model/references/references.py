@@ -10,7 +10,7 @@ from tokmigrate.model.documents.config_parts import parts_of
 from tokmigrate.model.documents.id_fields import Shape, role_of
 from tokmigrate.model.documents.ordered_tail import ordered_tail
 from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
-from tokmigrate.model.documents.roles import with_added_tokens
+from tokmigrate.model.documents.roles import with_added_tokens, with_added_tokens_decoder
 from tokmigrate.model.documents.state import (
     CONFIG,
     GENERATION,
@@ -54,7 +54,8 @@ def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
     state = with_references(state, renumbering)
     left = {content: number for content, number in ids.items() if number is not None}
     state = state.with_document(FILE, with_token_ids(state.tokenizer, left).document)
-    return with_vocabularies_in_step(before, with_ids_of_companions(state, renumbering), renumbering)
+    state = with_vocabularies_in_step(before, with_ids_of_companions(state, renumbering), renumbering)
+    return with_added_tokens_decoder(state)
 
 
 def with_inserted_tokens(state: ModelState, tokens: Sequence[AddedToken], start: int, stop: int) -> ModelState:

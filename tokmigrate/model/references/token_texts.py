@@ -7,7 +7,7 @@ from typing import Any
 
 from tokmigrate.model.documents.id_fields import shape_of
 from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
-from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.roles import text_of, with_added_tokens_decoder
 from tokmigrate.model.documents.state import (
     ADDED_TOKENS,
     GENERATION,
@@ -90,7 +90,7 @@ def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
     if stops is not None:
         renamed = [_named(stop, names) for stop in stops] if isinstance(stops, list) else _named(stops, names)
         state = state.with_value(GENERATION, ("stop_strings",), renamed)
-    return with_vocabularies_in_step(before, state, Renumbering({}))
+    return with_added_tokens_decoder(with_vocabularies_in_step(before, state, Renumbering({})))
 
 
 def with_renamed_in_lists(state: ModelState, names: Names) -> ModelState:
