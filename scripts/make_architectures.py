@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,8 +16,16 @@ ROOT = Path(__file__).resolve().parents[1]
 TARGET = ROOT / "docs" / "architectures.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
-from tiny_models import LanguageModel, builds_by_default, language_models, tiny_config  # noqa: E402
+from tiny_models import (  # noqa: E402
+    LanguageModel,
+    build,
+    builds_by_default,
+    language_models,
+    tiny_config,
+    whole_models,
+)
 
+from tokmigrate.errors import TokmigrateError  # noqa: E402
 from tokmigrate.model.documents.peculiarities import (  # noqa: E402
     FIXED_IDS,
     FIXED_SIZE,
@@ -24,6 +35,8 @@ from tokmigrate.model.documents.peculiarities import (  # noqa: E402
     TWO_SIDED,
 )
 from tokmigrate.model.weights.unequal_rows import INPUT_ONLY  # noqa: E402
+from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors  # noqa: E402
+from tokmigrate.model.weights.weights import read_weights  # noqa: E402
 
 ROWS = 300
 
@@ -61,8 +74,27 @@ def page(found: Mapping[str, tuple[str, str]], by_default: int) -> str:
     lines += ["", _OTHER_REFUSALS, "", "## Migrated, with a limit", "", "| model type | limit |", "|---|---|"]
     lines += [f"| {model_types} | {limit} |" for model_types, limit in _limits()]
     lines += ["", "## Not tried", "", _NOT_TRIED, "", _names(by_outcome["not built"])]
+    lines += ["", "## Whole models", "", _WHOLE, "", "| class | model type | vocabulary tensors |", "|---|---|---|"]
+    lines += [f"| {name} | `{model.model_type}` | {_whole(model)} |" for name, model in whole_models().items()]
     lines += ["", "## Migrated", "", _names(by_outcome["migrated"]), ""]
     return "\n".join(lines)
+
+
+def _whole(model: LanguageModel) -> str:
+    """Return what is found in a small model of a class that is in none of the mappings."""
+    try:
+        config = tiny_config(model, ROWS)
+        with tempfile.TemporaryDirectory() as folder:
+            directory = Path(folder)
+            build(model, config).save_pretrained(directory)
+            text = (directory / "config.json").read_text("utf-8")
+            found = find_vocabulary_tensors(read_weights(directory), json.loads(text), {}, directory)
+    except TokmigrateError as error:
+        return f"none are known: {error.message.replace('|', ' ')}"
+    except Exception:
+        return "not tried"
+    names = dict.fromkeys(re.sub(r"\.\d+\.", ".N.", tensor.name) for tensor in found.tensors)
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _limits() -> Iterable[tuple[str, str]]:
@@ -109,6 +141,11 @@ _MOLMO2 = (
     "as `save_pretrained` of transformers 5.23 writes it, with the matrix divided in the middle, it is refused;"
     " `save_original_format=False` keeps it whole"
 )
+_WHOLE = """\
+Classes that generate, and that are in none of the mappings above: models with a talker, a codec or a speech recogniser
+around a language model. Their type is not in the registry, so transformers' own model tells which tensors follow
+`vocab_size`; these were found in a small model of each. Where none are known, the error has the candidates with their
+shapes, ready for `vocab_tensors:`. Whether its ids are tokens of a text is for you to know."""
 _NOT_TRIED = "Nothing of these was run: what they need is not there where the tests run, or their defaults contradict."
 
 

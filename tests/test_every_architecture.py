@@ -17,7 +17,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
-from tiny_models import LanguageModel, build, builds_by_default, language_models, tiny_config
+from tiny_models import LanguageModel, build, builds_by_default, language_models, tiny_config, whole_models
 from workspaces import REPOSITORY, image
 
 from tokmigrate.errors import ModelError, OperationError, OutOfStepError, UnexplainedTensorError
@@ -216,6 +216,14 @@ def test_the_page_counts_what_it_lists() -> None:
         assert re.search(rf"\| {words}[^|]*\| {count} \|", text), (words, count)
 
 
+def test_the_page_lists_whole_models_too() -> None:
+    part = PAGE.read_text("utf-8").partition("\n## Whole models\n")[2].partition("\n## ")[0]
+    listed_here = re.findall(r"^\| (\w+) \| `", part, re.MULTILINE)
+    assert listed_here == list(whole_models())
+    assert "`thinker.model.embed_tokens.weight`" in part
+    assert part.count("not tried") < len(listed_here) / 2
+
+
 @pytest.mark.parametrize("model_type", REFUSED)
 def test_a_model_type_that_is_refused_says_why(model_type: str, tmp_path: Path) -> None:
     model = making.llama(tmp_path / "model")
@@ -240,4 +248,4 @@ def test_a_table_of_integers_asks_for_the_row_to_copy(tmp_path: Path) -> None:
     assert torch.equal(table[making.TOKENS], table[VOCABULARY[COPIED]])
     with pytest.raises(OperationError, match="looks '<begun>' up in a table of integers") as raised:
         plan(made.workspace, made.entry("m"))
-    assert "table: {strategy: copy" in str(raised.value.hint)
+    assert '"table": {"strategy": "copy"' in str(raised.value.hint)

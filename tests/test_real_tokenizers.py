@@ -15,14 +15,14 @@ import numpy.typing as npt
 import pytest
 import torch
 import transformers
-from making import Made, Tensors, tensors_of, workspace, write_json
+from making import Tensors, tensors_of, workspace, write_json
 from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken, Tokenizer
 from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from workspaces import contents
 
-from tokmigrate.errors import ModelError, OperationError
+from tokmigrate.errors import OperationError
 from tokmigrate.runner.look import verify
 from tokmigrate.runner.migrate import Upgraded, downgrade, upgrade
 from tokmigrate.state.database import open_state_if_present
@@ -736,22 +736,16 @@ def test_flags_are_those_that_the_library_gives(name: str, tmp_path: Path) -> No
     assert held == json.loads(peer.to_str())["added_tokens"]
 
 
-# Models that need a word from their owner, and those that cannot be helped
+# Models of embeddings alone, and those that cannot be helped
 
 NEW: Operations = [{"add_tokens": {"tokens": ["<ent>"]}}]
 
 
 @pytest.mark.parametrize("name", ["model2vec-float16", "model2vec-float32"])
-def test_static_embeddings_need_their_tensor_named(name: str, tmp_path: Path) -> None:
+def test_static_embeddings_are_known_by_their_config(name: str, tmp_path: Path) -> None:
     model = copied(TOKENIZERS / name, tmp_path / "model")
     before = contents(model)
     made = workspace(tmp_path, {"static": model}, [{"operations": NEW}])
-    with pytest.raises(ModelError) as told:
-        upgrade(made.workspace, made.entry("static"))
-    assert 'vocab_tensors: {"embeddings": {axis: 0, side: input}}' in str(told.value.hint)
-    assert contents(model) == before
-
-    name_tensor(made, {"embeddings": {"axis": 0, "side": "input"}})
     upgrade(made.workspace, made.entry("static"))
     old, new = load_file(TOKENIZERS / name / "model.safetensors"), tensors_of(model)
     assert new["embeddings"].dtype == old["embeddings"].dtype
@@ -771,15 +765,6 @@ def copied(source: Path, target: Path) -> Path:
     for file in source.iterdir():
         shutil.copyfile(file, target / file.name)
     return target
-
-
-def name_tensor(made: Made, tensors: Mapping[str, Any]) -> None:
-    """Say in tokmigrate.yaml which tensors of the only model have a vocabulary axis."""
-    path = made.root / "tokmigrate.yaml"
-    settings = json.loads(path.read_text("utf-8"))
-    for model in settings["models"].values():
-        model["vocab_tensors"] = dict(tensors)
-    write_json(path, settings)
 
 
 def test_roberta_keeps_the_pad_token_that_positions_are_counted_from(tmp_path: Path) -> None:

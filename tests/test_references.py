@@ -67,6 +67,25 @@ def test_an_id_that_goes() -> None:
         with_ids_of_config({"a": {"eos_token_id": [3, 4]}}, gone, "f", ROWS)
 
 
+def test_a_talker_with_a_codec_of_its_own_names_ids_of_the_text_beyond_it() -> None:
+    config = {
+        "vocab_size": ROWS,
+        "talker_config": {
+            "vocab_size": 5,
+            "tts_text_start_token_id": 8,
+            "tts_codec_start_token_id": 4,
+            "eos_token_id": 3,
+            "inner": {"audio_token_index": 9, "pad_token_id": 2},
+        },
+    }
+    moves = Renumbering({8: 9, 9: 8, 3: 2, 2: 3, 4: 1, 1: 4})
+    after = with_ids_of_config(config, moves, "f", ROWS)
+    talker = {"tts_text_start_token_id": 9, "inner": {"audio_token_index": 8, "pad_token_id": 2}}
+    assert after == {**config, "talker_config": {**config["talker_config"], **talker}}
+    foreign = {"talker_config": {"vocab_size": 5, "whistle_token": 3, "bell_token": 8}}
+    assert list(suspects(foreign, frozenset({ROWS}))) == [("talker_config.bell_token", 8)]
+
+
 def test_a_field_that_is_not_known() -> None:
     config = {"deep": [{"whistle_token": 3}]}
     assert list(suspects(config, frozenset({ROWS}))) == [("deep.whistle_token", 3)]

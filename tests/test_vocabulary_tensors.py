@@ -364,7 +364,7 @@ def test_a_tensor_of_unknown_name_is_named_with_the_setting(tmp_path: Path) -> N
     assert "'model.extra.table' [99, 3]" in raised.value.message
     assert raised.value.hint is not None
     assert raised.value.hint.endswith(
-        'vocab_tensors:\n  "model.extra.table": ignore  # or: {axis: 0, side: input}, or side: output'
+        'vocab_tensors:\n  "model.extra.table": ignore  # [99, 3]; or: {axis: 0, side: input}, or side: output'
     )
     assert len(found(directory, {"model.extra.table": None}).tensors) == 2
     claimed = found(directory, {"model.extra.table": (0, "output")})
@@ -396,7 +396,7 @@ def test_a_model_type_that_nobody_knows_is_settled_by_the_workspace(tmp_path: Pa
         found(directory)
     assert "no code of its own" in raised.value.message
     assert raised.value.hint is not None
-    assert '"model.embed_tokens.weight": {axis: 0, side: input}' in raised.value.hint
+    assert '"model.embed_tokens.weight": {axis: 0, side: input}  # [99, 16]; or: ignore' in raised.value.hint
     assert '"lm_head.weight": {axis: 0, side: output}' in raised.value.hint
 
     settled = found(directory, {"model.embed_tokens.weight": (0, "input"), "lm_head.weight": (0, "output")})
@@ -476,6 +476,90 @@ def test_two_vocabularies_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=f"a vocabulary each, of {ROWS} and {ROWS + 1} tokens") as raised:
         found(directory)
     assert "only models with one vocabulary" in str(raised.value.hint)
+
+
+_OMNI_ROPE = {"mrope_section": [2, 3, 3], "rope_type": "default", "type": "default"}
+
+
+def omni(directory: Path) -> Path:
+    """Save a Qwen2.5-Omni as published: thinker, talker and token2wav."""
+    import torch
+    import transformers
+
+    text = {**_LLAMA, "hidden_size": 32, "vocab_size": ROWS, "num_key_value_heads": 2, "rope_scaling": _OMNI_ROPE}
+    audio = {"d_model": 32, "encoder_layers": 1, "encoder_attention_heads": 2, "encoder_ffn_dim": 32}
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 32}
+    dit = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "ff_mult": 1, "enc_emb_dim": 16}
+    dit |= {"enc_dim": 16, "enc_channels": [16] * 4 + [48], "enc_attention_channels": 16, "enc_se_channels": 16}
+    config = transformers.Qwen2_5OmniConfig(
+        thinker_config={
+            "text_config": text,
+            "audio_config": {**audio, "output_dim": 32, "num_mel_bins": 16},
+            "vision_config": vision,
+            "pad_token_id": 0,
+        },
+        talker_config={**text, "vocab_size": 60, "embedding_size": 32},
+        token2wav_config={
+            "dit_config": {**dit, "head_dim": 16, "num_embeds": 100},
+            "bigvgan_config": {"upsample_initial_channel": 32},
+        },
+    )
+    torch.manual_seed(1)
+    transformers.Qwen2_5OmniForConditionalGeneration(config).save_pretrained(directory)
+    return directory
+
+
+def test_a_class_that_does_not_name_its_embeddings(tmp_path: Path) -> None:
+    result = found(omni(tmp_path))
+
+    assert {(tensor.name, tensor.side) for tensor in result.tensors} == {
+        ("thinker.model.embed_tokens.weight", "input"),
+        ("thinker.lm_head.weight", "output"),
+    }
+
+
+def test_a_class_that_transformers_cannot_build_is_settled_by_the_setting(tmp_path: Path) -> None:
+    directory = omni(tmp_path)
+    config = json.loads((directory / "config.json").read_text("utf-8"))
+    config["thinker_config"]["vision_config"]["num_heads"] = 0
+    state(directory, **config)
+
+    with pytest.raises(UnexplainedTensorError, match="transformers cannot build the model: ZeroDivision") as raised:
+        found(directory)
+
+    lines = str(raised.value.hint).partition("\n")[2]
+    assert '"thinker.lm_head.weight": {axis: 0, side: output}  # [99, 32]; or: ignore' in lines
+    said = yaml.safe_load(lines)["vocab_tensors"]
+    overrides = {name: (setting["axis"], setting["side"]) for name, setting in said.items()}
+    assert {tensor.name for tensor in found(directory, overrides).tensors} == {
+        "thinker.model.embed_tokens.weight",
+        "thinker.lm_head.weight",
+    }
+
+
+def test_a_head_that_is_a_convolution(tmp_path: Path) -> None:
+    import transformers
+
+    encoder = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    encoder |= {"subsampling_conv_channels": 8, "num_mel_bins": 16}
+    config = transformers.ParakeetCTCConfig(vocab_size=ROWS, pad_token_id=0, encoder_config=encoder)
+    transformers.ParakeetForCTC(config).save_pretrained(tmp_path)
+
+    assert {(tensor.name, tensor.axis, tensor.side) for tensor in found(tmp_path).tensors} == {
+        ("ctc_head.weight", 0, "output"),
+        ("ctc_head.bias", 0, "output"),
+    }
+
+
+def test_a_matrix_that_has_other_rows_in_transformers_too_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.ImageGPTConfig(vocab_size=ROWS, n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    transformers.ImageGPTForCausalImageModeling(config).save_pretrained(tmp_path)
+
+    with pytest.raises(ModelError, match="98 rows for 99 ids in transformers' own model too") as raised:
+        found(tmp_path)
+    assert "restore" not in str(raised.value.hint)
 
 
 def test_two_sides_whose_embeddings_are_equal_have_one_vocabulary(tmp_path: Path) -> None:

@@ -78,6 +78,18 @@ def language_models() -> Mapping[str, LanguageModel]:
     return dict(sorted(found.items()))
 
 
+@cache
+def whole_models() -> Mapping[str, LanguageModel]:
+    """Return every class that generates and is in none of these mappings, such as one with a talker, by its name."""
+    found: dict[str, LanguageModel] = {}
+    for name in sorted(dir(transformers)):
+        each = getattr(transformers, name) if re.match("[A-Z]", name) else None
+        is_model = isinstance(each, type) and issubclass(each, transformers.PreTrainedModel)
+        if is_model and issubclass(each, transformers.GenerationMixin) and name not in language_models():
+            found[name] = LanguageModel(name, "whole", each.config_class.model_type if each.config_class else "")
+    return found
+
+
 def builds_by_default(model: LanguageModel) -> bool:
     """Return whether transformers builds the class with its default config, on the meta device."""
     try:

@@ -93,7 +93,8 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         documents[weights.index] = parse(text.decode("utf-8"), str(directory / weights.index))
         layouts[weights.index] = json_layout(weights.index, text.decode("utf-8"), stamp)
     config = documents[names.CONFIG]
-    found = find_vocabulary_tensors(weights, config, _overrides(entry), directory, entry.worker)
+    read = tokenizer.Tokenizer(documents[tokenizer.FILE])
+    found = find_vocabulary_tensors(weights, config, _overrides(entry), directory, entry.worker, read)
     rows = found.ids
     lineage = stamp.rows if stamp else RowEdit.identity(rows)
     if lineage.new_rows != rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from tokmigrate.errors import OperationError
@@ -56,16 +57,20 @@ def begun(state: ModelState, context: Context, label: str, spec: InitSpec) -> Be
         input=spec.start("input", lookup, label, context.data()),
         output=spec.start("output", lookup, label, context.data()),
         population=state.population,
-        table=_copied_row(spec, lookup, label) if state.traits.has_tables else None,
+        table=_copied_row(state, spec, lookup, label) if state.traits.has_tables else None,
     )
 
 
-def _copied_row(spec: InitSpec, lookup: TokenLookup, label: str) -> int:
+def _copied_row(state: ModelState, spec: InitSpec, lookup: TokenLookup, label: str) -> int:
     strategy = spec.table or spec.side("input")
     if not isinstance(strategy, Copy):
+        like = next(iter(lookup.pieces(label)), state.population[0][0])
+        written = spec.model_dump(mode="json", exclude_unset=True)
+        init = {"input": written} if "strategy" in written else written
+        init |= {"table": {"strategy": "copy", "token": state.tokenizer.texts[like]}}
         raise OperationError(
             f"the model looks '{label}' up in a table of integers, of which a row can only be copied",
-            hint="say from which token: init: {input: …, output: …, table: {strategy: copy, token: …}}",
+            hint=f"say from which token, for example: init: {json.dumps(init, ensure_ascii=False)}",
         )
     return strategy.sources("input", lookup, label)[0]
 

@@ -126,6 +126,15 @@ def side_sizes(config: Mapping[str, Any]) -> tuple[int | None, int | None] | Non
     return size, decoder.get("tgt_vocab_size") or decoder.get("decoder_vocab_size") or decoder.get("vocab_size")
 
 
+def is_static(config: Mapping[str, Any]) -> bool:
+    """Return whether a model is one of model2vec: embeddings alone, which transformers does not load.
+
+    Args:
+        config: config.json, in which newer versions of model2vec state no model type.
+    """
+    return config.get("model_type") == "model2vec" or ("model_type" not in config and "embedding_dtype" in config)
+
+
 def fixed_size(config: Mapping[str, Any]) -> str | None:
     """Return why the number of rows cannot change, None where it can."""
     if config.get("model_type") == "idefics" and config.get("additional_vocab_size"):

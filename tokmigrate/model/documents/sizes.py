@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tokmigrate.model.documents.config_parts import Path, config_parts, parts_of
+from tokmigrate.model.documents.peculiarities import is_static
 from tokmigrate.model.documents.state import CONFIG, ModelState
 
 SIZES = ("vocab_size", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size", "vocab_size_per_layer_input")
@@ -29,7 +30,7 @@ def with_sizes(state: ModelState, before: ModelState) -> ModelState:
         repeating = [((name,), part) for name in REPEATED if isinstance(part := config.get(name), Mapping)]
         holders = [(path, field) for path, part in (*parts, *repeating) for field in SIZES if part.get(field) == old]
         # Where no file states the size, transformers' default held so far; the language model inside gets it.
-        for path, field in holders or [(_innermost(state), "vocab_size")]:
+        for path, field in holders or ([] if is_static(config) else [(_innermost(state), "vocab_size")]):
             state = state.with_value(CONFIG, (*path, field), new)
     for path, part in parts:
         held = part.get(UNPADDED)

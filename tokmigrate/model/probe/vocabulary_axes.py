@@ -37,9 +37,15 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Build the models and answer."""
     try:
         config = load_config(request["directory"])
+    except UnknownModelError as error:
+        return {"unknown": str(error)}
+    try:
         model, larger = build(config), build(with_more_rows(config, MORE))
     except UnknownModelError as error:
         return {"unknown": str(error)}
+    # A class may fail in any way, and the workspace can still name its tensors.
+    except Exception as error:
+        return {"unknown": f"transformers cannot build the model: {type(error).__name__}: {error}"}
     before, after = tensors_on_disk(model), tensors_on_disk(larger)
     following = {
         name: {
@@ -73,10 +79,18 @@ def _side(model: Any, tensor: Tensor) -> str | None:
     if tensor.module is None:
         return None
     module = model.get_submodule(tensor.module)
-    if isinstance(module, torch.nn.Embedding) or module is model.get_input_embeddings():
+    if isinstance(module, torch.nn.Embedding) or module is _input_embeddings(model):
         return "input"
     is_bias = len(tensor.shape) == 1 or tensor.shape[0] == 1
-    return "output" if isinstance(module, torch.nn.Linear) or is_bias else None
+    return "output" if isinstance(module, torch.nn.Linear | torch.nn.Conv1d) or is_bias else None
+
+
+def _input_embeddings(model: Any) -> Any | None:
+    """Return the module, None where the class does not say which it is, as classes of several models do not."""
+    try:
+        return model.get_input_embeddings()
+    except NotImplementedError:
+        return None
 
 
 if __name__ == "__main__":

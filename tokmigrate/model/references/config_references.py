@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from tokmigrate.errors import OperationError, OutOfStepError
@@ -24,7 +24,7 @@ def with_ids_of_config(
         document: The parsed file.
         renumbering: What becomes of ids.
         file: Its name, for errors.
-        size: The size of the vocabulary; a nested model that says another one counts in ids of its own.
+        size: The size of the vocabulary; a nested model that says another one has the ids below that for itself.
         declared: What the workspace says of fields.
 
     Raises:
@@ -53,7 +53,11 @@ def setting(place: str) -> str:
 
 
 def suspects(
-    document: Json, sizes: frozenset[int], declared: Declared = NONE_DECLARED, path: tuple[str, ...] = ()
+    document: Json,
+    sizes: frozenset[int],
+    declared: Declared = NONE_DECLARED,
+    path: tuple[str, ...] = (),
+    first: int = 0,
 ) -> Iterator[tuple[str, int]]:
     """Yield each field that is not known but looks like an id, by its place, with each number that it holds.
 
@@ -62,21 +66,23 @@ def suspects(
         sizes: The sizes that a configuration may give for this vocabulary.
         declared: What the workspace says of fields.
         path: Where the part stands.
+        first: The first id that is not one of the part's own vocabulary.
     """
     if isinstance(document, list):
         for item in document:
-            yield from suspects(item, sizes, declared, path)
-    if not isinstance(document, dict) or _counts_other_ids(document, sizes):
+            yield from suspects(item, sizes, declared, path, first)
+    if not isinstance(document, dict):
         return
+    first = max(first, _own_ids(document, sizes))
     for name, value in document.items():
         here = (*path, name)
         if shape_at(here, declared) is not None:
             continue
         numbers = _numbers(value) if may_hold_ids(name) else None
         if numbers:
-            yield from ((".".join(here), number) for number in numbers if number < max(sizes))
+            yield from ((".".join(here), number) for number in numbers if first <= number < max(sizes))
         else:
-            yield from suspects(value, sizes, declared, here)
+            yield from suspects(value, sizes, declared, here, first)
 
 
 def ids_held(value: Json, shape: Shape) -> Iterator[int]:
@@ -99,9 +105,10 @@ def sizes_of(document: Json, size: int) -> frozenset[int]:
     return frozenset({size, stated}) if isinstance(stated, int) else frozenset({size})
 
 
-def _counts_other_ids(part: Json, sizes: frozenset[int]) -> bool:
-    """Return whether a model has a vocabulary of its own, like the codec of a talker."""
-    return isinstance(part.get("vocab_size"), int) and part["vocab_size"] not in sizes
+def _own_ids(part: Json, sizes: frozenset[int]) -> int:
+    """Return how many ids a part has for itself, like a talker its codec's; it names ids of the text behind them."""
+    size = part.get("vocab_size")
+    return size if isinstance(size, int) and size not in sizes else 0
 
 
 def _numbers(value: Json) -> list[int] | None:
@@ -136,18 +143,20 @@ def with_fields(document: Json, change: Change, sizes: frozenset[int], declared:
 
 @dataclass(frozen=True)
 class _Walk:
-    """A walk through one configuration."""
+    """A walk through one configuration, in which ids below `first` are a nested model's own."""
 
     change: Change
     sizes: frozenset[int]
     declared: Declared
+    first: int = 0
 
     def new(self, value: Json, path: tuple[str, ...]) -> Json:
         """Return a part in which every known field is changed."""
         if isinstance(value, list):
             changed: Json = [self.new(item, path) for item in value]
-        elif isinstance(value, dict) and not _counts_other_ids(value, self.sizes):
-            changed = {name: self._field(held, (*path, name)) for name, held in value.items()}
+        elif isinstance(value, dict):
+            part = replace(self, first=max(self.first, _own_ids(value, self.sizes)))
+            changed = {name: part._field(held, (*path, name)) for name, held in value.items()}
         else:
             return value
         return value if changed == value else changed
@@ -156,7 +165,9 @@ class _Walk:
         shape = shape_at(place, self.declared)
         if shape is None:
             return self.new(value, place)
-        return value if shape == "ignore" else self.change(place, value, shape)
+        if shape == "ignore" or any(number < self.first for number in ids_held(value, shape)):
+            return value
+        return self.change(place, value, shape)
 
 
 class _Field:

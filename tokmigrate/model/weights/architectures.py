@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tokmigrate.model.documents.config_parts import config_parts
+from tokmigrate.model.documents.peculiarities import is_static
 from tokmigrate.model.weights import tensor_patterns as names
 from tokmigrate.model.weights.tensor_patterns import Patterns, TensorPattern
 
@@ -153,6 +154,7 @@ def _table() -> dict[str, Architecture]:
 
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(_table())
 """By the `model_type` of config.json."""
+_STATIC = Architecture(names.STATIC, tied=False)
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
@@ -161,6 +163,8 @@ def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
     Args:
         config: The parsed file.
     """
+    if is_static(config):
+        return _STATIC
     known = ARCHITECTURES.get(str(config.get("model_type")))
     if known is None:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from tokmigrate.errors import OutOfStepError, UnexplainedTensorError, UnknownNameError, nearest
@@ -31,6 +32,7 @@ class Claim:
         side: Whether its rows start like input or like output embeddings.
         rank: Its place among those that others may be tied to; the lowest comes first.
         copies: Whether it may repeat the embeddings of its side.
+        expected: Whether transformers' own model has it in the same shape.
     """
 
     shard: Shard
@@ -39,6 +41,7 @@ class Claim:
     side: Side
     rank: int = len(GENERIC)
     copies: bool = False
+    expected: bool = False
 
 
 def named_claims(entries: Entries, architecture: Architecture | None, overrides: Overrides) -> dict[str, Claim]:
@@ -61,7 +64,7 @@ def named_claims(entries: Entries, architecture: Architecture | None, overrides:
         override = overrides.get(name)
         if override is not None:
             claims[name] = Claim(shard, entry, *override)
-        elif architecture and pattern and name not in overrides:
+        elif architecture and pattern and name not in overrides and pattern.mapped_by not in entries:
             rank = architecture.patterns.index(pattern)
             claims[name] = Claim(shard, entry, pattern.axis, pattern.side, rank, pattern.copies)
     return claims
@@ -119,25 +122,63 @@ def answered_claims(
     following: Mapping[str, Any] = answer.get("following", {})
     found |= {name: following[name] for name in following if name in entries and name not in settled}
     unexplained = [name for name in open_ if name not in explained]
-    unexplained += [name for name, told in found.items() if told["side"] is None]
+    reason = answer.get("unknown", "transformers' model of this type has no such tensor, or not by one name")
+    if not unexplained:
+        unexplained = [name for name, told in found.items() if told["side"] is None]
+        reason = (
+            "transformers' model of this type does not tell whether it is one of the input or the output embeddings"
+        )
     if unexplained:
-        reason = answer.get("unknown", "transformers' model of this type has no such tensor, or not by one name")
         raise _unexplained({name: entries[name][1].shape for name in unexplained}, found, reason, where)
-    return {name: Claim(*entries[name], int(told["axis"]), told["side"]) for name, told in found.items()}
+    return {
+        name: Claim(
+            *entries[name],
+            int(told["axis"]),
+            told["side"],
+            expected=tuple(told["shape"]) == entries[name][1].shape,
+        )
+        for name, told in found.items()
+    }
+
+
+def candidates(entries: Entries, ids: int) -> dict[str, tuple[int, ...]]:
+    """Return the tensors that may have a row for each id, by name or by length, with their shapes.
+
+    Args:
+        entries: The tensors on disk.
+        ids: How many ids the tokenizer gives; matrices are padded, but not by much.
+    """
+    longest = ids + max(ids // 8, 1024)
+    return {
+        name: entry.shape
+        for name, (_, entry) in entries.items()
+        if any(pattern.resembles(name) for pattern in GENERIC)
+        or (len(entry.shape) == 2 and any(ids <= length <= longest for length in entry.shape))
+    }
 
 
 def _unexplained(
     shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Any], reason: str, where: str
 ) -> UnexplainedTensorError:
-    settings = "".join(f"\n  {_setting(name, shape, found.get(name))}" for name, shape in shapes.items())
     name, shape = next(iter(shapes.items()))
     more = f" (and {len(shapes) - 1} more)" if len(shapes) > 1 else ""
     return UnexplainedTensorError(
         f"whether axis {_guess(name, shape, found.get(name))[0]} of the tensor '{name}' {list(shape)}{more}"
         f" counts the vocabulary is not known: {reason}",
         where=where,
-        hint=f"say it for this model in tokmigrate.yaml:\nvocab_tensors:{settings}",
+        hint=settings_hint(shapes, found),
     )
+
+
+def settings_hint(shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """Return the lines of tokmigrate.yaml that say what tensors are, as far as their names tell.
+
+    Args:
+        shapes: The shape of each tensor, by name.
+        found: What transformers tells of some of them.
+    """
+    settings = "".join(f"\n  {_setting(name, shape, found.get(name))}" for name, shape in shapes.items())
+    return f"say it for this model in tokmigrate.yaml:\nvocab_tensors:{settings}"
 
 
 def _guess(name: str, shape: tuple[int, ...], told: Mapping[str, Any] | None) -> tuple[int, Side | None]:
@@ -152,5 +193,5 @@ def _guess(name: str, shape: tuple[int, ...], told: Mapping[str, Any] | None) ->
 def _setting(name: str, shape: tuple[int, ...], told: Mapping[str, Any] | None) -> str:
     axis, side = _guess(name, shape, told)
     if side is not None:
-        return f'"{name}": {{axis: {axis}, side: {side}}}  # or: ignore'
-    return f'"{name}": ignore  # or: {{axis: {axis}, side: input}}, or side: output'
+        return f'"{name}": {{axis: {axis}, side: {side}}}  # {list(shape)}; or: ignore'
+    return f'"{name}": ignore  # {list(shape)}; or: {{axis: {axis}, side: input}}, or side: output'

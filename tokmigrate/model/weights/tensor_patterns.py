@@ -30,7 +30,8 @@ class TensorPattern:
         side: Whether the rows start like input or like output embeddings.
         axis: The axis that counts the vocabulary.
         copies: Whether it may repeat the embeddings of its side, which is seen by its bytes.
-        table: Whether it holds integers that a token is looked up by, so that a row can only be copied.
+        table: Whether it may hold integers, of which a row can only be copied.
+        mapped_by: The tensor that, where it is there, gives ids their rows in this one, which then counts other things.
     """
 
     name: str
@@ -38,6 +39,7 @@ class TensorPattern:
     axis: int = 0
     copies: bool = False
     table: bool = False
+    mapped_by: str | None = None
 
     def matches(self, name: str) -> bool:
         """Return whether a tensor of that name is meant, under any prefix that language models have."""
@@ -78,6 +80,12 @@ DEEPSEEK_V4: Patterns = (
     _output(r"head\.weight"),
     TensorPattern(r"layers\.\d+\.(?:mlp|ffn)\.gate\.tid2eid", "input", table=True),
 )
+STATIC: Patterns = (
+    TensorPattern(r"embeddings", "input", table=True, mapped_by="mapping"),
+    TensorPattern(r"mapping", "input", table=True),
+    _input(r"weights"),
+)
+"""model2vec's. A quantized vocabulary has a row of `embeddings` for each cluster, and `mapping` from ids to them."""
 GPT2: Patterns = (_input(r"wte\.weight"), _HEAD)
 CTRL: Patterns = (_input(r"w\.weight"), _HEAD)
 GPT: Patterns = (_input(r"tokens_embed\.weight"), _HEAD)

@@ -62,7 +62,8 @@ class VocabularyTensor:
     @property
     def embeds(self) -> bool:
         """Whether it holds the input embeddings of every id."""
-        return self.side == "input" and self.window.stop is None and not self.is_table and not self.adds
+        is_matrix = len(self.shape) > 1
+        return self.side == "input" and is_matrix and self.window.stop is None and not self.is_table and not self.adds
 
     def with_ids(self, ids: int) -> VocabularyTensor:
         """Return the tensor as it is where there are `ids` ids."""

@@ -15,11 +15,21 @@ from typing import Any
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.model.documents.config_parts import config_parts, stated_sizes
-from tokmigrate.model.documents.peculiarities import refusal
+from tokmigrate.model.documents.peculiarities import is_static, refusal
 from tokmigrate.model.formats.dtype import FLOATING
 from tokmigrate.model.probe.ask import DEFAULT_LIMITS, ask
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
-from tokmigrate.model.weights.claims import Claim, Entries, Overrides, answered_claims, named_claims, open_names
+from tokmigrate.model.weights.claims import (
+    Claim,
+    Entries,
+    Overrides,
+    answered_claims,
+    candidates,
+    named_claims,
+    open_names,
+    settings_hint,
+)
 from tokmigrate.model.weights.tied_tensors import Ties, find_ties, repeated_claims
 from tokmigrate.model.weights.two_sides import check_one_vocabulary
 from tokmigrate.model.weights.unequal_rows import input_only_ids, is_divided_wrongly, window_of
@@ -62,6 +72,7 @@ def find_vocabulary_tensors(
     overrides: Overrides,
     directory: Path,
     limits: WorkerLimits = DEFAULT_LIMITS,
+    tokenizer: Tokenizer | None = None,
 ) -> VocabularyTensors:
     """Find every tensor of a model that has a vocabulary axis.
 
@@ -71,6 +82,7 @@ def find_vocabulary_tensors(
         overrides: What the workspace's `vocab_tensors` say, by the tensor's name.
         directory: The model's directory, for transformers to look at where the registry leaves something open.
         limits: What transformers may use for that.
+        tokenizer: The model's, whose ids tell which tensors may be meant where nothing else does.
 
     Raises:
         OutOfStepError: A vocabulary tensor has not as many rows as the config says.
@@ -102,11 +114,7 @@ def find_vocabulary_tensors(
         if architecture is None:
             tied = bool(answer.get("tied", tied))
     if not claims or size is None:
-        raise ModelError(
-            "no tensor with a vocabulary axis was found",
-            where=where,
-            hint=f"name the embeddings in tokmigrate.yaml, perhaps: vocab_tensors: {{{_longest(entries)}}}",
-        )
+        raise _none_found(entries, tokenizer, where)
     check_one_vocabulary(weights, config, claims, overrides, where)
     if is_divided_wrongly(config, {name: entry.shape for name, (_, entry) in entries.items()}, size):
         raise _divided_wrongly(where)
@@ -117,7 +125,8 @@ def find_vocabulary_tensors(
     in_order = [claims[name] for name in entries if name in claims]
     ties = find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
     tensors = tuple(_described(claim, ties, windows[claim.entry.name]) for claim in in_order)
-    return VocabularyTensors(tensors, size + short, short, ties.tied, (*_size_notes(config), *ties.notes))
+    notes = () if is_static(config) else (*_size_notes(config), *ties.notes)
+    return VocabularyTensors(tensors, size + short, short, ties.tied, notes)
 
 
 def _divided_wrongly(where: str) -> OutOfStepError:
@@ -137,12 +146,17 @@ def _window(config: Mapping[str, Any], claim: Claim, size: int) -> Window:
     return window_of(config, claim.entry.name, rows, size, claim.side)
 
 
-def _longest(entries: Entries) -> str:
-    """Return the setting for the matrix with the longest axis, which the embeddings often are."""
-    shapes = {name: entry.shape for name, (_, entry) in entries.items() if len(entry.shape) == 2}
-    name = max(shapes, key=lambda name: max(shapes[name]), default="NAME")
-    axis = shapes[name].index(max(shapes[name])) if shapes else 0
-    return f'"{name}": {{axis: {axis}, side: input}}'
+def _none_found(entries: Entries, tokenizer: Tokenizer | None, where: str) -> ModelError:
+    ids = max(tokenizer.texts, default=-1) + 1 if tokenizer else 0
+    possible = candidates(entries, ids)
+    if possible:
+        message = "which tensors have a vocabulary axis is not known: neither config.json nor their names tell"
+        return ModelError(message, where=where, hint=settings_hint(possible))
+    return ModelError(
+        f"no tensor has a row for each of the {ids} ids of the tokenizer",
+        where=where,
+        hint="give the model the tokenizer that belongs to its weights, or take it out of `models:` in tokmigrate.yaml",
+    )
 
 
 def _described(claim: Claim, ties: Ties, window: Window) -> VocabularyTensor:
@@ -184,6 +198,13 @@ def _claims_tie(config: Mapping[str, Any], architecture: Architecture | None) ->
 def _check_rows(claim: Claim, rows: int, key: str | None, size: int) -> None:
     name, shape = claim.entry.name, claim.entry.shape
     found = shape[claim.axis] if claim.axis < len(shape) else None
+    if found != rows and claim.expected:
+        raise ModelError(
+            f"the tensor '{name}' {list(shape)} has {found} rows for {size} ids in transformers' own model too, and"
+            " what the difference stands for is not known",
+            where=claim.shard.file,
+            hint="take the model out of `models:` in tokmigrate.yaml: its vocabulary cannot be migrated",
+        )
     if found != rows:
         has = f"no axis {claim.axis}" if found is None else f"{found} rows on axis {claim.axis}"
         says = f"config.json says {key}: {size}" if key else f"the other embeddings have {size}"
