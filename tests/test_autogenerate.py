@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import transformers
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import BOS, EOS, tokenizer_json
@@ -122,6 +123,9 @@ def test_the_command_lists_what_is_left(tmp_path: Path) -> None:
     assert said.stdout == f"wrote {tmp_path}/migrations/0001_on_the_left.yaml: set_padding\n"
     assert said.stderr.startswith("warning: 1 difference is left, which no operation expresses:\n")
     assert "clean_up_tokenization_spaces  false   true" in said.stderr
+    # It leads from this model, so it is for this one.
+    written = (tmp_path / "migrations" / "0001_on_the_left.yaml").read_text("utf-8")
+    assert yaml.safe_load(written)["models"] == ["m"]
     # A model counts as what it is planned to be: the first migration has been written, and is not derived again.
     assert json.loads(place.run(*words, "--json").stdout)["operations"] == []
     (tmp_path / "migrations" / "0001_on_the_left.yaml").unlink()
@@ -129,6 +133,10 @@ def test_the_command_lists_what_is_left(tmp_path: Path) -> None:
     document = place.asked(*words)
     assert document["operations"] == ["set_padding"]
     assert [each["subject"] for each in document["left"]] == ["clean_up_tokenization_spaces"]
+    # A directory that is no model of the workspace says nothing of models.
+    shutil.copytree(SHARED / "minimind", tmp_path / "before")
+    from_directory = place.asked(*(word if word != "m" else "before" for word in words))
+    assert yaml.safe_load(Path(from_directory["file"]).read_text("utf-8"))["models"] == ["*"]
 
 
 def small() -> dict[str, Any]:

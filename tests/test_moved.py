@@ -68,11 +68,11 @@ def test_a_copy_is_not_taken_for_the_original(place: Here) -> None:
     assert place.run("upgrade").returncode == 0
     shutil.copytree(place.model, place.model.with_name("copy"))
     listed(place, demo="models/demo", copy="models/copy")
-    done = place.run("downgrade", BASE, "-m", "copy")
+    done = place.run("downgrade", BASE, "-M", "copy")
     assert done.returncode == 1
     assert "not on record" in done.stderr
-    assert place.asked("current", "-m", "demo")["models"][0]["revision"] == HEAD
-    assert place.run("downgrade", BASE, "-m", "demo").returncode == 0
+    assert place.asked("current", "-M", "demo")["models"][0]["revision"] == HEAD
+    assert place.run("downgrade", BASE, "-M", "demo").returncode == 0
 
 
 def test_where_two_of_the_same_are_gone_nothing_is_guessed(place: Here) -> None:

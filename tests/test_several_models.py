@@ -76,9 +76,9 @@ def test_an_absent_model_hides_no_other(
 def test_the_most_serious_code_is_that_of_the_command(place: Workspace) -> None:
     drifted = copied(place, "drifted")
     listed(place, "drifted", "demo")
-    assert run_here(place.root, "upgrade", "-m", "drifted").returncode == 0
+    assert run_here(place.root, "upgrade", "-M", "drifted").returncode == 0
     (drifted / "chat_template.jinja").write_text("other", "utf-8")
-    assert run_here(place.root, "check", "-m", "demo").returncode == 3
+    assert run_here(place.root, "check", "-M", "demo").returncode == 3
     assert run_here(place.root, "check").returncode == 4
     listed(place, "demo", "absent")
     assert run_here(place.root, "check").returncode == 1
@@ -127,7 +127,7 @@ def test_nothing_is_changed_unless_all_can_be(
     assert (found["models"], found["not_tried"]) == ([], ["demo"])
     assert [each["model"] for each in found["failed"]] == ["absent"]
     assert contents(place.model) == before
-    assert run_here(place.root, *command, "-m", "demo").returncode == 0
+    assert run_here(place.root, *command, "-M", "demo").returncode == 0
 
 
 def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +156,7 @@ def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeyp
 def test_a_model_that_is_there_already_is_passed_over(place: Workspace) -> None:
     copied(place, "other")
     listed(place, "other", "demo")
-    assert run_here(place.root, "upgrade", "-m", "demo").returncode == 0
+    assert run_here(place.root, "upgrade", "-M", "demo").returncode == 0
     done = run_here(place.root, "downgrade", BASE)
     assert done.returncode == 0, done.stderr
     assert done.stderr == "note: other: nothing to take back: the model is at 'base' already\n"

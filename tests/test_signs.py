@@ -35,15 +35,15 @@ def remove_token(model: Path, token: str) -> None:
 
 def test_a_model_that_is_past_a_revision_is_not_taken_on_there(place: Here) -> None:
     for revision in ("0001", "0002"):
-        refused = place.run("stamp", revision, "-m", "models/t3")
+        refused = place.run("stamp", revision, "-M", "models/t3")
         assert refused.returncode == 1
         assert "the model is past that revision" in refused.stderr
         assert "the token '<|pad|>' is there" in refused.stderr
         assert f"`tokmigrate stamp {HEAD} --model models/t3`" in refused.stderr
         assert "stamp --from" in refused.stderr
         assert not (place.root / "models" / "t3" / "tokmigrate.json").exists()
-    assert "the token '<|im_start|>' is there" in place.run("stamp", "0001", "-m", "models/t3").stderr
-    assert place.run("stamp", HEAD, "-m", "models/t3").returncode == 0
+    assert "the token '<|im_start|>' is there" in place.run("stamp", "0001", "-M", "models/t3").stderr
+    assert place.run("stamp", HEAD, "-M", "models/t3").returncode == 0
 
 
 def test_a_model_that_has_a_part_of_a_migration_is_told_what_it_lacks(place: Here) -> None:
@@ -54,7 +54,7 @@ def test_a_model_that_has_a_part_of_a_migration_is_told_what_it_lacks(place: Her
     # The last token gets another text: of the second migration a part is there.
     text = (target / "tokenizer.json").read_text("utf-8").replace("<|im_end|>", "<|im_over|>")
     (target / "tokenizer.json").write_text(text, "utf-8")
-    refused = place.run("stamp", FIRST, "-m", "models/t2")
+    refused = place.run("stamp", FIRST, "-M", "models/t2")
     assert refused.returncode == 1
     assert "part of what 9f3c2a7e41b0 does is there: the token '<|im_start|>' is there" in refused.stderr
     assert "the token '<|im_end|>' is not there" in refused.stderr
@@ -65,15 +65,15 @@ def test_where_nothing_later_is_there_a_model_is_taken_on(place: Here) -> None:
     assert place.run("downgrade", SECOND).returncode == 0
     shutil.copytree(place.model, target)
     (target / "tokmigrate.json").unlink()
-    assert place.run("stamp", SECOND, "-m", "models/t2").returncode == 0
+    assert place.run("stamp", SECOND, "-M", "models/t2").returncode == 0
 
 
 def test_a_wrong_stamp_can_be_taken_off(place: Here) -> None:
-    refused = place.run("stamp", "0001", "-m", "demo")
+    refused = place.run("stamp", "0001", "-M", "demo")
     assert refused.returncode == 2
     assert "remove tokmigrate.json" in refused.stderr
     (place.model / "tokmigrate.json").unlink()
-    assert place.run("stamp", "head", "-m", "demo").returncode == 0
+    assert place.run("stamp", "head", "-M", "demo").returncode == 0
     assert place.run("downgrade", "base").returncode == 0
 
 
@@ -83,16 +83,16 @@ def test_a_copy_without_a_stamp_is_told_how_it_is_taken_on(place: Here) -> None:
     from_demo = "`tokmigrate stamp --from demo --model tuned`"
     at_head = f"`tokmigrate stamp {HEAD} --model tuned`"
     for code, command in ((0, "status"), (3, "check"), (1, "plan"), (1, "upgrade")):
-        done = place.run(command, "-m", "tuned")
+        done = place.run(command, "-M", "tuned")
         assert done.returncode == code, command
         assert from_demo in done.stdout + done.stderr, command
         assert at_head in done.stdout + done.stderr, command
-    assert f"looks like {HEAD}" in place.run("check", "-m", "tuned").stdout
-    (told,) = json.loads(place.run("check", "-m", "tuned", "--json").stdout)["models"]
+    assert f"looks like {HEAD}" in place.run("check", "-M", "tuned").stdout
+    (told,) = json.loads(place.run("check", "-M", "tuned", "--json").stdout)["models"]
     assert HEAD in told["looks_like"]
-    assert place.run("stamp", "--from", "demo", "-m", "tuned").returncode == 0
-    assert place.run("check", "-m", "tuned").returncode == 0
-    (found,) = place.asked("status", "-m", "tuned")["models"]
+    assert place.run("stamp", "--from", "demo", "-M", "tuned").returncode == 0
+    assert place.run("check", "-M", "tuned").returncode == 0
+    (found,) = place.asked("status", "-M", "tuned")["models"]
     assert not any("stamp" in note for note in found["notes"])
 
 

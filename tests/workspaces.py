@@ -167,4 +167,4 @@ def on_terminal(place: Workspace, *words: str, **variables: str) -> str:
 
 def environment() -> dict[str, str]:
     """Return an environment in which nothing is coloured, cut or fetched."""
-    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "200", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, "NO_COLOR": "1", "COLUMNS": "400", "HF_HUB_OFFLINE": "1", "PYTHONDONTWRITEBYTECODE": "1"}

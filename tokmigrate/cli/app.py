@@ -7,8 +7,10 @@ import os
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from tokmigrate.cli import audit, author, compare, gate, look, operate, page, run, stamp, team
 from tokmigrate.cli.output import TRACEBACKS, print_error, say_aside
@@ -24,8 +26,28 @@ _WORDINGS = (
     ("Input should ", "has to "),
 )
 
+
+def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
+    """Return parameters of which the help says no type where they take no value."""
+    for each in parameters:
+        if getattr(each, "is_flag", False) and each.metavar is None:
+            each.metavar = ""
+    return parameters
+
+
+class _Command(TyperCommand):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
+class _Group(TyperGroup):
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_types_of_flags(super().get_params(ctx))
+
+
 app = typer.Typer(
     name="tokmigrate",
+    cls=_Group,
     help="Schema migrations for tokenizers: token changes as ordered files, applied to tokenizer and embedding "
     "matrix together, and undone to the exact bytes.",
     no_args_is_help=True,
@@ -46,11 +68,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _common(
-    version: bool = typer.Option(
-        False, "--version", metavar="", callback=_show_version, is_eager=True, help="Show the version."
-    ),
+    version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
     debug: bool = typer.Option(
-        False, "--debug", metavar="", help="Before or behind a command: an error comes with its traceback, on stderr."
+        False, "--debug", help="Before or behind a command: an error comes with its traceback, on stderr."
     ),
 ) -> None:
     pass
@@ -61,9 +81,11 @@ def in_paragraphs(text: str | None) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n"))
 
 
-for group in (author, look, audit, run, stamp, operate, compare, gate, team, page):
+# Who asks for help sees the groups in this order.
+for group in (run, stamp, author, look, audit, compare, page, gate, team, operate):
     group.register(app)
 for command in app.registered_commands:
+    command.cls = _Command
     command.help = in_paragraphs(inspect.getdoc(inspect.unwrap(command.callback)) if command.callback else None)
 
 
@@ -78,7 +100,10 @@ def _status(arguments: list[str]) -> int:
 def _wrong_usage(error: typer.TyperException) -> UsageError:
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "tokmigrate"
-    usage = UsageError(_worded(error.format_message()), hint=f"`{command} --help` shows what it takes")
+    hint = f"`{command} --help` shows what it takes"
+    if getattr(error, "option_name", None) == "-m":
+        hint = "-M NAME is for a model, -m TEXT for a message"
+    usage = UsageError(_worded(error.format_message()), hint=hint)
     usage.__cause__ = error
     return usage
 

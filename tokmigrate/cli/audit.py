@@ -33,14 +33,10 @@ class ExportFormat(StrEnum):
 def log(
     model: Models = None,
     limit: Annotated[int | None, typer.Option(help="How many runs.", min=1)] = None,
-    imported: Annotated[
-        bool, typer.Option("--imported", metavar="", help="Also the runs of ledgers that were imported.")
-    ] = False,
+    imported: Annotated[bool, typer.Option("--imported", help="Also the runs of ledgers that were imported.")] = False,
     verify_chain: Annotated[
         bool,
-        typer.Option(
-            "--verify-chain", metavar="", help="Check that no row of the ledger was edited or is missing; else 4."
-        ),
+        typer.Option("--verify-chain", help="Check that no row of the ledger was edited or is missing; else 4."),
     ] = False,
     export: Annotated[
         ExportFormat | None, typer.Option(help="Write the whole ledger, every row as it is stored, with its hashes.")
@@ -256,7 +252,7 @@ def _say_left_out(found: LoraRows) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    app.command(rich_help_panel="Look")(log)
-    app.command(rich_help_panel="Look")(blame)
-    app.command("import", rich_help_panel="Operate")(import_)
+    app.command(rich_help_panel="Inspect")(log)
+    app.command(rich_help_panel="Inspect")(blame)
+    app.command("import", rich_help_panel="Maintain")(import_)
     app.command("peft-config", rich_help_panel="Run")(peft_config)

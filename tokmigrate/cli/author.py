@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokmigrate.cli.completion import complete_model
 from tokmigrate.cli.options import AsJson, settled_workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show_aside
 from tokmigrate.cli.streams import changes_something
@@ -52,12 +53,18 @@ def init(
 
 def revision(
     message: Annotated[str, typer.Option("--message", "-m", help="What the migration is for.")],
-    python: Annotated[bool, typer.Option("--python", metavar="", help="Write a Python migration.")] = False,
+    python: Annotated[bool, typer.Option("--python", help="Write a Python migration.")] = False,
     autogenerate: Annotated[
-        bool, typer.Option("--autogenerate", metavar="", help="Write what leads from one tokenizer to another.")
+        bool, typer.Option("--autogenerate", help="Write what leads from one tokenizer to another.")
     ] = False,
-    before: Annotated[str | None, typer.Option("--from", metavar="DIR", help="The tokenizer to begin with.")] = None,
-    after: Annotated[str | None, typer.Option("--to", metavar="DIR", help="The tokenizer to arrive at.")] = None,
+    before: Annotated[
+        str | None,
+        typer.Option("--from", metavar="DIR", help="The tokenizer to begin with.", autocompletion=complete_model),
+    ] = None,
+    after: Annotated[
+        str | None,
+        typer.Option("--to", metavar="DIR", help="The tokenizer to arrive at.", autocompletion=complete_model),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a new migration file behind the head.

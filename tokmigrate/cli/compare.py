@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokmigrate.cli.completion import complete_model, complete_revision
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import AcceptDrift, AsJson, Models, accepting, selected, workspace
 from tokmigrate.cli.output import print_json, show
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 
 
 def diff(
-    first: Annotated[str, typer.Argument(metavar="A", help="A directory, or a model of the workspace.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The same, or a revision of the model A.")],
-    exit_code: Annotated[bool, typer.Option("--exit-code", metavar="", help="Exit with 1 where they differ.")] = False,
+    first: Annotated[
+        str,
+        typer.Argument(metavar="A", help="A directory, or a model of the workspace.", autocompletion=complete_model),
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(metavar="B", help="The same, or a revision of the model A.", autocompletion=complete_revision),
+    ],
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show in what two tokenizers differ: tokens, ids, flags, pipeline, special tokens, templates, sizes.
@@ -52,12 +59,8 @@ def _workspace_if_any() -> Workspace | None:
 
 def try_migrations(
     model: Models = None,
-    every: Annotated[
-        bool, typer.Option("--all", metavar="", help="Every migration from base on, not only pending ones.")
-    ] = False,
-    copy: Annotated[
-        bool, typer.Option("--copy", metavar="", help="On a whole copy of the model, not on a stand-in.")
-    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="Every migration from base on, not only pending ones.")] = False,
+    copy: Annotated[bool, typer.Option("--copy", help="On a whole copy of the model, not on a stand-in.")] = False,
     accept_drift: AcceptDrift = False,
     as_json: AsJson = False,
 ) -> None:
@@ -88,5 +91,5 @@ def try_migrations(
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    app.command(rich_help_panel="Look", context_settings={"ignore_unknown_options": True})(diff)
-    app.command("test", rich_help_panel="Gate")(try_migrations)
+    app.command(rich_help_panel="Inspect", context_settings={"ignore_unknown_options": True})(diff)
+    app.command("test", rich_help_panel="CI")(try_migrations)

@@ -36,7 +36,7 @@ def lint(
         str | None,
         typer.Option(help="Only migrations that changed since this branch left REV.", metavar="REV"),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", metavar="", help="A warning fails too.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="A warning fails too.")] = False,
     output: Format = None,
     as_json: AsJson = False,
 ) -> None:
@@ -115,4 +115,4 @@ def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     for command in (lint, check):
-        app.command(rich_help_panel="Gate")(command)
+        app.command(rich_help_panel="CI")(command)

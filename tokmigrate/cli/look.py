@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tokmigrate.cli.completion import complete_revision
 from tokmigrate.cli.each import document_each, failed_interrupted, leave_with, print_several, show_each
 from tokmigrate.cli.options import AsJson, Here, Models, selected, those_here, workspace
 from tokmigrate.cli.output import print_json, say, say_aside, show
@@ -93,7 +94,8 @@ def history(as_json: AsJson = False) -> None:
 
 
 def show_revision(
-    revision: Annotated[str, typer.Argument(help="A revision by any of its names.")], as_json: AsJson = False
+    revision: Annotated[str, typer.Argument(help="A revision by any of its names.", autocompletion=complete_revision)],
+    as_json: AsJson = False,
 ) -> None:
     """Show one migration in full, and what was changed since it was applied."""
     from tokmigrate.errors import UnknownNameError  # noqa: PLC0415
@@ -181,6 +183,6 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     for command in (current, heads, history, status):
-        app.command(rich_help_panel="Look")(command)
-    app.command("show", rich_help_panel="Look")(show_revision)
-    app.command(rich_help_panel="Gate")(verify)
+        app.command(rich_help_panel="Inspect")(command)
+    app.command("show", rich_help_panel="Inspect")(show_revision)
+    app.command(rich_help_panel="CI")(verify)

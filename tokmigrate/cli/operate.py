@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tokmigrate.cli.completion import complete_revision
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import SETTLED, AsJson, LockTimeout, Models, selected, workspace
 from tokmigrate.cli.output import print_json, progress, say
@@ -51,9 +52,12 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
 
 
 def restore(
-    revision: Annotated[str, typer.Argument(help="A revision that was applied here, by any of its names.")],
+    revision: Annotated[
+        str,
+        typer.Argument(help="A revision that was applied here, by any of its names.", autocompletion=complete_revision),
+    ],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", metavar="", help="Show what would be put back; nothing is written.")
+        bool, typer.Option("--dry-run", help="Show what would be put back; nothing is written.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -94,4 +98,4 @@ def restore(
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     for command in (recover, restore):
-        app.command(rich_help_panel="Operate")(command)
+        app.command(rich_help_panel="Maintain")(command)

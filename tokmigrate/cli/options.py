@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokmigrate.cli.completion import complete_model
 from tokmigrate.cli.output import say_aside
 from tokmigrate.cli.streams import changes_something
 from tokmigrate.files import has_directory
@@ -18,23 +19,25 @@ if TYPE_CHECKING:
 Models = Annotated[
     list[str] | None,
     typer.Option(
-        "--model", "-m", help="A model's name or directory, once for each; by default all models.", metavar="NAME|PATH"
+        "--model",
+        "-M",
+        help="A model's name or directory, once for each; by default all models.",
+        metavar="NAME|PATH",
+        autocompletion=complete_model,
     ),
 ]
-Here = Annotated[
-    bool, typer.Option("--here", metavar="", help="Leave out models whose directory is not here, with a note.")
-]
-AsJson = Annotated[bool, typer.Option("--json", metavar="", help="One JSON document on stdout, errors included.")]
+Here = Annotated[bool, typer.Option("--here", help="Leave out models whose directory is not here, with a note.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors included.")]
 AcceptDrift = Annotated[
     bool,
-    typer.Option("--accept-drift", metavar="", help="Go on from a model that is not what its migrations left."),
+    typer.Option("--accept-drift", help="Go on from a model that is not what its migrations left."),
 ]
 LockTimeout = Annotated[
     float, typer.Option("--lock-timeout", help="Seconds to wait for another process.", metavar="SECONDS", min=0)
 ]
 NoOwner = Annotated[
     bool,
-    typer.Option("--no-owner", metavar="", help="Go on where owner, mode or attributes of files cannot be kept."),
+    typer.Option("--no-owner", help="Go on where owner, mode or attributes of files cannot be kept."),
 ]
 
 SETTLED = {

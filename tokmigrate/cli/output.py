@@ -61,9 +61,9 @@ def show_aside(renderable: RenderableType) -> None:
 
 
 def _print(renderable: RenderableType, stderr: bool) -> None:
-    from tokmigrate.report.terminal import Harmless, terminal  # noqa: PLC0415
+    from tokmigrate.report.terminal import put, terminal  # noqa: PLC0415
 
-    terminal(stderr=stderr).print(Harmless(renderable))
+    put(renderable, terminal(stderr=stderr))
 
 
 def trace(error: TokmigrateError) -> None:

@@ -64,4 +64,4 @@ def _written(
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    app.command(rich_help_panel="Look")(report)
+    app.command(rich_help_panel="Inspect")(report)

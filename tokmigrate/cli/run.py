@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokmigrate.cli.change_each import change_each, document_changes
+from tokmigrate.cli.completion import complete_revision
 from tokmigrate.cli.each import document_each, show_each
 from tokmigrate.cli.options import (
     AcceptDrift,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry
 
 _NAMES = "A revision, a prefix of it, a file's number, a tag, head, or +N."
-Target = Annotated[str, typer.Argument(help=_NAMES)]
+Target = Annotated[str, typer.Argument(help=_NAMES, autocompletion=complete_revision)]
 
 Corpus = Annotated[
     Path | None,
@@ -122,7 +123,9 @@ def plan(
 
 
 def upgrade(
-    revision: Annotated[str | None, typer.Argument(help=f"{_NAMES} By default head.")] = None,
+    revision: Annotated[
+        str | None, typer.Argument(help=f"{_NAMES} By default head.", autocompletion=complete_revision)
+    ] = None,
     model: Models = None,
     planned: Annotated[
         Path | None,
@@ -174,7 +177,7 @@ def upgrade(
 
 
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="base, a revision, or -N.")],
+    revision: Annotated[str, typer.Argument(help="base, a revision, or -N.", autocompletion=complete_revision)],
     model: Models = None,
     accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,

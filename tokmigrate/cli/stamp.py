@@ -7,16 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
+from tokmigrate.cli.completion import complete_model, complete_revision, complete_tag
 from tokmigrate.cli.options import AsJson, LockTimeout, Models, NoOwner, selected, workspace
 from tokmigrate.cli.output import print_json, progress, say
 from tokmigrate.cli.streams import changes_something
 
 
 def stamp(
-    revision: Annotated[str | None, typer.Argument(help="The revision that the model is at.")] = None,
+    revision: Annotated[
+        str | None, typer.Argument(help="The revision that the model is at.", autocompletion=complete_revision)
+    ] = None,
     other: Annotated[
         Path | None,
-        typer.Option("--from", help="Take it on as a copy of this one, trained or saved elsewhere.", metavar="DIR"),
+        typer.Option(
+            "--from",
+            help="Take it on as a copy of this one, trained or saved elsewhere.",
+            metavar="DIR",
+            autocompletion=complete_model,
+        ),
     ] = None,
     model: Models = None,
     lock_timeout: LockTimeout = 0.0,
@@ -68,9 +76,16 @@ def stamp(
 
 
 def tag(
-    name: Annotated[str | None, typer.Argument(help="The tag; without one, all are listed.")] = None,
-    revision: Annotated[str | None, typer.Argument(help="The revision that it stands for. By default head.")] = None,
-    delete: Annotated[str | None, typer.Option("--delete", help="Take this tag away.", metavar="NAME")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The tag; without one, all are listed.", autocompletion=complete_tag)
+    ] = None,
+    revision: Annotated[
+        str | None,
+        typer.Argument(help="The revision that it stands for. By default head.", autocompletion=complete_revision),
+    ] = None,
+    delete: Annotated[
+        str | None, typer.Option("--delete", help="Take this tag away.", metavar="NAME", autocompletion=complete_tag)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a revision a name, which every command takes in its place; without a name, list the tags.

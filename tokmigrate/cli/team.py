@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokmigrate.cli.completion import complete_revision
 from tokmigrate.cli.options import AsJson, Models, settled_workspace, workspace
 from tokmigrate.cli.output import print_json, say, say_aside
 
@@ -42,7 +43,7 @@ def squash(
     revisions: Annotated[
         str, typer.Argument(metavar="FIRST:LAST", help="The range, both included, by any names of revisions.")
     ],
-    message: Annotated[str | None, typer.Option("--message", help="What the new migration is for.")] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", help="What the new migration is for.")] = None,
     model: Models = None,
     as_json: AsJson = False,
 ) -> None:
@@ -88,7 +89,10 @@ def validate(as_json: AsJson = False) -> None:
 
 
 def edit(
-    revision: Annotated[str, typer.Argument(help="A revision that no model has yet, by any of its names.")],
+    revision: Annotated[
+        str,
+        typer.Argument(help="A revision that no model has yet, by any of its names.", autocompletion=complete_revision),
+    ],
     model: Models = None,
     as_json: AsJson = False,
 ) -> None:
@@ -134,10 +138,16 @@ def _open(editor: str, path: Path) -> None:
 def rebase(
     revision: Annotated[
         str | None,
-        typer.Argument(help="A migration of the branch that moves; by default the one that nobody else has yet."),
+        typer.Argument(
+            help="A migration of the branch that moves; by default the one that nobody else has yet.",
+            autocompletion=complete_revision,
+        ),
     ] = None,
     onto: Annotated[
-        str | None, typer.Option("--onto", help="The head that it goes behind; by default the other one.")
+        str | None,
+        typer.Option(
+            "--onto", help="The head that it goes behind; by default the other one.", autocompletion=complete_revision
+        ),
     ] = None,
     model: Models = None,
     as_json: AsJson = False,
@@ -183,4 +193,4 @@ def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
     for command in (edit, lock, rebase, merge, squash):
         app.command(rich_help_panel="Author")(command)
-    app.command(rich_help_panel="Gate")(validate)
+    app.command(rich_help_panel="CI")(validate)

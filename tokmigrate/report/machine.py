@@ -185,6 +185,12 @@ def migration_content(migration: Migration) -> dict[str, Any]:
             }
             for planned in migration.operations
         ],
+        "python": migration.source is not None,
+        "init": migration.init.model_dump(mode="json", exclude_defaults=True) if migration.init else None,
+        "preconditions": [each.as_written() for each in migration.preconditions],
+        "verify": [each.as_written() for each in migration.checks],
+        "attachments": list(migration.attachments),
+        "replaces": [each.revision for each in migration.replaces],
     }
 
 

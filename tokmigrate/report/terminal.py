@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from typing import IO
 
@@ -11,7 +13,7 @@ from rich.segment import Segment
 from tokmigrate.report.shown import without_hidden
 
 _NO_FOLD = 400
-"""The width of a pipe, which has none: nothing is to be cut or folded there."""
+"""The width of a pipe without COLUMNS, which has none: nothing is to be cut or folded there."""
 
 
 def terminal(*, stderr: bool = False) -> Console:
@@ -19,7 +21,20 @@ def terminal(*, stderr: bool = False) -> Console:
     found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if found.is_terminal:
         return found
-    return Console(stderr=stderr, width=_NO_FOLD, highlight=False, markup=False, emoji=False)
+    width = os.environ.get("COLUMNS", "")
+    wide = int(width) if width.isdecimal() and int(width) > 0 else _NO_FOLD
+    return Console(stderr=stderr, width=wide, highlight=False, markup=False, emoji=False)
+
+
+def put(renderable: RenderableType, console: Console) -> None:
+    """Write a renderable to a console; in a pipe, without the spaces that Rich fills lines with."""
+    if console.is_terminal:
+        console.print(Harmless(renderable))
+        return
+    with console.capture() as captured:
+        console.print(Harmless(renderable))
+    console.file.write(re.sub(r" +$", "", captured.get(), flags=re.MULTILINE))
+    console.file.flush()
 
 
 def written_plainly(renderable: RenderableType, file: IO[str]) -> None:
@@ -27,7 +42,7 @@ def written_plainly(renderable: RenderableType, file: IO[str]) -> None:
     console = Console(
         file=file, force_terminal=False, color_system=None, width=_NO_FOLD, highlight=False, markup=False, emoji=False
     )
-    console.print(Harmless(renderable))
+    put(renderable, console)
 
 
 class Harmless:

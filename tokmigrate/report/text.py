@@ -18,6 +18,7 @@ from tokmigrate.report.training import training_lines
 
 if TYPE_CHECKING:
     from tokmigrate.plan.upgrade import Plan
+    from tokmigrate.revision.conditions import Check, Precondition
     from tokmigrate.revision.migration import Migration
     from tokmigrate.runner.look import ModelStatus
     from tokmigrate.runner.migrate import Downgraded
@@ -112,22 +113,36 @@ def history_table(
 
 def migration_text(migration: Migration) -> RenderableType:
     """Return one migration in full."""
-    lines = [
-        f"revision   {migration.revision}",
-        f"after      {named(migration.down_revision)}",
-        f"message    {migration.message}",
-        f"file       {migration.shown}",
-        f"models     {', '.join(migration.models)}",
-        f"checksum   {migration.checksum}",
+    rows = [
+        ("revision", migration.revision),
+        ("after", named(migration.down_revision)),
+        ("message", migration.message),
+        ("author", migration.author),
+        ("file", migration.shown),
+        ("models", ", ".join(migration.models)),
+        ("checksum", migration.checksum),
+        ("replaces", ", ".join(each.revision for each in migration.replaces)),
+        ("attachments", ", ".join(migration.attachments)),
     ]
-    if migration.author:
-        lines.insert(3, f"author     {migration.author}")
+    if migration.init:
+        rows.append(("init", _one_line(migration.init.model_dump(mode="json", exclude_defaults=True))))
+    rows += [("precondition", _condition(each)) for each in migration.preconditions]
     for planned in migration.operations:
         fields = planned.operation.model_dump(mode="json", exclude_defaults=True)
-        lines.append(f"operation  {planned.operation.name}: {json.dumps(fields, ensure_ascii=False)}")
+        rows.append(("operation", f"{planned.operation.name}: {_one_line(fields)}"))
     if migration.source is not None:
-        lines.append("operation  (Python: known when it is planned for a model)")
-    return Text("\n".join(map(shown, lines)))
+        rows.append(("operation", "(Python: known when it is planned for a model)"))
+    rows += [("verify", _condition(each)) for each in migration.checks]
+    return Text("\n".join(shown(f"{name:<12} {value}") for name, value in rows if value))
+
+
+def _condition(condition: Precondition | Check) -> str:
+    ((name, value),) = condition.as_written().items()
+    return f"{name}: {_one_line(value)}"
+
+
+def _one_line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def status_text(status: ModelStatus) -> RenderableType:

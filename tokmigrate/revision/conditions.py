@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,11 @@ class _Condition(BaseModel):
 
     name: ClassVar[str]
     shorthand: ClassVar[str | None] = None
+
+    def as_written(self) -> dict[str, Any]:
+        """Return the item of a list that a file has for it."""
+        fields = self.model_dump(mode="json")
+        return {self.name: fields[self.shorthand] if self.shorthand else fields}
 
 
 class TokenAbsent(_Condition):

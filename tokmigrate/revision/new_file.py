@@ -23,7 +23,7 @@ from tokmigrate.revision.schema import SCHEMA_FILE, json_schema
 from tokmigrate.settings import Workspace
 
 _EXAMPLES = """\
-operations: []
+operations:
 #  - add_tokens:
 #      tokens:
 #        - {content: "<|im_start|>", special: true}
@@ -32,12 +32,12 @@ operations: []
 #  - resize_vocab: {multiple_of: 64}
 
 # How new rows start where nothing else is said.
-# init: {strategy: mean}
+#init: {strategy: mean}
 
 # What has to hold before, and what after.
-# preconditions:
+#preconditions:
 #  - token_absent: "<|im_start|>"
-# verify:
+#verify:
 #  - single_token: "<|im_start|>"
 """
 
@@ -68,6 +68,7 @@ def write_yaml_migration(
     author: str | None = None,
     revision: str | None = None,
     remarks: Sequence[str] = (),
+    models: Sequence[str] = ("*",),
 ) -> Path:
     """Write a YAML migration that follows the head, and the JSON Schema beside it; return its path.
 
@@ -78,6 +79,7 @@ def write_yaml_migration(
         author: Who wrote it.
         revision: Its id; a random one by default.
         remarks: Lines of comment above the operations.
+        models: The names or tags of the models that it is for.
 
     Raises:
         FileProblems, HistoryError: The migrations that are there do not hold together.
@@ -85,7 +87,7 @@ def write_yaml_migration(
         StorageError: The file cannot be written.
     """
     down = _head(workspace, message)
-    text = yaml_text(revision or new_revision_id(), down, message, operations, author, remarks)
+    text = yaml_text(revision or new_revision_id(), down, message, operations, author, remarks, models)
     return _written(workspace, message, ".yaml", text)
 
 
@@ -108,6 +110,7 @@ def yaml_text(
     operations: Sequence[Operation] = (),
     author: str | None = None,
     remarks: Sequence[str] = (),
+    models: Sequence[str] = ("*",),
 ) -> str:
     """Return the text of a new YAML migration; its arguments are those of `write_yaml_migration`."""
     lines = [
@@ -119,7 +122,7 @@ def yaml_text(
     ]
     if author:
         lines.append(f"author: {json.dumps(author, ensure_ascii=False)}")
-    lines += ['models: ["*"]', ""]
+    lines += [f"models: {json.dumps(list(models), ensure_ascii=False)}", ""]
     if not operations:
         return "\n".join(lines) + "\n" + _EXAMPLES
     lines += [f"# {_printable(remark)}" for remark in remarks]

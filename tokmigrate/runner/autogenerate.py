@@ -60,7 +60,10 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
         return Generated(None, (), differences(before.documents, target), derived.refused)
     left = _tried(workspace, before.documents, target, room, yaml_text(revision, None, message, derived.operations))
     remarks = _remarks(before, after, derived, left)
-    path = write_yaml_migration(workspace, message, derived.operations, revision=revision, remarks=remarks)
+    models = (before.model,) if before.model else ("*",)
+    path = write_yaml_migration(
+        workspace, message, derived.operations, revision=revision, remarks=remarks, models=models
+    )
     return Generated(path, derived.operations, left, derived.refused if left else ())
 
 

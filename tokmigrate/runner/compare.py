@@ -35,10 +35,12 @@ class Side:
     Args:
         name: What a user calls it.
         documents: Its parsed files by name.
+        model: The model of the workspace that has it, None for another directory.
     """
 
     name: str
     documents: Documents
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,14 +146,15 @@ def side_at_head(workspace: Workspace, word: str) -> Side:
     if entry is None or not chain_for(History.read(workspace), entry):
         return named_side(workspace, word)
     with at_hand(entry) as here:
-        return sides_of(workspace, here, "head")[1]
+        return replace(sides_of(workspace, here, "head")[1], model=entry.name)
 
 
 def named_side(workspace: Workspace | None, word: str) -> Side:
     """Return the tokenizer of a model of the workspace, or of a directory; raises UnknownNameError for neither."""
     if workspace is not None:
         (entry,) = workspace.select([word])
-        return Side(word, side_of(entry.path).documents)
+        model = entry.name if workspace.models.get(entry.name) == entry else None
+        return Side(word, side_of(entry.path).documents, model)
     if not Path(word).is_dir():
         raise UnknownNameError(f"'{word}' is no directory", hint="models have names in a workspace, and here is none")
     return side_of(Path(word))

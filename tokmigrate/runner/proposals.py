@@ -1,0 +1,50 @@
+"""The names of models, revisions and tags, read quickly for a shell that completes a word: nothing is checked."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import islice
+
+from tokmigrate.settings import Workspace
+
+Proposal = tuple[str, str]
+"""A word, and what it stands for."""
+
+_SUFFIXES = (".yaml", ".yml", ".py")
+_FIELD = re.compile(r"""(revision|message)\s*[:=]\s*(["']?)(.*?)\2\s*(?:#.*)?$""")
+_HEAD_LINES = 40
+_SQLITE = "sqlite:///"
+
+
+def proposed_models(workspace: Workspace) -> Iterator[Proposal]:
+    """Yield each model of the workspace, with its directory."""
+    for name, entry in workspace.models.items():
+        yield name, str(entry.path)
+
+
+def proposed_revisions(workspace: Workspace) -> Iterator[Proposal]:
+    """Yield what a revision may be called: its position, its number, its id, a tag; with its message."""
+    yield "head", "the last migration"
+    yield "base", "before any migration"
+    yield from proposed_tags(workspace)
+    for path in sorted(workspace.migrations.iterdir()):
+        if path.suffix not in _SUFFIXES or path.name.startswith(("_", ".")):
+            continue
+        with path.open(encoding="utf-8") as file:
+            fields = {found[1]: found[3] for line in islice(file, _HEAD_LINES) if (found := _FIELD.match(line))}
+        number = re.match(r"\d+", path.name)
+        for name in (number[0] if number else "", fields.get("revision", "")):
+            if name:
+                yield name, fields.get("message", "")
+
+
+def proposed_tags(workspace: Workspace) -> Iterator[Proposal]:
+    """Yield each tag with its revision, where the state is a SQLite file; importing SQLAlchemy takes too long here."""
+    path, _, _ = workspace.state.removeprefix(_SQLITE).partition("?")
+    if not workspace.state.startswith(_SQLITE):
+        return
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)) as database:
+        yield from database.execute("SELECT name, revision FROM tags ORDER BY name")
