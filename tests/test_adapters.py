@@ -35,6 +35,7 @@ from tokmigrate.errors import (
 )
 from tokmigrate.events import Event, Listener, Step, StepReached, Warned
 from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.runner.bound_plan import bound
 from tokmigrate.runner.check import check
 from tokmigrate.runner.current import current
 from tokmigrate.runner.look import status, verify
@@ -595,3 +596,17 @@ def test_a_run_that_another_workspace_recovered_is_on_record_as_it_ended(tmp_pat
     assert state is not None
     assert [row.status for row in state.operations(None, None)] == [Status.APPLIED]
     downgrade(*first, "base")
+
+
+def test_a_plan_fits_the_workspace_where_it_was_moved_to(tmp_path: Path) -> None:
+    both = pair(tmp_path / "a", KINDS["on both"])
+    both.write(ADD)
+    path = both.root / "tokmigrate.yaml"
+    settings = json.loads(path.read_text("utf-8"))
+    settings["models"]["m"] = {"path": "model", "adapters": ["loras/adapter"]}
+    making.write_json(path, settings)
+    made = bound(both.workspace, plan(both.workspace, both.entry))
+    both.root.rename(tmp_path / "b")
+    moved = Pair(tmp_path / "b")
+    upgrade(moved.workspace, moved.entry, bound=made)
+    assert read_stamp(moved.adapter) is not None

@@ -189,7 +189,7 @@ def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
         "files": dict(_files(plan.snapshot)),
         "shards": dict(_shards(plan.snapshot)),
         "adapters": {
-            adapter.model: {
+            _place(adapter.snapshot.directory, workspace): {
                 "generation": adapter.snapshot.generation,
                 "files": dict(_files(adapter.snapshot)),
                 "shards": dict(_shards(adapter.snapshot)),
@@ -199,6 +199,12 @@ def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
         "operation": last[0].id if last else None,
         "seed": workspace.seed,
     }
+
+
+def _place(directory: Path, workspace: Workspace) -> str:
+    """Return a directory as a plan names it: relative to the workspace where it lies in it, which may be moved."""
+    inside = directory.is_relative_to(workspace.root)
+    return str(directory.relative_to(workspace.root) if inside else directory)
 
 
 def _files(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
