@@ -423,17 +423,16 @@ def test_signals_that_end_a_command(story: Story, tmp_path: Path) -> None:
     shutil.copytree(workspace.root, begin, symlinks=True)
     calls = points(story, tmp_path)
     commit = calls.index(("renameat2", 1))
-    ends = {"TERM": (commit // 2, commit, len(calls) - 1), "HUP": (commit - 1,), "INT": (commit + 2,)}
-    for name, places in ends.items():
-        for number, (call, nth) in ((place, calls[place]) for place in places):
-            shutil.rmtree(workspace.root)
-            shutil.copytree(begin, workspace.root, symlinks=True)
-            injected = strace("-o", os.devnull, "-e", f"inject={call}:signal={name}:when={nth}")
-            done = workspace.run(*words(story.direction), before=tuple(injected))
-            said = f"SIG{name} at {call} {nth}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-            assert done.returncode == 130, said
-            assert done.stderr.splitlines()[-2:-1] == ["error: stopped"], said
-            story.is_settled(happened=number >= commit)
+    for name, number in (("TERM", commit // 2), ("HUP", commit - 1), ("INT", commit), ("TERM", commit + 2)):
+        call, nth = calls[number]
+        shutil.rmtree(workspace.root)
+        shutil.copytree(begin, workspace.root, symlinks=True)
+        injected = strace("-o", os.devnull, "-e", f"inject={call}:signal={name}:when={nth}")
+        done = workspace.run(*words(story.direction), before=tuple(injected))
+        said = f"SIG{name} at {call} {nth}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.returncode == 130, said
+        assert done.stderr.splitlines()[-2:-1] == ["error: stopped"], said
+        story.is_settled(happened=number >= commit)
 
 
 def change_is_settled(story: Story, told: str) -> None:

@@ -138,7 +138,13 @@ def test_only_regular_files_are_read(tmp_path: Path, name: str, make: Callable[[
         *(f"models/demo/{name}" for name in ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")),
         *(f"models/demo/{name}" for name in ("additional_chat_templates/x.jinja", "modules.json", "vocab.txt")),
         *(f"models/demo/{name}" for name in ("chat_template.jinja", "model.safetensors.index.json", "tokmigrate.json")),
-        *("tokmigrate.yaml", "migrations/0004_x.yaml", "migrations/0004_x.py", "migrations/tokmigrate.lock"),
+        *(
+            "models/demo/read_by_a_library.json",
+            "tokmigrate.yaml",
+            "migrations/0004_x.yaml",
+            "migrations/0004_x.py",
+            "migrations/tokmigrate.lock",
+        ),
         *("migrations/tokens.txt", ".tokmigrate/state.db", ".tokmigrate/migrations.journal"),
         "models/.demo.tokmigrate/journal",
         *("lora/adapter_config.json", "lora/adapter_model.safetensors", "lora/tokenizer.json"),
@@ -248,7 +254,7 @@ MORE: dict[str, Any] = {
     "chat_template.json": {"chat_template": "{{ messages }}"},
 }
 ADAPTER = {"peft_type": "LORA", "trainable_token_indices": [3], "modules_to_save": None, "target_modules": ["q"]}
-LOOKING = (("plan",), ("status",))
+LOOKING = (("plan",),)
 DAMAGED: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "models/demo/tokenizer.json": ("base", LOOKING),
     "models/demo/tokenizer_config.json": ("base", LOOKING),
@@ -256,7 +262,7 @@ DAMAGED: dict[str, tuple[str, tuple[tuple[str, ...], ...]]] = {
     "models/demo/generation_config.json": ("base", LOOKING),
     "models/demo/model.safetensors.index.json": ("base", LOOKING),
     **{f"models/demo/{name}": ("base", LOOKING) for name in MORE},
-    "lora/adapter_config.json": ("base", LOOKING),
+    "lora/adapter_config.json": ("base", (("plan",), ("status",))),
     "models/demo/tokmigrate.json": ("head", (("check",), ("current",), ("downgrade", "base"))),
     "lora/tokmigrate.json": ("head", (("status",), ("downgrade", "base"))),
     "plan.json": ("head", (("upgrade", "--plan", "plan.json"),)),

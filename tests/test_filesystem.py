@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import socket
 import stat
@@ -503,6 +504,15 @@ except SystemExit as leaving:
     answer = in_namespace(tmp_path, "mount -t tmpfs -o size=8m tmpfs disk", script)
     assert int(str(answer["free"])) < 8 << 20
     assert answer["code"] == 0
+
+
+WRITING_OR_LOCKING = {"durability.py", "exchange.py", "lock.py", "objects.py", "sharing.py", "stage.py", "streams.py"}
+
+
+def test_files_are_opened_for_reading_in_one_place() -> None:
+    opening = re.compile(r"\.read_bytes\(|os\.open\(|\.open\(\"r")
+    sources = {path.name: path.read_text("utf-8") for path in (REPOSITORY / "tokmigrate").rglob("*.py")}
+    assert {name for name, text in sources.items() if opening.search(text)} == {"files.py"} | WRITING_OR_LOCKING
 
 
 # The work area

@@ -11,7 +11,7 @@ from tokmigrate.model.documents.reading import JSON_FILES, read_documents, writa
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import CONFIG as MODEL_CONFIG
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.model_files import check_links
+from tokmigrate.model.model_files import check_files
 from tokmigrate.model.references.adapter_ids import CONFIG, trained_ids
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
@@ -34,7 +34,7 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
     _check_place(directory, base)
     stamp = read_stamp(directory)
     texts, documents, layouts = read_documents(directory, stamp, (CONFIG, *JSON_FILES))
-    check_links(directory, writable_names(texts))
+    check_files(directory, writable_names(texts))
     if CONFIG not in documents:
         raise ModelError(f"there is no {CONFIG}", where=str(directory), hint="name the directory of a peft adapter")
     _check_revision(directory, stamp, base)

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from tokmigrate.errors import ModelError, StorageError
-from tokmigrate.files import has_file, storage_errors
+from tokmigrate.files import entries, exists, has_directory, has_file, storage_errors
 
 _MOST_LINKS = 40
 
@@ -75,13 +75,24 @@ def read_link(path: Path) -> str | None:
         return os.readlink(path) if path.is_symlink() else None  # noqa: PTH115 - `a/.` stays as it is written
 
 
-def check_links(directory: Path, names: Iterable[str]) -> None:
-    """Raise ModelError where a file that migrations may write cannot be replaced behind a link.
+def check_files(directory: Path, names: Iterable[str]) -> None:
+    """Raise an error where something else than files lies in a directory, or a link is in the way of a change.
 
     Args:
         directory: The directory of a model or an adapter.
-        names: The files that may be there.
+        names: The files that migrations may write, which need not be there.
+
+    Raises:
+        ModelError: A file cannot be replaced behind a link.
+        StorageError: A pipe, a socket or a device is there: a library that reads it would wait for ever.
     """
+    for path in entries(directory):
+        if exists(path) and not has_file(path) and not has_directory(path):
+            raise StorageError(
+                "is a pipe, a socket or a device, which no model has",
+                where=str(path),
+                hint="move it out of the model directory",
+            )
     first: dict[str, str] = {}
     for name in names:
         real = real_name(directory, name)

@@ -14,7 +14,7 @@ from tokmigrate.model.documents.reading import json_layout, read_documents, writ
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.formats.json_text import Layout, parse
-from tokmigrate.model.model_files import check_links
+from tokmigrate.model.model_files import check_files
 from tokmigrate.model.references.declared_fields import check_declared
 from tokmigrate.model.references.references import configurations
 from tokmigrate.model.tokenizer import tokenizer_json as tokenizer
@@ -81,7 +81,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
     directory = entry.here()
     stamp = read_stamp(directory)
     texts, documents, layouts = read_documents(directory, stamp)
-    check_links(directory, writable_names(texts))
+    check_files(directory, writable_names(texts))
     if names.CONFIG not in documents:
         raise ModelError("there is no config.json", where=str(directory), hint="name a transformers model directory")
     if tokenizer.FILE not in documents:

@@ -139,7 +139,7 @@ class ObjectStore:
     def remove_unfinished(self) -> None:
         """Remove the files that killed processes were writing; those that are being written stay."""
         for path in self.unfinished():
-            with suppress(OSError), path.open("rb") as file:
+            with suppress(OSError, StorageError), opened(path) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
 
