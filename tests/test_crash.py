@@ -18,7 +18,7 @@ import struct
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -414,6 +414,15 @@ def test_sweep(story: Story, kind: str, offset: int, tmp_path: Path) -> None:
     assert kind != "signal=KILL" or killed > len(chosen) // 2
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """Let SIGHUP do what it does by default: under nohup it is ignored, by commands too."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 def test_signals_that_end_a_command(story: Story, tmp_path: Path) -> None:
     """Before the commit point they undo the change, behind it the change is finished; nothing is left to recover."""
     if not strace_works():

@@ -6,13 +6,16 @@ import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
+
+PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 
 
 class _JournalPart(BaseModel):
@@ -27,7 +30,7 @@ class _JournalPart(BaseModel):
 class _JournalAdapter(_JournalPart):
     """What the journal says of an adapter."""
 
-    path: str
+    path: PathText
     start: Literal["area", "workspace"] = "area"
 
 
@@ -36,7 +39,7 @@ class _JournalPlace(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    path: str
+    path: PathText
     inode: int
     host: str
 
@@ -157,7 +160,7 @@ def _is_elsewhere(began: _JournalPlace | None, here: Path) -> bool:
     # One with the same path was restored from a backup; where nothing is left there, it was moved here.
     if began is None or began.inode == here.stat().st_ino or Path(began.path) == here:
         return False
-    return began.host != socket.gethostname() or Path(began.path).exists()
+    return began.host != socket.gethostname() or exists(Path(began.path))
 
 
 def _refuse_elsewhere(began: _JournalPlace | None, here: Path, area: WorkArea) -> None:
