@@ -15,7 +15,7 @@ from shared_models import shared_model
 from test_properties import folder, thorough
 from workspaces import REPOSITORY
 
-from tokmigrate.lint.registry import GROUPS, RULES, Selection
+from tokmigrate.lint.registry import _ALL, GROUPS, RULES, Selection
 from tokmigrate.lint.rule import AnyRule
 from tokmigrate.runner.lint import lint
 from tokmigrate.settings import read_workspace
@@ -70,7 +70,7 @@ def test_codes_are_in_groups_and_names_are_told_once() -> None:
         assert code[:3] in GROUPS
         assert rule.summary.endswith(".")
         assert rule.why
-    assert len({rule.name for rule in RULES.values()}) == len(RULES)
+    assert len({rule.name for rule in RULES.values()}) == len(RULES) == len(_ALL)
 
 
 @pytest.mark.parametrize(

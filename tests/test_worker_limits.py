@@ -150,5 +150,5 @@ def warnings(root: Path, template: str) -> list[str]:
     migration = f"revision: aaaa0001\ndown_revision: null\nmessage: m\noperations:\n  - set_chat_template: {text}\n"
     (place.root / "migrations" / "0001_m.yaml").write_text(f"format: 1\n{migration}", "utf-8")
     workspace = read_workspace(place.settings, {})
-    found = lint(workspace, workspace.select([]), Selection(("TM308",))).findings
+    found = lint(workspace, workspace.select([]), Selection(("TM309",))).findings
     return [each.message for each in found]

@@ -36,8 +36,8 @@ from tokmigrate.strict_yaml.reading import parse
 _FOUND_BY = ("added_tokens", "normalizer")
 """The parts of tokenizer.json that decide where added tokens are found."""
 
-_TEMPLATE_SECONDS = 2
-"""The CPU time after which the rendering of a chat template is ended; a limit is kept to the second."""
+_TEMPLATE_SECONDS, _TEMPLATE_MIB = 2, 1024
+"""What the rendering of a chat template may use; a limit of CPU time is kept to the second."""
 
 
 @dataclass(frozen=True)
@@ -233,8 +233,9 @@ def _template_error(step: Step, limits: WorkerLimits) -> str | None:
         return None
     tokens = {f"{role}_token": special_token(step.after, role) for role in ROLES}
     request = {"template": template, "tokens": {name: text for name, text in tokens.items() if text is not None}}
+    seconds, mib = min(limits.cpu_seconds, _TEMPLATE_SECONDS), min(limits.memory_mib, _TEMPLATE_MIB)
     try:
-        answer = ask("chat_template", request, replace(limits, cpu_seconds=min(limits.cpu_seconds, _TEMPLATE_SECONDS)))
+        answer = ask("chat_template", request, replace(limits, cpu_seconds=seconds, memory_mib=mib))
     except LimitError as error:
         return f"cannot be rendered: {error.message}"
     if answer["error"] is not None:

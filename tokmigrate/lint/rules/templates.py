@@ -152,7 +152,7 @@ operations:
 """,
     ),
     ModelRule(
-        "TM308",
+        "TM309",
         "cannot-be-rendered",
         Severity.WARNING,
         _cannot_be_rendered,
