@@ -34,6 +34,7 @@ models:
       my_router_token_id: ids
       talker.speaker_index: ignore
 verify: full
+drift: refuse
 seed: ""
 lint: {select: [TM1, TM3], ignore: [TM109]}
 worker: {memory_mib: 4096, cpu_seconds: 300, output_mib: 256}
