@@ -215,6 +215,18 @@ def test_going_on_without_the_owner_is_said(place: Here) -> None:
     assert tree(place.model) == before
 
 
+@needs_root
+def test_of_several_models_none_is_changed_where_one_would_lose_an_owner(place: Here) -> None:
+    shutil.copytree(place.model, place.root / "models" / "twin")
+    settings = place.settings.read_text("utf-8").replace("verify:", "  twin: {path: models/twin}\nverify:")
+    place.settings.write_text(settings, "utf-8")
+    os.chown(place.root / "models" / "twin" / "config.json", 1234, 2345)
+    before = tree(place.root / "models")
+    done = without_the_right_to_give(place, "upgrade")
+    assert (done.returncode, "config.json (owner 1234:2345)" in done.stderr) == (1, True), done.stderr
+    assert tree(place.root / "models") == before
+
+
 def attributes(path: Path) -> dict[str, bytes]:
     return {name: os.getxattr(path, name) for name in os.listxattr(path) if not name.startswith("security.")}
 

@@ -104,7 +104,7 @@ class OpenWorkspace:
         entries = self._models(model)
         if len(entries) > 1:
             for entry in entries:
-                migrate.foresee_upgrade(self.workspace, entry, to)
+                migrate.foresee_upgrade(self.workspace, entry, to, keep_owner=keep_owner)
         return tuple(
             migrate.upgrade(self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner)
             for entry in entries
@@ -123,7 +123,7 @@ class OpenWorkspace:
         entries = self._models(model)
         if len(entries) > 1:
             for entry in entries:
-                migrate.foresee_downgrade(self.workspace, entry, to)
+                migrate.foresee_downgrade(self.workspace, entry, to, keep_owner=keep_owner)
         return tuple(
             migrate.downgrade(self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner)
             for entry in entries

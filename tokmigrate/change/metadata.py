@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.facts import FileFacts, file_facts, set_facts
-from tokmigrate.change.workarea import WorkArea
+from tokmigrate.change.workarea import remove_tree
 from tokmigrate.errors import StorageError
 from tokmigrate.files import entries, exists, storage_errors
 from tokmigrate.model.model_files import entry_name, real_name
@@ -21,26 +23,65 @@ from tokmigrate.model.model_files import entry_name, real_name
 _NAMED = 4
 
 
-def not_kept(area: WorkArea, source: Path, candidate: Candidate) -> list[str]:
-    """Return what of the metadata of new files and directories cannot be set here, found by trying it beside the model.
+@dataclass(frozen=True)
+class NewFile:
+    """A file or directory that a change makes anew.
 
     Args:
-        area: The work area of the directory, whose lock the caller holds.
-        source: The directory as it is.
-        candidate: What it shall be.
+        name: Its name in the directory of the model.
+        is_directory: Whether it is one.
+        facts: What it shall have.
+    """
 
-    Returns:
-        A line for each file or directory: its name and what is lost.
+    name: str
+    is_directory: bool
+    facts: FileFacts
+
+
+def special_files(source: Path, names: Collection[str], given: Mapping[str, FileFacts]) -> list[NewFile]:
+    """Return the files that are made anew and shall not have just the owner that new ones have.
+
+    Args:
+        source: The directory as it is; each directory in it is made anew.
+        names: The files that are written.
+        given: What written files shall have; others have what they had.
+    """
+    return [file for file in _new(source, names, given) if _is_special(file.facts)]
+
+
+def not_kept(place: Path, files: Sequence[NewFile]) -> list[str]:
+    """Return what of the metadata of new files cannot be set, a line for each file; it is found by trying it.
+
+    Args:
+        place: A free name on the filesystem of the model.
+        files: The files.
     """
     tried: dict[tuple[bool, FileFacts], list[str]] = {}
     lost: list[str] = []
-    for name, is_directory, facts in _new(source, candidate):
-        kind = is_directory, facts.at(0)
+    for file in files:
+        kind = file.is_directory, file.facts.at(0)
         if kind not in tried:
-            tried[kind] = _try(area, is_directory, facts)
+            tried[kind] = _try(place, file)
         if tried[kind]:
-            lost.append(f"{name} ({', '.join(tried[kind])})")
+            lost.append(f"{file.name} ({', '.join(tried[kind])})")
     return lost
+
+
+def refuse_losses(source: Path, names: Collection[str]) -> None:
+    """Raise StorageError where a change of a directory would lose owner, mode or attributes; nothing is left there.
+
+    Args:
+        source: The directory.
+        names: The files that are written.
+    """
+    files = special_files(source, names, {})
+    parent = Path(os.path.realpath(source)).parent
+    # Where nothing may be written the change is refused for that.
+    if files and os.access(parent, os.W_OK | os.X_OK):
+        with storage_errors("try what may be set on new files", parent), TemporaryDirectory(dir=parent) as folder:
+            lost = not_kept(Path(folder, "trial"), files)
+        if lost:
+            raise cannot_be_kept(source, lost)
 
 
 def lost_in(stage: Path, source: Path, candidate: Candidate) -> list[str]:
@@ -83,18 +124,21 @@ def _given(directory: Path, candidate: Candidate) -> Mapping[str, FileFacts]:
     return behind | {entry_name(directory, name): link.facts for name, link in candidate.links.items()}
 
 
-def _new(source: Path, candidate: Candidate) -> Iterator[tuple[str, bool, FileFacts]]:
-    """Yield the files that are written and the directories, each with whether it is one and what it shall have."""
-    given = _given(source, candidate)
-    written = {real_name(source, name) for name, data in candidate.files.items() if data is not None}
-    for name in sorted(written | {real_name(source, name) for name in candidate.shards}):
-        if name in given:
-            yield name, False, given[name]
+def _new(source: Path, names: Collection[str], given: Mapping[str, FileFacts]) -> Iterator[NewFile]:
+    behind = {real_name(source, name): facts for name, facts in given.items()}
+    for name in sorted({real_name(source, name) for name in names}):
+        if name in behind:
+            yield NewFile(name, False, behind[name])
         elif exists(source / name):
-            yield name, False, file_facts(source / name)
+            yield NewFile(name, False, file_facts(source / name))
     for name, path in _tree(source):
         if _kind(path) == stat.S_IFDIR:
-            yield name, True, file_facts(path)
+            yield NewFile(name, True, file_facts(path))
+
+
+def _is_special(facts: FileFacts) -> bool:
+    own = (os.geteuid(), os.getegid())
+    return (facts.uid, facts.gid) != own or bool(facts.attributes) or facts.mode > 0o777
 
 
 def _tree(directory: Path, within: str = "") -> Iterator[tuple[str, Path]]:
@@ -113,14 +157,12 @@ def _kind(path: Path) -> int:
         return stat.S_IFMT(path.lstat().st_mode)
 
 
-def _try(area: WorkArea, is_directory: bool, facts: FileFacts) -> list[str]:
+def _try(place: Path, file: NewFile) -> list[str]:
     """Return what cannot be set on a new file or directory."""
-    # Where the stage will be: a recovery removes it as well.
-    area.remove_stage()
-    with storage_errors("try what may be set on new files", area.stage):
-        area.stage.mkdir(mode=0o700) if is_directory else area.stage.touch(mode=0o600)
+    with storage_errors("try what may be set on new files", place):
+        place.mkdir(mode=0o700) if file.is_directory else place.touch(mode=0o600)
     try:
-        set_facts(area.stage, facts)
-        return facts.differences(file_facts(area.stage))
+        set_facts(place, file.facts)
+        return file.facts.differences(file_facts(place))
     finally:
-        area.remove_stage()
+        remove_tree(place)

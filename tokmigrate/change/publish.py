@@ -17,7 +17,7 @@ from tokmigrate.change.copying import seal_tree
 from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up
 from tokmigrate.change.exchange import exchange, finish_two_step, two_step_exchange
 from tokmigrate.change.intent import Intent, Part, generation_in_place
-from tokmigrate.change.metadata import cannot_be_kept, lost_in, named, not_kept
+from tokmigrate.change.metadata import cannot_be_kept, lost_in, named, not_kept, special_files
 from tokmigrate.change.room import check_room, margin_bytes
 from tokmigrate.change.stage import stage, write_file
 from tokmigrate.change.workarea import WorkArea
@@ -108,7 +108,11 @@ def carry_out(
     _check_room(changes)
     if keep_owner:
         for change in changes:
-            _require_kept(change, not_kept(change.area, change.snapshot.directory, change.candidate))
+            candidate, directory = change.candidate, change.snapshot.directory
+            written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.shards}
+            # Where the stage will be: a recovery removes it as well.
+            change.area.remove_stage()
+            _require_kept(change, not_kept(change.area.stage, special_files(directory, written, candidate.facts)))
     total = sum(change.candidate.bytes for change in changes)
     model_part, *adapters = (Part(change.area, change.before, change.after) for change in changes)
     intent = Intent(books.staging(), model_part, tuple(adapters))

@@ -163,7 +163,7 @@ def upgrade(
         return (bound.to or "base") if bound else revision or "head", bound
 
     def foresee(entry: ModelEntry) -> object:
-        return migrate.foresee_upgrade(place, entry, *target(entry))
+        return migrate.foresee_upgrade(place, entry, *target(entry), keep_owner=not no_owner)
 
     def act(entry: ModelEntry) -> migrate.Upgraded:
         to, bound = target(entry)
@@ -199,7 +199,7 @@ def downgrade(
     place = accepting(workspace(), accept_drift)
     entries = selected(place, model)
     with progress() as listener:
-        foresee = partial(migrate.foresee_downgrade, place, to=revision)
+        foresee = partial(migrate.foresee_downgrade, place, to=revision, keep_owner=not no_owner)
         act = partial(
             migrate.downgrade,
             place,

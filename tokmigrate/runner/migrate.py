@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tokmigrate.audit.training import trained_events, training_on_record
 from tokmigrate.audit.under_way import refuse_under_way, under_way
+from tokmigrate.change.metadata import refuse_losses
 from tokmigrate.change.publish import Change, Found, carry_out
 from tokmigrate.change.undo import way_back
 from tokmigrate.change.verify import verify_candidate
@@ -83,7 +84,12 @@ def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
 
 
 def foresee_upgrade(
-    workspace: Workspace, entry: ModelEntry, to: str = "head", bound: BoundPlan | None = None
+    workspace: Workspace,
+    entry: ModelEntry,
+    to: str = "head",
+    bound: BoundPlan | None = None,
+    *,
+    keep_owner: bool = True,
 ) -> Plan | None:
     """Return what an upgrade would do, None where a change is under way or has to be recovered first.
 
@@ -92,6 +98,7 @@ def foresee_upgrade(
         entry: The model.
         to: A revision by any of its names.
         bound: A plan made before.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
         TokmigrateError: What the upgrade would be refused for.
@@ -101,16 +108,21 @@ def foresee_upgrade(
     planned = plan(bound.settings(workspace) if bound else workspace, entry, to)
     if bound is not None:
         bound.check(workspace, planned)
+    if keep_owner and planned.steps:
+        for each in (planned, *planned.adapters):
+            shards = each.snapshot.vocabulary_shards if each.writes_rows else ()
+            refuse_losses(each.snapshot.directory, {*each.touched, *shards})
     return planned
 
 
-def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str) -> None:
+def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool = True) -> None:
     """Raise what a downgrade would be refused for, unless a change is under way or has to be recovered first.
 
     Args:
         workspace: The workspace.
         entry: The model.
         to: A revision by any of its names.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
         AlreadyThereError: There is nothing to take back.
@@ -122,6 +134,9 @@ def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str) -> None:
     _, revisions = way_down(workspace, entry, snapshot, to)
     refuse_drift(workspace, snapshot)
     recorded_way_down(workspace, entry, snapshot, revisions)
+    if keep_owner and revisions:
+        for each in (snapshot, *adapters_of(entry, snapshot)):
+            refuse_losses(each.directory, {*each.stamp.files, *each.stamp.shards} if each.stamp else ())
 
 
 def _nothing(plan: Plan) -> None:
@@ -159,7 +174,7 @@ def upgrade(
     if bound is not None:
         workspace = bound.settings(workspace)
     # Planned once before the lock: most mistakes show here, and nothing is made beside the model for them.
-    first = foresee_upgrade(workspace, entry, to, bound)
+    first = foresee_upgrade(workspace, entry, to, bound, keep_owner=keep_owner)
     if first is not None and not first.steps:
         announce(first)
         return Upgraded(first, Found.NOTHING)
@@ -235,7 +250,7 @@ def downgrade(
         UndoError: The way back is not on record here.
         DriftError: The model was changed since it was migrated.
     """
-    foresee_downgrade(workspace, entry, to)
+    foresee_downgrade(workspace, entry, to, keep_owner=keep_owner)
     with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
         snapshot = take_snapshot(entry)
         target, revisions = way_down(workspace, entry, snapshot, to)
