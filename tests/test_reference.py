@@ -55,7 +55,11 @@ def test_every_field_is_in_the_reference_and_on_its_page(texts: Mapping[str, str
         ("remove_tokens", "| `ids` | `tombstone`, `compact` |"),
         ("set_padding", "| `side` | `left`, `right` |"),
         ("set_padding", "| `pad_to_multiple_of` | a whole number from 1 on |"),
-        ("add_tokens", "| `lstrip` | `true` or `false` | It takes the white space on its left with it. | `false` |"),
+        (
+            "add_tokens",
+            "| `lstrip` | `true` or `false` | It takes the white space on its left with it, which decoding does not"
+            " give back. | `false` |",
+        ),
         ("add_tokens", "| `tokens` | a list of mappings or texts |"),
         ("add_tokens", "| `init` | an [`init`]("),
         ("set_normalizer", "| `normalizer` | `NFC`, `NFD`, `NFKC`, `NFKD` or a mapping or `null` |"),

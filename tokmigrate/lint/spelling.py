@@ -28,6 +28,19 @@ def invisible(text: str) -> list[str]:
     return list(found)
 
 
+def escaped(text: str) -> str:
+    """Return a text as YAML has it between double quotes, in letters that everybody can tell apart."""
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    if " " <= letter <= "~":
+        return letter
+    return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
+
+
 def likeness(text: str) -> str:
     """Return what texts that look alike have in common."""
     return unicodedata.normalize("NFKC", text).casefold().strip()

@@ -28,8 +28,12 @@ class NewToken(Fields):
     content: str = Field(min_length=1, description="The text of the token.")
     special: bool = Field(default=False, description="Decoding may skip it.")
     single_word: bool = Field(default=False, description="It matches only between word boundaries.")
-    lstrip: bool = Field(default=False, description="It takes the white space on its left with it.")
-    rstrip: bool = Field(default=False, description="It takes the white space on its right with it.")
+    lstrip: bool = Field(
+        default=False, description="It takes the white space on its left with it, which decoding does not give back."
+    )
+    rstrip: bool = Field(
+        default=False, description="It takes the white space on its right with it, which decoding does not give back."
+    )
     normalized: bool | None = Field(
         default=None, description="It is looked for in the normalised text; by default unless it is special."
     )

@@ -11,9 +11,10 @@ def id_of(state: ModelState, content: str) -> int:
     """Return the id of the token `content`; raises OperationError, with the nearest one, where it is none."""
     found = state.tokenizer.ids.get(content)
     if found is None:
+        near = nearest(content, state.tokenizer.ids)
         raise OperationError(
             f"'{content}' is no token of this tokenizer",
-            hint=nearest(content, state.tokenizer.ids) or "add it first with add_tokens",
+            hint=f"{near} If not, add it first with add_tokens" if near else "add it first with add_tokens",
         )
     return found
 

@@ -43,7 +43,7 @@ def _breaking(seen: OnModel) -> Iterator[Found]:
         if isinstance(written.operation, MoveTokens) or written.operation.acknowledge is not None:
             continue
         if effect.risk.level is RiskLevel.BREAKING:
-            help_ = f"change it; if it is meant, add `acknowledge: breaking` to {effect.operation}"
+            help_ = f"leave it out; if it is meant, add `acknowledge: breaking` to {effect.operation}"
             yield Found(written.place, f"{effect.operation} breaks the model: {effect.risk.reason}", help_)
 
 
@@ -58,7 +58,7 @@ def _unreachable(seen: OnModel) -> Iterator[Found]:
         if effect.unreachable and effect.risk.level is not RiskLevel.BREAKING:
             lost = effect.unreachable
             message = f"no text produces {len(lost):,} token{'s'[: len(lost) > 1]} any more: {quoted(lost)}"
-            yield Found(written.place, message, "change it; if it is meant, write `# noqa: TM207` and why")
+            yield Found(written.place, message, "leave it out; if it is meant, write `# noqa: TM207` and why")
 
 
 def _zeros_as_output(file: MigrationFile) -> Iterator[Found]:
@@ -68,7 +68,8 @@ def _zeros_as_output(file: MigrationFile) -> Iterator[Found]:
     of the old rows has a bound on what it does to old text; zeros have none. Where input and output embeddings are one
     matrix, that goes for both.
     """
-    help_ = "use {strategy: mean}, or {input: {strategy: zeros}, output: {strategy: mean}}"
+    help_ = "use {strategy: mean}; where input and output are not tied,"
+    help_ += " {input: {strategy: zeros}, output: {strategy: mean}} does it too"
     for place, row, init in _inits(file):
         if isinstance(init.side("output"), Zeros):
             yield Found(place, f"{row} is zeros as output: it may be generated at any time", help_)
@@ -113,7 +114,8 @@ def _fewer_rows(seen: OnModel) -> Iterator[Found]:
     if cause and after < before:
         lost = f", and {after} is no multiple of {_MULTIPLE}" if before % _MULTIPLE == 0 and after % _MULTIPLE else ""
         message = f"the model has {after} rows instead of {before}{lost}"
-        yield Found(cause.place, message, "keep the spare rows: later tokens use them first")
+        help_ = f"keep the spare rows, later tokens use them first: end with resize_vocab: {{rows: {before}}}"
+        yield Found(cause.place, message, help_)
 
 
 def _same_start(file: MigrationFile) -> Iterator[Found]:

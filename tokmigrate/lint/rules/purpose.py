@@ -29,13 +29,20 @@ def _message_says_nothing(file: MigrationFile) -> Iterator[Found]:
         yield Found(file.spot("message"), f"{shown} what it is for", "say which tokens, and what for")
 
 
+_FILL_IN = "fill it in; or delete the file, if it was not applied and no migration follows it"
+
+
 def _does_nothing(file: MigrationFile) -> Iterator[Found]:
     """A migration has no operations.
 
     It is mostly one that was made and not filled in.
     """
     if not file.is_python and not file.operations:
-        yield Found(file.spot("operations"), "it has no operations", "fill it in, or delete the file")
+        yield Found(
+            file.spot("operations"),
+            "it has no operations",
+            _FILL_IN,
+        )
 
 
 def _pipeline_without_check(file: MigrationFile) -> Iterator[Found]:

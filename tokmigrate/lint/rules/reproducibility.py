@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator
 
 from tokmigrate.lint.file import MigrationFile, Place
@@ -82,7 +83,11 @@ def _not_in_git(file: MigrationFile) -> Iterator[Found]:
     On other machines the migration cannot be read.
     """
     for name in sorted(file.not_in_git):
-        yield Found(_reference(file, name), f"'{name}' is not in Git", "git add it; `git check-ignore -v` says why not")
+        yield Found(
+            _reference(file, name),
+            f"'{name}' is not in Git",
+            f"git add -f {shlex.quote(name)}, in the folder of the migrations",
+        )
 
 
 def _reference(file: MigrationFile, name: str) -> Place:

@@ -58,7 +58,11 @@ def _pad_is_end(seen: OnModel) -> Iterator[Found]:
     cause = seen.last_that(_becomes_one)
     if cause and _becomes_one(seen.step.before, seen.step.after):
         token = special_token(seen.step.after, "pad")
-        yield Found(cause.place, f"'{token}' is both the pad and the end token", "add a token for padding alone")
+        yield Found(
+            cause.place,
+            f"'{token}' is both the pad and the end token",
+            "add a token for padding alone, and pad with it: set_padding: {token: …}",
+        )
 
 
 def _becomes_one(before: ModelState, after: ModelState) -> bool:
@@ -82,7 +86,9 @@ def _old_token_around_text(seen: OnModel) -> Iterator[Found]:
         if old in around and new not in (None, old):
             cause = next(w for w, _, after in seen.changes if special_token(after, role) == new)
             message = f"the {role} token is '{new}', but the post-processor still puts '{old}' around a text"
-            yield Found(cause.spot(str(new)), message, "set_post_processor with the new token")
+            number = seen.step.after.tokenizer.ids.get(str(new))
+            help_ = f"set_post_processor with '{new}' (id {number}) in the place of '{old}', or null"
+            yield Found(cause.spot(str(new)), message, help_)
 
 
 def _id_without_token(seen: OnModel) -> Iterator[Found]:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from tokmigrate.lint.file import Place
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Found, ModelRule, Severity
+from tokmigrate.lint.spelling import escaped
 from tokmigrate.model.documents.tombstones import is_tombstone
-from tokmigrate.model.formats.byte_letters import is_byte_level
+from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
 
 
@@ -74,7 +75,7 @@ def _found_as_other_text(seen: OnModel) -> Iterator[Found]:
         sighting = seen.after.get(text)
         if sighting is not None and not sighting.missed and sighting.sought not in (text, ""):
             message = f"'{text}' is also found in every '{sighting.sought}': the normalizer makes that of it"
-            yield Found(cause.spot(text), message, "give it `normalized: false`, or the text that is found")
+            yield Found(cause.spot(text), message, "give it `normalized: false`")
 
 
 def _vocabulary_notation(seen: OnModel) -> Iterator[Found]:
@@ -93,7 +94,24 @@ def _vocabulary_notation(seen: OnModel) -> Iterator[Found]:
         sign = next((sign for sign in sorted(signs) if text.startswith(sign) and text != sign), None)
         if sign is not None:
             message = f"'{text}' begins with '{sign}', which stands in the vocabulary and not in texts"
-            yield Found(cause.spot(text), message, f"write '{text.removeprefix(sign)}'")
+            yield Found(cause.spot(text), message, f"write {escaped(text.removeprefix(sign))}")
+
+
+def _not_decoded(seen: OnModel) -> Iterator[Found]:
+    """A new token is decoded as another text than its own.
+
+    A byte-level tokenizer writes letters for bytes, `é` for the byte E9 among them. When it decodes it takes a token
+    that consists of such letters alone for bytes, an added one too: `<café>` comes back as `<caf` and a byte that is no
+    character.
+    """
+    if not is_byte_level(seen.step.after.documents[FILE]):
+        return
+    for text, cause in seen.causes.items():
+        octets = bytes_of_letters(text)
+        if octets is not None and octets != text.encode("utf-8"):
+            decoded = octets.decode("utf-8", "replace")
+            message = f"'{text}' is decoded as {escaped(decoded)}: this tokenizer takes its letters for bytes"
+            yield Found(cause.spot(text), message, "choose a text of ASCII letters")
 
 
 RULES = (
@@ -163,6 +181,20 @@ operations:
   - add_tokens:
       tokens:
         - {content: "kubernetes", single_word: true}
+""",
+    ),
+    ModelRule(
+        "TM116",
+        "not-decoded",
+        Severity.WARNING,
+        _not_decoded,
+        wrong="""\
+operations:
+  - add_tokens: ["<caf\\u00e9>"]
+""",
+        right="""\
+operations:
+  - add_tokens: ["<cafe>"]
 """,
     ),
 )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from tokmigrate.lint.file import Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Found, ModelRule, Severity
+from tokmigrate.lint.spelling import escaped
 from tokmigrate.model.documents.roles import special_token, text_of
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.documents.template_tokens import CHAT, Template, templates, written_in_templates
@@ -84,7 +85,8 @@ def _without_use(seen: OnModel) -> Iterator[Found]:
     for token in special:
         if token not in used and not _may_be_built(token, texts):
             message = f"'{token}' is special, but no template and no role uses it"
-            yield Found(new[token].spot(token), message, "name it in the template, or under `additional:`")
+            help_ = f"name it in the template, or set_special_tokens: {{additional: {{add: [{escaped(token)}]}}}}"
+            yield Found(new[token].spot(token), message, help_)
 
 
 def _may_be_built(token: str, texts: list[str]) -> bool:
@@ -109,7 +111,7 @@ def _turn_does_not_end(seen: OnModel) -> Iterator[Found]:
         return
     for token in written_in_templates(after, [text for text in _ENDS_A_TURN if text in ids]):
         message = f"the chat template ends turns with '{token}', but generation does not stop there"
-        yield Found(cause.place, message, f'set_special_tokens: {{eos: "{token}"}}')
+        yield Found(cause.place, message, f"set_special_tokens: {{eos: {escaped(token)}}}")
 
 
 def _ends(state: ModelState) -> set[Json]:

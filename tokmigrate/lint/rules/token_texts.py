@@ -7,22 +7,25 @@ from collections.abc import Iterator
 
 from tokmigrate.lint.file import MigrationFile, Written
 from tokmigrate.lint.rule import FileRule, Found, Severity
-from tokmigrate.lint.spelling import foreign_letters, invisible
+from tokmigrate.lint.spelling import escaped, foreign_letters, invisible
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.rename_tokens import RenameTokens
+
+_MEANT = "if it is meant, write `# noqa: {}` and why"
 
 
 def _space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
     """The text of a token begins or ends with white space.
 
     It is found only where that very white space stands; a neighbour with `lstrip` or `rstrip` takes it away, and so do
-    normalizers that strip or replace it.
+    normalizers that strip or replace it. `lstrip` and `rstrip` are no way out: they take white space out of the text,
+    and decoding does not give it back.
     """
     for written, text in _new_texts(file):
         if text.strip() and text != text.strip():
             side = "begins" if text != text.lstrip() else "ends"
-            help_ = "leave it out; `lstrip` and `rstrip` take white space with the token"
+            help_ = f"write {escaped(text.strip())}, the white space stays in the text; {_MEANT.format('TM103')}"
             yield Found(written.spot(text), f"'{text}' {side} with white space", help_)
 
 
@@ -30,12 +33,16 @@ def _unstable_text(file: MigrationFile) -> Iterator[Found]:
     """The text of a token is another one in Unicode's normal form NFC.
 
     Editors, browsers and many tokenizers write text in that form. It looks the same, and the token is not found in it.
+    Byte-level tokenizers do not decode all letters of that form (TM116); ASCII is safe everywhere.
     """
     for written, text in _new_texts(file):
         composed = unicodedata.normalize("NFC", text)
         if composed != text:
-            shown = " ".join(f"U+{ord(letter):04X}" for letter in composed if letter not in text)
-            yield Found(written.spot(text), f"'{text}' is not in the form NFC", f"write it with {shown}")
+            yield Found(
+                written.spot(text),
+                f"'{text}' is not in the form NFC",
+                f"write {escaped(composed)}, or a text of ASCII letters",
+            )
 
 
 def _invisible_character(file: MigrationFile) -> Iterator[Found]:
@@ -49,7 +56,8 @@ def _invisible_character(file: MigrationFile) -> Iterator[Found]:
         if hidden:
             shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter, 'without a name')}" for letter in hidden)
             visible = "".join(letter for letter in text if letter not in hidden)
-            yield Found(written.spot(text), f"'{visible}' holds {shown}", "type the text anew")
+            help_ = f"write {escaped(visible)}" if visible.strip() else "choose a text that can be seen"
+            yield Found(written.spot(text), f"'{visible}' holds {shown}", help_)
 
 
 def _mixed_scripts(file: MigrationFile) -> Iterator[Found]:
@@ -118,9 +126,7 @@ operations:
 """,
         right="""\
 operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", rstrip: true}
+  - add_tokens: ["<tool>"]
 """,
     ),
     FileRule(
@@ -134,7 +140,7 @@ operations:
 """,
         right="""\
 operations:
-  - add_tokens: ["<caf\\u00e9>"]
+  - add_tokens: ["<cafe>"]
 """,
     ),
     FileRule(

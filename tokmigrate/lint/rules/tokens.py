@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Found, ModelRule, Severity
-from tokmigrate.lint.spelling import likeness
+from tokmigrate.lint.spelling import escaped, likeness
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.base import Operation
 from tokmigrate.operations.known_tokens import cut_out
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 
@@ -52,10 +54,29 @@ def _reserved_token_free(seen: OnModel) -> Iterator[Found]:
         free = [t for t in before.tokenizer.ids if _RESERVED.fullmatch(t) and not _IN_USE.fullmatch(t)]
         if len(free) >= len(new):
             message = f"the tokenizer has reserved tokens, such as '{free[0]}': the matrices need not grow"
-            help_ = f'rename_tokens: {{tokens: {{"{free[0]}": "{new[0]}"}}, init: {{strategy: mean}}}}'
-            if free[0] not in before.tokenizer.added:
-                help_ += f'; then set_token_flags: {{tokens: "{new[0]}", special: true}}'
-            yield Found(written.place, message, help_)
+            yield Found(
+                written.place, message, _renaming(written.operation, dict(zip(free, new, strict=False)), before, after)
+            )
+
+
+def _renaming(operation: Operation, texts: Mapping[str, str], before: ModelState, after: ModelState) -> str:
+    """Return the operations that give reserved tokens their new texts, with the flags that the new ones should have."""
+    named = ", ".join(f"{escaped(free)}: {escaped(new)}" for free, new in texts.items())
+    parts = [f"rename_tokens: {{tokens: {{{named}}}, init: {{strategy: mean}}}}"]
+    for special in (True, False):
+        wrong = [
+            new
+            for free, new in texts.items()
+            if new in after.tokenizer.added
+            and after.tokenizer.added[new][0].special is special
+            and (free not in before.tokenizer.added or before.tokenizer.added[free][0].special is not special)
+        ]
+        if wrong:
+            flagged = ", ".join(map(escaped, wrong))
+            parts.append(f"set_token_flags: {{tokens: [{flagged}], special: {'true' if special else 'false'}}}")
+    if isinstance(operation, AddRoleTokens):
+        parts.append("add_role_tokens with `existing: reuse`")
+    return "; then ".join(parts)
 
 
 def _ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
@@ -80,10 +101,12 @@ def _special_flag_changed(seen: OnModel) -> Iterator[Found]:
     for written, before, after in seen.changes:
         for text, (token, _) in after.tokenizer.added.items():
             held = before.tokenizer.token(text)
-            if held is not None and held.special != token.special:
+            # A token that the same migration brings was not there for anybody.
+            if held is not None and held.special != token.special and text not in seen.causes:
                 does = "leaves it out" if token.special else "shows it"
                 message = f"'{text}' is {'special' if token.special else 'not special any more'}: decoding {does}"
-                yield Found(written.spot(text), message, "add a token of its own, or tell all who decode")
+                help_ = "add a token of its own; if it is meant, write `# noqa: TM111` and tell all who decode"
+                yield Found(written.spot(text), message, help_)
 
 
 RULES = (
