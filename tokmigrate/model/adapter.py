@@ -45,14 +45,16 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
         base.state.rows,
         architecture_of(base.state.documents[MODEL_CONFIG]),
         base.state.traits.tied,
+        base.state.lineage.old_rows,
+        max(base.state.tokenizer.texts, default=-1) + 1,
     )
     tensors = adapter_tensors(weights, known)
     unknown = [number for number in trained_ids(documents[CONFIG]) if number >= base.state.rows]
     if unknown:
         raise OutOfStepError(
-            f"it trains the row of id {unknown[0]}, the model has {base.state.rows} rows",
+            f"it trains the row of id {max(unknown)}, the model has {base.state.rows} rows",
             where=str(directory / CONFIG),
-            hint="list an adapter with the model that it was trained on, as it is now",
+            hint=known.hint_for(max(unknown) + 1),
         )
     if stamp is None and (tensors or list(trained_ids(documents[CONFIG]))):
         _check_not_ambiguous(directory, FILE in documents, base)

@@ -62,12 +62,31 @@ class Base:
         ids: How many ids there are rows for.
         architecture: What is known of its type.
         tied: Whether input and output embeddings are one matrix.
+        baseline: How many ids it had before its migrations.
+        needed: How many ids its tokens need.
     """
 
     tensors: tuple[VocabularyTensor, ...]
     ids: int
     architecture: Architecture | None
     tied: bool
+    baseline: int
+    needed: int
+
+    def hint_for(self, ids: int) -> str:
+        """Return what to do with an adapter that has rows for another number of ids."""
+        if ids == self.baseline:
+            return (
+                "it was trained on the model before its migrations: `tokmigrate downgrade base`, list the adapter, and"
+                " upgrade both"
+            )
+        if ids >= self.needed:
+            return (
+                f"it was trained on this model after it was resized in memory to {ids} rows, which was not saved: take"
+                " it out of `adapters:`, give the model its tokens and rows with a migration"
+                f" (resize_vocab: {{rows: {ids}}}), upgrade, and list it again"
+            )
+        return f"take it out of `adapters:`: the ids of this model's tokens go up to {self.needed - 1}"
 
     def parameter(self, module: str, parameter: str) -> VocabularyTensor | None:
         """Return the vocabulary tensor that is a parameter of a module, by the name that peft has for the module."""
@@ -139,7 +158,7 @@ def _found(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
             noise=of.canonical,
             adds=kept.adds,
         )
-        _check_rows(tensor, base.ids, where)
+        _check_rows(tensor, base, where)
         yield tensor
 
 
@@ -153,12 +172,13 @@ def _parted(plain: str, base: Base) -> tuple[_Kept, VocabularyTensor] | None:
     return None
 
 
-def _check_rows(tensor: VocabularyTensor, ids: int, where: str) -> None:
+def _check_rows(tensor: VocabularyTensor, base: Base, where: str) -> None:
+    ids = base.ids
     rows = tensor.shape[tensor.axis] if tensor.axis < len(tensor.shape) else None
     if rows != tensor.window.rows(ids):
         raise OutOfStepError(
             f"the tensor '{tensor.name}' {list(tensor.shape)} of the adapter has not {tensor.window.rows(ids)} rows,"
             " as its base model has",
             where=where,
-            hint="list an adapter with the model that it was trained on, as it is now",
+            hint=base.hint_for((rows or 0) - tensor.window.rows(ids) + ids),
         )
