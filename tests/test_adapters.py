@@ -18,7 +18,7 @@ import torch
 import transformers
 from making import TOKENS
 from safetensors.torch import load_file, save_file
-from workspaces import command_line, environment, image
+from workspaces import command_line, environment, image, run_here
 
 from tokmigrate.change.intent import Intent
 from tokmigrate.change.publish import Found
@@ -610,3 +610,83 @@ def test_a_plan_fits_the_workspace_where_it_was_moved_to(tmp_path: Path) -> None
     moved = Pair(tmp_path / "b")
     upgrade(moved.workspace, moved.entry, bound=made)
     assert read_stamp(moved.adapter) is not None
+
+
+@pytest.mark.parametrize("options", [{}, {"trainable_token_indices": [TOKENS + 6]}], ids=["matrices", "a row"])
+def test_the_hint_for_an_adapter_of_a_resized_model_is_a_way_out(tmp_path: Path, options: dict[str, Any]) -> None:
+    """peft saves the matrices of a model that was resized in memory; a model of that size was never saved."""
+    both = Pair(tmp_path)
+    making.llama(both.model)
+    base = transformers.AutoModelForCausalLM.from_pretrained(both.model)
+    base.resize_token_embeddings(TOKENS + 7, mean_resizing=False)
+    chosen = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **options}
+    peft.get_peft_model(base, peft.LoraConfig(**chosen)).save_pretrained(
+        both.adapter, save_embedding_layers=not options
+    )
+    both.write({"resize_vocab": {"rows": TOKENS + 7}})
+    with pytest.raises(OutOfStepError) as refused:
+        status(both.workspace, both.entry)
+    hint = refused.value.hint or ""
+    assert f"resize_vocab: {{rows: {TOKENS + 7}}}" in hint
+    assert "resized in memory" in hint
+    both.list_none()
+    upgrade(both.workspace, both.entry)
+    both.write({"resize_vocab": {"rows": TOKENS + 7}})
+    (adapter,) = status(both.workspace, both.entry).adapters
+    assert [held.rows for held in adapter.rows] == ([1] if options else [TOKENS + 7] * 2)
+    # It fits for peft too.
+    both.loaded()
+
+
+def test_the_hint_for_an_adapter_of_the_model_before_its_migrations_is_a_way_out(tmp_path: Path) -> None:
+    both = pair(tmp_path, KINDS["on the head"], spare=0)
+    both.write(ADD)
+    both.list_none()
+    upgrade(both.workspace, both.entry)
+    both.write(ADD)
+    with pytest.raises(OutOfStepError) as refused:
+        status(both.workspace, both.entry)
+    assert "downgrade base" in (refused.value.hint or "")
+    both.list_none()
+    downgrade(both.workspace, both.entry, "base")
+    both.write(ADD)
+    upgrade(both.workspace, both.entry)
+    assert len(status(both.workspace, both.entry).adapters) == 1
+
+
+@pytest.mark.parametrize("head", ["tied", "untied"])
+def test_status_says_which_new_tokens_an_adapter_holds(tmp_path: Path, head: making.Head) -> None:
+    both = Pair(tmp_path)
+    making.llama(both.model, head=head)
+    add = {"add_tokens": {"tokens": ["<x>", "<y>", "<z>"]}}
+    both.write(add)
+    both.list_none()
+    upgrade(both.workspace, both.entry)
+    both.write(add)
+    new = [TOKENS, TOKENS + 1, TOKENS + 2]
+    for options, whole in (({"trainable_token_indices": new}, False), ({"modules_to_save": ["embed_tokens"]}, True)):
+        base = transformers.AutoModelForCausalLM.from_pretrained(both.model)
+        config = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM", **options)
+        tuned = peft.get_peft_model(base, config)
+        text = torch.tensor([[5, TOKENS, 9, 12, TOKENS, 5]])
+        trainable = [each for each in tuned.parameters() if each.requires_grad]
+        optimizer = torch.optim.AdamW(trainable, lr=1e-2, weight_decay=0.0)
+        for _ in range(2):
+            tuned(input_ids=text, labels=text).loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        shutil.rmtree(both.adapter, ignore_errors=True)
+        tuned.save_pretrained(both.adapter)
+        (adapter,) = status(both.workspace, both.entry).adapters
+        (held,) = [each for each in adapter.rows if each.matrix == "model.embed_tokens.weight"]
+        assert (held.is_whole, held.rows) == (whole, TOKENS + 3 if whole else 3)
+        assert [token.token for token in held.tokens] == ["<x>", "<y>", "<z>"]
+        became = {token.token: token.training.value for token in held.tokens}
+        # <x> alone is in the text; where the head shares the rows the two others moved with it.
+        assert became["<x>"] == "trained"
+        assert became["<y>"] == became["<z>"]
+        assert became["<y>"] != "trained"
+        assert adapter.trained == ("<x>",)
+        said = run_here(tmp_path, "status").stdout.replace("\n", " ")
+        assert ("all" if whole else "the rows of 3 listed ids") in said
+        assert f'"<x>" ({TOKENS}, trained' in " ".join(said.split())

@@ -64,14 +64,17 @@ def test_saved_anew(place: Workspace) -> None:
     said, found = checked(place, 0)
     assert "saved anew with the same meaning (fine): " in said
     assert {"model.safetensors", "tokenizer_config.json"} <= set(found["saved_anew"])
-    assert found["trained"] == []
+    assert found["moved"] == []
 
 
 def test_trained(place: Workspace) -> None:
     trained(place.model, place.model)
     said, found = checked(place, 0)
-    assert "trained since (fine): " in said
-    assert {"model.embed_tokens.weight", "lm_head.weight"} <= set(found["trained"])
+    assert "moved since (fine): " in said
+    assert {"model.embed_tokens.weight", "lm_head.weight"} <= set(found["moved"])
+    # Which of the new tokens were in the text is said of each.
+    assert "new tokens trained since init: " in said
+    assert {token["token"]: token["training"] for token in found["training"]}["<|pad|>"] in ("moved", "untrained")
     assert found["differences"] == []
 
 
@@ -147,7 +150,7 @@ def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> 
     learnt = model_of(target).get_input_embeddings().weight.detach()
     taken = place.asked("stamp", "--from", "demo", "--model", "tuned")
     assert (taken["revision"], taken["undoable"]) == (HEAD, True)
-    assert "model.embed_tokens.weight" in taken["trained"]
+    assert "model.embed_tokens.weight" in taken["moved"]
     assert times_told_trained(place, "tuned") == 1
     done = place.run("downgrade", "base", "--model", "tuned")
     assert done.returncode == 0, done.stderr
@@ -164,7 +167,7 @@ def test_a_few_of_the_trained_tensors_are_named(place: Workspace) -> None:
     text = place.settings.read_text("utf-8")
     place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
     said = place.run("stamp", "--from", "demo", "--model", "tuned").stdout.splitlines()[1]
-    assert re.fullmatch(r"trained since it was migrated: (\d+) tensors: \S+, \S+, \S+ and \d+ more", said)
+    assert re.fullmatch(r"moved since it was migrated: (\d+) tensors: \S+, \S+, \S+ and \d+ more", said)
 
 
 def test_taken_on_again_a_token_is_said_to_be_trained_once(place: Workspace) -> None:
@@ -398,5 +401,5 @@ def test_weights_that_nothing_here_knows_are_no_drift(tmp_path: Path) -> None:
     shard = next(place.model.glob("model-00001*"))
     shard.write_bytes(shard.read_bytes()[:-8] + b"\0\0\x80?\0\0\x80?")
     done = place.run("check")
-    assert (done.returncode, "trained or saved anew since" in done.stdout) == (3, True), done.stdout
+    assert (done.returncode, "moved or saved anew since" in done.stdout) == (3, True), done.stdout
     assert place.run("upgrade").returncode == 0

@@ -13,7 +13,6 @@ import pytest
 from in_process import Here
 from safetensors.numpy import load_file, save_file
 from shared_models import SharedModel
-from test_tokenizer_kinds import train
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import tokmigrate
@@ -186,17 +185,6 @@ def test_what_transformers_is_asked(tmp_path: Path, document: Document) -> None:
     model = model_with(tmp_path, document, all_at_once, "- resize_vocab: {multiple_of: 64}")
     answer = ask("transformers", {"directory": str(model.directory), "encode": texts * 3})
     assert answer["tokenizer"]["encodings"] == plain * 3
-
-
-def test_sampling_of_sentencepiece_is_off(tmp_path: Path, document: Document) -> None:
-    model = model_with(tmp_path, document, None, "- resize_vocab: {multiple_of: 64}")
-    train(model.directory / "spiece", vocab_size=100)
-    sampling = {"enable_sampling": True, "nbest_size": -1, "alpha": 0.1}
-    settings = {"tokenizer_class": "BertGenerationTokenizer", "sp_model_kwargs": sampling}
-    (model.directory / "tokenizer_config.json").write_text(json.dumps(settings), "utf-8")
-    answer = ask("transformers", {"directory": str(model.directory), "encode": [TEXT] * 9})["tokenizer"]
-    assert answer["class"] == "BertGenerationTokenizer"
-    assert all(ids == answer["encodings"][0] for ids in answer["encodings"])
 
 
 @pytest.mark.parametrize("state", STATES)

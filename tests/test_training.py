@@ -48,9 +48,9 @@ def told(made: Made) -> list[TokenEvent]:
 
 
 def change_row(model: Path, tensor: str, row: int) -> None:
-    """Give one number of a row another value, as a step of an optimizer would."""
+    """Move one number of a row away from zero, which weight decay does not."""
     tensors = tensors_of(model)
-    tensors[tensor][row, 0] += 1
+    tensors[tensor][row, 0] += 1 if tensors[tensor][row, 0] >= 0 else -1
     write_weights(model, tensors)
 
 
@@ -95,7 +95,7 @@ def test_exactly_the_changed_rows_are_told_wherever_they_went(
     for token in NEW:
         now = found["<renamed>" if token == "<x>" and "rename" in later else token]
         expected = {
-            side: Training.TRAINED if (token, side) in chosen else Training.UNTRAINED
+            side: _expected(side, chosen, head) if (token, side) in chosen else Training.UNTRAINED
             for side in (("input",) if head == "tied" else ("input", "output"))
         }
         assert dict(now.sides) == expected
@@ -106,9 +106,20 @@ def test_exactly_the_changed_rows_are_told_wherever_they_went(
     wanted: dict[str, list[int]] = {}
     for token in found.values():
         for side, became in token.sides.items():
-            if became is Training.UNTRAINED:
+            if became in (Training.UNTRAINED, Training.MOVED):
                 wanted.setdefault(layers[side], []).append(token.id)
     assert lora_rows(made.workspace, made.entry("m")).indices == wanted
+
+
+def _expected(side: str, chosen: set[tuple[str, str]], head: Head) -> Training:
+    """Return what a row that was changed by hand counts as.
+
+    In input embeddings of their own only an occurrence does that. Elsewhere two rows that are still equal moved like
+    each other, and of a single one nobody knows why.
+    """
+    if side == "input" and head != "tied":
+        return Training.TRAINED
+    return Training.MOVED if sum(each == side for _, each in chosen) > 1 else Training.UNKNOWN
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -156,7 +167,7 @@ def test_who_looks_writes_nothing_and_a_run_tells_each_trained_token_once(tmp_pa
     upgrade(made.workspace, entry, made.revisions[1])
     (event,) = told(made)
     assert (event.token, event.token_id, event.revision, event.old_token) == ("<x>", TOKENS, made.revisions[0], None)
-    change_row(model, HEAD, TOKENS + 1)
+    change_row(model, EMBEDDINGS, TOKENS + 1)
     change_row(model, HEAD, TOKENS)
     upgrade(made.workspace, entry, made.revisions[2])
     assert [event.token for event in told(made)] == ["<x>", "<y>"]
@@ -254,11 +265,13 @@ def test_the_demo_before_and_after_a_training(tmp_path: Path) -> None:
     ids = [1024, 1025, 1026]
     assert config == {"trainable_token_indices": {"embed_tokens": ids, "lm_head": ids}}
     train(made.model, made.model)
-    said = made.run("status").stdout
-    assert f'2 of 3 new tokens trained since their rows began: "{START}" (1024), "{END}" (1025)' in said
-    assert f'1 of 3 new tokens trained on one side only: "{PAD}" (1026, not the input row)' in said
-    assert by_token(made)[PAD]["sides"] == {"input": "untrained", "output": "trained"}
-    assert json.loads(made.run("peft-config").stdout) == {"trainable_token_indices": {"embed_tokens": [1026]}}
+    said = " ".join(made.run("status").stdout.split())
+    assert f'2 of 3 new tokens trained since init: "{START}" (1024, change ' in said
+    # The softmax moved its output row, as that of every token.
+    assert f'1 of 3 new tokens moved, not trained: "{PAD}" (1026, change ' in said
+    assert by_token(made)[PAD]["sides"] == {"input": "untrained", "output": "moved"}
+    wanted = {"embed_tokens": [1026], "lm_head": [1026]}
+    assert json.loads(made.run("peft-config").stdout) == {"trainable_token_indices": wanted}
 
 
 @pytest.mark.parametrize("head", ["tied", "untied", "stored twice"])
@@ -283,7 +296,7 @@ def test_peft_trains_exactly_the_rows_of_the_config(tmp_path: Path, head: Head) 
     tuned.save_pretrained(tmp_path / "adapter")
     entry = ModelEntry("m", model, (tmp_path / "adapter",))
     (adapter,) = status(made.workspace, entry).adapters
-    assert [token.token for token in adapter.trained] == NEW
+    assert adapter.trained == (tuple(NEW) if head == "untied" else ())
     # The model itself is as it was.
     assert {token.training for token in training(made).values()} == {Training.UNTRAINED}
     tuned.merge_and_unload().save_pretrained(model)
@@ -293,7 +306,9 @@ def test_peft_trains_exactly_the_rows_of_the_config(tmp_path: Path, head: Head) 
             changed = [row for row in range(TOKENS + 3) if not torch.equal(before[name][row], after[name][row])]
             assert changed == ids
             assert before[name].shape == (TOKENS + 3, HIDDEN)
-    assert {token.training for token in training(made).values()} == {Training.TRAINED}
+    # Where the embeddings are tied, no row moved that is known to be of a token without occurrences.
+    became = Training.TRAINED if head == "untied" else Training.UNKNOWN
+    assert {token.training for token in training(made).values()} == {became}
     assert lora_rows(made.workspace, made.entry("m")).indices == {}
 
 

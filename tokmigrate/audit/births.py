@@ -18,10 +18,12 @@ class Birth:
     Args:
         marks: What it was, as `model.birth_marks` writes it.
         known_trained: Whether the ledger says already that it was trained.
+        given: The sides on which a file gave it, so that it may be trained although nobody trained it here.
     """
 
     marks: str
     known_trained: bool = False
+    given: frozenset[str] = frozenset()
 
 
 def births(events: Iterable[TokenEvent]) -> Mapping[Key, Birth]:
@@ -39,5 +41,10 @@ def births(events: Iterable[TokenEvent]) -> Mapping[Key, Birth]:
             if key in found:
                 found[key] = replace(found[key], known_trained=True)
         elif event.init is not None and event.row_digest is not None:
-            found[event.revision, event.token] = Birth(event.row_digest)
+            given = frozenset(side for side, strategy in event.init.items() if _is_of_file(strategy))
+            found[event.revision, event.token] = Birth(event.row_digest, given=given)
     return found
+
+
+def _is_of_file(strategy: object) -> bool:
+    return isinstance(strategy, Mapping) and strategy.get("strategy") == "file"

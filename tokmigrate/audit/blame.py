@@ -12,6 +12,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.imports import imported_ledgers
+from tokmigrate.state.objects import ObjectStore
 
 
 def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -> tuple[BlamedModel, ...]:
@@ -65,7 +66,8 @@ def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -
 def _ledgers(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[TokenLedger]:
     state = open_state_if_present(workspace.state, workspace.root)
     history = History.read(workspace)
-    own = [TokenLedger.here(state, history, entry) for entry in entries if has_directory(entry.path)]
+    objects = ObjectStore(workspace.objects)
+    own = [TokenLedger.here(state, history, entry, objects) for entry in entries if has_directory(entry.path)]
     if entries and not own:
         entries[0].here()
     of_all = len(entries) == len(workspace.models)

@@ -24,7 +24,7 @@ class Drift:
 
     Args:
         saved_anew: Files with other bytes and the same meaning.
-        trained: Tensors with other numbers.
+        moved: Tensors with other numbers, as after training.
         weights: Shards with other bytes of which nothing here says whether they were trained or only saved anew.
         differences: What the tokenizer or a configuration means otherwise.
         unknown: Files with other bytes of which nothing here says what they held.
@@ -32,7 +32,7 @@ class Drift:
     """
 
     saved_anew: tuple[str, ...] = ()
-    trained: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
     unknown: tuple[str, ...] = ()
@@ -52,9 +52,9 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
         applied: What its migrations left that are on record here, the first one's first.
     """
     documents = document_drift(snapshot, applied)
-    shards, trained, unread = _shards(snapshot, applied)
+    shards, moved, unread = _shards(snapshot, applied)
     return replace(
-        documents, saved_anew=tuple(sorted((*documents.saved_anew, *shards))), trained=trained, weights=tuple(unread)
+        documents, saved_anew=tuple(sorted((*documents.saved_anew, *shards))), moved=moved, weights=tuple(unread)
     )
 
 
@@ -103,8 +103,8 @@ def _shards(snapshot: Snapshot, applied: Sequence[Left]) -> tuple[list[str], tup
     if not changed or last is None or dict(last.shards) != recorded:
         return [], (), changed
     now = {**fixed.digests, **{name: tensor_digest(table) for name, table in tables.items()}}
-    trained = sorted(name for name, digest in last.tensors.items() if now.get(name, digest) != digest)
-    return ([], tuple(trained), []) if trained else (changed, (), [])
+    moved = sorted(name for name, digest in last.tensors.items() if now.get(name, digest) != digest)
+    return ([], tuple(moved), []) if moved else (changed, (), [])
 
 
 def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) -> str | None:

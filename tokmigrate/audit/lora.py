@@ -13,19 +13,24 @@ import numpy as np
 
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
 from tokmigrate.audit.under_way import reading
+from tokmigrate.change.init_rows import spread
 from tokmigrate.errors import ModelError
-from tokmigrate.model.formats.dtype import FLOATING
+from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.references.adapter_ids import CONFIG, TRAINED
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.birth_marks import embeddings
+from tokmigrate.model.weights.movement import Movement, Tracked, input_movements, output_movements
 from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.vocabulary.recipes import Side
 
 _DELTA = "trainable_tokens_delta"
 _WEIGHT = ".weight"
+_TO_TRAIN = (Training.UNTRAINED, Training.MOVED)
 
 
 @dataclass(frozen=True)
@@ -37,22 +42,26 @@ class LoraRows:
         indices: Their ids by layer, as peft's `trainable_token_indices` has them.
         unknown: How many tokens have a row of which it is not known whether it was trained.
         why: Why that is not known, of the first of them.
+        given: How many have a row that a file gave and nobody trained here.
     """
 
     model: str
     indices: Mapping[str, list[int]]
     unknown: int
     why: str | None
+    given: int = 0
 
 
 def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
-    """Return the rows of a model that migrations began and nobody has trained since."""
+    """Return the rows of a model that migrations began and that were not trained since, also where they moved."""
     with reading(entry):
         snapshot = take_snapshot(entry)
-    tokens = training_on_record(open_state_if_present(workspace.state, workspace.root), snapshot)
+    state = open_state_if_present(workspace.state, workspace.root)
+    tokens = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     left_open = [token for token in tokens if Training.UNKNOWN in token.sides.values()]
     why = next((token.why for token in left_open), None)
-    return LoraRows(entry.name, trainable_indices(snapshot, tokens), len(left_open), why)
+    given = sum(Training.GIVEN in token.sides.values() for token in tokens)
+    return LoraRows(entry.name, trainable_indices(snapshot, tokens), len(left_open), why, given)
 
 
 def trainable_indices(snapshot: Snapshot, tokens: Iterable[TokenTraining]) -> dict[str, list[int]]:
@@ -68,7 +77,7 @@ def trainable_indices(snapshot: Snapshot, tokens: Iterable[TokenTraining]) -> di
     known = tuple(tokens)
     found: dict[str, list[int]] = {}
     for side, tensor in embeddings(snapshot.tensors).items():
-        ids = sorted(token.id for token in known if token.sides.get(side) is Training.UNTRAINED)
+        ids = sorted(token.id for token in known if token.sides.get(side) in _TO_TRAIN)
         if ids:
             found[layer_name(snapshot, tensor)] = ids
     return found
@@ -94,26 +103,127 @@ def layer_name(snapshot: Snapshot, tensor: VocabularyTensor) -> str:
     return ".".join(own)
 
 
-def trained_by_adapter(adapter: Snapshot, base: Snapshot, tokens: Sequence[TokenTraining]) -> tuple[TokenTraining, ...]:
-    """Return those of `tokens` for which an adapter holds a row that is not the model's.
+@dataclass(frozen=True)
+class HeldToken:
+    """A new token of which an adapter holds a row of its own.
+
+    Args:
+        token: Its text.
+        id: Its id.
+        training: What the adapter made of the model's row.
+        movement: How far the row is from the model's.
+    """
+
+    token: str
+    id: int
+    training: Training
+    movement: Movement
+
+
+@dataclass(frozen=True)
+class HeldRows:
+    """Rows of one matrix that an adapter holds in place of the model's.
+
+    Args:
+        tensor: The adapter's tensor.
+        matrix: The model's.
+        side: Which of its sides that is; tied embeddings are the input.
+        is_whole: Whether it is the whole matrix, as `modules_to_save` keeps it, or the rows of listed ids.
+        rows: How many rows there are.
+        tokens: The tokens among them whose rows migrations began.
+    """
+
+    tensor: str
+    matrix: str
+    side: Side
+    is_whole: bool
+    rows: int
+    tokens: tuple[HeldToken, ...]
+
+
+def rows_of_adapter(adapter: Snapshot, base: Snapshot, tokens: Sequence[TokenTraining]) -> tuple[HeldRows, ...]:
+    """Return the rows that an adapter holds in place of those of its model; factors that are added to all are none.
 
     Args:
         adapter: An adapter of the model.
         base: The model.
         tokens: Its tokens whose rows migrations began.
     """
-    trained: set[int] = set()
-    for tensor, ids, entry in _deltas(adapter, base):
-        wanted = {token.id: place for token in tokens for place, number in enumerate(ids) if number == token.id}
-        if wanted and entry.dtype in FLOATING and tensor.axis == 0:
-            trained |= set(_changed(adapter, entry, base, tensor, wanted))
-    return tuple(token for token in tokens if token.id in trained)
-
-
-def _deltas(adapter: Snapshot, base: Snapshot) -> Iterator[tuple[VocabularyTensor, list[int], TensorEntry]]:
-    """Yield each matrix of which an adapter holds single rows, with their ids and the tensor that holds them."""
     sides = embeddings(base.tensors)
-    matrices = {_last(tensor.name): tensor for tensor in sides.values() if tensor.name.endswith(_WEIGHT)}
+    found = [
+        _held(adapter, base, tokens, side, entry, ids, is_whole=False)
+        for side, ids, entry in _deltas(adapter, base)
+        if entry.dtype in FLOATING and sides[side].axis == 0
+    ]
+    for tensor in adapter.tensors:
+        side = next((side for side, matrix in sides.items() if matrix.name == tensor.noise), None)
+        if side is not None and not tensor.adds and tensor.axis == 0 and tensor.width > 1 and not tensor.is_table:
+            _, entry = adapter.weights.tensor(tensor.name)
+            found.append(_held(adapter, base, tokens, side, entry, range(tensor.shape[0]), is_whole=True))
+    return tuple(found)
+
+
+def trained_tokens(rows: Iterable[HeldRows]) -> frozenset[str]:
+    """Return the new tokens of which an adapter holds a trained input row, or a row that both sides share."""
+    inputs = (held for held in rows if held.side == "input")
+    return frozenset(token.token for held in inputs for token in held.tokens if token.training is Training.TRAINED)
+
+
+def _held(
+    adapter: Snapshot,
+    base: Snapshot,
+    tokens: Sequence[TokenTraining],
+    side: Side,
+    entry: TensorEntry,
+    ids: Sequence[int],
+    *,
+    is_whole: bool,
+) -> HeldRows:
+    matrix = embeddings(base.tensors)[side]
+    places = {number: place for place, number in enumerate(ids) if place < entry.shape[0]}
+    new = {token.id: token for token in tokens if token.id in places}
+    held = _held_tokens(adapter, base, matrix, side, entry, places, new) if new else ()
+    return HeldRows(entry.name, matrix.name, side, is_whole, entry.shape[0], held)
+
+
+def _held_tokens(
+    adapter: Snapshot,
+    base: Snapshot,
+    matrix: VocabularyTensor,
+    side: Side,
+    entry: TensorEntry,
+    places: Mapping[int, int],
+    new: Mapping[int, TokenTraining],
+) -> tuple[HeldToken, ...]:
+    """Return what an adapter made of the rows of new tokens, by the side of rows that it left or that are no news."""
+    texts = base.state.tokenizer.texts
+    others = [number for number in range(matrix.geometry.rows) if number not in new]
+    listed = [number for number in places if number in texts and number not in new]
+    kinds = ([n for n in others if n not in texts], [n for n in others if n in texts], listed)
+    compared = list(dict.fromkeys([*new, *(number for kind in kinds for number in spread(kind))]))
+    with _of(base, matrix) as rows, _opened(adapter, entry.name, entry.shape, entry.dtype) as own:
+        # As the adapter would store them: it may be saved in a narrower dtype than the model.
+        then = np.stack([to_float64(from_float64(rows.row(n), entry.dtype), entry.dtype) for n in compared])
+        now = np.stack([own.row(places[n]) if n in places else row for n, row in zip(compared, then, strict=True)])
+    tracked = Tracked(
+        then,
+        now,
+        is_absent=np.array([number not in texts for number in compared]),
+        is_sample=np.array([number in texts and number not in new for number in compared]),
+    )
+    is_shared = side == "output" or base.state.traits.tied
+    judged = (output_movements if is_shared else input_movements)(tracked)
+    return tuple(
+        HeldToken(new[number].token, number, Training(movement.kind), movement)
+        for number, movement in zip(compared, judged, strict=True)
+        if number in new
+    )
+
+
+def _deltas(adapter: Snapshot, base: Snapshot) -> Iterator[tuple[Side, list[int], TensorEntry]]:
+    """Yield the side of each matrix of which an adapter holds single rows, their ids and the tensor that holds them."""
+    sides = embeddings(base.tensors)
+    matrices = {_last(tensor.name): side for side, tensor in sides.items() if tensor.name.endswith(_WEIGHT)}
     config = adapter.state.documents[CONFIG]
     listed = next((config[name] for name in TRAINED if config.get(name)), None)
     # A list without layers is for the input embeddings.
@@ -129,15 +239,6 @@ def _deltas(adapter: Snapshot, base: Snapshot) -> Iterator[tuple[VocabularyTenso
 
 def _last(tensor: str) -> str:
     return tensor.removesuffix(_WEIGHT).split(".")[-1]
-
-
-def _changed(
-    adapter: Snapshot, entry: TensorEntry, base: Snapshot, tensor: VocabularyTensor, wanted: Mapping[int, int]
-) -> Iterator[int]:
-    with _opened(adapter, entry.name, entry.shape, entry.dtype) as own, _of(base, tensor) as rows:
-        for number, place in wanted.items():
-            if place < entry.shape[0] and not np.array_equal(own.row(place), rows.row(number)):
-                yield number
 
 
 def _of(base: Snapshot, tensor: VocabularyTensor) -> TensorRows:

@@ -12,6 +12,7 @@ from tokmigrate.audit.lives import Life, lives
 from tokmigrate.audit.places import place_of
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.audit.under_way import reading
+from tokmigrate.change.undo_record import Objects
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -42,8 +43,8 @@ class TokenLedger:
     explain: Callable[[TokenRow], Event]
 
     @staticmethod
-    def here(state: State | None, history: History, entry: ModelEntry) -> TokenLedger:
-        """Return what is known of a model of this workspace."""
+    def here(state: State | None, history: History, entry: ModelEntry, objects: Objects) -> TokenLedger:
+        """Return what is known of a model of this workspace, whose undo data is in `objects`."""
         with reading(entry):
             snapshot = take_snapshot(entry)
         model = state.model_at(snapshot.directory, snapshot.generation) if state else None
@@ -52,7 +53,7 @@ class TokenLedger:
         applied = state.applied_ever(model) if state and model else ()
         lineage = snapshot.stamp.lineage if snapshot.stamp else None
         subject = Subject(entry.name, str(entry.path), snapshot.revision, lineage)
-        training = {token.id: token for token in training_on_record(state, snapshot)}
+        training = {token.id: token for token in training_on_record(state, snapshot, objects)}
         return TokenLedger(subject, snapshot, lives(rows), training, _explaining(history, runs, applied))
 
     @staticmethod

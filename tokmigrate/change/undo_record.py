@@ -11,9 +11,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokmigrate.change.candidate import ShardImage
 from tokmigrate.change.facts import FileFacts, LinkFacts
+from tokmigrate.change.init_rows import InitRows, StoredInitRows
 from tokmigrate.errors import UndoError, WeightsError
 from tokmigrate.model.formats.safetensors_header import parse_header
-from tokmigrate.vocabulary.recipes import Stored
+from tokmigrate.vocabulary.recipes import Side, Stored
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
 
 FORMAT = 1
@@ -46,6 +47,7 @@ class Undo:
         left_tensors: The digest of each tensor in them afterwards, by its name.
         adapters: The undo record of each adapter that went along, by the adapter's lineage.
         links: The symbolic links before among the names of those files and shards.
+        init_rows: The new rows of each side, and rows to compare them with; none in records of older versions.
     """
 
     files: Mapping[str, bytes | None]
@@ -58,6 +60,7 @@ class Undo:
     left_tensors: Mapping[str, str]
     adapters: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, LinkFacts] = field(default_factory=dict)
+    init_rows: Mapping[Side, InitRows] = field(default_factory=dict)
 
 
 class _Shard(BaseModel):
@@ -85,6 +88,7 @@ class _Record(BaseModel):
     left_tensors: dict[str, str]
     adapters: dict[str, str]
     links: dict[str, LinkFacts] = {}
+    init_rows: dict[Side, StoredInitRows] = {}
 
 
 def keep(undo: Undo, objects: Objects) -> str:
@@ -105,6 +109,7 @@ def keep(undo: Undo, objects: Objects) -> str:
         "left_tensors": dict(undo.left_tensors),
         "adapters": dict(undo.adapters),
         **({"links": {name: link.to_json() for name, link in undo.links.items()}} if undo.links else {}),
+        "init_rows": {side: rows.stored(objects.put).model_dump() for side, rows in undo.init_rows.items()},
     }
     return objects.put(json.dumps(record, sort_keys=True).encode())
 
@@ -182,6 +187,15 @@ def objects_of(digest: str, objects: Objects) -> Iterator[str]:
 def adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:
     """Return for each of a model's undo records those of the adapters that went along, by the adapter's lineage."""
     return tuple(_record(objects.get(digest), digest).adapters for digest in records)
+
+
+def init_rows_of(digest: str, objects: Objects) -> Mapping[Side, InitRows]:
+    """Return the new rows of an undo record by their side; none where the record, or what it names, is not here."""
+    try:
+        held = _record(objects.get(digest), digest).init_rows
+        return {side: InitRows.of(rows, objects.get(rows.rows)) for side, rows in held.items()}
+    except UndoError:
+        return {}
 
 
 def _stored(files: Mapping[str, bytes | None], objects: Objects) -> dict[str, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
@@ -21,6 +21,7 @@ from tokmigrate.change.digests import (
 from tokmigrate.change.facts import file_facts, link_facts
 from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
 from tokmigrate.change.headers import baseline_start, header_with_rows
+from tokmigrate.change.init_rows import InitRows, init_rows
 from tokmigrate.change.token_changes import MovedToken, moved_tokens
 from tokmigrate.change.undo import saved_rows
 from tokmigrate.change.undo_record import Objects, Undo, keep
@@ -34,7 +35,7 @@ from tokmigrate.model.weights.birth_marks import BirthMark, embeddings, written
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout, rendered
-from tokmigrate.vocabulary.recipes import Begun
+from tokmigrate.vocabulary.recipes import Begun, Side
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
 from tokmigrate.vocabulary.windows import Widened
 
@@ -135,6 +136,7 @@ class _Walk:
                 after_images = self._images(step.after, after_tables)
             after_stamp = self._stamp(origin, stamp, step, after_images)
             undo = self._undo(step, edit, (stamp, images), (after_stamp, after_images, after_tables), len(passages))
+            undo = replace(undo, init_rows=self._init_rows(step, edit, reached))
             passages.append(
                 Passage(
                     revision=step.migration.revision,
@@ -258,6 +260,22 @@ class _Walk:
             return self._made[tensor][held]
 
         return read
+
+    def _init_rows(self, step: Step, edit: RowEdit, reached: RowEdit) -> Mapping[Side, InitRows]:
+        """Return the new rows of each side, with rows to compare them with."""
+        found: dict[Side, InitRows] = {}
+        matrices = embeddings(self._snapshot.tensors)
+        for side, tensor in matrices.items() if "input" in matrices else ():
+            own, read = tensor.window.of(step.after.edit), self._reader(tensor.name, edit)
+
+            def kept(row: int, own: RowEdit = own, read: Callable[[int], bytes] = read) -> bytes | None:
+                before = own.row(row) if row < own.new_rows else None
+                return read(before) if isinstance(before, int) else None
+
+            rows = init_rows(step.after, reached, tensor.dtype, self._made.get(tensor.name, {}), kept)
+            if rows is not None:
+                found[side] = rows
+        return found
 
     def _begun_tokens(self, step: Step, reached: RowEdit) -> tuple[BegunToken, ...]:
         matrices = embeddings(self._snapshot.tensors)

@@ -219,7 +219,7 @@ def blame(
 
 
 def peft_config(model: Models = None, as_json: AsJson = False) -> None:
-    """Print the `trainable_token_indices` of a LoRA run that trains the rows of tokens that were never trained.
+    """Print the `trainable_token_indices` of a LoRA run that trains the rows of new tokens not trained yet.
 
     The JSON is an argument of peft's LoraConfig: `LoraConfig(**json.load(file), r=16, …)`. Layers are named as peft
     finds them; a model that does not tie its embeddings has its head listed too. With --json one document tells of
@@ -247,7 +247,12 @@ def _say_left_out(found: LoraRows) -> None:
     if not found.indices:
         say_aside(f"note: {found.model}: no token is known to be untrained")
     if found.unknown:
-        say_aside(f"warning: {found.model}: {found.unknown} tokens are left out, {found.why}")
+        say_aside(
+            f"warning: {found.model}: {found.unknown} tokens are left out, of which it is not known whether they were"
+            f" trained: {found.why}; `tokmigrate status` names them, add their ids to train them"
+        )
+    if found.given:
+        say_aside(f"note: {found.model}: {found.given} tokens are left out, whose rows a file gave")
 
 
 def register(app: typer.Typer) -> None:

@@ -126,7 +126,13 @@ def show_revision(
 
 
 def status(model: Models = None, here: Here = False, as_json: AsJson = False) -> None:
-    """Show where each model stands: revision, pending migrations, rows, vocabulary tensors."""
+    """Show where each model stands: revision, pending migrations, rows, vocabulary tensors.
+
+    Of each new token it says what became of its row since init: `untrained`, `moved` (as rows of tokens that no
+    text had), `trained`, `partly` (on one side only), `given` (by `strategy: file`), or `unknown`. `change` is the
+    norm of the change as a share of the row's norm at init, `likeness` the cosine of its movement with that of rows
+    without occurrences.
+    """
     from tokmigrate.report.machine import status_content  # noqa: PLC0415
     from tokmigrate.report.text import status_text  # noqa: PLC0415
     from tokmigrate.runner import look  # noqa: PLC0415

@@ -41,6 +41,7 @@ def stamp(
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.check import tensors_named  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.training import training_content, training_lines  # noqa: PLC0415
     from tokmigrate.runner import take_on  # noqa: PLC0415
 
     if (revision is None) == (other is None):
@@ -65,14 +66,17 @@ def stamp(
                 model=done.model,
                 revision=done.revision,
                 undoable=done.undoable,
-                trained=list(done.trained),
+                moved=list(done.moved),
+                training=training_content(done.training),
             )
         )
         return
     back = "the way back is on record" if done.undoable else "there is no way back from it on record here"
     say(f"{done.model}: taken on at {done.revision}; {back}")
-    if done.trained:
-        say(f"trained since it was migrated: {tensors_named(done.trained)}")
+    if done.moved:
+        say(f"moved since it was migrated: {tensors_named(done.moved)}")
+        for line in training_lines(done.training):
+            say(line)
 
 
 def tag(

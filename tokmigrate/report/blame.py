@@ -11,18 +11,12 @@ from rich.text import Text
 
 from tokmigrate.report.indented import Hanging, indented, moment
 from tokmigrate.report.shown import quoted, shown
+from tokmigrate.report.training import SAID, figures, figures_content
 
 if TYPE_CHECKING:
     from tokmigrate.audit.blamed import BlamedModel, BlamedToken, Event, Subject
     from tokmigrate.audit.git_lines import Written
     from tokmigrate.state.rows import TokenEvent
-
-_TRAINING = {
-    "trained": "trained since its row began",
-    "partly": "trained on one side only",
-    "untrained": "never trained",
-    "unknown": "not known to be trained or not",
-}
 
 
 def blame_text(found: BlamedModel) -> RenderableType:
@@ -61,7 +55,7 @@ def _headline(token: BlamedToken) -> str:
     parts = [quoted(token.token), f"id {token.id}"]
     parts += [f"once {', '.join(quoted(name) for name in names if name != token.token)}"] if len(names) > 1 else []
     if token.training is not None:
-        parts.append(_TRAINING[token.training.training.value])
+        parts += filter(None, [SAID[token.training.training.value], figures(token.training)])
         parts += [f"because {token.training.why}"] if token.training.why else []
     return ", ".join(parts)
 
@@ -153,6 +147,7 @@ def blame_content(found: BlamedModel) -> dict[str, Any]:
                 "origin": {None: "not on record", True: "migration", False: "baseline"}[token.added],
                 "row_begun_by": token.begun_by,
                 "training": token.training.training.value if token.training else None,
+                "figures": figures_content(token.training) if token.training else {},
                 "events": [_event_content(event) for event in token.events],
             }
             for token in found.tokens

@@ -7,12 +7,13 @@ from typing import Any
 
 from tokmigrate.audit.drift import each_line
 from tokmigrate.audit.undo_data import UndoData
+from tokmigrate.report.training import training_content, training_lines
 from tokmigrate.runner.check import Checked
 
 _MOST = 20
 
 _NAMED = 3
-"""How many trained tensors are named; JSON has all."""
+"""How many tensors that moved are named; JSON has all."""
 
 
 def check_lines(found: Checked) -> Iterator[str]:
@@ -29,10 +30,11 @@ def check_lines(found: Checked) -> Iterator[str]:
     if found.looks_like:
         yield f"  looks like {found.looks_like}"
     drift = found.drift
-    if drift.trained:
-        yield f"  trained since (fine): {tensors_named(drift.trained)}"
+    if drift.moved:
+        yield f"  moved since (fine): {tensors_named(drift.moved)}"
+        yield from (f"  {line}" for line in training_lines(found.training))
     if drift.weights:
-        yield f"  trained or saved anew since (fine; which of them is not known here): {', '.join(drift.weights)}"
+        yield f"  moved or saved anew since (fine; which of them is not known here): {', '.join(drift.weights)}"
     if drift.saved_anew:
         yield f"  saved anew{'' if drift.breaks else ' with the same meaning (fine)'}: {', '.join(drift.saved_anew)}"
     lines = [found.broken] if found.broken else list(each_line(drift))
@@ -53,7 +55,8 @@ def check_content(found: Checked) -> dict[str, Any]:
         "revision": found.revision,
         "exit_code": found.exit_code,
         "pending": [migration.revision for migration in found.pending],
-        "trained": list(drift.trained),
+        "moved": list(drift.moved),
+        "training": training_content(found.training),
         "saved_anew": list(drift.saved_anew),
         "weights": list(drift.weights),
         "stamp": drift.stamp,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.errors import FileProblems, TokmigrateError
-from tokmigrate.report.training import training_content
+from tokmigrate.report.training import held_content, training_content
 
 if TYPE_CHECKING:
     from tokmigrate.plan.impact import Counts, Impact, Shift, ShownCut
@@ -214,7 +214,8 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
                 "path": adapter.path,
                 "revision": adapter.revision,
                 "tensors": [{"name": tensor.name, "axis": tensor.axis} for tensor in adapter.tensors],
-                "trained": [token.token for token in adapter.trained],
+                "trained": list(adapter.trained),
+                "rows": [held_content(held) for held in adapter.rows],
             }
             for adapter in status.adapters
         ],

@@ -16,6 +16,7 @@ from tokmigrate import __version__
 from tokmigrate.report.norm_chart import norm_chart
 from tokmigrate.report.norm_figures import norm_figures, rank
 from tokmigrate.report.shown import Part, parts_of, parts_of_prose, plain
+from tokmigrate.report.training import figures
 from tokmigrate.report.vocabulary_map import runs_of, vocabulary_map
 from tokmigrate.runner.reporting.data import KINDS, ReportData, ReportedToken
 
@@ -131,5 +132,5 @@ def _environment() -> Environment:
     )
     # An attribute cannot hold every character of a token as it is; JSON can say each.
     made.filters |= {"shown": parts_of, "prose": parts_of_prose, "plain": plain, "quoted": json.dumps}
-    made.filters |= {"number": _number, "init": _init, "rank": rank}
+    made.filters |= {"number": _number, "init": _init, "rank": rank, "figures": figures}
     return made

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from tokmigrate.report.norm_figures import norm_figures
+from tokmigrate.report.training import figures_content
 from tokmigrate.report.vocabulary_map import runs_of
 from tokmigrate.runner.reporting.data import KINDS, MatrixNorms, Milestone, ReportData, ReportedToken
 from tokmigrate.state.rows import TokenEvent
@@ -85,6 +86,8 @@ def _token(token: ReportedToken, data: ReportData) -> dict[str, Any]:
         "roles": list(token.roles),
         "init": token.init,
         "trained": token.trained,
+        "training": token.training.training.value if token.training else None,
+        "figures": figures_content(token.training) if token.training else {},
         "revision": token.revision,
         "events": [_event(event) for event in token.events],
         "neighbours": [

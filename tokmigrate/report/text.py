@@ -14,7 +14,7 @@ from tokmigrate.change.room import human_bytes
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.report.shown import shown
 from tokmigrate.report.token_fates import fates_table
-from tokmigrate.report.training import training_lines
+from tokmigrate.report.training import held_line, training_lines
 
 if TYPE_CHECKING:
     from tokmigrate.plan.upgrade import Plan
@@ -85,7 +85,7 @@ def downgraded_line(done: Downgraded) -> str:
     if not done.by_meaning:
         return f"{said}, every byte proven"
     return (
-        f"{said} by meaning, since these were trained or written anew: {', '.join(done.by_meaning)};"
+        f"{said} by meaning, since these were changed or saved anew: {', '.join(done.by_meaning)};"
         " rows that were there before are as they are now, added ones are gone, lost ones are back"
     )
 
@@ -160,8 +160,8 @@ def status_text(status: ModelStatus) -> RenderableType:
     for adapter in status.adapters:
         told = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
         table.add_row("adapter", shown(told))
-        if adapter.trained:
-            table.add_row("", f"it holds trained rows of {len(adapter.trained):,} new tokens")
+        for held in adapter.rows:
+            table.add_row("", shown(held_line(held)))
     for line in training_lines(status.training):
         table.add_row("training", shown(line))
     for note in status.notes:

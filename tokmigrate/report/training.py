@@ -8,16 +8,20 @@ from typing import TYPE_CHECKING, Any
 from tokmigrate.report.shown import quoted
 
 if TYPE_CHECKING:
-    from tokmigrate.audit.lora import LoraRows
+    from tokmigrate.audit.lora import HeldRows, HeldToken, LoraRows
     from tokmigrate.audit.training import TokenTraining
+    from tokmigrate.model.weights.movement import Movement
 
 _SHOWN = 5
-_SAID = {
-    "trained": "trained since their rows began",
+SAID = {
+    "trained": "trained since init",
     "partly": "trained on one side only",
+    "moved": "moved, not trained",
     "untrained": "never trained",
+    "given": "given by a file, not trained here",
     "unknown": "not known to be trained or not",
 }
+"""What each kind of training is called."""
 
 
 def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
@@ -29,6 +33,7 @@ def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
             "revision": token.revision,
             "training": token.training.value,
             "sides": {side: became.value for side, became in token.sides.items()},
+            "figures": figures_content(token),
             "why": token.why,
         }
         for token in found
@@ -37,7 +42,7 @@ def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
 
 def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
     """Yield what to say of the tokens whose rows migrations began: how many of each kind, and the first ones."""
-    for kind, said in _SAID.items():
+    for kind, said in SAID.items():
         tokens = [token for token in found if token.training.value == kind]
         if not tokens:
             continue
@@ -46,15 +51,69 @@ def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
         yield f"{len(tokens):,} of {len(found):,} new tokens {said}: {named}{more}"
     why = list(dict.fromkeys(token.why for token in found if token.why))
     yield from (f"not known: {reason}" for reason in why)
-    if any(token.training.value in ("untrained", "partly") for token in found):
-        yield "`tokmigrate peft-config` gives their ids for a LoRA run"
+    if any(token.training.value in ("untrained", "moved", "partly") for token in found):
+        yield "`tokmigrate peft-config` gives the ids of those not trained, for a LoRA run"
+
+
+def figures_content(token: TokenTraining) -> dict[str, Any]:
+    """Return how far the rows of a token moved, by side, as JSON."""
+    return {side: _movement(movement) for side, movement in token.figures.items()}
+
+
+def figures(token: TokenTraining) -> str:
+    """Return how far the row of a token moved, its input row where it has two; "" where that is not known.
+
+    `change` is the norm of the change as a share of the row's norm at init, `likeness` the cosine of the movement with
+    that of rows without occurrences.
+    """
+    movement = next((token.figures[side] for side in sorted(token.figures)), None)
+    return _figures(movement) if movement else ""
+
+
+def _movement(movement: Movement) -> dict[str, Any]:
+    return {"change": movement.change, "likeness": movement.likeness}
+
+
+def _figures(movement: Movement) -> str:
+    told = [("change", movement.change), ("likeness", movement.likeness)]
+    return ", ".join(f"{name} {value:.2g}" for name, value in told if value is not None)
 
 
 def _id(token: TokenTraining) -> str:
-    if token.training.value != "partly":
-        return str(token.id)
-    left = [side for side, became in token.sides.items() if became.value != "trained"]
-    return f"{token.id}, not the {' and '.join(left)} row"
+    parts = [str(token.id)]
+    if token.training.value == "partly":
+        left = [side for side, became in token.sides.items() if became.value != "trained"]
+        parts.append(f"not the {' and '.join(left)} row")
+    return ", ".join([*parts, *filter(None, [figures(token)])])
+
+
+def held_content(held: HeldRows) -> dict[str, Any]:
+    """Return the rows that an adapter holds in place of its model's as JSON."""
+    return {
+        "tensor": held.tensor,
+        "matrix": held.matrix,
+        "side": held.side,
+        "whole": held.is_whole,
+        "rows": held.rows,
+        "tokens": [
+            {"token": token.token, "id": token.id, "training": token.training.value, **_movement(token.movement)}
+            for token in held.tokens
+        ],
+    }
+
+
+def held_line(held: HeldRows) -> str:
+    """Return what rows an adapter holds in place of its model's, and what became of new tokens among them."""
+    what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
+    told = [f"{quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens[:_SHOWN]]
+    more = f" and {len(held.tokens) - _SHOWN:,} more" if len(held.tokens) > _SHOWN else ""
+    tokens = f", new tokens among them: {', '.join(told)}{more}" if told else ", no new token among them"
+    return f"it holds {what} of {held.matrix}{tokens}"
+
+
+def _adapted(token: HeldToken) -> str:
+    said = {"untrained": "as in the model", "unknown": "not known to be trained"}.get(token.training.value)
+    return ", ".join(filter(None, [said or token.training.value, _figures(token.movement)]))
 
 
 def lora_content(found: LoraRows) -> dict[str, Any]:
@@ -64,4 +123,5 @@ def lora_content(found: LoraRows) -> dict[str, Any]:
         "trainable_token_indices": dict(found.indices) or None,
         "unknown": found.unknown,
         "why": found.why,
+        "given": found.given,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tokmigrate.audit.drift import Drift
+from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
@@ -18,6 +19,8 @@ from tokmigrate.runner.recorded_drift import drift_on_record
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.objects import ObjectStore
 
 UP_TO_DATE, PENDING, DRIFTED = 0, 3, 4
 
@@ -35,6 +38,7 @@ class Checked:
         undo: What of its undo data is here.
         looks_like: Which revision it looks like, by what and what to do, where that is a later one; else None.
         notes: Warnings about the model, which change no exit code.
+        training: The tokens whose rows migrations began, and what became of them since.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Checked:
     undo: UndoData = field(default_factory=UndoData)
     looks_like: str | None = None
     notes: tuple[str, ...] = ()
+    training: tuple[TokenTraining, ...] = field(default=(), repr=False)
 
     @property
     def exit_code(self) -> int:
@@ -79,6 +84,8 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     applied = check_applied(snapshot, chain)
     pending = tuple(migration for migration in chain if migration not in applied)
     drift = drift_on_record(workspace, snapshot)
+    state = open_state_if_present(workspace.state, workspace.root)
+    training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     # What the ledger knows need not be read off the tokens.
     likely = None if drift.stamp else looks_like(workspace, entry, snapshot, applied, pending)
     return Checked(
@@ -89,4 +96,5 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         undo=undo_data(workspace, snapshot),
         looks_like=likely,
         notes=tuple(map(str, ids_without_token(snapshot.state))),
+        training=training,
     )

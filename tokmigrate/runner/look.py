@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from blake3 import blake3
 
-from tokmigrate.audit.lora import trained_by_adapter
+from tokmigrate.audit.lora import HeldRows, rows_of_adapter, trained_tokens
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.audit.under_way import reading, refuse_under_way, worked_on_by
 from tokmigrate.audit.undo_data import UndoData, undo_data
@@ -26,6 +26,7 @@ from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.objects import ObjectStore
 
 
 @dataclass(frozen=True)
@@ -36,13 +37,18 @@ class AdapterStatus:
         path: Its directory.
         revision: The revision of its stamp, None where it has none.
         tensors: Its tensors that have rows of the vocabulary.
-        trained: The tokens whose rows migrations began, and it holds trained.
+        rows: The rows that it holds in place of the model's.
     """
 
     path: str
     revision: str | None
     tensors: tuple[VocabularyTensor, ...] = field(repr=False)
-    trained: tuple[TokenTraining, ...] = field(repr=False)
+    rows: tuple[HeldRows, ...] = field(repr=False)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The tokens whose rows migrations began, and of which it holds a trained one."""
+        return tuple(sorted(trained_tokens(self.rows)))
 
 
 @dataclass(frozen=True)
@@ -114,7 +120,8 @@ def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     applied = check_applied(snapshot, chain)
     pending = tuple(migration for migration in chain if migration not in applied)
     likely = looks_like(workspace, entry, snapshot, applied, pending)
-    training = training_on_record(open_state_if_present(workspace.state, workspace.root), snapshot)
+    state = open_state_if_present(workspace.state, workspace.root)
+    training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     return ModelStatus(
         name=entry.name,
         path=str(entry.path),
@@ -130,7 +137,7 @@ def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
                 str(adapter.directory),
                 adapter.revision,
                 adapter.tensors,
-                trained_by_adapter(adapter, snapshot, training),
+                rows_of_adapter(adapter, snapshot, training),
             )
             for adapter in adapters_of(entry, snapshot)
         ),

@@ -219,7 +219,7 @@ def upgrade(
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
         keep_texts(workspace, state, [*(stamp.applied if stamp else ()), *pending])
         outcome = upgrade_outcome(way.passages, already)
-        trained = trained_events(training_on_record(state, planned.snapshot))
+        trained = trained_events(training_on_record(state, planned.snapshot, ObjectStore(workspace.objects)))
         books = NewBooks(state, begin, replace(outcome, tokens=(*trained, *outcome.tokens)))
         carry_out(
             entry.name, (change, *changes_up(planned, way)), books, listener, workspace.root, keep_owner=keep_owner
@@ -283,7 +283,7 @@ def downgrade(
             generation_before=stamp.generation,
             generation_after=after,
         )
-        trained = trained_events(training_on_record(state, snapshot))
+        trained = trained_events(training_on_record(state, snapshot, objects))
         events = (*trained, *reverted_events(state, model, revisions))
 
         def verified(stage: Path) -> None:

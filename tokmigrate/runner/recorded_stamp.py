@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from tokmigrate.audit.births import births
 from tokmigrate.audit.drift import drift_of, each_line
-from tokmigrate.audit.training import trained_events, training_of
+from tokmigrate.audit.training import OnRecord, TokenTraining, trained_events, training_of
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.undo_record import left_of
 from tokmigrate.errors import DriftError
@@ -32,13 +32,15 @@ class RecordedStamp:
         stamp: What the stamp shall say.
         records: The revisions that it says are applied.
         events: What the ledger of the model is to be told of its tokens.
-        trained: The tensors that hold other numbers than the migrations left.
+        moved: The tensors that hold other numbers than the migrations left.
+        training: What became of the tokens whose rows they began.
     """
 
     stamp: Stamp
     records: tuple[AppliedRecord, ...]
     events: tuple[TokenEvent, ...] = ()
-    trained: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
+    training: tuple[TokenTraining, ...] = ()
 
 
 def stamp_on_record(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> RecordedStamp | None:
@@ -102,8 +104,10 @@ def stamp_of_source(
         told = (row.event for row in (events_in_force(state, model) if model else ()))
         events = tuple(event for event in told if event.revision in wanted)
         known = births(events)
-    trained = trained_events(training_of(began, known))
-    return RecordedStamp(_restamped(source, snapshot), records, (*events, *trained), drift.trained)
+    undo = {record.revision: record.undo for record in records if record.undo is not None}
+    training = training_of(began, OnRecord(known, undo, objects))
+    told_of = (*events, *trained_events(training))
+    return RecordedStamp(_restamped(source, snapshot), records, told_of, drift.moved, training)
 
 
 def _restamped(source: Stamp, snapshot: Snapshot) -> Stamp:

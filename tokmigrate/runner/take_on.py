@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from tokmigrate.audit.training import TokenTraining
 from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import lineage, read_shard_digest
@@ -46,13 +47,15 @@ class TakenOn:
         model: The model.
         revision: The revision that it is at.
         undoable: Whether the way back is on record here.
-        trained: The tensors that hold other numbers than its migrations left.
+        moved: The tensors that hold other numbers than its migrations left.
+        training: What became of the tokens whose rows they began, as far as the ledger knows.
     """
 
     model: str
     revision: str
     undoable: bool
-    trained: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
+    training: tuple[TokenTraining, ...] = ()
 
 
 def stamp(
@@ -240,4 +243,4 @@ def _carry_out(
     keep_texts(workspace, state, [(record.revision, record.checksum) for record in known.records])
     carry_out(entry.name, (change,), books, listener, workspace.root, keep_owner=keep_owner)
     undoable = all(record.undo is not None for record in known.records)
-    return TakenOn(entry.name, known.stamp.revision, undoable, known.trained)
+    return TakenOn(entry.name, known.stamp.revision, undoable, known.moved, known.training)

@@ -39,26 +39,11 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"tokenizer": _of_tokenizer(request), "model": _of_model(request)}
 
 
-def _load_tokenizer(directory: str) -> Any:
-    """Return the tokenizer that AutoTokenizer makes of a directory, without the state that its files keep."""
+def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    sampling = getattr(tokenizer, "sp_model_kwargs", None) or {}
-    if sampling.get("enable_sampling"):
-        # SentencePiece would split each text at random.
-        settings = {**sampling, "enable_sampling": False}
-        tokenizer = AutoTokenizer.from_pretrained(
-            directory, local_files_only=True, trust_remote_code=False, sp_model_kwargs=settings
-        )
-    if getattr(tokenizer, "backend_tokenizer", None) is not None:
-        drop_saved_state(tokenizer.backend_tokenizer)
-    return tokenizer
-
-
-def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        tokenizer = _load_tokenizer(request["directory"])
+        tokenizer = AutoTokenizer.from_pretrained(request["directory"], local_files_only=True, trust_remote_code=False)
     except ValueError as error:
         if "trust_remote_code" in str(error):
             return {"unknown": "its tokenizer is foreign code, which is never run"}
@@ -87,6 +72,8 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _encodings(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None:
+        drop_saved_state(backend)
     with nullcontext() if backend is None else text_alone(backend):
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 

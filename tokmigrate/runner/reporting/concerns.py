@@ -53,16 +53,15 @@ def _state(entry: ModelEntry, snapshot: Snapshot) -> Iterator[Concern]:
 def _rows(snapshot: Snapshot, tokens: Sequence[ReportedToken], norms: Sequence[MatrixNorms]) -> Iterator[Concern]:
     untrained = tuple(token.token for token in tokens if token.trained is False)
     if untrained:
-        told = "still as a migration began them: the model has not learnt what these tokens mean"
+        told = "not trained since their init, moved or not: the model has not learnt what these tokens mean"
         yield Concern(RiskLevel.CAUTION, "untrained rows", told, untrained)
-    unknown = tuple(
-        token.token
-        for token in tokens
-        if token.trained is None and token.kind in ("added", "reinitialised") and token.id is not None
-    )
-    if unknown:
-        told = "the ledger of this workspace does not know how the rows of these tokens began"
-        yield Concern(RiskLevel.CAUTION, "training unknown", told, unknown)
+    unknown: dict[str, list[str]] = {}
+    for token in tokens:
+        if token.training is not None and token.training.why is not None:
+            unknown.setdefault(token.training.why, []).append(token.token)
+    for why, named in unknown.items():
+        told = f"whether the rows of these tokens were trained is not known: {why}"
+        yield Concern(RiskLevel.CAUTION, "training unknown", told, tuple(named))
     for matrix in norms:
         yield from _lengths(snapshot.state.tokenizer.texts, matrix)
     new = {token.id for token in tokens if token.neighbours}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from tokmigrate.audit.training import TokenTraining, Training
 from tokmigrate.model.weights.row_survey import Neighbour, Numbers
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.steps import Effect
@@ -16,6 +17,8 @@ from tokmigrate.vocabulary.recipes import Side
 
 Kind = Literal["base", "added", "renamed", "moved", "reinitialised", "spare", "tombstone"]
 """What is at an id: a token of the baseline as it was, one that migrations made or changed, or none in use."""
+
+_TRAINED = {Training.TRAINED: True, Training.UNTRAINED: False, Training.MOVED: False, Training.PARTLY: False}
 
 KINDS: tuple[Kind, ...] = ("base", "added", "renamed", "moved", "reinitialised", "tombstone", "spare")
 
@@ -72,8 +75,7 @@ class ReportedToken:
         roles: Its special roles, such as `eos`.
         events: What migrations did to it, the earliest first, as far as the ledger knows.
         revision: The last revision that did something to it, None where none is known.
-        trained: Whether the row that a migration began has changed since; None for rows of the baseline, and
-            where the ledger does not know how the row began.
+        training: What became of the row that a migration began; None for rows of the baseline.
         neighbours: Of one that a migration began the nearest tokens of the baseline by the input embeddings, the
             nearest first.
         twins: How many other begun tokens have the same input row.
@@ -86,9 +88,17 @@ class ReportedToken:
     roles: tuple[str, ...]
     events: tuple[TokenEvent, ...]
     revision: str | None
-    trained: bool | None
+    training: TokenTraining | None
     neighbours: tuple[Neighbour, ...] = ()
     twins: int = 0
+
+    @property
+    def trained(self) -> bool | None:
+        """Whether all of its row was trained since its init; None for rows of the baseline, and where it is not known.
+
+        Of a row that a file gave nobody knows.
+        """
+        return _TRAINED.get(self.training.training) if self.training else None
 
     @property
     def init(self) -> Mapping[str, object] | None:
@@ -176,5 +186,5 @@ class ReportData:
 
     @property
     def untrained(self) -> tuple[ReportedToken, ...]:
-        """The tokens whose rows are still as migrations began them."""
+        """The tokens whose rows are not trained since their init, whether they moved or not."""
         return tuple(token for token in self.tokens if token.trained is False)

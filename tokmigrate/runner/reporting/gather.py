@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from tokmigrate.audit.births import births
+from tokmigrate.audit.training import OnRecord, training_of, undo_digests
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import BytesStreamed, Listener, StreamStarted, WeightsRead, ignore
 from tokmigrate.model.formats.byte_letters import is_byte_level
@@ -22,10 +24,10 @@ from tokmigrate.runner.reporting.data import Milestone, Recorded, ReportData
 from tokmigrate.runner.reporting.lives import lives_of
 from tokmigrate.runner.reporting.matrices import matrices, surveyed
 from tokmigrate.runner.reporting.tokens import kinds_of, made_rows, readings_of, reported_tokens
-from tokmigrate.runner.reporting.untrained import trained_rows
 from tokmigrate.runner.targets import chain_for, planned_upgrade
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import Origin, TokenEvent
 from tokmigrate.vocabulary.tokens import expand
 
@@ -35,10 +37,11 @@ COMPARED_AT_MOST = 256
 
 @dataclass(frozen=True)
 class _Ledger:
-    """What the ledger knows of a model: how each revision was applied, and what befell tokens."""
+    """What the ledger knows of a model: how each revision was applied, what befell tokens, and the undo records."""
 
     recorded: Mapping[str, Recorded]
     events: tuple[TokenEvent, ...]
+    undo: Mapping[str, str]
 
 
 def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = ignore) -> ReportData:
@@ -71,11 +74,13 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
         snapshot, begun, begun[:COMPARED_AT_MOST], live, lambda count: listener(BytesStreamed(entry.name, count))
     )
     listener(WeightsRead(entry.name))
+    known = OnRecord(births(ledger.events), ledger.undo, ObjectStore(workspace.objects))
+    training = {token.id: token for token in training_of(snapshot, known)}
     tokens = tuple(
         replace(token, neighbours=found.nearest.get(token.id, ()), twins=found.twins.get(token.id, 0))
         if token.id is not None
         else token
-        for token in reported_tokens(snapshot, lives, kinds, trained_rows(snapshot, ledger.events))
+        for token in reported_tokens(snapshot, lives, kinds, training)
     )
     pending = tuple(migration for migration in chain if migration not in applied)
     plan = _planned(workspace, entry, snapshot) if pending else None
@@ -112,16 +117,17 @@ def _ledger(workspace: Workspace, snapshot: Snapshot) -> _Ledger:
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(snapshot.directory, snapshot.generation) if state else None
     if state is None or model is None or snapshot.stamp is None:
-        return _Ledger({}, ())
+        return _Ledger({}, (), {})
     operations = {operation.id: operation for operation in state.operations(model, None)}
     generations = {operation.generation_after for operation in operations.values()}
     if model.lineage != snapshot.stamp.lineage and snapshot.stamp.generation not in generations:
-        return _Ledger({}, ())
+        return _Ledger({}, (), {})
+    rows = state.applied_now(model)
     recorded = {
         row.record.revision: Recorded(row.applied_at, operations[row.operation_id].who, row.origin is Origin.ADOPTED)
-        for row in state.applied_now(model)
+        for row in rows
     }
-    return _Ledger(recorded, tuple(row.event for row in events_in_force(state, model)))
+    return _Ledger(recorded, tuple(row.event for row in events_in_force(state, model)), undo_digests(rows))
 
 
 def _shown(path: Path, root: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from tokmigrate.audit.training import TokenTraining
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.documents.tombstones import is_tombstone
@@ -53,7 +54,7 @@ def kinds_of(snapshot: Snapshot, lives: Lives) -> Iterator[Kind]:
 
 
 def reported_tokens(
-    snapshot: Snapshot, lives: Lives, kinds: tuple[Kind, ...], trained: Mapping[int, bool | None]
+    snapshot: Snapshot, lives: Lives, kinds: tuple[Kind, ...], training: Mapping[int, TokenTraining]
 ) -> Iterator[ReportedToken]:
     """Yield the tokens that migrations touched and all added ones, by id, then those that are gone."""
     tokenizer, made = snapshot.state.tokenizer, made_rows(snapshot)
@@ -72,7 +73,7 @@ def reported_tokens(
             roles.get(text, ()),
             life,
             revision,
-            trained.get(number) if kinds[number] != "tombstone" else None,
+            training.get(number) if kinds[number] != "tombstone" else None,
         )
     buried = {removal for number, life in lives.by_id.items() if kinds[number] == "tombstone" for removal in _end(life)}
     for life in lives.removed:

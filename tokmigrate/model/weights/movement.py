@@ -1,0 +1,243 @@
+"""Whether rows were trained, or only moved as rows of tokens that no text had.
+
+- A row of untied input embeddings gets a gradient only where its token occurs. Otherwise weight decay alone moves it,
+  and that never takes a number away from zero, but for one so small that a step of an optimizer goes beyond zero.
+- The softmax moves every row of an output or tied matrix in each step. Rows without occurrences go nearly the same way,
+  those of tokens that occur go elsewhere; two rows with one init and no occurrence stay equal.
+
+What the comparison does not settle is unknown.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+NO_REFERENCE = "there is no row of a token known to be absent whose movement it could be compared with"
+NOT_CLEAR = "its movement is neither that of rows without occurrences nor clearly another"
+NOT_FINITE = "it holds an infinity or a NaN"
+
+_FEWEST = 16
+"""So many numbers that all went towards zero are no coincidence; of fewer it is not known."""
+_MARGIN = 2.0
+"""How many times the longest step of a decay a number has to be, so that decay does not take it beyond zero."""
+_EQUAL, _APART = 0.01, 0.1
+"""How far two rows with one init may part, as a share of their movement, and from where on they did."""
+_COHERENT = 0.5
+"""The least cosine with their common direction at which rows count as moving together."""
+_ROWS = 4
+"""So few rows have no common direction."""
+
+
+@dataclass(frozen=True)
+class Movement:
+    """What became of a row since its init.
+
+    Args:
+        kind: What it comes to.
+        change: The norm of the change as a share of the row's norm at init; None where that is zero.
+        likeness: The cosine of its movement with that of rows without occurrences; None where that is not known.
+        why: Why it is unknown.
+    """
+
+    kind: Literal["untrained", "moved", "trained", "unknown"]
+    change: float | None = None
+    likeness: float | None = None
+    why: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tracked:
+    """Rows of one matrix at their init, or when they were recorded, and now.
+
+    Args:
+        then: The rows as they were, `(rows, width)`.
+        now: The rows as they are.
+        is_absent: Which are known to be of no token that a text had.
+        is_sample: Which are a sample of the vocabulary, of whose occurrences nothing is known.
+    """
+
+    then: Numbers
+    now: Numbers
+    is_absent: Mask
+    is_sample: Mask
+
+
+def input_movements(rows: Tracked) -> tuple[Movement, ...]:
+    """Return what became of rows of input embeddings that the output does not share."""
+    return _of_finite(rows, _input_movements)
+
+
+def output_movements(rows: Tracked) -> tuple[Movement, ...]:
+    """Return what became of rows of output embeddings, or of tied ones."""
+    return _of_finite(rows, _output_movements)
+
+
+def _of_finite(rows: Tracked, judge: Callable[[Tracked], tuple[Movement, ...]]) -> tuple[Movement, ...]:
+    """Return what `judge` says of the rows of finite numbers; of the others nothing is known."""
+    finite = np.all(np.isfinite(rows.then) & np.isfinite(rows.now), axis=1)
+    kept = Tracked(rows.then[finite], rows.now[finite], rows.is_absent[finite], rows.is_sample[finite])
+    judged = iter(judge(kept))
+    return tuple(next(judged) if is_finite else Movement("unknown", why=NOT_FINITE) for is_finite in finite)
+
+
+def _input_movements(rows: Tracked) -> tuple[Movement, ...]:
+    changed = np.count_nonzero(rows.now != rows.then, axis=1)
+    nearer = (np.abs(rows.now) <= np.abs(rows.then)) & (rows.now * rows.then >= 0)
+    decayed = np.all(nearer, axis=1) & (changed >= _FEWEST)
+    # A decay of that size may take a smaller number beyond zero.
+    reach = _MARGIN * float(np.max(np.abs(rows.now - rows.then)[decayed], initial=0.0))
+    is_beyond = np.any(~nearer & (np.maximum(np.abs(rows.then), np.abs(rows.now)) > reach), axis=1)
+    stayed = (changed == 0) & np.any(rows.then != 0, axis=1)
+    has_reference = bool(np.any(decayed | stayed))
+
+    def of(row: int) -> Movement:
+        change = _change(rows, row)
+        if decayed[row]:
+            return Movement("moved", change)
+        if not has_reference:
+            return Movement("unknown", change, why=NO_REFERENCE)
+        if not is_beyond[row]:
+            return Movement("unknown", change, why=NOT_CLEAR)
+        return Movement("trained", change)
+
+    return tuple(of(row) if changed[row] else Movement("untrained", 0.0) for row in range(len(rows.now)))
+
+
+def _output_movements(rows: Tracked) -> tuple[Movement, ...]:
+    steps = _free_of_decay(rows)
+    moved = np.any(rows.now != rows.then, axis=1)
+    by_twins = _by_twins(rows, steps, moved)
+    alike = [row for row, movement in by_twins.items() if movement.kind == "moved"]
+    proven = rows.is_absent | np.isin(np.arange(len(moved)), alike)
+    common = _common(steps, (rows.is_sample | proven) & moved) or _common(steps, proven & moved)
+
+    def of(row: int) -> Movement:
+        if not moved[row]:
+            return Movement("untrained", 0.0)
+        if row in by_twins:
+            return by_twins[row]
+        change = _change(rows, row)
+        if common is None:
+            return Movement("unknown", change, why=NO_REFERENCE)
+        return common.judge(steps[row], change)
+
+    return tuple(of(row) for row in range(len(rows.now)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Common:
+    """How rows without occurrences move.
+
+    Args:
+        direction: The unit vector that they share.
+        lowest: The least of their cosines with it.
+        median: The median of these.
+        shortest: The norm of the shortest of their movements.
+        longest: That of the longest.
+    """
+
+    direction: Numbers
+    lowest: float
+    median: float
+    shortest: float
+    longest: float
+
+    def judge(self, step: Numbers, change: float | None) -> Movement:
+        norm = float(np.linalg.norm(step))
+        likeness = float(step @ self.direction) / norm if norm else 0.0
+        if likeness >= self.median and self.shortest / 2 <= norm <= self.longest * 2:
+            return Movement("moved", change, likeness)
+        if likeness <= self.lowest / 2:
+            return Movement("trained", change, likeness)
+        return Movement("unknown", change, likeness, NOT_CLEAR)
+
+
+def _common(steps: Numbers, chosen: Mask) -> _Common | None:
+    """Return how most of the chosen rows move together, None where most of them do not."""
+    held = steps[chosen]
+    norms = np.linalg.norm(held, axis=1)
+    held, norms = held[norms > 0], norms[norms > 0]
+    if len(held) < _ROWS:
+        return None
+    units = held / norms[:, np.newaxis]
+    core = np.ones(len(units), np.bool_)
+    for _ in range(5):
+        direction = _unit(units[core].sum(axis=0))
+        core = units @ direction >= _COHERENT
+        if core.sum() < _ROWS:
+            return None
+    cosines = (units @ direction)[core]
+    if core.sum() * 2 <= len(units):
+        return None
+    return _Common(
+        direction,
+        float(cosines.min()),
+        float(np.median(cosines)),
+        float(norms[core].min()),
+        float(norms[core].max()),
+    )
+
+
+def _by_twins(rows: Tracked, steps: Numbers, moved: Mask) -> dict[int, Movement]:
+    """Return what rows with one init tell of each other: those that are still equal had no occurrence."""
+    groups: defaultdict[bytes, list[int]] = defaultdict(list)
+    for place in np.flatnonzero(moved):
+        groups[rows.then[place].tobytes()].append(int(place))
+    found: dict[int, Movement] = {}
+    for group in groups.values():
+        reference = _still_equal(rows.now, steps, group, rows.is_absent)
+        if reference is None or len(group) < 2:
+            continue
+        step, norm = steps[reference], float(np.linalg.norm(steps[reference]))
+        for row in group:
+            apart = float(np.linalg.norm(steps[row] - step)) / norm if norm else 0.0
+            size = float(np.linalg.norm(steps[row]))
+            likeness = float(steps[row] @ step) / (size * norm) if size and norm else None
+            if apart <= _EQUAL:
+                found[row] = Movement("moved", _change(rows, row), likeness)
+            elif apart >= _APART:
+                found[row] = Movement("trained", _change(rows, row), likeness)
+    return found
+
+
+def _still_equal(now: Numbers, steps: Numbers, group: list[int], is_absent: Mask) -> int | None:
+    """Return a row without occurrences among rows with one init: one known to be absent, or one that has an equal."""
+    absent = next((row for row in group if is_absent[row]), None)
+    if absent is not None:
+        return absent
+    # Equal rows have equal sums, so those next to each other by it are all that have to be compared.
+    ordered = sorted(group, key=lambda row: float(now[row].sum()))
+    for one, other in pairwise(ordered):
+        if np.linalg.norm(steps[one] - steps[other]) <= _EQUAL * np.linalg.norm(steps[one]):
+            return one
+    return None
+
+
+def _free_of_decay(rows: Tracked) -> Numbers:
+    """Return the change of each row without its part along the row itself, which weight decay changes."""
+    steps = rows.now - rows.then
+    sizes = np.einsum("ij,ij->i", rows.then, rows.then)
+    along = np.einsum("ij,ij->i", steps, rows.then)
+    share = np.divide(along, sizes, out=np.zeros_like(sizes), where=sizes > 0)
+    free: Numbers = steps - share[:, np.newaxis] * rows.then
+    return free
+
+
+def _change(rows: Tracked, row: int) -> float | None:
+    size = float(np.linalg.norm(rows.then[row]))
+    return float(np.linalg.norm(rows.now[row] - rows.then[row])) / size if size else None
+
+
+def _unit(vector: Numbers) -> Numbers:
+    norm = float(np.linalg.norm(vector))
+    return vector / norm if norm else vector
