@@ -232,7 +232,7 @@ def training_on_record(state: State | None, snapshot: Snapshot, objects: Objects
     if state is None:
         return training_of(snapshot, OnRecord({}, {}, objects))
     model = state.model_at(snapshot.directory, snapshot.generation)
-    known = dict(births(row.event for row in state.token_events(model))) if model else {}
+    known = dict(births(row.event for row in state.token_rows(model))) if model else {}
     undo = undo_digests(state.applied_ever(model)) if model else {}
     if any((made.revision, made.label) not in known for _, _, made in begun_tokens(snapshot)):
         elsewhere, undo_elsewhere = _on_record_elsewhere(state, snapshot.stamp)
@@ -249,7 +249,7 @@ def _on_record_elsewhere(state: State, stamp: Stamp | None) -> tuple[Mapping[Key
         return {}, {}
     for model in state.known_models():
         if any(_left(row, stamp) for row in state.operations(model, None)):
-            events = (row.event for row in state.token_events(model))
+            events = (row.event for row in state.token_rows(model))
             return births(events), undo_digests(state.applied_ever(model))
     for ledger in imported_ledgers(state):
         for row in ledger.operations:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
 
@@ -22,7 +22,7 @@ from tokmigrate.change.facts import file_facts, link_facts
 from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
 from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.init_rows import InitRows, init_rows
-from tokmigrate.change.token_changes import MovedToken, moved_tokens
+from tokmigrate.change.token_changes import moved_tokens, removed_tokens
 from tokmigrate.change.undo import saved_rows
 from tokmigrate.change.undo_record import Objects, Undo, keep
 from tokmigrate.files import exists
@@ -35,6 +35,7 @@ from tokmigrate.model.weights.birth_marks import BirthMark, embeddings, written
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout, rendered
+from tokmigrate.vocabulary.moves import Move
 from tokmigrate.vocabulary.recipes import Begun, Side
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
 from tokmigrate.vocabulary.windows import Widened
@@ -52,7 +53,8 @@ class Passage:
         before: The digests of files and shards before, by name.
         after: Those afterwards.
         tokens: The tokens that it adds, renames or begins anew.
-        moved: The tokens that it moves or removes.
+        moved: The tokens that it moves.
+        removed: The id of each token that it removes.
     """
 
     revision: str
@@ -62,7 +64,8 @@ class Passage:
     before: Mapping[str, str]
     after: Mapping[str, str]
     tokens: tuple[BegunToken, ...]
-    moved: tuple[MovedToken, ...] = ()
+    moved: tuple[Move, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -150,6 +153,7 @@ class _Walk:
                     },
                     tokens=self._begun_tokens(step, reached),
                     moved=moved_tokens(step.before, step.after),
+                    removed=removed_tokens(step.before, step.after),
                 )
             )
             tables, images, stamp, edit = after_tables, after_images, after_stamp, reached

@@ -158,6 +158,7 @@ def blame_content(found: BlamedModel) -> dict[str, Any]:
 def _event_content(event: Event) -> dict[str, Any]:
     told, run, written = event.row.event, event.operation, event.written
     return {
+        "table": event.row.table,
         "number": event.row.number,
         "event": told.event.value,
         "when": event.row.recorded_at.isoformat(),

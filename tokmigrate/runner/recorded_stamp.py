@@ -21,7 +21,7 @@ from tokmigrate.runner.records import events_in_force
 from tokmigrate.settings import Workspace
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.rows import AppliedRecord, TokenEvent
+from tokmigrate.state.rows import AppliedRecord, TokenEvent, TokensMoved
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RecordedStamp:
 
     stamp: Stamp
     records: tuple[AppliedRecord, ...]
-    events: tuple[TokenEvent, ...] = ()
+    events: tuple[TokenEvent | TokensMoved, ...] = ()
     moved: tuple[str, ...] = ()
     training: tuple[TokenTraining, ...] = ()
 
@@ -97,13 +97,13 @@ def stamp_of_source(
     began = replace(snapshot, state=replace(snapshot.state, lineage=source.rows))
     if model is not None and directory == snapshot.directory:
         # What its tokens went through is on record: only their training may be news.
-        known = births(row.event for row in state.token_events(model))
-        events: tuple[TokenEvent, ...] = ()
+        known = births(row.event for row in state.token_rows(model))
+        events: tuple[TokenEvent | TokensMoved, ...] = ()
     else:
         wanted = {revision for revision, _ in source.applied}
         told = (row.event for row in (events_in_force(state, model) if model else ()))
         events = tuple(event for event in told if event.revision in wanted)
-        known = births(events)
+        known = births(event for event in events if isinstance(event, TokenEvent))
     undo = {record.revision: record.undo for record in records if record.undo is not None}
     training = training_of(began, OnRecord(known, undo, objects))
     told_of = (*events, *trained_events(training))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from blake3 import blake3
 
@@ -12,7 +12,18 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRecord, Direction, Happened, ModelRow, Outcome, TokenEvent, TokenRow
+from tokmigrate.state.rows import (
+    AppliedRecord,
+    Direction,
+    Happened,
+    ModelRow,
+    MoveRow,
+    Outcome,
+    TokenEvent,
+    TokenRow,
+    TokensMoved,
+)
+from tokmigrate.vocabulary.moves import moves_of
 
 
 def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
@@ -33,7 +44,7 @@ def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
     return Outcome(applied=tuple(records), tokens=tuple(events))
 
 
-def _events(passage: Passage) -> Iterator[TokenEvent]:
+def _events(passage: Passage) -> Iterator[TokenEvent | TokensMoved]:
     for begun in passage.tokens:
         yield TokenEvent(
             passage.revision,
@@ -45,12 +56,13 @@ def _events(passage: Passage) -> Iterator[TokenEvent]:
             begun.init,
             begun.row_digest,
         )
-    for moved in passage.moved:
-        happened = Happened.REMOVED if moved.id is None else Happened.MOVED
-        yield TokenEvent(passage.revision, happened, moved.token, moved.id, moved.old_id)
+    for token, number in passage.removed.items():
+        yield TokenEvent(passage.revision, Happened.REMOVED, token, None, number)
+    for move in passage.moved:
+        yield TokensMoved(passage.revision, Happened.MOVED, move)
 
 
-def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -> tuple[TokenEvent, ...]:
+def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -> tuple[TokenEvent | TokensMoved, ...]:
     """Return what befalls tokens on the way down: what each revision did to them, the other way round.
 
     Args:
@@ -58,47 +70,60 @@ def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -
         model: The model.
         revisions: The revisions that are taken back, the latest first.
     """
-    told = events_in_force(state, model)
-    return tuple(
-        TokenEvent(
-            revision,
-            Happened.REVERTED,
-            token=event.old_token or event.token,
-            token_id=event.old_id,
-            old_id=event.token_id,
-            old_token=event.token if event.old_token else None,
-        )
-        for revision in revisions
-        for event in (row.event for row in told)
-        if event.revision == revision
-    )
+    told: dict[str, list[TokenEvent | TokensMoved]] = {}
+    for row in events_in_force(state, model):
+        told.setdefault(row.event.revision, []).append(row.event)
+    return tuple(event for revision in revisions for event in _reverted(revision, told.get(revision, ())))
 
 
-def events_in_force(state: State, model: ModelRow) -> tuple[TokenRow, ...]:
+def _reverted(revision: str, told: Sequence[TokenEvent | TokensMoved]) -> Iterator[TokenEvent | TokensMoved]:
+    # Ledgers of older versions have a row for each token that moved.
+    single: list[tuple[str, int, int]] = []
+    for event in told:
+        if isinstance(event, TokensMoved):
+            yield TokensMoved(revision, Happened.REVERTED, event.move.reverse)
+        elif event.event is Happened.MOVED and event.token_id is not None and event.old_id is not None:
+            single.append((event.token, event.token_id, event.old_id))
+        else:
+            yield TokenEvent(
+                revision,
+                Happened.REVERTED,
+                token=event.old_token or event.token,
+                token_id=event.old_id,
+                old_id=event.token_id,
+                old_token=event.token if event.old_token else None,
+            )
+    yield from (TokensMoved(revision, Happened.REVERTED, move) for move in moves_of(single))
+
+
+def events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
     """Return what the revisions that a model has did to its tokens, as recorded when an upgrade applied them.
 
     Whoever takes a model on again tells nothing that its ledger has: what was told before then holds.
     """
-    told: dict[str, list[TokenRow]] = {}
-    for row in state.token_events(model):
+    told: dict[str, list[tuple[int, TokenRow | MoveRow]]] = {}
+    for place, row in enumerate(state.token_records(model)):
         revision = row.event.revision
         if row.event.event is Happened.REVERTED:
             told.pop(revision, None)
         elif row.event.event is not Happened.TRAINED:
-            before = told.get(revision, [])
-            told[revision] = [*(before if before and before[0].operation_id == row.operation_id else ()), row]
-    holding = {
-        row.record.revision: told[row.record.revision]
+            before = told.setdefault(revision, [])
+            if before and before[0][1].operation_id != row.operation_id:
+                before.clear()
+            before.append((place, row))
+    holding = [
+        placed
         for row in state.applied_now(model)
-        if row.record.revision in told and _hold(state, told[row.record.revision], row.operation_id)
-    }
-    return tuple(sorted((row for rows in holding.values() for row in rows), key=lambda row: row.number))
+        if (found := told.get(row.record.revision)) and _hold(state, found[0][1].operation_id, row.operation_id)
+        for placed in found
+    ]
+    return tuple(row for _, row in sorted(holding, key=lambda placed: placed[0]))
 
 
-def _hold(state: State, told: list[TokenRow], operation_id: str) -> bool:
-    """Return whether what was told of a revision is still so after the operation that it is applied by."""
+def _hold(state: State, told_by: str, operation_id: str) -> bool:
+    """Return whether what an operation told of a revision is still so after the one that it is applied by."""
     by = state.operation(operation_id)
-    return told[0].operation_id == operation_id or (by is not None and by.direction is not Direction.UPGRADE)
+    return told_by == operation_id or (by is not None and by.direction is not Direction.UPGRADE)
 
 
 def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:

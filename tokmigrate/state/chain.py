@@ -34,15 +34,20 @@ def append(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any
     """
     if not rows:
         return
-    length, head = _end(connection, table)
+    number, head = _end(connection, table)
     chained = []
     for row in rows:
-        length += 1
-        full = {**row, "number": length, "previous_hash": head}
+        number += 1
+        full = {**row, "number": number, "previous_hash": head}
         head = _hash(table, {c.name: _stored(connection, c, full.get(c.name)) for c in _hashed(table)})
         chained.append({**full, "hash": head})
     connection.execute(insert(table), chained)
-    connection.execute(update(chains).where(chains.c.name == table.name).values(length=length, head=head))
+    connection.execute(update(chains).where(chains.c.name == table.name).values(length=number, head=head))
+
+
+def length(connection: Connection, table: Table) -> int:
+    """Return how many rows a ledger table has, as its chain says."""
+    return _end(connection, table)[0]
 
 
 def first_broken(connection: Connection, table: Table) -> BrokenRow | None:
@@ -90,11 +95,11 @@ def broken_in(table: Table, rows: Iterable[Mapping[str, Any]], end: tuple[int, s
         if _hash_or_none(table, stored) != row.get("hash"):
             return BrokenRow(table.name, number, "the row was edited")
         head = row["hash"]
-    length, last = end
-    if number < length:
+    count, last = end
+    if number < count:
         return BrokenRow(table.name, number + 1, "the row is missing")
-    if number > length:
-        return BrokenRow(table.name, length + 1, "the row was not recorded by tokmigrate")
+    if number > count:
+        return BrokenRow(table.name, count + 1, "the row was not recorded by tokmigrate")
     if head != last:
         return BrokenRow(table.name, number, "the end of the chain was edited")
     return None

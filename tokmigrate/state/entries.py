@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 
 from tokmigrate.errors import DriftError
 from tokmigrate.state import chain
 from tokmigrate.state.queries import applied_in
-from tokmigrate.state.rows import AppliedRecord, MigrationText, OperationRow, Origin, TokenEvent
-from tokmigrate.state.schema import applied, migration_texts, tokens
+from tokmigrate.state.rows import AppliedRecord, MigrationText, OperationRow, Origin, TokenEvent, TokensMoved
+from tokmigrate.state.schema import applied, migration_texts, moves, tokens
 
 
 def apply_in(
@@ -97,25 +98,36 @@ def keep_texts_in(connection: Connection, texts: Sequence[MigrationText], moment
     )
 
 
-def tell_in(connection: Connection, operation: OperationRow, events: Sequence[TokenEvent], moment: datetime) -> None:
+def tell_in(
+    connection: Connection, operation: OperationRow, events: Sequence[TokenEvent | TokensMoved], moment: datetime
+) -> None:
     """Record what `operation` did to tokens."""
-    chain.append(
-        connection,
-        tokens,
-        [
-            {
-                "model_id": operation.model_id,
-                "operation_id": operation.id,
-                "revision": event.revision,
-                "event": event.event.value,
-                "token": event.token,
-                "token_id": event.token_id,
-                "old_id": event.old_id,
-                "old_token": event.old_token,
-                "init": None if event.init is None else dict(event.init),
-                "row_digest": event.row_digest,
-                "recorded_at": moment,
-            }
-            for event in events
-        ],
-    )
+    told = chain.length(connection, tokens)
+    single: list[dict[str, Any]] = []
+    together: list[dict[str, Any]] = []
+    for event in events:
+        row: dict[str, Any] = {
+            "model_id": operation.model_id,
+            "operation_id": operation.id,
+            "revision": event.revision,
+            "event": event.event.value,
+            "recorded_at": moment,
+        }
+        if isinstance(event, TokenEvent):
+            single.append(
+                {
+                    **row,
+                    "token": event.token,
+                    "token_id": event.token_id,
+                    "old_id": event.old_id,
+                    "old_token": event.old_token,
+                    "init": None if event.init is None else dict(event.init),
+                    "row_digest": event.row_digest,
+                }
+            )
+        else:
+            move = event.move
+            ids = {"start": move.start, "stop": move.stop, "shift": move.shift}
+            together.append({**row, **ids, "texts": list(move.tokens), "after_token": told + len(single)})
+    chain.append(connection, tokens, single)
+    chain.append(connection, moves, together)

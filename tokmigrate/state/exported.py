@@ -1,10 +1,10 @@
 """A ledger as lines of text: every row as it is stored, with the hashes by which it can be checked.
 
 JSON Lines: the first line is `{"format": 1, "ledger": …, "workspace": …}`, each other one
-`{"table": …, "row": {column: value}}`, a table at a time: `models`, `operations`, `applied`, `tokens`, `endings`,
-`identities`, `migration_texts`, `chains`. CSV has the same rows under the columns of all of them. The hash of a row of
-a table with hashes is as `tokmigrate.state.chain` says; `endings` has the digests of `operations`, `identities` what
-`models` must be, `chains` the ends of the chains. Relative paths of models start from `workspace`.
+`{"table": …, "row": {column: value}}`, a table at a time: `models`, `operations`, `applied`, `tokens`, `moves`,
+`endings`, `identities`, `migration_texts`, `chains`. CSV has the same rows under the columns of all of them. The hash
+of a row of a table with hashes is as `tokmigrate.state.chain` says; `endings` has the digests of `operations`,
+`identities` what `models` must be, `chains` the ends of the chains. Relative paths of models start from `workspace`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,21 @@ from tokmigrate.state.endings import first_unsealed
 from tokmigrate.state.identities import first_unlike
 from tokmigrate.state.reading import there
 from tokmigrate.state.rows import BrokenRow
-from tokmigrate.state.schema import applied, chains, endings, identities, migration_texts, models, operations, tokens
+from tokmigrate.state.schema import (
+    applied,
+    chains,
+    endings,
+    identities,
+    migration_texts,
+    models,
+    moves,
+    operations,
+    tokens,
+)
 
 FORMAT = 1
-EXPORTED: tuple[Table, ...] = (models, operations, applied, tokens, endings, identities, migration_texts, chains)
-CHAINED: tuple[Table, ...] = (applied, tokens, endings, identities, migration_texts)
+EXPORTED: tuple[Table, ...] = (models, operations, applied, tokens, moves, endings, identities, migration_texts, chains)
+CHAINED: tuple[Table, ...] = (applied, tokens, moves, endings, identities, migration_texts)
 
 Stored = dict[str, Any]
 """The columns of a row, each as it is stored."""

@@ -22,10 +22,10 @@ from tokmigrate.state import chain
 from tokmigrate.state.exported import Exported, Stored
 from tokmigrate.state.ledger import State
 from tokmigrate.state.places import place_of
-from tokmigrate.state.queries import applied_row, operation_row, token_row
+from tokmigrate.state.queries import applied_row, each_token, in_order, move_row, operation_row, token_row
 from tokmigrate.state.reading import there
 from tokmigrate.state.rows import AppliedRow, ModelRow, OperationRow, Status, TokenRow
-from tokmigrate.state.schema import SET_ONCE, applied, imported, models, operations, tokens
+from tokmigrate.state.schema import SET_ONCE, applied, imported, models, moves, operations, tokens
 from tokmigrate.state.who import identify
 
 _KEPT: Mapping[str, tuple[Table, str]] = {
@@ -33,6 +33,7 @@ _KEPT: Mapping[str, tuple[Table, str]] = {
     "operations": (operations, "id"),
     "applied": (applied, "number"),
     "tokens": (tokens, "number"),
+    "moves": (moves, "number"),
 }
 
 _START = "workspace"
@@ -145,7 +146,14 @@ def _ledger(connection: Connection, name: str, source: str) -> ImportedLedger:
         ),
         tuple(sorted((operation_row(row) for row in rows(operations)), key=lambda row: row.number)),
         tuple(sorted((applied_row(row) for row in rows(applied)), key=lambda row: row.number)),
-        tuple(sorted((token_row(row) for row in rows(tokens)), key=lambda row: row.number)),
+        tuple(
+            each_token(
+                in_order(
+                    sorted((token_row(row) for row in rows(tokens)), key=lambda row: row.number),
+                    sorted(((row.after_token, move_row(row)) for row in rows(moves)), key=lambda each: each[1].number),
+                )
+            )
+        ),
     )
 
 
@@ -209,4 +217,5 @@ _AS_VALUE: Mapping[str, Callable[[Any], object]] = {
     "operations": operation_row,
     "applied": applied_row,
     "tokens": token_row,
+    "moves": move_row,
 }

@@ -36,6 +36,7 @@ from tokmigrate.state.rows import (
     Outcome,
     Status,
     TokenEvent,
+    TokensMoved,
 )
 from tokmigrate.state.schema import models, operations
 from tokmigrate.state.tags import delete_tag_in, set_tag_in
@@ -167,7 +168,7 @@ class State(Readable):
             return _finish(connection, row, Outcome.of(row.payload or {}))
 
     def finish_upgrade(
-        self, operation: OperationRow, records: Sequence[AppliedRecord], events: Sequence[TokenEvent]
+        self, operation: OperationRow, records: Sequence[AppliedRecord], events: Sequence[TokenEvent | TokensMoved]
     ) -> OperationRow:
         """Take a PREPARED operation to APPLIED: `records` are applied, `events` befell tokens; see `finish`."""
         with self.writing() as connection:
@@ -175,7 +176,7 @@ class State(Readable):
             return _finish(connection, row, Outcome(applied=tuple(records), tokens=tuple(events)))
 
     def finish_downgrade(
-        self, operation: OperationRow, reverted: Sequence[str], events: Sequence[TokenEvent]
+        self, operation: OperationRow, reverted: Sequence[str], events: Sequence[TokenEvent | TokensMoved]
     ) -> OperationRow:
         """Take a PREPARED operation to APPLIED: `reverted` are taken back, `events` befell tokens; see `finish`."""
         with self.writing() as connection:

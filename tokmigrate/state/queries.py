@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, select
@@ -12,14 +13,17 @@ from tokmigrate.state.rows import (
     AppliedRow,
     Direction,
     Happened,
+    MoveRow,
     OperationRow,
     Origin,
     Status,
     TokenEvent,
     TokenRow,
+    TokensMoved,
 )
 from tokmigrate.state.schema import applied, operations
 from tokmigrate.state.who import Who
+from tokmigrate.vocabulary.moves import Move
 
 
 def find_operation_in(connection: Connection, operation_id: str) -> OperationRow | None:
@@ -119,3 +123,32 @@ def token_row(row: Row[Any]) -> TokenRow:
         recorded_at=row.recorded_at,
         hash=row.hash,
     )
+
+
+def move_row(row: Row[Any]) -> MoveRow:
+    """Return a row of `moves` as a value."""
+    move = Move(row.start, row.shift, tuple(row.texts))
+    return MoveRow(
+        number=row.number,
+        model_id=row.model_id,
+        operation_id=row.operation_id,
+        event=TokensMoved(row.revision, Happened(row.event), move),
+        recorded_at=row.recorded_at,
+        hash=row.hash,
+    )
+
+
+def in_order(single: Iterable[TokenRow], together: Iterable[tuple[int, MoveRow]]) -> Iterator[TokenRow | MoveRow]:
+    """Yield rows of `tokens`, and those of `moves` each after the row of `tokens` that it names, in one order."""
+    rows: list[tuple[tuple[int, int], TokenRow | MoveRow]] = [((row.number, 0), row) for row in single]
+    rows += [((after, row.number), row) for after, row in together]
+    return (row for _, row in sorted(rows, key=lambda placed: placed[0]))
+
+
+def each_token(rows: Iterable[TokenRow | MoveRow]) -> Iterator[TokenRow]:
+    """Yield a row for each token, in the order of `rows`."""
+    for row in rows:
+        if isinstance(row, TokenRow):
+            yield row
+        else:
+            yield from row.each()

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Connection, Table, func, inspect, or_, select
+from sqlalchemy import Connection, Table, func, inspect, select
 
 from tokmigrate.state import chain
 from tokmigrate.state.connection import Database
@@ -17,8 +17,11 @@ from tokmigrate.state.queries import (
     active_in,
     applied_in,
     applied_row,
+    each_token,
     find_operation_in,
+    in_order,
     is_active,
+    move_row,
     operation_row,
     token_row,
 )
@@ -27,6 +30,7 @@ from tokmigrate.state.rows import (
     BrokenRow,
     MigrationText,
     ModelRow,
+    MoveRow,
     OperationRow,
     Outcome,
     Status,
@@ -40,6 +44,7 @@ from tokmigrate.state.schema import (
     identities,
     migration_texts,
     models,
+    moves,
     operations,
     tags,
     tokens,
@@ -102,18 +107,30 @@ class Readable(Database):
         with self.reading() as connection:
             return tuple(operation_row(row) for row in connection.execute(query))
 
+    def token_rows(self, model: ModelRow) -> tuple[TokenRow, ...]:
+        """Return what befell single tokens of a model, the earliest first: all but the moves of several together."""
+        query = select(tokens).where(tokens.c.model_id == model.id).order_by(tokens.c.number)
+        with self.reading() as connection:
+            return tuple(token_row(row) for row in connection.execute(query))
+
+    def token_records(self, model: ModelRow) -> Iterator[TokenRow | MoveRow]:
+        """Return what befell the tokens of a model, the earliest first, those that moved together as one."""
+        query = select(moves).where(moves.c.model_id == model.id).order_by(moves.c.number)
+        single = self.token_rows(model)
+        with self.reading() as connection:
+            found = connection.execute(query) if there(connection, [moves]) else ()
+            together = [(row.after_token, move_row(row)) for row in found]
+        return in_order(single, together)
+
     def token_events(self, model: ModelRow, token: str | None = None) -> tuple[TokenRow, ...]:
-        """Return what befell the tokens of a model, the earliest first.
+        """Return what befell each token of a model, the earliest first.
 
         Args:
             model: The model.
             token: Only events of this text, also those that renamed it.
         """
-        query = select(tokens).where(tokens.c.model_id == model.id).order_by(tokens.c.number)
-        if token is not None:
-            query = query.where(or_(tokens.c.token == token, tokens.c.old_token == token))
-        with self.reading() as connection:
-            return tuple(token_row(row) for row in connection.execute(query))
+        rows = each_token(self.token_records(model))
+        return tuple(row for row in rows if token is None or token in (row.event.token, row.event.old_token))
 
     def migration_texts(self, revision: str | None = None) -> tuple[MigrationText, ...]:
         """Return the migrations as they were applied, the earliest first: those of one revision, or all."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from tokmigrate.state.who import Who
+from tokmigrate.vocabulary.moves import Move
 
 
 class Direction(StrEnum):
@@ -123,6 +124,26 @@ class TokenEvent:
 
 
 @dataclass(frozen=True)
+class TokensMoved:
+    """What a revision does to tokens that move together, as it goes into the ledger: one row for all of them.
+
+    Args:
+        revision: The revision's id.
+        event: `moved`, or `reverted` where they move back.
+        move: The tokens and their ids.
+    """
+
+    revision: str
+    event: Happened
+    move: Move
+
+    def each(self) -> Iterator[TokenEvent]:
+        """Yield what happened to each token."""
+        for token, old, new in self.move.each():
+            yield TokenEvent(self.revision, self.event, token, new, old)
+
+
+@dataclass(frozen=True)
 class Outcome:
     """All that finishing an operation writes into the ledger; kept with it before the exchange.
 
@@ -134,14 +155,14 @@ class Outcome:
 
     applied: tuple[AppliedRecord, ...] = ()
     reverted: tuple[str, ...] = ()
-    tokens: tuple[TokenEvent, ...] = ()
+    tokens: tuple[TokenEvent | TokensMoved, ...] = ()
 
     def payload(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         return {
             "applied": [asdict(record) for record in self.applied],
             "reverted": list(self.reverted),
-            "tokens": [asdict(event) for event in self.tokens],
+            "tokens": [_event_payload(event) for event in self.tokens],
         }
 
     @staticmethod
@@ -150,8 +171,23 @@ class Outcome:
         return Outcome(
             tuple(AppliedRecord(**record) for record in payload.get("applied", ())),
             tuple(payload.get("reverted", ())),
-            tuple(TokenEvent(**{**event, "event": Happened(event["event"])}) for event in payload.get("tokens", ())),
+            tuple(_event_of(event) for event in payload.get("tokens", ())),
         )
+
+
+def _event_payload(event: TokenEvent | TokensMoved) -> dict[str, Any]:
+    if isinstance(event, TokenEvent):
+        return asdict(event)
+    move = {"start": event.move.start, "shift": event.move.shift, "tokens": list(event.move.tokens)}
+    return {"revision": event.revision, "event": event.event, "move": move}
+
+
+def _event_of(payload: Mapping[str, Any]) -> TokenEvent | TokensMoved:
+    happened = Happened(payload["event"])
+    move = payload.get("move")
+    if move is None:
+        return TokenEvent(**{**payload, "event": happened})
+    return TokensMoved(payload["revision"], happened, Move(move["start"], move["shift"], tuple(move["tokens"])))
 
 
 @dataclass(frozen=True)
@@ -202,7 +238,7 @@ class AppliedRow:
 
 @dataclass(frozen=True)
 class TokenRow:
-    """A token event in the ledger."""
+    """A token event in the ledger; `table` is where its row is."""
 
     number: int
     model_id: int
@@ -210,6 +246,24 @@ class TokenRow:
     event: TokenEvent
     recorded_at: datetime
     hash: str
+    table: Literal["tokens", "moves"] = "tokens"
+
+
+@dataclass(frozen=True)
+class MoveRow:
+    """Tokens that moved together, in the ledger."""
+
+    number: int
+    model_id: int
+    operation_id: str
+    event: TokensMoved
+    recorded_at: datetime
+    hash: str
+
+    def each(self) -> Iterator[TokenRow]:
+        """Yield a row for each token, with the number and the hash of the one that holds them all."""
+        for event in self.event.each():
+            yield TokenRow(self.number, self.model_id, self.operation_id, event, self.recorded_at, self.hash, "moves")
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The tables of the state.
 
-`applied`, `tokens`, `imported`, `endings`, `identities` and `migration_texts` are the ledger: rows are only ever added,
-`applied.reverted_by` is set once, and each row carries the hash of the one before it. `endings` vouches for what is
-set later: the runs that ended, and what they took back; `identities` vouches for `models`. `chains` holds the length
-and last hash of each, so that rows missing at the end are noticed.
+`applied`, `tokens`, `moves`, `imported`, `endings`, `identities` and `migration_texts` are the ledger: rows are only
+ever added, `applied.reverted_by` is set once, and each row carries the hash of the one before it. `endings` vouches for
+what is set later: the runs that ended, and what they took back; `identities` vouches for `models`. `chains` holds the
+length and last hash of each, so that rows missing at the end are noticed.
 """
 
 from __future__ import annotations
@@ -147,6 +147,26 @@ tokens = Table(
     Column("hash", Text, nullable=False),
 )
 
+# The tokens that one migration moves as far, from their ids before: `start` up to, not including, `stop`.
+moves = Table(
+    "moves",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
+    Column("operation_id", ForeignKey("operations.id"), nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("event", Text, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("stop", Integer, nullable=False),
+    Column("shift", Integer, nullable=False),
+    Column("texts", CanonicalJson, nullable=False),
+    # How many rows `tokens` had before it: the two tables are told in one order.
+    Column("after_token", Integer, nullable=False),
+    Column("recorded_at", Instant, nullable=False),
+    Column("previous_hash", Text, nullable=False),
+    Column("hash", Text, nullable=False),
+)
+
 tags = Table(
     "tags",
     metadata,
@@ -209,8 +229,8 @@ migration_texts = Table(
     Column("hash", Text, nullable=False),
 )
 
-LEDGER = (applied, tokens, imported, endings, identities, migration_texts)
-LATER = (imported, endings, identities, migration_texts)
+LEDGER = (applied, tokens, moves, imported, endings, identities, migration_texts)
+LATER = (moves, imported, endings, identities, migration_texts)
 """The tables that older databases lack; they are made when such a one is opened to be written."""
 
 SET_ONCE = {"reverted_by"}

@@ -28,6 +28,7 @@ from tokmigrate.runner.targets import chain_for, planned_upgrade
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.queries import each_token
 from tokmigrate.state.rows import Origin, TokenEvent
 from tokmigrate.vocabulary.tokens import expand
 
@@ -127,7 +128,7 @@ def _ledger(workspace: Workspace, snapshot: Snapshot) -> _Ledger:
         row.record.revision: Recorded(row.applied_at, operations[row.operation_id].who, row.origin is Origin.ADOPTED)
         for row in rows
     }
-    return _Ledger(recorded, tuple(row.event for row in events_in_force(state, model)), undo_digests(rows))
+    return _Ledger(recorded, tuple(row.event for row in each_token(events_in_force(state, model))), undo_digests(rows))
 
 
 def _shown(path: Path, root: Path) -> str:
