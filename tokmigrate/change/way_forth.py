@@ -34,7 +34,7 @@ from tokmigrate.model.model_files import real_path
 from tokmigrate.model.weights.birth_marks import BirthMark, embeddings, written
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
-from tokmigrate.plan.upgrade import Plan, layout, rendered
+from tokmigrate.plan.upgrade import Plan, layout
 from tokmigrate.vocabulary.moves import Move
 from tokmigrate.vocabulary.recipes import Begun, Side
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
@@ -159,7 +159,7 @@ class _Walk:
             tables, images, stamp, edit = after_tables, after_images, after_stamp, reached
         if stamp is None:
             raise ValueError("a plan without steps has no way forth")
-        files = {name: rendered(snapshot, self._plan.final, name) for name in sorted(self._plan.touched)}
+        files = {name: self._plan.rendered(self._plan.final, name) for name in sorted(self._plan.touched)}
         candidate = Candidate(
             files={**files, STAMP: stamp.encoded()},
             facts={},
@@ -200,7 +200,7 @@ class _Walk:
     def _stamp(self, origin: str, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
         files = dict(last.files) if last else {}
         for name in step.after.touched:
-            data = rendered(self._snapshot, step.after, name)
+            data = self._plan.rendered(step.after, name)
             is_json = not isinstance(step.after.documents.get(name), str | bytes)
             files[name] = ChangedFile(
                 None if data is None else blake3(data).hexdigest(), layout(self._snapshot, name) if is_json else None
@@ -234,8 +234,8 @@ class _Walk:
         left_stamp, left_images, left_tables = after
         directory = self._snapshot.directory
         touched = sorted(step.after.touched)
-        files = {name: rendered(self._snapshot, step.before, name) for name in touched}
-        left = {name: rendered(self._snapshot, step.after, name) for name in touched}
+        files = {name: self._plan.rendered(step.before, name) for name in touched}
+        left = {name: self._plan.rendered(step.after, name) for name in touched}
         files[STAMP], left[STAMP] = stamp.encoded() if stamp else None, left_stamp.encoded()
         changes_rows = not step.after.edit.is_identity
         shards = dict(images) if changes_rows else {}

@@ -10,6 +10,9 @@ from tokmigrate.model.formats.byte_letters import letters_of_bytes
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, model_kind
 
+_FEW = 8
+"""Up to so many texts are looked for one after the other."""
+
 
 def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]:
     """Return the tokens of the model's vocabulary that text can produce before, and cannot produce after.
@@ -48,7 +51,7 @@ def _in_question(before: Tokenizer, after: Tokenizer) -> Iterable[str]:
     """Return the tokens whose own text may be tokenized differently; all others are as reachable as before."""
     old, new = before.vocabulary, after.vocabulary
     kind = model_kind(before.document)
-    changed = old.keys() ^ new.keys()
+    changed = {token for token in old if token not in new} | {token for token in new if token not in old}
     # Among equal scores the order of a Unigram vocabulary decides.
     is_reordered = kind == "Unigram" and [each for each in old if each in new] != [each for each in new if each in old]
     # A word piece may have been the only one that another could stand behind.
@@ -59,6 +62,8 @@ def _in_question(before: Tokenizer, after: Tokenizer) -> Iterable[str]:
     for token in after.added:
         if token not in before.added and not is_tombstone(token):
             changed |= {token, token.replace(" ", "\u2581"), letters_of_bytes(token.encode("utf-8", "surrogatepass"))}
+    if len(changed) <= _FEW:
+        return (token for token in old if any(each in token for each in changed))
     lengths = {len(token) for token in changed}
     return (token for token in old if not changed.isdisjoint(_slices(token, lengths)))
 

@@ -17,7 +17,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Given:
     """An id that a token gets.
 

@@ -28,7 +28,7 @@ class FlagChange:
     after: bool
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenFate:
     """What a plan makes of one token.
 
@@ -174,18 +174,11 @@ def _kept(before: ModelState, after: ModelState, edit: RowEdit, way: _Way) -> It
                 yield TokenFate(token, number, None, None, *rows, gains=gains)
             continue
         was = before.tokenizer.texts[who]
-        fate = TokenFate(
-            token,
-            number,
-            was,
-            who,
-            *rows,
-            flags=_flags(before.tokenizer, was, after.tokenizer, token),
-            gains=gains,
-            loses=tuple(role for role, holder in had.items() if holder == who and has.get(role) != who),
-        )
-        if fate != TokenFate(was, who, was, who, "kept", "kept" if rows[1] else None):
-            yield fate
+        loses = tuple(role for role, holder in had.items() if holder == who and has.get(role) != who)
+        flags = _flags(before.tokenizer, was, after.tokenizer, token)
+        is_kept = rows[0] == "kept" and rows[1] in ("kept", None)
+        if (token, number) != (was, who) or not is_kept or flags or gains or loses:
+            yield TokenFate(token, number, was, who, *rows, flags=flags, gains=gains, loses=loses)
 
 
 def _removed(before: ModelState, after: ModelState, way: _Way) -> Iterator[TokenFate]:

@@ -10,7 +10,7 @@ from typing import Literal
 from tokmigrate.errors import DriftError, OperationError, OutOfStepError, TokmigrateError, nearest
 from tokmigrate.model.documents.other_vocabularies import other_vocabulary_notes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.json_text import Layout
+from tokmigrate.model.formats.json_text import Json, Layout
 from tokmigrate.model.references.adapter_ids import with_adapter_ids
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
@@ -51,6 +51,9 @@ class Plan:
     steps: tuple[Step, ...]
     adapters: tuple[Plan, ...] = ()
     remarks: tuple[str, ...] = ()
+    _rendered: dict[str, list[tuple[Json, bytes | None]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def before(self) -> str | None:
@@ -113,7 +116,7 @@ class Plan:
 
     def _changes(self) -> Iterator[FileChange]:
         for name in sorted(self.touched):
-            data = rendered(self.snapshot, self.final, name)
+            data = self.rendered(self.final, name)
             there = name in self.snapshot.texts
             if data is None:
                 if there:
@@ -131,6 +134,15 @@ class Plan:
         """The bytes of all files that will be written, those of its adapters too."""
         own = sum(change.bytes for change in self.file_changes())
         return own + sum(adapter.bytes_to_write for adapter in self.adapters)
+
+    def rendered(self, state: ModelState, name: str) -> bytes | None:
+        """Return the bytes of a document in a state, as `rendered` does; the last two of a name are kept."""
+        value = state.documents.get(name)
+        kept = self._rendered.setdefault(name, [])
+        found = next((each for each in kept if each[0] is value), None)
+        found = found or (value, rendered(self.snapshot, state, name))
+        kept[:] = [*[each for each in kept if each is not found][-1:], found]
+        return found[1]
 
 
 def rendered(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
