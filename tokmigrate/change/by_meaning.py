@@ -151,7 +151,7 @@ def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None,
         document = reverted(held, before, after, name)
     if was is None and not document:
         return None
-    return layout(snapshot, name).render(document).encode("utf-8")
+    return layout(snapshot, name).encoded(document)
 
 
 def _settled(snapshot: Snapshot, undone: Sequence[Undo], files: Files, edit: RowEdit) -> Files:

@@ -182,6 +182,7 @@ def import_(
         say(f"{name}: nothing is new since it was imported")
         return
     told = f"{new['operations']:,} runs, {new['applied']:,} applied revisions, {new['tokens']:,} token events"
+    told += f", {new['moves']:,} moves of several tokens" if new["moves"] else ""
     say(f"{name}: new or changed: {told}; `tokmigrate log --imported` shows them")
 
 

@@ -106,8 +106,8 @@ def _way(start: Iterable[int], states: Iterable[tuple[Tokenizer, Tokenizer]]) ->
         moves = _moves(before, after)
         held = {number: at.pop(number) for number in moves}
         at |= {new: held[number] for number, new in moves.items() if new is not None}
-        for token, number in after.ids.items() - before.ids.items():
-            if number in at:
+        for token, number in after.ids.items():
+            if number in at or before.ids.get(token) == number:
                 continue
             at[number] = next(later)
             if number in held and moves[number] is None and is_tombstone(token):
@@ -118,10 +118,15 @@ def _way(start: Iterable[int], states: Iterable[tuple[Tokenizer, Tokenizer]]) ->
 def _moves(before: Tokenizer, after: Tokenizer) -> dict[int, int | None]:
     """Return where one operation leads the ids whose token is gone from there; a renamed token keeps its id."""
     found: dict[int, int | None] = {}
-    for token, number in before.ids.items() - after.ids.items():
+    for token, number in before.ids.items():
+        new = after.ids.get(token)
+        if new is not None:
+            if new != number:
+                found[number] = new
+            continue
         now = after.texts.get(number)
         renamed = now is not None and now not in before.ids and not is_tombstone(now)
-        found[number] = after.ids.get(token, number if renamed else None)
+        found[number] = number if renamed else None
     return found
 
 

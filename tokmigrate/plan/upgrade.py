@@ -156,7 +156,7 @@ def rendered(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
         return value
     if isinstance(value, str):
         return value.encode("utf-8")
-    return layout(snapshot, name).render(value).encode("utf-8")
+    return layout(snapshot, name).encoded(value)
 
 
 def layout(snapshot: Snapshot, name: str) -> Layout:

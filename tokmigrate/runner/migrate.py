@@ -178,6 +178,8 @@ def upgrade(
     if first is not None and not first.steps:
         announce(first)
         return Upgraded(first, Found.NOTHING)
+    # Two plans of a large vocabulary are hundreds of megabytes.
+    del first
     with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
         planned = planned_upgrade(workspace, entry, take_snapshot(entry), to)
         if bound is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
+from io import BytesIO
+from itertools import islice
 from typing import Any
 
 from tokmigrate.errors import ModelError
@@ -13,6 +15,9 @@ MAX_DEPTH = 100
 
 Json = Any
 """A value as the json module gives it."""
+
+
+_PIECES = 8192
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,17 @@ class Layout:
         separators = (",", ":") if self.compact else None
         text = json.dumps(value, indent=self.indent, ensure_ascii=self.ascii, separators=separators)
         return text + self.newline
+
+    def encoded(self, value: Json) -> bytes:
+        """Return what `render` does as UTF-8, without ever holding all of its pieces."""
+        separators = (",", ":") if self.compact else None
+        encoder = json.JSONEncoder(indent=self.indent, ensure_ascii=self.ascii, separators=separators)
+        pieces = encoder.iterencode(value)
+        written = BytesIO()
+        while block := "".join(islice(pieces, _PIECES)):
+            written.write(block.encode("utf-8"))
+        written.write(self.newline.encode("utf-8"))
+        return written.getvalue()
 
     def to_json(self) -> dict[str, Json]:
         """Return the layout as the stamp records it."""

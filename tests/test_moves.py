@@ -1,0 +1,172 @@
+"""Tokens that move together are one row of the ledger, and each of them keeps its history."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from making import TOKENS, Made, llama, workspace
+from test_token_events import ids_of, removing
+
+from tokmigrate.audit.blame import blame_text
+from tokmigrate.errors import DriftError
+from tokmigrate.runner import records
+from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.state.database import open_state, open_state_if_present
+from tokmigrate.state.exported import export, json_lines, read_json_lines
+from tokmigrate.state.imports import import_ledger, imported_ledgers
+from tokmigrate.state.ledger import State
+from tokmigrate.state.rows import AppliedRecord, Direction, Happened, Outcome, TokenEvent, TokensMoved
+from tokmigrate.vocabulary.moves import moves_of
+
+
+def compacted(root: Path) -> Made:
+    """A model whose first word was removed, so that all tokens behind it moved."""
+    made = workspace(root / "w", {"m": llama(root / "m")}, [{"operations": [removing("ing", ids="compact")]}])
+    upgrade(made.workspace, made.entry("m"))
+    return made
+
+
+def state_of(made: Made) -> State:
+    state = open_state_if_present(made.workspace.state, made.root)
+    assert state is not None
+    return state
+
+
+def stored(made: Made, query: str) -> list[tuple[object, ...]]:
+    with sqlite3.connect(state_of(made).place) as raw:
+        return list(raw.execute(query))
+
+
+@given(st.dictionaries(st.integers(0, 40), st.integers(-2, 2), max_size=20))
+def test_moves_hold_each_token_once_with_its_ids(shifts: dict[int, int]) -> None:
+    moved = [(f"t{number}", number, number + shift) for number, shift in shifts.items()]
+    moves = moves_of(moved)
+    assert sorted(each for move in moves for each in move.each()) == sorted(moved)
+    assert [each for move in moves for each in move.reverse.each()] == [
+        (token, new, old) for move in moves for token, old, new in move.each()
+    ]
+    assert all(one.stop != two.start or one.shift != two.shift for one, two in pairwise(moves))
+
+
+def test_a_compaction_is_one_row(tmp_path: Path) -> None:
+    made = compacted(tmp_path)
+    (removed,) = stored(made, "SELECT old_id FROM tokens")
+    assert stored(made, "SELECT start, stop, shift, event FROM moves") == [(removed[0] + 1, TOKENS, -1, "moved")]
+    downgrade(made.workspace, made.entry("m"), "base")
+    assert stored(made, "SELECT start, stop, shift, event FROM moves WHERE number = 2") == [
+        (removed[0], TOKENS - 1, 1, "reverted")
+    ]
+    assert state_of(made).verify_chain() is None
+    number = ids_of(tmp_path / "m")["</s>"]
+    (model,) = blame_text(made.workspace, [made.entry("m")], "</s>")
+    told = [
+        (event.row.event.event, event.row.event.old_id, event.row.event.token_id) for event in model.tokens[0].events
+    ]
+    assert told == [(Happened.MOVED, number, number - 1), (Happened.REVERTED, number - 1, number)]
+
+
+def test_an_edited_move_breaks_the_chain(tmp_path: Path) -> None:
+    made = compacted(tmp_path)
+    with sqlite3.connect(state_of(made).place) as raw:
+        raw.execute("DROP TRIGGER moves_fixed")
+        raw.execute("UPDATE moves SET shift = -2")
+    broken = state_of(made).verify_chain()
+    assert broken is not None
+    assert (broken.table, broken.number) == ("moves", 1)
+    with pytest.raises(DriftError, match="'moves'"):
+        import_ledger(open_state("sqlite:///other.db", tmp_path), export(state_of(made)), "there")
+
+
+def test_moves_are_exported_and_imported(tmp_path: Path) -> None:
+    made = compacted(tmp_path)
+    state = state_of(made)
+    (tmp_path / "ledger.jsonl").write_text("".join(json_lines(export(state))), "utf-8")
+    other = open_state("sqlite:///other.db", tmp_path)
+    import_ledger(other, read_json_lines(tmp_path / "ledger.jsonl"), "there")
+    (ledger,) = imported_ledgers(other)
+    (model,) = state.known_models()
+    assert ledger.tokens == state.token_events(model)
+    assert other.verify_chain() is None
+
+
+def as_before_there_were_moves(made: Made) -> None:
+    """Write the ledger as versions without the table did: a row for each token that moved."""
+    state = state_of(made)
+    (model,) = state.known_models()
+    (row,) = state.applied_now(model)
+    told = [each.event for each in state.token_events(model)]
+    Path(str(state.place)).unlink()
+    anew = open_state(made.workspace.state, made.root)
+    again = anew.model_for(model.name, Path(model.path), model.lineage)
+    stamp = json.loads((made.entry("m").path / "tokmigrate.json").read_text("utf-8"))
+    run = anew.begin(
+        again,
+        Direction.UPGRADE,
+        from_revision=None,
+        to_revision=row.record.revision,
+        revisions=[row.record.revision],
+        generation_before=None,
+        generation_after=stamp["generation"],
+    )
+    anew.prepare(run.id, Outcome(applied=(row.record,), tokens=tuple(told)))
+    anew.finish(run.id)
+    with sqlite3.connect(anew.place) as raw:
+        raw.execute("DROP TABLE moves")
+        raw.execute("DELETE FROM chains WHERE name = 'moves'")
+
+
+def test_a_ledger_of_an_older_version_is_read_and_upgraded_in_place(tmp_path: Path) -> None:
+    made = compacted(tmp_path)
+    before = [row.event for row in state_of(made).token_events(state_of(made).known_models()[0])]
+    as_before_there_were_moves(made)
+    state = state_of(made)
+    (model,) = state.known_models()
+    assert [row.event for row in state.token_events(model)] == before
+    assert state.verify_chain() is None
+    (tmp_path / "older.jsonl").write_text("".join(json_lines(export(state))), "utf-8")
+    assert '"table": "moves"' not in (tmp_path / "older.jsonl").read_text("utf-8")
+    other = open_state("sqlite:///other.db", tmp_path)
+    import_ledger(other, read_json_lines(tmp_path / "older.jsonl"), "there")
+    assert [row.event for row in imported_ledgers(other)[0].tokens] == before
+    downgrade(made.workspace, made.entry("m"), "base")
+    assert stored(made, "SELECT count(*) FROM moves") == [(1,)]
+    back = [row.event for row in state_of(made).token_events(model)][len(before) :]
+    assert {(e.token, e.old_id, e.token_id) for e in back} == {(e.token, e.token_id, e.old_id) for e in before}
+    assert state_of(made).verify_chain() is None
+
+
+def test_the_outcome_of_an_interrupted_run_keeps_its_moves() -> None:
+    (move,) = moves_of([("a", 4, 3), ("b", 5, 4)])
+    outcome = Outcome(tokens=(TokenEvent("r", Happened.REMOVED, "x", None, 3), TokensMoved("r", Happened.MOVED, move)))
+    assert Outcome.of(json.loads(json.dumps(outcome.payload()))) == outcome
+
+
+def test_taking_back_many_moves_costs_what_they_are(tmp_path: Path) -> None:
+    """A ledger of an older version has a row for each; copying the list of them for each took minutes."""
+    state = open_state("sqlite:///many.db", tmp_path)
+    model = state.model_for("m", tmp_path / "m", "lineage")
+    run = state.begin(
+        model,
+        Direction.UPGRADE,
+        from_revision=None,
+        to_revision="r",
+        revisions=["r"],
+        generation_before=None,
+        generation_after="g",
+    )
+    events = tuple(TokenEvent("r", Happened.MOVED, f"t{number}", number, number + 1) for number in range(30_000))
+    state.prepare(run.id, Outcome(applied=(AppliedRecord("r", 0, "1:c"),), tokens=events))
+    state.finish(run.id)
+    start = time.process_time()
+    (back,) = records.reverted_events(state, model, ("r",))
+    # Copying took 4 seconds here, and four times as long for twice as many.
+    assert time.process_time() - start < 2
+    assert isinstance(back, TokensMoved)
+    assert (back.move.start, back.move.stop, back.move.shift) == (0, 30_000, 1)
