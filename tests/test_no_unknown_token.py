@@ -72,7 +72,7 @@ def model_of(root: Path, tokenizer: Mapping[str, Any]) -> SharedModel:
 
 PARTS = """
 - set_normalizer: {type: NFC}
-- set_pre_tokenizer: {type: Whitespace}
+- set_pre_tokenizer: {type: Whitespace, acknowledge: breaking}
 - set_post_processor: {type: ByteLevel, add_prefix_space: false, trim_offsets: true, use_regex: true}
 - set_decoder: {type: Fuse}
 """

@@ -42,7 +42,7 @@ def verify_candidate(
     _check_files(directory, candidate)
     _check_shards(directory, snapshot, candidate)
     read_weights(directory)
-    verify_directory(directory, candidate.tokens, checks, thoroughness, snapshot.worker)
+    verify_directory(directory, candidate.tokens, checks, thoroughness, snapshot.state.traits.worker)
 
 
 def verify_adapter(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
@@ -58,7 +58,7 @@ def verify_adapter(directory: Path, snapshot: Snapshot, candidate: Candidate) ->
     read_adapter_weights(directory)
     if exists(directory / TOKENIZER):
         request = {"file": str(directory / TOKENIZER), "expected": dict(candidate.tokens)}
-        answer = ask("tokenizer", request, snapshot.worker)
+        answer = ask("tokenizer", request, snapshot.state.traits.worker)
         _check_ids(answer["differences"], directory, "tokenizers")
 
 

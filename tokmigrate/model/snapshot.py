@@ -24,7 +24,7 @@ from tokmigrate.model.weights.unequal_rows import ids_elsewhere
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors
 from tokmigrate.model.weights.weights import Weights, read_weights
-from tokmigrate.settings import ModelEntry, WorkerLimits
+from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.rows import RowEdit
 from tokmigrate.vocabulary.tokens import runs
 
@@ -42,7 +42,6 @@ class Snapshot:
         tensors: Its vocabulary tensors.
         stamp: Its stamp, None at `base`.
         notes: What a user should know of it.
-        worker: What the libraries may use when they work with it.
     """
 
     directory: Path
@@ -53,7 +52,6 @@ class Snapshot:
     tensors: tuple[VocabularyTensor, ...] = field(repr=False)
     stamp: Stamp | None = field(repr=False)
     notes: tuple[str, ...]
-    worker: WorkerLimits = field(default_factory=WorkerLimits, repr=False)
 
     @property
     def revision(self) -> str | None:
@@ -119,6 +117,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
             any(tensor.is_table for tensor in found.tensors),
             fixed_size(config),
             entry.id_fields,
+            entry.worker,
         ),
     )
     check_declared(configurations(documents), entry.id_fields)
@@ -133,7 +132,7 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         state = replace(
             state, baseline_tokens=runs(sorted(number for number in state.tokenizer.texts if number < rows))
         )
-    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes, entry.worker)
+    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes)
 
 
 def _overrides(entry: ModelEntry) -> Overrides:

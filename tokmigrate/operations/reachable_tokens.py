@@ -34,7 +34,7 @@ def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]
     if not tokens:
         return ()
     request = {"before": old.document, "after": new.document, "tokens": tokens}
-    return tuple(ask("reachability", request)["unreachable"])
+    return tuple(ask("reachability", request, after.traits.worker)["unreachable"])
 
 
 def _text_after(token: str, old: Tokenizer, new: Tokenizer) -> str | None:

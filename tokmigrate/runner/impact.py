@@ -39,7 +39,7 @@ def measure(plan: Plan, corpus: Path, listener: Listener = ignore) -> Impact | N
             "impact",
             measurement.request(str(corpus)),
             lambda count: listener(CorpusRead(plan.model, count)),
-            plan.snapshot.worker,
+            plan.snapshot.state.traits.worker,
         )
     finally:
         listener(CorpusMeasured(plan.model))

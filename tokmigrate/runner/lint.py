@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.audit.under_way import reading
@@ -138,7 +138,6 @@ class _Trial:
     failure: tuple[Migration, TokmigrateError] | None = None
     edited: tuple[Migration, ...] = ()
     notes: tuple[str, ...] = ()
-    worker: WorkerLimits = field(default_factory=WorkerLimits)
 
     def step(self, migration: Migration) -> Step | None:
         return next((step for step in self.steps if step.migration is migration), None)
@@ -163,9 +162,9 @@ def _tried(entry: ModelEntry, history: History) -> _Trial:
         try:
             steps += steps_of(state, [migration], lambda _, after: after)
         except TokmigrateError as error:
-            return _Trial(entry.name, tuple(steps), (migration, error), edited, worker=entry.worker)
+            return _Trial(entry.name, tuple(steps), (migration, error), edited)
         state = steps[-1].after
-    return _Trial(entry.name, tuple(steps), edited=edited, worker=entry.worker)
+    return _Trial(entry.name, tuple(steps), edited=edited)
 
 
 def _pending(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[tuple[Migration, ...], tuple[Migration, ...]]:
@@ -214,7 +213,7 @@ def _seen(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
 
 
 def _on_model(file: MigrationFile, trial: _Trial, step: Step) -> OnModel:
-    final, limits = trial.steps[-1].after, trial.worker
+    final, limits = trial.steps[-1].after, step.after.traits.worker
     template_error = _template_error(step, limits)
     before, after = step.before.documents[FILE], step.after.documents[FILE]
     if all(before.get(part) == after.get(part) for part in _FOUND_BY):

@@ -9,6 +9,7 @@ from functools import cached_property
 from tokmigrate.model.documents.id_fields import Declared
 from tokmigrate.model.formats.json_text import Json, replaced
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.settings import WorkerLimits
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
 from tokmigrate.vocabulary.tokens import Run
 
@@ -62,6 +63,7 @@ class Traits:
         has_tables: Whether a tensor of integers has a row for each id.
         fixed_size: Why the number of rows cannot change, None where it can.
         id_fields: What the workspace says of fields that are not known.
+        worker: What the libraries may use when they work with it.
     """
 
     model_type: str
@@ -71,6 +73,7 @@ class Traits:
     has_tables: bool = False
     fixed_size: str | None = None
     id_fields: Declared = field(default_factory=dict)
+    worker: WorkerLimits = field(default_factory=WorkerLimits)
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def check_can_be_inside(entry: Mapping[str, Any], model: Mapping[str, Any]) -> N
         raise OperationError(
             f"'{entry['content']}' matches whole words only, and can have id {entry['id']} only as a plain token",
             where="tokenizer.json",
-            hint="leave it where it is, or close the gap before it",
+            hint="leave out `single_word`, or leave the token where it is, or close the gap before it",
         )
 
 
