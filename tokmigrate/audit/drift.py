@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -29,6 +30,7 @@ class Drift:
         differences: What the tokenizer or a configuration means otherwise.
         unknown: Files with other bytes of which nothing here says what they held.
         stamp: What is wrong with the stamp, None where it is right.
+        stamp_at: The revision on record for the model, where the stamp is missing.
     """
 
     saved_anew: tuple[str, ...] = ()
@@ -37,6 +39,7 @@ class Drift:
     differences: tuple[Difference, ...] = ()
     unknown: tuple[str, ...] = ()
     stamp: str | None = None
+    stamp_at: str | None = None
 
     @property
     def breaks(self) -> bool:
@@ -125,6 +128,28 @@ def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) ->
             f" the one on record here is {lineage[:12]}"
         )
     return None
+
+
+def remedy(drift: Drift, model: str) -> str:
+    """Return what to do about drift.
+
+    Args:
+        drift: What breaks the model.
+        model: What the command line calls it.
+    """
+    named = shlex.quote(model)
+    if drift.stamp_at:
+        return (
+            f"put {STAMP} back, or take the model on as it is recorded: `tokmigrate stamp {drift.stamp_at} -M {named}`"
+        )
+    if drift.stamp:
+        return "put the right directory in its place, or take this one on with `tokmigrate stamp`"
+    if drift.unknown:
+        return "run it in the workspace where the model was upgraded"
+    return (
+        "put the files back from a copy of the model as it was, DIR; where the change is meant, first make it a"
+        f' migration: `tokmigrate revision -m "What was changed" --autogenerate --from DIR --to {named}`'
+    )
 
 
 def each_line(drift: Drift) -> Iterator[str]:

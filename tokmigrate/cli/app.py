@@ -20,6 +20,18 @@ from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageEr
 from tokmigrate.files import storage_error
 from tokmigrate.signals import ended_like_ctrl_c
 
+ELSEWHERE = {
+    **dict.fromkeys(("migrate", "up", "apply", "update", "run"), "upgrade"),
+    **dict.fromkeys(("down", "revert"), "downgrade -1"),
+    **dict.fromkeys(("rollback", "undo"), "downgrade -1"),
+    **dict.fromkeys(("new", "create", "generate", "add", "makemigrations", "make"), 'revision -m "What it is for"'),
+    **dict.fromkeys(("list", "ls", "showmigrations", "branches"), "history"),
+    **dict.fromkeys(("info", "state"), "status"),
+    **dict.fromkeys(("dry-run", "preview", "sql", "sqlmigrate"), "plan"),
+    **dict.fromkeys(("repair", "fix", "unlock"), "recover"),
+}
+"""The commands that other tools for migrations have, and what they are called here."""
+
 _WORDINGS = (
     ("Value error, ", ""),
     ("Input should be a valid integer.*", "expected a whole number"),
@@ -104,6 +116,9 @@ def _wrong_usage(error: typer.TyperException) -> UsageError:
     hint = f"`{command} --help` shows what it takes"
     if getattr(error, "option_name", None) == "-m":
         hint = "-M NAME is for a model, -m TEXT for a message"
+    unknown = re.match(r"No such command '(.+?)'", error.format_message())
+    if unknown and unknown[1] in ELSEWHERE:
+        hint = f"the command is `tokmigrate {ELSEWHERE[unknown[1]]}`"
     usage = UsageError(_worded(error.format_message()), hint=hint)
     usage.__cause__ = error
     return usage

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from tokmigrate.audit.drift import each_line
+from tokmigrate.audit.drift import each_line, remedy
 from tokmigrate.audit.undo_data import UndoData
 from tokmigrate.report.training import training_content, training_lines
 from tokmigrate.runner.check import Checked
@@ -42,7 +42,8 @@ def check_lines(found: Checked) -> Iterator[str]:
     if len(lines) > _MOST:
         yield f"  … and {len(lines) - _MOST:,} more"
     if lines:
-        yield f"  what to do: {_remedy(found)}"
+        broken = "fetch the file again, or restore it from a copy of the model"
+        yield f"  what to do: {broken if found.broken else remedy(found.drift, found.name)}"
     yield from (f"  {line}" for line in undo_lines(found.undo))
     yield from (f"  warning: {note}" for note in found.notes)
 
@@ -96,14 +97,3 @@ def tensors_named(names: Sequence[str]) -> str:
     """Return how many tensors there are, and the first few of them."""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
     return f"{len(names):,} {'tensor' if len(names) == 1 else 'tensors'}: {', '.join(names[:_NAMED])}{more}"
-
-
-def _remedy(found: Checked) -> str:
-    if found.drift.stamp:
-        return "take the model on with `tokmigrate stamp`, or put the right directory in its place"
-    if found.drift.unknown:
-        return "run it in the workspace where the model was upgraded"
-    return (
-        "put the files back as they were; if the change is meant, make it a migration:"
-        " `tokmigrate revision --autogenerate`"
-    )

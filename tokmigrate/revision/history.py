@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -28,10 +28,12 @@ class History:
     Args:
         migrations: In the order of their file names.
         directory: Where their files are.
+        models: The models of the workspace.
     """
 
     migrations: tuple[Migration, ...]
     directory: Path
+    models: tuple[str, ...] = ()
 
     @staticmethod
     def read(workspace: Workspace) -> History:
@@ -44,7 +46,8 @@ class History:
             HistoryError: The files do not hold together.
             RecoveryNeededError: A command was interrupted while it wrote them.
         """
-        return History.of(_read_migrations(workspace, {}), workspace.migrations)
+        history = History.of(_read_migrations(workspace, {}), workspace.migrations)
+        return replace(history, models=tuple(workspace.models))
 
     @staticmethod
     def read_with(workspace: Workspace, files: Files) -> History:
@@ -157,7 +160,7 @@ class History:
         self, name: str, current: str | None = None, tags: Mapping[str, str | None] | None = None
     ) -> str | None:
         """Return the id of the revision that `name` means, None for base; see `naming.resolve`."""
-        return resolve(name, self.migrations, self.chain, current, tags or {})
+        return resolve(name, self.migrations, self.chain, current, tags or {}, self.models)
 
 
 def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +15,8 @@ from tokmigrate.revision.contents import file_number
 
 _RELATIVE = re.compile(r"[+-][0-9]+")
 _SHORTEST_PREFIX_OF_DIGITS = 4
+_BEFORE_ALL = ("0", "zero", "none", "empty")
+"""What other tools call the state before the first migration."""
 
 
 def new_revision_id() -> str:
@@ -62,6 +65,7 @@ def resolve(
     chain: Chain,
     current: str | None,
     tags: Mapping[str, str | None],
+    models: Collection[str] = (),
 ) -> str | None:
     """Return the id of the revision that `name` means; None for base.
 
@@ -72,6 +76,7 @@ def resolve(
         chain: Gives those from base to head, or raises where there are several heads.
         current: The id of the revision that a model is at; None for base.
         tags: Revision ids by tag.
+        models: The models of the workspace, which a user may take for revisions.
 
     Raises:
         UnknownNameError: Nothing has this name, or more than one thing.
@@ -94,6 +99,13 @@ def resolve(
     if found:
         told = ", ".join(f"{each.revision} ({each.shown})" for each in found)
         raise UnknownNameError(f"'{name}' can mean any of {told}", hint="give more of the id")
+    if name in models:
+        raise UnknownNameError(
+            f"no revision is called '{name}': it is a model", hint=f"name a model with -M: -M {shlex.quote(name)}"
+        )
+    if name in _BEFORE_ALL:
+        hint = "what a model is before any migration is called 'base'"
+        raise UnknownNameError(f"no revision is called '{name}'", hint=hint)
     known = [word for each in migrations for word in (each.revision, each.number)]
     hint = nearest(name, [*known, *tags, "head", "base"]) or "'tokmigrate history' lists all revisions"
     raise UnknownNameError(f"no revision is called '{name}'", hint=hint)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
-from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, stamp_trouble
+from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, remedy, stamp_trouble
 from tokmigrate.change.undo_record import Left, left_of
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -26,7 +26,7 @@ def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
     rows = _applied_rows(workspace, snapshot)
     trouble = _stamp_trouble(workspace, snapshot, rows)
     if trouble or snapshot.stamp is None:
-        return Drift(stamp=trouble)
+        return _stamp_drift(trouble, snapshot, rows)
     return drift_of(snapshot, tuple(_left(workspace, rows)))
 
 
@@ -36,23 +36,36 @@ def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
     Raises:
         DriftError: The model is not what its migrations left, and the workspace does not accept that.
     """
-    lines = tuple(each_line(_document_drift(workspace, snapshot)))
+    found = _document_drift(workspace, snapshot)
+    lines = tuple(each_line(found))
     if lines and workspace.drift == "refuse":
         more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
         raise DriftError(
             f"the model is not what its migrations left: {'; '.join(lines[:_NAMED])}{more}",
             where=str(snapshot.directory),
-            hint="put it back as it was, or, where the change is meant, go on from it with --accept-drift "
+            hint=remedy(found, _name(workspace, snapshot))
+            if found.stamp_at
+            else "put it back as it was, or, where the change is meant, go on from it with --accept-drift "
             "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` tells all of it",
         )
     return lines
+
+
+def _name(workspace: Workspace, snapshot: Snapshot) -> str:
+    names = (name for name, entry in workspace.models.items() if entry.path == snapshot.directory)
+    return next(names, str(snapshot.directory))
+
+
+def _stamp_drift(trouble: str | None, snapshot: Snapshot, rows: Sequence[AppliedRow]) -> Drift:
+    recorded = rows[-1].record.revision if trouble and snapshot.stamp is None and rows else None
+    return Drift(stamp=trouble, stamp_at=recorded)
 
 
 def _document_drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
     rows = _applied_rows(workspace, snapshot)
     trouble = _stamp_trouble(workspace, snapshot, rows)
     if trouble or not changed_documents(snapshot):
-        return Drift(stamp=trouble)
+        return _stamp_drift(trouble, snapshot, rows)
     return document_drift(snapshot, tuple(_left(workspace, rows)))
 
 

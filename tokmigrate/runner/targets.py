@@ -98,6 +98,8 @@ def way_down(
     kept = applied.index(target) + 1 if target is not None else 0
     revisions = tuple(reversed(applied[kept:]))
     if not revisions:
+        # Without its stamp a model seems to be at base.
+        refuse_drift(workspace, snapshot)
         raise nothing_back(entry, to)
     return target, revisions
 

@@ -73,6 +73,10 @@ class WorkerKeys(_Closed):
     )
 
 
+def _path_alone(value: object) -> object:
+    return {"path": value} if isinstance(value, str) else value
+
+
 def _models(value: object) -> object:
     return {} if value is None else value
 
@@ -87,10 +91,12 @@ class FileKeys(_Closed):
         description="The SQLAlchemy URL of the ledger: SQLite in a file, or PostgreSQL for a team. The environment "
         "variable `TOKMIGRATE_STATE` takes its place.",
     )
-    models: Annotated[dict[str, ModelKeys] | None, BeforeValidator(_models)] = Field(
+    models: Annotated[
+        dict[str, Annotated[ModelKeys, BeforeValidator(_path_alone)]] | None, BeforeValidator(_models)
+    ] = Field(
         default=None,
-        description="The models, by the names that commands and migrations give them. A name has no `/`, and is "
-        "neither `.`, `..` nor `*`.",
+        description="The models, each as its keys or its directory alone, by the names that commands and migrations "
+        "give them. A name has no `/`, and is neither `.`, `..` nor `*`.",
     )
     verify: Literal["full", "fast"] = Field(
         default="full",

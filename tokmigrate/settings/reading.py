@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -57,7 +58,7 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
     """
     tree = read(path)
     content, problems = check(FileKeys, tree)
-    problems = [_with_format_hint(problem) for problem in problems] + _name_problems(tree)
+    problems = [_with_hint(problem, tree) for problem in problems] + _name_problems(tree)
     problems += _state_problems(tree)
     if content is None or problems:
         raise FileProblems(sorted(problems, key=lambda each: (each.line, each.column)))
@@ -147,7 +148,10 @@ def _state_problems(tree: Tree) -> list[Problem]:
     return []
 
 
-def _with_format_hint(problem: Problem) -> Problem:
+def _with_hint(problem: Problem, tree: Tree) -> Problem:
+    at_models = (problem.line, problem.column) == tree.place(("models",))
+    if at_models and "expected a mapping" in problem.message:
+        return replace(problem, hint="write a name for each model, and its directory: `demo: models/demo`")
     if "'format'" in problem.message or "expected '1'" in problem.message:
         hint = "this version of tokmigrate reads 'format: 1'"
         return Problem(problem.path, problem.line, problem.column, problem.message, hint)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +14,8 @@ from tokmigrate.errors import MissingModelError, UnknownNameError, nearest
 from tokmigrate.files import exists, has_directory
 
 FILE_NAME = "tokmigrate.yaml"
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 FieldShape = Literal["ids", "list", "map", "positions", "bias"]
 """How a field of a configuration holds ids of tokens.
@@ -78,7 +82,7 @@ class ModelEntry:
             raise MissingModelError(
                 "the model is missing: no such directory",
                 where=str(self.path),
-                hint="put it back, or correct its path in tokmigrate.yaml",
+                hint=_directory_hint(self.path) or "put it back, or correct its path in tokmigrate.yaml",
             )
         return self.path
 
@@ -147,13 +151,32 @@ class Workspace:
         path = absolute(Path.cwd(), name)
         if not has_directory(path):
             known = ", ".join(self.models) or "none"
-            hint = nearest(name, self.models) or f"models of this workspace: {known}; or name a model directory"
+            hint = (
+                nearest(name, self.models)
+                or _directory_hint(path)
+                or f"models of this workspace: {known}; or name a model directory"
+            )
             raise UnknownNameError(f"no model is called '{name}'", where=str(self.root / FILE_NAME), hint=hint)
         for entry in self.models.values():
             if exists(entry.path) and entry.path.samefile(path):
                 return entry
         # A listed model may bear the directory's name; then the path tells the two apart.
         return ModelEntry(str(path) if path.name in self.models else path.name, path, worker=self.worker)
+
+
+def _directory_hint(path: Path) -> str | None:
+    """Return what to do where a path is a file, or what the Hub calls a model; None where it is neither."""
+    if path.is_file():
+        return f"that is a file: name the directory that holds it, {shlex.quote(str(path.parent))}"
+    above = path.parent.parent
+    is_named_from_here = above == Path.cwd() or (above / FILE_NAME).is_file()
+    name = f"{path.parent.name}/{path.name}"
+    if is_named_from_here and not path.parent.exists() and _HUB_ID.fullmatch(name):
+        return (
+            f"correct the path; or, if '{name}' is a model of the Hugging Face Hub, download it there:"
+            f" hf download {name} --local-dir {shlex.quote(str(path))}"
+        )
+    return None
 
 
 def absolute(base: Path, path: str) -> Path:

@@ -77,7 +77,9 @@ def parse(text: str, where: str) -> Json:
         value = json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise ModelError(
-            f"not valid JSON: {error.msg.removesuffix(' at')}", where=f"{where}:{error.lineno}:{error.colno}"
+            f"not valid JSON: {error.msg.removesuffix(' at')}",
+            where=f"{where}:{error.lineno}:{error.colno}",
+            hint="fetch the file again, or restore it from a copy of the model",
         ) from error
     except RecursionError as error:
         raise _too_deep(where) from error

@@ -6,7 +6,9 @@ the shards that it names.
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,10 +29,13 @@ WEIGHT_FILES = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", *_P
 """How the names of files end that may be weights."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
 _WITHOUT = "without weights there are `lint`, `lock`, `rebase`, `merge`, `squash` and `test`"
-_TO_SAFETENSORS = (
-    'convert a copy that you trust: python -c "from transformers import AutoModelForCausalLM as M;'
-    " M.from_pretrained('OLD', dtype='auto').save_pretrained('NEW')\""
-)
+_CONVERT = """\
+import shutil, transformers as t
+old, new = {old}, {new}
+shutil.copytree(old, new, ignore=shutil.ignore_patterns("*.bin*", "*.pt", "*.pth", "*.ckpt", "*.pkl"))
+config = t.AutoConfig.from_pretrained(old)
+model = getattr(t, (config.architectures or ["AutoModel"])[0]).from_pretrained(old, dtype="auto")
+model.save_pretrained(new)"""
 
 
 @dataclass(frozen=True)
@@ -191,12 +196,21 @@ def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
         return WeightsError(
             f"only pickled weights ({_listed(pickled)}): refused, and never unpickled",
             where=str(directory),
-            hint=_TO_SAFETENSORS,
+            hint=_to_safetensors(directory),
         )
     return WeightsError(
         f"no weights: neither {SINGLE} nor {INDEX} is there",
         where=str(directory),
         hint=f"name the directory that transformers would load the model from; {_WITHOUT}",
+    )
+
+
+def _to_safetensors(directory: Path) -> str:
+    new = f"{directory}-safetensors"
+    code = "; ".join(_CONVERT.format(old=json.dumps(str(directory)), new=json.dumps(new)).splitlines())
+    return (
+        f"if you trust the file, convert it into a new directory and list that in tokmigrate.yaml: python -c"
+        f" {shlex.quote(code)}"
     )
 
 
@@ -251,7 +265,7 @@ def _check_shard_name(file: str, tensor: str, where: str) -> None:
         raise WeightsError(
             f"the index puts tensor {tensor!r} into {file!r}, which is not a safetensors file",
             where=where,
-            hint=_TO_SAFETENSORS,
+            hint=_to_safetensors(Path(where).parent),
         )
 
 
