@@ -57,7 +57,7 @@ def log(
     if (export or verify_chain) and (model or limit or imported):
         raise UsageError("the chain goes through the whole ledger", hint="leave --model, --limit and --imported out")
     if export and verify_chain:
-        raise UsageError("one of --export and --verify-chain at a time")
+        raise UsageError("one of --export and --verify-chain at a time", hint="leave one of them out")
     if output and not export:
         raise UsageError("-o is where --export writes to", hint="add --export jsonl or --export csv")
     if export:

@@ -114,7 +114,7 @@ def tag(
         found = known_tags(place)
         told, said = {"tags": found}, [f"{each}: {stands_for}" for each, stands_for in found.items()]
     elif not name.strip():
-        raise UsageError("a tag needs a name")
+        raise UsageError("a tag needs a name", hint="tokmigrate tag NAME")
     else:
         done = set_tag(place, name, revision or "head")
         told = {"tags": {name: done.revision}, "moved_from": done.before}

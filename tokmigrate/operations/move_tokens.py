@@ -64,7 +64,9 @@ class MoveTokens(Operation):
                     hint=f"add rows first: resize_vocab: {{rows: {number + 1}}}",
                 )
             if number in taken:
-                raise OperationError(f"'{taken[number]}' and '{token}' cannot both have id {number}")
+                raise OperationError(
+                    f"'{taken[number]}' and '{token}' cannot both have id {number}", hint="give one another id"
+                )
             if number in state.tokenizer.texts and number not in sources:
                 raise OperationError(
                     f"id {number} belongs to '{state.tokenizer.texts[number]}'",

@@ -67,7 +67,9 @@ class RenameTokens(Operation):
                     hint="choose a text that is no token yet",
                 )
             if new in seen:
-                raise OperationError(f"'{seen[new]}' and '{old}' cannot both become '{new}'")
+                raise OperationError(
+                    f"'{seen[new]}' and '{old}' cannot both become '{new}'", hint="give one another text"
+                )
             seen[new] = old
             model = state.documents[FILE]["model"]
             if model.get("byte_fallback") and _BYTE.fullmatch(old) and old in state.tokenizer.vocabulary:

@@ -20,7 +20,10 @@ def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int
     """
     model_type = state.traits.model_type
     if model_type in FIXED_IDS and not renumbering.is_identity:
-        raise OperationError(f"no id of a {model_type} model can change: it {FIXED_IDS[model_type]}")
+        raise OperationError(
+            f"no id of a {model_type} model can change: it {FIXED_IDS[model_type]}",
+            hint="leave every id as it is: remove_tokens with `ids: tombstone`, and no move_tokens",
+        )
     _check_bounds(state, renumbering, fewer)
     for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
         counting = str(part.get("model_type", "" if path else model_type))

@@ -42,7 +42,7 @@ class ResizeVocab(Operation):
             target = -(-target // self.multiple_of) * self.multiple_of
         needed = max(state.tokenizer.texts) + 1
         if target < needed:
-            raise OperationError(f"{target} rows are too few: the ids go up to {needed - 1}")
+            raise OperationError(f"{target} rows are too few: the ids go up to {needed - 1}", hint=f"rows: {needed}")
         if target >= state.vocab_size:
             return with_begun_rows(state, context, {}, target, self._spare_init(state, context))
         check_size_may_change(state)

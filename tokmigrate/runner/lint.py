@@ -172,11 +172,17 @@ def _pending(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[tuple[Migr
     applied = dict(snapshot.stamp.applied) if snapshot.stamp else {}
     unknown = applied.keys() - {migration.revision for migration in chain}
     if unknown:
-        raise DriftError(f"the model has revision {min(unknown)}, which is not among the migrations")
+        raise DriftError(
+            f"the model has revision {min(unknown)}, which is not among the migrations",
+            hint="fetch its file, or switch to the branch that has it",
+        )
     pending = tuple(chain[len(applied) :])
     late = next((each for each in pending if each.revision in applied), None)
     if late is not None:
-        raise DriftError(f"a migration stands before {late.revision}, which the model has")
+        raise DriftError(
+            f"a migration stands before {late.revision}, which the model has",
+            hint="put it behind those that the model has: `tokmigrate rebase`",
+        )
     edited = tuple(each for each in chain if applied.get(each.revision, each.checksum) != each.checksum)
     return pending, edited
 

@@ -123,4 +123,6 @@ def _decoded(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ModelError("not UTF-8", where=str(path)) from error
+        raise ModelError(
+            "not UTF-8", where=str(path), hint="fetch the file again, or restore it from a copy of the model"
+        ) from error
