@@ -37,7 +37,7 @@ verify: full
 drift: refuse
 seed: ""
 lint: {select: [TM1, TM3], ignore: [TM109]}
-worker: {memory_mib: 4096, cpu_seconds: 300, output_mib: 256}
+worker: {memory_mib: 4096, cpu_seconds: 120, output_mib: 256}
 ```
 
 ## Keys

@@ -50,7 +50,7 @@ class WorkerLimits:
     """
 
     memory_mib: int = 4096
-    cpu_seconds: int = 300
+    cpu_seconds: int = 120
     output_mib: int = 256
 
 
