@@ -415,14 +415,16 @@ def test_sweep(story: Story, kind: str, offset: int, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def hangup() -> Iterator[None]:
-    """Let SIGHUP do what it does by default: under nohup it is ignored, by commands too."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heeded() -> Iterator[None]:
+    """Let commands heed signals: what runs under nohup or in the background may ignore them, and so do its children."""
+    handlers = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
-@pytest.mark.usefixtures("hangup")
+@pytest.mark.usefixtures("heeded")
 def test_signals_that_end_a_command(story: Story, tmp_path: Path) -> None:
     """Before the commit point they undo the change, behind it the change is finished; nothing is left to recover."""
     if not strace_works():
