@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -115,7 +116,8 @@ class RemoveTokens(Operation):
                 f"a {state.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order",
                 hint="use `ids: tombstone`",
             )
-        pieces: list[Kept | Fresh] = [Kept(row, row + 1) for row in range(size) if row not in gone]
+        edges = [-1, *sorted(gone), size]
+        pieces: list[Kept | Fresh] = [Kept(before + 1, after) for before, after in pairwise(edges)]
         if self.shrink:
             check_size_may_change(state)
         else:

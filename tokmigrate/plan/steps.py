@@ -33,6 +33,15 @@ class Given:
 
 
 @dataclass(frozen=True)
+class Applied:
+    """One operation between the two states that it leads from and to."""
+
+    planned: PlannedOperation
+    before: ModelState = field(repr=False)
+    after: ModelState = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Effect:
     """What one operation does.
 
@@ -40,24 +49,28 @@ class Effect:
         operation: Its name.
         place: Where it stands, as `file:line:column`.
         risk: How risky it is, and why.
-        given: The ids that it gives.
         unreachable: The tokens that text could produce before it, and cannot produce after it.
+        applied: The operation with the states around it.
     """
 
     operation: str
     place: str
     risk: Risk
-    given: tuple[Given, ...] = field(repr=False)
-    unreachable: tuple[str, ...] = field(default=(), repr=False)
+    unreachable: tuple[str, ...] = field(repr=False)
+    applied: Applied = field(repr=False)
 
-
-@dataclass(frozen=True)
-class Applied:
-    """One operation between the two states that it leads from and to."""
-
-    planned: PlannedOperation
-    before: ModelState = field(repr=False)
-    after: ModelState = field(repr=False)
+    @cached_property
+    def given(self) -> tuple[Given, ...]:
+        """The ids that it gives: nearly all of them where a vocabulary is compacted."""
+        before, after = self.applied.before, self.applied.after
+        old = before.tokenizer
+        return tuple(
+            Given(token, number, "moved" if token in old.ids else row_of_new(before, after, number))
+            for token, number in after.tokenizer.ids.items()
+            if old.ids.get(token) != number
+            # An id that has a token already is given to no new one: that token was renamed.
+            and (token in old.ids or number not in old.texts)
+        )
 
 
 @dataclass(frozen=True)
@@ -116,17 +129,10 @@ def _applied(migration: Migration, state: ModelState) -> Iterator[Applied]:
 
 
 def _effect(applied: Applied) -> Effect:
-    operation, before, after = applied.planned.operation, applied.before.tokenizer, applied.after.tokenizer
-    given = tuple(
-        Given(token, number, "moved" if token in before.ids else row_of_new(applied.before, applied.after, number))
-        for token, number in after.ids.items()
-        if before.ids.get(token) != number
-        # An id that has a token already is given to no new one: that token was renamed.
-        and (token in before.ids or number not in before.texts)
-    )
+    operation = applied.planned.operation
     lost = () if operation.keeps_reachable else unreachable_tokens(applied.before, applied.after)
     risk = operation.risk(applied.before, applied.after)
-    return Effect(operation.name, applied.planned.place, _with_unreachable(risk, lost), given, lost)
+    return Effect(operation.name, applied.planned.place, _with_unreachable(risk, lost), lost, applied)
 
 
 def _with_unreachable(risk: Risk, lost: tuple[str, ...]) -> Risk:

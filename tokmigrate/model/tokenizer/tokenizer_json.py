@@ -45,10 +45,10 @@ class Tokenizer:
     @cached_property
     def vocabulary(self) -> dict[str, int]:
         """The tokens of the tokenizer's model, without the added ones."""
-        entries = self.document["model"]["vocab"]
+        entries: list[Any] | dict[str, int] = self.document["model"]["vocab"]
         if isinstance(entries, list):
             return {entry[0]: position for position, entry in enumerate(entries)}
-        return dict(entries)
+        return entries
 
     @cached_property
     def added(self) -> dict[str, tuple[AddedToken, int]]:
