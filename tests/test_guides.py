@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import yaml
 from safetensors.torch import save_file
 from shared_models import shared_model
 from test_readme import blocks, typed
+from test_whisper import make as make_whisper
 from workspaces import DEMO, REPOSITORY, contents
 
 from tokmigrate.initialise.registry import strategy_types
@@ -45,6 +47,13 @@ def demo(root: Path) -> Path:
     return root
 
 
+def with_images(root: Path) -> Path:
+    config = demo(root) / "m" / "config.json"
+    held = json.loads(config.read_text("utf-8"))
+    config.write_text(json.dumps({**held, "image_token_index": 9999}), "utf-8")
+    return root
+
+
 def test_each_has_an_example() -> None:
     assert {path.stem for path in EXAMPLES} >= {*operation_types(), *strategy_types()} - {"shout"}
     assert len(EXAMPLES) == len(list(DOCS.glob("operations/*.md"))) + len(list(DOCS.glob("strategies/*.md")))
@@ -59,8 +68,8 @@ def test_an_example_goes_up_and_down(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("model", "recipe"), RECIPES, ids=[f"{n}-{m}" for n, (m, _) in enumerate(RECIPES)])
 def test_a_recipe_goes_up_and_down(model: str, recipe: str, tmp_path: Path) -> None:
-    root = demo(tmp_path) if model == "demo" else shared_model(tmp_path, model).root
-    up_and_down(root, recipe)
+    makers = {"demo": demo, "a-model-of-images": with_images, "whisper": lambda root: make_whisper(root).root}
+    up_and_down(makers[model](tmp_path) if model in makers else shared_model(tmp_path, model).root, recipe)
 
 
 @pytest.mark.parametrize("page", ["tutorial.md", "cookbook.md", "workspace.md"])

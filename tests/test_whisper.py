@@ -157,7 +157,10 @@ def test_new_tokens_stand_before_the_timestamps(tmp_path: Path, spare: int) -> N
 def test_languages_stand_behind_languages(tmp_path: Path) -> None:
     model = make(tmp_path)
     before, old, said = model.bytes(), ids_of(model), named(model)
-    model.migrate('- add_tokens: {tokens: [concord, {content: "<|yue|>", language: true}]}')
+    step = '- add_tokens: {tokens: [concord, {content: "<|yue|>", language: true}]}'
+    reason = model.planned(step).steps[0].effects[0].risk.reason
+    assert "'<|translate|>' and the ids behind it move up by 1; '<|nospeech|>' and the 41 ids behind it" in reason
+    model.migrate(step)
     ids = ids_of(model)
     assert ids["<|yue|>"] == old["<|zh|>"] + 1
     assert ids["concord"] == old["<|nospeech|>"] + 1

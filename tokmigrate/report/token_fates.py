@@ -19,7 +19,7 @@ _SHOWN = {"new": 200, "removed": 200, "changed": 200, "moved": 20}
 
 _ROWS = {"new": "new", "spare": "new, in a spare row", "kept": "new, with the row that was there"}
 
-_SIDES = {"new": "is new", "spare": "is a spare one", "kept": "stays", "anew": "begins anew"}
+_SIDES = {"new": "is new", "spare": "is a spare one", "kept": "stays", "anew": "is initialised again"}
 
 
 def fates_table(fates: Sequence[TokenFate]) -> Iterator[RenderableType]:

@@ -92,8 +92,14 @@ def tail_move(before: ModelState, after: ModelState) -> str | None:
     old, new = ordered_tail(before), ordered_tail(after)
     if old is None or new is None or old == new:
         return None
-    first = before.tokenizer.texts.get(old.start, f"id {old.start}")
+    ids = after.tokenizer.ids
+    texts = before.tokenizer.texts
+    first = texts.get(old.start, f"id {old.start}")
+    moved = min((n for token, n in before.tokenizer.ids.items() if ids.get(token, n) != n), default=old.start)
+    ahead = (
+        f"'{texts[moved]}' and the ids behind it move up by {ids[texts[moved]] - moved}; " if moved < old.start else ""
+    )
     return (
-        f"'{first}' and the {old.stop - old.start - 1} ids behind it move up by {new.start - old.start} as one block;"
-        " data that hold timestamps have to be tokenized again"
+        f"{ahead}'{first}' and the {old.stop - old.start - 1} ids behind it move up by {new.start - old.start} as one"
+        " block; data that hold their ids have to be tokenized again"
     )
