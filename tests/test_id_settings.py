@@ -10,6 +10,7 @@ from typing import Any
 
 import making
 import pytest
+import transformers
 from in_process import Here
 from making import BOS, EOS, TOKENS, Made, write_json
 
@@ -267,3 +268,15 @@ def test_it_is_written_squashed_and_derived_again(tmp_path: Path) -> None:
     assert claims is not None
     assert claims.changes == {"the image token", "the suppress_tokens token"}
     assert claims.relies_on == {"the token '<image>'"}
+
+
+def test_a_list_that_only_the_map_has_is_kept(tmp_path: Path) -> None:
+    more = {"add_tokens": {"tokens": [{"content": "<x>", "special": True}]}}
+    made = made_with(tmp_path, {"special_tokens_map.json": {"additional_special_tokens": [EOS]}}, more)
+    upgrade(made.workspace, made.entry("m"))
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        held = json.loads((tmp_path / "m" / name).read_text("utf-8"))
+        assert held["additional_special_tokens"] == [EOS, "<x>"]
+        assert "extra_special_tokens" not in held
+    loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+    assert loaded.extra_special_tokens == [EOS, "<x>"]

@@ -93,7 +93,8 @@ def with_listed_specials(state: ModelState, contents: Sequence[str]) -> ModelSta
         key = list_of_specials(state, name)
         if key is None:
             continue
-        listed = list(state.documents[name].get(key) or [])
+        # A list in tokenizer_config.json hides the one in special_tokens_map.json.
+        listed = list(state.documents[name].get(key) or (state.documents.get(SPECIAL_TOKENS_MAP) or {}).get(key) or [])
         for content in contents:
             if content not in map(text_of, listed):
                 lower = [place for place, entry in enumerate(listed) if ids.get(text_of(entry) or "", 0) < ids[content]]
@@ -128,7 +129,9 @@ def list_of_specials(state: ModelState, name: str) -> str | None:
     found = next((key for key in LISTS if isinstance(document.get(key), list)), None)
     if found is not None or name == SPECIAL_TOKENS_MAP:
         return found
-    return LISTS[0] if isinstance(document.get(LISTS[1]), dict) else LISTS[1]
+    # Releases before 5, which write a map file, cannot load a list under the new name; 5 loads both.
+    is_old = isinstance(document.get(LISTS[1]), dict) or SPECIAL_TOKENS_MAP in state.documents
+    return LISTS[0] if is_old else LISTS[1]
 
 
 def with_added_token(state: ModelState, token: AddedToken) -> ModelState:
