@@ -116,7 +116,7 @@ def test_a_model_of_the_hub_and_a_file(place: Workspace, by_option: bool) -> Non
 def test_a_missing_stamp(place: Workspace) -> None:
     done(place, "upgrade")
     stamp = place.model / "tokmigrate.json"
-    for words in (("check",), ("plan",), ("upgrade",), ("downgrade", BASE)):
+    for words in (("check",), ("verify",), ("plan",), ("upgrade",), ("downgrade", BASE)):
         stamp.unlink()
         (command,) = hinted(refused(place, *words, code=4))
         done(place, *command)

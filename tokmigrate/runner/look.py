@@ -21,7 +21,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.current import require_directory
-from tokmigrate.runner.recorded_drift import drift_on_record
+from tokmigrate.runner.recorded_drift import drift_on_record, refuse_lost_stamp
 from tokmigrate.runner.seen_signs import looks_like
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
@@ -152,9 +152,11 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     Raises:
         VerificationError: A library loads something else than the files say.
         BusyError: A process is changing it, or that was interrupted.
+        DriftError: It has no stamp, and the ledger has migrations of it.
     """
     refuse_under_way(entry)
     snapshot = take_snapshot(entry)
+    refuse_lost_stamp(workspace, snapshot)
     own = list(_changed(snapshot))
     beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _changed(each)]
     checks = [

@@ -39,16 +39,28 @@ def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
     found = _document_drift(workspace, snapshot)
     lines = tuple(each_line(found))
     if lines and workspace.drift == "refuse":
-        more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
-        raise DriftError(
-            f"the model is not what its migrations left: {'; '.join(lines[:_NAMED])}{more}",
-            where=str(snapshot.directory),
-            hint=remedy(found, _name(workspace, snapshot))
-            if found.stamp_at
-            else "put it back as it was, or, where the change is meant, go on from it with --accept-drift "
-            "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` tells all of it",
-        )
+        raise _refusal(workspace, snapshot, found, lines)
     return lines
+
+
+def refuse_lost_stamp(workspace: Workspace, snapshot: Snapshot) -> None:
+    """Raise DriftError where a model has no stamp, and the ledger has migrations of it."""
+    found = _document_drift(workspace, snapshot) if snapshot.stamp is None else Drift()
+    if found.stamp_at:
+        raise _refusal(workspace, snapshot, found, tuple(each_line(found)))
+
+
+def _refusal(workspace: Workspace, snapshot: Snapshot, found: Drift, lines: Sequence[str]) -> DriftError:
+    more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
+    hint = (
+        "put it back as it was, or, where the change is meant, go on from it with --accept-drift "
+        "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` tells all of it"
+    )
+    return DriftError(
+        f"the model is not what its migrations left: {'; '.join(lines[:_NAMED])}{more}",
+        where=str(snapshot.directory),
+        hint=remedy(found, _name(workspace, snapshot)) if found.stamp_at else hint,
+    )
 
 
 def _name(workspace: Workspace, snapshot: Snapshot) -> str:
