@@ -298,7 +298,14 @@ def test_show_tells_all_that_a_migration_says(place: Workspace, call: Call) -> N
         assert line in shown
     assert '{"strategy": "copy", "token": "the"}' in shown
     # A field that a migration gets one day has to be shown too.
-    renamed = {"checks": "verify", "path": "file", "shown": "file", "number": "file", "source": "python"}
+    renamed = {
+        "checks": "verify",
+        "path": "file",
+        "shown": "file",
+        "number": "file",
+        "source": "python",
+        "data": "file",
+    }
     assert {renamed.get(field.name, field.name) for field in fields(Migration)} == told.keys()
 
 
@@ -484,7 +491,8 @@ def test_a_plan_in_a_file_is_told_of(place: Workspace, call: Call) -> None:
 
 
 def test_a_pipe_gets_whole_lines(place: Workspace) -> None:
-    done = run(place, "plan", COLUMNS="40")
+    done = run(place, "plan", COLUMNS="")
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     assert "3b8f0d5a61c2 Start new rows from the mean  " in done.stdout
+    assert "…" not in run(place, "plan", COLUMNS="40").stdout

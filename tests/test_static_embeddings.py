@@ -52,7 +52,7 @@ def test_mapping_and_weights_follow_the_tokens(tmp_path: Path) -> None:
     add = {"tokens": ["<same>", {"content": "<mean>", "init": {"input": {"strategy": "mean"}, "table": COPY}}]}
     steps: list[dict[str, Any]] = [
         {"add_tokens": {**add, "init": COPY}},
-        {"move_tokens": {"tokens": {"Ġthe": VOCABULARY["Ġof"], "Ġof": VOCABULARY["Ġthe"]}}},
+        {"move_tokens": {"tokens": {"Ġthe": VOCABULARY["Ġof"], "Ġof": VOCABULARY["Ġthe"]}, "acknowledge": "breaking"}},
         {"remove_tokens": {"tokens": ["</s>"], "ids": "compact", "shrink": True, "acknowledge": "breaking"}},
     ]
     made = making.workspace(tmp_path, {"m": model}, [{"operations": [step]} for step in steps])

@@ -57,7 +57,7 @@ def plan_text(plan: Plan) -> RenderableType:
         changes += [(f"{adapter.model}/{change.name}", change) for change in adapter.file_changes()]
     if changes:
         files = Table(box=None, pad_edge=False, show_edge=False)
-        files.add_column("file")
+        files.add_column("file", overflow="fold")
         files.add_column("will be")
         files.add_column("bytes", justify="right")
         for name, change in changes:
