@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tokmigrate.state.rows import Happened, TokenRow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Life:
     """What befell one token.
 
@@ -33,6 +33,8 @@ class Life:
 
 class _Going:
     """A life while its events are read."""
+
+    __slots__ = ("added", "events", "names", "token")
 
     def __init__(self, name: str, added: bool) -> None:
         self.names: dict[str, None] = {name: None}

@@ -97,7 +97,7 @@ class MigrationText:
     attachments: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenEvent:
     """What a revision does to one token, as it goes into the ledger.
 
@@ -236,7 +236,7 @@ class AppliedRow:
     reverted_by: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TokenRow:
     """A token event in the ledger; `table` is where its row is."""
 
