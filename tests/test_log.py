@@ -425,7 +425,8 @@ def test_a_copy_is_known_by_the_ledger_of_the_run_that_made_it(first: Made, tmp_
     tensors["model.embed_tokens.weight"][TOKENS] += 1
     tensors["lm_head.weight"][TOKENS] += 1
     write_weights(copy, tensors)
-    assert training() == {"<é>": Training.TRAINED, "=<y>\\": Training.UNTRAINED}
+    # It moved; the rows that would tell training from that are among the undo data of the other workspace.
+    assert training() == {"<é>": Training.UNKNOWN, "=<y>\\": Training.UNTRAINED}
 
 
 # --- PostgreSQL
