@@ -20,8 +20,9 @@ _MORE = {
 _BELOW = """\
 A model that a command fails on is as it was, unless the error says that it was changed (5). `plan`, `status`, `check`
 and others that look go through all models, and end with the most serious code: 4, then 5, 1, 2, 3. `upgrade` and
-`downgrade` over several models change none unless all can be planned; should one fail on the way all the same, stderr
-says which are done, failed and not tried, and so does `--json` (`models`, `failed`, `not_tried`).
+`downgrade` over several models change none unless all can be planned and verified; should one fail on the way all the
+same, stderr says which are done, failed and not tried, and so does `--json` (`models`, `failed`, `not_tried`).
+`--keep-going` goes on with the others.
 """
 
 

@@ -92,9 +92,9 @@ class SharedModel:
         return [row.event for row in state.token_events(model)]
 
 
-def shared_model(root: Path, name: str, files: dict[str, Any] | None = None) -> SharedModel:
+def shared_model(root: Path, name: str, files: dict[str, Any] | None = None, source: Path | None = None) -> SharedModel:
     """Make a workspace with a model of random rows and the tokenizer `name`; skips without the shared data."""
-    source = SHARED / name
+    source = source or SHARED / name
     if not source.is_dir():
         pytest.skip(f"no shared tokenizers at {SHARED}")
     directory = root / "m"

@@ -456,7 +456,14 @@ def test_what_a_narrow_terminal_folds_hangs(place: Workspace) -> None:
 
 def test_a_terminal_is_told_what_is_being_done(place: Workspace) -> None:
     sent = on_terminal(place, "upgrade", "+2")
-    steps = ("computing the new rows", "staging", "verifying", "publishing", "upgraded to")
+    steps = (
+        "computing the new rows",
+        "verifying",
+        "staging",
+        "comparing what was written",
+        "publishing",
+        "upgraded to",
+    )
     places = [sent.index(step) for step in steps]
     assert places == sorted(places)
     assert "2.1 MiB of 2.1 MiB" in sent

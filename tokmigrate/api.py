@@ -24,6 +24,7 @@ from tokmigrate.runner.check import Checked
 from tokmigrate.runner.current import current as found_at
 from tokmigrate.runner.look import ModelStatus
 from tokmigrate.runner.migrate import Downgraded, Upgraded
+from tokmigrate.runner.verification import Accepted
 from tokmigrate.settings import ModelEntry, Workspace, find_workspace, read_workspace
 
 T = TypeVar("T")
@@ -45,8 +46,9 @@ class OpenWorkspace:
     Behind the `with`, or `close`, every method raises UsageError.
 
     Every method takes `model`, a name or a directory, by default all models, and returns a result for each. The first
-    error ends it. Models that are to be changed are all planned first, so that such an error is rarely one on the way,
-    where models before that one are done. Errors are `TokmigrateError`, with `hint` and `exit_code`.
+    error ends it. Models that are to be changed are all planned and verified with the libraries first, so that only an
+    error such as a lack of space is one on the way, where models before that one are done. Errors are
+    `TokmigrateError`, with `hint` and `exit_code`.
 
     Args:
         workspace: The settings.
@@ -101,13 +103,12 @@ class OpenWorkspace:
             lock_timeout_s: How many seconds to wait for another process.
             keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         """
-        entries = self._models(model)
-        if len(entries) > 1:
-            for entry in entries:
-                migrate.foresee_upgrade(self.workspace, entry, to, keep_owner=keep_owner)
-        return tuple(
-            migrate.upgrade(self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner)
-            for entry in entries
+        return self._change(
+            model,
+            lambda entry: migrate.accept_upgrade(self.workspace, entry, to, listener, keep_owner=keep_owner),
+            lambda entry, accepted: migrate.upgrade(
+                self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner, accepted=accepted
+            ),
         )
 
     def downgrade(
@@ -120,13 +121,12 @@ class OpenWorkspace:
         keep_owner: bool = True,
     ) -> tuple[Downgraded, ...]:
         """Take migrations back, as `upgrade` brings them; `to` has no default."""
-        entries = self._models(model)
-        if len(entries) > 1:
-            for entry in entries:
-                migrate.foresee_downgrade(self.workspace, entry, to, keep_owner=keep_owner)
-        return tuple(
-            migrate.downgrade(self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner)
-            for entry in entries
+        return self._change(
+            model,
+            lambda entry: migrate.accept_downgrade(self.workspace, entry, to, listener, keep_owner=keep_owner),
+            lambda entry, accepted: migrate.downgrade(
+                self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner, accepted=accepted
+            ),
         )
 
     def status(self, model: str | None = None) -> tuple[ModelStatus, ...]:
@@ -136,6 +136,17 @@ class OpenWorkspace:
     def check(self, model: str | None = None) -> tuple[Checked, ...]:
         """Return whether models are what their migrations say, and what became of them since."""
         return self._each(model, lambda entry: checking.check(self.workspace, entry))
+
+    def _change(
+        self,
+        model: str | None,
+        accept: Callable[[ModelEntry], Accepted | None],
+        act: Callable[[ModelEntry, Accepted | None], T],
+    ) -> tuple[T, ...]:
+        """Change models, after all of several were accepted."""
+        entries = self._models(model)
+        accepted = [accept(entry) if len(entries) > 1 else None for entry in entries]
+        return tuple(map(act, entries, accepted))
 
     def _each(self, model: str | None, act: Callable[[ModelEntry], T]) -> tuple[T, ...]:
         return tuple(act(entry) for entry in self._models(model))

@@ -57,10 +57,17 @@ class BytesStreamed:
 
 @dataclass(frozen=True)
 class VerificationStarted:
-    """What was staged of `model` is about to be verified; `full` loads it with transformers."""
+    """The libraries are about to load `model` as a change leaves it; `full` asks transformers too."""
 
     model: str
     thoroughness: Literal["fast", "full"]
+
+
+@dataclass(frozen=True)
+class VerificationEnded:
+    """They have answered."""
+
+    model: str
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,7 @@ Event = (
     | StreamStarted
     | BytesStreamed
     | VerificationStarted
+    | VerificationEnded
     | WeightsRead
     | CorpusOpened
     | CorpusRead

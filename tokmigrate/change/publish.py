@@ -84,6 +84,7 @@ def carry_out(
     books: Books,
     listener: Listener,
     workspace: Path,
+    accept: Callable[[], None],
     *,
     keep_owner: bool = True,
 ) -> None:
@@ -95,6 +96,7 @@ def carry_out(
         books: The bookkeeping.
         listener: Told every step.
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
+        accept: Raises where the libraries would load something else; asked before anything is staged.
         keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
 
     Raises:
@@ -122,6 +124,7 @@ def carry_out(
         try:
             area.write_journal(intent.to_json(workspace))
             reached(Step.RECORDED)
+            accept()
             listener(StreamStarted(model, total, "staging"))
             for change in changes:
                 change.area.remove_stage()
@@ -138,10 +141,7 @@ def carry_out(
             for change in changes:
                 _seal(change)
                 lost = lost_in(change.area.stage, change.snapshot.directory, change.candidate)
-                if keep_owner:
-                    _require_kept(change, lost)
-                elif lost:
-                    listener(Warned(model, f"owner, mode or attributes are not kept: {named(lost)}"))
+                _check_kept(model, change, lost, listener, keep_owner=keep_owner)
             reached(Step.STAMPED)
             books.prepared()
             reached(Step.PREPARED)
@@ -254,6 +254,18 @@ def _clean(areas: Sequence[WorkArea]) -> None:
     areas[0].remove_journal()
 
 
+def _require_kept(change: Change, lost: list[str]) -> None:
+    if lost:
+        raise cannot_be_kept(change.snapshot.directory, lost)
+
+
+def _check_kept(model: str, change: Change, lost: list[str], listener: Listener, *, keep_owner: bool) -> None:
+    if keep_owner:
+        _require_kept(change, lost)
+    elif lost:
+        listener(Warned(model, f"owner, mode or attributes are not kept: {named(lost)}"))
+
+
 def _seal(change: Change) -> None:
     stage_, stamp = change.area.stage, change.candidate.files.get(STAMP)
     with storage_errors("writing the stamp", stage_):
@@ -261,11 +273,6 @@ def _seal(change: Change) -> None:
             write_file(change.snapshot.directory, stage_, STAMP, stamp, change.candidate)
     seal_tree(change.snapshot.directory, stage_)
     fsync_tree_bottom_up(stage_)
-
-
-def _require_kept(change: Change, lost: list[str]) -> None:
-    if lost:
-        raise cannot_be_kept(change.snapshot.directory, lost)
 
 
 def _check_room(changes: Sequence[Change]) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from tokmigrate.change.by_meaning import documents_before, shards_before, stamp_before
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.digests import read_shard_digest
+from tokmigrate.change.documents import Documents
 from tokmigrate.change.facts import FileFacts, LinkFacts
 from tokmigrate.change.stored_rows import StoredRows
 from tokmigrate.change.undo_record import Objects, Undo, undo_of
@@ -71,15 +72,11 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Wa
         UndoError: A record is missing, damaged or of a newer format.
         DriftError: What a migration changed was changed again.
     """
-    undone = [undo_of(digest, objects) for digest in records]
-    edit = RowEdit.identity(snapshot.state.rows)
+    undone, edit = _undone(snapshot, records, objects)
     facts: dict[str, FileFacts] = {}
     links: dict[str, LinkFacts] = {}
     images: dict[str, ShardImage] = {}
-    for digest, undo in zip(records, undone, strict=True):
-        if undo.edit.new_rows != edit.new_rows:
-            raise UndoError("the undo record does not fit the model", where=digest, hint="restore the model")
-        edit = edit.then(inverse(undo.edit, digest))
+    for undo in undone:
         facts |= undo.facts
         links |= undo.links
         images |= undo.shards
@@ -93,12 +90,44 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Wa
         files[STAMP] = stamp_before(files[STAMP], files, images, snapshot)
         facts = {name: held for name, held in facts.items() if name not in rewritten}
         links = {name: held for name, held in links.items() if name not in rewritten}
-    # An adapter need not have a tokenizer.
-    text = files.get(TOKENIZER) or snapshot.texts.get(TOKENIZER)
-    tokens = Tokenizer(parse(text.decode("utf-8"), TOKENIZER)).ids if text is not None else {}
+    tokens = _tokens(snapshot, files)
     return WayBack(
         Candidate(files, facts, images, edit, stored.row, tokens, links), tuple(sorted({*rewritten, *trained}))
     )
+
+
+def documents_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Documents:
+    """Return the small files that `way_back` would give, for which no weights are read.
+
+    Args:
+        snapshot: The model as it is.
+        records: The undo records of the migrations, the latest one's first.
+        objects: Where the records are.
+
+    Raises:
+        UndoError: A record is missing, damaged or of a newer format.
+        DriftError: What a migration changed was changed again.
+    """
+    undone, edit = _undone(snapshot, records, objects)
+    files, _ = documents_before(snapshot, undone, edit)
+    return Documents(files, edit.new_rows, _tokens(snapshot, files))
+
+
+def _undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> tuple[list[Undo], RowEdit]:
+    """Return undo records, and the rows before their migrations in terms of the rows as they are."""
+    undone = [undo_of(digest, objects) for digest in records]
+    edit = RowEdit.identity(snapshot.state.rows)
+    for digest, undo in zip(records, undone, strict=True):
+        if undo.edit.new_rows != edit.new_rows:
+            raise UndoError("the undo record does not fit the model", where=digest, hint="restore the model")
+        edit = edit.then(inverse(undo.edit, digest))
+    return undone, edit
+
+
+def _tokens(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Mapping[str, int]:
+    # An adapter need not have a tokenizer.
+    text = files.get(TOKENIZER) or snapshot.texts.get(TOKENIZER)
+    return Tokenizer(parse(text.decode("utf-8"), TOKENIZER)).ids if text is not None else {}
 
 
 def saved_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:

@@ -1,6 +1,7 @@
-"""Several models changed by one command: all are planned first, and nothing is changed unless all can be.
+"""Several models changed by one command: all are planned and verified first, and none is changed unless all can be.
 
-Then one after the other. The first that fails ends it; what was done, what failed and what was not tried is summed up.
+Then one after the other. The first that fails ends it, unless the others are to be gone on with; what was done, what
+failed and what was not tried is summed up.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from tokmigrate.errors import AlreadyThereError, TokmigrateError
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 
@@ -29,7 +31,7 @@ class _Changes:
     Args:
         there: Those that were where they should be already.
         done: Those that were changed.
-        failed: Those that could not be planned; or the one that failed, which ended it.
+        failed: Those that could not be planned or verified; those that failed on the way.
         not_tried: The others.
     """
 
@@ -46,26 +48,29 @@ class _Changes:
 
 def change_each(
     entries: Sequence[ModelEntry],
-    foresee: Callable[[ModelEntry], object],
-    act: Callable[[ModelEntry], T],
+    accept: Callable[[ModelEntry], A],
+    act: Callable[[ModelEntry, A | None], T],
     render: Callable[[T], None],
+    *,
+    keep_going: bool,
 ) -> None:
     """Change each model and render what was done, or change none.
 
     Args:
         entries: The models.
-        foresee: Raises what the change of a model would be refused for; changes nothing.
-        act: Changes a model.
+        accept: Raises what the change of a model would be refused for, and returns what was verified; changes nothing.
+        act: Changes a model, given what was verified.
         render: Shows what was done.
+        keep_going: Whether to go on with the other models where one fails.
 
     Raises:
         Exit: A model failed.
     """
     changes_something()
     if len(entries) == 1:
-        show_each(entries, act, render)
+        show_each(entries, lambda entry: act(entry, None), render)
         return
-    changes = _carried_out(entries, foresee, act, render)
+    changes = _carried_out(entries, accept, act, render, keep_going=keep_going)
     for each in changes.there:
         say_aside(f"note: {each.model}: {each.error.message}")
     for place, each in enumerate(changes.failed):
@@ -78,28 +83,31 @@ def change_each(
 def document_changes(
     command: str,
     entries: Sequence[ModelEntry],
-    foresee: Callable[[ModelEntry], object],
-    act: Callable[[ModelEntry], T],
+    accept: Callable[[ModelEntry], A],
+    act: Callable[[ModelEntry, A | None], T],
     content: Callable[[T], dict[str, Any]],
+    *,
+    keep_going: bool,
 ) -> None:
     """Change each model, or none, and print one document.
 
     Args:
         command: The command's name.
         entries: The models.
-        foresee: Raises what the change of a model would be refused for; changes nothing.
-        act: Changes a model.
+        accept: Raises what the change of a model would be refused for, and returns what was verified; changes nothing.
+        act: Changes a model, given what was verified.
         content: What the document holds of what was done.
+        keep_going: Whether to go on with the other models where one fails.
 
     Raises:
         Exit: A model failed.
     """
     changes_something()
     if len(entries) == 1:
-        document_each(command, entries, act, content)
+        document_each(command, entries, lambda entry: act(entry, None), content)
         return
     done: list[dict[str, Any]] = []
-    changes = _carried_out(entries, foresee, act, lambda each: done.append(content(each)))
+    changes = _carried_out(entries, accept, act, lambda each: done.append(content(each)), keep_going=keep_going)
     print_several(command, done, changes.failed, not_tried=list(changes.not_tried))
     if changes.failed:
         raise typer.Exit(changes.exit_code)
@@ -107,17 +115,18 @@ def document_changes(
 
 def _carried_out(
     entries: Sequence[ModelEntry],
-    foresee: Callable[[ModelEntry], object],
-    act: Callable[[ModelEntry], T],
+    accept: Callable[[ModelEntry], A],
+    act: Callable[[ModelEntry, A | None], T],
     take: Callable[[T], None],
+    *,
+    keep_going: bool,
 ) -> _Changes:
-    left: list[ModelEntry] = []
+    left: list[tuple[ModelEntry, A]] = []
     there: list[Failed] = []
     failed: list[Failed] = []
     for entry in entries:
         try:
-            foresee(entry)
-            left.append(entry)
+            left.append((entry, accept(entry)))
         except AlreadyThereError as error:
             there.append(Failed(entry.name, error))
         except TokmigrateError as error:
@@ -126,14 +135,14 @@ def _carried_out(
         # There is nothing to do for any of them, which is refused as for one.
         return _Changes((), (), tuple(there), ())
     done: list[str] = []
-    while left and not failed:
-        entry = left.pop(0)
+    while left and (keep_going or not failed):
+        entry, accepted = left.pop(0)
         try:
-            take(act(entry))
+            take(act(entry, accepted))
             done.append(entry.name)
         except TokmigrateError as error:
             failed.append(Failed(entry.name, error))
-    return _Changes(tuple(there), tuple(done), tuple(failed), tuple(entry.name for entry in left))
+    return _Changes(tuple(there), tuple(done), tuple(failed), tuple(entry.name for entry, _ in left))
 
 
 def _summary(changes: _Changes) -> str:

@@ -68,8 +68,10 @@ def try_migrations(
 
     They are tried on a stand-in that is made in a temporary directory: the
     model's own files and tensor names, with rows of four numbers, so that a
-    model of any size is tested in a second. The model is never touched, and its
-    weights need not be here: then its config tells what shapes they have.
+    model of any size is tested in seconds. The libraries load what comes out, as
+    `upgrade` has them do (`verify:` in tokmigrate.yaml). The model is never
+    touched, and its weights need not be here: then its config tells what shapes
+    they have.
     """
     from tokmigrate.report.rehearsal import rehearsal_content, rehearsal_text  # noqa: PLC0415
     from tokmigrate.runner.rehearsal import Rehearsal, rehearse  # noqa: PLC0415

@@ -164,7 +164,7 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
     act = partial(look.verify, place)
 
     def content(found: look.Verified) -> dict[str, Any]:
-        changed = {"changed": list(found.changed), "same_meaning": found.same_meaning}
+        changed = {"changed": list(found.changed), "same_meaning": found.same_meaning, "notes": list(found.notes)}
         undo = undo_content(found.undo)
         return {"model": found.name, "revision": found.revision, **changed, "undo": undo}
 
@@ -176,6 +176,8 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
             say("  by meaning it is what its migrations left (`tokmigrate check`)")
         for line in undo_lines(found.undo):
             say(f"  {line}")
+        for note in found.notes:
+            say(f"  note: {note}")
 
     def code(found: look.Verified) -> int:
         return DriftError.exit_code if found.changed or found.undo.breaks else 0

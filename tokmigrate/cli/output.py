@@ -134,10 +134,13 @@ def progress() -> Iterator[Listener]:
                 lines.advance(tasks[model], count)
             case events.VerificationStarted(model, thoroughness):
                 begin(model, "verifying with transformers" if thoroughness == "full" else "verifying")
+            case events.StepReached(model, events.Step.STAGED):
+                begin(model, "comparing what was written")
             case events.StepReached(model, events.Step.VERIFIED):
                 begin(model, "publishing")
             case (
                 events.WeightsRead(model)
+                | events.VerificationEnded(model)
                 | events.CorpusMeasured(model)
                 | events.StepReached(model, events.Step.CLEANED)
             ):

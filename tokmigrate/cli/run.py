@@ -30,10 +30,15 @@ from tokmigrate.cli.streams import changes_something
 if TYPE_CHECKING:
     from tokmigrate.plan.upgrade import Plan
     from tokmigrate.runner.bound_plan import BoundPlan
+    from tokmigrate.runner.verification import Accepted
     from tokmigrate.settings import ModelEntry
 
 _NAMES = "A revision, a prefix of it, a file's number, a tag, head, or +N."
 Target = Annotated[str, typer.Argument(help=_NAMES, autocompletion=complete_revision)]
+
+KeepGoing = Annotated[
+    bool, typer.Option("--keep-going", metavar="", help="Go on with the other models where one fails.")
+]
 
 Corpus = Annotated[
     Path | None,
@@ -134,12 +139,14 @@ def upgrade(
     accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
     no_owner: NoOwner = False,
+    keep_going: KeepGoing = False,
     as_json: AsJson = False,
 ) -> None:
     """Bring models up to a revision: tokenizer and embedding matrix together, or not at all.
 
-    Several models are all planned first: where one cannot be, none is changed. Then one follows the other, and the
-    first that fails ends it; what was done, what failed and what was not tried is said.
+    Several models are all planned first, and verified with the libraries: where one cannot be changed, none is. What
+    then still fails, as for want of space, ends it with the models before it done; what was done, what failed and what
+    was not tried is said. With --keep-going the other models are changed all the same.
     """
     from tokmigrate.report.machine import upgraded_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text, upgraded_line  # noqa: PLC0415
@@ -162,18 +169,21 @@ def upgrade(
         bound = bounds.get(entry.name)
         return (bound.to or "base") if bound else revision or "head", bound
 
-    def foresee(entry: ModelEntry) -> object:
-        return migrate.foresee_upgrade(place, entry, *target(entry), keep_owner=not no_owner)
-
-    def act(entry: ModelEntry) -> migrate.Upgraded:
+    def accept(entry: ModelEntry) -> Accepted | None:
         to, bound = target(entry)
-        return migrate.upgrade(place, entry, to, lock_timeout, listener, bound, announce, keep_owner=not no_owner)
+        return migrate.accept_upgrade(place, entry, to, listener, bound, keep_owner=not no_owner)
+
+    def act(entry: ModelEntry, accepted: Accepted | None) -> migrate.Upgraded:
+        to, bound = target(entry)
+        return migrate.upgrade(
+            place, entry, to, lock_timeout, listener, bound, announce, keep_owner=not no_owner, accepted=accepted
+        )
 
     with progress() as listener:
         if as_json:
-            document_changes("upgrade", entries, foresee, act, upgraded_content)
+            document_changes("upgrade", entries, accept, act, upgraded_content, keep_going=keep_going)
         else:
-            change_each(entries, foresee, act, render)
+            change_each(entries, accept, act, render, keep_going=keep_going)
 
 
 def downgrade(
@@ -182,6 +192,7 @@ def downgrade(
     accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
     no_owner: NoOwner = False,
+    keep_going: KeepGoing = False,
     as_json: AsJson = False,
 ) -> None:
     """Take migrations back until models are at a revision again, bit for bit.
@@ -199,19 +210,17 @@ def downgrade(
     place = accepting(workspace(), accept_drift)
     entries = selected(place, model)
     with progress() as listener:
-        foresee = partial(migrate.foresee_downgrade, place, to=revision, keep_owner=not no_owner)
-        act = partial(
-            migrate.downgrade,
-            place,
-            to=revision,
-            lock_timeout_s=lock_timeout,
-            listener=listener,
-            keep_owner=not no_owner,
-        )
+        accept = partial(migrate.accept_downgrade, place, to=revision, listener=listener, keep_owner=not no_owner)
+
+        def act(entry: ModelEntry, accepted: Accepted | None) -> migrate.Downgraded:
+            return migrate.downgrade(
+                place, entry, revision, lock_timeout, listener, keep_owner=not no_owner, accepted=accepted
+            )
+
         if as_json:
-            document_changes("downgrade", entries, foresee, act, downgraded_content)
+            document_changes("downgrade", entries, accept, act, downgraded_content, keep_going=keep_going)
         else:
-            change_each(entries, foresee, act, render)
+            change_each(entries, accept, act, render, keep_going=keep_going)
 
 
 def _plans(path: Path, revision: str | None, model: list[str] | None) -> dict[str, BoundPlan]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.files import read_file
+from tokmigrate.model.class_defaults.own_pipelines import missing_files
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.peculiarities import fixed_size
 from tokmigrate.model.documents.reading import json_layout, read_documents, writable_names
@@ -132,7 +133,8 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         state = replace(
             state, baseline_tokens=runs(sorted(number for number in state.tokenizer.texts if number < rows))
         )
-    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, found.notes)
+    notes = (*found.notes, *missing_files(documents, directory))
+    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, notes)
 
 
 def _overrides(entry: ModelEntry) -> Overrides:

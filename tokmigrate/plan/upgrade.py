@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from tokmigrate.errors import DriftError, OperationError, OutOfStepError, TokmigrateError, nearest
+from tokmigrate.model.class_defaults.own_pipelines import added_on_loading
 from tokmigrate.model.documents.other_vocabularies import other_vocabulary_notes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json, Layout
@@ -104,6 +105,7 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """What a user should know before it is carried out."""
         notes = list(self.snapshot.notes)
+        notes += added_on_loading(self.final)
         notes += unknown_references(self.final)
         notes += other_vocabulary_notes(self.snapshot.state, self.final)
         if self.snapshot.weights.unread:

@@ -29,6 +29,8 @@ def _lines(done: Rehearsal) -> Iterator[Text]:
     if not done.deviations:
         yield Text.assemble(what, ("passed", "green"), on)
         yield Text("  up in one run, down, up one by one, down one by one: the same bytes each time")
+        libraries = "tokenizers and transformers" if done.verified == "full" else "tokenizers"
+        yield Text(f"  {libraries} load it as planned (`verify: {done.verified}`)")
     else:
         yield Text.assemble(what, ("failed", "bold red"), on)
         yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.deviations)
@@ -47,6 +49,7 @@ def rehearsal_content(done: Rehearsal) -> dict[str, Any]:
         "from_revision": done.start,
         "migrations": [migration.revision for migration in done.migrations],
         "passed": not done.deviations,
+        "verified": done.verified,
         "files": done.files,
         "bytes": done.bytes,
         "deviations": [{"file": each.file, "after": each.after, "expected": each.expected} for each in done.deviations],

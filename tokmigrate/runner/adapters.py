@@ -59,11 +59,28 @@ def changes_down(
         UndoError: One came later than a revision on the way, so that there is no way back for it.
         DriftError: One was changed since it was migrated.
     """
-    held = adapter_records(records, objects)
     listed = {adapter.stamp.lineage for adapter in adapters if adapter.stamp}
-    left = sorted({lineage for record in held for lineage in record} - listed)
+    left = {lineage for record in adapter_records(records, objects) for lineage in record} - listed
     if left:
         listener(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
+    for adapter, own in ways_back(adapters, records, objects):
+        yield _change_down(adapter, own, objects)
+
+
+def ways_back(
+    adapters: Sequence[Snapshot], records: Sequence[str], objects: Objects
+) -> Iterator[tuple[Snapshot, Sequence[str]]]:
+    """Yield the adapters that a downgrade takes along, each with its own undo records, the latest first.
+
+    Args:
+        adapters: Those that the workspace lists.
+        records: The model's undo records on the way, the latest first.
+        objects: Where the records are.
+
+    Raises:
+        UndoError: One came later than a revision on the way, so that there is no way back for it.
+    """
+    held = adapter_records(records, objects)
     for adapter in adapters:
         if adapter.stamp is None:
             _check_indifferent(adapter)
@@ -71,7 +88,7 @@ def changes_down(
         own = [record[adapter.stamp.lineage] for record in held if adapter.stamp.lineage in record]
         if len(own) < len(held):
             raise _too_late(adapter)
-        yield _change_down(adapter, own, objects)
+        yield adapter, own
 
 
 def _change_down(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Change:

@@ -12,8 +12,9 @@ from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.audit.under_way import reading, refuse_under_way, worked_on_by
 from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.change.digests import read_shard_digest
-from tokmigrate.change.verify import verify_directory
+from tokmigrate.change.libraries import verify_model
 from tokmigrate.files import exists, read_if_present
+from tokmigrate.model.class_defaults.own_pipelines import added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import check_applied
@@ -94,6 +95,7 @@ class Verified:
         changed: The files that have other bytes than the stamp says, or are gone.
         same_meaning: Whether it is by meaning what its migrations left all the same, as after training or saving it.
         undo: What of its undo data is here.
+        notes: What a user should know of it.
     """
 
     name: str
@@ -101,6 +103,7 @@ class Verified:
     changed: tuple[str, ...]
     same_meaning: bool
     undo: UndoData
+    notes: tuple[str, ...]
 
 
 def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
@@ -142,7 +145,11 @@ def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
             for adapter in adapters_of(entry, snapshot)
         ),
         training=training,
-        notes=(*snapshot.notes, *([f"it looks like a model at {likely}"] if likely else [])),
+        notes=(
+            *snapshot.notes,
+            *added_on_loading(snapshot.state),
+            *([f"it looks like a model at {likely}"] if likely else []),
+        ),
     )
 
 
@@ -164,10 +171,11 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
         for migration in check_applied(snapshot, chain_for(History.read(workspace), entry))
         for check in migration.checks
     ]
-    verify_directory(snapshot.directory, snapshot.state.tokenizer.ids, checks, workspace.verify, entry.worker)
+    notes = verify_model(snapshot, checks, workspace.verify)
     # What an adapter means is asked of nobody: one that was changed is said to be.
     same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)
-    return Verified(entry.name, snapshot.revision, tuple(sorted((*own, *beside))), same, undo_data(workspace, snapshot))
+    changed = tuple(sorted((*own, *beside)))
+    return Verified(entry.name, snapshot.revision, changed, same, undo_data(workspace, snapshot), notes)
 
 
 def _changed(snapshot: Snapshot) -> Iterator[str]:

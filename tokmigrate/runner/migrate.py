@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from tokmigrate.audit.training import trained_events, training_on_record
 from tokmigrate.audit.under_way import refuse_under_way, under_way
@@ -16,12 +15,13 @@ from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import UndoError
-from tokmigrate.events import ComputationStarted, Listener, VerificationStarted, Warned, ignore
+from tokmigrate.events import ComputationStarted, Listener, Warned, ignore
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded
-from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.upgrade import Plan
+from tokmigrate.revision.conditions import Check
 from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
 from tokmigrate.runner.books import NewBooks
 from tokmigrate.runner.bound_plan import BoundPlan
@@ -36,6 +36,14 @@ from tokmigrate.runner.records import (
 )
 from tokmigrate.runner.restore import keep_texts
 from tokmigrate.runner.targets import edited_since_applied, nothing_back, planned_upgrade, way_down
+from tokmigrate.runner.verification import (
+    Accepted,
+    outcome_of_changes,
+    outcome_of_plan,
+    outcome_of_records,
+    verify_once,
+    verify_outcome,
+)
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -115,13 +123,50 @@ def foresee_upgrade(
     return planned
 
 
-def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool = True) -> None:
-    """Raise what a downgrade would be refused for, unless a change is under way or has to be recovered first.
+def accept_upgrade(
+    workspace: Workspace,
+    entry: ModelEntry,
+    to: str = "head",
+    listener: Listener = ignore,
+    bound: BoundPlan | None = None,
+    *,
+    keep_owner: bool = True,
+) -> Accepted | None:
+    """Plan an upgrade and have the libraries load what it leaves, as is done for all of several models first.
+
+    No weights are read, and nothing is written beside the model.
 
     Args:
         workspace: The workspace.
         entry: The model.
         to: A revision by any of its names.
+        listener: Told when the libraries are asked.
+        bound: A plan made before.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+
+    Returns:
+        What `upgrade` need not ask again; None where there is nothing to do, or where a change is under way or has to
+        be recovered first.
+
+    Raises:
+        TokmigrateError: What the upgrade would be refused for.
+    """
+    planned = foresee_upgrade(workspace, entry, to, bound, keep_owner=keep_owner)
+    if planned is None or not planned.steps:
+        return None
+    return verify_outcome(workspace, entry.name, outcome_of_plan(planned), checks_of(planned), listener)
+
+
+def accept_downgrade(
+    workspace: Workspace, entry: ModelEntry, to: str, listener: Listener = ignore, *, keep_owner: bool = True
+) -> Accepted | None:
+    """Find the way of a downgrade and have the libraries load what it leaves, as `accept_upgrade` does for an upgrade.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        to: A revision by any of its names.
+        listener: Told when the libraries are asked.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
@@ -129,14 +174,26 @@ def foresee_downgrade(workspace: Workspace, entry: ModelEntry, to: str, *, keep_
         TokmigrateError: The model cannot go there.
     """
     if under_way(entry):
-        return
+        return None
+    outcome = outcome_of_records(workspace, entry, *_recorded(workspace, entry, to, keep_owner=keep_owner))
+    return verify_outcome(workspace, entry.name, outcome, (), listener)
+
+
+def _recorded(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool) -> tuple[Snapshot, list[str]]:
+    """Return a model and the undo records that lead down to a revision; nothing is written."""
     snapshot = take_snapshot(entry)
     _, revisions = way_down(workspace, entry, snapshot, to)
     refuse_drift(workspace, snapshot)
-    recorded_way_down(workspace, entry, snapshot, revisions)
+    records = recorded_way_down(workspace, entry, snapshot, revisions)
     if keep_owner and revisions:
         for each in (snapshot, *adapters_of(entry, snapshot)):
             refuse_losses(each.directory, {*each.stamp.files, *each.stamp.shards} if each.stamp else ())
+    return snapshot, records
+
+
+def checks_of(plan: Plan) -> list[Check]:
+    """Return what the migrations of a plan say under `verify:`."""
+    return [check for step in plan.steps for check in step.migration.checks]
 
 
 def _nothing(plan: Plan) -> None:
@@ -153,6 +210,7 @@ def upgrade(
     announce: Callable[[Plan], None] = _nothing,
     *,
     keep_owner: bool = True,
+    accepted: Accepted | None = None,
 ) -> Upgraded:
     """Bring a model up to a revision, or leave it as it is.
 
@@ -165,6 +223,7 @@ def upgrade(
         bound: A plan made before; only what it says is done.
         announce: Given the plan before anything of it is done, also where nothing is pending.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+        accepted: What the libraries accepted before.
 
     Raises:
         StalePlanError: That plan does not fit any more.
@@ -204,28 +263,23 @@ def upgrade(
             generation_after=way.stamp.generation,
         )
         already = len(stamp.applied) if stamp else 0
-        checks = [check for step in planned.steps for check in step.migration.checks]
-
-        def verified(stage: Path) -> None:
-            listener(VerificationStarted(entry.name, workspace.verify))
-            verify_candidate(stage, planned.snapshot, way.candidate, checks, workspace.verify)
-
         change = Change(
             area=area,
             snapshot=planned.snapshot,
             candidate=way.candidate,
             before=stamp.generation if stamp else None,
             after=way.stamp.generation,
-            verify=verified,
+            verify=lambda stage: verify_candidate(stage, planned.snapshot, way.candidate),
         )
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
         keep_texts(workspace, state, [*(stamp.applied if stamp else ()), *pending])
-        outcome = upgrade_outcome(way.passages, already)
+        changes = (change, *changes_up(planned, way))
+        outcome = outcome_of_changes(changes)
+        accept = partial(verify_once, workspace, entry.name, outcome, checks_of(planned), listener, accepted)
+        applied = upgrade_outcome(way.passages, already)
         trained = trained_events(training_on_record(state, planned.snapshot, ObjectStore(workspace.objects)))
-        books = NewBooks(state, begin, replace(outcome, tokens=(*trained, *outcome.tokens)))
-        carry_out(
-            entry.name, (change, *changes_up(planned, way)), books, listener, workspace.root, keep_owner=keep_owner
-        )
+        books = NewBooks(state, begin, replace(applied, tokens=(*trained, *applied.tokens)))
+        carry_out(entry.name, changes, books, listener, workspace.root, accept, keep_owner=keep_owner)
         return Upgraded(planned, recovered)
 
 
@@ -237,6 +291,7 @@ def downgrade(
     listener: Listener = ignore,
     *,
     keep_owner: bool = True,
+    accepted: Accepted | None = None,
 ) -> Downgraded:
     """Take migrations back until a model is at a revision again: bit for bit, or by meaning where it was trained since.
 
@@ -247,12 +302,14 @@ def downgrade(
         lock_timeout_s: How many seconds to wait for another process.
         listener: Told every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+        accepted: What the libraries accepted before.
 
     Raises:
         UndoError: The way back is not on record here.
         DriftError: The model was changed since it was migrated.
     """
-    foresee_downgrade(workspace, entry, to, keep_owner=keep_owner)
+    if not under_way(entry):
+        _recorded(workspace, entry, to, keep_owner=keep_owner)
     with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
         snapshot = take_snapshot(entry)
         target, revisions = way_down(workspace, entry, snapshot, to)
@@ -288,20 +345,18 @@ def downgrade(
         trained = trained_events(training_on_record(state, snapshot, objects))
         events = (*trained, *reverted_events(state, model, revisions))
 
-        def verified(stage: Path) -> None:
-            listener(VerificationStarted(entry.name, workspace.verify))
-            verify_candidate(stage, snapshot, candidate, (), workspace.verify)
-
         change = Change(
             area=area,
             snapshot=snapshot,
             candidate=candidate,
             before=stamp.generation,
             after=after,
-            verify=verified,
+            verify=lambda stage: verify_candidate(stage, snapshot, candidate),
         )
+        changes = (change, *beside)
+        accept = partial(verify_once, workspace, entry.name, outcome_of_changes(changes), (), listener, accepted)
         books = NewBooks(state, begin, Outcome(reverted=revisions, tokens=events))
-        carry_out(entry.name, (change, *beside), books, listener, workspace.root, keep_owner=keep_owner)
+        carry_out(entry.name, changes, books, listener, workspace.root, accept, keep_owner=keep_owner)
         return Downgraded(entry.name, stamp.revision, target, revisions, back.by_meaning, recovered)
 
 

@@ -13,6 +13,8 @@ from typing import Literal
 from blake3 import blake3
 
 from tokmigrate.change.digests import read_shard_digest
+from tokmigrate.change.documents import Documents
+from tokmigrate.change.libraries import verify_documents
 from tokmigrate.errors import UsageError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
@@ -21,12 +23,12 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.stand_in import NARROW, make_stand_in
 from tokmigrate.model.weights.tensor_rows import plain_digest
 from tokmigrate.model.without_weights import lacks_weights
-from tokmigrate.plan.upgrade import check_applied
+from tokmigrate.plan.upgrade import Plan, check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.compare import recorded_before
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
+from tokmigrate.runner.migrate import checks_of, downgrade, plan, upgrade
 from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -62,6 +64,7 @@ class Rehearsal:
         bytes: Their size at the end.
         deviations: The files that came out otherwise.
         left_out: The adapters of the model, which were not part of it.
+        verified: What its files were loaded with: `full` is transformers too, as `verify:` of the workspace says.
         made_of: What told the shapes of its weights: the model, or its configuration where they are not here.
     """
 
@@ -73,6 +76,7 @@ class Rehearsal:
     bytes: int
     deviations: tuple[Deviation, ...]
     left_out: tuple[Path, ...]
+    verified: Literal["fast", "full"]
     made_of: Literal["model", "configuration"] = "model"
 
 
@@ -114,7 +118,7 @@ def _rehearsed(workspace: Workspace, entry: ModelEntry, subject: Subject, *, fro
     tried = chain if from_base else chain[len(applied) :]
     start = applied[-1].revision if applied and not again else None
     if not tried:
-        return Rehearsal(entry.name, subject, start, (), 0, 0, (), ())
+        return Rehearsal(entry.name, subject, start, (), 0, 0, (), (), workspace.verify)
     with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
         held = _subject(workspace, entry, snapshot, Path(folder, "model"), subject, tried, again=again)
         place = replace(
@@ -122,12 +126,23 @@ def _rehearsed(workspace: Workspace, entry: ModelEntry, subject: Subject, *, fro
             state=f"sqlite:///{folder}/state.db",
             objects=Path(folder, "objects"),
             models=MappingProxyType({entry.name: held}),
+            # A stand-in's rows are too short for transformers, which is shown its files once and for all.
             verify=workspace.verify if subject == "copy" else "fast",
         )
+        if subject == "stand-in":
+            _verify(workspace, plan(place, held, tried[-1].revision), snapshot)
         deviations = tuple(_deviations(place, held, start, tried))
         files = _files(held.path)
         size = sum(path.stat().st_size for path in files)
-        return Rehearsal(entry.name, subject, start, tried, len(files), size, deviations, entry.adapters)
+        return Rehearsal(
+            entry.name, subject, start, tried, len(files), size, deviations, entry.adapters, workspace.verify
+        )
+
+
+def _verify(workspace: Workspace, planned: Plan, snapshot: Snapshot) -> None:
+    """Have the libraries load what an upgrade of a stand-in leaves, with the shapes that its model has."""
+    shown = replace(planned.snapshot, weights=snapshot.weights, tensors=snapshot.tensors)
+    verify_documents(shown, Documents.of_plan(planned), checks_of(planned), workspace.verify)
 
 
 def _subject(

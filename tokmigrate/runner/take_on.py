@@ -14,7 +14,7 @@ from tokmigrate.change.publish import Change, carry_out
 from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import OperationError, UsageError
-from tokmigrate.events import Listener, VerificationStarted, ignore
+from tokmigrate.events import Listener, ignore
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
@@ -33,6 +33,7 @@ from tokmigrate.runner.restore import keep_texts
 from tokmigrate.runner.seen_signs import way_to_take_on
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import chain_for
+from tokmigrate.runner.verification import outcome_of_changes, verify_once
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRecord, Direction, Outcome
@@ -227,20 +228,17 @@ def _carry_out(
         generation_after=known.stamp.generation,
     )
 
-    def verified(stage: Path) -> None:
-        listener(VerificationStarted(entry.name, workspace.verify))
-        verify_candidate(stage, snapshot, candidate, (), workspace.verify)
-
     change = Change(
         area=WorkArea(entry.path),
         snapshot=snapshot,
         candidate=candidate,
         before=None,
         after=known.stamp.generation,
-        verify=verified,
+        verify=lambda stage: verify_candidate(stage, snapshot, candidate),
     )
     books = NewBooks(state, begin, Outcome(applied=known.records, tokens=known.events))
     keep_texts(workspace, state, [(record.revision, record.checksum) for record in known.records])
-    carry_out(entry.name, (change,), books, listener, workspace.root, keep_owner=keep_owner)
+    accept = partial(verify_once, workspace, entry.name, outcome_of_changes((change,)), (), listener, None)
+    carry_out(entry.name, (change,), books, listener, workspace.root, accept, keep_owner=keep_owner)
     undoable = all(record.undo is not None for record in known.records)
     return TakenOn(entry.name, known.stamp.revision, undoable, known.moved, known.training)

@@ -100,7 +100,8 @@ class FileKeys(_Closed):
     )
     verify: Literal["full", "fast"] = Field(
         default="full",
-        description="`full` loads a result with transformers before it is published, `fast` with tokenizers only.",
+        description="`full` loads a result with tokenizers and transformers before it is published, `fast` with"
+        " tokenizers only.",
     )
     drift: Literal["refuse", "accept"] = Field(
         default="refuse",

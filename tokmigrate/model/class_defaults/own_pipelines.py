@@ -8,19 +8,20 @@ it is given a class that reads it, `PreTrainedTokenizerFast`. A class of Python 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.documents.roles import ROLES
-from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.documents.roles import ROLES, text_of
+from tokmigrate.model.documents.state import CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, SECTIONS
 
 READS_THE_FILE = "PreTrainedTokenizerFast"
-SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+ONLY_FAST = "a change is accepted with `verify: fast` in tokmigrate.yaml only"
 _CLASS = "tokenizer_class"
 _TEMPLATE_SETTINGS = ("add_bos_token", "add_eos_token")
 """Where tokenizer_config.json has one of them, transformers makes the post-processor of bos and eos."""
@@ -75,6 +76,45 @@ def default_roles(documents: Mapping[str, Json]) -> Mapping[str, str]:
     return {role: held[f"{role}_token"] for role in ROLES if f"{role}_token" in held}
 
 
+def missing_files(documents: Mapping[str, Json], directory: Path) -> Iterator[str]:
+    """Yield why transformers cannot load a tokenizer: its class is Python code that needs files which are not there.
+
+    Args:
+        documents: The parsed files of the model.
+        directory: Its directory.
+    """
+    name = loading_class(documents)
+    missing = [file for file in _entry(name).get("needs", ()) if not (directory / file).exists()]
+    if missing:
+        yield f"transformers cannot load the tokenizer: {name} needs {', '.join(missing)}; {ONLY_FAST}"
+
+
+def added_on_loading(state: ModelState) -> Iterator[str]:
+    """Yield the special tokens that transformers adds when it loads a tokenizer, because it has no such tokens.
+
+    Args:
+        state: The model.
+    """
+    held = state.documents.get(TOKENIZER_CONFIG) or {}
+    if "auto_map" in held:
+        return
+    decoder = held.get("added_tokens_decoder")
+    listed = decoder.values() if isinstance(decoder, dict) else ()
+    if "added_tokens_decoder" not in held:
+        held = {**held, **(state.documents.get(SPECIAL_TOKENS_MAP) or {})}
+    found: dict[str, str] = {}
+    for role, text in default_roles(state.documents).items():
+        if f"{role}_token" not in held:
+            found.setdefault(text, f"{role} token of {loading_class(state.documents)}")
+    for role in ROLES:
+        found.setdefault(text_of(held.get(f"{role}_token")) or "", f"{role} token of {TOKENIZER_CONFIG}")
+    for entry in (*_listed(held, "additional_special_tokens"), *_listed(held, "extra_special_tokens"), *listed):
+        found.setdefault(text_of(entry) or "", f"token that {TOKENIZER_CONFIG} lists")
+    for text, token in found.items():
+        if text and text not in state.tokenizer.ids:
+            yield f"transformers adds '{text}' when it loads the tokenizer, the {token}, and it has no row; {ONLY_FAST}"
+
+
 def template_settings(state: ModelState) -> tuple[str, ...]:
     """Return the settings of tokenizer_config.json of which transformers makes the post-processor itself."""
     held = state.documents.get(TOKENIZER_CONFIG) or {}
@@ -120,6 +160,11 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
         if key not in held and (not key.endswith("_token") or value in known):
             state = state.with_value(TOKENIZER_CONFIG, (key,), value)
     return state.with_value(TOKENIZER_CONFIG, (_CLASS,), READS_THE_FILE)
+
+
+def _listed(held: Mapping[str, Json], key: str) -> list[Json]:
+    found = held.get(key)
+    return found if isinstance(found, list) else []
 
 
 _GENERIC = frozenset({"TokenizersBackend", "PythonBackend", READS_THE_FILE, "MistralCommonBackend"})

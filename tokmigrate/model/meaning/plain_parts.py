@@ -11,9 +11,9 @@ from typing import Any
 
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.merges import Merge, merges_of
-from tokmigrate.model.tokenizer.tokenizer_json import model_kind
+from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS, model_kind
 
-PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder", "truncation", "padding")
+PARTS = (*SECTIONS, "truncation", "padding")
 """The parts of tokenizer.json beside its model and its added tokens."""
 
 _INSIDE = ("normalizers", "pretokenizers", "processors", "decoders")

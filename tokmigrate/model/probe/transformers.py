@@ -1,24 +1,26 @@
 """What transformers makes of a model directory: its tokenizer, its config, and the shapes that it expects.
 
 Request: `directory`; `expected`, the id of every token by its text (optional); `shapes`, the shape of every
-tensor on disk (optional); `encode`, texts.
+tensor on disk (optional); `encode`, texts; `model`, false where only the tokenizer is asked about.
 
-Answer: `tokenizer` and `model`, each with `unknown` and the reason where transformers has no code for them.
-The tokenizer's: `class`; `size`; `differences` from `expected`; `special`, `{pad: [text, id], …}`; `padding_side`;
-`encodings`, ids for each text without special tokens added; `chat`, a user's message by the chat template, null
-without one, or `chat_error`. The model's: `class`; `vocab_size`; `ids`, the ids that the config gives to roles;
+Answer: `tokenizer` and `model`, each with `unknown` and the reason where transformers has no code for them, or with
+`error` and the cause where it cannot load them. The tokenizer's: `class`; `size`; `differences` from `expected`;
+`special`, `{pad: [text, id], …}`; `padding_side`; `encodings`, ids for each text without special tokens added;
+`pipeline`, how it differs from tokenizer.json as `pipeline.compare` gives it; `chat`, a user's message by the chat
+template, null without one, or `chat_error`. The model's: `class`; `vocab_size`; `ids`, what the config gives to roles;
 `vocabulary`, shapes with an axis of that size; `mismatched`, `{name: [on disk, expected]}`, up to 20 of
 them. Nothing is expected of names that the model does not have.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
-from tokmigrate.model.probe.answering import SHOWN, answering, id_differences
+from tokmigrate.model.probe.answering import SHOWN, Request, answering, id_differences
 from tokmigrate.model.probe.chat_template import MESSAGES
 from tokmigrate.model.probe.meta_model import (
     UnknownModelError,
@@ -29,14 +31,30 @@ from tokmigrate.model.probe.meta_model import (
     tensors_on_disk,
     vocabulary_size,
 )
+from tokmigrate.model.probe.pipeline import compare
 from tokmigrate.model.tokenizer.library import drop_saved_state, text_alone
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_LONGEST = 300
+"""The characters of an error that are told."""
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load both and answer."""
-    return {"tokenizer": _of_tokenizer(request), "model": _of_model(request)}
+    model = _answered(_of_model, request) if request.get("model", True) else {}
+    return {"tokenizer": _answered(_of_tokenizer, request), "model": model}
+
+
+def _answered(load: Callable[[Request], dict[str, Any]], request: Request) -> dict[str, Any]:
+    try:
+        return load(request)
+    except (KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    # A panic of tokenizers is no Exception.
+    except BaseException as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return {"error": f"{type(error).__name__}: {' '.join(lines)[:_LONGEST]}"}
 
 
 def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,6 +74,7 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
         "special": {role: _special(tokenizer, role) for role in _ROLES},
         "padding_side": tokenizer.padding_side,
         "encodings": _encodings(tokenizer, request.get("encode", [])),
+        "pipeline": compare(tokenizer, Path(request["directory"], FILE)),
         "chat": None,
     }
     if "expected" in request:

@@ -18,6 +18,8 @@ from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, t
 from tokmigrate.vocabulary.tokens import AddedToken
 
 FILE = "tokenizer.json"
+SECTIONS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+"""The parts of its pipeline besides the model."""
 
 
 def model_kind(document: Json) -> str:

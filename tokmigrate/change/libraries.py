@@ -1,0 +1,265 @@
+"""Do the libraries load what a model's documents say? Asked before and after a change, and without its weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokmigrate.change.documents import Documents, staged, staged_tokenizer
+from tokmigrate.errors import TokmigrateError, VerificationError
+from tokmigrate.model.class_defaults.own_pipelines import loading_class
+from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG
+from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
+from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS
+from tokmigrate.plan.conditions import broken
+from tokmigrate.revision.conditions import Check
+
+Thoroughness = Literal["fast", "full"]
+
+FAST = "`verify: fast` in tokmigrate.yaml asks tokenizers only"
+
+_OF_THE_MODEL = ("died", "model", "shapes")
+"""The kinds of faults that are not the tokenizer's."""
+
+_DOES = {
+    "tokenizes": "tokenizes",
+    "surrounds": "puts special tokens around",
+    "decodes": "decodes the tokens of",
+}
+
+
+def verify_documents(
+    snapshot: Snapshot, documents: Documents, checks: Sequence[Check], thoroughness: Thoroughness
+) -> tuple[str, ...]:
+    """Load a model's files as a change leaves them with the libraries, and compare with what they load now.
+
+    Args:
+        snapshot: The model as it is.
+        documents: Its files after the change.
+        checks: What migrations say under `verify:`.
+        thoroughness: `full` also asks transformers.
+
+    Returns:
+        What a user should know of it.
+
+    Raises:
+        VerificationError: A library would load something else than the documents say.
+    """
+    encoded = _check_with_tokenizers(snapshot, documents, checks)
+    if thoroughness == "fast":
+        return ()
+    with staged(snapshot, documents) as directory:
+        after = _Loaded.of(directory, snapshot, documents, checks)
+    faults = after.faults(encoded)
+    if not faults and not after.different and not _changes_pipeline(snapshot, documents):
+        return ()
+    now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer.ids)
+    before = _Loaded.of(snapshot.directory, snapshot, now, (), with_model=not faults.keys().isdisjoint(_OF_THE_MODEL))
+    _raise_first(faults, before.faults(()), snapshot)
+    return tuple(_compared(before, after, snapshot))
+
+
+def verify_adapter_documents(snapshot: Snapshot, documents: Documents) -> None:
+    """Raise VerificationError where tokenizers would give an adapter's tokens other ids than its documents say."""
+    if TOKENIZER in documents.files or TOKENIZER in snapshot.texts:
+        _check_with_tokenizers(snapshot, documents, ())
+
+
+def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thoroughness) -> tuple[str, ...]:
+    """Load a model as it is with the libraries.
+
+    Args:
+        snapshot: The model.
+        checks: What migrations say under `verify:`.
+        thoroughness: `full` also asks transformers.
+
+    Returns:
+        What a user should know of it.
+
+    Raises:
+        VerificationError: A library loads something else than the files say.
+    """
+    now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer.ids)
+    encoded = _check_with_tokenizers(snapshot, now, checks)
+    if thoroughness == "fast":
+        return ()
+    loaded = _Loaded.of(snapshot.directory, snapshot, now, checks)
+    _raise_first(loaded.faults(encoded), None, snapshot)
+    return tuple(loaded.told(doing, texts, "") for doing, texts in loaded.different.items())
+
+
+def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Sequence[Check]) -> list[list[int]]:
+    """Return the ids of the texts of `checks`, after the library loaded the file and the checks were found to hold."""
+    texts = [check.text for check in checks]
+    where = str(snapshot.directory)
+    with staged_tokenizer(snapshot, documents) as file:
+        try:
+            request = {"file": str(file), "expected": dict(documents.tokens), "encode": texts}
+            answer = ask("tokenizer", request, snapshot.state.traits.worker)
+        except TokmigrateError as error:
+            error.where = where
+            raise
+    if answer["differences"]["count"]:
+        told = _other_ids("tokenizers", answer["differences"])
+        raise VerificationError(told, where=where, hint="nothing was changed")
+    for check, encoding in zip(checks, answer["encodings"], strict=True):
+        failure = f"'{check.text}' cannot be tokenized: {encoding['error']}" if "error" in encoding else None
+        reason = failure or broken(check, tuple(encoding["tokens"]))
+        if reason is not None:
+            raise VerificationError(f"a `verify:` case does not hold: {reason}", where=where)
+    return [encoding["ids"] for encoding in answer["encodings"]]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What transformers makes of a model's files: the answers about tokenizer and model."""
+
+    tokenizer: Mapping[str, Any]
+    model: Mapping[str, Any]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        directory: Path,
+        snapshot: Snapshot,
+        documents: Documents,
+        checks: Sequence[Check],
+        *,
+        with_model: bool = True,
+    ) -> _Loaded:
+        texts = tuple(check.text for check in checks)
+        request = {
+            "directory": str(directory),
+            "expected": dict(documents.tokens),
+            "shapes": documents.shapes(snapshot),
+            "encode": texts,
+            "model": with_model,
+        }
+        try:
+            answer = ask("transformers", request, snapshot.state.traits.worker)
+        except VerificationError as error:
+            # The worker died, or never answered: what of is not known.
+            answer = {"tokenizer": {}, "model": {"died": error.message}}
+        except TokmigrateError as error:
+            error.where = str(snapshot.directory)
+            raise
+        for part in answer.values():
+            if "error" in part:
+                part["error"] = part["error"].replace(str(directory), str(snapshot.directory))
+        return cls(answer["tokenizer"], answer["model"], texts)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is a tokenizer to compare."""
+        return "pipeline" in self.tokenizer
+
+    @property
+    def different(self) -> Mapping[str, list[str]]:
+        """By what transformers does differently from tokenizer.json, the sample texts that show it."""
+        found: Mapping[str, list[str]] = self.tokenizer["pipeline"]["different"] if self.is_compared else {}
+        return found
+
+    @property
+    def parts(self) -> Mapping[str, tuple[str, str]]:
+        """By part of the pipeline a digest of what transformers has, and of what tokenizer.json says."""
+        return self.tokenizer["pipeline"]["parts"] if self.is_compared else {}
+
+    def faults(self, encoded: Sequence[Sequence[int]]) -> dict[str, str]:
+        """Return what is wrong by its kind, the gravest first.
+
+        Args:
+            encoded: The ids that tokenizers gives the texts.
+        """
+        return dict(self._faults(encoded))
+
+    def _faults(self, encoded: Sequence[Sequence[int]]) -> Iterator[tuple[str, str]]:
+        tokenizer, model = self.tokenizer, self.model
+        if "died" in model:
+            yield "died", model["died"]
+        if "error" in tokenizer:
+            yield "tokenizer", f"transformers cannot load the tokenizer: {tokenizer['error']}"
+        if "error" in model:
+            yield "model", f"transformers cannot build the model of config.json: {model['error']}"
+        if model.get("mismatched"):
+            yield "shapes", f"transformers expects other shapes: {model['mismatched']}"
+        if tokenizer.get("differences", {}).get("count"):
+            yield "ids", _other_ids("transformers", tokenizer["differences"])
+        if "chat_error" in tokenizer:
+            yield "chat", f"the chat template cannot be rendered: {tokenizer['chat_error']}"
+        for text, found, wanted in zip(self.texts, tokenizer.get("encodings", ()), encoded, strict=False):
+            if list(found) != list(wanted):
+                yield "check", f"transformers tokenizes '{text}' differently from tokenizers: {found}"
+
+    def told(self, doing: str, texts: Sequence[str], when: str) -> str:
+        """Return in words what transformers does differently from tokenizer.json."""
+        shown = f"{texts[0]!r}{f' and {len(texts) - 1} more sample texts' if len(texts) > 1 else ''}"
+        return f"transformers' {self.tokenizer['class']} {_DOES[doing]} {shown} differently from tokenizer.json{when}"
+
+
+def _raise_first(after: Mapping[str, str], before: Mapping[str, str] | None, snapshot: Snapshot) -> None:
+    """Raise the gravest fault, if there is one.
+
+    Args:
+        after: The faults by kind.
+        before: Those before the change, None where there is no change.
+        snapshot: The model.
+    """
+    if not after:
+        return
+    kind, what = next(iter(after.items()))
+    where = str(snapshot.directory)
+    if before is None:
+        raise VerificationError(what, where=where, hint=f"mend it; {FAST}")
+    if kind in before:
+        hint = f"the migration is not the cause, and nothing was changed: mend the model first; {FAST}"
+        raise VerificationError(f"before the change as after it, {what}", where=where, hint=hint)
+    raise VerificationError(what, where=where, hint="nothing was changed; before the change it is not so")
+
+
+def _compared(before: _Loaded, after: _Loaded, snapshot: Snapshot) -> Iterator[str]:
+    """Yield where transformers reads another pipeline than tokenizer.json says; raise where the change makes it so."""
+    if not after.is_compared:
+        return
+    where = str(snapshot.directory)
+    for part, (actual, stated) in after.parts.items():
+        actual_before, stated_before = before.parts.get(part, (None, None))
+        if actual_before != actual or stated in (stated_before, actual):
+            continue
+        ignored = f"transformers ignores the change of the {part}: its {after.tokenizer['class']} builds that itself"
+        if actual_before == stated_before:
+            raise VerificationError(ignored, where=where, hint=f"nothing was changed; {FAST}")
+        yield ignored
+    for doing, texts in after.different.items():
+        new = [text for text in texts if text not in before.different.get(doing, ())]
+        if new and before.is_compared:
+            raise VerificationError(
+                after.told(doing, new, " after the change, and not before it"),
+                where=where,
+                hint=f"nothing was changed; {FAST}",
+            )
+        yield after.told(doing, texts, ", before the change as after it" if before.is_compared else "")
+    for doing, texts in before.different.items():
+        if gone := [text for text in texts if text not in after.different.get(doing, ())]:
+            yield before.told(doing, gone, " before the change, and not after it")
+
+
+def _changes_pipeline(snapshot: Snapshot, documents: Documents) -> bool:
+    """Return whether a change sets a part of the pipeline, or another class that loads the tokenizer."""
+    held = snapshot.state.documents
+    files = {name: documents.files[name] for name in (CONFIG, TOKENIZER_CONFIG) if name in documents.files}
+    if files and loading_class(held) != loading_class(with_files(held, files)):
+        return True
+    text = documents.files.get(TOKENIZER)
+    after = held[TOKENIZER] if text is None else json.loads(text)
+    return any(held[TOKENIZER].get(section) != after.get(section) for section in SECTIONS)
+
+
+def _other_ids(library: str, differences: Mapping[str, Any]) -> str:
+    return f"{library} gives {differences['count']} tokens other ids: {differences['examples']}"

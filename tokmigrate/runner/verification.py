@@ -1,0 +1,105 @@
+"""What the libraries make of a model after a change: asked before its weights are staged.
+
+Of several models it is asked before the first is changed; what was accepted then is not asked again, unless the files
+came out differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokmigrate.change.documents import Documents
+from tokmigrate.change.libraries import verify_adapter_documents, verify_documents
+from tokmigrate.change.publish import Change
+from tokmigrate.change.undo import documents_back
+from tokmigrate.events import Listener, VerificationEnded, VerificationStarted, Warned
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.plan.upgrade import Plan
+from tokmigrate.revision.conditions import Check
+from tokmigrate.runner.adapters import adapters_of, ways_back
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.objects import ObjectStore
+
+Outcome = Sequence[tuple[Snapshot, Documents]]
+"""A model and, behind it, its adapters, each with its files after a change."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What the libraries accepted of a model.
+
+    Args:
+        documents: Its files after the change, and those of its adapters.
+        notes: What a user should know of it.
+    """
+
+    documents: tuple[Documents, ...]
+    notes: tuple[str, ...]
+
+
+def outcome_of_plan(plan: Plan) -> Outcome:
+    """Return what an upgrade leaves."""
+    return [(each.snapshot, Documents.of_plan(each)) for each in (plan, *plan.adapters)]
+
+
+def outcome_of_changes(changes: Sequence[Change]) -> Outcome:
+    """Return what changes that are ready to be carried out leave."""
+    return [(change.snapshot, Documents.of_candidate(change.candidate)) for change in changes]
+
+
+def outcome_of_records(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, records: Sequence[str]) -> Outcome:
+    """Return what a downgrade leaves, by the undo records of the model, the latest migration's first."""
+    objects = ObjectStore(workspace.objects)
+    beside = ways_back(adapters_of(entry, snapshot), records, objects)
+    return [(each, documents_back(each, own, objects)) for each, own in ((snapshot, records), *beside)]
+
+
+def verify_outcome(
+    workspace: Workspace, model: str, outcome: Outcome, checks: Sequence[Check], listener: Listener
+) -> Accepted:
+    """Have the libraries load a model, and its adapters, as a change leaves them.
+
+    Args:
+        workspace: The workspace, which says how thoroughly.
+        model: The model's name, for events.
+        outcome: What the change leaves.
+        checks: What migrations say under `verify:`.
+        listener: Told when it begins and ends.
+
+    Raises:
+        TokmigrateError: A library would load something else than the files say.
+    """
+    listener(VerificationStarted(model, workspace.verify))
+    (snapshot, documents), *adapters = outcome
+    try:
+        notes = verify_documents(snapshot, documents, checks, workspace.verify)
+        for adapter, own in adapters:
+            verify_adapter_documents(adapter, own)
+    finally:
+        listener(VerificationEnded(model))
+    return Accepted(tuple(each for _, each in outcome), notes)
+
+
+def verify_once(
+    workspace: Workspace,
+    model: str,
+    outcome: Outcome,
+    checks: Sequence[Check],
+    listener: Listener,
+    accepted: Accepted | None,
+) -> None:
+    """Do what `verify_outcome` does, unless the libraries accepted the same files before, and tell what is to be known.
+
+    Args:
+        workspace: The workspace, which says how thoroughly.
+        model: The model's name, for events.
+        outcome: What the change leaves.
+        checks: What migrations say under `verify:`.
+        listener: Told of it.
+        accepted: What they accepted before.
+    """
+    if accepted is None or accepted.documents != tuple(documents for _, documents in outcome):
+        accepted = verify_outcome(workspace, model, outcome, checks, listener)
+    for note in accepted.notes:
+        listener(Warned(model, note))
