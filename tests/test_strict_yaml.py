@@ -173,7 +173,7 @@ def test_a_file_in_another_encoding(tmp_path: Path, data: bytes, line: int, colu
 
 
 def test_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileProblems, match="No such file"):
+    with pytest.raises(FileProblems, match="no such file"):
         read(tmp_path / "none.yaml")
 
 

@@ -172,7 +172,7 @@ def _exit_code(arguments: list[str], as_json: bool) -> int:
             print_error(_wrong_usage(error), as_json)
         return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        hint = "`tokmigrate status` says where each model is; a change that was made is finished, any other is undone"
+        hint = "`tokmigrate status` says where each model is; `tokmigrate recover` finishes or undoes what may be left"
         print_error(StoppedError("stopped", hint=hint), as_json)
         return StoppedError.exit_code
     except OSError as error:
