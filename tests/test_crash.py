@@ -11,18 +11,16 @@ import json
 import multiprocessing
 import os
 import platform
-import re
 import shutil
 import signal
 import struct
-import subprocess
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tracing import points, strace, strace_works
 from workspaces import BASE, HEAD, Contents, Image, contents, image, make_workspace
 
 from tokmigrate.cli.app import main
@@ -322,96 +320,8 @@ def test_a_change_without_exchange_works(story: Story) -> None:
     story.is_settled(happened=True)
 
 
-# The sweep: the real command line, and every call that changes something on the disk.
-
-CALLS = (
-    *("rename", "renameat", "renameat2", "link", "linkat", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat"),
-    *("fsync", "fdatasync", "write", "pwrite64", "ftruncate", "copy_file_range"),
-    *("utimensat", "fchown", "lchown", "chown", "fchmod", "fchmodat", "chmod"),
-)
-FULL = os.environ.get("TOKMIGRATE_SWEEP") == "full"
-SAMPLES = 3
-"""How many calls of a whole run a test takes; TOKMIGRATE_SWEEP=full takes all."""
-OTHERWISE = {("error=ENOSPC", "downgrade"), ("error=EIO", "upgrade")}
-"""What is left to TOKMIGRATE_SWEEP=full."""
-
-
-def strace(*arguments: str) -> list[str]:
-    # A number of a call that this machine does not have is left out by the question mark.
-    traced = ",".join(f"?{call}" for call in CALLS)
-    # With the filter strace 6.1 injects errors and no signals.
-    fast = [] if any(":signal=" in argument for argument in arguments) else ["--seccomp-bpf"]
-    return ["strace", "-f", "-qq", *fast, "-e", f"trace={traced}", *arguments]
-
-
-def strace_works() -> bool:
-    if shutil.which("strace") is None:
-        return False
-    done = subprocess.run([*strace("-o", os.devnull), "true"], capture_output=True, check=False)
-    return done.returncode == 0
-
-
-def points(story: Story, scratch: Path) -> list[tuple[str, int]]:
-    """Return the calls of one run of the main process: the name, and the how manieth of its name."""
-    calls = scratch / "calls"
-    done = story.workspace.run(*words(story.direction), before=tuple(strace("-o", str(calls))))
-    assert done.returncode == 0, done.stderr
-    lines = calls.read_text("utf-8").splitlines()
-    main_process = lines[0].split()[0]
-    seen: Counter[str] = Counter()
-    found: list[tuple[str, int]] = []
-    for line in lines:
-        match = re.match(rf"{main_process} +(\w+)\(", line)
-        if match and match[1] in CALLS:
-            seen[match[1]] += 1
-            found.append((match[1], seen[match[1]]))
-    return found
-
-
-def sampled(found: list[tuple[str, int]], offset: int) -> list[tuple[str, int]]:
-    """Return some of a run's calls, spread over it; each kind of test begins elsewhere."""
-    if FULL:
-        return found
-    # Most calls are writes of the database and of rows: one like the other.
-    rare = [point for point in found if point[0] not in {"pwrite64", "write", "fdatasync"}]
-    return rare[offset :: max(1, len(rare) // SAMPLES)]
-
-
 def words(direction: str) -> list[str]:
     return ["upgrade"] if direction == "upgrade" else ["downgrade", BASE]
-
-
-@pytest.mark.parametrize(("kind", "offset"), [("signal=KILL", 0), ("error=ENOSPC", 2), ("error=EIO", 4)])
-def test_sweep(story: Story, kind: str, offset: int, tmp_path: Path) -> None:
-    if not strace_works():
-        pytest.skip("strace is not installed, or may not trace here")
-    if not FULL and (kind, story.direction) in OTHERWISE:
-        pytest.skip("only with TOKMIGRATE_SWEEP=full")
-    workspace = story.workspace
-    begin = tmp_path / "begin"
-    shutil.copytree(workspace.root, begin, symlinks=True)
-    chosen = sampled(points(story, tmp_path), offset)
-    assert chosen
-    killed = 0
-    for call, number in chosen:
-        shutil.rmtree(workspace.root)
-        shutil.copytree(begin, workspace.root, symlinks=True)
-        injected = strace("-o", os.devnull, "-e", f"inject={call}:{kind}:when={number}")
-        done = workspace.run(*words(story.direction), before=tuple(injected))
-        told = f"{call} {number} {kind}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        killed += done.returncode == -signal.SIGKILL
-        found = contents(workspace.model)
-        assert found in (story.before, story.after), told
-        assert "Traceback" not in done.stderr, told
-        assert "an error in tokmigrate itself" not in done.stderr, told
-        if kind != "signal=KILL":
-            assert done.returncode in (0, 1, 5), told
-        if done.returncode in (0, 1):
-            assert found == (story.before if done.returncode else story.after), told
-        change_is_settled(story, told)
-        story.goes_on()
-    # A call that a worker makes as well may end that one instead.
-    assert kind != "signal=KILL" or killed > len(chosen) // 2
 
 
 @pytest.fixture
@@ -432,7 +342,7 @@ def test_signals_that_end_a_command(story: Story, tmp_path: Path) -> None:
     workspace = story.workspace
     begin = tmp_path / "begin"
     shutil.copytree(workspace.root, begin, symlinks=True)
-    calls = points(story, tmp_path)
+    calls = points(workspace, words(story.direction), tmp_path)
     commit = calls.index(("renameat2", 1))
     for name, number in (("TERM", commit // 2), ("HUP", commit - 1), ("INT", commit), ("TERM", commit + 2)):
         call, nth = calls[number]
@@ -444,15 +354,3 @@ def test_signals_that_end_a_command(story: Story, tmp_path: Path) -> None:
         assert done.returncode == 130, said
         assert done.stderr.splitlines()[-2:-1] == ["error: stopped"], said
         story.is_settled(happened=number >= commit)
-
-
-def change_is_settled(story: Story, told: str) -> None:
-    place = read_workspace(story.workspace.settings)
-    migrate.recover_model(place, place.models["demo"])
-    found = contents(story.workspace.model)
-    assert found in (story.before, story.after), told
-    assert story.workspace.left_over() == [], told
-    state = open_state(place.state, place.root)
-    model = state.model_for("demo", story.workspace.model)
-    assert state.active(model) is None, told
-    assert bool(state.applied_now(model)) == story.at_head(happened=found == story.after), told
