@@ -21,7 +21,7 @@ from tokmigrate.change.metadata import cannot_be_kept, lost_in, named, not_kept,
 from tokmigrate.change.room import check_room, margin_bytes
 from tokmigrate.change.stage import stage, write_file
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.errors import RecoveryNeededError, TokmigrateError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted, Warned
 from tokmigrate.files import UnsupportedError, exists, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -108,13 +108,6 @@ def carry_out(
         listener(StepReached(model, step))
 
     _check_room(changes)
-    if keep_owner:
-        for change in changes:
-            candidate, directory = change.candidate, change.snapshot.directory
-            written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.shards}
-            # Where the stage will be: a recovery removes it as well.
-            change.area.remove_stage()
-            _require_kept(change, not_kept(change.area.stage, special_files(directory, written, candidate.facts)))
     total = sum(change.candidate.bytes for change in changes)
     model_part, *adapters = (Part(change.area, change.before, change.after) for change in changes)
     intent = Intent(books.staging(), model_part, tuple(adapters))
@@ -124,6 +117,8 @@ def carry_out(
         try:
             area.write_journal(intent.to_json(workspace))
             reached(Step.RECORDED)
+            if keep_owner:
+                _try_metadata(changes)
             accept()
             listener(StreamStarted(model, total, "staging"))
             for change in changes:
@@ -175,17 +170,31 @@ def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) 
         workspace: The directory of the workspace.
 
     Raises:
-        RecoveryNeededError: What is in place is neither what was there before nor what was to be.
+        RecoveryNeededError: What is in place is neither what was there before nor what was to be, or the change could
+            not be finished.
     """
     held = area.read_journal()
     if held is None:
         _clean((area,))
         return Found.NOTHING
     intent = Intent.from_json(held, area, workspace)
+    try:
+        return _finish(intent, books_for)
+    except RecoveryNeededError:
+        raise
+    except TokmigrateError as error:
+        raise RecoveryNeededError(
+            f"an interrupted change could not be finished: {error}",
+            where=str(area.model),
+            hint=f"{f'{error.hint}; then ' if error.hint else ''}run `tokmigrate recover`, which goes on with it",
+        ) from error
+
+
+def _finish(intent: Intent, books_for: Callable[[str], Books]) -> Found:
     for each in intent.areas:
         if exists(each.aside) or not exists(each.model):
             finish_two_step(each.model, each.stage, each.aside)
-    books = books_for(intent.operation)
+    area, books = intent.model.area, books_for(intent.operation)
     generation = generation_in_place(area.model)
     if generation == intent.model.after:
         fsync_directory(area.model.parent)
@@ -252,6 +261,16 @@ def _clean(areas: Sequence[WorkArea]) -> None:
     for area in reversed(areas):
         area.remove_stage()
     areas[0].remove_journal()
+
+
+def _try_metadata(changes: Sequence[Change]) -> None:
+    """Refuse changes that would lose owner, mode or attributes of files, before any of them is staged."""
+    for change in changes:
+        candidate, directory = change.candidate, change.snapshot.directory
+        written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.shards}
+        # Where the stage will be: with the journal in place a recovery removes it as well.
+        change.area.remove_stage()
+        _require_kept(change, not_kept(change.area.stage, special_files(directory, written, candidate.facts)))
 
 
 def _require_kept(change: Change, lost: list[str]) -> None:
