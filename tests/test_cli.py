@@ -96,6 +96,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("tag", "chat", "2"),
     ("test",),
     ("report",),
+    ("restore", "3"),
     ("downgrade", "-1"),
     ("downgrade", BASE),
     ("recover",),

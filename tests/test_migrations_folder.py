@@ -14,7 +14,6 @@ READING = (
     ("lint",),
     ("plan",),
     ("upgrade",),
-    ("downgrade", "base"),
     ("status",),
     ("verify",),
     ("history",),
@@ -45,6 +44,15 @@ def test_a_folder_that_is_not_there(place: Workspace, words: tuple[str, ...]) ->
     problems = json.loads(run_here(place.root, *words, "--json").stdout)["error"]["problems"]
     assert [(each["line"], each["column"]) for each in problems] == [(2, 13)]
     assert not (place.root / "migration").exists()
+
+
+def test_going_back_needs_no_folder(place: Workspace) -> None:
+    """The ledger has what is needed."""
+    assert run_here(place.root, "upgrade").returncode == 0
+    (place.root / "migrations").rename(place.root / "moved")
+    said = run_here(place.root, "downgrade", "base")
+    assert said.returncode == 0, said.stderr
+    assert "every byte proven" in said.stdout
 
 
 def test_the_default_folder_that_is_not_there(place: Workspace) -> None:

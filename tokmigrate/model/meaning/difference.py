@@ -77,13 +77,17 @@ class Difference:
                 return f"the token '{self.before}' with id {self.subject} is '{self.after}'"
             case "moved":
                 return f"the token '{self.subject}' has id {self.after} instead of {self.before}"
-        values = " → ".join(_shortened(held) for held in (self.before, self.after))
-        return f"{self.aspect} {self.subject}: {values}"
+        return f"{self.aspect} {self.subject}: {' → '.join(_shortened(self.before, self.after))}"
 
 
-def _shortened(held: Json, most: int = 80) -> str:
-    text = "none" if held is None else json.dumps(held, ensure_ascii=False)
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+def _shortened(*values: Json, most: int = 80) -> Iterator[str]:
+    """Yield each value as text; long ones from shortly before the place where they differ."""
+    texts = ["none" if held is None else json.dumps(held, ensure_ascii=False) for held in values]
+    same = next((place for place, letters in enumerate(zip(*texts, strict=False)) if len({*letters}) > 1), most)
+    start = same - most // 4 if same >= most - 1 else 0
+    for text in texts:
+        part = text[start:]
+        yield f"{'…' if start else ''}{part if len(part) <= most else f'{part[: most - 1]}…'}"
 
 
 def differences(before: Documents, after: Documents) -> tuple[Difference, ...]:
