@@ -36,11 +36,11 @@ FOUND = """\
 migrations/0001_first.yaml:8:21: TM105 error: '<tool>' holds U+200B ZERO WIDTH SPACE
   8 |         - {content: "<tool\\u200b>", special: true, init: {strategy: mean}}
     |                     ^
-  help: type the text anew
+  help: write "<tool>"
 migrations/0001_first.yaml:9:21: TM103 warning: '<result> ' ends with white space
   9 |         - {content: "<result> ", special: true, init: {strategy: mean}}
     |                     ^
-  help: leave it out; `lstrip` and `rstrip` take white space with the token
+  help: write "<result>", the white space stays in the text; if it is meant, write `# noqa: TM103` and why
 1 migration: 1 error and 1 warning
 """
 
@@ -84,7 +84,7 @@ def test_programs_get_one_document(project: Project, words: tuple[str, ...]) -> 
         "line": 8,
         "column": 21,
         "message": "'<tool>' holds U+200B ZERO WIDTH SPACE",
-        "hint": "type the text anew",
+        "hint": 'write "<tool>"',
         "revision": "aaaa0001",
         "models": [],
     }
@@ -111,7 +111,7 @@ def test_github_gets_a_line_for_each(project: Project) -> None:
             "col": "21",
             "title": "TM105 invisible-character",
         },
-        "'<tool>' holds U+200B ZERO WIDTH SPACE\ntype the text anew",
+        "'<tool>' holds U+200B ZERO WIDTH SPACE\nwrite \"<tool>\"",
     )
     assert second[0] == "warning"
     assert note[0] == "notice"

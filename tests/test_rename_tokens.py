@@ -81,7 +81,7 @@ def test_every_file_that_names_the_token(tmp_path: Path) -> None:
 
 def test_a_template_that_still_writes_the_old_text_is_told(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "minimind")
-    planned = model.planned('- rename_tokens: {tokens: {"<|im_start|>": "<|turn|>"}}')
+    planned = model.planned('- rename_tokens: {tokens: {"<|im_start|>": "<|turn|>"}, acknowledge: breaking}')
     (effect,) = planned.steps[0].effects
     assert effect.risk.level == "breaking"
     assert "'<|im_start|>'" in effect.risk.reason
