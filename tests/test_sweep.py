@@ -111,9 +111,10 @@ def sampled(found: list[tuple[str, int]], offset: int) -> list[tuple[str, int]]:
     """Return some of a run's calls, spread over it; each kind of test begins elsewhere."""
     if FULL:
         return found
-    # Most calls are writes of the database and of rows: one like the other.
+    # Most calls are writes of the database and of rows: one like the other, but for the last one.
     rare = [point for point in found if point[0] not in {"pwrite64", "write", "fdatasync"}]
-    return rare[offset :: max(1, len(rare) // SAMPLES)]
+    last = [point for point in found if point[0] == "pwrite64"][-1:]
+    return [*rare[offset :: max(1, len(rare) // SAMPLES)], *last]
 
 
 @pytest.mark.skipif(not strace_works(), reason="strace is not installed, or may not trace here")

@@ -21,7 +21,7 @@ from tokmigrate.change.metadata import cannot_be_kept, lost_in, named, not_kept,
 from tokmigrate.change.room import check_room, margin_bytes
 from tokmigrate.change.stage import stage, write_file
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import RecoveryNeededError, TokmigrateError
+from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted, Warned
 from tokmigrate.files import UnsupportedError, exists, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -170,31 +170,17 @@ def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) 
         workspace: The directory of the workspace.
 
     Raises:
-        RecoveryNeededError: What is in place is neither what was there before nor what was to be, or the change could
-            not be finished.
+        RecoveryNeededError: What is in place is neither what was there before nor what was to be.
     """
     held = area.read_journal()
     if held is None:
         _clean((area,))
         return Found.NOTHING
     intent = Intent.from_json(held, area, workspace)
-    try:
-        return _finish(intent, books_for)
-    except RecoveryNeededError:
-        raise
-    except TokmigrateError as error:
-        raise RecoveryNeededError(
-            f"an interrupted change could not be finished: {error}",
-            where=str(area.model),
-            hint=f"{f'{error.hint}; then ' if error.hint else ''}run `tokmigrate recover`, which goes on with it",
-        ) from error
-
-
-def _finish(intent: Intent, books_for: Callable[[str], Books]) -> Found:
     for each in intent.areas:
         if exists(each.aside) or not exists(each.model):
             finish_two_step(each.model, each.stage, each.aside)
-    area, books = intent.model.area, books_for(intent.operation)
+    books = books_for(intent.operation)
     generation = generation_in_place(area.model)
     if generation == intent.model.after:
         fsync_directory(area.model.parent)

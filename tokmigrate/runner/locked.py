@@ -9,6 +9,7 @@ from tokmigrate.change.intent import Intent
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found, recover
 from tokmigrate.change.workarea import WorkArea
+from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
 from tokmigrate.events import Listener, Step, StepReached, Warned
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
@@ -37,17 +38,35 @@ def locked(
         for other in interrupted.others if interrupted else ():
             message = f"it was copied while a change of it was interrupted: {other} belongs to the original"
             listener(Warned(entry.name, f"{message}, and stays as it is"))
-        state = open_state(workspace.state, workspace.root)
-        listener(StepReached(entry.name, Step.LOCKED))
-        found = recover(area, lambda operation: _found_books(state, operation), workspace.root)
-        stamp = read_stamp(area.model)
-        lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
-        model = state.model_for(entry.name, area.model, lineage, generation)
-        orphan = state.active(model)
-        if orphan is not None:
-            _close(state, orphan, generation)
-        ObjectStore(workspace.objects).remove_unfinished()
+        with _unfinished_recovery(area, interrupted):
+            state = open_state(workspace.state, workspace.root)
+            listener(StepReached(entry.name, Step.LOCKED))
+            found = recover(area, lambda operation: _found_books(state, operation), workspace.root)
+            stamp = read_stamp(area.model)
+            lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
+            model = state.model_for(entry.name, area.model, lineage, generation)
+            orphan = state.active(model)
+            if orphan is not None:
+                _close(state, orphan, generation)
+            ObjectStore(workspace.objects).remove_unfinished()
         yield area, state, found
+
+
+@contextmanager
+def _unfinished_recovery(area: WorkArea, interrupted: Intent | None) -> Iterator[None]:
+    """Say that recovery is needed where what is inside fails: the directories or the state may have changed by then."""
+    try:
+        yield
+    except (RecoveryNeededError, BusyError):
+        raise
+    except TokmigrateError as error:
+        if interrupted is None:
+            raise
+        raise RecoveryNeededError(
+            f"an interrupted change could not be finished: {error}",
+            where=str(area.model),
+            hint=f"{f'{error.hint}; then ' if error.hint else ''}run `tokmigrate recover`, which goes on with it",
+        ) from error
 
 
 def _adapter_areas(entry: ModelEntry, interrupted: Intent | None) -> list[WorkArea]:
