@@ -574,7 +574,7 @@ def test_a_model_that_two_workspaces_list_is_recovered_where_its_adapters_lie(tm
         upgrade(both.workspace, both.entry, listener=stopped_at(Step.EXCHANGED))
     shutil.copytree(both.root, tmp_path / "copy", symlinks=True)
     before, copy = image(both.root), Pair(tmp_path / "copy")
-    with pytest.raises(RecoveryNeededError, match="begun in the workspace") as refused:
+    with pytest.raises(RecoveryNeededError, match="started in the workspace") as refused:
         recover_model(copy.workspace, copy.entry)
     assert refused.value.hint == f"run `tokmigrate recover` in {both.root}"
     assert image(both.root) == before

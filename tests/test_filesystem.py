@@ -360,7 +360,7 @@ def test_pipes_and_sockets_are_refused(model: Path, tmp_path: Path) -> None:
 def test_a_relative_link_out_of_the_model_is_refused(model: Path, tmp_path: Path) -> None:
     old_file(tmp_path / "common.json")
     (model / "1_Pooling" / "common.json").symlink_to("../../common.json")
-    with pytest.raises(StorageError, match="leads out of the model directory") as caught:
+    with pytest.raises(StorageError, match="points outside the model directory") as caught:
         share_tree(model, tmp_path / "stage")
     assert caught.value.hint
     (model / "1_Pooling" / "common.json").unlink()

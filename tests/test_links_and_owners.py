@@ -94,12 +94,12 @@ def test_a_link_that_was_replaced_since_comes_back(place: Here) -> None:
 @pytest.mark.parametrize(
     ("name", "target", "reason"),
     [
-        ("tokenizer.json", "{outside}/x", "is a link that leads out of the model's directory"),
-        ("tokenizer.json", "../../x", "is a link that leads out of the model's directory"),
+        ("tokenizer.json", "{outside}/x", "is a link that points outside the model's directory"),
+        ("tokenizer.json", "../../x", "is a link that points outside the model's directory"),
         ("generation_config.json", "{model}/real", "is a link that is absolute"),
-        ("config.json", "../demo/real", "is a link that is absolute, or leads out of the model's directory and back"),
-        (SHARD, "../demo/real", "is a link that is absolute, or leads out of the model's directory and back"),
-        ("model.safetensors.index.json", "{outside}/x", "is a link that leads out of the model's directory"),
+        ("config.json", "../demo/real", "is a link that is absolute, or points outside the model's directory and back"),
+        (SHARD, "../demo/real", "is a link that is absolute, or points outside the model's directory and back"),
+        ("model.safetensors.index.json", "{outside}/x", "is a link that points outside the model's directory"),
         ("chat_template.jinja", "nowhere", "is a link that leads nowhere"),
         ("special_tokens_map.json", "special_tokens_map.json", "Too many levels of symbolic links"),
         ("special_tokens_map.json", "tokenizer_config.json", "are one file"),
@@ -160,7 +160,7 @@ def test_links_among_the_files_of_an_adapter(place: Here) -> None:
     (adapter / "real.json").rename(place.root / "real.json")
     (adapter / "adapter_config.json").unlink()
     (adapter / "adapter_config.json").symlink_to("../real.json")
-    assert "leads out of the model's directory" in place.run("upgrade").stderr
+    assert "points outside the model's directory" in place.run("upgrade").stderr
 
 
 # Owners and attributes

@@ -185,12 +185,12 @@ def test_links_may_not_leave_the_directory(tmp_path: Path) -> None:
     model = tmp_path / "model"
     model.mkdir()
     (model / SINGLE).symlink_to(outside)
-    refused(model, "leads out of the model's directory")
+    refused(model, "points outside the model's directory")
     (model / SINGLE).unlink()
     sharded(model)
     (model / INDEX).rename(tmp_path / "index.json")
     (model / INDEX).symlink_to(tmp_path / "index.json")
-    refused(model, "leads out of the model's directory")
+    refused(model, "points outside the model's directory")
 
 
 def test_a_linked_directory_is_the_directory(tmp_path: Path) -> None:

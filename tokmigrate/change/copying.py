@@ -29,7 +29,7 @@ def share_tree(source_dir: Path, target_dir: Path, except_names: Collection[str]
         except_names: Paths relative to `source_dir` with `/` between their parts; a directory goes as a whole.
 
     Raises:
-        StorageError: A pipe, socket or device is among the files; a relative link leads out of
+        StorageError: A pipe, socket or device is among the files; a relative link points outside
             `source_dir`; no space, or no permission.
     """
     shared: dict[PurePosixPath, Sharing] = {}
@@ -92,7 +92,7 @@ def _copy_link(source: Path, target: Path, name: PurePosixPath) -> None:
         outside = os.path.normpath(name.parent / leads_to).split(os.sep, 1)[0] == os.pardir
         if not leads_to.is_absolute() and outside and exists(source):
             raise StorageError(
-                "is a relative link that leads out of the model directory, so it breaks beside it",
+                "is a relative link that points outside the model directory, so it breaks beside it",
                 where=str(source),
                 hint="make the link absolute, or put the file itself in its place",
             )

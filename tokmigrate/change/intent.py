@@ -166,7 +166,7 @@ def _is_elsewhere(began: _JournalPlace | None, here: Path) -> bool:
 def _refuse_elsewhere(began: _JournalPlace | None, here: Path, area: WorkArea) -> None:
     if began is not None and _is_elsewhere(began, here):
         raise RecoveryNeededError(
-            f"its change was begun in the workspace {began.path}, with adapters that lie there",
+            f"its change was started in the workspace {began.path}, with adapters that lie there",
             where=str(area.model),
             hint=f"run `tokmigrate recover` in {began.path}",
         )

@@ -25,7 +25,7 @@ def real_name(directory: Path, name: str) -> str:
         name: A path relative to it, with `/` between its parts.
 
     Raises:
-        ModelError: A link leads out of the directory, is absolute, or leads round in a circle.
+        ModelError: A link points outside the directory, is absolute, or leads round in a circle.
         StorageError: The directory is a snapshot of the Hugging Face cache.
     """
     waiting = list(PurePosixPath(name).parts)
@@ -122,12 +122,12 @@ def _leads_out(directory: Path, name: str) -> ModelError | StorageError:
         )
     if home in target.parents:
         return ModelError(
-            f"{name} is a link that is absolute, or leads out of the model's directory and back, to {target}",
+            f"{name} is a link that is absolute, or points outside the model's directory and back, to {target}",
             where=str(directory),
             hint="make it a link relative to the place where it lies, or put the file itself there",
         )
     return ModelError(
-        f"{name} is a link that leads out of the model's directory, to {target}",
+        f"{name} is a link that points outside the model's directory, to {target}",
         where=str(directory),
         hint="put the file itself there; `cp -rL` makes a copy of the directory without links",
     )

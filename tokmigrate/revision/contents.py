@@ -206,7 +206,7 @@ def read_attachments(
         target = Path(os.path.abspath(path.parent / name))  # noqa: PTH100 - links stay as they are named
         fault: str | None = None
         if Path(name).is_absolute() or not target.is_relative_to(root):
-            fault = f"'{name}' leads out of the workspace"
+            fault = f"'{name}' is outside the workspace"
         else:
             try:
                 attachments[name] = Attachment(name, read_file(target))

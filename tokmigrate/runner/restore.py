@@ -201,7 +201,7 @@ def _attachments(workspace: Workspace, text: MigrationText, path: Path) -> Itera
     for name, digest in text.attachments.items():
         target = Path(os.path.abspath(path.parent / name))  # noqa: PTH100 - links stay as they are named
         if not target.is_relative_to(workspace.root):
-            raise DriftError(f"'{name}' leads out of the workspace", where=f"the text of {text.revision} on record")
+            raise DriftError(f"'{name}' is outside the workspace", where=f"the text of {text.revision} on record")
         now = read_if_present(target)
         if now is not None and blake3(now).hexdigest() == digest:
             continue
