@@ -186,6 +186,18 @@ def _replaces_problems(tree: Tree, header: YamlHeader, operations: int) -> Itera
         yield tree.problem(("replaces",), f"it speaks of {counted} operations, and there are {operations}", hint)
 
 
+def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
+    """Return the path of a file that a migration names, None where it is outside the workspace.
+
+    Args:
+        migration: The path of the migration file, which `name` is relative to.
+        name: The name as the migration has it.
+        root: The directory of the workspace.
+    """
+    target = Path(os.path.abspath(migration.parent / name))  # noqa: PTH100 - links stay as they are named
+    return target if not Path(name).is_absolute() and target.is_relative_to(root) else None
+
+
 def read_attachments(
     path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, tuple[str | int, ...]]]
 ) -> tuple[dict[str, Attachment], list[Problem]]:
@@ -203,9 +215,9 @@ def read_attachments(
         if name in attachments:
             continue
         place = next((node for node in tree.at(part).root.texts() if node.content == name), tree.at(part).root)
-        target = Path(os.path.abspath(path.parent / name))  # noqa: PTH100 - links stay as they are named
+        target = attachment_path(path, name, root)
         fault: str | None = None
-        if Path(name).is_absolute() or not target.is_relative_to(root):
+        if target is None:
             fault = f"'{name}' is outside the workspace"
         else:
             try:

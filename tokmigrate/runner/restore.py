@@ -24,6 +24,7 @@ from tokmigrate.errors import (
 )
 from tokmigrate.files import read_if_present
 from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.revision.contents import attachment_path
 from tokmigrate.revision.history import History, migration_files, read_migration
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import RecordedName, resolve
@@ -199,8 +200,8 @@ def _attachments(workspace: Workspace, text: MigrationText, path: Path) -> Itera
     """Yield the attachments that are not there as they were, with what they held."""
     objects = ObjectStore(workspace.objects)
     for name, digest in text.attachments.items():
-        target = Path(os.path.abspath(path.parent / name))  # noqa: PTH100 - links stay as they are named
-        if not target.is_relative_to(workspace.root):
+        target = attachment_path(path, name, workspace.root)
+        if target is None:
             raise DriftError(f"'{name}' is outside the workspace", where=f"the text of {text.revision} on record")
         now = read_if_present(target)
         if now is not None and blake3(now).hexdigest() == digest:
