@@ -9,8 +9,8 @@ from tempfile import TemporaryDirectory
 
 from rule_examples import example_workspace
 
-from tokmigrate.lint.registry import GROUPS, RULES, Selection
-from tokmigrate.lint.rule import AnyRule, Severity
+from tokmigrate.lint.rule import Rule, Severity
+from tokmigrate.lint.selection import GROUPS, RULES, Selection
 from tokmigrate.report.explanation import explanation
 from tokmigrate.report.findings import findings_plain
 from tokmigrate.runner.lint import lint
@@ -86,7 +86,7 @@ def index() -> str:
     return "\n".join(lines) + "\n"
 
 
-def page(rule: AnyRule) -> str:
+def page(rule: Rule) -> str:
     """Return the page of a rule, as Markdown."""
     beginning, title = next(group for group in GROUPS.items() if rule.code.startswith(group[0]))
     lines = [
@@ -109,14 +109,14 @@ def page(rule: AnyRule) -> str:
     return "\n".join(lines) + "\n"
 
 
-def printed(rule: AnyRule) -> str:
+def printed(rule: Rule) -> str:
     """Return what the command prints of the example that is wrong, asked for this rule alone."""
     with TemporaryDirectory() as folder:
         workspace = example_workspace(Path(folder), rule, rule.wrong)
         return findings_plain(lint(workspace, workspace.select([]), Selection((rule.code,)), rule.branch))
 
 
-def _row(rule: AnyRule) -> str:
+def _row(rule: Rule) -> str:
     summary = rule.summary.replace("|", "\\|")
     return f"| [{rule.code}]({PAGES}/{rule.code}.md) | {summary} | {rule.severity.value} |"
 

@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Literal
 
-from tokmigrate.lint.rule import AnyRule
+from tokmigrate.lint.rule import Rule
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import lock_of
 from tokmigrate.revision.lock_file import lock_files
@@ -24,7 +24,7 @@ _TOOLS = "<tool>\n<result>\n"
 _TEMPLATE = "{{ messages[0].content }}"
 
 
-def example_workspace(root: Path, rule: AnyRule, example: str) -> Workspace:
+def example_workspace(root: Path, rule: Rule, example: str) -> Workspace:
     """Make the workspace in which a rule meets an example of its own: the demo model, and the example as the last file.
 
     Args:

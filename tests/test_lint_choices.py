@@ -13,7 +13,7 @@ from lint_projects import Project, demo_project, empty_project
 from rule_examples import FIRST, SECOND, lock_anew
 
 from tokmigrate.errors import UsageError
-from tokmigrate.lint.registry import RULES, Selection
+from tokmigrate.lint.selection import RULES, Selection
 from tokmigrate.lint.spelling import invisible
 from tokmigrate.runner.lint import lint
 from tokmigrate.runner.migrate import upgrade

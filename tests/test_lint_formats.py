@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lint_projects import ALL, Project, empty_project
 from workspaces import command_line, environment, run_here
 
-from tokmigrate.lint.registry import RULES
+from tokmigrate.lint.selection import RULES
 from tokmigrate.report.findings import findings_plain
 from tokmigrate.report.github import workflow_commands
 from tokmigrate.report.sarif import sarif

@@ -15,7 +15,7 @@ from shared_models import SharedModel
 from tokenizers import Tokenizer
 
 from tokmigrate.errors import OperationError, TokenizerError, VerificationError
-from tokmigrate.lint.registry import Selection
+from tokmigrate.lint.selection import Selection
 from tokmigrate.runner.lint import lint
 
 WILD = Path(__file__).resolve().parents[2] / "shared" / "data" / "cases" / "wild"

@@ -14,7 +14,7 @@ from making import llama, tokenizer_json, workspace
 from shared_models import SHARED, SharedModel, shared_model
 
 from tokmigrate.errors import OperationError
-from tokmigrate.lint.registry import Selection
+from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.operations.base import Context, RiskLevel

@@ -14,7 +14,7 @@ from lint_projects import Project
 from rule_examples import example_workspace
 from tokenizers import Tokenizer
 
-from tokmigrate.lint.registry import RULES
+from tokmigrate.lint.selection import RULES
 from tokmigrate.runner.migrate import plan
 
 Follow = Callable[[str, str], str]

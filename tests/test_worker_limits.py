@@ -15,7 +15,7 @@ from test_probe import write_model, write_tokenizer
 from workspaces import contents, make_workspace
 
 from tokmigrate.errors import FileProblems, LimitError, OperationError
-from tokmigrate.lint.registry import Selection
+from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.chat_template import check_template
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.runner.lint import lint

@@ -47,7 +47,7 @@ def lint(
     at the end of a line says that what is found there is meant; `lint:` in
     tokmigrate.yaml holds `select` and `ignore` for good.
     """
-    from tokmigrate.lint.registry import Selection  # noqa: PLC0415
+    from tokmigrate.lint.selection import Selection  # noqa: PLC0415
     from tokmigrate.report.findings import findings_content, findings_text  # noqa: PLC0415
     from tokmigrate.report.github import problem_commands, workflow_commands  # noqa: PLC0415
     from tokmigrate.report.machine import document, error_document  # noqa: PLC0415

@@ -6,12 +6,18 @@ import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_type_hints
 
 from tokmigrate.lint.file import Failure, MigrationFile, Place
 from tokmigrate.lint.model import OnModel
 
-T = TypeVar("T")
+T = TypeVar("T", MigrationFile, OnModel, Failure)
+
+_LOOKS_AT = {
+    MigrationFile: "the file alone",
+    OnModel: "the file, and what it makes of a model that lacks it",
+    Failure: "the file, and a model that lacks it",
+}
 
 
 class Severity(StrEnum):
@@ -19,6 +25,9 @@ class Severity(StrEnum):
 
     ERROR = "error"
     WARNING = "warning"
+
+
+ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 
 @dataclass(frozen=True)
@@ -37,32 +46,34 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Rule(Generic[T]):
+class Rule:
     """A rule.
 
     Args:
         code: Its code, such as `TM101`.
         name: Its name in words joined by hyphens.
         severity: What a finding of it is.
-        check: Yields what it finds in what it is shown.
+        check: Yields what it finds in its subject. Its docstring is the summary and the reason of the rule.
+        subject: What it checks: a file, a migration on a model, or a migration that a model refuses.
         wrong: A migration in which it finds something, without the fields that identify one.
         right: The same as it should be.
         given: A migration before either of them.
         language: In which of the two languages for migrations the examples are.
-        beside: What it looks at beside the file, where the kind of rule does not say it.
-        branch: The branch that its examples are held against, None for a rule that looks at none.
+        looks_at: What it needs, in words.
+        branch: The branch that its examples are compared with, None for a rule that reads none.
     """
 
     code: str
     name: str
     severity: Severity
-    check: Callable[[T], Iterable[Found]]
+    check: Callable[[Any], Iterable[Found]]
+    subject: type[MigrationFile] | type[OnModel] | type[Failure]
     wrong: str
     right: str
-    given: str = ""
-    language: Literal["yaml", "python"] = "yaml"
-    beside: str = ""
-    branch: str | None = None
+    given: str
+    language: Literal["yaml", "python"]
+    looks_at: str
+    branch: str | None
 
     @property
     def summary(self) -> str:
@@ -75,32 +86,50 @@ class Rule(Generic[T]):
         return self._documentation[1].strip()
 
     @property
-    def looks_at(self) -> str:
-        """What it has to be shown."""
-        return f"the file, and {self.beside}" if self.beside else "the file alone"
-
-    @property
     def _documentation(self) -> tuple[str, str]:
         first, _, rest = (inspect.getdoc(self.check) or "").partition("\n")
         return first, rest
 
 
-class FileRule(Rule[MigrationFile]):
-    """A rule that needs a migration file alone."""
+REGISTERED: dict[str, Rule] = {}
+"""Every rule by its code, in the order of registration."""
 
 
-@dataclass(frozen=True)
-class ModelRule(Rule[OnModel]):
-    """A rule that needs a model, and what a migration makes of it."""
+def rule(
+    code: str,
+    name: str,
+    severity: Severity,
+    *,
+    wrong: str,
+    right: str,
+    given: str = "",
+    language: Literal["yaml", "python"] = "yaml",
+    beside: str = "",
+    branch: str | None = None,
+) -> Callable[[Callable[[T], Iterable[Found]]], Callable[[T], Iterable[Found]]]:
+    """Register a function as the check of a rule; the type of its parameter says what the rule is run on.
 
-    beside: str = "what it makes of a model that lacks it"
+    Args:
+        code: See `Rule`, as for the others.
+        name: Its name.
+        severity: What a finding of it is.
+        wrong: An example with a finding.
+        right: The same without.
+        given: A migration before either of them.
+        language: The language of the examples.
+        beside: What it needs besides the file, where the type of the parameter does not tell.
+        branch: The branch that its examples are compared with.
 
+    Raises:
+        ValueError: The code is taken.
+    """
 
-@dataclass(frozen=True)
-class FailureRule(Rule[Failure]):
-    """A rule for a migration that a model refuses."""
+    def register(check: Callable[[T], Iterable[Found]]) -> Callable[[T], Iterable[Found]]:
+        if code in REGISTERED:
+            raise ValueError(f"two rules have the code {code}: {REGISTERED[code].name} and {name}")
+        subject = next(iter(get_type_hints(check).values()))
+        looks_at = f"the file, and {beside}" if beside else _LOOKS_AT[subject]
+        REGISTERED[code] = Rule(code, name, severity, check, subject, wrong, right, given, language, looks_at, branch)
+        return check
 
-    beside: str = "a model that lacks it"
-
-
-AnyRule = FileRule | ModelRule | FailureRule
+    return register

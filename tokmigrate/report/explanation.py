@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tokmigrate.lint.rule import AnyRule
+    from tokmigrate.lint.rule import Rule
 
 _LEFT_OUT = {
     "yaml": "`format`, `revision`, `down_revision`, and `message` where it does not matter, are left out here.",
@@ -13,7 +13,7 @@ _LEFT_OUT = {
 }
 
 
-def explanation(rule: AnyRule, printed: str = "") -> str:
+def explanation(rule: Rule, printed: str = "") -> str:
     """Return why it matters what a rule finds, a migration that is wrong, and what is right instead.
 
     Args:
@@ -36,6 +36,6 @@ def _fenced(language: str, code: str) -> list[str]:
     return [f"```{language}", code.rstrip("\n"), "```"]
 
 
-def _command(rule: AnyRule) -> str:
+def _command(rule: Rule) -> str:
     against = f" --git-base {rule.branch}" if rule.branch else ""
     return f"tokmigrate lint --select {rule.code}{against}"

@@ -10,7 +10,7 @@ from tokmigrate.report.explanation import explanation
 
 if TYPE_CHECKING:
     from tokmigrate.lint.checking import Finding
-    from tokmigrate.lint.rule import AnyRule
+    from tokmigrate.lint.rule import Rule
     from tokmigrate.runner.lint import Linted
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
@@ -42,7 +42,7 @@ def sarif(linted: Linted) -> dict[str, Any]:
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _rule(rule: AnyRule) -> dict[str, Any]:
+def _rule(rule: Rule) -> dict[str, Any]:
     return {
         "id": rule.code,
         "name": "".join(word.capitalize() for word in rule.name.split("-")),

@@ -13,7 +13,7 @@ from tokmigrate.files import read_file
 from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
 from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
-from tokmigrate.lint.registry import Selection
+from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.chat_template import chat_template
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState

@@ -8,7 +8,7 @@ from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import Zeros
 from tokmigrate.lint.file import MigrationFile, Place
 from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
+from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.operations.move_tokens import MoveTokens
@@ -18,7 +18,20 @@ _MULTIPLE = 64
 """Matrix products are fastest where the vocabulary is a multiple of it (NVIDIA, Deep Learning Performance Guide)."""
 
 
-def _moved_ids(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM201",
+    "moved-ids",
+    ERROR,
+    wrong="""\
+operations:
+  - move_tokens: {tokens: {"!": 2, "\\"": 1}}
+""",
+    right="""\
+operations:
+  - move_tokens: {tokens: {"!": 2, "\\"": 1}, acknowledge: breaking}
+""",
+)
+def moved_ids(file: MigrationFile) -> Iterator[Found]:
     """Tokens get other ids, and nothing says that this is meant.
 
     The model and its adapters follow; tokenized data sets, caches, `logit_bias` tables and servers do not, and take
@@ -32,7 +45,24 @@ def _moved_ids(file: MigrationFile) -> Iterator[Found]:
         yield Found(written.place, message, "keep the ids; if it is meant, add `acknowledge: breaking` to move_tokens")
 
 
-def _breaking(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM202",
+    "breaking",
+    ERROR,
+    wrong="""\
+operations:
+  - reinit_tokens: {tokens: ["!"], init: {strategy: mean}}
+""",
+    right="""\
+operations:
+  - reinit_tokens: {tokens: ["<tool>"], init: {strategy: mean}}
+""",
+    given="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+)
+def breaking(seen: OnModel) -> Iterator[Found]:
     """An operation breaks what the model has learnt, and nothing says that this is meant.
 
     The plan gives the same reason. `acknowledge: breaking`, a field of every operation, says that it is meant; without
@@ -47,7 +77,20 @@ def _breaking(seen: OnModel) -> Iterator[Found]:
             yield Found(written.place, f"{effect.operation} breaks the model: {effect.risk.reason}", help_)
 
 
-def _unreachable(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM207",
+    "unreachable-tokens",
+    WARNING,
+    wrong="""\
+operations:
+  - set_normalizer: {type: Lowercase}
+""",
+    right="""\
+operations:
+  - set_normalizer: NFC
+""",
+)
+def unreachable(seen: OnModel) -> Iterator[Found]:
     """An operation leaves tokens that no text produces any more.
 
     Their rows stay in the model and are never used, and the texts that they stood for become other tokens than in
@@ -61,7 +104,24 @@ def _unreachable(seen: OnModel) -> Iterator[Found]:
             yield Found(written.place, message, "leave it out; if it is meant, write `# noqa: TM207` and why")
 
 
-def _zeros_as_output(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM203",
+    "zeros-as-output",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", init: {strategy: zeros}}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", init: {input: {strategy: zeros}, output: {strategy: mean}}}
+""",
+)
+def zeros_as_output(file: MigrationFile) -> Iterator[Found]:
     """A row of the output embeddings starts as zeros.
 
     Its token then has the logit 0 whatever the model means, and wins wherever all other logits are negative. The mean
@@ -89,7 +149,21 @@ def _inits(file: MigrationFile) -> Iterator[tuple[Place, str, InitSpec]]:
                 yield written.spot(token.content), f"the row of '{token.content}'", token.init
 
 
-def _off_a_multiple(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM204",
+    "off-a-multiple",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<tool>"]
+  - resize_vocab: {multiple_of: 64}
+""",
+)
+def off_a_multiple(seen: OnModel) -> Iterator[Found]:
     """The rows were a multiple of 64 before, and grow to a number that is none.
 
     The kernels that multiply by the head are much slower on such sizes, and tensor parallelism may refuse them.
@@ -103,7 +177,24 @@ def _off_a_multiple(seen: OnModel) -> Iterator[Found]:
         yield Found(cause.place, message, f"end with resize_vocab: {{multiple_of: {_MULTIPLE}}}")
 
 
-def _fewer_rows(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM205",
+    "fewer-rows",
+    WARNING,
+    given="""\
+operations:
+  - resize_vocab: {multiple_of: 1088}
+""",
+    wrong="""\
+operations:
+  - resize_vocab: {rows: 1050}
+""",
+    right="""\
+operations:
+  - resize_vocab: {multiple_of: 64}
+""",
+)
+def fewer_rows(seen: OnModel) -> Iterator[Found]:
     """The model ends with fewer rows than it had.
 
     Spare rows are padding that its makers put there: for kernels, for sharding over devices, for adapters and optimizer
@@ -118,7 +209,26 @@ def _fewer_rows(seen: OnModel) -> Iterator[Found]:
         yield Found(cause.place, message, help_)
 
 
-def _same_start(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM206",
+    "same-start",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", init: {strategy: copy, token: "<|endoftext|>"}}
+        - {content: "</tool>", init: {strategy: copy, token: "<|endoftext|>"}}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", init: {strategy: description, text: "a call of a tool"}}
+        - {content: "</tool>", init: {strategy: copy, token: "<|endoftext|>"}}
+""",
+)
+def same_start(file: MigrationFile) -> Iterator[Found]:
     """Several tokens start as a copy of the same one.
 
     Until they are trained the model cannot tell them apart: each gets the same logit, also as the one that they are
@@ -134,124 +244,3 @@ def _same_start(file: MigrationFile) -> Iterator[Found]:
                 yield Found(written.spot(token.content), message, "start one of them from `description` or `average`")
             elif source is not None:
                 copied[source] = token.content
-
-
-RULES = (
-    FileRule(
-        "TM201",
-        "moved-ids",
-        Severity.ERROR,
-        _moved_ids,
-        wrong="""\
-operations:
-  - move_tokens: {tokens: {"!": 2, "\\"": 1}}
-""",
-        right="""\
-operations:
-  - move_tokens: {tokens: {"!": 2, "\\"": 1}, acknowledge: breaking}
-""",
-    ),
-    ModelRule(
-        "TM202",
-        "breaking",
-        Severity.ERROR,
-        _breaking,
-        wrong="""\
-operations:
-  - reinit_tokens: {tokens: ["!"], init: {strategy: mean}}
-""",
-        right="""\
-operations:
-  - reinit_tokens: {tokens: ["<tool>"], init: {strategy: mean}}
-""",
-        given="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-    ),
-    FileRule(
-        "TM203",
-        "zeros-as-output",
-        Severity.WARNING,
-        _zeros_as_output,
-        wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", init: {strategy: zeros}}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", init: {input: {strategy: zeros}, output: {strategy: mean}}}
-""",
-    ),
-    ModelRule(
-        "TM204",
-        "off-a-multiple",
-        Severity.WARNING,
-        _off_a_multiple,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<tool>"]
-  - resize_vocab: {multiple_of: 64}
-""",
-    ),
-    ModelRule(
-        "TM205",
-        "fewer-rows",
-        Severity.WARNING,
-        _fewer_rows,
-        given="""\
-operations:
-  - resize_vocab: {multiple_of: 1088}
-""",
-        wrong="""\
-operations:
-  - resize_vocab: {rows: 1050}
-""",
-        right="""\
-operations:
-  - resize_vocab: {multiple_of: 64}
-""",
-    ),
-    FileRule(
-        "TM206",
-        "same-start",
-        Severity.WARNING,
-        _same_start,
-        wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", init: {strategy: copy, token: "<|endoftext|>"}}
-        - {content: "</tool>", init: {strategy: copy, token: "<|endoftext|>"}}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", init: {strategy: description, text: "a call of a tool"}}
-        - {content: "</tool>", init: {strategy: copy, token: "<|endoftext|>"}}
-""",
-    ),
-    ModelRule(
-        "TM207",
-        "unreachable-tokens",
-        Severity.WARNING,
-        _unreachable,
-        wrong="""\
-operations:
-  - set_normalizer: {type: Lowercase}
-""",
-        right="""\
-operations:
-  - set_normalizer: NFC
-""",
-    ),
-)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tokmigrate.lint.file import MigrationFile
-from tokmigrate.lint.rule import FileRule, Found, Severity
+from tokmigrate.lint.rule import WARNING, Found, rule
 from tokmigrate.operations.set_normalizer import SetNormalizer
 from tokmigrate.operations.set_pre_tokenizer import SetPreTokenizer
 from tokmigrate.revision.conditions import Encodes
@@ -18,7 +18,22 @@ _EMPTY_WORDS = re.compile(
 )
 
 
-def _message_says_nothing(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM407",
+    "message-says-nothing",
+    WARNING,
+    wrong="""\
+message: update
+operations:
+  - set_init: {strategy: mean}
+""",
+    right="""\
+message: Start new rows from the mean
+operations:
+  - set_init: {strategy: mean}
+""",
+)
+def message_says_nothing(file: MigrationFile) -> Iterator[Found]:
     """The message does not say what the migration is for.
 
     It is what `history`, `log` and the ledger show in a year.
@@ -32,7 +47,19 @@ def _message_says_nothing(file: MigrationFile) -> Iterator[Found]:
 _FILL_IN = "fill it in; or delete the file, if it was not applied and no migration follows it"
 
 
-def _does_nothing(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM408",
+    "does-nothing",
+    WARNING,
+    wrong="""\
+operations: []
+""",
+    right="""\
+operations:
+  - set_init: {strategy: mean}
+""",
+)
+def does_nothing(file: MigrationFile) -> Iterator[Found]:
     """A migration has no operations.
 
     It is mostly one that was made and not filled in.
@@ -45,7 +72,22 @@ def _does_nothing(file: MigrationFile) -> Iterator[Found]:
         )
 
 
-def _pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM410",
+    "pipeline-without-check",
+    WARNING,
+    wrong="""\
+operations:
+  - set_normalizer: NFKC
+""",
+    right="""\
+operations:
+  - set_normalizer: NFKC
+verify:
+  - encodes: {text: "①", tokens: ["1"]}
+""",
+)
+def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
     """How text is cut changes, and no `encodes` under `verify:` says what comes out.
 
     Whoever reviews it sees what is meant, and a version of the library that cuts otherwise is noticed before a model is
@@ -59,7 +101,23 @@ def _pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
             yield Found(written.place, message, "verify: [{encodes: {text: …, tokens: […]}}]")
 
 
-def _for_no_model(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM409",
+    "for-no-model",
+    WARNING,
+    wrong="""\
+models: [dmeo]
+operations:
+  - set_init: {strategy: mean}
+""",
+    right="""\
+models: [demo]
+operations:
+  - set_init: {strategy: mean}
+""",
+    beside="the models that the workspace lists",
+)
+def for_no_model(file: MigrationFile) -> Iterator[Found]:
     """`models` names something that is no model and no tag of the workspace.
 
     A misspelt name makes the migration one for no model: it is passed over without a word.
@@ -71,69 +129,3 @@ def _for_no_model(file: MigrationFile) -> Iterator[Found]:
             known = ", ".join(sorted(file.known_models))
             message = f"'{name}' is no model and no tag of the workspace"
             yield Found(file.spot("models", place), message, f"known are {known}")
-
-
-RULES = (
-    FileRule(
-        "TM407",
-        "message-says-nothing",
-        Severity.WARNING,
-        _message_says_nothing,
-        wrong="""\
-message: update
-operations:
-  - set_init: {strategy: mean}
-""",
-        right="""\
-message: Start new rows from the mean
-operations:
-  - set_init: {strategy: mean}
-""",
-    ),
-    FileRule(
-        "TM408",
-        "does-nothing",
-        Severity.WARNING,
-        _does_nothing,
-        wrong="""\
-operations: []
-""",
-        right="""\
-operations:
-  - set_init: {strategy: mean}
-""",
-    ),
-    FileRule(
-        "TM409",
-        "for-no-model",
-        Severity.WARNING,
-        _for_no_model,
-        wrong="""\
-models: [dmeo]
-operations:
-  - set_init: {strategy: mean}
-""",
-        right="""\
-models: [demo]
-operations:
-  - set_init: {strategy: mean}
-""",
-        beside="the models that the workspace lists",
-    ),
-    FileRule(
-        "TM410",
-        "pipeline-without-check",
-        Severity.WARNING,
-        _pipeline_without_check,
-        wrong="""\
-operations:
-  - set_normalizer: NFKC
-""",
-        right="""\
-operations:
-  - set_normalizer: NFKC
-verify:
-  - encodes: {text: "①", tokens: ["1"]}
-""",
-    ),
-)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokmigrate.lint.file import MigrationFile, Written
-from tokmigrate.lint.rule import FileRule, Found, Severity
+from tokmigrate.lint.rule import WARNING, Found, rule
 from tokmigrate.model.references.id_settings import ListChange
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
@@ -45,7 +45,23 @@ _FATES = {
 }
 
 
-def _changed_twice(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM113",
+    "changed-twice",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<tool>"]
+  - set_token_flags: {tokens: "<tool>", special: true}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", special: true}
+""",
+)
+def changed_twice(file: MigrationFile) -> Iterator[Found]:
     """A token is changed by one operation, and then by another one of the same file.
 
     One operation says what it shall be; a reader of two has to work it out.
@@ -72,7 +88,21 @@ def _fates(written: Written) -> Iterator[tuple[str, str]]:
             yield from ((str(text), fate) for text in texts)
 
 
-def _said_twice(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM307",
+    "said-twice",
+    WARNING,
+    wrong="""\
+operations:
+  - set_normalizer: NFC
+  - set_normalizer: NFKC
+""",
+    right="""\
+operations:
+  - set_normalizer: NFKC
+""",
+)
+def said_twice(file: MigrationFile) -> Iterator[Found]:
     """The same thing is set twice in one file.
 
     Only the last one counts; who reads the first is misled.
@@ -98,39 +128,3 @@ def _settings(written: Written) -> Iterator[str]:
         yield from (f"'{name}'" for name, held in operation.settings.items() if not isinstance(held, ListChange))
     if isinstance(operation, SetPadding) and operation.token is not None:
         yield "the pad token"
-
-
-RULES = (
-    FileRule(
-        "TM113",
-        "changed-twice",
-        Severity.WARNING,
-        _changed_twice,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-  - set_token_flags: {tokens: "<tool>", special: true}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", special: true}
-""",
-    ),
-    FileRule(
-        "TM307",
-        "said-twice",
-        Severity.WARNING,
-        _said_twice,
-        wrong="""\
-operations:
-  - set_normalizer: NFC
-  - set_normalizer: NFKC
-""",
-        right="""\
-operations:
-  - set_normalizer: NFKC
-""",
-    ),
-)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tokmigrate.lint.file import MigrationFile
 from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import FileRule, Found, ModelRule, Severity
+from tokmigrate.lint.rule import WARNING, Found, rule
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import ids_without_token
@@ -19,7 +19,20 @@ from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 _CHAT_ROLES = ("bos", "eos", "sep", "cls", "mask")
 
 
-def _role_token_without_init(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM302",
+    "role-token-without-init",
+    WARNING,
+    wrong="""\
+operations:
+  - add_role_tokens: {preset: chatml}
+""",
+    right="""\
+operations:
+  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
+""",
+)
+def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
     """A token with a role is added, and nothing says how its row starts.
 
     It starts as the mean of all rows, like any other: the model meets it in every text, and has to learn it from
@@ -50,7 +63,23 @@ def _sets_init(operations: tuple[object, ...]) -> bool:
     return any(isinstance(getattr(planned, "operation", None), SetInit) for planned in operations)
 
 
-def _pad_is_end(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM303",
+    "pad-is-end",
+    WARNING,
+    wrong="""\
+operations:
+  - set_padding: {token: "<|endoftext|>", side: left}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|pad|>", special: true}
+  - set_padding: {token: "<|pad|>", side: left}
+""",
+)
+def pad_is_end(seen: OnModel) -> Iterator[Found]:
     """The pad token is the end token.
 
     Training masks padding, and masks the real ends with it: the model does not learn to stop.
@@ -75,7 +104,35 @@ def _pads_with_end(state: ModelState) -> bool:
     return pad is not None and pad == special_token(state, "eos")
 
 
-def _old_token_around_text(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM306",
+    "old-token-around-text",
+    WARNING,
+    given="""\
+operations:
+  - set_post_processor:
+      type: TemplateProcessing
+      single: [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
+      pair: [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]
+      special_tokens: {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}
+""",
+    wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|begin|>", special: true}
+  - set_special_tokens: {bos: "<|begin|>"}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|begin|>", special: true}
+  - set_special_tokens: {bos: "<|begin|>"}
+  - set_post_processor: null
+""",
+)
+def old_token_around_text(seen: OnModel) -> Iterator[Found]:
     """A role goes to another token, and the post-processor still puts the old one around texts.
 
     Every text then begins or ends with a token that has no role any more.
@@ -91,7 +148,26 @@ def _old_token_around_text(seen: OnModel) -> Iterator[Found]:
             yield Found(cause.spot(str(new)), message, help_)
 
 
-def _id_without_token(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM308",
+    "id-without-token",
+    WARNING,
+    beside="what it makes of a model that lacks it, here one whose config.json has `image_token_index: 1200`",
+    wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<image>", special: true}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<image>", special: true}
+  - set_special_tokens: {image: "<image>"}
+""",
+)
+def id_without_token(seen: OnModel) -> Iterator[Found]:
     """A field of a configuration holds an id that no token of the model has at the end.
 
     A processor that puts the id of `image_token_index` into a text then gives the model a row that stands for nothing,
@@ -103,87 +179,3 @@ def _id_without_token(seen: OnModel) -> Iterator[Found]:
     place = cause.place if cause else seen.file.spot("operations")
     for found in ids_without_token(seen.final):
         yield Found(place, str(found), f"name its token: set_special_tokens: {{{found.role}: …}}")
-
-
-RULES = (
-    FileRule(
-        "TM302",
-        "role-token-without-init",
-        Severity.WARNING,
-        _role_token_without_init,
-        wrong="""\
-operations:
-  - add_role_tokens: {preset: chatml}
-""",
-        right="""\
-operations:
-  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
-""",
-    ),
-    ModelRule(
-        "TM303",
-        "pad-is-end",
-        Severity.WARNING,
-        _pad_is_end,
-        wrong="""\
-operations:
-  - set_padding: {token: "<|endoftext|>", side: left}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|pad|>", special: true}
-  - set_padding: {token: "<|pad|>", side: left}
-""",
-    ),
-    ModelRule(
-        "TM306",
-        "old-token-around-text",
-        Severity.WARNING,
-        _old_token_around_text,
-        given="""\
-operations:
-  - set_post_processor:
-      type: TemplateProcessing
-      single: [{"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}]
-      pair: [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]
-      special_tokens: {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}
-""",
-        wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|begin|>", special: true}
-  - set_special_tokens: {bos: "<|begin|>"}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|begin|>", special: true}
-  - set_special_tokens: {bos: "<|begin|>"}
-  - set_post_processor: null
-""",
-    ),
-    ModelRule(
-        "TM308",
-        "id-without-token",
-        Severity.WARNING,
-        _id_without_token,
-        beside="what it makes of a model that lacks it, here one whose config.json has `image_token_index: 1200`",
-        wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<image>", special: true}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<image>", special: true}
-  - set_special_tokens: {image: "<image>"}
-""",
-    ),
-)

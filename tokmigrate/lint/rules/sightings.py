@@ -6,14 +6,31 @@ from collections.abc import Iterator
 
 from tokmigrate.lint.file import Place
 from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import Found, ModelRule, Severity
+from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped
 from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
 
 
-def _not_found(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM101",
+    "token-not-found",
+    ERROR,
+    wrong="""\
+operations:
+  - set_normalizer: {type: Prepend, prepend: "▁"}
+  - add_tokens: ["<tool>"]
+""",
+    right="""\
+operations:
+  - set_normalizer: {type: Prepend, prepend: "▁"}
+  - add_tokens:
+      tokens:
+        - {content: "<tool>", normalized: false}
+""",
+)
+def not_found(seen: OnModel) -> Iterator[Found]:
     """An added token is not found in text that holds it.
 
     A token with `normalized: true`, the default of those that are not special, is looked for in the text that the
@@ -41,7 +58,20 @@ def _last_change(seen: OnModel) -> Place:
     return max((written.place for written in seen.file.operations), default=Place(1, 1))
 
 
-def _within_another(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM102",
+    "token-within-another",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<tool>", "<tool>:"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<tool>", "</tool>"]
+""",
+)
+def within_another(seen: OnModel) -> Iterator[Found]:
     """The text of a new token is part of another added token's text, or holds one.
 
     Of tokens that begin at the same place the longest is found. What was cut into the shorter one and something else
@@ -66,7 +96,24 @@ def _parts(text: str) -> Iterator[str]:
     yield from {text[start:end] for end in ends for start in range(end)} - {text}
 
 
-def _found_as_other_text(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM112",
+    "found-as-other-text",
+    WARNING,
+    wrong="""\
+operations:
+  - set_normalizer: NFKC
+  - add_tokens: ["①"]
+""",
+    right="""\
+operations:
+  - set_normalizer: NFKC
+  - add_tokens:
+      tokens:
+        - {content: "①", normalized: false}
+""",
+)
+def found_as_other_text(seen: OnModel) -> Iterator[Found]:
     """A new token is found in text that is not its own.
 
     With `normalized: true` it is the normalised text that is looked for: after NFKC a token `①` is found in every `1`.
@@ -78,7 +125,24 @@ def _found_as_other_text(seen: OnModel) -> Iterator[Found]:
             yield Found(cause.spot(text), message, "give it `normalized: false`")
 
 
-def _vocabulary_notation(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM115",
+    "vocabulary-notation",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "Ġkubernetes", single_word: true}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "kubernetes", single_word: true}
+""",
+)
+def vocabulary_notation(seen: OnModel) -> Iterator[Found]:
     """A new token is written as the vocabulary writes pieces of words, with a sign for the space before it or for none.
 
     An added token is looked for in the text itself, where no such sign stands: `Ġcat` is found only where somebody
@@ -97,7 +161,20 @@ def _vocabulary_notation(seen: OnModel) -> Iterator[Found]:
             yield Found(cause.spot(text), message, f"write {escaped(text.removeprefix(sign))}")
 
 
-def _not_decoded(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM116",
+    "not-decoded",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<caf\\u00e9>"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<cafe>"]
+""",
+)
+def not_decoded(seen: OnModel) -> Iterator[Found]:
     """A new token is decoded as another text than its own.
 
     A byte-level tokenizer writes letters for bytes, `é` for the byte E9 among them. When it decodes it takes a token
@@ -112,89 +189,3 @@ def _not_decoded(seen: OnModel) -> Iterator[Found]:
             decoded = octets.decode("utf-8", "replace")
             message = f"'{text}' is decoded as {escaped(decoded)}: this tokenizer takes its letters for bytes"
             yield Found(cause.spot(text), message, "choose a text of ASCII letters")
-
-
-RULES = (
-    ModelRule(
-        "TM101",
-        "token-not-found",
-        Severity.ERROR,
-        _not_found,
-        wrong="""\
-operations:
-  - set_normalizer: {type: Prepend, prepend: "▁"}
-  - add_tokens: ["<tool>"]
-""",
-        right="""\
-operations:
-  - set_normalizer: {type: Prepend, prepend: "▁"}
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", normalized: false}
-""",
-    ),
-    ModelRule(
-        "TM102",
-        "token-within-another",
-        Severity.WARNING,
-        _within_another,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool>", "<tool>:"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<tool>", "</tool>"]
-""",
-    ),
-    ModelRule(
-        "TM112",
-        "found-as-other-text",
-        Severity.WARNING,
-        _found_as_other_text,
-        wrong="""\
-operations:
-  - set_normalizer: NFKC
-  - add_tokens: ["①"]
-""",
-        right="""\
-operations:
-  - set_normalizer: NFKC
-  - add_tokens:
-      tokens:
-        - {content: "①", normalized: false}
-""",
-    ),
-    ModelRule(
-        "TM115",
-        "vocabulary-notation",
-        Severity.WARNING,
-        _vocabulary_notation,
-        wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "Ġkubernetes", single_word: true}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "kubernetes", single_word: true}
-""",
-    ),
-    ModelRule(
-        "TM116",
-        "not-decoded",
-        Severity.WARNING,
-        _not_decoded,
-        wrong="""\
-operations:
-  - add_tokens: ["<caf\\u00e9>"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<cafe>"]
-""",
-    ),
-)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from tokmigrate.lint.file import Written
 from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import Found, ModelRule, Severity
+from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped
 from tokmigrate.model.documents.roles import special_token, text_of
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
@@ -35,7 +35,23 @@ _ENDS_A_TURN = (
 )
 
 
-def _names_no_token(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM301",
+    "names-no-token",
+    ERROR,
+    wrong="""\
+operations:
+  - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|turn|>", special: true}
+  - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
+""",
+)
+def names_no_token(seen: OnModel) -> Iterator[Found]:
     """A chat template writes `<|…|>` that is no token.
 
     The text is then cut into pieces that the model has never seen as a mark, and nothing fails.
@@ -63,7 +79,27 @@ def _chat_templates(state: ModelState) -> list[Template]:
     return [template for template in templates(state) if template.kind == CHAT]
 
 
-def _without_use(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM304",
+    "without-use",
+    WARNING,
+    wrong="""\
+operations:
+  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
+  - add_tokens:
+      tokens:
+        - {content: "<|tool|>", special: true}
+""",
+    right="""\
+operations:
+  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
+  - add_tokens:
+      tokens:
+        - {content: "<|tool|>", special: true}
+  - set_special_tokens: {additional: ["<|tool|>"]}
+""",
+)
+def without_use(seen: OnModel) -> Iterator[Found]:
     """A special token is added that no template and no role uses.
 
     A special token is written by a template, or stands for something by its role; one that is neither is never met.
@@ -95,7 +131,27 @@ def _may_be_built(token: str, texts: list[str]) -> bool:
     return any(beginning in text for beginning in beginnings for text in texts)
 
 
-def _turn_does_not_end(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM305",
+    "turn-does-not-end",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|end|>", special: true}
+  - set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|end|>", special: true}
+  - set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
+  - set_special_tokens: {eos: "<|end|>"}
+""",
+)
+def turn_does_not_end(seen: OnModel) -> Iterator[Found]:
     """The chat template ends turns with a token at which generation does not stop.
 
     The model writes the end of its turn, and then goes on with the user's.
@@ -123,7 +179,20 @@ def _ends(state: ModelState) -> set[Json]:
     return ends
 
 
-def _cannot_be_rendered(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM309",
+    "cannot-be-rendered",
+    WARNING,
+    wrong="""\
+operations:
+  - set_chat_template: "{% for m in messages %}{{ m.text.strip() }}{% endfor %}"
+""",
+    right="""\
+operations:
+  - set_chat_template: "{% for m in messages %}{{ m.content.strip() }}{% endfor %}"
+""",
+)
+def cannot_be_rendered(seen: OnModel) -> Iterator[Found]:
     """The chat template cannot be rendered, or needs more than a second of CPU time.
 
     It is rendered as transformers does it, in the same sandbox, for one message of a user. What fails there fails for
@@ -133,80 +202,3 @@ def _cannot_be_rendered(seen: OnModel) -> Iterator[Found]:
     if cause is not None and seen.template_error is not None:
         help_ = "correct the template until transformers' apply_chat_template renders one message of a user"
         yield Found(cause.place, f"the chat template {seen.template_error}", help_)
-
-
-RULES = (
-    ModelRule(
-        "TM301",
-        "names-no-token",
-        Severity.ERROR,
-        _names_no_token,
-        wrong="""\
-operations:
-  - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|turn|>", special: true}
-  - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
-""",
-    ),
-    ModelRule(
-        "TM309",
-        "cannot-be-rendered",
-        Severity.WARNING,
-        _cannot_be_rendered,
-        wrong="""\
-operations:
-  - set_chat_template: "{% for m in messages %}{{ m.text.strip() }}{% endfor %}"
-""",
-        right="""\
-operations:
-  - set_chat_template: "{% for m in messages %}{{ m.content.strip() }}{% endfor %}"
-""",
-    ),
-    ModelRule(
-        "TM304",
-        "without-use",
-        Severity.WARNING,
-        _without_use,
-        wrong="""\
-operations:
-  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
-  - add_tokens:
-      tokens:
-        - {content: "<|tool|>", special: true}
-""",
-        right="""\
-operations:
-  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
-  - add_tokens:
-      tokens:
-        - {content: "<|tool|>", special: true}
-  - set_special_tokens: {additional: ["<|tool|>"]}
-""",
-    ),
-    ModelRule(
-        "TM305",
-        "turn-does-not-end",
-        Severity.WARNING,
-        _turn_does_not_end,
-        wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|end|>", special: true}
-  - set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|end|>", special: true}
-  - set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
-  - set_special_tokens: {eos: "<|end|>"}
-""",
-    ),
-)

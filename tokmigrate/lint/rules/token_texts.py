@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterator
 
 from tokmigrate.lint.file import MigrationFile, Written
-from tokmigrate.lint.rule import FileRule, Found, Severity
+from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped, foreign_letters, invisible
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
@@ -15,7 +15,20 @@ from tokmigrate.operations.rename_tokens import RenameTokens
 _MEANT = "if it is meant, write `# noqa: {}` and why"
 
 
-def _space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM103",
+    "space-at-the-edge",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<tool> "]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+)
+def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
     """The text of a token begins or ends with white space.
 
     It is found only where that very white space stands; a neighbour with `lstrip` or `rstrip` takes it away, and so do
@@ -29,7 +42,20 @@ def _space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
             yield Found(written.spot(text), f"'{text}' {side} with white space", help_)
 
 
-def _unstable_text(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM104",
+    "unstable-text",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<cafe\\u0301>"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<cafe>"]
+""",
+)
+def unstable_text(file: MigrationFile) -> Iterator[Found]:
     """The text of a token is another one in Unicode's normal form NFC.
 
     Editors, browsers and many tokenizers write text in that form. It looks the same, and the token is not found in it.
@@ -45,7 +71,20 @@ def _unstable_text(file: MigrationFile) -> Iterator[Found]:
             )
 
 
-def _invisible_character(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM105",
+    "invisible-character",
+    ERROR,
+    wrong="""\
+operations:
+  - add_tokens: ["<tool\\u200b>"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+)
+def invisible_character(file: MigrationFile) -> Iterator[Found]:
     """The text of a token holds a character that cannot be seen.
 
     Nobody can type it, and a text that looks the same is cut otherwise. It mostly comes from copying out of a
@@ -60,7 +99,20 @@ def _invisible_character(file: MigrationFile) -> Iterator[Found]:
             yield Found(written.spot(text), f"'{visible}' holds {shown}", help_)
 
 
-def _mixed_scripts(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM107",
+    "mixed-scripts",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<t\\u043e\\u043el>"]  # two Cyrillic letters
+""",
+    right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+)
+def mixed_scripts(file: MigrationFile) -> Iterator[Found]:
     """Among the Latin letters of a token's text stands one of another script that looks like one of them.
 
     A Cyrillic or Greek letter between Latin ones cannot be told from the Latin letter that it looks like.
@@ -72,7 +124,22 @@ def _mixed_scripts(file: MigrationFile) -> Iterator[Found]:
             yield Found(written.spot(text), f"'{text}' holds {shown} among Latin letters", "write it in one script")
 
 
-def _inside_words(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM109",
+    "found-inside-words",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["cat"]
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "cat", single_word: true}
+""",
+)
+def inside_words(file: MigrationFile) -> Iterator[Found]:
     """A token that is a word is also found inside other words.
 
     An added token is looked for in all text, wherever it stands: `cat` cuts `category` in two.
@@ -86,7 +153,22 @@ def _inside_words(file: MigrationFile) -> Iterator[Found]:
                 yield Found(written.spot(token.content), message, "give it `single_word: true`")
 
 
-def _mark_not_special(file: MigrationFile) -> Iterator[Found]:
+@rule(
+    "TM114",
+    "mark-not-special",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<|tool|>"]
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|tool|>", special: true}
+""",
+)
+def mark_not_special(file: MigrationFile) -> Iterator[Found]:
     """A token written `<|…|>` is added without a word on whether it is special.
 
     Without it is not, so that decoding with `skip_special_tokens=True` shows it to users. `special: false` says that
@@ -112,95 +194,3 @@ def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
         elif isinstance(operation, AddRoleTokens) and operation.roles is not None:
             texts = tuple(dict.fromkeys((*operation.roles.values(), *filter(None, (operation.end,)))))
         yield from ((written, text) for text in texts)
-
-
-RULES = (
-    FileRule(
-        "TM103",
-        "space-at-the-edge",
-        Severity.WARNING,
-        _space_at_the_edge,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool> "]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-    ),
-    FileRule(
-        "TM104",
-        "unstable-text",
-        Severity.WARNING,
-        _unstable_text,
-        wrong="""\
-operations:
-  - add_tokens: ["<cafe\\u0301>"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<cafe>"]
-""",
-    ),
-    FileRule(
-        "TM105",
-        "invisible-character",
-        Severity.ERROR,
-        _invisible_character,
-        wrong="""\
-operations:
-  - add_tokens: ["<tool\\u200b>"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-    ),
-    FileRule(
-        "TM107",
-        "mixed-scripts",
-        Severity.WARNING,
-        _mixed_scripts,
-        wrong="""\
-operations:
-  - add_tokens: ["<t\\u043e\\u043el>"]  # two Cyrillic letters
-""",
-        right="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-    ),
-    FileRule(
-        "TM109",
-        "found-inside-words",
-        Severity.WARNING,
-        _inside_words,
-        wrong="""\
-operations:
-  - add_tokens: ["cat"]
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "cat", single_word: true}
-""",
-    ),
-    FileRule(
-        "TM114",
-        "mark-not-special",
-        Severity.WARNING,
-        _mark_not_special,
-        wrong="""\
-operations:
-  - add_tokens: ["<|tool|>"]
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|tool|>", special: true}
-""",
-    ),
-)

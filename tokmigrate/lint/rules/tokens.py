@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import Found, ModelRule, Severity
+from tokmigrate.lint.rule import WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped, likeness
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
@@ -16,7 +16,20 @@ from tokmigrate.operations.known_tokens import cut_out
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 
 
-def _lookalike(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM106",
+    "lookalike",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<|tool|>", "<|Tool|>"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<|tool|>", "<|result|>"]
+""",
+)
+def lookalike(seen: OnModel) -> Iterator[Found]:
     """A new token differs from another added token only in case, width or compatibility forms.
 
     `<|Im_Start|>` beside `<|im_start|>`, or `<|user|>` with full-width bars beside `<|user|>`: one of the two will be
@@ -42,7 +55,24 @@ _RESERVED = re.compile(
 _IN_USE = re.compile(r"<extra_id_\d+>")
 
 
-def _reserved_token_free(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM108",
+    "reserved-token-free",
+    WARNING,
+    given="""\
+operations:
+  - add_tokens: ["<|reserved_0|>"]
+""",
+    wrong="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    right="""\
+operations:
+  - rename_tokens: {tokens: {"<|reserved_0|>": "<tool>"}, init: {strategy: mean}}
+""",
+)
+def reserved_token_free(seen: OnModel) -> Iterator[Found]:
     """Tokens are added behind the vocabulary although the tokenizer has reserved ones without a use.
 
     A reserved token has an id and a row already: with `rename_tokens` it gets the new text, and no matrix grows.
@@ -79,7 +109,23 @@ def _renaming(operation: Operation, texts: Mapping[str, str], before: ModelState
     return "; then ".join(parts)
 
 
-def _ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM110",
+    "ordinary-token-cut-out",
+    WARNING,
+    wrong="""\
+operations:
+  - set_padding: {token: "!"}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|pad|>", special: true}
+  - set_padding: {token: "<|pad|>"}
+""",
+)
+def ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
     """A token that text is made of becomes an added token.
 
     It is then looked for before the text is cut, so that words that it is a part of fall apart otherwise than in
@@ -93,7 +139,24 @@ def _ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
             yield Found(written.spot(*tokens), risk.reason, "add a token of its own for that")
 
 
-def _special_flag_changed(seen: OnModel) -> Iterator[Found]:
+@rule(
+    "TM111",
+    "special-flag-changed",
+    WARNING,
+    given="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    wrong="""\
+operations:
+  - set_token_flags: {tokens: "<tool>", special: true}
+""",
+    right="""\
+operations:
+  - set_token_flags: {tokens: "<tool>", single_word: true}
+""",
+)
+def special_flag_changed(seen: OnModel) -> Iterator[Found]:
     """A token that was there becomes special, or is special no more.
 
     Decoding with `skip_special_tokens=True` then leaves it out where programs relied on it, or shows it to users.
@@ -107,74 +170,3 @@ def _special_flag_changed(seen: OnModel) -> Iterator[Found]:
                 message = f"'{text}' is {'special' if token.special else 'not special any more'}: decoding {does}"
                 help_ = "add a token of its own; if it is meant, write `# noqa: TM111` and tell all who decode"
                 yield Found(written.spot(text), message, help_)
-
-
-RULES = (
-    ModelRule(
-        "TM106",
-        "lookalike",
-        Severity.WARNING,
-        _lookalike,
-        wrong="""\
-operations:
-  - add_tokens: ["<|tool|>", "<|Tool|>"]
-""",
-        right="""\
-operations:
-  - add_tokens: ["<|tool|>", "<|result|>"]
-""",
-    ),
-    ModelRule(
-        "TM108",
-        "reserved-token-free",
-        Severity.WARNING,
-        _reserved_token_free,
-        given="""\
-operations:
-  - add_tokens: ["<|reserved_0|>"]
-""",
-        wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-        right="""\
-operations:
-  - rename_tokens: {tokens: {"<|reserved_0|>": "<tool>"}, init: {strategy: mean}}
-""",
-    ),
-    ModelRule(
-        "TM110",
-        "ordinary-token-cut-out",
-        Severity.WARNING,
-        _ordinary_token_cut_out,
-        wrong="""\
-operations:
-  - set_padding: {token: "!"}
-""",
-        right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|pad|>", special: true}
-  - set_padding: {token: "<|pad|>"}
-""",
-    ),
-    ModelRule(
-        "TM111",
-        "special-flag-changed",
-        Severity.WARNING,
-        _special_flag_changed,
-        given="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-        wrong="""\
-operations:
-  - set_token_flags: {tokens: "<tool>", special: true}
-""",
-        right="""\
-operations:
-  - set_token_flags: {tokens: "<tool>", single_word: true}
-""",
-    ),
-)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from tokmigrate.errors import UsageError, nearest
-from tokmigrate.lint.rule import AnyRule
-from tokmigrate.lint.rules import (
+from tokmigrate.lint.rule import REGISTERED, Rule
+from tokmigrate.lint.rules import (  # noqa: F401 - a rule is registered by the import of its module
     applying,
     ids,
     purpose,
@@ -32,20 +32,7 @@ GROUPS: Mapping[str, str] = MappingProxyType(
 )
 """What the first digit of a code means."""
 
-_ALL: tuple[AnyRule, ...] = (
-    *applying.RULES,
-    *sightings.RULES,
-    *tokens.RULES,
-    *token_texts.RULES,
-    *ids.RULES,
-    *templates.RULES,
-    *roles.RULES,
-    *repetition.RULES,
-    *reproducibility.RULES,
-    *purpose.RULES,
-)
-
-RULES: Mapping[str, AnyRule] = MappingProxyType({rule.code: rule for rule in sorted(_ALL, key=lambda rule: rule.code)})
+RULES: Mapping[str, Rule] = MappingProxyType(dict(sorted(REGISTERED.items())))
 """Every rule by its code, in the order of the codes."""
 
 
