@@ -8,7 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
+
+from tokmigrate.errors import PluginError
+from tokmigrate.initialise import strategy_types
+from tokmigrate.operations.registry import operation_types
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,3 +72,66 @@ def test_the_worked_example(tmp_path: Path) -> None:
     assert "mask_with" in json.dumps(json.loads(run(workspace, site, "schema")))
     run(workspace, site, "downgrade", "base")
     assert contents(workspace / "demo") == before
+
+
+BROKEN = """
+from typing import Literal
+from tokmigrate.initialise import RowStrategy
+from tokmigrate.operations.base import Operation, Risk, RiskLevel
+
+class Shout(Operation):
+    name = "shout"
+    def apply(self, state, context):
+        return state
+    def risk(self, before, after):
+        return Risk(RiskLevel.SAFE, "it does nothing")
+
+class Unfinished(Operation):
+    name = "unfinished"
+    def risk(self, before, after):
+        return Risk(RiskLevel.SAFE, "it does nothing")
+
+class Ones(RowStrategy):
+    strategy: Literal["ones"]
+    def unscaled_rows(self, side, requests, statistics):
+        return None
+"""
+
+BAD = {
+    "import error": ("operations", "x = nowhere:X", "ModuleNotFoundError: No module named 'nowhere'"),
+    "no such class": ("strategies", "x = {module}:X", "AttributeError"),
+    "fails on import": ("operations", "x = {module}_failing:X", "RuntimeError: on load"),
+    "leaves on import": ("strategies", "x = {module}_leaving:X", "SystemExit: 3"),
+    "wrong type": ("operations", "ones = {module}:Ones", "'{module}:Ones' is not a subclass of Operation"),
+    "wrong kind": ("strategies", "shout = {module}:Shout", "'{module}:Shout' is not a subclass of RowStrategy"),
+    "unfinished": ("operations", "unfinished = {module}:Unfinished", "Unfinished lacks apply"),
+    "other name": ("operations", "yell = {module}:Shout", "Shout is registered as 'yell' but calls itself 'shout'"),
+    "other strategy": ("strategies", "one = {module}:Ones", "Ones is registered as 'one' but calls itself 'ones'"),
+    "taken operation": ("operations", "add_tokens = {module}:Shout", "'add_tokens' is taken by tokmigrate"),
+    "taken strategy": ("strategies", "mean = {module}:Ones", "'mean' is taken by tokmigrate"),
+    "taken twice": (
+        "operations",
+        "shout = {module}:Shout\nshout = {module}:Unfinished",
+        "'shout' is taken by {module} 2.5",
+    ),
+}
+TYPES: Mapping[str, Callable[[], object]] = {"operations": operation_types, "strategies": strategy_types}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_broken_plugin_names_its_distribution(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group, entries, message = BAD[case]
+    module = f"broken_{list(BAD).index(case)}"
+    (tmp_path / f"{module}.py").write_text(BROKEN)
+    (tmp_path / f"{module}_failing.py").write_text("raise RuntimeError('on load')")
+    (tmp_path / f"{module}_leaving.py").write_text("raise SystemExit(3)")
+    info = tmp_path / f"{module}-2.5.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 2.5\n")
+    (info / "entry_points.txt").write_text(f"[tokmigrate.{group}]\n{entries.format(module=module)}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(PluginError) as caught:
+        TYPES[group]()
+    assert message.format(module=module) in caught.value.message
+    assert f"of {module} 2.5" in str(caught.value)
+    assert f"`pip uninstall {module}`" in (caught.value.hint or "")

@@ -4,6 +4,7 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── UsageError                    2  a file or a command line is wrong
 │   ├── FileProblems              2  problems in a text file, each with its place
 │   ├── UnknownNameError          2  no such model, revision, token, operation …
+│   ├── PluginError               2  an installed plug-in cannot be used
 │   └── HistoryError              2  the chain of migrations does not hold together
 ├── ModelError                    1  a model directory cannot be worked on
 │   ├── MissingModelError         1  there is no directory of this model
@@ -43,6 +44,7 @@ __all__ = [
     "ModelError",
     "OperationError",
     "OutOfStepError",
+    "PluginError",
     "Problem",
     "RecoveryNeededError",
     "StalePlanError",
@@ -125,6 +127,10 @@ class FileProblems(UsageError):  # noqa: N818 - it holds several
 
 class UnknownNameError(UsageError):
     """A name that nothing answers to."""
+
+
+class PluginError(UsageError):
+    """A plug-in of another distribution that cannot be used."""
 
 
 class HistoryError(UsageError):

@@ -5,14 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from functools import cache, reduce
-from importlib.metadata import EntryPoint, entry_points
 from operator import or_
-from types import MappingProxyType
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from pydantic import Discriminator, TypeAdapter
 
-from tokmigrate.errors import UsageError
 from tokmigrate.initialise.strategies import (
     Average,
     Copy,
@@ -25,6 +22,7 @@ from tokmigrate.initialise.strategies import (
     Subtokens,
     Zeros,
 )
+from tokmigrate.plugins import load_plugins
 
 GROUP = "tokmigrate.strategies"
 """The entry point group of plug-ins: the name is the strategy's, the object a subclass of `RowStrategy`."""
@@ -33,11 +31,7 @@ BuiltIn = Mean | MeanCov | Zeros | Normal | Copy | Average | Subtokens | Descrip
 
 
 def strategy_types() -> Mapping[str, type[RowStrategy]]:
-    """Return every strategy by the name that migrations use, the package's own first.
-
-    Raises:
-        UsageError: A plug-in cannot be loaded, is no strategy, or takes a name that is taken.
-    """
+    """Return every strategy by the name that migrations use; raises PluginError for a plug-in that cannot be used."""
     return _types(tuple(sys.path))
 
 
@@ -46,19 +40,11 @@ def strategy_adapter() -> TypeAdapter[RowStrategy]:
     return _adapter(tuple(sys.path))
 
 
-# Where plug-ins are looked for is `sys.path`, so what was found holds as long as that does.
+# Plug-ins are found on `sys.path`, so the result holds as long as that does.
 @cache
 def _types(_path: tuple[str, ...]) -> Mapping[str, type[RowStrategy]]:
-    found = {name: kind for kind in get_args(BuiltIn) for name in _names(kind)}
-    for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
-        if point.name in found:
-            raise UsageError(
-                f"two strategies are called '{point.name}'",
-                where=_origin(point),
-                hint="uninstall one of the packages",
-            )
-        found[point.name] = _loaded(point)
-    return MappingProxyType(found)
+    built_in: dict[str, type[RowStrategy]] = {str(_name(kind)): kind for kind in get_args(BuiltIn)}
+    return load_plugins(GROUP, RowStrategy, built_in, _name)
 
 
 @cache
@@ -67,30 +53,9 @@ def _adapter(path: tuple[str, ...]) -> TypeAdapter[RowStrategy]:
     return TypeAdapter(Annotated[union, Discriminator("strategy")])
 
 
-def _loaded(point: EntryPoint) -> type[RowStrategy]:
-    try:
-        kind = point.load()
-    except Exception as error:
-        raise UsageError(
-            f"the plug-in strategy '{point.name}' cannot be loaded: {type(error).__name__}: {error}",
-            where=_origin(point),
-            hint="repair or uninstall the package",
-        ) from error
-    if not (isinstance(kind, type) and issubclass(kind, RowStrategy)) or _names(kind) != (point.name,):
-        raise UsageError(
-            f"the plug-in strategy '{point.name}' is no RowStrategy with `strategy: Literal[\"{point.name}\"]`",
-            where=_origin(point),
-            hint="see tokmigrate.initialise.RowStrategy",
-        )
-    return kind
-
-
-def _names(kind: type[RowStrategy]) -> tuple[str, ...]:
+def _name(kind: type[RowStrategy]) -> str | None:
     field = kind.model_fields.get("strategy")
     if field is None or get_origin(field.annotation) is not Literal:
-        return ()
-    return get_args(field.annotation)
-
-
-def _origin(point: EntryPoint) -> str:
-    return f"{point.dist.name}: {point.value}" if point.dist else point.value
+        return None
+    names = get_args(field.annotation)
+    return names[0] if len(names) == 1 else None

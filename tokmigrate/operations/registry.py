@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from functools import cache
-from importlib.metadata import entry_points
-from types import MappingProxyType
 
-from tokmigrate.errors import UsageError
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import Operation
@@ -26,6 +24,7 @@ from tokmigrate.operations.set_pre_tokenizer import SetPreTokenizer
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 from tokmigrate.operations.set_truncation import SetTruncation
+from tokmigrate.plugins import load_plugins
 
 GROUP = "tokmigrate.operations"
 BUILT_IN: tuple[type[Operation], ...] = (
@@ -49,15 +48,13 @@ BUILT_IN: tuple[type[Operation], ...] = (
 )
 
 
-@cache
 def operation_types() -> Mapping[str, type[Operation]]:
-    """Return every operation by the name that migrations use; raises UsageError for a bad plug-in."""
-    found: dict[str, type[Operation]] = {kind.name: kind for kind in BUILT_IN}
-    for point in entry_points(group=GROUP):
-        kind = point.load()
-        if not (isinstance(kind, type) and issubclass(kind, Operation)):
-            raise UsageError(f"the plug-in '{point.name}' is no Operation", where=point.value)
-        if point.name in found:
-            raise UsageError(f"two operations are called '{point.name}'", where=point.value)
-        found[point.name] = kind
-    return MappingProxyType(found)
+    """Return every operation by the name that migrations use; raises PluginError for a plug-in that cannot be used."""
+    return _types(tuple(sys.path))
+
+
+# Plug-ins are found on `sys.path`, so the result holds as long as that does.
+@cache
+def _types(_path: tuple[str, ...]) -> Mapping[str, type[Operation]]:
+    built_in = {kind.name: kind for kind in BUILT_IN}
+    return load_plugins(GROUP, Operation, built_in, lambda kind: getattr(kind, "name", None))
