@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from lint_projects import Project, demo_project, empty_project
 from rule_examples import FIRST, SECOND, lock_anew
+from workspaces import run_here
 
 from tokmigrate.errors import UsageError
 from tokmigrate.lint.selection import RULES, Selection
@@ -261,7 +262,21 @@ def test_a_migration_that_a_model_has_is_not_tried_on_it_again(tmp_path: Path) -
     text = first.read_text("utf-8").replace(FIRST, "aaaa0000").replace("down_revision: aaaa0000", "down_revision: null")
     (tmp_path / "migrations" / "0000_new.yaml").write_text(text, "utf-8")
     (note, _) = project.lint().notes
-    assert note.startswith("demo is not looked at: a migration stands before")
+    assert "migration aaaa0000 stands before ones that the model has" in note
+
+
+def test_a_model_with_squashed_migrations_is_looked_at(tmp_path: Path) -> None:
+    project = demo_project(tmp_path)
+    project.write("operations:\n  - add_tokens: ['<tool>']\n")
+    project.write("operations:\n  - add_tokens: ['<result>']\n", "0002_second", after=FIRST)
+    upgrade(project.workspace, project.workspace.models["demo"])
+    assert run_here(tmp_path, "squash", f"{FIRST}:{SECOND}").returncode == 0
+    assert project.run().returncode == 0
+    breaking = "operations:\n  - reinit_tokens: {tokens: ['!'], init: {strategy: mean}}\n"
+    path = project.write(breaking, "0003_third", after=SECOND)
+    path.write_text(path.read_text("utf-8").replace(f"revision: {SECOND}", "revision: aaaa0003", 1), "utf-8")
+    said = project.run()
+    assert (said.returncode, "TM202 error" in said.stdout) == (1, True), said.stdout + said.stderr
 
 
 def test_python_migrations_are_known_by_what_they_do_to_a_model(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
-from tokmigrate.errors import DriftError, OperationError, OutOfStepError, TokmigrateError, nearest
+from tokmigrate.errors import OperationError, OutOfStepError, TokmigrateError
 from tokmigrate.model.class_defaults.own_pipelines import added_on_loading
 from tokmigrate.model.documents.other_vocabularies import other_vocabulary_notes
 from tokmigrate.model.documents.state import ModelState
@@ -165,70 +165,6 @@ def layout(snapshot: Snapshot, name: str) -> Layout:
     """Return the layout in which a JSON file is written."""
     recorded = snapshot.stamp.files.get(name) if snapshot.stamp else None
     return snapshot.layouts.get(name) or (recorded.layout if recorded else None) or Layout()
-
-
-def check_applied(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[Migration, ...]:
-    """Return the migrations of `chain` that the model has, after checking that none was edited since.
-
-    Raises:
-        DriftError: One was edited, or the model has a revision that the workspace does not know.
-    """
-    if snapshot.stamp is None:
-        return ()
-    known = {migration.revision: migration for migration in chain}
-    squashed = {migration.replaces[0].revision: migration for migration in chain if migration.replaces}
-    applied: list[Migration] = []
-    left = list(snapshot.stamp.applied)
-    while left:
-        revision, checksum = left.pop(0)
-        migration = squashed.get(revision)
-        if migration is not None and checksum == migration.replaces[0].checksum:
-            _take_replaced(snapshot, migration, left)
-            applied.append(migration)
-            continue
-        migration = known.get(revision)
-        if migration is None:
-            raise DriftError(
-                f"the model has revision {revision}, which is not among the migrations",
-                where=str(snapshot.directory),
-                hint=nearest(revision, known)
-                or f"`tokmigrate restore {revision}` puts its file back where it was applied here; or fetch its branch",
-            )
-        if migration.checksum != checksum:
-            raise DriftError(
-                f"migration {revision} was edited after it was applied",
-                where=migration.shown,
-                hint=f"`tokmigrate show {revision}` shows what was changed, and `tokmigrate restore {revision}`"
-                " puts it back, where it was applied here; say what you want in a new migration",
-            )
-        applied.append(migration)
-    return tuple(applied)
-
-
-def _take_replaced(snapshot: Snapshot, migration: Migration, left: list[tuple[str, str]]) -> None:
-    """Take the revisions behind the first of those that `migration` replaces off what is left of a model's.
-
-    Raises:
-        DriftError: The model lacks some of them, or has one as it was not when it was squashed.
-    """
-    where = str(snapshot.directory)
-    last = migration.replaces[0].revision
-    for replaced in migration.replaces[1:]:
-        if not left or left[0][0] != replaced.revision:
-            raise DriftError(
-                f"the model is at {last}, in the middle of what {migration.shown} replaces",
-                where=where,
-                hint="with the migrations as they were before the squash, "
-                f"`tokmigrate upgrade {migration.revision}` or go down to {migration.down_revision or 'base'}; "
-                "then come back to these",
-            )
-        if left[0][1] != replaced.checksum:
-            raise DriftError(
-                f"the model has another {replaced.revision} than the one that {migration.shown} replaces",
-                where=where,
-                hint="use the migrations that it was upgraded with",
-            )
-        last, _ = left.pop(0)
 
 
 def plan_upgrade(

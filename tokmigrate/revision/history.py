@@ -16,7 +16,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import resolve
 from tokmigrate.revision.python_file import python_migration
 from tokmigrate.revision.rewriting import Files, refuse_unfinished
-from tokmigrate.settings import FILE_NAME, Workspace
+from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
 
 _KINDS = {".yaml": yaml_migration, ".yml": yaml_migration, ".py": python_migration}
 
@@ -113,6 +113,10 @@ class History:
                 hint="`tokmigrate rebase` puts the one that no model has yet behind the other, by its down_revision",
             )
         return self.lineage(heads[0].revision) if heads else ()
+
+    def chain_for(self, entry: ModelEntry) -> tuple[Migration, ...]:
+        """Return the migrations of the chain that are for a model."""
+        return tuple(migration for migration in self.chain() if migration.applies_to(entry))
 
     def lineage(self, revision: str | None) -> tuple[Migration, ...]:
         """Return the migrations from base to `revision`, both included; none for base itself (None)."""

@@ -12,12 +12,11 @@ from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.references.references import ids_without_token
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.plan.upgrade import check_applied
+from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.recorded_drift import drift_on_record
 from tokmigrate.runner.seen_signs import looks_like
-from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -72,7 +71,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         RecoveryNeededError: A change of it was interrupted.
     """
     refuse_under_way(entry)
-    chain = chain_for(History.read(workspace), entry)
+    history = History.read(workspace)
     stamp = read_stamp(entry.path)
     try:
         snapshot = take_snapshot(entry)
@@ -81,17 +80,16 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
             raise
         # It was whole when it was migrated.
         return Checked(entry.name, stamp.revision, (), Drift(), str(error))
-    applied = check_applied(snapshot, chain)
-    pending = tuple(migration for migration in chain if migration not in applied)
+    progress = check_progress(snapshot, history.chain_for(entry))
     drift = drift_on_record(workspace, snapshot)
     state = open_state_if_present(workspace.state, workspace.root)
     training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     # What the ledger knows need not be read off the tokens.
-    likely = None if drift.stamp else looks_like(workspace, entry, snapshot, applied, pending)
+    likely = None if drift.stamp else looks_like(workspace, entry, snapshot, progress.applied, progress.pending)
     return Checked(
         entry.name,
         snapshot.revision,
-        pending,
+        progress.pending,
         drift,
         undo=undo_data(workspace, snapshot),
         looks_like=likely,

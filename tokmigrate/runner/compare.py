@@ -17,13 +17,13 @@ from tokmigrate.model.meaning.stated import Documents
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
-from tokmigrate.plan.upgrade import check_applied
+from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.migrate import plan
 from tokmigrate.runner.records import recorded_way_down
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.targets import chain_for, way_down
+from tokmigrate.runner.targets import way_down
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 
@@ -110,7 +110,7 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
     here = Side(f"{entry.name} at {snapshot.revision or 'base'}", snapshot.state.documents)
     history = History.read(workspace)
     target = history.resolve(revision, snapshot.revision, known_tags(workspace))
-    applied = [each.revision for each in check_applied(snapshot, chain_for(history, entry))]
+    applied = [each.revision for each in check_progress(snapshot, history.chain_for(entry)).applied]
     name = f"{entry.name} at {target or 'base'}"
     if target == snapshot.revision:
         return here, Side(name, here.documents)
@@ -143,7 +143,7 @@ def side_at_head(workspace: Workspace, word: str) -> Side:
         UnknownNameError: It is neither.
     """
     entry = workspace.models.get(word)
-    if entry is None or not chain_for(History.read(workspace), entry):
+    if entry is None or not History.read(workspace).chain_for(entry):
         return named_side(workspace, word)
     with at_hand(entry) as here:
         return replace(sides_of(workspace, here, "head")[1], model=entry.name)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.audit.under_way import reading
-from tokmigrate.errors import DriftError, LimitError, TokmigrateError
+from tokmigrate.errors import LimitError, TokmigrateError
 from tokmigrate.files import read_file
 from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
@@ -18,8 +18,9 @@ from tokmigrate.model.documents.chat_template import chat_template
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.probe.ask import ask
-from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.plan.progress import compute_progress
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock
@@ -27,7 +28,6 @@ from tokmigrate.revision.lock_file import lock_path, lock_shown
 from tokmigrate.revision.lock_text import parse_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.at_hand import at_hand
-from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.team.git import changed_since, kept, repository, text_at_fork
 from tokmigrate.settings import FILE_NAME, ModelEntry, WorkerLimits, Workspace
 from tokmigrate.strict_yaml import decode
@@ -147,44 +147,25 @@ class _Trial:
 
 
 def _tried(entry: ModelEntry, history: History) -> _Trial:
-    chain = chain_for(history, entry)
+    chain = history.chain_for(entry)
     if not chain:
         return _Trial(entry.name)
     try:
         with reading(entry), at_hand(entry) as here:
             snapshot = take_snapshot(here)
-        pending, edited = _pending(snapshot, chain)
+        progress = compute_progress(snapshot, chain)
+        progress.check_order()
     except TokmigrateError as error:
         return _Trial(entry.name, notes=(f"{entry.name} is not looked at: {error}",))
     steps: list[Step] = []
     state = snapshot.state
-    for migration in pending:
+    for migration in progress.pending:
         try:
             steps += steps_of(state, [migration], lambda _, after: after)
         except TokmigrateError as error:
-            return _Trial(entry.name, tuple(steps), (migration, error), edited)
+            return _Trial(entry.name, tuple(steps), (migration, error), progress.edited)
         state = steps[-1].after
-    return _Trial(entry.name, tuple(steps), edited=edited)
-
-
-def _pending(snapshot: Snapshot, chain: Sequence[Migration]) -> tuple[tuple[Migration, ...], tuple[Migration, ...]]:
-    """Return the migrations that a model lacks, and those that were edited after it got them."""
-    applied = dict(snapshot.stamp.applied) if snapshot.stamp else {}
-    unknown = applied.keys() - {migration.revision for migration in chain}
-    if unknown:
-        raise DriftError(
-            f"the model has revision {min(unknown)}, which is not among the migrations",
-            hint="fetch its file, or switch to the branch that has it",
-        )
-    pending = tuple(chain[len(applied) :])
-    late = next((each for each in pending if each.revision in applied), None)
-    if late is not None:
-        raise DriftError(
-            f"a migration stands before {late.revision}, which the model has",
-            hint="put it behind those that the model has: `tokmigrate rebase`",
-        )
-    edited = tuple(each for each in chain if applied.get(each.revision, each.checksum) != each.checksum)
-    return pending, edited
+    return _Trial(entry.name, tuple(steps), edited=progress.edited)
 
 
 def _shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:

@@ -17,14 +17,13 @@ from tokmigrate.files import exists, read_if_present
 from tokmigrate.model.class_defaults.own_pipelines import added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.plan.upgrade import check_applied
+from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.current import require_directory
 from tokmigrate.runner.recorded_drift import drift_on_record, refuse_lost_stamp
 from tokmigrate.runner.seen_signs import looks_like
-from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -119,17 +118,15 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
 def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     require_directory(entry)
     snapshot = take_snapshot(entry)
-    chain = chain_for(History.read(workspace), entry)
-    applied = check_applied(snapshot, chain)
-    pending = tuple(migration for migration in chain if migration not in applied)
-    likely = looks_like(workspace, entry, snapshot, applied, pending)
+    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
+    likely = looks_like(workspace, entry, snapshot, progress.applied, progress.pending)
     state = open_state_if_present(workspace.state, workspace.root)
     training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     return ModelStatus(
         name=entry.name,
         path=str(entry.path),
         revision=snapshot.revision,
-        pending=pending,
+        pending=progress.pending,
         worked_on_by=worked_on_by(entry),
         rows=snapshot.state.rows,
         tokens=len(snapshot.state.tokenizer.ids),
@@ -166,11 +163,8 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     refuse_lost_stamp(workspace, snapshot)
     own = list(_changed(snapshot))
     beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _changed(each)]
-    checks = [
-        check
-        for migration in check_applied(snapshot, chain_for(History.read(workspace), entry))
-        for check in migration.checks
-    ]
+    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
+    checks = [check for migration in progress.applied for check in migration.checks]
     notes = verify_model(snapshot, checks, workspace.verify)
     # What an adapter means is asked of nobody: one that was changed is said to be.
     same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)

@@ -319,8 +319,9 @@ def downgrade(
         stamp = snapshot.stamp
         if stamp is None:
             raise UndoError("the model has no stamp", where=str(entry.path))
-        for revision in edited_since_applied(workspace, snapshot):
-            if revision in revisions:
+        edited = edited_since_applied(workspace, entry, snapshot)
+        for revision in revisions:
+            if revision in edited:
                 told = f"{revision} was edited since it was applied; it is undone as it was applied"
                 listener(Warned(entry.name, told))
         model = follow_stamp(state, entry, snapshot)

@@ -23,13 +23,13 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.stand_in import NARROW, make_stand_in
 from tokmigrate.model.weights.tensor_rows import plain_digest
 from tokmigrate.model.without_weights import lacks_weights
-from tokmigrate.plan.upgrade import Plan, check_applied
+from tokmigrate.plan.progress import check_progress
+from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.compare import recorded_before
 from tokmigrate.runner.migrate import checks_of, downgrade, plan, upgrade
-from tokmigrate.runner.targets import chain_for
 from tokmigrate.settings import ModelEntry, Workspace
 
 Subject = Literal["stand-in", "copy"]
@@ -106,17 +106,16 @@ def rehearse(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_
 def _rehearsed(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool) -> Rehearsal:
     plan(workspace, entry)
     snapshot = take_snapshot(entry)
-    chain = chain_for(History.read(workspace), entry)
-    applied = check_applied(snapshot, chain)
-    again = from_base and bool(applied)
+    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
+    again = from_base and bool(progress.applied)
     if again and subject == "copy":
         raise UsageError(
             "a copy begins where the model is, which has migrations already",
             where=entry.name,
             hint="try all of them on a stand-in: leave out --copy",
         )
-    tried = chain if from_base else chain[len(applied) :]
-    start = applied[-1].revision if applied and not again else None
+    tried = progress.chain if from_base else progress.pending
+    start = progress.applied[-1].revision if progress.applied and not again else None
     if not tried:
         return Rehearsal(entry.name, subject, start, (), 0, 0, (), (), workspace.verify)
     with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:

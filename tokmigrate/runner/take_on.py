@@ -22,8 +22,8 @@ from tokmigrate.model.meaning.difference import differences
 from tokmigrate.model.meaning.traces_of_use import without_use
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.evidence import taken_as
+from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.signs import signs_of
-from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.books import NewBooks
@@ -32,7 +32,6 @@ from tokmigrate.runner.recorded_stamp import RecordedStamp, means_otherwise, sta
 from tokmigrate.runner.restore import keep_texts
 from tokmigrate.runner.seen_signs import way_to_take_on
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.verification import outcome_of_changes, verify_once
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.ledger import State
@@ -85,7 +84,7 @@ def stamp(
     """
     history = History.read(workspace)
     target = history.resolve(revision, None, known_tags(workspace))
-    chain = chain_for(history, entry)
+    chain = history.chain_for(entry)
     names = [migration.revision for migration in chain]
     if target is None or target not in names:
         raise UsageError(
@@ -158,7 +157,7 @@ def stamp_from(
                 "save the tokenizer of that model beside these weights",
             )
         known = stamp_of_source(state, workspace, snapshot, source, other)
-        check_applied(replace(snapshot, stamp=known.stamp), chain_for(History.read(workspace), entry))
+        check_progress(replace(snapshot, stamp=known.stamp), History.read(workspace).chain_for(entry))
         return _carry_out(workspace, entry, state, snapshot, known, listener, keep_owner=keep_owner)
 
 

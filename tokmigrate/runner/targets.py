@@ -16,9 +16,9 @@ from tokmigrate.errors import (
     UsageError,
 )
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.plan.upgrade import Plan, check_applied, plan_upgrade
+from tokmigrate.plan.progress import Progress, check_progress, compute_progress
+from tokmigrate.plan.upgrade import Plan, plan_upgrade
 from tokmigrate.revision.history import History
-from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import RecordedName, resolve
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.promises import kept_promises
@@ -27,11 +27,6 @@ from tokmigrate.runner.seen_signs import hint_with_signs
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
-
-
-def chain_for(history: History, entry: ModelEntry) -> tuple[Migration, ...]:
-    """Return the migrations that are for a model, from the first to the head."""
-    return tuple(migration for migration in history.chain() if migration.applies_to(entry))
 
 
 def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str) -> Plan:
@@ -43,7 +38,8 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
         OperationError: A migration cannot be applied; the hint says where the model seems to be at it already.
     """
     history = History.read(workspace)
-    applied, pending = pending_for(workspace, history, entry, snapshot, to)
+    progress = progress_to(workspace, history, entry, snapshot, to)
+    applied, pending = progress.applied, progress.pending
     accepted = refuse_drift(workspace, snapshot) if pending else ()
     adapters = adapters_of(entry, snapshot) if pending else ()
     try:
@@ -57,30 +53,17 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     return replace(plan, remarks=(*drift, *kept_promises(workspace, history, applied, plan)))
 
 
-def pending_for(
-    workspace: Workspace, history: History, entry: ModelEntry, snapshot: Snapshot, to: str
-) -> tuple[tuple[Migration, ...], tuple[Migration, ...]]:
-    """Return the migrations that a model has, and those that bring it up to a revision."""
-    chain = chain_for(history, entry)
-    applied = check_applied(snapshot, chain)
-    revisions = [migration.revision for migration in chain]
+def progress_to(workspace: Workspace, history: History, entry: ModelEntry, snapshot: Snapshot, to: str) -> Progress:
+    """Return which migrations a model has, and which it lacks up to a revision.
+
+    Raises:
+        DriftError: One was edited since it was applied, or one that the model lacks stands before one that it has.
+    """
+    progress = check_progress(snapshot, history.chain_for(entry))
     target = history.resolve(to, snapshot.revision, known_tags(workspace))
-    done = len(applied)
-    if applied != chain[:done]:
-        late = next(migration for migration, found in zip(chain, applied, strict=False) if migration != found)
-        raise DriftError(
-            f"migration {late.revision} stands before ones that the model has",
-            where=late.shown,
-            hint="put it behind the head: change its down_revision",
-        )
-    if target is not None and target not in revisions:
-        wanted = [migration.revision for migration in history.chain()]
-        position = wanted.index(target)
-        pending = [m for m in chain[done:] if wanted.index(m.revision) <= position]
-    else:
-        stop = revisions.index(target) + 1 if target is not None else 0
-        pending = list(chain[done:stop])
-    return applied, tuple(pending)
+    progress.check_order()
+    wanted = {migration.revision for migration in history.lineage(target)}
+    return replace(progress, chain=tuple(each for each in progress.chain if each.revision in wanted))
 
 
 def way_down(
@@ -121,17 +104,12 @@ def _resolved_down(workspace: Workspace, snapshot: Snapshot, to: str) -> str | N
         raise
 
 
-def edited_since_applied(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the revisions of a model whose files hold something else than was applied."""
-    try:
-        migrations = History.read(workspace).by_revision
-    except (FileProblems, HistoryError):
-        return ()
-    return tuple(
-        revision
-        for revision, checksum in (snapshot.stamp.applied if snapshot.stamp else ())
-        if revision in migrations and not migrations[revision].replaces and migrations[revision].checksum != checksum
-    )
+def edited_since_applied(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot) -> frozenset[str]:
+    """Return the revisions of a model whose files hold something else than was applied, as far as files tell."""
+    with suppress(FileProblems, HistoryError, DriftError):
+        progress = compute_progress(snapshot, History.read(workspace).chain_for(entry))
+        return frozenset(migration.revision for migration in progress.edited)
+    return frozenset()
 
 
 def nothing_back(entry: ModelEntry, to: str) -> AlreadyThereError:

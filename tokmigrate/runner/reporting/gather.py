@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,16 +15,16 @@ from tokmigrate.events import BytesStreamed, Listener, StreamStarted, WeightsRea
 from tokmigrate.model.formats.byte_letters import is_byte_level
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.plan.upgrade import Plan, check_applied
+from tokmigrate.plan.progress import Progress, check_progress
+from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.history import History
-from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.records import events_in_force
 from tokmigrate.runner.reporting.concerns import concerns_of
 from tokmigrate.runner.reporting.data import Milestone, Recorded, ReportData
 from tokmigrate.runner.reporting.lives import lives_of
 from tokmigrate.runner.reporting.matrices import matrices, surveyed
 from tokmigrate.runner.reporting.tokens import kinds_of, made_rows, readings_of, reported_tokens
-from tokmigrate.runner.targets import chain_for, planned_upgrade
+from tokmigrate.runner.targets import planned_upgrade
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -60,10 +60,9 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
         DriftError: Its stamp and the migrations do not fit together.
     """
     snapshot = take_snapshot(entry)
-    chain = chain_for(History.read(workspace), entry)
-    applied = check_applied(snapshot, chain)
+    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
     ledger = _ledger(workspace, snapshot)
-    lives = lives_of(ledger.events, (migration.revision for migration in applied))
+    lives = lives_of(ledger.events, (migration.revision for migration in progress.applied))
     kinds = tuple(kinds_of(snapshot, lives))
     texts = snapshot.state.tokenizer.texts
     # New rows that start alike would only name each other.
@@ -83,8 +82,7 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
         else token
         for token in reported_tokens(snapshot, lives, kinds, training)
     )
-    pending = tuple(migration for migration in chain if migration not in applied)
-    plan = _planned(workspace, entry, snapshot) if pending else None
+    plan = _planned(workspace, entry, snapshot) if progress.pending else None
     return ReportData(
         model=entry.name,
         path=_shown(entry.path, workspace.root),
@@ -96,7 +94,7 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
         byte_level=is_byte_level(snapshot.state.documents[FILE]),
         texts=texts,
         readings=readings_of(snapshot),
-        timeline=tuple(_timeline(applied, pending, ledger, plan)),
+        timeline=tuple(_timeline(progress, ledger, plan)),
         tokens=tokens,
         kinds=kinds,
         norms=found.norms,
@@ -136,21 +134,18 @@ def _shown(path: Path, root: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
-def _timeline(
-    applied: Iterable[Migration], pending: Iterable[Migration], ledger: _Ledger, plan: Plan | TokmigrateError | None
-) -> Iterator[Milestone]:
+def _timeline(progress: Progress, ledger: _Ledger, plan: Plan | TokmigrateError | None) -> Iterator[Milestone]:
     effects = {step.migration.revision: step.effects for step in plan.steps} if isinstance(plan, Plan) else {}
     counts: dict[str, Counter[str]] = {}
     for event in ledger.events:
         counts.setdefault(event.revision, Counter())[event.event.value] += 1
-    done = tuple(applied)
-    for migration in (*done, *pending):
+    for migration in (*progress.applied, *progress.pending):
         yield Milestone(
             migration.revision,
             migration.message,
             migration.author,
             migration.shown,
-            migration in done,
+            migration in progress.applied,
             ledger.recorded.get(migration.revision),
             dict(counts.get(migration.revision, {})),
             effects.get(migration.revision, ()),

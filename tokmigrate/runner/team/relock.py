@@ -16,7 +16,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Track, lock_of
 from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.runner.at_hand import at_hand
-from tokmigrate.runner.targets import pending_for
+from tokmigrate.runner.targets import progress_to
 from tokmigrate.runner.team.earlier import earlier
 from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.settings import ModelEntry, Workspace
@@ -101,13 +101,13 @@ def lock_head(workspace: Workspace, known: Lock | None) -> bool:
 def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> Track | None:
     """Return the way of a model up to the head; None where nobody knows how it began."""
     snapshot = take_snapshot(entry)
-    applied, pending = pending_for(workspace, history, entry, snapshot, "head")
-    before = track_before(snapshot, applied, held)
+    progress = progress_to(workspace, history, entry, snapshot, "head")
+    before = track_before(snapshot, progress.applied, held)
     if before is not None:
-        return track_after(before, plan_upgrade(entry, snapshot, pending).steps)
+        return track_after(before, plan_upgrade(entry, snapshot, progress.pending).steps)
     # The lock came later than the migrations: where the way back is on record, it leads to the base.
     found = earlier(workspace, entry, snapshot, snapshot.stamp.applied[0][0]) if snapshot.stamp else None
     if found is None:
         return None
-    steps = steps_of(found.state, (*applied, *pending), lambda _, after: after)
+    steps = steps_of(found.state, (*progress.applied, *progress.pending), lambda _, after: after)
     return track_after(Track(found.state.tokenizer.fingerprint), steps)

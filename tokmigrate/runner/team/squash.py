@@ -13,9 +13,9 @@ from tokmigrate.files import has_directory
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.promises import promises_of
 from tokmigrate.plan.steps import Step, steps_of
-from tokmigrate.plan.upgrade import check_applied
 from tokmigrate.revision.contents import yaml_migration
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import FILE as LOCK
@@ -27,7 +27,6 @@ from tokmigrate.revision.rewriting import Files, refuse_taken
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.at_hand import Trial, at_hand, trial_of
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.targets import chain_for
 from tokmigrate.runner.team.earlier import earlier
 from tokmigrate.runner.team.git import uncommitted
 from tokmigrate.runner.team.rewriting import rewrite
@@ -156,13 +155,13 @@ def _before(
         return None
     refuse_under_way(entry)
     snapshot = take_snapshot(entry)
-    chain = chain_for(history, entry)
-    applied = check_applied(snapshot, chain)
-    start = chain.index(members[0])
-    if len(applied) > start:
+    progress = check_progress(snapshot, history.chain_for(entry))
+    if members[0] in progress.applied:
         found = earlier(workspace, entry, snapshot, members[0].revision)
         return (found.base or "", found.state) if found else None
-    steps = steps_of(snapshot.state, chain[len(applied) : start], lambda _, after: after)
+    progress.check_order()
+    pending = progress.pending
+    steps = steps_of(snapshot.state, pending[: pending.index(members[0])], lambda _, after: after)
     stamp = snapshot.stamp
     base = (stamp.tokenizer or "") if stamp else snapshot.state.tokenizer.fingerprint
     return base, steps[-1].after if steps else snapshot.state
