@@ -104,8 +104,6 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("lock",),
     ("validate",),
     ("rebase",),
-    ("merge",),
-    ("edit", "4"),
     ("schema",),
     ("squash", "1:2"),
     ("init", "elsewhere"),

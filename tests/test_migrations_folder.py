@@ -22,7 +22,6 @@ READING = (
     ("test",),
     ("lock",),
     ("rebase",),
-    ("edit", "1"),
     ("tag", "chat", "2"),
     ("revision", "-m", "One more"),
 )
@@ -93,6 +92,3 @@ def test_what_is_named_like_a_migration_and_is_no_file(place: Workspace, suffix:
             f"error: migrations/0004_x{suffix}:1:1: a link that leads nowhere (mend or remove it)",
             f"error: migrations/0005_x{suffix}:1:1: a folder, and no migration file (let its name begin with _)",
         ]
-    said = run_here(place.root, "edit", "5")
-    assert said.returncode == 2
-    assert "Traceback" not in said.stderr

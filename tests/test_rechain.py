@@ -1,13 +1,10 @@
-"""Branches of a history: only one value of one file changes, and only what has nothing in common is merged."""
+"""Branches of a history: only one value of one file changes, and what both branches change is named."""
 
 from __future__ import annotations
 
 import ast
 import json
-import os
-import stat
-import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +23,7 @@ from tokmigrate.revision.new_file import python_text
 from tokmigrate.revision.rechain import with_down_revision
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import migrate
-from tokmigrate.runner.team.rebase import merge, rebase
+from tokmigrate.runner.team.rebase import rebase
 from tokmigrate.runner.team.relock import relock
 from tokmigrate.settings import ModelEntry
 from tokmigrate.strict_yaml import parse
@@ -252,22 +249,19 @@ CONFLICTS: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
 
 
 @pytest.mark.parametrize(("ours", "theirs", "shared"), CONFLICTS, ids=[shared for _, _, shared in CONFLICTS])
-def test_merge_refuses_what_both_branches_claim(
+def test_rebase_names_what_both_branches_change(
     tmp_path: Path, ours: dict[str, Any], theirs: dict[str, Any], shared: str
 ) -> None:
-    made, entry = forked(tmp_path, {"operations": [ours]}, {"operations": [theirs]})
-    before = {path.name: path.read_bytes() for path in (tmp_path / "migrations").iterdir()}
-    with pytest.raises(HistoryError, match="both branches lay claim to") as caught:
-        merge(made.workspace, [entry])
-    assert shared in caught.value.message
-    assert {path.name: path.read_bytes() for path in (tmp_path / "migrations").iterdir()} == before
+    made, _ = forked(tmp_path, {"operations": [ours]}, {"operations": [theirs]})
+    assert shared in rebase(made.workspace, [], "bbbb").shared
 
 
-def test_merge_joins_what_has_nothing_in_common(tmp_path: Path) -> None:
+def test_rebase_of_what_has_nothing_in_common(tmp_path: Path) -> None:
     made, entry = forked(
         tmp_path, tokens("<ours>"), {"operations": [{"set_padding": {"token": "</s>", "side": "left"}}]}
     )
-    assert len(merge(made.workspace, [entry]).moved) == 1
+    done = rebase(made.workspace, [entry], "bbbb")
+    assert (len(done.moved), done.shared) == (1, ())
     assert len(validate(made.workspace).chain) == 3
     migrate.upgrade(made.workspace, entry)
 
@@ -277,9 +271,8 @@ def test_what_a_python_migration_claims_is_not_known(tmp_path: Path) -> None:
     (tmp_path / "migrations" / "0002_theirs.yaml").unlink()
     text = python_text("aaaaaaaaaaaa", made.revisions[0], "Theirs")
     (tmp_path / "migrations" / "0002_theirs.py").write_text(text, "utf-8")
-    with pytest.raises(HistoryError, match="Python migration"):
-        merge(made.workspace, [entry])
-    rebase(made.workspace, [entry], "aaaa")
+    (unknown,) = rebase(made.workspace, [entry], "aaaa").shared
+    assert "Python migration" in unknown
     moved = (tmp_path / "migrations" / "0003_theirs.py").read_text("utf-8")
     assert moved == text.replace(made.revisions[0], "bbbbbbbbbbbb")
 
@@ -307,44 +300,21 @@ def test_every_operation_of_the_package_says_what_it_claims() -> None:
         assert claims.changes, kind.name
 
 
-@pytest.fixture
-def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """A way to run `edit` on a copy of the demo, with a script for the editor."""
+def test_lock_after_an_edit(tmp_path: Path) -> None:
     place = Here(make_workspace(tmp_path / "work").root)
-
-    def run(revision: str, script: str) -> subprocess.CompletedProcess[str]:
-        editor = tmp_path / "my editor"
-        editor.write_text(f"#!/bin/sh\n{script}\n", "utf-8")
-        editor.chmod(editor.stat().st_mode | stat.S_IXUSR)
-        monkeypatch.delenv("VISUAL", raising=False)
-        monkeypatch.setenv("EDITOR", f"'{editor}' --wait" if script else "")
-        return place.run("edit", revision)
-
-    return run
-
-
-def test_edit_opens_what_no_model_has_and_brings_the_lock_up_to_date(
-    edited: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
-) -> None:
-    place = Here(tmp_path / "work")
     made = making.Made(place.root, ())
     relock(made.workspace, [made.entry("demo")], None)
     migrate.upgrade(made.workspace, made.entry("demo"), "+1")
-    told = edited("0001", "exit 9")
-    assert (told.returncode, "3b8f0d5a61c2 cannot be edited: demo has it" in told.stderr) == (2, True)
-    lock = place.root / "migrations" / "tokmigrate.lock"
-    before = lock.read_bytes()
-    told = edited("0003", 'sed -i s/add_tokens/ad_tokens/ "$2"')
-    assert (told.returncode, "unknown operation 'ad_tokens'" in told.stderr) == (2, True)
-    assert lock.read_bytes() == before
-    # A file that cannot be read can be opened again.
-    told = edited("0003", 'sed -i -e s/ad_tokens/add_tokens/ -e "s/<|pad|>/<|fill|>/" "$2"')
-    assert told.returncode == 0, told.stderr
-    assert "changed c07d18e2b9f4" in told.stdout
-    assert '"<|fill|>" id 1026' in told.stdout
-    assert len(validate(made.workspace).chain) == 3
-    assert edited("0003", "exit 3").returncode == 2
-    assert edited("0003", "").stdout.strip() == os.fspath(place.migration(3))
+    for number, code in ((3, 0), (1, 4)):
+        file = place.migration(number)
+        text = file.read_text("utf-8")
+        file.write_text(text.replace("<|pad|>", "<|fill|>").replace("strategy: mean", "strategy: zeros"), "utf-8")
+        told = place.run("lock")
+        assert told.returncode == code, told.stderr
+        if number == 3:
+            assert "changed c07d18e2b9f4" in told.stdout
+            assert '"<|fill|>" id 1026' in told.stdout
+            assert len(validate(made.workspace).chain) == 3
 
 
 def test_a_model_that_is_not_here_still_has_its_migrations(tmp_path: Path) -> None:
@@ -353,9 +323,9 @@ def test_a_model_that_is_not_here_still_has_its_migrations(tmp_path: Path) -> No
     relock(made.workspace, [entry], None)
     migrate.upgrade(made.workspace, entry)
     (tmp_path / "model").rename(tmp_path / "elsewhere")
-    place = Here(tmp_path)
-    told = place.run("edit", "0002")
-    assert "m (not here now) has it" in told.stderr
+    add(tmp_path, "0002_ours.yaml", "bbbbbbbbbbbb", made.revisions[0], **tokens("<ours>"))
+    with pytest.raises(HistoryError, match=r"m \(not here now\) has it"):
+        rebase(made.workspace, [], "aaaa")
 
 
 def test_branches_that_claim_the_same_are_told_by_the_history(tmp_path: Path) -> None:

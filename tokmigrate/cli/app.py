@@ -29,8 +29,10 @@ ELSEWHERE = {
     **dict.fromkeys(("info", "state"), "status"),
     **dict.fromkeys(("dry-run", "preview", "sql", "sqlmigrate"), "plan"),
     **dict.fromkeys(("repair", "fix", "unlock"), "recover"),
+    "merge": "rebase",
+    "edit": "lock",
 }
-"""The commands that other tools for migrations have, and what they are called here."""
+"""The commands that other tools for migrations have, and the command to use here."""
 
 _WORDINGS = (
     ("Value error, ", ""),
@@ -118,7 +120,8 @@ def _wrong_usage(error: typer.TyperException) -> UsageError:
         hint = "-M NAME is for a model, -m TEXT for a message"
     unknown = re.match(r"No such command '(.+?)'", error.format_message())
     if unknown and unknown[1] in ELSEWHERE:
-        hint = f"the command is `tokmigrate {ELSEWHERE[unknown[1]]}`"
+        before = "open the file in your editor, then " if unknown[1] == "edit" else ""
+        hint = f"{before}use `tokmigrate {ELSEWHERE[unknown[1]]}`"
     usage = UsageError(_worded(error.format_message()), hint=hint)
     usage.__cause__ = error
     return usage

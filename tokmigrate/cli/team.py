@@ -1,25 +1,21 @@
-"""Commands for several people on one history: edit, lock, rebase, merge, squash, validate."""
+"""Commands for several people on one history: lock, rebase, squash, validate."""
 
 from __future__ import annotations
 
-import os
-import shlex
-import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokmigrate.cli.completion import complete_revision
 from tokmigrate.cli.options import AsJson, Models, settled_workspace, workspace
-from tokmigrate.cli.output import print_json, say, say_aside
+from tokmigrate.cli.output import print_json, say
 
 if TYPE_CHECKING:
     from tokmigrate.runner.team.rebase import Rebased
 
 
 def lock(model: Models = None, as_json: AsJson = False) -> None:
-    """Write tokmigrate.lock: the migrations as they are, and the ids that they give on the models that are here.
+    """Update tokmigrate.lock; run it after you edit a migration.
 
     What was promised before stays promised as long as the migrations up to
     there are the same. `upgrade` never writes it: it checks that every id comes
@@ -88,53 +84,6 @@ def validate(as_json: AsJson = False) -> None:
         say(line)
 
 
-def edit(
-    revision: Annotated[
-        str,
-        typer.Argument(help="A revision that no model has yet, by any of its names.", autocompletion=complete_revision),
-    ],
-    model: Models = None,
-    as_json: AsJson = False,
-) -> None:
-    """Open a migration in $VISUAL or $EDITOR, then check it and bring the lock up to date.
-
-    Only one that no model has yet. Where there is no editor, or with --json, the
-    path is printed; `tokmigrate lock` is then the second half.
-    """
-    from tokmigrate.report.lock import relocked_lines  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
-    from tokmigrate.revision.lock_file import lock_shown, read_lock  # noqa: PLC0415
-    from tokmigrate.runner.team.edit import editable  # noqa: PLC0415
-    from tokmigrate.runner.team.relock import relock  # noqa: PLC0415
-
-    place = settled_workspace()
-    migration = editable(place, revision)
-    if as_json:
-        print_json(document("edit", revision=migration.revision, file=str(migration.path)))
-        return
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
-    if not editor:
-        say(str(migration.path))
-        say_aside("no $VISUAL and no $EDITOR: edit it, then `tokmigrate lock`")
-        return
-    known = read_lock(place)
-    _open(editor, migration.path)
-    for line in relocked_lines(relock(place, place.select(model or []), known), lock_shown(place)):
-        say(line)
-
-
-def _open(editor: str, path: Path) -> None:
-    """Let a user edit a file; raises UsageError where the editor cannot be started or fails."""
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-
-    try:
-        status = subprocess.run([*shlex.split(editor), str(path)], check=False).returncode
-    except (OSError, ValueError) as error:
-        raise UsageError(f"the editor cannot be started: {error}", where=editor, hint="set $EDITOR") from error
-    if status:
-        raise UsageError(f"the editor ended with status {status}", where=editor, hint="`tokmigrate lock` if you saved")
-
-
 def rebase(
     revision: Annotated[
         str | None,
@@ -161,29 +110,17 @@ def rebase(
     from tokmigrate.runner.team.rebase import rebase as put_behind  # noqa: PLC0415
 
     place = settled_workspace()
-    _show_rebased("rebase", put_behind(place, place.select(model or []), revision, onto), as_json)
+    _show_rebased(put_behind(place, place.select(model or []), revision, onto), as_json)
 
 
-def merge(model: Models = None, as_json: AsJson = False) -> None:
-    """Make one line of two branches that lay claim to nothing in common, or say what they both do.
-
-    Tokens, ids, roles and parts of the tokenizer count. The one that no model
-    has yet goes behind the other, as with `rebase`: the history stays a line.
-    """
-    from tokmigrate.runner.team.rebase import merge as join  # noqa: PLC0415
-
-    place = settled_workspace()
-    _show_rebased("merge", join(place, place.select(model or [])), as_json)
-
-
-def _show_rebased(command: str, done: Rebased, as_json: bool) -> None:
+def _show_rebased(done: Rebased, as_json: bool) -> None:
     from tokmigrate.report.lock import rebased_content, rebased_lines  # noqa: PLC0415
     from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.lock_file import lock_path, lock_shown  # noqa: PLC0415
 
     place = workspace()
     if as_json:
-        print_json(document(command, **rebased_content(done, str(lock_path(place)))))
+        print_json(document("rebase", **rebased_content(done, str(lock_path(place)))))
         return
     for line in rebased_lines(done, lock_shown(place)):
         say(line)
@@ -191,6 +128,6 @@ def _show_rebased(command: str, done: Rebased, as_json: bool) -> None:
 
 def register(app: typer.Typer) -> None:
     """Add these commands to the application."""
-    for command in (edit, lock, rebase, merge, squash):
+    for command in (lock, rebase, squash):
         app.command(rich_help_panel="Author")(command)
     app.command(rich_help_panel="CI")(validate)

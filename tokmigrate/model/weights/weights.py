@@ -28,7 +28,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WEIGHT_FILES = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", *_PICKLED)
 """How the names of files end that may be weights."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
-_WITHOUT = "without weights there are `lint`, `lock`, `rebase`, `merge`, `squash` and `test`"
+_WITHOUT = "without weights there are `lint`, `lock`, `rebase`, `squash` and `test`"
 _CONVERT = """\
 import shutil, transformers as t
 old, new = {old}, {new}

@@ -1,1 +1,1 @@
-"""What several people do with the migrations of one workspace: lock, edit, rebase, merge, squash."""
+"""What several people do with the migrations of one workspace: lock, rebase, squash."""

@@ -75,30 +75,7 @@ def rebase(
     return Rebased(behind, moved, shared, locks.conflict, locks.restored, done)
 
 
-def merge(workspace: Workspace, entries: Sequence[ModelEntry]) -> Rebased:
-    """Make one line of two branches that have nothing to do with each other.
-
-    Raises:
-        HistoryError: Both lay claim to something, or models have both of them.
-    """
-    history = History.read_forked(workspace)
-    if len(history.heads) >= 2:
-        branch, other = _chosen(workspace, history, None, None, either=True)
-        shared = common_claims(branch.migrations, other.migrations)
-        if shared:
-            raise HistoryError(
-                f"both branches lay claim to {', '.join(shared)}",
-                where=branch.head.shown,
-                hint=f"decide which comes last: `tokmigrate rebase {branch.head.revision}` puts that one behind "
-                f"{other.head.shown}",
-            )
-        return rebase(workspace, entries, branch.head.revision, other.head.revision)
-    return rebase(workspace, entries)
-
-
-def _chosen(
-    workspace: Workspace, history: History, revision: str | None, onto: str | None, either: bool = False
-) -> tuple[Branch, Branch]:
+def _chosen(workspace: Workspace, history: History, revision: str | None, onto: str | None) -> tuple[Branch, Branch]:
     """Return the branch that is moved, and the one that it goes behind."""
     found = branches(history)
     where = applied_where(workspace)
@@ -108,7 +85,7 @@ def _chosen(
         if branch is None:
             raise HistoryError(f"'{revision}' is no migration that only one branch has", hint=_told(found))
     else:
-        branch = _movable(workspace, found, where, either)
+        branch = _movable(workspace, found, where)
     refuse_applied(branch.migrations, where, "moved")
     others = [each for each in found if each is not branch]
     if onto is not None:
@@ -123,7 +100,7 @@ def _chosen(
     return branch, others[0]
 
 
-def _movable(workspace: Workspace, found: Sequence[Branch], where: Whereabouts, either: bool) -> Branch:
+def _movable(workspace: Workspace, found: Sequence[Branch], where: Whereabouts) -> Branch:
     """Return the branch that nobody has yet; raises HistoryError where that is not exactly one."""
     free = [branch for branch in found if where.keys().isdisjoint(branch.revisions)]
     if not free:
@@ -132,10 +109,10 @@ def _movable(workspace: Workspace, found: Sequence[Branch], where: Whereabouts, 
     if len(free) > 1 and published is not None:
         own = [branch for branch in free if published.isdisjoint(each.path.name for each in branch.migrations)]
         free = own or free
-    if published is not None and len(free) == 1 < len(found) and not either:
+    if published is not None and len(free) == 1 < len(found):
         _refuse_published(free[0], found, published)
-    if len(free) == 1 or either:
-        return free[-1]
+    if len(free) == 1:
+        return free[0]
     raise HistoryError(
         "either branch could go behind the other, and nothing says which one is yours",
         hint=f"name the one that is to move, `tokmigrate rebase REVISION`: {_told(free)}",
