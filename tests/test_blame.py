@@ -1,4 +1,4 @@
-"""`blame`: the life of a token under all its names, the line of the migration, and who wrote it."""
+"""`blame`: the history of a token under all its names, the line of the migration, and who wrote it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ import pytest
 from making import TOKENS, Made, llama, workspace
 from workspaces import Workspace, make_workspace, run_here
 
-from tokmigrate.audit.blame import blame_id, blame_text
-from tokmigrate.audit.blamed import BlamedToken
-from tokmigrate.audit.git_lines import Written, written_by
+from tokmigrate.audit.blame import BlameToken, blame_id, blame_text
 from tokmigrate.errors import UnknownNameError
+from tokmigrate.git import LineAuthor, read_line_author
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.state.rows import Happened
 
@@ -33,12 +32,12 @@ def made_of(root: Path, model: Path, *steps: list[dict[str, Any]]) -> Made:
     return workspace(root, {"m": model}, [{"operations": operations} for operations in steps])
 
 
-def blamed(made: Made, text: str) -> tuple[BlamedToken, ...]:
+def blamed(made: Made, text: str) -> tuple[BlameToken, ...]:
     (model,) = blame_text(made.workspace, [made.entry("m")], text)
     return model.tokens
 
 
-def happened(token: BlamedToken) -> list[tuple[Happened, int | None]]:
+def events_of(token: BlameToken) -> list[tuple[Happened, int | None]]:
     return [(event.row.event.event, event.row.event.token_id) for event in token.events]
 
 
@@ -67,17 +66,17 @@ def test_a_token_is_followed_under_all_its_names_and_each_event_has_its_line(tmp
     for name in ("<a>", "<first>", "<last>"):
         (token,) = blamed(made, name)
         assert (token.names, token.token, token.added) == (("<a>", "<first>", "<last>"), "<last>", True)
-    assert [str(event.place) for event in token.events] == [
+    assert [str(event.location) for event in token.events] == [
         line_of(made, 1, '"<a>"'),
         line_of(made, 2, '"<a>": "<first>"'),
         line_of(made, 3, '"<first>"'),
         line_of(made, 4, '"<first>"'),
         line_of(made, 5, '"<first>": "<last>"'),
     ]
-    assert happened(token)[-1] == (Happened.RENAMED, TOKENS + 1)
+    assert events_of(token)[-1] == (Happened.RENAMED, TOKENS + 1)
     # That it moves down is nowhere written: it is what the removal does.
     (other,) = blamed(made, "<b>")
-    assert [str(event.place) for event in other.events] == [
+    assert [str(event.location) for event in other.events] == [
         line_of(made, 1, '"<b>"'),
         line_of(made, 5, '"remove_tokens"'),
     ]
@@ -98,7 +97,7 @@ def test_a_base_token_and_one_that_is_gone(tmp_path: Path) -> None:
     upgrade(made.workspace, made.entry("m"))
     (gone,) = blamed(made, "Ġand")
     assert (gone.added, gone.token, gone.id) == (False, None, None)
-    assert happened(gone) == [(Happened.REMOVED, None)]
+    assert events_of(gone) == [(Happened.REMOVED, None)]
     # As people write it.
     assert blamed(made, " and") == (gone,)
     assert blamed(made, " the")[0].token == "Ġthe"
@@ -106,7 +105,7 @@ def test_a_base_token_and_one_that_is_gone(tmp_path: Path) -> None:
     assert gone.names in [token.names for token in model_of_id.tokens]
     downgrade(made.workspace, made.entry("m"), "base")
     (back,) = blamed(made, "Ġand")
-    assert happened(back) == [(Happened.REMOVED, None), (Happened.REVERTED, ids["Ġand"])]
+    assert events_of(back) == [(Happened.REMOVED, None), (Happened.REVERTED, ids["Ġand"])]
     assert (back.token, back.id) == ("Ġand", ids["Ġand"])
 
 
@@ -129,7 +128,7 @@ def test_a_model_that_was_migrated_elsewhere(tmp_path: Path) -> None:
     upgrade(made.workspace, made.entry("m"))
     shutil.rmtree(made.root / ".tokmigrate")
     (token,) = blamed(made, "<x>")
-    assert (token.added, token.begun_by, token.events) == (None, made.revisions[0], ())
+    assert (token.added, token.initialised_by, token.events) == (None, made.revisions[0], ())
 
 
 def test_a_file_that_was_edited_or_is_gone_gives_no_line(tmp_path: Path) -> None:
@@ -139,10 +138,10 @@ def test_a_file_that_was_edited_or_is_gone_gives_no_line(tmp_path: Path) -> None
     text = path.read_text("utf-8")
     path.write_text(text.replace("<x>", "<z>"), "utf-8")
     (event,) = blamed(made, "<x>")[0].events
-    assert (event.edited, event.place, event.message) == (True, None, "Step 1")
+    assert (event.edited, event.location, event.message) == (True, None, "Step 1")
     path.unlink()
     (event,) = blamed(made, "<x>")[0].events
-    assert (event.edited, event.place, event.message) == (False, None, "Step 1")
+    assert (event.edited, event.location, event.message) == (False, None, "Step 1")
 
 
 def test_names_that_nothing_has(tmp_path: Path) -> None:
@@ -171,7 +170,8 @@ def test_a_python_migration_and_a_preset(tmp_path: Path) -> None:
     )
     upgrade(made.workspace, made.entry("m"))
     places = {
-        text: str(blamed(made, text)[0].events[0].place) for text in ("<one>", "<two>!", "<|im_start|>", "<|im_end|>")
+        text: str(blamed(made, text)[0].events[0].location)
+        for text in ("<one>", "<two>!", "<|im_start|>", "<|im_end|>")
     }
     role = line_of(made, 1, "add_role_tokens")
     assert places == {
@@ -188,30 +188,30 @@ def test_a_python_migration_and_a_preset(tmp_path: Path) -> None:
 @NEEDS_GIT
 def test_the_author_of_the_line_is_told(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
-    assert written_by(path, 1) == "not in a Git repository"
+    assert read_line_author(path, 1) == "not in a Git repository"
     git(tmp_path, "init", "-q")
     path.write_text("one\ntwo\n", "utf-8")
-    assert written_by(path, 1) == "not committed to Git yet"
+    assert read_line_author(path, 1) == "not committed to Git yet"
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "First: the file")
     path.write_text("one\nthree\n", "utf-8")
     git(tmp_path, "commit", "-qam", "Second")
     path.write_text("one\nthree\nfour\n", "utf-8")
     git(tmp_path, "commit", "-qam", "Third", author="Béla")
-    found = [written_by(path, line) for line in (1, 2, 3)]
-    assert all(isinstance(each, Written) for each in found)
-    assert [(each.author, each.mail, each.summary) for each in found if isinstance(each, Written)] == [
+    found = [read_line_author(path, line) for line in (1, 2, 3)]
+    assert all(isinstance(each, LineAuthor) for each in found)
+    assert [(each.author, each.mail, each.summary) for each in found if isinstance(each, LineAuthor)] == [
         ("Ada", "ada@example.org", "First: the file"),
         ("Ada", "ada@example.org", "Second"),
         ("Béla", "béla@example.org", "Third"),
     ]
     path.write_text("uno\nthree\nfour\n", "utf-8")
-    assert written_by(path, 1) == "not committed to Git yet"
+    assert read_line_author(path, 1) == "not committed to Git yet"
 
 
 def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert written_by(tmp_path / "file", 1) == "git is not installed"
+    assert read_line_author(tmp_path / "file", 1) == "git is not installed"
 
 
 # --- the command line
@@ -236,11 +236,11 @@ def test_blame_on_the_demo(story: Workspace) -> None:
     head = git(story.root, "rev-parse", "HEAD")
     said = run_here(story.root, "blame", "<|im_start|>").stdout
     assert said.startswith('demo: "<|im_start|>", id 1024, never trained\n')
-    assert "added with id 1024, its row starts by mean" in said
+    assert "added with id 1024, row initialised by mean" in said
     assert "migrations/0002_add_chat_roles.yaml:9, by Grace, " in said
     assert f'in {head[:10]} "Roles for the chat"' in said
     (run,) = story.asked("log")["runs"]
-    assert f"run {run['operation']} by {run['who']} on {run['host']}" in said
+    assert f"run {run['operation']} by {run['user']} on {run['host']}" in said
     (model,) = story.asked("blame", "--id", "1026")["models"]
     (token,) = model["tokens"]
     assert (token["token"], token["training"], token["origin"]) == ("<|pad|>", "untrained", "migration")
@@ -250,7 +250,7 @@ def test_blame_on_the_demo(story: Workspace) -> None:
 
 
 def test_every_way_to_ask(story: Workspace) -> None:
-    assert "there since the baseline, id" in run_here(story.root, "blame", " the").stdout
+    assert "in the baseline, id" in run_here(story.root, "blame", " the").stdout
     newline = run_here(story.root, "blame", r"\n")
     assert newline.returncode == 0
     assert '"Ċ"' in newline.stdout

@@ -99,7 +99,7 @@ def test_exactly_the_changed_rows_are_told_wherever_they_went(
             for side in (("input",) if head == "tied" else ("input", "output"))
         }
         assert dict(now.sides) == expected
-        assert (now.revision, now.began_as) == (first, token)
+        assert (now.revision, now.initial_text) == (first, token)
     if "more" in later:
         assert found["<more>"].training is Training.UNTRAINED
     layers = {"input": "embed_tokens", "output": "lm_head"}

@@ -1,27 +1,114 @@
-"""Who did what to a token, when and why, in every model that is known."""
+"""Who changed a token, when and why, in every model that is known."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
-from tokmigrate.audit.blamed import BlamedModel
-from tokmigrate.audit.token_ledger import TokenLedger
+from tokmigrate.audit.places import Place, place_of
+from tokmigrate.audit.token_history import TokenHistory, read_token_histories
+from tokmigrate.audit.training import TokenTraining, training_on_record
+from tokmigrate.audit.under_way import reading
+from tokmigrate.change.undo_record import Objects
 from tokmigrate.errors import UnknownNameError, nearest
 from tokmigrate.files import has_directory
+from tokmigrate.git import LineAuthor, read_line_author
+from tokmigrate.model.documents.state import Made
+from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.imports import imported_ledgers
+from tokmigrate.state.imports import ImportedLedger, imported_ledgers
+from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import AppliedRow, Happened, ModelRow, OperationRow, TokenRow
 
 
-def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -> tuple[BlamedModel, ...]:
+@dataclass(frozen=True)
+class BlameEvent:
+    """An event of a token, with who caused it and where it is written.
+
+    Args:
+        row: The row of the ledger.
+        operation: The run that did it.
+        message: The migration's message, as it was recorded.
+        location: Where the migration says so; None where it does not, or its file is not here.
+        edited: Whether the file was edited since.
+        author: Who wrote that line, or why that is not known; None without a line.
+    """
+
+    row: TokenRow
+    operation: OperationRow | None
+    message: str
+    location: Place | None
+    edited: bool
+    author: LineAuthor | str | None
+
+
+@dataclass(frozen=True)
+class BlameToken:
+    """A token with its history.
+
+    Args:
+        names: The texts that it had, the first one first.
+        token: Its text now, None where it is removed.
+        id: Its id now.
+        initialised_by: The migration that initialised its row, None for a row of the baseline or a removed token.
+        added: Whether a migration added it; None where the ledger here does not have it.
+        training: Whether it was trained since its row was initialised.
+        events: Its events, the earliest first.
+    """
+
+    names: tuple[str, ...]
+    token: str | None
+    id: int | None
+    initialised_by: str | None
+    added: bool | None
+    training: TokenTraining | None
+    events: tuple[BlameEvent, ...]
+
+
+@dataclass(frozen=True)
+class BlameModel:
+    """A model of the workspace or of an imported ledger.
+
+    Args:
+        model: Its name.
+        path: Where it is; of an imported ledger on the host of its last run.
+        revision: Its revision, None at `base`; of an imported ledger what it had when that was imported.
+        lineage: Its lineage, None at `base`.
+        ledger: The imported ledger that has it, None for a model of this workspace.
+        host: The host of its last run there, None for a model of this workspace.
+        same_as: Of an imported ledger the names that this workspace has for the same model, known by its lineage.
+    """
+
+    model: str
+    path: str
+    revision: str | None
+    lineage: str | None
+    ledger: str | None = None
+    host: str | None = None
+    same_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlameResult:
+    """The tokens of a model that have or had a text or an id; none where it never had one."""
+
+    model: BlameModel
+    tokens: tuple[BlameToken, ...]
+
+
+def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -> tuple[BlameResult, ...]:
     """Return for each model, those of imported ledgers too, the tokens that have or had a text.
 
     Args:
         workspace: The workspace.
-        entries: The models; one that is not here is passed over. If they are not all of the workspace, then of
-            imported ledgers only what is the same model as one of them.
+        entries: The models; one that is not here is skipped. If they are not all of the workspace, then of imported
+            ledgers only what is the same model as one of them.
         text: The text as the vocabulary writes it; or with escapes such as `\\n`; or, of a byte-level tokenizer,
             as people write it.
 
@@ -29,62 +116,187 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
         UnknownNameError: No model ever had it.
         ModelError: None of the models is here.
     """
-    ledgers = _ledgers(workspace, entries)
-    plain = _unescaped(text)
-    readings: tuple[Callable[[TokenLedger], frozenset[str]], ...] = (
+    indexes = _read_indexes(workspace, entries)
+    plain = _unescape(text)
+    readings: tuple[Callable[[_BlameIndex], frozenset[str]], ...] = (
         lambda _: frozenset([text]),
         lambda _: frozenset([plain]),
-        lambda ledger: ledger.written_in_letters(plain),
+        lambda index: index.tokens_that_read(plain),
     )
-    for reading in readings:
-        found = tuple(ledger.blamed(ledger.named(reading(ledger))) for ledger in ledgers)
+    for reading_of in readings:
+        found = tuple(index.blame(index.by_text(reading_of(index))) for index in indexes)
         if any(each.tokens for each in found):
             return found
-    known = dict.fromkeys(name for ledger in ledgers for name in ledger.names)
+    known = dict.fromkeys(name for index in indexes for name in index.names)
     raise UnknownNameError(
         f"no model has or had a token '{text}'",
-        where=", ".join(ledger.subject.model for ledger in ledgers),
-        hint=nearest(text, known) or "`tokmigrate blame --id N` asks by id; a text is written as the vocabulary has it",
+        where=", ".join(index.model.model for index in indexes),
+        hint=nearest(text, known) or "`tokmigrate blame --id N` asks by id; write a text as the vocabulary has it",
     )
 
 
-def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -> tuple[BlamedModel, ...]:
-    """Return for each model the tokens that have or had an id; raises UnknownNameError where no model knows it."""
-    ledgers = _ledgers(workspace, entries)
-    found = tuple(ledger.blamed(ledger.numbered(number)) for ledger in ledgers)
+def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -> tuple[BlameResult, ...]:
+    """Return for each model the tokens that have or had an id; raise UnknownNameError where no model knows it."""
+    indexes = _read_indexes(workspace, entries)
+    found = tuple(index.blame(index.by_id(number)) for index in indexes)
     if not any(each.tokens for each in found):
-        rows = {ledger.subject.model: ledger.snapshot.state.rows for ledger in ledgers if ledger.snapshot}
+        rows = {index.model.model: index.snapshot.state.rows for index in indexes if index.snapshot}
         spare = [name for name, count in rows.items() if number < count]
-        told = ", ".join(f"{name} has ids up to {count - 1}" for name, count in rows.items())
+        hint = ", ".join(f"{name} has ids up to {count - 1}" for name, count in rows.items())
         reason = (
             f"the row {number} of {spare[0]} has no token and had none" if spare else f"no model has the id {number}"
         )
-        raise UnknownNameError(reason, where=", ".join(rows), hint=told)
+        raise UnknownNameError(reason, where=", ".join(rows), hint=hint)
     return found
 
 
-def _ledgers(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[TokenLedger]:
+def _read_indexes(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[_BlameIndex]:
     state = open_state_if_present(workspace.state, workspace.root)
     history = History.read(workspace)
     objects = ObjectStore(workspace.objects)
-    own = [TokenLedger.here(state, history, entry, objects) for entry in entries if has_directory(entry.path)]
+    own = [_BlameIndex.of_model(state, history, entry, objects) for entry in entries if has_directory(entry.path)]
     if entries and not own:
         entries[0].here()
-    of_all = len(entries) == len(workspace.models)
     names: dict[str | None, tuple[str, ...]] = {}
     for each in own:
-        names[each.subject.lineage] = (*names.get(each.subject.lineage, ()), each.subject.model)
-    others = [
-        TokenLedger.imported(history, ledger, model, names.get(model.lineage, ()))
+        names[each.model.lineage] = (*names.get(each.model.lineage, ()), each.model.model)
+    imported = [
+        _BlameIndex.of_imported(history, ledger, model, names.get(model.lineage, ()))
         for ledger in (imported_ledgers(state) if state else ())
         for model in ledger.models
     ]
-    return own + [each for each in others if of_all or each.subject.same_as]
+    is_all = len(entries) == len(workspace.models)
+    return own + [each for each in imported if is_all or each.model.same_as]
 
 
-def _unescaped(text: str) -> str:
+def _unescape(text: str) -> str:
     """Return the text that escapes stand for, as messages show tokens."""
     try:
         return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
     except UnicodeDecodeError:
         return text
+
+
+@dataclass(frozen=True)
+class _BlameIndex:
+    """The token histories of one model, with what the migrations, Git and the model itself tell.
+
+    Args:
+        model: The model.
+        snapshot: The model as it is; None where it is on another machine.
+        histories: The histories in its ledger.
+        training: The training of each token whose row a migration initialised, by id.
+        explain: Adds to an event who caused it, and where it is written.
+    """
+
+    model: BlameModel
+    snapshot: Snapshot | None
+    histories: tuple[TokenHistory, ...]
+    training: Mapping[int, TokenTraining]
+    explain: Callable[[TokenRow], BlameEvent]
+
+    @staticmethod
+    def of_model(state: State | None, history: History, entry: ModelEntry, objects: Objects) -> _BlameIndex:
+        """Return the index of a model of this workspace, whose undo data is in `objects`."""
+        with reading(entry):
+            snapshot = take_snapshot(entry)
+        row = state.model_at(snapshot.directory, snapshot.generation) if state else None
+        events = state.token_events(row) if state and row else ()
+        runs = state.operations(row, None) if state and row else ()
+        applied = state.applied_ever(row) if state and row else ()
+        lineage = snapshot.stamp.lineage if snapshot.stamp else None
+        model = BlameModel(entry.name, str(entry.path), snapshot.revision, lineage)
+        training = {token.id: token for token in training_on_record(state, snapshot, objects)}
+        return _BlameIndex(model, snapshot, read_token_histories(events), training, _explain(history, runs, applied))
+
+    @staticmethod
+    def of_imported(history: History, ledger: ImportedLedger, row: ModelRow, same_as: tuple[str, ...]) -> _BlameIndex:
+        """Return the index of a model of an imported ledger; `same_as` are its names in this workspace."""
+        applied = [each for each in ledger.applied if each.model_id == row.id]
+        in_force = [each.record for each in applied if each.reverted_by is None]
+        revision = max(in_force, key=lambda record: record.position).revision if in_force else None
+        host = next((each.who.host for each in reversed(ledger.operations) if each.model_id == row.id), None)
+        model = BlameModel(row.name, row.path, revision, row.lineage or None, ledger.id, host, same_as)
+        histories = read_token_histories(each for each in ledger.tokens if each.model_id == row.id)
+        return _BlameIndex(model, None, histories, {}, _explain(history, ledger.operations, applied))
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """The ids of the tokens that it has."""
+        if self.snapshot is not None:
+            return self.snapshot.state.tokenizer.ids
+        last = {each.token: each.events[-1].event.token_id for each in self.histories if each.events}
+        return {token: number for token, number in last.items() if token is not None and number is not None}
+
+    @property
+    def names(self) -> Iterator[str]:
+        """Every text that a token has or had."""
+        yield from self.ids
+        for history in self.histories:
+            yield from history.names
+
+    def tokens_that_read(self, text: str) -> frozenset[str]:
+        """Return the tokens of a byte-level tokenizer that stand for a text as people write it."""
+        if self.snapshot is None or not is_byte_level(self.snapshot.state.documents[FILE]):
+            return frozenset()
+        return frozenset(token for token in self.names if text_of_letters(token) == text)
+
+    def by_text(self, texts: frozenset[str]) -> tuple[TokenHistory, ...]:
+        """Return the histories of the tokens that have or had one of these texts."""
+        found = [history for history in self.histories if texts.intersection(history.names)]
+        without = sorted(texts - {history.token for history in found})
+        return (*found, *(_without_events(text) for text in without if text in self.ids))
+
+    def by_id(self, number: int) -> tuple[TokenHistory, ...]:
+        """Return the histories of the tokens that have or had this id."""
+        text = next((token for token, known in self.ids.items() if known == number), None)
+        found = [each for each in self.histories if number in each.ids or (text is not None and each.token == text)]
+        if text is not None and all(history.token != text for history in found):
+            found.append(_without_events(text))
+        return tuple(found)
+
+    def blame(self, histories: Iterable[TokenHistory]) -> BlameResult:
+        """Return these histories with who caused each event."""
+        return BlameResult(self.model, tuple(map(self._blame_token, histories)))
+
+    def _blame_token(self, history: TokenHistory) -> BlameToken:
+        token = history.token if history.token in self.ids else None
+        number = self.ids[token] if token is not None else None
+        made = None if number is None or self.snapshot is None else self.snapshot.state.lineage.row(number)
+        initialised_by = made.revision if isinstance(made, Made) else None
+        return BlameToken(
+            history.names,
+            token,
+            number,
+            initialised_by,
+            None if not history.events and initialised_by else history.added,
+            None if number is None else self.training.get(number),
+            tuple(self.explain(row) for row in history.events),
+        )
+
+
+def _without_events(text: str) -> TokenHistory:
+    return TokenHistory((text,), (), added=False, token=text)
+
+
+def _explain(
+    history: History, runs: Iterable[OperationRow], applied: Iterable[AppliedRow]
+) -> Callable[[TokenRow], BlameEvent]:
+    """Return the function that adds to an event who caused it, and where it is written."""
+    by_id = {row.id: row for row in runs}
+    records = {row.record.revision: row for row in applied}
+    author_of = cache(read_line_author)
+
+    def explain(row: TokenRow) -> BlameEvent:
+        record = records.get(row.event.revision)
+        migration = history.by_revision.get(row.event.revision)
+        message = record.record.message if record else ""
+        if migration is None:
+            return BlameEvent(row, by_id.get(row.operation_id), message, None, False, None)
+        edited = record is not None and record.record.checksum != migration.checksum
+        is_in_file = row.event.event not in (Happened.REVERTED, Happened.TRAINED)
+        location = place_of(migration, row.event) if is_in_file and not edited else None
+        author = author_of(location.path, location.line) if location and location.line is not None else None
+        return BlameEvent(row, by_id.get(row.operation_id), message or migration.message, location, edited, author)
+
+    return explain

@@ -1,8 +1,8 @@
-"""Which tokens of a model were trained since a migration began their rows: the ledger and undo data against the disk.
+"""Which tokens of a model were trained since a migration initialised their rows: ledger and undo data against the disk.
 
-The lineage in the stamp says of every row which migration began it, and follows moves, renamings and the way
-back; the ledger has what the row was then. A row with other numbers moved; whether it was trained is a comparison
-with rows of tokens that no text had (`model.weights.movement`), for which the undo data keeps the rows as they were.
+The lineage in the stamp names for every row the migration that initialised it, and follows moves, renames and
+downgrades; the ledger has the fingerprint of the row. A row with other numbers moved; whether it was trained is a
+comparison with rows of tokens that no text had (`model.weights.movement`), which the undo data keeps as they were.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import StrEnum
 
 import numpy as np
 
-from tokmigrate.audit.births import Birth, Key, births
+from tokmigrate.audit.token_history import InitRecord, RowKey, read_init_records
 from tokmigrate.change.init_rows import InitRows
 from tokmigrate.change.undo_record import Objects, init_rows_of
 from tokmigrate.model.documents.stamp import Stamp
@@ -33,7 +33,7 @@ from tokmigrate.vocabulary.recipes import Side
 
 
 class Training(StrEnum):
-    """What became of a row since its init."""
+    """How a row changed since its init."""
 
     TRAINED = "trained"
     MOVED = "moved"
@@ -45,33 +45,33 @@ class Training(StrEnum):
 
 @dataclass(frozen=True)
 class TokenTraining:
-    """A token whose row a migration began.
+    """A token whose row a migration initialised.
 
     Args:
         token: Its text now.
         id: Its id now.
         revision: The migration.
-        began_as: The text that it had then.
-        sides: What became of its row in the input embeddings, and in those of the output unless tied.
-        figures: How far its row moved on each side, where the row as it was is on record.
+        initial_text: The text that it had then.
+        sides: How its row changed in the input embeddings, and in those of the output unless tied.
+        figures: How far its row moved on each side, where the initial row is on record.
         why: Why that is not known of a side, None where it is known of all.
-        marks: Its rows as they are now, as `model.birth_marks` writes them.
-        known_trained: Whether the ledger says already that it was trained.
+        fingerprint: The fingerprint of its rows now, as `model.birth_marks` writes it.
+        known_trained: Whether the ledger has recorded that it was trained.
     """
 
     token: str
     id: int
     revision: str
-    began_as: str
+    initial_text: str
     sides: Mapping[Side, Training]
     figures: Mapping[Side, Movement] = field(default_factory=dict)
     why: str | None = None
-    marks: str = field(default="", repr=False)
+    fingerprint: str = field(default="", repr=False)
     known_trained: bool = False
 
     @property
     def training(self) -> Training:
-        """What became of it altogether; `partly` where one side was trained and another is known not to be.
+        """Of both sides together; `partly` where one side was trained and another is known not to be.
 
         An occurrence trains the input row, so what is not known of the output's does not count.
         """
@@ -95,22 +95,22 @@ class TokenTraining:
 
 @dataclass(frozen=True)
 class OnRecord:
-    """What is on record of the rows that migrations began in one model.
+    """What is on record of the rows that migrations initialised in one model.
 
     Args:
-        births: The rows, by revision and label.
+        init_records: The rows, by revision and label.
         undo: The undo record of each revision.
         objects: Where undo records are.
     """
 
-    births: Mapping[Key, Birth]
+    init_records: Mapping[RowKey, InitRecord]
     undo: Mapping[str, str]
     objects: Objects
 
-    def marks(self, made: Made) -> BirthMarks:
-        """Return the marks of a row that a migration began; none where they are not on record."""
-        birth = self.births.get((made.revision, made.label))
-        return parsed(birth.marks) if birth else {}
+    def fingerprints(self, made: Made) -> BirthMarks:
+        """Return the fingerprints of a row that a migration initialised; none where they are not on record."""
+        record = self.init_records.get((made.revision, made.label))
+        return parsed(record.fingerprint) if record else {}
 
     def init_rows(self, revision: str) -> Mapping[Side, InitRows]:
         """Return the rows as a migration left them; none where that is not on record, or not here."""
@@ -127,10 +127,10 @@ def undo_digests(rows: Iterable[AppliedRow]) -> dict[str, str]:
     return {row.record.revision: row.record.undo for row in rows if row.record.undo is not None}
 
 
-def begun_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made]]:
-    """Yield each token whose row a migration began, with its id and what the lineage knows of the row.
+def initialised_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made]]:
+    """Yield each token whose row a migration initialised, with its id and what the lineage knows of the row.
 
-    The placeholder of a removed token is none that could be trained.
+    Placeholders of removed tokens are left out: they are not trained.
     """
     texts = snapshot.state.tokenizer.texts
     for number, recipe in snapshot.state.lineage.fresh():
@@ -139,24 +139,24 @@ def begun_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made]]:
 
 
 def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...]:
-    """Return each token whose row a migration began, by id; only those rows and the ones to compare are read.
+    """Return each token whose row a migration initialised, by id; only those rows and the ones to compare are read.
 
     Args:
         snapshot: The model.
         known: What is on record of its rows.
     """
-    begun = tuple(begun_tokens(snapshot))
-    if not begun:
+    initialised = tuple(initialised_tokens(snapshot))
+    if not initialised:
         return ()
-    rows: dict[int, dict[Side, tuple[bytes, str]]] = {number: {} for _, number, _ in begun}
+    rows: dict[int, dict[Side, tuple[bytes, str]]] = {number: {} for _, number, _ in initialised}
     matrices = embeddings(snapshot.tensors)
     for side, tensor in matrices.items():
         for number, raw in _read(snapshot, tensor, rows):
             rows[number][side] = (raw, tensor.dtype)
     changed = {
         made.revision
-        for _, number, made in begun
-        for side, mark in known.marks(made).items()
+        for _, number, made in initialised
+        for side, mark in known.fingerprints(made).items()
         if side in rows[number] and mark.still_is(*rows[number][side]) is False
     }
     movements: dict[Side, dict[int, Movement]] = {side: {} for side in matrices}
@@ -169,18 +169,18 @@ def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...
             token,
             number,
             made,
-            known.births.get((made.revision, made.label)),
+            known.init_records.get((made.revision, made.label)),
             rows[number],
             {side: found[number] for side, found in movements.items() if number in found},
         )
-        for token, number, made in begun
+        for token, number, made in initialised
     )
 
 
 def _movements(
     snapshot: Snapshot, tensor: VocabularyTensor, side: Side, revision: str, held: InitRows, known: OnRecord
 ) -> dict[int, Movement]:
-    """Return how the rows that a migration began moved in one matrix, by their ids now."""
+    """Return how the rows that a migration initialised moved in one matrix, by their ids now."""
     state = snapshot.state
     texts = state.tokenizer.texts
     new = {
@@ -190,7 +190,7 @@ def _movements(
         and made.revision == revision
         and made.label in held.new
         # The record of another run of the migration may hold other rows.
-        and known.marks(made).get(side, held.mark(made.label)) == held.mark(made.label)
+        and known.fingerprints(made).get(side, held.mark(made.label)) == held.mark(made.label)
     }
     recorded = {**held.spare, **held.sample}
     origins = sorted(recorded)
@@ -222,7 +222,7 @@ def _had_none(held: InitRows, origin: object) -> bool:
 
 
 def training_on_record(state: State | None, snapshot: Snapshot, objects: Objects) -> tuple[TokenTraining, ...]:
-    """Return each token whose row a migration began, by id, as `training_of` does.
+    """Return each token whose row a migration initialised, by id, as `training_of` does.
 
     Args:
         state: The workspace's state, None where it was never made.
@@ -232,31 +232,31 @@ def training_on_record(state: State | None, snapshot: Snapshot, objects: Objects
     if state is None:
         return training_of(snapshot, OnRecord({}, {}, objects))
     model = state.model_at(snapshot.directory, snapshot.generation)
-    known = dict(births(row.event for row in state.token_rows(model))) if model else {}
+    known = dict(read_init_records(row.event for row in state.token_rows(model))) if model else {}
     undo = undo_digests(state.applied_ever(model)) if model else {}
-    if any((made.revision, made.label) not in known for _, _, made in begun_tokens(snapshot)):
+    if any((made.revision, made.label) not in known for _, _, made in initialised_tokens(snapshot)):
         elsewhere, undo_elsewhere = _on_record_elsewhere(state, snapshot.stamp)
         known, undo = {**elsewhere, **known}, {**undo_elsewhere, **undo}
     return training_of(snapshot, OnRecord(known, undo, objects))
 
 
-def _on_record_elsewhere(state: State, stamp: Stamp | None) -> tuple[Mapping[Key, Birth], Mapping[str, str]]:
-    """Return the births of a copy that was migrated elsewhere, by a run that is on record, and the undo records.
+def _on_record_elsewhere(state: State, stamp: Stamp | None) -> tuple[Mapping[RowKey, InitRecord], Mapping[str, str]]:
+    """Return the init records and undo records of a copy that was migrated elsewhere, by a run that is on record.
 
-    A generation is the digest of all that a run wrote: one that left this very generation wrote these rows.
+    A generation is the digest of all that a run wrote: a run that left this generation wrote these rows.
     """
     if stamp is None:
         return {}, {}
     for model in state.known_models():
         if any(_left(row, stamp) for row in state.operations(model, None)):
             events = (row.event for row in state.token_rows(model))
-            return births(events), undo_digests(state.applied_ever(model))
+            return read_init_records(events), undo_digests(state.applied_ever(model))
     for ledger in imported_ledgers(state):
         for row in ledger.operations:
             if _left(row, stamp):
                 found = (event.event for event in ledger.tokens if event.model_id == row.model_id)
                 applied = (each for each in ledger.applied if each.model_id == row.model_id)
-                return births(found), undo_digests(applied)
+                return read_init_records(found), undo_digests(applied)
     return {}, {}
 
 
@@ -265,7 +265,7 @@ def _left(row: OperationRow, stamp: Stamp) -> bool:
 
 
 def trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...]:
-    """Return what the ledger is still to be told: the tokens that were trained, each once."""
+    """Return the events that the ledger still lacks: the tokens that were trained, each once."""
     return tuple(
         TokenEvent(
             token.revision,
@@ -273,8 +273,8 @@ def trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...]:
             token.token,
             token.id,
             token.id,
-            token.began_as if token.began_as != token.token else None,
-            row_digest=token.marks,
+            token.initial_text if token.initial_text != token.token else None,
+            row_digest=token.fingerprint,
         )
         for token in found
         if token.was_trained and not token.known_trained
@@ -295,12 +295,12 @@ def _compared(
     token: str,
     number: int,
     made: Made,
-    birth: Birth | None,
+    record: InitRecord | None,
     rows: Mapping[Side, tuple[bytes, str]],
     movements: Mapping[Side, Movement],
 ) -> TokenTraining:
     now: BirthMarks = {side: BirthMark.of(raw, dtype) for side, (raw, dtype) in rows.items()}
-    marks = parsed(birth.marks) if birth else {}
+    marks = parsed(record.fingerprint) if record else {}
     sides: dict[Side, Training] = {}
     reasons: list[str] = []
     for side, (raw, dtype) in rows.items():
@@ -309,17 +309,17 @@ def _compared(
         movement = movements.get(side) if same is False else None
         if same is None:
             sides[side] = Training.UNKNOWN
-            reasons.append(_reason(birth, mark, dtype))
+            reasons.append(_reason(record, mark, dtype))
         elif same:
             sides[side] = Training.UNTRAINED
         elif movement is None:
             sides[side] = Training.UNKNOWN
-            reasons.append("it moved, and the undo data here does not have what its row was")
+            reasons.append("it moved, and the undo data here does not have its initial row")
         else:
             # By value it can be the same as before: a zero has two signs.
             sides[side] = Training(movement.kind)
             reasons += [movement.why] if movement.why else []
-        if birth and side in birth.given and sides[side] in (Training.UNTRAINED, Training.MOVED):
+        if record and side in record.from_file and sides[side] in (Training.UNTRAINED, Training.MOVED):
             sides[side] = Training.GIVEN
     return TokenTraining(
         token,
@@ -330,13 +330,13 @@ def _compared(
         movements,
         reasons[0] if reasons else None,
         written(now),
-        bool(birth and birth.known_trained),
+        bool(record and record.known_trained),
     )
 
 
-def _reason(birth: Birth | None, mark: BirthMark | None, dtype: str) -> str:
-    if birth is None:
-        return "the ledger here does not have the migration that began its row"
+def _reason(record: InitRecord | None, mark: BirthMark | None, dtype: str) -> str:
+    if record is None:
+        return "the ledger here does not have the migration that initialised its row"
     if mark is None:
-        return "the ledger does not have what its row was"
-    return f"its row began in {mark.dtype}, and {dtype} cannot hold what it was"
+        return "the ledger has no fingerprint of its initial row"
+    return f"its row was initialised in {mark.dtype}, which {dtype} cannot represent"

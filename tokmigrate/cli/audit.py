@@ -215,7 +215,7 @@ def blame(
         print_several("blame", [report.blame_content(each) for each in found], failed)
     else:
         for each in found:
-            show(report.blame_text(each))
+            show(report.format_blame(each))
     leave_with(failed, told=as_json)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokmigrate.errors import FileProblems, TokmigrateError
+from tokmigrate.git import find_repository
 from tokmigrate.report.shown import shown
-from tokmigrate.runner.team.git import repository
 
 if TYPE_CHECKING:
     from tokmigrate.lint.checking import Finding
@@ -33,7 +33,7 @@ def problem_commands(error: TokmigrateError, root: Path) -> str:
         root: The workspace, which the names of files are relative to.
     """
     problems = error.problems if isinstance(error, FileProblems) else ()
-    top = repository(root) or root
+    top = find_repository(root) or root
     lines = []
     for problem in problems:
         path = Path(os.path.relpath(root / problem.path, top)).as_posix()

@@ -82,7 +82,7 @@ def run_content(run: Run) -> dict[str, Any]:
         "to_revision": row.to_revision,
         "revisions": list(row.revisions),
         "status": row.status.value,
-        "who": row.who.user,
+        "user": row.who.user,
         "host": row.who.host,
         "pid": row.who.pid,
         "git_commit": row.who.git_commit,

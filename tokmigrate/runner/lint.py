@@ -10,6 +10,7 @@ from pathlib import Path
 from tokmigrate.audit.under_way import reading
 from tokmigrate.errors import LimitError, TokmigrateError
 from tokmigrate.files import read_file
+from tokmigrate.git import files_changed_since, find_repository, read_text_at_fork, tracked_files
 from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
 from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
@@ -28,7 +29,6 @@ from tokmigrate.revision.lock_file import lock_path, lock_shown
 from tokmigrate.revision.lock_text import parse_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.at_hand import at_hand
-from tokmigrate.runner.team.git import changed_since, kept, repository, text_at_fork
 from tokmigrate.settings import FILE_NAME, ModelEntry, WorkerLimits, Workspace
 from tokmigrate.strict_yaml import decode
 from tokmigrate.strict_yaml.reading import parse
@@ -101,7 +101,7 @@ def lint(
     """
     history = History.read(workspace)
     chain = history.chain()
-    changed = None if git_base is None else changed_since(workspace.root, git_base)
+    changed = None if git_base is None else files_changed_since(workspace.root, git_base)
     shared = _shared(workspace, git_base) if git_base is not None else {}
     wanted = [each for each in chain if changed is None or not changed.isdisjoint(_paths(each))]
     trials = [_tried(entry, history) for entry in entries] if wanted else []
@@ -125,7 +125,7 @@ def lint(
         notes.append(f"without a model that is here and does not have them yet, rules on files alone: {shown}")
     gone = shared.keys() - {name for each in chain for name in (each.revision, *_replaced(each))}
     notes += [f"'{git_base}' has the migration {name}, which is not here" for name in sorted(gone)]
-    root = repository(workspace.root) or workspace.root
+    root = find_repository(workspace.root) or workspace.root
     return Linted(findings, tuple(files.values()), tuple(notes), root)
 
 
@@ -170,7 +170,7 @@ def _tried(entry: ModelEntry, history: History) -> _Trial:
 
 def _shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:
     """Return the checksums of the migrations that were locked where the current branch left another one."""
-    text = text_at_fork(lock_path(workspace), git_base)
+    text = read_text_at_fork(lock_path(workspace), git_base)
     lock = parse_lock(text, f"{lock_shown(workspace)} at {git_base}") if text else Lock()
     return {locked.revision: locked.checksum for locked in lock.revisions}
 
@@ -262,7 +262,7 @@ def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace
     text = decode(read_file(migration.path), migration.shown)
     tree = parse(text, migration.shown) if migration.source is None else None
     beside = {name: migration.path.parent / name for name in migration.attachments}
-    in_git = kept(workspace.root, (migration.path, *beside.values())) if beside else frozenset()
+    in_git = tracked_files(workspace.root, (migration.path, *beside.values())) if beside else frozenset()
     return MigrationFile(
         migration,
         text,

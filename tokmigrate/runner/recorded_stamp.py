@@ -7,8 +7,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.audit.births import births
 from tokmigrate.audit.drift import drift_of, each_line
+from tokmigrate.audit.token_history import read_init_records
 from tokmigrate.audit.training import OnRecord, TokenTraining, trained_events, training_of
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.undo_record import left_of
@@ -97,13 +97,13 @@ def stamp_of_source(
     began = replace(snapshot, state=replace(snapshot.state, lineage=source.rows))
     if model is not None and directory == snapshot.directory:
         # What its tokens went through is on record: only their training may be news.
-        known = births(row.event for row in state.token_rows(model))
+        known = read_init_records(row.event for row in state.token_rows(model))
         events: tuple[TokenEvent | TokensMoved, ...] = ()
     else:
         wanted = {revision for revision, _ in source.applied}
         told = (row.event for row in (events_in_force(state, model) if model else ()))
         events = tuple(event for event in told if event.revision in wanted)
-        known = births(event for event in events if isinstance(event, TokenEvent))
+        known = read_init_records(event for event in events if isinstance(event, TokenEvent))
     undo = {record.revision: record.undo for record in records if record.undo is not None}
     training = training_of(began, OnRecord(known, undo, objects))
     told_of = (*events, *trained_events(training))

@@ -65,7 +65,7 @@ def library_versions() -> Mapping[str, str]:
 
 def git_commit(folder: Path) -> str | None:
     """Return the commit that `folder` is at, or None outside Git, without Git, or where it hangs."""
-    found = ask_git(folder, "rev-parse", "--verify", "HEAD", patience_s=_GIT_PATIENCE).worked
+    found = ask_git(folder, "rev-parse", "--verify", "HEAD", timeout_s=_GIT_PATIENCE).output
     return found.strip() or None if found else None
 
 

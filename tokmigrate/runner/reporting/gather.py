@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tokmigrate.audit.births import births
+from tokmigrate.audit.token_history import read_init_records
 from tokmigrate.audit.training import OnRecord, training_of, undo_digests
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import BytesStreamed, Listener, StreamStarted, WeightsRead, ignore
@@ -74,7 +74,7 @@ def report_on(workspace: Workspace, entry: ModelEntry, listener: Listener = igno
         snapshot, begun, begun[:COMPARED_AT_MOST], live, lambda count: listener(BytesStreamed(entry.name, count))
     )
     listener(WeightsRead(entry.name))
-    known = OnRecord(births(ledger.events), ledger.undo, ObjectStore(workspace.objects))
+    known = OnRecord(read_init_records(ledger.events), ledger.undo, ObjectStore(workspace.objects))
     training = {token.id: token for token in training_of(snapshot, known)}
     tokens = tuple(
         replace(token, neighbours=found.nearest.get(token.id, ()), twins=found.twins.get(token.id, 0))

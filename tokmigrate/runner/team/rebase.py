@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
+from tokmigrate.git import published_files, read_merge_sides
 from tokmigrate.revision.claims import common_claims
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, lock_of
@@ -13,7 +14,6 @@ from tokmigrate.revision.lock_file import lock_files, lock_path, lock_shown, rea
 from tokmigrate.revision.lock_text import conflict_sides, parse_lock
 from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files, renumbered
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.team.git import published_files, sides_of
 from tokmigrate.runner.team.relock import Relocked, relocked
 from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.runner.team.whereabouts import Whereabouts, applied_where, refuse_applied
@@ -164,7 +164,7 @@ def _known_locks(workspace: Workspace) -> _KnownLocks:
     try:
         return _KnownLocks((parse_lock(text, lock_shown(workspace)),))
     except FileProblems as error:
-        held = tuple(lock for side in sides_of(lock_path(workspace)) if (lock := _readable(side)))
+        held = tuple(lock for side in read_merge_sides(lock_path(workspace)) if (lock := _readable(side)))
         if not held:
             hint = "Git has no whole one either: delete it, then `tokmigrate rebase` writes it anew"
             raise FileProblems([replace(problem, hint=hint) for problem in error.problems]) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
 from tokmigrate.files import has_directory
+from tokmigrate.git import uncommitted_files
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
@@ -28,7 +29,6 @@ from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.at_hand import Trial, at_hand, trial_of
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.team.earlier import earlier
-from tokmigrate.runner.team.git import uncommitted
 from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.runner.team.whereabouts import applied_where
 from tokmigrate.settings import ModelEntry, Workspace
@@ -142,7 +142,7 @@ def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
 def _refuse_uncommitted(workspace: Workspace, members: Sequence[Migration]) -> None:
     """Raise UsageError where a file would go that Git could not bring back; comments in it would be lost."""
     beside = (each.path for each in members)
-    lost = [os.path.relpath(path, workspace.root) for path in uncommitted(workspace.root, beside)]
+    lost = [os.path.relpath(path, workspace.root) for path in uncommitted_files(workspace.root, beside)]
     if lost:
         raise UsageError(f"Git does not have {', '.join(lost)} as it is", hint="commit it before it is squashed")
 

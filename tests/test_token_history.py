@@ -1,4 +1,4 @@
-"""The lives of tokens: whatever happens in whatever order, each event is told of the token that it befell."""
+"""Token histories: whatever happens in whatever order, each event goes to the token that it changed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.audit.lives import lives
+from tokmigrate.audit.token_history import read_token_histories
 from tokmigrate.state.rows import Happened, TokenEvent, TokenRow
 
 NAMES = list("abcdefgh")
@@ -22,19 +22,19 @@ class World:
         named: Who bears a name.
         ids: The id of each who is there.
         rows: The events.
-        befell: For each event, whom it befell.
+        changed: For each event, which token it changed.
     """
 
     named: dict[str, int]
     ids: dict[int, int]
     rows: list[TokenRow] = field(default_factory=list)
-    befell: list[int] = field(default_factory=list)
+    changed: list[int] = field(default_factory=list)
     born: int = 100
 
     def tell(self, who: int, event: TokenEvent) -> None:
         number = len(self.rows) + 1
         self.rows.append(TokenRow(number, 1, "o", event, datetime.now(UTC), ""))
-        self.befell.append(who)
+        self.changed.append(who)
 
 
 def migrate(world: World, revision: str, draw: st.DrawFn) -> None:
@@ -70,7 +70,7 @@ def migrate(world: World, revision: str, draw: st.DrawFn) -> None:
 def take_back(world: World, revision: str, before: tuple[dict[str, int], dict[int, int]], told: range) -> None:
     """Tell of the way back as the runner does: each event the other way round."""
     for place in told:
-        event, who = world.rows[place].event, world.befell[place]
+        event, who = world.rows[place].event, world.changed[place]
         if event.event is not Happened.TRAINED:
             old = event.old_token or event.token
             back = event.token if event.old_token else None
@@ -93,13 +93,13 @@ def worlds(draw: st.DrawFn) -> World:
 
 @settings(max_examples=200, deadline=None)
 @given(world=worlds())
-def test_every_event_is_told_of_the_token_that_it_befell(world: World) -> None:
-    found = lives(world.rows)
-    who_by_number = dict(zip((row.number for row in world.rows), world.befell, strict=True))
-    told = [{who_by_number[row.number] for row in life.events} for life in found]
+def test_every_event_goes_to_the_token_that_it_changed(world: World) -> None:
+    found = read_token_histories(world.rows)
+    who_by_number = dict(zip((row.number for row in world.rows), world.changed, strict=True))
+    told = [{who_by_number[row.number] for row in history.events} for history in found]
     assert all(len(each) == 1 for each in told)
-    assert sorted(next(iter(each)) for each in told) == sorted(set(world.befell))
-    for life in found:
-        who = who_by_number[life.events[0].number]
-        assert life.token == next((name for name, bearer in world.named.items() if bearer == who), None)
-        assert life.added == (who > 100)
+    assert sorted(next(iter(each)) for each in told) == sorted(set(world.changed))
+    for history in found:
+        who = who_by_number[history.events[0].number]
+        assert history.token == next((name for name, bearer in world.named.items() if bearer == who), None)
+        assert history.added == (who > 100)

@@ -1,0 +1,137 @@
+"""The history of tokens in the ledger: each token under all its names, from its first event to its last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from tokmigrate.state.rows import Happened, TokenEvent, TokenRow
+
+T = TypeVar("T")
+RowKey = tuple[str, str]
+"""A revision, and the text of the token whose row it initialised: what the lineage of a model keeps of a row."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenHistory:
+    """The events of one token.
+
+    Args:
+        names: The texts that it had, the first one first, each once.
+        events: Its events, the earliest first.
+        added: Whether a migration added it; a token of the baseline otherwise.
+        token: Its text at the end, None where it is removed.
+    """
+
+    names: tuple[str, ...]
+    events: tuple[TokenRow, ...]
+    added: bool
+    token: str | None
+
+    @property
+    def ids(self) -> frozenset[int]:
+        """Every id that its events name."""
+        ids = (number for row in self.events for number in (row.event.token_id, row.event.old_id))
+        return frozenset(number for number in ids if number is not None)
+
+
+def read_token_histories(rows: Iterable[TokenRow]) -> tuple[TokenHistory, ...]:
+    """Return the history of every token that the events of a model name, in the order of their first events.
+
+    Args:
+        rows: The events, the earliest first.
+    """
+    reader = _Reader()
+    for row in rows:
+        reader.read(row)
+    return tuple(TokenHistory(tuple(each.names), tuple(each.events), each.added, each.token) for each in reader.found)
+
+
+class _OpenHistory:
+    """A history while its events are read."""
+
+    __slots__ = ("added", "events", "names", "token")
+
+    def __init__(self, name: str, added: bool) -> None:
+        self.names: dict[str, None] = {name: None}
+        self.added = added
+        self.events: list[TokenRow] = []
+        self.token: str | None = name
+
+
+class _Reader:
+    """Follows each token from name to name."""
+
+    def __init__(self) -> None:
+        self.found: list[_OpenHistory] = []
+        self._by_name: dict[str, _OpenHistory] = {}
+        self._removed: dict[RowKey, _OpenHistory] = {}
+        self._addition_reverted: dict[RowKey, _OpenHistory] = {}
+
+    def read(self, row: TokenRow) -> None:
+        event = row.event
+        key = (event.revision, event.token)
+        if event.event is Happened.ADDED:
+            # An addition that was reverted and applied again is the same token.
+            history = self._take(self._addition_reverted, key, event.token, added=True)
+        elif event.event is Happened.REVERTED and event.old_id is None:
+            history = self._take(self._removed, key, event.token)
+        else:
+            renames = event.event in (Happened.RENAMED, Happened.REVERTED)
+            name = (event.old_token if renames else None) or event.token
+            history = self._take(self._by_name, name, name)
+        history.events.append(row)
+        if event.token_id is None:
+            history.token = None
+            (self._removed if event.event is Happened.REMOVED else self._addition_reverted)[key] = history
+            return
+        former = self._by_name.get(event.token)
+        if former is not None:
+            # It went without an event: the model was put back by hand.
+            former.token = None
+        history.names.setdefault(event.token)
+        history.token = event.token
+        self._by_name[event.token] = history
+
+    def _take(self, known: dict[T, _OpenHistory], key: T, name: str, added: bool = False) -> _OpenHistory:
+        """Return a history and take it out of those that are known, or begin one."""
+        if key in known:
+            return known.pop(key)
+        self.found.append(_OpenHistory(name, added))
+        return self.found[-1]
+
+
+@dataclass(frozen=True)
+class InitRecord:
+    """What the ledger keeps of a row that a migration initialised.
+
+    Args:
+        fingerprint: The fingerprint of the row after initialisation, as `model.birth_marks` writes it.
+        known_trained: Whether the ledger has recorded that it was trained.
+        from_file: The sides whose values came from a file, so that they may be trained although nobody trained them
+            here.
+    """
+
+    fingerprint: str
+    known_trained: bool = False
+    from_file: frozenset[str] = frozenset()
+
+
+def read_init_records(events: Iterable[TokenEvent]) -> Mapping[RowKey, InitRecord]:
+    """Return the init records that token events hold; where a migration was applied again, those of the last time.
+
+    Args:
+        events: The events of one model, the earliest first.
+    """
+    found: dict[RowKey, InitRecord] = {}
+    for event in events:
+        if event.event is Happened.TRAINED:
+            key = (event.revision, event.old_token or event.token)
+            if key in found:
+                found[key] = replace(found[key], known_trained=True)
+        elif event.init is not None and event.row_digest is not None:
+            strategies = {side: held.get("strategy") for side, held in event.init.items() if isinstance(held, Mapping)}
+            from_file = frozenset(side for side, strategy in strategies.items() if strategy == "file")
+            found[event.revision, event.token] = InitRecord(event.row_digest, from_file=from_file)
+    return found
