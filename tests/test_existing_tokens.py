@@ -52,7 +52,7 @@ def test_reuse_adds_what_is_not_there_and_leaves_the_rest(tmp_path: Path) -> Non
     before = {path.name: path.read_bytes() for path in model.iterdir()}
     rows = making.tensors_of(model)["model.embed_tokens.weight"]
     (effect,) = plan(made.workspace, made.entry("m")).steps[0].effects
-    assert [(given.token, given.id) for given in effect.given] == [("<|tool|>", TOKENS + 2)]
+    assert [(given.token, given.id) for given in effect.assigned_ids] == [("<|tool|>", TOKENS + 2)]
     assert effect.risk.level is RiskLevel.SAFE
     assert "'<|im_start|>' is there already, and whether its row is trained is not known" in effect.risk.reason
     upgrade(made.workspace, made.entry("m"))

@@ -224,7 +224,7 @@ def test_upgrade_gives_the_ids_that_are_promised_and_writes_no_lock(place: Works
     before = lock.read_bytes()
     planned = place.asked("plan")["models"][0]
     promised = [given for ids in made["tokenizers"][0]["ids"] for given in ids["given"]]
-    given = [new for step in planned["migrations"] for effect in step["operations"] for new in effect["given"]]
+    given = [new for step in planned["migrations"] for effect in step["operations"] for new in effect["assigned_ids"]]
     assert promised == [{"token": new["token"], "id": new["id"]} for new in given]
     assert not any("lock" in note for note in planned["notes"])
     assert place.run("upgrade", "+1").returncode == 0

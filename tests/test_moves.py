@@ -23,7 +23,7 @@ from tokmigrate.state.exported import export, json_lines, read_json_lines
 from tokmigrate.state.imports import import_ledger, imported_ledgers
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRecord, Direction, Happened, Outcome, TokenEvent, TokensMoved
-from tokmigrate.vocabulary.moves import moves_of
+from tokmigrate.vocabulary.token_delta import moves_of
 
 
 def compacted(root: Path) -> Made:

@@ -315,7 +315,7 @@ def test_any_chain_leads_there_and_back(story: tuple[Kind, Chain, int]) -> None:
         place, fused, stepwise = made.workspace, made.entry("fused"), made.entry("stepwise")
 
         planned = migrate.plan(place, fused)
-        given_ids = {g.token: g.id for step in planned.steps for effect in step.effects for g in effect.given}
+        given_ids = {g.token: g.id for step in planned.steps for effect in step.effects for g in effect.assigned_ids}
         assert given_ids == chain.ids[-1]
         assert image(root / "fused") == base
 

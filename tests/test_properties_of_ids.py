@@ -16,8 +16,8 @@ from test_properties import folder, staged_down, staged_up, thorough
 from tokenizers import Tokenizer
 from workspaces import contents, image
 
-from tokmigrate.model.documents.tombstones import tombstone
 from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.vocabulary.tokens import tombstone
 
 MAKERS: Mapping[str, Callable[..., Path]] = {
     "llama": making.llama,

@@ -85,7 +85,7 @@ def test_a_template_that_still_writes_the_old_text_is_told(tmp_path: Path) -> No
     (effect,) = planned.steps[0].effects
     assert effect.risk.level == "breaking"
     assert "'<|im_start|>'" in effect.risk.reason
-    assert effect.given == ()
+    assert effect.assigned_ids == ()
 
 
 @pytest.mark.parametrize(

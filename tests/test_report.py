@@ -21,13 +21,13 @@ from test_token_events import ids_of, removing
 from workspaces import Workspace, image, make_workspace
 
 from tokmigrate.errors import UsageError
-from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.report.vocabulary_map import COLUMNS, runs_of, vocabulary_map
 from tokmigrate.report.written_page import page_paths
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.runner.reporting.data import KINDS, Kind, ReportData, ReportedToken
 from tokmigrate.runner.reporting.gather import COMPARED_AT_MOST, report_on
 from tokmigrate.settings import ModelEntry, read_workspace
+from tokmigrate.vocabulary.tokens import is_tombstone
 
 ADDING = {"add_tokens": {"tokens": ["<x>", "<y>"]}}
 FIRST_OF: tuple[Kind, ...] = ("added", "reinitialised", "renamed", "moved")

@@ -140,6 +140,8 @@ def test_new_tokens_stand_before_the_timestamps(tmp_path: Path, spare: int) -> N
     model = make(tmp_path, spare=spare)
     before, old, said = model.bytes(), ids_of(model), named(model)
     (effect,) = model.planned(WORD).steps[0].effects
+    new = {each.token: each.id for each in effect.assigned_ids if each.row != "moved"}
+    assert new == {"concord": old["<|nospeech|>"]}
     assert effect.risk.level is RiskLevel.CAUTION
     assert "'<|nospeech|>' and the 41 ids behind it move up by 1 as one block" in effect.risk.reason
     model.migrate('- add_tokens: {tokens: [{content: concord, single_word: true}, {content: "<|x|>", special: true}]}')

@@ -19,7 +19,6 @@ from tokmigrate.change.init_rows import InitRows
 from tokmigrate.change.undo_record import Objects, init_rows_of
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made
-from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.birth_marks import BirthMark, BirthMarks, embeddings, parsed, written
@@ -30,6 +29,7 @@ from tokmigrate.state.imports import imported_ledgers
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRow, Happened, OperationRow, Status, TokenEvent
 from tokmigrate.vocabulary.recipes import Side
+from tokmigrate.vocabulary.tokens import is_tombstone
 
 
 class Training(StrEnum):

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 from blake3 import blake3
 
-from tokmigrate.change.begun_tokens import BegunToken, begun_tokens
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.digests import (
     Fixed,
@@ -22,7 +21,7 @@ from tokmigrate.change.facts import file_facts, link_facts
 from tokmigrate.change.fresh_rows import RowBytes, fresh_rows, opened
 from tokmigrate.change.headers import baseline_start, header_with_rows
 from tokmigrate.change.init_rows import InitRows, init_rows
-from tokmigrate.change.token_changes import moved_tokens, removed_tokens
+from tokmigrate.change.initialised_tokens import InitialisedToken, initialised_tokens
 from tokmigrate.change.undo import saved_rows
 from tokmigrate.change.undo_record import Objects, Undo, keep
 from tokmigrate.files import exists
@@ -35,10 +34,10 @@ from tokmigrate.model.weights.birth_marks import BirthMark, embeddings, written
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout
-from tokmigrate.vocabulary.moves import Move
 from tokmigrate.vocabulary.recipes import Begun, Side
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
-from tokmigrate.vocabulary.windows import Widened
+from tokmigrate.vocabulary.token_delta import Move, TokenDelta, moves_of, token_delta
+from tokmigrate.vocabulary.windows import WHOLE, Widened
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Passage:
         undo: The digest of its undo record.
         before: The digests of files and shards before, by name.
         after: Those afterwards.
-        tokens: The tokens that it adds, renames or begins anew.
+        tokens: The tokens that it adds, renames or reinitialises.
         moved: The tokens that it moves.
         removed: The id of each token that it removes.
     """
@@ -63,7 +62,7 @@ class Passage:
     undo: str
     before: Mapping[str, str]
     after: Mapping[str, str]
-    tokens: tuple[BegunToken, ...]
+    tokens: tuple[InitialisedToken, ...]
     moved: tuple[Move, ...] = ()
     removed: Mapping[str, int] = field(default_factory=dict)
 
@@ -140,6 +139,8 @@ class _Walk:
             after_stamp = self._stamp(origin, stamp, step, after_images)
             undo = self._undo(step, edit, (stamp, images), (after_stamp, after_images, after_tables), len(passages))
             undo = replace(undo, init_rows=self._init_rows(step, edit, reached))
+            positions = WHOLE.of(step.after.edit).positions()
+            delta = token_delta(step.before.tokenizer.ids, step.after.tokenizer.ids, positions)
             passages.append(
                 Passage(
                     revision=step.migration.revision,
@@ -151,9 +152,9 @@ class _Walk:
                         **_digests({name: data for name, data in undo.left.items() if name != STAMP}, {}),
                         **undo.left_shards,
                     },
-                    tokens=self._begun_tokens(step, reached),
-                    moved=moved_tokens(step.before, step.after),
-                    removed=removed_tokens(step.before, step.after),
+                    tokens=self._initialised_tokens(step, delta, reached),
+                    moved=moves_of((token, *ids) for token, ids in delta.moved.items()),
+                    removed=delta.removed,
                 )
             )
             tables, images, stamp, edit = after_tables, after_images, after_stamp, reached
@@ -281,7 +282,7 @@ class _Walk:
                 found[side] = rows
         return found
 
-    def _begun_tokens(self, step: Step, reached: RowEdit) -> tuple[BegunToken, ...]:
+    def _initialised_tokens(self, step: Step, delta: TokenDelta, reached: RowEdit) -> tuple[InitialisedToken, ...]:
         matrices = embeddings(self._snapshot.tensors)
         if "input" not in matrices:
             return ()
@@ -290,7 +291,7 @@ class _Walk:
             made = {side: (self._made[tensor.name].get(recipe), tensor.dtype) for side, tensor in matrices.items()}
             return written({side: BirthMark.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None})
 
-        return begun_tokens(step.before, step.after, reached, marks)
+        return initialised_tokens(step, delta, reached, marks)
 
 
 def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:

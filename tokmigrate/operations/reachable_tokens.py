@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.byte_letters import letters_of_bytes
 from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, model_kind
+from tokmigrate.vocabulary.tokens import is_tombstone
 
 _FEW = 8
 """Up to so many texts are looked for one after the other."""

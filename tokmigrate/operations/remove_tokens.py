@@ -12,7 +12,6 @@ from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.ordered_tail import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.documents.tombstones import tombstone
 from tokmigrate.model.references.references import with_references, with_renumbered
 from tokmigrate.model.references.token_removal import with_placeholders, without_mentions
 from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
@@ -24,6 +23,7 @@ from tokmigrate.operations.token_list import quoted
 from tokmigrate.operations.tokens_in_use import check_not_in_use
 from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
+from tokmigrate.vocabulary.tokens import tombstone
 
 
 class RemoveTokens(Operation):

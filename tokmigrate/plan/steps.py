@@ -15,11 +15,12 @@ from tokmigrate.operations.token_list import quoted
 from tokmigrate.plan.conditions import unmet
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.vocabulary.token_delta import TokenDelta, token_delta
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
-    """An id that a token gets.
+class AssignedId:
+    """An id that an operation gives a token.
 
     Args:
         token: The token's text.
@@ -39,6 +40,11 @@ class Applied:
     planned: PlannedOperation
     before: ModelState = field(repr=False)
     after: ModelState = field(repr=False)
+
+    @cached_property
+    def delta(self) -> TokenDelta:
+        """What it does to tokens."""
+        return token_delta(self.before.tokenizer.ids, self.after.tokenizer.ids)
 
 
 @dataclass(frozen=True)
@@ -60,16 +66,13 @@ class Effect:
     applied: Applied = field(repr=False)
 
     @cached_property
-    def given(self) -> tuple[Given, ...]:
+    def assigned_ids(self) -> tuple[AssignedId, ...]:
         """The ids that it gives: nearly all of them where a vocabulary is compacted."""
-        before, after = self.applied.before, self.applied.after
-        old = before.tokenizer
+        before, after, delta = self.applied.before, self.applied.after, self.applied.delta
         return tuple(
-            Given(token, number, "moved" if token in old.ids else row_of_new(before, after, number))
+            AssignedId(token, number, "moved" if token in delta.moved else row_of_new(before, after, number))
             for token, number in after.tokenizer.ids.items()
-            if old.ids.get(token) != number
-            # An id that has a token already is given to no new one: that token was renamed.
-            and (token in old.ids or number not in old.texts)
+            if token in delta.moved or token in delta.added
         )
 
 

@@ -18,12 +18,10 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.operations.base import Operation, RiskLevel
 from tokmigrate.plan.steps import Step, steps_of
-from tokmigrate.plan.token_fates import TokenFate, fates_of
+from tokmigrate.plan.token_changes import TokenChange, token_changes
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry
 from tokmigrate.vocabulary.rows import RowEdit
-
-FileFate = Literal["new", "changed", "removed"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class FileChange:
     """A file that a change writes or removes, with its bytes afterwards."""
 
     name: str
-    fate: FileFate
+    kind: Literal["new", "changed", "removed"]
     bytes: int
 
 
@@ -87,9 +85,9 @@ class Plan:
         return self.edits[-1] if self.edits else RowEdit.identity(self.snapshot.state.rows)
 
     @cached_property
-    def tokens(self) -> tuple[TokenFate, ...]:
-        """What becomes of the tokens from now to the end, each once."""
-        return fates_of(self.steps, self.edit)
+    def tokens(self) -> tuple[TokenChange, ...]:
+        """What happens to the tokens from now to the end, each once."""
+        return token_changes(self.steps, self.edit)
 
     @property
     def touched(self) -> frozenset[str]:

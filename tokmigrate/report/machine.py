@@ -9,7 +9,7 @@ from tokmigrate.report.training import held_content, training_content
 
 if TYPE_CHECKING:
     from tokmigrate.plan.impact import Counts, Impact, Shift, ShownCut
-    from tokmigrate.plan.token_fates import TokenFate
+    from tokmigrate.plan.token_changes import TokenChange
     from tokmigrate.plan.upgrade import Plan
     from tokmigrate.revision.migration import Migration
     from tokmigrate.runner.look import ModelStatus
@@ -55,7 +55,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "rows_before": plan.edit.old_rows,
         "rows_after": plan.edit.new_rows,
         "bytes_to_write": plan.bytes_to_write,
-        "tokens": [_fate(fate) for fate in plan.tokens],
+        "tokens": [_token_change(change) for change in plan.tokens],
         "files": _files(plan),
         "adapters": [{"path": adapter.model, "files": _files(adapter)} for adapter in plan.adapters],
         "migrations": [
@@ -68,7 +68,9 @@ def plan_content(plan: Plan) -> dict[str, Any]:
                         "place": effect.place,
                         "risk": effect.risk.level.value,
                         "reason": effect.risk.reason,
-                        "given": [{"token": new.token, "id": new.id, "row": new.row} for new in effect.given],
+                        "assigned_ids": [
+                            {"token": new.token, "id": new.id, "row": new.row} for new in effect.assigned_ids
+                        ],
                         "unreachable": list(effect.unreachable),
                     }
                     for effect in step.effects
@@ -80,23 +82,23 @@ def plan_content(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _fate(fate: TokenFate) -> dict[str, Any]:
+def _token_change(change: TokenChange) -> dict[str, Any]:
     return {
-        "token": fate.token,
-        "id": fate.id,
-        "old_token": fate.old_token,
-        "old_id": fate.old_id,
-        "row": fate.row,
-        "output_row": fate.output_row,
-        "placeholder": fate.placeholder,
-        "flags": [{"flag": each.flag, "before": each.before, "after": each.after} for each in fate.flags],
-        "gains": list(fate.gains),
-        "loses": list(fate.loses),
+        "token": change.token,
+        "id": change.id,
+        "old_token": change.old_token,
+        "old_id": change.old_id,
+        "row": change.row,
+        "output_row": change.output_row,
+        "placeholder": change.placeholder,
+        "flags": [{"flag": each.flag, "before": each.before, "after": each.after} for each in change.flags],
+        "gains": list(change.gains),
+        "loses": list(change.loses),
     }
 
 
 def _files(plan: Plan) -> list[dict[str, Any]]:
-    return [{"name": change.name, "fate": change.fate, "bytes": change.bytes} for change in plan.file_changes()]
+    return [{"name": change.name, "change": change.kind, "bytes": change.bytes} for change in plan.file_changes()]
 
 
 def impact_content(impact: Impact | None) -> dict[str, Any] | None:

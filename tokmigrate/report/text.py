@@ -13,7 +13,7 @@ from rich.text import Text
 from tokmigrate.change.room import human_bytes
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.report.shown import shown
-from tokmigrate.report.token_fates import fates_table
+from tokmigrate.report.token_changes import token_table
 from tokmigrate.report.training import held_line, training_lines
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def plan_text(plan: Plan) -> RenderableType:
         table,
     ]
     if plan.tokens:
-        parts += [Text(), *fates_table(plan.tokens)]
+        parts += [Text(), *token_table(plan.tokens)]
     changes = [(change.name, change) for change in plan.file_changes()]
     for adapter in plan.adapters:
         changes += [(f"{adapter.model}/{change.name}", change) for change in adapter.file_changes()]
@@ -61,7 +61,7 @@ def plan_text(plan: Plan) -> RenderableType:
         files.add_column("will be")
         files.add_column("bytes", justify="right")
         for name, change in changes:
-            files.add_row(shown(name), change.fate, f"{change.bytes:,}")
+            files.add_row(shown(name), change.kind, f"{change.bytes:,}")
         parts += [Text(), files]
     parts += [
         Text(),

@@ -23,7 +23,7 @@ from tokmigrate.state.rows import (
     TokenRow,
     TokensMoved,
 )
-from tokmigrate.vocabulary.moves import moves_of
+from tokmigrate.vocabulary.token_delta import moves_of
 
 
 def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:

@@ -23,7 +23,7 @@ from tokmigrate.state.rows import (
 )
 from tokmigrate.state.schema import applied, operations
 from tokmigrate.state.who import Who
-from tokmigrate.vocabulary.moves import Move
+from tokmigrate.vocabulary.token_delta import Move
 
 
 def find_operation_in(connection: Connection, operation_id: str) -> OperationRow | None:

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from tokmigrate.state.who import Who
-from tokmigrate.vocabulary.moves import Move
+from tokmigrate.vocabulary.token_delta import Move
 
 
 class Direction(StrEnum):

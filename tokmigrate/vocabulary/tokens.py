@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -25,6 +26,16 @@ class AddedToken:
     lstrip: bool = False
     rstrip: bool = False
     normalized: bool = False
+
+
+def tombstone(number: int) -> str:
+    """Return the text of the placeholder for an id."""
+    return f"<|removed_{number}|>"
+
+
+def is_tombstone(content: str) -> bool:
+    """Return whether a token is a placeholder."""
+    return re.fullmatch(r"<\|removed_\d+\|>", content) is not None
 
 
 Run = tuple[int, int]

@@ -17,11 +17,10 @@ from pathlib import Path
 from tokmigrate.errors import OutOfStepError
 from tokmigrate.files import entries, exists, has_directory, read_file
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.sentencepiece import ROLES, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.tokens import AddedToken, is_tombstone
 
 TEKKEN_FILES = "*tekken*.json"
 SUFFIXES = (".model", ".spm", ".tiktoken")

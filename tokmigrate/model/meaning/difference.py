@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import isclose
+from operator import itemgetter
 from typing import Literal
 
 from tokmigrate.model.documents.state import CONFIG
@@ -22,6 +23,7 @@ from tokmigrate.model.meaning.stated import (
     stated_templates,
 )
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
+from tokmigrate.vocabulary.token_delta import token_delta
 
 Aspect = Literal[
     "added",
@@ -133,18 +135,17 @@ def _fields(aspect: Aspect, before: Mapping[str, Json], after: Mapping[str, Json
 
 def _tokens(before: Tokenizer, after: Tokenizer) -> Iterator[Difference]:
     old, new = before.ids, after.ids
-    gone = {number: content for content, number in old.items() if content not in new}
-    come = {number: content for content, number in new.items() if content not in old}
-    names = {content: come[number] for number, content in sorted(gone.items()) if number in come}
-    for content, renamed in names.items():
-        yield Difference("renamed", str(old[content]), content, renamed)
-    for number in sorted(gone.keys() - come.keys()):
-        yield Difference("removed", gone[number], number, None)
-    for number in sorted(come.keys() - gone.keys()):
-        yield Difference("added", come[number], None, number)
-    for content, number in sorted(old.items(), key=lambda item: item[1]):
-        if new.get(content, number) != number:
-            yield Difference("moved", content, number, new[content])
+    delta = token_delta(old, new)
+    names = {**delta.renamed, **delta.placeholders}
+    for content in sorted(names, key=old.__getitem__):
+        yield Difference("renamed", str(old[content]), content, names[content])
+    for content, number in sorted(delta.removed.items(), key=itemgetter(1)):
+        if content not in names:
+            yield Difference("removed", content, number, None)
+    for content, number in sorted(delta.added.items(), key=itemgetter(1)):
+        yield Difference("added", content, None, number)
+    for content, (number, place) in sorted(delta.moved.items(), key=itemgetter(1)):
+        yield Difference("moved", content, number, place)
     for content in old:
         renamed = content if content in new else names.get(content, "")
         if renamed:

@@ -16,11 +16,11 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.probe.answering import answering
 from tokmigrate.model.tokenizer.library import open_tokenizer
+from tokmigrate.vocabulary.tokens import is_tombstone
 
 _LETTERS = ("(", "0", "a", "x")
 """What a token's text is tried next to; of these one keeps it from being merged with what is before it."""

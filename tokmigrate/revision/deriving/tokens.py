@@ -7,7 +7,6 @@ from typing import Any
 
 from tokmigrate.model.documents.ordered_tail import LANGUAGES, ordered_tail
 from tokmigrate.model.documents.state import GENERATION
-from tokmigrate.model.documents.tombstones import tombstone
 from tokmigrate.model.meaning.stated import (
     Documents,
     stated_rows,
@@ -21,7 +20,7 @@ from tokmigrate.operations.rename_tokens import RenameTokens
 from tokmigrate.operations.resize_vocab import ResizeVocab
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 from tokmigrate.revision.deriving.way import Way
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.tokens import AddedToken, tombstone
 
 
 def bury(way: Way) -> None:

@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.state.rows import Happened, TokenEvent
+from tokmigrate.vocabulary.tokens import is_tombstone
 
 Life = tuple[TokenEvent, ...]
 

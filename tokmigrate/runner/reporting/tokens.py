@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from tokmigrate.audit.training import TokenTraining
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import Made
-from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
 from tokmigrate.runner.reporting.data import Kind, ReportedToken
 from tokmigrate.runner.reporting.lives import Life, Lives
 from tokmigrate.state.rows import Happened
+from tokmigrate.vocabulary.tokens import is_tombstone
 
 _KIND_OF: Mapping[Happened, Kind] = {
     Happened.ADDED: "added",

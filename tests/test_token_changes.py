@@ -6,11 +6,38 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from in_process import Here
 from making import IMAGE, mllama, workspace
 from workspaces import HEAD, make_workspace
 
+from tokmigrate.vocabulary.token_delta import token_delta
+from tokmigrate.vocabulary.tokens import is_tombstone, tombstone
+
 NAMES = (HEAD, *(f"000{number}aaaaaaaa" for number in range(4, 9)))
+
+
+TEXTS = st.sampled_from([*"abcdef", tombstone(0), tombstone(1)])
+VOCABULARIES = st.lists(TEXTS, unique=True, max_size=8).flatmap(
+    lambda texts: st.permutations(range(9)).map(lambda ids: dict(zip(texts, ids, strict=False)))
+)
+
+
+@given(VOCABULARIES, VOCABULARIES)
+def test_a_delta_leads_from_one_vocabulary_to_the_other(before: dict[str, int], after: dict[str, int]) -> None:
+    delta = token_delta(before, after)
+    reached = {
+        delta.renamed.get(token, token): delta.moved[token][1] if token in delta.moved else number
+        for token, number in before.items()
+        if token not in delta.removed
+    }
+    reached |= delta.added
+    reached |= {text: delta.removed[token] for token, text in delta.placeholders.items()}
+    assert reached == after
+    assert all(map(is_tombstone, delta.placeholders.values()))
+    assert not any(map(is_tombstone, delta.renamed.values()))
+    assert delta.added.keys().isdisjoint(before)
 
 
 @pytest.fixture
@@ -90,7 +117,7 @@ def test_moves_renames_flags_and_rows_of_a_model_that_has_them(place: Here) -> N
             "row": "kept",
             "flags": [{"flag": "lstrip", "before": False, "after": True}],
         },
-        {"token": "<e>", "id": 1031, "old_token": "<e>", "old_id": 1031, "row": "anew"},
+        {"token": "<e>", "id": 1031, "old_token": "<e>", "old_id": 1031, "row": "reinitialised"},
         {"token": "<bb>", "id": 1033, "old_token": "<b>", "old_id": 1028, "row": "kept"},
     ]
     said = place.run("plan").stdout
@@ -98,7 +125,7 @@ def test_moves_renames_flags_and_rows_of_a_model_that_has_them(place: Here) -> N
         'removed, was 1027; "<|removed_1027|>" holds its place',
         "moved from 1030",
         "lstrip: no → yes",
-        "its row begins anew",
+        "its row is initialised again",
         'renamed from "<b>", moved from 1028',
     ):
         assert line in said, line
@@ -166,6 +193,6 @@ def test_input_and_output_rows_are_told_apart(tmp_path: Path) -> None:
         ("<b>", "spare", "new"),
     ]
     said = place.run("plan").stdout
-    assert "its input row stays and its output row is new" in said
+    assert "its input row stays, its output row is new" in said
     assert "new, in a spare row, its output row is new" in said
-    assert "begins anew" not in said
+    assert "initialised again" not in said

@@ -1,22 +1,22 @@
-"""What becomes of each token from now to the end of a plan, whatever its migrations do to it on the way."""
+"""What a plan does to each token from now to its end, whatever its migrations do to it on the way."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from typing import Literal
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.documents.tombstones import is_tombstone
 from tokmigrate.model.meaning.stated import stated_roles
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
 from tokmigrate.plan.steps import Step, row_of_new
 from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.tokens import is_tombstone
 from tokmigrate.vocabulary.windows import WHOLE, Window
 
-FateOfRow = Literal["kept", "new", "spare", "anew"]
+RowChange = Literal["kept", "new", "spare", "reinitialised"]
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,15 @@ class FlagChange:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenFate:
-    """What a plan makes of one token.
+class TokenChange:
+    """What a plan does to one token.
 
     Args:
         token: Its text at the end, None where it is removed.
         id: Its id at the end, None where it is removed.
         old_token: Its text now, None where it is new.
         old_id: Its id now, None where it is new.
-        row: Its input row is kept, begins anew, makes the matrix grow, or is a spare one; None where it is removed.
+        row: Its input row is kept, initialised again, an additional one, or a spare one; None where it is removed.
         output_row: The same of its output row; None also where it has none.
         placeholder: The text of what holds the id of a removed one, None where nothing does.
         flags: The flags that it has otherwise; none of a new one.
@@ -49,8 +49,8 @@ class TokenFate:
     id: int | None
     old_token: str | None
     old_id: int | None
-    row: FateOfRow | None = None
-    output_row: FateOfRow | None = None
+    row: RowChange | None = None
+    output_row: RowChange | None = None
     placeholder: str | None = None
     flags: tuple[FlagChange, ...] = ()
     gains: tuple[str, ...] = ()
@@ -58,22 +58,22 @@ class TokenFate:
 
 
 @dataclass(frozen=True)
-class _Way:
+class _Trace:
     """Which tokens there are at the end of some operations.
 
     A token that is there now goes by its id now, one that comes later by a number below zero.
 
     Args:
         at: By each id at the end the token that has it.
-        buried: By each removed token the placeholder that came in its place.
+        placeholders: By each removed token the placeholder that came in its place.
     """
 
     at: Mapping[int, int]
-    buried: Mapping[int, int]
+    placeholders: Mapping[int, int]
 
 
-def fates_of(steps: Sequence[Step], edit: RowEdit) -> tuple[TokenFate, ...]:
-    """Return what becomes of the tokens that a plan touches, each once, by the ids at the end.
+def token_changes(steps: Sequence[Step], edit: RowEdit) -> tuple[TokenChange, ...]:
+    """Return what happens to the tokens that a plan touches, each once, by the ids at the end.
 
     Args:
         steps: The steps of the plan.
@@ -82,52 +82,28 @@ def fates_of(steps: Sequence[Step], edit: RowEdit) -> tuple[TokenFate, ...]:
     if not steps:
         return ()
     before, after = steps[0].before, steps[-1].after
-    way = _way(before.tokenizer.texts, (each for step in steps for each in _states(step)))
-    fates = [*_kept(before, after, edit, way), *_removed(before, after, way)]
-    return tuple(sorted(fates, key=_place))
+    trace = _trace(steps)
+    changes = [*_remaining(before, after, edit, trace), *_removed(before, after, trace)]
+    return tuple(sorted(changes, key=_position))
 
 
-def _place(fate: TokenFate) -> tuple[int, bool]:
-    return fate.id if fate.id is not None else fate.old_id or 0, fate.token is not None
+def _position(change: TokenChange) -> tuple[int, bool]:
+    return change.id if change.id is not None else change.old_id or 0, change.token is not None
 
 
-def _states(step: Step) -> Iterator[tuple[Tokenizer, Tokenizer]]:
-    for applied in step.applied:
-        yield applied.before.tokenizer, applied.after.tokenizer
-
-
-def _way(start: Iterable[int], states: Iterable[tuple[Tokenizer, Tokenizer]]) -> _Way:
-    at = {number: number for number in start}
-    buried: dict[int, int] = {}
+def _trace(steps: Sequence[Step]) -> _Trace:
+    at = {number: number for number in steps[0].before.tokenizer.texts}
+    placeholders: dict[int, int] = {}
     later = (-number for number in count(1))
-    for before, after in states:
-        if before.document is after.document:
-            continue
-        moves = _moves(before, after)
-        held = {number: at.pop(number) for number in moves}
-        at |= {new: held[number] for number, new in moves.items() if new is not None}
-        for token, number in after.ids.items():
-            if number in at or before.ids.get(token) == number:
-                continue
-            at[number] = next(later)
-            if number in held and moves[number] is None and is_tombstone(token):
-                buried[held[number]] = at[number]
-    return _Way(at, buried)
-
-
-def _moves(before: Tokenizer, after: Tokenizer) -> dict[int, int | None]:
-    """Return where one operation leads the ids whose token is gone from there; a renamed token keeps its id."""
-    found: dict[int, int | None] = {}
-    for token, number in before.ids.items():
-        new = after.ids.get(token)
-        if new is not None:
-            if new != number:
-                found[number] = new
-            continue
-        now = after.texts.get(number)
-        renamed = now is not None and now not in before.ids and not is_tombstone(now)
-        found[number] = number if renamed else None
-    return found
+    for applied in (each for step in steps for each in step.applied):
+        after, delta = applied.after.tokenizer, applied.delta
+        moved = {new: at.pop(old) for old, new in delta.moved.values()}
+        removed = {token: at.pop(number) for token, number in delta.removed.items()}
+        at |= moved
+        at |= {number: next(later) for number in delta.added.values()}
+        for token, placeholder in delta.placeholders.items():
+            placeholders[removed[token]] = at[after.ids[placeholder]] = next(later)
+    return _Trace(at, placeholders)
 
 
 @dataclass(frozen=True)
@@ -143,8 +119,8 @@ class _Side:
     def _fresh(self) -> frozenset[int]:
         return frozenset(row for row, _ in self.window.of(self.edit).fresh())
 
-    def row(self, number: int, who: int) -> FateOfRow | None:
-        """Return what becomes of the row of a token, None where it has none.
+    def row(self, number: int, who: int) -> RowChange | None:
+        """Return what happens to the row of a token, None where it has none.
 
         Args:
             number: The token's id at the end.
@@ -156,43 +132,43 @@ class _Side:
             return "kept"
         had = self.window.ids(self.edit.old_rows)
         if who >= 0:
-            return "anew" if who < had else "new"
+            return "reinitialised" if who < had else "new"
         return "new" if number >= had else row_of_new(self.before, self.after, number)
 
 
-def _kept(before: ModelState, after: ModelState, edit: RowEdit, way: _Way) -> Iterator[TokenFate]:
-    """Yield what becomes of the tokens that are there at the end, as far as something does."""
+def _remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Trace) -> Iterator[TokenChange]:
+    """Yield what happens to the tokens that are there at the end, as far as something does."""
     inputs = _Side(WHOLE, edit, before, after)
     outputs = _Side(Window(short=after.traits.short), edit, before, after)
     old_roles, new_roles = stated_roles(before.documents), stated_roles(after.documents)
     old_ids, new_ids = before.tokenizer.ids, after.tokenizer.ids
     had = {role: old_ids.get(token) for role, token in old_roles.items()}
-    has = {role: way.at.get(new_ids.get(token, -1)) for role, token in new_roles.items()}
-    graves = set(way.buried.values())
+    has = {role: trace.at.get(new_ids.get(token, -1)) for role, token in new_roles.items()}
+    placeholders = set(trace.placeholders.values())
     for number, token in after.tokenizer.texts.items():
-        who = way.at[number]
+        who = trace.at[number]
         gains = tuple(role for role, holder in has.items() if holder == who and had.get(role) != who)
         rows = inputs.row(number, who), outputs.row(number, who)
         if who < 0:
             # A placeholder is told of where its token is.
-            if who not in graves or not is_tombstone(token):
-                yield TokenFate(token, number, None, None, *rows, gains=gains)
+            if who not in placeholders or not is_tombstone(token):
+                yield TokenChange(token, number, None, None, *rows, gains=gains)
             continue
         was = before.tokenizer.texts[who]
         loses = tuple(role for role, holder in had.items() if holder == who and has.get(role) != who)
         flags = _flags(before.tokenizer, was, after.tokenizer, token)
         is_kept = rows[0] == "kept" and rows[1] in ("kept", None)
         if (token, number) != (was, who) or not is_kept or flags or gains or loses:
-            yield TokenFate(token, number, was, who, *rows, flags=flags, gains=gains, loses=loses)
+            yield TokenChange(token, number, was, who, *rows, flags=flags, gains=gains, loses=loses)
 
 
-def _removed(before: ModelState, after: ModelState, way: _Way) -> Iterator[TokenFate]:
-    reached = {who: number for number, who in way.at.items()}
+def _removed(before: ModelState, after: ModelState, trace: _Trace) -> Iterator[TokenChange]:
+    reached = {who: number for number, who in trace.at.items()}
     for number, token in before.tokenizer.texts.items():
         if number in reached:
             continue
-        held = after.tokenizer.texts.get(reached.get(way.buried.get(number, -1), -1))
-        yield TokenFate(None, None, token, number, placeholder=held if held and is_tombstone(held) else None)
+        held = after.tokenizer.texts.get(reached.get(trace.placeholders.get(number, -1), -1))
+        yield TokenChange(None, None, token, number, placeholder=held if held and is_tombstone(held) else None)
 
 
 def _flags(before: Tokenizer, old: str, after: Tokenizer, new: str) -> tuple[FlagChange, ...]:
