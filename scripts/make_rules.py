@@ -11,8 +11,7 @@ from rule_examples import example_workspace
 
 from tokmigrate.lint.rule import Rule, Severity
 from tokmigrate.lint.selection import GROUPS, RULES, Selection
-from tokmigrate.report.explanation import explanation
-from tokmigrate.report.findings import findings_plain
+from tokmigrate.report.lint import explanation, format_findings_plain
 from tokmigrate.runner.lint import lint
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -113,7 +112,7 @@ def printed(rule: Rule) -> str:
     """Return what the command prints of the example that is wrong, asked for this rule alone."""
     with TemporaryDirectory() as folder:
         workspace = example_workspace(Path(folder), rule, rule.wrong)
-        return findings_plain(lint(workspace, workspace.select([]), Selection((rule.code,)), rule.branch))
+        return format_findings_plain(lint(workspace, workspace.select([]), Selection((rule.code,)), rule.branch))
 
 
 def _row(rule: Rule) -> str:

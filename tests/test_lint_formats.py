@@ -17,10 +17,8 @@ from lint_projects import ALL, Project, empty_project
 from workspaces import command_line, environment, run_here
 
 from tokmigrate.lint.selection import RULES
-from tokmigrate.report.findings import findings_plain
-from tokmigrate.report.github import workflow_commands
-from tokmigrate.report.sarif import sarif
-from tokmigrate.report.shown import shown
+from tokmigrate.report.escape import escape
+from tokmigrate.report.lint import format_findings_plain, sarif, workflow_commands
 from tokmigrate.runner.lint import Linted, lint
 
 BAD = """\
@@ -58,7 +56,7 @@ def test_people_see_the_line_and_the_place_in_it(project: Project) -> None:
     )
     assert said.stdout == FOUND
     assert said.returncode == 1
-    assert findings_plain(project.lint()) == FOUND
+    assert format_findings_plain(project.lint()) == FOUND
 
 
 def test_it_fails_for_errors_and_when_strict_for_warnings(project: Project) -> None:
@@ -158,7 +156,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Linted:
 def test_no_message_breaks_a_line_of_githubs(found: Linted, text: str) -> None:
     finding = replace(found.findings[0], message=text, help=None)
     (line, *_) = workflow_commands(replace(found, findings=(finding,))).split("\n")
-    assert _command(line)[2] == shown(text)
+    assert _command(line)[2] == escape(text)
 
 
 def test_sarif_is_what_its_schema_asks_for(project: Project) -> None:

@@ -22,8 +22,8 @@ from making import llama, workspace
 from PIL import Image
 from shared_models import SharedModel, shared_model
 
+from tokmigrate.report.escape import escape_parts, escape_prose_parts
 from tokmigrate.report.page import LINES_AT_MOST, page
-from tokmigrate.report.shown import parts_of, parts_of_prose
 from tokmigrate.runner.migrate import upgrade
 from tokmigrate.runner.reporting.data import KINDS, Concern, ReportData, ReportedToken
 from tokmigrate.runner.reporting.gather import report_on
@@ -135,12 +135,12 @@ def test_no_text_breaks_the_page_and_each_comes_back(small: ReportData, text: st
     parsed = Parsed.of(page(called(small, text)))
     assert text in parsed.lines
     assert [text, KINDS.index("base")] in [each[1:3] for each in parsed.rest]
-    spelt = sum(bool(part.name) for part in parts_of(text))
+    spelt = sum(bool(part.name) for part in escape_parts(text))
     plain = Parsed.of(page(called(small, "x")))
     assert [tag for tag in parsed.tags if tag not in ("span", "bdi")] == [
         tag for tag in plain.tags if tag not in ("span", "bdi")
     ]
-    assert "".join(part.text for part in parts_of(text)) in parsed.shown
+    assert "".join(part.text for part in escape_parts(text)) in parsed.shown
     assert parsed.tags.count("span") - plain.tags.count("span") >= spelt
     for shown in parsed.shown:
         assert all(unicodedata.category(letter)[0] not in "CZ" for letter in shown)
@@ -149,11 +149,13 @@ def test_no_text_breaks_the_page_and_each_comes_back(small: ReportData, text: st
 @given(st.text(st.characters(codec=None), max_size=20))
 @settings(max_examples=200)
 def test_what_is_shown_hides_nothing_and_can_be_read_back(text: str) -> None:
-    parts = parts_of(text)
+    parts = escape_parts(text)
     read = "".join(chr(int(part.name.split()[0][2:], 16)) if part.name else part.text for part in parts)
     assert read.replace("◌", "") == text.replace("◌", "")
     assert not any(unicodedata.category(letter)[0] in "CZ" for part in parts for letter in part.text)
-    assert "".join(part.text for part in parts_of_prose(text)).replace(" ", "␣") == "".join(part.text for part in parts)
+    assert "".join(part.text for part in escape_prose_parts(text)).replace(" ", "␣") == "".join(
+        part.text for part in parts
+    )
     # What stands in front of a text gets no mark of it.
     assert not parts or not unicodedata.category(parts[0].text[0]).startswith("M")
 
@@ -289,7 +291,7 @@ def test_searching_finds_lines_and_the_base_vocabulary(
     expected = {f"{number:,}": token for token, number in vocabulary.items() if fits(token, number)}
     assert 0 < len(expected) < 100
     assert found_in(dom) == {
-        number: "".join(part.text for part in parts_of(token)) for number, token in expected.items()
+        number: "".join(part.text for part in escape_parts(token)) for number, token in expected.items()
     }
 
 

@@ -91,13 +91,13 @@ class LintTest(_Test):
 
     def runtest(self) -> None:
         """Ask the rules that the settings select, on every model that is here."""
-        from tokmigrate.report.findings import findings_plain  # noqa: PLC0415
-        from tokmigrate.report.shown import shown  # noqa: PLC0415
+        from tokmigrate.report.escape import escape  # noqa: PLC0415
+        from tokmigrate.report.lint import format_findings_plain  # noqa: PLC0415
         from tokmigrate.runner.lint import lint, settled  # noqa: PLC0415
 
         linted = lint(self.workspace, self.workspace.select([]), settled(self.workspace))
-        sys.stderr.write("".join(f"note: {shown(note)}\n" for note in linted.notes))
-        printed = findings_plain(linted)
+        sys.stderr.write("".join(f"note: {escape(note)}\n" for note in linted.notes))
+        printed = format_findings_plain(linted)
         if linted.errors:
             pytest.fail(printed, pytrace=False)
         sys.stdout.write(printed)
@@ -129,7 +129,7 @@ class ModelTest(_Test):
 
 
 def _told(error: Exception) -> str:
-    from tokmigrate.report.shown import without_hidden  # noqa: PLC0415
+    from tokmigrate.report.escape import escape_lines  # noqa: PLC0415
 
     hint = getattr(error, "hint", None)
-    return without_hidden(f"{error}\nwhat to do: {hint}" if hint else str(error))
+    return escape_lines(f"{error}\nwhat to do: {hint}" if hint else str(error))

@@ -86,7 +86,7 @@ def _started(run: Run) -> datetime:
 def _verify_chain(as_json: bool) -> None:
     from tokmigrate.audit.unaccounted import unaccounted  # noqa: PLC0415
     from tokmigrate.errors import DriftError  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
 
     state = _state()
     broken = state.verify_chain()
@@ -117,7 +117,7 @@ def _verify_chain(as_json: bool) -> None:
 
 def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
     from tokmigrate.errors import StorageError, UsageError  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.state.exported import csv_lines, export, json_lines  # noqa: PLC0415
 
     if as_json and output is None:
@@ -167,7 +167,7 @@ def import_(
     the ledger that they come from, and known as the same by their lineage.
     """
     from tokmigrate.audit.sources import read_ledger  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.state.database import open_state  # noqa: PLC0415
     from tokmigrate.state.imports import import_ledger  # noqa: PLC0415
 

@@ -23,7 +23,7 @@ def init(
     """Make a workspace: tokmigrate.yaml, migrations/, and a .gitignore for what is not committed."""
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.files import exists, read_if_present, storage_errors  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.settings import FILE_NAME, NEW_WORKSPACE  # noqa: PLC0415
 
     changes_something()
@@ -76,7 +76,7 @@ def revision(
     operation expresses it, is listed here and in the file.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.revision.lock_file import read_lock  # noqa: PLC0415
     from tokmigrate.revision.new_file import write_python_migration, write_yaml_migration  # noqa: PLC0415
     from tokmigrate.runner.team.relock import lock_head  # noqa: PLC0415
@@ -104,8 +104,8 @@ def revision(
 
 
 def _autogenerate(place: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
-    from tokmigrate.report.difference import difference_contents, difference_tables  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.diff import difference_contents, difference_tables  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.runner.autogenerate import autogenerate  # noqa: PLC0415
     from tokmigrate.runner.compare import named_side, side_at_head  # noqa: PLC0415
 
@@ -137,7 +137,7 @@ def _autogenerate(place: Workspace, message: str, before: str, after: str, as_js
 
 def schema(as_json: AsJson = False) -> None:
     """Print the JSON Schema of a migration file, for editors; with --json, inside a document like all others."""
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.revision.schema import json_schema  # noqa: PLC0415
 
     print_json(document("schema", schema=json_schema()) if as_json else json_schema())

@@ -34,8 +34,8 @@ def diff(
     With a revision, a model as it is stands against what it is planned to be
     there, or what it was according to the recorded way back.
     """
-    from tokmigrate.report.difference import comparison_content, comparison_text  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.diff import comparison_content, comparison_text  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.runner.compare import chosen_sides, compare  # noqa: PLC0415
 
     found = compare(*chosen_sides(_workspace_if_any(), first, second))
@@ -73,7 +73,7 @@ def try_migrations(
     touched, and its weights need not be here: then its config tells what shapes
     they have.
     """
-    from tokmigrate.report.rehearsal import rehearsal_content, rehearsal_text  # noqa: PLC0415
+    from tokmigrate.report.check import rehearsal_content, rehearsal_text  # noqa: PLC0415
     from tokmigrate.runner.rehearsal import Rehearsal, rehearse  # noqa: PLC0415
 
     place = accepting(workspace(), accept_drift)

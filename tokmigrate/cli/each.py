@@ -113,7 +113,7 @@ def print_several(command: str, models: list[dict[str, Any]] | None, failed: Seq
         failed: The others.
         more: What else it says.
     """
-    from tokmigrate.report.machine import document, error_document  # noqa: PLC0415
+    from tokmigrate.report.json import document, error_document  # noqa: PLC0415
 
     content = {**({} if models is None else {"models": models}), **more}
     if not failed:

@@ -48,10 +48,14 @@ def lint(
     tokmigrate.yaml holds `select` and `ignore` for good.
     """
     from tokmigrate.lint.selection import Selection  # noqa: PLC0415
-    from tokmigrate.report.findings import findings_content, findings_text  # noqa: PLC0415
-    from tokmigrate.report.github import problem_commands, workflow_commands  # noqa: PLC0415
-    from tokmigrate.report.machine import document, error_document  # noqa: PLC0415
-    from tokmigrate.report.sarif import sarif  # noqa: PLC0415
+    from tokmigrate.report.json import document, error_document  # noqa: PLC0415
+    from tokmigrate.report.lint import (  # noqa: PLC0415  # noqa: PLC0415
+        findings_content,
+        findings_text,
+        problem_commands,
+        sarif,
+        workflow_commands,
+    )
     from tokmigrate.runner.lint import lint as lint_workspace  # noqa: PLC0415
     from tokmigrate.runner.lint import settled  # noqa: PLC0415
 

@@ -36,7 +36,7 @@ def current(model: Models = None, as_json: AsJson = False) -> None:
 
 def heads(as_json: AsJson = False) -> None:
     """Show the heads of the history; more than one is a fork to be mended."""
-    from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
+    from tokmigrate.report.json import document, migration_content  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
 
     found = History.read(workspace()).heads
@@ -54,7 +54,7 @@ def heads(as_json: AsJson = False) -> None:
 def history(as_json: AsJson = False) -> None:
     """Show the migrations, the newest first, with their tags, and which models are at each."""
     from tokmigrate.model.documents.stamp import read_stamp  # noqa: PLC0415
-    from tokmigrate.report.machine import migration_content  # noqa: PLC0415
+    from tokmigrate.report.json import migration_content  # noqa: PLC0415
     from tokmigrate.report.text import history_table  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
     from tokmigrate.runner.tags import known_tags  # noqa: PLC0415
@@ -99,7 +99,7 @@ def show_revision(
 ) -> None:
     """Show one migration in full, and what was changed since it was applied."""
     from tokmigrate.errors import UnknownNameError  # noqa: PLC0415
-    from tokmigrate.report.machine import document, migration_content  # noqa: PLC0415
+    from tokmigrate.report.json import document, migration_content  # noqa: PLC0415
     from tokmigrate.report.text import migration_text  # noqa: PLC0415
     from tokmigrate.revision.history import History  # noqa: PLC0415
     from tokmigrate.runner.restore import edited_since  # noqa: PLC0415
@@ -133,7 +133,7 @@ def status(model: Models = None, here: Here = False, as_json: AsJson = False) ->
     norm of the change as a share of the row's norm at init, `likeness` the cosine of its movement with that of rows
     without occurrences.
     """
-    from tokmigrate.report.machine import status_content  # noqa: PLC0415
+    from tokmigrate.report.json import status_content  # noqa: PLC0415
     from tokmigrate.report.text import status_text  # noqa: PLC0415
     from tokmigrate.runner import look  # noqa: PLC0415
 

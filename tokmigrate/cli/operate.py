@@ -67,7 +67,7 @@ def restore(
     is kept beside it under a name that ends with .edited. It need not be valid,
     or be there at all.
     """
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.runner.restore import restore as put_back  # noqa: PLC0415
 
     if not dry_run:

@@ -26,11 +26,11 @@ TRACEBACKS = ContextVar("TRACEBACKS", default=False)
 
 def print_json(document: dict[str, Any]) -> None:
     """Write one JSON document to stdout."""
-    from tokmigrate.report.shown import in_json  # noqa: PLC0415
+    from tokmigrate.report.escape import escape_json  # noqa: PLC0415
 
     # In JSON a letter that the stream has no bytes for is written by its number.
     plain = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    sys.stdout.write(in_json(json.dumps(document, indent=2, ensure_ascii=plain)) + "\n")
+    sys.stdout.write(escape_json(json.dumps(document, indent=2, ensure_ascii=plain)) + "\n")
     sys.stdout.flush()
 
 
@@ -45,9 +45,9 @@ def say_aside(line: str) -> None:
 
 
 def _shown(text: str) -> str:
-    from tokmigrate.report.shown import shown  # noqa: PLC0415
+    from tokmigrate.report.escape import escape  # noqa: PLC0415
 
-    return shown(text)
+    return escape(text)
 
 
 def show(renderable: RenderableType) -> None:
@@ -69,9 +69,9 @@ def _print(renderable: RenderableType, stderr: bool) -> None:
 def trace(error: TokmigrateError) -> None:
     """Write the traceback of an error to stderr, where that is asked for."""
     if TRACEBACKS.get():
-        from tokmigrate.report.shown import without_hidden  # noqa: PLC0415
+        from tokmigrate.report.escape import escape_lines  # noqa: PLC0415
 
-        sys.stderr.write(without_hidden("".join(traceback.format_exception(error))))
+        sys.stderr.write(escape_lines("".join(traceback.format_exception(error))))
 
 
 def print_error(error: TokmigrateError, as_json: bool, model: str | None = None) -> None:
@@ -84,7 +84,7 @@ def print_error(error: TokmigrateError, as_json: bool, model: str | None = None)
     """
     trace(error)
     if as_json:
-        from tokmigrate.report.machine import error_document  # noqa: PLC0415
+        from tokmigrate.report.json import error_document  # noqa: PLC0415
 
         print_json(error_document(error))
         if not is_lost(sys.stdout):
@@ -104,9 +104,8 @@ def print_error(error: TokmigrateError, as_json: bool, model: str | None = None)
 def progress() -> Iterator[Listener]:
     """Show what is being done, and how far it is, on stderr, where that is a terminal."""
     from tokmigrate import events  # noqa: PLC0415
-    from tokmigrate.report.progress import progress_lines  # noqa: PLC0415
-    from tokmigrate.report.shown import shown  # noqa: PLC0415
-    from tokmigrate.report.terminal import terminal  # noqa: PLC0415
+    from tokmigrate.report.escape import escape  # noqa: PLC0415
+    from tokmigrate.report.terminal import progress_lines, terminal  # noqa: PLC0415
 
     lines = progress_lines(terminal(stderr=True))
     tasks: dict[str, TaskID] = {}
@@ -119,7 +118,7 @@ def progress() -> Iterator[Listener]:
 
     def begin(model: str, doing: str, total: int | None = None) -> None:
         end(model)
-        tasks[model] = lines.add_task(shown(f"{model}: {doing}"), total=total)
+        tasks[model] = lines.add_task(escape(f"{model}: {doing}"), total=total)
         lines.start()
 
     def listen(event: Event) -> None:

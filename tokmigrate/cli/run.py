@@ -82,7 +82,7 @@ def plan(
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.impact import impact_text  # noqa: PLC0415
-    from tokmigrate.report.machine import impact_content, plan_content  # noqa: PLC0415
+    from tokmigrate.report.json import impact_content, plan_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
     from tokmigrate.runner.bound_plan import bound, plans_document, write_plans  # noqa: PLC0415
@@ -148,7 +148,7 @@ def upgrade(
     then still fails, as for want of space, ends it with the models before it done; what was done, what failed and what
     was not tried is said. With --keep-going the other models are changed all the same.
     """
-    from tokmigrate.report.machine import upgraded_content  # noqa: PLC0415
+    from tokmigrate.report.json import upgraded_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text, upgraded_line  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
 
@@ -199,7 +199,7 @@ def downgrade(
 
     Several models go as with `upgrade`; one that is there already is passed over.
     """
-    from tokmigrate.report.machine import downgraded_content  # noqa: PLC0415
+    from tokmigrate.report.json import downgraded_content  # noqa: PLC0415
     from tokmigrate.report.text import downgraded_line  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
 

@@ -40,7 +40,7 @@ def stamp(
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.check import tensors_named  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.report.training import training_content, training_lines  # noqa: PLC0415
     from tokmigrate.runner import take_on  # noqa: PLC0415
 
@@ -98,7 +98,7 @@ def tag(
     workspace, not in Git: who works with another state has others.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.runner.tags import delete_tag, known_tags, set_tag  # noqa: PLC0415
 
     place = workspace()

@@ -21,8 +21,8 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
     there are the same. `upgrade` never writes it: it checks that every id comes
     out as promised, and stops before anything is written where one does not.
     """
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.report.lock import relocked_content, relocked_lines  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.lock_file import lock_path, lock_shown, read_lock  # noqa: PLC0415
     from tokmigrate.runner.team.relock import relock  # noqa: PLC0415
 
@@ -54,8 +54,8 @@ def squash(
     be in the middle.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.report.lock import squashed_content, squashed_lines  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.runner.team.squash import squash as put_together  # noqa: PLC0415
 
     first, colon, last = revisions.partition(":")
@@ -72,8 +72,8 @@ def squash(
 
 def validate(as_json: AsJson = False) -> None:
     """Check migrations and lock, for CI: order, one head, checksums, ids. No model is needed."""
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.report.lock import valid_content, valid_lines  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.validate import validate as found  # noqa: PLC0415
 
     valid = found(workspace())
@@ -114,8 +114,8 @@ def rebase(
 
 
 def _show_rebased(done: Rebased, as_json: bool) -> None:
+    from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.report.lock import rebased_content, rebased_lines  # noqa: PLC0415
-    from tokmigrate.report.machine import document  # noqa: PLC0415
     from tokmigrate.revision.lock_file import lock_path, lock_shown  # noqa: PLC0415
 
     place = workspace()

@@ -1,1 +1,1 @@
-"""How results look: as text for people (`text`), as one JSON document for programs (`machine`)."""
+"""How results look: text for people (`text`), one JSON document for programs (`json`), the HTML page (`page`)."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokmigrate.report.indented import Hanging, indented, moment
-from tokmigrate.report.shown import quoted, shown
+from tokmigrate.report.escape import escape, escape_quoted
+from tokmigrate.report.terminal import Hanging, indented, moment
 from tokmigrate.report.training import SAID, figures, figures_content
 
 if TYPE_CHECKING:
@@ -42,19 +42,23 @@ def _format_model(model: BlameModel) -> str:
     """Return a model's name; of one of an imported ledger also where it is, since names are not unique there."""
     if model.ledger is None:
         return model.model
-    parts = [shown(f"{model.host or ''}:{model.path}"), f"ledger {model.ledger[:10]}"]
+    parts = [escape(f"{model.host or ''}:{model.path}"), f"ledger {model.ledger[:10]}"]
     parts += [f"lineage {model.lineage[:10]}"] if model.lineage else []
     parts += [f"the same model as {', '.join(model.same_as)}"] if model.same_as else []
-    return f"{shown(model.model)} ({', '.join(parts)})"
+    return f"{escape(model.model)} ({', '.join(parts)})"
 
 
 def _headline(token: BlameToken) -> str:
     names = token.names
     if token.token is None or token.id is None:
-        former = f", formerly {quoted(names[0])}" if len(names) > 1 else ""
-        return f"{quoted(names[-1])}, removed{former}"
-    parts = [quoted(token.token), f"id {token.id}"]
-    parts += [f"formerly {', '.join(quoted(name) for name in names if name != token.token)}"] if len(names) > 1 else []
+        first = f", formerly {escape_quoted(names[0])}" if len(names) > 1 else ""
+        return f"{escape_quoted(names[-1])}, removed{first}"
+    parts = [escape_quoted(token.token), f"id {token.id}"]
+    parts += (
+        [f"formerly {', '.join(escape_quoted(name) for name in names if name != token.token)}"]
+        if len(names) > 1
+        else []
+    )
     if token.training is not None:
         parts += filter(None, [SAID[token.training.training.value], figures(token.training)])
         parts += [f"because {token.training.why}"] if token.training.why else []
@@ -77,7 +81,7 @@ def _format_event(event: TokenEvent) -> str:
         case "renamed":
             row = f", {_format_init(event.init)}" if event.init else ""
             moved = f", moved from id {event.old_id} to {event.token_id}" if event.old_id != event.token_id else ""
-            return f"renamed from {quoted(event.old_token or '')} to {quoted(event.token)}{moved}{row}"
+            return f"renamed from {escape_quoted(event.old_token or '')} to {escape_quoted(event.token)}{moved}{row}"
         case "moved":
             return f"moved from id {event.old_id} to {event.token_id}"
         case "reinitialised":
@@ -95,7 +99,7 @@ def _format_revert(event: TokenEvent) -> str:
     if event.old_id is None:
         return f"restored, its id is {event.token_id}"
     if event.old_token is not None:
-        return f"{quoted(event.old_token)} is {quoted(event.token)} again"
+        return f"{escape_quoted(event.old_token)} is {escape_quoted(event.token)} again"
     if event.old_id != event.token_id:
         return f"moved from id {event.old_id} to {event.token_id}"
     return "its former row is back"
@@ -130,7 +134,7 @@ def _format_author(author: LineAuthor | str | None) -> str:
         return ""
     if isinstance(author, str):
         return f" ({author})"
-    return f", by {author.author}, {author.when:%Y-%m-%d}, in {author.commit[:10]} {quoted(author.summary)}"
+    return f", by {author.author}, {author.when:%Y-%m-%d}, in {author.commit[:10]} {escape_quoted(author.summary)}"
 
 
 def blame_content(found: BlameResult) -> dict[str, Any]:

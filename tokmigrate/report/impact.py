@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tokmigrate.change.room import human_bytes
-from tokmigrate.report.shown import shown
+from tokmigrate.report.escape import escape
 
 if TYPE_CHECKING:
     from tokmigrate.plan.impact import Counts, Example, Impact, Shift, ShownCut
@@ -28,7 +28,7 @@ def impact_text(impact: Impact | None) -> RenderableType:
         return Text("\nimpact: none, nothing in the plan changes how text is cut")
     parts: list[RenderableType] = [
         Text(),
-        Text(f"impact on {shown(impact.corpus)}", style="bold"),
+        Text(f"impact on {escape(impact.corpus)}", style="bold"),
         Text(f"lines: {impact.lines:,} with text, {impact.empty:,} without; {human_bytes(impact.text_bytes)}"),
         Text(),
         _figures(impact),
@@ -72,7 +72,7 @@ def _migrations(impact: Impact) -> Table:
     for column in ("cut otherwise", "other ids", "tokens"):
         table.add_column(column, justify="right", no_wrap=True)
     for migration, shift in impact.migrations:
-        first = shown(f"{migration.revision} {migration.message}")
+        first = escape(f"{migration.revision} {migration.message}")
         if shift is None:
             table.add_row(first, "nothing", "nothing", "")
         else:
@@ -114,7 +114,7 @@ def _cut(cut: ShownCut, begun: str) -> Text:
 
 def printable(text: str) -> str:
     """Return a text in which nothing moves the cursor, hides, or passes for the sign between tokens."""
-    return shown(text).replace(_BETWEEN, "\\xa6")
+    return escape(text).replace(_BETWEEN, "\\xa6")
 
 
 def share(count: int, total: int) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokmigrate.report.shown import quoted
+from tokmigrate.report.escape import escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.revision.lock import Lock, Promise
@@ -189,6 +189,6 @@ def _promises(lock: Lock | None) -> list[tuple[str, Promise]]:
 
 
 def _given(promise: Promise) -> str:
-    told = [f"{quoted(token)} id {number}" for number, token in promise.given[:_MANY]]
+    told = [f"{escape_quoted(token)} id {number}" for number, token in promise.given[:_MANY]]
     left = len(promise.given) - len(told)
     return ", ".join([*told, *([f"and {left} more"] if left else [])]) or "no new token"

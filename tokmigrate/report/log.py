@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokmigrate.report.indented import Hanging, indented, moment
-from tokmigrate.report.shown import shown
+from tokmigrate.report.escape import escape
+from tokmigrate.report.terminal import Hanging, indented, moment
 from tokmigrate.report.text import named
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def _lines(run: Run) -> Iterator[RenderableType]:
     way = "" if row.direction.value == "adopt" else f" {named(row.from_revision)} → {named(row.to_revision)}"
     headline = Text.assemble(
         (moment(row.started), "dim"),
-        f"  {shown(run.model)}: {row.direction.value}{way}  ",
+        f"  {escape(run.model)}: {row.direction.value}{way}  ",
         (row.status.value, _STYLE.get(row.status.value, "yellow")),
         took,
     )
@@ -43,17 +43,17 @@ def _lines(run: Run) -> Iterator[RenderableType]:
     yield indented(f"{row.id} by {_who(row.who)}", 4)
     yield indented(f"{_versions(row.who)}", 4)
     if run.ledger is not None:
-        yield indented(f"from the ledger {run.ledger[:10]}, {shown(run.path)}", 4)
+        yield indented(f"from the ledger {run.ledger[:10]}, {escape(run.path)}", 4)
     if run.undone_by is not None:
         what = "taken back" if len(run.undone) == len(row.revisions) else f"{', '.join(run.undone)} taken back"
         yield indented(f"{what} by {run.undone_by}", 4)
     if row.error:
-        yield indented(f"error: {shown(row.error)}", 4, "red")
+        yield indented(f"error: {escape(row.error)}", 4, "red")
 
 
 def _who(who: Who) -> str:
     commit = f", workspace at commit {who.git_commit[:10]}" if who.git_commit else ""
-    return f"{shown(who.user)} on {shown(who.host)}, process {who.pid}{commit}"
+    return f"{escape(who.user)} on {escape(who.host)}, process {who.pid}{commit}"
 
 
 def _versions(who: Who) -> str:

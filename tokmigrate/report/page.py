@@ -13,9 +13,9 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Literal
 
 from tokmigrate import __version__
+from tokmigrate.report.escape import Part, escape_parts, escape_prose, escape_prose_parts
 from tokmigrate.report.norm_chart import norm_chart
 from tokmigrate.report.norm_figures import norm_figures, rank
-from tokmigrate.report.shown import Part, parts_of, parts_of_prose, plain
 from tokmigrate.report.training import figures
 from tokmigrate.report.vocabulary_map import runs_of, vocabulary_map
 from tokmigrate.runner.reporting.data import KINDS, ReportData, ReportedToken
@@ -80,12 +80,12 @@ def packed(data: ReportData, lined: Iterable[ReportedToken]) -> str:
 
 
 def _unlike(text: str) -> tuple[Part, ...] | Literal[0]:
-    parts = parts_of(text)
+    parts = escape_parts(text)
     return 0 if parts == (Part(text),) else parts
 
 
 def _reading(text: str | None) -> tuple[Part, ...] | Literal[0]:
-    return 0 if text is None else parts_of(text)
+    return 0 if text is None else escape_parts(text)
 
 
 def _lined(tokens: tuple[ReportedToken, ...]) -> list[ReportedToken]:
@@ -131,6 +131,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     # An attribute cannot hold every character of a token as it is; JSON can say each.
-    made.filters |= {"shown": parts_of, "prose": parts_of_prose, "plain": plain, "quoted": json.dumps}
+    made.filters |= {"shown": escape_parts, "prose": escape_prose_parts, "plain": escape_prose, "quoted": json.dumps}
     made.filters |= {"number": _number, "init": _init, "rank": rank, "figures": figures}
     return made

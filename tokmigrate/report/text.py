@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tokmigrate.change.room import human_bytes
 from tokmigrate.operations.base import RiskLevel
-from tokmigrate.report.shown import shown
+from tokmigrate.report.escape import escape
 from tokmigrate.report.token_changes import token_table
 from tokmigrate.report.training import held_line, training_lines
 
@@ -34,7 +34,7 @@ def named(revision: str | None) -> str:
 def plan_text(plan: Plan) -> RenderableType:
     """Return a plan: ids, rows, files, bytes and risks."""
     if not plan.steps:
-        return Text(f"{shown(plan.model)}: nothing is pending, it is at {named(plan.before)}")
+        return Text(f"{escape(plan.model)}: nothing is pending, it is at {named(plan.before)}")
     table = Table(box=None, pad_edge=False, show_edge=False)
     for column in ("migration", "operation", "risk", "why"):
         table.add_column(column, overflow="fold")
@@ -42,12 +42,12 @@ def plan_text(plan: Plan) -> RenderableType:
         first = f"{step.migration.revision} {step.migration.message}"
         for effect in step.effects:
             risk = Text(effect.risk.level.value, style=_RISK_STYLE[effect.risk.level])
-            table.add_row(shown(first), effect.operation, risk, shown(effect.risk.reason))
+            table.add_row(escape(first), effect.operation, risk, escape(effect.risk.reason))
             first = ""
         if not step.effects:
-            table.add_row(shown(first), "none", "", "it has no operations")
+            table.add_row(escape(first), "none", "", "it has no operations")
     parts: list[RenderableType] = [
-        Text(f"{shown(plan.model)}: {named(plan.before)} → {named(plan.after)}", style="bold"),
+        Text(f"{escape(plan.model)}: {named(plan.before)} → {named(plan.after)}", style="bold"),
         table,
     ]
     if plan.tokens:
@@ -61,13 +61,13 @@ def plan_text(plan: Plan) -> RenderableType:
         files.add_column("will be")
         files.add_column("bytes", justify="right")
         for name, change in changes:
-            files.add_row(shown(name), change.kind, f"{change.bytes:,}")
+            files.add_row(escape(name), change.kind, f"{change.bytes:,}")
         parts += [Text(), files]
     parts += [
         Text(),
         Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {human_bytes(plan.bytes_to_write)} to be written"),
     ]
-    parts += [Text(shown(f"note: {note}")) for note in plan.notes]
+    parts += [Text(escape(f"note: {note}")) for note in plan.notes]
     return Group(*parts)
 
 
@@ -104,9 +104,9 @@ def history_table(
             migration.number,
             migration.revision,
             named(migration.down_revision),
-            shown(migration.message),
-            shown(" ".join(filter(None, (here, "(head)" if migration.revision in last else "")))),
-            *([shown(", ".join(tags.get(migration.revision, ())))] if tags else []),
+            escape(migration.message),
+            escape(" ".join(filter(None, (here, "(head)" if migration.revision in last else "")))),
+            *([escape(", ".join(tags.get(migration.revision, ())))] if tags else []),
         )
     return table
 
@@ -133,7 +133,7 @@ def migration_text(migration: Migration) -> RenderableType:
     if migration.source is not None:
         rows.append(("operation", "(Python: known when it is planned for a model)"))
     rows += [("verify", _condition(each)) for each in migration.checks]
-    return Text("\n".join(shown(f"{name:<12} {value}") for name, value in rows if value))
+    return Text("\n".join(escape(f"{name:<12} {value}") for name, value in rows if value))
 
 
 def _condition(condition: Precondition | Check) -> str:
@@ -150,22 +150,22 @@ def status_text(status: ModelStatus) -> RenderableType:
     table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    table.add_row("model", shown(f"{status.name} ({status.path})"))
+    table.add_row("model", escape(f"{status.name} ({status.path})"))
     table.add_row("revision", named(status.revision))
     pending = ", ".join(migration.revision for migration in status.pending)
     table.add_row("pending", pending or "nothing")
     table.add_row("tokens", f"{status.tokens} in {status.rows} rows, {'tied' if status.tied else 'untied'}")
     for tensor in status.tensors:
-        table.add_row("tensor", shown(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
+        table.add_row("tensor", escape(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
     for adapter in status.adapters:
         told = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
-        table.add_row("adapter", shown(told))
+        table.add_row("adapter", escape(told))
         for held in adapter.rows:
-            table.add_row("", shown(held_line(held)))
+            table.add_row("", escape(held_line(held)))
     for line in training_lines(status.training):
-        table.add_row("training", shown(line))
+        table.add_row("training", escape(line))
     for note in status.notes:
-        table.add_row("note", shown(note))
+        table.add_row("note", escape(note))
     if status.worked_on_by:
-        table.add_row("busy", shown(f"{status.worked_on_by} works on this model"))
+        table.add_row("busy", escape(f"{status.worked_on_by} works on this model"))
     return table

@@ -9,7 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tokmigrate.report.shown import quoted
+from tokmigrate.report.escape import escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.plan.token_changes import TokenChange
@@ -35,7 +35,9 @@ def token_table(changes: Sequence[TokenChange]) -> Iterator[RenderableType]:
         if left[kind]:
             left[kind] -= 1
             token = change.token if change.token is not None else change.old_token or ""
-            table.add_row(quoted(token), "" if change.id is None else str(change.id), ", ".join(_descriptions(change)))
+            table.add_row(
+                escape_quoted(token), "" if change.id is None else str(change.id), ", ".join(_descriptions(change))
+            )
         else:
             more[kind] += 1
     yield table
@@ -56,7 +58,7 @@ def _kind(change: TokenChange) -> Literal["new", "removed", "changed", "moved"]:
 
 def _descriptions(change: TokenChange) -> Iterator[str]:
     if change.token is None:
-        placed = f"; {quoted(change.placeholder)} holds its place" if change.placeholder is not None else ""
+        placed = f"; {escape_quoted(change.placeholder)} holds its place" if change.placeholder is not None else ""
         yield f"removed, was {change.old_id}{placed}"
         return
     if change.old_token is None:
@@ -65,7 +67,7 @@ def _descriptions(change: TokenChange) -> Iterator[str]:
             yield f"its output row {_SIDES[change.output_row or 'new']}"
     else:
         if change.token != change.old_token:
-            yield f"renamed from {quoted(change.old_token)}"
+            yield f"renamed from {escape_quoted(change.old_token)}"
         if change.id != change.old_id:
             yield f"moved from {change.old_id}"
         if change.output_row not in (change.row, None):

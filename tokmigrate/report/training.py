@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from tokmigrate.report.shown import quoted
+from tokmigrate.report.escape import escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.audit.lora import HeldRows, HeldToken, LoraRows
@@ -46,7 +46,7 @@ def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
         tokens = [token for token in found if token.training.value == kind]
         if not tokens:
             continue
-        named = ", ".join(f"{quoted(token.token)} ({_id(token)})" for token in tokens[:_SHOWN])
+        named = ", ".join(f"{escape_quoted(token.token)} ({_id(token)})" for token in tokens[:_SHOWN])
         more = f" and {len(tokens) - _SHOWN:,} more" if len(tokens) > _SHOWN else ""
         yield f"{len(tokens):,} of {len(found):,} new tokens {said}: {named}{more}"
     why = list(dict.fromkeys(token.why for token in found if token.why))
@@ -105,7 +105,7 @@ def held_content(held: HeldRows) -> dict[str, Any]:
 def held_line(held: HeldRows) -> str:
     """Return what rows an adapter holds in place of its model's, and what became of new tokens among them."""
     what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
-    told = [f"{quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens[:_SHOWN]]
+    told = [f"{escape_quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens[:_SHOWN]]
     more = f" and {len(held.tokens) - _SHOWN:,} more" if len(held.tokens) > _SHOWN else ""
     tokens = f", new tokens among them: {', '.join(told)}{more}" if told else ", no new token among them"
     return f"it holds {what} of {held.matrix}{tokens}"

@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tokmigrate.report.shown import quoted, shown
+from tokmigrate.report.escape import escape, escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.model.formats.json_text import Json
@@ -40,7 +40,7 @@ _TITLES: dict[Aspect, str] = {
 def comparison_text(comparison: Comparison) -> RenderableType:
     """Return the differences of two tokenizers in tables, a kind after the other."""
     found = comparison.differences
-    title = Text(f"{shown(comparison.before)} → {shown(comparison.after)}", style="bold")
+    title = Text(f"{escape(comparison.before)} → {escape(comparison.after)}", style="bold")
     if not found:
         return Group(title, Text("no difference in what they mean"))
     return Group(title, *difference_tables(found))
@@ -65,7 +65,7 @@ def difference_tables(found: Sequence[Difference]) -> Iterator[RenderableType]:
 
 def _titled(heading: str, body: RenderableType, rows: Sequence[Difference]) -> Iterator[RenderableType]:
     yield Text()
-    yield Text(shown(heading), style="bold")
+    yield Text(escape(heading), style="bold")
     yield body
     more = sum(max(0, len([each for each in rows if each.aspect == aspect]) - _SHOWN) for aspect in _aspects(rows))
     if more:
@@ -97,9 +97,9 @@ def _token_table(tokens: Sequence[Difference]) -> Table:
     table = _table("what", "token", "id")
     for each in _shown(tokens):
         if each.aspect == "renamed":
-            token, number = f"{quoted(each.before)} → {quoted(each.after)}", each.subject
+            token, number = f"{escape_quoted(each.before)} → {escape_quoted(each.after)}", each.subject
         else:
-            token = quoted(each.subject)
+            token = escape_quoted(each.subject)
             number = " → ".join(str(held) for held in (each.before, each.after) if held is not None)
         table.add_row(each.aspect, token, number)
     return table
@@ -112,7 +112,7 @@ def _value_table(rows: Sequence[Difference]) -> Table:
         if each.aspect == "specials":
             old, new = values
             values = ([token for token in old if token not in new], [token for token in new if token not in old])
-        table.add_row(shown(each.subject), *map(_value, values))
+        table.add_row(escape(each.subject), *map(_value, values))
     return table
 
 
@@ -122,7 +122,7 @@ def _part_table(part: Difference) -> Table:
     alone = part.before is None or part.after is None
     told = _fields(part.before or {}, part.after or {}) if alone else _leaves(part.before, part.after)
     for place, before, after in told:
-        table.add_row(shown(place), _value(before), _value(after))
+        table.add_row(escape(place), _value(before), _value(after))
     return table
 
 
@@ -149,7 +149,7 @@ def _fields(before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[t
 def _value(held: Json) -> str:
     if held is None:
         return "-"
-    text = shown(held if isinstance(held, str) else json.dumps(held, ensure_ascii=False))
+    text = escape(held if isinstance(held, str) else json.dumps(held, ensure_ascii=False))
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
@@ -158,7 +158,7 @@ def _template_lines(template: Difference) -> RenderableType:
         there = "only the first has one" if template.after is None else "only the second has one"
         return Text(there)
     lines = list(difflib.unified_diff(template.before.split("\n"), template.after.split("\n"), lineterm="", n=1))[2:]
-    first = [Text(shown(line), style=_line_style(line)) for line in lines[: 2 * _SHOWN]]
+    first = [Text(escape(line), style=_line_style(line)) for line in lines[: 2 * _SHOWN]]
     more = [Text(f"… and {len(lines) - len(first)} more lines", style="dim")] if len(lines) > len(first) else []
     return Group(*first, *more)
 

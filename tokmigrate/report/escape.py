@@ -1,6 +1,6 @@
-"""How a text of unknown origin is shown: whatever is invisible, moves other text or is obeyed is spelt out.
+"""Escape texts of unknown origin: characters that are invisible, move other text or control a terminal.
 
-A page spells in parts that it can mark (`parts_of`), a terminal in escapes (`shown`, `quoted`), JSON in its own.
+A page gets parts that it can mark (`escape_parts`), a terminal gets escapes (`escape`, `escape_quoted`), JSON its own.
 """
 
 from __future__ import annotations
@@ -41,39 +41,39 @@ class Part(NamedTuple):
     name: str = ""
 
 
-def parts_of(text: str) -> tuple[Part, ...]:
+def escape_parts(text: str) -> tuple[Part, ...]:
     """Return a text as parts that are safe to show side by side."""
     return tuple(_parts(text))
 
 
-def parts_of_prose(text: str) -> tuple[Part, ...]:
+def escape_prose_parts(text: str) -> tuple[Part, ...]:
     """Return words about a token or a file as parts that are safe to show; their spaces stay spaces."""
     return tuple(Part(" ") if part.text == _SHORT[" "] and part.name else part for part in _parts(text))
 
 
-def plain(text: str) -> str:
+def escape_prose(text: str) -> str:
     """Return a text in one piece, for places that hold nothing else."""
-    return "".join(part.text for part in parts_of_prose(text))
+    return "".join(part.text for part in escape_prose_parts(text))
 
 
-def shown(text: str) -> str:
+def escape(text: str) -> str:
     """Return words of unknown origin for a terminal, in one line."""
     return "".join(_escaped(letter) if letter != " " and _hidden(letter) else letter for letter in text)
 
 
-def quoted(token: str) -> str:
+def escape_quoted(token: str) -> str:
     """Return a token's text for a terminal, in quotes, such that it can be told from any other."""
-    return '"' + shown(token.replace("\\", "\\\\").replace('"', '\\"')) + '"'
+    return '"' + escape(token.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 
-def in_json(document: str) -> str:
+def escape_json(document: str) -> str:
     """Return a JSON document that means the same, in which nothing is invisible but its own white space."""
     return _NOT_PLAIN.sub(lambda found: json.dumps(found[0])[1:-1] if _hidden(found[0]) else found[0], document)
 
 
-def without_hidden(lines: str) -> str:
+def escape_lines(lines: str) -> str:
     """Return lines as a terminal may get them: what ends a line stays."""
-    return "\n".join(map(shown, lines.split("\n")))
+    return "\n".join(map(escape, lines.split("\n")))
 
 
 def _escaped(letter: str) -> str:
@@ -85,9 +85,9 @@ def _parts(text: str) -> Iterator[Part]:
         if hidden:
             yield from map(_spelt, letters)
         else:
-            shown = "".join(letters)
+            text = "".join(letters)
             # A mark without a letter before it would sit on what stands in front of the text.
-            yield Part(_DOTTED_CIRCLE + shown if unicodedata.category(shown[0]).startswith("M") else shown)
+            yield Part(_DOTTED_CIRCLE + text if unicodedata.category(text[0]).startswith("M") else text)
 
 
 def _hidden(letter: str) -> bool:
