@@ -23,7 +23,7 @@ from tokmigrate.change.copying import seal_tree, share_tree
 from tokmigrate.change.durability import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
 from tokmigrate.change.facts import FileFacts, file_facts, set_facts
 from tokmigrate.change.ranges import BLOCK, CHUNK, copy_range
-from tokmigrate.change.room import check_room, free_bytes, human_bytes, margin_bytes
+from tokmigrate.change.room import check_room, free_bytes, margin_bytes
 from tokmigrate.change.sharing import (
     Sharing,
     clone_file,
@@ -35,6 +35,7 @@ from tokmigrate.change.sharing import (
 from tokmigrate.change.workarea import WorkArea, remove_tree
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.files import UnsupportedError, storage_errors
+from tokmigrate.formatting import format_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OLD = 1_600_000_000_123_456_789
@@ -469,7 +470,7 @@ def test_storage_errors_carry_the_reason_and_a_way_out(tmp_path: Path) -> None:
     ],
 )
 def test_bytes_for_people(count: int, text: str) -> None:
-    assert human_bytes(count) == text
+    assert format_bytes(count) == text
 
 
 def test_room_names_what_is_needed_and_free(tmp_path: Path) -> None:

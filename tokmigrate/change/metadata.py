@@ -18,9 +18,8 @@ from tokmigrate.change.facts import FileFacts, file_facts, set_facts
 from tokmigrate.change.workarea import remove_tree
 from tokmigrate.errors import StorageError
 from tokmigrate.files import entries, exists, storage_errors
+from tokmigrate.formatting import format_list
 from tokmigrate.model.model_files import entry_name, real_name
-
-_NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -107,15 +106,10 @@ def lost_in(stage: Path, source: Path, candidate: Candidate) -> list[str]:
 def cannot_be_kept(directory: Path, lost: list[str]) -> StorageError:
     """Return the refusal of a change that would lose metadata."""
     return StorageError(
-        f"owner, mode or attributes cannot be kept: {named(lost)}",
+        f"owner, mode or attributes cannot be kept: {format_list(lost)}",
         where=str(directory),
         hint="run the command as the owner of the files, or as root; `--no-owner` goes on without them",
     )
-
-
-def named(lost: list[str]) -> str:
-    """Return the first of the files whose metadata is lost, and how many more there are."""
-    return ", ".join(lost[:_NAMED]) + (f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else "")
 
 
 def _given(directory: Path, candidate: Candidate) -> Mapping[str, FileFacts]:

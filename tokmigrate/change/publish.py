@@ -17,13 +17,14 @@ from tokmigrate.change.copying import seal_tree
 from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up
 from tokmigrate.change.exchange import exchange, finish_two_step, two_step_exchange
 from tokmigrate.change.intent import Intent, Part, generation_in_place
-from tokmigrate.change.metadata import cannot_be_kept, lost_in, named, not_kept, special_files
+from tokmigrate.change.metadata import cannot_be_kept, lost_in, not_kept, special_files
 from tokmigrate.change.room import check_room, margin_bytes
 from tokmigrate.change.stage import stage, write_file
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted, Warned
 from tokmigrate.files import UnsupportedError, exists, storage_errors
+from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.signals import uninterrupted
@@ -268,7 +269,7 @@ def _check_kept(model: str, change: Change, lost: list[str], listener: Listener,
     if keep_owner:
         _require_kept(change, lost)
     elif lost:
-        listener(Warned(model, f"owner, mode or attributes are not kept: {named(lost)}"))
+        listener(Warned(model, f"owner, mode or attributes are not kept: {format_list(lost)}"))
 
 
 def _seal(change: Change) -> None:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tokmigrate.errors import StorageError
 from tokmigrate.files import exists, storage_errors
-
-_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
+from tokmigrate.formatting import format_bytes
 
 
 def free_bytes(path: Path) -> int:
@@ -37,17 +36,7 @@ def check_room(path: Path, needed_bytes: int) -> None:
     free = free_bytes(path)
     if needed_bytes > free:
         raise StorageError(
-            f"{human_bytes(needed_bytes)} are needed, {human_bytes(free)} are free",
+            f"{format_bytes(needed_bytes)} are needed, {format_bytes(free)} are free",
             where=str(path),
-            hint=f"free at least {human_bytes(needed_bytes - free)} on this filesystem",
+            hint=f"free at least {format_bytes(needed_bytes - free)} on this filesystem",
         )
-
-
-def human_bytes(count: int) -> str:
-    """Return `count` bytes in the largest unit of 1024 that leaves at least one, as in `1.5 GiB`."""
-    power = 0
-    while power + 1 < len(_UNITS) and count >= 1024 ** (power + 1):
-        power += 1
-    if power == 0:
-        return f"{count} byte" if count == 1 else f"{count} bytes"
-    return f"{count / 1024**power:.1f} {_UNITS[power]}"

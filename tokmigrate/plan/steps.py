@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import Literal
 
 from tokmigrate.errors import OperationError, TokmigrateError
+from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.reachable_tokens import unreachable_tokens
-from tokmigrate.operations.token_list import quoted
 from tokmigrate.plan.conditions import unmet
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
@@ -142,8 +142,8 @@ def _with_unreachable(risk: Risk, lost: tuple[str, ...]) -> Risk:
     if not lost:
         return risk
     level = RiskLevel.CAUTION if risk.level is RiskLevel.SAFE else risk.level
-    counted = f"{len(lost):,} token{'s'[: len(lost) > 1]}"
-    return Risk(level, f"{risk.reason}; no text produces {counted} any more: {quoted(lost)}")
+    count = format_count(len(lost), "token")
+    return Risk(level, f"{risk.reason}; no text produces {count} any more: {format_quoted(lost)}")
 
 
 def row_of_new(before: ModelState, after: ModelState, number: int) -> Literal["spare", "new"]:

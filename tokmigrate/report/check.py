@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tokmigrate.audit.drift import each_line, remedy
 from tokmigrate.audit.undo_data import UndoData
-from tokmigrate.change.room import human_bytes
+from tokmigrate.formatting import format_bytes, format_count, format_list
 from tokmigrate.report.training import training_content, training_lines
 from tokmigrate.runner.check import Checked
 
@@ -102,8 +102,7 @@ def undo_content(undo: UndoData) -> dict[str, Any]:
 
 def tensors_named(names: Sequence[str]) -> str:
     """Return how many tensors there are, and the first few of them."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return f"{len(names):,} {'tensor' if len(names) == 1 else 'tensors'}: {', '.join(names[:_NAMED])}{more}"
+    return f"{format_count(len(names), 'tensor')}: {format_list(names, _NAMED)}"
 
 
 def rehearsal_text(done: Rehearsal) -> RenderableType:
@@ -116,8 +115,8 @@ def _rehearsal_lines(done: Rehearsal) -> Iterator[Text]:
     if not count:
         yield Text(f"{done.model}: nothing is pending at {start}; --all tries every migration from base on")
         return
-    what = f"{done.model}: {count} migration{'s' if count > 1 else ''} from {start} on "
-    on = f", on a {done.subject} of {done.files} files, {human_bytes(done.bytes)}"
+    what = f"{done.model}: {format_count(count, 'migration')} from {start} on "
+    on = f", on a {done.subject} of {done.files} files, {format_bytes(done.bytes)}"
     if not done.deviations:
         yield Text.assemble(what, ("passed", "green"), on)
         yield Text("  up in one run, down, up one by one, down one by one: the same bytes each time")

@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tokmigrate.change.room import human_bytes
+from tokmigrate.formatting import format_bytes
 from tokmigrate.report.escape import escape
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def impact_text(impact: Impact | None) -> RenderableType:
     parts: list[RenderableType] = [
         Text(),
         Text(f"impact on {escape(impact.corpus)}", style="bold"),
-        Text(f"lines: {impact.lines:,} with text, {impact.empty:,} without; {human_bytes(impact.text_bytes)}"),
+        Text(f"lines: {impact.lines:,} with text, {impact.empty:,} without; {format_bytes(impact.text_bytes)}"),
         Text(),
         _figures(impact),
     ]

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from tokmigrate import __version__
 from tokmigrate.errors import FileProblems, TokmigrateError
+from tokmigrate.formatting import format_count
 from tokmigrate.git import find_repository
 from tokmigrate.report.escape import escape
 from tokmigrate.report.terminal import print_plain
@@ -44,10 +45,10 @@ def format_findings_plain(linted: Linted) -> str:
 
 def summary_line(linted: Linted) -> str:
     """Return how much was found in how many files."""
-    files = _counted(len(linted.files), "migration")
+    files = format_count(len(linted.files), "migration")
     if not linted.findings:
         return f"{files}: nothing found"
-    counts = [_counted(linted.errors, "error"), _counted(linted.warnings, "warning")]
+    counts = [format_count(linted.errors, "error"), format_count(linted.warnings, "warning")]
     return f"{files}: {' and '.join(count for count in counts if not count.startswith('0'))}"
 
 
@@ -102,10 +103,6 @@ def _finding_text(finding: Finding) -> list[RenderableType]:
     if finding.help:
         parts.append(Text.assemble(("  help: ", "bold"), escape(finding.help)))
     return parts
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def workflow_commands(linted: Linted) -> str:

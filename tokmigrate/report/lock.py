@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokmigrate.formatting import format_count, format_list
 from tokmigrate.report.escape import escape_quoted
 
 if TYPE_CHECKING:
@@ -96,8 +97,8 @@ def squashed_lines(done: Squashed) -> Iterator[str]:
     yield f"wrote {done.migration.shown}: {done.migration.revision} in place of {names}"
     yield f"the same end on {_tried(done.trials)}: files, rows and their origins, defaults"
     if done.dropped:
-        told = "precondition" if done.dropped == 1 else "preconditions"
-        yield f"note: {done.dropped} {told} of later ones left out: they ask about states in between"
+        dropped = format_count(done.dropped, "precondition")
+        yield f"note: {dropped} of later ones left out: they ask about states in between"
     if done.lock is None:
         yield "note: there is no lock: `tokmigrate lock` writes it"
 
@@ -164,11 +165,8 @@ def valid_content(valid: Valid) -> dict[str, Any]:
 
 
 def _size(lock: Lock) -> str:
-    migrations, bases = len(lock.revisions), len(lock.tracks)
-    return (
-        f"{migrations} migration{'' if migrations == 1 else 's'}, "
-        f"ids for {bases or 'no'} base tokenizer{'' if bases == 1 else 's'}"
-    )
+    bases = format_count(len(lock.tracks), "base tokenizer") if lock.tracks else "no base tokenizers"
+    return f"{format_count(len(lock.revisions), 'migration')}, ids for {bases}"
 
 
 def _changes(before: Lock | None, after: Lock) -> Iterator[tuple[str, str]]:
@@ -189,6 +187,5 @@ def _promises(lock: Lock | None) -> list[tuple[str, Promise]]:
 
 
 def _given(promise: Promise) -> str:
-    told = [f"{escape_quoted(token)} id {number}" for number, token in promise.given[:_MANY]]
-    left = len(promise.given) - len(told)
-    return ", ".join([*told, *([f"and {left} more"] if left else [])]) or "no new token"
+    told = [f"{escape_quoted(token)} id {number}" for number, token in promise.given]
+    return format_list(told, _MANY) or "no new token"

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.segment import Segment
 from rich.text import Text
 
-from tokmigrate.change.room import human_bytes
+from tokmigrate.formatting import format_bytes
 from tokmigrate.report.escape import escape_lines
 
 _NO_FOLD = 400
@@ -122,5 +122,5 @@ class _Bytes(ProgressColumn):
         if task.total is None:
             return Text()
         speed = task.finished_speed or task.speed
-        told = f"{human_bytes(int(task.completed))} of {human_bytes(int(task.total))}"
-        return Text(f"{told}, {human_bytes(int(speed))}/s" if speed else told)
+        told = f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}"
+        return Text(f"{told}, {format_bytes(int(speed))}/s" if speed else told)

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tokmigrate.change.room import human_bytes
+from tokmigrate.formatting import format_bytes
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.report.escape import escape
 from tokmigrate.report.token_changes import token_table
@@ -65,7 +65,7 @@ def plan_text(plan: Plan) -> RenderableType:
         parts += [Text(), files]
     parts += [
         Text(),
-        Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {human_bytes(plan.bytes_to_write)} to be written"),
+        Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {format_bytes(plan.bytes_to_write)} to be written"),
     ]
     parts += [Text(escape(f"note: {note}")) for note in plan.notes]
     return Group(*parts)
@@ -74,7 +74,7 @@ def plan_text(plan: Plan) -> RenderableType:
 def upgraded_line(plan: Plan) -> str:
     """Return what an upgrade did, and how to go back."""
     return (
-        f"{plan.model}: upgraded to {named(plan.after)}, {human_bytes(plan.bytes_to_write)} written; "
+        f"{plan.model}: upgraded to {named(plan.after)}, {format_bytes(plan.bytes_to_write)} written; "
         f"`tokmigrate downgrade {named(plan.before)}` goes back"
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tokmigrate.formatting import format_list
 from tokmigrate.report.escape import escape_quoted
 
 if TYPE_CHECKING:
@@ -46,9 +47,8 @@ def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
         tokens = [token for token in found if token.training.value == kind]
         if not tokens:
             continue
-        named = ", ".join(f"{escape_quoted(token.token)} ({_id(token)})" for token in tokens[:_SHOWN])
-        more = f" and {len(tokens) - _SHOWN:,} more" if len(tokens) > _SHOWN else ""
-        yield f"{len(tokens):,} of {len(found):,} new tokens {said}: {named}{more}"
+        named = format_list([f"{escape_quoted(token.token)} ({_id(token)})" for token in tokens], _SHOWN)
+        yield f"{len(tokens):,} of {len(found):,} new tokens {said}: {named}"
     why = list(dict.fromkeys(token.why for token in found if token.why))
     yield from (f"not known: {reason}" for reason in why)
     if any(token.training.value in ("untrained", "moved", "partly") for token in found):
@@ -105,10 +105,9 @@ def held_content(held: HeldRows) -> dict[str, Any]:
 def held_line(held: HeldRows) -> str:
     """Return what rows an adapter holds in place of its model's, and what became of new tokens among them."""
     what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
-    told = [f"{escape_quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens[:_SHOWN]]
-    more = f" and {len(held.tokens) - _SHOWN:,} more" if len(held.tokens) > _SHOWN else ""
-    tokens = f", new tokens among them: {', '.join(told)}{more}" if told else ", no new token among them"
-    return f"it holds {what} of {held.matrix}{tokens}"
+    told = [f"{escape_quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens]
+    tokens = f"new tokens among them: {format_list(told, _SHOWN)}" if told else "no new token among them"
+    return f"it holds {what} of {held.matrix}, {tokens}"
 
 
 def _adapted(token: HeldToken) -> str:

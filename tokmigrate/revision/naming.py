@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from tokmigrate.errors import HistoryError, UnknownNameError, UsageError, nearest
+from tokmigrate.formatting import format_count
 from tokmigrate.revision.contents import file_number
 
 _RELATIVE = re.compile(r"[+-][0-9]+")
@@ -139,6 +140,6 @@ def _stepped(steps: int, chain: Sequence[Named], current: str | None) -> str | N
 def _room(count: int, end: str, current: str) -> str:
     if not count:
         return f"the model is at {end} already"
-    counted = "1 revision" if count == 1 else f"{count} revisions"
     there_is = "there is" if count == 1 else "there are"
-    return f"{there_is} {counted} {'after' if end == 'head' else 'down to base from'} '{current}'"
+    way = "after" if end == "head" else "down to base from"
+    return f"{there_is} {format_count(count, 'revision')} {way} '{current}'"

@@ -6,6 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokmigrate.formatting import format_count
 from tokmigrate.model.meaning.bare import bare_state
 from tokmigrate.model.meaning.difference import Difference, differences
 from tokmigrate.model.meaning.stated import ID_FILES, Documents
@@ -84,8 +85,8 @@ def _remarks(before: Side, after: Side, derived: Derived, left: tuple[Difference
         remarks.append("New rows start as the mean, unless `init:` says otherwise.")
     if not left:
         return [*remarks, "It was planned on the first: nothing differs then by meaning."]
-    count = "1 difference is left" if len(left) == 1 else f"{len(left)} differences are left"
-    remarks.append(f"It was planned on the first: {count}, which no operation expresses.")
+    count = format_count(len(left), "difference")
+    remarks.append(f"It was planned on the first; no operation expresses {count}.")
     remarks += [f"- {difference}" for difference in left[:_REMARKED]]
     remarks += [f"… and {len(left) - _REMARKED} more"] if len(left) > _REMARKED else []
     if derived.refused:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokmigrate.change.digests import sampled_digest
 from tokmigrate.errors import StalePlanError, StorageError, UsageError
 from tokmigrate.files import read_file
+from tokmigrate.formatting import format_list
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.settings import Workspace
@@ -55,10 +56,6 @@ class _Plans(BaseModel):
 
     format: int
     plans: list[_PlanOfModel]
-
-
-_NAMED = 3
-"""How many files, migrations or adapters are named."""
 
 
 @dataclass(frozen=True)
@@ -173,8 +170,7 @@ def _others(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return (", ".join(names[:_NAMED]) or "nothing") + more
+    return format_list(names) or "nothing"
 
 
 def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from tokmigrate.audit.under_way import reading
 from tokmigrate.errors import LimitError, TokmigrateError
 from tokmigrate.files import read_file
+from tokmigrate.formatting import format_list
 from tokmigrate.git import files_changed_since, find_repository, read_text_at_fork, tracked_files
 from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
@@ -121,8 +122,8 @@ def lint(
     notes = [note for trial in trials for note in trial.notes]
     alone = [each.shown for each in wanted if not any(trial.step(each) or trial.refused(each) for trial in trials)]
     if alone:
-        shown = ", ".join(alone[:3]) + (f" and {len(alone) - 3} more" if len(alone) > 3 else "")
-        notes.append(f"without a model that is here and does not have them yet, rules on files alone: {shown}")
+        names = format_list(alone)
+        notes.append(f"without a model that is here and does not have them yet, rules on files alone: {names}")
     gone = shared.keys() - {name for each in chain for name in (each.revision, *_replaced(each))}
     notes += [f"'{git_base}' has the migration {name}, which is not here" for name in sorted(gone)]
     root = find_repository(workspace.root) or workspace.root

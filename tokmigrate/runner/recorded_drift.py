@@ -8,6 +8,7 @@ from contextlib import suppress
 from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, remedy, stamp_trouble
 from tokmigrate.change.undo_record import Left, left_of
 from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.snapshot import Snapshot
@@ -16,9 +17,6 @@ from tokmigrate.settings import Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import AppliedRow
-
-_NAMED = 3
-"""How much of drift an error names."""
 
 
 def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
@@ -51,13 +49,12 @@ def refuse_lost_stamp(workspace: Workspace, snapshot: Snapshot) -> None:
 
 
 def _refusal(workspace: Workspace, snapshot: Snapshot, found: Drift, lines: Sequence[str]) -> DriftError:
-    more = f"; and {len(lines) - _NAMED} more" if len(lines) > _NAMED else ""
     hint = (
         "put it back as it was, or, where the change is meant, go on from it with --accept-drift "
         "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` tells all of it"
     )
     return DriftError(
-        f"the model is not what its migrations left: {'; '.join(lines[:_NAMED])}{more}",
+        f"the model is not what its migrations left: {format_list(lines, separator='; ')}",
         where=str(snapshot.directory),
         hint=remedy(found, _name(workspace, snapshot)) if found.stamp_at else hint,
     )

@@ -13,6 +13,7 @@ from tokmigrate.audit.training import OnRecord, TokenTraining, trained_events, t
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.undo_record import left_of
 from tokmigrate.errors import DriftError
+from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, decoded
 from tokmigrate.model.snapshot import Snapshot
@@ -131,5 +132,4 @@ def _restamped(source: Stamp, snapshot: Snapshot) -> Stamp:
 
 
 def means_otherwise(where: str, wanted: str, found: list[str], hint: str) -> DriftError:
-    more = f", and {len(found) - 3} more" if len(found) > 3 else ""
-    return DriftError(f"it does not mean what {wanted}: {'; '.join(found[:3])}{more}", where=where, hint=hint)
+    return DriftError(f"it does not mean what {wanted}: {format_list(found, separator='; ')}", where=where, hint=hint)

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from tokmigrate.errors import nearest
+from tokmigrate.formatting import format_count
 from tokmigrate.strict_yaml.tree import is_null
 
 _EXPECTED = {
@@ -83,7 +84,7 @@ def wording(detail: ErrorDetails) -> tuple[str, str | None]:
     if kind in ("too_short", "string_too_short"):
         least = context.get("min_length", 1)
         noun = "item" if kind == "too_short" else "character"
-        return f"expected at least {least} {noun}{'' if least == 1 else 's'}, found {described(found)}", None
+        return f"expected at least {format_count(least, noun)}, found {described(found)}", None
     cause = context.get("error")
     if isinstance(cause, Exception):
         return str(cause), getattr(cause, "hint", None)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tokmigrate.errors import OutOfStepError
 from tokmigrate.files import entries, exists, has_directory, read_file
+from tokmigrate.formatting import format_quoted
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.sentencepiece import ROLES, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
@@ -85,8 +86,7 @@ def other_vocabulary_notes(before: ModelState, after: ModelState) -> Iterator[st
         reader = "transformers with mistral-common" if kind == "tekken" else f"a program that reads only {name}"
         unseen = [token for token in new if token not in _texts_held(name, data)]
         if unseen:
-            more = f" and {len(unseen) - 1} more" if len(unseen) > 1 else ""
-            yield f"{name}: {reader} does not see '{unseen[0]}'{more}: added tokens are not written into it"
+            yield f"{name}: {reader} does not see {format_quoted(unseen, 1)}: added tokens are not written into it"
         if cuts_otherwise:
             yield f"{name}: {reader} cuts text as before: the file has rules of its own"
 

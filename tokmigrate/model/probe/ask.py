@@ -14,6 +14,7 @@ from dataclasses import asdict, replace
 from typing import IO, Any, Literal
 
 from tokmigrate.errors import LimitError, TokenizerError, TokmigrateError, VerificationError
+from tokmigrate.formatting import format_count
 from tokmigrate.model.probe.worker import Question, start_worker
 from tokmigrate.settings import WorkerLimits
 
@@ -182,7 +183,7 @@ def _exceeded(
     most = getattr(limits, limit)
     needed = {
         "memory_mib": f"{most} MiB of memory",
-        "cpu_seconds": f"{most} {'second' if most == 1 else 'seconds'} of CPU time",
+        "cpu_seconds": f"{format_count(most, 'second')} of CPU time",
         "output_mib": f"{most} MiB of output",
     }[limit]
     allow = f"allow it in tokmigrate.yaml: worker: {{{limit}: {2 * most}}}"

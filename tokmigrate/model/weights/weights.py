@@ -17,6 +17,7 @@ from typing import Any
 
 from tokmigrate.errors import ModelError, StorageError, WeightsError, nearest
 from tokmigrate.files import MissingFileError, entries, opened, read_file
+from tokmigrate.formatting import format_list
 from tokmigrate.model.formats import json_text
 from tokmigrate.model.formats.safetensors_header import Header, TensorEntry, read_header
 from tokmigrate.model.model_files import real_name
@@ -154,7 +155,9 @@ def read_adapter_weights(directory: Path) -> Weights:
     if ADAPTER not in names:
         pickled = [name for name in names if name.endswith(_PICKLED)]
         raise WeightsError(
-            f"only pickled weights ({_listed(pickled)}): refused, and never unpickled" if pickled else "no weights",
+            f"only pickled weights ({format_list(pickled, 4)}): refused, and never unpickled"
+            if pickled
+            else "no weights",
             where=str(directory),
             hint=f"save the adapter with peft, which writes {ADAPTER}",
         )
@@ -188,13 +191,13 @@ def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
     others = [name for name in names if name.endswith(".safetensors")]
     if others:
         return WeightsError(
-            f"neither {SINGLE} nor {INDEX} is there, only {_listed(others)}",
+            f"neither {SINGLE} nor {INDEX} is there, only {format_list(others, 4)}",
             where=str(directory),
             hint=f"rename the file to {SINGLE} if it is the whole model",
         )
     if pickled:
         return WeightsError(
-            f"only pickled weights ({_listed(pickled)}): refused, and never unpickled",
+            f"only pickled weights ({format_list(pickled, 4)}): refused, and never unpickled",
             where=str(directory),
             hint=_to_safetensors(directory),
         )
@@ -212,10 +215,6 @@ def _to_safetensors(directory: Path) -> str:
         f"if you trust the file, convert it into a new directory and list that in tokmigrate.yaml: python -c"
         f" {shlex.quote(code)}"
     )
-
-
-def _listed(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _shard(directory: Path, file: str) -> Shard:
