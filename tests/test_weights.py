@@ -51,7 +51,6 @@ def test_one_file(tmp_path: Path) -> None:
     assert shard.extent(entry) == (shard.size - 24, shard.size)
     assert weights.path(shard) == path
     assert weights.index is None
-    assert weights.index_document is None
     with pytest.raises(WeightsError, match="no tensor 'A'"):
         weights.tensor("A")
 
@@ -65,8 +64,6 @@ def test_shards(tmp_path: Path) -> None:
         (SECOND, "c"),
     ]
     assert weights.index == INDEX
-    assert weights.index_document is not None
-    assert weights.index_document["metadata"] == {"total_size": 1.5}
 
 
 @pytest.mark.skipif(not DEMO.is_dir(), reason="the demo model has not been made")

@@ -17,7 +17,6 @@ from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS
-from tokmigrate.plan.conditions import broken
 from tokmigrate.revision.conditions import Check
 
 Thoroughness = Literal["fast", "full"]
@@ -110,7 +109,7 @@ def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Seq
         raise VerificationError(told, where=where, hint="nothing was changed")
     for check, encoding in zip(checks, answer["encodings"], strict=True):
         failure = f"'{check.text}' cannot be tokenized: {encoding['error']}" if "error" in encoding else None
-        reason = failure or broken(check, tuple(encoding["tokens"]))
+        reason = failure or check.find_fault(tuple(encoding["tokens"]))
         if reason is not None:
             raise VerificationError(f"a `verify:` case does not hold: {reason}", where=where)
     return [encoding["ids"] for encoding in answer["encodings"]]

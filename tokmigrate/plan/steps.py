@@ -12,7 +12,6 @@ from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.reachable_tokens import unreachable_tokens
-from tokmigrate.plan.conditions import unmet
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
 from tokmigrate.vocabulary.token_delta import TokenDelta, token_delta
@@ -168,7 +167,7 @@ def _next(planned: PlannedOperation, state: ModelState, context: Context) -> Mod
 
 def _check_preconditions(migration: Migration, state: ModelState) -> None:
     for condition in migration.preconditions:
-        reason = unmet(condition, state)
+        reason = condition.find_fault(state)
         if reason is not None:
             raise OperationError(
                 f"a precondition does not hold: {reason}", where=migration.shown, hint="migrate another model"

@@ -4,10 +4,9 @@
 follow each other, `naming` finds one by name, `new_file` writes one.
 """
 
-from tokmigrate.revision.checksum import same_checksum
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import new_revision_id
 from tokmigrate.revision.planned import PlannedOperation
 
-__all__ = ["History", "Migration", "PlannedOperation", "new_revision_id", "same_checksum"]
+__all__ = ["History", "Migration", "PlannedOperation", "new_revision_id"]

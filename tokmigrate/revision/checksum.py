@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from blake3 import blake3
 
-from tokmigrate.errors import UsageError
 from tokmigrate.operations.base import Attachment
 from tokmigrate.strict_yaml import Value
 
@@ -56,25 +55,6 @@ def python_checksum(source: str, attachments: Mapping[str, Attachment]) -> str:
     """
     lines = [line.rstrip() for line in source.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
     return _digest({"python": "\n".join(lines).rstrip()}, attachments)
-
-
-def same_checksum(recorded: str, actual: str) -> bool:
-    """Return whether a recorded checksum is that of an unchanged file.
-
-    Args:
-        recorded: From a ledger, a stamp or a lock file.
-        actual: The `checksum` of the migration now.
-
-    Raises:
-        UsageError: `recorded` was made in a way that this version does not know.
-    """
-    version, colon, _ = recorded.partition(":")
-    if not colon or version != VERSION:
-        raise UsageError(
-            f"the checksum '{recorded}' is of a kind that this version does not know",
-            hint=f"known is '{VERSION}:…'; a newer tokmigrate recorded it: update this one",
-        )
-    return recorded == actual
 
 
 def _digest(content: Mapping[str, Value], attachments: Mapping[str, Attachment]) -> str:

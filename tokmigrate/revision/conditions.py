@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from tokmigrate.model.documents.state import ModelState
+
 
 class _Condition(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,6 +31,11 @@ class TokenAbsent(_Condition):
 
     token: str = Field(min_length=1, description="The text of the token.")
 
+    def find_fault(self, state: ModelState) -> str | None:
+        """Return why it does not hold in a state, None where it does."""
+        number = state.tokenizer.ids.get(self.token)
+        return None if number is None else f"the token '{self.token}' is there, with id {number}"
+
 
 class TokenPresent(_Condition):
     """A token has this text."""
@@ -37,6 +44,10 @@ class TokenPresent(_Condition):
     shorthand = "token"
 
     token: str = Field(min_length=1, description="The text of the token.")
+
+    def find_fault(self, state: ModelState) -> str | None:
+        """Return why it does not hold in a state, None where it does."""
+        return None if self.token in state.tokenizer.ids else f"there is no token '{self.token}'"
 
 
 class ModelType(_Condition):
@@ -47,6 +58,11 @@ class ModelType(_Condition):
 
     model_type: str = Field(min_length=1, description="The `model_type` of config.json.")
 
+    def find_fault(self, state: ModelState) -> str | None:
+        """Return why it does not hold in a state, None where it does."""
+        found = state.traits.model_type
+        return None if found == self.model_type else f"the model is of type '{found}', not '{self.model_type}'"
+
 
 class SingleToken(_Condition):
     """The text is encoded as exactly one token, the one that has this text."""
@@ -56,6 +72,10 @@ class SingleToken(_Condition):
 
     text: str = Field(min_length=1, description="The text to encode, without the tokens put around a text.")
 
+    def find_fault(self, tokens: tuple[str, ...]) -> str | None:
+        """Return why it does not hold for the tokens that its text is encoded as, None where it does."""
+        return _tokens_fault(self.text, tokens, (self.text,))
+
 
 class Encodes(_Condition):
     """The text is encoded as exactly these tokens."""
@@ -64,6 +84,14 @@ class Encodes(_Condition):
 
     text: str = Field(description="The text to encode, without the tokens put around a text.")
     tokens: tuple[str, ...] = Field(description="The tokens as the vocabulary writes them.")
+
+    def find_fault(self, tokens: tuple[str, ...]) -> str | None:
+        """Return why it does not hold for the tokens that its text is encoded as, None where it does."""
+        return _tokens_fault(self.text, tokens, self.tokens)
+
+
+def _tokens_fault(text: str, tokens: tuple[str, ...], wanted: tuple[str, ...]) -> str | None:
+    return None if tokens == wanted else f"'{text}' is tokenized as {list(tokens)}, not as {list(wanted)}"
 
 
 Precondition = TokenAbsent | TokenPresent | ModelType

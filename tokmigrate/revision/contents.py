@@ -7,22 +7,20 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from tokmigrate.errors import FileProblems, Problem, StorageError
+from tokmigrate.errors import FileProblems, Problem, StorageError, nearest
 from tokmigrate.files import read_file
 from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.base import AsTuple, Attachment
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.checksum import yaml_checksum
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
-from tokmigrate.revision.items import read_items
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.planned import PlannedOperation
-from tokmigrate.revision.replaced import Replaced
-from tokmigrate.strict_yaml import OptionalText, Tree, check, decode, is_null, parse
+from tokmigrate.revision.planned import PlannedOperation, Replaced
+from tokmigrate.strict_yaml import Entry, Node, OptionalText, Tree, check, decode, is_null, parse
 
 RESERVED = ("head", "heads", "base")
 """Words that name a revision by its position, and so cannot be ids."""
@@ -59,6 +57,7 @@ class _Header(BaseModel):
 
 
 H = TypeVar("H", bound=_Header)
+T = TypeVar("T", bound=BaseModel)
 
 
 class YamlHeader(_Header):
@@ -83,6 +82,13 @@ class Body:
     init: InitSpec | None
     preconditions: tuple[Precondition, ...]
     checks: tuple[Check, ...]
+
+
+class Kind(Protocol):
+    """A pydantic model that has a name in migration files, and may have a field that a single value fills."""
+
+    name: str
+    shorthand: str | None
 
 
 def read_yaml_migration(path: Path, shown: str, root: Path) -> Migration:
@@ -130,7 +136,31 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
     problems += faults
     if header is None or problems:
         raise FileProblems(in_order(problems))
-    content = {**tree.value, "down_revision": header.down_revision}
+    checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
+    migration = build_migration(header, body, data, path, shown, attachments, checksum)
+    return replace(migration, operations=tuple(operations), replaces=header.replaces)
+
+
+def build_migration(
+    header: _Header,
+    body: Body,
+    data: bytes,
+    path: Path,
+    shown: str,
+    attachments: Mapping[str, Attachment],
+    checksum: str,
+) -> Migration:
+    """Return a migration with what YAML and Python files have in common.
+
+    Args:
+        header: The fields that identify it.
+        body: The other fields.
+        data: The bytes of the file.
+        path: Its absolute path.
+        shown: The name that messages give it.
+        attachments: The files that it refers to.
+        checksum: What identifies its contents.
+    """
     return Migration(
         revision=header.revision,
         down_revision=header.down_revision,
@@ -143,11 +173,9 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
         path=path,
         shown=shown,
         number=file_number(path),
-        checksum=yaml_checksum(content, attachments),
-        operations=tuple(operations),
+        checksum=checksum,
         attachments=attachments,
         data=data,
-        replaces=header.replaces,
     )
 
 
@@ -245,3 +273,52 @@ def _with_format_hint(problem: Problem) -> Problem:
     if "'format'" in problem.message or "expected '1'" in problem.message:
         return Problem(problem.path, problem.line, problem.column, problem.message, _FORMAT_HINT)
     return problem
+
+
+def read_items(
+    tree: Tree, field: str, kinds: Mapping[str, type[T]], noun: str
+) -> tuple[list[tuple[T, str]], list[Problem]]:
+    """Return the items of the list `field` with their places, and all their faults.
+
+    Args:
+        tree: A mapping, which may lack the field.
+        field: The name of the list.
+        kinds: What an item can be, by name.
+        noun: What an item is called in messages.
+    """
+    content = tree.value.get(field)
+    items: list[tuple[T, str]] = []
+    problems: list[Problem] = []
+    for number in range(len(content) if isinstance(content, list) else 0):
+        item, faults = _item(tree.at((field, number)), kinds, noun)
+        problems += faults
+        if item is not None:
+            items.append((item, tree.where((field, number))))
+    return items, problems
+
+
+def _item(tree: Tree, kinds: Mapping[str, type[T]], noun: str) -> tuple[T | None, list[Problem]]:
+    content = tree.value
+    if not isinstance(content, Mapping):
+        hint = f"write '- {content}: {{…}}'" if isinstance(content, str) and content in kinds else None
+        return None, [tree.problem((), f"an item has to be a mapping with the name of the {noun}", hint)]
+    if len(content) != 1:
+        found = ", ".join(f"'{name}'" for name in content) or "none"
+        hint = "put '- ' before each, and indent its fields by two more"
+        return None, [tree.problem((), f"expected one {noun}, found {found}", hint)]
+    (name,) = content
+    if name not in kinds:
+        hint = nearest(name, kinds) or "known are " + ", ".join(kinds)
+        return None, [tree.key_problem((name,), f"unknown {noun} '{name}'", hint)]
+    fields = _with_fields(tree.at((name,)), cast(Kind, kinds[name]))
+    return check(kinds[name], fields)
+
+
+def _with_fields(tree: Tree, kind: Kind) -> Tree:
+    """Return the fields of an item as a mapping, also where they are left out or stand for one alone."""
+    if isinstance(tree.value, Mapping):
+        return tree
+    if is_null(tree.value) and (kind.shorthand is None or tree.value == ""):
+        empty: dict[str, Entry] = {}
+        return Tree(tree.path, Node(tree.root.line, tree.root.column, empty))
+    return tree.under(kind.shorthand) if kind.shorthand else tree

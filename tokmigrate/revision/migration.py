@@ -10,9 +10,8 @@ from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.base import Attachment
 from tokmigrate.revision.conditions import Check, Precondition
-from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.revision.planned import PlannedOperation, Replaced
 from tokmigrate.revision.recorder import record
-from tokmigrate.revision.replaced import Replaced
 from tokmigrate.settings import ModelEntry
 
 

@@ -1,11 +1,28 @@
-"""An operation with its place."""
+"""An operation with its place and the migration that it came from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
+from pydantic import BaseModel, ConfigDict, Field
+
+from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.base import Operation
-from tokmigrate.revision.replaced import Replaced
+
+
+class Replaced(BaseModel):
+    """A migration that became part of another one.
+
+    Its operations keep its name and its `init:`, so that rows start as they did: random ones from the same seed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: Annotated[str, Field(pattern=r"^[0-9a-z_]{4,40}$", description="Its id.")]
+    checksum: str = Field(min_length=1, description="What identified its contents.")
+    operations: int = Field(ge=0, description="How many of the operations come from it, in their order.")
+    init: InitSpec | None = Field(default=None, description="The `init:` of its file.")
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from tokmigrate.errors import FileProblems, Problem
 from tokmigrate.revision.checksum import python_checksum
 from tokmigrate.revision.contents import (
     PythonHeader,
-    file_number,
+    build_migration,
     in_order,
     read_attachments,
     read_contents,
@@ -54,23 +55,8 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
     problems += faults
     if header is None or problems:
         raise FileProblems(in_order(problems))
-    return Migration(
-        revision=header.revision,
-        down_revision=header.down_revision,
-        message=header.message,
-        author=header.author,
-        models=header.models,
-        init=body.init,
-        preconditions=body.preconditions,
-        checks=body.checks,
-        path=path,
-        shown=shown,
-        number=file_number(path),
-        checksum=python_checksum(source, attachments),
-        attachments=attachments,
-        data=data,
-        source=source,
-    )
+    checksum = python_checksum(source, attachments)
+    return replace(build_migration(header, body, data, path, shown, attachments, checksum), source=source)
 
 
 def _upgrade_problems(module: ast.Module, shown: str) -> list[Problem]:

@@ -11,8 +11,8 @@ from pydantic.json_schema import models_json_schema
 from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
-from tokmigrate.revision.items import Kind
-from tokmigrate.revision.replaced import Replaced
+from tokmigrate.revision.contents import Kind
+from tokmigrate.revision.planned import Replaced
 
 SCHEMA_FILE = "tokmigrate.schema.json"
 

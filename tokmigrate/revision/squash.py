@@ -20,8 +20,7 @@ from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.revision.lock import Lock, Promise, Track, locked_as
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import written_fields
-from tokmigrate.revision.planned import PlannedOperation
-from tokmigrate.revision.replaced import Replaced
+from tokmigrate.revision.planned import PlannedOperation, Replaced
 from tokmigrate.revision.schema import SCHEMA_FILE
 
 

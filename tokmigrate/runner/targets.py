@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
@@ -17,11 +18,13 @@ from tokmigrate.errors import (
 )
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.progress import Progress, check_progress, compute_progress
+from tokmigrate.plan.promises import check_promises, track_before
 from tokmigrate.plan.upgrade import Plan, plan_upgrade
 from tokmigrate.revision.history import History
+from tokmigrate.revision.lock_file import read_lock
+from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import RecordedName, resolve
 from tokmigrate.runner.adapters import adapters_of
-from tokmigrate.runner.promises import kept_promises
 from tokmigrate.runner.recorded_drift import refuse_drift
 from tokmigrate.runner.seen_signs import hint_with_signs
 from tokmigrate.runner.tags import known_tags
@@ -50,7 +53,34 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     if not pending:
         return plan
     drift = (f"accepted drift: {line}" for line in accepted)
-    return replace(plan, remarks=(*drift, *kept_promises(workspace, history, applied, plan)))
+    return replace(plan, remarks=(*drift, *_check_pinned_ids(workspace, history, applied, plan)))
+
+
+def _check_pinned_ids(
+    workspace: Workspace, history: History, applied: Sequence[Migration], plan: Plan
+) -> tuple[str, ...]:
+    """Check the ids of a plan against the lock, and return what a user should know of it.
+
+    A workspace without a lock has promised nothing. A migration that is another one than the lock knows binds
+    nothing either, but is told of: it is `validate` that refuses it.
+
+    Raises:
+        DriftError: An id would come out otherwise than the lock promises.
+        FileProblems: The lock is damaged, or has conflict markers.
+    """
+    lock = read_lock(workspace)
+    if lock is None:
+        return ()
+    held = lock.holding(history.chain())
+    known = {locked.revision for locked in held.revisions}
+    strange = [step.migration.revision for step in plan.steps if step.migration.revision not in known]
+    before = track_before(plan.snapshot, applied, held)
+    unpromised = check_promises(held, before, plan.steps) if before else [s.migration.revision for s in plan.steps]
+    if strange:
+        return (f"the lock does not know {', '.join(strange)} as it is now: `tokmigrate lock` writes it",)
+    if unpromised:
+        return (f"the lock promises no ids for this tokenizer in {', '.join(unpromised)}: `tokmigrate lock` writes it",)
+    return ()
 
 
 def progress_to(workspace: Workspace, history: History, entry: ModelEntry, snapshot: Snapshot, to: str) -> Progress:

@@ -35,8 +35,6 @@ from tokmigrate.state.rows import (
     Origin,
     Outcome,
     Status,
-    TokenEvent,
-    TokensMoved,
 )
 from tokmigrate.state.schema import models, operations
 from tokmigrate.state.tags import delete_tag_in, set_tag_in
@@ -166,22 +164,6 @@ class State(Readable):
         with self.writing() as connection:
             row = operation_in(connection, operation_id)
             return _finish(connection, row, Outcome.of(row.payload or {}))
-
-    def finish_upgrade(
-        self, operation: OperationRow, records: Sequence[AppliedRecord], events: Sequence[TokenEvent | TokensMoved]
-    ) -> OperationRow:
-        """Take a PREPARED operation to APPLIED: `records` are applied, `events` befell tokens; see `finish`."""
-        with self.writing() as connection:
-            row = operation_in(connection, operation.id)
-            return _finish(connection, row, Outcome(applied=tuple(records), tokens=tuple(events)))
-
-    def finish_downgrade(
-        self, operation: OperationRow, reverted: Sequence[str], events: Sequence[TokenEvent | TokensMoved]
-    ) -> OperationRow:
-        """Take a PREPARED operation to APPLIED: `reverted` are taken back, `events` befell tokens; see `finish`."""
-        with self.writing() as connection:
-            row = operation_in(connection, operation.id)
-            return _finish(connection, row, Outcome(reverted=tuple(reverted), tokens=tuple(events)))
 
     def adopt(
         self,

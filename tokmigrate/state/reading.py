@@ -20,7 +20,6 @@ from tokmigrate.state.queries import (
     each_token,
     find_operation_in,
     in_order,
-    is_active,
     move_row,
     operation_row,
     token_row,
@@ -32,7 +31,6 @@ from tokmigrate.state.rows import (
     ModelRow,
     MoveRow,
     OperationRow,
-    Outcome,
     Status,
     TokenRow,
 )
@@ -152,19 +150,6 @@ class Readable(Database):
                 return frozenset()
             found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
             return frozenset((row.revision, row.checksum) for row in found)
-
-    def undo_digests(self) -> frozenset[str]:
-        """Return the digests of the undo records that some model may still need."""
-        with self.reading() as connection:
-            digests = set(
-                connection.execute(
-                    select(applied.c.undo).where(applied.c.reverted_by.is_(None), applied.c.undo.is_not(None))
-                ).scalars()
-            )
-            held = connection.execute(select(operations.c.payload).where(is_active())).scalars()
-            for payload in held:
-                digests.update(record.undo for record in Outcome.of(payload or {}).applied if record.undo)
-        return frozenset(digests)
 
     def verify_chain(self) -> BrokenRow | None:
         """Return the first ledger row, or row of a run that ended, that was edited, dropped or slipped in, or None."""

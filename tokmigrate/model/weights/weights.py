@@ -10,7 +10,7 @@ import json
 import os
 import shlex
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -66,14 +66,12 @@ class Weights:
         directory: The model's directory.
         shards: Its safetensors files, sorted by name.
         index: The name of the index file, None where there is one file without index.
-        index_document: What the index holds.
         unread: Other weight files beside them, and a dead index, which transformers would not load.
     """
 
     directory: Path
     shards: tuple[Shard, ...]
     index: str | None = None
-    index_document: Mapping[str, Any] | None = field(default=None, hash=False)
     unread: tuple[str, ...] = ()
 
     @cached_property
@@ -130,15 +128,15 @@ def read_weights(directory: Path) -> Weights:
         )
     if has_single:
         shards: tuple[Shard, ...] = (_shard(directory, SINGLE),)
-        index, document = None, None
+        index = None
     elif has_index:
-        index, document = INDEX, _index_document(directory)
-        shards = _indexed_shards(directory, document["weight_map"])
+        index = INDEX
+        shards = _indexed_shards(directory, _index_document(directory)["weight_map"])
     else:
         raise _without_weights(directory, names)
     read = {index, *(shard.file for shard in shards)}
     unread = tuple(name for name in names if name.endswith((*WEIGHT_FILES, INDEX)) and name not in read)
-    return Weights(directory, shards, index, document, unread)
+    return Weights(directory, shards, index, unread)
 
 
 def read_adapter_weights(directory: Path) -> Weights:
