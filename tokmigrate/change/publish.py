@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -20,12 +21,14 @@ from tokmigrate.change.intent import Intent, Part, generation_in_place
 from tokmigrate.change.metadata import cannot_be_kept, lost_in, not_kept, special_files
 from tokmigrate.change.room import check_room, margin_bytes
 from tokmigrate.change.stage import stage, write_file
+from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted, Warned
 from tokmigrate.files import UnsupportedError, exists, storage_errors
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.signals import uninterrupted
 
@@ -55,20 +58,30 @@ class Change:
     """What one directory shall become.
 
     Args:
-        area: Its work area, whose lock the caller holds.
         snapshot: The directory as it is.
         candidate: What it shall be.
-        before: The generation in place before, None at `base`.
-        after: The one afterwards.
-        verify: Raises where the directory that it is given is not what was planned.
+        verify: Raises where a staged directory is not what was planned.
     """
 
-    area: WorkArea
     snapshot: Snapshot
     candidate: Candidate
-    before: str | None
-    after: str | None
-    verify: Callable[[Path], None]
+    verify: Callable[[Path, Snapshot, Candidate], None] = verify_candidate
+
+    @cached_property
+    def area(self) -> WorkArea:
+        """Its work area, whose lock the caller holds."""
+        return WorkArea(self.snapshot.directory)
+
+    @property
+    def before(self) -> str | None:
+        """The generation in place before, None at `base`."""
+        return self.snapshot.generation
+
+    @cached_property
+    def after(self) -> str | None:
+        """The generation afterwards, None at `base`."""
+        stamp = self.candidate.files[STAMP]
+        return decoded(stamp.decode(), STAMP).generation if stamp is not None else None
 
 
 class Found(StrEnum):
@@ -132,7 +145,7 @@ def carry_out(
                 )
             reached(Step.STAGED)
             for change in changes:
-                change.verify(change.area.stage)
+                change.verify(change.area.stage, change.snapshot, change.candidate)
             reached(Step.VERIFIED)
             for change in changes:
                 _seal(change)

@@ -9,12 +9,9 @@ from tokmigrate.change.undo import way_back
 from tokmigrate.change.undo_record import Objects, adapter_records
 from tokmigrate.change.verify import verify_adapter
 from tokmigrate.change.way_forth import WayForth
-from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import UndoError
 from tokmigrate.events import Listener, Warned
 from tokmigrate.model.adapter import take_adapter
-from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.references.adapter_ids import CONFIG, trained_ids
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan
@@ -29,18 +26,7 @@ def adapters_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[Snapshot, ...]:
 def changes_up(plan: Plan, way: WayForth) -> Iterator[Change]:
     """Yield the changes of the adapters that an upgrade takes along."""
     for adapter, own in zip(plan.adapters, way.adapters, strict=True):
-        yield _change(adapter.snapshot, own)
-
-
-def _change(snapshot: Snapshot, way: WayForth) -> Change:
-    return Change(
-        area=WorkArea(snapshot.directory),
-        snapshot=snapshot,
-        candidate=way.candidate,
-        before=snapshot.stamp.generation if snapshot.stamp else None,
-        after=way.stamp.generation,
-        verify=lambda stage: verify_adapter(stage, snapshot, way.candidate),
-    )
+        yield Change(adapter.snapshot, own.candidate, verify_adapter)
 
 
 def changes_down(
@@ -64,7 +50,7 @@ def changes_down(
     if left:
         listener(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
     for adapter, own in ways_back(adapters, records, objects):
-        yield _change_down(adapter, own, objects)
+        yield Change(adapter, way_back(adapter, own, objects).candidate, verify_adapter)
 
 
 def ways_back(
@@ -89,19 +75,6 @@ def ways_back(
         if len(own) < len(held):
             raise _too_late(adapter)
         yield adapter, own
-
-
-def _change_down(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Change:
-    candidate = way_back(snapshot, records, objects).candidate
-    held = candidate.files[STAMP]
-    return Change(
-        area=WorkArea(snapshot.directory),
-        snapshot=snapshot,
-        candidate=candidate,
-        before=snapshot.stamp.generation if snapshot.stamp else None,
-        after=decoded(held.decode(), STAMP).generation if held is not None else None,
-        verify=lambda stage: verify_adapter(stage, snapshot, candidate),
-    )
 
 
 def _check_indifferent(adapter: Snapshot) -> None:

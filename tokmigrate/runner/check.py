@@ -85,7 +85,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     state = open_state_if_present(workspace.state, workspace.root)
     training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     # What the ledger knows need not be read off the tokens.
-    likely = None if drift.stamp else looks_like(workspace, entry, snapshot, progress.applied, progress.pending)
+    likely = None if drift.stamp else looks_like(workspace, entry, snapshot, progress)
     return Checked(
         entry.name,
         snapshot.revision,

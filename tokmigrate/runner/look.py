@@ -119,7 +119,7 @@ def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     require_directory(entry)
     snapshot = take_snapshot(entry)
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
-    likely = looks_like(workspace, entry, snapshot, progress.applied, progress.pending)
+    likely = looks_like(workspace, entry, snapshot, progress)
     state = open_state_if_present(workspace.state, workspace.root)
     training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     return ModelStatus(

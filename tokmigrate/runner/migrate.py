@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from tokmigrate.audit.training import trained_events, training_on_record
 from tokmigrate.audit.under_way import refuse_under_way, under_way
 from tokmigrate.change.metadata import refuse_losses
-from tokmigrate.change.publish import Change, Found, carry_out
+from tokmigrate.change.publish import Change, Found
 from tokmigrate.change.undo import way_back
-from tokmigrate.change.verify import verify_candidate
 from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import UndoError
 from tokmigrate.events import ComputationStarted, Listener, Warned, ignore
 from tokmigrate.files import exists
-from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.conditions import Check
 from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
-from tokmigrate.runner.books import NewBooks
+from tokmigrate.runner.books import Run, publish_run
 from tokmigrate.runner.bound_plan import BoundPlan
 from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.recorded_drift import refuse_drift
@@ -38,10 +34,8 @@ from tokmigrate.runner.restore import keep_texts
 from tokmigrate.runner.targets import edited_since_applied, nothing_back, planned_upgrade, way_down
 from tokmigrate.runner.verification import (
     Accepted,
-    outcome_of_changes,
     outcome_of_plan,
     outcome_of_records,
-    verify_once,
     verify_outcome,
 )
 from tokmigrate.settings import ModelEntry, Workspace
@@ -239,7 +233,7 @@ def upgrade(
         return Upgraded(first, Found.NOTHING)
     # Two plans of a large vocabulary are hundreds of megabytes.
     del first
-    with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
+    with locked(workspace, entry, lock_timeout_s, listener) as (_, state, recovered):
         planned = planned_upgrade(workspace, entry, take_snapshot(entry), to)
         if bound is not None:
             bound.check(workspace, planned)
@@ -252,34 +246,26 @@ def upgrade(
         listener(ComputationStarted(entry.name))
         way = way_forth(planned, workspace.seed, ObjectStore(workspace.objects))
         stamp = planned.snapshot.stamp
-        begin = partial(
-            state.begin,
-            model,
-            Direction.UPGRADE,
-            from_revision=planned.before,
-            to_revision=planned.after,
-            revisions=[step.migration.revision for step in planned.steps],
-            generation_before=stamp.generation if stamp else None,
-            generation_after=way.stamp.generation,
-        )
-        already = len(stamp.applied) if stamp else 0
-        change = Change(
-            area=area,
-            snapshot=planned.snapshot,
-            candidate=way.candidate,
-            before=stamp.generation if stamp else None,
-            after=way.stamp.generation,
-            verify=lambda stage: verify_candidate(stage, planned.snapshot, way.candidate),
-        )
+        applied = stamp.applied if stamp else ()
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
-        keep_texts(workspace, state, [*(stamp.applied if stamp else ()), *pending])
-        changes = (change, *changes_up(planned, way))
-        outcome = outcome_of_changes(changes)
-        accept = partial(verify_once, workspace, entry.name, outcome, checks_of(planned), listener, accepted)
-        applied = upgrade_outcome(way.passages, already)
+        keep_texts(workspace, state, [*applied, *pending])
+        outcome = upgrade_outcome(way.passages, len(applied))
         trained = trained_events(training_on_record(state, planned.snapshot, ObjectStore(workspace.objects)))
-        books = NewBooks(state, begin, replace(applied, tokens=(*trained, *applied.tokens)))
-        carry_out(entry.name, changes, books, listener, workspace.root, accept, keep_owner=keep_owner)
+        revisions = [revision for revision, _ in pending]
+        run = Run(Direction.UPGRADE, planned.after, revisions, replace(outcome, tokens=(*trained, *outcome.tokens)))
+        changes = (Change(planned.snapshot, way.candidate), *changes_up(planned, way))
+        publish_run(
+            workspace,
+            entry,
+            state,
+            model,
+            run,
+            changes,
+            listener,
+            keep_owner=keep_owner,
+            checks=checks_of(planned),
+            accepted=accepted,
+        )
         return Upgraded(planned, recovered)
 
 
@@ -310,7 +296,7 @@ def downgrade(
     """
     if not under_way(entry):
         _recorded(workspace, entry, to, keep_owner=keep_owner)
-    with locked(workspace, entry, lock_timeout_s, listener) as (area, state, recovered):
+    with locked(workspace, entry, lock_timeout_s, listener) as (_, state, recovered):
         snapshot = take_snapshot(entry)
         target, revisions = way_down(workspace, entry, snapshot, to)
         if not revisions:
@@ -329,35 +315,12 @@ def downgrade(
         records = undo_records(state, model, revisions)
         listener(ComputationStarted(entry.name))
         back = way_back(snapshot, records, objects)
-        candidate = back.candidate
-        beside = tuple(changes_down(entry.name, adapters_of(entry, snapshot), records, objects, listener))
-        held = candidate.files[STAMP]
-        after = decoded(held.decode(), STAMP).generation if held is not None else None
-        begin = partial(
-            state.begin,
-            model,
-            Direction.DOWNGRADE,
-            from_revision=stamp.revision,
-            to_revision=target,
-            revisions=list(revisions),
-            generation_before=stamp.generation,
-            generation_after=after,
-        )
+        beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, listener)
+        changes = (Change(snapshot, back.candidate), *beside)
         trained = trained_events(training_on_record(state, snapshot, objects))
         events = (*trained, *reverted_events(state, model, revisions))
-
-        change = Change(
-            area=area,
-            snapshot=snapshot,
-            candidate=candidate,
-            before=stamp.generation,
-            after=after,
-            verify=lambda stage: verify_candidate(stage, snapshot, candidate),
-        )
-        changes = (change, *beside)
-        accept = partial(verify_once, workspace, entry.name, outcome_of_changes(changes), (), listener, accepted)
-        books = NewBooks(state, begin, Outcome(reverted=revisions, tokens=events))
-        carry_out(entry.name, changes, books, listener, workspace.root, accept, keep_owner=keep_owner)
+        run = Run(Direction.DOWNGRADE, target, revisions, Outcome(reverted=revisions, tokens=events))
+        publish_run(workspace, entry, state, model, run, changes, listener, keep_owner=keep_owner, accepted=accepted)
         return Downgraded(entry.name, stamp.revision, target, revisions, back.by_meaning, recovered)
 
 

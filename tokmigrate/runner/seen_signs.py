@@ -8,8 +8,8 @@ from tokmigrate.errors import DriftError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.plan.progress import Progress
 from tokmigrate.plan.signs import Signs, signs_of
-from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 
 
@@ -17,8 +17,7 @@ def hint_with_signs(
     workspace: Workspace,
     entry: ModelEntry,
     snapshot: Snapshot,
-    applied: tuple[Migration, ...],
-    pending: tuple[Migration, ...],
+    progress: Progress,
     hint: str | None,
 ) -> str | None:
     """Return what to do where a migration cannot be applied: what its error says, and what a model at it already needs.
@@ -27,11 +26,10 @@ def hint_with_signs(
         workspace: The workspace.
         entry: The model.
         snapshot: The model as it is.
-        applied: The migrations that it has by its stamp.
-        pending: Those that it lacks.
+        progress: The migrations that it has by its stamp, and those that it lacks.
         hint: What the error says.
     """
-    signs = signs_of(snapshot.state, applied, pending)
+    signs = signs_of(snapshot.state, progress.applied, progress.pending)
     if signs is None:
         return hint
     seems = f"the model looks like one at {_described(workspace, entry, snapshot, signs)}"
@@ -47,8 +45,7 @@ def looks_like(
     workspace: Workspace,
     entry: ModelEntry,
     snapshot: Snapshot,
-    applied: tuple[Migration, ...],
-    pending: tuple[Migration, ...],
+    progress: Progress,
 ) -> str | None:
     """Return which revision a model looks like, by what and what to do; None where nothing of what it lacks is there.
 
@@ -56,10 +53,9 @@ def looks_like(
         workspace: The workspace.
         entry: The model.
         snapshot: The model as it is.
-        applied: The migrations that it has by its stamp.
-        pending: Those that it lacks.
+        progress: The migrations that it has by its stamp, and those that it lacks.
     """
-    signs = signs_of(snapshot.state, applied, pending)
+    signs = signs_of(snapshot.state, progress.applied, progress.pending)
     return None if signs is None else _described(workspace, entry, snapshot, signs)
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from tokmigrate.audit.training import TokenTraining
 from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import lineage, read_shard_digest
-from tokmigrate.change.publish import Change, carry_out
-from tokmigrate.change.verify import verify_candidate
-from tokmigrate.change.workarea import WorkArea
+from tokmigrate.change.publish import Change
 from tokmigrate.errors import OperationError, UsageError
 from tokmigrate.events import Listener, ignore
 from tokmigrate.model.documents.reading import read_documents
@@ -26,13 +23,12 @@ from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.signs import signs_of
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
-from tokmigrate.runner.books import NewBooks
+from tokmigrate.runner.books import Run, publish_run
 from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.recorded_stamp import RecordedStamp, means_otherwise, stamp_of_source, stamp_on_record
 from tokmigrate.runner.restore import keep_texts
 from tokmigrate.runner.seen_signs import way_to_take_on
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.verification import outcome_of_changes, verify_once
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRecord, Direction, Outcome
@@ -216,28 +212,9 @@ def _carry_out(
         row=lambda _tensor, _recipe: b"",
         tokens=snapshot.state.tokenizer.ids,
     )
-    begin = partial(
-        state.begin,
-        model,
-        Direction.STAMP,
-        from_revision=None,
-        to_revision=known.stamp.revision,
-        revisions=[revision for revision, _ in known.stamp.applied],
-        generation_before=None,
-        generation_after=known.stamp.generation,
-    )
-
-    change = Change(
-        area=WorkArea(entry.path),
-        snapshot=snapshot,
-        candidate=candidate,
-        before=None,
-        after=known.stamp.generation,
-        verify=lambda stage: verify_candidate(stage, snapshot, candidate),
-    )
-    books = NewBooks(state, begin, Outcome(applied=known.records, tokens=known.events))
+    revisions = [revision for revision, _ in known.stamp.applied]
+    run = Run(Direction.STAMP, known.stamp.revision, revisions, Outcome(applied=known.records, tokens=known.events))
     keep_texts(workspace, state, [(record.revision, record.checksum) for record in known.records])
-    accept = partial(verify_once, workspace, entry.name, outcome_of_changes((change,)), (), listener, None)
-    carry_out(entry.name, (change,), books, listener, workspace.root, accept, keep_owner=keep_owner)
+    publish_run(workspace, entry, state, model, run, (Change(snapshot, candidate),), listener, keep_owner=keep_owner)
     undoable = all(record.undo is not None for record in known.records)
     return TakenOn(entry.name, known.stamp.revision, undoable, known.moved, known.training)

@@ -48,7 +48,7 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     try:
         plan = plan_upgrade(entry, snapshot, pending, adapters)
     except OperationError as error:
-        error.hint = hint_with_signs(workspace, entry, snapshot, applied, pending, error.hint)
+        error.hint = hint_with_signs(workspace, entry, snapshot, progress, error.hint)
         raise
     if not pending:
         return plan
