@@ -10,9 +10,8 @@ from typing import Any
 from shared_models import SharedModel
 from workspaces import REPOSITORY
 
-from tokmigrate.plan.impact import Impact
+from tokmigrate.plan.corpus import Impact, measure
 from tokmigrate.plan.upgrade import Plan
-from tokmigrate.runner.impact import measure
 from tokmigrate.runner.migrate import plan
 
 GPT4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -16,7 +16,7 @@ from tokmigrate.errors import FileProblems, TokenizerError, UsageError
 from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, Event
 from tokmigrate.model.probe.ask import ask_at_length
 from tokmigrate.model.probe.corpus import BLOCK, LONGEST_LINE, blocks
-from tokmigrate.runner.impact import measure
+from tokmigrate.plan.corpus import measure
 from tokmigrate.runner.migrate import plan
 
 

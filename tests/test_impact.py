@@ -16,7 +16,7 @@ from measuring import DOCS, NO_SPLIT, SPLIT, begin_with, impact_on, measured
 from shared_models import SharedModel, shared_model
 
 from tokmigrate.model.formats.byte_letters import text_of_letters
-from tokmigrate.plan.impact import Shift
+from tokmigrate.plan.corpus import CorpusChange
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.runner.migrate import plan, upgrade
 
@@ -63,11 +63,11 @@ def counted(made: list[Encoded], limit: int | None, unknown: str | None) -> tupl
     return sum(lengths), max(lengths), beyond, unknown and sum(each.tokens.count(unknown) for each in made)
 
 
-def figures(shift: Shift) -> tuple[Any, ...]:
+def figures(shift: CorpusChange) -> tuple[Any, ...]:
     sides = tuple(
         (counts.tokens, counts.longest, counts.beyond, counts.unknown) for counts in (shift.before, shift.after)
     )
-    return (shift.cut_otherwise, shift.other_ids, *sides)
+    return (shift.tokenized_differently, shift.other_ids, *sides)
 
 
 Limits = tuple[int | None, int | None]
@@ -206,7 +206,7 @@ def test_moves_cut_nothing_otherwise_and_give_other_ids(tmp_path: Path) -> None:
     model.write(f"- move_tokens: {{acknowledge: breaking, tokens: {json.dumps(moves, ensure_ascii=False)}}}")
     impact = measured(model, DOCS)
     assert impact is not None
-    assert impact.whole.cut_otherwise == 0
+    assert impact.whole.tokenized_differently == 0
     assert impact.whole.other_ids > 100
     assert impact.whole.before == impact.whole.after
     assert impact.worst == ()
@@ -241,11 +241,11 @@ def test_what_is_taken_back_is_no_change_of_the_whole(tmp_path: Path) -> None:
         model.write(f"- set_normalizer: {form}")
     impact = measured(model, DOCS)
     assert impact is not None
-    assert (impact.whole.cut_otherwise, impact.whole.other_ids) == (0, 0)
+    assert (impact.whole.tokenized_differently, impact.whole.other_ids) == (0, 0)
     there, back = (shift for _, shift in impact.migrations)
     assert there is not None
     assert back is not None
-    assert there.cut_otherwise == back.cut_otherwise > 0
+    assert there.tokenized_differently == back.tokenized_differently > 0
     assert (there.before, there.after) == (back.after, back.before)
 
 
@@ -275,7 +275,7 @@ def test_what_cuts_a_word_out_is_seen_whatever_it_is_called(operations: str, tmp
     model.write(operations)
     impact = measured(model, "the nationality\nno tion")
     assert impact is not None
-    assert (impact.whole.cut_otherwise, impact.whole.other_ids) == (1, 1)
+    assert (impact.whole.tokenized_differently, impact.whole.other_ids) == (1, 1)
     (example,) = impact.worst
     assert [piece.token for piece in example.before.pieces] == ["the", "nationality"]
     assert [piece.token for piece in example.after.pieces][:2] == ["the", "nation"]
@@ -288,7 +288,7 @@ def test_dropout_and_truncation_of_the_file_do_not_count(tmp_path: Path) -> None
     model.write("- set_normalizer: NFC")
     impact = measured(model, DOCS)
     assert impact is not None
-    assert impact.whole.cut_otherwise == 0
+    assert impact.whole.tokenized_differently == 0
     assert impact.whole.before.longest > 20
 
 

@@ -86,9 +86,11 @@ def test_nfc_to_nfkc_on_the_docs(tmp_path: Path) -> None:
     assert model.bytes() == before
     impact = measured(model, DOCS)
     assert impact is not None
-    count, lines = impact.whole.cut_otherwise, DOCS.count("\n") + 1
+    count, lines = impact.whole.tokenized_differently, DOCS.count("\n") + 1
     assert 0 < count < lines / 4
-    assert re.search(rf"^lines cut otherwise +{count}  {re.escape(share(count, lines))}", done.stdout, re.MULTILINE)
+    assert re.search(
+        rf"^lines tokenized differently +{count}  {re.escape(share(count, lines))}", done.stdout, re.MULTILINE
+    )
     assert re.search(r"^most a line may have +2,048 +2,048 +model_max_length", done.stdout, re.MULTILINE)
     old, new = re.findall(r"^  (?:old|new)  (.*)$", done.stdout, re.MULTILINE)[:2]
     assert "…" in old
@@ -103,7 +105,7 @@ def test_removal_of_the_split_rule_on_the_docs(tmp_path: Path) -> None:
     assert done.returncode == 0
     (planned,) = json.loads(done.stdout)["models"]
     impact = planned["impact"]
-    assert impact["cut_otherwise"] == impact["other_ids"] > 20
+    assert impact["tokenized_differently"] == impact["other_ids"] > 20
     assert len(impact["worst"]) == 10
     assert impact["before"]["limit"] == {"tokens": 131072, "source": "model_max_length"}
     assert [each["revision"] for each in impact["migrations"]] == ["aaaa0001"]
@@ -151,7 +153,7 @@ def test_several_migrations_are_told_apart(tmp_path: Path) -> None:
     for operations in ("- set_normalizer: NFKC", "- set_decoder: null", "- add_tokens: {tokens: [tokmigrate]}"):
         model.write(operations)
     shown = run(model, "plan", "--corpus", docs(tmp_path)).stdout
-    table = shown.partition("\nmigration   cut otherwise")[2].splitlines()[1:4]
+    table = shown.partition("\nmigration   tokenized differently")[2].splitlines()[1:4]
     assert [row.split()[:3] for row in table][1] == ["aaaa0002", "m", "nothing"]
     assert all("%" in row for row in (table[0], table[2]))
 
@@ -160,7 +162,7 @@ def test_nothing_that_cuts_is_said(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "minimind")
     model.write("- set_decoder: null")
     done = run(model, "plan", "--corpus", docs(tmp_path))
-    assert done.stdout.endswith("impact: none, nothing in the plan changes how text is cut\n")
+    assert done.stdout.endswith("impact: none, nothing in the plan changes how text is tokenized\n")
     asked = run(model, "plan", "--corpus", docs(tmp_path), "--json")
     assert json.loads(asked.stdout)["models"][0]["impact"] is None
 

@@ -99,7 +99,7 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("No tool.\n<tool_call>look</tool_call>\n", "utf-8")
     measuring = re.search(r"`(tokmigrate plan --corpus \S+)`", README)
     assert measuring is not None
-    assert re.search(r"^lines cut otherwise +1  50\.0 %", typed(tmp_path, measuring[1]), re.MULTILINE)
+    assert re.search(r"^lines tokenized differently +1  50\.0 %", typed(tmp_path, measuring[1]), re.MULTILINE)
     assert "mine: upgraded to 5d2e8c914a7b" in typed(tmp_path, "tokmigrate upgrade")
 
     typed(tmp_path, 'tokmigrate revision -m "In Python" --python')

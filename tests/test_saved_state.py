@@ -176,7 +176,7 @@ def test_what_is_measured_of_a_corpus(tmp_path: Path, document: Document) -> Non
     for name in ("padding", "truncation", "dropout"):
         assert measured[name] == plain, name
     for name, impact in measured.items():
-        assert impact["cut_otherwise"] == plain["cut_otherwise"], name
+        assert impact["tokenized_differently"] == plain["tokenized_differently"], name
 
 
 def test_what_transformers_is_asked(tmp_path: Path, document: Document) -> None:

@@ -69,24 +69,24 @@ def plan(
     """Show what `upgrade` would do: ids, rows, files, bytes and risks. Nothing is written.
 
     With `--corpus` it also counts, on a text file in UTF-8 with a line for
-    each text, the lines that are cut into other tokens, those that get other
+    each text, the lines that become other tokens, those that get other
     ids, tokens, unknown tokens, and lines longer than the model takes; and it
     shows the lines that fare worst. All is counted as a model gets it, with
     the special tokens around a line. The most that a line may have is
     `model_max_length`, or else the positions that config.json states. Where
-    nothing in the plan changes how text is cut, the file is not read.
+    nothing in the plan changes how text is tokenized, the file is not read.
 
     With `-o FILE` the plan is kept, bound to the migrations, the files and the
     state that it was made of: `upgrade --plan FILE` does that and nothing else.
     With `-o -` it goes to stdout, and what is shown to stderr.
     """
     from tokmigrate.errors import UsageError  # noqa: PLC0415
+    from tokmigrate.plan.corpus import measure  # noqa: PLC0415
     from tokmigrate.report.impact import impact_text  # noqa: PLC0415
     from tokmigrate.report.json import impact_content, plan_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
     from tokmigrate.runner.bound_plan import bound, plans_document, write_plans  # noqa: PLC0415
-    from tokmigrate.runner.impact import measure  # noqa: PLC0415
 
     def content(planned: Plan) -> dict[str, Any]:
         measured = {"impact": impact_content(measure(planned, corpus, listener))} if corpus else {}

@@ -13,7 +13,7 @@ from tokmigrate.formatting import format_bytes
 from tokmigrate.report.escape import escape
 
 if TYPE_CHECKING:
-    from tokmigrate.plan.impact import Counts, Example, Impact, Shift, ShownCut
+    from tokmigrate.plan.corpus import CorpusChange, Counts, Example, ExampleTokens, Impact
 
 _BETWEEN = "¦"
 """What stands between two tokens: a sign that texts seldom have."""
@@ -25,7 +25,7 @@ _LONGEST_PIECE = 16
 def impact_text(impact: Impact | None) -> RenderableType:
     """Return the figures of an impact, what each migration has in them, and the worst lines."""
     if impact is None:
-        return Text("\nimpact: none, nothing in the plan changes how text is cut")
+        return Text("\nimpact: none, nothing in the plan changes how text is tokenized")
     parts: list[RenderableType] = [
         Text(),
         Text(f"impact on {escape(impact.corpus)}", style="bold"),
@@ -48,7 +48,7 @@ def _figures(impact: Impact) -> Table:
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     before, after, lines = impact.whole.before, impact.whole.after, impact.lines
     for name, count in (
-        ("lines cut otherwise", impact.whole.cut_otherwise),
+        ("lines tokenized differently", impact.whole.tokenized_differently),
         ("lines with other ids", impact.whole.other_ids),
     ):
         table.add_row(name, "", f"{count:,}", share(count, lines))
@@ -69,47 +69,47 @@ def _figures(impact: Impact) -> Table:
 def _migrations(impact: Impact) -> Table:
     table = Table(box=None, pad_edge=False, show_edge=False)
     table.add_column("migration", overflow="fold")
-    for column in ("cut otherwise", "other ids", "tokens"):
+    for column in ("tokenized differently", "other ids", "tokens"):
         table.add_column(column, justify="right", no_wrap=True)
-    for migration, shift in impact.migrations:
+    for migration, change in impact.migrations:
         first = escape(f"{migration.revision} {migration.message}")
-        if shift is None:
+        if change is None:
             table.add_row(first, "nothing", "nothing", "")
         else:
-            shares = (share(count, impact.lines) for count in (shift.cut_otherwise, shift.other_ids))
-            table.add_row(first, *shares, _growth(shift))
+            shares = (share(count, impact.lines) for count in (change.tokenized_differently, change.other_ids))
+            table.add_row(first, *shares, _growth(change))
     return table
 
 
 def _heading(impact: Impact) -> str:
-    count, worst = impact.whole.cut_otherwise, len(impact.worst)
+    count, worst = impact.whole.tokenized_differently, len(impact.worst)
     if count == 1:
-        return "the line that is cut otherwise"
+        return "the line that is tokenized differently"
     if count == worst:
-        return f"the {count} lines that are cut otherwise, the worst first"
-    return f"the {worst} worst of {count:,} lines that are cut otherwise"
+        return f"the {count} lines that are tokenized differently, the worst first"
+    return f"the {worst} worst of {count:,} lines that are tokenized differently"
 
 
 def _example(example: Example) -> Iterator[Text]:
-    """Yield a line's number, its text, and below each other how it was and will be cut."""
+    """Yield a line's number, its text, and below each other how it was and will be tokenized."""
     yield Text(f"line {example.line:,}: {example.before.tokens:,} → {example.after.tokens:,} tokens")
-    begun = "…" if example.skipped else ""
+    start = "…" if example.skipped else ""
     goes_on = "…" if example.before.more or example.after.more else ""
     for name, line in (
-        ("text", Text(f"{begun}{printable(example.text)}{goes_on}")),
-        ("old", _cut(example.before, begun)),
-        ("new", _cut(example.after, begun)),
+        ("text", Text(f"{start}{printable(example.text)}{goes_on}")),
+        ("old", _tokens(example.before, start)),
+        ("new", _tokens(example.after, start)),
     ):
         yield Text.assemble((f"  {name:<5}", "dim"), line, no_wrap=True, overflow="ellipsis")
 
 
-def _cut(cut: ShownCut, begun: str) -> Text:
-    line = Text(begun)
-    for place, piece in enumerate(cut.pieces):
+def _tokens(tokens: ExampleTokens, start: str) -> Text:
+    line = Text(start)
+    for place, piece in enumerate(tokens.pieces):
         text = printable(piece.text)
         line.append(_BETWEEN if place else "", style="dim")
         line.append(text if len(text) <= _LONGEST_PIECE else f"{text[: _LONGEST_PIECE - 1]}…")
-    return line.append("…" if cut.more else "")
+    return line.append("…" if tokens.more else "")
 
 
 def printable(text: str) -> str:
@@ -127,8 +127,8 @@ def share(count: int, total: int) -> str:
     return f"{percent} %"
 
 
-def _growth(shift: Shift) -> str:
-    before, after = shift.before.tokens, shift.after.tokens
+def _growth(change: CorpusChange) -> str:
+    before, after = change.before.tokens, change.after.tokens
     return f"{100 * (after - before) / before:+.2f} %" if before and after != before else ""
 
 
@@ -136,8 +136,8 @@ def _limit(counts: Counts) -> str:
     return f"{counts.limit.tokens:,}" if counts.limit else "not stated"
 
 
-def _sources(shift: Shift) -> str:
-    sources = [counts.limit.source for counts in (shift.before, shift.after) if counts.limit]
+def _sources(change: CorpusChange) -> str:
+    sources = [counts.limit.source for counts in (change.before, change.after) if counts.limit]
     return ", ".join(dict.fromkeys(sources))
 
 

@@ -8,7 +8,7 @@ from tokmigrate.errors import FileProblems, TokmigrateError
 from tokmigrate.report.training import held_content, training_content
 
 if TYPE_CHECKING:
-    from tokmigrate.plan.impact import Counts, Impact, Shift, ShownCut
+    from tokmigrate.plan.corpus import CorpusChange, Counts, ExampleTokens, Impact
     from tokmigrate.plan.token_changes import TokenChange
     from tokmigrate.plan.upgrade import Plan
     from tokmigrate.revision.migration import Migration
@@ -110,9 +110,9 @@ def impact_content(impact: Impact | None) -> dict[str, Any] | None:
         "lines": impact.lines,
         "empty_lines": impact.empty,
         "text_bytes": impact.text_bytes,
-        **_shift_content(impact.whole),
+        **_change_content(impact.whole),
         "migrations": [
-            {"revision": migration.revision, "impact": None if shift is None else _shift_content(shift)}
+            {"revision": migration.revision, "impact": None if shift is None else _change_content(shift)}
             for migration, shift in impact.migrations
         ],
         "worst": [
@@ -120,17 +120,17 @@ def impact_content(impact: Impact | None) -> dict[str, Any] | None:
                 "line": example.line,
                 "text": example.text,
                 "skipped": example.skipped,
-                "before": _cut_content(example.before),
-                "after": _cut_content(example.after),
+                "before": _tokens_content(example.before),
+                "after": _tokens_content(example.after),
             }
             for example in impact.worst
         ],
     }
 
 
-def _shift_content(shift: Shift) -> dict[str, Any]:
+def _change_content(shift: CorpusChange) -> dict[str, Any]:
     return {
-        "cut_otherwise": shift.cut_otherwise,
+        "tokenized_differently": shift.tokenized_differently,
         "other_ids": shift.other_ids,
         "before": _counts_content(shift.before),
         "after": _counts_content(shift.after),
@@ -148,7 +148,7 @@ def _counts_content(counts: Counts) -> dict[str, Any]:
     }
 
 
-def _cut_content(cut: ShownCut) -> dict[str, Any]:
+def _tokens_content(cut: ExampleTokens) -> dict[str, Any]:
     return {"tokens": cut.tokens, "shown": [piece.token for piece in cut.pieces], "more": cut.more}
 
 

@@ -23,7 +23,7 @@ _SHOWN = 40
 
 @dataclass(order=True)
 class _Changed:
-    """A line that is cut otherwise; the greater, the worse.
+    """A line that is tokenized differently; the greater, the worse.
 
     Args:
         growth: How many tokens more it has; 0 where it has fewer.
@@ -45,13 +45,13 @@ class Comparison:
     Args:
         before: The one.
         after: The other.
-        cut_otherwise: The lines whose text is cut into other tokens.
+        tokenized_differently: The lines whose text becomes other tokens.
         other_ids: The lines with other ids, those of special tokens around them included.
     """
 
     before: Library
     after: Library
-    cut_otherwise: int = 0
+    tokenized_differently: int = 0
     other_ids: int = 0
     _worst: list[_Changed] = field(default_factory=list)
 
@@ -67,7 +67,7 @@ class Comparison:
             return
         if self._moved and self.before.tokens(before) == self.after.tokens(after):
             return
-        self.cut_otherwise += 1
+        self.tokenized_differently += 1
         self._keep(number, text, before, after)
 
     def _keep(self, number: int, text: str, before: list[int], after: list[int]) -> None:

@@ -5,7 +5,7 @@ the id of its `unknown` token or null, and the ids of its `byte_tokens`, empty w
 `pairs`, places of two tokenizers each, of which the first pair is the one whose worst lines are wanted.
 
 Answer at length, told in bytes read: `lines` with text, `empty` ones, `text_bytes`; for each of `tokenizers` its
-counts, as `Tally` gives them; for each of `pairs` `cut_otherwise` and `other_ids`; and the `worst` lines, as
+counts, as `Tally` gives them; for each of `pairs` `tokenized_differently` and `other_ids`; and the `worst` lines, as
 `example` gives them. Or `problem`, where the corpus is not text; or `fault`, `{tokenizer, line, cause}`, where a
 tokenizer cannot be loaded (line is null) or fails at a line.
 """
@@ -65,7 +65,7 @@ def _measured(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
         "text_bytes": text_bytes,
         "tokenizers": [tally.to_json() for tally in tallies],
         "pairs": [
-            {"cut_otherwise": comparison.cut_otherwise, "other_ids": comparison.other_ids} for *_, comparison in pairs
+            {"tokenized_differently": each.tokenized_differently, "other_ids": each.other_ids} for *_, each in pairs
         ],
         "worst": [example(number, text, libraries[first], libraries[second]) for number, text in whole.worst()],
     }
