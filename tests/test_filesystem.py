@@ -463,7 +463,7 @@ def test_storage_errors_carry_the_reason_and_a_way_out(tmp_path: Path) -> None:
     [
         (0, "0 bytes"),
         (1, "1 byte"),
-        (1023, "1023 bytes"),
+        (1023, "1,023 bytes"),
         (1024, "1.0 KiB"),
         (3 << 29, "1.5 GiB"),
         (2**60, "1024.0 PiB"),
