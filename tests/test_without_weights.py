@@ -17,7 +17,7 @@ from tokmigrate.errors import VerificationError, WeightsError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.without_weights import lacks_weights, stand_in_without_weights
 from tokmigrate.runner import migrate
-from tokmigrate.runner.rehearsal import rehearse
+from tokmigrate.runner.roundtrip import run_roundtrip
 from tokmigrate.runner.team.relock import relock
 from tokmigrate.runner.team.squash import squash
 from tokmigrate.settings import ModelEntry
@@ -148,7 +148,7 @@ def test_migrations_are_tried_and_linted(tmp_path: Path, steps: int) -> None:
     assert "passed" in told.stdout
     assert "its weights are not here: the stand-in has the shapes that its configuration gives them" in told.stdout
     assert here.asked("test")["models"][0]["made_of"] == "configuration"
-    assert rehearse(made.workspace, made.entry("m"), "stand-in").migrations[0].revision == made.revisions[steps]
+    assert run_roundtrip(made.workspace, made.entry("m"), "stand-in").migrations[0].revision == made.revisions[steps]
 
 
 @pytest.mark.parametrize("pointers", [False, True])

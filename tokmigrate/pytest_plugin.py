@@ -113,17 +113,17 @@ class ModelTest(_Test):
     def runtest(self) -> None:
         """Try what is pending, or where nothing is, everything from base on."""
         from tokmigrate.errors import UndoError  # noqa: PLC0415
-        from tokmigrate.runner.rehearsal import rehearse  # noqa: PLC0415
+        from tokmigrate.runner.roundtrip import run_roundtrip  # noqa: PLC0415
 
         if not has_directory(self.entry.path):
             pytest.skip(f"the model is not here: {self.entry.path}")
-        done = rehearse(self.workspace, self.entry, "stand-in")
+        done = run_roundtrip(self.workspace, self.entry, "stand-in")
         if not done.migrations:
             try:
-                done = rehearse(self.workspace, self.entry, "stand-in", from_base=True)
+                done = run_roundtrip(self.workspace, self.entry, "stand-in", from_base=True)
             except UndoError as error:
                 pytest.skip(f"nothing is pending, and {error.message}")
-        told = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.deviations]
+        told = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.mismatches]
         if told:
             pytest.fail("\n".join(told), pytrace=False)
 

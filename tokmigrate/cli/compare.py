@@ -73,22 +73,22 @@ def try_migrations(
     touched, and its weights need not be here: then its config tells what shapes
     they have.
     """
-    from tokmigrate.report.check import rehearsal_content, rehearsal_text  # noqa: PLC0415
-    from tokmigrate.runner.rehearsal import Rehearsal, rehearse  # noqa: PLC0415
+    from tokmigrate.report.check import roundtrip_content, roundtrip_text  # noqa: PLC0415
+    from tokmigrate.runner.roundtrip import RoundTrip, run_roundtrip  # noqa: PLC0415
 
     place = accepting(workspace(), accept_drift)
     entries = selected(place, model)
 
-    def act(entry: ModelEntry) -> Rehearsal:
-        return rehearse(place, entry, "copy" if copy else "stand-in", from_base=every)
+    def act(entry: ModelEntry) -> RoundTrip:
+        return run_roundtrip(place, entry, "copy" if copy else "stand-in", from_base=every)
 
-    def code(done: Rehearsal) -> int:
-        return 1 if done.deviations else 0
+    def code(done: RoundTrip) -> int:
+        return 1 if done.mismatches else 0
 
     if as_json:
-        document_each("test", entries, act, rehearsal_content, code)
+        document_each("test", entries, act, roundtrip_content, code)
     else:
-        show_each(entries, act, lambda done: show(rehearsal_text(done)), code)
+        show_each(entries, act, lambda done: show(roundtrip_text(done)), code)
 
 
 def register(app: typer.Typer) -> None:

@@ -15,7 +15,7 @@ from tokmigrate.report.training import training_content, training_lines
 from tokmigrate.runner.check import Checked
 
 if TYPE_CHECKING:
-    from tokmigrate.runner.rehearsal import Rehearsal
+    from tokmigrate.runner.roundtrip import RoundTrip
 
 _MOST = 20
 
@@ -105,33 +105,33 @@ def tensors_named(names: Sequence[str]) -> str:
     return f"{format_count(len(names), 'tensor')}: {format_list(names, _NAMED)}"
 
 
-def rehearsal_text(done: Rehearsal) -> RenderableType:
+def roundtrip_text(done: RoundTrip) -> RenderableType:
     """Return what was tried, on what, and whether every byte came out as it had to."""
-    return Group(*_rehearsal_lines(done))
+    return Group(*_roundtrip_lines(done))
 
 
-def _rehearsal_lines(done: Rehearsal) -> Iterator[Text]:
+def _roundtrip_lines(done: RoundTrip) -> Iterator[Text]:
     count, start = len(done.migrations), done.start or "base"
     if not count:
         yield Text(f"{done.model}: nothing is pending at {start}; --all tries every migration from base on")
         return
     what = f"{done.model}: {format_count(count, 'migration')} from {start} on "
     on = f", on a {done.subject} of {done.files} files, {format_bytes(done.bytes)}"
-    if not done.deviations:
+    if not done.mismatches:
         yield Text.assemble(what, ("passed", "green"), on)
         yield Text("  up in one run, down, up one by one, down one by one: the same bytes each time")
         libraries = "tokenizers and transformers" if done.verified == "full" else "tokenizers"
         yield Text(f"  {libraries} load it as planned (`verify: {done.verified}`)")
     else:
         yield Text.assemble(what, ("failed", "bold red"), on)
-        yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.deviations)
+        yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.mismatches)
     if done.made_of == "configuration":
         yield Text("  its weights are not here: the stand-in has the shapes that its configuration gives them")
     for adapter in done.left_out:
         yield Text(f"  not part of it: the adapter {adapter}")
 
 
-def rehearsal_content(done: Rehearsal) -> dict[str, Any]:
+def roundtrip_content(done: RoundTrip) -> dict[str, Any]:
     """Return what was tried as JSON."""
     return {
         "model": done.model,
@@ -139,10 +139,10 @@ def rehearsal_content(done: Rehearsal) -> dict[str, Any]:
         "made_of": done.made_of,
         "from_revision": done.start,
         "migrations": [migration.revision for migration in done.migrations],
-        "passed": not done.deviations,
+        "passed": not done.mismatches,
         "verified": done.verified,
         "files": done.files,
         "bytes": done.bytes,
-        "deviations": [{"file": each.file, "after": each.after, "expected": each.expected} for each in done.deviations],
+        "mismatches": [{"file": each.file, "after": each.after, "expected": each.expected} for each in done.mismatches],
         "adapters_left_out": [str(adapter) for adapter in done.left_out],
     }

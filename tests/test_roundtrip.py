@@ -18,7 +18,7 @@ from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, read_header
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.stand_in import make_stand_in
 from tokmigrate.runner.migrate import downgrade, upgrade
-from tokmigrate.runner.rehearsal import Rehearsal, Subject, rehearse
+from tokmigrate.runner.roundtrip import RoundTrip, Subject, run_roundtrip
 
 ADD = {"operations": [{"add_tokens": {"tokens": [{"content": "<new>", "init": {"strategy": "mean_cov"}}]}}]}
 GROW = {"operations": [{"resize_vocab": {"multiple_of": 64}}, {"set_padding": {"token": "<new>", "side": "left"}}]}
@@ -58,9 +58,9 @@ def test_a_stand_in_has_all_that_migrations_look_at(kind: str, tmp_path: Path) -
 def test_it_passes_and_touches_nothing(kind: str, subject: Subject, tmp_path: Path) -> None:
     made = making.workspace(tmp_path, {"m": MAKERS[kind](tmp_path / "m")}, STEPS)
     before = contents(tmp_path)
-    done = rehearse(made.workspace, made.entry("m"), subject)
+    done = run_roundtrip(made.workspace, made.entry("m"), subject)
     assert (done.start, [each.revision for each in done.migrations]) == (None, list(made.revisions))
-    assert done.deviations == ()
+    assert done.mismatches == ()
     assert done.files == len(list((tmp_path / "m").iterdir()))
     assert contents(tmp_path) == before
 
@@ -69,18 +69,18 @@ def test_it_begins_where_the_model_is(tmp_path: Path) -> None:
     made = making.workspace(tmp_path, {"m": MAKERS["untied"](tmp_path / "m")}, STEPS)
     entry, (first, last) = made.entry("m"), made.revisions
 
-    def tried(**options: bool) -> Rehearsal:
-        return rehearse(made.workspace, entry, "stand-in", **options)
+    def tried(**options: bool) -> RoundTrip:
+        return run_roundtrip(made.workspace, entry, "stand-in", **options)
 
     upgrade(made.workspace, entry, first)
     pending = tried()
-    assert (pending.start, [each.revision for each in pending.migrations], pending.deviations) == (first, [last], ())
+    assert (pending.start, [each.revision for each in pending.migrations], pending.mismatches) == (first, [last], ())
     upgrade(made.workspace, entry, last)
     assert tried().migrations == ()
     every = tried(from_base=True)
-    assert (every.start, len(every.migrations), every.deviations) == (None, 2, ())
+    assert (every.start, len(every.migrations), every.mismatches) == (None, 2, ())
     with pytest.raises(UsageError, match="begins where the model is"):
-        rehearse(made.workspace, entry, "copy", from_base=True)
+        run_roundtrip(made.workspace, entry, "copy", from_base=True)
     downgrade(made.workspace, entry, "base")
 
 
@@ -90,14 +90,14 @@ def test_a_row_that_is_read_from_a_file_fits(tmp_path: Path) -> None:
     made = making.workspace(tmp_path, {"m": MAKERS["tied"](tmp_path / "m")}, [])
     save_file({"<new>": torch.ones(making.HIDDEN)}, tmp_path / "migrations" / "rows.safetensors")
     made = making.workspace(tmp_path, {"m": tmp_path / "m"}, [step])
-    assert rehearse(made.workspace, made.entry("m"), "stand-in").deviations == ()
+    assert run_roundtrip(made.workspace, made.entry("m"), "stand-in").mismatches == ()
 
 
 def test_what_cannot_be_applied_is_told_as_by_plan(tmp_path: Path) -> None:
     step = {"operations": [{"remove_tokens": {"tokens": ["<no>"], "ids": "compact", "acknowledge": "breaking"}}]}
     made = making.workspace(tmp_path, {"m": MAKERS["tied"](tmp_path / "m")}, [step])
     with pytest.raises(OperationError, match="<no>"):
-        rehearse(made.workspace, made.entry("m"), "stand-in")
+        run_roundtrip(made.workspace, made.entry("m"), "stand-in")
 
 
 def test_a_model_of_any_size_is_tried_by_its_headers(tmp_path: Path) -> None:
@@ -111,8 +111,8 @@ def test_a_model_of_any_size_is_tried_by_its_headers(tmp_path: Path) -> None:
     with large.open("wb") as file:
         file.write(raw)
         file.truncate(len(raw) + header.data_size - len(header.entry(name)) + 2 * 10**10)
-    done = rehearse(made.workspace, made.entry("m"), "stand-in")
-    assert done.deviations == ()
+    done = run_roundtrip(made.workspace, made.entry("m"), "stand-in")
+    assert done.mismatches == ()
     assert done.bytes < 10**6
 
 
@@ -149,5 +149,5 @@ def test_a_migration_that_is_another_each_time_fails(place: Workspace) -> None:
     assert said.returncode == 1
     (found,) = json.loads(said.stdout)["models"]
     assert found["passed"] is False
-    deviation = {"file": "tokenizer.json", "after": "up one by one", "expected": "up in one run"}
-    assert deviation in found["deviations"]
+    mismatch = {"file": "tokenizer.json", "after": "up one by one", "expected": "up in one run"}
+    assert mismatch in found["mismatches"]

@@ -37,8 +37,8 @@ Digests = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Deviation:
-    """A file that came out otherwise than it had to.
+class Mismatch:
+    """A file that came out differently than it had to.
 
     Args:
         file: Its name.
@@ -52,7 +52,7 @@ class Deviation:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
+class RoundTrip:
     """What was tried on a model's stand-in or copy.
 
     Args:
@@ -62,7 +62,7 @@ class Rehearsal:
         migrations: What was applied and taken back.
         files: How many files were compared each time.
         bytes: Their size at the end.
-        deviations: The files that came out otherwise.
+        mismatches: The files that came out differently.
         left_out: The adapters of the model, which were not part of it.
         verified: What its files were loaded with: `full` is transformers too, as `verify:` of the workspace says.
         made_of: What told the shapes of its weights: the model, or its configuration where they are not here.
@@ -74,13 +74,13 @@ class Rehearsal:
     migrations: tuple[Migration, ...]
     files: int
     bytes: int
-    deviations: tuple[Deviation, ...]
+    mismatches: tuple[Mismatch, ...]
     left_out: tuple[Path, ...]
     verified: Literal["fast", "full"]
     made_of: Literal["model", "configuration"] = "model"
 
 
-def rehearse(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool = False) -> Rehearsal:
+def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool = False) -> RoundTrip:
     """Try migrations: all up in one run, all down, up one by one, and down one by one.
 
     After each step the files have to be, byte for byte, those of the first time. For a stand-in the model's weights
@@ -96,14 +96,14 @@ def rehearse(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_
         TokmigrateError: A migration cannot be applied or taken back.
     """
     if subject == "copy":
-        return _rehearsed(workspace, entry, subject, from_base=from_base)
+        return _run_roundtrip(workspace, entry, subject, from_base=from_base)
     with at_hand(entry) as here:
-        done = _rehearsed(workspace, here, subject, from_base=from_base)
+        done = _run_roundtrip(workspace, here, subject, from_base=from_base)
     made_of: Literal["model", "configuration"] = "configuration" if lacks_weights(entry.path) else "model"
     return replace(done, left_out=entry.adapters, made_of=made_of)
 
 
-def _rehearsed(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool) -> Rehearsal:
+def _run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool) -> RoundTrip:
     plan(workspace, entry)
     snapshot = take_snapshot(entry)
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
@@ -117,7 +117,7 @@ def _rehearsed(workspace: Workspace, entry: ModelEntry, subject: Subject, *, fro
     tried = progress.chain if from_base else progress.pending
     start = progress.applied[-1].revision if progress.applied and not again else None
     if not tried:
-        return Rehearsal(entry.name, subject, start, (), 0, 0, (), (), workspace.verify)
+        return RoundTrip(entry.name, subject, start, (), 0, 0, (), (), workspace.verify)
     with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
         held = _subject(workspace, entry, snapshot, Path(folder, "model"), subject, tried, again=again)
         place = replace(
@@ -130,11 +130,11 @@ def _rehearsed(workspace: Workspace, entry: ModelEntry, subject: Subject, *, fro
         )
         if subject == "stand-in":
             _verify(workspace, plan(place, held, tried[-1].revision), snapshot)
-        deviations = tuple(_deviations(place, held, start, tried))
+        mismatches = tuple(_find_mismatches(place, held, start, tried))
         files = _files(held.path)
         size = sum(path.stat().st_size for path in files)
-        return Rehearsal(
-            entry.name, subject, start, tried, len(files), size, deviations, entry.adapters, workspace.verify
+        return RoundTrip(
+            entry.name, subject, start, tried, len(files), size, mismatches, entry.adapters, workspace.verify
         )
 
 
@@ -192,9 +192,9 @@ def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:
     return replace(stamp, files=files, shards=shards)
 
 
-def _deviations(
+def _find_mismatches(
     place: Workspace, entry: ModelEntry, start: str | None, tried: Sequence[Migration]
-) -> Iterator[Deviation]:
+) -> Iterator[Mismatch]:
     begun = _digests(entry.path)
     upgrade(place, entry, tried[-1].revision)
     end = _digests(entry.path)
@@ -212,10 +212,10 @@ def _deviations(
         yield from _compared(reached[number], _digests(entry.path), f"down to {name}", f"up to {name}")
 
 
-def _compared(expected: Digests, found: Digests, after: str, when: str) -> Iterator[Deviation]:
+def _compared(expected: Digests, found: Digests, after: str, when: str) -> Iterator[Mismatch]:
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
-            yield Deviation(name, after, when)
+            yield Mismatch(name, after, when)
 
 
 def _files(directory: Path) -> list[Path]:
