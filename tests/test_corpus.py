@@ -126,7 +126,7 @@ def test_what_is_no_text(text: bytes, error: type[UsageError], place: str, words
     assert raised.value.exit_code == 2
 
 
-def test_a_tokenizer_that_cannot_cut_a_line_is_named_with_it(tmp_path: Path) -> None:
+def test_a_tokenizer_that_cannot_tokenize_a_line_is_named_with_it(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "t5-small")
     begin_with(model, model={**model.json("tokenizer.json")["model"], "unk_id": None})
     model.write("- add_tokens: {tokens: [tokmigrate]}")
@@ -134,7 +134,7 @@ def test_a_tokenizer_that_cannot_cut_a_line_is_named_with_it(tmp_path: Path) -> 
         measured(model, "known\nalso known\n日本\nknown")
     assert raised.value.where is not None
     assert raised.value.where.endswith("corpus.txt:3")
-    assert "the tokenizer as it is cannot cut this line" in raised.value.message
+    assert "the tokenizer as it is cannot tokenize this line" in raised.value.message
     assert "unk_id" in raised.value.message
 
 

@@ -19,19 +19,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.change.copying import seal_tree, share_tree
-from tokmigrate.change.durability import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
-from tokmigrate.change.facts import FileFacts, file_facts, set_facts
-from tokmigrate.change.ranges import BLOCK, CHUNK, copy_range
-from tokmigrate.change.room import check_room, free_bytes, margin_bytes
-from tokmigrate.change.sharing import (
+from tokmigrate.change.clone import (
+    BLOCK,
+    CHUNK,
     Sharing,
     clone_file,
     copy_file,
+    copy_range,
     link_file,
     reflink_file,
+    seal_tree,
     share_file,
+    share_tree,
 )
+from tokmigrate.change.durability import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
+from tokmigrate.change.facts import FileFacts, file_facts, set_facts
+from tokmigrate.change.publish import check_room, free_bytes, margin_bytes
 from tokmigrate.change.workarea import WorkArea, remove_tree
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.files import UnsupportedError, storage_errors
@@ -187,8 +190,8 @@ def test_blocks_are_shared_where_the_filesystem_can(tmp_path: Path, maker: str) 
     script = """
 import json, os
 from pathlib import Path
-from tokmigrate.change.ranges import copy_range
-from tokmigrate.change.sharing import share_file
+from tokmigrate.change.clone import copy_range
+from tokmigrate.change.clone import share_file
 source, target = Path("mounted/source"), Path("mounted/target")
 length = 32 << 20
 def free():
@@ -412,7 +415,7 @@ import json, os
 from pathlib import Path
 from tokmigrate.change.durability import write_durably
 from tokmigrate.change.lock import ModelLock
-from tokmigrate.change.sharing import copy_file
+from tokmigrate.change.clone import copy_file
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import StorageError
 small, errors = Path("small"), []

@@ -22,8 +22,7 @@ from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Locked, Promise, Track, lock_of
-from tokmigrate.revision.lock_file import lock_files, lock_path, read_lock
-from tokmigrate.revision.lock_text import conflict_sides, lock_text, parse_lock
+from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_text, parse_lock, read_lock
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import migrate
 from tokmigrate.runner.team.relock import relock

@@ -13,7 +13,7 @@ from in_process import Here
 from workspaces import DEMO, REPOSITORY, contents, environment
 
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.revision.lock_text import parse_lock
+from tokmigrate.revision.lock_file import parse_lock
 from tokmigrate.settings import read_workspace
 
 pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="there is no git")

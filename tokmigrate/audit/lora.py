@@ -13,7 +13,7 @@ import numpy as np
 
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
 from tokmigrate.audit.under_way import reading
-from tokmigrate.change.init_rows import spread
+from tokmigrate.change.new_rows import spread
 from tokmigrate.errors import ModelError
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import TensorEntry

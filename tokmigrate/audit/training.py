@@ -15,7 +15,7 @@ from enum import StrEnum
 import numpy as np
 
 from tokmigrate.audit.token_history import InitRecord, RowKey, read_init_records
-from tokmigrate.change.init_rows import InitRows
+from tokmigrate.change.new_rows import InitRows
 from tokmigrate.change.undo_record import Objects, init_rows_of
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made

@@ -11,12 +11,10 @@ from dataclasses import replace
 
 from blake3 import blake3
 
-from tokmigrate.change.candidate import ShardImage
+from tokmigrate.change.candidate import ShardImage, baseline_start, header_with_rows
 from tokmigrate.change.digests import edited, read_fixed, read_tables, shard_digest
-from tokmigrate.change.fresh_rows import opened
-from tokmigrate.change.headers import baseline_start, header_with_rows
-from tokmigrate.change.stored_rows import StoredRows
-from tokmigrate.change.undo_record import Undo
+from tokmigrate.change.new_rows import opened
+from tokmigrate.change.undo_record import StoredRows, Undo
 from tokmigrate.errors import DriftError
 from tokmigrate.model.documents.chat_template import chat_template, with_chat_template, without_chat_template
 from tokmigrate.model.documents.reading import with_files

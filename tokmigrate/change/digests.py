@@ -13,7 +13,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.change.fresh_rows import RowBytes
+from tokmigrate.change.new_rows import RowBytes
 from tokmigrate.files import opened
 from tokmigrate.model.formats.safetensors_header import Header, read_header
 from tokmigrate.model.snapshot import Snapshot

@@ -14,24 +14,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tokmigrate.change.facts import FileFacts, file_facts, set_facts
+from tokmigrate.change.facts import file_facts, set_facts
 from tokmigrate.errors import StorageError
 from tokmigrate.files import exists, storage_errors
-
-# Whoever writes a file to last gives it its facts and tells its errors too.
-__all__ = [
-    "FileFacts",
-    "file_facts",
-    "fsync_descriptor",
-    "fsync_directory",
-    "fsync_file",
-    "fsync_parents",
-    "fsync_tree_bottom_up",
-    "set_facts",
-    "storage_errors",
-    "unfinished",
-    "write_durably",
-]
 
 
 class NotDurableError(StorageError):

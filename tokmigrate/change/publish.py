@@ -1,10 +1,11 @@
-"""Carrying a change out: together or not at all.
+"""Publishing a change: together or not at all, and only where there is space for it.
 
 The order of the steps is what makes a crash harmless; see docs/architecture.md, "How a change is published".
 """
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,19 +15,17 @@ from pathlib import Path
 from typing import Protocol
 
 from tokmigrate.change.candidate import Candidate
-from tokmigrate.change.copying import seal_tree
+from tokmigrate.change.clone import seal_tree
 from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up
 from tokmigrate.change.exchange import exchange, finish_two_step, two_step_exchange
 from tokmigrate.change.intent import Intent, Part, generation_in_place
 from tokmigrate.change.metadata import cannot_be_kept, lost_in, not_kept, special_files
-from tokmigrate.change.room import check_room, margin_bytes
-from tokmigrate.change.stage import stage, write_file
-from tokmigrate.change.verify import verify_candidate
+from tokmigrate.change.stage import stage, verify_candidate, write_file
 from tokmigrate.change.workarea import WorkArea
-from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted, Warned
 from tokmigrate.files import UnsupportedError, exists, storage_errors
-from tokmigrate.formatting import format_list
+from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.snapshot import Snapshot
@@ -301,3 +300,35 @@ def _check_room(changes: Sequence[Change]) -> None:
             device = change.area.root.stat().st_dev
         needed[device] = needed.get(device, 0) + change.candidate.bytes
         check_room(change.area.root, needed[device] + margin_bytes(needed[device]))
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that this user may still write to the filesystem of `path`.
+
+    Args:
+        path: A file or directory, or one that is still to be made; a user's quota is not known here.
+
+    Raises:
+        StorageError: The filesystem does not say.
+    """
+    existing = path.absolute()
+    while not exists(existing) and existing != existing.parent:
+        existing = existing.parent
+    with storage_errors("ask for free space", existing):
+        return shutil.disk_usage(existing).free
+
+
+def margin_bytes(written: int) -> int:
+    """Return what has to be free besides the bytes that are written, for the filesystem's own needs and the state."""
+    return min(64 << 20, max(1 << 20, written // 16))
+
+
+def check_room(path: Path, needed_bytes: int) -> None:
+    """Raise a StorageError, naming what is needed and what is free, where `needed_bytes` do not fit."""
+    free = free_bytes(path)
+    if needed_bytes > free:
+        raise StorageError(
+            f"{format_bytes(needed_bytes)} are needed, {format_bytes(free)} are free",
+            where=str(path),
+            hint=f"free at least {format_bytes(needed_bytes - free)} on this filesystem",
+        )

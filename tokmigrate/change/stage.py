@@ -1,4 +1,4 @@
-"""Building the candidate beside the model: unchanged files are shared, changed ones written."""
+"""Building the candidate beside the model, and verifying that it is, byte for byte, what was planned."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.change.candidate import Candidate, ShardImage
-from tokmigrate.change.copying import share_tree
+from tokmigrate.change.clone import copy_range, share_tree
+from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.facts import file_facts, set_facts
-from tokmigrate.change.ranges import copy_range
-from tokmigrate.files import exists, open_file, storage_errors
+from tokmigrate.errors import DriftError, VerificationError
+from tokmigrate.files import exists, open_file, read_file, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import entry_name, read_link, real_name, real_path
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.weights import read_adapter_weights, read_weights
 from tokmigrate.vocabulary.rows import Kept, Recipe, RowEdit
 
 Progress = Callable[[int], None]
@@ -172,3 +174,67 @@ def _put(target: int, data: bytes, position: int, progress: Progress) -> int:
         done += os.pwrite(target, data[done:], position + done)
     progress(len(data))
     return len(data)
+
+
+def verify_candidate(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
+    """Raise VerificationError where a staged model is not what was planned, DriftError where the model is to blame.
+
+    Args:
+        directory: The staged directory.
+        snapshot: The model before.
+        candidate: What the directory shall be.
+    """
+    _check_files(directory, snapshot, candidate)
+    _check_shards(directory, snapshot, candidate)
+    read_weights(directory)
+
+
+def verify_adapter(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
+    """Raise VerificationError where a staged adapter is not what was planned, DriftError where itself is to blame.
+
+    Args:
+        directory: The staged directory.
+        snapshot: The adapter before.
+        candidate: What the directory shall be.
+    """
+    _check_files(directory, snapshot, candidate)
+    _check_shards(directory, snapshot, candidate)
+    read_adapter_weights(directory)
+
+
+def _check_files(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
+    """Raise VerificationError where a small file, written or taken over, is not the one that the libraries accepted."""
+    for name, data in {**snapshot.texts, **candidate.files}.items():
+        path = directory / name
+        if name == STAMP:
+            continue
+        if data is None and os.path.lexists(path):
+            raise VerificationError("a file that was to go is still there", where=str(path))
+        if data is not None and read_file(path) != data:
+            raise VerificationError("the file has other bytes than were written", where=str(path))
+
+
+def _check_shards(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    for name, image in candidate.shards.items():
+        found = read_shard_digest(directory / name, tensors, candidate.edit.new_rows)
+        if found != image.digest:
+            _check_untouched(snapshot, name)
+            raise VerificationError(
+                "the bytes are not those that were planned: the model was changed meanwhile, or since it was migrated",
+                where=name,
+                hint="nothing was changed; look with `tokmigrate verify`",
+            )
+
+
+def _check_untouched(snapshot: Snapshot, shard: str) -> None:
+    """Raise DriftError where the model's own shard is not the one that the stamp tells of."""
+    recorded = snapshot.stamp.shards.get(shard) if snapshot.stamp else None
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    path = snapshot.directory / shard
+    if recorded and read_shard_digest(path, tensors, snapshot.state.rows) != recorded.digest:
+        raise DriftError(
+            "the weights were changed since they were migrated, and going back would not give what was there before",
+            where=str(path),
+            hint="put the file back as tokmigrate wrote it; `tokmigrate verify` lists what differs",
+        )

@@ -14,8 +14,7 @@ from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.documents import Documents
 from tokmigrate.change.facts import FileFacts, LinkFacts
-from tokmigrate.change.stored_rows import StoredRows
-from tokmigrate.change.undo_record import Objects, Undo, undo_of
+from tokmigrate.change.undo_record import Objects, StoredRows, Undo, undo_of
 from tokmigrate.errors import UndoError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.formats.json_text import parse

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tokmigrate.change.publish import Change
+from tokmigrate.change.stage import verify_adapter
 from tokmigrate.change.undo import way_back
 from tokmigrate.change.undo_record import Objects, adapter_records
-from tokmigrate.change.verify import verify_adapter
 from tokmigrate.change.way_forth import WayForth
 from tokmigrate.errors import UndoError
 from tokmigrate.events import Listener, Warned

@@ -26,8 +26,7 @@ from tokmigrate.plan.progress import compute_progress
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock
-from tokmigrate.revision.lock_file import lock_path, lock_shown
-from tokmigrate.revision.lock_text import parse_lock
+from tokmigrate.revision.lock_file import lock_path, lock_shown, parse_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.settings import FILE_NAME, ModelEntry, WorkerLimits, Workspace

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.change.durability import storage_errors, write_durably
+from tokmigrate.change.durability import write_durably
 from tokmigrate.errors import (
     DriftError,
     FileProblems,
@@ -22,7 +22,7 @@ from tokmigrate.errors import (
     UsageError,
     nearest,
 )
-from tokmigrate.files import read_if_present
+from tokmigrate.files import read_if_present, storage_errors
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.revision.contents import attachment_path
 from tokmigrate.revision.history import History, migration_files, read_migration

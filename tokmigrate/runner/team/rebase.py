@@ -10,8 +10,7 @@ from tokmigrate.git import published_files, read_merge_sides
 from tokmigrate.revision.claims import common_claims
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, lock_of
-from tokmigrate.revision.lock_file import lock_files, lock_path, lock_shown, read_lock_text
-from tokmigrate.revision.lock_text import conflict_sides, parse_lock
+from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_shown, parse_lock, read_lock_text
 from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files, renumbered
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.team.relock import Relocked, relocked

@@ -15,18 +15,12 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.change.durability import (
-    NotDurableError,
-    file_facts,
-    remove_durably,
-    storage_errors,
-    unfinished,
-    write_durably,
-)
+from tokmigrate.change.durability import NotDurableError, remove_durably, unfinished, write_durably
+from tokmigrate.change.facts import file_facts
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found
 from tokmigrate.errors import BusyError, RecoveryNeededError, StorageError, TokmigrateError
-from tokmigrate.files import entries, exists, has_directory, read_if_present
+from tokmigrate.files import entries, exists, has_directory, read_if_present, storage_errors
 from tokmigrate.revision.history import is_migration
 from tokmigrate.revision.lock_file import lock_path
 from tokmigrate.revision.rewriting import Files, journal_path, refuse_unfinished
