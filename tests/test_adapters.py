@@ -20,7 +20,7 @@ from making import TOKENS
 from safetensors.torch import load_file, save_file
 from workspaces import command_line, environment, image, run_here
 
-from tokmigrate.change.intent import Intent
+from tokmigrate.change.journal import Journal
 from tokmigrate.change.publish import Found
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import (
@@ -472,7 +472,7 @@ def test_a_change_that_died_between_the_two_is_finished_although_the_adapter_is_
     area = WorkArea(both.model)
     journal = area.read_journal()
     assert journal is not None
-    assert [each.model for each in Intent.from_json(journal, area, tmp_path).areas] == [both.model, both.adapter]
+    assert [each.model for each in Journal.from_json(journal, area, tmp_path).areas] == [both.model, both.adapter]
     both.list_none()
     recover_model(both.workspace, both.entry)
     assert (both.adapter / "tokmigrate.json").exists()

@@ -15,13 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.change.exchange import (
+from tokmigrate.change.atomic_swap import (
     ExchangeUnsupportedError,
     TwoStep,
     exchange,
     finish_two_step,
     is_mount_point,
-    two_step_exchange,
+    two_step_swap,
 )
 from tokmigrate.errors import StorageError
 
@@ -88,7 +88,7 @@ def test_a_mount_point_is_refused_with_the_remedy(tmp_path: Path) -> None:
     script = """
 import json, os, sys
 from pathlib import Path
-from tokmigrate.change.exchange import exchange, is_mount_point
+from tokmigrate.change.atomic_swap import exchange, is_mount_point
 from tokmigrate.errors import StorageError
 a, b = map(Path, sys.argv[1:])
 try:
@@ -124,7 +124,7 @@ def test_mount_points() -> None:
 
 def test_two_steps_are_an_exchange(tmp_path: Path) -> None:
     a, b, aside = make(tmp_path)
-    two_step_exchange(a, b, aside)
+    two_step_swap(a, b, aside)
     assert texts(a, b, aside) == ["new", "old", None]
     assert finish_two_step(a, b, aside) is TwoStep.NOT_UNDER_WAY
 
@@ -133,7 +133,7 @@ def test_two_steps_do_not_begin_on_the_rest_of_others(tmp_path: Path) -> None:
     a, b, aside = make(tmp_path)
     aside.mkdir()
     with pytest.raises(StorageError, match="interrupted exchange"):
-        two_step_exchange(a, b, aside)
+        two_step_swap(a, b, aside)
     assert texts(a, b) == ["old", "new"]
 
 
@@ -141,7 +141,7 @@ def test_two_steps_do_not_begin_on_the_rest_of_others(tmp_path: Path) -> None:
 @pytest.mark.parametrize("second", range(3))
 def test_killed_before_any_rename_it_is_finished(tmp_path: Path, first: int, second: int) -> None:
     paths = make(tmp_path)
-    for name, renames in (("two_step_exchange", first), ("finish_two_step", second)):
+    for name, renames in (("two_step_swap", first), ("finish_two_step", second)):
         done = subprocess.run(
             [sys.executable, "-c", KILLED, name, str(renames), *map(str, paths)],
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},

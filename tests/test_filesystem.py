@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from tokmigrate.change.clone import (
     BLOCK,
     CHUNK,
-    Sharing,
+    CloneMethod,
     clone_file,
     copy_file,
     copy_range,
@@ -33,7 +33,7 @@ from tokmigrate.change.clone import (
     share_tree,
 )
 from tokmigrate.change.durability import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
-from tokmigrate.change.facts import FileFacts, file_facts, set_facts
+from tokmigrate.change.file_metadata import FileMetadata, read_metadata, write_metadata
 from tokmigrate.change.publish import check_room, free_bytes, margin_bytes
 from tokmigrate.change.workarea import WorkArea, remove_tree
 from tokmigrate.errors import RecoveryNeededError, StorageError
@@ -169,8 +169,8 @@ def test_a_clone_is_the_same_bytes_by_the_cheapest_way(tmp_path: Path) -> None:
     source = old_file(tmp_path / "source", bytes(range(256)) * 100)
     how = clone_file(source, tmp_path / "target")
     assert (tmp_path / "target").read_bytes() == source.read_bytes()
-    assert how in (Sharing.REFLINK, Sharing.HARD_LINK)
-    assert (source.stat().st_nlink == 2) == (how is Sharing.HARD_LINK)
+    assert how in (CloneMethod.REFLINK, CloneMethod.HARD_LINK)
+    assert (source.stat().st_nlink == 2) == (how is CloneMethod.HARD_LINK)
 
 
 def test_a_reflink_that_the_filesystem_lacks_leaves_nothing(elsewhere: Path) -> None:
@@ -222,9 +222,9 @@ print(json.dumps({"how": how, "used": used, "same": same}))
 
 def test_another_filesystem_gets_a_copy_with_mode_and_times(tmp_path: Path, elsewhere: Path) -> None:
     source = old_file(tmp_path / "source", b"x" * 5000, 0o440)
-    assert share_file(source, elsewhere / "target") is Sharing.COPY
+    assert share_file(source, elsewhere / "target") is CloneMethod.COPY
     assert (elsewhere / "target").read_bytes() == source.read_bytes()
-    assert file_facts(elsewhere / "target") == file_facts(source)
+    assert read_metadata(elsewhere / "target") == read_metadata(source)
     with pytest.raises(UnsupportedError):
         link_file(source, elsewhere / "other")
 
@@ -234,7 +234,7 @@ def test_a_copy_keeps_its_owner(tmp_path: Path, elsewhere: Path) -> None:
     source = old_file(tmp_path / "source")
     os.chown(source, 1234, 2345)
     share_file(source, elsewhere / "target")
-    assert file_facts(elsewhere / "target") == FileFacts(0o640, 1234, 2345, OLD)
+    assert read_metadata(elsewhere / "target") == FileMetadata(0o640, 1234, 2345, OLD)
 
 
 def test_a_copy_keeps_extended_attributes_where_there_are_any(tmp_path: Path, elsewhere: Path) -> None:
@@ -276,20 +276,20 @@ def test_only_regular_files_are_taken(tmp_path: Path, way: object) -> None:
 )
 @settings(max_examples=40, deadline=None)
 def test_facts_go_onto_a_file_and_back(mode: int, mtime_ns: int) -> None:
-    facts = FileFacts(mode, os.geteuid(), os.getegid(), mtime_ns)
+    facts = FileMetadata(mode, os.geteuid(), os.getegid(), mtime_ns)
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory, "file")
         path.write_bytes(b"")
-        set_facts(path, facts)
-        assert file_facts(path) == facts
-        set_facts(path, facts.at(OLD))
+        write_metadata(path, facts)
+        assert read_metadata(path) == facts
+        write_metadata(path, facts.at(OLD))
         assert path.stat().st_mtime_ns == OLD
 
 
 def test_a_link_has_facts_of_its_own(tmp_path: Path) -> None:
     target = old_file(tmp_path / "target")
     (tmp_path / "link").symlink_to("target")
-    set_facts(tmp_path / "link", file_facts(tmp_path / "link").at(OLD - 5))
+    write_metadata(tmp_path / "link", read_metadata(tmp_path / "link").at(OLD - 5))
     assert (tmp_path / "link").lstat().st_mtime_ns == OLD - 5
     assert target.stat().st_mtime_ns == OLD
 
@@ -313,15 +313,15 @@ def model(tmp_path: Path) -> Path:
     return directory
 
 
-def seen(directory: Path) -> dict[str, tuple[FileFacts, object]]:
-    found: dict[str, tuple[FileFacts, object]] = {}
+def seen(directory: Path) -> dict[str, tuple[FileMetadata, object]]:
+    found: dict[str, tuple[FileMetadata, object]] = {}
     for path in (directory, *directory.rglob("*")):
         content: object = None
         if path.is_symlink():
             content = str(path.readlink())
         elif path.is_file():
             content = path.read_bytes()
-        found[str(path.relative_to(directory))] = (file_facts(path), content)
+        found[str(path.relative_to(directory))] = (read_metadata(path), content)
     return found
 
 
@@ -329,14 +329,14 @@ def test_a_shared_tree_is_the_same_to_the_last_fact(model: Path, tmp_path: Path)
     before = seen(model)
     shared = share_tree(model, tmp_path / "stage")
     assert seen(tmp_path / "stage") == before == seen(model)
-    assert shared[PurePosixPath("onnx/deep/model.onnx")] in (Sharing.REFLINK, Sharing.HARD_LINK)
+    assert shared[PurePosixPath("onnx/deep/model.onnx")] in (CloneMethod.REFLINK, CloneMethod.HARD_LINK)
     fsync_tree_bottom_up(tmp_path / "stage")
 
 
 def test_a_shared_tree_on_another_filesystem(model: Path, elsewhere: Path) -> None:
     shared = share_tree(model, elsewhere / "stage")
     assert seen(elsewhere / "stage") == seen(model)
-    assert set(shared.values()) == {Sharing.COPY}
+    assert set(shared.values()) == {CloneMethod.COPY}
 
 
 def test_left_out_files_are_left_out_and_sealing_gives_times_back(model: Path, tmp_path: Path) -> None:
@@ -349,7 +349,7 @@ def test_left_out_files_are_left_out_and_sealing_gives_times_back(model: Path, t
     assert (model / "onnx" / "deep" / "model.onnx").read_bytes() == b"onnx"
     seal_tree(model, stage)
     for name in (".", "onnx", "onnx/deep", "empty"):
-        assert file_facts(stage / name) == file_facts(model / name)
+        assert read_metadata(stage / name) == read_metadata(model / name)
 
 
 def test_pipes_and_sockets_are_refused(model: Path, tmp_path: Path) -> None:
@@ -394,14 +394,14 @@ def test_write_durably_replaces_the_whole_file(tmp_path: Path) -> None:
     (tmp_path / ".journal.new").write_bytes(b"left by a killed process")
     write_durably(path, b"new", 0o600)
     assert path.read_bytes() == b"new"
-    assert file_facts(path).mode == 0o600
+    assert read_metadata(path).mode == 0o600
     assert names(tmp_path) == ["journal"]
     fsync_file(path)
     fsync_directory(tmp_path)
 
 
 def test_what_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
-    for call in (fsync_file, fsync_directory, fsync_tree_bottom_up, file_facts):
+    for call in (fsync_file, fsync_directory, fsync_tree_bottom_up, read_metadata):
         with pytest.raises(StorageError, match="No such file"):
             call(tmp_path / "missing")
     with pytest.raises(StorageError):

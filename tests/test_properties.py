@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from workspaces import contents, image
 
+from tokmigrate.change.build_downgrade import build_downgrade
+from tokmigrate.change.build_upgrade import build_upgrade
 from tokmigrate.change.stage import stage
-from tokmigrate.change.undo import way_back
-from tokmigrate.change.way_forth import way_forth
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.runner import migrate
@@ -348,7 +348,7 @@ def uncounted(count: int) -> None:
 def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tuple[ModelEntry, list[str]]:
     """Stage an upgrade without publishing it, and return the staged model with its undo records, the latest first."""
     snapshot = take_snapshot(entry)
-    way = way_forth(planned_upgrade(place, entry, snapshot, to), place.seed, ObjectStore(place.objects))
+    way = build_upgrade(planned_upgrade(place, entry, snapshot, to), place.seed, ObjectStore(place.objects))
     stage(snapshot, target, way.candidate, uncounted)
     (target / STAMP).write_bytes(way.stamp.encoded())
     return replace(entry, path=target), [passage.undo for passage in reversed(way.passages)]
@@ -357,7 +357,7 @@ def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tup
 def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target: Path) -> ModelEntry:
     """Stage the way back over migrations without publishing it."""
     snapshot = take_snapshot(entry)
-    back = way_back(snapshot, records, ObjectStore(place.objects))
+    back = build_downgrade(snapshot, records, ObjectStore(place.objects))
     assert not back.by_meaning
     candidate = back.candidate
     stage(snapshot, target, candidate, uncounted)

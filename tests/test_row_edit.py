@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.change.undo import inverse, saved_rows
+from tokmigrate.change.build_downgrade import inverse, saved_rows
 from tokmigrate.vocabulary.recipes import Begun, Start, Stored
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
 from tokmigrate.vocabulary.tokens import Run, count, expand, runs

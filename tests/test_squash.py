@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_properties import Chain, Draft, Kind, folder, kinds, thorough
 from workspaces import contents
 
-from tokmigrate.change.way_forth import way_forth
+from tokmigrate.change.build_upgrade import build_upgrade
 from tokmigrate.errors import DriftError, FileProblems, HistoryError, ModelError, UsageError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
@@ -38,7 +38,7 @@ def without_stamp(model: Path) -> dict[str, tuple[bytes, int]]:
 def end(made: making.Made, model: str) -> tuple[dict[str, bytes | None], dict[str, str]]:
     """Return what an upgrade to the head makes: the bytes of files, and the digests of all bytes of shards."""
     place, entry = made.workspace, made.entry(model)
-    way = way_forth(planned_upgrade(place, entry, take_snapshot(entry), "head"), "seed", ObjectStore(place.objects))
+    way = build_upgrade(planned_upgrade(place, entry, take_snapshot(entry), "head"), "seed", ObjectStore(place.objects))
     files = {name: data for name, data in way.candidate.files.items() if name != STAMP}
     return files, {name: image.digest for name, image in way.candidate.shards.items()}
 

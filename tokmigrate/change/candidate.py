@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tokmigrate.change.facts import FileFacts, LinkFacts
+from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.vocabulary.rows import Recipe, RowEdit
@@ -39,12 +39,12 @@ class Candidate:
     """
 
     files: Mapping[str, bytes | None]
-    facts: Mapping[str, FileFacts]
+    facts: Mapping[str, FileMetadata]
     shards: Mapping[str, ShardImage]
     edit: RowEdit
     row: Callable[[str, Recipe], bytes]
     tokens: Mapping[str, int]
-    links: Mapping[str, LinkFacts] = field(default_factory=dict)
+    links: Mapping[str, LinkMetadata] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:

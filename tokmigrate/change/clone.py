@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 
-from tokmigrate.change.facts import carry_facts
+from tokmigrate.change.file_metadata import copy_metadata
 from tokmigrate.errors import StorageError
 from tokmigrate.files import UnsupportedError, exists, has_directory, storage_errors
 
@@ -39,7 +39,7 @@ _NO_REFLINK = {
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
 
 
-class Sharing(StrEnum):
+class CloneMethod(StrEnum):
     """How a file came by the bytes of another."""
 
     REFLINK = "reflink"
@@ -47,7 +47,7 @@ class Sharing(StrEnum):
     COPY = "copy"
 
 
-def share_file(source: Path, target: Path) -> Sharing:
+def share_file(source: Path, target: Path) -> CloneMethod:
     """Make `target` the same file as `source` with its mode, owner and times, and return how.
 
     Args:
@@ -58,13 +58,13 @@ def share_file(source: Path, target: Path) -> Sharing:
         StorageError: The name is taken, no space, or no permission; `target` is not left behind.
     """
     how = clone_file(source, target)
-    if how is not Sharing.HARD_LINK:
+    if how is not CloneMethod.HARD_LINK:
         with _removed_on_failure(target):
-            carry_facts(source, target)
+            copy_metadata(source, target)
     return how
 
 
-def clone_file(source: Path, target: Path) -> Sharing:
+def clone_file(source: Path, target: Path) -> CloneMethod:
     """Make `target` a file with the bytes of `source` by the cheapest way there is, and return which.
 
     A hard link has the facts of `source` too; otherwise the mode is 0600 and the time is now.
@@ -72,14 +72,14 @@ def clone_file(source: Path, target: Path) -> Sharing:
     Raises:
         StorageError: The name is taken, no space, or no permission; `target` is not left behind.
     """
-    for way, how in ((reflink_file, Sharing.REFLINK), (link_file, Sharing.HARD_LINK)):
+    for way, how in ((reflink_file, CloneMethod.REFLINK), (link_file, CloneMethod.HARD_LINK)):
         try:
             way(source, target)
         except UnsupportedError:
             continue
         return how
     copy_file(source, target)
-    return Sharing.COPY
+    return CloneMethod.COPY
 
 
 def reflink_file(source: Path, target: Path) -> None:
@@ -244,7 +244,9 @@ def _copy_plainly(source_fd: int, source_offset: int, target_fd: int, target_off
     return written
 
 
-def share_tree(source_dir: Path, target_dir: Path, except_names: Collection[str] = ()) -> dict[PurePosixPath, Sharing]:
+def share_tree(
+    source_dir: Path, target_dir: Path, except_names: Collection[str] = ()
+) -> dict[PurePosixPath, CloneMethod]:
     """Make `target_dir` hold what `source_dir` holds, without `except_names`, and return how each file came.
 
     Symbolic links stay links. Directories get their modes and times last; files that are written afterwards
@@ -259,7 +261,7 @@ def share_tree(source_dir: Path, target_dir: Path, except_names: Collection[str]
         StorageError: A pipe, socket or device is among the files; a relative link points outside
             `source_dir`; no space, or no permission.
     """
-    shared: dict[PurePosixPath, Sharing] = {}
+    shared: dict[PurePosixPath, CloneMethod] = {}
     with storage_errors("make the directory", target_dir):
         target_dir.mkdir(exist_ok=True)
     _share_entries(source_dir, target_dir, PurePosixPath(), frozenset(except_names), shared)
@@ -278,7 +280,7 @@ def seal_tree(source_dir: Path, target_dir: Path) -> None:
     for name in inner:
         if _is_directory(source_dir / name):
             seal_tree(source_dir / name, target_dir / name)
-    carry_facts(source_dir, target_dir)
+    copy_metadata(source_dir, target_dir)
 
 
 def _share_entries(
@@ -286,7 +288,7 @@ def _share_entries(
     target: Path,
     within: PurePosixPath,
     except_names: frozenset[str],
-    shared: dict[PurePosixPath, Sharing],
+    shared: dict[PurePosixPath, CloneMethod],
 ) -> None:
     with storage_errors("list the directory", source):
         entries = sorted(source.iterdir())
@@ -302,7 +304,7 @@ def _share_entries(
             _share_entries(entry, target / entry.name, name, except_names, shared)
         elif stat.S_ISLNK(mode):
             _copy_link(entry, target / entry.name, name)
-            shared[name] = Sharing.COPY
+            shared[name] = CloneMethod.COPY
         elif stat.S_ISREG(mode):
             shared[name] = share_file(entry, target / entry.name)
         else:
@@ -324,7 +326,7 @@ def _copy_link(source: Path, target: Path, name: PurePosixPath) -> None:
                 hint="make the link absolute, or put the file itself in its place",
             )
         target.symlink_to(leads_to)
-    carry_facts(source, target)
+    copy_metadata(source, target)
 
 
 def _is_directory(path: Path) -> bool:

@@ -14,7 +14,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tokmigrate.change.facts import file_facts, set_facts
+from tokmigrate.change.file_metadata import read_metadata, write_metadata
 from tokmigrate.errors import StorageError
 from tokmigrate.files import exists, storage_errors
 
@@ -110,7 +110,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
             _write_new(temporary, data, mode)
             if exists(path):
                 written_ns = temporary.stat().st_mtime_ns
-                set_facts(temporary, replace(file_facts(path), mode=mode, mtime_ns=written_ns))
+                write_metadata(temporary, replace(read_metadata(path), mode=mode, mtime_ns=written_ns))
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tokmigrate.change.candidate import Candidate
-from tokmigrate.change.facts import FileFacts, file_facts, set_facts
+from tokmigrate.change.file_metadata import FileMetadata, read_metadata, write_metadata
 from tokmigrate.change.workarea import remove_tree
 from tokmigrate.errors import StorageError
 from tokmigrate.files import entries, exists, storage_errors
@@ -34,10 +34,10 @@ class NewFile:
 
     name: str
     is_directory: bool
-    facts: FileFacts
+    facts: FileMetadata
 
 
-def special_files(source: Path, names: Collection[str], given: Mapping[str, FileFacts]) -> list[NewFile]:
+def special_files(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> list[NewFile]:
     """Return the files that are made anew and shall not have just the owner that new ones have.
 
     Args:
@@ -55,7 +55,7 @@ def not_kept(place: Path, files: Sequence[NewFile]) -> list[str]:
         place: A free name on the filesystem of the model.
         files: The files.
     """
-    tried: dict[tuple[bool, FileFacts], list[str]] = {}
+    tried: dict[tuple[bool, FileMetadata], list[str]] = {}
     lost: list[str] = []
     for file in files:
         kind = file.is_directory, file.facts.at(0)
@@ -96,8 +96,8 @@ def lost_in(stage: Path, source: Path, candidate: Candidate) -> list[str]:
     for name, path in _tree(stage):
         wanted = given.get(name)
         if wanted is None and os.path.lexists(source / name) and _kind(source / name) == _kind(path):
-            wanted = file_facts(source / name)
-        differences = wanted.differences(file_facts(path)) if wanted else []
+            wanted = read_metadata(source / name)
+        differences = wanted.differences(read_metadata(path)) if wanted else []
         if differences:
             lost.append(f"{name} ({', '.join(differences)})")
     return lost
@@ -112,25 +112,25 @@ def cannot_be_kept(directory: Path, lost: list[str]) -> StorageError:
     )
 
 
-def _given(directory: Path, candidate: Candidate) -> Mapping[str, FileFacts]:
+def _given(directory: Path, candidate: Candidate) -> Mapping[str, FileMetadata]:
     """Return what written files are given, by the names of the files behind links, and what links are given."""
     behind = {real_name(directory, name): facts for name, facts in candidate.facts.items()}
     return behind | {entry_name(directory, name): link.facts for name, link in candidate.links.items()}
 
 
-def _new(source: Path, names: Collection[str], given: Mapping[str, FileFacts]) -> Iterator[NewFile]:
+def _new(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> Iterator[NewFile]:
     behind = {real_name(source, name): facts for name, facts in given.items()}
     for name in sorted({real_name(source, name) for name in names}):
         if name in behind:
             yield NewFile(name, False, behind[name])
         elif exists(source / name):
-            yield NewFile(name, False, file_facts(source / name))
+            yield NewFile(name, False, read_metadata(source / name))
     for name, path in _tree(source):
         if _kind(path) == stat.S_IFDIR:
-            yield NewFile(name, True, file_facts(path))
+            yield NewFile(name, True, read_metadata(path))
 
 
-def _is_special(facts: FileFacts) -> bool:
+def _is_special(facts: FileMetadata) -> bool:
     own = (os.geteuid(), os.getegid())
     return (facts.uid, facts.gid) != own or bool(facts.attributes) or facts.mode > 0o777
 
@@ -156,7 +156,7 @@ def _try(place: Path, file: NewFile) -> list[str]:
     with storage_errors("try what may be set on new files", place):
         place.mkdir(mode=0o700) if file.is_directory else place.touch(mode=0o600)
     try:
-        set_facts(place, file.facts)
-        return file.facts.differences(file_facts(place))
+        write_metadata(place, file.facts)
+        return file.facts.differences(read_metadata(place))
     finally:
         remove_tree(place)

@@ -14,11 +14,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
+from tokmigrate.change.atomic_swap import exchange, finish_two_step, two_step_swap
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.clone import seal_tree
 from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up
-from tokmigrate.change.exchange import exchange, finish_two_step, two_step_exchange
-from tokmigrate.change.intent import Intent, Part, generation_in_place
+from tokmigrate.change.journal import Journal, JournalEntry, generation_in_place
 from tokmigrate.change.metadata import cannot_be_kept, lost_in, not_kept, special_files
 from tokmigrate.change.stage import stage, verify_candidate, write_file
 from tokmigrate.change.workarea import WorkArea
@@ -91,7 +91,7 @@ class Found(StrEnum):
     AFTER = "after"
 
 
-def carry_out(
+def publish(
     model: str,
     changes: Sequence[Change],
     books: Books,
@@ -122,8 +122,8 @@ def carry_out(
 
     _check_room(changes)
     total = sum(change.candidate.bytes for change in changes)
-    model_part, *adapters = (Part(change.area, change.before, change.after) for change in changes)
-    intent = Intent(books.staging(), model_part, tuple(adapters))
+    model_part, *adapters = (JournalEntry(change.area, change.before, change.after) for change in changes)
+    intent = Journal(books.staging(), model_part, tuple(adapters))
     area = changes[0].area
     # Behind the commit point a change is finished, whatever signal comes.
     with ExitStack() as stack:
@@ -189,7 +189,7 @@ def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) 
     if held is None:
         _clean((area,))
         return Found.NOTHING
-    intent = Intent.from_json(held, area, workspace)
+    intent = Journal.from_json(held, area, workspace)
     for each in intent.areas:
         if exists(each.aside) or not exists(each.model):
             finish_two_step(each.model, each.stage, each.aside)
@@ -208,7 +208,7 @@ def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) 
     raise _foreign(intent.model, generation)
 
 
-def _follow(adapter: Part) -> None:
+def _follow(adapter: JournalEntry) -> None:
     """Put an adapter in place whose model is there already."""
     generation = generation_in_place(adapter.area.model)
     if generation == adapter.before and exists(adapter.area.stage):
@@ -217,7 +217,7 @@ def _follow(adapter: Part) -> None:
         raise _foreign(adapter, generation)
 
 
-def _foreign(part: Part, generation: str | None) -> RecoveryNeededError:
+def _foreign(part: JournalEntry, generation: str | None) -> RecoveryNeededError:
     return RecoveryNeededError(
         f"what is in place is of generation {generation}, neither the one before nor the one after",
         where=str(part.area.model),
@@ -229,12 +229,12 @@ def _commit(area: WorkArea) -> None:
     try:
         exchange(area.model, area.stage)
     except UnsupportedError:
-        two_step_exchange(area.model, area.stage, area.aside)
+        two_step_swap(area.model, area.stage, area.aside)
     fsync_directory(area.model.parent)
     fsync_directory(area.root)
 
 
-def _is_untouched(area: WorkArea, intent: Intent) -> bool:
+def _is_untouched(area: WorkArea, intent: Journal) -> bool:
     # In the middle of a two-step exchange there is no model in place, and so no stamp, as at base.
     there = exists(area.model) and not exists(area.aside)
     return there and generation_in_place(area.model) == intent.model.before
@@ -248,7 +248,7 @@ def _unfinished(area: WorkArea, error: BaseException) -> RecoveryNeededError:
     )
 
 
-def _undo_preparation(intent: Intent, books: Books, reason: str) -> None:
+def _undo_preparation(intent: Journal, books: Books, reason: str) -> None:
     for area in intent.areas:
         area.remove_stage()
     books.failed(reason)

@@ -10,7 +10,7 @@ from pathlib import Path
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.clone import copy_range, share_tree
 from tokmigrate.change.digests import read_shard_digest
-from tokmigrate.change.facts import file_facts, set_facts
+from tokmigrate.change.file_metadata import read_metadata, write_metadata
 from tokmigrate.errors import DriftError, VerificationError
 from tokmigrate.files import exists, open_file, read_file, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -81,7 +81,7 @@ def _free_place(target: Path, name: str, candidate: Candidate) -> Path:
         if link is not None and read_link(entry) != link.target:
             entry.unlink(missing_ok=True)
             entry.symlink_to(link.target)
-            set_facts(entry, link.facts)
+            write_metadata(entry, link.facts)
         path = real_path(target, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         # What is there may be a second name of the model's own file, which nothing may be written into.
@@ -91,9 +91,9 @@ def _free_place(target: Path, name: str, candidate: Candidate) -> Path:
 
 def _set_facts(old: Path, new: Path, name: str, candidate: Candidate) -> None:
     if name in candidate.facts:
-        set_facts(new, candidate.facts[name])
+        write_metadata(new, candidate.facts[name])
     elif exists(old):
-        set_facts(new, replace(file_facts(old), mtime_ns=new.stat().st_mtime_ns))
+        write_metadata(new, replace(read_metadata(old), mtime_ns=new.stat().st_mtime_ns))
 
 
 def _write_shard(

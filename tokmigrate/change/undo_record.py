@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tokmigrate.change.candidate import ShardImage
-from tokmigrate.change.facts import FileFacts, LinkFacts
+from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.change.new_rows import InitRows, StoredInitRows
 from tokmigrate.errors import UndoError, WeightsError
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to_float64
@@ -54,14 +54,14 @@ class Undo:
 
     files: Mapping[str, bytes | None]
     left: Mapping[str, bytes | None]
-    facts: Mapping[str, FileFacts]
+    facts: Mapping[str, FileMetadata]
     edit: RowEdit
     saved: Mapping[str, bytes]
     shards: Mapping[str, ShardImage]
     left_shards: Mapping[str, str]
     left_tensors: Mapping[str, str]
     adapters: Mapping[str, str] = field(default_factory=dict)
-    links: Mapping[str, LinkFacts] = field(default_factory=dict)
+    links: Mapping[str, LinkMetadata] = field(default_factory=dict)
     init_rows: Mapping[Side, InitRows] = field(default_factory=dict)
 
 
@@ -81,7 +81,7 @@ class _Record(BaseModel):
     format: Literal[1]
     files: dict[str, str | None]
     left: dict[str, str | None]
-    facts: dict[str, FileFacts]
+    facts: dict[str, FileMetadata]
     old_rows: int
     pieces: list[tuple[int, int] | None]
     saved: dict[str, str]
@@ -89,7 +89,7 @@ class _Record(BaseModel):
     left_shards: dict[str, str]
     left_tensors: dict[str, str]
     adapters: dict[str, str]
-    links: dict[str, LinkFacts] = {}
+    links: dict[str, LinkMetadata] = {}
     init_rows: dict[Side, StoredInitRows] = {}
 
 

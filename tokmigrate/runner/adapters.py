@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from tokmigrate.change.build_downgrade import build_downgrade
+from tokmigrate.change.build_upgrade import UpgradeCandidate
 from tokmigrate.change.publish import Change
 from tokmigrate.change.stage import verify_adapter
-from tokmigrate.change.undo import way_back
 from tokmigrate.change.undo_record import Objects, adapter_records
-from tokmigrate.change.way_forth import WayForth
 from tokmigrate.errors import UndoError
 from tokmigrate.events import Listener, Warned
 from tokmigrate.model.adapter import take_adapter
@@ -23,7 +23,7 @@ def adapters_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[Snapshot, ...]:
     return tuple(take_adapter(path, snapshot) for path in entry.adapters)
 
 
-def changes_up(plan: Plan, way: WayForth) -> Iterator[Change]:
+def changes_up(plan: Plan, way: UpgradeCandidate) -> Iterator[Change]:
     """Yield the changes of the adapters that an upgrade takes along."""
     for adapter, own in zip(plan.adapters, way.adapters, strict=True):
         yield Change(adapter.snapshot, own.candidate, verify_adapter)
@@ -49,11 +49,11 @@ def changes_down(
     left = {lineage for record in adapter_records(records, objects) for lineage in record} - listed
     if left:
         listener(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
-    for adapter, own in ways_back(adapters, records, objects):
-        yield Change(adapter, way_back(adapter, own, objects).candidate, verify_adapter)
+    for adapter, own in downgrades_of_adapters(adapters, records, objects):
+        yield Change(adapter, build_downgrade(adapter, own, objects).candidate, verify_adapter)
 
 
-def ways_back(
+def downgrades_of_adapters(
     adapters: Sequence[Snapshot], records: Sequence[str], objects: Objects
 ) -> Iterator[tuple[Snapshot, Sequence[str]]]:
     """Yield the adapters that a downgrade takes along, each with its own undo records, the latest first.

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from tokmigrate.change.publish import Change, carry_out
+from tokmigrate.change.publish import Change, publish
 from tokmigrate.events import Listener
 from tokmigrate.revision.conditions import Check
 from tokmigrate.runner.verification import Accepted, outcome_of_changes, verify_once
@@ -104,7 +104,7 @@ def publish_run(
     checks: Sequence[Check] = (),
     accepted: Accepted | None = None,
 ) -> None:
-    """Publish the changes of a run and record it; see `carry_out`.
+    """Publish the changes of a run and record it; see `publish`.
 
     Args:
         workspace: The workspace.
@@ -130,4 +130,4 @@ def publish_run(
     )
     accept = partial(verify_once, workspace, entry.name, outcome_of_changes(changes), checks, listener, accepted)
     books = NewBooks(state, begin, run.outcome)
-    carry_out(entry.name, changes, books, listener, workspace.root, accept, keep_owner=keep_owner)
+    publish(entry.name, changes, books, listener, workspace.root, accept, keep_owner=keep_owner)

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.audit.under_way import reading
+from tokmigrate.change.build_downgrade import build_downgrade
 from tokmigrate.change.candidate import Candidate
-from tokmigrate.change.undo import way_back
 from tokmigrate.errors import ModelError, UnknownNameError
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents import state as names
@@ -124,7 +124,7 @@ def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     """Return a model as the undo records have it for a revision that it had; raises UndoError where they do not."""
     _, revisions = way_down(workspace, entry, snapshot, revision)
     records = recorded_way_down(workspace, entry, snapshot, revisions)
-    return way_back(snapshot, records, ObjectStore(workspace.objects)).candidate
+    return build_downgrade(snapshot, records, ObjectStore(workspace.objects)).candidate
 
 
 def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:

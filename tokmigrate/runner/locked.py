@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from tokmigrate.change.intent import Intent
+from tokmigrate.change.journal import Journal
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found, recover
 from tokmigrate.change.workarea import WorkArea
@@ -31,7 +31,7 @@ def locked(
     area.create()
     with ModelLock(area.lock, timeout_s), ExitStack() as stack:
         journal = area.read_journal()
-        interrupted = Intent.from_json(journal, area, workspace.root) if journal else None
+        interrupted = Journal.from_json(journal, area, workspace.root) if journal else None
         for adapter in _adapter_areas(entry, interrupted):
             adapter.create()
             stack.enter_context(ModelLock(adapter.lock, timeout_s))
@@ -53,7 +53,7 @@ def locked(
 
 
 @contextmanager
-def _unfinished_recovery(area: WorkArea, interrupted: Intent | None) -> Iterator[None]:
+def _unfinished_recovery(area: WorkArea, interrupted: Journal | None) -> Iterator[None]:
     """Say that recovery is needed where what is inside fails: the directories or the state may have changed by then."""
     try:
         yield
@@ -69,7 +69,7 @@ def _unfinished_recovery(area: WorkArea, interrupted: Intent | None) -> Iterator
         ) from error
 
 
-def _adapter_areas(entry: ModelEntry, interrupted: Intent | None) -> list[WorkArea]:
+def _adapter_areas(entry: ModelEntry, interrupted: Journal | None) -> list[WorkArea]:
     """Return the work areas of the adapters that are listed, and of those that an interrupted change was about."""
     under_way = interrupted.areas[1:] if interrupted else ()
     areas = {each.model: each for each in (*map(WorkArea, entry.adapters), *under_way)}

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from tokmigrate.audit.training import trained_events, training_on_record
 from tokmigrate.audit.under_way import refuse_under_way, under_way
+from tokmigrate.change.build_downgrade import build_downgrade
+from tokmigrate.change.build_upgrade import build_upgrade
 from tokmigrate.change.metadata import refuse_losses
 from tokmigrate.change.publish import Change, Found
-from tokmigrate.change.undo import way_back
-from tokmigrate.change.way_forth import way_forth
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import UndoError
 from tokmigrate.events import ComputationStarted, Listener, Warned, ignore
@@ -244,7 +244,7 @@ def upgrade(
         for name in changed_documents(planned.snapshot):
             listener(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
         listener(ComputationStarted(entry.name))
-        way = way_forth(planned, workspace.seed, ObjectStore(workspace.objects))
+        way = build_upgrade(planned, workspace.seed, ObjectStore(workspace.objects))
         stamp = planned.snapshot.stamp
         applied = stamp.applied if stamp else ()
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
@@ -314,7 +314,7 @@ def downgrade(
         objects = ObjectStore(workspace.objects)
         records = undo_records(state, model, revisions)
         listener(ComputationStarted(entry.name))
-        back = way_back(snapshot, records, objects)
+        back = build_downgrade(snapshot, records, objects)
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, listener)
         changes = (Change(snapshot, back.candidate), *beside)
         trained = trained_events(training_on_record(state, snapshot, objects))

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from blake3 import blake3
 
-from tokmigrate.change.way_forth import Passage
+from tokmigrate.change.build_upgrade import Passage
 from tokmigrate.errors import UndoError
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.settings import ModelEntry, Workspace

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tokmigrate.change.build_downgrade import documents_back
 from tokmigrate.change.documents import Documents
 from tokmigrate.change.libraries import verify_adapter_documents, verify_documents
 from tokmigrate.change.publish import Change
-from tokmigrate.change.undo import documents_back
 from tokmigrate.events import Listener, VerificationEnded, VerificationStarted, Warned
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.conditions import Check
-from tokmigrate.runner.adapters import adapters_of, ways_back
+from tokmigrate.runner.adapters import adapters_of, downgrades_of_adapters
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 
@@ -51,7 +51,7 @@ def outcome_of_changes(changes: Sequence[Change]) -> Outcome:
 def outcome_of_records(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, records: Sequence[str]) -> Outcome:
     """Return what a downgrade leaves, by the undo records of the model, the latest migration's first."""
     objects = ObjectStore(workspace.objects)
-    beside = ways_back(adapters_of(entry, snapshot), records, objects)
+    beside = downgrades_of_adapters(adapters_of(entry, snapshot), records, objects)
     return [(each, documents_back(each, own, objects)) for each, own in ((snapshot, records), *beside)]
 
 

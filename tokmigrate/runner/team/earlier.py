@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tokmigrate.change.undo import way_back
+from tokmigrate.change.build_downgrade import build_downgrade
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -50,7 +50,9 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
     applied = [revision for revision, _ in snapshot.stamp.applied]
     revisions = tuple(reversed(applied[applied.index(first) :]))
     try:
-        back = way_back(snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects)).candidate
+        back = build_downgrade(
+            snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects)
+        ).candidate
     except (UndoError, DriftError):
         return None
     held = back.files.get(STAMP)

@@ -16,7 +16,7 @@ from pathlib import Path
 from blake3 import blake3
 
 from tokmigrate.change.durability import NotDurableError, remove_durably, unfinished, write_durably
-from tokmigrate.change.facts import file_facts
+from tokmigrate.change.file_metadata import read_metadata
 from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found
 from tokmigrate.errors import BusyError, RecoveryNeededError, StorageError, TokmigrateError
@@ -150,7 +150,7 @@ def _write(workspace: Workspace, path: Path, data: bytes | None) -> None:
         _remove(path)
     elif _bytes(path) != data:
         real = _behind_link(workspace, path)
-        mode = file_facts(real).mode if exists(real) and not real.is_symlink() else 0o644
+        mode = read_metadata(real).mode if exists(real) and not real.is_symlink() else 0o644
         write_durably(real, data, mode)
 
 

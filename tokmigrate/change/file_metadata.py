@@ -24,7 +24,7 @@ Attributes = tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
-class FileFacts:
+class FileMetadata:
     """What a file, directory or symbolic link is given back besides its contents.
 
     Args:
@@ -41,7 +41,7 @@ class FileFacts:
     mtime_ns: int
     attributes: Attributes = ()
 
-    def at(self, mtime_ns: int) -> FileFacts:
+    def at(self, mtime_ns: int) -> FileMetadata:
         """Return the same facts with another time of change, in nanoseconds since 1970."""
         return replace(self, mtime_ns=mtime_ns)
 
@@ -50,7 +50,7 @@ class FileFacts:
         held = asdict(self)
         return held if self.attributes else {name: held[name] for name in held if name != "attributes"}
 
-    def differences(self, found: FileFacts) -> list[str]:
+    def differences(self, found: FileMetadata) -> list[str]:
         """Return what else than the time of change is not as in these facts, in words."""
         told: list[str] = []
         if (self.uid, self.gid) != (found.uid, found.gid):
@@ -62,7 +62,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True)
-class LinkFacts:
+class LinkMetadata:
     """What a symbolic link is given back.
 
     Args:
@@ -71,20 +71,20 @@ class LinkFacts:
     """
 
     target: str
-    facts: FileFacts
+    facts: FileMetadata
 
     def to_json(self) -> dict[str, Any]:
         """Return the link as a JSON object."""
         return {"target": self.target, "facts": self.facts.to_json()}
 
 
-def link_facts(path: Path) -> LinkFacts | None:
+def read_link_metadata(path: Path) -> LinkMetadata | None:
     """Return what the symbolic link at `path` is given back, None where there is no link."""
     target = read_link(path)
-    return None if target is None else LinkFacts(target, file_facts(path))
+    return None if target is None else LinkMetadata(target, read_metadata(path))
 
 
-def file_facts(path: Path) -> FileFacts:
+def read_metadata(path: Path) -> FileMetadata:
     """Return the facts of `path`; those of a symbolic link itself, not of what it leads to.
 
     Raises:
@@ -93,10 +93,10 @@ def file_facts(path: Path) -> FileFacts:
     with storage_errors("read mode, owner, times and attributes", path):
         status = path.lstat()
         attributes = _attributes(path)
-    return FileFacts(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, attributes)
+    return FileMetadata(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, attributes)
 
 
-def set_facts(path: Path, facts: FileFacts) -> None:
+def write_metadata(path: Path, facts: FileMetadata) -> None:
     """Give `path` its mode, owner, attributes and time of change; what is right already is not touched.
 
     Owner and attributes are set where permitted; `change.metadata` finds what is not as it should be. A hard link
@@ -117,7 +117,7 @@ def set_facts(path: Path, facts: FileFacts) -> None:
             os.utime(path, ns=(status.st_atime_ns, facts.mtime_ns), follow_symlinks=False)
 
 
-def carry_facts(source: Path, target: Path) -> None:
+def copy_metadata(source: Path, target: Path) -> None:
     """Give `target` the facts of `source` and its time of access.
 
     Raises:
@@ -125,11 +125,11 @@ def carry_facts(source: Path, target: Path) -> None:
     """
     with storage_errors("set mode, owner, times and attributes", target):
         status = source.lstat()
-        set_facts(target, file_facts(source))
+        write_metadata(target, read_metadata(source))
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
-def _chown(path: Path, status: os.stat_result, facts: FileFacts) -> None:
+def _chown(path: Path, status: os.stat_result, facts: FileMetadata) -> None:
     if (status.st_uid, status.st_gid) == (facts.uid, facts.gid):
         return
     try:
@@ -138,7 +138,7 @@ def _chown(path: Path, status: os.stat_result, facts: FileFacts) -> None:
         _chown_group(path, status, facts)
 
 
-def _chown_group(path: Path, status: os.stat_result, facts: FileFacts) -> None:
+def _chown_group(path: Path, status: os.stat_result, facts: FileMetadata) -> None:
     # Without privileges the owner stays, but a group of one's own can still be given.
     if status.st_gid == facts.gid:
         return

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from blake3 import blake3
 
+from tokmigrate.change.build_downgrade import saved_rows
 from tokmigrate.change.candidate import Candidate, ShardImage, baseline_start, header_with_rows
 from tokmigrate.change.digests import (
     Fixed,
@@ -18,9 +19,8 @@ from tokmigrate.change.digests import (
     read_tables,
     shard_digest,
 )
-from tokmigrate.change.facts import file_facts, link_facts
+from tokmigrate.change.file_metadata import read_link_metadata, read_metadata
 from tokmigrate.change.new_rows import InitRows, RowBytes, fresh_rows, init_rows, opened
-from tokmigrate.change.undo import saved_rows
 from tokmigrate.change.undo_record import Objects, Undo, keep
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -66,7 +66,7 @@ class Passage:
 
 
 @dataclass(frozen=True)
-class WayForth:
+class UpgradeCandidate:
     """An upgrade, ready to be carried out.
 
     Args:
@@ -79,10 +79,10 @@ class WayForth:
     candidate: Candidate
     passages: tuple[Passage, ...]
     stamp: Stamp
-    adapters: tuple[WayForth, ...] = ()
+    adapters: tuple[UpgradeCandidate, ...] = ()
 
 
-def way_forth(plan: Plan, seed: str, objects: Objects) -> WayForth:
+def build_upgrade(plan: Plan, seed: str, objects: Objects) -> UpgradeCandidate:
     """Return the candidate of an upgrade; its undo records are stored on the way.
 
     Args:
@@ -90,16 +90,16 @@ def way_forth(plan: Plan, seed: str, objects: Objects) -> WayForth:
         seed: The workspace's seed.
         objects: Where undo data goes.
     """
-    adapters = tuple(way_forth(adapter, seed, objects) for adapter in plan.adapters)
+    adapters = tuple(build_upgrade(adapter, seed, objects) for adapter in plan.adapters)
     with opened(plan.snapshot) as rows:
         made = fresh_rows(plan, rows, seed) if plan.writes_rows else {}
         needed = plan.writes_rows or plan.snapshot.stamp is None
         tables = read_tables(rows) if needed else {}
         fixed = read_fixed(plan.snapshot) if needed else Fixed({})
-        return _Walk(plan, rows, made, fixed, objects, adapters).walk(tables)
+        return _UpgradeBuilder(plan, rows, made, fixed, objects, adapters).walk(tables)
 
 
-class _Walk:
+class _UpgradeBuilder:
     """The walk over the steps of one plan; it knows at each step what the last one left."""
 
     def __init__(
@@ -109,7 +109,7 @@ class _Walk:
         made: RowBytes,
         fixed: Fixed,
         objects: Objects,
-        adapters: tuple[WayForth, ...],
+        adapters: tuple[UpgradeCandidate, ...],
     ) -> None:
         self._plan = plan
         self._adapters = adapters
@@ -120,7 +120,7 @@ class _Walk:
         self._fixed = fixed
         self._objects = objects
 
-    def walk(self, tables: Tables) -> WayForth:
+    def walk(self, tables: Tables) -> UpgradeCandidate:
         snapshot = self._snapshot
         images = self._images(snapshot.state, tables)
         stamp = snapshot.stamp
@@ -167,7 +167,7 @@ class _Walk:
             row=lambda tensor, recipe: self._made[tensor][recipe],
             tokens=self._plan.final.tokenizer.ids,
         )
-        return WayForth(candidate, tuple(passages), stamp, self._adapters)
+        return UpgradeCandidate(candidate, tuple(passages), stamp, self._adapters)
 
     def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
         """Return the digests after a step: its fresh rows are looked up by their recipes in terms of the disk."""
@@ -248,8 +248,8 @@ class _Walk:
             name: saved_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
             for name in (self._rows if changes_rows else ())
         }
-        facts = {name: file_facts(real_path(directory, name)) for name in present}
-        links = {name: link for name in present if (link := link_facts(directory / name)) is not None}
+        facts = {name: read_metadata(real_path(directory, name)) for name in present}
+        links = {name: link for name in present if (link := read_link_metadata(directory / name)) is not None}
         adapters = {way.stamp.lineage: way.passages[number].undo for way in self._adapters}
         return Undo(files, left, facts, step.after.edit, saved, shards, left_shards, left_tensors, adapters, links)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tokmigrate.change.by_meaning import documents_before, shards_before, stamp_before
 from tokmigrate.change.candidate import Candidate, ShardImage
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.documents import Documents
-from tokmigrate.change.facts import FileFacts, LinkFacts
+from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
+from tokmigrate.change.semantic_undo import documents_before, shards_before, stamp_before
 from tokmigrate.change.undo_record import Objects, StoredRows, Undo, undo_of
 from tokmigrate.errors import UndoError
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -28,7 +28,7 @@ from tokmigrate.vocabulary.windows import Window
 
 
 @dataclass(frozen=True)
-class WayBack:
+class DowngradeCandidate:
     """A downgrade, ready to be carried out.
 
     Args:
@@ -59,7 +59,7 @@ def inverse(edit: RowEdit, record: str) -> RowEdit:
     return RowEdit(edit.new_rows, joined(piece for _, piece in pieces))
 
 
-def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> WayBack:
+def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> DowngradeCandidate:
     """Return the candidate that undoes migrations.
 
     Args:
@@ -72,8 +72,8 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Wa
         DriftError: What a migration changed was changed again.
     """
     undone, edit = _undone(snapshot, records, objects)
-    facts: dict[str, FileFacts] = {}
-    links: dict[str, LinkFacts] = {}
+    facts: dict[str, FileMetadata] = {}
+    links: dict[str, LinkMetadata] = {}
     images: dict[str, ShardImage] = {}
     for undo in undone:
         facts |= undo.facts
@@ -90,13 +90,13 @@ def way_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Wa
         facts = {name: held for name, held in facts.items() if name not in rewritten}
         links = {name: held for name, held in links.items() if name not in rewritten}
     tokens = _tokens(snapshot, files)
-    return WayBack(
+    return DowngradeCandidate(
         Candidate(files, facts, images, edit, stored.row, tokens, links), tuple(sorted({*rewritten, *trained}))
     )
 
 
 def documents_back(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Documents:
-    """Return the small files that `way_back` would give, for which no weights are read.
+    """Return the small files that `build_downgrade` would give, for which no weights are read.
 
     Args:
         snapshot: The model as it is.

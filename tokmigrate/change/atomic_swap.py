@@ -86,7 +86,7 @@ def _exchange_call(a: Path, b: Path) -> int:
     return ctypes.get_errno() if result else 0
 
 
-def two_step_exchange(a: Path, b: Path, aside: Path) -> None:
+def two_step_swap(a: Path, b: Path, aside: Path) -> None:
     """Let two directories change places by renames; between two of them `a` is missing for an instant.
 
     The caller writes to its journal before that this is under way, and `finish_two_step` ends it.

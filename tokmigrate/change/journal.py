@@ -55,7 +55,7 @@ class _Journal(_JournalPart):
 
 
 @dataclass(frozen=True)
-class Part:
+class JournalEntry:
     """One directory of a change.
 
     Args:
@@ -70,7 +70,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Intent:
+class Journal:
     """A change of a model and its adapters.
 
     Args:
@@ -81,8 +81,8 @@ class Intent:
     """
 
     operation: str
-    model: Part
-    adapters: tuple[Part, ...] = ()
+    model: JournalEntry
+    adapters: tuple[JournalEntry, ...] = ()
     others: tuple[Path, ...] = ()
 
     @property
@@ -120,20 +120,20 @@ class Intent:
         }
 
     @staticmethod
-    def from_json(held: dict[str, Any], area: WorkArea, workspace: Path) -> Intent:
-        """Return the intent that the journal in a work area holds, for a workspace that lists the model.
+    def from_json(held: dict[str, Any], area: WorkArea, workspace: Path) -> Journal:
+        """Return what the journal in a work area holds, for a workspace that lists the model.
 
         Raises:
             RecoveryNeededError: Its adapters lie in another workspace, which began the change.
             StorageError: The journal is damaged.
         """
         try:
-            return Intent._of(_Journal.model_validate(held), area, workspace)
+            return Journal._of(_Journal.model_validate(held), area, workspace)
         except ValueError as error:
             raise area.damaged_journal() from error
 
     @staticmethod
-    def _of(journal: _Journal, area: WorkArea, workspace: Path) -> Intent:
+    def _of(journal: _Journal, area: WorkArea, workspace: Path) -> Journal:
         starts = {"area": area.root, "workspace": Path(os.path.realpath(workspace))}
         if any(said.start == "workspace" for said in journal.adapters):
             _refuse_elsewhere(journal.workspace, starts["workspace"], area)
@@ -144,11 +144,11 @@ class Intent:
             for said in journal.adapters
             if Path(said.path) not in others
         ]
-        return Intent(journal.operation, _part(area, journal), tuple(adapters), tuple(others))
+        return Journal(journal.operation, _part(area, journal), tuple(adapters), tuple(others))
 
 
-def _part(area: WorkArea, said: _JournalPart) -> Part:
-    return Part(area, said.generation_before, said.generation_after)
+def _part(area: WorkArea, said: _JournalPart) -> JournalEntry:
+    return JournalEntry(area, said.generation_before, said.generation_after)
 
 
 def _place(directory: Path) -> dict[str, Any]:
