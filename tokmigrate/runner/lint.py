@@ -101,32 +101,26 @@ def lint(
     """
     history = History.read(workspace)
     chain = history.chain()
-    changed = None if git_base is None else files_changed_since(workspace.root, git_base)
     shared = _shared(workspace, git_base) if git_base is not None else {}
-    wanted = [each for each in chain if changed is None or not changed.isdisjoint(_paths(each))]
-    trials = [_tried(entry, history) for entry in entries] if wanted else []
-    edited = {each.revision: tuple(trial.model for trial in trials if each in trial.edited) for each in chain}
-    known = frozenset(name for entry in workspace.models.values() for name in (entry.name, *entry.tags))
-    files = {
-        each.revision: replace(
+    wanted = _changed(workspace, chain, git_base) if git_base is not None else chain
+    trials = [_try_pending(entry, history) for entry in entries] if wanted else []
+    files = [
+        replace(
             _file(each, chain, workspace),
-            known_models=known,
-            edited_on=edited[each.revision],
+            edited_on=tuple(trial.model for trial in trials if each in trial.edited),
             edited_since=git_base if _is_edited(each, shared) else None,
         )
         for each in wanted
-    }
-    seen = (item for each in wanted for item in _seen(files[each.revision], trials))
-    findings = check(seen, selection)
+    ]
+    findings = check((item for file in files for item in _seen(file, trials)), selection)
     notes = [note for trial in trials for note in trial.notes]
-    alone = [each.shown for each in wanted if not any(trial.step(each) or trial.refused(each) for trial in trials)]
+    alone = [each.shown for each in wanted if not any(trial.looked_at(each) for trial in trials)]
     if alone:
         names = format_list(alone)
         notes.append(f"without a model that is here and does not have them yet, rules on files alone: {names}")
     gone = shared.keys() - {name for each in chain for name in (each.revision, *_replaced(each))}
     notes += [f"'{git_base}' has the migration {name}, which is not here" for name in sorted(gone)]
-    root = find_repository(workspace.root) or workspace.root
-    return Linted(findings, tuple(files.values()), tuple(notes), root)
+    return Linted(findings, tuple(files), tuple(notes), find_repository(workspace.root) or workspace.root)
 
 
 @dataclass(frozen=True)
@@ -145,8 +139,11 @@ class _Trial:
     def refused(self, migration: Migration) -> TokmigrateError | None:
         return self.failure[1] if self.failure and self.failure[0] is migration else None
 
+    def looked_at(self, migration: Migration) -> bool:
+        return self.step(migration) is not None or self.refused(migration) is not None
 
-def _tried(entry: ModelEntry, history: History) -> _Trial:
+
+def _try_pending(entry: ModelEntry, history: History) -> _Trial:
     chain = history.chain_for(entry)
     if not chain:
         return _Trial(entry.name)
@@ -166,6 +163,12 @@ def _tried(entry: ModelEntry, history: History) -> _Trial:
             return _Trial(entry.name, tuple(steps), (migration, error), progress.edited)
         state = steps[-1].after
     return _Trial(entry.name, tuple(steps), edited=progress.edited)
+
+
+def _changed(workspace: Workspace, chain: Sequence[Migration], git_base: str) -> tuple[Migration, ...]:
+    """Return the migrations of which a file changed since the current branch left another one."""
+    changed = files_changed_since(workspace.root, git_base)
+    return tuple(each for each in chain if not changed.isdisjoint(_paths(each)))
 
 
 def _shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:
@@ -269,6 +272,7 @@ def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace
         tree,
         written(migration, tree),
         earlier=tuple(chain[: chain.index(migration)]),
+        known_models=frozenset(name for entry in workspace.models.values() for name in (entry.name, *entry.tags)),
         not_in_git=frozenset(name for name, path in beside.items() if migration.path in in_git and path not in in_git),
     )
 
