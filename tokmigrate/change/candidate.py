@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import Stamp, decoded
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.vocabulary.rows import Recipe, RowEdit
@@ -45,6 +47,12 @@ class Candidate:
     row: Callable[[str, Recipe], bytes]
     tokens: Mapping[str, int]
     links: Mapping[str, LinkMetadata] = field(default_factory=dict)
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """The stamp that the directory shall have, None at `base`."""
+        data = self.files[STAMP]
+        return None if data is None else decoded(data.decode("utf-8"), STAMP)
 
     @property
     def bytes(self) -> int:

@@ -27,7 +27,6 @@ from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, Stream
 from tokmigrate.files import UnsupportedError, exists, storage_errors
 from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.signals import uninterrupted
 
@@ -79,8 +78,8 @@ class Change:
     @cached_property
     def after(self) -> str | None:
         """The generation afterwards, None at `base`."""
-        stamp = self.candidate.files[STAMP]
-        return decoded(stamp.decode(), STAMP).generation if stamp is not None else None
+        stamp = self.candidate.stamp
+        return stamp.generation if stamp else None
 
 
 class Found(StrEnum):

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from tokmigrate.change.build_downgrade import build_downgrade
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.reading import with_files
-from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import decoded
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.runner.records import changed_documents, undo_records
@@ -55,8 +53,7 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
         ).candidate
     except (UndoError, DriftError):
         return None
-    held = back.files.get(STAMP)
-    stamp = decoded(held.decode("utf-8"), STAMP) if held is not None else None
+    stamp = back.stamp
     rows = back.edit.new_rows
     found = replace(
         snapshot.state,
