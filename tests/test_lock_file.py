@@ -21,7 +21,7 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import Lock, Locked, Promise, Track, lock_of
+from tokmigrate.revision.lock import Lock, Locked, LockTrack, PinnedIds, lock_of
 from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_text, parse_lock, read_lock
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import migrate
@@ -36,19 +36,19 @@ TOKENS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=
 
 @st.composite
 def locks(draw: st.DrawFn) -> Lock:
-    """Draw a lock with promises for some tokenizers, each of some of the migrations."""
+    """Draw a lock with pins for some tokenizers, each of some of the migrations."""
     names = draw(st.lists(NAMES, max_size=6, unique=True))
     tracks = []
     for base in draw(st.lists(HEX, max_size=3, unique=True)) if names else ():
         held = [name for name in names if draw(st.booleans())]
-        promises = [Promise(name, draw(HEX), _given(draw)) for name in held]
-        if promises:
-            tracks.append(Track(base, tuple(promises)))
+        pins = [PinnedIds(name, draw(HEX), _new_ids(draw)) for name in held]
+        if pins:
+            tracks.append(LockTrack(base, tuple(pins)))
     tracks.sort(key=lambda track: track.fingerprint)
     return Lock(tuple(Locked(name, f"1:{draw(HEX)}") for name in names), tuple(tracks))
 
 
-def _given(draw: st.DrawFn) -> tuple[tuple[int, str], ...]:
+def _new_ids(draw: st.DrawFn) -> tuple[tuple[int, str], ...]:
     ids = draw(st.dictionaries(st.integers(0, 10**6), TOKENS, max_size=4))
     return tuple(sorted(ids.items()))
 
@@ -222,9 +222,9 @@ def test_upgrade_gives_the_ids_that_are_promised_and_writes_no_lock(place: Works
     made = place.asked("lock")
     before = lock.read_bytes()
     planned = place.asked("plan")["models"][0]
-    promised = [given for ids in made["tokenizers"][0]["ids"] for given in ids["given"]]
+    pinned = [given for ids in made["tokenizers"][0]["ids"] for given in ids["new_ids"]]
     given = [new for step in planned["migrations"] for effect in step["operations"] for new in effect["assigned_ids"]]
-    assert promised == [{"token": new["token"], "id": new["id"]} for new in given]
+    assert pinned == [{"token": new["token"], "id": new["id"]} for new in given]
     assert not any("lock" in note for note in planned["notes"])
     assert place.run("upgrade", "+1").returncode == 0
     assert place.run("upgrade").returncode == 0
@@ -239,15 +239,14 @@ def test_an_id_that_comes_out_otherwise_is_an_error_before_anything_is_written(p
     lock = read_lock(made.workspace)
     assert lock is not None
     (track,) = lock.tracks
-    wrong = replace(track.promises[1], given=((1030, "<|im_start|>"), (1025, "<|im_end|>")))
-    write(made.workspace, Lock(lock.revisions, (replace(track, promises=(track.promises[0], wrong)),)))
+    wrong = replace(track.pins[1], new_ids=((1030, "<|im_start|>"), (1025, "<|im_end|>")))
+    write(made.workspace, Lock(lock.revisions, (replace(track, pins=(track.pins[0], wrong)),)))
     before = contents(place.model)
     for command in ("plan", "upgrade"):
         told = place.run(command, steps)
         assert told.returncode == DriftError.exit_code
         assert (
-            "'<|im_start|>' would get id 1024 in migration 9f3c2a7e41b0, and the lock promises it id 1030"
-            in told.stderr
+            "'<|im_start|>' would get id 1024 in migration 9f3c2a7e41b0, and the lock pins it to id 1030" in told.stderr
         )
     assert contents(place.model) == before
     assert place.run("lock").returncode == DriftError.exit_code
@@ -286,11 +285,11 @@ def test_another_base_has_ids_of_its_own_and_is_told_that_none_are_promised(tmp_
     relock(made.workspace, [made.entry("one")], None)
     assert migrate.plan(made.workspace, made.entry("one")).remarks == ()
     (remark,) = migrate.plan(made.workspace, made.entry("other")).remarks
-    assert "promises no ids for this tokenizer" in remark
+    assert "pins no ids for this tokenizer" in remark
     done = relock(made.workspace, [made.entry("other")], read_lock(made.workspace))
     assert len(done.after.tracks) == 2
-    (first,), (second,) = (track.promises for track in done.after.tracks)
-    assert first.given != second.given
+    (first,), (second,) = (track.pins for track in done.after.tracks)
+    assert first.new_ids != second.new_ids
 
 
 def test_the_same_ids_are_the_same_base_however_the_file_is_written(tmp_path: Path) -> None:
@@ -319,11 +318,11 @@ def test_a_stamp_that_does_not_name_its_base_is_known_by_its_ids(tmp_path: Path)
     assert stamp.tokenizer == lock.tracks[0].fingerprint
     (tmp_path / "model" / STAMP).write_bytes(replace(stamp, tokenizer=None).encoded())
     assert migrate.plan(made.workspace, made.entry("m")).remarks == ()
-    # Its ids are its only name: with others nobody knows what was promised to it.
+    # Its ids are its only name: with others nobody knows what was pinned to it.
     with_token_by_hand(tmp_path / "model", "<mine>")
     accepting = replace(made.workspace, drift="accept")
     remarks = migrate.plan(accepting, made.entry("m")).remarks
-    assert [remark for remark in remarks if "promises no ids for this tokenizer" in remark]
+    assert [remark for remark in remarks if "pins no ids for this tokenizer" in remark]
     done = relock(made.workspace, [made.entry("m")], lock)
     assert done.after == lock
     assert "only a copy of it at base" in done.notes[0]
@@ -355,7 +354,7 @@ def test_models_with_one_base_and_other_migrations_have_ids_of_their_own(tmp_pat
     made = making.workspace(tmp_path, {name: tmp_path / name for name in ("plain", "chat")}, added)
     lock = relock(made.workspace, [made.entry("plain"), made.entry("chat")], None).after
     assert parse_lock(lock_text(lock), "lock") == lock
-    ids = {track.revisions: track.promises[-1].given for track in lock.tracks}
+    ids = {track.revisions: track.pins[-1].new_ids for track in lock.tracks}
     first, only_chat, last = made.revisions
     assert ids == {
         (first, last): ((making.TOKENS + 1, "<c>"),),
@@ -375,9 +374,9 @@ def test_what_was_promised_before_a_change_stays_promised(tmp_path: Path) -> Non
     (tmp_path / "model").rename(tmp_path / "away")
     # Without a model nobody can say which ids the changed one gives, nor those behind it.
     done = relock(made.workspace, [made.entry("m")], lock)
-    assert done.notes == ("m is not here: no ids are promised for it",)
-    assert done.after.tracks == (replace(lock.tracks[0], promises=lock.tracks[0].promises[:1]),)
-    assert validate(made.workspace).unpromised == ((lock.tracks[0].fingerprint, made.revisions[1:]),)
+    assert done.notes == ("m is not here: no ids are pinned for it",)
+    assert done.after.tracks == (replace(lock.tracks[0], pins=lock.tracks[0].pins[:1]),)
+    assert validate(made.workspace).unpinned == ((lock.tracks[0].fingerprint, made.revisions[1:]),)
 
 
 def test_the_lock_of_this_repository_is_valid_and_holds_for_the_demo(place: Workspace) -> None:

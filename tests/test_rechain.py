@@ -149,7 +149,7 @@ def test_the_branch_that_a_model_has_stays(tmp_path: Path) -> None:
     done = rebase(made.workspace, [entry])
     assert [each.migration.revision for each in done.moved] == ["bbbbbbbbbbbb"]
     assert order(made) == ["0001_step_1.yaml", "0002_theirs.yaml", "0003_ours.yaml"]
-    # The model came without a lock, so that only a copy at base can promise its ids.
+    # The model came without a lock, so that only a copy at base can pin its ids.
     assert done.relocked.after.revisions
     assert migrate.upgrade(made.workspace, entry).plan.after == "bbbbbbbbbbbb"
 
@@ -165,7 +165,7 @@ def test_nothing_is_guessed_where_either_could_move(tmp_path: Path) -> None:
     validate(made.workspace)
     lock = read_lock(made.workspace)
     assert lock is not None
-    given = {token: number for promise in lock.tracks[0].promises for number, token in promise.given}
+    given = {token: number for pinned in lock.tracks[0].pins for number, token in pinned.new_ids}
     assert given == {"<first>": making.TOKENS, "<theirs>": making.TOKENS + 1, "<ours>": making.TOKENS + 2}
     # A second time there is nothing to do.
     assert rebase(made.workspace, [entry]).onto is None

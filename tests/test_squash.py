@@ -26,7 +26,7 @@ from tokmigrate.revision.validate import validate
 from tokmigrate.runner import look, migrate
 from tokmigrate.runner.targets import planned_upgrade
 from tokmigrate.runner.team.relock import relock
-from tokmigrate.runner.team.squash import proven_promise, squash
+from tokmigrate.runner.team.squash import squash, verify_same_end
 from tokmigrate.state.objects import ObjectStore
 
 
@@ -73,9 +73,9 @@ def test_a_squash_of_any_range_gives_the_same_bytes_and_ids(story: tuple[Kind, C
         assert end(made, "m") == before
         assert done.lock is not None
         validate(made.workspace)
-        # What it promises is what comes out, and what was promised behind it stays so.
+        # What it pins is what comes out, and what was pinned behind it stays so.
         assert relock(made.workspace, [made.entry("m")], done.lock).after == done.lock
-        assert done.lock.tracks[0].promises[-1].fingerprint == lock.tracks[0].promises[-1].fingerprint
+        assert done.lock.tracks[0].pins[-1].fingerprint == lock.tracks[0].pins[-1].fingerprint
 
 
 @pytest.mark.parametrize("what", ["files", "rows", "defaults for later rows"])
@@ -87,7 +87,7 @@ def test_another_end_is_found(tmp_path: Path, what: str) -> None:
     members = History.read(made.workspace).chain()
     one = squashed(members, "All", tmp_path / "all.yaml", "all.yaml")
     state = take_snapshot(made.entry("m")).state
-    assert proven_promise(state, members, one, "m").given == ((making.TOKENS, "<a>"), (making.TOKENS + 1, "<b>"))
+    assert verify_same_end(state, members, one, "m").new_ids == ((making.TOKENS, "<a>"), (making.TOKENS + 1, "<b>"))
     first, second, last = one.operations
     wrong = {
         "files": (second, first, last),
@@ -96,7 +96,7 @@ def test_another_end_is_found(tmp_path: Path, what: str) -> None:
         "defaults for later rows": (first, second),
     }
     with pytest.raises(DriftError, match=f"they would leave other {what} on m"):
-        proven_promise(state, members, replace(one, operations=wrong[what]), "m")
+        verify_same_end(state, members, replace(one, operations=wrong[what]), "m")
 
 
 def three(root: Path) -> making.Made:
@@ -169,7 +169,7 @@ def test_a_range_is_tried_on_models_that_are_past_it(tmp_path: Path) -> None:
         assert without_stamp(tmp_path / name) == without_stamp(tmp_path / "beyond"), name
     lock = read_lock(place)
     assert lock is not None
-    assert [[promise.given for promise in track.promises] for track in lock.tracks] == [
+    assert [[pinned.new_ids for pinned in track.pins] for track in lock.tracks] == [
         [
             ((making.TOKENS, "<a>"),),
             ((making.TOKENS + 1, "<b>"), (making.TOKENS + 2, "<c>")),

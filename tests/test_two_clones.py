@@ -192,6 +192,6 @@ def test_two_clones_come_together_again(clones: tuple[Clone, Clone], way: str) -
     assert first.ids() == second.ids()
     assert contents(first.model) == contents(second.model)
     (track,) = parse_lock(first.lock.read_text("utf-8"), "").tracks
-    promised = {token: number for promise in track.promises for number, token in promise.given}
-    assert promised.items() <= first.ids().items()
-    assert promised["<|planner|>"] == promised["<|tool|>"] + 1
+    pinned = {token: number for pinned in track.pins for number, token in pinned.new_ids}
+    assert pinned.items() <= first.ids().items()
+    assert pinned["<|planner|>"] == pinned["<|tool|>"] + 1

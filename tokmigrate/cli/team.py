@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def lock(model: Models = None, as_json: AsJson = False) -> None:
     """Update tokmigrate.lock; run it after you edit a migration.
 
-    What was promised before stays promised as long as the migrations up to
+    What was pinned before stays pinned as long as the migrations up to
     there are the same. `upgrade` never writes it: it checks that every id comes
-    out as promised, and stops before anything is written where one does not.
+    out as pinned, and stops before anything is written where one does not.
     """
     from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.report.lock import relocked_content, relocked_lines  # noqa: PLC0415

@@ -9,7 +9,7 @@ from tokmigrate.formatting import format_count, format_list
 from tokmigrate.report.escape import escape_quoted
 
 if TYPE_CHECKING:
-    from tokmigrate.revision.lock import Lock, Promise
+    from tokmigrate.revision.lock import Lock, PinnedIds
     from tokmigrate.revision.validate import Valid
     from tokmigrate.runner.at_hand import Trial
     from tokmigrate.runner.team.rebase import Rebased
@@ -29,12 +29,12 @@ def relocked_lines(done: Relocked, shown: str) -> Iterator[str]:
         yield f"wrote {shown}: {_size(lock)}"
     for change, revision in _changes(done.before, lock):
         yield f"  {change} {revision}"
-    for base, promise in _promises(lock):
-        if (base, promise) not in _promises(done.before):
-            yield f"  on tokenizer {base[:_SHORT]} {promise.revision} gives {_given(promise)}"
-    for base, promise in _promises(done.before):
-        if not any((base, promise.revision) == (other, kept.revision) for other, kept in _promises(lock)):
-            yield f"  on tokenizer {base[:_SHORT]} nothing is promised for {promise.revision} any more"
+    for base, pinned in _pins(lock):
+        if (base, pinned) not in _pins(done.before):
+            yield f"  on tokenizer {base[:_SHORT]} {pinned.revision} gives {_new_ids(pinned)}"
+    for base, pinned in _pins(done.before):
+        if not any((base, pinned.revision) == (other, kept.revision) for other, kept in _pins(lock)):
+            yield f"  on tokenizer {base[:_SHORT]} nothing is pinned for {pinned.revision} any more"
     for note in done.notes:
         yield f"note: {note}"
 
@@ -136,11 +136,11 @@ def lock_content(lock: Lock) -> dict[str, Any]:
                 "fingerprint": track.fingerprint,
                 "ids": [
                     {
-                        "revision": promise.revision,
-                        "fingerprint": promise.fingerprint,
-                        "given": [{"token": token, "id": number} for number, token in promise.given],
+                        "revision": pinned.revision,
+                        "fingerprint": pinned.fingerprint,
+                        "new_ids": [{"token": token, "id": number} for number, token in pinned.new_ids],
                     }
-                    for promise in track.promises
+                    for pinned in track.pins
                 ],
             }
             for track in lock.tracks
@@ -151,17 +151,17 @@ def lock_content(lock: Lock) -> dict[str, Any]:
 def valid_lines(valid: Valid) -> Iterator[str]:
     """Yield what `validate` found right."""
     yield f"valid: {_size(valid.lock)}; the head is {valid.lock.head}"
-    for base, revisions in valid.unpromised:
+    for base, revisions in valid.unpinned:
         yield (
-            f"note: no ids are promised on tokenizer {base[:_SHORT]} for {', '.join(revisions)}: "
+            f"note: no ids are pinned on tokenizer {base[:_SHORT]} for {', '.join(revisions)}: "
             "`tokmigrate lock` adds them where a model with it is"
         )
 
 
 def valid_content(valid: Valid) -> dict[str, Any]:
     """Return what `validate` found right as JSON."""
-    unpromised = [{"fingerprint": base, "revisions": list(names)} for base, names in valid.unpromised]
-    return {**lock_content(valid.lock), "unpromised": unpromised}
+    unpinned = [{"fingerprint": base, "revisions": list(names)} for base, names in valid.unpinned]
+    return {**lock_content(valid.lock), "unpinned": unpinned}
 
 
 def _size(lock: Lock) -> str:
@@ -182,10 +182,10 @@ def _changes(before: Lock | None, after: Lock) -> Iterator[tuple[str, str]]:
             yield "gone", revision
 
 
-def _promises(lock: Lock | None) -> list[tuple[str, Promise]]:
-    return [(track.fingerprint, promise) for track in (lock.tracks if lock else ()) for promise in track.promises]
+def _pins(lock: Lock | None) -> list[tuple[str, PinnedIds]]:
+    return [(track.fingerprint, pinned) for track in (lock.tracks if lock else ()) for pinned in track.pins]
 
 
-def _given(promise: Promise) -> str:
-    told = [f"{escape_quoted(token)} id {number}" for number, token in promise.given]
+def _new_ids(pinned: PinnedIds) -> str:
+    told = [f"{escape_quoted(token)} id {number}" for number, token in pinned.new_ids]
     return format_list(told, _MANY) or "no new token"

@@ -33,44 +33,44 @@ class Locked:
 
 
 @dataclass(frozen=True)
-class Promise:
+class PinnedIds:
     """The ids that a migration gives on one base tokenizer.
 
     Args:
         revision: The migration.
         fingerprint: That of the tokenizer afterwards.
-        given: Each id that a text gets that was no token before, in rising order.
+        new_ids: Each id that a text gets that was no token before, in rising order.
         line: Where the file says so, counting from 1.
     """
 
     revision: str
     fingerprint: str
-    given: tuple[tuple[int, str], ...]
+    new_ids: tuple[tuple[int, str], ...]
     line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
-class Track:
+class LockTrack:
     """A base tokenizer, and what the migrations for it make of its ids, in their order.
 
     Args:
         fingerprint: That of the base tokenizer.
-        promises: One for each migration that is applied to it.
+        pins: One for each migration that is applied to it.
         line: Where the file says so, counting from 1.
     """
 
     fingerprint: str
-    promises: tuple[Promise, ...] = ()
+    pins: tuple[PinnedIds, ...] = ()
     line: int = field(default=0, compare=False)
 
     @property
     def revisions(self) -> tuple[str, ...]:
         """The migrations that are applied to it."""
-        return tuple(promise.revision for promise in self.promises)
+        return tuple(pinned.revision for pinned in self.pins)
 
-    def begins(self, other: Track) -> bool:
+    def begins(self, other: LockTrack) -> bool:
         """Return whether `other` has the same base and begins with the same migrations."""
-        return self.fingerprint == other.fingerprint and other.revisions[: len(self.promises)] == self.revisions
+        return self.fingerprint == other.fingerprint and other.revisions[: len(self.pins)] == self.revisions
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,11 @@ class Lock:
 
     Args:
         revisions: The migrations from the first to the head.
-        tracks: The base tokenizers that ids are promised for.
+        tracks: The base tokenizers that ids are pinned for.
     """
 
     revisions: tuple[Locked, ...] = ()
-    tracks: tuple[Track, ...] = ()
+    tracks: tuple[LockTrack, ...] = ()
 
     @property
     def head(self) -> str:
@@ -96,10 +96,10 @@ class Lock:
         kept = [locked for locked, _ in takewhile(lambda pair: pair[0] == locked_as(pair[1]), pairs)]
         known = {locked.revision for locked in kept}
         cut = (
-            Track(track.fingerprint, tuple(takewhile(lambda each: each.revision in known, track.promises)), track.line)
+            LockTrack(track.fingerprint, tuple(takewhile(lambda each: each.revision in known, track.pins)), track.line)
             for track in self.tracks
         )
-        return Lock(tuple(kept), longest(track for track in cut if track.promises))
+        return Lock(tuple(kept), longest(track for track in cut if track.pins))
 
     def followed_by(self, migration: Migration) -> Lock | None:
         """Return the lock with one more migration, None where it does not follow the last one here."""
@@ -107,12 +107,12 @@ class Lock:
             return None
         return Lock((*self.revisions, locked_as(migration)), self.tracks)
 
-    def promised(self, fingerprint: str, revisions: Sequence[str]) -> Promise | None:
-        """Return what is promised for the last of `revisions`, applied in this order to a base; None for nothing."""
+    def find_pins(self, fingerprint: str, revisions: Sequence[str]) -> PinnedIds | None:
+        """Return what is pinned for the last of `revisions`, applied in this order to a base; None for nothing."""
         wanted = tuple(revisions)
         for track in self.tracks:
             if track.fingerprint == fingerprint and track.revisions[: len(wanted)] == wanted:
-                return track.promises[len(wanted) - 1]
+                return track.pins[len(wanted) - 1]
         return None
 
 
@@ -121,70 +121,70 @@ def locked_as(migration: Migration) -> Locked:
     return Locked(migration.revision, migration.checksum)
 
 
-def lock_of(chain: Sequence[Migration], known: Lock | None, tracks: Iterable[Track] = ()) -> Lock:
+def lock_of(chain: Sequence[Migration], known: Lock | None, tracks: Iterable[LockTrack] = ()) -> Lock:
     """Return the lock of a chain of migrations.
 
     Args:
         chain: The migrations from the first to the head.
-        known: The lock before; what still holds of its promises is kept.
-        tracks: More promises.
+        known: The lock before; what still holds of its pins is kept.
+        tracks: More pins.
 
     Raises:
-        DriftError: Two promises contradict each other.
+        DriftError: Two pins contradict each other.
     """
     held = [*known.holding(chain).tracks] if known else []
     for track in tracks:
         for other in held:
             check_same_ids(other, track)
-        if track.promises:
+        if track.pins:
             held.append(track)
     return Lock(tuple(map(locked_as, chain)), longest(held))
 
 
-def check_same_ids(known: Track, found: Track) -> None:
+def check_same_ids(known: LockTrack, found: LockTrack) -> None:
     """Raise DriftError where the same migrations give other ids to the same base."""
     if known.fingerprint != found.fingerprint:
         return
-    for promise, given in zip(known.promises, found.promises, strict=False):
-        if promise.revision != given.revision:
+    for pinned, new in zip(known.pins, found.pins, strict=False):
+        if pinned.revision != new.revision:
             return
-        check_given(promise, given)
-        check_whole(promise, given)
+        check_new_ids(pinned, new)
+        check_fingerprint(pinned, new)
 
 
-def check_given(promise: Promise, found: Promise) -> None:
-    """Raise DriftError where a new text gets another id than was promised."""
-    wanted = {token: number for number, token in promise.given}
-    actual = {token: number for number, token in found.given}
+def check_new_ids(pinned: PinnedIds, found: PinnedIds) -> None:
+    """Raise DriftError where a new text gets another id than was pinned."""
+    wanted = {token: number for number, token in pinned.new_ids}
+    actual = {token: number for number, token in found.new_ids}
     for token in dict.fromkeys([*wanted, *actual]):
         if wanted.get(token) != actual.get(token):
-            told = f"promises it id {wanted[token]}" if token in wanted else "does not know it"
+            told = f"pins it to id {wanted[token]}" if token in wanted else "does not know it"
             came = f"would get id {actual[token]}" if token in actual else "would get none"
             raise DriftError(
-                f"'{token}' {came} in migration {promise.revision}, and the lock {told}",
-                where=_where(promise),
+                f"'{token}' {came} in migration {pinned.revision}, and the lock {told}",
+                where=_where(pinned),
                 hint=_HINT,
             )
 
 
-def check_whole(promise: Promise, found: Promise) -> None:
-    """Raise DriftError where any token of the tokenizer afterwards has another id than was promised."""
-    if promise.fingerprint != found.fingerprint:
+def check_fingerprint(pinned: PinnedIds, found: PinnedIds) -> None:
+    """Raise DriftError where any token of the tokenizer afterwards has another id than was pinned."""
+    if pinned.fingerprint != found.fingerprint:
         raise DriftError(
-            f"tokens that were there before get other ids in migration {promise.revision} than the lock promises",
-            where=_where(promise),
+            f"tokens that were there before get other ids in migration {pinned.revision} than the lock says",
+            where=_where(pinned),
             hint=_HINT,
         )
 
 
-def longest(tracks: Iterable[Track]) -> tuple[Track, ...]:
+def longest(tracks: Iterable[LockTrack]) -> tuple[LockTrack, ...]:
     """Return the tracks without those that another one begins with."""
-    kept: list[Track] = []
-    for track in sorted(tracks, key=lambda each: -len(each.promises)):
+    kept: list[LockTrack] = []
+    for track in sorted(tracks, key=lambda each: -len(each.pins)):
         if not any(track.begins(longer) for longer in kept):
             kept.append(track)
     return tuple(sorted(kept, key=lambda each: (each.fingerprint, each.revisions)))
 
 
-def _where(promise: Promise) -> str:
-    return f"{FILE}:{promise.line}:1" if promise.line else FILE
+def _where(pinned: PinnedIds) -> str:
+    return f"{FILE}:{pinned.line}:1" if pinned.line else FILE

@@ -23,7 +23,7 @@ from blake3 import blake3
 
 from tokmigrate.errors import FileProblems, Problem, StorageError
 from tokmigrate.files import read_if_present
-from tokmigrate.revision.lock import FILE, Lock, Locked, Promise, Track, longest
+from tokmigrate.revision.lock import FILE, Lock, Locked, LockTrack, PinnedIds, longest
 from tokmigrate.revision.rewriting import Files
 from tokmigrate.settings import Workspace
 
@@ -89,23 +89,23 @@ def _body(lock: Lock) -> Iterator[str]:
         yield f"revision {locked.revision} {locked.checksum} {link}"
     for track in longest(lock.tracks):
         yield f"tokenizer {track.fingerprint}"
-        for promise in track.promises:
-            yield f"ids {promise.revision} {promise.fingerprint}"
-            for number, token in promise.given:
+        for pinned in track.pins:
+            yield f"ids {pinned.revision} {pinned.fingerprint}"
+            for number, token in pinned.new_ids:
                 yield f"id {number} {_quoted(token)}"
 
 
 class _Ids:
-    """A promise while its lines are read."""
+    """The pinned ids of a migration while their lines are read."""
 
     def __init__(self, revision: str, fingerprint: str, line: int) -> None:
         self.revision = revision
         self.fingerprint = fingerprint
         self.line = line
-        self.given: list[tuple[int, str]] = []
+        self.new_ids: list[tuple[int, str]] = []
 
-    def promise(self) -> Promise:
-        return Promise(self.revision, self.fingerprint, tuple(self.given), self.line)
+    def pinned(self) -> PinnedIds:
+        return PinnedIds(self.revision, self.fingerprint, tuple(self.new_ids), self.line)
 
 
 class _Reading:
@@ -130,7 +130,7 @@ class _Reading:
             raise self._wrong(number, f"expected 'head REVISION SEAL', found '{line}'")
         for place, each in self._lines[2:]:
             self._take(place, each)
-        tracks = (Track(base, tuple(ids.promise() for ids in held), place) for base, place, held in self._tracks)
+        tracks = (LockTrack(base, tuple(ids.pinned() for ids in held), place) for base, place, held in self._tracks)
         lock = Lock(tuple(self._revisions), tuple(tracks))
         if head[1] != lock.head:
             raise self._wrong(number, f"the head is '{head[1]}' here, and '{lock.head}' by the lines below")
@@ -153,7 +153,7 @@ class _Reading:
         elif self._tracks and (found := _IDS.fullmatch(line)):
             held.append(_Ids(found[1], found[2], number))
         elif held and (found := _ID.fullmatch(line)):
-            held[-1].given.append((int(found[1]), self._token(number, found[2])))
+            held[-1].new_ids.append((int(found[1]), self._token(number, found[2])))
         else:
             raise self._wrong(number, f"this line means nothing here: '{line}'")
 

@@ -1,4 +1,4 @@
-"""One migration in place of several: its text, and what the lock promises for it."""
+"""One migration in place of several: its text, and what the lock pins for it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tokmigrate.operations.move_tokens import MoveTokens
 from tokmigrate.operations.registry import BUILT_IN
 from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.revision.conditions import Check, Precondition
-from tokmigrate.revision.lock import Lock, Promise, Track, locked_as
+from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, locked_as
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import written_fields
 from tokmigrate.revision.planned import PlannedOperation, Replaced
@@ -91,7 +91,7 @@ def squashed_text(migration: Migration) -> str:
     return "\n".join(head) + "\n" + yaml.safe_dump(body, allow_unicode=True, sort_keys=False, width=100)
 
 
-def squashed_lock(lock: Lock, migration: Migration, proven: Mapping[str, Promise]) -> Lock:
+def squashed_lock(lock: Lock, migration: Migration, proven: Mapping[str, PinnedIds]) -> Lock:
     """Return the lock with a squashed migration in place of those that it replaces.
 
     Args:
@@ -103,27 +103,27 @@ def squashed_lock(lock: Lock, migration: Migration, proven: Mapping[str, Promise
     place = next(index for index, locked in enumerate(lock.revisions) if locked.revision in old)
     kept = [locked for locked in lock.revisions if locked.revision not in old]
     kept.insert(place, locked_as(migration))
-    tokens = {token for promise in proven.values() for _, token in promise.given}
+    tokens = {token for pinned in proven.values() for _, token in pinned.new_ids}
     tracks = [_track(track, migration, proven.get(track.fingerprint), tokens) for track in lock.tracks]
-    return Lock(tuple(kept), tuple(track for track in tracks if track.promises))
+    return Lock(tuple(kept), tuple(track for track in tracks if track.pins))
 
 
-def _track(track: Track, migration: Migration, exact: Promise | None, tokens: set[str]) -> Track:
+def _track(track: LockTrack, migration: Migration, exact: PinnedIds | None, tokens: set[str]) -> LockTrack:
     order = [replaced.revision for replaced in migration.replaces]
-    inside = [promise for promise in track.promises if promise.revision in order]
+    inside = [pinned for pinned in track.pins if pinned.revision in order]
     if not inside:
         return track
-    start = track.promises.index(inside[0])
-    before, behind = track.promises[:start], track.promises[start + len(inside) :]
-    if [promise.revision for promise in inside] != order:
-        return Track(track.fingerprint, before)
+    start = track.pins.index(inside[0])
+    before, behind = track.pins[:start], track.pins[start + len(inside) :]
+    if [pinned.revision for pinned in inside] != order:
+        return LockTrack(track.fingerprint, before)
     if exact is None:
         if not _ids_stay(migration):
-            return Track(track.fingerprint, before)
-        given = {token: number for promise in inside for number, token in promise.given if token in tokens}
+            return LockTrack(track.fingerprint, before)
+        given = {token: number for pinned in inside for number, token in pinned.new_ids if token in tokens}
         pairs = sorted((number, token) for token, number in given.items())
-        exact = Promise(migration.revision, inside[-1].fingerprint, tuple(pairs))
-    return Track(track.fingerprint, (*before, exact, *behind))
+        exact = PinnedIds(migration.revision, inside[-1].fingerprint, tuple(pairs))
+    return LockTrack(track.fingerprint, (*before, exact, *behind))
 
 
 def _ids_stay(migration: Migration) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tokmigrate.errors import FileProblems, HistoryError, Problem
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import Lock, Track
+from tokmigrate.revision.lock import Lock, LockTrack
 from tokmigrate.revision.lock_file import REWRITE, lock_shown, read_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import Workspace
@@ -20,16 +20,16 @@ class Valid:
     Args:
         chain: The migrations from the first to the head.
         lock: The lock.
-        unpromised: By the fingerprint of a base tokenizer, the revisions that it has no ids for.
+        unpinned: By the fingerprint of a base tokenizer, the revisions that it has no ids for.
     """
 
     chain: tuple[Migration, ...]
     lock: Lock
-    unpromised: tuple[tuple[str, tuple[str, ...]], ...]
+    unpinned: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def validate(workspace: Workspace) -> Valid:
-    """Check the order of the migrations, their single head, their checksums and the ids that are promised.
+    """Check the order of the migrations, their single head, their checksums and the ids that are pinned.
 
     Raises:
         FileProblems: All that is wrong, with places.
@@ -61,10 +61,10 @@ def validate(workspace: Workspace) -> Valid:
     return Valid(chain, lock, tuple((base, left) for base, left in open_ones if left))
 
 
-def _behind(track: Track, chain: Sequence[Migration]) -> tuple[str, ...]:
+def _behind(track: LockTrack, chain: Sequence[Migration]) -> tuple[str, ...]:
     """Return the migrations for all models behind the last that a track has."""
     order = [migration.revision for migration in chain]
-    last = order.index(track.revisions[-1]) if track.promises else -1
+    last = order.index(track.revisions[-1]) if track.pins else -1
     return tuple(migration.revision for migration in chain[last + 1 :] if "*" in migration.models)
 
 
@@ -94,14 +94,14 @@ def _id_problems(lock: Lock, shown: str) -> Iterator[Problem]:
     order = {locked.revision: place for place, locked in enumerate(lock.revisions)}
     for track in lock.tracks:
         last = -1
-        for promise in track.promises:
-            place = order.get(promise.revision, -1)
+        for pinned in track.pins:
+            place = order.get(pinned.revision, -1)
             if place <= last:
-                message = f"ids of {promise.revision} are promised out of order"
-                yield Problem(shown, promise.line, 1, message, REWRITE)
+                message = f"ids of {pinned.revision} are pinned out of order"
+                yield Problem(shown, pinned.line, 1, message, REWRITE)
             last = place
-            numbers = [number for number, _ in promise.given]
-            tokens = [token for _, token in promise.given]
+            numbers = [number for number, _ in pinned.new_ids]
+            tokens = [token for _, token in pinned.new_ids]
             if len(set(numbers)) < len(numbers) or len(set(tokens)) < len(tokens):
-                message = f"{promise.revision} is promised to give an id, or a token, twice"
-                yield Problem(shown, promise.line, 1, message, REWRITE)
+                message = f"{pinned.revision} pins an id, or a token, twice"
+                yield Problem(shown, pinned.line, 1, message, REWRITE)

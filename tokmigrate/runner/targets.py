@@ -17,8 +17,8 @@ from tokmigrate.errors import (
     UsageError,
 )
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.plan.pinned_ids import check_pins, track_before
 from tokmigrate.plan.progress import Progress, check_progress, compute_progress
-from tokmigrate.plan.promises import check_promises, track_before
 from tokmigrate.plan.upgrade import Plan, plan_upgrade
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
@@ -37,7 +37,7 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
 
     Raises:
         DriftError: Its history does not fit, it is not what its migrations left, or an id would come out otherwise than
-            the lock promises.
+            the lock pins.
         OperationError: A migration cannot be applied; the hint says where the model seems to be at it already.
     """
     history = History.read(workspace)
@@ -53,19 +53,17 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     if not pending:
         return plan
     drift = (f"accepted drift: {line}" for line in accepted)
-    return replace(plan, remarks=(*drift, *_check_pinned_ids(workspace, history, applied, plan)))
+    return replace(plan, remarks=(*drift, *_check_lock(workspace, history, applied, plan)))
 
 
-def _check_pinned_ids(
-    workspace: Workspace, history: History, applied: Sequence[Migration], plan: Plan
-) -> tuple[str, ...]:
+def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migration], plan: Plan) -> tuple[str, ...]:
     """Check the ids of a plan against the lock, and return what a user should know of it.
 
-    A workspace without a lock has promised nothing. A migration that is another one than the lock knows binds
+    A workspace without a lock has pinned nothing. A migration that is another one than the lock knows binds
     nothing either, but is told of: it is `validate` that refuses it.
 
     Raises:
-        DriftError: An id would come out otherwise than the lock promises.
+        DriftError: An id would come out otherwise than the lock says.
         FileProblems: The lock is damaged, or has conflict markers.
     """
     lock = read_lock(workspace)
@@ -75,11 +73,11 @@ def _check_pinned_ids(
     known = {locked.revision for locked in held.revisions}
     strange = [step.migration.revision for step in plan.steps if step.migration.revision not in known]
     before = track_before(plan.snapshot, applied, held)
-    unpromised = check_promises(held, before, plan.steps) if before else [s.migration.revision for s in plan.steps]
+    unpinned = check_pins(held, before, plan.steps) if before else [s.migration.revision for s in plan.steps]
     if strange:
         return (f"the lock does not know {', '.join(strange)} as it is now: `tokmigrate lock` writes it",)
-    if unpromised:
-        return (f"the lock promises no ids for this tokenizer in {', '.join(unpromised)}: `tokmigrate lock` writes it",)
+    if unpinned:
+        return (f"the lock pins no ids for this tokenizer in {', '.join(unpinned)}: `tokmigrate lock` writes it",)
     return ()
 
 

@@ -47,7 +47,7 @@ def rebase(
 
     Args:
         workspace: The workspace; its lock may hold a conflict.
-        entries: The models whose ids are promised.
+        entries: The models whose ids are pinned.
         revision: A migration of the branch that is moved. By default the branch that no model has, and that the
             upstream branch of Git has not.
         onto: The head that it goes behind; by default the other one.
@@ -181,7 +181,7 @@ def _readable(text: str) -> Lock | None:
 def _relocked(
     workspace: Workspace, history: History, entries: Sequence[ModelEntry], locks: Sequence[Lock], onto: str | None
 ) -> Relocked:
-    """Return the lock with what its sides promise for the migrations that stayed, and what the moved ones give now."""
+    """Return the lock with what its sides pin for the migrations that stayed, and what the moved ones give now."""
     chain = history.chain()
     known: Lock | None = None
     for lock in locks:
@@ -192,5 +192,5 @@ def _relocked(
     except TokmigrateError as error:
         # The order is settled all the same; what is wrong with a migration or a model shows again in a plan.
         done = relocked(workspace, history, (), known)
-        done = replace(done, notes=(*done.notes, f"no new ids are promised: {error}"))
+        done = replace(done, notes=(*done.notes, f"no new ids are pinned: {error}"))
     return replace(done, before=before)

@@ -9,11 +9,11 @@ from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.errors import WeightsError
 from tokmigrate.files import has_directory
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.plan.promises import track_after, track_before
+from tokmigrate.plan.pinned_ids import track_after, track_before
 from tokmigrate.plan.steps import steps_of
 from tokmigrate.plan.upgrade import plan_upgrade
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import Lock, Track, lock_of
+from tokmigrate.revision.lock import Lock, LockTrack, lock_of
 from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.targets import progress_to
@@ -40,15 +40,15 @@ class Relocked:
 def relock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | None) -> Relocked:
     """Write the lock of a workspace.
 
-    What is promised stays promised as long as the migrations up to there are the same ones.
+    What is pinned stays pinned as long as the migrations up to there are the same ones.
 
     Args:
         workspace: The workspace.
-        entries: The models whose ids are promised, where they are here.
+        entries: The models whose ids are pinned, where they are here.
         known: The lock before.
 
     Raises:
-        DriftError: A migration was edited that a model has, or gives other ids than were promised.
+        DriftError: A migration was edited that a model has, or gives other ids than were pinned.
         HistoryError: There are several heads.
     """
     done = relocked(workspace, History.read(workspace), entries, known)
@@ -60,11 +60,11 @@ def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntr
     """Return what `relock` makes of a history; nothing is written."""
     chain = history.chain()
     held = known.holding(chain) if known else None
-    tracks: list[Track] = []
+    tracks: list[LockTrack] = []
     notes: list[str] = []
     for entry in entries:
         if not has_directory(entry.path):
-            notes.append(f"{entry.name} is not here: no ids are promised for it")
+            notes.append(f"{entry.name} is not here: no ids are pinned for it")
             continue
         refuse_under_way(entry)
         try:
@@ -76,7 +76,7 @@ def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntr
         if track is None:
             notes.append(
                 f"{entry.name} has migrations, and neither the lock nor this workspace knows how its tokenizer began: "
-                "only a copy of it at base can promise its ids (`--model PATH`)"
+                "only a copy of it at base can pin its ids (`--model PATH`)"
             )
         else:
             tracks.append(track)
@@ -98,7 +98,7 @@ def lock_head(workspace: Workspace, known: Lock | None) -> bool:
     return True
 
 
-def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> Track | None:
+def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> LockTrack | None:
     """Return the way of a model up to the head; None where nobody knows how it began."""
     snapshot = take_snapshot(entry)
     progress = progress_to(workspace, history, entry, snapshot, "head")
@@ -110,4 +110,4 @@ def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock
     if found is None:
         return None
     steps = steps_of(found.state, (*progress.applied, *progress.pending), lambda _, after: after)
-    return track_after(Track(found.state.tokenizer.fingerprint), steps)
+    return track_after(LockTrack(found.state.tokenizer.fingerprint), steps)

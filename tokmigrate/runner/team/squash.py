@@ -14,13 +14,13 @@ from tokmigrate.git import uncommitted_files
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.plan.pinned_ids import compute_pins
 from tokmigrate.plan.progress import check_progress
-from tokmigrate.plan.promises import promises_of
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.contents import yaml_migration
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import FILE as LOCK
-from tokmigrate.revision.lock import Lock, Promise, locked_as
+from tokmigrate.revision.lock import Lock, PinnedIds, locked_as
 from tokmigrate.revision.lock_file import lock_files, read_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import file_name, written_fields
@@ -85,7 +85,7 @@ def squash(
     path = _path(workspace, members, message)
     told = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
     drafted = squashed(members, told, path, os.path.relpath(path, workspace.root))
-    proven: dict[str, Promise] = {}
+    proven: dict[str, PinnedIds] = {}
     tried: list[Trial] = []
     for entry in entries:
         with at_hand(entry) as here:
@@ -93,9 +93,9 @@ def squash(
         if state is None:
             continue
         base, begun = state
-        promise = proven_promise(begun, members, drafted, entry.name)
+        pinned = verify_same_end(begun, members, drafted, entry.name)
         tried.append(trial_of(entry))
-        proven[base] = promise
+        proven[base] = pinned
     if not tried:
         raise ModelError(
             "there is no model here to try it on",
@@ -167,7 +167,7 @@ def _before(
     return base, steps[-1].after if steps else snapshot.state
 
 
-def proven_promise(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> Promise:
+def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> PinnedIds:
     """Return what one migration gives that stands for several.
 
     The same end is: every document, every row as an old one or the same recipe with the same seed, what the lineage
@@ -191,8 +191,8 @@ def proven_promise(state: ModelState, members: Sequence[Migration], one: Migrati
                 where=f"{members[0].shown} to {members[-1].shown}",
                 hint="squash a shorter range; nothing was changed",
             )
-    (_, promise), *_ = promises_of(single)
-    return promise
+    (_, pinned), *_ = compute_pins(single)
+    return pinned
 
 
 _END = ("files", "rows", "origins of rows", "defaults for later rows")

@@ -1,4 +1,4 @@
-"""What the lock promises for real tokenizers is what the library gives after an upgrade, squashed or not."""
+"""What the lock pins for real tokenizers is what the library gives after an upgrade, squashed or not."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ OPERATIONS = (
 )
 
 
-def promised(lock: Lock) -> dict[str, int]:
-    """Return the last id that is promised to each text."""
+def pinned(lock: Lock) -> dict[str, int]:
+    """Return the last id that is pinned to each text."""
     (track,) = lock.tracks
-    return {token: number for promise in track.promises for number, token in promise.given}
+    return {token: number for pinned in track.pins for number, token in pinned.new_ids}
 
 
 def ids(model: SharedModel, tokens: dict[str, int]) -> dict[str, int | None]:
@@ -43,13 +43,13 @@ def test_the_library_gives_the_ids_that_are_promised(tmp_path: Path, name: str) 
     for operations in OPERATIONS:
         model.write(operations)
     lock = relock(model.workspace, [model.entry], None).after
-    texts = promised(lock)
+    texts = pinned(lock)
     assert not texts.keys() & before.keys()
     done = squash(model.workspace, [model.entry], "1", "2")
     assert done.lock is not None
-    assert promised(done.lock) == {token: number for token, number in texts.items() if token != "<|tool|>"}
+    assert pinned(done.lock) == {token: number for token, number in texts.items() if token != "<|tool|>"}
     validate(model.workspace)
     assert migrate.upgrade(model.workspace, model.entry).plan.remarks == ()
-    assert ids(model, promised(done.lock)) == promised(done.lock)
+    assert ids(model, pinned(done.lock)) == pinned(done.lock)
     assert texts["<|call|>"] == texts["<|tool|>"]
-    assert done.lock.tracks[0].promises[-1].fingerprint == lock.tracks[0].promises[-1].fingerprint
+    assert done.lock.tracks[0].pins[-1].fingerprint == lock.tracks[0].pins[-1].fingerprint

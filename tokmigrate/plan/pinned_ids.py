@@ -1,4 +1,4 @@
-"""The ids that a plan gives against those that the lock promises."""
+"""The ids that a plan gives against those that the lock pins."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.steps import Step
-from tokmigrate.revision.lock import Lock, Promise, Track, check_given, check_whole
+from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
 from tokmigrate.revision.migration import Migration
 
 
-def promises_of(steps: Sequence[Step]) -> Iterator[tuple[str, Promise]]:
+def compute_pins(steps: Sequence[Step]) -> Iterator[tuple[str, PinnedIds]]:
     """Yield for each step the fingerprint of the tokenizer before it, and the ids that it gives."""
     here, document = "", None
     for step in steps:
@@ -20,39 +20,39 @@ def promises_of(steps: Sequence[Step]) -> Iterator[tuple[str, Promise]]:
             here = before.fingerprint
         reached = here if after.document is before.document else after.fingerprint
         new = ((number, token) for token, number in after.ids.items() if token not in before.ids)
-        yield here, Promise(step.migration.revision, reached, tuple(sorted(new)))
+        yield here, PinnedIds(step.migration.revision, reached, tuple(sorted(new)))
         here, document = reached, after.document
 
 
-def track_before(snapshot: Snapshot, applied: Sequence[Migration], lock: Lock | None) -> Track | None:
+def track_before(snapshot: Snapshot, applied: Sequence[Migration], lock: Lock | None) -> LockTrack | None:
     """Return the way that a model has come; None where the lock does not know it.
 
     Args:
         snapshot: The model as it is.
         applied: The migrations that it has.
-        lock: What is promised.
+        lock: What is pinned.
     """
     if not applied:
-        return Track(snapshot.state.tokenizer.fingerprint)
+        return LockTrack(snapshot.state.tokenizer.fingerprint)
     come = tuple(migration.revision for migration in applied)
     base = snapshot.stamp.tokenizer if snapshot.stamp else None
     for track in lock.tracks if lock else ():
         if track.revisions[: len(come)] == come:
-            promises = track.promises[: len(come)]
+            pins = track.pins[: len(come)]
             here = snapshot.state.tokenizer.fingerprint
             # A stamp that does not name its base says no more than what the tokenizer is now.
-            if track.fingerprint == base or (base is None and promises[-1].fingerprint == here):
-                return Track(track.fingerprint, promises)
+            if track.fingerprint == base or (base is None and pins[-1].fingerprint == here):
+                return LockTrack(track.fingerprint, pins)
     return None
 
 
-def track_after(before: Track, steps: Sequence[Step]) -> Track:
+def track_after(before: LockTrack, steps: Sequence[Step]) -> LockTrack:
     """Return the way of a model with the steps of a plan behind it."""
-    return Track(before.fingerprint, (*before.promises, *(promise for _, promise in promises_of(steps))))
+    return LockTrack(before.fingerprint, (*before.pins, *(pinned for _, pinned in compute_pins(steps))))
 
 
-def check_promises(lock: Lock, before: Track, steps: Sequence[Step]) -> tuple[str, ...]:
-    """Check the ids of a plan, and return the revisions that nothing is promised for.
+def check_pins(lock: Lock, before: LockTrack, steps: Sequence[Step]) -> tuple[str, ...]:
+    """Check the ids of a plan, and return the revisions that nothing is pinned for.
 
     Args:
         lock: The part of the lock that holds for the migrations.
@@ -60,20 +60,20 @@ def check_promises(lock: Lock, before: Track, steps: Sequence[Step]) -> tuple[st
         steps: What the plan does.
 
     Raises:
-        DriftError: An id comes out otherwise than the lock promises.
+        DriftError: An id comes out otherwise than the lock says.
     """
     come = list(before.revisions)
-    expected = before.promises[-1].fingerprint if before.promises else before.fingerprint
+    expected = before.pins[-1].fingerprint if before.pins else before.fingerprint
     open_ones: list[str] = []
-    for here, found in promises_of(steps):
+    for here, found in compute_pins(steps):
         come.append(found.revision)
-        promise = lock.promised(before.fingerprint, come)
-        if promise is None:
+        pinned = lock.find_pins(before.fingerprint, come)
+        if pinned is None:
             open_ones.append(found.revision)
             continue
-        check_given(promise, found)
+        check_new_ids(pinned, found)
         # Tokens that were changed behind tokmigrate's back are no fault of this migration.
         if here == expected:
-            check_whole(promise, found)
-        expected = promise.fingerprint
+            check_fingerprint(pinned, found)
+        expected = pinned.fingerprint
     return tuple(open_ones)
