@@ -4,5 +4,11 @@ from __future__ import annotations
 
 import os
 
+from hypothesis import settings
+
 # pytest-xdist sets it for its own output; a command that runs in a test writes into a pipe, which has no width.
 os.environ.pop("COLUMNS", None)
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
