@@ -53,7 +53,7 @@ def undo_data(workspace: Workspace, snapshot: Snapshot) -> UndoData:
     rows = state.applied_now(model) if state and model else ()
     records = {row.record.revision: row.record.undo for row in rows}
     objects = ObjectStore(workspace.objects)
-    applied = [revision for revision, _ in snapshot.stamp.applied]
+    applied = snapshot.revisions
     lost: list[LostUndo] = []
     stuck = 0
     whole: set[str] = set()

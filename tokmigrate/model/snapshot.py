@@ -60,6 +60,16 @@ class Snapshot:
         return self.stamp.revision if self.stamp else None
 
     @property
+    def applied(self) -> tuple[tuple[str, str], ...]:
+        """The applied revisions with the checksums of their files, in order."""
+        return self.stamp.applied if self.stamp else ()
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """The applied revisions, in order."""
+        return self.stamp.revisions if self.stamp else ()
+
+    @property
     def generation(self) -> str | None:
         """The generation that the stamp names, None at `base`."""
         return self.stamp.generation if self.stamp else None

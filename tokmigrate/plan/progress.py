@@ -51,7 +51,7 @@ def compute_progress(snapshot: Snapshot, chain: Sequence[Migration]) -> Progress
     squashed = {migration.replaces[0].revision: migration for migration in chain if migration.replaces}
     applied: list[Migration] = []
     edited: list[Migration] = []
-    left = list(snapshot.stamp.applied) if snapshot.stamp else []
+    left = list(snapshot.applied)
     while left:
         revision, checksum = left.pop(0)
         migration = squashed.get(revision)

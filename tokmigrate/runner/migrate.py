@@ -245,8 +245,7 @@ def upgrade(
             listener(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
         listener(ComputationStarted(entry.name))
         way = build_upgrade(planned, workspace.seed, ObjectStore(workspace.objects))
-        stamp = planned.snapshot.stamp
-        applied = stamp.applied if stamp else ()
+        applied = planned.snapshot.applied
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
         keep_texts(workspace, state, [*applied, *pending])
         outcome = upgrade_outcome(way.passages, len(applied))

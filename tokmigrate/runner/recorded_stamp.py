@@ -101,7 +101,7 @@ def stamp_of_source(
         known = read_init_records(row.event for row in state.token_rows(model))
         events: tuple[TokenEvent | TokensMoved, ...] = ()
     else:
-        wanted = {revision for revision, _ in source.applied}
+        wanted = {*source.revisions}
         told = (row.event for row in (events_in_force(state, model) if model else ()))
         events = tuple(event for event in told if event.revision in wanted)
         known = read_init_records(event for event in events if isinstance(event, TokenEvent))

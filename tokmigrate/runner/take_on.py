@@ -212,8 +212,8 @@ def _carry_out(
         row=lambda _tensor, _recipe: b"",
         tokens=snapshot.state.tokenizer.ids,
     )
-    revisions = [revision for revision, _ in known.stamp.applied]
-    run = Run(Direction.STAMP, known.stamp.revision, revisions, Outcome(applied=known.records, tokens=known.events))
+    outcome = Outcome(applied=known.records, tokens=known.events)
+    run = Run(Direction.STAMP, known.stamp.revision, known.stamp.revisions, outcome)
     keep_texts(workspace, state, [(record.revision, record.checksum) for record in known.records])
     publish_run(workspace, entry, state, model, run, (Change(snapshot, candidate),), listener, keep_owner=keep_owner)
     undoable = all(record.undo is not None for record in known.records)

@@ -98,7 +98,7 @@ def way_down(
     workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return the revision to go down to, and the revisions on the way, the latest first."""
-    applied = [revision for revision, _ in snapshot.stamp.applied] if snapshot.stamp else []
+    applied = snapshot.revisions
     target = _resolved_down(workspace, snapshot, to)
     if target is not None and target not in applied:
         raise UndoError(
@@ -123,10 +123,7 @@ def _resolved_down(workspace: Workspace, snapshot: Snapshot, to: str) -> str | N
     except (FileProblems, HistoryError, UnknownNameError):
         state = open_state_if_present(workspace.state, workspace.root)
         files = {text.revision: text.file for text in state.migration_texts()} if state else {}
-        recorded = [
-            RecordedName(revision, files.get(revision, revision))
-            for revision, _ in (snapshot.stamp.applied if snapshot.stamp else ())
-        ]
+        recorded = [RecordedName(revision, files.get(revision, revision)) for revision in snapshot.revisions]
         with suppress(UsageError):
             return resolve(to, recorded, lambda: recorded, snapshot.revision, tags)
         raise

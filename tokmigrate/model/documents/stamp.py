@@ -85,6 +85,11 @@ class Stamp:
         return self.applied[-1][0]
 
     @property
+    def revisions(self) -> tuple[str, ...]:
+        """The applied revisions, in order."""
+        return tuple(revision for revision, _ in self.applied)
+
+    @property
     def generation(self) -> str:
         """The digest of all that the stamp says: lineage, revisions and contents."""
         said = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)

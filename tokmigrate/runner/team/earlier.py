@@ -45,7 +45,7 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
     model = state.model_at(entry.path, snapshot.generation) if state else None
     if state is None or model is None or snapshot.stamp is None or changed_documents(snapshot):
         return None
-    applied = [revision for revision, _ in snapshot.stamp.applied]
+    applied = snapshot.revisions
     revisions = tuple(reversed(applied[applied.index(first) :]))
     try:
         back = build_downgrade(

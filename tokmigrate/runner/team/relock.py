@@ -106,7 +106,7 @@ def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock
     if before is not None:
         return track_after(before, plan_upgrade(entry, snapshot, progress.pending).steps)
     # The lock came later than the migrations: where the way back is on record, it leads to the base.
-    found = earlier(workspace, entry, snapshot, snapshot.stamp.applied[0][0]) if snapshot.stamp else None
+    found = earlier(workspace, entry, snapshot, snapshot.revisions[0]) if snapshot.stamp else None
     if found is None:
         return None
     steps = steps_of(found.state, (*progress.applied, *progress.pending), lambda _, after: after)

@@ -39,7 +39,7 @@ def applied_where(workspace: Workspace) -> Whereabouts:
         # In the middle of a change the stamp may be missing, and what a model is about to have is not in it.
         refuse_under_way(ModelEntry(name, Path(path)))
         stamp = read_stamp(Path(path))
-        for revision, _ in stamp.applied if stamp else ():
+        for revision in stamp.revisions if stamp else ():
             found[revision].append(name)
     for name, revisions in gone.items():
         for revision in revisions:
