@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -50,11 +51,10 @@ def verify_documents(
     Raises:
         VerificationError: A library would load something else than the documents say.
     """
-    encoded = _check_with_tokenizers(snapshot, documents, checks)
     if thoroughness == "fast":
+        _check_with_tokenizers(snapshot, documents, checks)
         return ()
-    with staged(snapshot, documents) as directory:
-        after = _Loaded.of(directory, snapshot, documents, checks)
+    after, encoded = _loaded(staged(snapshot, documents), snapshot, documents, checks)
     faults = after.faults(encoded)
     if not faults and not after.different and not _changes_pipeline(snapshot, documents):
         return ()
@@ -85,12 +85,28 @@ def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thor
         VerificationError: A library loads something else than the files say.
     """
     now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer.ids)
-    encoded = _check_with_tokenizers(snapshot, now, checks)
     if thoroughness == "fast":
+        _check_with_tokenizers(snapshot, now, checks)
         return ()
-    loaded = _Loaded.of(snapshot.directory, snapshot, now, checks)
+    loaded, encoded = _loaded(nullcontext(snapshot.directory), snapshot, now, checks)
     _raise_first(loaded.faults(encoded), None, snapshot)
     return tuple(loaded.told(doing, texts, "") for doing, texts in loaded.different.items())
+
+
+def _loaded(
+    place: AbstractContextManager[Path], snapshot: Snapshot, documents: Documents, checks: Sequence[Check]
+) -> tuple[_Loaded, list[list[int]]]:
+    """Return what transformers makes of a directory, and the ids of the texts of `checks`, which were found to hold."""
+    try:
+        with place as directory:
+            loaded = _Loaded.of(directory, snapshot, documents, checks)
+    except TokmigrateError:
+        # If the tokenizers library alone fails as well, its error is the more exact one.
+        _check_with_tokenizers(snapshot, documents, checks)
+        raise
+    if "encodings" in loaded.library:
+        return loaded, _encoded(loaded.library, checks, str(snapshot.directory))
+    return loaded, _check_with_tokenizers(snapshot, documents, checks)
 
 
 def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Sequence[Check]) -> list[list[int]]:
@@ -104,6 +120,11 @@ def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Seq
         except TokmigrateError as error:
             error.where = where
             raise
+    return _encoded(answer, checks, where)
+
+
+def _encoded(answer: Mapping[str, Any], checks: Sequence[Check], where: str) -> list[list[int]]:
+    """Return the ids of the texts of `checks` by an answer of the tokenizers library; raise where it is not right."""
     if answer["differences"]["count"]:
         told = _other_ids("tokenizers", answer["differences"])
         raise VerificationError(told, where=where, hint="nothing was changed")
@@ -117,8 +138,9 @@ def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Seq
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What transformers makes of a model's files: the answers about tokenizer and model."""
+    """What the libraries make of a model's files: the answers about tokenizer and model, empty where one died."""
 
+    library: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     model: Mapping[str, Any]
     texts: tuple[str, ...]
@@ -145,14 +167,14 @@ class _Loaded:
             answer = ask("transformers", request, snapshot.state.traits.worker)
         except VerificationError as error:
             # The worker died, or never answered: what of is not known.
-            answer = {"tokenizer": {}, "model": {"died": error.message}}
+            answer = {"library": {}, "tokenizer": {}, "model": {"died": error.message}}
         except TokmigrateError as error:
             error.where = str(snapshot.directory)
             raise
         for part in answer.values():
             if "error" in part:
                 part["error"] = part["error"].replace(str(directory), str(snapshot.directory))
-        return cls(answer["tokenizer"], answer["model"], texts)
+        return cls(answer["library"], answer["tokenizer"], answer["model"], texts)
 
     @property
     def is_compared(self) -> bool:

@@ -11,7 +11,7 @@ from tokmigrate.files import read_file
 from tokmigrate.model.class_defaults.own_pipelines import missing_files
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.peculiarities import fixed_size
-from tokmigrate.model.documents.reading import json_layout, read_documents, writable_names
+from tokmigrate.model.documents.reading import json_layout, read_documents, read_texts, writable_names
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.formats.json_text import Layout, parse
@@ -85,10 +85,17 @@ class Snapshot:
         return tuple(sorted({tensor.file for tensor in self.tensors}))
 
 
-def take_snapshot(entry: ModelEntry) -> Snapshot:
-    """Read the model of a workspace; raises ModelError where it cannot be worked on."""
+def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapshot:
+    """Read the model of a workspace; raises ModelError where it cannot be worked on.
+
+    Args:
+        entry: The model.
+        earlier: What was read of it before, which is returned where no file has changed since.
+    """
     directory = entry.here()
     stamp = read_stamp(directory)
+    if earlier is not None and _is_unchanged(earlier, directory, stamp):
+        return earlier
     texts, documents, layouts = read_documents(directory, stamp)
     check_files(directory, writable_names(texts))
     if names.CONFIG not in documents:
@@ -145,6 +152,16 @@ def take_snapshot(entry: ModelEntry) -> Snapshot:
         )
     notes = (*found.notes, *missing_files(documents, directory))
     return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, notes)
+
+
+def _is_unchanged(earlier: Snapshot, directory: Path, stamp: Stamp | None) -> bool:
+    """Return whether every file is as it was read before: the documents by their bytes, weights by header and time."""
+    weights = read_weights(directory)
+    texts = read_texts(directory)
+    if weights.index is not None:
+        texts[weights.index] = read_file(directory / weights.index)
+    check_files(directory, writable_names(texts))
+    return (directory, stamp, texts, weights) == (earlier.directory, earlier.stamp, earlier.texts, earlier.weights)
 
 
 def _overrides(entry: ModelEntry) -> Overrides:

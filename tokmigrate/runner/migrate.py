@@ -231,10 +231,11 @@ def upgrade(
     if first is not None and not first.steps:
         announce(first)
         return Upgraded(first, Found.NOTHING)
-    # Two plans of a large vocabulary are hundreds of megabytes.
-    del first
     with locked(workspace, entry, lock_timeout_s, listener) as (_, state, recovered):
-        planned = planned_upgrade(workspace, entry, take_snapshot(entry), to)
+        snapshot = take_snapshot(entry, first.snapshot if first else None)
+        planned = planned_upgrade(workspace, entry, snapshot, to, first)
+        # Two plans of a large vocabulary are hundreds of megabytes.
+        del first, snapshot
         if bound is not None:
             bound.check(workspace, planned)
         announce(planned)
@@ -293,10 +294,9 @@ def downgrade(
         UndoError: The way back is not on record here.
         DriftError: The model was changed since it was migrated.
     """
-    if not under_way(entry):
-        _recorded(workspace, entry, to, keep_owner=keep_owner)
+    first = None if under_way(entry) else _recorded(workspace, entry, to, keep_owner=keep_owner)[0]
     with locked(workspace, entry, lock_timeout_s, listener) as (_, state, recovered):
-        snapshot = take_snapshot(entry)
+        snapshot = take_snapshot(entry, first)
         target, revisions = way_down(workspace, entry, snapshot, to)
         if not revisions:
             raise nothing_back(entry, to)

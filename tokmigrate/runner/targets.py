@@ -32,8 +32,17 @@ from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
 
-def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str) -> Plan:
+def planned_upgrade(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str, earlier: Plan | None = None
+) -> Plan:
     """Return the plan that brings a model up to a revision.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        snapshot: The model as it is.
+        to: A revision by any of its names.
+        earlier: A plan made before, whose steps are taken over where model and migrations are the same.
 
     Raises:
         DriftError: Its history does not fit, it is not what its migrations left, or an id would come out otherwise than
@@ -46,7 +55,7 @@ def planned_upgrade(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
     accepted = refuse_drift(workspace, snapshot) if pending else ()
     adapters = adapters_of(entry, snapshot) if pending else ()
     try:
-        plan = plan_upgrade(entry, snapshot, pending, adapters)
+        plan = _reused(earlier, snapshot, pending, adapters) or plan_upgrade(entry, snapshot, pending, adapters)
     except OperationError as error:
         error.hint = hint_with_signs(workspace, entry, snapshot, progress, error.hint)
         raise
@@ -79,6 +88,15 @@ def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migrat
     if unpinned:
         return (f"the lock pins no ids for this tokenizer in {', '.join(unpinned)}: `tokmigrate lock` writes it",)
     return ()
+
+
+def _reused(
+    earlier: Plan | None, snapshot: Snapshot, pending: Sequence[Migration], adapters: Sequence[Snapshot]
+) -> Plan | None:
+    """Return an earlier plan if it is of the same model and migrations: steps of a large vocabulary take seconds."""
+    if earlier is None or adapters or earlier.adapters or earlier.snapshot is not snapshot:
+        return None
+    return replace(earlier, remarks=()) if [step.migration for step in earlier.steps] == list(pending) else None
 
 
 def progress_to(workspace: Workspace, history: History, entry: ModelEntry, snapshot: Snapshot, to: str) -> Progress:

@@ -43,21 +43,27 @@ def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[st
         stamp: Its stamp, which knows how changed files were laid out.
         json_files: The names of the JSON objects that it may have.
     """
-    texts: dict[str, bytes] = {}
-    values: dict[str, Json] = {}
+    texts = read_texts(directory, json_files)
+    values: dict[str, Json] = dict(texts)
     layouts: dict[str, Layout] = {}
-    for name in (*json_files, *_module_files(directory)):
-        if (data := read_if_present(directory / name)) is not None:
-            texts[name], text = data, _decoded(data, directory / name)
-            values[name] = parse(text, str(directory / name))
+    parsed = {*json_files, *_module_files(directory)}
+    for name, data in texts.items():
+        where = str(directory / name)
+        if name in parsed:
+            text = _decoded(data, directory / name)
+            values[name] = parse(text, where)
             layouts[name] = json_layout(name, text, stamp)
-            check_shape(name, text, values[name], str(directory / name))
-    for name in (*TEXT_FILES, *_template_files(directory)):
-        if (data := read_if_present(directory / name)) is not None:
-            texts[name], values[name] = data, _decoded(data, directory / name)
-    for name, data in read_other_vocabularies(directory).items():
-        texts[name] = values[name] = data
+            check_shape(name, text, values[name], where)
+        elif name in TEXT_FILES or name.endswith(".jinja"):
+            values[name] = _decoded(data, directory / name)
     return texts, values, layouts
+
+
+def read_texts(directory: Path, json_files: Sequence[str] = JSON_FILES) -> dict[str, bytes]:
+    """Return the bytes of each document of a directory by its name, without the weights' index."""
+    named = (*json_files, *_module_files(directory), *TEXT_FILES, *_template_files(directory))
+    texts = {name: data for name in named if (data := read_if_present(directory / name)) is not None}
+    return texts | read_other_vocabularies(directory)
 
 
 def writable_names(texts: Mapping[str, bytes]) -> tuple[str, ...]:

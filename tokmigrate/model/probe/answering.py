@@ -109,6 +109,8 @@ def id_differences(expected: Mapping[str, int], found: Mapping[str, int]) -> dic
     Returns:
         `count`; and up to 20 of them as `examples`, `{token: [expected or null, found or null]}`.
     """
+    if expected == found:
+        return {"count": 0, "examples": {}}
     wrong = [(text, [number, found.get(text)]) for text, number in expected.items() if found.get(text) != number] + [
         (text, [None, number]) for text, number in found.items() if text not in expected
     ]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from tokmigrate.model.tokenizer.library import drop_saved_state, open_tokenizer, text_alone
+from tokmigrate.model.tokenizer.library import drop_saved_state, text_alone
 from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS
 
 S = TypeVar("S")
@@ -51,35 +51,63 @@ SAMPLES = (
 """Texts in which tokenizers differ: white space, case, digits, composed characters, scripts, signs, special tokens."""
 
 
-def compare(tokenizer: Any, file: Path) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Declared:
+    """What a tokenizer.json says of the samples; made before transformers loads its own, so that one is held at a time.
+
+    Args:
+        ids: The ids of each sample, None where it cannot be tokenized.
+        surrounded: The same with special tokens around.
+        decoded: What the ids decode to.
+        parts: A digest of each part of the pipeline.
+    """
+
+    ids: list[list[int] | None]
+    surrounded: list[list[int] | None]
+    decoded: list[str | None]
+    parts: dict[str, str]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> Declared:
+        """Return what a tokenizer of the library, opened for computing, does."""
+        library = _Library(tokenizer)
+        ids = [_made(library.tokenize, text) for text in SAMPLES]
+        return cls(
+            ids,
+            [_made(library.surround, text) for text in SAMPLES],
+            [_made(library.decode, each or []) for each in ids],
+            {section: library.part(section) for section in SECTIONS},
+        )
+
+
+def compare(tokenizer: Any, declared: Declared) -> dict[str, Any]:
     """Return how a tokenizer of transformers differs from its tokenizer.json.
 
     Args:
         tokenizer: It; the padding, truncation and dropout of its file are turned off.
-        file: The tokenizer.json.
+        declared: What the tokenizer.json says.
 
     Returns:
         `parts`, for each part of the pipeline a digest of it in transformers and in the file; `different`, by what is
         done (`tokenizes`, `surrounds` with special tokens, `decodes`), the sample texts that the two do it differently
         with, where there are any.
     """
-    plain = open_tokenizer(file)
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
         drop_saved_state(backend)
-    stated, actual = _Library(plain), _Library(backend) if backend is not None else _PythonCode(tokenizer)
+    actual = _Library(backend) if backend is not None else _PythonCode(tokenizer)
     different: dict[str, list[str]] = {}
-    for text in SAMPLES:
-        ids = _made(stated.tokenize, text)
+    for place, text in enumerate(SAMPLES):
+        ids = declared.ids[place]
         same = {
             "tokenizes": ids == _made(actual.tokenize, text),
-            "surrounds": _made(stated.surround, text) == _made(actual.surround, text),
-            "decodes": _made(stated.decode, ids or []) == _made(actual.decode, ids or []),
+            "surrounds": declared.surrounded[place] == _made(actual.surround, text),
+            "decodes": declared.decoded[place] == _made(actual.decode, ids or []),
         }
         # Of a text that is tokenized differently nothing else need be told.
         for doing in [doing for doing, is_same in same.items() if not is_same][: None if same["tokenizes"] else 1]:
             different.setdefault(doing, []).append(text)
-    parts = {section: [actual.part(section), stated.part(section)] for section in SECTIONS}
+    parts = {section: [actual.part(section), declared.parts[section]] for section in SECTIONS}
     return {"parts": parts, "different": different}
 
 

@@ -24,7 +24,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-_META_MODEL = ("torch", "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto")
+_META_MODEL = (
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    # Every config imports it, and it imports half of torch.
+    "transformers.utils.type_validators",
+)
 LIBRARIES: Mapping[str, tuple[str, ...]] = {
     "tokenizer": ("tokenizers",),
     "reachability": ("tokenizers",),

@@ -22,17 +22,21 @@ from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load the tokenizer and answer."""
     tokenizer = open_tokenizer(Path(request["file"]) if "file" in request else request["document"])
-    found: dict[str, Any] = {"size": tokenizer.get_vocab_size(with_added_tokens=True)}
-    if "expected" in request:
-        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-        found["differences"] = id_differences(request["expected"], vocabulary)
-    texts = request.get("encode", [])
-    with text_alone(tokenizer):
-        found["encodings"] = [_encoding(tokenizer, text) for text in texts]
+    found = of_library(tokenizer, request)
     found["decodings"] = [tokenizer.decode(ids, skip_special_tokens=False) for ids in request.get("decode", [])]
     normalizer = tokenizer.normalizer
     texts = request.get("normalise", [])
     found["normalised"] = [normalizer.normalize_str(text) for text in texts] if normalizer else texts
+    return found
+
+
+def of_library(tokenizer: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `size`, `differences` and `encodings` of a tokenizer of the library, opened for computing."""
+    found: dict[str, Any] = {"size": tokenizer.get_vocab_size(with_added_tokens=True)}
+    if "expected" in request:
+        found["differences"] = id_differences(request["expected"], tokenizer.get_vocab(with_added_tokens=True))
+    with text_alone(tokenizer):
+        found["encodings"] = [_encoding(tokenizer, text) for text in request.get("encode", [])]
     return found
 
 

@@ -1,15 +1,16 @@
-"""What transformers makes of a model directory: its tokenizer, its config, and the shapes that it expects.
+"""What the libraries make of a model directory: its tokenizer, its config, and the shapes that transformers expects.
 
 Request: `directory`; `expected`, the id of every token by its text (optional); `shapes`, the shape of every
 tensor on disk (optional); `encode`, texts; `model`, false where only the tokenizer is asked about.
 
-Answer: `tokenizer` and `model`, each with `unknown` and the reason where transformers has no code for them, or with
-`error` and the cause where it cannot load them. The tokenizer's: `class`; `size`; `differences` from `expected`;
-`special`, `{pad: [text, id], …}`; `padding_side`; `encodings`, ids for each text without special tokens added;
-`pipeline`, how it differs from tokenizer.json as `pipeline.compare` gives it; `chat`, a user's message by the chat
-template, null without one, or `chat_error`. The model's: `class`; `vocab_size`; `ids`, what the config gives to roles;
-`vocabulary`, shapes with an axis of that size; `mismatched`, `{name: [on disk, expected]}`, up to 20 of
-them. Nothing is expected of names that the model does not have.
+Answer: `library`, what the tokenizers library makes of tokenizer.json, as the question `tokenizer` answers it, or
+`error`; and of transformers `tokenizer` and `model`, each with `unknown` and the reason where transformers has no code
+for them, or with `error` and the cause where it cannot load them. The tokenizer's: `class`; `size`; `differences` from
+`expected`; `special`, `{pad: [text, id], …}`; `padding_side`; `encodings`, ids for each text without special tokens
+added; `pipeline`, how it differs from tokenizer.json as `pipeline.compare` gives it, if the library takes that; `chat`,
+a user's message by the chat template, null without one, or `chat_error`. The model's: `class`; `vocab_size`; `ids`,
+what the config gives to roles; `vocabulary`, shapes with an axis of that size; `mismatched`, `{name: [on disk,
+expected]}`, up to 20 of them. Nothing is expected of names that the model does not have.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from tokmigrate.model.probe.meta_model import (
     tensors_on_disk,
     vocabulary_size,
 )
-from tokmigrate.model.probe.pipeline import compare
-from tokmigrate.model.tokenizer.library import drop_saved_state, text_alone
+from tokmigrate.model.probe.pipeline import Declared, compare
+from tokmigrate.model.probe.tokenizer import of_library
+from tokmigrate.model.tokenizer.library import drop_saved_state, open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
@@ -42,13 +44,16 @@ _LONGEST = 300
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load both and answer."""
-    model = _answered(_of_model, request) if request.get("model", True) else {}
-    return {"tokenizer": _answered(_of_tokenizer, request), "model": model}
+    model = _answered(lambda: _of_model(request)) if request.get("model", True) else {}
+    declared: list[Declared] = []
+    library = _answered(lambda: _of_library(request, declared))
+    tokenizer = _answered(lambda: _of_tokenizer(request, declared))
+    return {"library": library, "tokenizer": tokenizer, "model": model}
 
 
-def _answered(load: Callable[[Request], dict[str, Any]], request: Request) -> dict[str, Any]:
+def _answered(load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
-        return load(request)
+        return load()
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
     # A panic of tokenizers is no Exception.
@@ -57,7 +62,14 @@ def _answered(load: Callable[[Request], dict[str, Any]], request: Request) -> di
         return {"error": f"{type(error).__name__}: {' '.join(lines)[:_LONGEST]}"}
 
 
-def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
+def _of_library(request: Request, declared: list[Declared]) -> dict[str, Any]:
+    """Return what the tokenizers library makes of tokenizer.json, and put what it does with samples into `declared`."""
+    tokenizer = open_tokenizer(Path(request["directory"], FILE))
+    declared.append(Declared.of(tokenizer))
+    return of_library(tokenizer, request)
+
+
+def _of_tokenizer(request: Request, declared: list[Declared]) -> dict[str, Any]:
     from transformers import AutoTokenizer  # noqa: PLC0415
 
     try:
@@ -74,9 +86,10 @@ def _of_tokenizer(request: Mapping[str, Any]) -> dict[str, Any]:
         "special": {role: _special(tokenizer, role) for role in _ROLES},
         "padding_side": tokenizer.padding_side,
         "encodings": _encodings(tokenizer, request.get("encode", [])),
-        "pipeline": compare(tokenizer, Path(request["directory"], FILE)),
         "chat": None,
     }
+    if declared:
+        found["pipeline"] = compare(tokenizer, *declared)
     if "expected" in request:
         found["differences"] = id_differences(request["expected"], tokenizer.get_vocab())
     if tokenizer.chat_template:

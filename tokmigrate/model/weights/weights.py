@@ -47,11 +47,13 @@ class Shard:
         file: Its name in the model's directory.
         header: Its header, checked.
         size: Its bytes.
+        modified_ns: When it was last written.
     """
 
     file: str
     header: Header
     size: int
+    modified_ns: int
 
     def extent(self, entry: TensorEntry) -> tuple[int, int]:
         """Return where a tensor begins and ends in the file, in bytes from the file's start."""
@@ -224,7 +226,7 @@ def _shard(directory: Path, file: str) -> Shard:
             hint=f"`git lfs pull` fetches them; {_WITHOUT}",
         )
     header = read_header(directory / file)
-    return Shard(file, header, header.file_size)
+    return Shard(file, header, header.file_size, (directory / file).stat().st_mtime_ns)
 
 
 def _index_document(directory: Path) -> Mapping[str, Any]:
