@@ -26,7 +26,7 @@ from tiny_models import (  # noqa: E402
 )
 
 from tokmigrate.errors import TokmigrateError  # noqa: E402
-from tokmigrate.model.documents.peculiarities import (  # noqa: E402
+from tokmigrate.model.documents.architecture_quirks import (  # noqa: E402
     FIXED_IDS,
     FIXED_SIZE,
     IDS_AFTER_THE_LAST,
@@ -34,7 +34,7 @@ from tokmigrate.model.documents.peculiarities import (  # noqa: E402
     REFUSED,
     TWO_SIDED,
 )
-from tokmigrate.model.weights.unequal_rows import INPUT_ONLY  # noqa: E402
+from tokmigrate.model.weights.vocabulary_tensor import INPUT_ONLY  # noqa: E402
 from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors  # noqa: E402
 from tokmigrate.model.weights.weights import read_weights  # noqa: E402
 

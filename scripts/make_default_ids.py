@@ -9,8 +9,7 @@ from typing import Any
 
 from transformers import CONFIG_MAPPING
 
-from tokmigrate.model.documents.config_parts import NESTED
-from tokmigrate.model.documents.id_fields import shape_of
+from tokmigrate.model.documents.config_fields import NESTED, shape_of
 from tokmigrate.model.weights.architectures import ARCHITECTURES
 
 TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "class_defaults" / "default_ids.json"

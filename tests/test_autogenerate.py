@@ -20,9 +20,8 @@ from workspaces import Workspace as Place
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.documents.reading import read_documents
-from tokmigrate.model.meaning.bare import bare_state
-from tokmigrate.model.meaning.difference import differences
-from tokmigrate.model.meaning.stated import stated_templates
+from tokmigrate.model.semantics.declared import bare_state, stated_templates
+from tokmigrate.model.semantics.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.base import Context
 from tokmigrate.operations.registry import operation_types

@@ -14,8 +14,8 @@ from shared_models import shared_model
 
 from tokmigrate.errors import FileProblems, TokenizerError, UsageError
 from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, Event
-from tokmigrate.model.probe.ask import ask_at_length
 from tokmigrate.model.probe.corpus import BLOCK, LONGEST_LINE, blocks
+from tokmigrate.model.probe.worker import ask_at_length
 from tokmigrate.plan.corpus import measure
 from tokmigrate.runner.migrate import plan
 

@@ -9,7 +9,7 @@ from shared_models import SHARED
 from workspaces import HEAD, Workspace, make_workspace
 
 from tokmigrate.errors import UndoError
-from tokmigrate.model.meaning.difference import Difference
+from tokmigrate.model.semantics.semantic_diff import Difference
 from tokmigrate.runner.compare import compare, sides_of
 from tokmigrate.settings import read_workspace
 

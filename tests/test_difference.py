@@ -17,8 +17,8 @@ from making import BOS, EOS, tokenizer_json
 from shared_models import SHARED
 
 from tokmigrate.model.documents.reading import read_documents
-from tokmigrate.model.meaning.difference import Difference, differences
-from tokmigrate.model.meaning.stated import Documents
+from tokmigrate.model.semantics.declared import Documents
+from tokmigrate.model.semantics.semantic_diff import Difference, differences
 
 REAL = ("all-minilm-l6-v2", "bert-base-uncased", "minimind", "model2vec-float16", "phi-2", "roberta-base", "t5-small")
 

@@ -21,7 +21,7 @@ from tiny_models import LanguageModel, build, builds_by_default, language_models
 from workspaces import REPOSITORY, image
 
 from tokmigrate.errors import ModelError, OperationError, OutOfStepError, UnexplainedTensorError
-from tokmigrate.model.documents.peculiarities import FIXED_IDS, REFUSED, TWO_SIDED
+from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, REFUSED, TWO_SIDED
 from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 PAGE = REPOSITORY / "docs" / "architectures.md"

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import sentencepiece
 from making import Made, workspace, write_json
-from test_other_vocabularies import SPARE, TRAINED, model_with_pieces
 from test_real_tokenizers import library
+from test_slow_tokenizer_files import SPARE, TRAINED, model_with_pieces
 from test_tokenizer_kinds import train
 from workspaces import contents
 
-from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.probe.worker import ask
 from tokmigrate.runner.check import check
 from tokmigrate.runner.migrate import downgrade, upgrade
 

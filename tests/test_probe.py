@@ -18,9 +18,8 @@ from hypothesis import strategies as st
 
 from tokmigrate.errors import TokenizerError, VerificationError
 from tokmigrate.model.probe import answering
-from tokmigrate.model.probe.ask import ask
 from tokmigrate.model.probe.meta_model import Tensor, matching
-from tokmigrate.model.probe.worker import stop_server
+from tokmigrate.model.probe.worker import ask, stop_server
 
 VOCABULARY = {"<pad>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4, "ab": 5}
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"

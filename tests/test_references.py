@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tokmigrate.errors import OperationError, OutOfStepError
 from tokmigrate.model.class_defaults.default_ids import default_ids
-from tokmigrate.model.documents.id_fields import may_hold_ids, shape_of
+from tokmigrate.model.documents.config_fields import may_hold_ids, shape_of
 from tokmigrate.model.references.config_references import suspects, with_ids_of_config
 from tokmigrate.model.weights.architectures import ARCHITECTURES
 from tokmigrate.vocabulary.renumbering import Renumbering

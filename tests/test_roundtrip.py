@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from workspaces import Workspace, contents, make_workspace
 
 from tokmigrate.errors import OperationError, UsageError
+from tokmigrate.model.dummy_model import make_stand_in
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, read_header
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.model.stand_in import make_stand_in
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.runner.roundtrip import RoundTrip, Subject, run_roundtrip
 

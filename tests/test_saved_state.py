@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 import tokmigrate
 from tokmigrate.initialise import strategy_types
 from tokmigrate.lint.selection import Selection
-from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.probe.worker import ask
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.revision.conditions import CHECKS
 from tokmigrate.runner.lint import lint

@@ -27,13 +27,13 @@ from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from workspaces import contents, environment
 
 from tokmigrate.errors import TokenizerError
-from tokmigrate.model.class_defaults.tokenizer_classes import (
+from tokmigrate.model.tokenizer_kinds import (
     PYTHON_ONLY,
     SENTENCE_PIECES,
     VOCABULARY_AND_MERGES,
     WORD_PIECES,
+    remedy,
 )
-from tokmigrate.model.tokenizer_kinds import remedy
 from tokmigrate.runner.migrate import downgrade, upgrade
 
 needs_tokenizers = pytest.mark.skipif(not TOKENIZERS.is_dir(), reason=f"no real tokenizers at {TOKENIZERS}")

@@ -20,7 +20,7 @@ from tokmigrate.change.documents import Documents, staged
 from tokmigrate.change.libraries import verify_documents
 from tokmigrate.errors import VerificationError
 from tokmigrate.events import Event, VerificationStarted, Warned
-from tokmigrate.model.class_defaults.own_pipelines import added_on_loading
+from tokmigrate.model.class_defaults.pipeline_overrides import added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.runner.migrate import upgrade
 from tokmigrate.settings import ModelEntry

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from tokmigrate.errors import ModelError, OutOfStepError, UnexplainedTensorError, UnknownNameError
-from tokmigrate.model.documents.peculiarities import POSITION_IDS_FROM_PAD
-from tokmigrate.model.weights.architectures import ARCHITECTURES
-from tokmigrate.model.weights.tensor_patterns import GENERIC
+from tokmigrate.model.documents.architecture_quirks import POSITION_IDS_FROM_PAD
+from tokmigrate.model.weights.architectures import ARCHITECTURES, GENERIC
 from tokmigrate.model.weights.vocabulary_tensors import VocabularyTensors, find_vocabulary_tensors
 from tokmigrate.model.weights.weights import read_weights
 

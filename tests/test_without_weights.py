@@ -14,8 +14,8 @@ from test_rechain import forked, tokens
 from workspaces import contents
 
 from tokmigrate.errors import VerificationError, WeightsError
+from tokmigrate.model.dummy_model import lacks_weights, stand_in_without_weights
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.model.without_weights import lacks_weights, stand_in_without_weights
 from tokmigrate.runner import migrate
 from tokmigrate.runner.roundtrip import run_roundtrip
 from tokmigrate.runner.team.relock import relock

@@ -17,7 +17,7 @@ from workspaces import contents, make_workspace
 from tokmigrate.errors import FileProblems, LimitError, OperationError
 from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.chat_template import check_template
-from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.probe.worker import ask
 from tokmigrate.runner.lint import lint
 from tokmigrate.settings import WorkerLimits, read_workspace
 

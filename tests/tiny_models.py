@@ -13,8 +13,7 @@ import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
-from tokmigrate.model.documents.config_parts import NESTED
-from tokmigrate.model.documents.id_fields import shape_of
+from tokmigrate.model.documents.config_fields import NESTED, shape_of
 from tokmigrate.model.documents.sizes import SIZES, UNPADDED
 
 MAPPINGS = {

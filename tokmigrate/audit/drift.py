@@ -13,8 +13,7 @@ from tokmigrate.change.new_rows import opened
 from tokmigrate.change.undo_record import Left
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.meaning.difference import Difference, differences
-from tokmigrate.model.meaning.traces_of_use import without_use
+from tokmigrate.model.semantics.semantic_diff import Difference, differences, without_use
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.tensor_rows import tensor_digest
 

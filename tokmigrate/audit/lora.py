@@ -15,12 +15,12 @@ from tokmigrate.audit.training import TokenTraining, Training, training_on_recor
 from tokmigrate.audit.under_way import reading
 from tokmigrate.change.new_rows import spread
 from tokmigrate.errors import ModelError
+from tokmigrate.model.adapter import CONFIG, TRAINED
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import TensorEntry
-from tokmigrate.model.references.adapter_ids import CONFIG, TRAINED
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.weights.birth_marks import embeddings
 from tokmigrate.model.weights.movement import Movement, Tracked, input_movements, output_movements
+from tokmigrate.model.weights.row_fingerprints import embeddings
 from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, Workspace

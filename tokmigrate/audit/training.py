@@ -21,8 +21,8 @@ from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.birth_marks import BirthMark, BirthMarks, embeddings, parsed, written
 from tokmigrate.model.weights.movement import Movement, Tracked, input_movements, output_movements
+from tokmigrate.model.weights.row_fingerprints import BirthMark, BirthMarks, embeddings, parsed, written
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state.imports import imported_ledgers

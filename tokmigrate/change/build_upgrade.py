@@ -28,7 +28,7 @@ from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import real_path
-from tokmigrate.model.weights.birth_marks import BirthMark, embeddings, written
+from tokmigrate.model.weights.row_fingerprints import BirthMark, embeddings, written
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from tokmigrate.change.documents import Documents, staged, staged_tokenizer
 from tokmigrate.errors import TokmigrateError, VerificationError
-from tokmigrate.model.class_defaults.own_pipelines import loading_class
+from tokmigrate.model.class_defaults.pipeline_overrides import loading_class
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG
-from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.probe.worker import ask
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS

@@ -20,7 +20,7 @@ from tokmigrate.initialise.statistics import RowStatistics
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.birth_marks import BirthMark
+from tokmigrate.model.weights.row_fingerprints import BirthMark
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import Plan

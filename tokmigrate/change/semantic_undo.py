@@ -23,9 +23,8 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, decoded
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json, parse
-from tokmigrate.model.meaning.reverting import reverted, tokenizer_by_key, tokenizer_document
-from tokmigrate.model.references.token_removal import without_mentions
-from tokmigrate.model.references.token_texts import named_tokens
+from tokmigrate.model.references.token_texts import named_tokens, without_mentions
+from tokmigrate.model.semantics.json_revert import reverted, tokenizer_by_key, tokenizer_document
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.plan.upgrade import layout, rendered, with_index_sizes

@@ -8,21 +8,20 @@ from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.files import read_file
-from tokmigrate.model.class_defaults.own_pipelines import missing_files
+from tokmigrate.model.class_defaults.pipeline_overrides import missing_files
 from tokmigrate.model.documents import state as names
-from tokmigrate.model.documents.peculiarities import fixed_size
+from tokmigrate.model.documents.architecture_quirks import fixed_size
 from tokmigrate.model.documents.reading import json_layout, read_documents, read_texts, writable_names
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.formats.json_text import Layout, parse
 from tokmigrate.model.model_files import check_files
-from tokmigrate.model.references.declared_fields import check_declared
+from tokmigrate.model.references.config_references import check_declared
 from tokmigrate.model.references.references import configurations
 from tokmigrate.model.tokenizer import tokenizer_json as tokenizer
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
-from tokmigrate.model.weights.claims import Overrides
-from tokmigrate.model.weights.unequal_rows import ids_elsewhere
-from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.tensor_match import Overrides
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, ids_elsewhere
 from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors
 from tokmigrate.model.weights.weights import Weights, read_weights
 from tokmigrate.settings import ModelEntry

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
+from tokmigrate.model.documents.architecture_quirks import tail_move
 from tokmigrate.model.documents.chat_template import with_chat_template
-from tokmigrate.model.documents.ordered_tail import tail_move
 from tokmigrate.model.documents.roles import with_role
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.add_tokens import NewToken, reused, with_new_tokens

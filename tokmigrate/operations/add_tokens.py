@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.documents.ordered_tail import ordered_tail, place_of_languages, tail_move, with_languages
+from tokmigrate.model.documents.architecture_quirks import ordered_tail, place_of_languages, tail_move, with_languages
 from tokmigrate.model.documents.roles import with_added_tokens, with_listed_specials
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_inserted_tokens

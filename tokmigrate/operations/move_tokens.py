@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.documents.ordered_tail import ordered_tail
+from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_renumbered
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel

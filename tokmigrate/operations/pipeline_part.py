@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 from pydantic import model_validator
 
 from tokmigrate.errors import OperationError, nearest
-from tokmigrate.model.class_defaults.own_pipelines import (
+from tokmigrate.model.class_defaults.pipeline_overrides import (
     READS_THE_FILE,
     builder_of,
     template_settings,

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import letters_of_bytes
-from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.probe.worker import ask
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, model_kind
 from tokmigrate.vocabulary.tokens import is_tombstone
 

@@ -9,11 +9,11 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
-from tokmigrate.model.documents.ordered_tail import ordered_tail
+from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_references, with_renumbered
-from tokmigrate.model.references.token_removal import with_placeholders, without_mentions
+from tokmigrate.model.references.token_texts import with_placeholders, without_mentions
 from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
 from tokmigrate.operations.begun_rows import begun, check_size_may_change, chosen_init, with_begun_rows
 from tokmigrate.operations.known_tokens import id_of

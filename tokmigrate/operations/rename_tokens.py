@@ -10,8 +10,8 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
+from tokmigrate.model.documents.chat_template import texts_in, with_tokens_in_templates, written_in_templates
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.documents.template_tokens import texts_in, with_tokens_in_templates, written_in_templates
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE

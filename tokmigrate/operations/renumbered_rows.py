@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.model.class_defaults.default_ids import default_ids
-from tokmigrate.model.documents.config_parts import parts_of
-from tokmigrate.model.documents.peculiarities import FIXED_IDS, POSITION_IDS_FROM_PAD
+from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, POSITION_IDS_FROM_PAD
+from tokmigrate.model.documents.config_fields import parts_of
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.vocabulary.renumbering import Renumbering
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import File, Subtokens
-from tokmigrate.model.documents.ordered_tail import ordered_tail
+from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel

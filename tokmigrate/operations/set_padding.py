@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from tokmigrate.errors import OperationError, in_one_line
-from tokmigrate.model.documents.peculiarities import POSITION_IDS_FROM_PAD
+from tokmigrate.model.documents.architecture_quirks import POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.roles import special_token, with_role
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE

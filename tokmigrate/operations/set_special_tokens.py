@@ -8,7 +8,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.documents.id_fields import ROLES_BY_ID, can_be_set
+from tokmigrate.model.documents.config_fields import ROLES_BY_ID, can_be_set
 from tokmigrate.model.documents.roles import (
     ROLES,
     list_of_specials,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokmigrate.errors import OperationError
+from tokmigrate.model.documents.chat_template import written_in_templates
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.documents.template_tokens import written_in_templates
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens

@@ -14,12 +14,12 @@ from typing import Any
 
 from tokmigrate.errors import FileProblems, Problem, TokenizerError, UsageError
 from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, Listener, ignore
-from tokmigrate.model.documents.longest_text import Limit, limit_of
+from tokmigrate.model.documents.sizes import Limit, limit_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.probe.ask import ask_at_length
 from tokmigrate.model.probe.corpus import corpus_bytes
+from tokmigrate.model.probe.worker import ask_at_length
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.migration import Migration

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.model.documents.state import Made, ModelState
-from tokmigrate.model.meaning.difference import differences
-from tokmigrate.model.meaning.traces_of_use import without_use
+from tokmigrate.model.semantics.semantic_diff import differences, without_use
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens, NewToken
 from tokmigrate.operations.base import Context, Operation

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Literal
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.meaning.stated import stated_roles
+from tokmigrate.model.semantics.declared import stated_roles
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
 from tokmigrate.plan.steps import Step, row_of_new
 from tokmigrate.vocabulary.rows import RowEdit

@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Literal
 
 from tokmigrate.errors import OperationError, OutOfStepError, TokmigrateError
-from tokmigrate.model.class_defaults.own_pipelines import added_on_loading
-from tokmigrate.model.documents.other_vocabularies import other_vocabulary_notes
+from tokmigrate.model.adapter import with_adapter_ids
+from tokmigrate.model.class_defaults.pipeline_overrides import added_on_loading
+from tokmigrate.model.documents.slow_tokenizer_files import other_vocabulary_notes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json, Layout
-from tokmigrate.model.references.adapter_ids import with_adapter_ids
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor

@@ -15,7 +15,7 @@ from tokmigrate.report.escape import escape, escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.model.formats.json_text import Json
-    from tokmigrate.model.meaning.difference import Aspect, Difference
+    from tokmigrate.model.semantics.semantic_diff import Aspect, Difference
     from tokmigrate.runner.compare import Comparison
 
 _SHOWN = 20

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.meaning.stated import Documents
+from tokmigrate.model.semantics.declared import Documents
 from tokmigrate.operations.base import Context, Operation
 from tokmigrate.revision.deriving.pipeline import set_padding, set_parts, set_truncation
 from tokmigrate.revision.deriving.roles import set_other_ids, set_role_ids, set_roles, set_template

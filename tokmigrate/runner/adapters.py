@@ -11,8 +11,7 @@ from tokmigrate.change.stage import verify_adapter
 from tokmigrate.change.undo_record import Objects, adapter_records
 from tokmigrate.errors import UndoError
 from tokmigrate.events import Listener, Warned
-from tokmigrate.model.adapter import take_adapter
-from tokmigrate.model.references.adapter_ids import CONFIG, trained_ids
+from tokmigrate.model.adapter import CONFIG, take_adapter, trained_ids
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.settings import ModelEntry

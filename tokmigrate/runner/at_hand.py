@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tokmigrate.model.without_weights import lacks_weights, stand_in_without_weights
+from tokmigrate.model.dummy_model import lacks_weights, stand_in_without_weights
 from tokmigrate.settings import ModelEntry
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.formatting import format_count
-from tokmigrate.model.meaning.bare import bare_state
-from tokmigrate.model.meaning.difference import Difference, differences
-from tokmigrate.model.meaning.stated import ID_FILES, Documents
+from tokmigrate.model.semantics.declared import ID_FILES, Documents, bare_state
+from tokmigrate.model.semantics.semantic_diff import Difference, differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import Operation

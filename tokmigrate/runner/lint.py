@@ -19,7 +19,7 @@ from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.chat_template import chat_template
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.probe.ask import ask
+from tokmigrate.model.probe.worker import ask
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.plan.progress import compute_progress

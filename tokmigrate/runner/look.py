@@ -14,7 +14,7 @@ from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.libraries import verify_model
 from tokmigrate.files import exists, read_if_present
-from tokmigrate.model.class_defaults.own_pipelines import added_on_loading
+from tokmigrate.model.class_defaults.pipeline_overrides import added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.progress import check_progress

@@ -18,11 +18,10 @@ from tokmigrate.change.libraries import verify_documents
 from tokmigrate.errors import UsageError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
+from tokmigrate.model.dummy_model import NARROW, lacks_weights, make_stand_in
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.stand_in import NARROW, make_stand_in
 from tokmigrate.model.weights.tensor_rows import plain_digest
-from tokmigrate.model.without_weights import lacks_weights
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.history import History

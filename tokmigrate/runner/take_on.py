@@ -15,8 +15,7 @@ from tokmigrate.events import Listener, ignore
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
-from tokmigrate.model.meaning.difference import differences
-from tokmigrate.model.meaning.traces_of_use import without_use
+from tokmigrate.model.semantics.semantic_diff import differences, without_use
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.evidence import taken_as
 from tokmigrate.plan.progress import check_progress

@@ -9,9 +9,9 @@ from tokmigrate.lint.file import Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped
+from tokmigrate.model.documents.chat_template import CHAT, Template, templates, written_in_templates
 from tokmigrate.model.documents.roles import special_token, text_of
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
-from tokmigrate.model.documents.template_tokens import CHAT, Template, templates, written_in_templates
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import ids_by_field
 from tokmigrate.model.references.token_texts import named_tokens

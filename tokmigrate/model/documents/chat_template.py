@@ -1,9 +1,14 @@
-"""Where a model keeps its chat template, and whether a text is one."""
+"""Chat templates: where a model keeps them, whether a text is one, and which tokens they write out or look for."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
 from tokmigrate.errors import OperationError
-from tokmigrate.model.documents.state import LEGACY_TEMPLATE, TEMPLATE, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.documents.state import LEGACY_TEMPLATE, MORE_TEMPLATES, TEMPLATE, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.json_text import Json
 
 
 def chat_template(state: ModelState) -> str | None:
@@ -75,3 +80,116 @@ def check_template(template: str) -> None:
             where="chat template",
             hint="it is nested too deeply, or has a number with too many digits; make it simpler",
         ) from error
+
+
+CHAT, RESPONSE = "the chat template", "the response template"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text that may name tokens.
+
+    Args:
+        kind: What it is.
+        file: The file that it is in.
+        path: Its place there, empty where it is the whole file.
+        text: The text.
+        is_pattern: Whether it is a regular expression, in which the signs of a token are escaped.
+    """
+
+    kind: str
+    file: str
+    path: tuple[str | int, ...]
+    text: str
+    is_pattern: bool = False
+
+
+def templates(state: ModelState) -> Iterator[Template]:
+    """Yield each chat template, and each text by which transformers finds the parts of a response."""
+    for name, held in state.documents.items():
+        if name == TEMPLATE or name.startswith(f"{MORE_TEMPLATES}/"):
+            yield Template(CHAT, name, (), str(held))
+    for name in (TOKENIZER_CONFIG, LEGACY_TEMPLATE):
+        held = (state.documents.get(name) or {}).get("chat_template")
+        yield from (Template(CHAT, name, ("chat_template", *path), text) for path, text in _chat_texts(held))
+    response = (state.documents.get(TOKENIZER_CONFIG) or {}).get("response_template")
+    for path, text in texts_in(response):
+        is_pattern = any(str(step).endswith("_pattern") for step in path)
+        yield Template(RESPONSE, TOKENIZER_CONFIG, ("response_template", *path), text, is_pattern)
+
+
+def written_in_templates(state: ModelState, tokens: Iterable[str]) -> dict[str, Template]:
+    """Return those of `tokens` that a template of the model names, each with the first one that does."""
+    wanted = tuple(tokens)
+    if not wanted:
+        return {}
+    found: dict[str, Template] = {}
+    for template in templates(state):
+        pattern = _pattern(state, wanted, template)
+        for token in dict.fromkeys(_plain(match, template) for match in pattern.findall(template.text)):
+            if token in wanted:
+                found.setdefault(token, template)
+    return {token: found[token] for token in wanted if token in found}
+
+
+def with_tokens_in_templates(state: ModelState, names: Mapping[str, str]) -> ModelState:
+    """Return the state whose templates name tokens by their new texts.
+
+    Args:
+        state: The state, with the tokens by their old names.
+        names: New texts by the old ones.
+    """
+    for template in list(templates(state)):
+        renamed = _pattern(state, names, template).sub(_renaming(names, template), template.text)
+        if renamed == template.text:
+            continue
+        if template.kind == CHAT:
+            check_template(renamed)
+        if template.path:
+            state = state.with_value(template.file, template.path, renamed)
+        else:
+            state = state.with_document(template.file, renamed)
+    return state
+
+
+def _pattern(state: ModelState, tokens: Iterable[str], template: Template) -> re.Pattern[str]:
+    """Return what finds `tokens`, and the added tokens that hold one, so that a part of those is not taken for it."""
+    wanted = set(tokens)
+    longer = {other for other in state.tokenizer.added if any(token in other for token in wanted)}
+    ordered = sorted(wanted | longer, key=lambda token: (-len(token), token))
+    return re.compile("|".join(re.escape(_written(token, template)) for token in ordered))
+
+
+def _renaming(names: Mapping[str, str], template: Template) -> Callable[[re.Match[str]], str]:
+    def renamed(match: re.Match[str]) -> str:
+        token = _plain(match[0], template)
+        return _written(names[token], template) if token in names else match[0]
+
+    return renamed
+
+
+def _written(token: str, template: Template) -> str:
+    return re.escape(token) if template.is_pattern else token
+
+
+def _plain(written: str, template: Template) -> str:
+    return re.sub(r"\\(.)", r"\1", written, flags=re.DOTALL) if template.is_pattern else written
+
+
+def _chat_texts(held: Json) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the chat templates that a file holds: one, a list of named ones, or an object of them."""
+    if isinstance(held, list):
+        for position, named in enumerate(held):
+            if isinstance(named.get("template"), str):
+                yield (position, "template"), named["template"]
+    else:
+        yield from texts_in(held)
+
+
+def texts_in(held: Json) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield each text in a JSON value with its place."""
+    if isinstance(held, str):
+        yield (), held
+    parts = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ()
+    for step, part in parts:
+        yield from (((step, *path), text) for path, text in texts_in(part))

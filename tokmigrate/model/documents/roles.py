@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from tokmigrate.model.documents.config_parts import parts_of
-from tokmigrate.model.documents.other_vocabularies import is_read_without_added_tokens
+from tokmigrate.model.documents.config_fields import parts_of
+from tokmigrate.model.documents.slow_tokenizer_files import is_read_without_added_tokens
 from tokmigrate.model.documents.state import (
     ADDED_TOKENS,
     CONFIG,

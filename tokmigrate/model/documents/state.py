@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from tokmigrate.model.documents.id_fields import Declared
+from tokmigrate.model.documents.config_fields import Declared
 from tokmigrate.model.formats.json_text import Json, replaced
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.settings import WorkerLimits

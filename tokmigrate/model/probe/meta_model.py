@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokmigrate.model.documents.config_parts import NESTED
+from tokmigrate.model.documents.config_fields import NESTED
 from tokmigrate.model.documents.sizes import SIZES
 
 

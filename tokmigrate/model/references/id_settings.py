@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from tokmigrate.errors import OperationError, nearest
 from tokmigrate.model.class_defaults.default_ids import default_ids
-from tokmigrate.model.documents.config_parts import NESTED, parts_of
-from tokmigrate.model.documents.id_fields import Shape, role_of, shape_of
+from tokmigrate.model.documents.config_fields import NESTED, Shape, parts_of, role_of, shape_of
 from tokmigrate.model.documents.roles import text_of, with_special_flag
 from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
+from tokmigrate.errors import OperationError
 from tokmigrate.model.class_defaults.default_ids import default_ids
-from tokmigrate.model.documents.config_parts import parts_of
-from tokmigrate.model.documents.id_fields import Shape, role_of
-from tokmigrate.model.documents.ordered_tail import ordered_tail
-from tokmigrate.model.documents.other_vocabularies import with_vocabularies_in_step
+from tokmigrate.model.documents.architecture_quirks import ordered_tail
+from tokmigrate.model.documents.config_fields import Shape, parts_of, role_of
 from tokmigrate.model.documents.roles import with_added_tokens, with_added_tokens_decoder
+from tokmigrate.model.documents.slow_tokenizer_files import with_vocabularies_in_step
 from tokmigrate.model.documents.state import (
+    ADDED_TOKENS,
     CONFIG,
     GENERATION,
     MODULE_CONFIG,
@@ -19,16 +22,180 @@ from tokmigrate.model.documents.state import (
     PROCESSOR,
     SENTENCE_TRANSFORMERS,
     TOKENIZER_CONFIG,
+    VOCAB_JSON,
+    VOCAB_TXT,
     ModelState,
 )
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.references.companion_references import with_ids_of_companions
 from tokmigrate.model.references.config_references import ids_held, sizes_of, suspects, with_fields, with_ids_of_config
-from tokmigrate.model.references.tokenizer_references import with_ids_of_tokenizer
-from tokmigrate.model.tokenizer.token_ids import with_token_ids
-from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, check_can_be_inside, with_tokens_inside
 from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.tokens import AddedToken
+
+
+def with_ids_of_companions(state: ModelState, renumbering: Renumbering) -> ModelState:
+    """Return the state with added_tokens_decoder, added_tokens.json, vocab.json and vocab.txt in step.
+
+    Args:
+        state: The state before.
+        renumbering: What becomes of ids.
+
+    Raises:
+        OperationError: A file has no way to say it.
+    """
+    decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), _by_id(decoder, renumbering))
+    for name in (ADDED_TOKENS, VOCAB_JSON):
+        if name in state.documents:
+            state = state.with_document(name, _by_text(state.documents[name], renumbering, name))
+    if VOCAB_TXT in state.documents:
+        state = state.with_document(VOCAB_TXT, _lines(str(state.documents[VOCAB_TXT]), renumbering))
+    return state
+
+
+def _by_id(decoder: Json, renumbering: Renumbering) -> Json:
+    moved = {renumbering.new(int(number)): entry for number, entry in decoder.items()}
+    left = sorted(((number, entry) for number, entry in moved.items() if number is not None), key=lambda item: item[0])
+    return {str(number): entry for number, entry in left}
+
+
+def _by_text(ids: Json, renumbering: Renumbering, file: str) -> Json:
+    """Return a map of texts to ids, in rising order where it was."""
+    if not all(isinstance(number, int) for number in ids.values()):
+        raise OperationError("not a map of tokens to ids", where=file, hint="remove it if tokenizer.json is in use")
+    moved = [(content, renumbering.new(number)) for content, number in ids.items()]
+    left = [(content, number) for content, number in moved if number is not None]
+    if list(ids.values()) == sorted(ids.values()):
+        left.sort(key=lambda item: item[1])
+    return dict(left)
+
+
+def _lines(text: str, renumbering: Renumbering) -> str:
+    """Return a list of tokens, one a line, whose line is the id."""
+    lines = text.split("\n")
+    end = lines.pop() if lines[-1] == "" else None
+    moved = {renumbering.new(number): line for number, line in enumerate(lines)}
+    moved.pop(None, None)
+    if set(moved) != set(range(len(moved))):
+        raise OperationError(
+            "a line would be left without a token",
+            where=VOCAB_TXT,
+            hint="remove the file: tokenizer.json says all that it says",
+        )
+    ordered = [moved[number] for number in range(len(moved))]
+    return "\n".join(ordered if end is None else [*ordered, end])
+
+
+def with_ids_of_tokenizer(document: Json, renumbering: Renumbering) -> Json:
+    """Return tokenizer.json with the ids beside its vocabulary; raises OperationError where one goes that is used.
+
+    Args:
+        document: The parsed file.
+        renumbering: What becomes of ids.
+    """
+    changed = dict(document)
+    if document.get("post_processor"):
+        changed["post_processor"] = _processor(document["post_processor"], renumbering)
+    if document.get("padding"):
+        pad = _needed(document["padding"].get("pad_id", 0), renumbering, "padding")
+        changed["padding"] = {**document["padding"], "pad_id": pad}
+    model = document["model"]
+    if model.get("unk_id") is not None:
+        changed["model"] = {**model, "unk_id": _needed(model["unk_id"], renumbering, "model.unk_id")}
+    return document if changed == document else changed
+
+
+def _processor(part: Json, renumbering: Renumbering) -> Json:
+    """Return a post-processor, or a sequence of them; the library emits their ids unchecked."""
+    changed = dict(part)
+    if part.get("processors"):
+        changed["processors"] = [_processor(inner, renumbering) for inner in part["processors"]]
+    for name in ("sep", "cls"):
+        if isinstance(part.get(name), list):
+            token, number = part[name]
+            changed[name] = [token, _needed(number, renumbering, f"post_processor.{name}")]
+    if isinstance(part.get("special_tokens"), dict):
+        changed["special_tokens"] = {
+            name: {**special, "ids": [_needed(number, renumbering, "post_processor") for number in special["ids"]]}
+            for name, special in part["special_tokens"].items()
+        }
+    return changed
+
+
+def _needed(number: int, renumbering: Renumbering, place: str) -> int:
+    new = renumbering.new(number)
+    if new is None:
+        raise OperationError(
+            f"'{place}' uses the token with id {number}, which is to go",
+            where=FILE,
+            hint="let it use another token first",
+        )
+    return new
+
+
+def with_token_ids(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
+    """Return a view of the file in which each token has the id that `ids` gives it.
+
+    An added token whose place in the list does not lead to its id goes into the model's vocabulary, where ids
+    are read. Merges and all else stay as they are.
+
+    Args:
+        tokenizer: The tokenizer before.
+        ids: Every token that shall be there, with its id; others go.
+
+    Raises:
+        OperationError: The tokenizer's kind cannot hold these ids.
+        OutOfStepError: Loading would give other ids.
+    """
+    plain = {content: ids[content] for content in tokenizer.vocabulary if content in ids}
+    entries = [
+        {**entry, "id": ids[entry["content"]]}
+        for entry in tokenizer.document.get("added_tokens") or []
+        if entry["content"] in ids
+    ]
+    # The library adds in the order of the list; it writes the list in the order of ids.
+    entries.sort(key=lambda entry: int(entry["id"]))
+    vocabulary = tokenizer.document["model"]["vocab"]
+    if isinstance(vocabulary, list):
+        placed: Json = _listed(tokenizer.document["model"], plain, entries)
+    else:
+        placed = _in_order(vocabulary, with_tokens_inside(plain, entries, tokenizer.document["model"]))
+    model = {**tokenizer.document["model"], "vocab": placed}
+    document: dict[str, Any] = {**tokenizer.document, "model": model}
+    if "added_tokens" in document:
+        document["added_tokens"] = entries
+    return Tokenizer(document).checked()
+
+
+def _in_order(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, int]:
+    """Return `after` in rising order of ids where `before` was, else in the order that it has."""
+    held = list(before.values())
+    if all(first < second for first, second in pairwise(held)):
+        return dict(sorted(after.items(), key=lambda item: item[1]))
+    return dict(after)
+
+
+def _listed(model: Mapping[str, Json], plain: Mapping[str, int], entries: list[dict[str, Any]]) -> list[Json]:
+    """Return a Unigram vocabulary, in which the position is the id."""
+    scores = dict(model["vocab"])
+    # The lowest score keeps what an unknown piece costs, and lets no text prefer the token to its pieces.
+    lowest = min(scores.values(), default=0.0)
+    size = max(plain.values(), default=-1) + 1
+    at = {number: [content, scores[content]] for content, number in plain.items()}
+    for entry in entries:
+        if entry["id"] < size and entry["id"] not in at:
+            check_can_be_inside(entry, model)
+            at[entry["id"]] = [entry["content"], lowest]
+    hole = next((number for number in range(size) if number not in at), None)
+    if hole is not None:
+        raise OperationError(
+            f"a Unigram vocabulary is a list and cannot leave id {hole} without a token",
+            where=FILE,
+            hint="move another token there in the same operation",
+        )
+    return [at[number] for number in range(size)]
+
 
 CONFIGURATIONS = (CONFIG, GENERATION, PROCESSOR, PREPROCESSOR, TOKENIZER_CONFIG, SENTENCE_TRANSFORMERS)
 

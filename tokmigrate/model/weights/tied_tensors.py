@@ -1,4 +1,9 @@
-"""Which vocabulary tensors are one matrix: what the config claims, and what the bytes say."""
+"""Which vocabulary tensors are one matrix, and whether encoder and decoder have one vocabulary.
+
+The config claims the first, and the bytes say it. Where the type of a model leaves the second open, a tokenizer beside
+the model proves nothing, nor do equal sizes. Equal rows do: row i is then the same token on both sides. Otherwise the
+workspace has to say it.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +14,10 @@ from typing import Any
 
 from blake3 import blake3
 
+from tokmigrate.errors import UnexplainedTensorError
 from tokmigrate.files import opened
-from tokmigrate.model.weights.claims import Claim, Entries
+from tokmigrate.model.documents.architecture_quirks import side_sizes
+from tokmigrate.model.weights.tensor_match import Claim, Entries, Overrides
 from tokmigrate.model.weights.weights import Weights
 
 _BLOCK_BYTES = 8 * 1024 * 1024
@@ -129,3 +136,46 @@ def digest_of(weights: Weights, claim: Claim) -> str:
             digest.update(block)
             begin += len(block)
     return digest.hexdigest()
+
+
+_SIDES = ("encoder", "decoder")
+
+
+def check_one_vocabulary(
+    weights: Weights, config: Mapping[str, Any], claims: Mapping[str, Claim], overrides: Overrides, where: str
+) -> None:
+    """Check that an id is the same token for encoder and decoder.
+
+    Args:
+        weights: The tensors on disk.
+        config: config.json, which gives both sides the same size, if any.
+        claims: The vocabulary tensors.
+        overrides: What the workspace says of tensors; it says that both sides follow by naming one of each.
+        where: The model's directory.
+
+    Raises:
+        UnexplainedTensorError: Nothing shows it.
+    """
+    if side_sizes(config) is None:
+        return
+    embeddings = [claim for claim in claims.values() if claim.side == "input" and len(claim.entry.shape) == 2]
+    sides = {side: [claim for claim in embeddings if _side(claim.entry.name) == side] for side in _SIDES}
+    named = {_side(name) for name, override in overrides.items() if override is not None}
+    # What is stored once is the embedding of both.
+    if not all(sides.values()) or named >= set(_SIDES):
+        return
+    of_both = [claim for side in sides.values() for claim in side]
+    if len({digest_of(weights, claim) for claim in of_both}) == 1:
+        return
+    settings = "".join(f'\n  "{claim.entry.name}": {{axis: {claim.axis}, side: input}}' for claim in of_both)
+    raise UnexplainedTensorError(
+        f"whether encoder and decoder have one vocabulary is not known: each has embeddings of its own"
+        f" ({' and '.join(repr(claim.entry.name) for claim in of_both)}), with different values",
+        where=where,
+        hint="if the tokenizer of this directory is that of both sides, say it for this model in tokmigrate.yaml; else"
+        f" take the model out of it:\nvocab_tensors:{settings}",
+    )
+
+
+def _side(name: str) -> str | None:
+    return next((part for part in name.split(".") if part in _SIDES), None)

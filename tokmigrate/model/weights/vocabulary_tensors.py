@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import ModelError, OutOfStepError
-from tokmigrate.model.documents.config_parts import config_parts, stated_sizes
-from tokmigrate.model.documents.peculiarities import is_static, refusal
+from tokmigrate.model.documents.architecture_quirks import is_static, refusal
+from tokmigrate.model.documents.config_fields import config_parts, stated_sizes
 from tokmigrate.model.formats.dtype import FLOATING
-from tokmigrate.model.probe.ask import DEFAULT_LIMITS, ask
+from tokmigrate.model.probe.worker import DEFAULT_LIMITS, ask
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
-from tokmigrate.model.weights.claims import (
+from tokmigrate.model.weights.tensor_match import (
     Claim,
     Entries,
     Overrides,
@@ -30,10 +30,8 @@ from tokmigrate.model.weights.claims import (
     open_names,
     settings_hint,
 )
-from tokmigrate.model.weights.tied_tensors import Ties, find_ties, repeated_claims
-from tokmigrate.model.weights.two_sides import check_one_vocabulary
-from tokmigrate.model.weights.unequal_rows import input_only_ids, is_divided_wrongly, window_of
-from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.tied_tensors import Ties, check_one_vocabulary, find_ties, repeated_claims
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, input_only_ids, is_divided_wrongly, window_of
 from tokmigrate.model.weights.weights import Weights
 from tokmigrate.settings import WorkerLimits
 from tokmigrate.vocabulary.recipes import Side

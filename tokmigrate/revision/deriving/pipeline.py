@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.meaning.plain_parts import plain_part
-from tokmigrate.model.meaning.stated import (
+from tokmigrate.model.semantics.declared import (
     Documents,
     stated_settings,
 )
+from tokmigrate.model.semantics.semantic_diff import plain_part
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.set_decoder import SetDecoder
 from tokmigrate.operations.set_normalizer import SetNormalizer

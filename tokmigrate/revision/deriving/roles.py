@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokmigrate.model.documents.id_fields import role_of, shape_of
+from tokmigrate.model.documents.config_fields import role_of, shape_of
 from tokmigrate.model.documents.roles import ROLES
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.meaning.stated import (
+from tokmigrate.model.semantics.declared import (
     ID_FILES,
     stated_ids,
     stated_roles,

@@ -5,14 +5,13 @@ from __future__ import annotations
 from bisect import bisect
 from typing import Any
 
-from tokmigrate.model.documents.ordered_tail import LANGUAGES, ordered_tail
+from tokmigrate.model.documents.architecture_quirks import LANGUAGES, ordered_tail
 from tokmigrate.model.documents.state import GENERATION
-from tokmigrate.model.meaning.stated import (
+from tokmigrate.model.semantics.declared import (
     Documents,
     stated_rows,
 )
-from tokmigrate.model.tokenizer.merges import merges_of, product
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, merges_of, product
 from tokmigrate.operations.add_tokens import AddTokens, NewToken
 from tokmigrate.operations.move_tokens import MoveTokens
 from tokmigrate.operations.remove_tokens import RemoveTokens

@@ -193,6 +193,6 @@ def _is_byte_level(tokenizer: Mapping[str, Json]) -> bool:
 @cache
 def _table() -> Mapping[str, Mapping[str, Any]]:
     found: Mapping[str, Mapping[str, Any]] = json.loads(
-        files(__package__).joinpath("own_pipelines.json").read_text("utf-8")
+        files(__package__).joinpath("pipeline_overrides.json").read_text("utf-8")
     )
     return found

@@ -13,7 +13,7 @@ from making import llama, tokenizer_json, workspace, write_json
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.class_defaults.own_pipelines import READS_THE_FILE, loading_class
+from tokmigrate.model.class_defaults.pipeline_overrides import READS_THE_FILE, loading_class
 from tokmigrate.runner.migrate import plan
 
 BUILDERS = ("BartTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "CodeGenTokenizer", "DistilBertTokenizer")
@@ -38,8 +38,10 @@ MODEL_TYPES = ("llama", "florence2", "mobilebert", "bert", "qwen2", "qwen3", "ma
 
 def test_the_table_is_that_of_the_installed_transformers() -> None:
     scripts = Path(__file__).resolve().parents[1] / "scripts"
-    made = runpy.run_path(str(scripts / "make_own_pipelines.py"), run_name="make_own_pipelines")
-    assert made["TARGET"].read_text("utf-8") == made["generated"](), "out of date: python scripts/make_own_pipelines.py"
+    made = runpy.run_path(str(scripts / "make_pipeline_overrides.py"), run_name="make_pipeline_overrides")
+    assert made["TARGET"].read_text("utf-8") == made["generated"](), (
+        "out of date: python scripts/make_pipeline_overrides.py"
+    )
 
 
 def _files(byte_level: bool) -> Iterator[dict[str, Any]]:

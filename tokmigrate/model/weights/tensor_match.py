@@ -9,8 +9,7 @@ from typing import Any
 
 from tokmigrate.errors import OutOfStepError, UnexplainedTensorError, UnknownNameError, nearest
 from tokmigrate.model.formats.safetensors_header import TensorEntry
-from tokmigrate.model.weights.architectures import Architecture
-from tokmigrate.model.weights.tensor_patterns import GENERIC
+from tokmigrate.model.weights.architectures import GENERIC, Architecture
 from tokmigrate.model.weights.weights import Shard
 from tokmigrate.vocabulary.recipes import Side
 

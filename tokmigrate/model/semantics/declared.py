@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from tokmigrate.model.class_defaults.default_ids import default_ids
-from tokmigrate.model.class_defaults.own_pipelines import default_roles
-from tokmigrate.model.documents.config_parts import config_parts, stated_sizes
-from tokmigrate.model.documents.id_fields import shape_of
-from tokmigrate.model.documents.longest_text import NO_LIMIT
+from tokmigrate.model.class_defaults.pipeline_overrides import default_roles
+from tokmigrate.model.documents.architecture_quirks import fixed_size
+from tokmigrate.model.documents.config_fields import config_parts, shape_of, stated_sizes
 from tokmigrate.model.documents.roles import LISTS, text_of
+from tokmigrate.model.documents.sizes import NO_LIMIT
 from tokmigrate.model.documents.state import (
     CONFIG,
     GENERATION,
@@ -18,9 +18,13 @@ from tokmigrate.model.documents.state import (
     SPECIAL_TOKENS_MAP,
     TEMPLATE,
     TOKENIZER_CONFIG,
+    ModelState,
+    Traits,
 )
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.tokens import runs
 
 Documents = Mapping[str, Json]
 """Parsed files by name."""
@@ -130,3 +134,28 @@ def stated_rows(documents: Documents) -> dict[str, int]:
 
 ID_FILES = (CONFIG, GENERATION)
 """The files whose ids are compared where both sides have them."""
+
+
+def bare_state(documents: Documents, room: int) -> ModelState:
+    """Return the state of a model of which only the documents are known.
+
+    Args:
+        documents: Its parsed files by name; tokenizer.json has to be there.
+        room: The rows that it has where config.json does not say how many.
+
+    Raises:
+        OutOfStepError: The ids written down are not those that loading gives.
+    """
+    config = documents.get(CONFIG) or {}
+    ids = Tokenizer(documents[FILE]).checked().texts
+    rows = max(next(iter(stated_rows(documents).values()), room), max(ids, default=-1) + 1)
+    return ModelState(
+        documents={CONFIG: {}, **documents},
+        touched=frozenset(),
+        edit=RowEdit.identity(rows),
+        lineage=RowEdit.identity(rows),
+        baseline_tokens=runs(sorted(ids)),
+        reshaped=False,
+        init=None,
+        traits=Traits(str(config.get("model_type", "")), tied=True, fixed_size=fixed_size(config)),
+    )
