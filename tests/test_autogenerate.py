@@ -20,7 +20,7 @@ from workspaces import Workspace as Place
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.documents.reading import read_documents
-from tokmigrate.model.semantics.declared import bare_state, stated_templates
+from tokmigrate.model.semantics.declared import declared_templates, state_without_weights
 from tokmigrate.model.semantics.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.base import Context
@@ -200,7 +200,7 @@ def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[
         }
     if name == "rename":
         # A template that names what is no token keeps that from being removed.
-        template = str(stated_templates(documents).get("default"))
+        template = str(declared_templates(documents).get("default"))
         unnamed = [content for content in tokenizer.added if content not in template]
         return "rename_tokens", {"tokens": {draw(st.sampled_from(unnamed)): draw(st.sampled_from(NEW))}}
     if name == "remove":
@@ -249,7 +249,7 @@ def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[
 
 def wandered(draw: st.DrawFn, documents: Mapping[str, Any], most: int) -> Mapping[str, Any]:
     """Return what becomes of a tokenizer through a random chain of operations."""
-    state = bare_state(copy.deepcopy(dict(documents)), 0)
+    state = state_without_weights(copy.deepcopy(dict(documents)), 0)
     for number in range(draw(st.integers(1, most))):
         name, fields = draw(operation(state.documents))
         try:

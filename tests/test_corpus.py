@@ -15,7 +15,7 @@ from shared_models import shared_model
 from tokmigrate.errors import FileProblems, TokenizerError, UsageError
 from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, Event
 from tokmigrate.model.probe.corpus import BLOCK, LONGEST_LINE, blocks
-from tokmigrate.model.probe.worker import ask_at_length
+from tokmigrate.model.probe.worker import stream_worker
 from tokmigrate.plan.corpus import measure
 from tokmigrate.runner.migrate import plan
 
@@ -142,13 +142,13 @@ def test_a_tokenizer_that_panics_is_named() -> None:
     document = {"model": {"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]]}}
     state = {"document": document, "limit": None, "unknown": None, "byte_tokens": []}
     request = {"corpus": __file__, "tokenizers": [state, state], "pairs": [[0, 1]]}
-    answer = ask_at_length("impact", request, lambda _: None)
+    answer = stream_worker("impact", request, lambda _: None)
     assert (answer["fault"]["tokenizer"], answer["fault"]["line"]) == (0, None)
     assert answer["fault"]["cause"]
 
 
 def test_a_child_that_dies_is_an_error() -> None:
     with pytest.raises(TokenizerError) as raised:
-        ask_at_length("impact", {"corpus": "here.txt"}, lambda _: None)
+        stream_worker("impact", {"corpus": "here.txt"}, lambda _: None)
     assert raised.value.where == "here.txt"
     assert "KeyError" in raised.value.message

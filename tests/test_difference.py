@@ -174,7 +174,7 @@ def _one_as_a_list(held: Any) -> None:
     held["config.json"]["eos_token_id"] = [held["config.json"]["eos_token_id"]]
 
 
-def _with_companions(held: Any) -> None:
+def _with_slow_files(held: Any) -> None:
     document = held["tokenizer.json"]
     held["vocab.json"] = document["model"]["vocab"]
     held["added_tokens.json"] = {entry["content"]: entry["id"] for entry in document["added_tokens"]}
@@ -200,7 +200,7 @@ SPELLINGS: tuple[Callable[[Any], None], ...] = (
     _with_unused_specials,
     _with_defaults,
     _one_as_a_list,
-    _with_companions,
+    _with_slow_files,
     _in_another_order,
 )
 

@@ -15,7 +15,7 @@ from test_slow_tokenizer_files import SPARE, TRAINED, model_with_pieces
 from test_tokenizer_kinds import train
 from workspaces import contents
 
-from tokmigrate.model.probe.worker import ask
+from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.runner.check import check
 from tokmigrate.runner.migrate import downgrade, upgrade
 
@@ -167,9 +167,9 @@ def test_transformers_reads_the_same_with_the_list(saved: Path, tmp_path: Path) 
     write_json(
         saved / "special_tokens_map.json", {"eos_token": {"content": "</s>", "lstrip": False}, "bos_token": "<s>"}
     )
-    before = ask("transformers", {"directory": str(saved), "encode": ["a word <|a|>"]})["tokenizer"]
+    before = call_worker("transformers", {"directory": str(saved), "encode": ["a word <|a|>"]})["tokenizer"]
     made = migrated(tmp_path, saved, NEW)
-    after = ask("transformers", {"directory": str(saved), "encode": ["a word <|a|>"]})["tokenizer"]
+    after = call_worker("transformers", {"directory": str(saved), "encode": ["a word <|a|>"]})["tokenizer"]
     assert after["size"] == before["size"] + 2
     for part in ("special", "encodings", "class"):
         assert after[part] == before[part]

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokmigrate.errors import TokenizerError, VerificationError
-from tokmigrate.model.probe import answering
+from tokmigrate.model.probe import worker_main
 from tokmigrate.model.probe.meta_model import Tensor, matching
-from tokmigrate.model.probe.worker import ask, stop_server
+from tokmigrate.model.probe.worker import call_worker, stop_server
 
 VOCABULARY = {"<pad>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4, "ab": 5}
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -97,7 +97,7 @@ def write_model(directory: Path, **config: Any) -> Path:
 def test_the_tokenizers_library_is_asked(tmp_path: Path) -> None:
     file = str(write_tokenizer(tmp_path))
 
-    answer = ask(
+    answer = call_worker(
         "tokenizer",
         {"file": file, "expected": VOCABULARY, "encode": ["abcabc", "ab</s>"], "decode": [[5, 1]]},
     )
@@ -117,7 +117,7 @@ def test_ids_that_the_library_gives_anew_are_reported(tmp_path: Path) -> None:
     document["added_tokens"].append(document["added_tokens"][0] | {"id": 20, "content": "<new>"})
     file.write_text(json.dumps(document), encoding="utf-8")
 
-    answer = ask("tokenizer", {"file": str(file), "expected": VOCABULARY | {"<new>": 20}})
+    answer = call_worker("tokenizer", {"file": str(file), "expected": VOCABULARY | {"<new>": 20}})
 
     assert answer["differences"] == {"count": 1, "examples": {"<new>": [20, 6]}}
 
@@ -126,7 +126,7 @@ def test_a_panic_is_an_error_of_the_tokenizer(tmp_path: Path) -> None:
     file = write_tokenizer(tmp_path, merges=[["b", "c"]])
 
     with pytest.raises(TokenizerError) as raised:
-        ask("tokenizer", {"file": str(file)})
+        call_worker("tokenizer", {"file": str(file)})
 
     assert raised.value.where == str(file)
     assert "bc" in raised.value.message or "Panic" in raised.value.message
@@ -134,13 +134,13 @@ def test_a_panic_is_an_error_of_the_tokenizer(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_an_error_of_the_tokenizer(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match="No such file"):
-        ask("tokenizer", {"file": str(tmp_path / "tokenizer.json")})
+        call_worker("tokenizer", {"file": str(tmp_path / "tokenizer.json")})
 
 
 def test_a_child_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     start = time.monotonic()
     with pytest.raises(VerificationError, match=r"no answer within 0\.2 seconds"):
-        ask("transformers", {"directory": str(write_model(tmp_path))}, timeout=0.2)
+        call_worker("transformers", {"directory": str(write_model(tmp_path))}, timeout=0.2)
     assert time.monotonic() - start < 10
 
 
@@ -158,15 +158,15 @@ def servers() -> list[Path]:
 def test_one_server_forks_all_workers_and_outlives_them(tmp_path: Path) -> None:
     directory = str(write_model(tmp_path / "model"))
     broken = write_tokenizer(tmp_path / "broken", merges=[["b", "c"]])
-    ask("vocabulary_axes", {"directory": directory, "open": []})
+    call_worker("vocabulary_axes", {"directory": directory, "open": []})
     (server,) = servers()
 
     with pytest.raises(TokenizerError):
-        ask("tokenizer", {"file": str(broken)})
+        call_worker("tokenizer", {"file": str(broken)})
     with pytest.raises(VerificationError, match="no answer within"):
-        ask("transformers", {"directory": directory}, timeout=0.01)
+        call_worker("transformers", {"directory": directory}, timeout=0.01)
 
-    assert ask("transformers", {"directory": directory})["model"]["class"] == "LlamaForCausalLM"
+    assert call_worker("transformers", {"directory": directory})["model"]["class"] == "LlamaForCausalLM"
     assert servers() == [server]
     # A process with threads cannot be forked safely.
     assert len(list((server / "task").iterdir())) == 1
@@ -176,7 +176,7 @@ def test_one_server_forks_all_workers_and_outlives_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ended", ["killed", "stopped"])
 def test_a_server_that_is_gone_is_replaced(tmp_path: Path, ended: str) -> None:
     request = {"file": str(write_tokenizer(tmp_path)), "encode": ["ab"]}
-    first = ask("tokenizer", request)
+    first = call_worker("tokenizer", request)
     (server,) = servers()
     if ended == "killed":
         os.kill(int(server.name), signal.SIGKILL)
@@ -185,7 +185,7 @@ def test_a_server_that_is_gone_is_replaced(tmp_path: Path, ended: str) -> None:
         stop_server()
         assert servers() == []
 
-    assert ask("tokenizer", request) == first
+    assert call_worker("tokenizer", request) == first
     assert servers() != [server]
 
 
@@ -193,7 +193,7 @@ def test_a_worker_has_the_working_directory_of_the_moment(tmp_path: Path, monkey
     for name in ("first", "second"):
         write_tokenizer(tmp_path / name)
         monkeypatch.chdir(tmp_path / name)
-        assert ask("tokenizer", {"file": "tokenizer.json"})["size"] == len(VOCABULARY)
+        assert call_worker("tokenizer", {"file": "tokenizer.json"})["size"] == len(VOCABULARY)
 
 
 def test_transformers_is_asked(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_transformers_is_asked(tmp_path: Path) -> None:
         "of.another.kind": [3],
     }
 
-    answer = ask(
+    answer = call_worker(
         "transformers",
         {"directory": str(directory), "expected": VOCABULARY | {"a": 3}, "shapes": shapes, "encode": ["abc"]},
     )
@@ -228,7 +228,7 @@ def test_a_broken_config_is_an_error(tmp_path: Path) -> None:
     directory = write_model(tmp_path, hidden_size="wide")
 
     with pytest.raises(VerificationError) as raised:
-        ask("vocabulary_axes", {"directory": str(directory), "open": []})
+        call_worker("vocabulary_axes", {"directory": str(directory), "open": []})
 
     assert raised.value.where == str(directory)
     assert "hidden_size" in raised.value.message or "Error" in raised.value.message
@@ -325,11 +325,11 @@ def test_asking_imports_none_of_the_libraries() -> None:
 
 @given(st.dictionaries(st.text(max_size=3), st.integers(0, 9)), st.dictionaries(st.text(max_size=3), st.integers(0, 9)))
 def test_differences_are_counted_and_only_differences(expected: dict[str, int], found: dict[str, int]) -> None:
-    told = answering.id_differences(expected, found)
+    told = worker_main.id_differences(expected, found)
 
     differing = {text for text in {*expected, *found} if expected.get(text) != found.get(text)}
     assert told["count"] == len(differing)
-    assert len(told["examples"]) == min(len(differing), answering.SHOWN)
+    assert len(told["examples"]) == min(len(differing), worker_main.SHOWN)
     assert all(pair == [expected.get(text), found.get(text)] for text, pair in told["examples"].items())
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from workspaces import Workspace, contents, make_workspace
 
 from tokmigrate.errors import OperationError, UsageError
-from tokmigrate.model.dummy_model import make_stand_in
+from tokmigrate.model.dummy_model import make_dummy_model
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, read_header
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.runner.migrate import downgrade, upgrade
@@ -42,7 +42,7 @@ def test_a_stand_in_has_all_that_migrations_look_at(kind: str, tmp_path: Path) -
     made = making.workspace(tmp_path, {"m": MAKERS[kind](tmp_path / "m")}, [])
     entry = made.entry("m")
     snapshot = take_snapshot(entry)
-    found = take_snapshot(make_stand_in(entry, snapshot, tmp_path / "s", snapshot.texts, snapshot.state.rows))
+    found = take_snapshot(make_dummy_model(entry, snapshot, tmp_path / "s", snapshot.texts, snapshot.state.rows))
     assert found.state == snapshot.state
     assert found.texts == snapshot.texts
     narrowed = [

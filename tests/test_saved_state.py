@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 import tokmigrate
 from tokmigrate.initialise import strategy_types
 from tokmigrate.lint.selection import Selection
-from tokmigrate.model.probe.worker import ask
+from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.revision.conditions import CHECKS
 from tokmigrate.runner.lint import lint
@@ -183,7 +183,7 @@ def test_what_transformers_is_asked(tmp_path: Path, document: Document) -> None:
     texts = [TEXT, "toolbox", "words of tools"]
     plain = [Tokenizer.from_str(json.dumps(document)).encode(text).ids for text in texts]
     model = model_with(tmp_path, document, all_at_once, "- resize_vocab: {multiple_of: 64}")
-    answer = ask("transformers", {"directory": str(model.directory), "encode": texts * 3})
+    answer = call_worker("transformers", {"directory": str(model.directory), "encode": texts * 3})
     assert answer["tokenizer"]["encodings"] == plain * 3
 
 

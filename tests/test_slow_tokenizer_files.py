@@ -169,7 +169,8 @@ def test_added_tokens_and_rules_are_told(trained: dict[str, Path], tmp_path: Pat
     assert notes_on(made, "tokenizer.model") == [
         "tokenizer.model: a program that reads only tokenizer.model does not see '<|new|>' and 1 more:"
         " added tokens are not written into it",
-        "tokenizer.model: a program that reads only tokenizer.model cuts text as before: the file has rules of its own",
+        "tokenizer.model: a program that reads only tokenizer.model tokenizes text as before:"
+        " the file has rules of its own",
     ]
     other = migrated(tmp_path / "o", model, {"rename_tokens": {"tokens": {"<c>": "<|c|>"}}})
     assert notes_on(other, "tokenizer.model") == []

@@ -14,7 +14,7 @@ from test_rechain import forked, tokens
 from workspaces import contents
 
 from tokmigrate.errors import VerificationError, WeightsError
-from tokmigrate.model.dummy_model import lacks_weights, stand_in_without_weights
+from tokmigrate.model.dummy_model import lacks_weights, make_dummy_without_weights
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.runner import migrate
 from tokmigrate.runner.roundtrip import run_roundtrip
@@ -66,7 +66,7 @@ def test_a_stand_in_without_weights_has_the_state_of_the_model(tmp_path: Path, k
     whole = take_snapshot(entry).state
     take_away(entry.path)
     assert lacks_weights(entry.path)
-    made = take_snapshot(stand_in_without_weights(entry, tmp_path / "made")).state
+    made = take_snapshot(make_dummy_without_weights(entry, tmp_path / "made")).state
     assert (made.rows, made.lineage, made.baseline_tokens, made.init) == (
         whole.rows,
         whole.lineage,
@@ -83,7 +83,7 @@ def test_it_takes_no_room(tmp_path: Path) -> None:
     take_away(entry.path)
     config = json.loads((entry.path / "config.json").read_text("utf-8"))
     making.write_json(entry.path / "config.json", {**config, "hidden_size": 1 << 20})
-    made = stand_in_without_weights(entry, tmp_path / "made")
+    made = make_dummy_without_weights(entry, tmp_path / "made")
     status = (made.path / "model.safetensors").stat()
     assert status.st_size > 2 << 30
     assert status.st_blocks * 512 < 1 << 20
@@ -182,11 +182,11 @@ def test_what_transformers_does_not_know_is_told(tmp_path: Path) -> None:
     config = json.loads((model / "config.json").read_text("utf-8"))
     making.write_json(model / "config.json", {**config, "model_type": "of_my_own"})
     with pytest.raises(WeightsError, match="weights are not here, and what shapes they have is not known") as caught:
-        stand_in_without_weights(ModelEntry("m", model), tmp_path / "made")
+        make_dummy_without_weights(ModelEntry("m", model), tmp_path / "made")
     assert caught.value.hint == "fetch the weights"
     making.write_json(model / "config.json", {"model_type": "llama", "num_attention_heads": "many"})
     with pytest.raises(VerificationError):
-        stand_in_without_weights(ModelEntry("m", model), tmp_path / "made")
+        make_dummy_without_weights(ModelEntry("m", model), tmp_path / "made")
 
 
 def test_one_model_that_cannot_be_asked_takes_no_promise_from_the_others(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from workspaces import contents, make_workspace
 from tokmigrate.errors import FileProblems, LimitError, OperationError
 from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.chat_template import check_template
-from tokmigrate.model.probe.worker import ask
+from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.runner.lint import lint
 from tokmigrate.settings import WorkerLimits, read_workspace
 
@@ -47,7 +47,7 @@ def test_a_template_that_needs_too_much_is_an_error(
     directory = model_with_template(tmp_path, template)
     start = time.monotonic()
     with pytest.raises(LimitError, match=words) as raised:
-        ask("transformers", {"directory": directory}, limits)
+        call_worker("transformers", {"directory": directory}, limits)
     assert time.monotonic() - start < 30
     assert raised.value.where == directory
     (setting,) = (name for name in ("memory_mib", "cpu_seconds", "output_mib") if name in str(raised.value.hint))
@@ -65,16 +65,16 @@ def test_a_template_that_jinja_cannot_compile_is_an_error(template: str) -> None
 def test_every_worker_is_limited(tmp_path: Path) -> None:
     path = write_tokenizer(tmp_path)
     with pytest.raises(LimitError, match="output"):
-        ask("tokenizer", {"file": str(path), "encode": ["ab" * 200_000]}, WorkerLimits(output_mib=1))
+        call_worker("tokenizer", {"file": str(path), "encode": ["ab" * 200_000]}, WorkerLimits(output_mib=1))
     with pytest.raises(LimitError, match="memory"):
-        ask("tokenizer", {"file": str(path), "encode": ["ab" * 3_000_000]}, WorkerLimits(memory_mib=100))
-    assert ask("tokenizer", {"file": str(path), "encode": ["ab"]}, WorkerLimits(100, 5, 1))["size"] == 6
+        call_worker("tokenizer", {"file": str(path), "encode": ["ab" * 3_000_000]}, WorkerLimits(memory_mib=100))
+    assert call_worker("tokenizer", {"file": str(path), "encode": ["ab"]}, WorkerLimits(100, 5, 1))["size"] == 6
 
 
 def test_cpu_time_counts_anew_with_each_step_of_a_long_answer() -> None:
     code = """
 import time
-from tokmigrate.model.probe.answering import answering_at_length
+from tokmigrate.model.probe.worker_main import run_streaming_worker
 
 def answer(request, tell):
     for step in range(4):
@@ -84,7 +84,7 @@ def answer(request, tell):
         tell(step)
     return {}
 
-answering_at_length(answer)
+run_streaming_worker(answer)
 """
     # A second more than a step needs: the kernel counts in ticks, and is not exact where the machine is busy.
     limits = {"memory_mib": 4096, "cpu_seconds": 2, "output_mib": 1}

@@ -13,7 +13,7 @@ from tokmigrate.change.new_rows import opened
 from tokmigrate.change.undo_record import Left
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.semantics.semantic_diff import Difference, differences, without_use
+from tokmigrate.model.semantics.semantic_diff import Difference, differences, without_ignorable
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.tensor_rows import tensor_digest
 
@@ -73,7 +73,7 @@ def document_drift(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
     saved_anew, unknown = _rewritten(snapshot, left)
     then = with_files(snapshot.state.documents, {name: left[name] for name in saved_anew})
     found = differences(then, snapshot.state.documents)
-    return Drift(tuple(sorted(saved_anew)), differences=without_use(found), unknown=tuple(sorted(unknown)))
+    return Drift(tuple(sorted(saved_anew)), differences=without_ignorable(found), unknown=tuple(sorted(unknown)))
 
 
 def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[list[str], list[str]]:

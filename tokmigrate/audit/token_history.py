@@ -107,7 +107,7 @@ class InitRecord:
     """What the ledger keeps of a row that a migration initialised.
 
     Args:
-        fingerprint: The fingerprint of the row after initialisation, as `model.birth_marks` writes it.
+        fingerprint: The fingerprint of the row after initialisation, as `model.row_fingerprints` writes it.
         known_trained: Whether the ledger has recorded that it was trained.
         from_file: The sides whose values came from a file, so that they may be trained although nobody trained them
             here.

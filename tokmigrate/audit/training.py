@@ -22,7 +22,7 @@ from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.movement import Movement, Tracked, input_movements, output_movements
-from tokmigrate.model.weights.row_fingerprints import BirthMark, BirthMarks, embeddings, parsed, written
+from tokmigrate.model.weights.row_fingerprints import RowFingerprint, RowFingerprints, embeddings, parsed, written
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state.imports import imported_ledgers
@@ -55,7 +55,7 @@ class TokenTraining:
         sides: How its row changed in the input embeddings, and in those of the output unless tied.
         figures: How far its row moved on each side, where the initial row is on record.
         why: Why that is not known of a side, None where it is known of all.
-        fingerprint: The fingerprint of its rows now, as `model.birth_marks` writes it.
+        fingerprint: The fingerprint of its rows now, as `model.row_fingerprints` writes it.
         known_trained: Whether the ledger has recorded that it was trained.
     """
 
@@ -107,7 +107,7 @@ class OnRecord:
     undo: Mapping[str, str]
     objects: Objects
 
-    def fingerprints(self, made: Made) -> BirthMarks:
+    def fingerprints(self, made: Made) -> RowFingerprints:
         """Return the fingerprints of a row that a migration initialised; none where they are not on record."""
         record = self.init_records.get((made.revision, made.label))
         return parsed(record.fingerprint) if record else {}
@@ -299,7 +299,7 @@ def _compared(
     rows: Mapping[Side, tuple[bytes, str]],
     movements: Mapping[Side, Movement],
 ) -> TokenTraining:
-    now: BirthMarks = {side: BirthMark.of(raw, dtype) for side, (raw, dtype) in rows.items()}
+    now: RowFingerprints = {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in rows.items()}
     marks = parsed(record.fingerprint) if record else {}
     sides: dict[Side, Training] = {}
     reasons: list[str] = []
@@ -334,7 +334,7 @@ def _compared(
     )
 
 
-def _reason(record: InitRecord | None, mark: BirthMark | None, dtype: str) -> str:
+def _reason(record: InitRecord | None, mark: RowFingerprint | None, dtype: str) -> str:
     if record is None:
         return "the ledger here does not have the migration that initialised its row"
     if mark is None:

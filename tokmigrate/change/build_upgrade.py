@@ -28,7 +28,7 @@ from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import real_path
-from tokmigrate.model.weights.row_fingerprints import BirthMark, embeddings, written
+from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings, written
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout
@@ -287,7 +287,9 @@ class _UpgradeBuilder:
 
         def marks(recipe: Begun) -> str:
             made = {side: (self._made[tensor.name].get(recipe), tensor.dtype) for side, tensor in matrices.items()}
-            return written({side: BirthMark.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None})
+            return written(
+                {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None}
+            )
 
         return initialised_tokens(step, delta, reached, marks)
 
@@ -307,7 +309,7 @@ class InitialisedToken:
         id: Its id.
         old_token: Before a rename the old text.
         init: How its row is initialised, as JSON; None where the row stays.
-        row_digest: The marks of its new row, as `model.birth_marks` writes them.
+        row_digest: The marks of its new row, as `model.row_fingerprints` writes them.
         old_id: Its id before, None where it was not there.
     """
 

@@ -14,7 +14,7 @@ from tokmigrate.errors import TokmigrateError, VerificationError
 from tokmigrate.model.class_defaults.pipeline_overrides import loading_class
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG
-from tokmigrate.model.probe.worker import ask
+from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS
@@ -116,7 +116,7 @@ def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Seq
     with staged_tokenizer(snapshot, documents) as file:
         try:
             request = {"file": str(file), "expected": dict(documents.tokens), "encode": texts}
-            answer = ask("tokenizer", request, snapshot.state.traits.worker)
+            answer = call_worker("tokenizer", request, snapshot.state.traits.worker)
         except TokmigrateError as error:
             error.where = where
             raise
@@ -164,7 +164,7 @@ class _Loaded:
             "model": with_model,
         }
         try:
-            answer = ask("transformers", request, snapshot.state.traits.worker)
+            answer = call_worker("transformers", request, snapshot.state.traits.worker)
         except VerificationError as error:
             # The worker died, or never answered: what of is not known.
             answer = {"library": {}, "tokenizer": {}, "model": {"died": error.message}}
@@ -249,12 +249,12 @@ def _compared(before: _Loaded, after: _Loaded, snapshot: Snapshot) -> Iterator[s
     if not after.is_compared:
         return
     where = str(snapshot.directory)
-    for part, (actual, stated) in after.parts.items():
-        actual_before, stated_before = before.parts.get(part, (None, None))
-        if actual_before != actual or stated in (stated_before, actual):
+    for part, (actual, declared) in after.parts.items():
+        actual_before, declared_before = before.parts.get(part, (None, None))
+        if actual_before != actual or declared in (declared_before, actual):
             continue
         ignored = f"transformers ignores the change of the {part}: its {after.tokenizer['class']} builds that itself"
-        if actual_before == stated_before:
+        if actual_before == declared_before:
             raise VerificationError(ignored, where=where, hint=f"nothing was changed; {FAST}")
         yield ignored
     for doing, texts in after.different.items():

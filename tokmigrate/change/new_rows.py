@@ -20,7 +20,7 @@ from tokmigrate.initialise.statistics import RowStatistics
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.row_fingerprints import BirthMark
+from tokmigrate.model.weights.row_fingerprints import RowFingerprint
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import Plan
@@ -171,9 +171,9 @@ class InitRows:
     sample: Mapping[int, int]
     rows: tuple[bytes, ...] = field(repr=False)
 
-    def mark(self, label: str) -> BirthMark:
+    def mark(self, label: str) -> RowFingerprint:
         """Return the mark of a new row."""
-        return BirthMark.of(self.rows[self.new[label]], self.dtype)
+        return RowFingerprint.of(self.rows[self.new[label]], self.dtype)
 
     def stored(self, put: Callable[[bytes], str]) -> StoredInitRows:
         """Return it as an undo record holds it, with its rows kept by `put`, which returns their digest."""

@@ -46,14 +46,14 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
         after: The state after it, with the migration's own edit.
 
     Raises:
-        OperationError: A row that the adapter trains goes, or begins anew.
+        OperationError: A row that the adapter trains is removed or initialised again.
     """
     config = after.documents[CONFIG]
     positions = WHOLE.of(after.edit).positions()
 
     def trained(number: int) -> int:
         if number not in positions:
-            raise _in_use(before, number, "whose row it trains, begins anew or goes")
+            raise _in_use(before, number, "whose row it trains, is initialised again or removed")
         return positions[number]
 
     def calling(number: int) -> int:

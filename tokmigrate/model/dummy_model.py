@@ -25,7 +25,7 @@ from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import CONFIG, MODULES
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, encoded, parse_header
-from tokmigrate.model.probe.worker import ask
+from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
@@ -36,7 +36,7 @@ NARROW = 4
 """The length that a shortened axis has; with 4 no dtype of safetensors ends within a byte."""
 
 
-def make_stand_in(
+def make_dummy_model(
     entry: ModelEntry,
     snapshot: Snapshot,
     directory: Path,
@@ -45,12 +45,12 @@ def make_stand_in(
     *,
     width: int | None = NARROW,
 ) -> ModelEntry:
-    """Make a stand-in, and return it as a model of the workspace under the name of the one that it stands for.
+    """Make a dummy of a model, and return it as a model of the workspace under the same name.
 
     Args:
         entry: The model.
         snapshot: The model as it is; of its weights only the headers are looked at.
-        directory: Where the stand-in is made; it must not be there yet.
+        directory: Where it is made; it must not be there yet.
         texts: The bytes of its documents by name.
         rows: The ids that have a row.
         width: How long every other axis of a vocabulary tensor is at most; None for as long as it is.
@@ -119,14 +119,14 @@ def lacks_weights(directory: Path) -> bool:
     return all(is_pointer(path) for path in entries(directory) if path.name.endswith(WEIGHT_FILES))
 
 
-def stand_in_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
-    """Make a stand-in of a model that lacks weights, and return it under the name of that model.
+def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
+    """Make a dummy of a model that lacks weights, and return it under the name of that model.
 
     Its vocabulary tensors have the shapes that the configuration gives them, and take no room: a file of holes.
 
     Args:
         entry: The model.
-        directory: Where the stand-in is made; it must not be there yet.
+        directory: Where it is made; it must not be there yet.
 
     Raises:
         WeightsError: What shapes they have is not known.
@@ -135,7 +135,7 @@ def stand_in_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
     stamp = read_stamp(entry.path)
     texts, documents, _ = read_documents(entry.path, stamp)
     architecture = architecture_of(documents[CONFIG])
-    answer = ask("vocabulary_axes", {"directory": str(entry.path), "open": []}, entry.worker)
+    answer = call_worker("vocabulary_axes", {"directory": str(entry.path), "open": []}, entry.worker)
     tensors = dict(_stored(answer, architecture))
     if not tensors:
         raise WeightsError(

@@ -1,7 +1,8 @@
-"""tokenizer.json out of a SentencePiece model: the same ids, and every text cut into the same pieces.
+"""tokenizer.json out of a SentencePiece model: the same ids, and every text tokenized into the same pieces.
 
-`python -m tokmigrate.model.from_sentencepiece DIRECTORY` makes it beside the model. transformers 5 orders merges
-by ids where SentencePiece goes by scores, and for most decoders leaves out the space before a text.
+`python -m tokmigrate.model.from_sentencepiece DIRECTORY` makes it beside the model. transformers
+5.23 does not do this: of Mistral's tokenizer.model its AutoTokenizer makes one that leaves out the space before a text,
+and its LlamaTokenizer orders merges by ids where SentencePiece goes by scores.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) 
         settings: Those of tokenizer_config.json, special_tokens_map.json and added_tokens.json that there are.
 
     Raises:
-        TokenizerError: The tokenizers library has nothing that cuts text like this.
+        TokenizerError: The tokenizers library has nothing that tokenizes text like this.
         OutOfStepError: An added token has another id than the library would give it.
     """
     _check_can_be_made(model)
@@ -86,7 +87,7 @@ def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) 
 
 
 def known_differences(model: SentencePieceModel) -> list[str]:
-    """Return the texts that the tokenizer made cuts otherwise than SentencePiece, besides its own special tokens."""
+    """Return the texts, besides special tokens, that the tokenizer made tokenizes differently from SentencePiece."""
     found = []
     if model.charsmap:
         found.append("text with combining marks, which the tokenizers library normalises together with their letter")
@@ -98,7 +99,7 @@ def known_differences(model: SentencePieceModel) -> list[str]:
 
 def _check_can_be_made(model: SentencePieceModel) -> None:
     if model.algorithm not in (Algorithm.BPE, Algorithm.UNIGRAM):
-        raise TokenizerError(f"the tokenizers library has no model that cuts text like {model.algorithm.name}")
+        raise TokenizerError(f"the tokenizers library has no model that tokenizes text like {model.algorithm.name}")
     if model.puts_space_behind or not model.marks_spaces:
         raise TokenizerError("it treats spaces in a way that is not carried over")
     if any(piece.kind is Kind.UNUSED for piece in model.pieces):

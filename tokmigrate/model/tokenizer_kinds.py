@@ -75,8 +75,8 @@ SENTENCE_PIECES = _by_model_type(
 )
 """Classes that read a SentencePiece model and give its pieces ids, or add tokens, in a way of their own."""
 
-CUT_AS_SENTENCEPIECE: frozenset[str] = frozenset({"CamembertTokenizer", "T5Tokenizer", "XLMRobertaTokenizer"})
-"""Those of them of which a test shows that they cut text like the SentencePiece model."""
+TOKENIZES_AS_SENTENCEPIECE: frozenset[str] = frozenset({"CamembertTokenizer", "T5Tokenizer", "XLMRobertaTokenizer"})
+"""Those of them of which a test shows that they tokenize text like the SentencePiece model."""
 
 PYTHON_ONLY: frozenset[str] = frozenset(
     model_type
@@ -193,8 +193,8 @@ def _of_tekken(file: Path) -> str:
 def _of_sentencepiece(file: Path, declared: str | None, model_type: str) -> Remedy:
     name = _class_of(declared, model_type, SENTENCE_PIECES)
     if name is not None:
-        exact = name in CUT_AS_SENTENCEPIECE
-        remark = f"not exact: transformers' {name} cuts some texts otherwise than {file.name} says"
+        exact = name in TOKENIZES_AS_SENTENCEPIECE
+        remark = f"not exact: transformers' {name} tokenizes some texts differently from {file.name}"
         packages = ("sentencepiece", "protobuf")
         return Remedy(file.name, _by_class(name, file.parent), packages, () if exact else (remark,))
     model = SentencePieceModel.read(read_file(file), str(file))
@@ -202,7 +202,7 @@ def _of_sentencepiece(file: Path, declared: str | None, model_type: str) -> Reme
         file.name,
         f"python -m tokmigrate.model.from_sentencepiece {shlex.quote(str(file.parent))}",
         remarks=(
-            *(f"not exact: {text} may be cut otherwise" for text in known_differences(model)),
+            *(f"not exact: {text} may be tokenized differently" for text in known_differences(model)),
             "it puts tokens around a text only where tokenizer_config.json says `add_bos_token: true`"
             " or `add_eos_token: true`",
         ),

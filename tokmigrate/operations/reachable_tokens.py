@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import letters_of_bytes
-from tokmigrate.model.probe.worker import ask
+from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, model_kind
 from tokmigrate.vocabulary.tokens import is_tombstone
 
@@ -34,7 +34,7 @@ def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]
     if not tokens:
         return ()
     request = {"before": old.document, "after": new.document, "tokens": tokens}
-    return tuple(ask("reachability", request, after.traits.worker)["unreachable"])
+    return tuple(call_worker("reachability", request, after.traits.worker)["unreachable"])
 
 
 def _text_after(token: str, old: Tokenizer, new: Tokenizer) -> str | None:

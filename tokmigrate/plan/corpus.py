@@ -19,7 +19,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.probe.corpus import corpus_bytes
-from tokmigrate.model.probe.worker import ask_at_length
+from tokmigrate.model.probe.worker import stream_worker
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.migration import Migration
@@ -158,7 +158,7 @@ def measure(plan: Plan, corpus: Path, listener: Listener = ignore) -> Impact | N
         return None
     listener(CorpusOpened(plan.model, size))
     try:
-        answer = ask_at_length(
+        answer = stream_worker(
             "impact",
             measurement.request(str(corpus)),
             lambda count: listener(CorpusRead(plan.model, count)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.model.documents.state import Made, ModelState
-from tokmigrate.model.semantics.semantic_diff import differences, without_use
+from tokmigrate.model.semantics.semantic_diff import differences, without_ignorable
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens, NewToken
 from tokmigrate.operations.base import Context, Operation
@@ -73,7 +73,7 @@ def taken_as(state: ModelState, migrations: Sequence[Migration]) -> ModelState:
                 raise _absent(planned.place, error.message) from error
     for reason in _missing(state, traced):
         raise _absent(migrations[-1].shown, reason)
-    other = without_use(differences(folded.documents, state.documents))
+    other = without_ignorable(differences(folded.documents, state.documents))
     if other:
         raise _absent(migrations[-1].shown, f"it differs from what they leave in {other[0]}")
     if folded.rows != state.rows:

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Literal
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.semantics.declared import stated_roles
+from tokmigrate.model.semantics.declared import declared_roles
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
 from tokmigrate.plan.steps import Step, row_of_new
 from tokmigrate.vocabulary.rows import RowEdit
@@ -140,7 +140,7 @@ def _remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Tra
     """Yield what happens to the tokens that are there at the end, as far as something does."""
     inputs = _Side(WHOLE, edit, before, after)
     outputs = _Side(Window(short=after.traits.short), edit, before, after)
-    old_roles, new_roles = stated_roles(before.documents), stated_roles(after.documents)
+    old_roles, new_roles = declared_roles(before.documents), declared_roles(after.documents)
     old_ids, new_ids = before.tokenizer.ids, after.tokenizer.ids
     had = {role: old_ids.get(token) for role, token in old_roles.items()}
     has = {role: trace.at.get(new_ids.get(token, -1)) for role, token in new_roles.items()}

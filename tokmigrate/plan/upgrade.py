@@ -10,7 +10,7 @@ from typing import Literal
 from tokmigrate.errors import OperationError, OutOfStepError, TokmigrateError
 from tokmigrate.model.adapter import with_adapter_ids
 from tokmigrate.model.class_defaults.pipeline_overrides import added_on_loading
-from tokmigrate.model.documents.slow_tokenizer_files import other_vocabulary_notes
+from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json, Layout
 from tokmigrate.model.references.references import unknown_references
@@ -105,7 +105,7 @@ class Plan:
         notes = list(self.snapshot.notes)
         notes += added_on_loading(self.final)
         notes += unknown_references(self.final)
-        notes += other_vocabulary_notes(self.snapshot.state, self.final)
+        notes += slow_tokenizer_notes(self.snapshot.state, self.final)
         if self.snapshot.weights.unread:
             notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
         return (*notes, *self.remarks)

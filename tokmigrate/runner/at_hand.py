@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from tokmigrate.model.dummy_model import lacks_weights, stand_in_without_weights
+from tokmigrate.model.dummy_model import lacks_weights, make_dummy_without_weights
 from tokmigrate.settings import ModelEntry
 
 
@@ -45,4 +45,4 @@ def at_hand(entry: ModelEntry) -> Iterator[ModelEntry]:
         yield entry
         return
     with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
-        yield stand_in_without_weights(entry, Path(folder, "model"))
+        yield make_dummy_without_weights(entry, Path(folder, "model"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.formatting import format_count
-from tokmigrate.model.semantics.declared import ID_FILES, Documents, bare_state
+from tokmigrate.model.semantics.declared import ID_FILES, Documents, state_without_weights
 from tokmigrate.model.semantics.semantic_diff import Difference, differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.add_tokens import AddTokens
@@ -55,7 +55,7 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
     revision = new_revision_id()
     target = {name: held for name, held in after.documents.items() if name not in ID_FILES or name in before.documents}
     room = max(max(Tokenizer(documents[FILE]).texts, default=-1) + 1 for documents in (before.documents, target))
-    derived = derive(bare_state(before.documents, room), target, revision)
+    derived = derive(state_without_weights(before.documents, room), target, revision)
     if not derived.operations:
         return Generated(None, (), differences(before.documents, target), derived.refused)
     left = _tried(workspace, before.documents, target, room, yaml_text(revision, None, message, derived.operations))
@@ -73,7 +73,7 @@ def _tried(workspace: Workspace, before: Documents, target: Documents, room: int
         path = Path(folder, "migration.yaml")
         path.write_text(text, "utf-8")
         migration = read_yaml_migration(path, path.name, workspace.root)
-    (step,) = steps_of(bare_state(before, room), [migration], lambda _, after: after)
+    (step,) = steps_of(state_without_weights(before, room), [migration], lambda _, after: after)
     return differences(step.after.documents, target)
 
 

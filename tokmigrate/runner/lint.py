@@ -19,7 +19,7 @@ from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.chat_template import chat_template
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.probe.worker import ask
+from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.plan.progress import compute_progress
@@ -224,7 +224,7 @@ def _template_error(step: Step, limits: WorkerLimits) -> str | None:
     request = {"template": template, "tokens": {name: text for name, text in tokens.items() if text is not None}}
     seconds, mib = min(limits.cpu_seconds, _TEMPLATE_SECONDS), min(limits.memory_mib, _TEMPLATE_MIB)
     try:
-        answer = ask("chat_template", request, replace(limits, cpu_seconds=seconds, memory_mib=mib))
+        answer = call_worker("chat_template", request, replace(limits, cpu_seconds=seconds, memory_mib=mib))
     except LimitError as error:
         return f"cannot be rendered: {error.message}"
     if answer["error"] is not None:
@@ -243,7 +243,7 @@ def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
         "encode": [text for each in texts.values() for text in each],
         "normalise": list(texts),
     }
-    answer = ask("tokenizer", request, limits)
+    answer = call_worker("tokenizer", request, limits)
     # A text with a letter that the tokenizer does not know, and without an unknown token, has no ids.
     ids = dict(zip(request["encode"], (each.get("ids") for each in answer["encodings"]), strict=True))
     normalised: Mapping[str, str] = dict(zip(texts, answer["normalised"], strict=True))

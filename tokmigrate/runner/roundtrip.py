@@ -18,7 +18,7 @@ from tokmigrate.change.libraries import verify_documents
 from tokmigrate.errors import UsageError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
-from tokmigrate.model.dummy_model import NARROW, lacks_weights, make_stand_in
+from tokmigrate.model.dummy_model import NARROW, lacks_weights, make_dummy_model
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.tensor_rows import plain_digest
@@ -164,7 +164,7 @@ def _subject(
         rows = before.edit.new_rows
     # Rows that are read from a file have the width that they have.
     width = None if any(_holds_rows(migration) for migration in tried) else NARROW
-    made = make_stand_in(entry, snapshot, directory, texts, rows, width=width)
+    made = make_dummy_model(entry, snapshot, directory, texts, rows, width=width)
     if snapshot.stamp is not None and not again:
         stamp = _stamp(snapshot.stamp, snapshot, made)
         (directory / STAMP).write_bytes(stamp.encoded())

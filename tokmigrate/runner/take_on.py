@@ -15,7 +15,7 @@ from tokmigrate.events import Listener, ignore
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
-from tokmigrate.model.semantics.semantic_diff import differences, without_use
+from tokmigrate.model.semantics.semantic_diff import differences, without_ignorable
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.evidence import taken_as
 from tokmigrate.plan.progress import check_progress
@@ -143,7 +143,7 @@ def stamp_from(
     with locked(workspace, entry, lock_timeout_s, listener) as (_, state, _found):
         snapshot = _unstamped(entry)
         _, documents, _ = read_documents(other, source)
-        found = without_use(differences(documents, snapshot.state.documents))
+        found = without_ignorable(differences(documents, snapshot.state.documents))
         if found:
             raise means_otherwise(
                 entry.name,

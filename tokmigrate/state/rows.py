@@ -109,7 +109,7 @@ class TokenEvent:
         old_id: The id that it had, or None where it was not there.
         old_token: Before a rename the old text; of a trained token the text that it began with, where it is another.
         init: How its row starts, as a JSON object, or None where the row is an old one.
-        row_digest: The marks of its rows, as `model.birth_marks` writes them: those of a fresh row, or of a
+        row_digest: The marks of its rows, as `model.row_fingerprints` writes them: those of a fresh row, or of a
             trained one as it was found. None where the row is an old one.
     """
 

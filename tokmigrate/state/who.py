@@ -16,7 +16,7 @@ from tokmigrate import __version__
 from tokmigrate.git import ask_git
 
 LIBRARIES = ("transformers", "tokenizers", "torch", "safetensors", "numpy")
-_GIT_PATIENCE = 5.0
+_GIT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def library_versions() -> Mapping[str, str]:
 
 def git_commit(folder: Path) -> str | None:
     """Return the commit that `folder` is at, or None outside Git, without Git, or where it hangs."""
-    found = ask_git(folder, "rev-parse", "--verify", "HEAD", timeout_s=_GIT_PATIENCE).output
+    found = ask_git(folder, "rev-parse", "--verify", "HEAD", timeout_s=_GIT_TIMEOUT_S).output
     return found.strip() or None if found else None
 
 

@@ -99,7 +99,7 @@ operations:
   - set_special_tokens: {additional: ["<|tool|>"]}
 """,
 )
-def without_use(seen: OnModel) -> Iterator[Found]:
+def without_ignorable(seen: OnModel) -> Iterator[Found]:
     """A special token is added that no template and no role uses.
 
     A special token is written by a template, or stands for something by its role; one that is neither is never met.

@@ -49,7 +49,7 @@ def parts_of(config: Mapping[str, Any], size: int) -> Iterator[tuple[Path, Json]
             yield path, part
 
 
-def stated_sizes(config: Mapping[str, Any]) -> list[tuple[str, int]]:
+def declared_sizes(config: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Return every `vocab_size` that config.json gives, with its dotted place; the one that counts comes first."""
     return list(_stated(config, ""))
 

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from tokmigrate.errors import ModelError, TokenizerError
 from tokmigrate.files import entries, has_directory, read_if_present
 from tokmigrate.model.documents import state as names
-from tokmigrate.model.documents.slow_tokenizer_files import read_other_vocabularies
+from tokmigrate.model.documents.slow_tokenizer_files import read_slow_tokenizer_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.formats.json_text import Json, Layout, layout_of, parse
@@ -68,7 +68,7 @@ def read_texts(directory: Path, json_files: Sequence[str] = JSON_FILES) -> dict[
     """Return the bytes of each document of a directory by its name, without the weights' index."""
     named = (*json_files, *_module_files(directory), *TEXT_FILES, *_template_files(directory))
     texts = {name: data for name in named if (data := read_if_present(directory / name)) is not None}
-    return texts | read_other_vocabularies(directory)
+    return texts | read_slow_tokenizer_files(directory)
 
 
 def writable_names(texts: Mapping[str, bytes]) -> tuple[str, ...]:

@@ -30,14 +30,14 @@ READ_ALONE = "tokenizer.model"
 IN_ANOTHER_FORMAT = "remove the file if nothing reads it: tokenizer.json says all that it says"
 
 
-def read_other_vocabularies(directory: Path) -> dict[str, bytes]:
+def read_slow_tokenizer_files(directory: Path) -> dict[str, bytes]:
     """Return the bytes of each such file of a model directory by its name."""
     named = [file for file in entries(directory) if file.suffix in SUFFIXES or file.match(TEKKEN_FILES)]
     files = {file.name: read_file(file) for file in named if not has_directory(file) and exists(file)}
     return {name: data for name, data in sorted(files.items()) if _format(name, data) is not None}
 
 
-def with_vocabularies_in_step(before: ModelState, after: ModelState, renumbering: Renumbering) -> ModelState:
+def with_slow_files_in_step(before: ModelState, after: ModelState, renumbering: Renumbering) -> ModelState:
     """Return `after` with each SentencePiece model in step with its tokenizer.json.
 
     Args:
@@ -76,19 +76,19 @@ def is_read_without_added_tokens(state: ModelState) -> bool:
     return not all(number < len(pieces) and _says(pieces[number], token) for token, number in added)
 
 
-def other_vocabulary_notes(before: ModelState, after: ModelState) -> Iterator[str]:
+def slow_tokenizer_notes(before: ModelState, after: ModelState) -> Iterator[str]:
     """Yield what a program that reads only such a file does not see of a change."""
     new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids and not is_tombstone(token)]
     parts = ("normalizer", "pre_tokenizer")
-    cuts_otherwise = any(before.documents[FILE].get(part) != after.documents[FILE].get(part) for part in parts)
+    tokenizes_differently = any(before.documents[FILE].get(part) != after.documents[FILE].get(part) for part in parts)
     for name, data in _held(after):
         kind = _format(name, data)
         reader = "transformers with mistral-common" if kind == "tekken" else f"a program that reads only {name}"
         unseen = [token for token in new if token not in _texts_held(name, data)]
         if unseen:
             yield f"{name}: {reader} does not see {format_quoted(unseen, 1)}: added tokens are not written into it"
-        if cuts_otherwise:
-            yield f"{name}: {reader} cuts text as before: the file has rules of its own"
+        if tokenizes_differently:
+            yield f"{name}: {reader} tokenizes text as before: the file has rules of its own"
 
 
 def is_tiktoken(data: bytes) -> bool:

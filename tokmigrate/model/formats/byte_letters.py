@@ -16,7 +16,7 @@ _LETTERS = {byte: letter for letter, byte in _BYTES.items()}
 
 
 def is_byte_level(document: Json) -> bool:
-    """Return whether a tokenizer.json turns text into letters for its bytes before the model cuts it."""
+    """Return whether a tokenizer.json turns text into letters for its bytes before the model tokenizes it."""
     return any(
         part.get("type") == "ByteLevel"
         for section, inner in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"))

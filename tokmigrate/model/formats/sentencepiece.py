@@ -32,7 +32,7 @@ class Kind(IntEnum):
 
 
 class Algorithm(IntEnum):
-    """How text is cut, as `TrainerSpec.ModelType` numbers it."""
+    """How text is tokenized, as `TrainerSpec.ModelType` numbers it."""
 
     UNIGRAM = 1
     BPE = 2
@@ -150,12 +150,12 @@ class SentencePieceModel:
 
     @property
     def algorithm(self) -> Algorithm:
-        """How it cuts text."""
+        """How it tokenizes text."""
         return Algorithm(_number(self._trainer, 3, Algorithm.UNIGRAM))
 
     @property
     def has_byte_fallback(self) -> bool:
-        """Whether what is unknown is cut into bytes."""
+        """Whether what is unknown becomes bytes."""
         return bool(_number(self._trainer, 35, 0))
 
     @property

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from tokmigrate.model.probe.answering import answering
+from tokmigrate.model.probe.worker_main import run_worker
 
 MESSAGES = ({"role": "user", "content": "Hello"},)
 """The chat that a template is tried on."""
@@ -34,4 +34,4 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answering(answer)
+    run_worker(answer)

@@ -19,7 +19,7 @@ BLOCK = 2**19
 """About how many bytes of lines are held at once."""
 
 LONGEST_LINE = 2**23
-"""The bytes that a line may have; a tokenizer needs about 130 times as much memory while it cuts one."""
+"""The bytes that a line may have; a tokenizer needs about 130 times as much memory to tokenize one."""
 
 
 @dataclass(frozen=True)

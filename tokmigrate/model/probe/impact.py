@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import FileProblems
-from tokmigrate.model.probe.answering import Tell, answering_at_length
 from tokmigrate.model.probe.corpus import Block, blocks
+from tokmigrate.model.probe.worker_main import Tell, run_streaming_worker
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 
 
 @dataclass(frozen=True)
-class Cut:
+class Segmentation:
     """A line as a model gets it.
 
     Args:
@@ -51,14 +51,14 @@ class Library:
     tokenizer: Any
     texts: Mapping[int, str]
 
-    def cuts(self, texts: Sequence[str]) -> list[Cut]:
+    def segmentations(self, texts: Sequence[str]) -> list[Segmentation]:
         """Return the lines as a model gets them."""
         post_processor = self.tokenizer.post_processor
         with text_alone(self.tokenizer):
             encodings = self.tokenizer.encode_batch_fast(texts)
         if post_processor is None:
-            return [Cut(encoding.ids, encoding.ids) for encoding in encodings]
-        return [Cut(encoding.ids, post_processor.process(encoding).ids) for encoding in encodings]
+            return [Segmentation(encoding.ids, encoding.ids) for encoding in encodings]
+        return [Segmentation(encoding.ids, post_processor.process(encoding).ids) for encoding in encodings]
 
     def encoding(self, text: str) -> Any:
         """Return the library's encoding of a text alone."""
@@ -101,17 +101,17 @@ class Tally:
     unknowns: int = 0
     bytes: int = 0
 
-    def add(self, cut: Cut) -> None:
+    def add(self, line: Segmentation) -> None:
         """Count one line."""
-        length = len(cut.ids)
+        length = len(line.ids)
         self.tokens += length
         self.longest = max(self.longest, length)
         if self.limit is not None and length > self.limit:
             self.beyond += 1
         if self.unknown is not None:
-            self.unknowns += cut.ids.count(self.unknown)
+            self.unknowns += line.ids.count(self.unknown)
         if self.byte_tokens:
-            self.bytes += sum(map(self.byte_tokens.__contains__, cut.ids))
+            self.bytes += sum(map(self.byte_tokens.__contains__, line.ids))
 
     def to_json(self) -> dict[str, int | None]:
         """Return the counts; null is what cannot be there."""
@@ -172,8 +172,8 @@ class Comparison:
         old, new = self.before.texts, self.after.texts
         self._moved = {number for number in old.keys() | new.keys() if old.get(number) != new.get(number)}
 
-    def add(self, number: int, text: str, old: Cut, new: Cut) -> None:
-        """Compare the two cuts of one line."""
+    def add(self, number: int, text: str, old: Segmentation, new: Segmentation) -> None:
+        """Compare the two segmentations of one line."""
         self.other_ids += old.ids != new.ids
         before, after = old.text_ids, new.text_ids
         if before == after and self._moved.isdisjoint(before):
@@ -204,7 +204,7 @@ class Comparison:
 
 
 def example(number: int, text: str, before: Library, after: Library) -> dict[str, Any]:
-    """Return a line as two tokenizers cut it, from just before the first token that differs to just after the last.
+    """Return a line as two tokenizers line it, from just before the first token that differs to just after the last.
 
     Args:
         number: The line's number.
@@ -231,7 +231,7 @@ def example(number: int, text: str, before: Library, after: Library) -> dict[str
     found: dict[str, Any] = {"line": number, "skipped": start, "text": text[begin:end]}
     for name, side, made, stop in zip(("before", "after"), sides, tokens, stops, strict=True):
         found[name] = {
-            "tokens": len(side.cuts([text])[0].ids),
+            "tokens": len(side.segmentations([text])[0].ids),
             "shown": made[start:stop],
             "more": len(made) - stop,
         }
@@ -239,7 +239,7 @@ def example(number: int, text: str, before: Library, after: Library) -> dict[str
 
 
 def _same(first: Sequence[str], second: Sequence[str]) -> int:
-    """Return how many tokens two cuts begin with alike."""
+    """Return how many tokens two segmentations begin with alike."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False)))
 
 
@@ -269,12 +269,12 @@ def _measured(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     lines = empty = text_bytes = 0
     for block in blocks(Path(request["corpus"])):
         lines, empty, text_bytes = lines + len(block.lines), empty + block.empty, text_bytes + block.text_bytes
-        cuts = [_cuts(place, library, block) for place, library in enumerate(libraries)]
-        for tally, made in zip(tallies, cuts, strict=True):
-            for cut in made:
-                tally.add(cut)
+        segmentations = [_segmentations(place, library, block) for place, library in enumerate(libraries)]
+        for tally, made in zip(tallies, segmentations, strict=True):
+            for line in made:
+                tally.add(line)
         for first, second, comparison in pairs:
-            for (number, text), old, new in zip(block.lines, cuts[first], cuts[second], strict=True):
+            for (number, text), old, new in zip(block.lines, segmentations[first], segmentations[second], strict=True):
                 comparison.add(number, text, old, new)
         tell(block.read)
     first, second, whole = pairs[0]
@@ -298,17 +298,17 @@ def _library(place: int, document: Mapping[str, Any]) -> Library:
         raise _FaultError(place, None, str(error)) from error
 
 
-def _cuts(place: int, library: Library, block: Block) -> list[Cut]:
+def _segmentations(place: int, library: Library, block: Block) -> list[Segmentation]:
     try:
-        return library.cuts([text for _, text in block.lines])
+        return library.segmentations([text for _, text in block.lines])
     except BaseException as error:
         for number, text in block.lines:
             try:
-                library.cuts([text])
+                library.segmentations([text])
             except BaseException as at_line:
                 raise _FaultError(place, number, str(at_line)) from at_line
         raise _FaultError(place, block.lines[0][0], str(error)) from error
 
 
 if __name__ == "__main__":
-    answering_at_length(answer)
+    run_streaming_worker(answer)

@@ -18,7 +18,7 @@ from typing import Any
 
 from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.probe.answering import answering
+from tokmigrate.model.probe.worker_main import run_worker
 from tokmigrate.model.tokenizer.library import open_tokenizer
 from tokmigrate.vocabulary.tokens import is_tombstone
 
@@ -162,4 +162,4 @@ def _is_same_pipeline(before: Mapping[str, Json], after: Mapping[str, Json]) -> 
 
 
 if __name__ == "__main__":
-    answering(answer)
+    run_worker(answer)

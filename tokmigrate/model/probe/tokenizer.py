@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.model.probe.answering import answering, id_differences
+from tokmigrate.model.probe.worker_main import id_differences, run_worker
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 
 
@@ -50,4 +50,4 @@ def _encoding(tokenizer: Any, text: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    answering(answer)
+    run_worker(answer)

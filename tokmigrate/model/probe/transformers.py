@@ -27,7 +27,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tokmigrate.model.probe.answering import SHOWN, Request, answering, id_differences
 from tokmigrate.model.probe.chat_template import MESSAGES
 from tokmigrate.model.probe.meta_model import (
     UnknownModelError,
@@ -39,6 +38,7 @@ from tokmigrate.model.probe.meta_model import (
     vocabulary_size,
 )
 from tokmigrate.model.probe.tokenizer import of_library
+from tokmigrate.model.probe.worker_main import SHOWN, Request, id_differences, run_worker
 from tokmigrate.model.tokenizer.library import drop_saved_state, open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, SECTIONS
 
@@ -306,4 +306,4 @@ def _worth_a_search(name: str, expected: Mapping[str, Any], shape: list[int], si
 
 
 if __name__ == "__main__":
-    answering(answer)
+    run_worker(answer)

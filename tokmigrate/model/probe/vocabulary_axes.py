@@ -16,7 +16,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokmigrate.model.probe.answering import answering
 from tokmigrate.model.probe.meta_model import (
     Tensor,
     UnknownModelError,
@@ -28,6 +27,7 @@ from tokmigrate.model.probe.meta_model import (
     vocabulary_size,
     with_more_rows,
 )
+from tokmigrate.model.probe.worker_main import run_worker
 
 MORE = 7 * 13 * 64
 """How much larger the second vocabulary is: a multiple of what sizes are usually rounded to."""
@@ -94,4 +94,4 @@ def _input_embeddings(model: Any) -> Any | None:
 
 
 if __name__ == "__main__":
-    answering(answer)
+    run_worker(answer)

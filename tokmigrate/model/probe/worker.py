@@ -159,7 +159,7 @@ SECONDS = 600.0
 """How long a child may take; a cold disk needs most of it to import torch."""
 
 
-def ask(
+def call_worker(
     question: Question,
     request: Mapping[str, Any],
     limits: WorkerLimits = DEFAULT_LIMITS,
@@ -186,10 +186,10 @@ def ask(
     return answer
 
 
-def ask_at_length(
+def stream_worker(
     question: Question,
     request: Mapping[str, Any],
-    told: Callable[[int], None],
+    on_progress: Callable[[int], None],
     limits: WorkerLimits = DEFAULT_LIMITS,
 ) -> dict[str, Any]:
     """Ask a worker whose answer takes as long as its work is large, and hear how far it is.
@@ -199,7 +199,7 @@ def ask_at_length(
     Args:
         question: The module of `tokmigrate.model.probe` that answers at length.
         request: What the module wants to know, as JSON.
-        told: Called with how much more is done.
+        on_progress: Called with how much more is done.
         limits: What the worker may use; each processor may use that much memory.
 
     Raises:
@@ -212,7 +212,7 @@ def ask_at_length(
     for said in _replies(question, request, limits, parallel, None):
         answer = said.get("answer")
         if "done" in said:
-            told(said["done"])
+            on_progress(said["done"])
     if answer is None:
         raise _failed(question, request, "no answer")
     return answer

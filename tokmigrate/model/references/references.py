@@ -12,7 +12,7 @@ from tokmigrate.model.class_defaults.default_ids import default_ids
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import Shape, parts_of, role_of
 from tokmigrate.model.documents.roles import with_added_tokens, with_added_tokens_decoder
-from tokmigrate.model.documents.slow_tokenizer_files import with_vocabularies_in_step
+from tokmigrate.model.documents.slow_tokenizer_files import with_slow_files_in_step
 from tokmigrate.model.documents.state import (
     ADDED_TOKENS,
     CONFIG,
@@ -33,7 +33,7 @@ from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.tokens import AddedToken
 
 
-def with_ids_of_companions(state: ModelState, renumbering: Renumbering) -> ModelState:
+def with_ids_in_slow_files(state: ModelState, renumbering: Renumbering) -> ModelState:
     """Return the state with added_tokens_decoder, added_tokens.json, vocab.json and vocab.txt in step.
 
     Args:
@@ -221,7 +221,7 @@ def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
     state = with_references(state, renumbering)
     left = {content: number for content, number in ids.items() if number is not None}
     state = state.with_document(FILE, with_token_ids(state.tokenizer, left).document)
-    state = with_vocabularies_in_step(before, with_ids_of_companions(state, renumbering), renumbering)
+    state = with_slow_files_in_step(before, with_ids_in_slow_files(state, renumbering), renumbering)
     return with_added_tokens_decoder(state)
 
 
@@ -248,7 +248,7 @@ def with_inserted_tokens(state: ModelState, tokens: Sequence[AddedToken], start:
     held = state.tokenizer.ids.items()
     ids = {content: new for content, number in held if (new := renumbering.new(number)) is not None}
     state = state.with_document(FILE, with_token_ids(state.tokenizer, ids).document)
-    return with_vocabularies_in_step(before, with_ids_of_companions(state, renumbering), shift)
+    return with_slow_files_in_step(before, with_ids_in_slow_files(state, renumbering), shift)
 
 
 def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:

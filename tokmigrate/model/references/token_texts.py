@@ -12,7 +12,7 @@ from tokmigrate.model.documents.roles import (
     with_added_tokens_decoder,
     without_listed_specials,
 )
-from tokmigrate.model.documents.slow_tokenizer_files import with_vocabularies_in_step
+from tokmigrate.model.documents.slow_tokenizer_files import with_slow_files_in_step
 from tokmigrate.model.documents.state import (
     ADDED_TOKENS,
     GENERATION,
@@ -97,7 +97,7 @@ def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
     if stops is not None:
         renamed = [_named(stop, names) for stop in stops] if isinstance(stops, list) else _named(stops, names)
         state = state.with_value(GENERATION, ("stop_strings",), renamed)
-    return with_added_tokens_decoder(with_vocabularies_in_step(before, state, Renumbering({})))
+    return with_added_tokens_decoder(with_slow_files_in_step(before, state, Renumbering({})))
 
 
 def with_renamed_in_lists(state: ModelState, names: Names) -> ModelState:
@@ -251,7 +251,7 @@ def with_placeholders(state: ModelState, names: Mapping[str, str]) -> ModelState
     plain = [placeholder for placeholder in names.values() if placeholder not in state.tokenizer.added]
     state = with_added_tokens(state, [AddedToken(placeholder, special=True) for placeholder in plain])
     state.tokenizer.checked()
-    return with_vocabularies_in_step(before, state, Renumbering({}))
+    return with_slow_files_in_step(before, state, Renumbering({}))
 
 
 _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}

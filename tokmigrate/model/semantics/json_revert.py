@@ -1,4 +1,4 @@
-"""A JSON document without what migrations did to it, key by key, where it was written anew since."""
+"""A JSON document without what migrations did to it, key by key, where the file was rewritten since."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MISSING: Any = object()
 def reverted(now: Json, before: Json, after: Json, place: str) -> Json:
     """Return `now` with each key that a migration changed as it was before; all else stays as it is now.
 
-    A key that was left out when the file was written anew comes back only where it holds a single value: parts that are
+    A key that was left out when the file was rewritten comes back only where it holds a single value: parts that are
     kept elsewhere since must not stand in two places.
 
     Args:

@@ -18,12 +18,12 @@ from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.semantics.declared import (
     ID_FILES,
     Documents,
-    stated_ids,
-    stated_roles,
-    stated_rows,
-    stated_settings,
-    stated_specials,
-    stated_templates,
+    declared_ids,
+    declared_roles,
+    declared_rows,
+    declared_settings,
+    declared_specials,
+    declared_templates,
 )
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, SECTIONS, Merge, Tokenizer, merges_of, model_kind
 from tokmigrate.vocabulary.token_delta import token_delta
@@ -60,7 +60,7 @@ _ALONE = [{"Sequence": {"id": "A", "type_id": 0}}]
 _BOTH = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}]
 
 
-def plain_part(part: Json) -> Json:
+def canonical_part(part: Json) -> Json:
     """Return a part of tokenizer.json with its defaults written, its old spellings replaced and no needless nesting.
 
     Args:
@@ -73,7 +73,7 @@ def plain_part(part: Json) -> Json:
         return part
     held = next((name for name in _INSIDE if isinstance(part.get(name), list)), None)
     if held is not None:
-        inner = [each for each in map(plain_part, part[held]) if each is not None]
+        inner = [each for each in map(canonical_part, part[held]) if each is not None]
         flat = [each for one in inner for each in one.get(held, [one])]
         return {**part, held: flat} if len(flat) > 1 else (flat[0] if flat else None)
     part = {**_DEFAULTS.get(str(part.get("type")), {}), **part}
@@ -82,13 +82,13 @@ def plain_part(part: Json) -> Json:
         # Only a scheme that says the same may stand beside it.
         part.pop("add_prefix_space", None)
     if part.get("type") == "TemplateProcessing":
-        return _plain_template(part)
+        return _canonical_template(part)
     if "strategy" in part:
         part = {"direction": "Right", **part}
     return part
 
 
-def _plain_template(part: Mapping[str, Any]) -> Json:
+def _canonical_template(part: Mapping[str, Any]) -> Json:
     pieces = [piece for side in ("single", "pair") for piece in part.get(side) or []]
     used = {piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece}
     if not used and part.get("single") == _ALONE and part.get("pair") == _BOTH:
@@ -98,7 +98,7 @@ def _plain_template(part: Mapping[str, Any]) -> Json:
     return {**part, "special_tokens": {name: held for name, held in specials.items() if name in used}}
 
 
-def plain_model(document: Json) -> dict[str, Json]:
+def canonical_model(document: Json) -> dict[str, Json]:
     """Return the settings of a tokenizer's model, without its vocabulary and merges."""
     model = document["model"]
     kind = model_kind(document)
@@ -111,7 +111,7 @@ def plain_model(document: Json) -> dict[str, Json]:
     return settings
 
 
-def plain_merges(document: Json) -> list[Merge]:
+def canonical_merges(document: Json) -> list[Merge]:
     """Return the merges of a tokenizer's model as pairs, in their order; none where it has no merges."""
     return merges_of(document["model"])
 
@@ -146,7 +146,7 @@ generation_config.json. `rows`: a size that config.json gives.
 
 @dataclass(frozen=True)
 class Difference:
-    """One thing that two tokenizers have otherwise.
+    """One difference between two tokenizers.
 
     Args:
         aspect: What it is about.
@@ -184,7 +184,7 @@ def _shortened(*values: Json, most: int = 80) -> Iterator[str]:
 
 
 def differences(before: Documents, after: Documents) -> tuple[Difference, ...]:
-    """Return in what two tokenizers differ by meaning; nothing where a text and a model get the same from both.
+    """Return in what two tokenizers differ semantically; nothing where a text and a model get the same from both.
 
     Sizes, and ids in config.json and generation_config.json, are compared where both have the file.
 
@@ -199,23 +199,24 @@ def _all(before: Documents, after: Documents) -> Iterator[Difference]:
     old, new = before[FILE], after[FILE]
     yield from _tokens(Tokenizer(old), Tokenizer(new))
     yield from _scores(old["model"]["vocab"], new["model"]["vocab"])
-    yield from _merges(plain_merges(old), plain_merges(new))
-    yield from _fields("model", plain_model(old), plain_model(new))
-    parts = [{name: plain_part(document.get(name)) for name in PARTS} for document in (old, new)]
+    yield from _merges(canonical_merges(old), canonical_merges(new))
+    yield from _fields("model", canonical_model(old), canonical_model(new))
+    parts = [{name: canonical_part(document.get(name)) for name in PARTS} for document in (old, new)]
     yield from _fields("part", *parts)
-    yield from _fields("role", stated_roles(before), stated_roles(after))
-    listed = [sorted(stated_specials(documents)) for documents in (before, after)]
+    yield from _fields("role", declared_roles(before), declared_roles(after))
+    listed = [sorted(declared_specials(documents)) for documents in (before, after)]
     yield from _fields("specials", {"listed": listed[0]}, {"listed": listed[1]})
-    yield from _fields("template", stated_templates(before), stated_templates(after))
-    yield from _fields("setting", stated_settings(before), stated_settings(after))
+    yield from _fields("template", declared_templates(before), declared_templates(after))
+    yield from _fields("setting", declared_settings(before), declared_settings(after))
     for name in ID_FILES:
         if name in before and name in after:
             ids = [
-                {f"{name}: {place}": held for place, held in stated_ids(each, name).items()} for each in (before, after)
+                {f"{name}: {place}": held for place, held in declared_ids(each, name).items()}
+                for each in (before, after)
             ]
             yield from _fields("id field", *ids)
     if CONFIG in before and CONFIG in after:
-        yield from _fields("rows", stated_rows(before), stated_rows(after))
+        yield from _fields("rows", declared_rows(before), declared_rows(after))
 
 
 def _fields(aspect: Aspect, before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[Difference]:
@@ -284,16 +285,16 @@ def _merges(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> Iter
         yield Difference("merges", "order", " + ".join(shared[0][place]), " + ".join(shared[1][place]))
 
 
-def without_use(found: Sequence[Difference]) -> tuple[Difference, ...]:
+def without_ignorable(found: Sequence[Difference]) -> tuple[Difference, ...]:
     """Return the differences that are more than traces of use: transformers saves the padding of its last call.
 
     Args:
         found: Differences between a tokenizer and the same one later.
     """
-    return tuple(each for each in found if not _is_of_use(each))
+    return tuple(each for each in found if not _is_ignorable(each))
 
 
-def _is_of_use(found: Difference) -> bool:
+def _is_ignorable(found: Difference) -> bool:
     if found.aspect != "part" or found.subject not in ("padding", "truncation") or found.after is None:
         return found.aspect == "part" and found.subject in ("padding", "truncation")
     if found.subject != "padding" or found.before is None:

@@ -265,7 +265,7 @@ class Tokenizer:
         return Tokenizer(replaced(self.document, ("added_tokens",), entries))
 
     def pieces(self, text: str) -> tuple[int, ...]:
-        """Return the ids that the tokenizers library cuts `text` into, without special tokens around it."""
+        """Return the ids that the tokenizers library gives `text`, without special tokens around it."""
         tokenizer = self._library
         with library_errors(lambda cause: _cannot_tokenize(text, cause)), text_alone(tokenizer):
             return tuple(tokenizer.encode(text, add_special_tokens=False).ids)

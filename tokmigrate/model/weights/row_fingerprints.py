@@ -1,4 +1,4 @@
-"""What tells later whether a row is still the one that a migration began: its digest and dtype at birth.
+"""The fingerprint of a new row, which shows later whether it is still as it was initialised: its digest and dtype.
 
 As text: `input BF16 <BLAKE3 of the row's bytes>; output BF16 <…>`. A tied model has the input alone.
 """
@@ -16,7 +16,7 @@ from tokmigrate.model.formats.dtype import from_float64, to_float64
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.recipes import Side
 
-_MARK = re.compile(r"(input|output) (\w+) ([0-9a-f]{64})")
+_FINGERPRINT = re.compile(r"(input|output) (\w+) ([0-9a-f]{64})")
 # To which dtypes the numbers of each can be cast without a change.
 _WIDER: Mapping[str, frozenset[str]] = {
     "BF16": frozenset({"F32", "F64"}),
@@ -26,8 +26,8 @@ _WIDER: Mapping[str, frozenset[str]] = {
 
 
 @dataclass(frozen=True)
-class BirthMark:
-    """A row of one matrix as a migration began it.
+class RowFingerprint:
+    """A row of one matrix as a migration initialised it.
 
     Args:
         dtype: The dtype that it was stored in.
@@ -38,12 +38,12 @@ class BirthMark:
     digest: str
 
     @staticmethod
-    def of(raw: bytes, dtype: str) -> BirthMark:
-        """Return the mark of a row that is stored as `raw`."""
-        return BirthMark(dtype, blake3(raw).hexdigest())
+    def of(raw: bytes, dtype: str) -> RowFingerprint:
+        """Return the fingerprint of a row that is stored as `raw`."""
+        return RowFingerprint(dtype, blake3(raw).hexdigest())
 
     def still_is(self, raw: bytes, dtype: str) -> bool | None:
-        """Return whether a row is the one that was begun.
+        """Return whether a row is as it was initialised.
 
         Args:
             raw: Its bytes now.
@@ -51,7 +51,7 @@ class BirthMark:
                 change: the numbers are compared.
 
         Returns:
-            None where it is stored in a dtype that cannot hold the numbers of birth, so that nothing can be said.
+            None where it is stored in a dtype that cannot hold the first numbers, so that it is not known.
         """
         if dtype == self.dtype:
             return blake3(raw).hexdigest() == self.digest
@@ -64,25 +64,25 @@ class BirthMark:
         return blake3(narrow).hexdigest() == self.digest
 
 
-BirthMarks = Mapping[Side, BirthMark]
-"""The marks of a token's rows: in the input embeddings, and in those of the output where they are not tied."""
+RowFingerprints = Mapping[Side, RowFingerprint]
+"""The fingerprints of a token's rows: in the input embeddings, and in those of the output where they are not tied."""
 
 
-def written(marks: BirthMarks) -> str:
-    """Return marks as text."""
+def written(marks: RowFingerprints) -> str:
+    """Return fingerprints as text."""
     return "; ".join(f"{side} {mark.dtype} {mark.digest}" for side, mark in sorted(marks.items()))
 
 
-def parsed(text: str) -> dict[Side, BirthMark]:
-    """Return the marks that a text holds; none where it is written in a way that is not known."""
-    found = [_MARK.fullmatch(part) for part in text.split("; ")]
+def parsed(text: str) -> dict[Side, RowFingerprint]:
+    """Return the fingerprints that a text holds; none where it is written in a way that is not known."""
+    found = [_FINGERPRINT.fullmatch(part) for part in text.split("; ")]
     if not all(found):
         return {}
-    return {"output" if part[1] == "output" else "input": BirthMark(part[2], part[3]) for part in found if part}
+    return {"output" if part[1] == "output" else "input": RowFingerprint(part[2], part[3]) for part in found if part}
 
 
 def embeddings(tensors: Iterable[VocabularyTensor]) -> dict[Side, VocabularyTensor]:
-    """Return the matrices whose rows get marks: the input embeddings, and those of the output unless tied.
+    """Return the matrices whose rows get fingerprints: the input embeddings, and those of the output unless tied.
 
     Biases, tables of integers and embeddings of single layers get none: what training makes of a token shows here.
     """

@@ -1,4 +1,4 @@
-"""Which tensors claim a vocabulary axis, and on whose word: the registry's, the workspace's or transformers'."""
+"""Which tensors match a vocabulary axis, and on whose word: the registry's, the workspace's or transformers'."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Entries = Mapping[str, tuple[Shard, TensorEntry]]
 
 
 @dataclass(frozen=True)
-class Claim:
+class TensorMatch:
     """A tensor on disk that has a vocabulary axis, as somebody says.
 
     Args:
@@ -43,8 +43,8 @@ class Claim:
     expected: bool = False
 
 
-def named_claims(entries: Entries, architecture: Architecture | None, overrides: Overrides) -> dict[str, Claim]:
-    """Return the claims of the registry and of the workspace, by tensor name.
+def match_by_name(entries: Entries, architecture: Architecture | None, overrides: Overrides) -> dict[str, TensorMatch]:
+    """Return the matches of the registry and of the workspace, by tensor name.
 
     Args:
         entries: The tensors on disk.
@@ -57,16 +57,16 @@ def named_claims(entries: Entries, architecture: Architecture | None, overrides:
     """
     for name, override in overrides.items():
         _check_override(entries, name, override)
-    claims = {}
+    matches = {}
     for name, (shard, entry) in entries.items():
         pattern = architecture.pattern(name) if architecture else None
         override = overrides.get(name)
         if override is not None:
-            claims[name] = Claim(shard, entry, *override)
+            matches[name] = TensorMatch(shard, entry, *override)
         elif architecture and pattern and name not in overrides and pattern.mapped_by not in entries:
             rank = architecture.patterns.index(pattern)
-            claims[name] = Claim(shard, entry, pattern.axis, pattern.side, rank, pattern.copies)
-    return claims
+            matches[name] = TensorMatch(shard, entry, pattern.axis, pattern.side, rank, pattern.copies)
+    return matches
 
 
 def _check_override(entries: Entries, name: str, override: tuple[int, Side] | None) -> None:
@@ -100,10 +100,10 @@ def open_names(entries: Entries, settled: set[str], rows: int | None, architectu
     ]
 
 
-def answered_claims(
+def match_by_answer(
     answer: Mapping[str, Any], entries: Entries, settled: set[str], open_: list[str], where: str
-) -> dict[str, Claim]:
-    """Return the claims that transformers' own model makes.
+) -> dict[str, TensorMatch]:
+    """Return the matches that transformers' own model makes.
 
     Args:
         answer: To the question `vocabulary_axes`.
@@ -130,7 +130,7 @@ def answered_claims(
     if unexplained:
         raise _unexplained({name: entries[name][1].shape for name in unexplained}, found, reason, where)
     return {
-        name: Claim(
+        name: TensorMatch(
             *entries[name],
             int(told["axis"]),
             told["side"],

@@ -15,22 +15,22 @@ from typing import Any
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.model.documents.architecture_quirks import is_static, refusal
-from tokmigrate.model.documents.config_fields import config_parts, stated_sizes
+from tokmigrate.model.documents.config_fields import config_parts, declared_sizes
 from tokmigrate.model.formats.dtype import FLOATING
-from tokmigrate.model.probe.worker import DEFAULT_LIMITS, ask
+from tokmigrate.model.probe.worker import DEFAULT_LIMITS, call_worker
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.tensor_match import (
-    Claim,
     Entries,
     Overrides,
-    answered_claims,
+    TensorMatch,
     candidates,
-    named_claims,
+    match_by_answer,
+    match_by_name,
     open_names,
     settings_hint,
 )
-from tokmigrate.model.weights.tied_tensors import Ties, check_one_vocabulary, find_ties, repeated_claims
+from tokmigrate.model.weights.tied_tensors import Ties, check_one_vocabulary, find_ties, match_repeated
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, input_only_ids, is_divided_wrongly, window_of
 from tokmigrate.model.weights.weights import Weights
 from tokmigrate.settings import WorkerLimits
@@ -96,33 +96,33 @@ def find_vocabulary_tensors(
         message = f"models of type '{config.get('model_type')}' cannot be migrated: {refused.reason}"
         raise ModelError(message, where=where, hint=refused.hint)
     architecture = architecture_of(config)
-    claims = named_claims(entries, architecture, overrides)
-    _refuse_quantized(entries, claims, architecture)
-    stated = next(iter(stated_sizes(config)), None)
-    size = stated[1] if stated else _embedding_rows(claims)
-    tied = _claims_tie(config, architecture)
+    matches = match_by_name(entries, architecture, overrides)
+    _refuse_quantized(entries, matches, architecture)
+    declared = next(iter(declared_sizes(config)), None)
+    size = declared[1] if declared else _embedding_rows(matches)
+    tied = _declares_tie(config, architecture)
 
-    claims |= repeated_claims(weights, entries, claims, {*claims, *overrides})
-    settled = {*claims, *overrides}
+    matches |= match_repeated(weights, entries, matches, {*matches, *overrides})
+    settled = {*matches, *overrides}
     if asked := open_names(entries, settled, size, architecture):
-        answer = ask("vocabulary_axes", {"directory": where, "open": asked}, limits)
-        claims |= answered_claims(answer, entries, settled, asked, where)
-        _refuse_quantized(entries, claims, architecture)
+        answer = call_worker("vocabulary_axes", {"directory": where, "open": asked}, limits)
+        matches |= match_by_answer(answer, entries, settled, asked, where)
+        _refuse_quantized(entries, matches, architecture)
         size = size or answer.get("vocab_size")
         if architecture is None:
             tied = bool(answer.get("tied", tied))
-    if not claims or size is None:
+    if not matches or size is None:
         raise _none_found(entries, tokenizer, where)
-    check_one_vocabulary(weights, config, claims, overrides, where)
+    check_one_vocabulary(weights, config, matches, overrides, where)
     if is_divided_wrongly(config, {name: entry.shape for name, (_, entry) in entries.items()}, size):
         raise _divided_wrongly(where)
     short = input_only_ids(config)
-    windows = {name: _window(config, claim, size) for name, claim in claims.items()}
-    for name, claim in claims.items():
-        _check_rows(claim, windows[name].rows(size + short), stated[0] if stated else None, size)
-    in_order = [claims[name] for name in entries if name in claims]
+    windows = {name: _window(config, match, size) for name, match in matches.items()}
+    for name, match in matches.items():
+        _check_rows(match, windows[name].rows(size + short), declared[0] if declared else None, size)
+    in_order = [matches[name] for name in entries if name in matches]
     ties = find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
-    tensors = tuple(_described(claim, ties, windows[claim.entry.name]) for claim in in_order)
+    tensors = tuple(_described(match, ties, windows[match.entry.name]) for match in in_order)
     notes = () if is_static(config) else (*_size_notes(config), *ties.notes)
     return VocabularyTensors(tensors, size + short, short, ties.tied, notes)
 
@@ -138,10 +138,10 @@ def _divided_wrongly(where: str) -> OutOfStepError:
     )
 
 
-def _window(config: Mapping[str, Any], claim: Claim, size: int) -> Window:
-    shape = claim.entry.shape
-    rows = shape[claim.axis] if claim.axis < len(shape) else 0
-    return window_of(config, claim.entry.name, rows, size, claim.side)
+def _window(config: Mapping[str, Any], match: TensorMatch, size: int) -> Window:
+    shape = match.entry.shape
+    rows = shape[match.axis] if match.axis < len(shape) else 0
+    return window_of(config, match.entry.name, rows, size, match.side)
 
 
 def _none_found(entries: Entries, tokenizer: Tokenizer | None, where: str) -> ModelError:
@@ -157,17 +157,17 @@ def _none_found(entries: Entries, tokenizer: Tokenizer | None, where: str) -> Mo
     )
 
 
-def _described(claim: Claim, ties: Ties, window: Window) -> VocabularyTensor:
-    entry, first = claim.entry, ties.first[claim.entry.name]
+def _described(match: TensorMatch, ties: Ties, window: Window) -> VocabularyTensor:
+    entry, first = match.entry, ties.first[match.entry.name]
     # A tied head may be the only one that is stored.
-    is_shared_head = ties.tied and len(entry.shape) == 2 and claim.axis == 0
+    is_shared_head = ties.tied and len(entry.shape) == 2 and match.axis == 0
     side: Side = "input" if is_shared_head else first.side
-    file, canonical = claim.shard.file, first.entry.name
-    return VocabularyTensor(entry.name, file, claim.axis, side, entry.dtype, entry.shape, canonical, window)
+    file, canonical = match.shard.file, first.entry.name
+    return VocabularyTensor(entry.name, file, match.axis, side, entry.dtype, entry.shape, canonical, window)
 
 
 def _size_notes(config: Mapping[str, Any]) -> Iterator[str]:
-    sizes = stated_sizes(config)
+    sizes = declared_sizes(config)
     if not sizes:
         yield (
             "config.json states no vocab_size, so transformers expects the rows that the model type has by"
@@ -178,57 +178,57 @@ def _size_notes(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"config.json has two sizes: {sizes[0][0]}: {sizes[0][1]}, which counts, and {key}: {size}"
 
 
-def _embedding_rows(claims: Mapping[str, Claim]) -> int | None:
-    inputs = (claim for claim in claims.values() if claim.side == "input" and claim.axis < len(claim.entry.shape))
-    return next((claim.entry.shape[claim.axis] for claim in inputs), None)
+def _embedding_rows(matches: Mapping[str, TensorMatch]) -> int | None:
+    inputs = (match for match in matches.values() if match.side == "input" and match.axis < len(match.entry.shape))
+    return next((match.entry.shape[match.axis] for match in inputs), None)
 
 
-def _claims_tie(config: Mapping[str, Any], architecture: Architecture | None) -> bool:
+def _declares_tie(config: Mapping[str, Any], architecture: Architecture | None) -> bool:
     if architecture and architecture.tied_regardless:
         return True
-    stated = [part.get("tie_word_embeddings") for _, part in config_parts(config)]
+    declared = [part.get("tie_word_embeddings") for _, part in config_parts(config)]
     if architecture and architecture.tied_inside:
-        stated = [*stated[1:], stated[0]]
-    first = next((tied for tied in stated if isinstance(tied, bool)), None)
+        declared = [*declared[1:], declared[0]]
+    first = next((tied for tied in declared if isinstance(tied, bool)), None)
     return first if first is not None else bool(architecture and architecture.tied)
 
 
-def _check_rows(claim: Claim, rows: int, key: str | None, size: int) -> None:
-    name, shape = claim.entry.name, claim.entry.shape
-    found = shape[claim.axis] if claim.axis < len(shape) else None
-    if found != rows and claim.expected:
+def _check_rows(match: TensorMatch, rows: int, key: str | None, size: int) -> None:
+    name, shape = match.entry.name, match.entry.shape
+    found = shape[match.axis] if match.axis < len(shape) else None
+    if found != rows and match.expected:
         raise ModelError(
             f"the tensor '{name}' {list(shape)} has {found} rows for {size} ids in transformers' own model too, and"
             " what the difference stands for is not known",
-            where=claim.shard.file,
+            where=match.shard.file,
             hint="take the model out of `models:` in tokmigrate.yaml: its vocabulary cannot be migrated",
         )
     if found != rows:
-        has = f"no axis {claim.axis}" if found is None else f"{found} rows on axis {claim.axis}"
+        has = f"no axis {match.axis}" if found is None else f"{found} rows on axis {match.axis}"
         says = f"config.json says {key}: {size}" if key else f"the other embeddings have {size}"
         raise OutOfStepError(
             f"the tensor '{name}' {list(shape)} has {has}, but {says}",
-            where=claim.shard.file,
+            where=match.shard.file,
             hint="restore the file that is wrong; if this is no vocabulary tensor, say in tokmigrate.yaml"
             f' vocab_tensors: {{"{name}": ignore}}',
         )
 
 
-def _refuse_quantized(entries: Entries, claims: Mapping[str, Claim], architecture: Architecture | None) -> None:
+def _refuse_quantized(entries: Entries, matches: Mapping[str, TensorMatch], architecture: Architecture | None) -> None:
     for name, (shard, _) in entries.items():
         base = _COMPANION.sub(".weight", name)
-        is_claimed = base in claims or (architecture is not None and architecture.pattern(base) is not None)
-        if base != name and name not in claims and is_claimed:
+        is_claimed = base in matches or (architecture is not None and architecture.pattern(base) is not None)
+        if base != name and name not in matches and is_claimed:
             raise ModelError(
                 f"'{base}' is quantized, '{name}' goes with it: a new row cannot be computed in it",
                 where=shard.file,
                 hint=_REQUANTIZE,
             )
-    for claim in claims.values():
-        if claim.entry.dtype not in FLOATING and not (architecture and architecture.is_table(claim.entry.name)):
+    for match in matches.values():
+        if match.entry.dtype not in FLOATING and not (architecture and architecture.is_table(match.entry.name)):
             raise ModelError(
-                f"'{claim.entry.name}' is quantized or holds integers ({claim.entry.dtype}): a new row can be"
+                f"'{match.entry.name}' is quantized or holds integers ({match.entry.dtype}): a new row can be"
                 f" computed only in {', '.join(sorted(FLOATING))}",
-                where=claim.shard.file,
+                where=match.shard.file,
                 hint=_REQUANTIZE,
             )

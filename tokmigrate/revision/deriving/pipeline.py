@@ -7,9 +7,9 @@ from typing import Any
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.semantics.declared import (
     Documents,
-    stated_settings,
+    declared_settings,
 )
-from tokmigrate.model.semantics.semantic_diff import plain_part
+from tokmigrate.model.semantics.semantic_diff import canonical_part
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.set_decoder import SetDecoder
 from tokmigrate.operations.set_normalizer import SetNormalizer
@@ -23,14 +23,14 @@ from tokmigrate.revision.deriving.way import Way
 def set_parts(way: Way) -> None:
     """Normalizer, pre-tokenizer, decoder and post-processor."""
     old, new = way.state.documents[FILE], way.documents[FILE]
-    if plain_part(old.get("normalizer")) != plain_part(new.get("normalizer")):
+    if canonical_part(old.get("normalizer")) != canonical_part(new.get("normalizer")):
         way.go(SetNormalizer(normalizer=new.get("normalizer")))
-    if plain_part(old.get("pre_tokenizer")) != plain_part(new.get("pre_tokenizer")):
+    if canonical_part(old.get("pre_tokenizer")) != canonical_part(new.get("pre_tokenizer")):
         way.go(SetPreTokenizer(pre_tokenizer=new.get("pre_tokenizer")))
-    if plain_part(old.get("decoder")) != plain_part(new.get("decoder")):
+    if canonical_part(old.get("decoder")) != canonical_part(new.get("decoder")):
         way.go(SetDecoder(decoder=new.get("decoder")))
     wanted = _with_ids(new.get("post_processor"), way.state.tokenizer.ids)
-    if plain_part(old.get("post_processor")) != plain_part(wanted):
+    if canonical_part(old.get("post_processor")) != canonical_part(wanted):
         way.take(SetPostProcessor(post_processor=wanted))
 
 
@@ -56,7 +56,7 @@ def _with_ids(part: Json, ids: dict[str, int]) -> Json:
 def set_padding(way: Way) -> None:
     """How texts are filled up to one length."""
     old, new = (section(documents, "padding") for documents in (way.state.documents, way.documents))
-    sides = [stated_settings(documents)["padding_side"] for documents in (way.state.documents, way.documents)]
+    sides = [declared_settings(documents)["padding_side"] for documents in (way.state.documents, way.documents)]
     fields: dict[str, Any] = {}
     if new.get("pad_token") != old.get("pad_token") and new.get("pad_token") in way.state.tokenizer.ids:
         fields["token"] = new["pad_token"]
@@ -76,7 +76,7 @@ def set_padding(way: Way) -> None:
 def set_truncation(way: Way) -> None:
     """How long a text may be, and where it is cut."""
     old, new = (section(documents, "truncation") for documents in (way.state.documents, way.documents))
-    settings = [stated_settings(documents) for documents in (way.state.documents, way.documents)]
+    settings = [declared_settings(documents) for documents in (way.state.documents, way.documents)]
     lengths = [each["model_max_length"] for each in settings]
     fields: dict[str, Any] = {}
     if old and not new:
@@ -101,4 +101,4 @@ _SHORTENED = {"LongestFirst": "longest_first", "OnlyFirst": "only_first", "OnlyS
 
 def section(documents: Documents, name: str) -> dict[str, Any]:
     """Return a part of tokenizer.json in its plain spelling, empty where it is not there."""
-    return plain_part(documents[FILE].get(name)) or {}
+    return canonical_part(documents[FILE].get(name)) or {}

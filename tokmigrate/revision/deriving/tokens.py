@@ -9,7 +9,7 @@ from tokmigrate.model.documents.architecture_quirks import LANGUAGES, ordered_ta
 from tokmigrate.model.documents.state import GENERATION
 from tokmigrate.model.semantics.declared import (
     Documents,
-    stated_rows,
+    declared_rows,
 )
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, merges_of, product
 from tokmigrate.operations.add_tokens import AddTokens, NewToken
@@ -94,7 +94,7 @@ def make_room(way: Way) -> None:
 
 
 def _size(documents: Documents) -> int | None:
-    return next(iter(stated_rows(documents).values()), None)
+    return next(iter(declared_rows(documents).values()), None)
 
 
 def move(way: Way) -> None:

@@ -1,4 +1,4 @@
-"""The answering side's frame: a request from standard input, an answer to standard output."""
+"""What a worker runs: it reads a request from standard input and writes an answer to standard output."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Tell = Callable[[int], None]
 """Says that so much more is done."""
 
 
-def answering(answer: Callable[[Request], Answer]) -> None:
+def run_worker(answer: Callable[[Request], Answer]) -> None:
     """Read one request, and write what `answer` makes of it.
 
     Args:
@@ -34,7 +34,7 @@ def answering(answer: Callable[[Request], Answer]) -> None:
         say(answer(_limited(_request())))
 
 
-def answering_at_length(answer: Callable[[Request, Tell], Answer]) -> None:
+def run_streaming_worker(answer: Callable[[Request, Tell], Answer]) -> None:
     """Read one request, and write how far `answer` is, as `{"done": n}` each time, and at last `{"answer": …}`.
 
     Args:
