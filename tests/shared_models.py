@@ -1,4 +1,4 @@
-"""Tiny models with the real tokenizers of the shared data, and one migration at a time on them."""
+"""Tiny models with real tokenizers, and one migration at a time on them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pytest
 import tokenizers
+from real_tokenizers import real
 from safetensors.numpy import load_file, save_file
 
 from tokmigrate.plan.upgrade import Plan
@@ -20,7 +20,6 @@ from tokmigrate.settings import ModelEntry, Workspace, read_workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import TokenEvent
 
-SHARED = Path(__file__).resolve().parents[2] / "shared" / "data" / "tokenizers"
 Rows = dict[str, npt.NDArray[Any]]
 
 
@@ -93,10 +92,8 @@ class SharedModel:
 
 
 def shared_model(root: Path, name: str, files: dict[str, Any] | None = None, source: Path | None = None) -> SharedModel:
-    """Make a workspace with a model of random rows and the tokenizer `name`; skips without the shared data."""
-    source = source or SHARED / name
-    if not source.is_dir():
-        pytest.skip(f"no shared tokenizers at {SHARED}")
+    """Make a workspace with a model of random rows and the tokenizer `name`, or that of another folder."""
+    source = source or real(name)
     directory = root / "m"
     directory.mkdir(parents=True)
     (root / "migrations").mkdir()

@@ -27,7 +27,7 @@ BREAKING = {
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> SharedModel:
     """A model whose chat template names <|im_end|>, and where "the" has id 4345 and "and" 728."""
-    return shared_model(tmp_path_factory.mktemp("m"), "minimind", {"chat_template.jinja": "x<|im_end|>"})
+    return shared_model(tmp_path_factory.mktemp("m"), "gpt2-chatml", {"chat_template.jinja": "x<|im_end|>"})
 
 
 @pytest.mark.parametrize("operation", BREAKING)

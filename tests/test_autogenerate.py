@@ -15,7 +15,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import BOS, EOS, tokenizer_json
-from shared_models import SHARED, SharedModel, shared_model
+from real_tokenizers import real
+from shared_models import SharedModel, shared_model
 from workspaces import Workspace as Place
 
 from tokmigrate.errors import TokmigrateError
@@ -48,7 +49,7 @@ def names(done: Generated) -> list[str]:
 
 
 def test_from_bert_to_minilm(tmp_path: Path) -> None:
-    done = led(shared_model(tmp_path, "bert-base-uncased"), SHARED / "all-minilm-l6-v2")
+    done = led(shared_model(tmp_path, "bert-base-uncased"), real("all-minilm-l6-v2"))
     assert done.left == ()
     assert names(done) == ["set_padding", "set_truncation"]
     assert done.path is not None
@@ -56,14 +57,14 @@ def test_from_bert_to_minilm(tmp_path: Path) -> None:
 
 
 def test_from_minilm_to_bert(tmp_path: Path) -> None:
-    done = led(shared_model(tmp_path, "all-minilm-l6-v2"), SHARED / "bert-base-uncased")
+    done = led(shared_model(tmp_path, "all-minilm-l6-v2"), real("bert-base-uncased"))
     assert done.left == ()
     assert names(done) == ["set_padding", "set_truncation"]
 
 
 def test_what_cannot_be_expressed_is_listed(tmp_path: Path) -> None:
-    model = shared_model(tmp_path / "w", "minimind")
-    shutil.copytree(SHARED / "minimind", tmp_path / "after")
+    model = shared_model(tmp_path / "w", "gpt2-chatml")
+    shutil.copytree(real("gpt2-chatml"), tmp_path / "after")
     changes = {"clean_up_tokenization_spaces": True, "image_token": None, "padding_side": "left"}
     config = model.json("tokenizer_config.json") | changes
     (tmp_path / "after" / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
@@ -78,8 +79,8 @@ def test_what_cannot_be_expressed_is_listed(tmp_path: Path) -> None:
 
 
 def test_tokens_that_were_added_by_hand(tmp_path: Path) -> None:
-    model = shared_model(tmp_path / "w", "phi-3-mini")
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(str(SHARED / "phi-3-mini"))
+    model = shared_model(tmp_path / "w", "mistral-chat")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(str(real("mistral-chat")))
     tokenizer.add_tokens(["<tool>", transformers.AddedToken("<think>", lstrip=True, normalized=False)])
     tokenizer.add_special_tokens({"pad_token": "<|pad|>", "extra_special_tokens": ["<|critic|>", "<|planner|>"]})
     tokenizer.padding_side = "left"
@@ -91,9 +92,9 @@ def test_tokens_that_were_added_by_hand(tmp_path: Path) -> None:
 
 
 def test_spare_tokens_that_got_a_use(tmp_path: Path) -> None:
-    model = shared_model(tmp_path / "w", "minimind")
+    model = shared_model(tmp_path / "w", "gpt2-chatml")
     before = model.rows()
-    shutil.copytree(SHARED / "minimind", tmp_path / "after")
+    shutil.copytree(real("gpt2-chatml"), tmp_path / "after")
     for path in (tmp_path / "after").iterdir():
         text = path.read_text("utf-8")
         path.write_text(text.replace("<|buffer1|>", "<|planner|>").replace("<|buffer2|>", "<|critic|>"), "utf-8")
@@ -111,9 +112,9 @@ def test_equal_tokenizers_need_no_file(tmp_path: Path) -> None:
 
 
 def test_the_command_lists_what_is_left(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     place = Place(tmp_path)
-    shutil.copytree(SHARED / "minimind", tmp_path / "after")
+    shutil.copytree(real("gpt2-chatml"), tmp_path / "after")
     config = model.json("tokenizer_config.json") | {"clean_up_tokenization_spaces": True, "padding_side": "left"}
     (tmp_path / "after" / "tokenizer_config.json").write_text(json.dumps(config), "utf-8")
     words = ("revision", "-m", "On the left", "--autogenerate", "--from", "m", "--to", "after")
@@ -133,7 +134,7 @@ def test_the_command_lists_what_is_left(tmp_path: Path) -> None:
     assert document["operations"] == ["set_padding"]
     assert [each["subject"] for each in document["left"]] == ["clean_up_tokenization_spaces"]
     # A directory that is no model of the workspace says nothing of models.
-    shutil.copytree(SHARED / "minimind", tmp_path / "before")
+    shutil.copytree(real("gpt2-chatml"), tmp_path / "before")
     from_directory = place.asked(*(word if word != "m" else "before" for word in words))
     assert yaml.safe_load(Path(from_directory["file"]).read_text("utf-8"))["models"] == ["*"]
 
@@ -150,9 +151,7 @@ def small() -> dict[str, Any]:
 
 
 def minimind() -> Mapping[str, Any]:
-    if not (SHARED / "minimind").is_dir():
-        pytest.skip(f"no shared tokenizers at {SHARED}")
-    documents = read_documents(SHARED / "minimind", None)[1]
+    documents = read_documents(real("gpt2-chatml"), None)[1]
     return {**documents, "config.json": {"model_type": "qwen3", "vocab_size": 6410}}
 
 

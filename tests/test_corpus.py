@@ -67,7 +67,7 @@ def test_the_longest_line(tmp_path: Path) -> None:
 
 
 def test_progress_is_told(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     model.write("- set_normalizer: NFC")
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("word " * 100 * 2000 + ("\n" + "word " * 100) * 2000, "utf-8")
@@ -87,7 +87,7 @@ def children() -> set[str]:
 def test_who_stops_listening_ends_the_child(tmp_path: Path) -> None:
     if not Path(f"/proc/self/task/{os.getpid()}/children").exists():
         pytest.skip("the system does not list a process's children")
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     model.write("- set_normalizer: NFC")
     corpus = tmp_path / "corpus.txt"
     corpus.write_text("word word word\n" * 400_000, "utf-8")
@@ -115,7 +115,7 @@ def test_who_stops_listening_ends_the_child(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_text(text: bytes, error: type[UsageError], place: str, words: str, tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     model.write("- set_normalizer: NFC")
     corpus = tmp_path / "corpus.txt"
     corpus.write_bytes(text)
@@ -127,7 +127,7 @@ def test_what_is_no_text(text: bytes, error: type[UsageError], place: str, words
 
 
 def test_a_tokenizer_that_cannot_tokenize_a_line_is_named_with_it(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "t5-small")
+    model = shared_model(tmp_path, "oromo-t5")
     begin_with(model, model={**model.json("tokenizer.json")["model"], "unk_id": None})
     model.write("- add_tokens: {tokens: [tokmigrate]}")
     with pytest.raises(TokenizerError) as raised:

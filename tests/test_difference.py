@@ -14,23 +14,27 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import BOS, EOS, tokenizer_json
-from shared_models import SHARED
+from real_tokenizers import available, is_available, real
 
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.semantics.declared import Documents
 from tokmigrate.model.semantics.semantic_diff import Difference, differences
 
-REAL = ("all-minilm-l6-v2", "bert-base-uncased", "minimind", "model2vec-float16", "phi-2", "roberta-base", "t5-small")
+REAL = available(
+    "all-minilm-l6-v2",
+    "bert-base-uncased",
+    "gpt2-chatml",
+    "gpt2-roberta",
+    "oromo-t5",
+    "phi-2",
+    "model2vec-float16",
+    "roberta-base",
+    "t5-small",
+)
 
 
 def files(directory: Path) -> Documents:
     return read_documents(directory, None)[1]
-
-
-def real(name: str) -> Path:
-    if not (SHARED / name).is_dir():
-        pytest.skip(f"no shared tokenizers at {SHARED}")
-    return SHARED / name
 
 
 def resaved(name: str, loader: Any, to: Path) -> Documents:
@@ -40,7 +44,7 @@ def resaved(name: str, loader: Any, to: Path) -> Documents:
     return files(to / "saved")
 
 
-@pytest.mark.parametrize("name", [*REAL, "phi-3-mini"])
+@pytest.mark.parametrize("name", [*REAL, "mistral-chat"])
 def test_saved_again_by_transformers_it_is_the_same(name: str, tmp_path: Path) -> None:
     saved = resaved(name, transformers.PreTrainedTokenizerFast, tmp_path)
     assert differences(files(tmp_path / "source"), saved) == ()
@@ -58,10 +62,10 @@ def test_saved_again_by_the_class_of_its_own_it_is_the_same(name: str, tmp_path:
     [
         ("bert-base-uncased", "bert", None),
         ("bert-base-uncased", "bert", {"do_lower_case": True, "model_max_length": 512}),
-        ("roberta-base", "roberta", {"model_max_length": 512}),
-        ("t5-small", "t5", {"tokenizer_class": "T5TokenizerFast"}),
+        ("gpt2-roberta", "roberta", {"model_max_length": 512}),
         ("phi-2", "phi", {}),
-        ("phi-3-mini", "phi3", {"tokenizer_class": "LlamaTokenizer"}),
+        *([("t5-small", "t5", {"tokenizer_class": "T5TokenizerFast"})] if is_available("t5-small") else []),
+        ("mistral-chat", "phi3", {"tokenizer_class": "LlamaTokenizer"}),
     ],
 )
 def test_roles_that_only_the_class_knows(name: str, model_type: str, config: Any, tmp_path: Path) -> None:
@@ -79,7 +83,7 @@ def test_roles_that_only_the_class_knows(name: str, model_type: str, config: Any
 
 
 def test_a_class_that_builds_the_tokenizer_anew_is_seen(tmp_path: Path) -> None:
-    saved = resaved("phi-3-mini", transformers.AutoTokenizer, tmp_path)
+    saved = resaved("mistral-chat", transformers.AutoTokenizer, tmp_path)
     found = {(each.aspect, each.subject) for each in differences(files(tmp_path / "source"), saved)}
     assert found == {("model", "unk_token"), ("part", "normalizer"), ("part", "pre_tokenizer")}
 

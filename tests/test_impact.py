@@ -124,14 +124,14 @@ def operation(case: str, model: SharedModel) -> str:
 
 
 CASES = (
-    ("minimind", "NFKC"),
-    ("minimind", "no Split"),
+    ("gpt2-chatml", "NFKC"),
+    ("gpt2-chatml", "no Split"),
     ("bert-base-uncased", "NFKC"),
     ("bert-base-uncased", "a word"),
-    ("minimind", "moves"),
-    ("t5-small", "moves"),
-    ("minimind", "a token around"),
-    ("minimind", "truncation"),
+    ("gpt2-chatml", "moves"),
+    ("oromo-t5", "moves"),
+    ("gpt2-chatml", "a token around"),
+    ("gpt2-chatml", "truncation"),
 )
 
 
@@ -141,12 +141,12 @@ def pending(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     model = shared_model(tmp_path_factory.mktemp("pending"), name)
     if case == "no Split":
         begin_with(model, pre_tokenizer=SPLIT)
-    if (name, case) == ("minimind", "NFKC"):
+    if (name, case) == ("gpt2-chatml", "NFKC"):
         begin_with(model, normalizer={"type": "NFC"})
     model.write(operation(case, model))
     planned = plan(model.workspace, model.entry)
-    limit = {"minimind": 131072, "t5-small": 512}.get(name)
-    unknown = {"bert-base-uncased": "[UNK]", "t5-small": "<unk>"}.get(name)
+    limit = {"gpt2-chatml": 131072, "oromo-t5": 512}.get(name)
+    unknown = {"bert-base-uncased": "[UNK]", "oromo-t5": "<unk>"}.get(name)
     return Pending(
         planned,
         library_of(model.json("tokenizer.json")),
@@ -200,7 +200,7 @@ def test_figures_and_worst_lines_are_those_of_a_direct_count(pending: Pending, l
 
 
 def test_moves_cut_nothing_otherwise_and_give_other_ids(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     library = model.library()
     moves = {library.id_to_token(number): 300 + (number - 293) % 40 for number in range(300, 340)}
     model.write(f"- move_tokens: {{acknowledge: breaking, tokens: {json.dumps(moves, ensure_ascii=False)}}}")
@@ -219,7 +219,7 @@ def test_a_chain_is_the_sum_of_its_steps(tmp_path: Path) -> None:
         NO_SPLIT,
         "- add_tokens: {tokens: [tokmigrate]}",
     ]
-    whole, stepwise = shared_model(tmp_path / "whole", "minimind"), shared_model(tmp_path / "step", "minimind")
+    whole, stepwise = shared_model(tmp_path / "whole", "gpt2-chatml"), shared_model(tmp_path / "step", "gpt2-chatml")
     for step in steps:
         whole.write(step)
     impact = measured(whole, DOCS)
@@ -236,7 +236,7 @@ def test_a_chain_is_the_sum_of_its_steps(tmp_path: Path) -> None:
 
 
 def test_what_is_taken_back_is_no_change_of_the_whole(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     for form in ("NFKC", "null"):
         model.write(f"- set_normalizer: {form}")
     impact = measured(model, DOCS)
@@ -261,7 +261,7 @@ def test_what_is_taken_back_is_no_change_of_the_whole(tmp_path: Path) -> None:
     ],
 )
 def test_what_cuts_nothing_does_not_read_the_corpus(operations: str, tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     model.write(operations)
     # No text at all: reading it would be an error.
     assert measured(model, b"\xff\xfe") is None
@@ -282,7 +282,7 @@ def test_what_cuts_a_word_out_is_seen_whatever_it_is_called(operations: str, tmp
 
 
 def test_dropout_and_truncation_of_the_file_do_not_count(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     truncation = {"max_length": 3, "strategy": "LongestFirst", "stride": 0, "direction": "Right"}
     begin_with(model, model={**model.json("tokenizer.json")["model"], "dropout": 0.9}, truncation=truncation)
     model.write("- set_normalizer: NFC")
@@ -309,7 +309,7 @@ def test_where_the_limit_comes_from(tmp_path: Path) -> None:
             ),
         )
     ):
-        model = shared_model(tmp_path / str(place), "phi-3-mini", files)
+        model = shared_model(tmp_path / str(place), "mistral-chat", files)
         model.write("- set_normalizer: NFC")
         impact = measured(model, "one two three four five six seven eight nine ten\none\n①")
         assert impact is not None

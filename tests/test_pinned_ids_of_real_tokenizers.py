@@ -13,7 +13,7 @@ from tokmigrate.runner import migrate
 from tokmigrate.runner.team.relock import relock
 from tokmigrate.runner.team.squash import squash
 
-NAMES = ("bert-base-uncased", "phi-3-mini", "t5-small")
+NAMES = ("bert-base-uncased", "mistral-chat", "oromo-t5")
 OPERATIONS = (
     "- add_tokens:\n"
     '    - "<|tool|>"\n'

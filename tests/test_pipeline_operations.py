@@ -19,12 +19,12 @@ from tokmigrate.revision.new_file import yaml_text
 from tokmigrate.state.rows import Happened
 from tokmigrate.strict_yaml.reading import parse
 
-KINDS = ("phi-3-mini", "roberta-base", "t5-small", "minimind", "bert-base-uncased")
+KINDS = ("mistral-chat", "gpt2-roberta", "oromo-t5", "gpt2-chatml", "bert-base-uncased")
 
 
 @pytest.fixture(scope="module")
 def roberta(tmp_path_factory: pytest.TempPathFactory) -> SharedModel:
-    return shared_model(tmp_path_factory.mktemp("roberta"), "roberta-base")
+    return shared_model(tmp_path_factory.mktemp("roberta"), "gpt2-roberta")
 
 
 json_values = st.recursive(
@@ -67,7 +67,7 @@ def test_a_bert_normalizer_is_repeated_in_the_config(tmp_path: Path) -> None:
 
 
 def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     before = model.bytes()
     end = model.library().token_to_id("<|im_end|>")
     model.migrate(
@@ -133,7 +133,7 @@ def test_what_is_refused(operation: str, error: Any, words: str, roberta: Shared
 
 
 def test_the_longest_text_apart_from_truncation(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "roberta-base")
+    model = shared_model(tmp_path, "gpt2-roberta")
     before = model.bytes()
     longest = model.json("tokenizer_config.json")["model_max_length"]
     model.migrate("- set_truncation: {max_length: 8, model_max_length: keep}")
@@ -150,7 +150,7 @@ def test_the_longest_text_apart_from_truncation(tmp_path: Path) -> None:
 
 
 def test_padding_on_one_side_without_padding_by_itself(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "phi-3-mini")
+    model = shared_model(tmp_path, "mistral-chat")
     before = model.bytes()
     model.migrate("- set_padding: {token: <unk>, side: right, pad_to_multiple_of: 8}")
     assert model.library().padding["pad_id"] == 0
@@ -163,7 +163,7 @@ def test_padding_on_one_side_without_padding_by_itself(tmp_path: Path) -> None:
 
 
 def test_truncation_and_its_companions(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "roberta-base")
+    model = shared_model(tmp_path, "gpt2-roberta")
     before = model.bytes()
     model.migrate("- set_truncation: {max_length: 8, direction: left, strategy: only_first, stride: 2}")
     config = model.json("tokenizer_config.json")
@@ -198,7 +198,7 @@ def test_flags_of_added_and_of_vocabulary_tokens(tmp_path: Path) -> None:
 
 
 def test_flags_in_the_decoder_table(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "phi-3-mini")
+    model = shared_model(tmp_path, "mistral-chat")
     before = model.bytes()
     number = model.library().token_to_id("<|placeholder1|>")
     model.migrate('- set_token_flags: {tokens: "<|placeholder1|>", special: false, rstrip: false}')

@@ -98,7 +98,7 @@ def test_nfc_to_nfkc_on_the_docs(tmp_path: Path) -> None:
 
 
 def test_removal_of_the_split_rule_on_the_docs(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     begin_with(model, pre_tokenizer=SPLIT)
     model.write(NO_SPLIT)
     done = run(model, "plan", "--corpus", docs(tmp_path), "--json")
@@ -131,7 +131,7 @@ def test_old_and_new_differ_on_the_screen(columns: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("words", [(), ("--json",)])
 def test_a_corpus_cannot_drive_the_terminal(words: tuple[str, ...], tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     model.write("- set_normalizer: NFKC")
     # The sign at either end changes, so that all of the line is shown.
     evil = "①\x1b]0;title\x07 \x9b31m \x7f \u202eback\u200b ①"
@@ -149,7 +149,7 @@ def test_a_corpus_cannot_drive_the_terminal(words: tuple[str, ...], tmp_path: Pa
 
 
 def test_several_migrations_are_told_apart(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     for operations in ("- set_normalizer: NFKC", "- set_decoder: null", "- add_tokens: {tokens: [tokmigrate]}"):
         model.write(operations)
     shown = run(model, "plan", "--corpus", docs(tmp_path)).stdout
@@ -159,7 +159,7 @@ def test_several_migrations_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_nothing_that_cuts_is_said(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     model.write("- set_decoder: null")
     done = run(model, "plan", "--corpus", docs(tmp_path))
     assert done.stdout.endswith("impact: none, nothing in the plan changes how text is tokenized\n")
@@ -176,7 +176,7 @@ def test_nothing_that_cuts_is_said(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_with_the_corpus(corpus: str, kind: str, words: str, tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     model.write("- set_normalizer: NFKC")
     (tmp_path / "broken.txt").write_bytes(b"abcd\xff")
     done = run(model, "plan", "--corpus", corpus)

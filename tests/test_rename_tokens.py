@@ -15,10 +15,10 @@ from tokmigrate.errors import OperationError
 from tokmigrate.state.rows import Happened
 
 SLOTS = {
-    "phi-3-mini": "<|placeholder1|>",
-    "roberta-base": "<mask>",
-    "t5-small": "<extra_id_7>",
-    "minimind": "<|box_end|>",
+    "mistral-chat": "<|placeholder1|>",
+    "gpt2-roberta": "<mask>",
+    "oromo-t5": "<extra_id_7>",
+    "gpt2-chatml": "<|box_end|>",
     "bert-base-uncased": "[MASK]",
 }
 
@@ -61,7 +61,7 @@ def test_every_file_that_names_the_token(tmp_path: Path) -> None:
         "chat_template.jinja": template,
         "generation_config.json": {"stop_strings": ["<s>"]},
     }
-    model = shared_model(tmp_path, "roberta-base", files)
+    model = shared_model(tmp_path, "gpt2-roberta", files)
     before = model.bytes()
     model.migrate('- rename_tokens: {tokens: {"<s>": "<b>"}, in_template: true, init: {strategy: copy, token: "</s>"}}')
     for file, value in files.items():
@@ -80,7 +80,7 @@ def test_every_file_that_names_the_token(tmp_path: Path) -> None:
 
 
 def test_a_template_that_still_writes_the_old_text_is_told(tmp_path: Path) -> None:
-    model = shared_model(tmp_path, "minimind")
+    model = shared_model(tmp_path, "gpt2-chatml")
     planned = model.planned('- rename_tokens: {tokens: {"<|im_start|>": "<|turn|>"}, acknowledge: breaking}')
     (effect,) = planned.steps[0].effects
     assert effect.risk.level == "breaking"
@@ -91,12 +91,12 @@ def test_a_template_that_still_writes_the_old_text_is_told(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("name", "tokens", "words"),
     [
-        ("phi-3-mini", {"<|placeholder1|>": "<|user|>"}, "exists already"),
-        ("phi-3-mini", {"<|placeholder1|>": "<x>", "<|placeholder2|>": "<x>"}, "cannot both become"),
-        ("phi-3-mini", {"<0x0A>": "<x>"}, "stands for a byte"),
-        ("phi-3-mini", {"<|placeholder1|": "<x>"}, "no token"),
-        ("phi-3-mini", {"▁the": "<x>"}, "the merge of"),
-        ("minimind", {"Ġ": "<x>"}, "the merge of"),
+        ("mistral-chat", {"<|placeholder1|>": "<|user|>"}, "exists already"),
+        ("mistral-chat", {"<|placeholder1|>": "<x>", "<|placeholder2|>": "<x>"}, "cannot both become"),
+        ("mistral-chat", {"<0x0A>": "<x>"}, "stands for a byte"),
+        ("mistral-chat", {"<|placeholder1|": "<x>"}, "no token"),
+        ("mistral-chat", {"▁the": "<x>"}, "the merge of"),
+        ("gpt2-chatml", {"Ġ": "<x>"}, "the merge of"),
     ],
 )
 def test_what_is_refused(name: str, tokens: dict[str, str], words: str, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_an_unused_token_of_the_vocabulary_becomes_a_token_of_text(tmp_path: Pat
 def test_any_text_goes_up_and_down(tokens: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> None:
     if len(set(tokens.values())) < len(tokens):
         return
-    model = shared_model(tmp_path_factory.mktemp("w"), "minimind")
+    model = shared_model(tmp_path_factory.mktemp("w"), "gpt2-chatml")
     before = model.bytes()
     ids = model.library().get_vocab()
     model.migrate(f"- rename_tokens: {{tokens: {json.dumps(tokens, ensure_ascii=False)}}}")

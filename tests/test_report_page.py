@@ -206,7 +206,7 @@ def test_many_tokens_have_no_line_but_are_found_by_searching(small: ReportData) 
 @pytest.fixture(scope="module")
 def phi(tmp_path_factory: pytest.TempPathFactory) -> tuple[SharedModel, Path]:
     """phi-3-mini with random rows, migrated in every way, and its page."""
-    model = shared_model(tmp_path_factory.mktemp("phi"), "phi-3-mini")
+    model = shared_model(tmp_path_factory.mktemp("phi"), "mistral-chat")
     hostile = json.dumps(HOSTILE)
     model.migrate(
         f"""

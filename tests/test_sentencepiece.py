@@ -11,7 +11,8 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import write_json
-from test_tokenizer_kinds import TOKENIZERS, needs_tokenizers, train
+from real_tokenizers import real
+from test_tokenizer_kinds import train
 from tokenizers import Tokenizer
 
 from tokmigrate.errors import OutOfStepError, TokenizerError
@@ -59,13 +60,12 @@ SENTENCES = st.lists(PARTS, max_size=9)
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Each of MODELS, and the published one where it is there."""
+    """Each of MODELS, and Mistral's."""
     root = tmp_path_factory.mktemp("pieces")
     for number, how in enumerate(MODELS.values()):
         train(root / str(number), **how)
     found = {name: root / f"{number}.model" for number, name in enumerate(MODELS)}
-    published = TOKENIZERS / "mistral-spm" / "tokenizer.model"
-    return found | ({"published": published} if published.exists() else {})
+    return found | {"published": real("mistral-spm") / "tokenizer.model"}
 
 
 def processor(data: bytes) -> sentencepiece.SentencePieceProcessor:
@@ -161,7 +161,6 @@ def test_where_it_is_not_exact_is_said(trained: dict[str, Path]) -> None:
     assert "'<mask>'" in known_differences(marked)[0]
 
 
-@needs_tokenizers
 def test_added_tokens_and_what_stands_around_a_text(trained: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "tokenizer.model").write_bytes(trained["published"].read_bytes())
     decoder = {

@@ -12,7 +12,8 @@ import pytest
 import transformers
 from in_process import Here
 from making import Made, llama, tokenizer_json, workspace, write_json
-from shared_models import SHARED, SharedModel, shared_model
+from real_tokenizers import DATA
+from shared_models import SharedModel, shared_model
 from workspaces import contents
 
 import tokmigrate
@@ -26,7 +27,7 @@ from tokmigrate.runner.migrate import upgrade
 from tokmigrate.settings import ModelEntry
 
 ADD = {"operations": [{"add_tokens": {"tokens": ["<new>"]}}]}
-FLORENCE = SHARED.parent / "cases" / "wild" / "bart-alias-florence2"
+FLORENCE = DATA / "cases" / "wild" / "bart-alias-florence2"
 
 
 def with_settings(model: Path, **settings: Any) -> Path:
@@ -180,7 +181,7 @@ def small(made: SharedModel) -> SharedModel:
 
 
 def test_a_difference_that_was_there_before_is_named(tmp_path: Path) -> None:
-    made = small(shared_model(tmp_path, "phi-3-mini"))
+    made = small(shared_model(tmp_path, "mistral-chat"))
     made.write("- add_tokens: {tokens: ['<new>']}")
     heard: list[Event] = []
     upgrade(replace(made.workspace, verify="full"), made.entry, listener=heard.append)
