@@ -132,7 +132,7 @@ or mismatched tensors, compares every row bit for bit, and goes back to the exac
 
 Vocabulary tensors are known by name for these model types. For any other type that transformers has code for, they are
 those whose shape follows `vocab_size` in its own model; where that leaves something open, an error names the tensor and
-the setting (`vocab_tensors:` in tokmigrate.yaml) that settles it.
+the setting (`vocab_tensors:` in tokmigrate.yaml) that decides it.
 """
 _OTHER_REFUSALS = """\
 Whatever the type, also refused are: a head or embedding that is quantized (a new row cannot be computed in it), tensors

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import check_words
+import make_plan_picture
 import pytest
 from command_tables import commands
 from workspaces import DEMO, REPOSITORY, contents, environment
@@ -17,6 +19,7 @@ from tokmigrate.cli.app import app
 
 README = (REPOSITORY / "README.md").read_text("utf-8")
 PAGES = sorted((REPOSITORY / "docs").glob("*.md"))
+ROOT_PAGES = [path for name in ("README", "CONTRIBUTING", "SECURITY") if (path := REPOSITORY / f"{name}.md").is_file()]
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -108,6 +111,7 @@ def test_a_migration_of_ones_own(tmp_path: Path) -> None:
     text = script.read_text("utf-8").replace("    pass\n", '    op.add_tokens(tokens=["<more>"])\n')
     script.write_text(text, "utf-8")
     assert '"<more>"  1026  new' in typed(tmp_path, "tokmigrate upgrade")
+    assert "<more>" in typed(tmp_path, "! tokmigrate diff my-model base --exit-code && tokmigrate status")
     typed(tmp_path, "tokmigrate downgrade base")
     assert contents(tmp_path / "my-model") == before
 
@@ -123,8 +127,43 @@ def test_every_command_that_is_named_exists(page: Path) -> None:
         assert named == known
 
 
+def test_every_command_of_the_readme_is_typed_by_a_test() -> None:
+    """The blocks of README and tutorial are run from top to bottom; so are the commands of `typed` in this file."""
+    pages = (REPOSITORY / "README.md", REPOSITORY / "docs" / "tutorial.md")
+    run = "".join(block for page in pages for block in blocks(page.read_text("utf-8"), "bash"))
+    run += Path(__file__).read_text("utf-8")
+    for command in re.findall(r"`tokmigrate ([a-z-]+)", README):
+        assert re.search(rf"\btokmigrate {command}\b", run), command
+
+
+def test_the_picture_is_what_the_command_prints() -> None:
+    path = REPOSITORY / make_plan_picture.PICTURE
+    assert path.name in README
+    assert path.read_text("utf-8") == make_plan_picture.picture()
+
+
+def test_pages_use_the_words_of_the_field() -> None:
+    wrong = [
+        f"{left.path.name}:{left.line}: {left.word}: say {left.say}"
+        for page in check_words.pages()
+        for left in check_words.words_left(page, check_words.numbered(page))
+        if left.reason is None and not check_words.is_generated(page)
+    ]
+    assert wrong == []
+
+
+def test_the_contributing_page_names_files_that_exist() -> None:
+    page = REPOSITORY / "CONTRIBUTING.md"
+    if not page.is_file():
+        pytest.skip("a source distribution has no CONTRIBUTING.md")
+    for path in re.findall(r"`([\w/.-]+/[\w-]+\.py)`", page.read_text("utf-8")):
+        made_up = path.endswith(("set_mask.py", "half_mean.py"))
+        found = [REPOSITORY / path, REPOSITORY / "tokmigrate" / path]
+        assert made_up or any(each.is_file() for each in found), path
+
+
 def test_links_lead_somewhere() -> None:
-    for page in (REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")):
+    for page in (*ROOT_PAGES, *(REPOSITORY / "docs").rglob("*.md")):
         for target, place in re.findall(r"\]\(([^)#:]*)(?:#([^)]*))?\)", prose(page)):
             there = page.parent / target if target else page
             assert there.exists(), f"{page.name}: {target}"
