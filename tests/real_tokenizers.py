@@ -161,6 +161,7 @@ def _gpt2_chatml(directory: Path) -> None:
     document["model"] |= {"continuing_subword_prefix": None, "end_of_word_suffix": None}
     _write(directory / "tokenizer.json", document)
     config = {
+        "add_prefix_space": False,
         "added_tokens_decoder": _decoder(added),
         "additional_special_tokens": special[1:],
         "bos_token": "<|im_start|>",
