@@ -96,7 +96,7 @@ def test_recover_does_not_touch_what_is_under_way(workspace: Workspace, head: Co
     slow = Slow(workspace, "prepared")
     second = workspace.run("recover")
     assert second.returncode == 5, second.stdout
-    assert "works on this model" in second.stderr
+    assert "locked by process" in second.stderr
     assert sorted(workspace.left_over()) == ["journal", "stage"]
     slow.go_on()
     slow.ends_well()

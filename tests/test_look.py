@@ -63,14 +63,14 @@ def test_a_model_that_is_missing_in_the_middle_of_an_exchange_is_to_be_recovered
 def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: Here) -> None:
     place.area.mkdir()
     (place.area / "journal").write_text("{}", "utf-8")
-    here = f"process {os.getpid()} on {socket.gethostname()} works on this model"
+    here = f"process {os.getpid()} on {socket.gethostname()}"
     with ModelLock(place.area / "lock"):
         status = place.run("status")
         assert status.returncode == 0
         assert here in status.stdout
         assert "recover" not in status.stdout
         (told,) = place.asked("status")["models"]
-        assert told["worked_on_by"] == here.removesuffix(" works on this model")
+        assert told["locked_by"] == here
         for command in ("check", "plan"):
             done = place.run(command)
             assert done.returncode == 5, command

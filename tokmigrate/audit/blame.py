@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 
 from tokmigrate.audit.places import Place, place_of
+from tokmigrate.audit.run_status import reading
 from tokmigrate.audit.token_history import TokenHistory, read_token_histories
 from tokmigrate.audit.training import TokenTraining, training_on_record
-from tokmigrate.audit.under_way import reading
 from tokmigrate.change.undo_record import Objects
 from tokmigrate.errors import UnknownNameError, nearest
 from tokmigrate.files import has_directory

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokmigrate.audit.run_status import reading
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
-from tokmigrate.audit.under_way import reading
 from tokmigrate.change.new_rows import spread
 from tokmigrate.errors import ModelError
 from tokmigrate.model.adapter import CONFIG, TRAINED

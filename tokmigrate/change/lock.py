@@ -179,9 +179,9 @@ def _close(descriptor: int) -> None:
 
 
 def _busy(path: Path, waited_s: float) -> BusyError:
-    waited = f", and did for {waited_s:g} s" if waited_s > 0 else ""
+    waited = f", still after {waited_s:g} s" if waited_s > 0 else ""
     return BusyError(
-        f"{read_holder(path) or SOMEBODY} works on this model{waited}",
+        f"locked by {read_holder(path) or SOMEBODY}{waited}",
         where=str(path),
         hint="wait for it with --lock-timeout SECONDS",
     )

@@ -141,7 +141,7 @@ def failed_absent(entries: Iterable[ModelEntry]) -> Iterator[Failed]:
 
 def failed_interrupted(entries: Iterable[ModelEntry]) -> Iterator[Failed]:
     """Yield a failure for each model of which a change was interrupted."""
-    from tokmigrate.audit.under_way import refuse_interrupted  # noqa: PLC0415
+    from tokmigrate.audit.run_status import refuse_interrupted  # noqa: PLC0415
 
     for entry in entries:
         try:

@@ -51,7 +51,7 @@ def report(model: Models = None, output: Output = None, as_json: AsJson = False)
 def _written(
     place: Workspace, paths: dict[str, Path], listener: Listener, entry: ModelEntry
 ) -> tuple[Path, ReportData]:
-    from tokmigrate.audit.under_way import reading  # noqa: PLC0415
+    from tokmigrate.audit.run_status import reading  # noqa: PLC0415
     from tokmigrate.report.page import page  # noqa: PLC0415
     from tokmigrate.report.written_page import write_page  # noqa: PLC0415
     from tokmigrate.runner.reporting.gather import report_on  # noqa: PLC0415

@@ -203,7 +203,7 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
         "path": status.path,
         "revision": status.revision,
         "pending": [migration.revision for migration in status.pending],
-        "worked_on_by": status.worked_on_by,
+        "locked_by": status.locked_by,
         "rows": status.rows,
         "tokens": status.tokens,
         "tied": status.tied,

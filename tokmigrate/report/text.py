@@ -166,6 +166,6 @@ def status_text(status: ModelStatus) -> RenderableType:
         table.add_row("training", escape(line))
     for note in status.notes:
         table.add_row("note", escape(note))
-    if status.worked_on_by:
-        table.add_row("busy", escape(f"{status.worked_on_by} works on this model"))
+    if status.locked_by:
+        table.add_row("locked by", escape(status.locked_by))
     return table

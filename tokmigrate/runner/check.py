@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tokmigrate.audit.drift import Drift
+from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.audit.training import TokenTraining, training_on_record
-from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
 from tokmigrate.model.documents.stamp import read_stamp
@@ -70,7 +70,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         BusyError: A process is changing it.
         RecoveryNeededError: A change of it was interrupted.
     """
-    refuse_under_way(entry)
+    refuse_in_progress(entry)
     history = History.read(workspace)
     stamp = read_stamp(entry.path)
     try:

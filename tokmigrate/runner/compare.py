@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tokmigrate.audit.under_way import reading
+from tokmigrate.audit.run_status import reading
 from tokmigrate.change.build_downgrade import build_downgrade
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.errors import ModelError, UnknownNameError

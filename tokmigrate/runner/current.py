@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tokmigrate.audit.under_way import refuse_interrupted, refuse_under_way
+from tokmigrate.audit.run_status import refuse_in_progress, refuse_interrupted
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.settings import ModelEntry
@@ -27,5 +27,5 @@ def current(entry: ModelEntry) -> str | None:
 def require_directory(entry: ModelEntry) -> None:
     """Raise MissingModelError where a model is not there, RecoveryNeededError where an interrupted change has it."""
     if not has_directory(entry.path):
-        refuse_under_way(entry)
+        refuse_in_progress(entry)
     entry.here()

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from blake3 import blake3
 
 from tokmigrate.audit.lora import HeldRows, rows_of_adapter, trained_tokens
+from tokmigrate.audit.run_status import locked_by, reading, refuse_in_progress
 from tokmigrate.audit.training import TokenTraining, training_on_record
-from tokmigrate.audit.under_way import reading, refuse_under_way, worked_on_by
 from tokmigrate.audit.undo_data import UndoData, undo_data
 from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.libraries import verify_model
@@ -60,7 +60,7 @@ class ModelStatus:
         path: Its directory.
         revision: Its revision, None at `base`.
         pending: The migrations that it lacks.
-        worked_on_by: The process that is changing it now, None where none is.
+        locked_by: The process that is changing it now, None where none is.
         rows: The rows of its vocabulary tensors.
         tokens: The tokens of its tokenizer.
         tied: Whether input and output embeddings are one matrix.
@@ -74,7 +74,7 @@ class ModelStatus:
     path: str
     revision: str | None
     pending: tuple[Migration, ...]
-    worked_on_by: str | None
+    locked_by: str | None
     rows: int
     tokens: int
     tied: bool
@@ -127,7 +127,7 @@ def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
         path=str(entry.path),
         revision=snapshot.revision,
         pending=progress.pending,
-        worked_on_by=worked_on_by(entry),
+        locked_by=locked_by(entry),
         rows=snapshot.state.rows,
         tokens=len(snapshot.state.tokenizer.ids),
         tied=snapshot.state.traits.tied,
@@ -158,7 +158,7 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
         BusyError: A process is changing it, or that was interrupted.
         DriftError: It has no stamp, and the ledger has migrations of it.
     """
-    refuse_under_way(entry)
+    refuse_in_progress(entry)
     snapshot = take_snapshot(entry)
     refuse_lost_stamp(workspace, snapshot)
     own = list(_changed(snapshot))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tokmigrate.audit.run_status import is_in_progress, refuse_in_progress
 from tokmigrate.audit.training import trained_events, training_on_record
-from tokmigrate.audit.under_way import refuse_under_way, under_way
 from tokmigrate.change.build_downgrade import build_downgrade
 from tokmigrate.change.build_upgrade import build_upgrade
 from tokmigrate.change.metadata import refuse_losses
@@ -81,7 +81,7 @@ def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
         entry: The model.
         to: A revision by any of its names.
     """
-    refuse_under_way(entry)
+    refuse_in_progress(entry)
     return planned_upgrade(workspace, entry, take_snapshot(entry), to)
 
 
@@ -105,7 +105,7 @@ def foresee_upgrade(
     Raises:
         TokmigrateError: What the upgrade would be refused for.
     """
-    if under_way(entry):
+    if is_in_progress(entry):
         return None
     planned = plan(bound.settings(workspace) if bound else workspace, entry, to)
     if bound is not None:
@@ -167,7 +167,7 @@ def accept_downgrade(
         AlreadyThereError: There is nothing to take back.
         TokmigrateError: The model cannot go there.
     """
-    if under_way(entry):
+    if is_in_progress(entry):
         return None
     outcome = outcome_of_records(workspace, entry, *_recorded(workspace, entry, to, keep_owner=keep_owner))
     return verify_outcome(workspace, entry.name, outcome, (), listener)
@@ -294,7 +294,7 @@ def downgrade(
         UndoError: The way back is not on record here.
         DriftError: The model was changed since it was migrated.
     """
-    first = None if under_way(entry) else _recorded(workspace, entry, to, keep_owner=keep_owner)[0]
+    first = None if is_in_progress(entry) else _recorded(workspace, entry, to, keep_owner=keep_owner)[0]
     with locked(workspace, entry, lock_timeout_s, listener) as (_, state, recovered):
         snapshot = take_snapshot(entry, first)
         target, revisions = way_down(workspace, entry, snapshot, to)
@@ -327,7 +327,7 @@ def recover_model(
     workspace: Workspace, entry: ModelEntry, lock_timeout_s: float = 0.0, listener: Listener = ignore
 ) -> Found:
     """Finish what an interrupted change of a model left behind, and say what was found."""
-    if not under_way(entry):
+    if not is_in_progress(entry):
         entry.here()
     if not exists(WorkArea(entry.path).root) and open_state_if_present(workspace.state, workspace.root) is None:
         return Found.NOTHING

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.audit.training import TokenTraining
-from tokmigrate.audit.under_way import refuse_under_way
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import lineage, read_shard_digest
 from tokmigrate.change.publish import Change
@@ -134,7 +134,7 @@ def stamp_from(
         UsageError: The other model has no stamp.
         DriftError: The two do not mean the same.
     """
-    refuse_under_way(ModelEntry(str(other), other))
+    refuse_in_progress(ModelEntry(str(other), other))
     source = read_stamp(other)
     if source is None:
         raise UsageError(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from tokmigrate.audit.under_way import worked_on_by
+from tokmigrate.audit.run_status import locked_by
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
@@ -41,7 +41,7 @@ def concerns_of(
 
 
 def _state(entry: ModelEntry, snapshot: Snapshot) -> Iterator[Concern]:
-    holder = worked_on_by(entry)
+    holder = locked_by(entry)
     if holder:
         yield Concern(RiskLevel.CAUTION, "busy", f"{holder} was changing it when this page was made")
     for name in changed_documents(snapshot):

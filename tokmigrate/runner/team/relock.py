@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tokmigrate.audit.under_way import refuse_under_way
+from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.errors import WeightsError
 from tokmigrate.files import has_directory
 from tokmigrate.model.snapshot import take_snapshot
@@ -66,7 +66,7 @@ def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntr
         if not has_directory(entry.path):
             notes.append(f"{entry.name} is not here: no ids are pinned for it")
             continue
-        refuse_under_way(entry)
+        refuse_in_progress(entry)
         try:
             with at_hand(entry) as here:
                 track = _track(workspace, history, here, held)

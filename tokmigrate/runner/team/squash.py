@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokmigrate.audit.under_way import refuse_under_way
+from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
 from tokmigrate.files import has_directory
 from tokmigrate.git import uncommitted_files
@@ -153,7 +153,7 @@ def _before(
     """Return a model as the first of the migrations finds it, with its base; None where that cannot be told."""
     if not has_directory(entry.path) or not members[0].applies_to(entry):
         return None
-    refuse_under_way(entry)
+    refuse_in_progress(entry)
     snapshot = take_snapshot(entry)
     progress = check_progress(snapshot, history.chain_for(entry))
     if members[0] in progress.applied:

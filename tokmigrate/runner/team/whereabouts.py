@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from tokmigrate.audit.under_way import refuse_under_way
+from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.errors import HistoryError
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents.stamp import read_stamp
@@ -37,7 +37,7 @@ def applied_where(workspace: Workspace) -> Whereabouts:
             gone[model.name] = tuple(row.record.revision for row in state.applied_now(model))
     for path, name in directories.items():
         # In the middle of a change the stamp may be missing, and what a model is about to have is not in it.
-        refuse_under_way(ModelEntry(name, Path(path)))
+        refuse_in_progress(ModelEntry(name, Path(path)))
         stamp = read_stamp(Path(path))
         for revision in stamp.revisions if stamp else ():
             found[revision].append(name)

@@ -1,4 +1,4 @@
-"""Is a change of a model under way, or was one interrupted? Asked without waiting for its lock."""
+"""Is a change of a model in progress, or was one interrupted? Asked without waiting for its lock."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from tokmigrate.files import exists
 from tokmigrate.settings import ModelEntry
 
 
-def under_way(entry: ModelEntry) -> bool:
-    """Return whether a change of a model has begun and not ended, at work or interrupted."""
+def is_in_progress(entry: ModelEntry) -> bool:
+    """Return whether a change of a model has started and not ended, running or interrupted."""
     return _has_journal(WorkArea(entry.path))
 
 
-def worked_on_by(entry: ModelEntry) -> str | None:
+def locked_by(entry: ModelEntry) -> str | None:
     """Return the process that is changing a model now, None where none is."""
     area = WorkArea(entry.path)
-    # Before there is a journal nothing is changed, and only where there is one the lock is looked at: whoever wants to
-    # take it in that instant would be refused.
+    # Check the journal first: probing the lock would briefly block another process from taking it.
     if not _has_journal(area) or not is_held(area.lock):
         return None
     return str(read_holder(area.lock) or SOMEBODY)
@@ -34,11 +33,11 @@ def interrupted(entry: ModelEntry) -> bool:
     return _has_journal(area) and not is_held(area.lock) and _has_journal(area)
 
 
-def refuse_under_way(entry: ModelEntry) -> None:
+def refuse_in_progress(entry: ModelEntry) -> None:
     """Raise BusyError where a process is changing a model, RecoveryNeededError where that was interrupted."""
-    holder = worked_on_by(entry)
+    holder = locked_by(entry)
     if holder is not None:
-        raise BusyError(f"{holder} works on this model", where=entry.name, hint="ask again when it is done")
+        raise BusyError(f"locked by {holder}", where=entry.name, hint="retry when it has finished")
     refuse_interrupted(entry)
 
 
@@ -62,7 +61,7 @@ def reading(entry: ModelEntry) -> Iterator[None]:
     try:
         yield
     except TokmigrateError:
-        refuse_under_way(entry)
+        refuse_in_progress(entry)
         raise
 
 
