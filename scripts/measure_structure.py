@@ -68,31 +68,47 @@ def local_imports(folder: Path) -> int:
     )
 
 
-def operation_types(root: Path) -> set[str]:
-    """Return the names of the operation classes of the package: those with a `kind` or `name` below Operation."""
-    bases: dict[str, set[str]] = {}
+def operation_types(root: Path) -> tuple[set[str], set[str]]:
+    """Return the classes below Operation, and the names that migrations have for them."""
+    classes: dict[str, ast.ClassDef] = {}
     for path in (root / "tokmigrate" / "operations").glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-            if isinstance(node, ast.ClassDef):
-                bases[node.name] = {base.id for base in node.bases if isinstance(base, ast.Name)}
+        tree = ast.parse(path.read_text("utf-8"))
+        classes |= {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
     found = {"Operation"}
-    while more := {name for name, above in bases.items() if above & found and name not in found}:
+    while more := {name for name, node in classes.items() if found & set(map(_name, node.bases))} - found:
         found |= more
-    return {name for name in found if name != "Operation" and not name.startswith("_")}
+    found = {name for name in found if name != "Operation" and not name.startswith("_")}
+    fields = [node for name in found for node in classes[name].body if isinstance(node, ast.AnnAssign)]
+    values = (node.value for node in fields if _name(node.target) == "name")
+    return found, {str(value.value) for value in values if isinstance(value, ast.Constant)}
 
 
-def operations_named_outside(root: Path) -> dict[str, set[str]]:
-    """Return which operation types each file names that is neither in operations/ nor derives migrations."""
-    types = operation_types(root)
-    found: dict[str, set[str]] = {}
-    for path in (root / "tokmigrate").rglob("*.py"):
+def operations_named_outside(root: Path) -> list[str]:
+    """Return `file:line name` for each place outside operations/ and autogenerate that names an operation type."""
+    classes, names = operation_types(root)
+    found = []
+    for path in sorted((root / "tokmigrate").rglob("*.py")):
         place = path.relative_to(root / "tokmigrate").as_posix()
         if place.startswith(("operations/", "revision/deriving/", "revision/autogenerate/")):
             continue
-        named = {node.id for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Name)}
-        if named & types:
-            found[place] = named & types
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            name = _name(node)
+            if name in names if isinstance(node, ast.Constant) else name in classes:
+                found.append(f"{place}:{getattr(node, 'lineno', 1)} {name}")
     return found
+
+
+def _name(node: ast.AST) -> str | None:
+    match node:
+        case ast.alias():
+            return node.name
+        case ast.Name():
+            return node.id
+        case ast.Attribute():
+            return node.attr
+        case ast.Constant():
+            return node.value if isinstance(node.value, str) else None
+    return None
 
 
 def entered(root: Path) -> Iterator[tuple[str, int]]:
@@ -124,8 +140,8 @@ def main() -> None:
     print(f"files under 80 lines              {sum(size < 80 for size in sizes)}")
     print(f"files that share a base name      {shared} ({names} names)")
     outside = operations_named_outside(root)
-    total = sum(len(types) for types in outside.values())
-    print(f"operation types named outside     {total} in {len(outside)} files")
+    in_files = len({place.partition(":")[0] for place in outside})
+    print(f"operation types named outside     {len(outside)} in {in_files} files")
     print(f"local imports in the CLI          {local_imports(root / 'tokmigrate' / 'cli')}")
     for words, count in entered(root):
         print(f"files entered by {words:<17}{count}")

@@ -237,7 +237,8 @@ def test_blame_on_the_demo(story: Workspace) -> None:
     said = run_here(story.root, "blame", "<|im_start|>").stdout
     assert said.startswith('demo: "<|im_start|>", id 1024, never trained\n')
     assert "added with id 1024, row initialised by mean" in said
-    assert "migrations/0002_add_chat_roles.yaml:9, by Grace, " in said
+    does = "add_role_tokens '<|im_start|>', '<|im_end|>'"
+    assert f"migrations/0002_add_chat_roles.yaml:9: {does}, by Grace, " in said
     assert f'in {head[:10]} "Roles for the chat"' in said
     (run,) = story.asked("log")["runs"]
     assert f"run {run['operation']} by {run['user']} on {run['host']}" in said

@@ -17,7 +17,6 @@ from making import BOS, EOS, TOKENS, Made, write_json
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.operations.base import Context
-from tokmigrate.operations.claims import claims_of
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.revision.derived import derive
 from tokmigrate.revision.history import History
@@ -264,10 +263,10 @@ def test_it_is_written_squashed_and_derived_again(tmp_path: Path) -> None:
     chain = History.read(made.workspace).chain()
     (_, setting) = (planned.operation for planned in chain[0].operations)
     assert written_fields(setting) == fields
-    claims = claims_of(setting)
-    assert claims is not None
-    assert claims.changes == {"the image token", "the suppress_tokens token"}
-    assert claims.relies_on == {"the token '<image>'"}
+    footprint = setting.footprint()
+    assert footprint is not None
+    assert footprint.writes == {"the id field 'image'", "the id field 'suppress_tokens'"}
+    assert footprint.reads == {"the token '<image>'"}
 
 
 def test_a_list_that_only_the_map_has_is_kept(tmp_path: Path) -> None:

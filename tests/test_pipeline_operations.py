@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from shared_models import SharedModel, shared_model
 
 from tokmigrate.errors import FileProblems, OperationError
-from tokmigrate.operations.inline_json import typed
-from tokmigrate.operations.set_decoder import SetDecoder
+from tokmigrate.operations.pipeline import SetDecoder, typed
 from tokmigrate.revision.new_file import yaml_text
 from tokmigrate.state.rows import Happened
 from tokmigrate.strict_yaml.reading import parse

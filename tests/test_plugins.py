@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, ClassVar
 
+import making
 import pytest
+from in_process import Here
+from workspaces import contents
 
-from tokmigrate.errors import PluginError
+from tokmigrate.errors import HistoryError, OperationError, PluginError
 from tokmigrate.initialise import strategy_types
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.operations.add_tokens import with_new_tokens
+from tokmigrate.operations.base import Context, NewToken, Operation, Risk, RiskLevel
 from tokmigrate.operations.registry import operation_types
+from tokmigrate.plan.revision_detection import verify_at_revision
+from tokmigrate.revision.contents import read_yaml_migration
+from tokmigrate.revision.footprints import find_conflicts
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock_file import read_lock
+from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.revision.squash import squashed, squashed_lock
+from tokmigrate.settings import read_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,39 +53,123 @@ def install(site: Path) -> None:
     (info / "entry_points.txt").write_text("".join(f"[{group}]\n{name} = {value}\n" for group, name, value in groups))
 
 
-def run(workspace: Path, site: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "tokmigrate.cli.app", *words],
-        cwd=workspace,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])},
-        capture_output=True,
-        text=True,
-        check=False,
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Here:
+    """A workspace beside an installed plug-in; its models `m` and `copy` are equal, and three migrations wait."""
+    install(tmp_path / "site")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    model = making.llama(tmp_path / "m", spare=8)
+    shutil.copytree(model, tmp_path / "copy")
+    init = {"init": {"strategy": "half_mean"}}
+    migrations = [
+        {"add_tags": {"names": ["think", "tool"], **init}},
+        {"set_padding": {"token": making.EOS, "side": "left"}},
+    ]
+    making.workspace(
+        tmp_path,
+        {"m": model, "copy": tmp_path / "copy"},
+        [{"operations": [migration]} for migration in (*migrations, {"add_tags": {"names": ["call"], **init}})],
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return Here(tmp_path)
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+def answer(here: Here, *words: str, code: int = 0) -> dict[str, Any]:
+    done = here.run(*words, "--json")
+    assert done.returncode == code, done.stdout + done.stderr
+    document: dict[str, Any] = json.loads(done.stdout)
+    return document
 
 
-def test_the_worked_example(tmp_path: Path) -> None:
-    site, workspace = tmp_path / "site", tmp_path / "workspace"
-    install(site)
-    workspace.mkdir()
-    shutil.copytree(ROOT / "models" / "demo", workspace / "demo")
-    (workspace / "tokmigrate.yaml").write_text("format: 1\nverify: fast\nmodels:\n  demo: {path: demo}\n")
-    (workspace / "migrations").mkdir()
-    migration = "format: 1\nrevision: 0123456789ab\nmessage: A mask\n" + blocks("yaml")[0]
-    (workspace / "migrations" / "0001_a_mask.yaml").write_text(migration)
-    before = contents(workspace / "demo")
-    run(workspace, site, "upgrade")
-    config = json.loads((workspace / "demo" / "tokenizer_config.json").read_text("utf-8"))
-    assert config["mask_token"] == "<blank>"
-    assert "mask_with" in json.dumps(json.loads(run(workspace, site, "schema")))
-    run(workspace, site, "downgrade", "base")
-    assert contents(workspace / "demo") == before
+def test_an_installed_operation_is_treated_like_a_built_in(installed: Here) -> None:
+    before = contents(installed.root / "m")
+    answer(installed, "lock")
+    answer(installed, "upgrade", "-M", "m")
+    upgraded = contents(installed.root / "m")
+    blamed = answer(installed, "blame", "</think>", "-M", "m")["models"][0]["tokens"][0]["events"][0]
+    assert blamed["file"] == "migrations/0001_step_1.yaml"
+    assert blamed["does"] == "add_tags '<think>', '</think>', '<tool>' and 1 more"
+    text = (installed.root / "migrations" / "0001_step_1.yaml").read_text("utf-8").splitlines()
+    assert '"add_tags"' in text[blamed["line"] - 1]
+
+    refused = answer(installed, "stamp", "0003", "-M", "copy", code=1)
+    assert "the token '<think>' is not there" in refused["error"]["message"]
+    for name in upgraded.keys() - {"tokmigrate.json"}:
+        shutil.copyfile(installed.root / "m" / name, installed.root / "copy" / name)
+    past = answer(installed, "stamp", "0002", "-M", "copy", code=1)
+    assert "the token '<call>' is there" in past["error"]["message"]
+    answer(installed, "stamp", "0003", "-M", "copy")
+    workspace = read_workspace(installed.settings, {})
+    made, taken = (take_snapshot(workspace.models[name]).state for name in ("m", "copy"))
+    assert (taken.lineage, taken.baseline_tokens) == (made.lineage, made.baseline_tokens)
+
+    answer(installed, "squash", "1:3", "-M", "m")
+    (squashed,) = (installed.root / "migrations").glob("*.yaml")
+    assert squashed.read_text("utf-8").count("add_tags:") == 2
+    assert answer(installed, "status", "-M", "m")["models"][0]["pending"] == []
+    answer(installed, "downgrade", "base", "-M", "m")
+    assert contents(installed.root / "m") == before
+
+
+def test_a_squash_keeps_what_an_installed_operation_pins(installed: Here) -> None:
+    answer(installed, "lock")
+    lock = read_lock(read_workspace(installed.settings, {}))
+    assert lock is not None
+    members = History.read(read_workspace(installed.settings, {})).chain()
+    one = squashed(members, "All", installed.root / "migrations" / "0003_all.yaml", "0003_all.yaml")
+    # On no model that is here: what the several pinned is kept, since no token gets another id on the way.
+    (track,) = squashed_lock(lock, one, {}).tracks
+    assert [promise.revision for promise in track.promises] == [members[-1].revision]
+
+
+def test_an_installed_operation_is_rebased(installed: Here) -> None:
+    folder = installed.root / "migrations"
+    other = json.loads((folder / "0003_step_3.yaml").read_text("utf-8")) | {"revision": "aaaaaaaaaaaa"}
+    for names, shared in ((["other"], []), (["x", "call"], ["the token '</call>'", "the token '<call>'"])):
+        fork = folder / "0003_fork.yaml"
+        fork.write_text(json.dumps(other | {"operations": [{"add_tags": {"names": names}}]}), "utf-8")
+        paths = (folder / name for name in ("0003_step_3.yaml", "0003_fork.yaml"))
+        ours, theirs = ([read_yaml_migration(path, path.name, installed.root)] for path in paths)
+        assert [each for each in find_conflicts(ours, theirs) if each.startswith("the token")] == shared
+    fork.write_text(json.dumps(other | {"operations": [{"add_tags": ["other"]}]}), "utf-8")
+    done = answer(installed, "rebase", "aaaaaaaaaaaa", "-M", "m")
+    assert [each["revision"] for each in done["moved"]] == ["aaaaaaaaaaaa"]
+    answer(installed, "upgrade", "-M", "m")
+
+
+def test_an_installed_operation_is_linted(installed: Here) -> None:
+    (installed.root / "migrations" / "0004_more.yaml").write_text(
+        "format: 1\nrevision: aaaaaaaaaaaa\ndown_revision: '000000000003'\nmessage: More tags\noperations:\n"
+        '  - add_tags: ["to\\u200bol"]\n'
+        "  - add_tags: [more]\n"
+        "  - set_token_flags: {tokens: <more>, lstrip: true}\n"
+    )
+    found = answer(installed, "lint", "-M", "m", code=1)["findings"]
+    assert {("TM105", 6), ("TM113", 8)} <= {(each["code"], each["line"]) for each in found}
+
+
+class Unknown(Operation):
+    """An operation that says nothing of itself."""
+
+    name: ClassVar[str] = "unknown"
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        return with_new_tokens(state, context, (NewToken(content="<x>"),), None)
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        return Risk(RiskLevel.SAFE, "nothing is known")
+
+
+def test_an_operation_that_says_nothing_of_itself_is_not_trusted(tmp_path: Path) -> None:
+    made = making.workspace(tmp_path, {"m": making.llama(tmp_path / "m")}, [{"operations": []}])
+    (migration,) = History.read(made.workspace).chain()
+    unknown = replace(migration, operations=(PlannedOperation(Unknown(), "here:1:1"),))
+    with pytest.raises(HistoryError, match="what unknown reads and writes is not known"):
+        find_conflicts([unknown], [migration])
+    before = take_snapshot(made.entry("m")).state
+    after = Unknown().apply(before, Context(migration.revision)).settled()
+    with pytest.raises(OperationError, match="what unknown does to tokens is not known, and the token '<x>' exists"):
+        verify_at_revision(after, [unknown])
+    assert Unknown().describe() == "unknown"
 
 
 BROKEN = """

@@ -16,7 +16,7 @@ from in_process import Here
 from workspaces import make_workspace
 
 from tokmigrate.errors import HistoryError, UnknownNameError
-from tokmigrate.revision.claims import common_claims
+from tokmigrate.revision.footprints import find_conflicts
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.new_file import python_text
@@ -236,7 +236,7 @@ CONFLICTS: tuple[tuple[dict[str, Any], dict[str, Any], str], ...] = (
         {"reinit_tokens": "on"},
         "the token 'on'",
     ),
-    ({"set_init": {"strategy": "zeros"}}, {"add_tokens": ["<x>"]}, "the default start of rows"),
+    ({"set_init": {"strategy": "zeros"}}, {"add_tokens": ["<x>"]}, "the default init of new rows"),
     (
         {"move_tokens": {"tokens": {"on": 300}}},
         {"remove_tokens": {"tokens": ["re"], "ids": "compact", "acknowledge": "breaking"}},
@@ -277,8 +277,7 @@ def test_what_a_python_migration_claims_is_not_known(tmp_path: Path) -> None:
     assert moved == text.replace(made.revisions[0], "bbbbbbbbbbbb")
 
 
-def test_every_operation_of_the_package_says_what_it_claims() -> None:
-    from tokmigrate.operations.claims import claims_of
+def test_every_operation_of_the_package_says_what_it_reads_and_writes() -> None:
     from tokmigrate.operations.registry import BUILT_IN
 
     part = {"type": "Lowercase"}
@@ -295,9 +294,11 @@ def test_every_operation_of_the_package_says_what_it_claims() -> None:
         **{f"set_{name}": {name: part} for name in ("normalizer", "pre_tokenizer", "post_processor", "decoder")},
     }
     for kind in BUILT_IN:
-        claims = claims_of(kind.model_validate(fields.get(kind.name, {})))
-        assert claims is not None, kind.name
-        assert claims.changes, kind.name
+        operation = kind.model_validate(fields.get(kind.name, {}))
+        footprint = operation.footprint()
+        assert footprint is not None, kind.name
+        assert footprint.writes, kind.name
+        assert operation.token_changes() is not None, kind.name
 
 
 def test_lock_after_an_edit(tmp_path: Path) -> None:
@@ -331,5 +332,5 @@ def test_a_model_that_is_not_here_still_has_its_migrations(tmp_path: Path) -> No
 def test_branches_that_claim_the_same_are_told_by_the_history(tmp_path: Path) -> None:
     made, _ = forked(tmp_path, tokens("<a>", "<b>"), tokens("<b>", "<c>"))
     first, theirs, ours = sorted(History.read(made.workspace).migrations, key=lambda each: each.revision)
-    assert common_claims([ours], [theirs]) == ("the token '<b>'",)
-    assert common_claims([ours], [first]) == ()
+    assert find_conflicts([ours], [theirs]) == ("the token '<b>'",)
+    assert find_conflicts([ours], [first]) == ()

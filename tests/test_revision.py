@@ -22,7 +22,8 @@ from tokmigrate.errors import (
     UsageError,
 )
 from tokmigrate.initialise import InitSpec
-from tokmigrate.operations.add_tokens import AddTokens, NewToken
+from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.base import NewToken
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.set_padding import SetPadding
 from tokmigrate.revision import History, Migration, new_revision_id

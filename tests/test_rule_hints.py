@@ -209,7 +209,7 @@ CASES = (
     Case("TM302", "give `init:`, such as {strategy: mean} if it is meant", RULES["TM302"].right),
     Case(
         "TM302",
-        "give it an `init:`",
+        "give `init:`, such as {strategy: mean} if it is meant",
         put("special: true}", "special: true, init: {strategy: mean}}"),
         operations(
             'add_tokens: {tokens: [{content: "<|begin|>", special: true}]}', 'set_special_tokens: {bos: "<|begin|>"}'

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
-from tokmigrate.audit.places import Place, place_of
 from tokmigrate.audit.run_status import reading
+from tokmigrate.audit.source_location import SourceLocation, locate_event
 from tokmigrate.audit.token_history import TokenHistory, read_token_histories
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.change.undo_record import Objects
@@ -43,7 +43,7 @@ class BlameEvent:
     row: TokenRow
     operation: OperationRow | None
     message: str
-    location: Place | None
+    location: SourceLocation | None
     edited: bool
     author: LineAuthor | str | None
 
@@ -295,7 +295,7 @@ def _explain(
             return BlameEvent(row, by_id.get(row.operation_id), message, None, False, None)
         edited = record is not None and record.record.checksum != migration.checksum
         is_in_file = row.event.event not in (Happened.REVERTED, Happened.TRAINED)
-        location = place_of(migration, row.event) if is_in_file and not edited else None
+        location = locate_event(migration, row.event) if is_in_file and not edited else None
         author = author_of(location.path, location.line) if location and location.line is not None else None
         return BlameEvent(row, by_id.get(row.operation_id), message or migration.message, location, edited, author)
 

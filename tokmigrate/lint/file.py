@@ -6,10 +6,9 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
 
 from tokmigrate.errors import TokmigrateError
-from tokmigrate.operations.base import Operation
+from tokmigrate.operations.base import Footprint, NewToken, Operation, TokenChanges
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
 from tokmigrate.strict_yaml.tree import Node, Tree
@@ -17,8 +16,6 @@ from tokmigrate.strict_yaml.tree import Node, Tree
 _YAML_LINE = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _PYTHON_LINE = re.compile("\r\n|\r|\n")
 _PLACE = re.compile(r":(\d+)(?::(\d+))?")
-
-Kind = TypeVar("Kind", bound=Operation)
 
 
 @dataclass(frozen=True, order=True)
@@ -46,6 +43,16 @@ class Written:
     def spot(self, *texts: str) -> Place:
         """Return where the operation writes the first of `texts` that it does write; else where it begins."""
         return next((self._spots[text] for text in texts if text in self._spots), self.place)
+
+    @cached_property
+    def tokens(self) -> TokenChanges:
+        """What it does to tokens, as far as that is known."""
+        return self.operation.token_changes() or TokenChanges()
+
+    @cached_property
+    def footprint(self) -> Footprint:
+        """What it reads and writes, as far as that is known."""
+        return self.operation.footprint() or Footprint()
 
     @cached_property
     def _spots(self) -> dict[str, Place]:
@@ -88,11 +95,10 @@ class MigrationFile:
         """Whether it is a Python migration."""
         return self.tree is None
 
-    def doing(self, kind: type[Kind]) -> Iterator[tuple[Written, Kind]]:
-        """Yield each operation of one kind, with where it is written."""
-        for written in self.operations:
-            if isinstance(written.operation, kind):
-                yield written, written.operation
+    @property
+    def added_tokens(self) -> Iterator[tuple[Written, NewToken]]:
+        """Each token that an operation adds."""
+        return ((written, token) for written in self.operations for token in written.tokens.added)
 
     def recorded(self, operations: tuple[PlannedOperation, ...]) -> MigrationFile:
         """Return the file with what its code does to a model; what a YAML file does is the same for all."""

@@ -1,22 +1,122 @@
-"""The operation `add_role_tokens`."""
+"""The operation `add_role_tokens`, with the forms of chat that model makers publish."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from tokmigrate.errors import OperationError
+from tokmigrate.formatting import format_quoted
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.architecture_quirks import tail_move
 from tokmigrate.model.documents.chat_template import with_chat_template
 from tokmigrate.model.documents.roles import with_role
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.add_tokens import NewToken, reused, with_new_tokens
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.chat_presets import PRESETS, ChatForm, role_form
-from tokmigrate.operations.known_tokens import cut_out
-from tokmigrate.operations.token_list import quoted
+from tokmigrate.operations.add_tokens import reused, with_new_tokens
+from tokmigrate.operations.base import (
+    CHAT_TEMPLATE,
+    Context,
+    Footprint,
+    NewToken,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    init_reads,
+    name_tokens,
+)
+from tokmigrate.operations.token_checks import risk_of_added
+
+
+@dataclass(frozen=True)
+class ChatForm:
+    """A form of chat.
+
+    Args:
+        tokens: The special tokens that it needs.
+        end: The token that ends a turn; None keeps the model's own end token.
+        template: The Jinja template.
+    """
+
+    tokens: tuple[str, ...]
+    end: str | None
+    template: str
+
+
+_PROMPT = "{%- if add_generation_prompt -%}"
+
+PRESETS: Mapping[str, ChatForm] = {
+    "chatml": ChatForm(
+        ("<|im_start|>", "<|im_end|>"),
+        "<|im_end|>",
+        "{%- for message in messages -%}\n"
+        "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}\n"
+        "{%- endfor -%}\n"
+        f"{_PROMPT}{{{{- '<|im_start|>assistant\\n' -}}}}{{%- endif -%}}\n",
+    ),
+    "llama3": ChatForm(
+        ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
+        "<|eot_id|>",
+        "{{- bos_token -}}\n"
+        "{%- for message in messages -%}\n"
+        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' "
+        "+ (message['content'] | trim) + '<|eot_id|>' -}}\n"
+        "{%- endfor -%}\n"
+        f"{_PROMPT}{{{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}}}{{%- endif -%}}\n",
+    ),
+    "gemma": ChatForm(
+        ("<start_of_turn>", "<end_of_turn>"),
+        "<end_of_turn>",
+        "{{- bos_token -}}\n"
+        "{%- for message in messages -%}\n"
+        "{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}\n"
+        "{{- '<start_of_turn>' + role + '\\n' + (message['content'] | trim) + '<end_of_turn>\\n' -}}\n"
+        "{%- endfor -%}\n"
+        f"{_PROMPT}{{{{- '<start_of_turn>model\\n' -}}}}{{%- endif -%}}\n",
+    ),
+    "phi": ChatForm(
+        ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
+        "<|end|>",
+        "{%- for message in messages -%}\n"
+        "{{- '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' -}}\n"
+        "{%- endfor -%}\n"
+        f"{_PROMPT}{{{{- '<|assistant|>\\n' -}}}}{{%- endif -%}}\n",
+    ),
+    "mistral": ChatForm(
+        ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
+        None,
+        "{{- bos_token -}}\n"
+        "{%- for message in messages -%}\n"
+        "{%- if message['role'] == 'system' -%}\n"
+        "{{- '[SYSTEM_PROMPT]' + message['content'] + '[/SYSTEM_PROMPT]' -}}\n"
+        "{%- elif message['role'] == 'user' -%}\n"
+        "{{- '[INST]' + message['content'] + '[/INST]' -}}\n"
+        "{%- else -%}\n"
+        "{{- message['content'] + eos_token -}}\n"
+        "{%- endif -%}\n"
+        "{%- endfor -%}\n",
+    ),
+}
+
+
+def role_form(roles: Mapping[str, str], end: str) -> ChatForm:
+    """Return the form in which each role has a token of its own, and every turn ends with `end`."""
+    starts = json.dumps(dict(roles), ensure_ascii=False)
+    last = json.dumps(end, ensure_ascii=False)
+    template = (
+        f"{{%- set starts = {starts} -%}}\n"
+        "{%- for message in messages -%}\n"
+        "{%- if message['role'] not in starts -%}"
+        "{{- raise_exception('unknown role: ' + message['role']) -}}{%- endif -%}\n"
+        f"{{{{- starts[message['role']] + '\\n' + message['content'] + {last} + '\\n' -}}}}\n"
+        "{%- endfor -%}\n"
+    )
+    if "assistant" in roles:
+        template += f"{_PROMPT}{{{{- starts['assistant'] + '\\n' -}}}}{{%- endif -%}}\n"
+    return ChatForm((*dict.fromkeys(roles.values()), end), end, template)
 
 
 class AddRoleTokens(Operation):
@@ -37,48 +137,68 @@ class AddRoleTokens(Operation):
     existing: Literal["refuse", "reuse"] = Field(
         default="refuse", description="What happens with a token that the tokenizer has already."
     )
-    init: InitSpec | None = Field(default=None, description="How the rows start.")
+    init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 
-    def form(self) -> ChatForm:
-        """Return the form of chat that is asked for."""
+    @model_validator(mode="after")
+    def _check_form(self) -> AddRoleTokens:
         if (self.preset is None) == (self.roles is None):
-            raise OperationError("add_role_tokens takes one of `preset:` and `roles:`")
-        if self.preset is not None:
-            form = PRESETS[self.preset]
-            if self.end not in (None, form.end):
-                raise OperationError(f"the preset '{self.preset}' ends a turn with '{form.end}'")
-            return form
-        if not self.roles or self.end is None:
-            raise OperationError("`roles:` needs at least one role, and `end:` the token that ends a turn")
-        return role_form(self.roles, self.end)
+            raise ValueError("give one of `preset` and `roles`")
+        if self.preset is not None and self.end not in (None, PRESETS[self.preset].end):
+            raise ValueError(f"the preset '{self.preset}' ends a turn with '{PRESETS[self.preset].end}'")
+        if self.preset is None and (not self.roles or self.end is None):
+            raise ValueError("`roles` needs at least one role, and `end` the token that ends a turn")
+        return self
+
+    @property
+    def form(self) -> ChatForm:
+        """The form of chat that is asked for."""
+        return PRESETS[self.preset] if self.preset is not None else role_form(self.roles or {}, self.end or "")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
         """Return the state with tokens, end token and template."""
-        form = self.form()
+        form = self.form
         known = state.tokenizer.ids
         wanted = [token for token in form.tokens if self.existing == "refuse" or token not in known]
         if wanted:
-            new = tuple(NewToken(content=token, special=True) for token in wanted)
-            state = with_new_tokens(state, context, new, self.init)
+            state = with_new_tokens(state, context, _special(wanted), self.init)
         if form.end is not None:
             state = with_role(state, "eos", form.end)
         return state if self.template == "keep" else with_chat_template(state, form.template)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Old text is safe; the chat works after training."""
-        if (cut := cut_out(before, after)) is not None:
-            return cut
-        form = self.form()
+        if (risk := risk_of_added(before, after)) is not None:
+            return risk
+        form = self.form
         new = [token for token in form.tokens if token not in before.tokenizer.ids]
         if form.end in new:
-            reasons = ["old text is cut as before, but chats end at a token whose row is not trained yet"]
+            reasons = ["old text is tokenized as before, but chats end at a token whose row is not trained yet"]
         else:
-            reasons = ["old text is cut as before", *([f"{quoted(new)} is not trained yet"] if new else [])]
+            reasons = [
+                "old text is tokenized as before",
+                *([f"{format_quoted(new)} is not trained yet"] if new else []),
+            ]
         if len(new) < len(form.tokens):
             reasons.append(reused([token for token in form.tokens if token not in new]))
         reasons += [move] if (move := tail_move(before, after)) else []
         return Risk(RiskLevel.CAUTION, "; ".join(reasons))
 
-    def references(self) -> tuple[str, ...]:
-        """Return the files that the strategy reads."""
-        return self.init.references() if self.init else ()
+    def token_changes(self) -> TokenChanges:
+        """Return the tokens of the chat as added ones, with the role of the end token."""
+        form = self.form
+        roles = {"chat": form.tokens} | ({"eos": (form.end,)} if form.end is not None else {})
+        return TokenChanges(added=_special(form.tokens), may_exist=self.existing == "reuse", roles=roles)
+
+    def footprint(self) -> Footprint:
+        """Return the tokens, the end token and the template."""
+        form = self.form
+        writes = [*name_tokens(form.tokens), *(["the eos token"] if form.end else [])]
+        return Footprint.of(writes, init_reads(self.init), [CHAT_TEMPLATE] if self.template == "set" else [])
+
+    def expected(self, state: ModelState, context: Context) -> ModelState:
+        """Expect the end token and the template beside the tokens."""
+        return self.model_copy(update={"existing": "reuse"}).apply(state, context)
+
+
+def _special(contents: Iterable[str]) -> tuple[NewToken, ...]:
+    return tuple(NewToken(content=content, special=True) for content in contents)

@@ -8,51 +8,27 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import OperationError
+from tokmigrate.formatting import format_quoted
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail, place_of_languages, tail_move, with_languages
 from tokmigrate.model.documents.roles import with_added_tokens, with_listed_specials
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_inserted_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS
-from tokmigrate.operations.base import AsTuple, Context, Fields, Operation, Risk, RiskLevel
-from tokmigrate.operations.begun_rows import begun, chosen_init, with_begun_rows, with_inserted_rows
-from tokmigrate.operations.renumbered_rows import check_ids_may_change
-from tokmigrate.operations.token_list import quoted
+from tokmigrate.operations.base import (
+    AsTuple,
+    Context,
+    Footprint,
+    NewToken,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    init_reads,
+    name_tokens,
+)
+from tokmigrate.operations.rows import check_ids_may_change, chosen_init, init_recipe, with_inserted_rows, with_new_rows
 from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.tokens import AddedToken
-
-
-class NewToken(Fields):
-    """A token to add, with the flags that the tokenizers library gives an added token."""
-
-    content: str = Field(min_length=1, description="The text of the token.")
-    special: bool = Field(default=False, description="Decoding may skip it.")
-    single_word: bool = Field(default=False, description="It matches only between word boundaries.")
-    lstrip: bool = Field(
-        default=False, description="It takes the white space on its left with it, which decoding does not give back."
-    )
-    rstrip: bool = Field(
-        default=False, description="It takes the white space on its right with it, which decoding does not give back."
-    )
-    normalized: bool | None = Field(
-        default=None, description="It is looked for in the normalised text; by default unless it is special."
-    )
-    language: bool = Field(
-        default=False,
-        description="Whisper: it is a language. It stands behind the other languages, is special, and `lang_to_id`"
-        " names it.",
-    )
-    init: InitSpec | None = Field(default=None, description="How its row starts.")
-
-    @property
-    def is_special(self) -> bool:
-        """Whether decoding may skip it."""
-        return self.special or self.language
-
-    def added(self) -> AddedToken:
-        """Return the token as tokenizer.json holds it."""
-        normalized = not self.is_special if self.normalized is None else self.normalized
-        return AddedToken(self.content, self.is_special, self.single_word, self.lstrip, self.rstrip, normalized)
 
 
 def _content_alone(value: Any) -> Any:
@@ -66,7 +42,7 @@ ListedToken = Annotated[NewToken, BeforeValidator(_content_alone, json_schema_in
 class AddTokens(Operation):
     """Add tokens at the end of the vocabulary, each with a row of its own.
 
-    New ids go into spare rows first; the matrices grow only when no row is spare. The row starts as `init`
+    New ids go into spare rows first; the matrices grow only when no row is spare. The row is initialised as `init`
     of the token says, else `init` here, else that of the file, else what `set_init` left, else the mean.
 
     Where the last ids mean something by their order, as Whisper's timestamps do, new tokens stand before them: those
@@ -87,7 +63,7 @@ class AddTokens(Operation):
     place: Literal["end"] | None = Field(
         default=None, description="`end`: behind all tokens also where the last ids mean something by their order."
     )
-    init: InitSpec | None = Field(default=None, description="How the rows start.")
+    init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
         """Return the state with the tokens added."""
@@ -116,10 +92,23 @@ class AddTokens(Operation):
         more += [reused(old)] if old else []
         plain = [token.content for token in new if not token.is_special]
         if plain:
-            reason = f"text that contains {quoted(plain)} is cut otherwise from now on"
+            reason = f"text that contains {format_quoted(plain)} will be tokenized differently"
             return Risk(RiskLevel.CAUTION, "; ".join((reason, *more)))
-        reason = "old text is cut as before; the new rows are not trained yet"
+        reason = "old text is tokenized as before; the new rows are not trained yet"
         return Risk(RiskLevel.CAUTION if tail is not None else RiskLevel.SAFE, "; ".join((reason, *more)))
+
+    def token_changes(self) -> TokenChanges:
+        """Return the tokens as added ones."""
+        return TokenChanges(added=self.tokens, may_exist=self.existing == "reuse")
+
+    def footprint(self) -> Footprint:
+        """Return the tokens, and those that the strategies read."""
+        reads = (text for token in self.tokens for text in init_reads(token.init or self.init))
+        return Footprint.of(name_tokens(token.content for token in self.tokens), reads)
+
+    def expected(self, state: ModelState, context: Context) -> ModelState:
+        """Expect tokens that may have been there already to be there with the same flags."""
+        return self.apply(state, context) if self.existing == "reuse" else state
 
     def references(self) -> tuple[str, ...]:
         """Return the files that the strategies read."""
@@ -147,7 +136,9 @@ def with_new_tokens(
     _check_new(state, tokens)
     if not tokens:
         return state
-    recipes = [begun(state, context, token.content, chosen_init(state, context, token.init, init)) for token in tokens]
+    recipes = [
+        init_recipe(state, context, token.content, chosen_init(state, context, token.init, init)) for token in tokens
+    ]
     written = [token.added() for token in tokens]
     special = [token.content for token in tokens if token.is_special]
     tail = None if at_end else ordered_tail(state)
@@ -155,7 +146,7 @@ def with_new_tokens(
     if tail is None or start is None:
         added = with_added_tokens(state, written)
         rows = {added.tokenizer.ids[recipe.label]: recipe for recipe in recipes}
-        return with_begun_rows(with_listed_specials(added, special), context, rows)
+        return with_new_rows(with_listed_specials(added, special), context, rows)
     shift = Renumbering({number: number + len(tokens) for number in range(start, tail.stop)})
     grown = max(0, len(tokens) - (state.vocab_size - tail.stop))
     check_ids_may_change(state, shift, -grown)
@@ -197,4 +188,4 @@ def _check_reused(state: ModelState, tokens: tuple[NewToken, ...]) -> None:
 def reused(tokens: list[str]) -> str:
     """Return what is known of tokens that are there already."""
     are, rows = ("is", "its row is") if len(tokens) == 1 else ("are", "their rows are")
-    return f"{quoted(tokens)} {are} there already, and whether {rows} trained is not known"
+    return f"{format_quoted(tokens)} {are} there already, and whether {rows} trained is not known"

@@ -1,18 +1,24 @@
-"""What every operation is: frozen data, and a pure function from one model state to the next."""
+"""What every operation is: frozen data, a pure function between two model states, and what it says of itself."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from blake3 import blake3
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from tokmigrate.formatting import format_quoted
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.vocabulary.tokens import AddedToken
+
+DEFAULT_INIT = "the default init of new rows"
+CHAT_TEMPLATE = "the chat template"
+ALL_IDS = "the ids of all tokens"
 
 
 class RiskLevel(StrEnum):
@@ -69,8 +75,160 @@ class Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _to_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+AsTuple = BeforeValidator(_to_tuple)
+"""Marks a tuple field that a list in a file fills."""
+
+
+class NewToken(Fields):
+    """A token to add, with the flags that the tokenizers library gives an added token."""
+
+    content: str = Field(min_length=1, description="The text of the token.")
+    special: bool = Field(default=False, description="Decoding may skip it.")
+    single_word: bool = Field(default=False, description="It matches only between word boundaries.")
+    lstrip: bool = Field(
+        default=False, description="It takes the white space on its left with it, which decoding does not give back."
+    )
+    rstrip: bool = Field(
+        default=False, description="It takes the white space on its right with it, which decoding does not give back."
+    )
+    normalized: bool | None = Field(
+        default=None, description="It is looked for in the normalised text; by default unless it is special."
+    )
+    language: bool = Field(
+        default=False,
+        description="Whisper: it is a language. It stands behind the other languages, is special, and `lang_to_id`"
+        " names it.",
+    )
+    init: InitSpec | None = Field(default=None, description="How its row is initialised.")
+
+    @property
+    def is_special(self) -> bool:
+        """Whether decoding may skip it."""
+        return self.special or self.language
+
+    def added(self) -> AddedToken:
+        """Return the token as tokenizer.json holds it."""
+        normalized = not self.is_special if self.normalized is None else self.normalized
+        return AddedToken(self.content, self.is_special, self.single_word, self.lstrip, self.rstrip, normalized)
+
+
+@dataclass(frozen=True)
+class TokenChanges:
+    """What an operation does to tokens.
+
+    Args:
+        added: The tokens that it adds, each with its own `init` where it has one.
+        may_exist: Whether the tokenizer may have a token of `added` already.
+        renamed: The new text of each renamed token, by the old one.
+        removed: The tokens that it removes.
+        moved: The new id of each token that is moved by name.
+        reinitialised: The tokens whose rows are initialised again, by their texts after the operation.
+        flagged: The tokens whose flags it sets.
+        roles: The tokens that it gives a role or names in a setting, by that role or setting.
+    """
+
+    added: tuple[NewToken, ...] = ()
+    may_exist: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
+    moved: Mapping[str, int] = field(default_factory=dict)
+    reinitialised: tuple[str, ...] = ()
+    flagged: tuple[str, ...] = ()
+    roles: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The texts of the tokens that it changes, each once."""
+        added = (token.content for token in self.added)
+        changed = (*added, *self.renamed, *self.removed, *self.moved, *self.reinitialised, *self.flagged)
+        return tuple(dict.fromkeys(changed))
+
+    @property
+    def keeps_tokens(self) -> bool:
+        """Whether the same tokens have the same ids and rows afterwards."""
+        return not (self.added or self.renamed or self.removed or self.moved or self.reinitialised)
+
+    @property
+    def keeps_ids(self) -> bool:
+        """Whether every token that is still there afterwards has the id that it had."""
+        # Ids close up behind a removed token, and a language is inserted before the tokens behind the languages.
+        return not (self.removed or self.moved or any(token.language for token in self.added))
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """What an operation reads and writes, in words: two branches are independent where these do not meet.
+
+    Args:
+        writes: Tokens, ids, roles and parts of the tokenizer that it changes.
+        reads: What must stay as it is for that.
+        replaces: Settings that it writes whole, so that an earlier value has no effect.
+    """
+
+    writes: frozenset[str] = frozenset()
+    reads: frozenset[str] = frozenset()
+    replaces: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(writes: Iterable[str] = (), reads: Iterable[str] = (), replaces: Iterable[str] = ()) -> Footprint:
+        """Return the footprint of these words; what is replaced is written too."""
+        whole = frozenset(replaces)
+        return Footprint(frozenset(writes) | whole, frozenset(reads), whole)
+
+    def __or__(self, other: Footprint) -> Footprint:
+        return Footprint(self.writes | other.writes, self.reads | other.reads, self.replaces | other.replaces)
+
+    def conflicts(self, other: Footprint) -> tuple[str, ...]:
+        """Return what one writes and the other reads or writes, sorted."""
+        either = self.writes & (other.writes | other.reads) | other.writes & self.reads
+        return tuple(sorted(either))
+
+
+def name_tokens(texts: Iterable[str]) -> Iterator[str]:
+    """Yield the words of a footprint for tokens."""
+    return (f"the token '{text}'" for text in texts)
+
+
+def init_reads(init: InitSpec | None) -> Iterator[str]:
+    """Yield what the init of a row reads, as words of a footprint."""
+    if init is None:
+        yield DEFAULT_INIT
+        return
+    yield from name_tokens(_tokens_in(init.model_dump(mode="json")))
+
+
+def _tokens_in(held: Any) -> Iterator[str]:
+    """Yield the tokens that a strategy names."""
+    if isinstance(held, dict):
+        for key, value in held.items():
+            if key == "token":
+                yield value
+            elif key == "tokens":
+                yield from value
+            else:
+                yield from _tokens_in(value)
+
+
+TokenList = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], ...],
+    BeforeValidator(
+        lambda value: (value,) if isinstance(value, str) else _to_tuple(value), json_schema_input_type=str | list[str]
+    ),
+    Field(min_length=1),
+]
+"""A field that lists tokens; a text alone is a list of one."""
+
+
 class Operation(Fields, ABC):
-    """A change of a model's vocabulary; subclasses add the fields that a migration file gives."""
+    """A change of a model's vocabulary; subclasses add the fields that a migration file gives.
+
+    `apply` and `risk` are what each one needs. The other methods have defaults that treat it as unknown, so that no
+    command trusts what it cannot tell; an operation that overrides them is treated like those of the package.
+    """
 
     name: ClassVar[str]
     shorthand: ClassVar[str | None] = None
@@ -84,20 +242,44 @@ class Operation(Fields, ABC):
 
     @abstractmethod
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state after this operation; raises OperationError where it cannot be."""
+        """Return the state after this operation; raises OperationError where it cannot be applied."""
 
     @abstractmethod
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Return how risky it was to get from `before` to `after`."""
 
+    def token_changes(self) -> TokenChanges | None:
+        """Return what it does to tokens, for `stamp`, `squash`, `lint` and `blame`; None where that is not known."""
+        return None
+
+    def footprint(self) -> Footprint | None:
+        """Return what it reads and writes, for `rebase` and `lint`; None where that may be anything."""
+        return None
+
+    def expected(self, state: ModelState, context: Context) -> ModelState:
+        """Return what `state` has to be for the operation to have been applied to it, besides `token_changes`.
+
+        By default an operation that changes tokens expects nothing more, and any other one is applied again, which
+        must change nothing.
+
+        Args:
+            state: A model whose tokens are as they are after the migrations up to the revision that is asked about.
+            context: What the migration says.
+        """
+        changes = self.token_changes()
+        return self.apply(state, context) if changes is None or changes.keeps_tokens else state
+
+    def describe(self) -> str:
+        """Return what it does in a few words, for `plan` and `blame`: its name and the tokens that it changes."""
+        changes = self.token_changes()
+        return f"{self.name} {format_quoted(changes.texts)}" if changes and changes.texts else self.name
+
+    @property
+    def row_init(self) -> InitSpec | None:
+        """The field `init`, where it has one."""
+        found = getattr(self, "init", None)
+        return found if isinstance(found, InitSpec) else None
+
     def references(self) -> tuple[str, ...]:
         """Return the files that the operation refers to, relative to the migration file."""
-        return ()
-
-
-def _listed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-AsTuple = BeforeValidator(_listed)
-"""Marks a tuple field that a list in a file fills."""
+        return self.row_init.references() if self.row_init else ()

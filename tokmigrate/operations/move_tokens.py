@@ -10,9 +10,18 @@ from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_renumbered
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.known_tokens import id_of
-from tokmigrate.operations.renumbered_rows import check_ids_may_change
+from tokmigrate.operations.base import (
+    ALL_IDS,
+    Context,
+    Footprint,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    name_tokens,
+)
+from tokmigrate.operations.rows import check_ids_may_change
+from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.rows import RowEdit
 
@@ -21,7 +30,7 @@ class MoveTokens(Operation):
     """Give tokens other ids; their rows, and every file that names their ids, go with them.
 
     A token goes to a row without token, or to one whose token is moved as well: two tokens swap by naming both.
-    Text is cut as before, into the same tokens.
+    Text is tokenized as before.
     """
 
     name: ClassVar[str] = "move_tokens"
@@ -51,7 +60,17 @@ class MoveTokens(Operation):
                 f"a {before.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order"
             )
             return Risk(RiskLevel.BREAKING, f"{reason}, and tokens change places with timestamps")
-        return Risk(RiskLevel.BREAKING, "ids kept elsewhere, as in tokenized data, mean other tokens from now on")
+        return Risk(RiskLevel.BREAKING, "ids kept elsewhere, as in tokenized data, will refer to other tokens")
+
+    def token_changes(self) -> TokenChanges:
+        """Return the new id of each token."""
+        return TokenChanges(moved=self.tokens)
+
+    def footprint(self) -> Footprint:
+        """Return the tokens and their new ids; any change of ids concerns them."""
+        return Footprint.of(
+            (*name_tokens(self.tokens), *(f"id {number}" for number in self.tokens.values())), [ALL_IDS]
+        )
 
     def _moves(self, state: ModelState) -> dict[int, int]:
         moves: dict[int, int] = {}

@@ -10,17 +10,14 @@ from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import Operation
 from tokmigrate.operations.move_tokens import MoveTokens
+from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
 from tokmigrate.operations.reinit_tokens import ReinitTokens
 from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.operations.rename_tokens import RenameTokens
 from tokmigrate.operations.resize_vocab import ResizeVocab
 from tokmigrate.operations.set_chat_template import SetChatTemplate
-from tokmigrate.operations.set_decoder import SetDecoder
 from tokmigrate.operations.set_init import SetInit
-from tokmigrate.operations.set_normalizer import SetNormalizer
 from tokmigrate.operations.set_padding import SetPadding
-from tokmigrate.operations.set_post_processor import SetPostProcessor
-from tokmigrate.operations.set_pre_tokenizer import SetPreTokenizer
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
 from tokmigrate.operations.set_truncation import SetTruncation

@@ -8,19 +8,32 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
+from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_references, with_renumbered
 from tokmigrate.model.references.token_texts import with_placeholders, without_mentions
-from tokmigrate.operations.base import AsTuple, Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.begun_rows import begun, check_size_may_change, chosen_init, with_begun_rows
-from tokmigrate.operations.known_tokens import id_of
-from tokmigrate.operations.reachable_tokens import unreachable_tokens
-from tokmigrate.operations.renumbered_rows import check_ids_may_change
-from tokmigrate.operations.token_list import quoted
-from tokmigrate.operations.tokens_in_use import check_not_in_use
+from tokmigrate.operations.base import (
+    ALL_IDS,
+    AsTuple,
+    Context,
+    Footprint,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    name_tokens,
+)
+from tokmigrate.operations.rows import (
+    check_ids_may_change,
+    check_size_may_change,
+    chosen_init,
+    init_recipe,
+    with_new_rows,
+)
+from tokmigrate.operations.token_checks import check_not_in_use, id_of, unreachable_tokens
 from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
 from tokmigrate.vocabulary.tokens import tombstone
@@ -39,7 +52,7 @@ class RemoveTokens(Operation):
     keeps_reachable: ClassVar[bool] = True
 
     tokens: Annotated[tuple[str, ...], AsTuple] = Field(min_length=1, description="The texts of the tokens.")
-    ids: Literal["tombstone", "compact"] = Field(description="What becomes of the ids.")
+    ids: Literal["tombstone", "compact"] = Field(description="What happens to the ids.")
     acknowledge: Literal["breaking"] = Field(description="Says that old tokenized data will not fit any more.")
     with_: Literal["unreachable"] | None = Field(
         default=None,
@@ -48,7 +61,8 @@ class RemoveTokens(Operation):
     )
     shrink: bool = Field(default=False, description="With `compact`: as many rows fewer, instead of spare ones.")
     init: InitSpec | None = Field(
-        default=None, description="How the rows of placeholders start, which else stay, or those of spare rows."
+        default=None,
+        description="How the rows of placeholders are initialised, which else stay; or those of spare rows.",
     )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
@@ -62,9 +76,9 @@ class RemoveTokens(Operation):
             if not lost:
                 return after
             if self.with_ is None:
+                others = format_count(len(lost), "other token")
                 raise OperationError(
-                    f"without {quoted(gone)} no text produces {len(lost)} other token{'s'[: len(lost) > 1]} any more: "
-                    f"{quoted(lost, 20)}",
+                    f"without {format_quoted(gone)} no text produces {others} any more: {format_quoted(lost, 20)}",
                     hint="add `with: unreachable` to remove them as well, or keep what they are made of",
                 )
             gone = (*gone, *lost)
@@ -73,25 +87,33 @@ class RemoveTokens(Operation):
         numbers = frozenset(id_of(state, token) for token in tokens)
         check_not_in_use(state, frozenset(tokens))
         bare = without_mentions(state, frozenset(tokens))
-        return self._compacted(bare, context, numbers) if self.ids == "compact" else self._buried(bare, context, tokens)
+        return (
+            self._compacted(bare, context, numbers)
+            if self.ids == "compact"
+            else self._with_placeholders(bare, context, tokens)
+        )
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Removal breaks what was tokenized before."""
         if self.ids == "compact":
-            reason = "higher ids move down; tokenized data mean other tokens from now on"
+            reason = "higher ids move down; tokenized data will refer to other tokens"
         else:
-            reason = f"text with {quoted(self.tokens)} is tokenized differently"
+            reason = f"text with {format_quoted(self.tokens)} is tokenized differently"
         named = {*self.tokens}
         lost = [token for token in before.tokenizer.ids if token not in after.tokenizer.ids and token not in named]
         if lost:
-            reason += f"; also removes {len(lost)} that no text produces without them: {quoted(lost)}"
+            reason += f"; also removes {len(lost)} that no text produces without them: {format_quoted(lost)}"
         return Risk(RiskLevel.BREAKING, reason)
 
-    def references(self) -> tuple[str, ...]:
-        """Return the files that the strategy reads."""
-        return self.init.references() if self.init else ()
+    def token_changes(self) -> TokenChanges:
+        """Return the tokens as removed ones."""
+        return TokenChanges(removed=self.tokens)
 
-    def _buried(self, state: ModelState, context: Context, tokens: tuple[str, ...]) -> ModelState:
+    def footprint(self) -> Footprint:
+        """Return the tokens, and all ids where they close up."""
+        return Footprint.of((*name_tokens(self.tokens), *([ALL_IDS] if self.ids == "compact" else [])))
+
+    def _with_placeholders(self, state: ModelState, context: Context, tokens: tuple[str, ...]) -> ModelState:
         ids = {token: state.tokenizer.ids[token] for token in tokens}
         names = {token: tombstone(number) for token, number in ids.items()}
         taken = next((name for name in names.values() if name in state.tokenizer.ids), None)
@@ -99,10 +121,10 @@ class RemoveTokens(Operation):
             raise OperationError(f"the placeholder '{taken}' exists already", hint="it holds its place as it is")
         recipes = {}
         if self.init is not None:
-            recipes = {number: begun(state, context, names[token], self.init) for token, number in ids.items()}
+            recipes = {number: init_recipe(state, context, names[token], self.init) for token, number in ids.items()}
         state = with_references(state, Renumbering(dict.fromkeys(ids.values())))
-        buried = with_placeholders(state, names)
-        return with_begun_rows(buried, context, recipes) if recipes else buried
+        replaced = with_placeholders(state, names)
+        return with_new_rows(replaced, context, recipes) if recipes else replaced
 
     def _compacted(self, state: ModelState, context: Context, gone: frozenset[int]) -> ModelState:
         size = state.vocab_size
@@ -122,7 +144,7 @@ class RemoveTokens(Operation):
             check_size_may_change(state)
         else:
             spec = chosen_init(state, context, self.init)
-            pieces += [Fresh(begun(state, context, f"row {row}", spec)) for row in range(size - len(gone), size)]
+            pieces += [Fresh(init_recipe(state, context, f"row {row}", spec)) for row in range(size - len(gone), size)]
         pieces.append(Kept(size, state.rows))
         moved = with_renumbered(state, renumbering)
         return with_sizes(moved.with_rows(RowEdit(state.rows, joined(pieces))), state)

@@ -9,16 +9,26 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
+from tokmigrate.formatting import format_list, format_quoted
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.chat_template import texts_in, with_tokens_in_templates, written_in_templates
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.known_tokens import id_of
-from tokmigrate.operations.reinit_tokens import with_rows_begun_anew
-from tokmigrate.operations.token_list import quoted
+from tokmigrate.operations.base import (
+    CHAT_TEMPLATE,
+    Context,
+    Footprint,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    init_reads,
+    name_tokens,
+)
+from tokmigrate.operations.reinit_tokens import with_reinitialised_rows
+from tokmigrate.operations.token_checks import id_of
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
@@ -36,7 +46,7 @@ class RenameTokens(Operation):
     tokens: dict[str, Annotated[str, Field(min_length=1)]] = Field(
         min_length=1, description="The new text of each token, as `{old: new}`; no new one may be a token yet."
     )
-    init: InitSpec | None = Field(default=None, description="How the rows start anew; by default they stay.")
+    init: InitSpec | None = Field(default=None, description="How the rows are initialised again; by default they stay.")
     in_template: bool = Field(
         default=False, description="Also replace the texts in the chat templates and the response template."
     )
@@ -50,9 +60,9 @@ class RenameTokens(Operation):
         state = with_renamed_tokens(state, self.tokens)
         if self.init is None:
             return state
-        # A strategy that reads the text reads the new one, cut as before the renaming.
+        # A strategy that reads the text reads the new one, tokenized as before the renaming.
         labels = {before.tokenizer.ids[old]: new for old, new in self.tokens.items()}
-        fresh = with_rows_begun_anew(before, context, labels, self.init)
+        fresh = with_reinitialised_rows(before, context, labels, self.init)
         for name in state.touched:
             fresh = fresh.with_document(name, state.documents[name])
         return fresh
@@ -77,27 +87,34 @@ class RenameTokens(Operation):
         _check_merges(state.documents[FILE]["model"], self.tokens)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say which text is cut otherwise, and whether a template or a part of the tokenizer still names an old one."""
+        """Say which text is tokenized differently, or what still names an old token."""
         left = written_in_templates(after, self.tokens)
         if left:
             kind = next(iter(left.values())).kind
-            return Risk(RiskLevel.BREAKING, f"{kind} still names {quoted(tuple(left))}, which is no token now")
+            return Risk(RiskLevel.BREAKING, f"{kind} still names {format_quoted(tuple(left))}, which is no token now")
         for part in ("normalizer", "pre_tokenizer", "decoder"):
             held = {text for _, text in texts_in(after.documents[FILE].get(part))}
             named = [token for token in self.tokens if token in held and token in before.tokenizer.added]
             if named:
-                return Risk(RiskLevel.BREAKING, f"the {part} still names {quoted(named)}, which is no token now")
+                return Risk(RiskLevel.BREAKING, f"the {part} still names {format_quoted(named)}, which is no token now")
         pairs = [f"'{old}' is '{new}' now" for old, new in self.tokens.items()]
-        shown = "; ".join(pairs[:3]) + (f" and {len(pairs) - 3} more" if len(pairs) > 3 else "")
+        shown = format_list(pairs, separator="; ")
         ordinary = [old for old in self.tokens if old not in before.tokenizer.added]
         if ordinary:
-            return Risk(RiskLevel.CAUTION, f"{shown}; text that {quoted(ordinary)} stood in is cut otherwise")
-        row = "its row begins anew" if self.init else "what its row has learnt stays"
+            return Risk(
+                RiskLevel.CAUTION, f"{shown}; text that {format_quoted(ordinary)} stood in is tokenized differently"
+            )
+        row = "its row is initialised again" if self.init else "what its row has learnt stays"
         return Risk(RiskLevel.CAUTION, f"{shown}; {row}")
 
-    def references(self) -> tuple[str, ...]:
-        """Return the files that the strategy reads."""
-        return self.init.references() if self.init else ()
+    def token_changes(self) -> TokenChanges:
+        """Return the new texts, with rows that are initialised again where `init` is given."""
+        return TokenChanges(renamed=self.tokens, reinitialised=tuple(self.tokens.values()) if self.init else ())
+
+    def footprint(self) -> Footprint:
+        """Return both texts of each token, and the template where they are replaced in it."""
+        writes = (*name_tokens((*self.tokens, *self.tokens.values())), *([CHAT_TEMPLATE] if self.in_template else []))
+        return Footprint.of(writes, init_reads(self.init) if self.init else ())
 
 
 def _check_merges(model: Mapping[str, Json], names: Mapping[str, str]) -> None:

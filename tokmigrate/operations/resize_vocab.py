@@ -12,8 +12,8 @@ from tokmigrate.initialise.strategies import File, Subtokens
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.begun_rows import MEAN, check_size_may_change, chosen_init, with_begun_rows
+from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges, init_reads
+from tokmigrate.operations.rows import MEAN, check_size_may_change, chosen_init, with_new_rows
 from tokmigrate.vocabulary.rows import Kept, RowEdit
 
 OF_A_TOKEN = (Subtokens, File)
@@ -24,14 +24,14 @@ class ResizeVocab(Operation):
     """Set the number of rows, for kernels that like a multiple or for tokens to come.
 
     `multiple_of` only ever grows the matrices. `rows` may also drop spare rows, never a token's. A spare row
-    has no text: where the default strategy reads the token's (`subtokens`, `file`), it starts from the mean.
+    has no text: where the default strategy reads the token's (`subtokens`, `file`), it is initialised with the mean.
     """
 
     name: ClassVar[str] = "resize_vocab"
 
     rows: int | None = Field(default=None, ge=1, description="Exactly that many rows.")
     multiple_of: int | None = Field(default=None, ge=1, description="The next multiple of this number.")
-    init: InitSpec | None = Field(default=None, description="How spare rows start.")
+    init: InitSpec | None = Field(default=None, description="How spare rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
         """Return the state with the rows asked for."""
@@ -44,7 +44,7 @@ class ResizeVocab(Operation):
         if target < needed:
             raise OperationError(f"{target} rows are too few: the ids go up to {needed - 1}", hint=f"rows: {needed}")
         if target >= state.vocab_size:
-            return with_begun_rows(state, context, {}, target, self._spare_init(state, context))
+            return with_new_rows(state, context, {}, target, self._spare_init(state, context))
         check_size_may_change(state)
         rows = target + state.traits.short
         return with_sizes(state.with_rows(RowEdit(state.rows, (Kept(0, rows),))), state)
@@ -53,7 +53,7 @@ class ResizeVocab(Operation):
         spec = chosen_init(state, context, self.init)
         if isinstance(spec.side("input"), OF_A_TOKEN) or isinstance(spec.side("output"), OF_A_TOKEN):
             if self.init is not None:
-                raise OperationError("a spare row has no token whose text its row could start from", hint="use mean")
+                raise OperationError("a spare row has no token whose text could initialise it", hint="use mean")
             return MEAN
         return spec
 
@@ -66,6 +66,10 @@ class ResizeVocab(Operation):
             return Risk(RiskLevel.CAUTION, reason)
         return Risk(RiskLevel.SAFE, "no token changes; spare rows can win no more than their share")
 
-    def references(self) -> tuple[str, ...]:
-        """Return the files that the strategy reads."""
-        return self.init.references() if self.init else ()
+    def token_changes(self) -> TokenChanges:
+        """Return no change: spare rows have no token."""
+        return TokenChanges()
+
+    def footprint(self) -> Footprint:
+        """Return the number of rows."""
+        return Footprint.of(["the number of rows"], init_reads(self.init))

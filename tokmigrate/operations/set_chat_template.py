@@ -9,7 +9,7 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.chat_template import with_chat_template
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.base import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, RiskLevel, TokenChanges
 
 
 class SetChatTemplate(Operation):
@@ -35,7 +35,15 @@ class SetChatTemplate(Operation):
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
         """A prompt in a form that the model was not trained on is worse than none."""
-        return Risk(RiskLevel.CAUTION, "chats are rendered otherwise; the model must have learnt the form")
+        return Risk(RiskLevel.CAUTION, "chats are rendered differently; the model must have learnt the form")
+
+    def token_changes(self) -> TokenChanges:
+        """Return no change."""
+        return TokenChanges()
+
+    def footprint(self) -> Footprint:
+        """Return the template."""
+        return Footprint.of(replaces=[CHAT_TEMPLATE])
 
     def references(self) -> tuple[str, ...]:
         """Return the template's file."""

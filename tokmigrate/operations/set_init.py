@@ -10,11 +10,20 @@ from pydantic import Field, model_validator
 from tokmigrate.errors import OperationError
 from tokmigrate.initialise import InitSpec
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
+from tokmigrate.operations.base import (
+    DEFAULT_INIT,
+    Context,
+    Footprint,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    init_reads,
+)
 
 
 class SetInit(Operation):
-    """Set how the rows of later migrations start where they don't say it themselves.
+    """Set how later migrations initialise rows where they do not say it themselves.
 
     Takes a strategy with its options, or `input:` and `output:` with one each.
     """
@@ -40,4 +49,12 @@ class SetInit(Operation):
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
         """It changes no file of the model."""
-        return Risk(RiskLevel.SAFE, "no row changes; later migrations start their rows like this")
+        return Risk(RiskLevel.SAFE, "no row changes; later migrations initialise their rows like this")
+
+    def token_changes(self) -> TokenChanges:
+        """Return no change."""
+        return TokenChanges()
+
+    def footprint(self) -> Footprint:
+        """Return the default of later migrations."""
+        return Footprint.of([DEFAULT_INIT], init_reads(self.init))

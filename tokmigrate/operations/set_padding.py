@@ -11,8 +11,16 @@ from tokmigrate.model.documents.architecture_quirks import POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.roles import special_token, with_role
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.known_tokens import cut_out, id_of
+from tokmigrate.operations.base import (
+    Context,
+    Footprint,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    name_tokens,
+)
+from tokmigrate.operations.token_checks import id_of, risk_of_added
 
 
 class SetPadding(Operation):
@@ -66,14 +74,23 @@ class SetPadding(Operation):
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say whether a special token is touched."""
-        if (cut := cut_out(before, after)) is not None:
-            return cut
+        if (risk := risk_of_added(before, after)) is not None:
+            return risk
         old, new = pad_token(before), pad_token(after)
         if old != new and old is not None:
             return Risk(RiskLevel.CAUTION, f"padding is '{new}' instead of '{old}'; masks made by id change")
         if new == special_token(after, "eos"):
             return Risk(RiskLevel.CAUTION, "padding is the end token; training must not mask real ends")
         return Risk(RiskLevel.SAFE, "no token that text is made of changes")
+
+    def token_changes(self) -> TokenChanges:
+        """Return the role of the pad token."""
+        return TokenChanges(roles={"pad": (self.token,)} if self.token else {})
+
+    def footprint(self) -> Footprint:
+        """Return padding, and the pad token where one is given."""
+        named = [self.token] if self.token else []
+        return Footprint.of(["padding"], name_tokens(named), ["the pad token" for _ in named])
 
 
 def pad_token(state: ModelState) -> str | None:
@@ -83,8 +100,8 @@ def pad_token(state: ModelState) -> str | None:
 
 
 def padding_section(state: ModelState, token: str) -> dict[str, object]:
-    """Return the `padding` section of tokenizer.json as it is, or as the library would begin one."""
-    begun = {
+    """Return the `padding` section of tokenizer.json as it is, or as the library would make one."""
+    default = {
         "strategy": "BatchLongest",
         "direction": (state.documents.get(TOKENIZER_CONFIG) or {}).get("padding_side", "right").capitalize(),
         "pad_to_multiple_of": None,
@@ -92,7 +109,7 @@ def padding_section(state: ModelState, token: str) -> dict[str, object]:
         "pad_type_id": 0,
         "pad_token": token,
     }
-    present = state.documents[FILE].get("padding") or begun
+    present = state.documents[FILE].get("padding") or default
     return {**present, "pad_id": state.tokenizer.ids[token], "pad_token": token}
 
 

@@ -22,9 +22,19 @@ from tokmigrate.model.documents.roles import (
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.references.id_settings import ListChange, Setting, tokens_in, with_setting
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.base import AsTuple, Context, Fields, Operation, Risk, RiskLevel
-from tokmigrate.operations.known_tokens import cut_out, id_of
+from tokmigrate.operations.base import (
+    AsTuple,
+    Context,
+    Fields,
+    Footprint,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    name_tokens,
+)
 from tokmigrate.operations.set_padding import with_pad_token
+from tokmigrate.operations.token_checks import id_of, risk_of_added
 
 
 class Change(Fields):
@@ -94,17 +104,27 @@ class SetSpecialTokens(Operation):
         """Return the token of each role that is given."""
         return {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
 
-    def tokens(self) -> tuple[str, ...]:
-        """Return every token that is named."""
+    def token_changes(self) -> TokenChanges:
+        """Return the tokens by role and setting."""
         listed = self.additional.setting() if isinstance(self.additional, Change) else self.additional or ()
-        named = [token for setting in (*self.settings.values(), listed) for token in tokens_in(setting)]
-        return (*self.roles().values(), *named)
+        named = {**self.roles(), **self.settings, "additional": listed}
+        return TokenChanges(roles={name: tuple(tokens_in(setting)) for name, setting in named.items()})
+
+    def footprint(self) -> Footprint:
+        """Return the roles and settings; what only changes a list does not replace it."""
+        replaces = [f"the {role} token" for role in self.roles()]
+        replaces += [_setting(name) for name, held in self.settings.items() if not isinstance(held, ListChange)]
+        writes = [*map(_setting, self.settings), *([] if self.additional is None else ["the list of special tokens"])]
+        return Footprint.of(writes, name_tokens(self._named_tokens()), replaces)
+
+    def _named_tokens(self) -> tuple[str, ...]:
+        return tuple(token for tokens in self.token_changes().roles.values() for token in tokens)
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
         """Return the state with the roles given."""
         if not self.roles() and self.additional is None and not self.settings:
             raise OperationError("set_special_tokens names no token", hint="give one of " + ", ".join(ROLES))
-        for token in self.tokens():
+        for token in self._named_tokens():
             id_of(state, token)
         for role in ROLES:
             content = self.roles().get(role)
@@ -122,8 +142,8 @@ class SetSpecialTokens(Operation):
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say what a changed role does."""
-        if (cut := cut_out(before, after)) is not None:
-            return cut
+        if (risk := risk_of_added(before, after)) is not None:
+            return risk
         around = set(post_processor_tokens(before.documents[FILE]))
         for role in ("bos", "eos", "sep", "cls"):
             old, new = special_token(before, role), getattr(self, role)
@@ -135,6 +155,10 @@ class SetSpecialTokens(Operation):
         if self.eos is not None:
             return Risk(RiskLevel.CAUTION, "generation ends at another token, which the model must have learnt")
         return Risk(RiskLevel.CAUTION, "the model must have learnt what the tokens stand for")
+
+
+def _setting(name: str) -> str:
+    return f"the id field '{name}'"
 
 
 def _with_additional(state: ModelState, contents: tuple[str, ...]) -> ModelState:

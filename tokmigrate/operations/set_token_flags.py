@@ -7,6 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
+from tokmigrate.formatting import format_quoted
 from tokmigrate.model.documents.roles import (
     ROLES,
     special_token,
@@ -19,9 +20,17 @@ from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFI
 from tokmigrate.model.formats.json_text import replaced
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.known_tokens import id_of
-from tokmigrate.operations.token_list import TokenList, quoted
+from tokmigrate.operations.base import (
+    Context,
+    Footprint,
+    Operation,
+    Risk,
+    RiskLevel,
+    TokenChanges,
+    TokenList,
+    name_tokens,
+)
+from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.tokens import AddedToken
 
 
@@ -59,17 +68,27 @@ class SetTokenFlags(Operation):
         return state if self.special is None else without_listed_specials(state, self.tokens)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say whether text is cut otherwise."""
+        """Say whether text is tokenized differently."""
         old, new = before.tokenizer.added, after.tokenizer.added
         changed = [token for token in self.tokens if old.get(token) != new[token]]
         if not changed:
             return Risk(RiskLevel.SAFE, "the tokens have these flags")
         new_ones = [token for token in changed if token not in old]
         if new_ones:
-            return Risk(RiskLevel.CAUTION, f"{quoted(new_ones)} is looked for in all text from now on")
+            return Risk(RiskLevel.CAUTION, f"{format_quoted(new_ones)} will be looked for in all text")
         if all(getattr(self, name) is None for name in FLAGS if name != "special"):
-            return Risk(RiskLevel.CAUTION, f"decoding shows or skips {quoted(changed)} otherwise than before")
-        return Risk(RiskLevel.CAUTION, f"text around {quoted(changed)} may be cut otherwise than in training")
+            return Risk(RiskLevel.CAUTION, f"decoding shows or skips {format_quoted(changed)} differently than before")
+        return Risk(
+            RiskLevel.CAUTION, f"text around {format_quoted(changed)} may be tokenized differently than in training"
+        )
+
+    def token_changes(self) -> TokenChanges:
+        """Return the tokens whose flags are set."""
+        return TokenChanges(flagged=self.tokens)
+
+    def footprint(self) -> Footprint:
+        """Return the tokens."""
+        return Footprint.of(name_tokens(self.tokens))
 
 
 def _check_not_made_special(state: ModelState, token: str) -> None:

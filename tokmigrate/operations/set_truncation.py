@@ -11,14 +11,14 @@ from tokmigrate.model.documents.sizes import NO_LIMIT
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.library import load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import Context, Operation, Risk, RiskLevel
-from tokmigrate.operations.pipeline_part import guarded
+from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges
+from tokmigrate.operations.pipeline import guarded
 
 _STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}
 
 
 class SetTruncation(Operation):
-    """Set how long texts are cut off, in tokenizer.json and tokenizer_config.json; `off` ends it.
+    """Set how long texts are truncated, in tokenizer.json and tokenizer_config.json; `off` ends it.
 
     What is not given stays as it is. A length given here is also the `model_max_length`, unless that is given apart;
     `off` leaves it alone.
@@ -28,13 +28,13 @@ class SetTruncation(Operation):
     shorthand: ClassVar[str | None] = "max_length"
 
     max_length: Annotated[int, Field(ge=1)] | Literal["off"] | None = Field(
-        default=None, description="Keep that many tokens, special ones included; `off` cuts nothing off."
+        default=None, description="Keep that many tokens, special ones included; `off` truncates nothing."
     )
     strategy: Literal["longest_first", "only_first", "only_second"] | None = Field(
         default=None, description="Which of two texts is shortened."
     )
     stride: int | None = Field(default=None, ge=0, description="How many tokens the pieces of one text share.")
-    direction: Literal["left", "right"] | None = Field(default=None, description="On which side tokens are cut off.")
+    direction: Literal["left", "right"] | None = Field(default=None, description="On which side tokens are dropped.")
 
     model_max_length: Annotated[int, Field(ge=1)] | Literal["keep", "none"] | None = Field(
         default=None, description="What transformers takes for the longest text; by default `max_length`."
@@ -72,13 +72,13 @@ class SetTruncation(Operation):
 
     def _section(self, state: ModelState) -> dict[str, object]:
         config = state.documents.get(TOKENIZER_CONFIG) or {}
-        begun = {
+        default = {
             "direction": str(config.get("truncation_side", "right")).capitalize(),
             "max_length": config.get("model_max_length"),
             "strategy": "LongestFirst",
             "stride": 0,
         }
-        section = dict(state.documents[FILE].get("truncation") or begun)
+        section = dict(state.documents[FILE].get("truncation") or default)
         section.setdefault("direction", "Right")
         if self.max_length is not None:
             section["max_length"] = self.max_length
@@ -90,21 +90,29 @@ class SetTruncation(Operation):
             section["direction"] = self.direction.capitalize()
         length = section["max_length"]
         if not isinstance(length, int) or length >= NO_LIMIT:
-            raise OperationError("the model has no length to cut at yet", hint="give `max_length:`")
+            raise OperationError("the model has no maximum length yet", hint="give `max_length:`")
         return section
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say what is lost of a long text."""
         section = after.documents[FILE].get("truncation")
         if before.documents[FILE].get("truncation") == section:
-            return Risk(RiskLevel.CAUTION, "transformers warns and cuts at another length than before")
+            return Risk(RiskLevel.CAUTION, "transformers warns and truncates at another length than before")
         if section is None:
-            return Risk(RiskLevel.CAUTION, "nothing is cut off; a long text may outgrow the model")
+            return Risk(RiskLevel.CAUTION, "nothing is truncated; a long text may outgrow the model")
         length = section["max_length"]
         longest = after.documents[CONFIG].get("max_position_embeddings")
         if isinstance(longest, int) and length > longest:
             return Risk(RiskLevel.CAUTION, f"texts of {length} tokens outgrow the {longest} positions of the model")
-        return Risk(RiskLevel.CAUTION, f"of a text longer than {length} tokens the rest is lost without a word")
+        return Risk(RiskLevel.CAUTION, f"of a text longer than {length} tokens the rest is dropped without a warning")
+
+    def token_changes(self) -> TokenChanges:
+        """Return no change."""
+        return TokenChanges()
+
+    def footprint(self) -> Footprint:
+        """Return truncation."""
+        return Footprint.of(["truncation"])
 
 
 def _check_room(state: ModelState, length: object, stride: object) -> None:

@@ -11,7 +11,7 @@ from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Risk, RiskLevel
-from tokmigrate.operations.reachable_tokens import unreachable_tokens
+from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned import PlannedOperation
 from tokmigrate.vocabulary.token_delta import TokenDelta, token_delta

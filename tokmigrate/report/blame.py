@@ -122,7 +122,8 @@ def _details(event: BlameEvent) -> Iterator[str]:
     if event.edited:
         yield "its file was edited since, so the line is not known"
     if event.location is not None:
-        yield f"{event.location}{_format_author(event.author)}"
+        does = f": {event.location.does}" if event.location.does else ""
+        yield f"{event.location}{does}{_format_author(event.author)}"
     run = event.operation
     if run is not None:
         commit = f", at commit {run.who.git_commit[:10]}" if run.who.git_commit else ""
@@ -174,6 +175,7 @@ def _event_content(event: BlameEvent) -> dict[str, Any]:
         "message": event.message,
         "file": event.location.shown if event.location else None,
         "line": event.location.line if event.location else None,
+        "does": event.location.does if event.location else None,
         "edited_since": event.edited,
         "author": None
         if author is None or isinstance(author, str)

@@ -69,7 +69,7 @@ def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
         else:
             yield f"  with it {each.migration.revision} ({each.migration.shown})"
     if done.shared:
-        yield f"look at it: both branches lay claim to {', '.join(done.shared)}"
+        yield f"look at it: both branches change or read {', '.join(done.shared)}"
     if done.relocked is None:
         yield f"{shown} is left as it is: there are still several heads; next: `tokmigrate rebase` again"
         return

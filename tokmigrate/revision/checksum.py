@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from blake3 import blake3
 
 from tokmigrate.operations.base import Attachment
+from tokmigrate.operations.registry import operation_types
 from tokmigrate.strict_yaml import Value
 
 VERSION = "1"
 
 _WITHOUT_EFFECT = ("message", "author")
 
-_WITH_CONSENT = ("remove_tokens",)
-"""The operation that always had to be acknowledged, so that all its checksums cover it."""
+_CONSENT = "acknowledge"
 
 
 def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, Attachment]) -> str:
@@ -39,11 +39,17 @@ def _without_consent(item: Value) -> Value:
     if not isinstance(item, Mapping):
         return item
     return {
-        name: {key: value for key, value in fields.items() if key != "acknowledge"}
-        if isinstance(fields, Mapping) and name not in _WITH_CONSENT
+        name: {key: value for key, value in fields.items() if key != _CONSENT}
+        if isinstance(fields, Mapping) and not _needs_consent(name)
         else fields
         for name, fields in item.items()
     }
+
+
+def _needs_consent(name: str) -> bool:
+    """Return whether an operation cannot be written without `acknowledge`, so that all its checksums cover it."""
+    kind = operation_types().get(name)
+    return kind is not None and kind.model_fields[_CONSENT].is_required()
 
 
 def python_checksum(source: str, attachments: Mapping[str, Attachment]) -> str:

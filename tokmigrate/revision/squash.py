@@ -12,10 +12,6 @@ import yaml
 from pydantic import BaseModel
 
 from tokmigrate.errors import HistoryError
-from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.move_tokens import MoveTokens
-from tokmigrate.operations.registry import BUILT_IN
-from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, locked_as
 from tokmigrate.revision.migration import Migration
@@ -128,12 +124,8 @@ def _track(track: LockTrack, migration: Migration, exact: PinnedIds | None, toke
 
 def _ids_stay(migration: Migration) -> bool:
     """Return whether a token that got an id on the way still has it at the end, if it is still there."""
-    operations = [planned.operation for planned in migration.operations]
-    # A language stands before the tokens that were added behind the languages.
-    languages = any(isinstance(each, AddTokens) and any(new.language for new in each.tokens) for each in operations)
-    return not languages and all(
-        type(each) in BUILT_IN and not isinstance(each, MoveTokens | RemoveTokens) for each in operations
-    )
+    changes = (planned.operation.token_changes() for planned in migration.operations)
+    return all(each is not None and each.keeps_ids for each in changes)
 
 
 def _obstacle(first: Migration, each: Migration) -> str | None:

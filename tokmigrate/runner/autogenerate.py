@@ -10,7 +10,6 @@ from tokmigrate.formatting import format_count
 from tokmigrate.model.semantics.declared import ID_FILES, Documents, state_without_weights
 from tokmigrate.model.semantics.semantic_diff import Difference, differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import Operation
 from tokmigrate.plan.steps import steps_of
 from tokmigrate.revision.contents import read_yaml_migration
@@ -80,7 +79,8 @@ def _tried(workspace: Workspace, before: Documents, target: Documents, room: int
 def _remarks(before: Side, after: Side, derived: Derived, left: tuple[Difference, ...]) -> list[str]:
     names = [Path(side.name).name for side in (before, after)]
     remarks = [f"Leads from the tokenizer of {names[0]} to that of {names[1]}."]
-    if any(isinstance(operation, AddTokens) for operation in derived.operations):
+    changes = [operation.token_changes() for operation in derived.operations]
+    if any(each is not None and each.added for each in changes):
         remarks.append("New rows start as the mean, unless `init:` says otherwise.")
     if not left:
         return [*remarks, "It was planned on the first: nothing differs then by meaning."]

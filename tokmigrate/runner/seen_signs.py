@@ -9,7 +9,7 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.progress import Progress
-from tokmigrate.plan.signs import Signs, signs_of
+from tokmigrate.plan.revision_detection import Detected, detect_revision
 from tokmigrate.settings import ModelEntry, Workspace
 
 
@@ -29,7 +29,7 @@ def hint_with_signs(
         progress: The migrations that it has by its stamp, and those that it lacks.
         hint: What the error says.
     """
-    signs = signs_of(snapshot.state, progress.applied, progress.pending)
+    signs = detect_revision(snapshot.state, progress.applied, progress.pending)
     if signs is None:
         return hint
     seems = f"the model looks like one at {_described(workspace, entry, snapshot, signs)}"
@@ -55,17 +55,17 @@ def looks_like(
         snapshot: The model as it is.
         progress: The migrations that it has by its stamp, and those that it lacks.
     """
-    signs = signs_of(snapshot.state, progress.applied, progress.pending)
+    signs = detect_revision(snapshot.state, progress.applied, progress.pending)
     return None if signs is None else _described(workspace, entry, snapshot, signs)
 
 
-def _described(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, signs: Signs) -> str:
+def _described(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, signs: Detected) -> str:
     off = f"its stamp is wrong: remove {STAMP}, then " if snapshot.stamp else ""
     revision = signs.reached or f"a part of {signs.revisions[-1]}"
     return f"{revision}: {signs}; {off}{way_to_take_on(workspace, entry, signs)}"
 
 
-def way_to_take_on(workspace: Workspace, entry: ModelEntry, signs: Signs) -> str:
+def way_to_take_on(workspace: Workspace, entry: ModelEntry, signs: Detected) -> str:
     """Return how a model with these signs is taken on, as commands."""
     name = _named(workspace, entry)
     copy = f"`tokmigrate stamp --from {_source(workspace, entry, signs)} --model {name}`"
@@ -83,7 +83,7 @@ def _named(workspace: Workspace, entry: ModelEntry) -> str:
     return str(entry.path.relative_to(workspace.root) if within else entry.path)
 
 
-def _source(workspace: Workspace, entry: ModelEntry, signs: Signs) -> str:
+def _source(workspace: Workspace, entry: ModelEntry, signs: Detected) -> str:
     """Return the first model of the workspace that is where this one seems to be, a word in its place without any."""
     for other in workspace.models.values():
         with suppress(DriftError):

@@ -17,9 +17,8 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.semantics.semantic_diff import differences, without_ignorable
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.plan.evidence import taken_as
 from tokmigrate.plan.progress import check_progress
-from tokmigrate.plan.signs import signs_of
+from tokmigrate.plan.revision_detection import detect_revision, verify_at_revision
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.books import Run, publish_run
@@ -93,7 +92,7 @@ def stamp(
         known = stamp_on_record(state, workspace, snapshot, target)
         if known is None:
             _refuse_past(workspace, entry, snapshot, migrations, chain[len(migrations) :])
-            taken = taken_as(snapshot.state, migrations)
+            taken = verify_at_revision(snapshot.state, migrations)
             fresh = Stamp(
                 lineage=_lineage(snapshot),
                 applied=tuple((migration.revision, migration.checksum) for migration in migrations),
@@ -176,7 +175,7 @@ def _refuse_past(
     later: tuple[Migration, ...],
 ) -> None:
     """Raise OperationError where later migrations have left something: no upgrade could go through them again."""
-    signs = signs_of(snapshot.state, migrations, later)
+    signs = detect_revision(snapshot.state, migrations, later)
     if signs is not None:
         raise OperationError(
             f"the model is past that revision: {signs}", where=entry.name, hint=way_to_take_on(workspace, entry, signs)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import Zeros
 from tokmigrate.lint.file import MigrationFile, Place
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
-from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import RiskLevel
-from tokmigrate.operations.move_tokens import MoveTokens
-from tokmigrate.operations.token_list import quoted
 
 _MULTIPLE = 64
 """Matrix products are fastest where the vocabulary is a multiple of it (NVIDIA, Deep Learning Performance Guide)."""
@@ -37,12 +35,14 @@ def moved_ids(file: MigrationFile) -> Iterator[Found]:
     The model and its adapters follow; tokenized data sets, caches, `logit_bias` tables and servers do not, and take
     one token for another without an error. `acknowledge: breaking` says that it is meant.
     """
-    for written, moving in file.doing(MoveTokens):
-        if moving.acknowledge is not None:
-            continue
-        shown = ", ".join(f"'{token}'" for token in list(moving.tokens)[:3])
-        message = f"{shown} gets another id: data that were tokenized before mean other tokens"
-        yield Found(written.place, message, "keep the ids; if it is meant, add `acknowledge: breaking` to move_tokens")
+    for written in file.operations:
+        if written.tokens.moved and written.operation.acknowledge is None:
+            verb = "gets another id" if len(written.tokens.moved) == 1 else "get other ids"
+            message = (
+                f"{format_quoted(tuple(written.tokens.moved))} {verb}: data tokenized before refer to other tokens"
+            )
+            help_ = f"keep the ids; if it is meant, add `acknowledge: breaking` to {written.operation.name}"
+            yield Found(written.place, message, help_)
 
 
 @rule(
@@ -70,7 +70,7 @@ def breaking(seen: OnModel) -> Iterator[Found]:
     """
     for written, effect in seen.effects:
         # Of moved tokens TM201 tells, also where no model is there.
-        if isinstance(written.operation, MoveTokens) or written.operation.acknowledge is not None:
+        if written.tokens.moved or written.operation.acknowledge is not None:
             continue
         if effect.risk.level is RiskLevel.BREAKING:
             help_ = f"leave it out; if it is meant, add `acknowledge: breaking` to {effect.operation}"
@@ -100,7 +100,7 @@ def unreachable(seen: OnModel) -> Iterator[Found]:
     for written, effect in seen.effects:
         if effect.unreachable and effect.risk.level is not RiskLevel.BREAKING:
             lost = effect.unreachable
-            message = f"no text produces {len(lost):,} token{'s'[: len(lost) > 1]} any more: {quoted(lost)}"
+            message = f"no text produces {format_count(len(lost), 'token')} any more: {format_quoted(lost)}"
             yield Found(written.place, message, "leave it out; if it is meant, write `# noqa: TM207` and why")
 
 
@@ -140,13 +140,11 @@ def _inits(file: MigrationFile) -> Iterator[tuple[Place, str, InitSpec]]:
     if file.migration.init is not None:
         yield file.spot("init"), "each new row", file.migration.init
     for written in file.operations:
-        own = getattr(written.operation, "init", None)
-        if isinstance(own, InitSpec):
-            yield written.spot("init", "zeros"), "each new row", own
-    for written, adding in file.doing(AddTokens):
-        for token in adding.tokens:
-            if token.init is not None:
-                yield written.spot(token.content), f"the row of '{token.content}'", token.init
+        if written.operation.row_init is not None:
+            yield written.spot("init", "zeros"), "each new row", written.operation.row_init
+    for written, token in file.added_tokens:
+        if token.init is not None:
+            yield written.spot(token.content), f"the row of '{token.content}'", token.init
 
 
 @rule(
@@ -234,10 +232,10 @@ def same_start(file: MigrationFile) -> Iterator[Found]:
     Until they are trained the model cannot tell them apart: each gets the same logit, also as the one that they are
     copied from.
     """
-    for written, adding in file.doing(AddTokens):
+    for written in file.operations:
         copied: dict[str, str] = {}
-        for token in adding.tokens:
-            init = token.init or adding.init or file.migration.init
+        for token in written.tokens.added:
+            init = token.init or written.operation.row_init or file.migration.init
             source = getattr(init.side("output"), "token", None) if init else None
             if source is not None and source in copied:
                 message = f"'{token.content}' starts as the same row as '{copied[source]}': both copy '{source}'"

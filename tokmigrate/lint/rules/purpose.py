@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 from tokmigrate.lint.file import MigrationFile
 from tokmigrate.lint.rule import WARNING, Found, rule
-from tokmigrate.operations.set_normalizer import SetNormalizer
-from tokmigrate.operations.set_pre_tokenizer import SetPreTokenizer
 from tokmigrate.revision.conditions import Encodes
+
+_SEGMENTATION = frozenset({"the normalizer", "the pre_tokenizer"})
+"""What decides how text is tokenized, in the words of footprints."""
 
 _EMPTY_WORDS = re.compile(
     r"(what it is for|(new |a |the |add |my )?(migration|revision|change|update|fix(es)?|token|wip|todo|test)s?"
@@ -88,16 +89,16 @@ verify:
 """,
 )
 def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
-    """How text is cut changes, and no `encodes` under `verify:` says what comes out.
+    """How text is tokenized changes, and no `encodes` under `verify:` says what comes out.
 
-    Whoever reviews it sees what is meant, and a version of the library that cuts otherwise is noticed before a model is
-    published.
+    Whoever reviews it sees what is meant, and a version of the library that tokenizes differently is noticed before a
+    model is published.
     """
     if any(isinstance(check, Encodes) for check in file.migration.checks):
         return
     for written in file.operations:
-        if isinstance(written.operation, SetNormalizer | SetPreTokenizer):
-            message = f"{written.operation.name} changes how text is cut, and no example says how"
+        if written.footprint.writes & _SEGMENTATION:
+            message = f"{written.operation.name} changes how text is tokenized, and no example says how"
             yield Found(written.place, message, "verify: [{encodes: {text: …, tokens: […]}}]")
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokmigrate.lint.file import MigrationFile
+from tokmigrate.formatting import format_quoted
+from tokmigrate.lint.file import MigrationFile, Place
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import WARNING, Found, rule
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import ids_without_token
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.add_role_tokens import AddRoleTokens
-from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.set_init import SetInit
-from tokmigrate.operations.set_special_tokens import SetSpecialTokens
+from tokmigrate.operations.base import DEFAULT_INIT
+from tokmigrate.revision.migration import Migration
 
-_CHAT_ROLES = ("bos", "eos", "sep", "cls", "mask")
+_CHAT_ROLES = ("bos", "eos", "sep", "cls", "mask", "chat")
 
 
 @rule(
@@ -39,28 +38,30 @@ def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
     nothing. `description`, `copy` or `average` begin with what is known of such tokens. `{strategy: mean}` says that it
     is meant.
     """
-    if file.migration.init is not None or any(_sets_init(earlier.operations) for earlier in file.earlier):
+    if file.migration.init is not None or any(_sets_init(earlier) for earlier in file.earlier):
         return
     # What Python migrations set is known only for a model.
     if any(earlier.source is not None for earlier in file.earlier):
         return
-    roles = {getattr(setting, role) for _, setting in file.doing(SetSpecialTokens) for role in _CHAT_ROLES}
+    named = (written.tokens.roles.get(role, ()) for written in file.operations for role in _CHAT_ROLES)
+    roles = {token for tokens in named for token in tokens}
     for written in file.operations:
-        operation = written.operation
-        if isinstance(operation, SetInit):
+        if DEFAULT_INIT in written.footprint.writes:
             return
-        if isinstance(operation, AddRoleTokens) and operation.init is None and operation.existing == "refuse":
-            message = "the tokens of the roles start from the mean, because no `init:` is given"
-            yield Found(written.place, message, "give `init:`, such as {strategy: mean} if it is meant")
-        if isinstance(operation, AddTokens) and operation.init is None:
-            for token in operation.tokens:
+        found: dict[Place, list[str]] = {}
+        if written.operation.row_init is None and not written.tokens.may_exist:
+            for token in written.tokens.added:
                 if token.init is None and token.content in roles:
-                    message = f"'{token.content}' gets a role, and starts from the mean, because no `init:` is given"
-                    yield Found(written.spot(token.content), message, "give it an `init:`")
+                    found.setdefault(written.spot(token.content), []).append(token.content)
+        for place, tokens in found.items():
+            verbs = "gets a role and starts" if len(tokens) == 1 else "get roles and start"
+            message = f"{format_quoted(tokens)} {verbs} from the mean, because no `init:` is given"
+            yield Found(place, message, "give `init:`, such as {strategy: mean} if it is meant")
 
 
-def _sets_init(operations: tuple[object, ...]) -> bool:
-    return any(isinstance(getattr(planned, "operation", None), SetInit) for planned in operations)
+def _sets_init(migration: Migration) -> bool:
+    footprints = (planned.operation.footprint() for planned in migration.operations)
+    return any(each is not None and DEFAULT_INIT in each.writes for each in footprints)
 
 
 @rule(

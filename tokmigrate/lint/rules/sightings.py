@@ -74,9 +74,9 @@ operations:
 def within_another(seen: OnModel) -> Iterator[Found]:
     """The text of a new token is part of another added token's text, or holds one.
 
-    Of tokens that begin at the same place the longest is found. What was cut into the shorter one and something else
-    becomes the longer token from now on; and whoever looks for the shorter one in a text, to stop there, finds it
-    inside the longer.
+    Of tokens that begin at the same place the longest is found. What was tokenized as the shorter one and something
+    else becomes the longer token; and whoever looks for the shorter one in a text, to stop there, finds it inside the
+    longer.
     """
     added = {text: token for text, (token, _) in seen.step.after.tokenizer.added.items() if text.strip()}
     for outer in added:

@@ -16,8 +16,6 @@ from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import ids_by_field
 from tokmigrate.model.references.token_texts import named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 
 # Words in square or plain angle brackets are often no tokens: [INST] of Llama 2, <tools> of Qwen.
 _TOKEN_LIKE = re.compile(r"<[|\uff5c][^\s|\uff5c<>'\"{}]+[|\uff5c]>")
@@ -54,7 +52,7 @@ operations:
 def names_no_token(seen: OnModel) -> Iterator[Found]:
     """A chat template writes `<|…|>` that is no token.
 
-    The text is then cut into pieces that the model has never seen as a mark, and nothing fails.
+    The text is then tokenized into pieces that the model has never seen as a mark, and nothing fails.
     """
     known = seen.step.after.tokenizer.ids
     cause = _template_set(seen)
@@ -109,13 +107,15 @@ def without_ignorable(seen: OnModel) -> Iterator[Found]:
     texts = [template.text for template in _chat_templates(final)]
     if not texts:
         return
-    new = {token: cause for token, cause in seen.causes.items() if isinstance(cause.operation, AddTokens)}
+    added = {token.content for _, token in seen.file.added_tokens}
+    new = {token: cause for token, cause in seen.causes.items() if token in added}
     special = [t for t in new if t in final.tokenizer.added and final.tokenizer.added[t][0].special]
     used = {*written_in_templates(final, special), *post_processor_tokens(final.documents[FILE])}
     # A list has every special token, and says of none what it is for.
     used |= {text_of(entry) or "" for _, path, entry in named_tokens(final) if str(path[-1]).endswith("_token")}
     used |= {final.tokenizer.texts.get(number, "") for *_, ids in ids_by_field(final) for number in ids}
-    used |= {token for _, setting in seen.file.doing(SetSpecialTokens) for token in setting.tokens()}
+    named = (tokens for written in seen.file.operations for tokens in written.tokens.roles.values())
+    used |= {token for tokens in named for token in tokens}
     used.add((final.documents[FILE].get("padding") or {}).get("pad_token", ""))
     used.add(final.tokenizer.unknown or "")
     for token in special:

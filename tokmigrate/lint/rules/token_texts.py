@@ -8,9 +8,6 @@ from collections.abc import Iterator
 from tokmigrate.lint.file import MigrationFile, Written
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped, foreign_letters, invisible
-from tokmigrate.operations.add_role_tokens import AddRoleTokens
-from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.rename_tokens import RenameTokens
 
 _MEANT = "if it is meant, write `# noqa: {}` and why"
 
@@ -87,7 +84,7 @@ operations:
 def invisible_character(file: MigrationFile) -> Iterator[Found]:
     """The text of a token holds a character that cannot be seen.
 
-    Nobody can type it, and a text that looks the same is cut otherwise. It mostly comes from copying out of a
+    Nobody can type it, and a text that looks the same is tokenized differently. It mostly comes from copying out of a
     browser. Inside emoji, joiners are left alone.
     """
     for written, text in _new_texts(file):
@@ -142,15 +139,14 @@ operations:
 def inside_words(file: MigrationFile) -> Iterator[Found]:
     """A token that is a word is also found inside other words.
 
-    An added token is looked for in all text, wherever it stands: `cat` cuts `category` in two.
+    An added token is looked for in all text, wherever it stands: `cat` splits `category` in two.
     """
-    for written, adding in file.doing(AddTokens):
-        for token in adding.tokens:
-            edges = {unicodedata.category(token.content[0]), unicodedata.category(token.content[-1])}
-            # Scripts without case are mostly written without spaces too.
-            if edges <= {"Lu", "Ll", "Nd"} and not token.single_word:
-                message = f"'{token.content}' is also found inside longer words"
-                yield Found(written.spot(token.content), message, "give it `single_word: true`")
+    for written, token in file.added_tokens:
+        edges = {unicodedata.category(token.content[0]), unicodedata.category(token.content[-1])}
+        # Scripts without case are mostly written without spaces too.
+        if edges <= {"Lu", "Ll", "Nd"} and not token.single_word and not written.tokens.roles:
+            message = f"'{token.content}' is also found inside longer words"
+            yield Found(written.spot(token.content), message, "give it `single_word: true`")
 
 
 @rule(
@@ -174,23 +170,15 @@ def mark_not_special(file: MigrationFile) -> Iterator[Found]:
     Without it is not, so that decoding with `skip_special_tokens=True` shows it to users. `special: false` says that
     this is meant.
     """
-    for written, adding in file.doing(AddTokens):
-        for token in adding.tokens:
-            is_mark = token.content.startswith("<|") and token.content.endswith("|>")
-            if is_mark and "special" not in token.model_fields_set:
-                help_ = "give it `special: true`, or `special: false` if it is meant"
-                yield Found(written.spot(token.content), f"'{token.content}' looks special, and is not", help_)
+    for written, token in file.added_tokens:
+        is_mark = token.content.startswith("<|") and token.content.endswith("|>")
+        if is_mark and "special" not in token.model_fields_set:
+            help_ = "give it `special: true`, or `special: false` if it is meant"
+            yield Found(written.spot(token.content), f"'{token.content}' looks special, and is not", help_)
 
 
 def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
     """Yield the text of each token that the file brings, or gives another text."""
     for written in file.operations:
-        operation = written.operation
-        texts: tuple[str, ...] = ()
-        if isinstance(operation, AddTokens):
-            texts = tuple(token.content for token in operation.tokens)
-        elif isinstance(operation, RenameTokens):
-            texts = tuple(operation.tokens.values())
-        elif isinstance(operation, AddRoleTokens) and operation.roles is not None:
-            texts = tuple(dict.fromkeys((*operation.roles.values(), *filter(None, (operation.end,)))))
-        yield from ((written, text) for text in texts)
+        yield from ((written, token.content) for token in written.tokens.added)
+        yield from ((written, text) for text in written.tokens.renamed.values())

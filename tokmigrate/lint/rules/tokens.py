@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from tokmigrate.lint.file import Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped, likeness
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.add_role_tokens import AddRoleTokens
-from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.base import Operation
-from tokmigrate.operations.known_tokens import cut_out
-from tokmigrate.operations.set_token_flags import SetTokenFlags
+from tokmigrate.operations.token_checks import risk_of_added
 
 
 @rule(
@@ -78,18 +75,16 @@ def reserved_token_free(seen: OnModel) -> Iterator[Found]:
     A reserved token has an id and a row already: with `rename_tokens` it gets the new text, and no matrix grows.
     """
     for written, before, after in seen.changes:
-        if not isinstance(written.operation, AddTokens | AddRoleTokens) or after.rows == before.rows:
+        if not written.tokens.added or after.rows == before.rows:
             continue
         new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids]
         free = [t for t in before.tokenizer.ids if _RESERVED.fullmatch(t) and not _IN_USE.fullmatch(t)]
         if len(free) >= len(new):
             message = f"the tokenizer has reserved tokens, such as '{free[0]}': the matrices need not grow"
-            yield Found(
-                written.place, message, _renaming(written.operation, dict(zip(free, new, strict=False)), before, after)
-            )
+            yield Found(written.place, message, _renaming(written, dict(zip(free, new, strict=False)), before, after))
 
 
-def _renaming(operation: Operation, texts: Mapping[str, str], before: ModelState, after: ModelState) -> str:
+def _renaming(written: Written, texts: Mapping[str, str], before: ModelState, after: ModelState) -> str:
     """Return the operations that give reserved tokens their new texts, with the flags that the new ones should have."""
     named = ", ".join(f"{escaped(free)}: {escaped(new)}" for free, new in texts.items())
     parts = [f"rename_tokens: {{tokens: {{{named}}}, init: {{strategy: mean}}}}"]
@@ -104,8 +99,8 @@ def _renaming(operation: Operation, texts: Mapping[str, str], before: ModelState
         if wrong:
             flagged = ", ".join(map(escaped, wrong))
             parts.append(f"set_token_flags: {{tokens: [{flagged}], special: {'true' if special else 'false'}}}")
-    if isinstance(operation, AddRoleTokens):
-        parts.append("add_role_tokens with `existing: reuse`")
+    if written.tokens.roles:
+        parts.append(f"{written.operation.name} with `existing: reuse`")
     return "; then ".join(parts)
 
 
@@ -128,13 +123,13 @@ operations:
 def ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
     """A token that text is made of becomes an added token.
 
-    It is then looked for before the text is cut, so that words that it is a part of fall apart otherwise than in
+    It is then looked for before the text is tokenized, so that words that it is a part of are split differently than in
     training.
     """
     for written, before, after in seen.changes:
-        risk = cut_out(before, after)
+        risk = risk_of_added(before, after)
         # Whoever sets flags of such a token says that it is meant.
-        if risk is not None and not isinstance(written.operation, SetTokenFlags):
+        if risk is not None and not written.tokens.flagged:
             tokens = [t for t in after.tokenizer.added if t not in before.tokenizer.added]
             yield Found(written.spot(*tokens), risk.reason, "add a token of its own for that")
 

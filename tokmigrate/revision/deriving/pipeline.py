@@ -11,11 +11,8 @@ from tokmigrate.model.semantics.declared import (
 )
 from tokmigrate.model.semantics.semantic_diff import canonical_part
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.set_decoder import SetDecoder
-from tokmigrate.operations.set_normalizer import SetNormalizer
+from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
 from tokmigrate.operations.set_padding import SetPadding
-from tokmigrate.operations.set_post_processor import SetPostProcessor
-from tokmigrate.operations.set_pre_tokenizer import SetPreTokenizer
 from tokmigrate.operations.set_truncation import SetTruncation
 from tokmigrate.revision.deriving.way import Way
 

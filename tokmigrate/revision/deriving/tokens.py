@@ -12,7 +12,8 @@ from tokmigrate.model.semantics.declared import (
     declared_rows,
 )
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, merges_of, product
-from tokmigrate.operations.add_tokens import AddTokens, NewToken
+from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.base import NewToken
 from tokmigrate.operations.move_tokens import MoveTokens
 from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.operations.rename_tokens import RenameTokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
 from tokmigrate.git import published_files, read_merge_sides
-from tokmigrate.revision.claims import common_claims
+from tokmigrate.revision.footprints import find_conflicts
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, lock_of
 from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_shown, parse_lock, read_lock_text
@@ -26,7 +26,7 @@ class Rebased:
     Args:
         onto: The revision that is followed from now on; None where nothing had to be moved.
         moved: The migrations that follow it, with their files.
-        shared: What both branches lay claim to, or why that is not known.
+        shared: What one branch changes and the other changes or reads, or why that is not known.
         conflict: Whether Git had left a conflict in the lock.
         restored: Whether the lock could not be read, so that what Git has was taken.
         relocked: What became of the lock; None where it has to wait, because there are still several heads.
@@ -139,7 +139,7 @@ def _told(found: Sequence[Branch]) -> str:
 
 def _shared(branch: Branch, other: Branch) -> tuple[str, ...]:
     try:
-        return common_claims(branch.migrations, other.migrations)
+        return find_conflicts(branch.migrations, other.migrations)
     except TokmigrateError as error:
         return (str(error),)
 

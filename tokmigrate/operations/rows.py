@@ -1,22 +1,26 @@
-"""Rows for new tokens: spare ones first, then rows at the end."""
+"""Rows for tokens: new ones, in spare rows first and then at the end, and rows that change their ids."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 
-from tokmigrate.errors import OperationError
+from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import Copy
+from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, POSITION_IDS_FROM_PAD
+from tokmigrate.model.documents.config_fields import parts_of
 from tokmigrate.model.documents.sizes import with_sizes
-from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.operations.base import Context
 from tokmigrate.vocabulary.recipes import Begun
+from tokmigrate.vocabulary.renumbering import Renumbering
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
 from tokmigrate.vocabulary.windows import Widened
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})
-"""How a row starts where nothing else is said: the mean has a bound on what it does to old text."""
+"""How a row is initialised where nothing else is said: the mean has a bound on what it does to old text."""
 
 
 class TokenLookup:
@@ -30,7 +34,7 @@ class TokenLookup:
         return self._tokenizer.ids.get(token)
 
     def pieces(self, text: str) -> tuple[int, ...]:
-        """Return the ids that the tokenizer cuts `text` into."""
+        """Return the ids that the tokenizer gives for `text`."""
         return self._tokenizer.pieces(text)
 
     def known(self) -> list[str]:
@@ -46,11 +50,11 @@ def chosen_init(state: ModelState, context: Context, *nearest_first: InitSpec | 
     return MEAN if state.init is None else InitSpec.model_validate(state.init)
 
 
-def begun(state: ModelState, context: Context, label: str, spec: InitSpec) -> Begun:
+def init_recipe(state: ModelState, context: Context, label: str, spec: InitSpec) -> Begun:
     """Return the recipe for the row of the token `label`, read off the state before it."""
     lookup = TokenLookup(state)
     if not state.population:
-        raise OperationError("no row of the baseline vocabulary is left to start a new one from")
+        raise OperationError("no row of the baseline vocabulary is left to initialise a new one from")
     return Begun(
         revision=context.revision,
         label=label,
@@ -75,7 +79,7 @@ def _copied_row(state: ModelState, spec: InitSpec, lookup: TokenLookup, label: s
     return strategy.sources("input", lookup, label)[0]
 
 
-def with_begun_rows(
+def with_new_rows(
     state: ModelState,
     context: Context,
     recipes: Mapping[int, Begun],
@@ -89,7 +93,7 @@ def with_begun_rows(
         context: What the migration says.
         recipes: By row.
         size: The least size of the vocabulary afterwards.
-        spare: How rows without a token start; None where there shall be none.
+        spare: How rows without a token are initialised; None where there shall be none.
 
     Raises:
         OperationError: A hole would be left, or the number of rows cannot change.
@@ -101,7 +105,7 @@ def with_begun_rows(
         rows |= _without_token(state, context, range(state.vocab_size, size), recipes, spare)
         # Behind them the ids that are not predicted, as many as before.
         behind = range(max(state.rows, size), size + state.traits.short)
-        rows |= {row: begun(state, context, f"row {row}", spare or MEAN) for row in behind}
+        rows |= {row: init_recipe(state, context, f"row {row}", spare or MEAN) for row in behind}
     before = state.rows
     pieces: list[Kept | Fresh] = []
     position = 0
@@ -145,14 +149,14 @@ def _without_token(
         if row < state.rows:
             # It has an input row already, and gets an output row.
             label = state.tokenizer.texts.get(row, f"row {row}")
-            found[row] = Widened(row, begun(state, context, label, spare or MEAN))
+            found[row] = Widened(row, init_recipe(state, context, label, spare or MEAN))
         elif spare is None:
             raise OperationError(
                 f"row {min(recipe for recipe in recipes if recipe > row)} would leave a hole behind row {row - 1}",
                 hint=f"add rows first: resize_vocab: {{rows: {row + 1}}}",
             )
         else:
-            found[row] = begun(state, context, f"row {row}", spare)
+            found[row] = init_recipe(state, context, f"row {row}", spare)
     return found
 
 
@@ -163,3 +167,43 @@ def check_size_may_change(state: ModelState) -> None:
             f"a {state.traits.model_type} model cannot have another number of rows: {state.traits.fixed_size}",
             hint="give a use to a token that is there already: rename_tokens",
         )
+
+
+def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int = 0) -> None:
+    """Raise OperationError where the model counts with ids that change.
+
+    Args:
+        state: The state before.
+        renumbering: What becomes of ids.
+        fewer: By how much the vocabulary shrinks with it; below zero where it grows.
+    """
+    model_type = state.traits.model_type
+    if model_type in FIXED_IDS and not renumbering.is_identity:
+        raise OperationError(
+            f"no id of a {model_type} model can change: it {FIXED_IDS[model_type]}",
+            hint="leave every id as it is: remove_tokens with `ids: tombstone`, and no move_tokens",
+        )
+    _check_bounds(state, renumbering, fewer)
+    for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
+        counting = str(part.get("model_type", "" if path else model_type))
+        # Without a word in config.json transformers' default holds.
+        held = part.get("pad_token_id", default_ids(counting).get("pad_token_id"))
+        if counting in POSITION_IDS_FROM_PAD and isinstance(held, int) and renumbering.touches(held):
+            raise OperationError(
+                f"a {counting} model counts its positions from pad_token_id {held};"
+                " another id would shift every position",
+                hint=f"leave '{in_one_line(state.tokenizer.texts.get(held, str(held)))}' where it is",
+            )
+
+
+def _check_bounds(state: ModelState, renumbering: Renumbering, fewer: int) -> None:
+    """Raise OperationError where an id would enter or leave a tensor that has no rows for some of the ids."""
+    bounds = [(state.vocab_size, state.vocab_size - fewer), *((stop, stop) for stop in state.traits.stops)]
+    for before, after in bounds:
+        for old, new in renumbering.moves.items():
+            if new is not None and (old < before) != (new < after):
+                raise OperationError(
+                    f"id {old} would become {new}, but in a {state.traits.model_type} model ids below and from {before}"
+                    " on do not have rows in the same tensors",
+                    hint="move tokens on one side of it only, and remove them with `ids: tombstone`",
+                )

@@ -1,0 +1,372 @@
+"""The operations on the parts of tokenizer.json: a part is set, and the tokenizers library must load it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from tokmigrate.errors import OperationError, nearest
+from tokmigrate.model.class_defaults.pipeline_overrides import (
+    READS_THE_FILE,
+    builder_of,
+    template_settings,
+    with_the_file_read,
+)
+from tokmigrate.model.documents.state import TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.library import library_errors, load_tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
+from tokmigrate.operations.base import ALL_IDS, Context, Footprint, Operation, Risk, RiskLevel, TokenChanges
+from tokmigrate.operations.token_checks import id_of
+from tokmigrate.strict_yaml import is_null
+from tokmigrate.strict_yaml.tree import Plain
+
+_WORDS = {"true": True, "false": False, "null": None}
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+
+
+def typed(value: Any) -> Any:
+    """Return `value` with the texts that were written without quotes typed as JSON types them.
+
+    JSON is YAML, so what stands in a tokenizer.json can be pasted as it is: a quoted text stays text, and
+    `true`, `false`, `null` and JSON's numbers mean what they mean there. Any other unquoted text is text.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): typed(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [typed(inner) for inner in value]
+    if isinstance(value, Plain):
+        if is_null(value):
+            return None
+        if value in _WORDS:
+            return _WORDS[value]
+        return json.loads(value) if _NUMBER.fullmatch(value) else str(value)
+    return value
+
+
+def part(value: Any) -> dict[str, Any] | None:
+    """Return a part of tokenizer.json as a migration gives it, typed; raises ValueError for anything else."""
+    value = typed(value)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ValueError("expected a mapping as in tokenizer.json, or null to remove the part")  # noqa: TRY004 - pydantic reads ValueError
+    if not isinstance(value.get("type"), str):
+        raise ValueError('a part of tokenizer.json says its `type`, such as {type: "Sequence", …}')  # noqa: TRY004
+    return value
+
+
+Part = Annotated[
+    dict[str, Any] | None,
+    BeforeValidator(part, json_schema_input_type=dict[str, Any] | None),
+]
+"""A field that takes a part of tokenizer.json."""
+
+
+T = TypeVar("T")
+
+_EMPTY = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+_MODULES = {"post_processor": "processors"}
+_SAMPLE = "Ab, \u00e9\u2460 12"
+
+
+class SetPart(Operation):
+    """Set one part of tokenizer.json; a subclass has one field of that name."""
+
+    section: ClassVar[str]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or cls.section in value:
+            return value
+        beside = {key: held for key, held in value.items() if key == "acknowledge"}
+        return {cls.section: {key: held for key, held in value.items() if key not in beside}, **beside}
+
+    @property
+    def part(self) -> dict[str, Any] | None:
+        """The part as the migration gives it."""
+        found: dict[str, Any] | None = getattr(self, self.section)
+        return found
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
+        """Return the state with the part, after the library took it."""
+        return with_part(state, self.section, self.part)
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
+        """Say what another part does, and whether transformers has to be told to read it."""
+        if before.documents[FILE].get(self.section) == after.documents[FILE].get(self.section):
+            return Risk(RiskLevel.SAFE, f"it is the {self.section.replace('_', '-')} that is there")
+        risk = self.effect(before, after)
+        builder = builder_of(before, self.section)
+        reasons = [risk.reason]
+        if builder is not None and builder_of(after, self.section) is None:
+            reasons.append(f"transformers' {builder} builds its own, so tokenizer_class becomes {READS_THE_FILE}")
+        if gone := sorted({*template_settings(before)} - {*template_settings(after)}):
+            reasons.append(f"transformers makes one of {' and '.join(gone)}, so tokenizer_config.json loses that")
+        return Risk(risk.level, "; ".join(reasons))
+
+    def token_changes(self) -> TokenChanges:
+        """Return no change."""
+        return TokenChanges()
+
+    def footprint(self) -> Footprint:
+        """Return the part; a post-processor names ids."""
+        return Footprint.of(reads=[ALL_IDS], replaces=[f"the {self.section}"])
+
+    def effect(self, before: ModelState, after: ModelState) -> Risk:
+        """Return what another part does to text."""
+        raise NotImplementedError
+
+
+def with_part(state: ModelState, section: str, value: Json) -> ModelState:
+    """Return the state with `value` as a part of tokenizer.json.
+
+    Args:
+        state: The state before.
+        section: The part's name in the file.
+        value: The part, or None for none.
+
+    Raises:
+        OperationError: The tokenizers library cannot load it or fails with it, or transformers would not read it.
+    """
+    if value is not None:
+        # On its own first: the library's complaint is then about the part, not about the whole file.
+        _tried(section, value, lambda: load_tokenizer({**_EMPTY, section: value}))
+    changed = state.with_value(FILE, (section,), value)
+    if changed is state:
+        return state
+    _tried(section, value, lambda: _use(changed.documents[FILE], state.documents[FILE]))
+    return with_the_file_read(changed, section)
+
+
+def guarded(what: str, attempt: Callable[[], T], hint: str | None = None) -> T:
+    """Return what `attempt` gives; raises OperationError where the tokenizers library fails or panics."""
+    with library_errors(lambda cause: OperationError(f"the tokenizers library refuses {what}: {cause}", hint=hint)):
+        return attempt()
+
+
+def _tried(section: str, value: Json, attempt: Callable[[], T]) -> T:
+    return guarded(f"the {section}", attempt, _hint(section, value) if value else None)
+
+
+def _use(document: Json, before: Json) -> None:
+    # With a model that knows every text, so that what fails is one of the parts.
+    _tokenize_sample({**document, "model": _EMPTY["model"], "added_tokens": []})
+    try:
+        _tokenize_sample(document)
+    except Exception:
+        # A tokenizer without an unknown token cannot tokenize every text, and could not before either.
+        if _can_tokenize_sample(before):
+            raise
+        load_tokenizer(document)
+
+
+def _tokenize_sample(document: Json) -> None:
+    tokenizer = load_tokenizer(document)
+    tokenizer.decode(tokenizer.encode(_SAMPLE).ids)
+    tokenizer.encode(_SAMPLE, _SAMPLE)
+
+
+def _can_tokenize_sample(document: Json) -> bool:
+    try:
+        _tokenize_sample(document)
+    except Exception:
+        return False
+    return True
+
+
+def _hint(section: str, value: Mapping[str, Any]) -> str:
+    from importlib import import_module  # noqa: PLC0415
+
+    module = import_module("tokenizers." + _MODULES.get(section, f"{section}s"))
+    known = [name for name in dir(module) if name[0].isupper()]
+    named = str(value["type"])
+    if named in known:
+        return f"give the fields that {named} has in a tokenizer.json; quote a text that looks like a number"
+    return nearest(named, known) or f"known types are {', '.join(known)}"
+
+
+FORMS = ("NFC", "NFD", "NFKC", "NFKD")
+
+_IN_CONFIG = {
+    "lowercase": "do_lower_case",
+    "strip_accents": "strip_accents",
+    "handle_chinese_chars": "tokenize_chinese_chars",
+}
+"""Fields of a BertNormalizer, by the names under which tokenizer_config.json repeats them."""
+
+
+def _normalizer(value: Any) -> dict[str, Any] | None:
+    value = typed(value)
+    if isinstance(value, str):
+        if value not in FORMS:
+            hint = nearest(value, FORMS) or "known are " + ", ".join(FORMS)
+            raise ValueError(f"unknown normalizer '{value}': {hint}")
+        return {"type": value}
+    return part(value)
+
+
+class SetNormalizer(SetPart):
+    """Set how text is normalised before it is tokenized.
+
+    Takes `NFC`, `NFD`, `NFKC` or `NFKD`, or a normalizer as it stands in a tokenizer.json, or `null` for none. JSON
+    can be pasted as it is: unquoted `true`, `false`, `null` and numbers are typed, a quoted text stays text.
+    Where tokenizer_config.json repeats the fields of a `BertNormalizer`, it follows.
+    """
+
+    name: ClassVar[str] = "set_normalizer"
+    shorthand: ClassVar[str | None] = "normalizer"
+    section: ClassVar[str] = "normalizer"
+
+    normalizer: Annotated[
+        dict[str, Any] | None,
+        BeforeValidator(
+            _normalizer, json_schema_input_type=Literal["NFC", "NFD", "NFKC", "NFKD"] | dict[str, Any] | None
+        ),
+    ] = Field(description="The normalizer, by its short name or as in tokenizer.json; null for none.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        """Return the state with the normalizer, after the library took it."""
+        state = super().apply(state, context)
+        if self.part is None or self.part["type"] != "BertNormalizer":
+            return state
+        config = state.documents.get(TOKENIZER_CONFIG) or {}
+        for field, key in _IN_CONFIG.items():
+            if field in self.part and key in config:
+                state = state.with_value(TOKENIZER_CONFIG, (key,), self.part[field])
+        return state
+
+    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        """Text that the two normalise differently gets other ids."""
+        return Risk(
+            RiskLevel.CAUTION, "text that is now normalised differently will be tokenized differently than in training"
+        )
+
+
+class SetPreTokenizer(SetPart):
+    """Set how text is split before the tokenizer's model sees it.
+
+    Takes a pre-tokenizer as it stands in a tokenizer.json, or `null` for none. JSON can be pasted as it is: unquoted
+    `true`, `false`, `null` and numbers are typed, a quoted text stays text. Where tokenizer_config.json repeats
+    the `add_prefix_space` of a ByteLevel pre-tokenizer, it follows.
+    """
+
+    name: ClassVar[str] = "set_pre_tokenizer"
+    shorthand: ClassVar[str | None] = "pre_tokenizer"
+    section: ClassVar[str] = "pre_tokenizer"
+
+    pre_tokenizer: Part = Field(description="The pre-tokenizer as in tokenizer.json; null for none.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        """Return the state with the pre-tokenizer, after the library took it."""
+        state = super().apply(state, context)
+        part = self.part or {}
+        for inner in (part, *(part.get("pretokenizers") or [])):
+            repeated = "add_prefix_space" in (state.documents.get(TOKENIZER_CONFIG) or {})
+            if inner.get("type") == "ByteLevel" and "add_prefix_space" in inner and repeated:
+                state = state.with_value(TOKENIZER_CONFIG, ("add_prefix_space",), inner["add_prefix_space"])
+        return state
+
+    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        """All text may be tokenized differently."""
+        return Risk(RiskLevel.BREAKING, "all text may be tokenized differently than in training")
+
+
+class SetPostProcessor(SetPart):
+    """Set which tokens are put around a text.
+
+    Takes a post-processor as it stands in a tokenizer.json, or `null` for none. JSON can be pasted as it is: unquoted
+    `true`, `false`, `null` and numbers are typed, a quoted text stays text. The ids in it must be those of
+    its tokens, since the library puts them out unchecked.
+    """
+
+    name: ClassVar[str] = "set_post_processor"
+    shorthand: ClassVar[str | None] = "post_processor"
+    section: ClassVar[str] = "post_processor"
+
+    post_processor: Part = Field(description="The post-processor as in tokenizer.json; null for none.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        """Return the state with the post-processor, after its ids were checked and the library took it."""
+        for processor in _each(self.part):
+            _check_template(processor)
+            for token, number in _named(processor):
+                actual = id_of(state, token)
+                if number != actual:
+                    raise OperationError(
+                        f"the post-processor gives '{token}' the id {number}, but its id is {actual}",
+                        hint=f"write {actual}",
+                    )
+        return super().apply(state, context)
+
+    def effect(self, before: ModelState, after: ModelState) -> Risk:
+        """Say which tokens come and go around a text."""
+        old, new = (list(dict.fromkeys(post_processor_tokens(each.documents[FILE]))) for each in (before, after))
+        if old == new:
+            return Risk(RiskLevel.CAUTION, "the special tokens around a text may stand elsewhere than in training")
+        shown = [", ".join(f"'{token}'" for token in tokens) or "none" for tokens in (old, new)]
+        return Risk(RiskLevel.CAUTION, f"the special tokens around a text were {shown[0]} in training, now {shown[1]}")
+
+
+def _each(part: Any) -> Iterator[Mapping[str, Any]]:
+    """Yield a post-processor and those inside it."""
+    if isinstance(part, Mapping):
+        yield part
+        inner = part.get("processors")
+        for each in inner if isinstance(inner, list) else []:
+            yield from _each(each)
+
+
+def _named(processor: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield each token that a post-processor puts out, with the id it gives it."""
+    for name in ("sep", "cls"):
+        if isinstance(processor.get(name), list) and len(processor[name]) == 2:
+            yield str(processor[name][0]), processor[name][1]
+    for name, special in _specials(processor).items():
+        if not isinstance(special, Mapping):
+            continue
+        ids, tokens = special.get("ids"), special.get("tokens")
+        if not isinstance(ids, list) or not isinstance(tokens, list) or len(ids) != len(tokens):
+            raise OperationError(f"the special token '{name}' of the post-processor needs as many ids as tokens")
+        yield from zip(map(str, tokens), ids, strict=True)
+
+
+def _check_template(processor: Mapping[str, Any]) -> None:
+    """Raise OperationError where a template uses a special token that it does not define: that panics."""
+    for side in ("single", "pair"):
+        pieces = processor.get(side)
+        for piece in pieces if isinstance(pieces, list) else []:
+            used = piece.get("SpecialToken") if isinstance(piece, Mapping) else None
+            if isinstance(used, Mapping) and used.get("id") not in _specials(processor):
+                raise OperationError(
+                    f"`{side}` uses '{used.get('id')}', which `special_tokens` of the post-processor does not define",
+                    hint='add "NAME": {"id": "NAME", "ids": [id], "tokens": ["NAME"]} there',
+                )
+
+
+def _specials(processor: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = processor.get("special_tokens")
+    return found if isinstance(found, Mapping) else {}
+
+
+class SetDecoder(SetPart):
+    """Set how tokens become text again.
+
+    Takes a decoder as it stands in a tokenizer.json, or `null` for none. JSON can be pasted as it is: unquoted
+    `true`, `false`, `null` and numbers are typed, a quoted text stays text.
+    """
+
+    name: ClassVar[str] = "set_decoder"
+    shorthand: ClassVar[str | None] = "decoder"
+    section: ClassVar[str] = "decoder"
+
+    decoder: Part = Field(description="The decoder as in tokenizer.json; null for none.")
+
+    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        """No id changes, only what is read from ids."""
+        return Risk(RiskLevel.CAUTION, "text gets the ids that it had; ids may become other text")

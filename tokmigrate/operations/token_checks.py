@@ -1,0 +1,149 @@
+"""What operations check of tokens: that they are known, not in use, and that text can still produce them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+from tokmigrate.errors import OperationError, nearest
+from tokmigrate.formatting import format_quoted
+from tokmigrate.model.documents.chat_template import written_in_templates
+from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.byte_letters import letters_of_bytes
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.probe.worker import call_worker
+from tokmigrate.model.references.token_texts import named_tokens
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind, post_processor_tokens
+from tokmigrate.operations.base import Risk, RiskLevel
+from tokmigrate.vocabulary.tokens import is_tombstone
+
+
+def id_of(state: ModelState, content: str) -> int:
+    """Return the id of the token `content`; raises OperationError, with the nearest one, where it is none."""
+    found = state.tokenizer.ids.get(content)
+    if found is None:
+        near = nearest(content, state.tokenizer.ids)
+        raise OperationError(
+            f"'{content}' is no token of this tokenizer",
+            hint=f"{near} If not, add it first with add_tokens" if near else "add it first with add_tokens",
+        )
+    return found
+
+
+def risk_of_added(before: ModelState, after: ModelState) -> Risk | None:
+    """Return the risk of tokens that text is made of and that became added ones, None where there are none."""
+    old = before.tokenizer
+    added = [token for token in after.tokenizer.added if token in old.vocabulary and token not in old.added]
+    if not added:
+        return None
+    reason = f"text that contains {format_quoted(added)} is tokenized differently: a token with a role stands alone"
+    return Risk(RiskLevel.CAUTION, reason)
+
+
+def check_not_in_use(state: ModelState, gone: frozenset[str]) -> None:
+    """Raise OperationError, naming the place, where a token of `gone` is used.
+
+    Args:
+        state: The state before.
+        gone: The texts of tokens that are to go.
+    """
+    for file, place, token in (*_in_tokenizer(state), *_roles(state), *_templates(state, gone)):
+        if token in gone:
+            raise OperationError(
+                f"'{token}' is used by {place}", where=file, hint="let another token do that first, or keep it"
+            )
+    model = state.documents[FILE]["model"]
+    for token in gone:
+        if token in state.tokenizer.vocabulary and _is_letter(token, model, state.documents[FILE]):
+            raise OperationError(f"'{token}' is a letter of the alphabet; text with it could not be written any more")
+
+
+def _is_letter(token: str, model: Json, document: Json) -> bool:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bool(model.get("byte_fallback"))
+    return len(token) == 1 and '"ByteLevel"' in str(document.get("pre_tokenizer")).replace("'", '"')
+
+
+def _in_tokenizer(state: ModelState) -> Iterator[tuple[str, str, str]]:
+    document = state.documents[FILE]
+    for token in post_processor_tokens(document):
+        yield FILE, "the post-processor", token
+    if document.get("padding"):
+        yield FILE, "padding", document["padding"].get("pad_token", "")
+    yield FILE, "the model, for what is unknown", state.tokenizer.unknown or ""
+
+
+def _roles(state: ModelState) -> Iterator[tuple[str, str, str]]:
+    for file, path, entry in named_tokens(state):
+        # A token that is only listed loses its place in the list.
+        if path[0] != "added_tokens_decoder" and not isinstance(path[-1], int):
+            yield file, f"'{'.'.join(map(str, path))}'", text_of(entry) or ""
+
+
+def _templates(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, str]]:
+    # A word of the vocabulary stands in a template by chance; an added token does not.
+    named = sorted(token for token in gone if token in state.tokenizer.added)
+    for token, template in written_in_templates(state, named).items():
+        yield template.file, template.kind, token
+
+
+_FEW = 8
+"""Up to so many texts are looked for one after the other."""
+
+
+def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]:
+    """Return the tokens of the model's vocabulary that text can produce before, and cannot produce after.
+
+    Args:
+        before: The state before an operation.
+        after: The state after it.
+
+    Raises:
+        TokenizerError: The tokenizers library cannot load one of the two.
+    """
+    old, new = before.tokenizer, after.tokenizer
+    tokens = {
+        token: now
+        for token in _in_question(old, new)
+        # An added token is matched before the model is asked.
+        if token not in old.added and (now := _text_after(token, old, new)) is not None
+    }
+    if not tokens:
+        return ()
+    request = {"before": old.document, "after": new.document, "tokens": tokens}
+    return tuple(call_worker("reachability", request, after.traits.worker)["unreachable"])
+
+
+def _text_after(token: str, old: Tokenizer, new: Tokenizer) -> str | None:
+    """Return the text that a token has after an operation, None where it went or became an added one."""
+    text = token
+    if token not in new.ids:
+        text = new.texts.get(old.ids[token], token)
+        if text in old.ids or is_tombstone(text):
+            return None
+    return text if text in new.vocabulary and text not in new.added else None
+
+
+def _in_question(before: Tokenizer, after: Tokenizer) -> Iterable[str]:
+    """Return the tokens whose own text may be tokenized differently; all others are as reachable as before."""
+    old, new = before.vocabulary, after.vocabulary
+    kind = model_kind(before.document)
+    changed = {token for token in old if token not in new} | {token for token in new if token not in old}
+    # Among equal scores the order of a Unigram vocabulary decides.
+    is_reordered = kind == "Unigram" and [each for each in old if each in new] != [each for each in new if each in old]
+    # A word piece may have been the only one that another could stand behind.
+    is_behind_others = kind == "WordPiece" and changed
+    parts = ("normalizer", "pre_tokenizer")
+    if is_reordered or is_behind_others or any(before.document.get(part) != after.document.get(part) for part in parts):
+        return old
+    for token in after.added:
+        if token not in before.added and not is_tombstone(token):
+            changed |= {token, token.replace(" ", "\u2581"), letters_of_bytes(token.encode("utf-8", "surrogatepass"))}
+    if len(changed) <= _FEW:
+        return (token for token in old if any(each in token for each in changed))
+    lengths = {len(token) for token in changed}
+    return (token for token in old if not changed.isdisjoint(_slices(token, lengths)))
+
+
+def _slices(text: str, lengths: Collection[int]) -> Iterator[str]:
+    return (text[start : start + length] for length in lengths for start in range(len(text) - length + 1))
