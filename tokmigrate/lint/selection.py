@@ -9,16 +9,11 @@ from types import MappingProxyType
 from tokmigrate.errors import UsageError, nearest
 from tokmigrate.lint.rule import REGISTERED, Rule
 from tokmigrate.lint.rules import (  # noqa: F401 - a rule is registered by the import of its module
-    applying,
-    ids,
-    purpose,
-    repetition,
-    reproducibility,
-    roles,
-    sightings,
-    templates,
-    token_texts,
-    tokens,
+    tm0_tm2_ids,
+    tm1_matching,
+    tm1_texts,
+    tm3_roles,
+    tm4_reproducibility,
 )
 
 GROUPS: Mapping[str, str] = MappingProxyType(

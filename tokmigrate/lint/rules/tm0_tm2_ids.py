@@ -1,4 +1,4 @@
-"""TM2: ids, and the rows that belong to them."""
+"""TM0 and TM2: whether a migration can be applied, and ids with the rows that belong to them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import Zeros
-from tokmigrate.lint.file import MigrationFile, Place
+from tokmigrate.lint.file import Failure, MigrationFile, Place, place_of
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.operations.base import RiskLevel
@@ -242,3 +242,31 @@ def same_start(file: MigrationFile) -> Iterator[Found]:
                 yield Found(written.spot(token.content), message, "start one of them from `description` or `average`")
             elif source is not None:
                 copied[source] = token.content
+
+
+@rule(
+    "TM001",
+    "cannot-be-applied",
+    ERROR,
+    wrong="""\
+operations:
+  - set_special_tokens: {eos: "<|end_of_turn|>"}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|end_of_turn|>", special: true, init: {strategy: mean}}
+  - set_special_tokens: {eos: "<|end_of_turn|>"}
+""",
+)
+def cannot_be_applied(failure: Failure) -> Iterator[Found]:
+    """A model of the workspace refuses the migration.
+
+    What `tokmigrate upgrade` would say of it is said before anyone waits for it. Later migrations cannot be looked at
+    on that model.
+    """
+    where = failure.error.where or ""
+    shown = failure.file.migration.shown
+    place = place_of(where.removeprefix(shown)) if where.startswith(shown) else Place(1, 1)
+    yield Found(place, f"it cannot be applied: {failure.error.message}", failure.error.hint)

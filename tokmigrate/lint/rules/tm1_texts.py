@@ -1,0 +1,342 @@
+"""TM1: how tokens are written, and what they look like beside others."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+
+from tokmigrate.lint.file import MigrationFile, Written
+from tokmigrate.lint.model import OnModel
+from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
+from tokmigrate.lint.spelling import escaped, foreign_letters, invisible, likeness
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.operations.token_checks import risk_of_added
+
+_MEANT = "if it is meant, write `# noqa: {}` and why"
+
+
+@rule(
+    "TM103",
+    "space-at-the-edge",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<tool> "]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+)
+def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
+    """The text of a token begins or ends with white space.
+
+    It is found only where that very white space stands; a neighbour with `lstrip` or `rstrip` takes it away, and so do
+    normalizers that strip or replace it. `lstrip` and `rstrip` are no way out: they take white space out of the text,
+    and decoding does not give it back.
+    """
+    for written, text in _new_texts(file):
+        if text.strip() and text != text.strip():
+            side = "begins" if text != text.lstrip() else "ends"
+            help_ = f"write {escaped(text.strip())}, the white space stays in the text; {_MEANT.format('TM103')}"
+            yield Found(written.spot(text), f"'{text}' {side} with white space", help_)
+
+
+@rule(
+    "TM104",
+    "unstable-text",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<cafe\\u0301>"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<cafe>"]
+""",
+)
+def unstable_text(file: MigrationFile) -> Iterator[Found]:
+    """The text of a token is another one in Unicode's normal form NFC.
+
+    Editors, browsers and many tokenizers write text in that form. It looks the same, and the token is not found in it.
+    Byte-level tokenizers do not decode all letters of that form (TM116); ASCII is safe everywhere.
+    """
+    for written, text in _new_texts(file):
+        composed = unicodedata.normalize("NFC", text)
+        if composed != text:
+            yield Found(
+                written.spot(text),
+                f"'{text}' is not in the form NFC",
+                f"write {escaped(composed)}, or a text of ASCII letters",
+            )
+
+
+@rule(
+    "TM105",
+    "invisible-character",
+    ERROR,
+    wrong="""\
+operations:
+  - add_tokens: ["<tool\\u200b>"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+)
+def invisible_character(file: MigrationFile) -> Iterator[Found]:
+    """The text of a token holds a character that cannot be seen.
+
+    Nobody can type it, and a text that looks the same is tokenized differently. It mostly comes from copying out of a
+    browser. Inside emoji, joiners are left alone.
+    """
+    for written, text in _new_texts(file):
+        hidden = invisible(text)
+        if hidden:
+            shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter, 'without a name')}" for letter in hidden)
+            visible = "".join(letter for letter in text if letter not in hidden)
+            help_ = f"write {escaped(visible)}" if visible.strip() else "choose a text that can be seen"
+            yield Found(written.spot(text), f"'{visible}' holds {shown}", help_)
+
+
+@rule(
+    "TM107",
+    "mixed-scripts",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<t\\u043e\\u043el>"]  # two Cyrillic letters
+""",
+    right="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+)
+def mixed_scripts(file: MigrationFile) -> Iterator[Found]:
+    """Among the Latin letters of a token's text stands one of another script that looks like one of them.
+
+    A Cyrillic or Greek letter between Latin ones cannot be told from the Latin letter that it looks like.
+    """
+    for written, text in _new_texts(file):
+        foreign = foreign_letters(text)
+        if foreign:
+            shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter)}" for letter in foreign)
+            yield Found(written.spot(text), f"'{text}' holds {shown} among Latin letters", "write it in one script")
+
+
+@rule(
+    "TM109",
+    "found-inside-words",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["cat"]
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "cat", single_word: true}
+""",
+)
+def inside_words(file: MigrationFile) -> Iterator[Found]:
+    """A token that is a word is also found inside other words.
+
+    An added token is looked for in all text, wherever it stands: `cat` splits `category` in two.
+    """
+    for written, token in file.added_tokens:
+        edges = {unicodedata.category(token.content[0]), unicodedata.category(token.content[-1])}
+        # Scripts without case are mostly written without spaces too.
+        if edges <= {"Lu", "Ll", "Nd"} and not token.single_word and not written.tokens.roles:
+            message = f"'{token.content}' is also found inside longer words"
+            yield Found(written.spot(token.content), message, "give it `single_word: true`")
+
+
+@rule(
+    "TM114",
+    "mark-not-special",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<|tool|>"]
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|tool|>", special: true}
+""",
+)
+def mark_not_special(file: MigrationFile) -> Iterator[Found]:
+    """A token written `<|…|>` is added without a word on whether it is special.
+
+    Without it is not, so that decoding with `skip_special_tokens=True` shows it to users. `special: false` says that
+    this is meant.
+    """
+    for written, token in file.added_tokens:
+        is_mark = token.content.startswith("<|") and token.content.endswith("|>")
+        if is_mark and "special" not in token.model_fields_set:
+            help_ = "give it `special: true`, or `special: false` if it is meant"
+            yield Found(written.spot(token.content), f"'{token.content}' looks special, and is not", help_)
+
+
+def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
+    """Yield the text of each token that the file brings, or gives another text."""
+    for written in file.operations:
+        yield from ((written, token.content) for token in written.tokens.added)
+        yield from ((written, text) for text in written.tokens.renamed.values())
+
+
+@rule(
+    "TM106",
+    "lookalike",
+    WARNING,
+    wrong="""\
+operations:
+  - add_tokens: ["<|tool|>", "<|Tool|>"]
+""",
+    right="""\
+operations:
+  - add_tokens: ["<|tool|>", "<|result|>"]
+""",
+)
+def lookalike(seen: OnModel) -> Iterator[Found]:
+    """A new token differs from another added token only in case, width or compatibility forms.
+
+    `<|Im_Start|>` beside `<|im_start|>`, or `<|user|>` with full-width bars beside `<|user|>`: one of the two will be
+    used where the other was meant, without an error.
+    """
+    others: dict[str, list[str]] = {}
+    for text in seen.step.after.tokenizer.added:
+        others.setdefault(likeness(text), []).append(text)
+    told: set[str] = set()
+    for text, cause in seen.causes.items():
+        alike = [other for other in others[likeness(text)] if other != text and other not in told]
+        told.add(text)
+        if alike:
+            message = f"'{text}' looks like '{alike[0]}'"
+            yield Found(cause.spot(text), message, "use the token that is there, or choose another text")
+
+
+_RESERVED = re.compile(
+    r"<\|?(reserved|buffer|placeholder|dummy|unused|extra|special)[_a-z]*[-_ ]?\d+\|?>|\[unused\d+\]",
+    re.IGNORECASE,
+)
+# T5's are no spare ones: it was trained to write them.
+_IN_USE = re.compile(r"<extra_id_\d+>")
+
+
+@rule(
+    "TM108",
+    "reserved-token-free",
+    WARNING,
+    given="""\
+operations:
+  - add_tokens: ["<|reserved_0|>"]
+""",
+    wrong="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    right="""\
+operations:
+  - rename_tokens: {tokens: {"<|reserved_0|>": "<tool>"}, init: {strategy: mean}}
+""",
+)
+def reserved_token_free(seen: OnModel) -> Iterator[Found]:
+    """Tokens are added behind the vocabulary although the tokenizer has reserved ones without a use.
+
+    A reserved token has an id and a row already: with `rename_tokens` it gets the new text, and no matrix grows.
+    """
+    for written, before, after in seen.changes:
+        if not written.tokens.added or after.rows == before.rows:
+            continue
+        new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids]
+        free = [t for t in before.tokenizer.ids if _RESERVED.fullmatch(t) and not _IN_USE.fullmatch(t)]
+        if len(free) >= len(new):
+            message = f"the tokenizer has reserved tokens, such as '{free[0]}': the matrices need not grow"
+            yield Found(written.place, message, _renaming(written, dict(zip(free, new, strict=False)), before, after))
+
+
+def _renaming(written: Written, texts: Mapping[str, str], before: ModelState, after: ModelState) -> str:
+    """Return the operations that give reserved tokens their new texts, with the flags that the new ones should have."""
+    named = ", ".join(f"{escaped(free)}: {escaped(new)}" for free, new in texts.items())
+    parts = [f"rename_tokens: {{tokens: {{{named}}}, init: {{strategy: mean}}}}"]
+    for special in (True, False):
+        wrong = [
+            new
+            for free, new in texts.items()
+            if new in after.tokenizer.added
+            and after.tokenizer.added[new][0].special is special
+            and (free not in before.tokenizer.added or before.tokenizer.added[free][0].special is not special)
+        ]
+        if wrong:
+            flagged = ", ".join(map(escaped, wrong))
+            parts.append(f"set_token_flags: {{tokens: [{flagged}], special: {'true' if special else 'false'}}}")
+    if written.tokens.roles:
+        parts.append(f"{written.operation.name} with `existing: reuse`")
+    return "; then ".join(parts)
+
+
+@rule(
+    "TM110",
+    "ordinary-token-cut-out",
+    WARNING,
+    wrong="""\
+operations:
+  - set_padding: {token: "!"}
+""",
+    right="""\
+operations:
+  - add_tokens:
+      tokens:
+        - {content: "<|pad|>", special: true}
+  - set_padding: {token: "<|pad|>"}
+""",
+)
+def ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
+    """A token that text is made of becomes an added token.
+
+    It is then looked for before the text is tokenized, so that words that it is a part of are split differently than in
+    training.
+    """
+    for written, before, after in seen.changes:
+        risk = risk_of_added(before, after)
+        # Whoever sets flags of such a token says that it is meant.
+        if risk is not None and not written.tokens.flagged:
+            tokens = [t for t in after.tokenizer.added if t not in before.tokenizer.added]
+            yield Found(written.spot(*tokens), risk.reason, "add a token of its own for that")
+
+
+@rule(
+    "TM111",
+    "special-flag-changed",
+    WARNING,
+    given="""\
+operations:
+  - add_tokens: ["<tool>"]
+""",
+    wrong="""\
+operations:
+  - set_token_flags: {tokens: "<tool>", special: true}
+""",
+    right="""\
+operations:
+  - set_token_flags: {tokens: "<tool>", single_word: true}
+""",
+)
+def special_flag_changed(seen: OnModel) -> Iterator[Found]:
+    """A token that was there becomes special, or is special no more.
+
+    Decoding with `skip_special_tokens=True` then leaves it out where programs relied on it, or shows it to users.
+    """
+    for written, before, after in seen.changes:
+        for text, (token, _) in after.tokenizer.added.items():
+            held = before.tokenizer.token(text)
+            # A token that the same migration brings was not there for anybody.
+            if held is not None and held.special != token.special and text not in seen.causes:
+                does = "leaves it out" if token.special else "shows it"
+                message = f"'{text}' is {'special' if token.special else 'not special any more'}: decoding {does}"
+                help_ = "add a token of its own; if it is meant, write `# noqa: TM111` and tell all who decode"
+                yield Found(written.spot(text), message, help_)
