@@ -594,7 +594,7 @@ def test_a_run_that_another_workspace_recovered_is_on_record_as_it_ended(tmp_pat
     recover_model(*first)
     state = open_state_if_present(first[0].state, first[0].root)
     assert state is not None
-    assert [row.status for row in state.operations(None, None)] == [Status.APPLIED]
+    assert [row.status for row in state.runs(None, None)] == [Status.APPLIED]
     downgrade(*first, "base")
 
 

@@ -16,7 +16,7 @@ from tokmigrate.audit.blame import BlameToken, blame_id, blame_text
 from tokmigrate.errors import UnknownNameError
 from tokmigrate.git import LineAuthor, read_line_author
 from tokmigrate.runner.migrate import downgrade, upgrade
-from tokmigrate.state.rows import Happened
+from tokmigrate.state.rows import TokenEventType
 
 NEEDS_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 
@@ -37,7 +37,7 @@ def blamed(made: Made, text: str) -> tuple[BlameToken, ...]:
     return model.tokens
 
 
-def events_of(token: BlameToken) -> list[tuple[Happened, int | None]]:
+def events_of(token: BlameToken) -> list[tuple[TokenEventType, int | None]]:
     return [(event.row.event.event, event.row.event.token_id) for event in token.events]
 
 
@@ -73,14 +73,14 @@ def test_a_token_is_followed_under_all_its_names_and_each_event_has_its_line(tmp
         line_of(made, 4, '"<first>"'),
         line_of(made, 5, '"<first>": "<last>"'),
     ]
-    assert events_of(token)[-1] == (Happened.RENAMED, TOKENS + 1)
+    assert events_of(token)[-1] == (TokenEventType.RENAMED, TOKENS + 1)
     # That it moves down is nowhere written: it is what the removal does.
     (other,) = blamed(made, "<b>")
     assert [str(event.location) for event in other.events] == [
         line_of(made, 1, '"<b>"'),
         line_of(made, 5, '"remove_tokens"'),
     ]
-    assert {event.operation.id for event in token.events if event.operation} == {token.events[0].row.operation_id}
+    assert {event.operation.id for event in token.events if event.operation} == {token.events[0].row.run_id}
     assert token.events[0].message == "Step 1"
 
 
@@ -97,7 +97,7 @@ def test_a_base_token_and_one_that_is_gone(tmp_path: Path) -> None:
     upgrade(made.workspace, made.entry("m"))
     (gone,) = blamed(made, "Ġand")
     assert (gone.added, gone.token, gone.id) == (False, None, None)
-    assert events_of(gone) == [(Happened.REMOVED, None)]
+    assert events_of(gone) == [(TokenEventType.REMOVED, None)]
     # As people write it.
     assert blamed(made, " and") == (gone,)
     assert blamed(made, " the")[0].token == "Ġthe"
@@ -105,7 +105,7 @@ def test_a_base_token_and_one_that_is_gone(tmp_path: Path) -> None:
     assert gone.names in [token.names for token in model_of_id.tokens]
     downgrade(made.workspace, made.entry("m"), "base")
     (back,) = blamed(made, "Ġand")
-    assert events_of(back) == [(Happened.REMOVED, None), (Happened.REVERTED, ids["Ġand"])]
+    assert events_of(back) == [(TokenEventType.REMOVED, None), (TokenEventType.REVERTED, ids["Ġand"])]
     assert (back.token, back.id) == ("Ġand", ids["Ġand"])
 
 

@@ -22,7 +22,7 @@ from workspaces import image, make_workspace
 
 from tokmigrate.change.undo_record import objects_of, undo_of
 from tokmigrate.errors import EXIT_CODES, DriftError, UndoError
-from tokmigrate.model.documents.stamp import decoded
+from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.state.objects import ObjectStore
 
 INTERNAL = "an error in tokmigrate itself"
@@ -44,7 +44,7 @@ def told(place: Here, *words: str) -> tuple[int, str]:
 
 # The journal of a change
 
-JOURNAL = {"format": 1, "operation": "x", "generation_before": None, "generation_after": "y", "adapters": []}
+JOURNAL = {"format": 2, "run": "x", "generation_before": None, "generation_after": "y", "adapters": []}
 
 
 @pytest.mark.parametrize(
@@ -52,9 +52,9 @@ JOURNAL = {"format": 1, "operation": "x", "generation_before": None, "generation
     [
         {},
         [],
-        {**JOURNAL, "format": 2},
-        {**JOURNAL, "operation": None},
-        {**JOURNAL, "operation": ["x"]},
+        {**JOURNAL, "format": 3},
+        {**JOURNAL, "run": None},
+        {**JOURNAL, "run": ["x"]},
         {**JOURNAL, "generation_before": 7},
         {**JOURNAL, "adapters": {}},
         {**JOURNAL, "adapters": [None]},
@@ -378,7 +378,7 @@ def test_a_stamp_of_another_shape_that_is_sealed_again(places_of_work: dict[str,
             said = json.dumps(content, sort_keys=True, ensure_ascii=False)
             mutated["generation"] = blake3(f"generation 1\n{said}\n".encode()).hexdigest()
         try:
-            decoded(json.dumps(mutated), "tokmigrate.json")
+            parse_stamp(json.dumps(mutated), "tokmigrate.json")
         except DriftError as error:
             hints.append(error.hint)
     assert len(hints) > 100

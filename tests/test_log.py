@@ -12,17 +12,16 @@ import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from blake3 import blake3
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from making import TOKENS, Made, llama, tensors_of, workspace, write_weights
 from postgresql import server
-from test_state import tamper
+from test_state import published_hash, tamper
 from workspaces import command_line, environment, run_here
 
 from tokmigrate.audit.sources import read_ledger
@@ -31,10 +30,9 @@ from tokmigrate.errors import DriftError, UsageError, VerificationError
 from tokmigrate.runner.look import status
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.state.database import open_state, open_state_if_present
-from tokmigrate.state.exported import Exported, export
-from tokmigrate.state.imports import import_ledger, imported_ledgers
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import Status
+from tokmigrate.state.transfer import LedgerExport, export_ledger, import_ledger, read_imported
 
 NARROW = 80
 
@@ -150,38 +148,41 @@ def test_the_export_holds_every_row_and_can_be_checked_without_tokmigrate(first:
     rows: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         rows.setdefault(line["table"], []).append(line["row"])
-    ends = {row["name"]: row for row in rows["chains"]}
     with sqlite3.connect(state_of(first).place) as raw:
         raw.row_factory = sqlite3.Row
-        for table, order in {"models": "id", "operations": "number", "applied": "number", "tokens": "number"}.items():
+        for table, order in {"models": "id", "runs": "number", "applied": "number", "token_events": "number"}.items():
             found = raw.execute(f"SELECT * FROM {table} ORDER BY {order}").fetchall()  # noqa: S608
             assert [dict(row) for row in found] == rows[table]
-    for table in ("applied", "tokens"):
-        previous = ""
-        for number, row in enumerate(rows[table], 1):
-            hashed = {name: value for name, value in row.items() if name not in ("hash", "reverted_by")}
-            text = json.dumps([1, table, hashed], sort_keys=True, separators=(",", ":"))
-            assert (row["number"], row["previous_hash"]) == (number, previous)
-            assert row["hash"] == blake3(text.encode()).hexdigest()
-            previous = row["hash"]
-        assert (ends[table]["length"], ends[table]["head"]) == (len(rows[table]), previous)
+    previous = ""
+    for run_row in sorted(rows["runs"], key=lambda row: int(row["chain_position"])):
+        left = [(table, row) for table in rows for row in rows[table] if row.get("run_id") == run_row["id"]]
+        reverted = [row["number"] for row in rows["applied"] if row["reverted_by"] == run_row["id"]]
+        assert run_row["previous_hash"] == previous
+        previous = published_hash(run_row, left, reverted)
+        assert run_row["hash"] == previous
+    assert head["head"] == previous
     path = tmp_path / "ledger.csv"
     told = asked(first, "log", "--export", "csv", "-o", str(path))
-    assert told["rows"]["tokens"] == len(rows["tokens"])
+    assert told["rows"]["token_events"] == len(rows["token_events"])
     table = list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
-    assert [row["token"] for row in table if row["table"] == "tokens"] == [row["token"] for row in rows["tokens"]]
+    assert [row["token"] for row in table if row["table"] == "token_events"] == [
+        row["token"] for row in rows["token_events"]
+    ]
     assert [row["table"] for row in table] == [line["table"] for line in lines]
 
 
 def test_verify_chain_names_the_row_and_exits_with_4(first: Made, tmp_path: Path) -> None:
     assert asked(first, "log", "--verify-chain")["verified"] is True
-    assert "the chain holds" in run(first, "log", "--verify-chain").stdout
+    assert "the hash chain over the runs holds" in run(first, "log", "--verify-chain").stdout
     copy = Made(tmp_path / "w", first.revisions)
     shutil.copytree(first.root, copy.root)
-    tamper(Path(state_of(copy).place), "UPDATE tokens SET token = 'x' WHERE number = 2")
+    tamper(Path(state_of(copy).place), "UPDATE token_events SET token = 'x' WHERE number = 2")
     done = run(copy, "log", "--verify-chain", "--json")
     assert done.returncode == 4
-    assert "row 2 of 'tokens' in the ledger: the row was edited" in json.loads(done.stdout)["error"]["message"]
+    first_run = asked(first, "log")["runs"][-1]["operation"]
+    assert f"the hash chain is broken at run {first_run}" in json.loads(done.stdout)["error"]["message"]
+    # A ledger that is broken is imported by nobody.
+    assert run(workspace(tmp_path / "team", {}, []), "import", str(copy.root)).returncode == 4
 
 
 def copied(made: Made, root: Path) -> Made:
@@ -192,49 +193,25 @@ def copied(made: Made, root: Path) -> Made:
     return other
 
 
-@pytest.mark.parametrize(
-    ("statement", "said"),
-    [
-        ("UPDATE models SET name = 'another'", "row 1 of 'models' in the ledger: the row was edited"),
-        ("UPDATE models SET path = 'elsewhere'", "row 1 of 'models' in the ledger: the row was edited"),
-        ("UPDATE models SET lineage = 'ffff'", "row 1 of 'models' in the ledger: the row was edited"),
-        ("UPDATE models SET created = '2020-01-01T00:00:00.000000+00:00'", "the row was edited"),
-        ("DELETE FROM models", "row 1 of 'models' in the ledger: the row is missing"),
-        ("INSERT INTO models SELECT 7, name, 'p', lineage, created FROM models", "row 7 of 'models' in the ledger"),
-        ("UPDATE identities SET path = 'elsewhere'", "row 1 of 'identities' in the ledger: the row was edited"),
-    ],
-)
-def test_verify_chain_sees_that_a_model_was_given_another_name(
-    first: Made, tmp_path: Path, statement: str, said: str
-) -> None:
-    copy = copied(first, tmp_path / "w")
-    tamper(Path(state_of(copy).place), statement)
-    done = run(copy, "log", "--verify-chain")
-    assert done.returncode == 4
-    assert said in done.stderr
-    # A ledger that is broken is taken by nobody.
-    assert run(workspace(tmp_path / "team", {}, []), "import", str(copy.root)).returncode == 4
-
-
 def test_a_model_that_is_called_otherwise_is_no_edit(first: Made, tmp_path: Path) -> None:
     copy = copied(first, tmp_path / "w")
     text = (copy.root / "tokmigrate.yaml").read_text("utf-8")
     (copy.root / "tokmigrate.yaml").write_text(text.replace('"m"', '"renamed"'), "utf-8")
     downgrade(copy.workspace, copy.entry("renamed"), "base")
     assert state_of(copy).known_models()[0].name == "renamed"
-    assert asked(copy, "log", "--verify-chain")["rows"]["identities"] == 3
+    assert asked(copy, "log", "--verify-chain")["verified"]
 
 
 def test_a_ledger_that_was_emptied_is_told_by_the_stamps(first: Made, tmp_path: Path) -> None:
     copy = copied(first, tmp_path / "w")
-    for table in ("tokens", "applied", "endings", "identities", "migration_texts", "operations", "models"):
+    for table in ("token_events", "applied", "migration_texts", "runs", "models"):
         tamper(Path(state_of(copy).place), f"DELETE FROM {table}")  # noqa: S608
-    tamper(Path(state_of(copy).place), "UPDATE chains SET length = 0, head = ''")
+    tamper(Path(state_of(copy).place), "DELETE FROM meta WHERE key = 'chain_head'")
     assert state_of(copy).verify_chain() is None
     done = run(copy, "log", "--verify-chain")
     assert done.returncode == 4
     assert f"the ledger does not have the run that left m at {first.revisions[1]}" in done.stderr
-    assert "the chain holds" not in done.stdout
+    assert "chain over the runs holds" not in done.stdout
 
 
 def test_of_a_model_that_was_migrated_elsewhere_there_is_no_run(first: Made, tmp_path: Path) -> None:
@@ -260,7 +237,7 @@ class Team:
     """
 
     made: Made
-    source: Exported
+    source: LedgerExport
 
     @property
     def state(self) -> State:
@@ -269,7 +246,7 @@ class Team:
 
 @pytest.fixture
 def team(first: Made, tmp_path: Path) -> Team:
-    return Team(workspace(tmp_path / "team", {}, []), export(state_of(first)))
+    return Team(workspace(tmp_path / "team", {}, []), export_ledger(state_of(first)))
 
 
 def test_two_workspaces_in_one_database(first: Made, tmp_path: Path) -> None:
@@ -278,7 +255,7 @@ def test_two_workspaces_in_one_database(first: Made, tmp_path: Path) -> None:
     assert run(second, "log", "--export", "jsonl", "-o", str(exported)).returncode == 0
     made = workspace(tmp_path / "team", {}, [])
     said = [asked(made, "import", str(source)) for source in (first.root, exported)]
-    assert [document["new"]["operations"] for document in said] == [4, 4]
+    assert [document["new"]["runs"] for document in said] == [4, 4]
     # The same ledgers by other ways, and again: nothing is new.
     for source in (Path(state_of(first).place), second.root / "tokmigrate.yaml", exported):
         assert set(asked(made, "import", str(source))["new"].values()) == {0}
@@ -299,19 +276,19 @@ def test_two_workspaces_in_one_database(first: Made, tmp_path: Path) -> None:
     # What happens later in one of them is taken too, and nothing twice.
     downgrade(second.workspace, second.entry("m"), "base")
     new = asked(made, "import", str(second.root))["new"]
-    # Two applied revisions are taken back now: their rows are added as they are now.
-    assert (new["operations"], new["applied"], new["tokens"]) == (1, 2, 3)
+    # Two applied revisions are taken back now: their rows have changed.
+    assert (new["runs"], new["applied"], new["token_events"]) == (1, 2, 3)
     assert "taken back" in run(made, "log", "--imported").stdout
     assert run(made, "log", "--verify-chain").returncode == 0
 
 
 def test_what_is_imported_is_what_was_there(first: Made, team: Team) -> None:
     import_ledger(team.state, team.source, "there")
-    (ledger,) = imported_ledgers(team.state)
+    (ledger,) = read_imported(team.state)
     state = state_of(first)
     (model,) = state.known_models()
     assert ledger.models == (model,)
-    assert ledger.operations == tuple(reversed(state.operations(model, None)))
+    assert ledger.runs == tuple(reversed(state.runs(model, None)))
     assert ledger.applied == state.applied_ever(model)
     assert ledger.tokens == state.token_events(model)
     assert ledger.source == "there"
@@ -320,7 +297,7 @@ def test_what_is_imported_is_what_was_there(first: Made, team: Team) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_edited_ledger_is_not_imported(team: Team, data: st.DataObject) -> None:
-    table = data.draw(st.sampled_from(["applied", "tokens"]))
+    table = data.draw(st.sampled_from(["applied", "token_events"]))
     rows = [dict(row) for row in team.source.rows[table]]
     place = data.draw(st.integers(0, len(rows) - 1))
     if data.draw(st.booleans()):
@@ -331,60 +308,52 @@ def test_an_edited_ledger_is_not_imported(team: Team, data: st.DataObject) -> No
         if value == rows[place][column]:
             return
         rows[place][column] = value
-    edited = Exported(team.source.ledger, {**team.source.rows, table: tuple(rows)})
-    with pytest.raises(DriftError, match="in the ledger"):
+    edited = replace(team.source, rows={**team.source.rows, table: tuple(rows)})
+    with pytest.raises(DriftError, match="hash chain of the ledger"):
         import_ledger(team.state, edited, "there")
-    assert imported_ledgers(team.state) == ()
+    assert read_imported(team.state) == ()
 
 
-def test_a_ledger_that_was_made_anew_is_refused(first: Made, team: Team) -> None:
-    import_ledger(team.state, team.source, "there")
-    rows = [dict(row) for row in team.source.rows["tokens"]]
+def forged(ledger: LedgerExport, count: int, user: str | None = None) -> LedgerExport:
+    """Return the first runs of a ledger, with a new chain, and perhaps another user."""
+    rows = {table: [dict(row) for row in held] for table, held in ledger.rows.items()}
+    rows["runs"] = sorted(rows["runs"], key=lambda row: int(row["chain_position"]))[:count]
+    kept = {row["id"] for row in rows["runs"]}
+    for table in ("applied", "token_events", "token_moves"):
+        rows[table] = [row for row in rows[table] if row["run_id"] in kept]
+    for row in rows["applied"]:
+        row["reverted_by"] = row["reverted_by"] if row["reverted_by"] in kept else None
     previous = ""
-    for row in rows:
-        row["token"] = "<forged>"
-        row["previous_hash"] = previous
-        hashed = {name: value for name, value in row.items() if name != "hash"}
-        text = json.dumps([1, "tokens", hashed], sort_keys=True, separators=(",", ":"))
-        previous = row["hash"] = blake3(text.encode()).hexdigest()
-    ends = tuple({**row, "head": previous} if row["name"] == "tokens" else row for row in team.source.rows["chains"])
-    forged = Exported(team.source.ledger, {**team.source.rows, "tokens": tuple(rows), "chains": ends})
-    assert forged.broken() is None
-    with pytest.raises(DriftError, match="not the one that was imported"):
-        import_ledger(team.state, forged, "there")
-    assert imported_ledgers(team.state)[0].tokens[0].event.token == "<x>"
+    for row in rows["runs"]:
+        row |= {"user_name": user or row["user_name"], "previous_hash": previous}
+        left = [(table, each) for table in rows for each in rows[table] if each.get("run_id") == row["id"]]
+        reverted = [each["number"] for each in rows["applied"] if each["reverted_by"] == row["id"]]
+        previous = row["hash"] = published_hash(row, left, reverted)
+    return replace(ledger, rows={table: tuple(held) for table, held in rows.items()}, head=previous)
 
 
-def test_an_older_copy_does_not_bring_back_what_was(first: Made, team: Team) -> None:
-    older = {table: list(rows) for table, rows in team.source.rows.items()}
-    ended = older["operations"].pop()
-    older["operations"].append({**ended, "status": "STAGING", "finished": None, "duration_s": None, "error": None})
-    older["endings"].pop()
-    ends = [dict(row) for row in older["chains"]]
-    for row in ends:
-        if row["name"] == "endings":
-            row |= {"length": row["length"] - 1, "head": older["endings"][-1]["hash"]}
-    copy = Exported(
-        team.source.ledger, {**{table: tuple(rows) for table, rows in older.items()}, "chains": tuple(ends)}
-    )
-    assert copy.broken() is None
-    import_ledger(team.state, copy, "there")
-    assert imported_ledgers(team.state)[0].operations[-1].status is Status.STAGING
-    assert import_ledger(team.state, team.source, "there")["operations"] == 1
-    assert imported_ledgers(team.state)[0].operations[-1].status is Status.FAILED
-    with pytest.raises(DriftError, match="not the one that was imported"):
-        import_ledger(team.state, copy, "there")
+def test_a_ledger_that_was_recreated_or_is_older_is_refused(team: Team) -> None:
+    older = forged(team.source, 3)
+    assert older.find_broken() is None
+    assert import_ledger(team.state, older, "there")["runs"] == 3
+    assert import_ledger(team.state, team.source, "there")["runs"] == 1
+    assert read_imported(team.state)[0].runs[-1].status is Status.FAILED
+    for other in (older, forged(team.source, 4, "eve")):
+        assert other.find_broken() is None
+        with pytest.raises(DriftError, match="does not go on from what was imported"):
+            import_ledger(team.state, other, "there")
+    assert read_imported(team.state)[0].runs[-1].status is Status.FAILED
     twice = {**team.source.rows, "models": team.source.rows["models"] * 2}
-    with pytest.raises(UsageError, match="two rows"):
-        import_ledger(team.state, Exported(team.source.ledger, twice), "there")
+    with pytest.raises(UsageError, match="two models"):
+        import_ledger(team.state, replace(team.source, rows=twice), "there")
 
 
 def test_sources_that_are_no_ledger(first: Made, tmp_path: Path) -> None:
     made = workspace(tmp_path / "team", {}, [])
     (tmp_path / "text").write_text("no ledger\n", "utf-8")
     (tmp_path / "empty").touch()
-    (tmp_path / "newer").write_text('{"format": 2, "ledger": "x"}\n', "utf-8")
-    (tmp_path / "odd").write_text('{"format": 1, "ledger": "x"}\n{"table": "tokens", "row": {}}\n', "utf-8")
+    (tmp_path / "newer").write_text('{"format": 3, "ledger": "x"}\n', "utf-8")
+    (tmp_path / "odd").write_text('{"format": 2, "ledger": "x", "head": ""}\n{"table": "tokens", "row": {}}\n', "utf-8")
     for name, code in {"text": 2, "empty": 2, "odd": 2, "absent": 2, "newer": 4, "team": 2}.items():
         done = run(made, "import", str(tmp_path / name))
         assert done.returncode == code, name
@@ -392,21 +361,6 @@ def test_sources_that_are_no_ledger(first: Made, tmp_path: Path) -> None:
     assert run(first, "import", str(first.root)).returncode == 2
     with pytest.raises(UsageError):
         read_ledger("mysql://host/db")
-
-
-def test_a_state_of_an_older_version_gets_the_table(team: Team) -> None:
-    with sqlite3.connect(team.state.place) as raw:
-        raw.execute("DROP TABLE imported")
-        raw.execute("DELETE FROM chains WHERE name = 'imported'")
-    only_read = open_state_if_present(team.made.workspace.state, team.made.root)
-    assert only_read is not None
-    assert only_read.verify_chain() is None
-    assert imported_ledgers(only_read) == ()
-    import_ledger(team.state, team.source, "there")
-    assert len(imported_ledgers(team.state)) == 1
-    assert team.state.verify_chain() is None
-    with sqlite3.connect(team.state.place) as raw, pytest.raises(sqlite3.IntegrityError, match="append-only"):
-        raw.execute("DELETE FROM imported")
 
 
 def test_a_copy_is_known_by_the_ledger_of_the_run_that_made_it(first: Made, tmp_path: Path) -> None:
@@ -419,7 +373,7 @@ def test_a_copy_is_known_by_the_ledger_of_the_run_that_made_it(first: Made, tmp_
         return {token.token: token.training for token in status(made.workspace, made.entry("copy")).training}
 
     assert set(training().values()) == {Training.UNKNOWN}
-    import_ledger(open_state(made.workspace.state, made.root), export(state_of(first)), "there")
+    import_ledger(open_state(made.workspace.state, made.root), export_ledger(state_of(first)), "there")
     assert training() == {"<é>": Training.UNTRAINED, "=<y>\\": Training.UNTRAINED}
     tensors = tensors_of(copy)
     tensors["model.embed_tokens.weight"][TOKENS] += 1
@@ -445,17 +399,17 @@ def test_the_team_on_postgresql(first: Made, postgresql: str, tmp_path: Path) ->
     document = json.loads(settings_file.read_text("utf-8"))
     settings_file.write_text(json.dumps({**document, "state": postgresql}), "utf-8")
     upgrade(made.workspace, made.entry("m"), first.revisions[1])
-    assert asked(made, "import", str(first.root))["new"]["operations"] == 4
+    assert asked(made, "import", str(first.root))["new"]["runs"] == 4
     assert set(asked(made, "import", str(first.root))["new"].values()) == {0}
     assert len(asked(made, "log", "--imported")["runs"]) == 5
     models = asked(made, "blame", "<é>", "--model", "m")["models"]
     assert [model["same_as"] for model in models] == [[], ["m"]]
     assert [model["tokens"][0]["names"] for model in models] == [["<x>", "<é>"]] * 2
-    assert asked(made, "log", "--verify-chain")["rows"]["imported"] > 0
+    assert asked(made, "log", "--verify-chain")["verified"]
     # Its own ledger goes out again, into a SQLite database, with the hashes that it has there.
     other = workspace(tmp_path / "other", {}, [])
-    assert asked(other, "import", postgresql)["new"]["operations"] == 1
-    (ledger,) = imported_ledgers(state_of(other))
+    assert asked(other, "import", postgresql)["new"]["runs"] == 1
+    (ledger,) = read_imported(state_of(other))
     state = state_of(made)
     (model,) = state.known_models()
     assert ledger.tokens == state.token_events(model)

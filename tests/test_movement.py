@@ -20,7 +20,7 @@ from tokmigrate.audit.training import TokenTraining, Training
 from tokmigrate.runner.look import status
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.rows import Direction, Happened, Outcome, TokenEvent
+from tokmigrate.state.rows import Direction, Outcome, TokenEvent, TokenEventType
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 USED, UNUSED = "<used>", "<unused>"
@@ -173,7 +173,7 @@ def test_the_ledger_is_told_of_the_trained_token_alone(tmp_path: Path) -> None:
     state = open_state_if_present(ready.made.workspace.state, ready.made.root)
     assert state is not None
     events = [row.event for row in state.token_events(state.known_models()[0])]
-    assert [event.token for event in events if event.event is Happened.TRAINED] == [USED]
+    assert [event.token for event in events if event.event is TokenEventType.TRAINED] == [USED]
 
 
 def test_without_the_rows_as_they_were_nothing_is_said(tmp_path: Path) -> None:
@@ -244,7 +244,7 @@ def test_what_an_older_version_told_the_ledger_stays_readable(tmp_path: Path) ->
         generation_before=None,
         generation_after=None,
     )
-    told = TokenEvent(revision, Happened.TRAINED, UNUSED, 1025, 1025, row_digest=f"input F32 {'0' * 64}")
+    told = TokenEvent(revision, TokenEventType.TRAINED, UNUSED, 1025, 1025, row_fingerprint=f"input F32 {'0' * 64}")
     state.prepare(run.id, Outcome(tokens=(told,)))
     state.finish(run.id)
     said = run_here(place.root, "blame", UNUSED).stdout

@@ -19,10 +19,9 @@ from tokmigrate.errors import DriftError
 from tokmigrate.runner import records
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.state.database import open_state, open_state_if_present
-from tokmigrate.state.exported import export, json_lines, read_json_lines
-from tokmigrate.state.imports import import_ledger, imported_ledgers
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRecord, Direction, Happened, Outcome, TokenEvent, TokensMoved
+from tokmigrate.state.rows import AppliedRecord, Direction, Outcome, TokenEvent, TokenEventType, TokensMoved
+from tokmigrate.state.transfer import export_ledger, import_ledger, read_export, read_imported
 from tokmigrate.vocabulary.token_delta import moves_of
 
 
@@ -57,10 +56,12 @@ def test_moves_hold_each_token_once_with_its_ids(shifts: dict[int, int]) -> None
 
 def test_a_compaction_is_one_row(tmp_path: Path) -> None:
     made = compacted(tmp_path)
-    (removed,) = stored(made, "SELECT old_id FROM tokens")
-    assert stored(made, "SELECT start, stop, shift, event FROM moves") == [(removed[0] + 1, TOKENS, -1, "moved")]
+    (removed,) = stored(made, "SELECT old_id FROM token_events")
+    assert stored(made, "SELECT start, stop, shift, event_type FROM token_moves") == [
+        (removed[0] + 1, TOKENS, -1, "moved")
+    ]
     downgrade(made.workspace, made.entry("m"), "base")
-    assert stored(made, "SELECT start, stop, shift, event FROM moves WHERE number = 2") == [
+    assert stored(made, "SELECT start, stop, shift, event_type FROM token_moves WHERE number = 2") == [
         (removed[0], TOKENS - 1, 1, "reverted")
     ]
     assert state_of(made).verify_chain() is None
@@ -69,82 +70,38 @@ def test_a_compaction_is_one_row(tmp_path: Path) -> None:
     told = [
         (event.row.event.event, event.row.event.old_id, event.row.event.token_id) for event in model.tokens[0].events
     ]
-    assert told == [(Happened.MOVED, number, number - 1), (Happened.REVERTED, number - 1, number)]
+    assert told == [(TokenEventType.MOVED, number, number - 1), (TokenEventType.REVERTED, number - 1, number)]
 
 
 def test_an_edited_move_breaks_the_chain(tmp_path: Path) -> None:
     made = compacted(tmp_path)
     with sqlite3.connect(state_of(made).place) as raw:
-        raw.execute("DROP TRIGGER moves_fixed")
-        raw.execute("UPDATE moves SET shift = -2")
+        raw.execute("DROP TRIGGER token_moves_fixed")
+        raw.execute("UPDATE token_moves SET shift = -2")
     broken = state_of(made).verify_chain()
     assert broken is not None
-    assert (broken.table, broken.number) == ("moves", 1)
-    with pytest.raises(DriftError, match="'moves'"):
-        import_ledger(open_state("sqlite:///other.db", tmp_path), export(state_of(made)), "there")
+    assert broken.run_id == state_of(made).runs(None, 1)[0].id
+    with pytest.raises(DriftError, match=broken.run_id):
+        import_ledger(open_state("sqlite:///other.db", tmp_path), export_ledger(state_of(made)), "there")
 
 
 def test_moves_are_exported_and_imported(tmp_path: Path) -> None:
     made = compacted(tmp_path)
     state = state_of(made)
-    (tmp_path / "ledger.jsonl").write_text("".join(json_lines(export(state))), "utf-8")
+    (tmp_path / "ledger.jsonl").write_text("".join(export_ledger(state).json_lines()), "utf-8")
     other = open_state("sqlite:///other.db", tmp_path)
-    import_ledger(other, read_json_lines(tmp_path / "ledger.jsonl"), "there")
-    (ledger,) = imported_ledgers(other)
+    import_ledger(other, read_export(tmp_path / "ledger.jsonl"), "there")
+    (ledger,) = read_imported(other)
     (model,) = state.known_models()
     assert ledger.tokens == state.token_events(model)
     assert other.verify_chain() is None
 
 
-def as_before_there_were_moves(made: Made) -> None:
-    """Write the ledger as versions without the table did: a row for each token that moved."""
-    state = state_of(made)
-    (model,) = state.known_models()
-    (row,) = state.applied_now(model)
-    told = [each.event for each in state.token_events(model)]
-    Path(str(state.place)).unlink()
-    anew = open_state(made.workspace.state, made.root)
-    again = anew.model_for(model.name, Path(model.path), model.lineage)
-    stamp = json.loads((made.entry("m").path / "tokmigrate.json").read_text("utf-8"))
-    run = anew.begin(
-        again,
-        Direction.UPGRADE,
-        from_revision=None,
-        to_revision=row.record.revision,
-        revisions=[row.record.revision],
-        generation_before=None,
-        generation_after=stamp["generation"],
-    )
-    anew.prepare(run.id, Outcome(applied=(row.record,), tokens=tuple(told)))
-    anew.finish(run.id)
-    with sqlite3.connect(anew.place) as raw:
-        raw.execute("DROP TABLE moves")
-        raw.execute("DELETE FROM chains WHERE name = 'moves'")
-
-
-def test_a_ledger_of_an_older_version_is_read_and_upgraded_in_place(tmp_path: Path) -> None:
-    made = compacted(tmp_path)
-    before = [row.event for row in state_of(made).token_events(state_of(made).known_models()[0])]
-    as_before_there_were_moves(made)
-    state = state_of(made)
-    (model,) = state.known_models()
-    assert [row.event for row in state.token_events(model)] == before
-    assert state.verify_chain() is None
-    (tmp_path / "older.jsonl").write_text("".join(json_lines(export(state))), "utf-8")
-    assert '"table": "moves"' not in (tmp_path / "older.jsonl").read_text("utf-8")
-    other = open_state("sqlite:///other.db", tmp_path)
-    import_ledger(other, read_json_lines(tmp_path / "older.jsonl"), "there")
-    assert [row.event for row in imported_ledgers(other)[0].tokens] == before
-    downgrade(made.workspace, made.entry("m"), "base")
-    assert stored(made, "SELECT count(*) FROM moves") == [(1,)]
-    back = [row.event for row in state_of(made).token_events(model)][len(before) :]
-    assert {(e.token, e.old_id, e.token_id) for e in back} == {(e.token, e.token_id, e.old_id) for e in before}
-    assert state_of(made).verify_chain() is None
-
-
 def test_the_outcome_of_an_interrupted_run_keeps_its_moves() -> None:
     (move,) = moves_of([("a", 4, 3), ("b", 5, 4)])
-    outcome = Outcome(tokens=(TokenEvent("r", Happened.REMOVED, "x", None, 3), TokensMoved("r", Happened.MOVED, move)))
+    outcome = Outcome(
+        tokens=(TokenEvent("r", TokenEventType.REMOVED, "x", None, 3), TokensMoved("r", TokenEventType.MOVED, move))
+    )
     assert Outcome.of(json.loads(json.dumps(outcome.payload()))) == outcome
 
 
@@ -161,7 +118,7 @@ def test_taking_back_many_moves_costs_what_they_are(tmp_path: Path) -> None:
         generation_before=None,
         generation_after="g",
     )
-    events = tuple(TokenEvent("r", Happened.MOVED, f"t{number}", number, number + 1) for number in range(30_000))
+    events = tuple(TokenEvent("r", TokenEventType.MOVED, f"t{number}", number, number + 1) for number in range(30_000))
     state.prepare(run.id, Outcome(applied=(AppliedRecord("r", 0, "1:c"),), tokens=events))
     state.finish(run.id)
     start = time.process_time()

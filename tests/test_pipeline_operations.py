@@ -15,7 +15,7 @@ from shared_models import SharedModel, shared_model
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.operations.pipeline import SetDecoder, typed
 from tokmigrate.revision.new_file import yaml_text
-from tokmigrate.state.rows import Happened
+from tokmigrate.state.rows import TokenEventType
 from tokmigrate.strict_yaml.reading import parse
 
 KINDS = ("mistral-chat", "gpt2-roberta", "oromo-t5", "gpt2-chatml", "bert-base-uncased")
@@ -231,10 +231,10 @@ def test_a_normalizer_and_rows_begun_anew(name: str, tmp_path: Path) -> None:
         untouched = [row for row in range(len(values)) if row not in (5, number)]
         assert np.array_equal(values[untouched], old[key][untouched])
     events = {event.token: event for event in model.events()}
-    assert events["<new>"].event is Happened.ADDED
+    assert events["<new>"].event is TokenEventType.ADDED
     begun = events[token]
-    assert (begun.event, begun.token_id, begun.old_id) == (Happened.REINITIALISED, 5, 5)
+    assert (begun.event, begun.token_id, begun.old_id) == (TokenEventType.REINITIALISED, 5, 5)
     assert begun.init is not None
-    assert begun.row_digest is not None
+    assert begun.row_fingerprint is not None
     model.down()
     assert model.bytes() == before

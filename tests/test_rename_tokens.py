@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared_models import shared_model
 
 from tokmigrate.errors import OperationError
-from tokmigrate.state.rows import Happened
+from tokmigrate.state.rows import TokenEventType
 
 SLOTS = {
     "mistral-chat": "<|placeholder1|>",
@@ -38,7 +38,7 @@ def test_a_reserved_slot_gets_a_use(name: str, tmp_path: Path) -> None:
     for file in model.directory.glob("tokenizer*.json"):
         assert json.dumps(old) not in file.read_text("utf-8")
     (event,) = model.events()
-    assert (event.event, event.old_token, event.token) == (Happened.RENAMED, old, new)
+    assert (event.event, event.old_token, event.token) == (TokenEventType.RENAMED, old, new)
     assert (event.token_id, event.old_id, event.init) == (ids[old], ids[old], None)
     model.down()
     assert model.bytes() == before
@@ -72,9 +72,9 @@ def test_every_file_that_names_the_token(tmp_path: Path) -> None:
     assert library.encode("x").tokens[0] == "<b>"
     assert all(np.array_equal(values[0], values[2]) for values in rows.values())
     (event,) = model.events()
-    assert (event.event, event.token, event.old_token) == (Happened.RENAMED, "<b>", "<s>")
+    assert (event.event, event.token, event.old_token) == (TokenEventType.RENAMED, "<b>", "<s>")
     assert event.init is not None
-    assert event.row_digest is not None
+    assert event.row_fingerprint is not None
     model.down()
     assert model.bytes() == before
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from safetensors.torch import save
 from workspaces import BASE, HEAD, contents, make_workspace
 
 from tokmigrate.runner import restore as restoring
-from tokmigrate.state.database import open_state
 
 FIRST, SECOND = "3b8f0d5a61c2", "9f3c2a7e41b0"
 
@@ -180,17 +178,3 @@ def test_a_python_migration_is_put_back(tmp_path: Path) -> None:
     assert path.read_text("utf-8") == PYTHON
     assert (tmp_path / "migrations" / "rows.safetensors").read_bytes() == rows
     assert place.run("status").returncode == 0
-
-
-def test_a_ledger_of_an_older_version_gets_the_texts_with_the_next_upgrade(tmp_path: Path) -> None:
-    place = Here(make_workspace(tmp_path / "w").root)
-    assert place.run("upgrade", "0002").returncode == 0
-    state = open_state(f"sqlite:///{place.root}/.tokmigrate/state.db", place.root)
-    with state.writing() as connection:
-        connection.exec_driver_sql("DROP TABLE migration_texts")
-        connection.exec_driver_sql("DELETE FROM chains WHERE name = 'migration_texts'")
-    assert "no text is on record" in hint_of(place, "restore", SECOND, code=2)
-    assert place.run("log", "--verify-chain").returncode == 0
-    assert place.run("upgrade").returncode == 0
-    assert json.loads(place.run("restore", SECOND, "--json").stdout)["written"] is False
-    assert place.run("log", "--verify-chain").returncode == 0

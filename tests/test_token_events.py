@@ -13,9 +13,9 @@ from test_real_tokenizers import library
 
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.rows import Happened, TokenEvent
+from tokmigrate.state.rows import TokenEvent, TokenEventType
 
-Told = tuple[str, Happened, str, int | None, int | None]
+Told = tuple[str, TokenEventType, str, int | None, int | None]
 """A revision, what happened, a token, its id afterwards and before."""
 
 
@@ -60,37 +60,42 @@ def test_moved_and_removed_tokens(tmp_path: Path) -> None:
     upgrade(made.workspace, made.entry("m"))
     found = told(made)
     assert sorted(one for one in found if one[0] == first) == [
-        (first, Happened.MOVED, "ing", the, ing),
-        (first, Happened.MOVED, "the", ing, the),
+        (first, TokenEventType.MOVED, "ing", the, ing),
+        (first, TokenEventType.MOVED, "the", ing, the),
     ]
     after_first = {**ids, "the": ing, "ing": the}
     closed_up = {token: number - 1 for token, number in after_first.items() if number > the}
-    moved = [(second, Happened.MOVED, token, number, number + 1) for token, number in closed_up.items()]
-    expected = [*moved, (second, Happened.REMOVED, "ing", None, the)]
+    moved = [(second, TokenEventType.MOVED, token, number, number + 1) for token, number in closed_up.items()]
+    expected = [*moved, (second, TokenEventType.REMOVED, "ing", None, the)]
     assert sorted(one for one in found if one[0] == second) == sorted(expected)
-    assert [one for one in found if one[0] == third] == [(third, Happened.REMOVED, "Ġand", None, ids["Ġand"] - 1)]
-    assert [one for one in found if one[0] == fourth] == [(fourth, Happened.RENAMED, "<b>", last - 2, last - 2)]
+    assert [one for one in found if one[0] == third] == [(third, TokenEventType.REMOVED, "Ġand", None, ids["Ġand"] - 1)]
+    assert [one for one in found if one[0] == fourth] == [(fourth, TokenEventType.RENAMED, "<b>", last - 2, last - 2)]
 
     downgrade(made.workspace, made.entry("m"), second)
     back = told(made)[len(found) :]
     assert back == [
-        (fourth, Happened.REVERTED, "<s>", last - 2, last - 2),
-        (third, Happened.REVERTED, "Ġand", ids["Ġand"] - 1, None),
+        (fourth, TokenEventType.REVERTED, "<s>", last - 2, last - 2),
+        (third, TokenEventType.REVERTED, "Ġand", ids["Ġand"] - 1, None),
     ]
     assert events(made)[len(found)].old_token == "<b>"
     downgrade(made.workspace, made.entry("m"), "base")
     back = told(made)[len(found) + 2 :]
     assert sorted(one for one in back if one[0] == second) == sorted(
-        (second, Happened.REVERTED, token, number, now) for _, _, token, now, number in expected
+        (second, TokenEventType.REVERTED, token, number, now) for _, _, token, now, number in expected
     )
     assert sorted(one for one in back if one[0] == first) == [
-        (first, Happened.REVERTED, "ing", ing, the),
-        (first, Happened.REVERTED, "the", the, ing),
+        (first, TokenEventType.REVERTED, "ing", ing, the),
+        (first, TokenEventType.REVERTED, "the", the, ing),
     ]
     # What is applied a second time is told, and taken back, once more.
     upgrade(made.workspace, made.entry("m"), first)
     downgrade(made.workspace, made.entry("m"), "base")
-    assert [one[1] for one in told(made)[-4:]] == [Happened.MOVED, Happened.MOVED, Happened.REVERTED, Happened.REVERTED]
+    assert [one[1] for one in told(made)[-4:]] == [
+        TokenEventType.MOVED,
+        TokenEventType.MOVED,
+        TokenEventType.REVERTED,
+        TokenEventType.REVERTED,
+    ]
 
 
 def test_rows_that_begin_anew_are_told_of_on_the_way_back(tmp_path: Path) -> None:
@@ -106,8 +111,8 @@ def test_rows_that_begin_anew_are_told_of_on_the_way_back(tmp_path: Path) -> Non
     downgrade(made.workspace, made.entry("m"), "base")
     first, second = made.revisions
     assert told(made)[-2:] == [
-        (second, Happened.REVERTED, "<new>", None, TOKENS),
-        (first, Happened.REVERTED, "the", number, number),
+        (second, TokenEventType.REVERTED, "<new>", None, TOKENS),
+        (first, TokenEventType.REVERTED, "the", number, number),
     ]
 
 
@@ -165,7 +170,7 @@ def test_the_events_lead_from_each_vocabulary_to_the_next(tmp_path_factory: Any,
         downgrade(made.workspace, made.entry("m"), revision)
         back = events(made)[seen:]
         seen += len(back)
-        assert {event.event for event in back} == {Happened.REVERTED}
+        assert {event.event for event in back} == {TokenEventType.REVERTED}
         for event in back:
             held.pop(event.old_token or event.token, None)
         held |= {event.token: event.token_id for event in back if event.token_id is not None}

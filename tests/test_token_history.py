@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokmigrate.audit.token_history import read_token_histories
-from tokmigrate.state.rows import Happened, TokenEvent, TokenRow
+from tokmigrate.state.rows import TokenEvent, TokenEventType, TokenRow
 
 NAMES = list("abcdefgh")
 
@@ -45,36 +45,36 @@ def migrate(world: World, revision: str, draw: st.DrawFn) -> None:
         match draw(st.sampled_from(["stay", "stay", "move", "rename", "remove", "reinit", "trained"])):
             case "move":
                 world.ids[who] = here + 1
-                world.tell(who, TokenEvent(revision, Happened.MOVED, name, here + 1, here))
+                world.tell(who, TokenEvent(revision, TokenEventType.MOVED, name, here + 1, here))
             case "rename":
                 free = [each for each in NAMES if each not in before | set(world.named)]
                 if free:
                     new = draw(st.sampled_from(free))
                     del world.named[name]
                     world.named[new] = who
-                    world.tell(who, TokenEvent(revision, Happened.RENAMED, new, here, here, name))
+                    world.tell(who, TokenEvent(revision, TokenEventType.RENAMED, new, here, here, name))
             case "remove":
                 del world.named[name], world.ids[who]
-                world.tell(who, TokenEvent(revision, Happened.REMOVED, name, None, here))
+                world.tell(who, TokenEvent(revision, TokenEventType.REMOVED, name, None, here))
             case "reinit":
-                world.tell(who, TokenEvent(revision, Happened.REINITIALISED, name, here, here))
+                world.tell(who, TokenEvent(revision, TokenEventType.REINITIALISED, name, here, here))
             case "trained":
-                world.tell(who, TokenEvent("earlier", Happened.TRAINED, name, here, here))
+                world.tell(who, TokenEvent("earlier", TokenEventType.TRAINED, name, here, here))
     free = [each for each in NAMES if each not in before | set(world.named)]
     if free and draw(st.booleans()):
         world.born += 1
         world.named[free[0]], world.ids[world.born] = world.born, world.born
-        world.tell(world.born, TokenEvent(revision, Happened.ADDED, free[0], world.born))
+        world.tell(world.born, TokenEvent(revision, TokenEventType.ADDED, free[0], world.born))
 
 
 def take_back(world: World, revision: str, before: tuple[dict[str, int], dict[int, int]], told: range) -> None:
     """Tell of the way back as the runner does: each event the other way round."""
     for place in told:
         event, who = world.rows[place].event, world.changed[place]
-        if event.event is not Happened.TRAINED:
+        if event.event is not TokenEventType.TRAINED:
             old = event.old_token or event.token
             back = event.token if event.old_token else None
-            world.tell(who, TokenEvent(revision, Happened.REVERTED, old, event.old_id, event.token_id, back))
+            world.tell(who, TokenEvent(revision, TokenEventType.REVERTED, old, event.old_id, event.token_id, back))
     world.named, world.ids = dict(before[0]), dict(before[1])
 
 

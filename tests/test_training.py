@@ -21,7 +21,7 @@ from tokmigrate.runner.look import status
 from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.settings import ModelEntry
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.rows import Happened, TokenEvent
+from tokmigrate.state.rows import TokenEvent, TokenEventType
 
 START, END, PAD = "<|im_start|>", "<|im_end|>", "<|pad|>"
 EMBEDDINGS = "model.embed_tokens.weight"
@@ -44,7 +44,9 @@ def training(made: Made, entry: ModelEntry | None = None) -> dict[str, TokenTrai
 def told(made: Made) -> list[TokenEvent]:
     state = open_state_if_present(made.workspace.state, made.root)
     assert state is not None
-    return [row.event for row in state.token_events(state.known_models()[0]) if row.event.event is Happened.TRAINED]
+    return [
+        row.event for row in state.token_events(state.known_models()[0]) if row.event.event is TokenEventType.TRAINED
+    ]
 
 
 def change_row(model: Path, tensor: str, row: int) -> None:

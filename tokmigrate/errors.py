@@ -20,6 +20,7 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── UndoError                     1  the way back is missing or damaged
 │   └── AlreadyThereError         1  there is nothing to take back
 ├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
+│   └── FormatError               4  a file has a format that this version does not read
 ├── BusyError                     5  another process works on it, or a recovery must come first
 │   └── RecoveryNeededError       5
 └── StoppedError                130  Ctrl-C, SIGTERM or SIGHUP
@@ -38,6 +39,7 @@ __all__ = [
     "BusyError",
     "DriftError",
     "FileProblems",
+    "FormatError",
     "HistoryError",
     "LimitError",
     "MissingModelError",
@@ -189,6 +191,10 @@ class DriftError(TokmigrateError):
     """A migration or a model that was edited behind tokmigrate's back."""
 
     exit_code = 4
+
+
+class FormatError(DriftError):
+    """A file that another version of tokmigrate wrote, in a format that this one does not read."""
 
 
 class StalePlanError(TokmigrateError):

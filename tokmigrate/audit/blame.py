@@ -21,10 +21,10 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.imports import ImportedLedger, imported_ledgers
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.rows import AppliedRow, Happened, ModelRow, OperationRow, TokenRow
+from tokmigrate.state.rows import AppliedRow, ModelRow, RunRow, TokenEventType, TokenRow
+from tokmigrate.state.transfer import ImportedLedger, read_imported
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class BlameEvent:
     """
 
     row: TokenRow
-    operation: OperationRow | None
+    operation: RunRow | None
     message: str
     location: SourceLocation | None
     edited: bool
@@ -162,7 +162,7 @@ def _read_indexes(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[_
         names[each.model.lineage] = (*names.get(each.model.lineage, ()), each.model.model)
     imported = [
         _BlameIndex.of_imported(history, ledger, model, names.get(model.lineage, ()))
-        for ledger in (imported_ledgers(state) if state else ())
+        for ledger in (read_imported(state) if state else ())
         for model in ledger.models
     ]
     is_all = len(entries) == len(workspace.models)
@@ -202,7 +202,7 @@ class _BlameIndex:
             snapshot = take_snapshot(entry)
         row = state.model_at(snapshot.directory, snapshot.generation) if state else None
         events = state.token_events(row) if state and row else ()
-        runs = state.operations(row, None) if state and row else ()
+        runs = state.runs(row, None) if state and row else ()
         applied = state.applied_ever(row) if state and row else ()
         lineage = snapshot.stamp.lineage if snapshot.stamp else None
         model = BlameModel(entry.name, str(entry.path), snapshot.revision, lineage)
@@ -215,10 +215,10 @@ class _BlameIndex:
         applied = [each for each in ledger.applied if each.model_id == row.id]
         in_force = [each.record for each in applied if each.reverted_by is None]
         revision = max(in_force, key=lambda record: record.position).revision if in_force else None
-        host = next((each.who.host for each in reversed(ledger.operations) if each.model_id == row.id), None)
+        host = next((each.provenance.host for each in reversed(ledger.runs) if each.model_id == row.id), None)
         model = BlameModel(row.name, row.path, revision, row.lineage or None, ledger.id, host, same_as)
         histories = read_token_histories(each for each in ledger.tokens if each.model_id == row.id)
-        return _BlameIndex(model, None, histories, {}, _explain(history, ledger.operations, applied))
+        return _BlameIndex(model, None, histories, {}, _explain(history, ledger.runs, applied))
 
     @property
     def ids(self) -> Mapping[str, int]:
@@ -280,7 +280,7 @@ def _without_events(text: str) -> TokenHistory:
 
 
 def _explain(
-    history: History, runs: Iterable[OperationRow], applied: Iterable[AppliedRow]
+    history: History, runs: Iterable[RunRow], applied: Iterable[AppliedRow]
 ) -> Callable[[TokenRow], BlameEvent]:
     """Return the function that adds to an event who caused it, and where it is written."""
     by_id = {row.id: row for row in runs}
@@ -292,11 +292,11 @@ def _explain(
         migration = history.by_revision.get(row.event.revision)
         message = record.record.message if record else ""
         if migration is None:
-            return BlameEvent(row, by_id.get(row.operation_id), message, None, False, None)
+            return BlameEvent(row, by_id.get(row.run_id), message, None, False, None)
         edited = record is not None and record.record.checksum != migration.checksum
-        is_in_file = row.event.event not in (Happened.REVERTED, Happened.TRAINED)
+        is_in_file = row.event.event not in (TokenEventType.REVERTED, TokenEventType.TRAINED)
         location = locate_event(migration, row.event) if is_in_file and not edited else None
         author = author_of(location.path, location.line) if location and location.line is not None else None
-        return BlameEvent(row, by_id.get(row.operation_id), message or migration.message, location, edited, author)
+        return BlameEvent(row, by_id.get(row.run_id), message or migration.message, location, edited, author)
 
     return explain

@@ -9,9 +9,9 @@ from tokmigrate.errors import DriftError
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.imports import imported_ledgers
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRow, ModelRow, OperationRow
+from tokmigrate.state.rows import AppliedRow, ModelRow, RunRow
+from tokmigrate.state.transfer import read_imported
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Run:
     model: str
     path: str
     lineage: str
-    row: OperationRow
+    row: RunRow
     undone: tuple[str, ...] = ()
     undone_by: str | None = None
     ledger: str | None = None
@@ -66,21 +66,21 @@ def imported_runs(workspace: Workspace, limit: int | None) -> tuple[Run, ...]:
     """Return the runs of the ledgers that were imported, the newest first, all of them or `limit`."""
     state = open_state_if_present(workspace.state, workspace.root)
     found: list[Run] = []
-    for ledger in imported_ledgers(state) if state else ():
+    for ledger in read_imported(state) if state else ():
         models = {model.id: model for model in ledger.models}
-        for row in ledger.operations:
-            applied = [each for each in ledger.applied if each.operation_id == row.id]
+        for row in ledger.runs:
+            applied = [each for each in ledger.applied if each.run_id == row.id]
             found.append(with_fate(models[row.model_id], row, applied, ledger.id))
     return tuple(sorted(found, key=lambda run: run.row.started, reverse=True)[:limit])
 
 
 def _of(state: State, model: ModelRow, limit: int | None) -> Iterator[Run]:
     applied = state.applied_ever(model)
-    for row in state.operations(model, limit):
-        yield with_fate(model, row, [each for each in applied if each.operation_id == row.id])
+    for row in state.runs(model, limit):
+        yield with_fate(model, row, [each for each in applied if each.run_id == row.id])
 
 
-def with_fate(model: ModelRow, row: OperationRow, applied: list[AppliedRow], ledger: str | None = None) -> Run:
+def with_fate(model: ModelRow, row: RunRow, applied: list[AppliedRow], ledger: str | None = None) -> Run:
     """Return a run with what became of the revisions that it applied."""
     undone = [each for each in applied if each.reverted_by is not None]
     last = undone[0].reverted_by if undone else None

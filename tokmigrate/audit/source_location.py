@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tokmigrate.operations.base import TokenChanges
 from tokmigrate.revision.migration import Migration
-from tokmigrate.state.rows import Happened, TokenEvent
+from tokmigrate.state.rows import TokenEvent, TokenEventType
 from tokmigrate.strict_yaml import Node, read
 
 
@@ -59,18 +59,18 @@ def locate_event(migration: Migration, event: TokenEvent) -> SourceLocation:
     return SourceLocation(migration.path, migration.shown, line, operation.describe())
 
 
-def _tokens(changes: TokenChanges, event: Happened) -> tuple[str, ...]:
+def _tokens(changes: TokenChanges, event: TokenEventType) -> tuple[str, ...]:
     """Return the tokens to which an operation does what an event tells of."""
     match event:
-        case Happened.ADDED:
+        case TokenEventType.ADDED:
             return tuple(token.content for token in changes.added)
-        case Happened.RENAMED:
+        case TokenEventType.RENAMED:
             return tuple(changes.renamed.values())
-        case Happened.MOVED:
+        case TokenEventType.MOVED:
             return (*changes.moved, *changes.removed)
-        case Happened.REMOVED:
+        case TokenEventType.REMOVED:
             return changes.removed
-        case Happened.REINITIALISED:
+        case TokenEventType.REINITIALISED:
             return changes.reinitialised
     return ()
 

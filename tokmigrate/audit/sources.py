@@ -9,12 +9,12 @@ from tokmigrate.files import exists, has_directory, opened
 from tokmigrate.settings import FILE_NAME, read_workspace
 from tokmigrate.settings.workspace import absolute
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.exported import Exported, export, read_json_lines
+from tokmigrate.state.transfer import LedgerExport, export_ledger, read_export
 
 _SQLITE = b"SQLite format 3\0"
 
 
-def read_ledger(source: str) -> tuple[Exported, str]:
+def read_ledger(source: str) -> tuple[LedgerExport, str]:
     """Return a ledger, and where it is, without a password.
 
     Args:
@@ -38,11 +38,11 @@ def read_ledger(source: str) -> tuple[Exported, str]:
     with opened(path) as file:
         if file.read(len(_SQLITE)) == _SQLITE:
             return _of_database(f"sqlite:///{path}", Path())
-    return read_json_lines(path), str(path)
+    return read_export(path), str(path)
 
 
-def _of_database(url: str, folder: Path) -> tuple[Exported, str]:
+def _of_database(url: str, folder: Path) -> tuple[LedgerExport, str]:
     state = open_state_if_present(url, folder)
     if state is None:
         raise UsageError("there is no ledger: nothing was run there yet", where=url.rsplit("@", 1)[-1])
-    return export(state), state.place
+    return export_ledger(state), state.place

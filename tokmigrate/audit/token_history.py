@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from tokmigrate.state.rows import Happened, TokenEvent, TokenRow
+from tokmigrate.state.rows import TokenEvent, TokenEventType, TokenRow
 
 T = TypeVar("T")
 RowKey = tuple[str, str]
@@ -72,19 +72,19 @@ class _Reader:
     def read(self, row: TokenRow) -> None:
         event = row.event
         key = (event.revision, event.token)
-        if event.event is Happened.ADDED:
+        if event.event is TokenEventType.ADDED:
             # An addition that was reverted and applied again is the same token.
             history = self._take(self._addition_reverted, key, event.token, added=True)
-        elif event.event is Happened.REVERTED and event.old_id is None:
+        elif event.event is TokenEventType.REVERTED and event.old_id is None:
             history = self._take(self._removed, key, event.token)
         else:
-            renames = event.event in (Happened.RENAMED, Happened.REVERTED)
+            renames = event.event in (TokenEventType.RENAMED, TokenEventType.REVERTED)
             name = (event.old_token if renames else None) or event.token
             history = self._take(self._by_name, name, name)
         history.events.append(row)
         if event.token_id is None:
             history.token = None
-            (self._removed if event.event is Happened.REMOVED else self._addition_reverted)[key] = history
+            (self._removed if event.event is TokenEventType.REMOVED else self._addition_reverted)[key] = history
             return
         former = self._by_name.get(event.token)
         if former is not None:
@@ -126,12 +126,12 @@ def read_init_records(events: Iterable[TokenEvent]) -> Mapping[RowKey, InitRecor
     """
     found: dict[RowKey, InitRecord] = {}
     for event in events:
-        if event.event is Happened.TRAINED:
+        if event.event is TokenEventType.TRAINED:
             key = (event.revision, event.old_token or event.token)
             if key in found:
                 found[key] = replace(found[key], known_trained=True)
-        elif event.init is not None and event.row_digest is not None:
+        elif event.init is not None and event.row_fingerprint is not None:
             strategies = {side: held.get("strategy") for side, held in event.init.items() if isinstance(held, Mapping)}
             from_file = frozenset(side for side, strategy in strategies.items() if strategy == "file")
-            found[event.revision, event.token] = InitRecord(event.row_digest, from_file=from_file)
+            found[event.revision, event.token] = InitRecord(event.row_fingerprint, from_file=from_file)
     return found

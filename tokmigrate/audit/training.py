@@ -25,9 +25,9 @@ from tokmigrate.model.weights.movement import Movement, Tracked, input_movements
 from tokmigrate.model.weights.row_fingerprints import RowFingerprint, RowFingerprints, embeddings, parsed, written
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.state.imports import imported_ledgers
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRow, Happened, OperationRow, Status, TokenEvent
+from tokmigrate.state.rows import AppliedRow, RunRow, Status, TokenEvent, TokenEventType
+from tokmigrate.state.transfer import read_imported
 from tokmigrate.vocabulary.recipes import Side
 from tokmigrate.vocabulary.tokens import is_tombstone
 
@@ -248,11 +248,11 @@ def _on_record_elsewhere(state: State, stamp: Stamp | None) -> tuple[Mapping[Row
     if stamp is None:
         return {}, {}
     for model in state.known_models():
-        if any(_left(row, stamp) for row in state.operations(model, None)):
+        if any(_left(row, stamp) for row in state.runs(model, None)):
             events = (row.event for row in state.token_rows(model))
             return read_init_records(events), undo_digests(state.applied_ever(model))
-    for ledger in imported_ledgers(state):
-        for row in ledger.operations:
+    for ledger in read_imported(state):
+        for row in ledger.runs:
             if _left(row, stamp):
                 found = (event.event for event in ledger.tokens if event.model_id == row.model_id)
                 applied = (each for each in ledger.applied if each.model_id == row.model_id)
@@ -260,7 +260,7 @@ def _on_record_elsewhere(state: State, stamp: Stamp | None) -> tuple[Mapping[Row
     return {}, {}
 
 
-def _left(row: OperationRow, stamp: Stamp) -> bool:
+def _left(row: RunRow, stamp: Stamp) -> bool:
     return row.status is Status.APPLIED and row.generation_after == stamp.generation
 
 
@@ -269,12 +269,12 @@ def trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...]:
     return tuple(
         TokenEvent(
             token.revision,
-            Happened.TRAINED,
+            TokenEventType.TRAINED,
             token.token,
             token.id,
             token.id,
             token.initial_text if token.initial_text != token.token else None,
-            row_digest=token.fingerprint,
+            row_fingerprint=token.fingerprint,
         )
         for token in found
         if token.was_trained and not token.known_trained

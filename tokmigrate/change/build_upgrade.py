@@ -309,7 +309,7 @@ class InitialisedToken:
         id: Its id.
         old_token: Before a rename the old text.
         init: How its row is initialised, as JSON; None where the row stays.
-        row_digest: The marks of its new row, as `model.row_fingerprints` writes them.
+        row_fingerprint: The marks of its new row, as `model.row_fingerprints` writes them.
         old_id: Its id before, None where it was not there.
     """
 
@@ -318,7 +318,7 @@ class InitialisedToken:
     id: int
     old_token: str | None = None
     init: Any = None
-    row_digest: str | None = None
+    row_fingerprint: str | None = None
     old_id: int | None = None
 
 
@@ -339,15 +339,15 @@ def initialised_tokens(
     found: list[InitialisedToken] = []
     for token, number in step.after.tokenizer.ids.items():
         recipe = reached.row(number) if number in fresh else None
-        init = row_digest = None
+        init = row_fingerprint = None
         if isinstance(recipe, Begun):
-            init, row_digest = _init(recipe), digest(recipe)
+            init, row_fingerprint = _init(recipe), digest(recipe)
         if token in old_texts:
             was = old_texts[token]
-            found.append(InitialisedToken("renamed", token, number, was, init, row_digest, old_ids[was]))
+            found.append(InitialisedToken("renamed", token, number, was, init, row_fingerprint, old_ids[was]))
         elif init is not None:
             kind: Literal["added", "reinitialised"] = "reinitialised" if token in old_ids else "added"
-            found.append(InitialisedToken(kind, token, number, None, init, row_digest, old_ids.get(token)))
+            found.append(InitialisedToken(kind, token, number, None, init, row_fingerprint, old_ids.get(token)))
     return tuple(found)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import Stamp, decoded
+from tokmigrate.model.documents.stamp import Stamp, parse_stamp
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.vocabulary.rows import Recipe, RowEdit
@@ -52,7 +52,7 @@ class Candidate:
     def stamp(self) -> Stamp | None:
         """The stamp that the directory shall have, None at `base`."""
         data = self.files[STAMP]
-        return None if data is None else decoded(data.decode("utf-8"), STAMP)
+        return None if data is None else parse_stamp(data.decode("utf-8"), STAMP)
 
     @property
     def bytes(self) -> int:

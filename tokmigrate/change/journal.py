@@ -1,4 +1,4 @@
-"""What a change is about to do, as the journal beside the model holds it."""
+"""The journal beside a model: what a change is about to do, written before it starts."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.files import exists
+from tokmigrate.formats import JOURNAL, check_version
 from tokmigrate.model.documents.stamp import read_stamp
 
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 
 
-class _JournalPart(BaseModel):
-    """What the journal says of one directory."""
+class _StoredEntry(BaseModel):
+    """One directory, as the file holds it."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -27,14 +28,14 @@ class _JournalPart(BaseModel):
     generation_after: str | None
 
 
-class _JournalAdapter(_JournalPart):
-    """What the journal says of an adapter."""
+class _StoredAdapter(_StoredEntry):
+    """An adapter, as the file holds it."""
 
     path: PathText
-    start: Literal["area", "workspace"] = "area"
+    relative_to: Literal["work_area", "workspace"] = "work_area"
 
 
-class _JournalPlace(BaseModel):
+class _StoredDirectory(BaseModel):
     """A directory as it was when the journal was written; a copy of it has another inode."""
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -44,14 +45,14 @@ class _JournalPlace(BaseModel):
     host: str
 
 
-class _Journal(_JournalPart):
+class _StoredJournal(_StoredEntry):
     """The content of the journal."""
 
-    format: Literal[1]
-    operation: str
-    area: _JournalPlace | None = None
-    workspace: _JournalPlace | None = None
-    adapters: list[_JournalAdapter] = []
+    format: int
+    run: str
+    work_area: _StoredDirectory | None = None
+    workspace: _StoredDirectory | None = None
+    adapters: list[_StoredAdapter] = []
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,13 @@ class Journal:
     """A change of a model and its adapters.
 
     Args:
-        operation: The operation's id in the state.
+        run: The id of the run in the state.
         model: The model.
         adapters: The adapters that go along.
         others: Directories in the journal of a copied model that go along with the original, and not with the copy.
     """
 
-    operation: str
+    run: str
     model: JournalEntry
     adapters: tuple[JournalEntry, ...] = ()
     others: tuple[Path, ...] = ()
@@ -88,7 +89,7 @@ class Journal:
     @property
     def areas(self) -> tuple[WorkArea, ...]:
         """The work areas, the model's first."""
-        return tuple(part.area for part in (self.model, *self.adapters))
+        return tuple(entry.area for entry in (self.model, *self.adapters))
 
     def to_json(self, workspace: Path) -> dict[str, Any]:
         """Return the journal's content.
@@ -99,63 +100,66 @@ class Journal:
         """
         area, inside = self.model.area, Path(os.path.realpath(workspace))
 
-        def place(adapter: Path) -> dict[str, str]:
+        def name(adapter: Path) -> dict[str, str]:
             if not adapter.is_relative_to(inside):
                 return {"path": str(adapter)}
             if area.model.is_relative_to(inside):
                 return {"path": os.path.relpath(adapter, area.root)}
-            return {"path": str(adapter.relative_to(inside)), "start": "workspace"}
+            return {"path": str(adapter.relative_to(inside)), "relative_to": "workspace"}
 
         return {
-            "format": 1,
-            "operation": self.operation,
+            "format": JOURNAL.version,
+            "run": self.run,
             "generation_before": self.model.before,
             "generation_after": self.model.after,
-            "area": _place(area.root),
-            "workspace": _place(inside),
+            "work_area": _directory(area.root),
+            "workspace": _directory(inside),
             "adapters": [
-                {**place(part.area.model), "generation_before": part.before, "generation_after": part.after}
-                for part in self.adapters
+                {**name(entry.area.model), "generation_before": entry.before, "generation_after": entry.after}
+                for entry in self.adapters
             ],
         }
 
     @staticmethod
     def from_json(held: dict[str, Any], area: WorkArea, workspace: Path) -> Journal:
-        """Return what the journal in a work area holds, for a workspace that lists the model.
+        """Return the journal of a work area, for a workspace that lists the model.
 
         Raises:
-            RecoveryNeededError: Its adapters lie in another workspace, which began the change.
+            RecoveryNeededError: Its adapters lie in another workspace, which began the change; or another version of
+                tokmigrate began it.
             StorageError: The journal is damaged.
         """
+        if isinstance(held.get("format"), int):
+            check_version(JOURNAL, held["format"], str(area.journal), RecoveryNeededError)
         try:
-            return Journal._of(_Journal.model_validate(held), area, workspace)
+            return Journal._of(_StoredJournal.model_validate(held), area, workspace)
         except ValueError as error:
             raise area.damaged_journal() from error
 
     @staticmethod
-    def _of(journal: _Journal, area: WorkArea, workspace: Path) -> Journal:
-        starts = {"area": area.root, "workspace": Path(os.path.realpath(workspace))}
-        if any(said.start == "workspace" for said in journal.adapters):
+    def _of(journal: _StoredJournal, area: WorkArea, workspace: Path) -> Journal:
+        starts = {"work_area": area.root, "workspace": Path(os.path.realpath(workspace))}
+        if any(stored.relative_to == "workspace" for stored in journal.adapters):
             _refuse_elsewhere(journal.workspace, starts["workspace"], area)
-        copied = _is_elsewhere(journal.area, area.root)
-        others = [Path(said.path) for said in journal.adapters if copied and Path(said.path).is_absolute()]
+        copied = _is_elsewhere(journal.work_area, area.root)
+        others = [Path(stored.path) for stored in journal.adapters if copied and Path(stored.path).is_absolute()]
         adapters = [
-            _part(WorkArea(starts[said.start] / said.path), said)
-            for said in journal.adapters
-            if Path(said.path) not in others
+            _entry(WorkArea(starts[stored.relative_to] / stored.path), stored)
+            for stored in journal.adapters
+            if Path(stored.path) not in others
         ]
-        return Journal(journal.operation, _part(area, journal), tuple(adapters), tuple(others))
+        return Journal(journal.run, _entry(area, journal), tuple(adapters), tuple(others))
 
 
-def _part(area: WorkArea, said: _JournalPart) -> JournalEntry:
-    return JournalEntry(area, said.generation_before, said.generation_after)
+def _entry(area: WorkArea, stored: _StoredEntry) -> JournalEntry:
+    return JournalEntry(area, stored.generation_before, stored.generation_after)
 
 
-def _place(directory: Path) -> dict[str, Any]:
+def _directory(directory: Path) -> dict[str, Any]:
     return {"path": str(directory), "inode": directory.stat().st_ino, "host": socket.gethostname()}
 
 
-def _is_elsewhere(began: _JournalPlace | None, here: Path) -> bool:
+def _is_elsewhere(began: _StoredDirectory | None, here: Path) -> bool:
     """Return whether a directory was copied here, and the one that the journal was written for is still there."""
     # One with the same path was restored from a backup; where nothing is left there, it was moved here.
     if began is None or began.inode == here.stat().st_ino or Path(began.path) == here:
@@ -163,7 +167,7 @@ def _is_elsewhere(began: _JournalPlace | None, here: Path) -> bool:
     return began.host != socket.gethostname() or exists(Path(began.path))
 
 
-def _refuse_elsewhere(began: _JournalPlace | None, here: Path, area: WorkArea) -> None:
+def _refuse_elsewhere(began: _StoredDirectory | None, here: Path, area: WorkArea) -> None:
     if began is not None and _is_elsewhere(began, here):
         raise RecoveryNeededError(
             f"its change was started in the workspace {began.path}, with adapters that lie there",

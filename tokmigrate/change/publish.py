@@ -31,11 +31,11 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.signals import uninterrupted
 
 
-class Books(Protocol):
-    """The bookkeeping of one operation; every method may be called again after a crash."""
+class RunRecorder(Protocol):
+    """Records one run in the state; every method may be called again after a crash."""
 
     def staging(self) -> str:
-        """Write down the intent and return the operation's id."""
+        """Record the intent and return the id of the run."""
         ...
 
     def prepared(self) -> None:
@@ -93,7 +93,7 @@ class Found(StrEnum):
 def publish(
     model: str,
     changes: Sequence[Change],
-    books: Books,
+    recorder: RunRecorder,
     listener: Listener,
     workspace: Path,
     accept: Callable[[], None],
@@ -105,7 +105,7 @@ def publish(
     Args:
         model: The model's name, for events.
         changes: That of the model, and behind it those of its adapters.
-        books: The bookkeeping.
+        recorder: Records the run.
         listener: Told every step.
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
         accept: Raises where the libraries would load something else; asked before anything is staged.
@@ -122,12 +122,12 @@ def publish(
     _check_room(changes)
     total = sum(change.candidate.bytes for change in changes)
     model_part, *adapters = (JournalEntry(change.area, change.before, change.after) for change in changes)
-    intent = Journal(books.staging(), model_part, tuple(adapters))
+    journal = Journal(recorder.staging(), model_part, tuple(adapters))
     area = changes[0].area
     # Behind the commit point a change is finished, whatever signal comes.
     with ExitStack() as stack:
         try:
-            area.write_journal(intent.to_json(workspace))
+            area.write_journal(journal.to_json(workspace))
             reached(Step.RECORDED)
             if keep_owner:
                 _try_metadata(changes)
@@ -150,14 +150,14 @@ def publish(
                 lost = lost_in(change.area.stage, change.snapshot.directory, change.candidate)
                 _check_kept(model, change, lost, listener, keep_owner=keep_owner)
             reached(Step.STAMPED)
-            books.prepared()
+            recorder.prepared()
             reached(Step.PREPARED)
             stack.enter_context(uninterrupted())
             _commit(area)
         except BaseException as error:
             with uninterrupted():
-                if _is_untouched(area, intent):
-                    _undo_preparation(intent, books, str(error) or type(error).__name__)
+                if _is_untouched(area, journal):
+                    _undo_preparation(journal, recorder, str(error) or type(error).__name__)
                     raise
             raise _unfinished(area, error) from error
         try:
@@ -165,20 +165,20 @@ def publish(
             for change in changes[1:]:
                 _commit(change.area)
             reached(Step.FOLLOWED)
-            books.applied()
+            recorder.applied()
             reached(Step.APPLIED)
-            _clean(intent.areas)
+            _clean(journal.areas)
             reached(Step.CLEANED)
         except BaseException as error:
             raise _unfinished(area, error) from error
 
 
-def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) -> Found:
+def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace: Path) -> Found:
     """Finish what an interrupted change left: the generation in place decides, the rest follows.
 
     Args:
         area: The work area of the model, whose lock the caller holds, and those of the adapters in its journal.
-        books_for: The bookkeeping of an operation by its id.
+        recorder_of: Records the run of an id.
         workspace: The directory of the workspace.
 
     Raises:
@@ -188,23 +188,23 @@ def recover(area: WorkArea, books_for: Callable[[str], Books], workspace: Path) 
     if held is None:
         _clean((area,))
         return Found.NOTHING
-    intent = Journal.from_json(held, area, workspace)
-    for each in intent.areas:
+    journal = Journal.from_json(held, area, workspace)
+    for each in journal.areas:
         if exists(each.aside) or not exists(each.model):
             finish_two_step(each.model, each.stage, each.aside)
-    books = books_for(intent.operation)
+    recorder = recorder_of(journal.run)
     generation = generation_in_place(area.model)
-    if generation == intent.model.after:
+    if generation == journal.model.after:
         fsync_directory(area.model.parent)
-        for adapter in intent.adapters:
+        for adapter in journal.adapters:
             _follow(adapter)
-        books.applied()
-        _clean(intent.areas)
+        recorder.applied()
+        _clean(journal.areas)
         return Found.AFTER
-    if generation == intent.model.before:
-        _undo_preparation(intent, books, "interrupted")
+    if generation == journal.model.before:
+        _undo_preparation(journal, recorder, "interrupted")
         return Found.BEFORE
-    raise _foreign(intent.model, generation)
+    raise _foreign(journal.model, generation)
 
 
 def _follow(adapter: JournalEntry) -> None:
@@ -233,10 +233,10 @@ def _commit(area: WorkArea) -> None:
     fsync_directory(area.root)
 
 
-def _is_untouched(area: WorkArea, intent: Journal) -> bool:
+def _is_untouched(area: WorkArea, journal: Journal) -> bool:
     # In the middle of a two-step exchange there is no model in place, and so no stamp, as at base.
     there = exists(area.model) and not exists(area.aside)
-    return there and generation_in_place(area.model) == intent.model.before
+    return there and generation_in_place(area.model) == journal.model.before
 
 
 def _unfinished(area: WorkArea, error: BaseException) -> RecoveryNeededError:
@@ -247,11 +247,11 @@ def _unfinished(area: WorkArea, error: BaseException) -> RecoveryNeededError:
     )
 
 
-def _undo_preparation(intent: Journal, books: Books, reason: str) -> None:
-    for area in intent.areas:
+def _undo_preparation(journal: Journal, recorder: RunRecorder, reason: str) -> None:
+    for area in journal.areas:
         area.remove_stage()
-    books.failed(reason)
-    intent.model.area.remove_journal()
+    recorder.failed(reason)
+    journal.model.area.remove_journal()
 
 
 def _clean(areas: Sequence[WorkArea]) -> None:

@@ -20,7 +20,7 @@ from tokmigrate.model.documents.chat_template import chat_template, with_chat_te
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, decoded
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json, parse
 from tokmigrate.model.references.token_texts import named_tokens, without_mentions
@@ -97,7 +97,7 @@ def stamp_before(
     """
     if before is None:
         return None
-    stamp: Stamp = decoded(before.decode("utf-8"), STAMP)
+    stamp: Stamp = parse_stamp(before.decode("utf-8"), STAMP)
     known = dict(stamp.files)
     for name in known.keys() & files.keys():
         data = files[name]

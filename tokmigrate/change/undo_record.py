@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -13,13 +13,24 @@ from tokmigrate.change.candidate import ShardImage
 from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.change.new_rows import InitRows, StoredInitRows
 from tokmigrate.errors import UndoError, WeightsError
+from tokmigrate.formats import UNDO_RECORD, check_version
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.vocabulary.recipes import Side, Stored
 from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
 
-FORMAT = 1
+_NAMES_IN_1 = {
+    "files": "files_before",
+    "left": "files_after",
+    "facts": "metadata",
+    "pieces": "rows",
+    "saved": "lost_rows",
+    "shards": "shards_before",
+    "left_shards": "shards_after",
+    "left_tensors": "tensors_after",
+}
+"""The names of fields in records of format 1, which are read under those of today."""
 
 
 class Objects(Protocol):
@@ -78,16 +89,16 @@ class _Record(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    format: Literal[1]
-    files: dict[str, str | None]
-    left: dict[str, str | None]
-    facts: dict[str, FileMetadata]
+    format: int
+    files_before: dict[str, str | None]
+    files_after: dict[str, str | None]
+    metadata: dict[str, FileMetadata]
     old_rows: int
-    pieces: list[tuple[int, int] | None]
-    saved: dict[str, str]
-    shards: dict[str, _Shard]
-    left_shards: dict[str, str]
-    left_tensors: dict[str, str]
+    rows: list[tuple[int, int] | None]
+    lost_rows: dict[str, str]
+    shards_before: dict[str, _Shard]
+    shards_after: dict[str, str]
+    tensors_after: dict[str, str]
     adapters: dict[str, str]
     links: dict[str, LinkMetadata] = {}
     init_rows: dict[Side, StoredInitRows] = {}
@@ -96,19 +107,19 @@ class _Record(BaseModel):
 def keep(undo: Undo, objects: Objects) -> str:
     """Store an undo record and return its digest."""
     record = {
-        "format": FORMAT,
-        "files": _stored(undo.files, objects),
-        "left": _stored(undo.left, objects),
-        "facts": {name: facts.to_json() for name, facts in undo.facts.items()},
+        "format": UNDO_RECORD.version,
+        "files_before": _stored(undo.files, objects),
+        "files_after": _stored(undo.left, objects),
+        "metadata": {name: facts.to_json() for name, facts in undo.facts.items()},
         "old_rows": undo.edit.old_rows,
-        "pieces": [[piece.start, piece.stop] if isinstance(piece, Kept) else None for piece in undo.edit.pieces],
-        "saved": {name: objects.put(data) for name, data in sorted(undo.saved.items())},
-        "shards": {
+        "rows": [[piece.start, piece.stop] if isinstance(piece, Kept) else None for piece in undo.edit.pieces],
+        "lost_rows": {name: objects.put(data) for name, data in sorted(undo.saved.items())},
+        "shards_before": {
             name: {"header": objects.put(image.header.raw), "size": image.header.file_size, "digest": image.digest}
             for name, image in sorted(undo.shards.items())
         },
-        "left_shards": dict(undo.left_shards),
-        "left_tensors": dict(undo.left_tensors),
+        "shards_after": dict(undo.left_shards),
+        "tensors_after": dict(undo.left_tensors),
         "adapters": dict(undo.adapters),
         **({"links": {name: link.to_json() for name, link in undo.links.items()}} if undo.links else {}),
         "init_rows": {side: rows.stored(objects.put).model_dump() for side, rows in undo.init_rows.items()},
@@ -124,23 +135,23 @@ def undo_of(digest: str, objects: Objects) -> Undo:
     """
     record = _record(objects.get(digest), digest)
     try:
-        pieces = joined(Kept(*piece) if piece else Fresh(Stored(digest, -1)) for piece in record.pieces)
+        pieces = joined(Kept(*piece) if piece else Fresh(Stored(digest, -1)) for piece in record.rows)
         edit = RowEdit(record.old_rows, pieces)
         shards = {
             name: ShardImage(parse_header(objects.get(image.header), image.size, name), image.digest)
-            for name, image in record.shards.items()
+            for name, image in record.shards_before.items()
         }
     except (ValueError, WeightsError) as error:
         raise _damaged(digest) from error
     return Undo(
-        files=_loaded(record.files, objects),
-        left=_loaded(record.left, objects),
-        facts=record.facts,
+        files=_loaded(record.files_before, objects),
+        left=_loaded(record.files_after, objects),
+        facts=record.metadata,
         edit=edit,
-        saved={name: objects.get(data) for name, data in record.saved.items()},
+        saved={name: objects.get(data) for name, data in record.lost_rows.items()},
         shards=shards,
-        left_shards=record.left_shards,
-        left_tensors=record.left_tensors,
+        left_shards=record.shards_after,
+        left_tensors=record.tensors_after,
         adapters=record.adapters,
         links=record.links,
     )
@@ -168,7 +179,7 @@ def left_of(digest: str, objects: Objects) -> Left:
         UndoError: The record, or a file of it, is missing, damaged or of a newer format.
     """
     record = _record(objects.get(digest), digest)
-    return Left(_loaded(record.left, objects), record.left_shards, record.left_tensors)
+    return Left(_loaded(record.files_after, objects), record.shards_after, record.tensors_after)
 
 
 def objects_of(digest: str, objects: Objects) -> Iterator[str]:
@@ -179,9 +190,11 @@ def objects_of(digest: str, objects: Objects) -> Iterator[str]:
     """
     yield digest
     record = _record(objects.get(digest), digest)
-    yield from (held for files in (record.files, record.left) for held in files.values() if held is not None)
-    yield from record.saved.values()
-    yield from (image.header for image in record.shards.values())
+    yield from (
+        held for files in (record.files_before, record.files_after) for held in files.values() if held is not None
+    )
+    yield from record.lost_rows.values()
+    yield from (image.header for image in record.shards_before.values())
     for adapter in record.adapters.values():
         yield from objects_of(adapter, objects)
 
@@ -210,12 +223,17 @@ def _loaded(files: Mapping[str, str | None], objects: Objects) -> dict[str, byte
 
 def _record(data: bytes, digest: str) -> _Record:
     try:
+        held = json.loads(data)
+        version = held["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(digest) from error
+    check_version(UNDO_RECORD, version, digest, UndoError)
+    if version == 1:
+        data = json.dumps({_NAMES_IN_1.get(name, name): value for name, value in held.items()}).encode()
+    try:
+        # From the text, since in a parsed value every array would have to be a tuple.
         return _Record.model_validate_json(data, strict=True)
     except ValidationError as error:
-        if any(fault["loc"] == ("format",) for fault in error.errors()):
-            raise UndoError(
-                "an undo record of an unknown format", where=digest, hint="use the tokmigrate that wrote it"
-            ) from error
         raise _damaged(digest) from error
 
 

@@ -36,7 +36,7 @@ def log(
     imported: Annotated[bool, typer.Option("--imported", help="Also the runs of ledgers that were imported.")] = False,
     verify_chain: Annotated[
         bool,
-        typer.Option("--verify-chain", help="Check that no row of the ledger was edited or is missing; else 4."),
+        typer.Option("--verify-chain", help="Check the hash chain over the runs, and the stamps against it; else 4."),
     ] = False,
     export: Annotated[
         ExportFormat | None, typer.Option(help="Write the whole ledger, every row as it is stored, with its hashes.")
@@ -84,46 +84,31 @@ def _started(run: Run) -> datetime:
 
 
 def _verify_chain(as_json: bool) -> None:
-    from tokmigrate.audit.unaccounted import unaccounted  # noqa: PLC0415
-    from tokmigrate.errors import DriftError  # noqa: PLC0415
+    from tokmigrate.audit.ledger_check import check_ledger  # noqa: PLC0415
     from tokmigrate.report.json import document  # noqa: PLC0415
 
     state = _state()
-    broken = state.verify_chain()
-    if broken is not None:
-        raise DriftError(
-            f"row {broken.number} of '{broken.table}' in the ledger: {broken.reason}",
-            where=state.place,
-            hint="put a backup of the state in its place; an earlier `log --export` shows what the rows were",
-        )
+    unknown = check_ledger(workspace(), state)
     lengths = state.lengths()
-    strangers = tuple(unaccounted(workspace(), state))
-    for each in strangers:
-        if each.kept_here:
-            raise DriftError(
-                f"{each}, and it was one of this workspace: its undo data is here",
-                where=state.place,
-                hint="the ledger was emptied or made anew: put a backup of the state in its place",
-            )
     if as_json:
-        told_of = [{"model": each.model, "revision": each.revision} for each in strangers]
-        print_json(document("log", verified=True, rows=lengths, unaccounted=told_of))
+        runs = [{"model": each.model, "revision": each.revision} for each in unknown]
+        print_json(document("log", verified=True, rows=lengths, unaccounted=runs))
         return
-    for each in strangers:
-        say_aside(f"note: {each}: it was migrated elsewhere, or the ledger was made anew")
-    told = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
-    say(f"the chain holds: no row was edited or is missing; rows: {told}")
+    for each in unknown:
+        say_aside(f"note: {each}: it was migrated elsewhere, or the ledger was recreated")
+    counts = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
+    say(f"the hash chain over the runs holds: none was edited or is missing; rows: {counts}")
 
 
 def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
     from tokmigrate.errors import StorageError, UsageError  # noqa: PLC0415
     from tokmigrate.report.json import document  # noqa: PLC0415
-    from tokmigrate.state.exported import csv_lines, export, json_lines  # noqa: PLC0415
+    from tokmigrate.state.transfer import export_ledger  # noqa: PLC0415
 
     if as_json and output is None:
         raise UsageError("--json tells of a file that was written", hint="name it: -o FILE; or leave --json out")
-    ledger = export(_state())
-    lines = json_lines(ledger) if form is ExportFormat.JSONL else csv_lines(ledger)
+    ledger = export_ledger(_state())
+    lines = ledger.json_lines() if form is ExportFormat.JSONL else ledger.csv_lines()
     rows = {table: len(held) for table, held in ledger.rows.items()}
     if output is None:
         sys.stdout.writelines(lines)
@@ -163,13 +148,13 @@ def import_(
 ) -> None:
     """Take the ledger of another workspace into this one's, so that `log --imported` and `blame` tell of it too.
 
-    Its chain is checked first. Done again, it takes only what is new. Rows keep their hashes; models are told apart by
-    the ledger that they come from, and known as the same by their lineage.
+    Its hash chain is checked first. Imported again, a ledger takes the place of what was imported before, and must go
+    on from it. Models are told apart by the ledger that they come from, and known as the same by their lineage.
     """
     from tokmigrate.audit.sources import read_ledger  # noqa: PLC0415
     from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.state.database import open_state  # noqa: PLC0415
-    from tokmigrate.state.imports import import_ledger  # noqa: PLC0415
+    from tokmigrate.state.transfer import import_ledger  # noqa: PLC0415
 
     changes_something()
     place = workspace()
@@ -181,8 +166,8 @@ def import_(
     if not any(new.values()):
         say(f"{name}: nothing is new since it was imported")
         return
-    told = f"{new['operations']:,} runs, {new['applied']:,} applied revisions, {new['tokens']:,} token events"
-    told += f", {new['moves']:,} moves of several tokens" if new["moves"] else ""
+    told = f"{new['runs']:,} runs, {new['applied']:,} applied revisions, {new['token_events']:,} token events"
+    told += f", {new['token_moves']:,} moves of several tokens" if new["token_moves"] else ""
     say(f"{name}: new or changed: {told}; `tokmigrate log --imported` shows them")
 
 

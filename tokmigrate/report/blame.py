@@ -126,8 +126,9 @@ def _details(event: BlameEvent) -> Iterator[str]:
         yield f"{event.location}{does}{_format_author(event.author)}"
     run = event.operation
     if run is not None:
-        commit = f", at commit {run.who.git_commit[:10]}" if run.who.git_commit else ""
-        yield f"run {run.id} by {run.who.user} on {run.who.host}, tokmigrate {run.who.tool_version}{commit}"
+        by = run.provenance
+        commit = f", at commit {by.git_commit[:10]}" if by.git_commit else ""
+        yield f"run {run.id} by {by.user} on {by.host}, tokmigrate {by.tool_version}{commit}"
 
 
 def _format_author(author: LineAuthor | str | None) -> str:
@@ -187,9 +188,9 @@ def _event_content(event: BlameEvent) -> dict[str, Any]:
             "summary": author.summary,
         },
         "no_author": author if isinstance(author, str) else None,
-        "operation": event.row.operation_id,
-        "user": run.who.user if run else None,
-        "host": run.who.host if run else None,
-        "tool_version": run.who.tool_version if run else None,
-        "workspace_commit": run.who.git_commit if run else None,
+        "operation": event.row.run_id,
+        "user": run.provenance.user if run else None,
+        "host": run.provenance.host if run else None,
+        "tool_version": run.provenance.tool_version if run else None,
+        "workspace_commit": run.provenance.git_commit if run else None,
     }

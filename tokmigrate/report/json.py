@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.errors import FileProblems, TokmigrateError
+from tokmigrate.formats import JSON_OUTPUT
 from tokmigrate.report.training import held_content, training_content
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from tokmigrate.runner.look import ModelStatus
     from tokmigrate.runner.migrate import Downgraded, Upgraded
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = JSON_OUTPUT.version
 
 
 def document(command: str, **content: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from tokmigrate.report.text import named
 
 if TYPE_CHECKING:
     from tokmigrate.audit.runs import Run
-    from tokmigrate.state.who import Who
+    from tokmigrate.state.provenance import Provenance
 
 _STYLE = {"APPLIED": "green", "FAILED": "bold red", "ABORTED": "bold red"}
 _MINUTE = 60
@@ -40,8 +40,8 @@ def _lines(run: Run) -> Iterator[RenderableType]:
     yield Hanging(headline, 4)
     if row.direction.value == "adopt":
         yield indented(f"the state follows the stamp of the model: {', '.join(row.revisions)}", 4)
-    yield indented(f"{row.id} by {_who(row.who)}", 4)
-    yield indented(f"{_versions(row.who)}", 4)
+    yield indented(f"{row.id} by {_who(row.provenance)}", 4)
+    yield indented(f"{_versions(row.provenance)}", 4)
     if run.ledger is not None:
         yield indented(f"from the ledger {run.ledger[:10]}, {escape(run.path)}", 4)
     if run.undone_by is not None:
@@ -51,12 +51,12 @@ def _lines(run: Run) -> Iterator[RenderableType]:
         yield indented(f"error: {escape(row.error)}", 4, "red")
 
 
-def _who(who: Who) -> str:
+def _who(who: Provenance) -> str:
     commit = f", workspace at commit {who.git_commit[:10]}" if who.git_commit else ""
     return f"{escape(who.user)} on {escape(who.host)}, process {who.pid}{commit}"
 
 
-def _versions(who: Who) -> str:
+def _versions(who: Provenance) -> str:
     libraries = " ".join(f"{name} {version}" for name, version in who.libraries.items())
     return f"tokmigrate {who.tool_version}, {libraries}" if libraries else f"tokmigrate {who.tool_version}"
 
@@ -82,12 +82,12 @@ def run_content(run: Run) -> dict[str, Any]:
         "to_revision": row.to_revision,
         "revisions": list(row.revisions),
         "status": row.status.value,
-        "user": row.who.user,
-        "host": row.who.host,
-        "pid": row.who.pid,
-        "git_commit": row.who.git_commit,
-        "tool_version": row.who.tool_version,
-        "libraries": dict(row.who.libraries),
+        "user": row.provenance.user,
+        "host": row.provenance.host,
+        "pid": row.provenance.pid,
+        "git_commit": row.provenance.git_commit,
+        "tool_version": row.provenance.tool_version,
+        "libraries": dict(row.provenance.libraries),
         "started": row.started.isoformat(),
         "finished": row.finished.isoformat() if row.finished else None,
         "duration_s": row.duration_s,

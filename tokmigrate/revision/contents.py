@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from tokmigrate.errors import FileProblems, Problem, StorageError, nearest
 from tokmigrate.files import read_file
+from tokmigrate.formats import MIGRATION
 from tokmigrate.initialise import InitSpec
 from tokmigrate.operations.base import AsTuple, Attachment
 from tokmigrate.operations.registry import operation_types
@@ -26,7 +27,7 @@ RESERVED = ("head", "heads", "base")
 """Words that name a revision by its position, and so cannot be ids."""
 
 _ID = re.compile(r"[0-9a-z_]{4,40}")
-_FORMAT_HINT = "this version of tokmigrate reads 'format: 1'"
+_FORMAT_HINT = f"this tokmigrate reads 'format: {MIGRATION.version}'; for a newer one upgrade tokmigrate"
 
 
 def _revision_id(value: str) -> str:

@@ -23,11 +23,11 @@ from blake3 import blake3
 
 from tokmigrate.errors import FileProblems, Problem, StorageError
 from tokmigrate.files import read_if_present
+from tokmigrate.formats import LOCK
 from tokmigrate.revision.lock import FILE, Lock, Locked, LockTrack, PinnedIds, longest
 from tokmigrate.revision.rewriting import Files
 from tokmigrate.settings import Workspace
 
-FORMAT = "1"
 REWRITE = "`tokmigrate lock` writes it anew from the migrations"
 RESTORE = "`tokmigrate rebase` takes what Git has of it; without Git, delete it, and `tokmigrate lock` writes it anew"
 
@@ -35,7 +35,7 @@ _PREFACE = """\
 # Written by tokmigrate: the order of the migrations, their checksums, and the ids that they give.
 # It conflicts in Git on purpose when two branches add a migration: `tokmigrate rebase` settles it.
 """
-_TITLE = f"{FILE} {FORMAT}"
+_TITLE = f"{FILE} {LOCK.version}"
 _HEAD = re.compile(r"head (\S+) ([0-9a-f]{32})")
 _REVISION = re.compile(r"revision ([0-9a-z_]{4,40}) (\S+) ([0-9a-f]{32})")
 _TOKENIZER = re.compile(r"tokenizer ([0-9a-f]{32})")
@@ -122,7 +122,8 @@ class _Reading:
         """Return the whole of it."""
         number, title = self._lines[0] if self._lines else (1, "")
         if title != _TITLE:
-            hint = "a newer tokmigrate wrote it: update this one" if title.startswith(f"{FILE} ") else RESTORE
+            version = title.removeprefix(f"{FILE} ")
+            hint = LOCK.hint(int(version)) if version.isdecimal() else RESTORE
             raise self._wrong(number, f"expected '{_TITLE}', found '{title}'", hint)
         number, line = self._lines[1] if len(self._lines) > 1 else (number, "")
         head = _HEAD.fullmatch(line)

@@ -14,15 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokmigrate.change.digests import sampled_digest
 from tokmigrate.errors import StalePlanError, StorageError, UsageError
 from tokmigrate.files import read_file
+from tokmigrate.formats import PLAN_FILE, check_version
 from tokmigrate.formatting import format_list
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.settings import Workspace
 from tokmigrate.state.database import open_state_if_present
 
-FORMAT = 1
-
-_HELD = ("from_revision", "generation", "migrations", "ids", "files", "shards", "adapters", "operation", "seed")
+_HELD = ("from_revision", "generation", "migrations", "ids", "files", "shards", "adapters", "last_run", "seed")
 
 
 class _Part(BaseModel):
@@ -45,16 +44,21 @@ class _PlanOfModel(_Part):
     migrations: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
     ids: dict[str, int | None]
     adapters: dict[str, _Part]
-    operation: str | None
+    last_run: str | None
     seed: str
 
 
-class _Plans(BaseModel):
-    """What a file of plans holds."""
+class _Versioned(BaseModel):
+    """What every version of a file of plans holds."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
     format: int
+
+
+class _Plans(_Versioned):
+    """What a file of plans holds."""
+
     plans: list[_PlanOfModel]
 
 
@@ -97,7 +101,7 @@ def bound(workspace: Workspace, plan: Plan) -> BoundPlan:
 def plans_document(plans: Sequence[BoundPlan]) -> dict[str, Any]:
     """Return plans as what a file holds."""
     return {
-        "format": FORMAT,
+        "format": PLAN_FILE.version,
         "plans": [{"model": plan.model, "to_revision": plan.to, "drift": plan.drift, **plan.held} for plan in plans],
     }
 
@@ -111,15 +115,16 @@ def write_plans(path: Path, plans: Sequence[BoundPlan]) -> None:
 
 
 def read_plans(path: Path) -> tuple[BoundPlan, ...]:
-    """Return the plans of a file; raises UsageError where it is none of ours."""
+    """Return the plans of a file; raises UsageError where it is none, FormatError where another tokmigrate wrote it."""
     try:
-        read = _Plans.model_validate_json(read_file(path))
+        data = read_file(path)
+        version = _Versioned.model_validate_json(data).format
+        check_version(PLAN_FILE, version, str(path))
+        read = _Plans.model_validate_json(data)
     except StorageError as error:
         raise UsageError(f"the plan cannot be read: {error.message}", where=str(path), hint=error.hint) from error
     except ValidationError as error:
         raise UsageError("not a plan", where=str(path), hint="`tokmigrate plan -o FILE` writes one") from error
-    if read.format != FORMAT:
-        raise UsageError("a plan of an unknown format", where=str(path), hint="use the tokmigrate that wrote it")
     return tuple(
         BoundPlan(each.model, each.to_revision, each.model_dump(include={*_HELD}), each.drift) for each in read.plans
     )
@@ -176,7 +181,7 @@ def _named(names: Sequence[str]) -> str:
 def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(plan.snapshot.directory, plan.snapshot.generation) if state else None
-    last = state.operations(model, 1) if state and model else ()
+    last = state.runs(model, 1) if state and model else ()
     return {
         "from_revision": plan.before,
         "generation": plan.snapshot.generation,
@@ -192,7 +197,7 @@ def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
             }
             for adapter in plan.adapters
         },
-        "operation": last[0].id if last else None,
+        "last_run": last[0].id if last else None,
         "seed": workspace.seed,
     }
 

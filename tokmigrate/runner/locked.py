@@ -14,12 +14,12 @@ from tokmigrate.events import Listener, Step, StepReached, Warned
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.runner.books import FoundBooks
+from tokmigrate.runner.run_recorder import RecoveredRun
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.rows import AppliedRecord, ModelRow, OperationRow, Status
+from tokmigrate.state.rows import AppliedRecord, ModelRow, RunRow, Status
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def locked(
         with _unfinished_recovery(area, interrupted):
             state = open_state(workspace.state, workspace.root)
             listener(StepReached(entry.name, Step.LOCKED))
-            found = recover(area, lambda operation: _found_books(state, operation), workspace.root)
+            found = recover(area, lambda operation: _recovered_run(state, operation), workspace.root)
             stamp = read_stamp(area.model)
             lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
             model = state.model_for(entry.name, area.model, lineage, generation)
@@ -77,7 +77,7 @@ def _adapter_areas(entry: ModelEntry, interrupted: Journal | None) -> list[WorkA
     return [areas[path] for path in sorted(areas) if exists(path) or exists(areas[path].root)]
 
 
-def _close(state: State, orphan: OperationRow, generation: str | None) -> None:
+def _close(state: State, orphan: RunRow, generation: str | None) -> None:
     """Close an operation of which there is no journal, by the generation in place."""
     if orphan.status is Status.PREPARED and generation == orphan.generation_after:
         # It was recovered by another workspace that lists the model, or by a copy of this one.
@@ -86,8 +86,8 @@ def _close(state: State, orphan: OperationRow, generation: str | None) -> None:
         state.fail(orphan.id, "interrupted before anything was changed")
 
 
-def _found_books(state: State, operation: str) -> FoundBooks:
-    return FoundBooks(state, state.operation(operation) is not None, operation)
+def _recovered_run(state: State, operation: str) -> RecoveredRun:
+    return RecoveredRun(state, state.run(operation) is not None, operation)
 
 
 def follow_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> ModelRow:

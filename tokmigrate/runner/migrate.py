@@ -19,7 +19,6 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.conditions import Check
 from tokmigrate.runner.adapters import adapters_of, changes_down, changes_up
-from tokmigrate.runner.books import Run, publish_run
 from tokmigrate.runner.bound_plan import BoundPlan
 from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.recorded_drift import refuse_drift
@@ -31,6 +30,7 @@ from tokmigrate.runner.records import (
     upgrade_outcome,
 )
 from tokmigrate.runner.restore import keep_texts
+from tokmigrate.runner.run_recorder import Run, publish_run
 from tokmigrate.runner.targets import edited_since_applied, nothing_back, planned_upgrade, way_down
 from tokmigrate.runner.verification import (
     Accepted,
@@ -39,7 +39,7 @@ from tokmigrate.runner.verification import (
     verify_outcome,
 )
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.database import has_state
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import Direction, Outcome
 
@@ -329,7 +329,7 @@ def recover_model(
     """Finish what an interrupted change of a model left behind, and say what was found."""
     if not is_in_progress(entry):
         entry.here()
-    if not exists(WorkArea(entry.path).root) and open_state_if_present(workspace.state, workspace.root) is None:
+    if not exists(WorkArea(entry.path).root) and not has_state(workspace.state, workspace.root):
         return Found.NOTHING
     with locked(workspace, entry, lock_timeout_s, listener) as (_, _, found):
         return found

@@ -10,7 +10,7 @@ from tokmigrate.change.undo_record import Left, left_of
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import decoded
+from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.runner.records import changed_documents
 from tokmigrate.settings import Workspace
@@ -88,7 +88,7 @@ def _applied_rows(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow,
 def _stamp_trouble(workspace: Workspace, snapshot: Snapshot, rows: Sequence[AppliedRow]) -> str | None:
     stamps = (left.files[STAMP] for left in _left(workspace, rows[::-1]) if STAMP in left.files)
     last = next((stamp for stamp in stamps if stamp is not None), None)
-    lineage = decoded(last.decode("utf-8"), STAMP).lineage if last else ""
+    lineage = parse_stamp(last.decode("utf-8"), STAMP).lineage if last else ""
     return stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
 
 

@@ -15,7 +15,7 @@ from tokmigrate.change.undo_record import left_of
 from tokmigrate.errors import DriftError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, decoded
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.upgrade import layout
 from tokmigrate.runner.records import events_in_force
@@ -55,7 +55,7 @@ def stamp_on_record(state: State, workspace: Workspace, snapshot: Snapshot, targ
     left = left_of(digest, objects).files.get(STAMP)
     if left is None:
         return None
-    return stamp_of_source(state, workspace, snapshot, decoded(left.decode("utf-8"), STAMP), snapshot.directory)
+    return stamp_of_source(state, workspace, snapshot, parse_stamp(left.decode("utf-8"), STAMP), snapshot.directory)
 
 
 def stamp_of_source(

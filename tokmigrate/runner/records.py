@@ -15,11 +15,11 @@ from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import (
     AppliedRecord,
     Direction,
-    Happened,
     ModelRow,
     MoveRow,
     Outcome,
     TokenEvent,
+    TokenEventType,
     TokenRow,
     TokensMoved,
 )
@@ -48,18 +48,18 @@ def _events(passage: Passage) -> Iterator[TokenEvent | TokensMoved]:
     for begun in passage.tokens:
         yield TokenEvent(
             passage.revision,
-            Happened(begun.kind),
+            TokenEventType(begun.kind),
             begun.token,
             begun.id,
             begun.old_id,
             begun.old_token,
             begun.init,
-            begun.row_digest,
+            begun.row_fingerprint,
         )
     for token, number in passage.removed.items():
-        yield TokenEvent(passage.revision, Happened.REMOVED, token, None, number)
+        yield TokenEvent(passage.revision, TokenEventType.REMOVED, token, None, number)
     for move in passage.moved:
-        yield TokensMoved(passage.revision, Happened.MOVED, move)
+        yield TokensMoved(passage.revision, TokenEventType.MOVED, move)
 
 
 def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -> tuple[TokenEvent | TokensMoved, ...]:
@@ -81,19 +81,19 @@ def _reverted(revision: str, told: Sequence[TokenEvent | TokensMoved]) -> Iterat
     single: list[tuple[str, int, int]] = []
     for event in told:
         if isinstance(event, TokensMoved):
-            yield TokensMoved(revision, Happened.REVERTED, event.move.reverse)
-        elif event.event is Happened.MOVED and event.token_id is not None and event.old_id is not None:
+            yield TokensMoved(revision, TokenEventType.REVERTED, event.move.reverse)
+        elif event.event is TokenEventType.MOVED and event.token_id is not None and event.old_id is not None:
             single.append((event.token, event.token_id, event.old_id))
         else:
             yield TokenEvent(
                 revision,
-                Happened.REVERTED,
+                TokenEventType.REVERTED,
                 token=event.old_token or event.token,
                 token_id=event.old_id,
                 old_id=event.token_id,
                 old_token=event.token if event.old_token else None,
             )
-    yield from (TokensMoved(revision, Happened.REVERTED, move) for move in moves_of(single))
+    yield from (TokensMoved(revision, TokenEventType.REVERTED, move) for move in moves_of(single))
 
 
 def events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
@@ -104,26 +104,26 @@ def events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | MoveRow, 
     told: dict[str, list[tuple[int, TokenRow | MoveRow]]] = {}
     for place, row in enumerate(state.token_records(model)):
         revision = row.event.revision
-        if row.event.event is Happened.REVERTED:
+        if row.event.event is TokenEventType.REVERTED:
             told.pop(revision, None)
-        elif row.event.event is not Happened.TRAINED:
+        elif row.event.event is not TokenEventType.TRAINED:
             before = told.setdefault(revision, [])
-            if before and before[0][1].operation_id != row.operation_id:
+            if before and before[0][1].run_id != row.run_id:
                 before.clear()
             before.append((place, row))
     holding = [
         placed
         for row in state.applied_now(model)
-        if (found := told.get(row.record.revision)) and _hold(state, found[0][1].operation_id, row.operation_id)
+        if (found := told.get(row.record.revision)) and _hold(state, found[0][1].run_id, row.run_id)
         for placed in found
     ]
     return tuple(row for _, row in sorted(holding, key=lambda placed: placed[0]))
 
 
-def _hold(state: State, told_by: str, operation_id: str) -> bool:
+def _hold(state: State, told_by: str, run_id: str) -> bool:
     """Return whether what an operation told of a revision is still so after the one that it is applied by."""
-    by = state.operation(operation_id)
-    return told_by == operation_id or (by is not None and by.direction is not Direction.UPGRADE)
+    by = state.run(run_id)
+    return told_by == run_id or (by is not None and by.direction is not Direction.UPGRADE)
 
 
 def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:

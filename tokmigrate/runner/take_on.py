@@ -21,10 +21,10 @@ from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.revision_detection import detect_revision, verify_at_revision
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
-from tokmigrate.runner.books import Run, publish_run
 from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.recorded_stamp import RecordedStamp, means_otherwise, stamp_of_source, stamp_on_record
 from tokmigrate.runner.restore import keep_texts
+from tokmigrate.runner.run_recorder import Run, publish_run
 from tokmigrate.runner.seen_signs import way_to_take_on
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.settings import ModelEntry, Workspace

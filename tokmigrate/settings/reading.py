@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 from tokmigrate.errors import FileProblems, Problem, UsageError
 from tokmigrate.files import exists
+from tokmigrate.formats import SETTINGS
 from tokmigrate.settings.file import DEFAULT_STATE, FileKeys, ModelKeys
 from tokmigrate.settings.workspace import (
     FILE_NAME,
@@ -153,6 +154,6 @@ def _with_hint(problem: Problem, tree: Tree) -> Problem:
     if at_models and "expected a mapping" in problem.message:
         return replace(problem, hint="write a name for each model, and its directory: `demo: models/demo`")
     if "'format'" in problem.message or "expected '1'" in problem.message:
-        hint = "this version of tokmigrate reads 'format: 1'"
+        hint = f"this tokmigrate reads 'format: {SETTINGS.version}'; for a newer one upgrade tokmigrate"
         return Problem(problem.path, problem.line, problem.column, problem.message, hint)
     return problem

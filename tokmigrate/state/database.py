@@ -21,20 +21,21 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
-from tokmigrate.errors import DriftError, StorageError, UsageError
+from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.files import exists
-from tokmigrate.state import chain
-from tokmigrate.state.endings import seal_all_in
-from tokmigrate.state.identities import tell_all_identities_in
+from tokmigrate.formats import STATE, check_version
 from tokmigrate.state.ledger import State
-from tokmigrate.state.schema import LATER, LEDGER, SCHEMA_VERSION, chains, endings, identities, meta, metadata
+from tokmigrate.state.schema import meta, metadata
+from tokmigrate.state.schema_upgrades import upgrade_schema
 
 __all__ = ["State", "open_state", "open_state_if_present"]
 
 _WRITER_WAITS_MS = 30_000
 _READER_WAITS_MS = 2_000
-_WAY = "workspace"
-"""The key of the way from the folder of the database to the workspace; databases that lie in none have no such key."""
+_WORKSPACE = "workspace"
+"""The key of the path from the folder of the database to the workspace; databases that lie in none have no such key."""
+_OLDER = 1
+"""The schema that is upgraded when the database is opened to be written."""
 
 
 def open_state(url: str, workspace: Path | None = None) -> State:
@@ -44,8 +45,8 @@ def open_state(url: str, workspace: Path | None = None) -> State:
         url: A SQLAlchemy URL of SQLite or PostgreSQL.
         workspace: The folder that a relative SQLite path starts from; default: the current one.
 
-    Raises UsageError for a URL that cannot be meant, StorageError where the database cannot be made or
-    read, DriftError where a newer tokmigrate made it.
+    One of an older schema is upgraded. Raises UsageError for a URL that cannot be meant, StorageError where the
+    database cannot be made or read, FormatError where a newer tokmigrate made it.
     """
     state = _state(url, workspace, _WRITER_WAITS_MS)
     file = _file(state)
@@ -61,9 +62,12 @@ def open_state(url: str, workspace: Path | None = None) -> State:
     if not _is_made(state):
         with state.writing() as connection:
             if not inspect(connection).has_table(meta.name):
-                _make(connection, _way_to_workspace(state))
-    _check_version(state)
-    _make_later_tables(state)
+                _make(connection, _path_to_workspace(state))
+    if _version(state) == _OLDER:
+        with state.writing() as connection:
+            if _version_in(connection) == _OLDER:
+                upgrade_schema(connection, state.place)
+    check_version(STATE, _version(state), state.place)
     return _placed(state)
 
 
@@ -73,11 +77,15 @@ def open_state_if_present(url: str, workspace: Path | None = None) -> State | No
     It waits two seconds for another process, `open_state` thirty; else it raises what that raises.
     """
     state = _state(url, workspace, _READER_WAITS_MS)
-    file = _file(state)
-    if (file is not None and not exists(file)) or not _is_made(state):
+    if not _is_made(state):
         return None
-    _check_version(state)
+    check_version(STATE, _version(state), state.place)
     return _placed(state)
+
+
+def has_state(url: str, workspace: Path | None = None) -> bool:
+    """Return whether the state database was made, in whatever schema."""
+    return _is_made(_state(url, workspace, _READER_WAITS_MS))
 
 
 def _state(url: str, workspace: Path | None, timeout_ms: int) -> State:
@@ -138,8 +146,8 @@ def _file(state: State) -> Path | None:
     return Path(database) if state.is_sqlite and database else None
 
 
-def _way_to_workspace(state: State) -> str | None:
-    """Return the way from the folder of the database to the workspace that it lies in, None where it lies in none."""
+def _path_to_workspace(state: State) -> str | None:
+    """Return the path from the folder of the database to the workspace that it lies in, None where it lies in none."""
     file = _file(state)
     if file is None:
         return None
@@ -152,55 +160,33 @@ def _placed(state: State) -> State:
     """Return the state with the workspace that it moves with, as was settled when it was made."""
     file = _file(state)
     with state.reading() as connection:
-        way = connection.execute(select(meta.c.value).where(meta.c.key == _WAY)).scalar()
-    if file is None or way is None:
+        path = connection.execute(select(meta.c.value).where(meta.c.key == _WORKSPACE)).scalar()
+    if file is None or path is None:
         return state
-    return replace(state, moves_with=Path(os.path.realpath(Path(os.path.realpath(file.parent)) / way)))
+    return replace(state, moves_with=Path(os.path.realpath(Path(os.path.realpath(file.parent)) / path)))
 
 
 def _is_made(state: State) -> bool:
+    file = _file(state)
+    if file is not None and not exists(file):
+        return False
     with state.reading() as connection:
         return inspect(connection).has_table(meta.name)
 
 
-def _make(connection: Connection, way: str | None) -> None:
+def _make(connection: Connection, path: str | None) -> None:
     # No look at what is there: a table of the same name belongs to somebody else.
     metadata.create_all(connection, checkfirst=False)
-    connection.execute(insert(meta).values(key="schema_version", value=str(SCHEMA_VERSION)))
-    if way is not None:
-        connection.execute(insert(meta).values(key=_WAY, value=way))
-    connection.execute(insert(chains), [{"name": table.name, "length": 0, "head": chain.START} for table in LEDGER])
+    connection.execute(insert(meta).values(key="schema_version", value=str(STATE.version)))
+    if path is not None:
+        connection.execute(insert(meta).values(key=_WORKSPACE, value=path))
 
 
-def _make_later_tables(state: State) -> None:
+def _version(state: State) -> int | str | None:
     with state.reading() as connection:
-        lacking = [table for table in LATER if not inspect(connection).has_table(table.name)]
-    if not lacking:
-        return
-    with state.writing() as connection:
-        for table in lacking:
-            if not inspect(connection).has_table(table.name):
-                table.create(connection, checkfirst=False)
-                connection.execute(insert(chains).values(name=table.name, length=0, head=chain.START))
-                if table is endings:
-                    seal_all_in(connection)
-                if table is identities:
-                    tell_all_identities_in(connection)
+        return _version_in(connection)
 
 
-def _check_version(state: State) -> None:
-    with state.reading() as connection:
-        found = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
-    if found == str(SCHEMA_VERSION):
-        return
-    if found is not None and found.isdecimal() and int(found) > SCHEMA_VERSION:
-        raise DriftError(
-            f"the state database has schema version {found}, this tokmigrate knows {SCHEMA_VERSION}",
-            where=state.place,
-            hint="install the newer tokmigrate that made it",
-        )
-    raise StorageError(
-        f"the state database has no known schema version: {found!r}",
-        where=state.place,
-        hint="name another database under `state` in tokmigrate.yaml, or restore this one",
-    )
+def _version_in(connection: Connection) -> int | str | None:
+    found = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
+    return int(found) if found is not None and found.isdecimal() else found

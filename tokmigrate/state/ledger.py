@@ -1,6 +1,6 @@
-"""Changing the state: the life of an operation, and what it leaves in the ledger.
+"""Changing the state: the life of a run, and what it leaves in the ledger.
 
-Each method is one transaction. An operation goes
+Each method is one transaction. A run goes
 
     begin ─▶ STAGING ─ prepare ─▶ PREPARED ─ finish ─▶ APPLIED
                 └───── advance ──────┴───────────────▶ ABORTED | FAILED
@@ -12,37 +12,35 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
-from tokmigrate.errors import BusyError, UnknownNameError
-from tokmigrate.state.endings import seal_in
-from tokmigrate.state.entries import apply_in, keep_texts_in, revert_in, tell_in
-from tokmigrate.state.identities import known_as_in
-from tokmigrate.state.places import model_row, row_of_place, stored_place
-from tokmigrate.state.queries import active_in, applied_in, operation_in, operation_row
-from tokmigrate.state.reading import Readable
+from tokmigrate.errors import BusyError, DriftError, UnknownNameError
+from tokmigrate.state.hash_chain import seal_run
+from tokmigrate.state.model_paths import find_model_row, model_row, stored_path
+from tokmigrate.state.provenance import Provenance, identify
+from tokmigrate.state.queries import Readable, active_run_in, applied_in, run_in, run_row
 from tokmigrate.state.rows import (
     AppliedRecord,
     Direction,
     MigrationText,
     ModelRow,
-    OperationRow,
     Origin,
     Outcome,
+    RunRow,
     Status,
+    TokenEvent,
+    TokensMoved,
 )
-from tokmigrate.state.schema import models, operations
-from tokmigrate.state.tags import delete_tag_in, set_tag_in
-from tokmigrate.state.who import Who, identify
+from tokmigrate.state.schema import applied, migration_texts, models, runs, tags, token_events, token_moves
 
 
-def fresh_operation_id() -> str:
-    """Return an id that no operation has yet."""
+def new_run_id() -> str:
+    """Return an id that no run has yet."""
     return secrets.token_hex(8)
 
 
@@ -51,7 +49,7 @@ class State(Readable):
     """The state of a workspace: see `tokmigrate.state.database.open_state`."""
 
     def model_for(self, name: str, path: Path, lineage: str = "", generation: str | None = None) -> ModelRow:
-        """Return the model at a place, recorded now if it was not; one that was moved there keeps its ledger.
+        """Return the model at a path, recorded now if it was not; one that was moved there keeps its history.
 
         Args:
             name: What it is called now; a model that was renamed keeps its history.
@@ -60,10 +58,15 @@ class State(Readable):
                 the lineage of the row with your own.
             generation: The generation that its stamp names, None where it has no stamp.
         """
-        place = stored_place(path, self.moves_with)
         with self.writing() as connection:
-            known = row_of_place(connection, path, self.moves_with, generation)
-            row = known_as_in(connection, known, name, place, lineage)
+            known = find_model_row(connection, path, self.moves_with, generation)
+            kept = (known.lineage if known else "") or lineage
+            values = {"name": name, "path": stored_path(path, self.moves_with), "lineage": kept}
+            if known is None:
+                connection.execute(insert(models).values(**values, created=_now()))
+            else:
+                connection.execute(update(models).where(models.c.id == known.id).values(**values))
+            row = connection.execute(select(models).where(models.c.path == values["path"])).one()
         return model_row(row, self.moves_with)
 
     def begin(
@@ -76,9 +79,9 @@ class State(Readable):
         revisions: Sequence[str],
         generation_before: str | None,
         generation_after: str | None,
-        who: Who | None = None,
-        operation_id: str | None = None,
-    ) -> OperationRow:
+        provenance: Provenance | None = None,
+        run_id: str | None = None,
+    ) -> RunRow:
         """Record the intent to change a model, with status STAGING.
 
         Args:
@@ -89,26 +92,26 @@ class State(Readable):
             revisions: The revisions to apply or take back, in that order.
             generation_before: The generation id in place; None at base.
             generation_after: The generation id of the candidate; None at base.
-            who: The author; default: the user of this process.
-            operation_id: A fresh id, where the caller needs it beforehand; default: a random one.
+            provenance: The author; default: the user of this process.
+            run_id: A fresh id, where the caller needs it beforehand; default: a random one.
 
-        Raises BusyError where an operation of this model is active.
+        Raises BusyError where a run of this model is active.
         """
-        author = who or identify(self.workspace)
+        author = provenance or identify(self.workspace)
         with self.writing() as connection:
-            busy = active_in(connection, model.id)
+            busy = active_run_in(connection, model.id)
             if busy is not None:
                 raise BusyError(
-                    f"an operation of this model is under way: {busy.direction} {busy.id}, {busy.status}, "
-                    f"by {busy.who.user} on {busy.who.host}, process {busy.who.pid}",
+                    f"a run of this model is in progress: {busy.direction} {busy.id}, {busy.status}, "
+                    f"by {busy.provenance.user} on {busy.provenance.host}, process {busy.provenance.pid}",
                     where=model.name,
                     hint="wait for it; if its process is gone, run `tokmigrate recover`",
                 )
-            return _insert_operation(
+            return _insert_run(
                 connection,
                 model,
                 author,
-                operation_id or fresh_operation_id(),
+                run_id or new_run_id(),
                 direction=direction.value,
                 from_revision=from_revision,
                 to_revision=to_revision,
@@ -118,11 +121,11 @@ class State(Readable):
                 generation_after=generation_after,
             )
 
-    def prepare(self, operation_id: str, outcome: Outcome | Mapping[str, Any]) -> OperationRow:
-        """Take an operation from STAGING to PREPARED and keep what finishing it needs.
+    def prepare(self, run_id: str, outcome: Outcome | Mapping[str, Any]) -> RunRow:
+        """Take a run from STAGING to PREPARED and keep what finishing it needs.
 
         Args:
-            operation_id: The operation.
+            run_id: The run.
             outcome: What finishing it records; or its payload, with any further keys that recovery wants.
 
         Raises BusyError where it is not STAGING.
@@ -131,38 +134,38 @@ class State(Readable):
         with self.writing() as connection:
             return _change(
                 connection,
-                operation_id,
+                run_id,
                 Status.STAGING,
-                {"status": Status.PREPARED.value, "payload": payload},
+                {"status": Status.PREPARED.value, "outcome": payload},
             )
 
-    def advance(self, operation_id: str, expected: Status, new: Status, error: str | None = None) -> OperationRow:
-        """Give an active operation up: compare-and-set from `expected` to ABORTED or FAILED.
+    def advance(self, run_id: str, expected: Status, new: Status, error: str | None = None) -> RunRow:
+        """Give an active run up: compare-and-set from `expected` to ABORTED or FAILED.
 
         PREPARED and APPLIED come with rows of their own: see `prepare` and `finish`.
         Raises BusyError where its status is not `expected`.
         """
         if new not in (Status.ABORTED, Status.FAILED) or not expected.active:
-            raise ValueError(f"an operation cannot be advanced from {expected} to {new}")
+            raise ValueError(f"a run cannot be advanced from {expected} to {new}")
         with self.writing() as connection:
-            return _given_up(connection, operation_id, expected, new, error)
+            return _given_up(connection, run_id, expected, new, error)
 
-    def fail(self, operation_id: str, error: str) -> OperationRow:
-        """Record that an active operation failed and why; one that is over already is left as it is."""
+    def fail(self, run_id: str, error: str) -> RunRow:
+        """Record that an active run failed and why; one that is over already is left as it is."""
         with self.writing() as connection:
-            row = operation_in(connection, operation_id)
+            row = run_in(connection, run_id)
             if not row.status.active:
                 return row
-            return _given_up(connection, operation_id, row.status, Status.FAILED, error)
+            return _given_up(connection, run_id, row.status, Status.FAILED, error)
 
-    def finish(self, operation_id: str) -> OperationRow:
-        """Take a PREPARED operation to APPLIED with the ledger rows that `prepare` kept.
+    def finish(self, run_id: str) -> RunRow:
+        """Take a PREPARED run to APPLIED with the ledger rows that `prepare` kept.
 
         One that is APPLIED already is left as it is, so recovery may call it again.
         Raises BusyError from any other status, DriftError where the ledger contradicts it.
         """
         with self.writing() as connection:
-            row = operation_in(connection, operation_id)
+            row = run_in(connection, run_id)
             return _finish(connection, row, Outcome.of(row.payload or {}))
 
     def adopt(
@@ -170,8 +173,8 @@ class State(Readable):
         model: ModelRow,
         records: Sequence[AppliedRecord],
         gone: Collection[str] = (),
-        who: Who | None = None,
-    ) -> OperationRow | None:
+        provenance: Provenance | None = None,
+    ) -> RunRow | None:
         """Let the state follow the stamp of a model.
 
         Args:
@@ -179,77 +182,84 @@ class State(Readable):
             records: What the stamp says is applied; those on record already are passed over. They get the
                 origin `adopted` and no undo record.
             gone: Revisions on record that the stamp does not have: they are marked as taken back.
-            who: The author; default: the user of this process.
+            provenance: The author; default: the user of this process.
 
-        Returns the operation that it is recorded as, or None where there was nothing to do. Raises
-        BusyError where an operation of this model is active.
+        Returns the run that it is recorded as, or None where there was nothing to do. Raises
+        BusyError where a run of this model is active.
         """
-        author = who or identify(self.workspace)
+        author = provenance or identify(self.workspace)
         with self.writing() as connection:
-            if active_in(connection, model.id) is not None:
-                raise BusyError(
-                    "an operation of this model is under way", where=model.name, hint="run `tokmigrate recover`"
-                )
+            if active_run_in(connection, model.id) is not None:
+                raise BusyError("a run of this model is in progress", where=model.name, hint="run `tokmigrate recover`")
             known = {row.record.revision for row in applied_in(connection, model.id)}
             lost = known & set(gone)
             new = [record for record in records if record.revision not in known - lost]
             if not new and not lost:
                 return None
             moment = _now()
-            operation = _insert_operation(
+            run = _insert_run(
                 connection,
                 model,
                 author,
-                fresh_operation_id(),
+                new_run_id(),
                 direction=Direction.ADOPT.value,
                 revisions=[*sorted(lost), *(record.revision for record in new)],
                 status=Status.APPLIED.value,
                 finished=moment,
                 duration_s=0.0,
             )
-            reverted = revert_in(connection, operation, sorted(lost))
-            apply_in(connection, operation, new, Origin.ADOPTED, moment)
-            seal_in(connection, operation.id, reverted)
-            return operation
+            _revert(connection, run, sorted(lost))
+            _apply(connection, run, new, Origin.ADOPTED, moment)
+            seal_run(connection, run.id)
+            return run
 
     def keep_migration_texts(self, texts: Sequence[MigrationText]) -> None:
         """Record the texts of migrations; one that is on record with the same checksum is passed over."""
         with self.writing() as connection:
-            keep_texts_in(connection, texts, _now())
+            found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
+            known = {(row.revision, row.checksum) for row in found}
+            new = [text for text in texts if (text.revision, text.checksum) not in known]
+            rows = [{**asdict(text), "attachments": dict(text.attachments), "recorded_at": _now()} for text in new]
+            append(connection, migration_texts, rows)
 
     def set_tag(self, name: str, revision: str) -> str | None:
         """Let a tag stand for a revision from now on, and return the one that it stood for, None where it is new."""
         with self.writing() as connection:
-            return set_tag_in(connection, name, revision)
+            before = connection.execute(select(tags.c.revision).where(tags.c.name == name)).scalar()
+            if before is None:
+                connection.execute(insert(tags).values(name=name, revision=revision))
+            else:
+                connection.execute(update(tags).where(tags.c.name == name).values(revision=revision))
+            return before
 
     def delete_tag(self, name: str) -> str | None:
         """Take a tag away, and return the revision that it stood for, None where there is none of this name."""
         with self.writing() as connection:
-            return delete_tag_in(connection, name)
+            before = connection.execute(select(tags.c.revision).where(tags.c.name == name)).scalar()
+            connection.execute(delete(tags).where(tags.c.name == name))
+            return before
 
 
-def _finish(connection: Connection, row: OperationRow, outcome: Outcome) -> OperationRow:
+def _finish(connection: Connection, row: RunRow, outcome: Outcome) -> RunRow:
     if row.status is Status.APPLIED:
         return row
     ended = _end(connection, row.id, Status.PREPARED, Status.APPLIED, None)
     moment = ended.finished or _now()
-    reverted = revert_in(connection, row, outcome.reverted)
-    apply_in(connection, row, outcome.applied, Origin.APPLIED, moment)
-    tell_in(connection, row, outcome.tokens, moment)
-    seal_in(connection, row.id, reverted)
+    _revert(connection, row, outcome.reverted)
+    _apply(connection, row, outcome.applied, Origin.APPLIED, moment)
+    _record_events(connection, row, outcome.tokens, moment)
+    seal_run(connection, row.id)
     return ended
 
 
-def _given_up(
-    connection: Connection, operation_id: str, expected: Status, new: Status, error: str | None
-) -> OperationRow:
-    ended = _end(connection, operation_id, expected, new, error)
-    seal_in(connection, operation_id)
+def _given_up(connection: Connection, run_id: str, expected: Status, new: Status, error: str | None) -> RunRow:
+    ended = _end(connection, run_id, expected, new, error)
+    seal_run(connection, run_id)
     return ended
 
 
-def _end(connection: Connection, operation_id: str, expected: Status, new: Status, error: str | None) -> OperationRow:
-    started = operation_in(connection, operation_id).started
+def _end(connection: Connection, run_id: str, expected: Status, new: Status, error: str | None) -> RunRow:
+    started = run_in(connection, run_id).started
     finished = _now()
     changes: dict[str, Any] = {
         "status": new.value,
@@ -258,51 +268,159 @@ def _end(connection: Connection, operation_id: str, expected: Status, new: Statu
         "error": error,
     }
     if new is Status.APPLIED:
-        changes["payload"] = None  # the ledger has it now
-    return _change(connection, operation_id, expected, changes)
+        changes["outcome"] = None  # the ledger has it now
+    return _change(connection, run_id, expected, changes)
 
 
-def _change(connection: Connection, operation_id: str, expected: Status, changes: Mapping[str, Any]) -> OperationRow:
+def _change(connection: Connection, run_id: str, expected: Status, changes: Mapping[str, Any]) -> RunRow:
     changed = connection.execute(
-        update(operations)
-        .where(operations.c.id == operation_id, operations.c.status == expected.value)
-        .values(**changes)
+        update(runs).where(runs.c.id == run_id, runs.c.status == expected.value).values(**changes)
     )
-    row = operation_in(connection, operation_id)
+    row = run_in(connection, run_id)
     if changed.rowcount != 1:
         raise BusyError(
-            f"the operation is {row.status}, not {expected}: another process has moved it on",
-            where=f"operation {operation_id}",
+            f"the run is {row.status}, not {expected}: another process has moved it on",
+            where=f"run {run_id}",
             hint="run `tokmigrate log` to see what became of it",
         )
     return row
 
 
-def _insert_operation(connection: Connection, model: ModelRow, who: Who, identity: str, **values: Any) -> OperationRow:
+def _insert_run(connection: Connection, model: ModelRow, author: Provenance, identity: str, **values: Any) -> RunRow:
     if connection.execute(select(models.c.id).where(models.c.id == model.id)).first() is None:
         raise UnknownNameError(
             f"the state does not know the model {model.name}",
             where=model.path,
             hint="the state database was replaced; run the command again",
         )
-    last = connection.execute(select(func.max(operations.c.number))).scalar() or 0
+    last = connection.execute(select(func.max(runs.c.number))).scalar() or 0
     connection.execute(
-        insert(operations).values(
+        insert(runs).values(
             id=identity,
             number=last + 1,
             model_id=model.id,
-            who=who.user,
-            host=who.host,
-            pid=who.pid,
-            tool_version=who.tool_version,
-            libraries=dict(who.libraries),
-            git_commit=who.git_commit,
+            user_name=author.user,
+            host=author.host,
+            pid=author.pid,
+            tool_version=author.tool_version,
+            libraries=dict(author.libraries),
+            git_commit=author.git_commit,
             started=_now(),
             **values,
         )
     )
-    return operation_row(connection.execute(select(operations).where(operations.c.id == identity)).one())
+    return run_row(connection.execute(select(runs).where(runs.c.id == identity)).one())
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _apply(
+    connection: Connection,
+    run: RunRow,
+    records: Sequence[AppliedRecord],
+    origin: Origin,
+    moment: datetime,
+) -> None:
+    """Record that `run` applied `records`; raises DriftError where one is applied already."""
+    in_force = applied_in(connection, run.model_id)
+    known = {row.record.revision for row in in_force}
+    taken = {row.record.position for row in in_force}
+    for record in records:
+        if record.revision in known or record.position in taken:
+            raise DriftError(
+                f"the state already has revision {record.revision}, or another one at its place {record.position}",
+                where=f"run {run.id}",
+                hint="run `tokmigrate status`, then the command again: the state follows the stamp",
+            )
+        known.add(record.revision)
+        taken.add(record.position)
+    append(
+        connection,
+        applied,
+        [
+            {
+                "model_id": run.model_id,
+                "run_id": run.id,
+                "origin": origin.value,
+                "position": record.position,
+                "revision": record.revision,
+                "checksum": record.checksum,
+                "message": record.message,
+                "undo_record": record.undo if origin is Origin.APPLIED else None,
+                "digests_before": dict(record.digests_before),
+                "digests_after": dict(record.digests_after),
+                "applied_at": moment,
+                "reverted_by": None,
+            }
+            for record in records
+        ],
+    )
+
+
+def _revert(connection: Connection, run: RunRow, revisions: Sequence[str]) -> None:
+    """Record that `run` took `revisions` back; raises DriftError where one is not applied."""
+    for revision in revisions:
+        marked = connection.execute(
+            update(applied)
+            .where(
+                applied.c.model_id == run.model_id,
+                applied.c.revision == revision,
+                applied.c.reverted_by.is_(None),
+            )
+            .values(reverted_by=run.id)
+        )
+        if marked.rowcount != 1:
+            raise DriftError(
+                f"revision {revision} is to be taken back, but the state does not have it as applied",
+                where=f"run {run.id}",
+                hint="run `tokmigrate status`, then the command again: the state follows the stamp",
+            )
+
+
+def _record_events(
+    connection: Connection, run: RunRow, events: Sequence[TokenEvent | TokensMoved], moment: datetime
+) -> None:
+    """Record what `run` did to tokens."""
+    last = last_number(connection, token_events)
+    single: list[dict[str, Any]] = []
+    together: list[dict[str, Any]] = []
+    for event in events:
+        row: dict[str, Any] = {
+            "model_id": run.model_id,
+            "run_id": run.id,
+            "revision": event.revision,
+            "event_type": event.event.value,
+            "recorded_at": moment,
+        }
+        if isinstance(event, TokenEvent):
+            single.append(
+                {
+                    **row,
+                    "token": event.token,
+                    "token_id": event.token_id,
+                    "old_id": event.old_id,
+                    "old_token": event.old_token,
+                    "init": None if event.init is None else dict(event.init),
+                    "row_fingerprint": event.row_fingerprint,
+                }
+            )
+        else:
+            move = event.move
+            ids = {"start": move.start, "stop": move.stop, "shift": move.shift}
+            together.append({**row, **ids, "tokens": list(move.tokens), "after_event": last + len(single)})
+    append(connection, token_events, single)
+    append(connection, token_moves, together)
+
+
+def append(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add `rows` to a table of the ledger, numbered on from the last, within the open transaction."""
+    if rows:
+        start = last_number(connection, table) + 1
+        connection.execute(insert(table), [{**row, "number": number} for number, row in enumerate(rows, start)])
+
+
+def last_number(connection: Connection, table: Table) -> int:
+    """Return the number of the last row of a table of the ledger, 0 where it has none."""
+    return connection.execute(select(func.max(table.c.number))).scalar() or 0

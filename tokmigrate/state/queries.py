@@ -1,49 +1,193 @@
-"""Rows as values, and the questions that are asked within an open transaction."""
+"""Asking the state: rows as values, and the questions that are asked of them; nothing here writes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from tokmigrate.errors import UnknownNameError
+from tokmigrate.state.connection import Database
+from tokmigrate.state.hash_chain import find_broken, head_in, linked_in, stored_rows
+from tokmigrate.state.model_paths import find_model_row, model_row
+from tokmigrate.state.provenance import Provenance
 from tokmigrate.state.rows import (
     AppliedRecord,
     AppliedRow,
+    BrokenRun,
     Direction,
-    Happened,
+    MigrationText,
+    ModelRow,
     MoveRow,
-    OperationRow,
     Origin,
+    RunRow,
     Status,
     TokenEvent,
+    TokenEventType,
     TokenRow,
     TokensMoved,
 )
-from tokmigrate.state.schema import applied, operations
-from tokmigrate.state.who import Who
+from tokmigrate.state.schema import (
+    LEDGER,
+    OF_RUNS,
+    applied,
+    migration_texts,
+    models,
+    runs,
+    tags,
+    token_events,
+    token_moves,
+)
 from tokmigrate.vocabulary.token_delta import Move
 
 
-def find_operation_in(connection: Connection, operation_id: str) -> OperationRow | None:
-    """Return an operation, or None where there is none of this id."""
-    row = connection.execute(select(operations).where(operations.c.id == operation_id)).one_or_none()
-    return None if row is None else operation_row(row)
+@dataclass(frozen=True)
+class Readable(Database):
+    """A state database that can be asked."""
+
+    def known_models(self) -> tuple[ModelRow, ...]:
+        """Return every model on record, the oldest first."""
+        with self.reading() as connection:
+            found = connection.execute(select(models).order_by(models.c.id))
+            return tuple(model_row(row, self.moves_with) for row in found)
+
+    def model_at(self, path: Path, generation: str | None) -> ModelRow | None:
+        """Return the model at a path, None where it is not recorded.
+
+        Args:
+            path: Its directory; the resolved path is what tells models apart.
+            generation: The generation that its stamp names, by which one is known that was moved there; None where it
+                has no stamp.
+        """
+        with self.reading() as connection:
+            row = find_model_row(connection, path, self.moves_with, generation)
+        return None if row is None else model_row(row, self.moves_with)
+
+    def run(self, run_id: str) -> RunRow | None:
+        """Return a run, or None where there is none of this id."""
+        with self.reading() as connection:
+            return find_run_in(connection, run_id)
+
+    def active(self, model: ModelRow) -> RunRow | None:
+        """Return the run that holds a model now, or None."""
+        with self.reading() as connection:
+            return active_run_in(connection, model.id)
+
+    def applied_now(self, model: ModelRow) -> tuple[AppliedRow, ...]:
+        """Return the revisions that are applied to a model, in order."""
+        with self.reading() as connection:
+            return applied_in(connection, model.id)
+
+    def applied_ever(self, model: ModelRow) -> tuple[AppliedRow, ...]:
+        """Return every application of a revision to a model, taken back or not, as recorded."""
+        with self.reading() as connection:
+            found = connection.execute(select(applied).where(applied.c.model_id == model.id).order_by(applied.c.number))
+            return tuple(applied_row(row) for row in found)
+
+    def runs(self, model: ModelRow | None, limit: int | None) -> tuple[RunRow, ...]:
+        """Return runs, the latest first: of one model or of all, all of them or `limit`."""
+        query = select(runs).order_by(runs.c.number.desc()).limit(limit)
+        if model is not None:
+            query = query.where(runs.c.model_id == model.id)
+        with self.reading() as connection:
+            return tuple(run_row(row) for row in connection.execute(query))
+
+    def token_rows(self, model: ModelRow) -> tuple[TokenRow, ...]:
+        """Return the events of single tokens of a model, the earliest first: all but moves."""
+        query = select(token_events).where(token_events.c.model_id == model.id).order_by(token_events.c.number)
+        with self.reading() as connection:
+            return tuple(token_row(row) for row in connection.execute(query))
+
+    def token_records(self, model: ModelRow) -> Iterator[TokenRow | MoveRow]:
+        """Return the token events of a model, the earliest first, a move of several tokens as one."""
+        query = select(token_moves).where(token_moves.c.model_id == model.id).order_by(token_moves.c.number)
+        single = self.token_rows(model)
+        with self.reading() as connection:
+            together = [(row.after_event, move_row(row)) for row in connection.execute(query)]
+        return in_order(single, together)
+
+    def token_events(self, model: ModelRow, token: str | None = None) -> tuple[TokenRow, ...]:
+        """Return the events of each token of a model, the earliest first.
+
+        Args:
+            model: The model.
+            token: Only events of this text, also those that renamed it.
+        """
+        rows = each_token(self.token_records(model))
+        return tuple(row for row in rows if token is None or token in (row.event.token, row.event.old_token))
+
+    def migration_texts(self, revision: str | None = None) -> tuple[MigrationText, ...]:
+        """Return the migrations as they were applied, the earliest first: those of one revision, or all."""
+        query = select(migration_texts).order_by(migration_texts.c.number)
+        if revision is not None:
+            query = query.where(migration_texts.c.revision == revision)
+        with self.reading() as connection:
+            return tuple(
+                MigrationText(row.revision, row.checksum, row.file, row.text, row.attachments)
+                for row in connection.execute(query)
+            )
+
+    def texts_on_record(self) -> frozenset[tuple[str, str]]:
+        """Return the revisions and checksums of the migrations whose texts are on record."""
+        with self.reading() as connection:
+            found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
+            return frozenset((row.revision, row.checksum) for row in found)
+
+    def verify_chain(self) -> BrokenRun | None:
+        """Return the first run that the hash chain does not account for, None where it accounts for all."""
+        with self.reading() as connection:
+            linked, total = linked_in(connection), 0
+            for table in OF_RUNS:
+                total += connection.execute(select(func.count()).select_from(table)).scalar_one()
+            total += connection.execute(select(func.count(applied.c.reverted_by))).scalar_one()
+            ledger = list(stored_rows(connection, runs, order="chain_position"))
+            return find_broken(ledger, linked, total, head_in(connection))
+
+    def has_left(self, generation: str) -> bool:
+        """Return whether a run on record left a generation, or is about to."""
+        ended_otherwise = [Status.ABORTED.value, Status.FAILED.value]
+        found = select(runs.c.id).where(runs.c.generation_after == generation, runs.c.status.not_in(ended_otherwise))
+        with self.reading() as connection:
+            return connection.execute(found.limit(1)).first() is not None
+
+    def lengths(self) -> dict[str, int]:
+        """Return how many rows each table of the ledger has."""
+        with self.reading() as connection:
+            return {
+                table.name: connection.execute(select(func.count()).select_from(table)).scalar_one() for table in LEDGER
+            }
+
+    def tag(self, name: str) -> str | None:
+        """Return the revision that a tag stands for, or None."""
+        return self.all_tags().get(name)
+
+    def all_tags(self) -> dict[str, str]:
+        """Return the revision of each tag, sorted by name."""
+        with self.reading() as connection:
+            return dict(sorted((row.name, row.revision) for row in connection.execute(select(tags))))
 
 
-def operation_in(connection: Connection, operation_id: str) -> OperationRow:
-    """Return an operation; raises UnknownNameError where there is none of this id."""
-    row = find_operation_in(connection, operation_id)
+def find_run_in(connection: Connection, run_id: str) -> RunRow | None:
+    """Return a run, or None where there is none of this id."""
+    row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
+    return None if row is None else run_row(row)
+
+
+def run_in(connection: Connection, run_id: str) -> RunRow:
+    """Return a run; raises UnknownNameError where there is none of this id."""
+    row = find_run_in(connection, run_id)
     if row is None:
-        raise UnknownNameError(f"the state has no operation {operation_id}", hint="run `tokmigrate log` to see them")
+        raise UnknownNameError(f"the state has no run {run_id}", hint="run `tokmigrate log` to see them")
     return row
 
 
-def active_in(connection: Connection, model_id: int) -> OperationRow | None:
-    """Return the operation that holds a model now, or None."""
-    row = connection.execute(select(operations).where(operations.c.model_id == model_id, is_active())).one_or_none()
-    return None if row is None else operation_row(row)
+def active_run_in(connection: Connection, model_id: int) -> RunRow | None:
+    """Return the run that holds a model now, or None."""
+    row = connection.execute(select(runs).where(runs.c.model_id == model_id, is_active())).one_or_none()
+    return None if row is None else run_row(row)
 
 
 def applied_in(connection: Connection, model_id: int) -> tuple[AppliedRow, ...]:
@@ -56,9 +200,9 @@ def applied_in(connection: Connection, model_id: int) -> tuple[AppliedRow, ...]:
     return tuple(applied_row(row) for row in found)
 
 
-def operation_row(row: Row[Any]) -> OperationRow:
-    """Return a row of `operations` as a value."""
-    return OperationRow(
+def run_row(row: Row[Any]) -> RunRow:
+    """Return a row of `runs` as a value."""
+    return RunRow(
         id=row.id,
         number=row.number,
         model_id=row.model_id,
@@ -69,18 +213,18 @@ def operation_row(row: Row[Any]) -> OperationRow:
         status=Status(row.status),
         generation_before=row.generation_before,
         generation_after=row.generation_after,
-        who=Who(row.who, row.host, row.pid, row.tool_version, row.libraries, row.git_commit),
+        provenance=Provenance(row.user_name, row.host, row.pid, row.tool_version, row.libraries, row.git_commit),
         started=row.started,
         finished=row.finished,
         duration_s=row.duration_s,
         error=row.error,
-        payload=row.payload,
+        payload=row.outcome,
     )
 
 
 def is_active() -> ColumnElement[bool]:
-    """Return the condition that an operation is active."""
-    return operations.c.status.in_([status.value for status in Status if status.active])
+    """Return the condition that a run is active."""
+    return runs.c.status.in_([status.value for status in Status if status.active])
 
 
 def applied_row(row: Row[Any]) -> AppliedRow:
@@ -88,14 +232,14 @@ def applied_row(row: Row[Any]) -> AppliedRow:
     return AppliedRow(
         number=row.number,
         model_id=row.model_id,
-        operation_id=row.operation_id,
+        run_id=row.run_id,
         origin=Origin(row.origin),
         record=AppliedRecord(
             revision=row.revision,
             position=row.position,
             checksum=row.checksum,
             message=row.message,
-            undo=row.undo,
+            undo=row.undo_record,
             digests_before=row.digests_before,
             digests_after=row.digests_after,
         ),
@@ -105,41 +249,39 @@ def applied_row(row: Row[Any]) -> AppliedRow:
 
 
 def token_row(row: Row[Any]) -> TokenRow:
-    """Return a row of `tokens` as a value."""
+    """Return a row of `token_events` as a value."""
     return TokenRow(
         number=row.number,
         model_id=row.model_id,
-        operation_id=row.operation_id,
+        run_id=row.run_id,
         event=TokenEvent(
             revision=row.revision,
-            event=Happened(row.event),
+            event=TokenEventType(row.event_type),
             token=row.token,
             token_id=row.token_id,
             old_id=row.old_id,
             old_token=row.old_token,
             init=row.init,
-            row_digest=row.row_digest,
+            row_fingerprint=row.row_fingerprint,
         ),
         recorded_at=row.recorded_at,
-        hash=row.hash,
     )
 
 
 def move_row(row: Row[Any]) -> MoveRow:
-    """Return a row of `moves` as a value."""
-    move = Move(row.start, row.shift, tuple(row.texts))
+    """Return a row of `token_moves` as a value."""
+    move = Move(row.start, row.shift, tuple(row.tokens))
     return MoveRow(
         number=row.number,
         model_id=row.model_id,
-        operation_id=row.operation_id,
-        event=TokensMoved(row.revision, Happened(row.event), move),
+        run_id=row.run_id,
+        event=TokensMoved(row.revision, TokenEventType(row.event_type), move),
         recorded_at=row.recorded_at,
-        hash=row.hash,
     )
 
 
 def in_order(single: Iterable[TokenRow], together: Iterable[tuple[int, MoveRow]]) -> Iterator[TokenRow | MoveRow]:
-    """Yield rows of `tokens`, and those of `moves` each after the row of `tokens` that it names, in one order."""
+    """Yield single events and moves in one order: each move after the event whose number stands with it."""
     rows: list[tuple[tuple[int, int], TokenRow | MoveRow]] = [((row.number, 0), row) for row in single]
     rows += [((after, row.number), row) for after, row in together]
     return (row for _, row in sorted(rows, key=lambda placed: placed[0]))

@@ -8,12 +8,12 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
-from tokmigrate.state.who import Who
+from tokmigrate.state.provenance import Provenance
 from tokmigrate.vocabulary.token_delta import Move
 
 
 class Direction(StrEnum):
-    """What an operation does to a model's history."""
+    """What a run does to a model's history."""
 
     UPGRADE = "upgrade"
     DOWNGRADE = "downgrade"
@@ -22,7 +22,7 @@ class Direction(StrEnum):
 
 
 class Status(StrEnum):
-    """How far an operation has come."""
+    """How far a run has come."""
 
     STAGING = "STAGING"
     PREPARED = "PREPARED"
@@ -32,7 +32,7 @@ class Status(StrEnum):
 
     @property
     def active(self) -> bool:
-        """Whether the operation still holds its model."""
+        """Whether the run still holds its model."""
         return self in (Status.STAGING, Status.PREPARED)
 
 
@@ -43,8 +43,8 @@ class Origin(StrEnum):
     ADOPTED = "adopted"
 
 
-class Happened(StrEnum):
-    """What became of a token."""
+class TokenEventType(StrEnum):
+    """The type of a token event."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -57,7 +57,7 @@ class Happened(StrEnum):
 
 @dataclass(frozen=True)
 class AppliedRecord:
-    """A revision that an operation applies, as it goes into the ledger.
+    """A revision that a run applies, as it goes into the ledger.
 
     Args:
         revision: The revision's id.
@@ -99,7 +99,7 @@ class MigrationText:
 
 @dataclass(frozen=True, slots=True)
 class TokenEvent:
-    """What a revision does to one token, as it goes into the ledger.
+    """A token event: what a revision does to one token, as it goes into the ledger.
 
     Args:
         revision: The revision's id.
@@ -109,18 +109,18 @@ class TokenEvent:
         old_id: The id that it had, or None where it was not there.
         old_token: Before a rename the old text; of a trained token the text that it began with, where it is another.
         init: How its row starts, as a JSON object, or None where the row is an old one.
-        row_digest: The marks of its rows, as `model.row_fingerprints` writes them: those of a fresh row, or of a
+        row_fingerprint: The marks of its rows, as `model.row_fingerprints` writes them: those of a fresh row, or of a
             trained one as it was found. None where the row is an old one.
     """
 
     revision: str
-    event: Happened
+    event: TokenEventType
     token: str
     token_id: int | None = None
     old_id: int | None = None
     old_token: str | None = None
     init: Mapping[str, Any] | None = None
-    row_digest: str | None = None
+    row_fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ class TokensMoved:
     """
 
     revision: str
-    event: Happened
+    event: TokenEventType
     move: Move
 
     def each(self) -> Iterator[TokenEvent]:
@@ -145,12 +145,12 @@ class TokensMoved:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that finishing an operation writes into the ledger; kept with it before the exchange.
+    """All that finishing a run writes into the ledger; kept with it before the swap.
 
     Args:
         applied: The revisions that an upgrade applies, in order.
         reverted: The revisions that a downgrade takes back.
-        tokens: What becomes of tokens.
+        tokens: Its token events.
     """
 
     applied: tuple[AppliedRecord, ...] = ()
@@ -183,7 +183,7 @@ def _event_payload(event: TokenEvent | TokensMoved) -> dict[str, Any]:
 
 
 def _event_of(payload: Mapping[str, Any]) -> TokenEvent | TokensMoved:
-    happened = Happened(payload["event"])
+    happened = TokenEventType(payload["event"])
     move = payload.get("move")
     if move is None:
         return TokenEvent(**{**payload, "event": happened})
@@ -202,8 +202,8 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class OperationRow:
-    """Intent and outcome of one change of one model; `payload` is there until it is applied."""
+class RunRow:
+    """A run: the intent and outcome of one change of one model; `payload` is there until it is applied."""
 
     id: str
     number: int
@@ -215,7 +215,7 @@ class OperationRow:
     status: Status
     generation_before: str | None
     generation_after: str | None
-    who: Who
+    provenance: Provenance
     started: datetime
     finished: datetime | None
     duration_s: float | None
@@ -225,11 +225,11 @@ class OperationRow:
 
 @dataclass(frozen=True)
 class AppliedRow:
-    """An applied revision in the ledger; `reverted_by` is the operation that took it back."""
+    """An applied revision in the ledger; `reverted_by` is the run that took it back."""
 
     number: int
     model_id: int
-    operation_id: str
+    run_id: str
     origin: Origin
     record: AppliedRecord
     applied_at: datetime
@@ -242,11 +242,10 @@ class TokenRow:
 
     number: int
     model_id: int
-    operation_id: str
+    run_id: str
     event: TokenEvent
     recorded_at: datetime
-    hash: str
-    table: Literal["tokens", "moves"] = "tokens"
+    table: Literal["token_events", "token_moves"] = "token_events"
 
 
 @dataclass(frozen=True)
@@ -255,21 +254,22 @@ class MoveRow:
 
     number: int
     model_id: int
-    operation_id: str
+    run_id: str
     event: TokensMoved
     recorded_at: datetime
-    hash: str
 
     def each(self) -> Iterator[TokenRow]:
-        """Yield a row for each token, with the number and the hash of the one that holds them all."""
+        """Yield a row for each token, with the number of the one that holds them all."""
         for event in self.event.each():
-            yield TokenRow(self.number, self.model_id, self.operation_id, event, self.recorded_at, self.hash, "moves")
+            yield TokenRow(self.number, self.model_id, self.run_id, event, self.recorded_at, "token_moves")
 
 
 @dataclass(frozen=True)
-class BrokenRow:
-    """The first row of a ledger that its chain does not account for."""
+class BrokenRun:
+    """The first run of a ledger that its hash chain does not account for; `run_id` is empty where there is none."""
 
-    table: str
-    number: int
+    run_id: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"run {self.run_id or '(none)'}: {self.reason}"

@@ -1,16 +1,21 @@
-"""The tables of the state.
+"""The tables of the state, and the types of their columns.
 
-`applied`, `tokens`, `moves`, `imported`, `endings`, `identities` and `migration_texts` are the ledger: rows are only
-ever added, `applied.reverted_by` is set once, and each row carries the hash of the one before it. `endings` vouches for
-what is set later: the runs that ended, and what they took back; `identities` vouches for `models`. `chains` holds the
-length and last hash of each, so that rows missing at the end are noticed.
+`runs`, `applied`, `token_events`, `token_moves` and `migration_texts` are the ledger: rows are only ever added. A row
+of `runs` is fixed when the run ends, and then has its hash (see `tokmigrate.state.hash_chain`); `applied.reverted_by`
+is set once. SQLite refuses anything else.
 """
 
 from __future__ import annotations
 
+import json
+import re
+from datetime import UTC, datetime
+from typing import Any
+
 from sqlalchemy import (
     DDL,
     Column,
+    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -21,27 +26,77 @@ from sqlalchemy import (
     event,
     literal_column,
 )
+from sqlalchemy.types import TypeDecorator
 
-from tokmigrate.state.columns import CanonicalJson, ExactText, Instant
 from tokmigrate.state.rows import Status
 
-SCHEMA_VERSION = 1
+# A token may hold NUL (PostgreSQL refuses it), a path half a surrogate pair (UTF-8 has none).
+_UNSTORABLE = re.compile(r"[\\\x00\ud800-\udfff]")
+_ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+
+
+class ExactText(TypeDecorator[str]):
+    r"""Any Python string; a backslash, NUL and a lone surrogate are stored as `\uXXXX`."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Return what is stored for `value`."""
+        if value is None:
+            return None
+        return _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Return the string that `value` stands for."""
+        if value is None:
+            return None
+        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
+
+
+class CanonicalJson(TypeDecorator[Any]):
+    """A JSON value as text: sorted keys, no spaces, ASCII only; None is NULL."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Return what is stored for `value`."""
+        return None if value is None else canonical_json(value)
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
+        """Return the JSON value that `value` stands for."""
+        return None if value is None else json.loads(value)
+
+
+class Instant(TypeDecorator[datetime]):
+    """A moment in UTC as ISO 8601 text with microseconds, which sorts by time."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002
+        """Return what is stored for `value`, which must know its time zone."""
+        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
+        """Return the moment that `value` stands for."""
+        return None if value is None else datetime.fromisoformat(value)
+
+
+def canonical_json(value: Any) -> str:
+    """Return `value` as the one JSON text that equal values share."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 
 metadata = MetaData()
 
+# `schema_version`, and where the database lies in a workspace the way there: `workspace`.
 meta = Table(
     "meta",
     metadata,
     Column("key", Text, primary_key=True),
     Column("value", Text, nullable=False),
-)
-
-chains = Table(
-    "chains",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("length", Integer, nullable=False),
-    Column("head", Text, nullable=False),
 )
 
 models = Table(
@@ -54,8 +109,8 @@ models = Table(
     Column("created", Instant, nullable=False),
 )
 
-operations = Table(
-    "operations",
+runs = Table(
+    "runs",
     metadata,
     Column("id", Text, primary_key=True),
     Column("number", Integer, nullable=False, unique=True),
@@ -67,7 +122,7 @@ operations = Table(
     Column("status", Text, nullable=False),
     Column("generation_before", Text),
     Column("generation_after", Text),
-    Column("who", ExactText, nullable=False),
+    Column("user_name", ExactText, nullable=False),
     Column("host", ExactText, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("tool_version", Text, nullable=False),
@@ -77,14 +132,19 @@ operations = Table(
     Column("finished", Instant),
     Column("duration_s", Float),
     Column("error", ExactText),
-    Column("payload", CanonicalJson),
+    # What finishing the run records, from PREPARED to its end.
+    Column("outcome", CanonicalJson),
+    # Its place in the hash chain, from its end on.
+    Column("chain_position", Integer, unique=True),
+    Column("previous_hash", Text),
+    Column("hash", Text),
 )
 
 # Written as literals: a partial index cannot hold bound parameters.
-_active = operations.c.status.in_([literal_column(f"'{status}'") for status in Status if status.active])
+_active = runs.c.status.in_([literal_column(f"'{status}'") for status in Status if status.active])
 Index(
-    "one_active_operation",
-    operations.c.model_id,
+    "one_active_run",
+    runs.c.model_id,
     unique=True,
     sqlite_where=_active,
     postgresql_where=_active,
@@ -95,19 +155,17 @@ applied = Table(
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("model_id", ForeignKey("models.id"), nullable=False),
-    Column("operation_id", ForeignKey("operations.id"), nullable=False),
+    Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
     Column("origin", Text, nullable=False),
     Column("position", Integer, nullable=False),
     Column("revision", Text, nullable=False),
     Column("checksum", Text, nullable=False),
     Column("message", ExactText, nullable=False),
-    Column("undo", Text),
+    Column("undo_record", Text),
     Column("digests_before", CanonicalJson, nullable=False),
     Column("digests_after", CanonicalJson, nullable=False),
     Column("applied_at", Instant, nullable=False),
-    Column("reverted_by", ForeignKey("operations.id")),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("reverted_by", ForeignKey("runs.id")),
 )
 
 _in_force = applied.c.reverted_by.is_(None)
@@ -128,43 +186,39 @@ Index(
     postgresql_where=_in_force,
 )
 
-tokens = Table(
-    "tokens",
+token_events = Table(
+    "token_events",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
-    Column("operation_id", ForeignKey("operations.id"), nullable=False),
+    Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
     Column("revision", Text, nullable=False),
-    Column("event", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
     Column("token", ExactText, nullable=False),
     Column("token_id", Integer),
     Column("old_id", Integer),
     Column("old_token", ExactText),
     Column("init", CanonicalJson),
-    Column("row_digest", Text),
+    Column("row_fingerprint", Text),
     Column("recorded_at", Instant, nullable=False),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
 )
 
 # The tokens that one migration moves as far, from their ids before: `start` up to, not including, `stop`.
-moves = Table(
-    "moves",
+token_moves = Table(
+    "token_moves",
     metadata,
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
-    Column("operation_id", ForeignKey("operations.id"), nullable=False),
+    Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
     Column("revision", Text, nullable=False),
-    Column("event", Text, nullable=False),
+    Column("event_type", Text, nullable=False),
     Column("start", Integer, nullable=False),
     Column("stop", Integer, nullable=False),
     Column("shift", Integer, nullable=False),
-    Column("texts", CanonicalJson, nullable=False),
-    # How many rows `tokens` had before it: the two tables are told in one order.
-    Column("after_token", Integer, nullable=False),
+    Column("tokens", CanonicalJson, nullable=False),
+    # The last number in `token_events` before it: the two tables are read in one order.
+    Column("after_event", Integer, nullable=False),
     Column("recorded_at", Instant, nullable=False),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
 )
 
 tags = Table(
@@ -174,45 +228,15 @@ tags = Table(
     Column("revision", Text, nullable=False),
 )
 
-# A row of another ledger is kept as it is stored there; one that changed there is kept again, and the last counts.
-imported = Table(
-    "imported",
+# A ledger of another workspace as `log --export jsonl` writes it, the latest that was imported.
+imported_ledgers = Table(
+    "imported_ledgers",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("ledger", Text, nullable=False, index=True),
-    Column("table_name", Text, nullable=False),
-    Column("key", Text, nullable=False),
-    Column("content", CanonicalJson, nullable=False),
+    Column("ledger", Text, primary_key=True),
     Column("source", ExactText, nullable=False),
     Column("imported_by", ExactText, nullable=False),
     Column("imported_at", Instant, nullable=False),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
-)
-
-endings = Table(
-    "endings",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("operation_id", ForeignKey("operations.id"), nullable=False, unique=True),
-    Column("digest", Text, nullable=False),
-    Column("reverted", CanonicalJson, nullable=False),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
-)
-
-identities = Table(
-    "identities",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
-    Column("name", ExactText, nullable=False),
-    Column("path", ExactText, nullable=False),
-    Column("lineage", Text, nullable=False),
-    Column("created", Instant, nullable=False),
-    Column("recorded_at", Instant, nullable=False),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
+    Column("export", Text, nullable=False),
 )
 
 migration_texts = Table(
@@ -225,19 +249,16 @@ migration_texts = Table(
     Column("text", ExactText, nullable=False),
     Column("attachments", CanonicalJson, nullable=False),
     Column("recorded_at", Instant, nullable=False),
-    Column("previous_hash", Text, nullable=False),
-    Column("hash", Text, nullable=False),
 )
 
-LEDGER = (applied, tokens, moves, imported, endings, identities, migration_texts)
-LATER = (moves, imported, endings, identities, migration_texts)
-"""The tables that older databases lack; they are made when such a one is opened to be written."""
+OF_RUNS = (applied, token_events, token_moves)
+"""The tables whose rows belong to a run, and are vouched for by its hash."""
 
-SET_ONCE = {"reverted_by"}
+LEDGER = (runs, *OF_RUNS, migration_texts)
 
 
 def _guard(table: Table, name: str, occasion: str) -> None:
-    """Let SQLite refuse an occasion that no program of ours brings about."""
+    """Let SQLite refuse an occasion that tokmigrate never causes."""
     event.listen(
         table,
         "after_create",
@@ -249,7 +270,9 @@ def _guard(table: Table, name: str, occasion: str) -> None:
 
 
 for _table in LEDGER:
-    _fixed = ", ".join(column.name for column in _table.columns if column.name not in SET_ONCE)
     _guard(_table, "kept", f"DELETE ON {_table.name}")
+for _table in (*OF_RUNS, migration_texts):
+    _fixed = ", ".join(column.name for column in _table.columns if column.name != "reverted_by")
     _guard(_table, "fixed", f"UPDATE OF {_fixed} ON {_table.name}")
+_guard(runs, "fixed", "UPDATE ON runs WHEN OLD.hash IS NOT NULL")
 _guard(applied, "reverted_once", "UPDATE OF reverted_by ON applied WHEN OLD.reverted_by IS NOT NULL")

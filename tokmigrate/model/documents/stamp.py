@@ -17,13 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tokmigrate.errors import DriftError, ModelError
 from tokmigrate.files import read_if_present
+from tokmigrate.formats import STAMP, check_version
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.json_text import Json, Layout, parse
 from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit
 from tokmigrate.vocabulary.tokens import Run
 
 FILE = "tokmigrate.json"
-FORMAT = 1
 _LAYOUT = Layout()
 
 
@@ -92,12 +92,12 @@ class Stamp:
     @property
     def generation(self) -> str:
         """The digest of all that the stamp says: lineage, revisions and contents."""
-        said = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
-        return blake3(f"generation 1\n{said}\n".encode()).hexdigest()
+        content = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
+        return blake3(f"generation 1\n{content}\n".encode()).hexdigest()
 
     def encoded(self) -> bytes:
         """Return the stamp as the bytes of its file."""
-        return _LAYOUT.render({"format": FORMAT, "generation": self.generation, **self._content()}).encode()
+        return _LAYOUT.render({"format": STAMP.version, "generation": self.generation, **self._content()}).encode()
 
     def _content(self) -> dict[str, Json]:
         return {
@@ -134,89 +134,90 @@ def read_stamp(directory: Path) -> Stamp | None:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise _damaged(str(path)) from error
-    return decoded(text, str(path))
+    return parse_stamp(text, str(path))
 
 
-class _Written(BaseModel):
+class _StoredPart(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
 
 
-class _WrittenLayout(_Written):
+class _StoredLayout(_StoredPart):
     indent: int | str | None
     ascii: bool
     compact: bool
     newline: str
 
 
-class _WrittenFile(_Written):
+class _StoredFile(_StoredPart):
     digest: str | None
-    layout: _WrittenLayout | None
+    layout: _StoredLayout | None
 
 
-class _WrittenShard(_Written):
+class _StoredShard(_StoredPart):
     digest: str
     baseline_start: int
 
 
-class _WrittenRevision(_Written):
+class _StoredRevision(_StoredPart):
     revision: str
     checksum: str
 
 
-class _WrittenBaseline(_Written):
+class _StoredBaseline(_StoredPart):
     rows: int
     tokens: tuple[Run, ...]
 
 
-class _WrittenRow(_Written):
+class _StoredRow(_StoredPart):
     revision: str
     label: str
 
 
-class _WrittenStamp(_Written):
+class _StoredStamp(_StoredPart):
     """The content of the file."""
 
     generation: str
     lineage: str
     revision: str
-    applied: tuple[_WrittenRevision, ...] = Field(min_length=1)
-    files: dict[str, _WrittenFile]
-    shards: dict[str, _WrittenShard]
-    baseline: _WrittenBaseline
-    rows: tuple[Run | _WrittenRow, ...]
+    applied: tuple[_StoredRevision, ...] = Field(min_length=1)
+    files: dict[str, _StoredFile]
+    shards: dict[str, _StoredShard]
+    baseline: _StoredBaseline
+    rows: tuple[Run | _StoredRow, ...]
     reshaped: bool
     init: dict[str, Any] | None
     tokenizer: str | None = None
 
 
-def decoded(text: str, where: str) -> Stamp:
+def parse_stamp(text: str, where: str) -> Stamp:
     """Return the stamp that `text` holds; raises DriftError where it is damaged or of a newer format."""
     try:
         held = parse(text, where)
     except ModelError as error:
         raise _damaged(where) from error
-    if not isinstance(held, dict) or held.get("format") != FORMAT:
-        raise DriftError("a stamp of an unknown format", where=where, hint="use the tokmigrate that wrote it, or newer")
+    if not isinstance(held, dict):
+        raise _damaged(where)
+    check_version(STAMP, held.get("format"), where)
     try:
         # From the text, since in a parsed value every array would have to be a tuple.
-        written = _WrittenStamp.model_validate_json(text)
+        stored = _StoredStamp.model_validate_json(text)
         stamp = Stamp(
-            lineage=written.lineage,
-            applied=tuple((entry.revision, entry.checksum) for entry in written.applied),
+            lineage=stored.lineage,
+            applied=tuple((entry.revision, entry.checksum) for entry in stored.applied),
             files={
                 name: ChangedFile(file.digest, Layout(**file.layout.model_dump()) if file.layout else None)
-                for name, file in written.files.items()
+                for name, file in stored.files.items()
             },
-            shards={name: ChangedShard(shard.digest, shard.baseline_start) for name, shard in written.shards.items()},
-            baseline_tokens=written.baseline.tokens,
-            rows=RowEdit(written.baseline.rows, tuple(map(_piece, written.rows))),
-            reshaped=written.reshaped,
-            init=written.init,
-            tokenizer=written.tokenizer,
+            shards={name: ChangedShard(shard.digest, shard.baseline_start) for name, shard in stored.shards.items()},
+            baseline_tokens=stored.baseline.tokens,
+            rows=RowEdit(stored.baseline.rows, tuple(map(_piece, stored.rows))),
+            reshaped=stored.reshaped,
+            init=stored.init,
+            tokenizer=stored.tokenizer,
         )
     except ValueError as error:
         raise _damaged(where) from error
-    if stamp.generation != written.generation or written.revision != stamp.revision:
+    if stamp.generation != stored.generation or stored.revision != stamp.revision:
         raise DriftError("the stamp was edited", where=where, hint="restore it from a copy of the model")
     return stamp
 
@@ -234,5 +235,5 @@ def _piece_to_json(piece: Kept | Fresh) -> Json:
     return {"revision": made.revision, "label": made.label}
 
 
-def _piece(row: Run | _WrittenRow) -> Kept | Fresh:
-    return Fresh(Made(row.revision, row.label)) if isinstance(row, _WrittenRow) else Kept(*row)
+def _piece(row: Run | _StoredRow) -> Kept | Fresh:
+    return Fresh(Made(row.revision, row.label)) if isinstance(row, _StoredRow) else Kept(*row)

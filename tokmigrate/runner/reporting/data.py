@@ -11,8 +11,8 @@ from tokmigrate.audit.training import TokenTraining, Training
 from tokmigrate.model.weights.row_survey import Neighbour, Numbers
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.steps import Effect
+from tokmigrate.state.provenance import Provenance
 from tokmigrate.state.rows import TokenEvent
-from tokmigrate.state.who import Who
 from tokmigrate.vocabulary.recipes import Side
 
 Kind = Literal["base", "added", "renamed", "moved", "reinitialised", "spare", "tombstone"]
@@ -34,7 +34,7 @@ class Recorded:
     """
 
     when: datetime
-    who: Who
+    who: Provenance
     adopted: bool
 
 

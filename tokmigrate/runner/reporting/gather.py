@@ -117,13 +117,13 @@ def _ledger(workspace: Workspace, snapshot: Snapshot) -> _Ledger:
     model = state.model_at(snapshot.directory, snapshot.generation) if state else None
     if state is None or model is None or snapshot.stamp is None:
         return _Ledger({}, (), {})
-    operations = {operation.id: operation for operation in state.operations(model, None)}
+    operations = {operation.id: operation for operation in state.runs(model, None)}
     generations = {operation.generation_after for operation in operations.values()}
     if model.lineage != snapshot.stamp.lineage and snapshot.stamp.generation not in generations:
         return _Ledger({}, (), {})
     rows = state.applied_now(model)
     recorded = {
-        row.record.revision: Recorded(row.applied_at, operations[row.operation_id].who, row.origin is Origin.ADOPTED)
+        row.record.revision: Recorded(row.applied_at, operations[row.run_id].provenance, row.origin is Origin.ADOPTED)
         for row in rows
     }
     return _Ledger(recorded, tuple(row.event for row in each_token(events_in_force(state, model))), undo_digests(rows))

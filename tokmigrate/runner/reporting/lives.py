@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from tokmigrate.state.rows import Happened, TokenEvent
+from tokmigrate.state.rows import TokenEvent, TokenEventType
 from tokmigrate.vocabulary.tokens import is_tombstone
 
 Life = tuple[TokenEvent, ...]
@@ -48,15 +48,15 @@ def _after(by_id: dict[int, Life], events: Iterable[TokenEvent], removed: list[L
     placed: dict[int, Life] = {}
     buried: dict[int, Life] = {}
     for event in events:
-        if event.event is Happened.MOVED and event.token_id is not None and event.old_id is not None:
+        if event.event is TokenEventType.MOVED and event.token_id is not None and event.old_id is not None:
             placed[event.token_id] = (*left.pop(event.old_id, ()), event)
-        elif event.event is Happened.REMOVED and event.old_id is not None:
+        elif event.event is TokenEventType.REMOVED and event.old_id is not None:
             buried[event.old_id] = (*left.pop(event.old_id, ()), event)
             removed.append(buried[event.old_id])
     left |= buried | placed
     for event in events:
-        if event.token_id is None or event.event in (Happened.MOVED, Happened.REMOVED):
+        if event.token_id is None or event.event in (TokenEventType.MOVED, TokenEventType.REMOVED):
             continue
-        begins = event.event is Happened.ADDED and not is_tombstone(event.token)
+        begins = event.event is TokenEventType.ADDED and not is_tombstone(event.token)
         left[event.token_id] = (event,) if begins else (*left.get(event.token_id, ()), event)
     return left

@@ -12,14 +12,14 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
 from tokmigrate.runner.reporting.data import Kind, ReportedToken
 from tokmigrate.runner.reporting.lives import Life, Lives
-from tokmigrate.state.rows import Happened
+from tokmigrate.state.rows import TokenEventType
 from tokmigrate.vocabulary.tokens import is_tombstone
 
-_KIND_OF: Mapping[Happened, Kind] = {
-    Happened.ADDED: "added",
-    Happened.REINITIALISED: "reinitialised",
-    Happened.RENAMED: "renamed",
-    Happened.MOVED: "moved",
+_KIND_OF: Mapping[TokenEventType, Kind] = {
+    TokenEventType.ADDED: "added",
+    TokenEventType.REINITIALISED: "reinitialised",
+    TokenEventType.RENAMED: "renamed",
+    TokenEventType.MOVED: "moved",
 }
 """The first of these that befell a token is what it is shown as."""
 
@@ -95,7 +95,7 @@ def readings_of(snapshot: Snapshot) -> dict[int, str]:
 
 def _end(life: Life) -> list[tuple[str, str]]:
     """Return the removal in a life, as revision and token."""
-    return [(event.revision, event.token) for event in life if event.event is Happened.REMOVED]
+    return [(event.revision, event.token) for event in life if event.event is TokenEventType.REMOVED]
 
 
 def _roles(snapshot: Snapshot) -> dict[str, tuple[str, ...]]:

@@ -21,6 +21,7 @@ from tokmigrate.change.lock import ModelLock
 from tokmigrate.change.publish import Found
 from tokmigrate.errors import BusyError, RecoveryNeededError, StorageError, TokmigrateError
 from tokmigrate.files import entries, exists, has_directory, read_if_present, storage_errors
+from tokmigrate.formats import MIGRATIONS_JOURNAL, check_version
 from tokmigrate.revision.history import is_migration
 from tokmigrate.revision.lock_file import lock_path
 from tokmigrate.revision.rewriting import Files, journal_path, refuse_unfinished
@@ -42,7 +43,7 @@ class Rewriting:
 
     def encoded(self) -> bytes:
         """Return it as the journal holds it."""
-        held = {"format": 1, "before": dict(self.before), "after": dict(self.after)}
+        held = {"format": MIGRATIONS_JOURNAL.version, "before": dict(self.before), "after": dict(self.after)}
         return (json.dumps(held, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
 
 
@@ -183,6 +184,8 @@ def _read(journal: Path) -> Rewriting | None:
         return None
     try:
         held = json.loads(data)
+        if isinstance(held["format"], int):
+            check_version(MIGRATIONS_JOURNAL, held["format"], str(journal), RecoveryNeededError)
         rewriting = Rewriting(held["before"], held["after"])
         plain = all(Path(name).name == name for name in rewriting.after)
         if plain and rewriting.before.keys() == rewriting.after.keys():

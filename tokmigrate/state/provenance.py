@@ -20,8 +20,8 @@ _GIT_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
-class Who:
-    """The author of an operation.
+class Provenance:
+    """The author of a run.
 
     Args:
         user: The login name.
@@ -40,9 +40,9 @@ class Who:
     git_commit: str | None = None
 
 
-def identify(workspace: Path) -> Who:
+def identify(workspace: Path) -> Provenance:
     """Return who runs this process, and at which commit `workspace` is."""
-    return Who(
+    return Provenance(
         user=_user(),
         host=socket.gethostname(),
         pid=os.getpid(),

@@ -1,4 +1,4 @@
-"""One run of an operation: its bookkeeping in the workspace's state, and its publishing."""
+"""Publishing a run, and recording it in the workspace's state."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from tokmigrate.revision.conditions import Check
 from tokmigrate.runner.verification import Accepted, outcome_of_changes, verify_once
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import Direction, ModelRow, OperationRow, Outcome
+from tokmigrate.state.rows import Direction, ModelRow, Outcome, RunRow
 
 
 @dataclass
-class NewBooks:
-    """What a change that begins now writes into the state, step by step.
+class NewRun:
+    """Records a run that starts now, step by step.
 
     Args:
         state: The workspace's state.
@@ -26,52 +26,52 @@ class NewBooks:
     """
 
     state: State
-    begin: Callable[[], OperationRow]
+    begin: Callable[[], RunRow]
     outcome: Outcome
-    operation: str = ""
+    run_id: str = ""
 
     def staging(self) -> str:
-        """Write down the intent and return the operation's id."""
-        self.operation = self.begin().id
-        return self.operation
+        """Record the intent and return the id of the run."""
+        self.run_id = self.begin().id
+        return self.run_id
 
     def prepared(self) -> None:
-        """Write down the outcome, to be finished even after a crash."""
-        self.state.prepare(self.operation, self.outcome.payload())
+        """Record the outcome, to be finished even after a crash."""
+        self.state.prepare(self.run_id, self.outcome.payload())
 
     def applied(self) -> None:
-        """Finish the operation in the ledger."""
-        self.state.finish(self.operation)
+        """Finish the run in the ledger."""
+        self.state.finish(self.run_id)
 
     def failed(self, reason: str) -> None:
-        """Close the operation as failed; its row stays."""
-        self.state.fail(self.operation, reason)
+        """Close the run as failed; its row stays."""
+        self.state.fail(self.run_id, reason)
 
 
 @dataclass(frozen=True)
-class FoundBooks:
-    """The bookkeeping of an operation that was interrupted; a state that never heard of it is left alone."""
+class RecoveredRun:
+    """Records the end of a run that was interrupted; a state that does not know it is left alone."""
 
     state: State
     known: bool
-    operation: str
+    run_id: str
 
     def staging(self) -> str:
-        """Return the operation's id."""
-        return self.operation
+        """Return the id of the run."""
+        return self.run_id
 
     def prepared(self) -> None:
         """Do nothing: it was prepared before the crash."""
 
     def applied(self) -> None:
-        """Finish the operation in the ledger."""
+        """Finish the run in the ledger."""
         if self.known:
-            self.state.finish(self.operation)
+            self.state.finish(self.run_id)
 
     def failed(self, reason: str) -> None:
-        """Close the operation as failed; its row stays."""
+        """Close the run as failed; its row stays."""
         if self.known:
-            self.state.fail(self.operation, reason)
+            self.state.fail(self.run_id, reason)
 
 
 @dataclass(frozen=True)
@@ -129,5 +129,5 @@ def publish_run(
         generation_after=changes[0].after,
     )
     accept = partial(verify_once, workspace, entry.name, outcome_of_changes(changes), checks, listener, accepted)
-    books = NewBooks(state, begin, run.outcome)
-    publish(entry.name, changes, books, listener, workspace.root, accept, keep_owner=keep_owner)
+    recorder = NewRun(state, begin, run.outcome)
+    publish(entry.name, changes, recorder, listener, workspace.root, accept, keep_owner=keep_owner)

@@ -1,0 +1,77 @@
+"""The formats of what tokmigrate writes, with their versions; docs/formats.md has the policy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokmigrate.errors import FormatError, TokmigrateError
+
+UPGRADE = "upgrade tokmigrate: a newer version wrote it"
+
+
+@dataclass(frozen=True)
+class FileFormat:
+    """A format.
+
+    Args:
+        name: What messages call it.
+        version: The version that is written.
+        reads: The older versions that are read too.
+        older: What to do about an older one that is not read.
+    """
+
+    name: str
+    version: int
+    reads: tuple[int, ...] = ()
+    older: str = "use the tokmigrate that wrote it"
+
+    def hint(self, found: object) -> str:
+        """Return what to do about a version that is not read."""
+        newer = isinstance(found, int) and found > self.version
+        return UPGRADE if newer else self.older
+
+
+SETTINGS = FileFormat("tokmigrate.yaml", 1)
+MIGRATION = FileFormat("migration", 1)
+LOCK = FileFormat("tokmigrate.lock", 1)
+STAMP = FileFormat("stamp", 1)
+STATE = FileFormat("state database", 2, older="run `tokmigrate recover`, which upgrades it")
+JOURNAL = FileFormat(
+    "journal of an interrupted change", 2, older="finish it with the version that began it: its `tokmigrate recover`"
+)
+MIGRATIONS_JOURNAL = FileFormat("journal of the migrations", 1)
+UNDO_RECORD = FileFormat("undo record", 2, reads=(1,))
+PLAN_FILE = FileFormat("plan file", 2, older="make and review a new one: `tokmigrate plan -o FILE`")
+LEDGER_EXPORT = FileFormat(
+    "ledger export", 2, older="export it again: run `tokmigrate recover` in its workspace, then `log --export jsonl`"
+)
+JSON_OUTPUT = FileFormat("JSON output", 1)
+
+ALL = (
+    SETTINGS,
+    MIGRATION,
+    LOCK,
+    STAMP,
+    STATE,
+    JOURNAL,
+    MIGRATIONS_JOURNAL,
+    UNDO_RECORD,
+    PLAN_FILE,
+    LEDGER_EXPORT,
+    JSON_OUTPUT,
+)
+
+
+def check_version(written: FileFormat, found: object, where: str, error: type[TokmigrateError] = FormatError) -> None:
+    """Raise an error where a file has a version of its format that this tokmigrate does not read.
+
+    Args:
+        written: The format.
+        found: What the file says is its version.
+        where: The file.
+        error: The kind of error.
+    """
+    if found is True or found not in (written.version, *written.reads):
+        message = f"the {written.name} has format version {found!r}, and this tokmigrate reads "
+        known = " and ".join(map(str, (*written.reads, written.version)))
+        raise error(message + known, where=where, hint=written.hint(found))
