@@ -16,10 +16,14 @@ from postgresql import server
 from sqlalchemy import create_engine, text
 
 from tokmigrate import formats
+from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
+from tokmigrate.change.undo_record import Undo, keep, undo_of
 from tokmigrate.errors import FormatError, RecoveryNeededError
 from tokmigrate.formats import FileFormat, check_version
 from tokmigrate.state.database import open_state, open_state_if_present
+from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.transfer import read_imported
+from tokmigrate.vocabulary.rows import RowEdit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OLD: dict[str, Any] = json.loads((REPOSITORY / "tests" / "data" / "workspace_668e6ae.json").read_text("utf-8"))
@@ -142,6 +146,8 @@ def test_an_older_state_on_postgresql_is_upgraded(postgresql: str, tmp_path: Pat
     with engine.begin() as connection:
         for statement in in_order(OLD["state"]):
             connection.execute(text(statement.replace(":", r"\:")))
+        # The rows of the dump bring their ids, which PostgreSQL gave before.
+        connection.execute(text("SELECT setval(pg_get_serial_sequence('models', 'id'), 1)"))
     with pytest.raises(FormatError, match="format version 1"):
         open_state_if_present(postgresql, tmp_path)
     state = open_state(postgresql, tmp_path)
@@ -167,6 +173,36 @@ def in_order(lines: list[str]) -> list[str]:
         each.replace("id INTEGER NOT NULL", "id SERIAL NOT NULL") if "TABLE models" in each else each for each in kept
     ]
     return sorted((each for each in kept if "sqlite_" not in each), key=place)
+
+
+def test_an_undo_record_of_format_1_is_read(tmp_path: Path) -> None:
+    objects = ObjectStore(tmp_path)
+    metadata = FileMetadata(0o644, 1, 2, 3, (("user.x", "00"),))
+    undo = Undo(
+        files={"a": b"before", "b": None},
+        left={"a": None, "b": b"after"},
+        metadata={"a": metadata},
+        edit=RowEdit.identity(4),
+        saved={"t": b"rows"},
+        shards={},
+        left_shards={"s": "digest"},
+        left_tensors={"t": "digest"},
+        links={"l": LinkMetadata("a", metadata)},
+    )
+    record = json.loads(objects.get(keep(undo, objects)))
+    old_names = {
+        "files_before": "files",
+        "files_after": "left",
+        "metadata": "facts",
+        "rows": "pieces",
+        "lost_rows": "saved",
+        "shards_before": "shards",
+        "shards_after": "left_shards",
+        "tensors_after": "left_tensors",
+    }
+    older = {old_names.get(name, name): value for name, value in record.items()}
+    older |= {"format": 1, "links": {"l": {"target": "a", "facts": record["links"]["l"]["metadata"]}}}
+    assert undo_of(objects.put(json.dumps(older).encode()), objects) == undo
 
 
 # --- newer versions
@@ -200,8 +236,6 @@ def state_version(place: Here) -> None:
 
 def undo_record(place: Here) -> None:
     """Let the ledger name an undo record of a newer format."""
-    from tokmigrate.state.objects import ObjectStore
-
     digest = ObjectStore(place.root / ".tokmigrate" / "objects").put(b'{"format": 99}')
     with sqlite3.connect(place.root / ".tokmigrate" / "state.db") as raw:
         raw.execute("DROP TRIGGER applied_fixed")

@@ -72,11 +72,11 @@ def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects
         DriftError: What a migration changed was changed again.
     """
     undone, edit = _undone(snapshot, records, objects)
-    facts: dict[str, FileMetadata] = {}
+    metadata: dict[str, FileMetadata] = {}
     links: dict[str, LinkMetadata] = {}
     images: dict[str, ShardImage] = {}
     for undo in undone:
-        facts |= undo.facts
+        metadata |= undo.metadata
         links |= undo.links
         images |= undo.shards
     files, rewritten = documents_before(snapshot, undone, edit)
@@ -87,11 +87,11 @@ def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects
     files[STAMP] = next((undo.files[STAMP] for undo in reversed(undone)), None)
     if rewritten or trained:
         files[STAMP] = stamp_before(files[STAMP], files, images, snapshot)
-        facts = {name: held for name, held in facts.items() if name not in rewritten}
+        metadata = {name: held for name, held in metadata.items() if name not in rewritten}
         links = {name: held for name, held in links.items() if name not in rewritten}
     tokens = _tokens(snapshot, files)
     return DowngradeCandidate(
-        Candidate(files, facts, images, edit, stored.row, tokens, links), tuple(sorted({*rewritten, *trained}))
+        Candidate(files, metadata, images, edit, stored.row, tokens, links), tuple(sorted({*rewritten, *trained}))
     )
 
 

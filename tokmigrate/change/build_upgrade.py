@@ -161,7 +161,7 @@ class _UpgradeBuilder:
         files = {name: self._plan.rendered(self._plan.final, name) for name in sorted(self._plan.touched)}
         candidate = Candidate(
             files={**files, STAMP: stamp.encoded()},
-            facts={},
+            metadata={},
             shards=images if self._plan.writes_rows else {},
             edit=self._plan.edit,
             row=lambda tensor, recipe: self._made[tensor][recipe],
@@ -248,10 +248,10 @@ class _UpgradeBuilder:
             name: saved_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
             for name in (self._rows if changes_rows else ())
         }
-        facts = {name: read_metadata(real_path(directory, name)) for name in present}
+        metadata = {name: read_metadata(real_path(directory, name)) for name in present}
         links = {name: link for name in present if (link := read_link_metadata(directory / name)) is not None}
         adapters = {way.stamp.lineage: way.passages[number].undo for way in self._adapters}
-        return Undo(files, left, facts, step.after.edit, saved, shards, left_shards, left_tensors, adapters, links)
+        return Undo(files, left, metadata, step.after.edit, saved, shards, left_shards, left_tensors, adapters, links)
 
     def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
         own = self._tensors[tensor].window.of(edit)

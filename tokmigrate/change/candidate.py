@@ -32,7 +32,7 @@ class Candidate:
 
     Args:
         files: The bytes of written files, None for removed ones; the stamp among them.
-        facts: Mode, owner and times of files that are given back.
+        metadata: Mode, owner and times of files that are given back.
         shards: The shards to be written.
         edit: Rows of the written shards in terms of the rows on disk.
         row: The bytes of a fresh row of a tensor.
@@ -41,7 +41,7 @@ class Candidate:
     """
 
     files: Mapping[str, bytes | None]
-    facts: Mapping[str, FileMetadata]
+    metadata: Mapping[str, FileMetadata]
     shards: Mapping[str, ShardImage]
     edit: RowEdit
     row: Callable[[str, Recipe], bytes]

@@ -67,7 +67,7 @@ def share_file(source: Path, target: Path) -> CloneMethod:
 def clone_file(source: Path, target: Path) -> CloneMethod:
     """Make `target` a file with the bytes of `source` by the cheapest way there is, and return which.
 
-    A hard link has the facts of `source` too; otherwise the mode is 0600 and the time is now.
+    A hard link has the metadata of `source` too; otherwise the mode is 0600 and the time is now.
 
     Raises:
         StorageError: The name is taken, no space, or no permission; `target` is not left behind.

@@ -42,16 +42,16 @@ class FileMetadata:
     attributes: Attributes = ()
 
     def at(self, mtime_ns: int) -> FileMetadata:
-        """Return the same facts with another time of change, in nanoseconds since 1970."""
+        """Return the same metadata with another time of change, in nanoseconds since 1970."""
         return replace(self, mtime_ns=mtime_ns)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the facts as a JSON object."""
+        """Return the metadata as a JSON object."""
         held = asdict(self)
         return held if self.attributes else {name: held[name] for name in held if name != "attributes"}
 
     def differences(self, found: FileMetadata) -> list[str]:
-        """Return what else than the time of change is not as in these facts, in words."""
+        """Return what else than the time of change is not as in these metadata, in words."""
         told: list[str] = []
         if (self.uid, self.gid) != (found.uid, found.gid):
             told.append(f"owner {self.uid}:{self.gid}")
@@ -67,15 +67,15 @@ class LinkMetadata:
 
     Args:
         target: What it holds.
-        facts: Owner and times of the link itself.
+        metadata: Owner and times of the link itself.
     """
 
     target: str
-    facts: FileMetadata
+    metadata: FileMetadata
 
     def to_json(self) -> dict[str, Any]:
         """Return the link as a JSON object."""
-        return {"target": self.target, "facts": self.facts.to_json()}
+        return {"target": self.target, "metadata": self.metadata.to_json()}
 
 
 def read_link_metadata(path: Path) -> LinkMetadata | None:
@@ -85,7 +85,7 @@ def read_link_metadata(path: Path) -> LinkMetadata | None:
 
 
 def read_metadata(path: Path) -> FileMetadata:
-    """Return the facts of `path`; those of a symbolic link itself, not of what it leads to.
+    """Return the metadata of `path`; those of a symbolic link itself, not of what it leads to.
 
     Raises:
         StorageError: It cannot be looked at.
@@ -96,29 +96,29 @@ def read_metadata(path: Path) -> FileMetadata:
     return FileMetadata(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, status.st_mtime_ns, attributes)
 
 
-def write_metadata(path: Path, facts: FileMetadata) -> None:
+def write_metadata(path: Path, metadata: FileMetadata) -> None:
     """Give `path` its mode, owner, attributes and time of change; what is right already is not touched.
 
     Owner and attributes are set where permitted; `change.metadata` finds what is not as it should be. A hard link
-    shares its facts with every other name of the file.
+    shares its metadata with every other name of the file.
 
     Raises:
         StorageError: Mode or time cannot be set.
     """
     with storage_errors("set mode, owner, times and attributes", path):
         status = path.lstat()
-        _chown(path, status, facts)
+        _chown(path, status, metadata)
         # Attributes come first: they need the right to write that the mode may take away.
-        _set_attributes(path, facts.attributes)
+        _set_attributes(path, metadata.attributes)
         # Links have no mode of their own; a change of owner may have cleared bits, so it is read again.
-        if not stat.S_ISLNK(status.st_mode) and stat.S_IMODE(path.lstat().st_mode) != facts.mode:
-            path.chmod(facts.mode)
-        if status.st_mtime_ns != facts.mtime_ns:
-            os.utime(path, ns=(status.st_atime_ns, facts.mtime_ns), follow_symlinks=False)
+        if not stat.S_ISLNK(status.st_mode) and stat.S_IMODE(path.lstat().st_mode) != metadata.mode:
+            path.chmod(metadata.mode)
+        if status.st_mtime_ns != metadata.mtime_ns:
+            os.utime(path, ns=(status.st_atime_ns, metadata.mtime_ns), follow_symlinks=False)
 
 
 def copy_metadata(source: Path, target: Path) -> None:
-    """Give `target` the facts of `source` and its time of access.
+    """Give `target` the metadata of `source` and its time of access.
 
     Raises:
         StorageError: Mode or times cannot be set.
@@ -129,21 +129,21 @@ def copy_metadata(source: Path, target: Path) -> None:
         os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
 
 
-def _chown(path: Path, status: os.stat_result, facts: FileMetadata) -> None:
-    if (status.st_uid, status.st_gid) == (facts.uid, facts.gid):
+def _chown(path: Path, status: os.stat_result, metadata: FileMetadata) -> None:
+    if (status.st_uid, status.st_gid) == (metadata.uid, metadata.gid):
         return
     try:
-        os.chown(path, facts.uid, facts.gid, follow_symlinks=False)
+        os.chown(path, metadata.uid, metadata.gid, follow_symlinks=False)
     except PermissionError:
-        _chown_group(path, status, facts)
+        _chown_group(path, status, metadata)
 
 
-def _chown_group(path: Path, status: os.stat_result, facts: FileMetadata) -> None:
+def _chown_group(path: Path, status: os.stat_result, metadata: FileMetadata) -> None:
     # Without privileges the owner stays, but a group of one's own can still be given.
-    if status.st_gid == facts.gid:
+    if status.st_gid == metadata.gid:
         return
     try:
-        os.chown(path, -1, facts.gid, follow_symlinks=False)
+        os.chown(path, -1, metadata.gid, follow_symlinks=False)
     except PermissionError:
         return
 

@@ -29,12 +29,12 @@ class NewFile:
     Args:
         name: Its name in the directory of the model.
         is_directory: Whether it is one.
-        facts: What it shall have.
+        metadata: What it shall have.
     """
 
     name: str
     is_directory: bool
-    facts: FileMetadata
+    metadata: FileMetadata
 
 
 def special_files(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> list[NewFile]:
@@ -45,7 +45,7 @@ def special_files(source: Path, names: Collection[str], given: Mapping[str, File
         names: The files that are written.
         given: What written files shall have; others have what they had.
     """
-    return [file for file in _new(source, names, given) if _is_special(file.facts)]
+    return [file for file in _new(source, names, given) if _is_special(file.metadata)]
 
 
 def not_kept(place: Path, files: Sequence[NewFile]) -> list[str]:
@@ -58,7 +58,7 @@ def not_kept(place: Path, files: Sequence[NewFile]) -> list[str]:
     tried: dict[tuple[bool, FileMetadata], list[str]] = {}
     lost: list[str] = []
     for file in files:
-        kind = file.is_directory, file.facts.at(0)
+        kind = file.is_directory, file.metadata.at(0)
         if kind not in tried:
             tried[kind] = _try(place, file)
         if tried[kind]:
@@ -114,12 +114,12 @@ def cannot_be_kept(directory: Path, lost: list[str]) -> StorageError:
 
 def _given(directory: Path, candidate: Candidate) -> Mapping[str, FileMetadata]:
     """Return what written files are given, by the names of the files behind links, and what links are given."""
-    behind = {real_name(directory, name): facts for name, facts in candidate.facts.items()}
-    return behind | {entry_name(directory, name): link.facts for name, link in candidate.links.items()}
+    behind = {real_name(directory, name): metadata for name, metadata in candidate.metadata.items()}
+    return behind | {entry_name(directory, name): link.metadata for name, link in candidate.links.items()}
 
 
 def _new(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> Iterator[NewFile]:
-    behind = {real_name(source, name): facts for name, facts in given.items()}
+    behind = {real_name(source, name): metadata for name, metadata in given.items()}
     for name in sorted({real_name(source, name) for name in names}):
         if name in behind:
             yield NewFile(name, False, behind[name])
@@ -130,9 +130,9 @@ def _new(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]
             yield NewFile(name, True, read_metadata(path))
 
 
-def _is_special(facts: FileMetadata) -> bool:
+def _is_special(metadata: FileMetadata) -> bool:
     own = (os.geteuid(), os.getegid())
-    return (facts.uid, facts.gid) != own or bool(facts.attributes) or facts.mode > 0o777
+    return (metadata.uid, metadata.gid) != own or bool(metadata.attributes) or metadata.mode > 0o777
 
 
 def _tree(directory: Path, within: str = "") -> Iterator[tuple[str, Path]]:
@@ -156,7 +156,7 @@ def _try(place: Path, file: NewFile) -> list[str]:
     with storage_errors("try what may be set on new files", place):
         place.mkdir(mode=0o700) if file.is_directory else place.touch(mode=0o600)
     try:
-        write_metadata(place, file.facts)
-        return file.facts.differences(read_metadata(place))
+        write_metadata(place, file.metadata)
+        return file.metadata.differences(read_metadata(place))
     finally:
         remove_tree(place)

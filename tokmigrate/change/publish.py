@@ -268,7 +268,7 @@ def _try_metadata(changes: Sequence[Change]) -> None:
         written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.shards}
         # Where the stage will be: with the journal in place a recovery removes it as well.
         change.area.remove_stage()
-        _require_kept(change, not_kept(change.area.stage, special_files(directory, written, candidate.facts)))
+        _require_kept(change, not_kept(change.area.stage, special_files(directory, written, candidate.metadata)))
 
 
 def _require_kept(change: Change, lost: list[str]) -> None:

@@ -66,10 +66,10 @@ def stage(snapshot: Snapshot, target: Path, candidate: Candidate, progress: Prog
 
 
 def write_file(source: Path, target: Path, name: str, data: bytes, candidate: Candidate) -> None:
-    """Write one small file with the mode and owner of the one that it replaces, or the facts it is given back."""
+    """Write one small file with the mode and owner of the one that it replaces, or the metadata it is given back."""
     path = _free_place(target, name, candidate)
     path.write_bytes(data)
-    _set_facts(real_path(source, name), path, name, candidate)
+    _set_metadata(real_path(source, name), path, name, candidate)
 
 
 def _free_place(target: Path, name: str, candidate: Candidate) -> Path:
@@ -81,7 +81,7 @@ def _free_place(target: Path, name: str, candidate: Candidate) -> Path:
         if link is not None and read_link(entry) != link.target:
             entry.unlink(missing_ok=True)
             entry.symlink_to(link.target)
-            write_metadata(entry, link.facts)
+            write_metadata(entry, link.metadata)
         path = real_path(target, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         # What is there may be a second name of the model's own file, which nothing may be written into.
@@ -89,9 +89,9 @@ def _free_place(target: Path, name: str, candidate: Candidate) -> Path:
     return path
 
 
-def _set_facts(old: Path, new: Path, name: str, candidate: Candidate) -> None:
-    if name in candidate.facts:
-        write_metadata(new, candidate.facts[name])
+def _set_metadata(old: Path, new: Path, name: str, candidate: Candidate) -> None:
+    if name in candidate.metadata:
+        write_metadata(new, candidate.metadata[name])
     elif exists(old):
         write_metadata(new, replace(read_metadata(old), mtime_ns=new.stat().st_mtime_ns))
 
@@ -118,7 +118,7 @@ def _write_shard(
             os.close(target)
     finally:
         os.close(source)
-    _set_facts(old, path, name, candidate)
+    _set_metadata(old, path, name, candidate)
 
 
 def shard_parts(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -52,7 +52,7 @@ class Undo:
     Args:
         files: The bytes of each file that it changes before, None where there was none.
         left: The bytes of each of them afterwards, the stamp's among them.
-        facts: Mode, owner and times of those files and of the shards before.
+        metadata: Mode, owner and times of those files and of the shards before.
         edit: The rows after the migration in terms of those before it.
         saved: For each tensor the rows that the edit loses, joined, in rising order.
         shards: Header and digest of each shard before.
@@ -65,7 +65,7 @@ class Undo:
 
     files: Mapping[str, bytes | None]
     left: Mapping[str, bytes | None]
-    facts: Mapping[str, FileMetadata]
+    metadata: Mapping[str, FileMetadata]
     edit: RowEdit
     saved: Mapping[str, bytes]
     shards: Mapping[str, ShardImage]
@@ -110,7 +110,7 @@ def keep(undo: Undo, objects: Objects) -> str:
         "format": UNDO_RECORD.version,
         "files_before": _stored(undo.files, objects),
         "files_after": _stored(undo.left, objects),
-        "metadata": {name: facts.to_json() for name, facts in undo.facts.items()},
+        "metadata": {name: metadata.to_json() for name, metadata in undo.metadata.items()},
         "old_rows": undo.edit.old_rows,
         "rows": [[piece.start, piece.stop] if isinstance(piece, Kept) else None for piece in undo.edit.pieces],
         "lost_rows": {name: objects.put(data) for name, data in sorted(undo.saved.items())},
@@ -146,7 +146,7 @@ def undo_of(digest: str, objects: Objects) -> Undo:
     return Undo(
         files=_loaded(record.files_before, objects),
         left=_loaded(record.files_after, objects),
-        facts=record.metadata,
+        metadata=record.metadata,
         edit=edit,
         saved={name: objects.get(data) for name, data in record.lost_rows.items()},
         shards=shards,
@@ -228,13 +228,23 @@ def _record(data: bytes, digest: str) -> _Record:
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(digest) from error
     check_version(UNDO_RECORD, version, digest, UndoError)
-    if version == 1:
-        data = json.dumps({_NAMES_IN_1.get(name, name): value for name, value in held.items()}).encode()
     try:
+        if version == 1:
+            data = json.dumps(_renamed(held)).encode()
         # From the text, since in a parsed value every array would have to be a tuple.
         return _Record.model_validate_json(data, strict=True)
-    except ValidationError as error:
+    except (ValidationError, AttributeError, TypeError) as error:
         raise _damaged(digest) from error
+
+
+def _renamed(held: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of format 1 under the names of today."""
+    record = {_NAMES_IN_1.get(name, name): value for name, value in held.items()}
+    links = {
+        name: {_NAMES_IN_1.get(key, key): value for key, value in link.items()}
+        for name, link in record.get("links", {}).items()
+    }
+    return {**record, "links": links}
 
 
 def _damaged(digest: str) -> UndoError:

@@ -204,7 +204,7 @@ def _carry_out(
     model = follow_stamp(state, entry, snapshot)
     candidate = Candidate(
         files={STAMP: known.stamp.encoded()},
-        facts={},
+        metadata={},
         shards={},
         edit=RowEdit.identity(snapshot.state.rows),
         row=lambda _tensor, _recipe: b"",
