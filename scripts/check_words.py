@@ -2,6 +2,7 @@
 
     python scripts/check_words.py [--list]
 
+Words of the glossary that mostly have their ordinary meaning (kept, found, part, place) are not searched for.
 Pages are README and docs; help texts and messages are the string literals of the package, which are only counted.
 """
 
@@ -20,7 +21,7 @@ WORDS = {
     r"cut otherwise|cuts? (?:text|otherwise)|is cut\b": "tokenize, tokenized differently",
     r"begun|rows? (?:begins?|starts?)\b|begins? as|starts? from": "initialise, init",
     r"\bfresh\b(?! virtual| clone)": "new row, new id",
-    r"\b(?:lives|the life|life of)\b|befell|\bfates?\b|becomes? of": "token history, token change",
+    r"\b(?:the lives|lives of|the life|life of)\b|befell|\bfates?\b|becomes? of": "token history, token change",
     r"\bbirths?\b": "init record",
     r"way (?:forth|back|down)|ways? there|\bpassage\b": "upgrade, downgrade, undo",
     r"by meaning|in what they mean": "semantic diff, semantic undo",
@@ -31,7 +32,7 @@ WORDS = {
     r"tak(?:e|en|es|ing)(?: \w+)? on\b": "stamp, adopt",
     r"\b(?:signs?|evidence)\b": "revision detection",
     r"\bstand-?ins?\b|at hand": "dummy model",
-    r"\b(?:lacks?|lacking)\b": "pending, is missing",
+    r"\blacking\b": "pending, is missing",
     r"work(?:s|ed)? on (?:this|by)|under way": "locked, in progress",
     r"\bpromised? (?:ids?|of the lock)|kept promises": "pinned ids",
     r"\bclaims?\b": "footprint, match",

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from tokmigrate.errors import EXIT_CODES, TokmigrateError
 
 _MORE = {
-    0: "`downgrade` over several models passes over those that are there already.",
-    1: "`lint`: something has to change; `test`: a file came out otherwise; `diff --exit-code`: they differ; "
+    0: "`downgrade` over several models skips those that are already there.",
+    1: "`lint`: there is a finding; `test`: a file differs; `diff --exit-code`: they differ; "
     "`revision --autogenerate`: no operation expresses the difference.",
     2: "The command line, tokmigrate.yaml, a migration, the lock, or the order of migrations.",
     3: "Only `check`.",
-    4: "A model, a migration or the ledger was edited behind tokmigrate's back; also what `check` and `verify` find.",
-    5: "Another process works on the model, or an interrupted change waits for `tokmigrate recover`.",
-    130: "As the shell wants it. A change that was made is finished, any other is undone.",
+    4: "A model, a migration or the ledger was edited outside tokmigrate; also what `check` and `verify` find.",
+    5: "Another process has locked the model, or an interrupted change needs `tokmigrate recover`.",
+    130: "As shells expect. A change that was made is finished, any other is undone.",
 }
 
 _BELOW = """\

@@ -1,4 +1,4 @@
-"""Writes docs/architectures.md: what becomes of every class of transformers with a language-model head."""
+"""Writes docs/architectures.md: which classes of transformers with a language-model head can be migrated."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def train_tokenizer(documents: list[str]) -> PreTrainedTokenizerFast:
 
 
 def new_model(end_id: int) -> LlamaForCausalLM:
-    """A Llama with fresh weights, its head not tied to its embeddings."""
+    """A Llama with random weights, its head not tied to its embeddings."""
     config = LlamaConfig(
         vocab_size=VOCAB_SIZE,
         hidden_size=128,

@@ -22,20 +22,20 @@ _ABOUT = """\
 
 Generated from the code by `python scripts/make_rules.py`.
 
-`tokmigrate lint` reads migrations as a careful reviewer would. Where it finds an error it exits with 1, with `--strict`
-also where it finds a warning. Some rules need a model: pending migrations are tried on each model of the workspace that
-is here, and nothing is written; where there is none, those rules are passed over, and that is said.
+`tokmigrate lint` checks migrations. It exits with 1 if it finds an error, with `--strict` also if it finds a warning.
+Some rules need a model: pending migrations are applied in memory to each model of the workspace that is on this
+machine. If there is none, these rules are skipped with a note.
 
-- `--select TM1,TM301` asks these rules only, `--ignore TM4` leaves some out; a longer beginning of a code counts more
-  than a shorter one. `lint: {select: [TM1], ignore: [TM109]}` in `tokmigrate.yaml` does so for good; `--select` takes
-  the place of what stands there, `--ignore` comes to it.
-- `# noqa: TM101` at the end of the line of a finding says that it is meant; `# noqa` alone is for all rules.
-- `--git-base main` looks only at migrations that changed since the current branch left `main`.
-- `pytest --tokmigrate` has a test `lint` that fails where the command does, and so does the hook `tokmigrate-lint` of
-  [pre-commit](https://pre-commit.com); both ask what `tokmigrate.yaml` selects.
+- `--select TM1,TM301` runs only these rules, `--ignore TM4` skips some; a longer prefix of a code wins over a shorter
+  one. `lint: {select: [TM1], ignore: [TM109]}` in `tokmigrate.yaml` sets the default; `--select` replaces it,
+  `--ignore` adds to it.
+- `# noqa: TM101` at the end of the line of a finding suppresses it; `# noqa` alone suppresses all rules.
+- `--git-base main` checks only migrations that changed since the current branch left `main`.
+- `pytest --tokmigrate` has a test `lint` that fails if the command does, and so does the hook `tokmigrate-lint` of
+  [pre-commit](https://pre-commit.com); both use the rules that `tokmigrate.yaml` selects.
 - `--format` is `text`, `json`, `github` (annotations of a workflow) or `sarif`.
 
-Behind each code is a page that says why, with an example of wrong and right and what is printed.
+Each code has a page that says why, with an example of wrong and right and what is printed.
 """
 
 _FAILS = {

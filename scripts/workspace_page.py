@@ -13,9 +13,9 @@ _ABOUT = """\
 
 Generated from the code by `python scripts/make_reference.py`.
 
-`tokmigrate init` makes the file, a folder `migrations/`, and a `.gitignore` for what is not committed. Commands take
-the `tokmigrate.yaml` of the current directory, or of the nearest one above. Paths are relative to the file, and `~` is
-the home directory. Whatever is wrong in the file is told at once, each fault with line and column, and exit code 2.
+`tokmigrate init` creates the file, a directory `migrations/`, and a `.gitignore` for what is not committed. Commands
+use the `tokmigrate.yaml` of the current directory, or of the nearest one above. Paths are relative to the file, and `~`
+is the home directory. All errors in the file are reported at once, each with line and column, and exit code 2.
 
 ```yaml
 format: 1
@@ -47,15 +47,15 @@ worker: {memory_mib: 4096, cpu_seconds: 120, output_mib: 256}
 _STATE = """\
 ## `TOKMIGRATE_STATE`
 
-Where this environment variable is set and not empty, it takes the place of `state:`, for every command; a relative path
-of SQLite counts from the workspace. So a secret stays out of the file
-(`TOKMIGRATE_STATE=postgresql+psycopg://user:password@host/db`), and a trial out of the ledger:
+If this environment variable is set and not empty, it replaces `state:` for every command; a relative path of SQLite is
+relative to the workspace. It keeps a secret out of the file
+(`TOKMIGRATE_STATE=postgresql+psycopg://user:password@host/db`), and an experiment out of the ledger:
 
 ```bash
 TOKMIGRATE_STATE=sqlite:///trial.db tokmigrate status
 ```
 
-A state in memory is refused: it would be lost with the command.
+A state in memory is refused: it would be lost when the command ends.
 
 [Reference](reference.md) · [Tutorial](tutorial.md)
 """
