@@ -42,7 +42,7 @@ def stamp(
     from tokmigrate.report.check import tensors_named  # noqa: PLC0415
     from tokmigrate.report.json import document  # noqa: PLC0415
     from tokmigrate.report.training import training_content, training_lines  # noqa: PLC0415
-    from tokmigrate.runner import take_on  # noqa: PLC0415
+    from tokmigrate.runner import stamp as runner_stamp  # noqa: PLC0415
 
     if (revision is None) == (other is None):
         raise UsageError("stamp takes a revision, or --from DIR", hint="tokmigrate stamp head --model NAME")
@@ -54,11 +54,11 @@ def stamp(
     with progress() as listener:
         if other is not None:
             known = place.models.get(str(other))
-            done = take_on.stamp_from(
+            done = runner_stamp.stamp_copy(
                 place, entries[0], known.path if known else other, lock_timeout, listener, not no_owner
             )
         else:
-            done = take_on.stamp(place, entries[0], str(revision), lock_timeout, listener, not no_owner)
+            done = runner_stamp.stamp_model(place, entries[0], str(revision), lock_timeout, listener, not no_owner)
     if as_json:
         print_json(
             document(

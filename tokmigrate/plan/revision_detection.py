@@ -218,5 +218,5 @@ def _not_at(where: str, reason: str) -> OperationError:
     return OperationError(
         f"{_NOT_AT}{reason}",
         where=where,
-        hint="`tokmigrate upgrade` brings it there; `stamp --from DIR` takes on a copy of a model that was there",
+        hint="`tokmigrate upgrade` brings it there; `stamp --from DIR` stamps a copy of a model that was there",
     )

@@ -34,8 +34,8 @@ def check_lines(found: Checked) -> Iterator[str]:
         yield f"{place}, drift"
     else:
         yield f"{place}, but undo data is lost"
-    if found.looks_like:
-        yield f"  looks like {found.looks_like}"
+    if found.detected:
+        yield f"  looks like {found.detected}"
     drift = found.drift
     if drift.moved:
         yield f"  moved since (fine): {tensors_named(drift.moved)}"
@@ -69,7 +69,7 @@ def check_content(found: Checked) -> dict[str, Any]:
         "weights": list(drift.weights),
         "stamp": drift.stamp,
         "broken": found.broken,
-        "looks_like": found.looks_like,
+        "detected": found.detected,
         "notes": list(found.notes),
         "unknown": list(drift.unknown),
         "undo": undo_content(found.undo),

@@ -16,7 +16,7 @@ from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.recorded_drift import drift_on_record
-from tokmigrate.runner.seen_signs import looks_like
+from tokmigrate.runner.stamp_hint import describe_detected
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -35,7 +35,7 @@ class Checked:
         drift: What became of it since it was migrated.
         broken: Why it cannot be worked on any more, None where it can.
         undo: What of its undo data is here.
-        looks_like: Which revision it looks like, by what and what to do, where that is a later one; else None.
+        detected: Which revision it looks like, by what and what to do, where that is a later one; else None.
         notes: Warnings about the model, which change no exit code.
         training: The tokens whose rows migrations began, and what became of them since.
     """
@@ -46,7 +46,7 @@ class Checked:
     drift: Drift
     broken: str | None = None
     undo: UndoData = field(default_factory=UndoData)
-    looks_like: str | None = None
+    detected: str | None = None
     notes: tuple[str, ...] = ()
     training: tuple[TokenTraining, ...] = field(default=(), repr=False)
 
@@ -85,14 +85,14 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     state = open_state_if_present(workspace.state, workspace.root)
     training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     # What the ledger knows need not be read off the tokens.
-    likely = None if drift.stamp else looks_like(workspace, entry, snapshot, progress)
+    likely = None if drift.stamp else describe_detected(workspace, entry, snapshot, progress)
     return Checked(
         entry.name,
         snapshot.revision,
         progress.pending,
         drift,
         undo=undo_data(workspace, snapshot),
-        looks_like=likely,
+        detected=likely,
         notes=tuple(map(str, ids_without_token(snapshot.state))),
         training=training,
     )

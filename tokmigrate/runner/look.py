@@ -23,7 +23,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.current import require_directory
 from tokmigrate.runner.recorded_drift import drift_on_record, refuse_lost_stamp
-from tokmigrate.runner.seen_signs import looks_like
+from tokmigrate.runner.stamp_hint import describe_detected
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -119,7 +119,7 @@ def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     require_directory(entry)
     snapshot = take_snapshot(entry)
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
-    likely = looks_like(workspace, entry, snapshot, progress)
+    likely = describe_detected(workspace, entry, snapshot, progress)
     state = open_state_if_present(workspace.state, workspace.root)
     training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
     return ModelStatus(

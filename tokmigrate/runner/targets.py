@@ -26,7 +26,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import RecordedName, resolve
 from tokmigrate.runner.adapters import adapters_of
 from tokmigrate.runner.recorded_drift import refuse_drift
-from tokmigrate.runner.seen_signs import hint_with_signs
+from tokmigrate.runner.stamp_hint import add_stamp_hint
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -57,7 +57,7 @@ def planned_upgrade(
     try:
         plan = _reused(earlier, snapshot, pending, adapters) or plan_upgrade(entry, snapshot, pending, adapters)
     except OperationError as error:
-        error.hint = hint_with_signs(workspace, entry, snapshot, progress, error.hint)
+        error.hint = add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
         raise
     if not pending:
         return plan

@@ -89,7 +89,7 @@ def test_a_copy_without_a_stamp_is_told_how_it_is_taken_on(place: Here) -> None:
         assert at_head in done.stdout + done.stderr, command
     assert f"looks like {HEAD}" in place.run("check", "-M", "tuned").stdout
     (told,) = json.loads(place.run("check", "-M", "tuned", "--json").stdout)["models"]
-    assert HEAD in told["looks_like"]
+    assert HEAD in told["detected"]
     assert place.run("stamp", "--from", "demo", "-M", "tuned").returncode == 0
     assert place.run("check", "-M", "tuned").returncode == 0
     (found,) = place.asked("status", "-M", "tuned")["models"]

@@ -1,4 +1,4 @@
-"""What is to be done with a model that has what migrations do, though nothing says that it was there."""
+"""Hints for a model that looks as if later migrations had been applied, though its stamp does not say so."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokmigrate.plan.revision_detection import Detected, detect_revision
 from tokmigrate.settings import ModelEntry, Workspace
 
 
-def hint_with_signs(
+def add_stamp_hint(
     workspace: Workspace,
     entry: ModelEntry,
     snapshot: Snapshot,
@@ -29,19 +29,19 @@ def hint_with_signs(
         progress: The migrations that it has by its stamp, and those that it lacks.
         hint: What the error says.
     """
-    signs = detect_revision(snapshot.state, progress.applied, progress.pending)
-    if signs is None:
+    detected = detect_revision(snapshot.state, progress.applied, progress.pending)
+    if detected is None:
         return hint
-    seems = f"the model looks like one at {_described(workspace, entry, snapshot, signs)}"
+    seems = f"the model looks like one at {_described(workspace, entry, snapshot, detected)}"
     if hint is None:
         return seems
-    if signs.reached:
+    if detected.reached:
         return f"{seems}; else {hint}"
     # A part of a migration is there by chance more often than because somebody did it by hand.
-    return f"{hint}; if a part of {signs.revisions[-1]} was done by hand, `tokmigrate check` names what is there"
+    return f"{hint}; if a part of {detected.revisions[-1]} was done by hand, `tokmigrate check` names what is there"
 
 
-def looks_like(
+def describe_detected(
     workspace: Workspace,
     entry: ModelEntry,
     snapshot: Snapshot,
@@ -55,24 +55,24 @@ def looks_like(
         snapshot: The model as it is.
         progress: The migrations that it has by its stamp, and those that it lacks.
     """
-    signs = detect_revision(snapshot.state, progress.applied, progress.pending)
-    return None if signs is None else _described(workspace, entry, snapshot, signs)
+    detected = detect_revision(snapshot.state, progress.applied, progress.pending)
+    return None if detected is None else _described(workspace, entry, snapshot, detected)
 
 
-def _described(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, signs: Detected) -> str:
+def _described(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, detected: Detected) -> str:
     off = f"its stamp is wrong: remove {STAMP}, then " if snapshot.stamp else ""
-    revision = signs.reached or f"a part of {signs.revisions[-1]}"
-    return f"{revision}: {signs}; {off}{way_to_take_on(workspace, entry, signs)}"
+    revision = detected.reached or f"a part of {detected.revisions[-1]}"
+    return f"{revision}: {detected}; {off}{format_stamp_commands(workspace, entry, detected)}"
 
 
-def way_to_take_on(workspace: Workspace, entry: ModelEntry, signs: Detected) -> str:
-    """Return how a model with these signs is taken on, as commands."""
+def format_stamp_commands(workspace: Workspace, entry: ModelEntry, detected: Detected) -> str:
+    """Return the commands that stamp such a model."""
     name = _named(workspace, entry)
-    copy = f"`tokmigrate stamp --from {_source(workspace, entry, signs)} --model {name}`"
-    takes_on = f"{copy} takes it on as a copy of the model that it was made of, with its way back"
-    if signs.reached is None:
-        return f"complete it by hand, or take its tokenizer from a model that was upgraded; then {takes_on}"
-    return f"{takes_on}, `tokmigrate stamp {signs.reached} --model {name}` without one"
+    copy = f"`tokmigrate stamp --from {_source(workspace, entry, detected)} --model {name}`"
+    stamps = f"{copy} stamps it as a copy of that model, with its undo data"
+    if detected.reached is None:
+        return f"complete it by hand, or take its tokenizer from a model that was upgraded; then {stamps}"
+    return f"{stamps}, `tokmigrate stamp {detected.reached} --model {name}` without"
 
 
 def _named(workspace: Workspace, entry: ModelEntry) -> str:
@@ -83,11 +83,11 @@ def _named(workspace: Workspace, entry: ModelEntry) -> str:
     return str(entry.path.relative_to(workspace.root) if within else entry.path)
 
 
-def _source(workspace: Workspace, entry: ModelEntry, signs: Detected) -> str:
+def _source(workspace: Workspace, entry: ModelEntry, detected: Detected) -> str:
     """Return the first model of the workspace that is where this one seems to be, a word in its place without any."""
     for other in workspace.models.values():
         with suppress(DriftError):
             stamp = read_stamp(other.path)
-            if stamp is not None and stamp.revision == signs.revisions[-1] and other.path != entry.path:
+            if stamp is not None and stamp.revision == detected.revisions[-1] and other.path != entry.path:
                 return other.name
     return "MODEL"
