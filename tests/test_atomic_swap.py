@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tokmigrate.change import exchange
+from tokmigrate.change import atomic_swap
 left = int(sys.argv[2])
 def before(event, arguments):
     global left
@@ -40,7 +40,7 @@ def before(event, arguments):
             os.kill(os.getpid(), signal.SIGKILL)
         left -= 1
 sys.addaudithook(before)
-getattr(exchange, sys.argv[1])(*map(Path, sys.argv[3:]))
+getattr(atomic_swap, sys.argv[1])(*map(Path, sys.argv[3:]))
 """
 
 
