@@ -28,7 +28,7 @@ from tokmigrate.initialise import InitSpec, RowStatistics, begin_rows, seed_for,
 from tokmigrate.initialise.gaussian import gaussian
 from tokmigrate.initialise.sums import tree_sum
 from tokmigrate.strict_yaml import parse, validated
-from tokmigrate.vocabulary.recipes import Begun, Matrix, Side
+from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Side
 from tokmigrate.vocabulary.rows import Recipe
 from tokmigrate.vocabulary.tokens import Run, count
 
@@ -73,13 +73,13 @@ def begun(
     label: str = "<new>",
     population: tuple[Run, ...] = ((0, ROWS),),
     attachments: Mapping[str, bytes] | None = None,
-) -> Begun:
+) -> InitRecipe:
     starts = [init.start(side, LOOKUP, label, attachments or {}) for side in ("input", "output")]
-    return Begun("9f3c2a7e41b0", label, starts[0], starts[1], population)
+    return InitRecipe("9f3c2a7e41b0", label, starts[0], starts[1], population)
 
 
 def made(
-    recipes: Sequence[Begun],
+    recipes: Sequence[InitRecipe],
     values: Matrix,
     side: Side = "input",
     tensor: str = "embed_tokens.weight",
@@ -364,7 +364,7 @@ MIXED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def mixed() -> list[Begun]:
+def mixed() -> list[InitRecipe]:
     return [begun(spec(**init), label) for label, init in MIXED]
 
 
@@ -395,7 +395,7 @@ def test_pinned_bits_of_every_strategy() -> None:
 def test_noise_depends_on_seed_revision_token_and_tensor() -> None:
     values = matrix(ROWS, 6)
     recipe = begun(spec(strategy="normal"))
-    later = Begun("000000000000", recipe.label, recipe.input, recipe.output, recipe.population)
+    later = InitRecipe("000000000000", recipe.label, recipe.input, recipe.output, recipe.population)
     rows = [
         made([recipe], values),
         made([recipe], values, tensor="lm_head.weight"),

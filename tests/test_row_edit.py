@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokmigrate.change.build_downgrade import inverse, saved_rows
-from tokmigrate.vocabulary.recipes import Begun, Start, Stored
-from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
+from tokmigrate.vocabulary.recipes import InitRecipe, Start, Stored
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit
 from tokmigrate.vocabulary.tokens import Run, count, expand, runs
 from tokmigrate.vocabulary.windows import WHOLE
 
@@ -108,7 +108,7 @@ def test_pieces_are_joined_and_cover_every_row(chain: tuple[RowEdit, ...]) -> No
     edit = chain[0].then(chain[1])
     assert all(len(piece) for piece in edit.pieces)
     for piece, following in pairwise(edit.pieces):
-        if isinstance(piece, Kept) and isinstance(following, Kept):
+        if isinstance(piece, CopiedRows) and isinstance(following, CopiedRows):
             assert piece.stop != following.start
     kept = {row for _, run in edit.kept() for row in range(run.start, run.stop)}
     assert kept | set(expand(edit.lost())) == set(range(edit.old_rows))
@@ -126,7 +126,7 @@ def test_a_slice_is_the_rows_that_it_names(chain: tuple[RowEdit, ...], data: st.
     stop = data.draw(st.integers(start, edit.new_rows))
     found: list[int | Recipe] = []
     for piece in edit.slice(start, stop):
-        found += range(piece.start, piece.stop) if isinstance(piece, Kept) else [piece.recipe]
+        found += range(piece.start, piece.stop) if isinstance(piece, CopiedRows) else [piece.recipe]
     assert found == [edit.row(number) for number in range(start, stop)]
 
 
@@ -183,9 +183,9 @@ class Nothing:
         raise AssertionError(asked)
 
 
-def begun(sources: tuple[int | Recipe, ...], population: tuple[Run, ...]) -> Begun:
+def begun(sources: tuple[int | Recipe, ...], population: tuple[Run, ...]) -> InitRecipe:
     start = Start(Nothing(), sources)  # type: ignore[arg-type]
-    return Begun("revision", "token", start, start, population)
+    return InitRecipe("revision", "token", start, start, population)
 
 
 def test_a_begun_row_follows_its_sources_and_its_population() -> None:
@@ -199,7 +199,7 @@ def test_a_begun_row_follows_its_sources_and_its_population() -> None:
 
 
 def test_the_population_may_not_hold_rows_that_migrations_made() -> None:
-    first = RowEdit(2, (Kept(0, 2), Fresh(begun((), ((0, 2),)))))
+    first = RowEdit(2, (CopiedRows(0, 2), NewRow(begun((), ((0, 2),)))))
     with pytest.raises(TypeError):
         begun((), ((0, 3),)).rebased(first)
 

@@ -22,7 +22,7 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.vocabulary.recipes import Stored
-from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, RowEdit, joined
 from tokmigrate.vocabulary.tokens import expand
 from tokmigrate.vocabulary.windows import Window
 
@@ -47,14 +47,14 @@ def inverse(edit: RowEdit, record: str) -> RowEdit:
         edit: What a migration did; its recipes are not looked at.
         record: The digest of the undo record.
     """
-    pieces: list[tuple[int, Kept | Fresh]] = []
+    pieces: list[tuple[int, CopiedRows | NewRow]] = []
     seen = 0
     for row, piece in sorted(edit.kept(), key=lambda run: run[1].start):
         start = max(piece.start, seen)
         if start < piece.stop:
-            pieces.append((start, Kept(row + start - piece.start, row + len(piece))))
+            pieces.append((start, CopiedRows(row + start - piece.start, row + len(piece))))
             seen = piece.stop
-    pieces += [(row, Fresh(Stored(record, slot))) for slot, row in enumerate(expand(edit.lost()))]
+    pieces += [(row, NewRow(Stored(record, slot))) for slot, row in enumerate(expand(edit.lost()))]
     pieces.sort(key=lambda placed: placed[0])
     return RowEdit(edit.new_rows, joined(piece for _, piece in pieces))
 

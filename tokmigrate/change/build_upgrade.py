@@ -32,10 +32,10 @@ from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.steps import Step
 from tokmigrate.plan.upgrade import Plan, layout
-from tokmigrate.vocabulary.recipes import Begun, Side
-from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit
+from tokmigrate.vocabulary.recipes import InitRecipe, Side
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit
 from tokmigrate.vocabulary.token_delta import Move, TokenDelta, moves_of, token_delta
-from tokmigrate.vocabulary.windows import WHOLE, Widened
+from tokmigrate.vocabulary.windows import WHOLE, OutputRowAdded
 
 
 @dataclass(frozen=True)
@@ -171,14 +171,14 @@ class _UpgradeBuilder:
 
     def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
         """Return the digests after a step: its fresh rows are looked up by their recipes in terms of the disk."""
-        pieces: dict[int, Kept | Fresh] = dict(step.after.edit.kept())
+        pieces: dict[int, CopiedRows | NewRow] = dict(step.after.edit.kept())
         for row, _ in step.after.edit.fresh():
             recipe, own = reached.row(row), step.after.edit.row(row)
-            if isinstance(recipe, Widened) and isinstance(own, Widened):
+            if isinstance(recipe, OutputRowAdded) and isinstance(own, OutputRowAdded):
                 # What is there already is looked up where this step finds it.
-                recipe = Widened(own.row, recipe.begun)
+                recipe = OutputRowAdded(own.row, recipe.begun)
             if isinstance(recipe, Recipe):
-                pieces[row] = Fresh(recipe)
+                pieces[row] = NewRow(recipe)
         ordered = tuple(pieces[row] for row in sorted(pieces))
         return edited(tables, RowEdit(step.after.edit.old_rows, ordered), self._tensors, self._made)
 
@@ -285,7 +285,7 @@ class _UpgradeBuilder:
         if "input" not in matrices:
             return ()
 
-        def marks(recipe: Begun) -> str:
+        def marks(recipe: InitRecipe) -> str:
             made = {side: (self._made[tensor.name].get(recipe), tensor.dtype) for side, tensor in matrices.items()}
             return written(
                 {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None}
@@ -323,7 +323,7 @@ class InitialisedToken:
 
 
 def initialised_tokens(
-    step: Step, delta: TokenDelta, reached: RowEdit, digest: Callable[[Begun], str]
+    step: Step, delta: TokenDelta, reached: RowEdit, digest: Callable[[InitRecipe], str]
 ) -> tuple[InitialisedToken, ...]:
     """Return the tokens that a step adds, renames or reinitialises.
 
@@ -340,7 +340,7 @@ def initialised_tokens(
     for token, number in step.after.tokenizer.ids.items():
         recipe = reached.row(number) if number in fresh else None
         init = row_fingerprint = None
-        if isinstance(recipe, Begun):
+        if isinstance(recipe, InitRecipe):
             init, row_fingerprint = _init(recipe), digest(recipe)
         if token in old_texts:
             was = old_texts[token]
@@ -351,5 +351,5 @@ def initialised_tokens(
     return tuple(found)
 
 
-def _init(recipe: Begun) -> dict[str, Any]:
+def _init(recipe: InitRecipe) -> dict[str, Any]:
     return {"input": recipe.input.strategy.described(), "output": recipe.output.strategy.described()}

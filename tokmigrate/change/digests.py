@@ -20,7 +20,7 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, TensorRows, plain_digest, tensor_digest
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Shard
-from tokmigrate.vocabulary.rows import Kept, RowEdit
+from tokmigrate.vocabulary.rows import CopiedRows, RowEdit
 
 Tables = Mapping[str, bytes]
 """For each vocabulary tensor the digests of its rows, 32 bytes each."""
@@ -64,7 +64,7 @@ def edited(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor
     for name, table in tables.items():
         result[name] = b"".join(
             table[piece.start * DIGEST_BYTES : piece.stop * DIGEST_BYTES]
-            if isinstance(piece, Kept)
+            if isinstance(piece, CopiedRows)
             else blake3(made[name][piece.recipe]).digest()
             for piece in tensors[name].window.of(edit).pieces
         )

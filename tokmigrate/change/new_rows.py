@@ -24,7 +24,7 @@ from tokmigrate.model.weights.row_fingerprints import RowFingerprint
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.upgrade import Plan
-from tokmigrate.vocabulary.recipes import Begun, Matrix, Statistics
+from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Statistics
 from tokmigrate.vocabulary.rows import Recipe, RowEdit
 from tokmigrate.vocabulary.tokens import Run, count, expand
 from tokmigrate.vocabulary.windows import Window
@@ -83,13 +83,13 @@ def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) 
             known[there] = RowStatistics(lambda: rows.float_rows(there), count(there), rows.width)
         return known[there]
 
-    def read(recipe: Begun) -> tuple[int | Recipe, ...]:
+    def read(recipe: InitRecipe) -> tuple[int | Recipe, ...]:
         return () if recipe.table is None else (recipe.table,)
 
     for step, edit in zip(plan.steps, plan.edits, strict=True):
         fresh = {number for number, _ in step.after.edit.fresh()}
         held = [recipe for number, recipe in tensor.window.of(edit).fresh() if number in fresh]
-        wanted = [recipe for recipe in held if isinstance(recipe, Begun)]
+        wanted = [recipe for recipe in held if isinstance(recipe, InitRecipe)]
         if tensor.is_table:
             for ready in in_order(wanted, read, tensor.window, made.keys()):
                 made |= {recipe: _copied(recipe, rows, made) for recipe in ready}
@@ -101,7 +101,7 @@ def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) 
     return made
 
 
-def _copied(recipe: Begun, rows: TensorRows, made: Mapping[Recipe, bytes]) -> bytes:
+def _copied(recipe: InitRecipe, rows: TensorRows, made: Mapping[Recipe, bytes]) -> bytes:
     if isinstance(recipe.table, int):
         return rows.read_run(recipe.table, recipe.table + 1).tobytes()
     if recipe.table is None:
@@ -110,11 +110,11 @@ def _copied(recipe: Begun, rows: TensorRows, made: Mapping[Recipe, bytes]) -> by
 
 
 def in_order(
-    wanted: Sequence[Begun],
-    sources: Callable[[Begun], tuple[int | Recipe, ...]],
+    wanted: Sequence[InitRecipe],
+    sources: Callable[[InitRecipe], tuple[int | Recipe, ...]],
     window: Window,
     made: Collection[Recipe],
-) -> Iterator[list[Begun]]:
+) -> Iterator[list[InitRecipe]]:
     """Yield recipes in groups such that each reads only rows of earlier groups, of `made`, and of the disk.
 
     Args:
@@ -123,11 +123,11 @@ def in_order(
         window: Which ids the tensor has rows for.
         made: What is made already.
     """
-    level: dict[Begun, int] = {}
+    level: dict[InitRecipe, int] = {}
 
-    def of(recipe: Begun) -> int:
+    def of(recipe: InitRecipe) -> int:
         if recipe not in level:
-            read = [source for source in map(window.source, sources(recipe)) if isinstance(source, Begun)]
+            read = [source for source in map(window.source, sources(recipe)) if isinstance(source, InitRecipe)]
             level[recipe] = max((of(source) + 1 for source in read if source not in made), default=0)
         return level[recipe]
 
@@ -217,7 +217,7 @@ def init_rows(
     new: dict[str, int] = {}
     for row, _ in after.edit.fresh():
         recipe = reached.row(row)
-        if isinstance(recipe, Begun) and recipe in made:
+        if isinstance(recipe, InitRecipe) and recipe in made:
             new[recipe.label] = places.setdefault(made[recipe], len(places))
     if not new:
         return None

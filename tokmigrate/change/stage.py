@@ -19,7 +19,7 @@ from tokmigrate.model.model_files import entry_name, read_link, real_name, real_
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import read_adapter_weights, read_weights
-from tokmigrate.vocabulary.rows import Kept, Recipe, RowEdit
+from tokmigrate.vocabulary.rows import CopiedRows, Recipe, RowEdit
 
 Progress = Callable[[int], None]
 
@@ -146,7 +146,7 @@ def shard_parts(
         for outer in range(lie.outer):
             first = begin + outer * lie.rows * inner
             for piece in pieces:
-                if isinstance(piece, Kept):
+                if isinstance(piece, CopiedRows):
                     yield Copied(first + piece.start * inner, first + piece.stop * inner)
                 else:
                     yield Written(row(entry.name, piece.recipe)[outer * inner : (outer + 1) * inner])

@@ -18,7 +18,7 @@ from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to
 from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.vocabulary.recipes import Side, Stored
-from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit, joined
 
 _NAMES_IN_1 = {
     "files": "files_before",
@@ -112,7 +112,7 @@ def keep(undo: Undo, objects: Objects) -> str:
         "files_after": _stored(undo.left, objects),
         "metadata": {name: metadata.to_json() for name, metadata in undo.metadata.items()},
         "old_rows": undo.edit.old_rows,
-        "rows": [[piece.start, piece.stop] if isinstance(piece, Kept) else None for piece in undo.edit.pieces],
+        "rows": [[piece.start, piece.stop] if isinstance(piece, CopiedRows) else None for piece in undo.edit.pieces],
         "lost_rows": {name: objects.put(data) for name, data in sorted(undo.saved.items())},
         "shards_before": {
             name: {"header": objects.put(image.header.raw), "size": image.header.file_size, "digest": image.digest}
@@ -135,7 +135,7 @@ def undo_of(digest: str, objects: Objects) -> Undo:
     """
     record = _record(objects.get(digest), digest)
     try:
-        pieces = joined(Kept(*piece) if piece else Fresh(Stored(digest, -1)) for piece in record.rows)
+        pieces = joined(CopiedRows(*piece) if piece else NewRow(Stored(digest, -1)) for piece in record.rows)
         edit = RowEdit(record.old_rows, pieces)
         shards = {
             name: ShardImage(parse_header(objects.get(image.header), image.size, name), image.digest)

@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from tokmigrate.errors import ModelError
 from tokmigrate.initialise.gaussian import gaussian
-from tokmigrate.vocabulary.recipes import Begun, Matrix, Request, Side, Start, Statistics, Strategy
+from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Request, Side, Start, Statistics, Strategy
 from tokmigrate.vocabulary.rows import Recipe
 from tokmigrate.vocabulary.tokens import Run
 
@@ -56,7 +56,7 @@ def additions(strategy: Strategy, side: Side, requests: Sequence[Request], stati
 
 
 def begin_rows(
-    recipes: Sequence[Begun],
+    recipes: Sequence[InitRecipe],
     side: Side,
     tensor: str,
     workspace_seed: str,
@@ -117,5 +117,5 @@ def _sources(start: Start, width: int, source_rows: Callable[[int | Recipe], Mat
     return np.stack(rows) if rows else np.empty((0, width))
 
 
-def _noise(workspace_seed: str, recipe: Begun, tensor: str) -> Callable[[int], Matrix]:
+def _noise(workspace_seed: str, recipe: InitRecipe, tensor: str) -> Callable[[int], Matrix]:
     return partial(gaussian, seed_for(workspace_seed, recipe.revision, recipe.label, tensor), 0)

@@ -35,7 +35,7 @@ from tokmigrate.operations.rows import (
 )
 from tokmigrate.operations.token_checks import check_not_in_use, id_of, unreachable_tokens
 from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit, joined
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, RowEdit, joined
 from tokmigrate.vocabulary.tokens import tombstone
 
 
@@ -139,12 +139,12 @@ class RemoveTokens(Operation):
                 hint="use `ids: tombstone`",
             )
         edges = [-1, *sorted(gone), size]
-        pieces: list[Kept | Fresh] = [Kept(before + 1, after) for before, after in pairwise(edges)]
+        pieces: list[CopiedRows | NewRow] = [CopiedRows(before + 1, after) for before, after in pairwise(edges)]
         if self.shrink:
             check_size_may_change(state)
         else:
             spec = chosen_init(state, context, self.init)
-            pieces += [Fresh(init_recipe(state, context, f"row {row}", spec)) for row in range(size - len(gone), size)]
-        pieces.append(Kept(size, state.rows))
+            pieces += [NewRow(init_recipe(state, context, f"row {row}", spec)) for row in range(size - len(gone), size)]
+        pieces.append(CopiedRows(size, state.rows))
         moved = with_renumbered(state, renumbering)
         return with_sizes(moved.with_rows(RowEdit(state.rows, joined(pieces))), state)

@@ -14,7 +14,7 @@ from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges, init_reads
 from tokmigrate.operations.rows import MEAN, check_size_may_change, chosen_init, with_new_rows
-from tokmigrate.vocabulary.rows import Kept, RowEdit
+from tokmigrate.vocabulary.rows import CopiedRows, RowEdit
 
 OF_A_TOKEN = (Subtokens, File)
 """The strategies that read the text of the row's token."""
@@ -47,7 +47,7 @@ class ResizeVocab(Operation):
             return with_new_rows(state, context, {}, target, self._spare_init(state, context))
         check_size_may_change(state)
         rows = target + state.traits.short
-        return with_sizes(state.with_rows(RowEdit(state.rows, (Kept(0, rows),))), state)
+        return with_sizes(state.with_rows(RowEdit(state.rows, (CopiedRows(0, rows),))), state)
 
     def _spare_init(self, state: ModelState, context: Context) -> InitSpec:
         spec = chosen_init(state, context, self.init)

@@ -14,10 +14,10 @@ from tokmigrate.model.documents.config_fields import parts_of
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.operations.base import Context
-from tokmigrate.vocabulary.recipes import Begun
+from tokmigrate.vocabulary.recipes import InitRecipe
 from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
-from tokmigrate.vocabulary.windows import Widened
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.windows import OutputRowAdded
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})
 """How a row is initialised where nothing else is said: the mean has a bound on what it does to old text."""
@@ -50,12 +50,12 @@ def chosen_init(state: ModelState, context: Context, *nearest_first: InitSpec | 
     return MEAN if state.init is None else InitSpec.model_validate(state.init)
 
 
-def init_recipe(state: ModelState, context: Context, label: str, spec: InitSpec) -> Begun:
+def init_recipe(state: ModelState, context: Context, label: str, spec: InitSpec) -> InitRecipe:
     """Return the recipe for the row of the token `label`, read off the state before it."""
     lookup = TokenLookup(state)
     if not state.population:
         raise OperationError("no row of the baseline vocabulary is left to initialise a new one from")
-    return Begun(
+    return InitRecipe(
         revision=context.revision,
         label=label,
         input=spec.start("input", lookup, label, context.data()),
@@ -82,7 +82,7 @@ def _copied_row(state: ModelState, spec: InitSpec, lookup: TokenLookup, label: s
 def with_new_rows(
     state: ModelState,
     context: Context,
-    recipes: Mapping[int, Begun],
+    recipes: Mapping[int, InitRecipe],
     size: int = 0,
     spare: InitSpec | None = None,
 ) -> ModelState:
@@ -107,18 +107,18 @@ def with_new_rows(
         behind = range(max(state.rows, size), size + state.traits.short)
         rows |= {row: init_recipe(state, context, f"row {row}", spare or MEAN) for row in behind}
     before = state.rows
-    pieces: list[Kept | Fresh] = []
+    pieces: list[CopiedRows | NewRow] = []
     position = 0
     for row in sorted(rows):
-        pieces += [Kept(position, min(row, before))] if position < min(row, before) else []
-        pieces.append(Fresh(rows[row]))
+        pieces += [CopiedRows(position, min(row, before))] if position < min(row, before) else []
+        pieces.append(NewRow(rows[row]))
         position = row + 1
     if position < before:
-        pieces.append(Kept(position, before))
+        pieces.append(CopiedRows(position, before))
     return with_sizes(state.with_rows(RowEdit(before, joined(pieces))), state)
 
 
-def with_inserted_rows(state: ModelState, recipes: Sequence[Begun], start: int, stop: int) -> ModelState:
+def with_inserted_rows(state: ModelState, recipes: Sequence[InitRecipe], start: int, stop: int) -> ModelState:
     """Return the state with new rows from `start` on; those up to `stop` move up, into spare rows as far as there are.
 
     Args:
@@ -133,13 +133,18 @@ def with_inserted_rows(state: ModelState, recipes: Sequence[Begun], start: int, 
     spare = min(len(recipes), state.vocab_size - stop)
     if spare < len(recipes):
         check_size_may_change(state)
-    new = [Fresh(recipe) for recipe in recipes]
-    pieces: list[Kept | Fresh] = [Kept(0, start), *new, Kept(start, stop), Kept(stop + spare, state.rows)]
+    new = [NewRow(recipe) for recipe in recipes]
+    pieces: list[CopiedRows | NewRow] = [
+        CopiedRows(0, start),
+        *new,
+        CopiedRows(start, stop),
+        CopiedRows(stop + spare, state.rows),
+    ]
     return with_sizes(state.with_rows(RowEdit(state.rows, joined(pieces))), state)
 
 
 def _without_token(
-    state: ModelState, context: Context, rows: Iterable[int], recipes: Mapping[int, Begun], spare: InitSpec | None
+    state: ModelState, context: Context, rows: Iterable[int], recipes: Mapping[int, InitRecipe], spare: InitSpec | None
 ) -> dict[int, Recipe]:
     """Return the recipes of those of `rows` that get a place in all tensors and have no recipe yet."""
     found: dict[int, Recipe] = {}
@@ -149,7 +154,7 @@ def _without_token(
         if row < state.rows:
             # It has an input row already, and gets an output row.
             label = state.tokenizer.texts.get(row, f"row {row}")
-            found[row] = Widened(row, init_recipe(state, context, label, spare or MEAN))
+            found[row] = OutputRowAdded(row, init_recipe(state, context, label, spare or MEAN))
         elif spare is None:
             raise OperationError(
                 f"row {min(recipe for recipe in recipes if recipe > row)} would leave a hole behind row {row - 1}",

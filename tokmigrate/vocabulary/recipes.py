@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tokmigrate.vocabulary.rows import Kept, Recipe, RowEdit
+from tokmigrate.vocabulary.rows import CopiedRows, Recipe, RowEdit
 from tokmigrate.vocabulary.tokens import Run
 
 Side = Literal["input", "output"]
@@ -85,7 +85,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Begun(Recipe):
+class InitRecipe(Recipe):
     """A row begun by a strategy.
 
     Args:
@@ -108,9 +108,9 @@ class Begun(Recipe):
         """Return how the row starts on `side`."""
         return self.input if side == "input" else self.output
 
-    def rebased(self, first: RowEdit) -> Begun:
+    def rebased(self, first: RowEdit) -> InitRecipe:
         """Return the same recipe in terms of the rows before `first`."""
-        return Begun(
+        return InitRecipe(
             self.revision,
             self.label,
             _rebased_start(self.input, first),
@@ -149,7 +149,7 @@ def _rebased_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Ru
     rebased: list[Run] = []
     for start, stop in population:
         for piece in first.slice(start, stop):
-            if not isinstance(piece, Kept):
+            if not isinstance(piece, CopiedRows):
                 raise TypeError("a row of the baseline vocabulary cannot be a fresh one")
             if rebased and rebased[-1][1] == piece.start:
                 rebased[-1] = (rebased[-1][0], piece.stop)

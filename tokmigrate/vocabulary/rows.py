@@ -2,7 +2,7 @@
 
 A row edit says of each row of the new matrix whether it is an old row or a fresh one:
 
-    old rows   0 1 2 3 4 5 …          Kept(0, 3)  Fresh(r)  Kept(4, 6)
+    old rows   0 1 2 3 4 5 …          CopiedRows(0, 3)  NewRow(r)  CopiedRows(4, 6)
     new rows   0 1 2 r 4 5 …
 
 `first.then(second)` is the edit that does both: a fresh row's recipe, which names rows of the matrix
@@ -29,7 +29,7 @@ class Recipe(ABC):
 
 
 @dataclass(frozen=True)
-class Kept:
+class CopiedRows:
     """The old rows from `start` up to, not including, `stop`."""
 
     start: int
@@ -40,7 +40,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Fresh:
+class NewRow:
     """One row that the recipe makes."""
 
     recipe: Recipe
@@ -59,17 +59,19 @@ class RowEdit:
     """
 
     old_rows: int
-    pieces: tuple[Kept | Fresh, ...]
+    pieces: tuple[CopiedRows | NewRow, ...]
 
     @staticmethod
     def identity(rows: int) -> RowEdit:
         """Return the edit that changes nothing."""
-        return RowEdit(rows, (Kept(0, rows),) if rows else ())
+        return RowEdit(rows, (CopiedRows(0, rows),) if rows else ())
 
     @staticmethod
     def of(old_rows: int, rows: Iterable[int | Recipe]) -> RowEdit:
         """Return the edit that makes `rows`, each an old row's number or a recipe."""
-        return RowEdit(old_rows, joined(Kept(row, row + 1) if isinstance(row, int) else Fresh(row) for row in rows))
+        return RowEdit(
+            old_rows, joined(CopiedRows(row, row + 1) if isinstance(row, int) else NewRow(row) for row in rows)
+        )
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -95,9 +97,9 @@ class RowEdit:
             raise IndexError(number)
         index = bisect_right(self._starts, number) - 1
         piece = self.pieces[index]
-        return piece.start + number - self._starts[index] if isinstance(piece, Kept) else piece.recipe
+        return piece.start + number - self._starts[index] if isinstance(piece, CopiedRows) else piece.recipe
 
-    def slice(self, start: int, stop: int) -> Iterator[Kept | Fresh]:
+    def slice(self, start: int, stop: int) -> Iterator[CopiedRows | NewRow]:
         """Yield the pieces of the new rows from `start` up to `stop`."""
         if start >= stop:
             return
@@ -105,10 +107,10 @@ class RowEdit:
         position = start
         while position < stop:
             piece = self.pieces[index]
-            if isinstance(piece, Kept):
+            if isinstance(piece, CopiedRows):
                 skipped = position - self._starts[index]
                 taken = min(len(piece) - skipped, stop - position)
-                yield Kept(piece.start + skipped, piece.start + skipped + taken)
+                yield CopiedRows(piece.start + skipped, piece.start + skipped + taken)
                 position += taken
             else:
                 yield piece
@@ -120,25 +122,25 @@ class RowEdit:
         if second.old_rows != self.new_rows:
             raise ValueError(f"an edit of {second.old_rows} rows cannot follow one that makes {self.new_rows}")
 
-        def pieces() -> Iterator[Kept | Fresh]:
+        def pieces() -> Iterator[CopiedRows | NewRow]:
             for piece in second.pieces:
-                if isinstance(piece, Kept):
+                if isinstance(piece, CopiedRows):
                     yield from self.slice(piece.start, piece.stop)
                 else:
-                    yield Fresh(piece.recipe.rebased(self))
+                    yield NewRow(piece.recipe.rebased(self))
 
         return RowEdit(self.old_rows, joined(pieces()))
 
-    def kept(self) -> Iterator[tuple[int, Kept]]:
+    def kept(self) -> Iterator[tuple[int, CopiedRows]]:
         """Yield each run of kept rows with the new row that it starts at."""
         for start, piece in zip(self._starts, self.pieces, strict=True):
-            if isinstance(piece, Kept):
+            if isinstance(piece, CopiedRows):
                 yield start, piece
 
     def fresh(self) -> Iterator[tuple[int, Recipe]]:
         """Yield each fresh row's number with its recipe."""
         for start, piece in zip(self._starts, self.pieces, strict=True):
-            if isinstance(piece, Fresh):
+            if isinstance(piece, NewRow):
                 yield start, piece.recipe
 
     def positions(self) -> dict[int, int]:
@@ -158,13 +160,13 @@ class RowEdit:
         return tuple(lost)
 
 
-def joined(pieces: Iterable[Kept | Fresh]) -> tuple[Kept | Fresh, ...]:
+def joined(pieces: Iterable[CopiedRows | NewRow]) -> tuple[CopiedRows | NewRow, ...]:
     """Return `pieces` with runs that continue each other made one."""
-    result: list[Kept | Fresh] = []
+    result: list[CopiedRows | NewRow] = []
     for piece in pieces:
         last = result[-1] if result else None
-        if isinstance(piece, Kept) and isinstance(last, Kept) and last.stop == piece.start:
-            result[-1] = Kept(last.start, piece.stop)
+        if isinstance(piece, CopiedRows) and isinstance(last, CopiedRows) and last.stop == piece.start:
+            result[-1] = CopiedRows(last.start, piece.stop)
         elif len(piece):
             result.append(piece)
     return tuple(result)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit, joined
 from tokmigrate.vocabulary.tokens import Run
 
 
 @dataclass(frozen=True)
-class Widened(Recipe):
+class OutputRowAdded(Recipe):
     """A row that some tensors have already, and the shorter ones get.
 
     Args:
@@ -21,10 +21,10 @@ class Widened(Recipe):
     row: int | Recipe
     begun: Recipe
 
-    def rebased(self, first: RowEdit) -> Widened:
+    def rebased(self, first: RowEdit) -> OutputRowAdded:
         """Return the same recipe in terms of the rows before `first`."""
         row = first.row(self.row) if isinstance(self.row, int) else self.row.rebased(first)
-        return Widened(row, self.begun.rebased(first))
+        return OutputRowAdded(row, self.begun.rebased(first))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Window:
             return RowEdit(edit.old_rows, joined(map(self._piece, edit.pieces)))
         old, new = self.ids(edit.old_rows), self.ids(edit.new_rows)
         pieces = [self._piece(piece) for piece in edit.slice(0, new)]
-        pieces += [Kept(old, old + self.tail)] if self.tail else []
+        pieces += [CopiedRows(old, old + self.tail)] if self.tail else []
         return RowEdit(old + self.tail, joined(pieces))
 
     def clipped(self, runs: Iterable[Run], ids: int) -> Iterator[Run]:
@@ -67,15 +67,15 @@ class Window:
 
     def source(self, row: int | Recipe) -> int | Recipe:
         """Return what `row`, the number of an old row or a recipe, is in this tensor."""
-        while isinstance(row, Widened):
+        while isinstance(row, OutputRowAdded):
             row = row.begun if self.short else row.row
         return row
 
-    def _piece(self, piece: Kept | Fresh) -> Kept | Fresh:
-        if isinstance(piece, Kept):
+    def _piece(self, piece: CopiedRows | NewRow) -> CopiedRows | NewRow:
+        if isinstance(piece, CopiedRows):
             return piece
         held = self.source(piece.recipe)
-        return Kept(held, held + 1) if isinstance(held, int) else Fresh(held)
+        return CopiedRows(held, held + 1) if isinstance(held, int) else NewRow(held)
 
 
 WHOLE = Window()

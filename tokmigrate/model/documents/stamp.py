@@ -20,7 +20,7 @@ from tokmigrate.files import read_if_present
 from tokmigrate.formats import STAMP, check_version
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.json_text import Json, Layout, parse
-from tokmigrate.vocabulary.rows import Fresh, Kept, RowEdit
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, RowEdit
 from tokmigrate.vocabulary.tokens import Run
 
 FILE = "tokmigrate.json"
@@ -226,8 +226,8 @@ def _damaged(where: str) -> DriftError:
     return DriftError("the stamp is damaged", where=where, hint="restore it from a copy of the model")
 
 
-def _piece_to_json(piece: Kept | Fresh) -> Json:
-    if isinstance(piece, Kept):
+def _piece_to_json(piece: CopiedRows | NewRow) -> Json:
+    if isinstance(piece, CopiedRows):
         return [piece.start, piece.stop]
     made = piece.recipe
     if not isinstance(made, Made):
@@ -235,5 +235,5 @@ def _piece_to_json(piece: Kept | Fresh) -> Json:
     return {"revision": made.revision, "label": made.label}
 
 
-def _piece(row: Run | _StoredRow) -> Kept | Fresh:
-    return Fresh(Made(row.revision, row.label)) if isinstance(row, _StoredRow) else Kept(*row)
+def _piece(row: Run | _StoredRow) -> CopiedRows | NewRow:
+    return NewRow(Made(row.revision, row.label)) if isinstance(row, _StoredRow) else CopiedRows(*row)

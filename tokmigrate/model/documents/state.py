@@ -10,7 +10,7 @@ from tokmigrate.model.documents.config_fields import Declared
 from tokmigrate.model.formats.json_text import Json, replaced
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.settings import WorkerLimits
-from tokmigrate.vocabulary.rows import Fresh, Kept, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit, joined
 from tokmigrate.vocabulary.tokens import Run
 
 CONFIG = "config.json"
@@ -133,10 +133,10 @@ class ModelState:
         return self.with_document(name, replaced(self.documents.get(name, {}), path, value))
 
     def with_rows(self, edit: RowEdit) -> ModelState:
-        """Return the state after `edit`, whose fresh rows are `Begun`."""
+        """Return the state after `edit`, whose fresh rows are `InitRecipe`."""
         made = RowEdit(
             edit.old_rows,
-            joined(piece if isinstance(piece, Kept) else Fresh(_made(piece.recipe)) for piece in edit.pieces),
+            joined(piece if isinstance(piece, CopiedRows) else NewRow(_made(piece.recipe)) for piece in edit.pieces),
         )
         return replace(
             self,
