@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import json
 import re
 import shutil
@@ -10,7 +11,7 @@ import subprocess
 import unicodedata
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,10 +24,9 @@ from PIL import Image
 from shared_models import SharedModel, shared_model
 
 from tokmigrate.report.escape import escape_parts, escape_prose_parts
-from tokmigrate.report.page import LINES_AT_MOST, page
+from tokmigrate.report.html import LISTED_AT_MOST, format_page
 from tokmigrate.runner.migrate import upgrade
-from tokmigrate.runner.reporting.data import KINDS, Concern, ReportData, ReportedToken
-from tokmigrate.runner.reporting.gather import report_on
+from tokmigrate.runner.reporting.collect import Report, collect_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "input", "br", "link", "img", "hr"}
@@ -101,24 +101,26 @@ class Parsed(HTMLParser):
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> ReportData:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Report:
     """The report on a tiny model with one new token."""
     root = tmp_path_factory.mktemp("small")
     made = workspace(root / "w", {"m": llama(root / "m")}, [{"operations": [{"add_tokens": {"tokens": ["<x>"]}}]}])
     upgrade(made.workspace, made.entry("m"))
-    return report_on(made.workspace, made.entry("m"))
+    return collect_report(made.workspace, made.entry("m"))
 
 
-def called(data: ReportData, text: str) -> ReportData:
+def called(report: Report, text: str) -> Report:
     """Return a report in which the new token, a base token and all words about them are called `text`."""
-    number = next(token.id for token in data.tokens if token.kind == "added")
-    assert number is not None
-    tokens = tuple(replace(token, token=text) if token.id == number else token for token in data.tokens)
-    steps = tuple(replace(step, message=text, author=text, file=text) for step in data.timeline)
-    concerns = (Concern(data.concerns[0].level, text, text, (text,)),)
-    texts = {**data.texts, number: text, 3: text}
-    # Charts are matplotlib's, and hold no token.
-    return replace(data, model=text, path=text, tokens=tokens, timeline=steps, concerns=concerns, texts=texts, norms=())
+    document = copy.deepcopy(report.document)
+    (token,) = [token for token in document["listed"] if token["kind"] == "added"]
+    token["token"] = token["neighbours"][0]["token"] = text
+    token["init"] = {"input": {"strategy": text, text: text}}
+    for step in document["timeline"]:
+        step.update(dict.fromkeys(("message", "author", "file", "user", "host"), text))
+    document["norms"][0]["tensor"] = text
+    document |= {"model": text, "path": text}
+    document["concerns"] = [{"level": "caution", "subject": text, "text": text, "tokens": [text]}]
+    return Report(document, {**report.texts, token["id"]: text, 3: text}, {4: text})
 
 
 MARKUP = ("</script>", "<!--", "-->", "]]>", "<b>", "&lt;", '"', "'", "{{ 1 }}", "{% x %}", "\0", "\r\n", "\ud800")
@@ -131,12 +133,12 @@ TEXTS = st.one_of(
 
 @given(TEXTS)
 @settings(max_examples=60, deadline=None)
-def test_no_text_breaks_the_page_and_each_comes_back(small: ReportData, text: str) -> None:
-    parsed = Parsed.of(page(called(small, text)))
+def test_no_text_breaks_the_page_and_each_comes_back(small: Report, text: str) -> None:
+    parsed = Parsed.of(format_page(called(small, text)))
     assert text in parsed.lines
-    assert [text, KINDS.index("base")] in [each[1:3] for each in parsed.rest]
+    assert [text, "base"] in [each[1:3] for each in parsed.rest]
     spelt = sum(bool(part.name) for part in escape_parts(text))
-    plain = Parsed.of(page(called(small, "x")))
+    plain = Parsed.of(format_page(called(small, "x")))
     assert [tag for tag in parsed.tags if tag not in ("span", "bdi")] == [
         tag for tag in plain.tags if tag not in ("span", "bdi")
     ]
@@ -160,8 +162,8 @@ def test_what_is_shown_hides_nothing_and_can_be_read_back(text: str) -> None:
     assert not parts or not unicodedata.category(parts[0].text[0]).startswith("M")
 
 
-def test_the_page_needs_nothing_beside_it(small: ReportData) -> None:
-    text = page(small)
+def test_the_page_needs_nothing_beside_it(small: Report) -> None:
+    text = format_page(small)
     parsed = Parsed.of(text)
     assert {"svg", "rect", "path"} <= set(parsed.tags)
     assert all(link.startswith("#") for link in parsed.links)
@@ -172,8 +174,8 @@ def test_the_page_needs_nothing_beside_it(small: ReportData) -> None:
     assert "default-src 'none'" in text
 
 
-def test_readers_of_every_kind_are_told_what_is_what(small: ReportData) -> None:
-    text = page(small)
+def test_readers_of_every_kind_are_told_what_is_what(small: Report) -> None:
+    text = format_page(small)
     assert '<html lang="en">' in text
     assert text.count("<h1>") == 1
     assert [int(level) for level in re.findall(r"<h(\d)", text)] == [1] + [2] * 6
@@ -190,17 +192,19 @@ def test_readers_of_every_kind_are_told_what_is_what(small: ReportData) -> None:
     assert len(re.findall(r"<label[^>]*>[^<]+<(?:input|select)", text)) == len(fields) == 5
 
 
-def test_many_tokens_have_no_line_but_are_found_by_searching(small: ReportData) -> None:
+def test_many_tokens_have_no_line_but_are_found_by_searching(small: Report) -> None:
     number = len(small.texts)
-    many = {number + place: f"<many {place}>" for place in range(LINES_AT_MOST + 500)}
-    moved = tuple(ReportedToken(text, place, "moved", (), (), (), None, None) for place, text in many.items())
-    kinds = (*small.kinds[:number], *["moved"] * len(many))
+    many = {number + place: f"<many {place}>" for place in range(LISTED_AT_MOST + 500)}
+    example = next(token for token in small.document["listed"] if token["kind"] == "added")
+    moved = [{**example, "id": place, "token": text, "kind": "moved", "neighbours": []} for place, text in many.items()]
+    runs = [*small.document["runs"][:-1], {"kind": "moved", "first": number, "last": number + len(many) - 1}]
+    document = {**small.document, "listed": [*small.document["listed"], *moved], "runs": runs}
     texts = {**small.texts, **many}
-    parsed = Parsed.of(page(replace(small, tokens=(*small.tokens, *moved), kinds=kinds, texts=texts, norms=())))
-    assert len(parsed.lines) == LINES_AT_MOST
+    parsed = Parsed.of(format_page(Report(document, texts, {})))
+    assert len(parsed.lines) == LISTED_AT_MOST
     # More happened to these than a move.
-    assert {token.token for token in small.tokens} <= set(parsed.lines)
-    assert sorted([*parsed.lines, *(each[1] for each in parsed.rest)]) == sorted(texts.values())
+    assert {token["token"] for token in small.document["listed"]} <= set(parsed.lines)
+    assert sorted([*parsed.lines, *(str(each[1]) for each in parsed.rest)]) == sorted(texts.values())
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +224,7 @@ def phi(tmp_path_factory: pytest.TempPathFactory) -> tuple[SharedModel, Path]:
     )
     model.migrate('- move_tokens: {tokens: {"<|planner|>": 32013}, acknowledge: breaking}')
     path = model.root / "page.html"
-    path.write_text(page(report_on(model.workspace, model.entry)), "utf-8")
+    path.write_text(format_page(collect_report(model.workspace, model.entry)), "utf-8")
     return model, path
 
 
@@ -276,7 +280,7 @@ def found_in(dom: str) -> dict[str, str]:
         ("q=+there", lambda token, _: "▁there" in token.lower()),
         ("q=32003", lambda _, number: number == 32003),
         ("q=%E2%80%AEevil", lambda token, _: token == HOSTILE),
-        ("kind=tombstone", lambda token, _: token.startswith("<|removed_")),
+        ("kind=placeholder", lambda token, _: token.startswith("<|removed_")),
         ("trained=untrained&q=%3C", lambda token, _: token in (HOSTILE, "<|planner|>")),
         ("from=31995&to=32001", lambda _, number: 31995 <= number <= 32001),
     ],
@@ -295,9 +299,9 @@ def test_searching_finds_lines_and_the_base_vocabulary(
     }
 
 
-def test_a_search_finds_what_is_written_in_letters_for_bytes(small: ReportData, tmp_path: Path) -> None:
+def test_a_search_finds_what_is_written_in_letters_for_bytes(small: Report, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    path.write_text(page(small), "utf-8")
+    path.write_text(format_page(small), "utf-8")
     # The letters Ã and ã are the bytes 0xc3 and 0xe3.
     for asked, expected in (("+THE", {"Ġthe"}), ("%C3%83", {"Ã"}), ("the", {"the", "Ġthe"})):
         found = found_in(browsed(path, "--dump-dom", fragment=f"#q={asked}"))

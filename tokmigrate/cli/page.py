@@ -15,7 +15,7 @@ from tokmigrate.cli.streams import changes_something
 
 if TYPE_CHECKING:
     from tokmigrate.events import Listener
-    from tokmigrate.runner.reporting.data import ReportData
+    from tokmigrate.runner.reporting.collect import Report
     from tokmigrate.settings import ModelEntry, Workspace
 
 Output = Annotated[
@@ -31,35 +31,29 @@ Output = Annotated[
 
 def report(model: Models = None, output: Output = None, as_json: AsJson = False) -> None:
     """Write an HTML page on each model: its migrations, tokens, norms, neighbours, what is untrained or risky."""
-    from tokmigrate.report.norm_chart import check_charts_can_be_made  # noqa: PLC0415
-    from tokmigrate.report.report_document import report_content  # noqa: PLC0415
-    from tokmigrate.report.written_page import page_paths  # noqa: PLC0415
+    from tokmigrate.report.html import page_paths  # noqa: PLC0415
 
     changes_something()
-    check_charts_can_be_made()
     place = workspace()
     entries = selected(place, model)
     paths = page_paths(place, entries, output)
     with progress() as listener:
         act = partial(_written, place, paths, listener)
         if as_json:
-            document_each("report", entries, act, lambda done: {"page": str(done[0]), **report_content(done[1])})
+            document_each("report", entries, act, lambda done: {"page": str(done[0]), **done[1].document})
         else:
-            show_each(entries, act, lambda done: say(f"{done[1].model}: {done[0]}"))
+            show_each(entries, act, lambda done: say(f"{done[1].document['model']}: {done[0]}"))
 
 
-def _written(
-    place: Workspace, paths: dict[str, Path], listener: Listener, entry: ModelEntry
-) -> tuple[Path, ReportData]:
+def _written(place: Workspace, paths: dict[str, Path], listener: Listener, entry: ModelEntry) -> tuple[Path, Report]:
     from tokmigrate.audit.run_status import reading  # noqa: PLC0415
-    from tokmigrate.report.page import page  # noqa: PLC0415
-    from tokmigrate.report.written_page import write_page  # noqa: PLC0415
-    from tokmigrate.runner.reporting.gather import report_on  # noqa: PLC0415
+    from tokmigrate.report.html import format_page, write_page  # noqa: PLC0415
+    from tokmigrate.runner.reporting.collect import collect_report  # noqa: PLC0415
 
     with reading(entry):
-        data = report_on(place, entry, listener)
-    write_page(paths[entry.name], page(data))
-    return paths[entry.name], data
+        found = collect_report(place, entry, listener)
+    write_page(paths[entry.name], format_page(found))
+    return paths[entry.name], found
 
 
 def register(app: typer.Typer) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from tokmigrate.report.escape import escape, escape_quoted
 from tokmigrate.report.terminal import Hanging, indented, moment
-from tokmigrate.report.training import SAID, figures, figures_content
+from tokmigrate.report.training import SAID, figures_content, format_figures, format_init
 
 if TYPE_CHECKING:
     from tokmigrate.audit.blame import BlameEvent, BlameModel, BlameResult, BlameToken
@@ -60,7 +60,7 @@ def _headline(token: BlameToken) -> str:
         else []
     )
     if token.training is not None:
-        parts += filter(None, [SAID[token.training.training.value], figures(token.training)])
+        parts += filter(None, [SAID[token.training.training.value], format_figures(figures_content(token.training))])
         parts += [f"because {token.training.why}"] if token.training.why else []
     return ", ".join(parts)
 
@@ -77,15 +77,15 @@ def _origin(token: BlameToken) -> str:
 def _format_event(event: TokenEvent) -> str:
     match event.event.value:
         case "added":
-            return f"added with id {event.token_id}, {_format_init(event.init)}"
+            return f"added with id {event.token_id}, row initialised by {format_init(event.init)}"
         case "renamed":
-            row = f", {_format_init(event.init)}" if event.init else ""
+            row = f", row initialised by {format_init(event.init)}" if event.init else ""
             moved = f", moved from id {event.old_id} to {event.token_id}" if event.old_id != event.token_id else ""
             return f"renamed from {escape_quoted(event.old_token or '')} to {escape_quoted(event.token)}{moved}{row}"
         case "moved":
             return f"moved from id {event.old_id} to {event.token_id}"
         case "reinitialised":
-            return f"row initialised again, {_format_init(event.init)}"
+            return f"row initialised again, row initialised by {format_init(event.init)}"
         case "removed":
             return f"removed, its id was {event.old_id}"
         case "trained":
@@ -103,18 +103,6 @@ def _format_revert(event: TokenEvent) -> str:
     if event.old_id != event.token_id:
         return f"moved from id {event.old_id} to {event.token_id}"
     return "its former row is back"
-
-
-def _format_init(init: Mapping[str, Any] | None) -> str:
-    sides = {side: _strategy(held) for side, held in (init or {}).items() if isinstance(held, Mapping)}
-    if len(set(sides.values())) == 1:
-        return f"row initialised by {next(iter(sides.values()))}"
-    return "row initialised by " + " and ".join(f"{text} ({side})" for side, text in sides.items())
-
-
-def _strategy(strategy: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{name} {value}" for name, value in strategy.items() if name != "strategy")
-    return f"{strategy.get('strategy')} ({options})" if options else str(strategy.get("strategy"))
 
 
 def _details(event: BlameEvent) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.formatting import format_list
@@ -60,23 +60,31 @@ def figures_content(token: TokenTraining) -> dict[str, Any]:
     return {side: _movement(movement) for side, movement in token.figures.items()}
 
 
-def figures(token: TokenTraining) -> str:
+def format_figures(figures: Mapping[str, Mapping[str, float | None]]) -> str:
     """Return how far the row of a token moved, its input row where it has two; "" where that is not known.
 
     `change` is the norm of the change as a share of the row's norm at init, `likeness` the cosine of the movement with
     that of rows without occurrences.
     """
-    movement = next((token.figures[side] for side in sorted(token.figures)), None)
-    return _figures(movement) if movement else ""
+    held = figures[min(figures)] if figures else {}
+    return ", ".join(f"{name} {value:.2g}" for name, value in held.items() if value is not None)
 
 
-def _movement(movement: Movement) -> dict[str, Any]:
+def format_init(init: Mapping[str, Any] | None) -> str:
+    """Return how a row was initialised, in a line: one strategy, or one for each side."""
+    sides = {side: _format_strategy(held) for side, held in (init or {}).items() if isinstance(held, Mapping)}
+    if len(set(sides.values())) == 1:
+        return next(iter(sides.values()))
+    return " and ".join(f"{text} ({side})" for side, text in sides.items())
+
+
+def _format_strategy(held: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in held.items() if name != "strategy")
+    return f"{held.get('strategy')} ({options})" if options else str(held.get("strategy"))
+
+
+def _movement(movement: Movement) -> dict[str, float | None]:
     return {"change": movement.change, "likeness": movement.likeness}
-
-
-def _figures(movement: Movement) -> str:
-    told = [("change", movement.change), ("likeness", movement.likeness)]
-    return ", ".join(f"{name} {value:.2g}" for name, value in told if value is not None)
 
 
 def _id(token: TokenTraining) -> str:
@@ -84,7 +92,7 @@ def _id(token: TokenTraining) -> str:
     if token.training.value == "partly":
         left = [side for side, became in token.sides.items() if became.value != "trained"]
         parts.append(f"not the {' and '.join(left)} row")
-    return ", ".join([*parts, *filter(None, [figures(token)])])
+    return ", ".join([*parts, *filter(None, [format_figures(figures_content(token))])])
 
 
 def held_content(held: HeldRows) -> dict[str, Any]:
@@ -112,7 +120,7 @@ def held_line(held: HeldRows) -> str:
 
 def _adapted(token: HeldToken) -> str:
     said = {"untrained": "as in the model", "unknown": "not known to be trained"}.get(token.training.value)
-    return ", ".join(filter(None, [said or token.training.value, _figures(token.movement)]))
+    return ", ".join(filter(None, [said or token.training.value, format_figures({"": _movement(token.movement)})]))
 
 
 def lora_content(found: LoraRows) -> dict[str, Any]:

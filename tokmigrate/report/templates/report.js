@@ -1,48 +1,33 @@
 "use strict";
 (() => {
   const STEP = 100;
-  const form = document.getElementById("search");
-  const found = document.getElementById("found");
-  const more = document.getElementById("more");
-  const base = document.getElementById("base");
-  const pack = document.getElementById("vocabulary");
-  const kinds = pack.dataset.names.split(" ");
+  const [form, found, more, base, pack] = ["search", "found", "more", "base", "vocabulary"].map((id) => document.getElementById(id));
   const asFound = found.textContent;
   const lines = Array.from(document.querySelectorAll("#lines tr"), (line) => ({
     line,
     id: line.dataset.id === "" ? null : Number(line.dataset.id),
-    text: folded(JSON.parse(line.dataset.token)),
+    text: fold(JSON.parse(line.dataset.token)),
     kind: line.dataset.kind,
     trained: line.dataset.trained,
   }));
-  let others = [];
-  let matches = [];
-  let shown = 0;
+  let others = [], matches = [], shown = 0;
 
   // Letters for bytes have capitals too, which stand for other bytes.
-  function folded(text) {
+  function fold(text) {
     return pack.dataset.byteLevel ? text.replace(/[A-Z]+/g, (letters) => letters.toLowerCase()) : text.toLowerCase();
   }
 
   async function unpack() {
     const octets = Uint8Array.from(atob(pack.textContent.trim()), (letter) => letter.charCodeAt(0));
-    const deflated = new ReadableStream({
-      start(to) {
-        to.enqueue(octets);
-        to.close();
-      },
-    });
-    const inflated = deflated.pipeThrough(new DecompressionStream("deflate"));
-    const held = JSON.parse(await new Response(inflated).text());
-    return held.map(([id, token, kind, parts, reading]) => (
-      { id, token, parts, reading, text: folded(token), kind: kinds[kind], trained: "" }
+    const inflated = new Blob([octets]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return JSON.parse(await new Response(inflated).text()).map(([id, token, kind, parts, reading]) => (
+      { id, token, kind, parts, reading, text: fold(token), trained: "" }
     ));
   }
 
   // A byte-level tokenizer writes letters for bytes, SentencePiece a mark for a space: a text is found in either.
   function spellings(text) {
-    const asked = [text];
-    if (text.includes(" ")) asked.push(text.replaceAll(" ", "\u2581"));
+    const asked = [text, text.replaceAll(" ", "\u2581")];
     if (pack.dataset.byteLevel) {
       let next = 256;
       const letters = Array.from({ length: 256 }, (_, octet) => {
@@ -53,65 +38,49 @@
         asked.push(Array.from(new TextEncoder().encode(spelt), (octet) => letters[octet]).join(""));
       }
     }
-    return asked.map(folded);
+    return asked.map(fold);
   }
 
-  function asked() {
-    const values = Object.fromEntries(new FormData(form));
-    const texts = values.q === "" ? [] : spellings(values.q);
-    const id = /^[0-9]+$/.test(values.q) ? Number(values.q) : null;
-    const from = values.from === "" ? -Infinity : Number(values.from);
-    const to = values.to === "" ? Infinity : Number(values.to);
-    const anyId = values.from === "" && values.to === "";
-    const idle = texts.length === 0 && !values.kind && !values.trained && anyId;
+  function query() {
+    const values = Object.fromEntries(Array.from(new FormData(form)).filter(([, value]) => value !== ""));
+    const texts = values.q ? spellings(values.q) : [];
+    const { kind, trained, from = -1, to = Infinity } = values;
+    const anyId = !values.from && !values.to;
     const fits = (each) =>
-      (texts.length === 0 || each.id === id && id !== null || texts.some((text) => each.text.includes(text))) &&
-      (!values.kind || each.kind === values.kind) &&
-      (!values.trained || each.trained === values.trained) &&
-      (anyId || (each.id !== null && each.id >= from && each.id <= to));
-    return { values, idle, fits };
+      (!values.q || String(each.id) === values.q || texts.some((text) => each.text.includes(text))) &&
+      (!kind || each.kind === kind) && (!trained || each.trained === trained) &&
+      (anyId || (each.id !== null && each.id >= Number(from) && each.id <= Number(to)));
+    return { values, fits, idle: Object.keys(values).length === 0 };
   }
 
-  function cell(row, name, label) {
-    const made = row.insertCell();
-    made.setAttribute("role", "cell");
-    if (name) made.className = name;
-    if (label) made.dataset.label = label;
-    return made;
-  }
-
-  function span(parent, name, text) {
-    const made = document.createElement("span");
+  function element(parent, tag, name, text = "") {
+    const made = parent.appendChild(document.createElement(tag));
     made.className = name;
     made.textContent = text;
-    parent.append(made);
     return made;
   }
 
   function spell(parent, parts) {
-    const text = document.createElement("bdi");
-    text.className = "text";
+    const text = element(parent, "bdi", "text");
     for (const [part, name] of parts) {
-      if (name) span(text, "spelt", part).title = name;
+      if (name) element(text, "span", "spelt", part).title = name;
       else text.append(part);
     }
-    parent.append(text);
   }
 
   function add(each) {
     const row = base.insertRow();
     row.setAttribute("role", "row");
-    cell(row, "number id").textContent = each.id.toLocaleString("en");
-    const name = cell(row, "name");
-    const code = document.createElement("code");
-    code.className = "token";
-    name.append(code);
-    spell(code, each.parts || [[each.token, ""]]);
-    if (each.reading) spell(span(name, "reading", ""), each.reading);
-    const kind = span(cell(row), `kind ${each.kind}`, "");
-    span(kind, "swatch", "").setAttribute("aria-hidden", "true");
+    const cells = Array.from({ length: 7 }, () => row.insertCell());
+    for (const cell of cells) cell.setAttribute("role", "cell");
+    cells[0].className = "number id";
+    cells[0].textContent = each.id.toLocaleString("en");
+    cells[1].className = "name";
+    spell(element(cells[1], "code", "token"), each.parts || [[each.token, ""]]);
+    if (each.reading) spell(element(cells[1], "span", "reading"), each.reading);
+    const kind = element(cells[2], "span", `kind ${each.kind}`);
+    element(kind, "span", "swatch").setAttribute("aria-hidden", "true");
     kind.append(each.kind);
-    for (let place = 0; place < 4; place += 1) cell(row);
   }
 
   function showMore() {
@@ -122,29 +91,26 @@
   }
 
   function search() {
-    const { idle, fits } = asked();
-    let seen = 0;
+    const { idle, fits } = query();
+    let count = 0;
     for (const each of lines) {
-      each.line.hidden = !idle && !fits(each);
-      if (!each.line.hidden) seen += 1;
+      each.line.hidden = !fits(each);
+      if (!each.line.hidden) count += 1;
     }
     base.replaceChildren();
     shown = 0;
     matches = idle ? [] : others.filter(fits);
     showMore();
-    const count = seen + matches.length;
-    found.textContent = idle ? asFound : `${count.toLocaleString("en")} ${count === 1 ? "token" : "tokens"} found.`;
+    found.textContent = idle ? asFound : `Found: ${(count + matches.length).toLocaleString("en")}`;
   }
 
   function remember() {
-    const held = Object.entries(asked().values).filter(([, value]) => value !== "");
-    history.replaceState(null, "", held.length ? `#${new URLSearchParams(held)}` : "#tokens");
+    history.replaceState(null, "", `#${new URLSearchParams(query().values)}`);
   }
 
   function recall() {
-    const hash = location.hash.slice(1);
-    if (!hash.includes("=")) return;
-    const held = new URLSearchParams(hash);
+    if (!location.hash.includes("=")) return;
+    const held = new URLSearchParams(location.hash.slice(1));
     for (const field of form.elements) if (field.name) field.value = held.get(field.name) ?? "";
     search();
     document.getElementById("tokens").scrollIntoView();
@@ -155,13 +121,9 @@
   form.addEventListener("input", () => { search(); remember(); });
   form.addEventListener("reset", () => setTimeout(() => { search(); remember(); }));
   more.addEventListener("click", showMore);
-  window.addEventListener("hashchange", recall);
-  window.addEventListener("beforeprint", () => {
-    for (const each of document.querySelectorAll("details")) each.open = true;
-  });
+  addEventListener("hashchange", recall);
   recall();
-  unpack().then((held) => { others = held; if (!asked().idle) search(); document.body.dataset.ready = "yes"; }, () => {
-    document.body.dataset.ready = "no";
+  unpack().then((held) => { others = held; search(); document.body.dataset.ready = "yes"; }, () => {
     found.textContent = `${asFound} This browser cannot search the rest of the vocabulary.`;
   });
 })();
