@@ -159,7 +159,7 @@ def test_a_model_that_is_there_already_is_passed_over(place: Workspace) -> None:
     assert run_here(place.root, "upgrade", "-M", "demo").returncode == 0
     done = run_here(place.root, "downgrade", BASE)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "note: other: nothing to take back: the model is at 'base' already\n"
+    assert done.stderr == "note: other: nothing to downgrade: the model is already at 'base'\n"
     assert f"demo: {HEAD} → base" in done.stdout
     assert run_here(place.root, "downgrade", BASE).returncode == 1
 

@@ -18,7 +18,7 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 ├── LimitError                    1  the libraries need more memory, time or output than they may have
 ├── StalePlanError                1  a plan in a file does not fit any more
 ├── UndoError                     1  the way back is missing or damaged
-│   └── AlreadyThereError         1  there is nothing to take back
+│   └── AlreadyThereError         1  there is nothing to downgrade
 ├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
 │   └── FormatError               4  a file has a format that this version does not read
 ├── BusyError                     5  another process works on it, or a recovery must come first

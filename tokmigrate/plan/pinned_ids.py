@@ -60,7 +60,7 @@ def check_pins(lock: Lock, before: LockTrack, steps: Sequence[Step]) -> tuple[st
         steps: What the plan does.
 
     Raises:
-        DriftError: An id comes out otherwise than the lock says.
+        DriftError: An id is not the one that the lock pins.
     """
     come = list(before.revisions)
     expected = before.pins[-1].fingerprint if before.pins else before.fingerprint

@@ -21,7 +21,7 @@ RowChange = Literal["kept", "new", "spare", "reinitialised"]
 
 @dataclass(frozen=True)
 class FlagChange:
-    """A flag of an added token that a token has otherwise; `added` says whether it is one."""
+    """A changed flag of an added token; `added` says whether it is one."""
 
     flag: str
     before: bool
@@ -40,7 +40,7 @@ class TokenChange:
         row: Its input row is kept, initialised again, an additional one, or a spare one; None where it is removed.
         output_row: The same of its output row; None also where it has none.
         placeholder: The text of what holds the id of a removed one, None where nothing does.
-        flags: The flags that it has otherwise; none of a new one.
+        flags: The flags that change; none of a new one.
         gains: The special roles that it gets.
         loses: The special roles that another token has from then on, or none.
     """

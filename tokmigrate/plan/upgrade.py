@@ -222,7 +222,7 @@ def _beside(adapter: Snapshot, migrations: Sequence[Migration], steps: Sequence[
         raise
     if [step.after.edit for step in own] != [step.after.edit for step in steps]:
         raise OutOfStepError(
-            "the migrations would change its rows otherwise than those of its model",
+            "the migrations would change its rows differently from those of its model",
             where=where,
             hint="give the adapter the tokenizer files of its model",
         )

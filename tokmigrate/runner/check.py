@@ -1,4 +1,4 @@
-"""Is a model where its migrations say? For CI, with training and saving anew told from drift."""
+"""Is a model where its migrations say? For CI: training and saving again are no drift."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ def accept_downgrade(
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
-        AlreadyThereError: There is nothing to take back.
+        AlreadyThereError: There is nothing to downgrade.
         TokmigrateError: The model cannot go there.
     """
     if is_in_progress(entry):

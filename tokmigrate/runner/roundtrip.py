@@ -194,12 +194,12 @@ def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:
 def _find_mismatches(
     place: Workspace, entry: ModelEntry, start: str | None, tried: Sequence[Migration]
 ) -> Iterator[Mismatch]:
-    begun = _digests(entry.path)
+    start_digests = _digests(entry.path)
     upgrade(place, entry, tried[-1].revision)
     end = _digests(entry.path)
     downgrade(place, entry, start or "base")
-    yield from _compared(begun, _digests(entry.path), "all down", "the start")
-    reached: list[Digests] = [begun]
+    yield from _compared(start_digests, _digests(entry.path), "all down", "the start")
+    reached: list[Digests] = [start_digests]
     for migration in tried:
         upgrade(place, entry, migration.revision)
         reached.append(_digests(entry.path))

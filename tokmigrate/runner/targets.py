@@ -72,7 +72,7 @@ def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migrat
     nothing either, but is told of: it is `validate` that refuses it.
 
     Raises:
-        DriftError: An id would come out otherwise than the lock says.
+        DriftError: An id would not be the one that the lock pins.
         FileProblems: The lock is damaged, or has conflict markers.
     """
     lock = read_lock(workspace)
@@ -158,5 +158,5 @@ def edited_since_applied(workspace: Workspace, entry: ModelEntry, snapshot: Snap
 def nothing_back(entry: ModelEntry, to: str) -> AlreadyThereError:
     """Return the error for a downgrade that would do nothing."""
     return AlreadyThereError(
-        f"nothing to take back: the model is at '{to}' already", where=entry.name, hint="`tokmigrate current`"
+        f"nothing to downgrade: the model is already at '{to}'", where=entry.name, hint="`tokmigrate current`"
     )
