@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator
 
 from tokmigrate.errors import OperationError, nearest
@@ -110,8 +111,13 @@ def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]
     }
     if not tokens:
         return ()
-    request = {"before": old.document, "after": new.document, "tokens": tokens}
+    request = {"before": _without_template(old), "after": _without_template(new), "tokens": tokens}
     return tuple(call_worker("reachability", request, after.traits.worker)["unreachable"])
+
+
+def _without_template(tokenizer: Tokenizer) -> str:
+    """Return the text of a tokenizer.json without its post-processor, whose template can drop a text."""
+    return json.dumps({**tokenizer.document, "post_processor": None}, ensure_ascii=False)
 
 
 def _text_after(token: str, old: Tokenizer, new: Tokenizer) -> str | None:

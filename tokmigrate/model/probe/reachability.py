@@ -1,7 +1,7 @@
 """Which tokens text can produce with one tokenizer, and can no longer produce with another.
 
-Request: `before` and `after`, each a parsed tokenizer.json; `tokens`, `{text before: text after}` of those in question,
-each in the vocabulary of the tokenizer's model.
+Request: `before` and `after`, each the text of a tokenizer.json; `tokens`, `{text before: text after}` of those in
+question, each in the vocabulary of the tokenizer's model.
 
 Answer: `unreachable`, the texts after of the tokens that text can produce before and cannot produce after.
 
@@ -34,19 +34,19 @@ _STARTERS, _BATCH = 8, 4096
 class _Tokenizer:
     """A tokenizer.json, and what the library makes of it."""
 
-    def __init__(self, document: Mapping[str, Json]) -> None:
-        self.document = document
-        self.model: Mapping[str, Json] = document["model"]
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.document: Mapping[str, Json] = json.loads(text)
+        self.model: Mapping[str, Json] = self.document["model"]
         self.prefix: str = self.model.get("continuing_subword_prefix") or ""
         self.suffix: str = self.model.get("end_of_word_suffix") or ""
-        self.is_byte_level = is_byte_level(document)
-        parts = json.dumps([document.get(part) for part in ("normalizer", "pre_tokenizer")], ensure_ascii=False)
+        self.is_byte_level = is_byte_level(self.document)
+        parts = json.dumps([self.document.get(part) for part in ("normalizer", "pre_tokenizer")], ensure_ascii=False)
         self._marks_spaces = "\u2581" in parts
 
     @cached_property
     def _whole(self) -> Any:
-        # A template of the post-processor can drop a text.
-        return open_tokenizer({**self.document, "post_processor": None})
+        return open_tokenizer(self._text)
 
     @cached_property
     def _merging(self) -> Any:

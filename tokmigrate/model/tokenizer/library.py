@@ -16,11 +16,11 @@ from typing import Any
 from tokmigrate.errors import TokmigrateError
 
 
-def load_tokenizer(source: Path | Mapping[str, Any]) -> Any:
+def load_tokenizer(source: Path | str | Mapping[str, Any]) -> Any:
     """Return the library's tokenizer with all that its file says, to ask whether the library takes it.
 
     Args:
-        source: A tokenizer.json, or the document in it.
+        source: A tokenizer.json, its text, or the document in it.
 
     Raises:
         BaseException: Whatever the library raises; its panics are no Exception.
@@ -29,14 +29,14 @@ def load_tokenizer(source: Path | Mapping[str, Any]) -> Any:
 
     if isinstance(source, Path):
         return Tokenizer.from_file(str(source))
-    return Tokenizer.from_str(json.dumps(source))
+    return Tokenizer.from_str(source if isinstance(source, str) else json.dumps(source))
 
 
-def open_tokenizer(source: Path | Mapping[str, Any]) -> Any:
+def open_tokenizer(source: Path | str | Mapping[str, Any]) -> Any:
     """Return the library's tokenizer for computing: without the padding, truncation and dropout of its file.
 
     Args:
-        source: A tokenizer.json, or the document in it.
+        source: A tokenizer.json, its text, or the document in it.
 
     Raises:
         BaseException: Whatever the library raises; its panics are no Exception.

@@ -1,0 +1,72 @@
+"""What was read of a model is taken over only where no file has changed since, and so is a plan of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from workspaces import Workspace, make_workspace
+
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.runner.targets import planned_upgrade
+from tokmigrate.settings import ModelEntry, read_workspace
+from tokmigrate.settings import Workspace as Settings
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    return make_workspace(tmp_path)
+
+
+def read(place: Workspace) -> tuple[Settings, ModelEntry, Snapshot]:
+    settings = read_workspace(place.settings)
+    return settings, settings.models["demo"], take_snapshot(settings.models["demo"])
+
+
+def append_space(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def change_row(path: Path) -> None:
+    """Change the last number of the weights, as training does: the header stays."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    before = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a document": lambda model: append_space(model / "tokenizer_config.json"),
+    "the tokenizer": lambda model: append_space(model / "tokenizer.json"),
+    "the index": lambda model: append_space(model / "model.safetensors.index.json"),
+    "a new document": lambda model: (model / "added_tokens.json").write_text("{}"),
+    "a new file with a vocabulary": lambda model: (model / "q.tiktoken").write_text("IQ== 0\n"),
+    "weights": lambda model: change_row(model / "model-00001-of-00002.safetensors"),
+    "nothing": Path.exists,
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_an_earlier_reading_is_taken_over_only_where_no_file_has_changed(place: Workspace, what: str) -> None:
+    settings, entry, snapshot = read(place)
+    plan = planned_upgrade(settings, entry, snapshot, "head")
+    CHANGES[what](place.model)
+    again = take_snapshot(entry, snapshot)
+    assert (again is snapshot) == (what == "nothing")
+    planned = planned_upgrade(settings, entry, again, "head", plan)
+    assert (planned.steps is plan.steps) == (what == "nothing")
+    assert [step.migration for step in planned.steps] == [step.migration for step in plan.steps]
+
+
+def test_a_plan_is_made_again_where_a_migration_has_changed(place: Workspace) -> None:
+    settings, entry, snapshot = read(place)
+    plan = planned_upgrade(settings, entry, snapshot, "head")
+    assert planned_upgrade(settings, entry, snapshot, "9f3c2a7e41b0", plan).steps == plan.steps[:2]
+    path = place.migration(3)
+    path.write_text(path.read_text("utf-8").replace("<|pad|>", "<|fill|>"), "utf-8")
+    changed = planned_upgrade(settings, entry, snapshot, "head", plan)
+    assert "<|fill|>" in changed.final.tokenizer.ids
+    assert "<|fill|>" not in plan.final.tokenizer.ids
