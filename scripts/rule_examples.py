@@ -13,7 +13,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import lock_of
 from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.runner.migrate import upgrade
-from tokmigrate.runner.team.rewriting import rewrite
+from tokmigrate.runner.team.file_transaction import rewrite
 from tokmigrate.settings import Workspace, read_workspace
 
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"

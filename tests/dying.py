@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tokmigrate.runner.team.file_transaction import finish_writing
 from tokmigrate.runner.team.rebase import rebase
-from tokmigrate.runner.team.rewriting import settle
 from tokmigrate.runner.team.squash import squash
 from tokmigrate.settings import Workspace, read_workspace
 
@@ -38,7 +38,7 @@ def put_together(root: Path) -> None:
 
 def settled(root: Path) -> None:
     """Finish what was interrupted."""
-    settle(place_of(root))
+    finish_writing(place_of(root))
 
 
 def dying(command: Callable[[Path], None], root: Path, number: int) -> None:

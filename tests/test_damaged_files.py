@@ -20,7 +20,7 @@ from in_process import Here
 from test_crash import strace_works
 from workspaces import image, make_workspace
 
-from tokmigrate.change.undo_record import objects_of, undo_of
+from tokmigrate.change.undo_record import list_objects, read_undo_record
 from tokmigrate.errors import EXIT_CODES, DriftError, UndoError
 from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.state.objects import ObjectStore
@@ -360,8 +360,8 @@ def test_an_undo_record_of_another_shape(places_of_work: dict[str, Here]) -> Non
     for mutated in mutations_of(json.loads(records[-1])):
         digest = objects.put(json.dumps(mutated).encode())
         try:
-            undo_of(digest, objects)
-            list(objects_of(digest, objects))
+            read_undo_record(digest, objects)
+            list(list_objects(digest, objects))
         except UndoError as error:
             hints.append(error.hint)
     assert len(hints) > 100

@@ -17,7 +17,7 @@ from sqlalchemy import create_engine, text
 
 from tokmigrate import formats
 from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
-from tokmigrate.change.undo_record import Undo, keep, undo_of
+from tokmigrate.change.undo_record import Undo, keep, read_undo_record
 from tokmigrate.errors import FormatError, RecoveryNeededError
 from tokmigrate.formats import FileFormat, check_version
 from tokmigrate.state.database import open_state, open_state_if_present
@@ -202,7 +202,7 @@ def test_an_undo_record_of_format_1_is_read(tmp_path: Path) -> None:
     }
     older = {old_names.get(name, name): value for name, value in record.items()}
     older |= {"format": 1, "links": {"l": {"target": "a", "facts": record["links"]["l"]["metadata"]}}}
-    assert undo_of(objects.put(json.dumps(older).encode()), objects) == undo
+    assert read_undo_record(objects.put(json.dumps(older).encode()), objects) == undo
 
 
 # --- newer versions

@@ -25,8 +25,8 @@ from tokmigrate.revision.lock import Lock, Locked, LockTrack, PinnedIds, lock_of
 from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_text, parse_lock, read_lock
 from tokmigrate.revision.validate import validate
 from tokmigrate.runner import migrate
+from tokmigrate.runner.team.file_transaction import rewrite
 from tokmigrate.runner.team.relock import relock
-from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.settings import Workspace as Settings
 
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)

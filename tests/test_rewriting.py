@@ -26,8 +26,8 @@ from tokmigrate.errors import BusyError, HistoryError, RecoveryNeededError, Stor
 from tokmigrate.revision.history import History
 from tokmigrate.revision.rewriting import journal_path
 from tokmigrate.revision.validate import validate
+from tokmigrate.runner.team.file_transaction import finish_writing, rewrite
 from tokmigrate.runner.team.relock import relock
-from tokmigrate.runner.team.rewriting import rewrite, settle
 
 COMMANDS = {"rebase": rebased, "squash": put_together}
 
@@ -130,13 +130,13 @@ def test_killed_between_any_two_changes(tmp_path: Path, story: Story) -> None:
             with pytest.raises(RecoveryNeededError, match="some of them are as before") as caught:
                 validate(place)
             assert "tokmigrate recover" in str(caught.value.hint)
-        found.append(settle(place))
+        found.append(finish_writing(place))
         assert (found[-1] is not Found.NOTHING) == is_half
         assert list(root.rglob(".*.new")) == []
         held = contents(root / "migrations")
         allowed = {Found.BEFORE: [story.before], Found.AFTER: [story.after]}
         assert held in allowed.get(found[-1], [story.before, story.after])
-        assert settle(place) is Found.NOTHING
+        assert finish_writing(place) is Found.NOTHING
         if held == story.before:
             COMMANDS[story.command](root)
         assert contents(root / "migrations") == story.after
@@ -148,7 +148,7 @@ def test_killed_between_any_two_changes(tmp_path: Path, story: Story) -> None:
 def test_killed_while_it_is_recovered(tmp_path: Path, story: Story) -> None:
     half = story.half(tmp_path / "half")
     for root in deaths(settled, half, tmp_path / "dead"):
-        settle(place_of(root))
+        finish_writing(place_of(root))
         assert contents(root / "migrations") == story.after
         assert not journal_path(place_of(root)).exists()
 
@@ -178,7 +178,7 @@ def test_what_git_put_back_is_left_alone(tmp_path: Path, squashing: Story) -> No
     (root / "migrations").mkdir()
     for name, (data, _) in squashing.before.items():
         (root / "migrations" / name).write_bytes(data)
-    assert settle(place_of(root)) is Found.BEFORE
+    assert finish_writing(place_of(root)) is Found.BEFORE
     assert contents(root / "migrations") == squashing.before
 
 
@@ -188,11 +188,11 @@ def test_what_somebody_changed_meanwhile_is_not_written_over(tmp_path: Path, squ
     path.write_text("mine", "utf-8")
     before = contents(root / "migrations")
     with pytest.raises(RecoveryNeededError, match="somebody changed it") as caught:
-        settle(place_of(root))
+        finish_writing(place_of(root))
     assert caught.value.where == str(path)
     assert contents(root / "migrations") == before
     journal_path(place_of(root)).unlink()
-    assert settle(place_of(root)) is Found.NOTHING
+    assert finish_writing(place_of(root)) is Found.NOTHING
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_damaged_journal_is_told(tmp_path: Path, text: str) -> None:
     journal_path(place).parent.mkdir()
     journal_path(place).write_text(text, "utf-8")
     with pytest.raises(StorageError, match="damaged"):
-        settle(place)
+        finish_writing(place)
     assert not (tmp_path / "x").exists()
 
 
@@ -226,7 +226,7 @@ def test_a_disk_that_refuses_half_way_is_told_and_finished_later(tmp_path: Path)
     with pytest.raises(TokmigrateError):
         History.read(place)
     obstacle.rmdir()
-    assert settle(place) is Found.AFTER
+    assert finish_writing(place) is Found.AFTER
     assert (place.migrations / "b").read_bytes() == b"2"
     assert len(History.read(place).chain()) == 1
 
@@ -252,7 +252,7 @@ def test_a_disk_that_confirms_all_but_the_last_name_is_no_failure(tmp_path: Path
     assert "EIO" in failed.stderr
     assert failed.returncode == 0, failed.stderr
     assert contents(root / "migrations") == contents(tmp_path / "done" / "migrations")
-    assert settle(place_of(root)) is Found.NOTHING
+    assert finish_writing(place_of(root)) is Found.NOTHING
 
 
 def test_modes_and_line_ends_stay(tmp_path: Path) -> None:

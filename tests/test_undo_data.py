@@ -11,7 +11,7 @@ import pytest
 from in_process import Here
 from workspaces import HEAD, make_workspace
 
-from tokmigrate.change.undo_record import objects_of
+from tokmigrate.change.undo_record import list_objects
 from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 from tokmigrate.state.objects import ObjectStore
@@ -59,8 +59,8 @@ def lose_a_record(place: Here) -> None:
 
 def damage_a_file(place: Here) -> None:
     store, wanted = ObjectStore(objects(place)), records(place)
-    others = {each for name, record in wanted.items() if name != SECOND for each in objects_of(record, store)}
-    own = [each for each in objects_of(wanted[SECOND], store) if each not in others and each != wanted[SECOND]]
+    others = {each for name, record in wanted.items() if name != SECOND for each in list_objects(record, store)}
+    own = [each for each in list_objects(wanted[SECOND], store) if each not in others and each != wanted[SECOND]]
     path = path_of(place, own[-1])
     path.write_bytes(path.read_bytes()[:-1] + b"?")
 

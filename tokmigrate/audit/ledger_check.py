@@ -65,7 +65,7 @@ def _unknown_runs(workspace: Workspace, state: State) -> Iterator[UnknownRun]:
         except DriftError:
             # That is for `check` to report.
             continue
-        if stamp is None or state.has_left(stamp.generation) or _is_adopted(state, entry, stamp):
+        if stamp is None or state.has_run_to(stamp.generation) or _is_adopted(state, entry, stamp):
             continue
         found = UnknownRun(entry.name, stamp.revision)
         # The undo data of a run holds the very stamp that it left.

@@ -62,7 +62,7 @@ def _generation(entry: ModelEntry) -> str | None:
     return stamp.generation if stamp else None
 
 
-def imported_runs(workspace: Workspace, limit: int | None) -> tuple[Run, ...]:
+def list_imported_runs(workspace: Workspace, limit: int | None) -> tuple[Run, ...]:
     """Return the runs of the ledgers that were imported, the newest first, all of them or `limit`."""
     state = open_state_if_present(workspace.state, workspace.root)
     found: list[Run] = []
@@ -70,17 +70,17 @@ def imported_runs(workspace: Workspace, limit: int | None) -> tuple[Run, ...]:
         models = {model.id: model for model in ledger.models}
         for row in ledger.runs:
             applied = [each for each in ledger.applied if each.run_id == row.id]
-            found.append(with_fate(models[row.model_id], row, applied, ledger.id))
+            found.append(build_run(models[row.model_id], row, applied, ledger.id))
     return tuple(sorted(found, key=lambda run: run.row.started, reverse=True)[:limit])
 
 
 def _of(state: State, model: ModelRow, limit: int | None) -> Iterator[Run]:
     applied = state.applied_ever(model)
     for row in state.runs(model, limit):
-        yield with_fate(model, row, [each for each in applied if each.run_id == row.id])
+        yield build_run(model, row, [each for each in applied if each.run_id == row.id])
 
 
-def with_fate(model: ModelRow, row: RunRow, applied: list[AppliedRow], ledger: str | None = None) -> Run:
+def build_run(model: ModelRow, row: RunRow, applied: list[AppliedRow], ledger: str | None = None) -> Run:
     """Return a run with what became of the revisions that it applied."""
     undone = [each for each in applied if each.reverted_by is not None]
     last = undone[0].reverted_by if undone else None

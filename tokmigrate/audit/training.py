@@ -16,7 +16,7 @@ import numpy as np
 
 from tokmigrate.audit.token_history import InitRecord, RowKey, read_init_records
 from tokmigrate.change.new_rows import InitRows
-from tokmigrate.change.undo_record import Objects, init_rows_of
+from tokmigrate.change.undo_record import Objects, read_init_rows
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.dtype import to_float64
@@ -115,7 +115,7 @@ class OnRecord:
     def init_rows(self, revision: str) -> Mapping[Side, InitRows]:
         """Return the rows as a migration left them; none where that is not on record, or not here."""
         digest = self.undo.get(revision)
-        return init_rows_of(digest, self.objects) if digest is not None else {}
+        return read_init_rows(digest, self.objects) if digest is not None else {}
 
 
 def undo_digests(rows: Iterable[AppliedRow]) -> dict[str, str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from tokmigrate.change.undo_record import objects_of
+from tokmigrate.change.undo_record import list_objects
 from tokmigrate.errors import UndoError
 from tokmigrate.files import read_file
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -77,7 +77,7 @@ def undo_data(workspace: Workspace, snapshot: Snapshot) -> UndoData:
 
 def _check(record: str, objects: ObjectStore, whole: set[str]) -> None:
     """Read the undo data of a migration, but for objects that are known to be whole; raises UndoError."""
-    for digest in objects_of(record, objects):
+    for digest in list_objects(record, objects):
         if digest not in whole:
             objects.check(digest)
             whole.add(digest)

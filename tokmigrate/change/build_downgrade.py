@@ -14,7 +14,7 @@ from tokmigrate.change.digests import read_shard_digest
 from tokmigrate.change.documents import Documents
 from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.change.semantic_undo import documents_before, shards_before, stamp_before
-from tokmigrate.change.undo_record import Objects, StoredRows, Undo, undo_of
+from tokmigrate.change.undo_record import Objects, StoredRows, Undo, read_undo_record
 from tokmigrate.errors import UndoError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.formats.json_text import parse
@@ -114,7 +114,7 @@ def documents_back(snapshot: Snapshot, records: Sequence[str], objects: Objects)
 
 def _undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> tuple[list[Undo], RowEdit]:
     """Return undo records, and the rows before their migrations in terms of the rows as they are."""
-    undone = [undo_of(digest, objects) for digest in records]
+    undone = [read_undo_record(digest, objects) for digest in records]
     edit = RowEdit.identity(snapshot.state.rows)
     for digest, undo in zip(records, undone, strict=True):
         if undo.edit.new_rows != edit.new_rows:

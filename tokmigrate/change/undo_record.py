@@ -127,7 +127,7 @@ def keep(undo: Undo, objects: Objects) -> str:
     return objects.put(json.dumps(record, sort_keys=True).encode())
 
 
-def undo_of(digest: str, objects: Objects) -> Undo:
+def read_undo_record(digest: str, objects: Objects) -> Undo:
     """Return a stored undo record; the fresh rows of its edit are not looked at.
 
     Raises:
@@ -172,7 +172,7 @@ class Left:
     tensors: Mapping[str, str]
 
 
-def left_of(digest: str, objects: Objects) -> Left:
+def read_left(digest: str, objects: Objects) -> Left:
     """Return what the migration of an undo record left, without reading what was before it.
 
     Raises:
@@ -182,7 +182,7 @@ def left_of(digest: str, objects: Objects) -> Left:
     return Left(_loaded(record.files_after, objects), record.shards_after, record.tensors_after)
 
 
-def objects_of(digest: str, objects: Objects) -> Iterator[str]:
+def list_objects(digest: str, objects: Objects) -> Iterator[str]:
     """Yield the digests of all objects that an undo record needs, its own first; an object may come twice.
 
     Raises:
@@ -196,15 +196,15 @@ def objects_of(digest: str, objects: Objects) -> Iterator[str]:
     yield from record.lost_rows.values()
     yield from (image.header for image in record.shards_before.values())
     for adapter in record.adapters.values():
-        yield from objects_of(adapter, objects)
+        yield from list_objects(adapter, objects)
 
 
-def adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:
+def read_adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:
     """Return for each of a model's undo records those of the adapters that went along, by the adapter's lineage."""
     return tuple(_record(objects.get(digest), digest).adapters for digest in records)
 
 
-def init_rows_of(digest: str, objects: Objects) -> Mapping[Side, InitRows]:
+def read_init_rows(digest: str, objects: Objects) -> Mapping[Side, InitRows]:
     """Return the new rows of an undo record by their side; none where the record, or what it names, is not here."""
     try:
         held = _record(objects.get(digest), digest).init_rows

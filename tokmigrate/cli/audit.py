@@ -50,7 +50,7 @@ def log(
 
     Each with who ran it, on which host, with which versions, at which commit of the workspace, and how long it took.
     """
-    from tokmigrate.audit.runs import imported_runs, runs  # noqa: PLC0415
+    from tokmigrate.audit.runs import list_imported_runs, runs  # noqa: PLC0415
     from tokmigrate.errors import UsageError  # noqa: PLC0415
     from tokmigrate.report.log import log_text, run_content  # noqa: PLC0415
 
@@ -70,7 +70,7 @@ def log(
     entries = place.select(model or []) if imported else selected(place, model)
     found = runs(place, entries, limit)
     if imported:
-        found = tuple(sorted((*found, *imported_runs(place, limit)), key=_started, reverse=True)[:limit])
+        found = tuple(sorted((*found, *list_imported_runs(place, limit)), key=_started, reverse=True)[:limit])
     interrupted = tuple(failed_interrupted(entries))
     if as_json:
         print_several("log", None, interrupted, runs=[run_content(run) for run in found])

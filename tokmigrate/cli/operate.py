@@ -29,11 +29,11 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
     it. Commands that write go on by themselves from where another one stopped.
     """
     from tokmigrate.runner import migrate  # noqa: PLC0415
-    from tokmigrate.runner.team.rewriting import settle  # noqa: PLC0415
+    from tokmigrate.runner.team.file_transaction import finish_writing  # noqa: PLC0415
 
     changes_something()
     place = workspace()
-    migrations = settle(place).value
+    migrations = finish_writing(place).value
     entries = selected(place, model) if migrations == "nothing" else place.select(model or [])
 
     def act(entry: ModelEntry) -> tuple[str, str]:

@@ -76,11 +76,11 @@ def accepting(found: Workspace, accept_drift: bool) -> Workspace:
 
 def settled_workspace() -> Workspace:
     """Return the workspace, with what an interrupted command left of its migrations finished first."""
-    from tokmigrate.runner.team.rewriting import settle  # noqa: PLC0415
+    from tokmigrate.runner.team.file_transaction import finish_writing  # noqa: PLC0415
 
     changes_something()
     place = workspace()
-    said = SETTLED[settle(place).value]
+    said = SETTLED[finish_writing(place).value]
     if said:
         say_aside(f"migrations: {said}")
     return place

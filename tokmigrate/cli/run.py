@@ -86,7 +86,7 @@ def plan(
     from tokmigrate.report.json import impact_content, plan_content  # noqa: PLC0415
     from tokmigrate.report.text import plan_text  # noqa: PLC0415
     from tokmigrate.runner import migrate  # noqa: PLC0415
-    from tokmigrate.runner.bound_plan import bound, plans_document, write_plans  # noqa: PLC0415
+    from tokmigrate.runner.bound_plan import bound, format_plans, write_plans  # noqa: PLC0415
 
     def content(planned: Plan) -> dict[str, Any]:
         measured = {"impact": impact_content(measure(planned, corpus, listener))} if corpus else {}
@@ -118,7 +118,7 @@ def plan(
         else:
             show_each(entries, act, render)
     if to_stdout:
-        print_json(plans_document(bounds))
+        print_json(format_plans(bounds))
     elif output is not None:
         changes_something()
         write_plans(output, bounds)

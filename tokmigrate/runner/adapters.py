@@ -8,7 +8,7 @@ from tokmigrate.change.build_downgrade import build_downgrade
 from tokmigrate.change.build_upgrade import UpgradeCandidate
 from tokmigrate.change.publish import Change
 from tokmigrate.change.stage import verify_adapter
-from tokmigrate.change.undo_record import Objects, adapter_records
+from tokmigrate.change.undo_record import Objects, read_adapter_records
 from tokmigrate.errors import UndoError
 from tokmigrate.events import Listener, Warned
 from tokmigrate.model.adapter import CONFIG, take_adapter, trained_ids
@@ -45,7 +45,7 @@ def changes_down(
         DriftError: One was changed since it was migrated.
     """
     listed = {adapter.stamp.lineage for adapter in adapters if adapter.stamp}
-    left = {lineage for record in adapter_records(records, objects) for lineage in record} - listed
+    left = {lineage for record in read_adapter_records(records, objects) for lineage in record} - listed
     if left:
         listener(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
     for adapter, own in downgrades_of_adapters(adapters, records, objects):
@@ -65,7 +65,7 @@ def downgrades_of_adapters(
     Raises:
         UndoError: One came later than a revision on the way, so that there is no way back for it.
     """
-    held = adapter_records(records, objects)
+    held = read_adapter_records(records, objects)
     for adapter in adapters:
         if adapter.stamp is None:
             _check_indifferent(adapter)

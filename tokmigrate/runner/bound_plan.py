@@ -98,7 +98,7 @@ def bound(workspace: Workspace, plan: Plan) -> BoundPlan:
     return BoundPlan(plan.model, plan.after, _held(workspace, plan), workspace.drift)
 
 
-def plans_document(plans: Sequence[BoundPlan]) -> dict[str, Any]:
+def format_plans(plans: Sequence[BoundPlan]) -> dict[str, Any]:
     """Return plans as what a file holds."""
     return {
         "format": PLAN_FILE.version,
@@ -109,7 +109,7 @@ def plans_document(plans: Sequence[BoundPlan]) -> dict[str, Any]:
 def write_plans(path: Path, plans: Sequence[BoundPlan]) -> None:
     """Write plans into a file of their own; raises UsageError where that cannot be."""
     try:
-        path.write_text(json.dumps(plans_document(plans), indent=2, ensure_ascii=False) + "\n", "utf-8")
+        path.write_text(json.dumps(format_plans(plans), indent=2, ensure_ascii=False) + "\n", "utf-8")
     except OSError as error:
         raise UsageError(f"the plan cannot be written: {error.strerror}", where=str(path)) from error
 

@@ -21,7 +21,7 @@ from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.migrate import plan
-from tokmigrate.runner.records import recorded_way_down
+from tokmigrate.runner.records import find_undo_records
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.targets import way_down
 from tokmigrate.settings import ModelEntry, Workspace
@@ -123,7 +123,7 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
 def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Candidate:
     """Return a model as the undo records have it for a revision that it had; raises UndoError where they do not."""
     _, revisions = way_down(workspace, entry, snapshot, revision)
-    records = recorded_way_down(workspace, entry, snapshot, revisions)
+    records = find_undo_records(workspace, entry, snapshot, revisions)
     return build_downgrade(snapshot, records, ObjectStore(workspace.objects)).candidate
 
 

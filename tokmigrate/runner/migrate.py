@@ -23,11 +23,11 @@ from tokmigrate.runner.bound_plan import BoundPlan
 from tokmigrate.runner.locked import follow_stamp, locked
 from tokmigrate.runner.recorded_drift import refuse_drift
 from tokmigrate.runner.records import (
-    changed_documents,
-    recorded_way_down,
-    reverted_events,
-    undo_records,
-    upgrade_outcome,
+    build_reverted_events,
+    build_upgrade_outcome,
+    find_undo_records,
+    list_changed_documents,
+    list_undo_records,
 )
 from tokmigrate.runner.restore import keep_texts
 from tokmigrate.runner.run_recorder import Run, publish_run
@@ -178,7 +178,7 @@ def _recorded(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: b
     snapshot = take_snapshot(entry)
     _, revisions = way_down(workspace, entry, snapshot, to)
     refuse_drift(workspace, snapshot)
-    records = recorded_way_down(workspace, entry, snapshot, revisions)
+    records = find_undo_records(workspace, entry, snapshot, revisions)
     if keep_owner and revisions:
         for each in (snapshot, *adapters_of(entry, snapshot)):
             refuse_losses(each.directory, {*each.stamp.files, *each.stamp.shards} if each.stamp else ())
@@ -242,14 +242,14 @@ def upgrade(
         if not planned.steps:
             return Upgraded(planned, recovered)
         model = follow_stamp(state, entry, planned.snapshot)
-        for name in changed_documents(planned.snapshot):
+        for name in list_changed_documents(planned.snapshot):
             listener(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
         listener(ComputationStarted(entry.name))
         way = build_upgrade(planned, workspace.seed, ObjectStore(workspace.objects))
         applied = planned.snapshot.applied
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
         keep_texts(workspace, state, [*applied, *pending])
-        outcome = upgrade_outcome(way.passages, len(applied))
+        outcome = build_upgrade_outcome(way.passages, len(applied))
         trained = trained_events(training_on_record(state, planned.snapshot, ObjectStore(workspace.objects)))
         revisions = [revision for revision, _ in pending]
         run = Run(Direction.UPGRADE, planned.after, revisions, replace(outcome, tokens=(*trained, *outcome.tokens)))
@@ -311,13 +311,13 @@ def downgrade(
                 listener(Warned(entry.name, told))
         model = follow_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
-        records = undo_records(state, model, revisions)
+        records = list_undo_records(state, model, revisions)
         listener(ComputationStarted(entry.name))
         back = build_downgrade(snapshot, records, objects)
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, listener)
         changes = (Change(snapshot, back.candidate), *beside)
         trained = trained_events(training_on_record(state, snapshot, objects))
-        events = (*trained, *reverted_events(state, model, revisions))
+        events = (*trained, *build_reverted_events(state, model, revisions))
         run = Run(Direction.DOWNGRADE, target, revisions, Outcome(reverted=revisions, tokens=events))
         publish_run(workspace, entry, state, model, run, changes, listener, keep_owner=keep_owner, accepted=accepted)
         return Downgraded(entry.name, stamp.revision, target, revisions, back.by_meaning, recovered)

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, remedy, stamp_trouble
-from tokmigrate.change.undo_record import Left, left_of
+from tokmigrate.change.undo_record import Left, read_left
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.runner.records import changed_documents
+from tokmigrate.runner.records import list_changed_documents
 from tokmigrate.settings import Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -73,7 +73,7 @@ def _stamp_drift(trouble: str | None, snapshot: Snapshot, rows: Sequence[Applied
 def _document_drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
     rows = _applied_rows(workspace, snapshot)
     trouble = _stamp_trouble(workspace, snapshot, rows)
-    if trouble or not changed_documents(snapshot):
+    if trouble or not list_changed_documents(snapshot):
         return _stamp_drift(trouble, snapshot, rows)
     return document_drift(snapshot, tuple(_left(workspace, rows)))
 
@@ -99,4 +99,4 @@ def _left(workspace: Workspace, rows: Sequence[AppliedRow]) -> Iterator[Left]:
         if row.record.undo is not None:
             # What is lost of it is told by `undo_data`.
             with suppress(UndoError):
-                yield left_of(row.record.undo, objects)
+                yield read_left(row.record.undo, objects)

@@ -26,7 +26,7 @@ from tokmigrate.state.rows import (
 from tokmigrate.vocabulary.token_delta import moves_of
 
 
-def upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
+def build_upgrade_outcome(passages: tuple[Passage, ...], already: int) -> Outcome:
     """Return what finishing an upgrade records."""
     records = [
         AppliedRecord(
@@ -62,7 +62,9 @@ def _events(passage: Passage) -> Iterator[TokenEvent | TokensMoved]:
         yield TokensMoved(passage.revision, TokenEventType.MOVED, move)
 
 
-def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -> tuple[TokenEvent | TokensMoved, ...]:
+def build_reverted_events(
+    state: State, model: ModelRow, revisions: tuple[str, ...]
+) -> tuple[TokenEvent | TokensMoved, ...]:
     """Return what befalls tokens on the way down: what each revision did to them, the other way round.
 
     Args:
@@ -71,7 +73,7 @@ def reverted_events(state: State, model: ModelRow, revisions: tuple[str, ...]) -
         revisions: The revisions that are taken back, the latest first.
     """
     told: dict[str, list[TokenEvent | TokensMoved]] = {}
-    for row in events_in_force(state, model):
+    for row in list_events_in_force(state, model):
         told.setdefault(row.event.revision, []).append(row.event)
     return tuple(event for revision in revisions for event in _reverted(revision, told.get(revision, ())))
 
@@ -96,7 +98,7 @@ def _reverted(revision: str, told: Sequence[TokenEvent | TokensMoved]) -> Iterat
     yield from (TokensMoved(revision, TokenEventType.REVERTED, move) for move in moves_of(single))
 
 
-def events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
+def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
     """Return what the revisions that a model has did to its tokens, as recorded when an upgrade applied them.
 
     Whoever takes a model on again tells nothing that its ledger has: what was told before then holds.
@@ -126,7 +128,7 @@ def _hold(state: State, told_by: str, run_id: str) -> bool:
     return told_by == run_id or (by is not None and by.direction is not Direction.UPGRADE)
 
 
-def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:
+def list_undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:
     """Return the undo records of applied revisions, the latest first.
 
     Raises:
@@ -137,12 +139,12 @@ def undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> l
     for revision in revisions:
         record = known.get(revision)
         if record is None or record.undo is None:
-            raise not_on_record(revision, model.name)
+            raise no_undo_error(revision, model.name)
         records.append(record.undo)
     return records
 
 
-def recorded_way_down(
+def find_undo_records(
     workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revisions: tuple[str, ...]
 ) -> list[str]:
     """Return the undo records of applied revisions, the latest first, as this workspace has them; nothing is written.
@@ -159,13 +161,13 @@ def recorded_way_down(
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(snapshot.directory, snapshot.generation) if state else None
     if state is not None and model is not None:
-        return undo_records(state, model, revisions)
+        return list_undo_records(state, model, revisions)
     if revisions:
-        raise not_on_record(revisions[0], entry.name)
+        raise no_undo_error(revisions[0], entry.name)
     return []
 
 
-def not_on_record(revision: str, model: str) -> UndoError:
+def no_undo_error(revision: str, model: str) -> UndoError:
     """Return the error for a revision of a model whose way back this workspace does not have."""
     return UndoError(
         f"the way back from {revision} is not on record in this workspace",
@@ -175,7 +177,7 @@ def not_on_record(revision: str, model: str) -> UndoError:
     )
 
 
-def changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
+def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
     """Return the documents that have other bytes than the stamp says."""
     changed: list[str] = []
     for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():

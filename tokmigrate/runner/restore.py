@@ -30,7 +30,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.naming import RecordedName, resolve
 from tokmigrate.revision.rewriting import refuse_unfinished
 from tokmigrate.runner.tags import known_tags
-from tokmigrate.runner.team.rewriting import rewrite
+from tokmigrate.runner.team.file_transaction import rewrite
 from tokmigrate.settings import Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.ledger import State

@@ -14,7 +14,7 @@ from tokmigrate.audit.training import OnRecord, TokenTraining, trained_events, t
 from tokmigrate.change.candidate import Candidate
 from tokmigrate.change.digests import lineage, read_shard_digest
 from tokmigrate.change.publish import Change
-from tokmigrate.change.undo_record import left_of
+from tokmigrate.change.undo_record import read_left
 from tokmigrate.errors import DriftError, OperationError, UsageError
 from tokmigrate.events import Listener, ignore
 from tokmigrate.formatting import format_list
@@ -29,7 +29,7 @@ from tokmigrate.plan.upgrade import layout
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.runner.locked import follow_stamp, locked
-from tokmigrate.runner.records import events_in_force
+from tokmigrate.runner.records import list_events_in_force
 from tokmigrate.runner.restore import keep_texts
 from tokmigrate.runner.run_recorder import Run, publish_run
 from tokmigrate.runner.stamp_hint import format_stamp_commands
@@ -60,7 +60,7 @@ class RecordedStamp:
     training: tuple[TokenTraining, ...] = ()
 
 
-def stamp_on_record(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> RecordedStamp | None:
+def find_recorded_stamp(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> RecordedStamp | None:
     """Return what the ledger knows of a directory that was at a revision and lost its stamp, None without that."""
     model = state.model_at(snapshot.directory, None)
     rows = state.applied_now(model) if model else ()
@@ -68,13 +68,13 @@ def stamp_on_record(state: State, workspace: Workspace, snapshot: Snapshot, targ
     objects = ObjectStore(workspace.objects)
     if digest is None or not objects.has(digest):
         return None
-    left = left_of(digest, objects).files.get(STAMP)
+    left = read_left(digest, objects).files.get(STAMP)
     if left is None:
         return None
-    return stamp_of_source(state, workspace, snapshot, parse_stamp(left.decode("utf-8"), STAMP), snapshot.directory)
+    return build_stamp_from(state, workspace, snapshot, parse_stamp(left.decode("utf-8"), STAMP), snapshot.directory)
 
 
-def stamp_of_source(
+def build_stamp_from(
     state: State, workspace: Workspace, snapshot: Snapshot, source: Stamp, directory: Path
 ) -> RecordedStamp:
     """Return the stamp of a model for another directory or time, with the records of the ledger.
@@ -102,10 +102,10 @@ def stamp_of_source(
         for place, (revision, checksum) in enumerate(source.applied)
     )
     objects = ObjectStore(workspace.objects)
-    left = [left_of(record.undo, objects) for record in records if record.undo is not None]
+    left = [read_left(record.undo, objects) for record in records if record.undo is not None]
     drift = drift_of(replace(snapshot, stamp=source), left)
     if drift.differences:
-        raise means_otherwise(
+        raise mismatch_error(
             str(snapshot.directory),
             "the migrations left",
             list(each_line(drift)),
@@ -118,16 +118,16 @@ def stamp_of_source(
         events: tuple[TokenEvent | TokensMoved, ...] = ()
     else:
         wanted = {*source.revisions}
-        told = (row.event for row in (events_in_force(state, model) if model else ()))
+        told = (row.event for row in (list_events_in_force(state, model) if model else ()))
         events = tuple(event for event in told if event.revision in wanted)
         known = read_init_records(event for event in events if isinstance(event, TokenEvent))
     undo = {record.revision: record.undo for record in records if record.undo is not None}
     training = training_of(began, OnRecord(known, undo, objects))
     told_of = (*events, *trained_events(training))
-    return RecordedStamp(_restamped(source, snapshot), records, told_of, drift.moved, training)
+    return RecordedStamp(_update_stamp(source, snapshot), records, told_of, drift.moved, training)
 
 
-def _restamped(source: Stamp, snapshot: Snapshot) -> Stamp:
+def _update_stamp(source: Stamp, snapshot: Snapshot) -> Stamp:
     """Return a stamp with the same history for the files that are there."""
     texts = snapshot.texts
     files = {
@@ -147,7 +147,7 @@ def _restamped(source: Stamp, snapshot: Snapshot) -> Stamp:
     return replace(source, files=files, shards=shards)
 
 
-def means_otherwise(where: str, wanted: str, found: list[str], hint: str) -> DriftError:
+def mismatch_error(where: str, wanted: str, found: list[str], hint: str) -> DriftError:
     return DriftError(f"it does not mean what {wanted}: {format_list(found, separator='; ')}", where=where, hint=hint)
 
 
@@ -207,7 +207,7 @@ def stamp_model(
     migrations = chain[: names.index(target) + 1]
     with locked(workspace, entry, lock_timeout_s, listener) as (_, state, _found):
         snapshot = _unstamped(entry)
-        known = stamp_on_record(state, workspace, snapshot, target)
+        known = find_recorded_stamp(state, workspace, snapshot, target)
         if known is None:
             _refuse_past(workspace, entry, snapshot, migrations, chain[len(migrations) :])
             taken = verify_at_revision(snapshot.state, migrations)
@@ -262,13 +262,13 @@ def stamp_copy(
         _, documents, _ = read_documents(other, source)
         found = without_ignorable(differences(documents, snapshot.state.documents))
         if found:
-            raise means_otherwise(
+            raise mismatch_error(
                 entry.name,
                 "the other model means",
                 [str(each) for each in found],
                 "save the tokenizer of that model beside these weights",
             )
-        known = stamp_of_source(state, workspace, snapshot, source, other)
+        known = build_stamp_from(state, workspace, snapshot, source, other)
         check_progress(replace(snapshot, stamp=known.stamp), History.read(workspace).chain_for(entry))
         return _carry_out(workspace, entry, state, snapshot, known, listener, keep_owner=keep_owner)
 

@@ -116,7 +116,7 @@ class Readable(Database):
             model: The model.
             token: Only events of this text, also those that renamed it.
         """
-        rows = each_token(self.token_records(model))
+        rows = expand_moves(self.token_records(model))
         return tuple(row for row in rows if token is None or token in (row.event.token, row.event.old_token))
 
     def migration_texts(self, revision: str | None = None) -> tuple[MigrationText, ...]:
@@ -146,7 +146,7 @@ class Readable(Database):
             ledger = list(stored_rows(connection, runs, order="chain_position"))
             return find_broken(ledger, linked, total, head_in(connection))
 
-    def has_left(self, generation: str) -> bool:
+    def has_run_to(self, generation: str) -> bool:
         """Return whether a run on record left a generation, or is about to."""
         ended_otherwise = [Status.ABORTED.value, Status.FAILED.value]
         found = select(runs.c.id).where(runs.c.generation_after == generation, runs.c.status.not_in(ended_otherwise))
@@ -287,7 +287,7 @@ def in_order(single: Iterable[TokenRow], together: Iterable[tuple[int, MoveRow]]
     return (row for _, row in sorted(rows, key=lambda placed: placed[0]))
 
 
-def each_token(rows: Iterable[TokenRow | MoveRow]) -> Iterator[TokenRow]:
+def expand_moves(rows: Iterable[TokenRow | MoveRow]) -> Iterator[TokenRow]:
     """Yield a row for each token, in the order of `rows`."""
     for row in rows:
         if isinstance(row, TokenRow):

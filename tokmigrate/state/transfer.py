@@ -33,7 +33,7 @@ from tokmigrate.state.hash_chain import START, find_broken, head_in, stored_rows
 from tokmigrate.state.ledger import State
 from tokmigrate.state.model_paths import absolute_path
 from tokmigrate.state.provenance import identify
-from tokmigrate.state.queries import applied_row, each_token, in_order, move_row, run_row, token_row
+from tokmigrate.state.queries import applied_row, expand_moves, in_order, move_row, run_row, token_row
 from tokmigrate.state.rows import AppliedRow, BrokenRun, ModelRow, RunRow, TokenRow
 from tokmigrate.state.schema import OF_RUNS, applied, imported_ledgers, migration_texts, models, runs
 
@@ -242,7 +242,7 @@ def _as_values(ledger: LedgerExport, source: str) -> ImportedLedger:
     )
     by_number = sorted(found, key=lambda row: row.number)
     taken = tuple(applied_row(row) for row in rows["applied"])
-    return ImportedLedger(str(ledger.ledger), source, known, tuple(by_number), taken, tuple(each_token(events)))
+    return ImportedLedger(str(ledger.ledger), source, known, tuple(by_number), taken, tuple(expand_moves(events)))
 
 
 def _decoded(table: Table, stored: Stored) -> Any:

@@ -21,7 +21,7 @@ from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.progress import Progress, check_progress
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.revision.history import History
-from tokmigrate.runner.records import changed_documents, events_in_force
+from tokmigrate.runner.records import list_changed_documents, list_events_in_force
 from tokmigrate.runner.reporting.rows import COMPARED_AT_MOST, embedding_matrices, norm_concerns, survey_matrices
 from tokmigrate.runner.reporting.tokens import (
     KINDS,
@@ -36,7 +36,7 @@ from tokmigrate.runner.targets import planned_upgrade
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.queries import each_token
+from tokmigrate.state.queries import expand_moves
 from tokmigrate.state.rows import AppliedRow, Origin, RunRow, TokenRow
 from tokmigrate.vocabulary.tokens import expand
 
@@ -144,7 +144,7 @@ def _read_ledger(workspace: Workspace, snapshot: Snapshot) -> _Ledger:
     generations = {run.generation_after for run in runs.values()}
     if model.lineage != snapshot.stamp.lineage and snapshot.stamp.generation not in generations:
         return (), {}, ()
-    return state.applied_now(model), runs, tuple(each_token(events_in_force(state, model)))
+    return state.applied_now(model), runs, tuple(expand_moves(list_events_in_force(state, model)))
 
 
 def _timeline(progress: Progress, ledger: _Ledger, plan: Plan | TokmigrateError | None) -> Iterator[dict[str, Any]]:
@@ -189,7 +189,7 @@ def _model_concerns(entry: ModelEntry, snapshot: Snapshot) -> Iterator[dict[str,
     holder = locked_by(entry)
     if holder:
         yield _concern(RiskLevel.CAUTION, "locked", f"{holder} was changing it when this page was made")
-    for name in changed_documents(snapshot):
+    for name in list_changed_documents(snapshot):
         text = "changed since it was migrated; `tokmigrate verify` checks all files"
         yield _concern(RiskLevel.CAUTION, name, text)
     for note in (*snapshot.notes, *unknown_references(snapshot.state)):

@@ -9,7 +9,7 @@ from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.runner.records import changed_documents, undo_records
+from tokmigrate.runner.records import list_changed_documents, list_undo_records
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -43,13 +43,13 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
     """
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(entry.path, snapshot.generation) if state else None
-    if state is None or model is None or snapshot.stamp is None or changed_documents(snapshot):
+    if state is None or model is None or snapshot.stamp is None or list_changed_documents(snapshot):
         return None
     applied = snapshot.revisions
     revisions = tuple(reversed(applied[applied.index(first) :]))
     try:
         back = build_downgrade(
-            snapshot, undo_records(state, model, revisions), ObjectStore(workspace.objects)
+            snapshot, list_undo_records(state, model, revisions), ObjectStore(workspace.objects)
         ).candidate
     except (UndoError, DriftError):
         return None

@@ -13,8 +13,8 @@ from tokmigrate.revision.lock import Lock, lock_of
 from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_shown, parse_lock, read_lock_text
 from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files, renumbered
 from tokmigrate.runner.tags import known_tags
+from tokmigrate.runner.team.file_transaction import rewrite
 from tokmigrate.runner.team.relock import Relocked, relocked
-from tokmigrate.runner.team.rewriting import rewrite
 from tokmigrate.runner.team.whereabouts import Whereabouts, applied_where, refuse_applied
 from tokmigrate.settings import ModelEntry, Workspace
 

@@ -18,7 +18,7 @@ from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.runner.at_hand import at_hand
 from tokmigrate.runner.targets import progress_to
 from tokmigrate.runner.team.earlier import earlier
-from tokmigrate.runner.team.rewriting import rewrite
+from tokmigrate.runner.team.file_transaction import rewrite
 from tokmigrate.settings import ModelEntry, Workspace
 
 

@@ -29,7 +29,7 @@ from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.at_hand import Trial, at_hand, trial_of
 from tokmigrate.runner.tags import known_tags
 from tokmigrate.runner.team.earlier import earlier
-from tokmigrate.runner.team.rewriting import rewrite
+from tokmigrate.runner.team.file_transaction import rewrite
 from tokmigrate.runner.team.whereabouts import applied_where
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.rows import RowEdit

@@ -30,7 +30,7 @@ from tokmigrate.signals import uninterrupted
 
 
 @dataclass(frozen=True)
-class Rewriting:
+class FileTransaction:
     """Files of the migrations that are to be written.
 
     Args:
@@ -69,13 +69,13 @@ def rewrite(workspace: Workspace, files: Files) -> None:
     journal = journal_path(workspace)
     with uninterrupted(), _alone(workspace):
         refuse_unfinished(workspace)
-        rewriting = Rewriting(
+        transaction = FileTransaction(
             {path.name: _digest(_bytes(path)) for path in changed},
             {path.name: None if data is None else data.decode("utf-8") for path, data in changed.items()},
         )
         try:
-            write_durably(journal, rewriting.encoded())
-            _write_all(workspace, rewriting)
+            write_durably(journal, transaction.encoded())
+            _write_all(workspace, transaction)
             _forget(journal)
         except TokmigrateError as error:
             if not exists(journal):
@@ -87,7 +87,7 @@ def rewrite(workspace: Workspace, files: Files) -> None:
             ) from error
 
 
-def settle(workspace: Workspace) -> Found:
+def finish_writing(workspace: Workspace) -> Found:
     """Finish what an interrupted command left: write the rest where something was written, else forget it.
 
     Raises:
@@ -101,21 +101,21 @@ def settle(workspace: Workspace) -> Found:
     with uninterrupted(), _alone(workspace):
         for path in _left_behind(workspace):
             _remove(path)
-        rewriting = _read(journal)
-        if rewriting is None:
+        transaction = _read(journal)
+        if transaction is None:
             return Found.NOTHING
-        standing = {name: _digest(_bytes(workspace.migrations / name)) for name in rewriting.after}
-        for name, text in rewriting.after.items():
-            if standing[name] not in (rewriting.before[name], _digest(_encoded(text))):
+        standing = {name: _digest(_bytes(workspace.migrations / name)) for name in transaction.after}
+        for name, text in transaction.after.items():
+            if standing[name] not in (transaction.before[name], _digest(_encoded(text))):
                 raise RecoveryNeededError(
                     "somebody changed it after a command was interrupted that was about to write it",
                     where=str(workspace.migrations / name),
                     hint=f"put it back as it was; or remove {journal} to keep all files as they are now",
                 )
-        found = Found.BEFORE if standing == rewriting.before else Found.AFTER
+        found = Found.BEFORE if standing == transaction.before else Found.AFTER
         if found is Found.AFTER:
-            _write_all(workspace, rewriting)
-        for name in rewriting.after:
+            _write_all(workspace, transaction)
+        for name in transaction.after:
             _remove(unfinished(workspace.migrations / name))
         _forget(journal)
         return found
@@ -134,9 +134,9 @@ def _finished(path: Path) -> Path:
     return path.with_name(path.name.removeprefix(".").removesuffix(".new") or path.name)
 
 
-def _write_all(workspace: Workspace, rewriting: Rewriting) -> None:
+def _write_all(workspace: Workspace, transaction: FileTransaction) -> None:
     # What goes, goes last: until then nothing is lost.
-    for name, text in sorted(rewriting.after.items(), key=lambda each: each[1] is None):
+    for name, text in sorted(transaction.after.items(), key=lambda each: each[1] is None):
         _write(workspace, workspace.migrations / name, _encoded(text))
 
 
@@ -178,7 +178,7 @@ def _encoded(text: str | None) -> bytes | None:
     return None if text is None else text.encode("utf-8")
 
 
-def _read(journal: Path) -> Rewriting | None:
+def _read(journal: Path) -> FileTransaction | None:
     data = _bytes(journal)
     if data is None:
         return None
@@ -186,10 +186,10 @@ def _read(journal: Path) -> Rewriting | None:
         held = json.loads(data)
         if isinstance(held["format"], int):
             check_version(MIGRATIONS_JOURNAL, held["format"], str(journal), RecoveryNeededError)
-        rewriting = Rewriting(held["before"], held["after"])
-        plain = all(Path(name).name == name for name in rewriting.after)
-        if plain and rewriting.before.keys() == rewriting.after.keys():
-            return rewriting
+        transaction = FileTransaction(held["before"], held["after"])
+        plain = all(Path(name).name == name for name in transaction.after)
+        if plain and transaction.before.keys() == transaction.after.keys():
+            return transaction
     except (ValueError, TypeError, KeyError, AttributeError):
         pass
     raise StorageError(
