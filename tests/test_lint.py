@@ -40,7 +40,7 @@ def test_a_rule_finds_what_is_wrong_in_its_example(tmp_path: Path, rule: Rule) -
         assert "  " not in each.message + each.help
         # It can be silenced where it is.
         lines = last.read_text("utf-8").split("\n")
-        lines[each.place.line - 1] += f"  # noqa: {rule.code}"
+        lines[each.location.line - 1] += f"  # noqa: {rule.code}"
         last.write_text("\n".join(lines), "utf-8")
     assert rule.code not in project.codes()
 

@@ -66,7 +66,7 @@ def test_a_finding_points_at_the_token(alone: Project, text: str, before: int) -
     alone.write(f"operations:\n  - add_tokens:\n      tokens:{tokens}\n")
     linted = lint(alone.workspace, [], Selection(("TM103",)))
     (finding,) = linted.findings
-    assert finding.line[finding.place.column - 1 :] == json.dumps(token, ensure_ascii=False)
+    assert finding.line[finding.location.column - 1 :] == json.dumps(token, ensure_ascii=False)
 
 
 @given(
@@ -125,7 +125,7 @@ def test_noqa_may_stand_behind_the_sign_of_a_block_and_not_in_it(tmp_path: Path)
     block = "operations:\n  - set_chat_template:\n      template: |{}\n        <|turn|> # noqa\n"
     project.write(block.format(""))
     (finding,) = project.lint(Selection(("TM301",))).findings
-    assert finding.place.line == 6
+    assert finding.location.line == 6
     project.write(block.replace("- set_chat_template:", "- set_chat_template:  # noqa: TM301").format(""))
     assert project.codes(Selection(("TM301",))) == []
 
@@ -134,7 +134,7 @@ def test_noqa_in_python(tmp_path: Path) -> None:
     project = empty_project(tmp_path)
     path = project.write('def upgrade(op):\n    open("x # noqa")\n', language="python")
     selection = Selection(("TM402",))
-    assert [each.place.line for each in lint(project.workspace, [], selection).findings] == [4]
+    assert [each.location.line for each in lint(project.workspace, [], selection).findings] == [4]
     path.write_text(path.read_text("utf-8").replace('qa")', 'qa")  # noqa: TM402'), "utf-8")
     assert lint(project.workspace, [], selection).findings == ()
 
@@ -285,7 +285,7 @@ def test_python_migrations_are_known_by_what_they_do_to_a_model(tmp_path: Path) 
     project.write(body, language="python")
     found = {each.rule.code: each for each in project.lint().findings}
     assert {"TM103", "TM204"} <= set(found)
-    assert (found["TM103"].place.line, found["TM103"].place.column) == (7, 5)
+    assert (found["TM103"].location.line, found["TM103"].location.column) == (7, 5)
     project.write(body.replace(' "])', ' "])  # noqa'), language="python")
     assert project.codes() == []
     shutil.rmtree(tmp_path / "models")

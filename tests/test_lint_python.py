@@ -38,11 +38,11 @@ from tokmigrate.runner.lint import lint
     ],
 )
 def test_what_is_not_the_same_everywhere(source: str, found: list[str]) -> None:
-    spots = list(world_reads(source))
-    assert [spot.what for spot in spots] == found
-    for spot in spots:
-        line = source.split("\n")[spot.place.line - 1]
-        assert line[spot.place.column - 1 :].startswith(spot.what.strip("`"))
+    uses = list(world_reads(source))
+    assert [use.what for use in uses] == found
+    for use in uses:
+        line = source.split("\n")[use.location.line - 1]
+        assert line[use.location.column - 1 :].startswith(use.what.strip("`"))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_what_is_not_the_same_everywhere(source: str, found: list[str]) -> None:
     ],
 )
 def test_what_goes_through_a_set(source: str, found: list[str]) -> None:
-    assert [spot.what for spot in set_orders(source)] == found
+    assert [use.what for use in set_orders(source)] == found
 
 
 @pytest.mark.parametrize(
@@ -77,9 +77,9 @@ def test_what_goes_through_a_set(source: str, found: list[str]) -> None:
     ],
 )
 def test_a_file_that_is_read_is_known_by_its_name(source: str) -> None:
-    spots = list(outside_reads(source))
-    assert spots
-    assert all("tools.txt" in spot.texts for spot in spots)
+    uses = list(outside_reads(source))
+    assert uses
+    assert all("tools.txt" in use.texts for use in uses)
 
 
 def test_what_is_imported() -> None:
@@ -87,7 +87,7 @@ def test_what_is_imported() -> None:
         "from __future__ import annotations\nimport json\nfrom tokmigrate import errors\nimport yaml, numpy.random\n"
     )
     source += "from . import helper\nfrom tools import NAMES"
-    assert [spot.what for spot in imported_modules(source)] == ["'yaml'", "'numpy.random'", "'.'", "'tools'"]
+    assert [use.what for use in imported_modules(source)] == ["'yaml'", "'numpy.random'", "'.'", "'tools'"]
 
 
 READS = """\
@@ -137,7 +137,7 @@ def test_any_chain_can_be_read_and_is_not_touched(story: tuple[Kind, Chain, int]
         for finding in linted.findings:
             # The chain can be applied, and all its tokens are found.
             assert finding.rule.code not in {"TM001", "TM101"}
-            place = finding.place
+            place = finding.location
             assert 1 <= place.line <= len(finding.file.lines)
             assert 1 <= place.column <= len(finding.line)
 

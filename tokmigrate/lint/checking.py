@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import yaml
 
-from tokmigrate.lint.file import Failure, MigrationFile, Place
+from tokmigrate.lint.file import Failure, Location, MigrationFile
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Rule, Severity
 from tokmigrate.lint.selection import RULES, Selection
@@ -26,7 +26,7 @@ class Finding:
     Args:
         rule: The rule.
         file: The file.
-        place: Where.
+        location: Where.
         message: What is wrong.
         help: What to do.
         models: The models on which it was found; none where the file alone shows it.
@@ -34,7 +34,7 @@ class Finding:
 
     rule: Rule
     file: MigrationFile
-    place: Place
+    location: Location
     message: str
     help: str | None
     models: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class Finding:
     def line(self) -> str:
         """The line of the file that it is in."""
         lines = self.file.lines
-        return lines[self.place.line - 1] if self.place.line <= len(lines) else ""
+        return lines[self.location.line - 1] if self.location.line <= len(lines) else ""
 
 
 Seen = MigrationFile | OnModel | Failure
@@ -62,17 +62,17 @@ def check(seen: Iterable[Seen], selection: Selection) -> tuple[Finding, ...]:
         seen: Files, in their order, and what becomes of models; each file before the models that it is applied to.
         selection: The rules that are wanted.
     """
-    found: dict[tuple[str, str, Place, str], Finding] = {}
+    found: dict[tuple[str, str, Location, str], Finding] = {}
     for each in seen:
         for finding in _findings(each, selection):
-            key = (finding.file.migration.shown, finding.rule.code, finding.place, finding.message)
+            key = (finding.file.migration.shown, finding.rule.code, finding.location, finding.message)
             held = found.get(key)
             models = dict.fromkeys((*(held.models if held else ()), *finding.models))
             found[key] = replace(finding, models=() if held and not held.models else tuple(models))
     files = {finding.file.migration.shown: finding.file for finding in found.values()}
     silent = {shown: _silenced(file) for shown, file in files.items()}
     kept = [each for each in found.values() if not _is_silenced(each, silent[each.file.migration.shown])]
-    return tuple(sorted(kept, key=lambda each: (each.file.migration.shown, each.place, each.rule.code)))
+    return tuple(sorted(kept, key=lambda each: (each.file.migration.shown, each.location, each.rule.code)))
 
 
 def _findings(seen: Seen, selection: Selection) -> Iterator[Finding]:
@@ -81,11 +81,11 @@ def _findings(seen: Seen, selection: Selection) -> Iterator[Finding]:
     for rule in RULES.values():
         if rule.code in selection and isinstance(seen, rule.subject):
             for found in rule.check(seen):
-                yield Finding(rule, file, found.place, found.message, found.help, models)
+                yield Finding(rule, file, found.location, found.message, found.help, models)
 
 
 def _is_silenced(finding: Finding, lines: Mapping[int, frozenset[str] | None]) -> bool:
-    codes = lines.get(finding.place.line, frozenset())
+    codes = lines.get(finding.location.line, frozenset())
     return codes is None or finding.rule.code in codes
 
 

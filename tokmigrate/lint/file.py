@@ -19,7 +19,7 @@ _PLACE = re.compile(r":(\d+)(?::(\d+))?")
 
 
 @dataclass(frozen=True, order=True)
-class Place:
+class Location:
     """A line and a column of a file, both counting from 1."""
 
     line: int
@@ -32,17 +32,17 @@ class Written:
 
     Args:
         operation: The operation.
-        place: Where it begins.
+        location: Where it begins.
         node: What the file says of it; None in a Python migration.
     """
 
     operation: Operation
-    place: Place
+    location: Location
     node: Node | None = None
 
-    def spot(self, *texts: str) -> Place:
+    def location_of(self, *texts: str) -> Location:
         """Return where the operation writes the first of `texts` that it does write; else where it begins."""
-        return next((self._spots[text] for text in texts if text in self._spots), self.place)
+        return next((self._locations[text] for text in texts if text in self._locations), self.location)
 
     @cached_property
     def tokens(self) -> TokenChanges:
@@ -55,7 +55,7 @@ class Written:
         return self.operation.footprint() or Footprint()
 
     @cached_property
-    def _spots(self) -> dict[str, Place]:
+    def _locations(self) -> dict[str, Location]:
         return dict(_texts(self.node)) if self.node else {}
 
 
@@ -104,14 +104,16 @@ class MigrationFile:
         """Return the file with what its code does to a model; what a YAML file does is the same for all."""
         if not self.is_python:
             return self
-        return replace(self, operations=tuple(Written(each.operation, place_of(each.place)) for each in operations))
+        return replace(
+            self, operations=tuple(Written(each.operation, parse_location(each.place)) for each in operations)
+        )
 
-    def spot(self, *steps: str | int) -> Place:
+    def location_of(self, *steps: str | int) -> Location:
         """Return the place of a field, or of a value in it; of the file's start where it does not stand there."""
         if self.tree is not None and self.tree.root.child(steps[0]) is not None:
-            return Place(*self.tree.place(steps))
+            return Location(*self.tree.place(steps))
         line = next((n for n, line in enumerate(self.lines, 1) if line.startswith(f"{steps[0]} =")), 1)
-        return Place(line, 1)
+        return Location(line, 1)
 
 
 @dataclass(frozen=True)
@@ -128,28 +130,28 @@ def written(migration: Migration, tree: Tree | None) -> tuple[Written, ...]:
     if tree is None:
         return ()
     return tuple(
-        Written(planned.operation, place_of(planned.place), tree.at(("operations", number)).root)
+        Written(planned.operation, parse_location(planned.place), tree.at(("operations", number)).root)
         for number, planned in enumerate(migration.operations)
     )
 
 
-def place_of(where: str | None) -> Place:
+def parse_location(where: str | None) -> Location:
     """Return the place in `file:line:column`, perhaps with words behind it; the first one where there is none."""
     found = _PLACE.search(where or "")
-    return Place(int(found[1]), int(found[2] or 1)) if found else Place(1, 1)
+    return Location(int(found[1]), int(found[2] or 1)) if found else Location(1, 1)
 
 
-def _texts(node: Node) -> Iterator[tuple[str, Place]]:
+def _texts(node: Node) -> Iterator[tuple[str, Location]]:
     """Yield the places of all texts and keys, so that of equal ones the first comes last."""
     yield from reversed(list(_in_order(node)))
 
 
-def _in_order(node: Node) -> Iterator[tuple[str, Place]]:
+def _in_order(node: Node) -> Iterator[tuple[str, Location]]:
     if isinstance(node.content, str):
-        yield node.content, Place(node.line, node.column)
+        yield node.content, Location(node.line, node.column)
     elif isinstance(node.content, Mapping):
         for key, entry in node.content.items():
-            yield key, Place(entry.line, entry.column)
+            yield key, Location(entry.line, entry.column)
             yield from _in_order(entry.node)
     else:
         for inner in node.content:

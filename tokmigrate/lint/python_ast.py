@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tokmigrate.lint.file import Place
+from tokmigrate.lint.file import Location
 
 _READING = frozenset({"open", "read_text", "read_bytes", "readlines", "iterdir", "glob", "rglob", "listdir", "scandir"})
 _WORLD = frozenset({"random", "secrets", "uuid", "time", "socket", "subprocess", "urllib", "http", "requests", "httpx"})
@@ -20,38 +20,38 @@ _ORDERING = frozenset({"list", "tuple", "enumerate", "iter", "zip", "map", "join
 
 
 @dataclass(frozen=True)
-class Spot:
+class CodeUse:
     """A piece of code.
 
     Args:
-        place: Where it is.
+        location: Where it is.
         what: It, or the name in it that matters.
         texts: The texts in it, and in what its names stand for.
     """
 
-    place: Place
+    location: Location
     what: str
     texts: frozenset[str] = frozenset()
 
 
-def outside_reads(source: str) -> Iterator[Spot]:
+def outside_reads(source: str) -> Iterator[CodeUse]:
     """Yield each call that reads a file or a directory."""
     module = ast.parse(source)
     meanings = _meanings(module)
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and _last_name(node.func) in _READING:
-            yield Spot(_place(node), f"`{ast.unparse(node.func)}`", frozenset(_texts(node, meanings, set())))
+            yield CodeUse(_location(node), f"`{ast.unparse(node.func)}`", frozenset(_texts(node, meanings, set())))
 
 
-def world_reads(source: str) -> Iterator[Spot]:
+def world_reads(source: str) -> Iterator[CodeUse]:
     """Yield each use of something that is not the same at another time or on another machine."""
     module = ast.parse(source)
     finding = _WorldReads(frozenset(_names_of_the_world(module)))
     finding.visit(module)
-    yield from finding.spots
+    yield from finding.uses
 
 
-def set_orders(source: str) -> Iterator[Spot]:
+def set_orders(source: str) -> Iterator[CodeUse]:
     """Yield each piece of code that takes the members of a set one after the other."""
     module = ast.parse(source)
     sets = frozenset(
@@ -68,10 +68,10 @@ def set_orders(source: str) -> Iterator[Spot]:
             continue
         for part in used:
             if _is_set(part, sets):
-                yield Spot(_place(part), f"`{ast.unparse(part)}`")
+                yield CodeUse(_location(part), f"`{ast.unparse(part)}`")
 
 
-def imported_modules(source: str) -> Iterator[Spot]:
+def imported_modules(source: str) -> Iterator[CodeUse]:
     """Yield each import of a module that comes neither with Python nor with tokmigrate."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
@@ -83,7 +83,7 @@ def imported_modules(source: str) -> Iterator[Spot]:
         for name in names:
             top = name.split(".")[0]
             if top not in sys.stdlib_module_names and top != "tokmigrate":
-                yield Spot(_place(node), f"'{name}'")
+                yield CodeUse(_location(node), f"'{name}'")
 
 
 class _WorldReads(ast.NodeVisitor):
@@ -91,21 +91,21 @@ class _WorldReads(ast.NodeVisitor):
 
     def __init__(self, names: frozenset[str]) -> None:
         self._names = names
-        self.spots: list[Spot] = []
+        self.uses: list[CodeUse] = []
 
     def visit_Attribute(self, node: ast.Attribute) -> None:
         if node.attr in _ASKING or _first_name(node) in self._names:
-            self.spots.append(Spot(_place(node), f"`{ast.unparse(node)}`"))
+            self.uses.append(CodeUse(_location(node), f"`{ast.unparse(node)}`"))
         else:
             self.generic_visit(node)
 
     def visit_Name(self, node: ast.Name) -> None:
         if node.id in self._names and isinstance(node.ctx, ast.Load):
-            self.spots.append(Spot(_place(node), f"`{node.id}`"))
+            self.uses.append(CodeUse(_location(node), f"`{node.id}`"))
 
     def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Name) and node.func.id in _BUILT_IN:
-            self.spots.append(Spot(_place(node), f"`{node.func.id}`"))
+            self.uses.append(CodeUse(_location(node), f"`{node.func.id}`"))
         self.generic_visit(node)
 
 
@@ -171,5 +171,5 @@ def _first_name(node: ast.expr) -> str:
     return node.id if isinstance(node, ast.Name) else ""
 
 
-def _place(node: ast.expr | ast.stmt) -> Place:
-    return Place(node.lineno, node.col_offset + 1)
+def _location(node: ast.expr | ast.stmt) -> Location:
+    return Location(node.lineno, node.col_offset + 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from tokmigrate.lint.file import Failure, MigrationFile, Place
+from tokmigrate.lint.file import Failure, Location, MigrationFile
 from tokmigrate.lint.model import OnModel
 
 T = TypeVar("T", MigrationFile, OnModel, Failure)
@@ -35,12 +35,12 @@ class Found:
     """What a rule finds.
 
     Args:
-        place: Where.
+        location: Where.
         message: What is wrong.
         help: What to do.
     """
 
-    place: Place
+    location: Location
     message: str
     help: str | None = None
 

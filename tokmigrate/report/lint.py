@@ -62,8 +62,8 @@ def findings_content(linted: Linted) -> dict[str, Any]:
                 "rule": finding.rule.name,
                 "severity": finding.rule.severity.value,
                 "path": finding.file.migration.shown,
-                "line": finding.place.line,
-                "column": finding.place.column,
+                "line": finding.location.line,
+                "column": finding.location.column,
                 "message": finding.message,
                 "hint": finding.help,
                 "revision": finding.file.migration.revision,
@@ -79,7 +79,7 @@ def findings_content(linted: Linted) -> dict[str, Any]:
 
 def _finding_text(finding: Finding) -> list[RenderableType]:
     severity = finding.rule.severity.value
-    where = f"{finding.file.migration.shown}:{finding.place.line}:{finding.place.column}"
+    where = f"{finding.file.migration.shown}:{finding.location.line}:{finding.location.column}"
     on = f" ({', '.join(finding.models)})" if finding.models else ""
     parts: list[RenderableType] = [
         Text.assemble(
@@ -89,12 +89,12 @@ def _finding_text(finding: Finding) -> list[RenderableType]:
             f": {escape(finding.message)}{on}",
         )
     ]
-    number = str(finding.place.line)
+    number = str(finding.location.line)
     # Of a long line the part around the place.
-    start = max(0, finding.place.column - _AROUND) if len(finding.line) > 2 * _AROUND else 0
+    start = max(0, finding.location.column - _AROUND) if len(finding.line) > 2 * _AROUND else 0
     line = ("…" if start else "") + escape(finding.line[start : start + 2 * _AROUND])
     if line.strip():
-        before = escape(finding.line[start : finding.place.column - 1])
+        before = escape(finding.line[start : finding.location.column - 1])
         caret = " " * (Text(before).cell_len + bool(start)) + "^"
         parts += [
             Text(f"  {number} | {line}", no_wrap=True, overflow="ellipsis"),
@@ -130,7 +130,7 @@ def problem_commands(error: TokmigrateError, root: Path) -> str:
 
 
 def _annotation(finding: Finding, path: str) -> str:
-    rule, place = finding.rule, finding.place
+    rule, place = finding.rule, finding.location
     message = _message(finding.message, finding.help)
     return _workflow_command(rule.severity.value, path, place.line, place.column, f"{rule.code} {rule.name}", message)
 
@@ -199,7 +199,7 @@ def _sarif_rule(rule: Rule) -> dict[str, Any]:
 
 def _sarif_result(finding: Finding, path: str, rule: int) -> dict[str, Any]:
     text = finding.message + (f". {finding.help}" if finding.help else "")
-    region = {"startLine": finding.place.line, "startColumn": finding.place.column}
+    region = {"startLine": finding.location.line, "startColumn": finding.location.column}
     return {
         "ruleId": finding.rule.code,
         "ruleIndex": rule,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.initialise import InitSpec
 from tokmigrate.initialise.strategies import Zeros
-from tokmigrate.lint.file import Failure, MigrationFile, Place, place_of
+from tokmigrate.lint.file import Failure, Location, MigrationFile, parse_location
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.operations.base import RiskLevel
@@ -42,7 +42,7 @@ def moved_ids(file: MigrationFile) -> Iterator[Found]:
                 f"{format_quoted(tuple(written.tokens.moved))} {verb}: data tokenized before refer to other tokens"
             )
             help_ = f"keep the ids; if it is meant, add `acknowledge: breaking` to {written.operation.name}"
-            yield Found(written.place, message, help_)
+            yield Found(written.location, message, help_)
 
 
 @rule(
@@ -74,7 +74,7 @@ def breaking(seen: OnModel) -> Iterator[Found]:
             continue
         if effect.risk.level is RiskLevel.BREAKING:
             help_ = f"leave it out; if it is meant, add `acknowledge: breaking` to {effect.operation}"
-            yield Found(written.place, f"{effect.operation} breaks the model: {effect.risk.reason}", help_)
+            yield Found(written.location, f"{effect.operation} breaks the model: {effect.risk.reason}", help_)
 
 
 @rule(
@@ -101,7 +101,7 @@ def unreachable(seen: OnModel) -> Iterator[Found]:
         if effect.unreachable and effect.risk.level is not RiskLevel.BREAKING:
             lost = effect.unreachable
             message = f"no text produces {format_count(len(lost), 'token')} any more: {format_quoted(lost)}"
-            yield Found(written.place, message, "leave it out; if it is meant, write `# noqa: TM207` and why")
+            yield Found(written.location, message, "leave it out; if it is meant, write `# noqa: TM207` and why")
 
 
 @rule(
@@ -135,16 +135,16 @@ def zeros_as_output(file: MigrationFile) -> Iterator[Found]:
             yield Found(place, f"{row} is zeros as output: it may be generated at any time", help_)
 
 
-def _inits(file: MigrationFile) -> Iterator[tuple[Place, str, InitSpec]]:
+def _inits(file: MigrationFile) -> Iterator[tuple[Location, str, InitSpec]]:
     """Yield each strategy that a file gives, with its place and the rows that it is for."""
     if file.migration.init is not None:
-        yield file.spot("init"), "each new row", file.migration.init
+        yield file.location_of("init"), "each new row", file.migration.init
     for written in file.operations:
         if written.operation.row_init is not None:
-            yield written.spot("init", "zeros"), "each new row", written.operation.row_init
+            yield written.location_of("init", "zeros"), "each new row", written.operation.row_init
     for written, token in file.added_tokens:
         if token.init is not None:
-            yield written.spot(token.content), f"the row of '{token.content}'", token.init
+            yield written.location_of(token.content), f"the row of '{token.content}'", token.init
 
 
 @rule(
@@ -172,7 +172,7 @@ def off_a_multiple(seen: OnModel) -> Iterator[Found]:
     is_off = before % _MULTIPLE == 0 and after % _MULTIPLE and seen.final.vocab_size % _MULTIPLE
     if cause and after > before and is_off:
         message = f"{before} rows were a multiple of {_MULTIPLE}, {after} are not"
-        yield Found(cause.place, message, f"end with resize_vocab: {{multiple_of: {_MULTIPLE}}}")
+        yield Found(cause.location, message, f"end with resize_vocab: {{multiple_of: {_MULTIPLE}}}")
 
 
 @rule(
@@ -204,7 +204,7 @@ def fewer_rows(seen: OnModel) -> Iterator[Found]:
         lost = f", and {after} is no multiple of {_MULTIPLE}" if before % _MULTIPLE == 0 and after % _MULTIPLE else ""
         message = f"the model has {after} rows instead of {before}{lost}"
         help_ = f"keep the spare rows, later tokens use them first: end with resize_vocab: {{rows: {before}}}"
-        yield Found(cause.place, message, help_)
+        yield Found(cause.location, message, help_)
 
 
 @rule(
@@ -239,7 +239,9 @@ def same_start(file: MigrationFile) -> Iterator[Found]:
             source = getattr(init.side("output"), "token", None) if init else None
             if source is not None and source in copied:
                 message = f"'{token.content}' starts as the same row as '{copied[source]}': both copy '{source}'"
-                yield Found(written.spot(token.content), message, "start one of them from `description` or `average`")
+                yield Found(
+                    written.location_of(token.content), message, "start one of them from `description` or `average`"
+                )
             elif source is not None:
                 copied[source] = token.content
 
@@ -268,5 +270,5 @@ def cannot_be_applied(failure: Failure) -> Iterator[Found]:
     """
     where = failure.error.where or ""
     shown = failure.file.migration.shown
-    place = place_of(where.removeprefix(shown)) if where.startswith(shown) else Place(1, 1)
+    place = parse_location(where.removeprefix(shown)) if where.startswith(shown) else Location(1, 1)
     yield Found(place, f"it cannot be applied: {failure.error.message}", failure.error.hint)

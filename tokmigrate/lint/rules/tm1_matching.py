@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokmigrate.lint.file import MigrationFile, Place, Written
+from tokmigrate.lint.file import Location, MigrationFile, Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped
@@ -43,7 +43,7 @@ def not_found(seen: OnModel) -> Iterator[Found]:
         if not sighting.missed or (held is not None and held.missed):
             continue
         cause = seen.causes.get(text)
-        place = cause.spot(text) if cause else _last_change(seen)
+        place = cause.location_of(text) if cause else _last_change(seen)
         example = f"'{sighting.missed[0]}'"
         message = f"'{text}' is not found in {example}"
         if sighting.found:
@@ -55,8 +55,8 @@ def not_found(seen: OnModel) -> Iterator[Found]:
             yield Found(place, message, "choose a text in which no other token is found first")
 
 
-def _last_change(seen: OnModel) -> Place:
-    return max((written.place for written in seen.file.operations), default=Place(1, 1))
+def _last_change(seen: OnModel) -> Location:
+    return max((written.location for written in seen.file.operations), default=Location(1, 1))
 
 
 @rule(
@@ -88,7 +88,7 @@ def within_another(seen: OnModel) -> Iterator[Found]:
             # A token that matches only between words is not found inside one.
             if not (added[inner].single_word and outer.isalnum()):
                 help_ = "let no token begin, end or stand inside another one"
-                yield Found(cause.spot(outer, inner), f"'{inner}' is part of '{outer}'", help_)
+                yield Found(cause.location_of(outer, inner), f"'{inner}' is part of '{outer}'", help_)
 
 
 def _parts(text: str) -> Iterator[str]:
@@ -123,7 +123,7 @@ def found_as_other_text(seen: OnModel) -> Iterator[Found]:
         sighting = seen.after.get(text)
         if sighting is not None and not sighting.missed and sighting.sought not in (text, ""):
             message = f"'{text}' is also found in every '{sighting.sought}': the normalizer makes that of it"
-            yield Found(cause.spot(text), message, "give it `normalized: false`")
+            yield Found(cause.location_of(text), message, "give it `normalized: false`")
 
 
 @rule(
@@ -159,7 +159,7 @@ def vocabulary_notation(seen: OnModel) -> Iterator[Found]:
         sign = next((sign for sign in sorted(signs) if text.startswith(sign) and text != sign), None)
         if sign is not None:
             message = f"'{text}' begins with '{sign}', which stands in the vocabulary and not in texts"
-            yield Found(cause.spot(text), message, f"write {escaped(text.removeprefix(sign))}")
+            yield Found(cause.location_of(text), message, f"write {escaped(text.removeprefix(sign))}")
 
 
 @rule(
@@ -189,7 +189,7 @@ def not_decoded(seen: OnModel) -> Iterator[Found]:
         if octets is not None and octets != text.encode("utf-8"):
             decoded = octets.decode("utf-8", "replace")
             message = f"'{text}' is decoded as {escaped(decoded)}: this tokenizer takes its letters for bytes"
-            yield Found(cause.spot(text), message, "choose a text of ASCII letters")
+            yield Found(cause.location_of(text), message, "choose a text of ASCII letters")
 
 
 _POINTLESS = {
@@ -238,9 +238,9 @@ def changed_twice(file: MigrationFile) -> Iterator[Found]:
             help_ = _POINTLESS.get((held[0], change)) if held else None
             if held and help_:
                 message = f"'{text}' is {change} here, and was {held[0]} in line {held[1]} of the same file"
-                yield Found(written.spot(text), message, help_)
+                yield Found(written.location_of(text), message, help_)
         after = [*changes, *((text, "renamed") for text in written.tokens.renamed.values())]
-        history |= {text: (change, written.place.line) for text, change in after}
+        history |= {text: (change, written.location.line) for text, change in after}
 
 
 def _changes(tokens: TokenChanges) -> Iterator[tuple[str, str]]:
@@ -276,6 +276,6 @@ def said_twice(file: MigrationFile) -> Iterator[Found]:
     for written in file.operations:
         for what in sorted(written.footprint.replaces):
             if what in said:
-                message = f"{what} is set here, and was set in line {said[what].place.line} already"
-                yield Found(written.place, message, "leave one of the two out")
+                message = f"{what} is set here, and was set in line {said[what].location.line} already"
+                yield Found(written.location, message, "leave one of the two out")
             said[what] = written

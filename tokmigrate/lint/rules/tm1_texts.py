@@ -40,7 +40,7 @@ def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
         if text.strip() and text != text.strip():
             side = "begins" if text != text.lstrip() else "ends"
             help_ = f"write {escaped(text.strip())}, the white space stays in the text; {_MEANT.format('TM103')}"
-            yield Found(written.spot(text), f"'{text}' {side} with white space", help_)
+            yield Found(written.location_of(text), f"'{text}' {side} with white space", help_)
 
 
 @rule(
@@ -66,7 +66,7 @@ def unstable_text(file: MigrationFile) -> Iterator[Found]:
         composed = unicodedata.normalize("NFC", text)
         if composed != text:
             yield Found(
-                written.spot(text),
+                written.location_of(text),
                 f"'{text}' is not in the form NFC",
                 f"write {escaped(composed)}, or a text of ASCII letters",
             )
@@ -97,7 +97,7 @@ def invisible_character(file: MigrationFile) -> Iterator[Found]:
             shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter, 'without a name')}" for letter in hidden)
             visible = "".join(letter for letter in text if letter not in hidden)
             help_ = f"write {escaped(visible)}" if visible.strip() else "choose a text that can be seen"
-            yield Found(written.spot(text), f"'{visible}' holds {shown}", help_)
+            yield Found(written.location_of(text), f"'{visible}' holds {shown}", help_)
 
 
 @rule(
@@ -122,7 +122,9 @@ def mixed_scripts(file: MigrationFile) -> Iterator[Found]:
         foreign = foreign_letters(text)
         if foreign:
             shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter)}" for letter in foreign)
-            yield Found(written.spot(text), f"'{text}' holds {shown} among Latin letters", "write it in one script")
+            yield Found(
+                written.location_of(text), f"'{text}' holds {shown} among Latin letters", "write it in one script"
+            )
 
 
 @rule(
@@ -150,7 +152,7 @@ def inside_words(file: MigrationFile) -> Iterator[Found]:
         # Scripts without case are mostly written without spaces too.
         if edges <= {"Lu", "Ll", "Nd"} and not token.single_word and not written.tokens.roles:
             message = f"'{token.content}' is also found inside longer words"
-            yield Found(written.spot(token.content), message, "give it `single_word: true`")
+            yield Found(written.location_of(token.content), message, "give it `single_word: true`")
 
 
 @rule(
@@ -178,7 +180,7 @@ def mark_not_special(file: MigrationFile) -> Iterator[Found]:
         is_mark = token.content.startswith("<|") and token.content.endswith("|>")
         if is_mark and "special" not in token.model_fields_set:
             help_ = "give it `special: true`, or `special: false` if it is meant"
-            yield Found(written.spot(token.content), f"'{token.content}' looks special, and is not", help_)
+            yield Found(written.location_of(token.content), f"'{token.content}' looks special, and is not", help_)
 
 
 def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
@@ -216,7 +218,7 @@ def lookalike(seen: OnModel) -> Iterator[Found]:
         told.add(text)
         if alike:
             message = f"'{text}' looks like '{alike[0]}'"
-            yield Found(cause.spot(text), message, "use the token that is there, or choose another text")
+            yield Found(cause.location_of(text), message, "use the token that is there, or choose another text")
 
 
 _RESERVED = re.compile(
@@ -256,7 +258,9 @@ def reserved_token_free(seen: OnModel) -> Iterator[Found]:
         free = [t for t in before.tokenizer.ids if _RESERVED.fullmatch(t) and not _IN_USE.fullmatch(t)]
         if len(free) >= len(new):
             message = f"the tokenizer has reserved tokens, such as '{free[0]}': the matrices need not grow"
-            yield Found(written.place, message, _renaming(written, dict(zip(free, new, strict=False)), before, after))
+            yield Found(
+                written.location, message, _renaming(written, dict(zip(free, new, strict=False)), before, after)
+            )
 
 
 def _renaming(written: Written, texts: Mapping[str, str], before: ModelState, after: ModelState) -> str:
@@ -306,7 +310,7 @@ def ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
         # Whoever sets flags of such a token says that it is meant.
         if risk is not None and not written.tokens.flagged:
             tokens = [t for t in after.tokenizer.added if t not in before.tokenizer.added]
-            yield Found(written.spot(*tokens), risk.reason, "add a token of its own for that")
+            yield Found(written.location_of(*tokens), risk.reason, "add a token of its own for that")
 
 
 @rule(
@@ -339,4 +343,4 @@ def special_flag_changed(seen: OnModel) -> Iterator[Found]:
                 does = "leaves it out" if token.special else "shows it"
                 message = f"'{text}' is {'special' if token.special else 'not special any more'}: decoding {does}"
                 help_ = "add a token of its own; if it is meant, write `# noqa: TM111` and tell all who decode"
-                yield Found(written.spot(text), message, help_)
+                yield Found(written.location_of(text), message, help_)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tokmigrate.formatting import format_quoted
-from tokmigrate.lint.file import MigrationFile, Place, Written
+from tokmigrate.lint.file import Location, MigrationFile, Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped
@@ -53,11 +53,11 @@ def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
     for written in file.operations:
         if DEFAULT_INIT in written.footprint.writes:
             return
-        found: dict[Place, list[str]] = {}
+        found: dict[Location, list[str]] = {}
         if written.operation.row_init is None and not written.tokens.may_exist:
             for token in written.tokens.added:
                 if token.init is None and token.content in roles:
-                    found.setdefault(written.spot(token.content), []).append(token.content)
+                    found.setdefault(written.location_of(token.content), []).append(token.content)
         for place, tokens in found.items():
             verbs = "gets a role and starts" if len(tokens) == 1 else "get roles and start"
             message = f"{format_quoted(tokens)} {verbs} from the mean, because no `init:` is given"
@@ -94,7 +94,7 @@ def pad_is_end(seen: OnModel) -> Iterator[Found]:
     if cause and _becomes_one(seen.step.before, seen.step.after):
         token = special_token(seen.step.after, "pad")
         yield Found(
-            cause.place,
+            cause.location,
             f"'{token}' is both the pad and the end token",
             "add a token for padding alone, and pad with it: set_padding: {token: …}",
         )
@@ -151,7 +151,7 @@ def old_token_around_text(seen: OnModel) -> Iterator[Found]:
             message = f"the {role} token is '{new}', but the post-processor still puts '{old}' around a text"
             number = seen.step.after.tokenizer.ids.get(str(new))
             help_ = f"set_post_processor with '{new}' (id {number}) in the place of '{old}', or null"
-            yield Found(cause.spot(str(new)), message, help_)
+            yield Found(cause.location_of(str(new)), message, help_)
 
 
 @rule(
@@ -182,7 +182,7 @@ def id_without_token(seen: OnModel) -> Iterator[Found]:
     if seen.step.after is not seen.final:
         return
     cause = seen.last_that(lambda before, after: before.tokenizer.ids != after.tokenizer.ids)
-    place = cause.place if cause else seen.file.spot("operations")
+    place = cause.location if cause else seen.file.location_of("operations")
     for found in ids_without_token(seen.final):
         yield Found(place, str(found), f"name its token: set_special_tokens: {{{found.role}: …}}")
 
@@ -235,7 +235,7 @@ def names_no_token(seen: OnModel) -> Iterator[Found]:
         for text in dict.fromkeys(_TOKEN_LIKE.findall(_COMMENT.sub("", template.text))):
             if text not in known:
                 message = f"the chat template writes '{text}', which is no token"
-                yield Found(cause.place, message, "add it with add_tokens, or correct the template")
+                yield Found(cause.location, message, "add it with add_tokens, or correct the template")
 
 
 def _template_set(seen: OnModel) -> Written | None:
@@ -292,7 +292,7 @@ def without_ignorable(seen: OnModel) -> Iterator[Found]:
         if token not in used and not _may_be_built(token, texts):
             message = f"'{token}' is special, but no template and no role uses it"
             help_ = f"name it in the template, or set_special_tokens: {{additional: {{add: [{escaped(token)}]}}}}"
-            yield Found(new[token].spot(token), message, help_)
+            yield Found(new[token].location_of(token), message, help_)
 
 
 def _may_be_built(token: str, texts: list[str]) -> bool:
@@ -337,7 +337,7 @@ def turn_does_not_end(seen: OnModel) -> Iterator[Found]:
         return
     for token in written_in_templates(after, [text for text in _ENDS_A_TURN if text in ids]):
         message = f"the chat template ends turns with '{token}', but generation does not stop there"
-        yield Found(cause.place, message, f"set_special_tokens: {{eos: {escaped(token)}}}")
+        yield Found(cause.location, message, f"set_special_tokens: {{eos: {escaped(token)}}}")
 
 
 def _ends(state: ModelState) -> set[Json]:
@@ -371,4 +371,4 @@ def cannot_be_rendered(seen: OnModel) -> Iterator[Found]:
     cause = _template_set(seen)
     if cause is not None and seen.template_error is not None:
         help_ = "correct the template until transformers' apply_chat_template renders one message of a user"
-        yield Found(cause.place, f"the chat template {seen.template_error}", help_)
+        yield Found(cause.location, f"the chat template {seen.template_error}", help_)

@@ -6,8 +6,8 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 
-from tokmigrate.lint.file import MigrationFile, Place
-from tokmigrate.lint.python_ast import Spot, imported_modules, outside_reads, set_orders, world_reads
+from tokmigrate.lint.file import Location, MigrationFile
+from tokmigrate.lint.python_ast import CodeUse, imported_modules, outside_reads, set_orders, world_reads
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.revision.conditions import Encodes
 
@@ -35,7 +35,7 @@ def edited_after_applied(file: MigrationFile) -> Iterator[Found]:
     if file.edited_on:
         message = f"it was applied to {', '.join(file.edited_on)} before it was edited"
         hint = "put it back with `tokmigrate restore` where it was applied, and say what you want in a new migration"
-        yield Found(Place(1, 1), message, hint)
+        yield Found(Location(1, 1), message, hint)
 
 
 @rule(
@@ -61,7 +61,7 @@ def edited_after_shared(file: MigrationFile) -> Iterator[Found]:
     """
     if file.edited_since is not None:
         message = f"'{file.edited_since}' has it with other contents"
-        yield Found(Place(1, 1), message, "put it back as it was, and say what you want in a new migration")
+        yield Found(Location(1, 1), message, "put it back as it was, and say what you want in a new migration")
 
 
 @rule(
@@ -95,10 +95,10 @@ def unpinned_file(file: MigrationFile) -> Iterator[Found]:
     When that file changes the migration gives other tokens, and nothing notices. A file that is listed in `files` is
     part of the checksum.
     """
-    for spot in _code(file, outside_reads):
-        if not any(name in spot.texts for name in file.migration.attachments):
-            message = f"{spot.what} reads a file that is not pinned"
-            yield Found(spot.place, message, 'name the file at the top: files = ["…"]')
+    for use in _code(file, outside_reads):
+        if not any(name in use.texts for name in file.migration.attachments):
+            message = f"{use.what} reads a file that is not pinned"
+            yield Found(use.location, message, 'name the file at the top: files = ["…"]')
 
 
 @rule(
@@ -128,8 +128,8 @@ def unpinned_world(file: MigrationFile) -> Iterator[Found]:
 
     It gives other operations elsewhere or later, so that two models with the same revision differ.
     """
-    for spot in _code(file, world_reads):
-        yield Found(spot.place, f"{spot.what} is not the same everywhere", "write down what it gave")
+    for use in _code(file, world_reads):
+        yield Found(use.location, f"{use.what} is not the same everywhere", "write down what it gave")
 
 
 @rule(
@@ -157,8 +157,8 @@ def order_of_a_set(file: MigrationFile) -> Iterator[Found]:
 
     Python gives texts in a set another order in each process, so that tokens get other ids each time.
     """
-    for spot in _code(file, set_orders):
-        yield Found(spot.place, f"{spot.what} goes through a set, in any order", "sort it, or use a list")
+    for use in _code(file, set_orders):
+        yield Found(use.location, f"{use.what} goes through a set, in any order", "sort it, or use a list")
 
 
 @rule(
@@ -190,11 +190,11 @@ def imported_code(file: MigrationFile) -> Iterator[Found]:
 
     The checksum does not cover it: with another version of it the migration may do something else.
     """
-    for spot in _code(file, imported_modules):
-        yield Found(spot.place, f"it imports {spot.what}, which is not pinned", "write what it needs into the file")
+    for use in _code(file, imported_modules):
+        yield Found(use.location, f"it imports {use.what}, which is not pinned", "write what it needs into the file")
 
 
-def _code(file: MigrationFile, find: Callable[[str], Iterable[Spot]]) -> Iterator[Spot]:
+def _code(file: MigrationFile, find: Callable[[str], Iterable[CodeUse]]) -> Iterator[CodeUse]:
     if file.migration.source is not None:
         yield from find(file.migration.source)
 
@@ -226,9 +226,9 @@ def not_in_git(file: MigrationFile) -> Iterator[Found]:
         )
 
 
-def _reference(file: MigrationFile, name: str) -> Place:
-    spots = [written.spot(name) for written in file.operations if name in written.operation.references()]
-    return spots[0] if spots else file.spot("files" if file.is_python else "init")
+def _reference(file: MigrationFile, name: str) -> Location:
+    locations = [written.location_of(name) for written in file.operations if name in written.operation.references()]
+    return locations[0] if locations else file.location_of("files" if file.is_python else "init")
 
 
 _SEGMENTATION = frozenset({"the normalizer", "the pre_tokenizer"})
@@ -264,7 +264,7 @@ def message_says_nothing(file: MigrationFile) -> Iterator[Found]:
     message = file.migration.message
     if _EMPTY_WORDS.fullmatch(message.strip()):
         shown = f"the message '{message}' does not say" if message.strip() else "no message says"
-        yield Found(file.spot("message"), f"{shown} what it is for", "say which tokens, and what for")
+        yield Found(file.location_of("message"), f"{shown} what it is for", "say which tokens, and what for")
 
 
 _FILL_IN = "fill it in; or delete the file, if it was not applied and no migration follows it"
@@ -289,7 +289,7 @@ def does_nothing(file: MigrationFile) -> Iterator[Found]:
     """
     if not file.is_python and not file.operations:
         yield Found(
-            file.spot("operations"),
+            file.location_of("operations"),
             "it has no operations",
             _FILL_IN,
         )
@@ -321,7 +321,7 @@ def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
     for written in file.operations:
         if written.footprint.writes & _SEGMENTATION:
             message = f"{written.operation.name} changes how text is tokenized, and no example says how"
-            yield Found(written.place, message, "verify: [{encodes: {text: …, tokens: […]}}]")
+            yield Found(written.location, message, "verify: [{encodes: {text: …, tokens: […]}}]")
 
 
 @rule(
@@ -351,4 +351,4 @@ def for_no_model(file: MigrationFile) -> Iterator[Found]:
         if name not in {"*", *file.known_models}:
             known = ", ".join(sorted(file.known_models))
             message = f"'{name}' is no model and no tag of the workspace"
-            yield Found(file.spot("models", place), message, f"known are {known}")
+            yield Found(file.location_of("models", place), message, f"known are {known}")
