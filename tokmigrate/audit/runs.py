@@ -1,4 +1,4 @@
-"""Every run that the state has on record, with what became of it."""
+"""The runs that the state has recorded, with their later undos."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class Run:
         path: Where the model was.
         lineage: The model's lineage, "" while it has none.
         row: Its row.
-        undone: The revisions that it applied and that were taken back since.
-        undone_by: The run that took the last of them back, None where all hold.
+        undone: The revisions that it applied and that were undone since.
+        undone_by: The run that undid the last of them, None where all hold.
         ledger: The ledger that it was imported from, None for a run of this workspace.
     """
 
@@ -57,7 +57,7 @@ def _generation(entry: ModelEntry) -> str | None:
     try:
         stamp = read_stamp(entry.path)
     except DriftError:
-        # What was run is told all the same.
+        # The runs are listed all the same.
         return None
     return stamp.generation if stamp else None
 
@@ -81,7 +81,7 @@ def _of(state: State, model: ModelRow, limit: int | None) -> Iterator[Run]:
 
 
 def build_run(model: ModelRow, row: RunRow, applied: list[AppliedRow], ledger: str | None = None) -> Run:
-    """Return a run with what became of the revisions that it applied."""
+    """Return a run with the revisions that it applied and that were undone since."""
     undone = [each for each in applied if each.reverted_by is not None]
     last = undone[0].reverted_by if undone else None
     return Run(

@@ -1,4 +1,4 @@
-"""Can the migrations of a model still be undone? The ledger and the undo data, read before they are needed."""
+"""Check whether the migrations of a model can still be undone: read the ledger and the undo data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tokmigrate.state.objects import ObjectStore
 
 @dataclass(frozen=True)
 class LostUndo:
-    """A migration whose undo data is on record, and is missing or damaged."""
+    """A migration whose recorded undo data is missing or damaged."""
 
     revision: str
     reason: str
@@ -26,7 +26,7 @@ class LostUndo:
 
 @dataclass(frozen=True)
 class UndoData:
-    """What of the undo data of a model is here.
+    """The undo data of a model in this workspace.
 
     Args:
         lost: The migrations whose undo data is missing or damaged.
@@ -40,12 +40,12 @@ class UndoData:
 
     @property
     def breaks(self) -> bool:
-        """Whether something was lost; a model that was migrated elsewhere has nothing here to lose."""
+        """Whether something was lost; a model that was migrated elsewhere has no undo data here."""
         return bool(self.lost or self.ledger)
 
 
 def undo_data(workspace: Workspace, snapshot: Snapshot) -> UndoData:
-    """Return what of the undo data of a model is here; every byte of it is read."""
+    """Check the undo data of a model in this workspace; every byte of it is read."""
     if snapshot.stamp is None:
         return UndoData()
     state = open_state_if_present(workspace.state, workspace.root)

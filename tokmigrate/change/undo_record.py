@@ -1,4 +1,4 @@
-"""What a migration leaves behind so that it can be taken back: the files and rows that it changes, before and after."""
+"""Undo records: the files and rows that a migration changes, before and after, so that it can be undone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Objects(Protocol):
 
 @dataclass(frozen=True)
 class Undo:
-    """One migration, seen from behind.
+    """What undoing one migration needs.
 
     Args:
         files: The bytes of each file that it changes before, None where there was none.
@@ -128,7 +128,7 @@ def keep(undo: Undo, objects: Objects) -> str:
 
 
 def read_undo_record(digest: str, objects: Objects) -> Undo:
-    """Return a stored undo record; the fresh rows of its edit are not looked at.
+    """Return a stored undo record; the new rows of its edit are left out.
 
     Raises:
         UndoError: It is missing, damaged or of a newer format.

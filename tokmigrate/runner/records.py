@@ -1,4 +1,4 @@
-"""What a change leaves in the ledger, and what the ledger gives back for the way down."""
+"""What a run records in the ledger, and what the ledger has for a downgrade."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def _events(passage: Passage) -> Iterator[TokenEvent | TokensMoved]:
 def build_reverted_events(
     state: State, model: ModelRow, revisions: tuple[str, ...]
 ) -> tuple[TokenEvent | TokensMoved, ...]:
-    """Return what befalls tokens on the way down: what each revision did to them, the other way round.
+    """Return the token events of a downgrade: those of each revision, reversed.
 
     Args:
-        state: The state, which knows what they did.
+        state: The state, which has the events of each revision.
         model: The model.
-        revisions: The revisions that are taken back, the latest first.
+        revisions: The revisions that are undone, the latest first.
     """
     told: dict[str, list[TokenEvent | TokensMoved]] = {}
     for row in list_events_in_force(state, model):
@@ -99,9 +99,9 @@ def _reverted(revision: str, told: Sequence[TokenEvent | TokensMoved]) -> Iterat
 
 
 def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
-    """Return what the revisions that a model has did to its tokens, as recorded when an upgrade applied them.
+    """Return the token events of the revisions that a model has, as recorded when an upgrade applied them.
 
-    Whoever takes a model on again tells nothing that its ledger has: what was told before then holds.
+    A model that is stamped again records no events that its ledger has: the earlier ones hold.
     """
     told: dict[str, list[tuple[int, TokenRow | MoveRow]]] = {}
     for place, row in enumerate(state.token_records(model)):
@@ -123,7 +123,7 @@ def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | Move
 
 
 def _hold(state: State, told_by: str, run_id: str) -> bool:
-    """Return whether what an operation told of a revision is still so after the one that it is applied by."""
+    """Return whether the events that a run recorded of a revision hold after the run that applied it last."""
     by = state.run(run_id)
     return told_by == run_id or (by is not None and by.direction is not Direction.UPGRADE)
 
@@ -147,7 +147,7 @@ def list_undo_records(state: State, model: ModelRow, revisions: tuple[str, ...])
 def find_undo_records(
     workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revisions: tuple[str, ...]
 ) -> list[str]:
-    """Return the undo records of applied revisions, the latest first, as this workspace has them; nothing is written.
+    """Return the undo records of applied revisions, the latest first, as this workspace has them; writes nothing.
 
     Args:
         workspace: The workspace.
@@ -168,7 +168,7 @@ def find_undo_records(
 
 
 def no_undo_error(revision: str, model: str) -> UndoError:
-    """Return the error for a revision of a model whose way back this workspace does not have."""
+    """Return the error for a revision whose undo data this workspace does not have."""
     return UndoError(
         f"the way back from {revision} is not on record in this workspace",
         where=model,

@@ -1,7 +1,7 @@
 """The hash chain over the runs of a ledger: it shows what was changed by accident, or in part.
 
 When a run ends it gets a hash: BLAKE3 over its row, the rows that it left in `applied`, `token_events` and
-`token_moves`, the numbers of the rows of `applied` that it took back, and the hash of the run that ended before it
+`token_moves`, the numbers of the rows of `applied` that it undid, and the hash of the run that ended before it
 (empty for the first). Each of these is a line of canonical JSON (sorted keys, no spaces, ASCII), ended by a line feed:
 `[table, {column: stored value}]` without `hash` and `reverted_by`, the rows of a table by number; then
 `["reverted", [number, ...]]`. `meta` holds the last hash.
@@ -33,7 +33,7 @@ Stored = Mapping[str, Any]
 """The columns of a row, each as it is stored."""
 
 Linked = tuple[Sequence[tuple[str, Stored]], Sequence[int]]
-"""The rows of a run with their tables, and the numbers of the rows of `applied` that it took back."""
+"""The rows of a run with their tables, and the numbers of the rows of `applied` that it undid."""
 
 
 def seal_run(connection: Connection, run_id: str) -> None:
@@ -72,7 +72,7 @@ def find_broken(ledger: Iterable[Stored], linked: Callable[[str], Linked], total
     Args:
         ledger: The rows of `runs`: those in the chain in its order, then the others.
         linked: Finds the rows of a run.
-        total: How many rows there are of runs, and how many of them were taken back.
+        total: How many rows there are of runs, plus how many of them were undone.
         head: The hash of the run that ended last.
     """
     position, previous, last = 0, START, ""
@@ -130,7 +130,7 @@ def _hash_or_none(run: Stored, linked: Linked) -> str | None:
 
 
 def hash_run(run: Stored, linked: Linked) -> str:
-    """Return the hash of a run, whose row has its place in the chain already."""
+    """Return the hash of a run; its row has its position in the chain."""
     rows, reverted = linked
     digest = blake3()
     for table, row in ((runs.name, run), *rows):

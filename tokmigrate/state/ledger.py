@@ -1,4 +1,4 @@
-"""Changing the state: the life of a run, and what it leaves in the ledger.
+"""Changing the state: the states of a run, and the rows that it leaves in the ledger.
 
 Each method is one transaction. A run goes
 
@@ -53,8 +53,8 @@ class State(Readable):
 
         Args:
             name: What it is called now; a model that was renamed keeps its history.
-            path: Its directory; the resolved path is what tells models apart.
-            lineage: Its lineage id, or "" while it has none. One on record is never replaced: compare
+            path: Its directory; models are identified by their resolved path.
+            lineage: Its lineage id, or "" while it has none. A recorded one is never replaced: compare
                 the lineage of the row with your own.
             generation: The generation that its stamp names, None where it has no stamp.
         """
@@ -93,7 +93,7 @@ class State(Readable):
             generation_before: The generation id in place; None at base.
             generation_after: The generation id of the candidate; None at base.
             provenance: The author; default: the user of this process.
-            run_id: A fresh id, where the caller needs it beforehand; default: a random one.
+            run_id: A new id, if the caller needs it beforehand; default: a random one.
 
         Raises BusyError where a run of this model is active.
         """
@@ -140,7 +140,7 @@ class State(Readable):
             )
 
     def advance(self, run_id: str, expected: Status, new: Status, error: str | None = None) -> RunRow:
-        """Give an active run up: compare-and-set from `expected` to ABORTED or FAILED.
+        """End an active run: compare-and-set from `expected` to ABORTED or FAILED.
 
         PREPARED and APPLIED come with rows of their own: see `prepare` and `finish`.
         Raises BusyError where its status is not `expected`.
@@ -175,13 +175,13 @@ class State(Readable):
         gone: Collection[str] = (),
         provenance: Provenance | None = None,
     ) -> RunRow | None:
-        """Let the state follow the stamp of a model.
+        """Bring the state in line with the stamp of a model.
 
         Args:
             model: The model.
-            records: What the stamp says is applied; those on record already are passed over. They get the
+            records: What the stamp has as applied; recorded ones are skipped. They get the
                 origin `adopted` and no undo record.
-            gone: Revisions on record that the stamp does not have: they are marked as taken back.
+            gone: Recorded revisions that the stamp does not have: they are marked as undone.
             provenance: The author; default: the user of this process.
 
         Returns the run that it is recorded as, or None where there was nothing to do. Raises
@@ -214,7 +214,7 @@ class State(Readable):
             return run
 
     def keep_migration_texts(self, texts: Sequence[MigrationText]) -> None:
-        """Record the texts of migrations; one that is on record with the same checksum is passed over."""
+        """Record the texts of migrations; one that is recorded with the same checksum is skipped."""
         with self.writing() as connection:
             found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
             known = {(row.revision, row.checksum) for row in found}
@@ -233,7 +233,7 @@ class State(Readable):
             return before
 
     def delete_tag(self, name: str) -> str | None:
-        """Take a tag away, and return the revision that it stood for, None where there is none of this name."""
+        """Delete a tag, and return the revision that it stood for, None where there is none of this name."""
         with self.writing() as connection:
             before = connection.execute(select(tags.c.revision).where(tags.c.name == name)).scalar()
             connection.execute(delete(tags).where(tags.c.name == name))
@@ -360,7 +360,7 @@ def _apply(
 
 
 def _revert(connection: Connection, run: RunRow, revisions: Sequence[str]) -> None:
-    """Record that `run` took `revisions` back; raises DriftError where one is not applied."""
+    """Record that `run` undid `revisions`; raises DriftError where one is not applied."""
     for revision in revisions:
         marked = connection.execute(
             update(applied)

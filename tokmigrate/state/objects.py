@@ -1,4 +1,4 @@
-"""Undo data kept by content: an object is named by the BLAKE3 digest of its bytes.
+"""Undo data, addressed by content: an object is named by the BLAKE3 digest of its bytes.
 
 An object lies at `ab/cdef…` under the root: one byte that says how it is stored (`r` raw, `z` zlib),
 then the data. It appears whole or not at all, and never changes.
@@ -144,7 +144,7 @@ class ObjectStore:
                 path.unlink()
 
     def _new_file(self) -> tuple[Path, BinaryIO]:
-        """Return a new file, locked for as long as it is open: what is not locked, nobody writes any more."""
+        """Return a new file, locked for as long as it is open: a file without a lock is no longer written."""
         while True:
             path = self.root / f"{_UNFINISHED}{secrets.token_hex(8)}"
             with _storage(self.root):
@@ -153,7 +153,7 @@ class ObjectStore:
                 fcntl.flock(file, fcntl.LOCK_EX)
             if os.fstat(file.fileno()).st_nlink:
                 return path, file
-            # Somebody took it for one that was left behind before it was locked.
+            # Another process removed it as left behind before it was locked.
             file.close()
 
     def unfinished(self) -> tuple[Path, ...]:

@@ -49,7 +49,7 @@ class Readable(Database):
     """A state database that can be asked."""
 
     def known_models(self) -> tuple[ModelRow, ...]:
-        """Return every model on record, the oldest first."""
+        """Return every recorded model, the oldest first."""
         with self.reading() as connection:
             found = connection.execute(select(models).order_by(models.c.id))
             return tuple(model_row(row, self.moves_with) for row in found)
@@ -58,7 +58,7 @@ class Readable(Database):
         """Return the model at a path, None where it is not recorded.
 
         Args:
-            path: Its directory; the resolved path is what tells models apart.
+            path: Its directory; models are identified by their resolved path.
             generation: The generation that its stamp names, by which one is known that was moved there; None where it
                 has no stamp.
         """
@@ -82,7 +82,7 @@ class Readable(Database):
             return applied_in(connection, model.id)
 
     def applied_ever(self, model: ModelRow) -> tuple[AppliedRow, ...]:
-        """Return every application of a revision to a model, taken back or not, as recorded."""
+        """Return every application of a revision to a model, undone or not, as recorded."""
         with self.reading() as connection:
             found = connection.execute(select(applied).where(applied.c.model_id == model.id).order_by(applied.c.number))
             return tuple(applied_row(row) for row in found)
@@ -131,7 +131,7 @@ class Readable(Database):
             )
 
     def texts_on_record(self) -> frozenset[tuple[str, str]]:
-        """Return the revisions and checksums of the migrations whose texts are on record."""
+        """Return the revisions and checksums of the migrations whose texts are recorded."""
         with self.reading() as connection:
             found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
             return frozenset((row.revision, row.checksum) for row in found)
@@ -147,7 +147,7 @@ class Readable(Database):
             return find_broken(ledger, linked, total, head_in(connection))
 
     def has_run_to(self, generation: str) -> bool:
-        """Return whether a run on record left a generation, or is about to."""
+        """Return whether a recorded run left a generation, or is about to."""
         ended_otherwise = [Status.ABORTED.value, Status.FAILED.value]
         found = select(runs.c.id).where(runs.c.generation_after == generation, runs.c.status.not_in(ended_otherwise))
         with self.reading() as connection:

@@ -37,7 +37,7 @@ class Status(StrEnum):
 
 
 class Origin(StrEnum):
-    """How the state learnt of an applied revision."""
+    """Where an applied revision is known from."""
 
     APPLIED = "applied"
     ADOPTED = "adopted"
@@ -107,9 +107,9 @@ class TokenEvent:
         token: The token's text; after a rename the new one.
         token_id: The id that it has now, or None where it is gone.
         old_id: The id that it had, or None where it was not there.
-        old_token: Before a rename the old text; of a trained token the text that it began with, where it is another.
-        init: How its row starts, as a JSON object, or None where the row is an old one.
-        row_fingerprint: The marks of its rows, as `model.row_fingerprints` writes them: those of a fresh row, or of a
+        old_token: Before a rename the old text; of a trained token its initial text, where that is another.
+        init: How its row is initialised, as a JSON object, or None where the row is an old one.
+        row_fingerprint: The marks of its rows, as `model.row_fingerprints` writes them: those of a new row, or of a
             trained one as it was found. None where the row is an old one.
     """
 

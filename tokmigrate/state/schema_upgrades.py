@@ -1,4 +1,4 @@
-"""Upgrading a state database of an older schema, within the transaction of whoever opens it to write.
+"""Upgrading a state database of an older schema, within one transaction.
 
 Schema 1 had the tables `operations`, `tokens` and `moves`, and a hash chain in each table. Its rows are read as they
 are stored, its tables are dropped, and the rows are written into the tables of today; the runs are chained in the order

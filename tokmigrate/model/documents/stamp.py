@@ -1,4 +1,4 @@
-"""tokmigrate.json: what a migrated model directory knows of itself.
+"""The stamp, tokmigrate.json: the revision of a migrated model, stored in its directory.
 
 It holds no time, no host and no random number, so that the same migrations on the same baseline give the
 same stamp everywhere. At `base` there is none.
@@ -63,10 +63,10 @@ class Stamp:
         files: The changed files.
         shards: The changed shards.
         baseline_tokens: The rows of the baseline that had a token.
-        rows: Rows now in terms of the baseline's.
+        rows: The rows of today, mapped to those of the baseline.
         reshaped: Whether the number of rows ever changed.
-        init: What `set_init` left.
-        tokenizer: The fingerprint of the baseline's tokenizer; None in stamps that older versions began.
+        init: The default init that `set_init` set.
+        tokenizer: The fingerprint of the baseline's tokenizer; None in stamps of older versions.
     """
 
     lineage: str
@@ -91,7 +91,7 @@ class Stamp:
 
     @property
     def generation(self) -> str:
-        """The digest of all that the stamp says: lineage, revisions and contents."""
+        """The digest of the contents of the stamp: lineage, revisions, digests."""
         content = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
         return blake3(f"generation 1\n{content}\n".encode()).hexdigest()
 

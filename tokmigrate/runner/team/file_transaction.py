@@ -1,7 +1,7 @@
-"""Several files of the migrations are written together or not at all.
+"""File transactions: several files of the migrations are written together or not at all.
 
-What shall be written is first written down whole, in one file in `.tokmigrate/`; from then on it can be finished
-whenever the process dies, by writing it again.
+The journal in `.tokmigrate/` first gets the whole text of each file. From then on the files can be written again from
+it whenever the process dies.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from tokmigrate.signals import uninterrupted
 
 @dataclass(frozen=True)
 class FileTransaction:
-    """Files of the migrations that are to be written.
+    """Files of the migrations to write together.
 
     Args:
         before: By name the digest of each as it was, None where there was none.
-        after: By name the text that each shall have, None for one that goes.
+        after: By name the new text of each, None for one that is removed.
     """
 
     before: Mapping[str, str | None]
@@ -52,16 +52,16 @@ def rewrite(workspace: Workspace, files: Files) -> None:
 
     Args:
         workspace: The workspace.
-        files: What shall be in the directory of its migrations.
+        files: The new contents, by path; None for a file that is removed.
 
     Raises:
         BusyError: Another process writes them.
-        RecoveryNeededError: They could not be written to the end; `settle` does that.
+        RecoveryNeededError: Not all could be written; `finish_writing` does that.
         StorageError: Nothing was written.
     """
     changed = {path: data for path, data in files.items() if _bytes(path) != data}
     if len(changed) < 2:
-        # One file is whole at every instant by itself.
+        # One file alone is replaced by a rename, and needs no journal.
         with suppress(NotDurableError), uninterrupted():
             for path, data in changed.items():
                 _write(workspace, path, data)
@@ -88,11 +88,11 @@ def rewrite(workspace: Workspace, files: Files) -> None:
 
 
 def finish_writing(workspace: Workspace) -> Found:
-    """Finish what an interrupted command left: write the rest where something was written, else forget it.
+    """Finish an interrupted transaction: write the rest if something was written, else drop it.
 
     Raises:
         BusyError: Another process writes the migrations.
-        RecoveryNeededError: A file is neither as it was nor as it was to be.
+        RecoveryNeededError: A file has neither its old nor its new contents.
         StorageError: A file cannot be written, or the journal is damaged.
     """
     journal = journal_path(workspace)
@@ -135,7 +135,7 @@ def _finished(path: Path) -> Path:
 
 
 def _write_all(workspace: Workspace, transaction: FileTransaction) -> None:
-    # What goes, goes last: until then nothing is lost.
+    # Files are removed last: until then nothing is lost.
     for name, text in sorted(transaction.after.items(), key=lambda each: each[1] is None):
         _write(workspace, workspace.migrations / name, _encoded(text))
 
@@ -161,7 +161,7 @@ def _remove(path: Path) -> None:
 
 
 def _forget(journal: Path) -> None:
-    """Remove the journal of what is written; one that a loss of power brings back is found to be done."""
+    """Remove the journal; if a power failure brings it back, it describes a finished transaction."""
     with suppress(NotDurableError):
         _remove(journal)
 
