@@ -194,10 +194,10 @@ CASES = (
         "keep the spare rows, later tokens use them first: end with resize_vocab: {rows: 1088}",
         add("resize_vocab: {rows: 1088}"),
     ),
-    Case("TM206", "start one of them from `description` or `average`", RULES["TM206"].right),
+    Case("TM206", "initialise one of them with `description` or `average`", RULES["TM206"].right),
     Case(
         "TM206",
-        "start one of them from `description` or `average`",
+        "initialise one of them with `description` or `average`",
         put(
             '"<tool>", init: {strategy: copy, token: "<|endoftext|>"}',
             '"<tool>", init: {strategy: average, tokens: ["<|endoftext|>", "!"]}',

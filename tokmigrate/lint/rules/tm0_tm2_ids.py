@@ -122,7 +122,7 @@ operations:
 """,
 )
 def zeros_as_output(file: MigrationFile) -> Iterator[Found]:
-    """A row of the output embeddings starts as zeros.
+    """A row of the output embeddings is initialised with zeros.
 
     Its token then has the logit 0 whatever the model means, and wins wherever all other logits are negative. The mean
     of the old rows has a bound on what it does to old text; zeros have none. Where input and output embeddings are one
@@ -209,7 +209,7 @@ def fewer_rows(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM206",
-    "same-start",
+    "same-init",
     WARNING,
     wrong="""\
 operations:
@@ -226,8 +226,8 @@ operations:
         - {content: "</tool>", init: {strategy: copy, token: "<|endoftext|>"}}
 """,
 )
-def same_start(file: MigrationFile) -> Iterator[Found]:
-    """Several tokens start as a copy of the same one.
+def same_init(file: MigrationFile) -> Iterator[Found]:
+    """Several tokens are initialised as a copy of the same one.
 
     Until they are trained the model cannot tell them apart: each gets the same logit, also as the one that they are
     copied from.
@@ -238,9 +238,11 @@ def same_start(file: MigrationFile) -> Iterator[Found]:
             init = token.init or written.operation.row_init or file.migration.init
             source = getattr(init.side("output"), "token", None) if init else None
             if source is not None and source in copied:
-                message = f"'{token.content}' starts as the same row as '{copied[source]}': both copy '{source}'"
+                message = f"'{token.content}' gets the same row as '{copied[source]}': both copy '{source}'"
                 yield Found(
-                    written.location_of(token.content), message, "start one of them from `description` or `average`"
+                    written.location_of(token.content),
+                    message,
+                    "initialise one of them with `description` or `average`",
                 )
             elif source is not None:
                 copied[source] = token.content

@@ -37,9 +37,9 @@ operations:
 """,
 )
 def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
-    """A token with a role is added, and nothing says how its row starts.
+    """A token with a role is added, and nothing says how its row is initialised.
 
-    It starts as the mean of all rows, like any other: the model meets it in every text, and has to learn it from
+    It gets the mean of all rows, like any other: the model meets it in every text, and has to learn it from
     nothing. `description`, `copy` or `average` begin with what is known of such tokens. `{strategy: mean}` says that it
     is meant.
     """
@@ -59,8 +59,8 @@ def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
                 if token.init is None and token.content in roles:
                     found.setdefault(written.location_of(token.content), []).append(token.content)
         for place, tokens in found.items():
-            verbs = "gets a role and starts" if len(tokens) == 1 else "get roles and start"
-            message = f"{format_quoted(tokens)} {verbs} from the mean, because no `init:` is given"
+            verbs = "gets a role and is" if len(tokens) == 1 else "get roles and are"
+            message = f"{format_quoted(tokens)} {verbs} initialised with the mean, because no `init:` is given"
             yield Found(place, message, "give `init:`, such as {strategy: mean} if it is meant")
 
 
