@@ -118,7 +118,7 @@ def test_a_squash_keeps_what_an_installed_operation_pins(installed: Here) -> Non
     one = squashed(members, "All", installed.root / "migrations" / "0003_all.yaml", "0003_all.yaml")
     # On no model that is here: what the several pinned is kept, since no token gets another id on the way.
     (track,) = squashed_lock(lock, one, {}).tracks
-    assert [promise.revision for promise in track.promises] == [members[-1].revision]
+    assert [pinned.revision for pinned in track.pins] == [members[-1].revision]
 
 
 def test_an_installed_operation_is_rebased(installed: Here) -> None:
