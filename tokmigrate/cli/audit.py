@@ -46,9 +46,10 @@ def log(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every run, the newest first: also those that failed or were taken back.
+    """Show every run, the newest first: also those that failed or were undone.
 
-    Each with who ran it, on which host, with which versions, at which commit of the workspace, and how long it took.
+    Each with user, host, versions, commit of the workspace and duration. --verify-chain shows a change that was made
+    by accident or in part; it cannot show that somebody who can write the database made a new chain.
     """
     from tokmigrate.audit.runs import list_imported_runs, runs  # noqa: PLC0415
     from tokmigrate.errors import UsageError  # noqa: PLC0415
