@@ -24,7 +24,7 @@ from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, p
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json, parse
 from tokmigrate.model.references.token_texts import named_tokens, without_mentions
-from tokmigrate.model.semantics.json_revert import reverted, tokenizer_by_key, tokenizer_document
+from tokmigrate.model.semantics.semantic_diff import reverted, tokenizer_by_key, tokenizer_document
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.plan.upgrade import layout, rendered, with_index_sizes

@@ -24,13 +24,16 @@ from tokmigrate.model.weights.tensor_match import (
     Entries,
     Overrides,
     TensorMatch,
+    Ties,
     candidates,
+    check_one_vocabulary,
+    find_ties,
     match_by_answer,
     match_by_name,
+    match_repeated,
     open_names,
     settings_hint,
 )
-from tokmigrate.model.weights.tied_tensors import Ties, check_one_vocabulary, find_ties, match_repeated
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, input_only_ids, is_divided_wrongly, window_of
 from tokmigrate.model.weights.weights import Weights
 from tokmigrate.settings import WorkerLimits
