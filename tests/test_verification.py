@@ -83,7 +83,7 @@ def test_no_model_is_changed_where_the_libraries_refuse_another(fleet: Made, tmp
     before = contents(sound)
     done = here.run("upgrade")
     assert done.returncode == 1
-    assert "before the change as after it, transformers gives 1 tokens other ids: {'<|endoftext|>'" in done.stderr
+    assert "both before and after the change, transformers gives 1 tokens other ids: {'<|endoftext|>'" in done.stderr
     assert "`verify: fast` in tokmigrate.yaml" in done.stderr
     assert done.stderr.endswith("done: none; failed: b-odd; not tried: a-sound\n")
     assert contents(sound) == before
@@ -158,7 +158,7 @@ def test_what_transformers_could_not_load_before_is_not_the_migrations_fault(tmp
     before = contents(model)
     done = here.run("upgrade")
     assert done.returncode == 1
-    assert "before the change as after it, transformers cannot load the tokenizer" in done.stderr
+    assert "both before and after the change, transformers cannot load the tokenizer" in done.stderr
     assert "the migration is not the cause" in done.stderr
     assert "`verify: fast`" in done.stderr
     assert contents(model) == before
@@ -170,7 +170,7 @@ def test_what_transformers_cannot_load_after_it_is_the_changes_fault(tmp_path: P
     documents = replace(after(snapshot), files={"tokenizer_config.json": json.dumps(settings).encode()})
     error = refused(snapshot, documents)
     assert error.message.startswith("transformers cannot load the tokenizer: ")
-    assert str(error.hint).endswith("before the change it is not so")
+    assert str(error.hint).endswith("it is not so before the change")
 
 
 def small(made: SharedModel) -> SharedModel:
@@ -187,7 +187,7 @@ def test_a_difference_that_was_there_before_is_named(tmp_path: Path) -> None:
     upgrade(replace(made.workspace, verify="full"), made.entry, listener=heard.append)
     (told,) = [each.message for each in heard if isinstance(each, Warned)]
     assert told.startswith("transformers' LlamaTokenizer tokenizes ' leading, trailing ' and ")
-    assert told.endswith("differently from tokenizer.json, before the change as after it")
+    assert told.endswith("differently from tokenizer.json, both before and after the change")
 
 
 def test_a_normalizer_set_for_a_class_under_another_name_has_its_effect(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Do the libraries load what a model's documents say? Asked before and after a change, and without its weights."""
+"""Whether the libraries load what a model's documents say, before and after a change; no weights are read."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thor
         return ()
     loaded, encoded = _loaded(nullcontext(snapshot.directory), snapshot, now, checks)
     _raise_first(loaded.faults(encoded), None, snapshot)
-    return tuple(loaded.told(doing, texts, "") for doing, texts in loaded.different.items())
+    return tuple(loaded.format_difference(doing, texts, "") for doing, texts in loaded.different.items())
 
 
 def _loaded(
@@ -126,8 +126,9 @@ def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Seq
 def _encoded(answer: Mapping[str, Any], checks: Sequence[Check], where: str) -> list[list[int]]:
     """Return the ids of the texts of `checks` by an answer of the tokenizers library; raise where it is not right."""
     if answer["differences"]["count"]:
-        told = _other_ids("tokenizers", answer["differences"])
-        raise VerificationError(told, where=where, hint="nothing was changed")
+        raise VerificationError(
+            _other_ids("tokenizers", answer["differences"]), where=where, hint="nothing was changed"
+        )
     for check, encoding in zip(checks, answer["encodings"], strict=True):
         failure = f"'{check.text}' cannot be tokenized: {encoding['error']}" if "error" in encoding else None
         reason = failure or check.find_fault(tuple(encoding["tokens"]))
@@ -218,7 +219,7 @@ class _Loaded:
             if list(found) != list(wanted):
                 yield "check", f"transformers tokenizes '{text}' differently from tokenizers: {found}"
 
-    def told(self, doing: str, texts: Sequence[str], when: str) -> str:
+    def format_difference(self, doing: str, texts: Sequence[str], when: str) -> str:
         """Return in words what transformers does differently from tokenizer.json."""
         shown = f"{texts[0]!r}{f' and {len(texts) - 1} more sample texts' if len(texts) > 1 else ''}"
         return f"transformers' {self.tokenizer['class']} {_DOES[doing]} {shown} differently from tokenizer.json{when}"
@@ -237,11 +238,11 @@ def _raise_first(after: Mapping[str, str], before: Mapping[str, str] | None, sna
     kind, what = next(iter(after.items()))
     where = str(snapshot.directory)
     if before is None:
-        raise VerificationError(what, where=where, hint=f"mend it; {FAST}")
+        raise VerificationError(what, where=where, hint=f"fix it; {FAST}")
     if kind in before:
-        hint = f"the migration is not the cause, and nothing was changed: mend the model first; {FAST}"
-        raise VerificationError(f"before the change as after it, {what}", where=where, hint=hint)
-    raise VerificationError(what, where=where, hint="nothing was changed; before the change it is not so")
+        hint = f"the migration is not the cause, and nothing was changed: fix the model first; {FAST}"
+        raise VerificationError(f"both before and after the change, {what}", where=where, hint=hint)
+    raise VerificationError(what, where=where, hint="nothing was changed; it is not so before the change")
 
 
 def _compared(before: _Loaded, after: _Loaded, snapshot: Snapshot) -> Iterator[str]:
@@ -261,14 +262,14 @@ def _compared(before: _Loaded, after: _Loaded, snapshot: Snapshot) -> Iterator[s
         new = [text for text in texts if text not in before.different.get(doing, ())]
         if new and before.is_compared:
             raise VerificationError(
-                after.told(doing, new, " after the change, and not before it"),
+                after.format_difference(doing, new, " after the change, and not before it"),
                 where=where,
                 hint=f"nothing was changed; {FAST}",
             )
-        yield after.told(doing, texts, ", before the change as after it" if before.is_compared else "")
+        yield after.format_difference(doing, texts, ", both before and after the change" if before.is_compared else "")
     for doing, texts in before.different.items():
         if gone := [text for text in texts if text not in after.different.get(doing, ())]:
-            yield before.told(doing, gone, " before the change, and not after it")
+            yield before.format_difference(doing, gone, " before the change, and not after it")
 
 
 def _changes_pipeline(snapshot: Snapshot, documents: Documents) -> bool:

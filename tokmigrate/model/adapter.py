@@ -149,7 +149,7 @@ def _found(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
             if base.ids in entry.shape and not _OTHERS.search(plain):
                 raise UnexplainedTensorError(
                     f"whether an axis of the tensor '{entry.name}' {list(entry.shape)} counts the vocabulary is not"
-                    " known: it is none of those that LoRA saves",
+                    " known: LoRA saves no such tensor",
                     where=where,
                     hint="merge the adapter into the model first, or take it out of `adapters:`",
                 )
@@ -305,7 +305,7 @@ def _check_place(directory: Path, base: Snapshot) -> None:
     inside, outside = directory.resolve(), base.directory.resolve()
     if inside.is_relative_to(outside) or outside.is_relative_to(inside):
         raise StorageError(
-            "the adapter and its model lie one inside the other, and could not be exchanged apart",
+            "one of the adapter and its model is inside the other, so they cannot be published separately",
             where=str(directory),
             hint="move the adapter beside the model",
         )

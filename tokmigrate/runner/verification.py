@@ -1,7 +1,7 @@
-"""What the libraries make of a model after a change: asked before its weights are staged.
+"""Verification of a change by the libraries, before weights are staged.
 
-Of several models it is asked before the first is changed; what was accepted then is not asked again, unless the files
-came out differently.
+Of several models all are verified before the first is changed; what was accepted then is verified again only where the
+files came out differently.
 """
 
 from __future__ import annotations
