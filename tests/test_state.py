@@ -176,11 +176,10 @@ def test_a_model_is_its_resolved_path(state: State, tmp_path: Path) -> None:
 
 
 def test_tags(state: State) -> None:
-    assert state.tag("release") is None
+    assert state.all_tags() == {}
     state.set_tag("release", "aaaa")
     state.set_tag("release", "bbbb")
     state.set_tag("alpha", "aaaa")
-    assert state.tag("release") == "bbbb"
     assert list(state.all_tags().items()) == [("alpha", "aaaa"), ("release", "bbbb")]
 
 
@@ -254,25 +253,17 @@ def test_the_index_alone_holds_one_active_run(state: State, model: ModelRow, tmp
 
 
 def test_compare_and_set(state: State, model: ModelRow) -> None:
-    operation = begun(state, model)
+    run = begun(state, model)
     with pytest.raises(BusyError, match="STAGING"):
-        state.finish(operation.id)
-    with pytest.raises(BusyError, match="STAGING"):
-        state.advance(operation.id, Status.PREPARED, Status.ABORTED)
-    state.prepare(operation.id, Outcome())
+        state.finish(run.id)
+    state.prepare(run.id, Outcome())
     with pytest.raises(BusyError, match="PREPARED"):
-        state.prepare(operation.id, Outcome())
-    with pytest.raises(BusyError, match="PREPARED"):
-        state.advance(operation.id, Status.STAGING, Status.ABORTED)
-    aborted = state.advance(operation.id, Status.PREPARED, Status.ABORTED, "its process died")
-    assert (aborted.status, aborted.error) == (Status.ABORTED, "its process died")
-    assert state.fail(operation.id, "later") == aborted
-    with pytest.raises(BusyError, match="ABORTED"):
-        state.finish(operation.id)
-    with pytest.raises(ValueError, match="cannot be advanced"):
-        state.advance(operation.id, Status.ABORTED, Status.STAGING)
-    with pytest.raises(ValueError, match="cannot be advanced"):
-        state.advance(operation.id, Status.STAGING, Status.APPLIED)
+        state.prepare(run.id, Outcome())
+    failed = state.fail(run.id, "its process died")
+    assert (failed.status, failed.error) == (Status.FAILED, "its process died")
+    assert state.fail(run.id, "later") == failed
+    with pytest.raises(BusyError, match="FAILED"):
+        state.finish(run.id)
     with pytest.raises(UnknownNameError):
         state.finish("none")
     assert state.run("none") is None
@@ -329,8 +320,8 @@ def test_every_token_text_comes_back(state: State, model: ModelRow, text: str) -
 
 def test_a_run_that_ended_is_in_the_chain_once(state: State, model: ModelRow) -> None:
     failed = begun(state, model)
-    aborted = begun(state, state.model_for("other", database_of(state).parent / "other"))
-    state.advance(aborted.id, Status.STAGING, Status.ABORTED)
+    other = begun(state, state.model_for("other", database_of(state).parent / "other"))
+    state.fail(other.id, "no space")
     state.fail(failed.id, "no space")
     state.fail(failed.id, "again")
     done = upgraded(state, model, Outcome(applied=(record("aaaa", 0),)))
@@ -340,7 +331,7 @@ def test_a_run_that_ended_is_in_the_chain_once(state: State, model: ModelRow) ->
     in_progress = begun(state, model)
     with sqlite3.connect(database_of(state)) as raw:
         found = raw.execute("SELECT id, chain_position FROM runs WHERE hash IS NOT NULL ORDER BY chain_position")
-        assert found.fetchall() == [(aborted.id, 1), (failed.id, 2), (done.id, 3), (adopted.id, 4)]
+        assert found.fetchall() == [(other.id, 1), (failed.id, 2), (done.id, 3), (adopted.id, 4)]
     assert state.verify_chain() is None
     tamper(database_of(state), "UPDATE runs SET status = 'APPLIED' WHERE id = ?", in_progress.id)
     broken = state.verify_chain()
@@ -657,7 +648,7 @@ for n in range(10_000):
     if left is not None and left.status is Status.PREPARED:
         state.finish(left.id)
     elif left is not None:
-        state.advance(left.id, Status.STAGING, Status.ABORTED, "its process died")
+        state.fail(left.id, "its process died")
     assert state.active(model) is None
     done = [row for row in state.runs(model, None) if row.status is Status.APPLIED]
     assert len(state.applied_now(model)) == len(done)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tokmigrate.audit.runs import Run
     from tokmigrate.state.provenance import Provenance
 
-_STYLE = {"APPLIED": "green", "FAILED": "bold red", "ABORTED": "bold red"}
+_STYLE = {"APPLIED": "green", "FAILED": "bold red"}
 _MINUTE = 60
 
 

@@ -3,7 +3,7 @@
 Each method is one transaction. A run goes
 
     begin ─▶ STAGING ─ prepare ─▶ PREPARED ─ finish ─▶ APPLIED
-                └───── advance ──────┴───────────────▶ ABORTED | FAILED
+                └────── fail ────────┴───────────────▶ FAILED
 
 and every step states what it starts from, so that of two processes one loses with a clear error.
 """
@@ -37,11 +37,6 @@ from tokmigrate.state.rows import (
     TokensMoved,
 )
 from tokmigrate.state.schema import applied, migration_texts, models, runs, tags, token_events, token_moves
-
-
-def new_run_id() -> str:
-    """Return an id that no run has yet."""
-    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True)
@@ -80,7 +75,6 @@ class State(Readable):
         generation_before: str | None,
         generation_after: str | None,
         provenance: Provenance | None = None,
-        run_id: str | None = None,
     ) -> RunRow:
         """Record the intent to change a model, with status STAGING.
 
@@ -93,7 +87,6 @@ class State(Readable):
             generation_before: The generation id in place; None at base.
             generation_after: The generation id of the candidate; None at base.
             provenance: The author; default: the user of this process.
-            run_id: A new id, if the caller needs it beforehand; default: a random one.
 
         Raises BusyError where a run of this model is active.
         """
@@ -111,7 +104,6 @@ class State(Readable):
                 connection,
                 model,
                 author,
-                run_id or new_run_id(),
                 direction=direction.value,
                 from_revision=from_revision,
                 to_revision=to_revision,
@@ -139,24 +131,15 @@ class State(Readable):
                 {"status": Status.PREPARED.value, "outcome": payload},
             )
 
-    def advance(self, run_id: str, expected: Status, new: Status, error: str | None = None) -> RunRow:
-        """End an active run: compare-and-set from `expected` to ABORTED or FAILED.
-
-        PREPARED and APPLIED come with rows of their own: see `prepare` and `finish`.
-        Raises BusyError where its status is not `expected`.
-        """
-        if new not in (Status.ABORTED, Status.FAILED) or not expected.active:
-            raise ValueError(f"a run cannot be advanced from {expected} to {new}")
-        with self.writing() as connection:
-            return _given_up(connection, run_id, expected, new, error)
-
     def fail(self, run_id: str, error: str) -> RunRow:
         """Record that an active run failed and why; one that is over already is left as it is."""
         with self.writing() as connection:
             row = run_in(connection, run_id)
             if not row.status.active:
                 return row
-            return _given_up(connection, run_id, row.status, Status.FAILED, error)
+            ended = _end(connection, run_id, row.status, Status.FAILED, error)
+            seal_run(connection, run_id)
+            return ended
 
     def finish(self, run_id: str) -> RunRow:
         """Take a PREPARED run to APPLIED with the ledger rows that `prepare` kept.
@@ -201,7 +184,6 @@ class State(Readable):
                 connection,
                 model,
                 author,
-                new_run_id(),
                 direction=Direction.ADOPT.value,
                 revisions=[*sorted(lost), *(record.revision for record in new)],
                 status=Status.APPLIED.value,
@@ -252,12 +234,6 @@ def _finish(connection: Connection, row: RunRow, outcome: Outcome) -> RunRow:
     return ended
 
 
-def _given_up(connection: Connection, run_id: str, expected: Status, new: Status, error: str | None) -> RunRow:
-    ended = _end(connection, run_id, expected, new, error)
-    seal_run(connection, run_id)
-    return ended
-
-
 def _end(connection: Connection, run_id: str, expected: Status, new: Status, error: str | None) -> RunRow:
     started = run_in(connection, run_id).started
     finished = _now()
@@ -286,18 +262,18 @@ def _change(connection: Connection, run_id: str, expected: Status, changes: Mapp
     return row
 
 
-def _insert_run(connection: Connection, model: ModelRow, author: Provenance, identity: str, **values: Any) -> RunRow:
+def _insert_run(connection: Connection, model: ModelRow, author: Provenance, **values: Any) -> RunRow:
     if connection.execute(select(models.c.id).where(models.c.id == model.id)).first() is None:
         raise UnknownNameError(
             f"the state does not know the model {model.name}",
             where=model.path,
             hint="the state database was replaced; run the command again",
         )
-    last = connection.execute(select(func.max(runs.c.number))).scalar() or 0
+    run_id = secrets.token_hex(8)
     connection.execute(
         insert(runs).values(
-            id=identity,
-            number=last + 1,
+            id=run_id,
+            number=last_number(connection, runs) + 1,
             model_id=model.id,
             user_name=author.user,
             host=author.host,
@@ -309,7 +285,7 @@ def _insert_run(connection: Connection, model: ModelRow, author: Provenance, ide
             **values,
         )
     )
-    return run_row(connection.execute(select(runs).where(runs.c.id == identity)).one())
+    return run_row(connection.execute(select(runs).where(runs.c.id == run_id)).one())
 
 
 def _now() -> datetime:

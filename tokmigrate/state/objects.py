@@ -120,12 +120,6 @@ class ObjectStore:
         """Return whether an object of this digest is there; its bytes are not looked at."""
         return has_file(self._path(digest))
 
-    def delete(self, digest: str) -> None:
-        """Remove an object; one that is not there is no error."""
-        path = self._path(digest)
-        with _storage(self.root):
-            path.unlink(missing_ok=True)
-
     def digests(self) -> Iterator[str]:
         """Yield the digest of every object, sorted."""
         if not has_directory(self.root):

@@ -148,8 +148,7 @@ class Readable(Database):
 
     def has_run_to(self, generation: str) -> bool:
         """Return whether a recorded run left a generation, or is about to."""
-        ended_otherwise = [Status.ABORTED.value, Status.FAILED.value]
-        found = select(runs.c.id).where(runs.c.generation_after == generation, runs.c.status.not_in(ended_otherwise))
+        found = select(runs.c.id).where(runs.c.generation_after == generation, runs.c.status != Status.FAILED.value)
         with self.reading() as connection:
             return connection.execute(found.limit(1)).first() is not None
 
@@ -159,10 +158,6 @@ class Readable(Database):
             return {
                 table.name: connection.execute(select(func.count()).select_from(table)).scalar_one() for table in LEDGER
             }
-
-    def tag(self, name: str) -> str | None:
-        """Return the revision that a tag stands for, or None."""
-        return self.all_tags().get(name)
 
     def all_tags(self) -> dict[str, str]:
         """Return the revision of each tag, sorted by name."""

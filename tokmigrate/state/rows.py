@@ -27,7 +27,6 @@ class Status(StrEnum):
     STAGING = "STAGING"
     PREPARED = "PREPARED"
     APPLIED = "APPLIED"
-    ABORTED = "ABORTED"
     FAILED = "FAILED"
 
     @property
