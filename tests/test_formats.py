@@ -18,7 +18,7 @@ from sqlalchemy import create_engine, text
 from tokmigrate import formats
 from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.change.undo_record import Undo, keep, read_undo_record
-from tokmigrate.errors import FormatError, RecoveryNeededError
+from tokmigrate.errors import FormatError, RecoveryNeededError, StorageError
 from tokmigrate.formats import FileFormat, check_version
 from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.objects import ObjectStore
@@ -101,6 +101,22 @@ def test_the_upgrade_keeps_every_row(old: Here) -> None:
             raw.execute("DELETE FROM token_events")
         tables = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     assert not tables & {"operations", "tokens", "moves", "endings", "identities", "chains", "imported"}
+
+
+def test_an_upgrade_that_fails_changes_nothing(old: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dump() -> list[str]:
+        with sqlite3.connect(old.root / ".tokmigrate" / "state.db") as raw:
+            return list(raw.iterdump())
+
+    def fail(connection: object, run_id: str) -> None:
+        raise StorageError(f"no space for {run_id}")
+
+    before = dump()
+    with monkeypatch.context() as patched:
+        patched.setattr("tokmigrate.state.schema_upgrades.seal_run", fail)
+        assert old.run("recover").returncode == 1
+    assert dump() == before
+    assert old.run("recover").returncode == 0
 
 
 def test_an_interrupted_run_of_an_older_version_is_refused(old: Here) -> None:
