@@ -51,7 +51,6 @@ WORDS = {
 
 ALLOWED = {
     "model/probe": "the path of a package",
-    "by_meaning": "a name of the API",
     ".fate": "a name of the API",
     '"fate"': "a key of JSON",
 }

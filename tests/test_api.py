@@ -47,7 +47,7 @@ def test_a_workspace_up_and_down(tmp_path: Path) -> None:
         assert [checked.exit_code for checked in ws.check()] == [0]
         (status,) = ws.status()
         assert [token.token for token in status.training] == ["<|im_start|>", "<|im_end|>", "<|pad|>"]
-        assert [done.by_meaning for done in ws.downgrade("base")] == [()]
+        assert [done.semantic_undo for done in ws.downgrade("base")] == [()]
         with pytest.raises(tokmigrate.TokmigrateError) as raised:
             ws.downgrade("base")
         assert raised.value.exit_code == 1

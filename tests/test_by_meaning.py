@@ -78,7 +78,7 @@ def test_what_training_made_of_old_rows_stays(place: Workspace, tmp_path: Path, 
     learnt = tensors(place.model)
     done = place.run("downgrade", "base")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "by meaning" in done.stdout
+    assert "by a semantic undo" in done.stdout
     base, left = tensors(tmp_path / "base"), tensors(place.model)
     assert left.keys() == learnt.keys()
     for name, held in left.items():

@@ -62,15 +62,15 @@ def test_saved_anew(place: Workspace) -> None:
     model_of(place.model).save_pretrained(place.model)
     tokenizer_of(place.model).save_pretrained(place.model)
     said, found = checked(place, 0)
-    assert "saved anew with the same meaning (fine): " in said
-    assert {"model.safetensors", "tokenizer_config.json"} <= set(found["saved_anew"])
+    assert "saved again with equivalent content (fine): " in said
+    assert {"model.safetensors", "tokenizer_config.json"} <= set(found["resaved"])
     assert found["moved"] == []
 
 
 def test_trained(place: Workspace) -> None:
     trained(place.model, place.model)
     said, found = checked(place, 0)
-    assert "moved since (fine): " in said
+    assert "changed by training (fine): " in said
     assert {"model.embed_tokens.weight", "lm_head.weight"} <= set(found["moved"])
     # Which of the new tokens were in the text is said of each.
     assert "new tokens trained since init: " in said
@@ -154,7 +154,7 @@ def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> 
     assert times_told_trained(place, "tuned") == 1
     done = place.run("downgrade", "base", "--model", "tuned")
     assert done.returncode == 0, done.stderr
-    assert "by meaning" in done.stdout
+    assert "by a semantic undo" in done.stdout
     assert times_told_trained(place, "tuned") == 1
     left = model_of(target).get_input_embeddings().weight.detach()
     assert torch.equal(left, learnt[: len(left)])
@@ -167,7 +167,7 @@ def test_a_few_of_the_trained_tensors_are_named(place: Workspace) -> None:
     text = place.settings.read_text("utf-8")
     place.settings.write_text(text.replace("verify:", "  tuned: {path: models/tuned}\nverify:"), "utf-8")
     said = place.run("stamp", "--from", "demo", "--model", "tuned").stdout.splitlines()[1]
-    assert re.fullmatch(r"moved since it was migrated: (\d+) tensors: \S+, \S+, \S+ and \d+ more", said)
+    assert re.fullmatch(r"changed since it was migrated: (\d+) tensors: \S+, \S+, \S+ and \d+ more", said)
 
 
 def test_taken_on_again_a_token_is_said_to_be_trained_once(place: Workspace) -> None:
@@ -321,9 +321,9 @@ def test_verify_says_that_a_model_was_saved_anew(place: Workspace) -> None:
     assert not (place.model / "model-00001-of-00002.safetensors").exists()
     done = place.run("verify")
     assert done.returncode == 4, done.stderr
-    assert f"demo: {HEAD}, saved anew since it was migrated: " in done.stdout
+    assert f"demo: {HEAD}, saved again since it was migrated: " in done.stdout
     assert "model-00001-of-00002.safetensors" in done.stdout
-    assert "by meaning it is what its migrations left (`tokmigrate check`)" in done.stdout
+    assert "it is equivalent to what its migrations left (`tokmigrate check`)" in done.stdout
     (told,) = json.loads(place.run("verify", "--json").stdout)["models"]
     assert told["same_meaning"] is True
     change(place.model / "tokenizer_config.json", lambda document: document.update({"padding_side": "right"}))
@@ -401,5 +401,5 @@ def test_weights_that_nothing_here_knows_are_no_drift(tmp_path: Path) -> None:
     shard = next(place.model.glob("model-00001*"))
     shard.write_bytes(shard.read_bytes()[:-8] + b"\0\0\x80?\0\0\x80?")
     done = place.run("check")
-    assert (done.returncode, "moved or saved anew since" in done.stdout) == (3, True), done.stdout
+    assert (done.returncode, "trained or saved again since" in done.stdout) == (3, True), done.stdout
     assert place.run("upgrade").returncode == 0

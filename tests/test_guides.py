@@ -36,7 +36,7 @@ def up_and_down(root: Path, operations: str) -> None:
     before = contents(root / "m")
     typed(root, "tokmigrate plan && tokmigrate upgrade")
     assert contents(root / "m") != before
-    assert "every byte proven" in typed(root, "tokmigrate downgrade base")
+    assert "every byte verified" in typed(root, "tokmigrate downgrade base")
     assert contents(root / "m") == before
 
 

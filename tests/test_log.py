@@ -110,7 +110,7 @@ def test_every_run_is_shown_whole_at_80_columns(first: Made) -> None:
     assert max(len(line) for line in said.splitlines()) <= NARROW
     for row in runs:
         assert row["operation"] in said
-    assert f"{two} taken back by {runs[2]['operation']}" in said
+    assert f"{two} reverted by {runs[2]['operation']}" in said
     assert "FAILED" in said
     assert "tokmigrate 0." in said
     assert [row["operation"] for row in asked(first, "log", "--limit", "2")["runs"]] == [
@@ -278,7 +278,7 @@ def test_two_workspaces_in_one_database(first: Made, tmp_path: Path) -> None:
     new = asked(made, "import", str(second.root))["new"]
     # Two applied revisions are taken back now: their rows have changed.
     assert (new["runs"], new["applied"], new["token_events"]) == (1, 2, 3)
-    assert "taken back" in run(made, "log", "--imported").stdout
+    assert "reverted by" in run(made, "log", "--imported").stdout
     assert run(made, "log", "--verify-chain").returncode == 0
 
 

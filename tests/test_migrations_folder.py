@@ -51,7 +51,7 @@ def test_going_back_needs_no_folder(place: Workspace) -> None:
     (place.root / "migrations").rename(place.root / "moved")
     said = run_here(place.root, "downgrade", "base")
     assert said.returncode == 0, said.stderr
-    assert "every byte proven" in said.stdout
+    assert "every byte verified" in said.stdout
 
 
 def test_the_default_folder_that_is_not_there(place: Workspace) -> None:

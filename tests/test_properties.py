@@ -358,7 +358,7 @@ def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target:
     """Stage the way back over migrations without publishing it."""
     snapshot = take_snapshot(entry)
     back = build_downgrade(snapshot, records, ObjectStore(place.objects))
-    assert not back.by_meaning
+    assert not back.semantic_undo
     candidate = back.candidate
     stage(snapshot, target, candidate, uncounted)
     stamp = candidate.files[STAMP]

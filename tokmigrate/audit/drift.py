@@ -1,4 +1,4 @@
-"""How a model differs from what its migrations left: trained, saved anew, or changed behind tokmigrate's back."""
+"""How a model differs from what its migrations left: trained, saved again, or edited by something else."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tokmigrate.model.weights.tensor_rows import tensor_digest
 
 @dataclass(frozen=True)
 class Drift:
-    """What became of a model since it was migrated.
+    """How a model changed since it was migrated.
 
     Args:
-        saved_anew: Files with other bytes and the same meaning.
+        resaved: Files with other bytes and equivalent content.
         moved: Tensors with other numbers, as after training.
-        weights: Shards with other bytes of which nothing here says whether they were trained or only saved anew.
-        differences: What the tokenizer or a configuration means otherwise.
+        weights: Shards with other bytes of which nothing here says whether they were trained or only saved again.
+        differences: Semantic differences of the tokenizer or a configuration.
         unknown: Files with other bytes of which nothing here says what they held.
         stamp: What is wrong with the stamp, None where it is right.
         stamp_at: The revision on record for the model, where the stamp is missing.
     """
 
-    saved_anew: tuple[str, ...] = ()
+    resaved: tuple[str, ...] = ()
     moved: tuple[str, ...] = ()
     weights: tuple[str, ...] = ()
     differences: tuple[Difference, ...] = ()
@@ -42,12 +42,12 @@ class Drift:
 
     @property
     def breaks(self) -> bool:
-        """Whether the model is not what its migrations say; training it and saving it anew are not that."""
+        """Whether the model is not what its migrations say; trained and re-saved models are."""
         return bool(self.differences or self.unknown or self.stamp)
 
 
 def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
-    """Return what became of a model with a stamp.
+    """Return how a stamped model changed.
 
     Args:
         snapshot: The model.
@@ -55,13 +55,11 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
     """
     documents = document_drift(snapshot, applied)
     shards, moved, unread = _shards(snapshot, applied)
-    return replace(
-        documents, saved_anew=tuple(sorted((*documents.saved_anew, *shards))), moved=moved, weights=tuple(unread)
-    )
+    return replace(documents, resaved=tuple(sorted((*documents.resaved, *shards))), moved=moved, weights=tuple(unread))
 
 
 def document_drift(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
-    """Return what became of a model with a stamp, but for its weights, which are not read.
+    """Return how a stamped model changed, except for its weights, which are not read.
 
     Args:
         snapshot: The model.
@@ -70,10 +68,10 @@ def document_drift(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
     left: dict[str, bytes | None] = {}
     for each in applied:
         left |= each.files
-    saved_anew, unknown = _rewritten(snapshot, left)
-    then = with_files(snapshot.state.documents, {name: left[name] for name in saved_anew})
+    resaved, unknown = _rewritten(snapshot, left)
+    then = with_files(snapshot.state.documents, {name: left[name] for name in resaved})
     found = differences(then, snapshot.state.documents)
-    return Drift(tuple(sorted(saved_anew)), differences=without_ignorable(found), unknown=tuple(sorted(unknown)))
+    return Drift(tuple(sorted(resaved)), differences=without_ignorable(found), unknown=tuple(sorted(unknown)))
 
 
 def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[list[str], list[str]]:
@@ -87,7 +85,7 @@ def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[li
         held = left.get(name)
         is_known = name in left and (None if held is None else blake3(held).hexdigest()) == file.digest
         (known if is_known else unknown).append(name)
-    # A file that another program does not write says nothing else.
+    # A file that is gone because another program does not write it is no drift.
     return known, [name for name in unknown if name in snapshot.texts]
 
 
@@ -120,7 +118,7 @@ def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) ->
     if snapshot.stamp is None:
         if not revisions:
             return None
-        return f"{STAMP} is missing; by the ledger the model is at {revisions[-1]}, and another program wrote it anew"
+        return f"{STAMP} is missing; the ledger has the model at {revisions[-1]}; another program rewrote it"
     if lineage and snapshot.stamp.lineage != lineage:
         return (
             f"{STAMP} is of another model: its baseline is {snapshot.stamp.lineage[:12]},"
@@ -138,11 +136,9 @@ def remedy(drift: Drift, model: str) -> str:
     """
     named = shlex.quote(model)
     if drift.stamp_at:
-        return (
-            f"put {STAMP} back, or take the model on as it is recorded: `tokmigrate stamp {drift.stamp_at} -M {named}`"
-        )
+        return f"put {STAMP} back, or stamp the model as it is recorded: `tokmigrate stamp {drift.stamp_at} -M {named}`"
     if drift.stamp:
-        return "put the right directory in its place, or take this one on with `tokmigrate stamp`"
+        return "put the right directory in its place, or record its revision with `tokmigrate stamp`"
     if drift.unknown:
         return "run it in the workspace where the model was upgraded"
     return (

@@ -53,7 +53,7 @@ class LoraRows:
 
 
 def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
-    """Return the rows of a model that migrations began and that were not trained since, also where they moved."""
+    """Return the rows of a model that migrations initialised and that were not trained since, moved ones too."""
     with reading(entry):
         snapshot = take_snapshot(entry)
     state = open_state_if_present(workspace.state, workspace.root)
@@ -69,7 +69,7 @@ def trainable_indices(snapshot: Snapshot, tokens: Iterable[TokenTraining]) -> di
 
     Args:
         snapshot: The model.
-        tokens: Its tokens and what became of them.
+        tokens: Its tokens and their training.
 
     Raises:
         ModelError: peft could not train such rows of this model.
@@ -110,7 +110,7 @@ class HeldToken:
     Args:
         token: Its text.
         id: Its id.
-        training: What the adapter made of the model's row.
+        training: How the adapter changed the model's row.
         movement: How far the row is from the model's.
     """
 
@@ -130,7 +130,7 @@ class HeldRows:
         side: Which of its sides that is; tied embeddings are the input.
         is_whole: Whether it is the whole matrix, as `modules_to_save` keeps it, or the rows of listed ids.
         rows: How many rows there are.
-        tokens: The tokens among them whose rows migrations began.
+        tokens: The tokens among them whose rows migrations initialised.
     """
 
     tensor: str
@@ -147,7 +147,7 @@ def rows_of_adapter(adapter: Snapshot, base: Snapshot, tokens: Sequence[TokenTra
     Args:
         adapter: An adapter of the model.
         base: The model.
-        tokens: Its tokens whose rows migrations began.
+        tokens: Its tokens whose rows migrations initialised.
     """
     sides = embeddings(base.tensors)
     found = [
@@ -195,7 +195,7 @@ def _held_tokens(
     places: Mapping[int, int],
     new: Mapping[int, TokenTraining],
 ) -> tuple[HeldToken, ...]:
-    """Return what an adapter made of the rows of new tokens, by the side of rows that it left or that are no news."""
+    """Return how an adapter changed the rows of new tokens, compared with other rows."""
     texts = base.state.tokenizer.texts
     others = [number for number in range(matrix.geometry.rows) if number not in new]
     listed = [number for number in places if number in texts and number not in new]

@@ -1,7 +1,7 @@
 """The way back, derived from the difference of two states: no operation needs an inverse of its own.
 
 Records of undone migrations compose: going back over many is one pass. Where nothing was touched since, every byte is
-given back as it was. Where the model was trained or written anew, it is taken back by meaning: `change.by_meaning`.
+given back as it was. Where the model was trained or written anew, it is taken back by meaning: `change.semantic_undo`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class DowngradeCandidate:
 
     Args:
         candidate: What the directory shall be.
-        by_meaning: The files that were trained or written anew since, sorted; without any, every byte comes back.
+        semantic_undo: The files that were trained or written anew since, sorted; without any, every byte comes back.
     """
 
     candidate: Candidate
-    by_meaning: tuple[str, ...]
+    semantic_undo: tuple[str, ...]
 
 
 def inverse(edit: RowEdit, record: str) -> RowEdit:

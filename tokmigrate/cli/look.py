@@ -169,11 +169,11 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
         return {"model": found.name, "revision": found.revision, **changed, "undo": undo}
 
     def render(found: look.Verified) -> None:
-        how = "saved anew" if found.same_meaning else "changed"
+        how = "saved again" if found.same_meaning else "changed"
         said = f"{how} since it was migrated: {', '.join(found.changed)}" if found.changed else "all as it should be"
         say(f"{found.name}: {found.revision or 'base'}, {said}")
         if found.changed and found.same_meaning:
-            say("  by meaning it is what its migrations left (`tokmigrate check`)")
+            say("  it is equivalent to what its migrations left (`tokmigrate check`)")
         for line in undo_lines(found.undo):
             say(f"  {line}")
         for note in found.notes:

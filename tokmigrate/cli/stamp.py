@@ -74,7 +74,7 @@ def stamp(
     back = "the way back is on record" if done.undoable else "there is no way back from it on record here"
     say(f"{done.model}: taken on at {done.revision}; {back}")
     if done.moved:
-        say(f"moved since it was migrated: {tensors_named(done.moved)}")
+        say(f"changed since it was migrated: {tensors_named(done.moved)}")
         for line in training_lines(done.training):
             say(line)
 

@@ -38,12 +38,12 @@ def check_lines(found: Checked) -> Iterator[str]:
         yield f"  looks like {found.detected}"
     drift = found.drift
     if drift.moved:
-        yield f"  moved since (fine): {tensors_named(drift.moved)}"
+        yield f"  changed by training (fine): {tensors_named(drift.moved)}"
         yield from (f"  {line}" for line in training_lines(found.training))
     if drift.weights:
-        yield f"  moved or saved anew since (fine; which of them is not known here): {', '.join(drift.weights)}"
-    if drift.saved_anew:
-        yield f"  saved anew{'' if drift.breaks else ' with the same meaning (fine)'}: {', '.join(drift.saved_anew)}"
+        yield f"  trained or saved again since (fine; which of the two is not known here): {', '.join(drift.weights)}"
+    if drift.resaved:
+        yield f"  saved again{'' if drift.breaks else ' with equivalent content (fine)'}: {', '.join(drift.resaved)}"
     lines = [found.broken] if found.broken else list(each_line(drift))
     yield from (f"  {line}" for line in lines[:_MOST])
     if len(lines) > _MOST:
@@ -65,7 +65,7 @@ def check_content(found: Checked) -> dict[str, Any]:
         "pending": [migration.revision for migration in found.pending],
         "moved": list(drift.moved),
         "training": training_content(found.training),
-        "saved_anew": list(drift.saved_anew),
+        "resaved": list(drift.resaved),
         "weights": list(drift.weights),
         "stamp": drift.stamp,
         "broken": found.broken,

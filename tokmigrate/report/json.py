@@ -165,7 +165,7 @@ def downgraded_content(done: Downgraded) -> dict[str, Any]:
         "from_revision": done.before,
         "to_revision": done.after,
         "reverted": list(done.reverted),
-        "by_meaning": list(done.by_meaning),
+        "semantic_undo": list(done.semantic_undo),
         "recovered": done.recovered.value,
     }
 

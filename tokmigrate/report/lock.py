@@ -1,4 +1,4 @@
-"""The lock as a command tells of it: for people, and as JSON."""
+"""The results of commands on the lock, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MANY = 8
 
 
 def relocked_lines(done: Relocked, shown: str) -> Iterator[str]:
-    """Yield what became of the lock."""
+    """Yield the changes of the lock."""
     lock = done.after
     if done.before == lock:
         yield f"{shown} is up to date: {_size(lock)}"
@@ -40,7 +40,7 @@ def relocked_lines(done: Relocked, shown: str) -> Iterator[str]:
 
 
 def relocked_content(done: Relocked, file: str) -> dict[str, Any]:
-    """Return what became of the lock as JSON."""
+    """Return the changes of the lock as JSON."""
     return {
         "lock": file,
         "written": done.before != done.after,
@@ -51,9 +51,10 @@ def relocked_content(done: Relocked, file: str) -> dict[str, Any]:
 
 
 def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
-    """Yield what was moved, and what became of the lock."""
+    """Yield the moved migrations and the changes of the lock."""
     if done.restored:
-        yield f"{shown} could not be read: what Git has {'on both sides ' if done.conflict else ''}was taken"
+        source = "both sides of the merge" if done.conflict else "Git"
+        yield f"{shown} could not be read, so it is restored from {source}"
     if done.onto is None:
         yield "one head: no migration has to move"
         for each in done.moved:
@@ -69,7 +70,7 @@ def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
         else:
             yield f"  with it {each.migration.revision} ({each.migration.shown})"
     if done.shared:
-        yield f"look at it: both branches change or read {', '.join(done.shared)}"
+        yield f"check this: both branches change or read {', '.join(done.shared)}"
     if done.relocked is None:
         yield f"{shown} is left as it is: there are still several heads; next: `tokmigrate rebase` again"
         return
@@ -80,7 +81,7 @@ def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
 
 
 def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
-    """Return what was moved, and what became of the lock, as JSON."""
+    """Return the moved migrations and the changes of the lock as JSON."""
     return {
         "onto": done.onto,
         "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
@@ -92,10 +93,10 @@ def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
 
 
 def squashed_lines(done: Squashed) -> Iterator[str]:
-    """Yield what became of several migrations."""
+    """Yield the result of squashing migrations."""
     names = ", ".join(migration.shown for migration in done.replaced)
     yield f"wrote {done.migration.shown}: {done.migration.revision} in place of {names}"
-    yield f"the same end on {_tried(done.trials)}: files, rows and their origins, defaults"
+    yield f"the same result on {_tried(done.trials)}: files, rows and their origins, defaults"
     if done.dropped:
         dropped = format_count(done.dropped, "precondition")
         yield f"note: {dropped} of later ones left out: they ask about states in between"
@@ -104,7 +105,7 @@ def squashed_lines(done: Squashed) -> Iterator[str]:
 
 
 def squashed_content(done: Squashed) -> dict[str, Any]:
-    """Return what became of several migrations as JSON."""
+    """Return the result of squashing migrations as JSON."""
     return {
         "revision": done.migration.revision,
         "file": str(done.migration.path),

@@ -45,7 +45,7 @@ def _lines(run: Run) -> Iterator[RenderableType]:
     if run.ledger is not None:
         yield indented(f"from the ledger {run.ledger[:10]}, {escape(run.path)}", 4)
     if run.undone_by is not None:
-        what = "taken back" if len(run.undone) == len(row.revisions) else f"{', '.join(run.undone)} taken back"
+        what = "reverted" if len(run.undone) == len(row.revisions) else f"{', '.join(run.undone)} reverted"
         yield indented(f"{what} by {run.undone_by}", 4)
     if row.error:
         yield indented(f"error: {escape(row.error)}", 4, "red")

@@ -81,12 +81,12 @@ def upgraded_line(plan: Plan) -> str:
 
 def downgraded_line(done: Downgraded) -> str:
     """Return what a downgrade did."""
-    said = f"{done.model}: {named(done.before)} → {named(done.after)}, {len(done.reverted)} taken back"
-    if not done.by_meaning:
-        return f"{said}, every byte proven"
+    said = f"{done.model}: {named(done.before)} → {named(done.after)}, {len(done.reverted)} reverted"
+    if not done.semantic_undo:
+        return f"{said}, every byte verified"
     return (
-        f"{said} by meaning, since these were changed or saved anew: {', '.join(done.by_meaning)};"
-        " rows that were there before are as they are now, added ones are gone, lost ones are back"
+        f"{said} by a semantic undo, since these were changed or saved again: {', '.join(done.semantic_undo)};"
+        " rows that were there before keep their values, added rows are removed, lost rows are restored"
     )
 
 

@@ -26,7 +26,7 @@ SAID = {
 
 
 def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
-    """Return the tokens whose rows migrations began as JSON."""
+    """Return the tokens whose rows migrations initialised as JSON."""
     return [
         {
             "token": token.token,
@@ -42,7 +42,7 @@ def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
 
 
 def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
-    """Yield what to say of the tokens whose rows migrations began: how many of each kind, and the first ones."""
+    """Yield lines on the tokens whose rows migrations initialised: how many of each kind, and the first ones."""
     for kind, said in SAID.items():
         tokens = [token for token in found if token.training.value == kind]
         if not tokens:
@@ -111,7 +111,7 @@ def held_content(held: HeldRows) -> dict[str, Any]:
 
 
 def held_line(held: HeldRows) -> str:
-    """Return what rows an adapter holds in place of its model's, and what became of new tokens among them."""
+    """Return what rows an adapter holds in place of its model's, and the training of new tokens among them."""
     what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
     told = [f"{escape_quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens]
     tokens = f"new tokens among them: {format_list(told, _SHOWN)}" if told else "no new token among them"

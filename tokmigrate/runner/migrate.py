@@ -61,7 +61,7 @@ class Downgraded:
         before: The revision before.
         after: The revision afterwards, None for `base`.
         reverted: The migrations that were taken back, the latest first.
-        by_meaning: The files that were trained or written anew since; without any, every byte is back.
+        semantic_undo: The files that were trained or written anew since; without any, every byte is back.
         recovered: What an earlier interruption had left.
     """
 
@@ -69,7 +69,7 @@ class Downgraded:
     before: str | None
     after: str | None
     reverted: tuple[str, ...]
-    by_meaning: tuple[str, ...]
+    semantic_undo: tuple[str, ...]
     recovered: Found
 
 
@@ -320,7 +320,7 @@ def downgrade(
         events = (*trained, *build_reverted_events(state, model, revisions))
         run = Run(Direction.DOWNGRADE, target, revisions, Outcome(reverted=revisions, tokens=events))
         publish_run(workspace, entry, state, model, run, changes, listener, keep_owner=keep_owner, accepted=accepted)
-        return Downgraded(entry.name, stamp.revision, target, revisions, back.by_meaning, recovered)
+        return Downgraded(entry.name, stamp.revision, target, revisions, back.semantic_undo, recovered)
 
 
 def recover_model(
