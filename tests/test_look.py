@@ -85,7 +85,7 @@ def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: He
 
 READING = (
     *("current", "status", "check", "verify", "plan", "test", "report", "log", "history", "peft-config", "lock"),
-    *("squash 0001:0002", "edit 0003", "stamp --from models/demo --model models/copy"),
+    *("squash 0001:0002", "stamp --from models/demo --model models/copy"),
     *("blame the", f"diff demo {BASE}", "diff models/demo models/demo"),
 )
 
