@@ -20,7 +20,7 @@ from tokmigrate.change.clone import seal_tree
 from tokmigrate.change.durability import fsync_directory, fsync_tree_bottom_up
 from tokmigrate.change.journal import Journal, JournalEntry, generation_in_place
 from tokmigrate.change.metadata import cannot_be_kept, lost_in, not_kept, special_files
-from tokmigrate.change.stage import stage, verify_candidate, write_file
+from tokmigrate.change.stage import stage, verify_stage, write_file
 from tokmigrate.change.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.events import BytesStreamed, Listener, Step, StepReached, StreamStarted, Warned
@@ -28,6 +28,7 @@ from tokmigrate.files import UnsupportedError, exists, storage_errors
 from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.weights import read_weights
 from tokmigrate.signals import uninterrupted
 
 
@@ -58,12 +59,12 @@ class Change:
     Args:
         snapshot: The directory as it is.
         candidate: What it shall be.
-        verify: Raises where a staged directory is not what was planned.
+        read: Reads the weights of a staged directory, and raises where they are none.
     """
 
     snapshot: Snapshot
     candidate: Candidate
-    verify: Callable[[Path, Snapshot, Candidate], None] = verify_candidate
+    read: Callable[[Path], object] = read_weights
 
     @cached_property
     def area(self) -> WorkArea:
@@ -143,7 +144,8 @@ def publish(
                 )
             reached(Step.STAGED)
             for change in changes:
-                change.verify(change.area.stage, change.snapshot, change.candidate)
+                verify_stage(change.area.stage, change.snapshot, change.candidate)
+                change.read(change.area.stage)
             reached(Step.VERIFIED)
             for change in changes:
                 _seal(change)

@@ -18,7 +18,6 @@ from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import entry_name, read_link, real_name, real_path
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.model.weights.weights import read_adapter_weights, read_weights
 from tokmigrate.vocabulary.rows import CopiedRows, Recipe, RowEdit
 
 Progress = Callable[[int], None]
@@ -176,30 +175,16 @@ def _put(target: int, data: bytes, position: int, progress: Progress) -> int:
     return len(data)
 
 
-def verify_candidate(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
-    """Raise VerificationError where a staged model is not what was planned, DriftError where the model is to blame.
+def verify_stage(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
+    """Raise VerificationError where a staged directory is not what was planned, DriftError where its source changed.
 
     Args:
         directory: The staged directory.
-        snapshot: The model before.
+        snapshot: The model or adapter before.
         candidate: What the directory shall be.
     """
     _check_files(directory, snapshot, candidate)
     _check_shards(directory, snapshot, candidate)
-    read_weights(directory)
-
-
-def verify_adapter(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
-    """Raise VerificationError where a staged adapter is not what was planned, DriftError where itself is to blame.
-
-    Args:
-        directory: The staged directory.
-        snapshot: The adapter before.
-        candidate: What the directory shall be.
-    """
-    _check_files(directory, snapshot, candidate)
-    _check_shards(directory, snapshot, candidate)
-    read_adapter_weights(directory)
 
 
 def _check_files(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:

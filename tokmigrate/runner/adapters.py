@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from tokmigrate.change.build_downgrade import build_downgrade
 from tokmigrate.change.build_upgrade import UpgradeCandidate
 from tokmigrate.change.publish import Change
-from tokmigrate.change.stage import verify_adapter
 from tokmigrate.change.undo_record import Objects, read_adapter_records
 from tokmigrate.errors import UndoError
 from tokmigrate.events import Listener, Warned
 from tokmigrate.model.adapter import CONFIG, take_adapter, trained_ids
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.upgrade import Plan
 from tokmigrate.settings import ModelEntry
 
@@ -25,7 +25,7 @@ def adapters_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[Snapshot, ...]:
 def changes_up(plan: Plan, way: UpgradeCandidate) -> Iterator[Change]:
     """Yield the changes of the adapters that an upgrade takes along."""
     for adapter, own in zip(plan.adapters, way.adapters, strict=True):
-        yield Change(adapter.snapshot, own.candidate, verify_adapter)
+        yield Change(adapter.snapshot, own.candidate, read_adapter_weights)
 
 
 def changes_down(
@@ -49,7 +49,7 @@ def changes_down(
     if left:
         listener(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
     for adapter, own in downgrades_of_adapters(adapters, records, objects):
-        yield Change(adapter, build_downgrade(adapter, own, objects).candidate, verify_adapter)
+        yield Change(adapter, build_downgrade(adapter, own, objects).candidate, read_adapter_weights)
 
 
 def downgrades_of_adapters(
