@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from making import Made, tensors_of, workspace, write_json
 from safetensors.torch import save_file
 from test_real_tokenizers import cut, document, library
-from test_tokenizer_kinds import needs_tokenizers, of_tiktoken, tekken, train
+from test_tokenizer_kinds import of_tiktoken, tekken, train
 from workspaces import contents
 
 from tokmigrate.errors import OutOfStepError
@@ -199,7 +199,6 @@ def test_pieces_in_another_order_stand_in_the_way_only_of_their_own(trained: dic
             plan(made.workspace, made.entry("m"))
 
 
-@needs_tokenizers
 @pytest.mark.parametrize("name", ["q.tiktoken", "tekken.json"])
 def test_other_formats_are_told_of_or_stand_in_the_way(name: str, tmp_path: Path) -> None:
     model = tmp_path / "m"
