@@ -141,7 +141,7 @@ def test_a_wider_dtype_is_compared_by_value_and_a_narrower_one_is_not_known(tmp_
     for token in training(made).values():
         assert token.training is Training.UNKNOWN
         assert token.why is not None
-        assert "cannot hold" in token.why
+        assert "cannot represent" in token.why
     found = lora_rows(made.workspace, made.entry("m"))
     assert (found.indices, found.unknown) == ({}, 3)
 
