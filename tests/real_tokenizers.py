@@ -149,6 +149,7 @@ def _gpt2_chatml(directory: Path) -> None:
         "<|im_start|>",
         "<|im_end|>",
         *(f"<|{mark}_{side}|>" for mark in marks for side in ("start", "end")),
+        "<|image_pad|>",
     ]
     words = [f"<{slash}{word}>" for word in ("tool_call", "tool_response", "think") for slash in ("", "/")]
     added = _added(special, 0)
@@ -168,6 +169,7 @@ def _gpt2_chatml(directory: Path) -> None:
         "chat_template": CHATML_TEMPLATE,
         "clean_up_tokenization_spaces": False,
         "eos_token": "<|im_end|>",
+        "image_token": "<|image_pad|>",
         "model_max_length": 131072,
         "pad_token": "<|endoftext|>",
         "tokenizer_class": "PreTrainedTokenizerFast",
