@@ -6,20 +6,22 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from enum import Enum
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
-from typer.core import TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperCommand, TyperOption
 
-from tokmigrate.cli.app import app
+from tokmigrate.cli.app import COMMANDS, app
+from tokmigrate.cli.lazy_group import LazyGroup
 
 _HEAD = ["| argument | takes | meaning | default |", "|---|---|---|---|"]
 
 
 def commands() -> dict[str, TyperCommand]:
     """Return the commands by their names."""
-    return {name: command for name, command in _group().commands.items() if isinstance(command, TyperCommand)}
+    return {name: _group().load(name) for name in COMMANDS}
 
 
 def common_options() -> list[str]:
@@ -29,15 +31,16 @@ def common_options() -> list[str]:
 
 
 def section(name: str, command: TyperCommand) -> list[str]:
-    """Return the lines that say what a command does and takes, as Markdown."""
-    paragraphs = inspect.cleandoc(command.help or "").split("\n\n")
+    """Return the lines that describe a command and its options, as Markdown."""
+    paragraphs = (inspect.getdoc(inspect.unwrap(command.callback or section)) or "").split("\n\n")
     text = "\n\n".join(textwrap.fill(each, 120, break_long_words=False, break_on_hyphens=False) for each in paragraphs)
     return [f"### `tokmigrate {name}`", "", text, "", *_table(command.callback, command.params)]
 
 
-def _group() -> TyperGroup:
+@cache
+def _group() -> LazyGroup:
     group = typer.main.get_command(app)
-    if not isinstance(group, TyperGroup):
+    if not isinstance(group, LazyGroup):
         raise TypeError("the application is a group of commands")
     return group
 

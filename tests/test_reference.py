@@ -78,9 +78,9 @@ def test_values_and_defaults_of_operations(texts: Mapping[str, str], name: str, 
         ("lint", "| `--select` | `CODES`; repeatable |"),
         ("log", "| `--export` | `jsonl`, `csv` |"),
         ("log", "| `--limit` | `NUMBER` |"),
-        ("plan", "| `REVISION` |  | A revision, a prefix of it, a file's number, a tag, head, or +N. | `head` |"),
-        ("upgrade", "| `--lock-timeout` | `SECONDS` | Seconds to wait for another process. | `0` |"),
-        ("revision", "| `--message`, `-m` | `TEXT` | What the migration is for. | required |"),
+        ("plan", "| `REVISION` |  | A revision id, a prefix of it, a file number, a tag, head, or +N. | `head` |"),
+        ("upgrade", "| `--lock-timeout` | `SECONDS` | Wait this long for another process. | `0` |"),
+        ("revision", "| `--message`, `-m` | `TEXT` | Set the message of the migration. | required |"),
     ],
 )
 def test_values_and_defaults_of_options(texts: Mapping[str, str], command: str, row: str) -> None:

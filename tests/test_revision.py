@@ -26,8 +26,10 @@ from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import NewToken
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.set_padding import SetPadding
-from tokmigrate.revision import History, Migration, new_revision_id
 from tokmigrate.revision.conditions import Encodes, ModelType, SingleToken, TokenAbsent
+from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.naming import new_revision_id
 from tokmigrate.revision.new_file import (
     python_text,
     write_python_migration,

@@ -49,7 +49,7 @@ ABSENT = "error: absent: {root}/models/absent: the model is missing: no such dir
         (("status",), "demo"),
         (("plan",), "demo: base → "),
         (("check",), "demo: at base, 3 pending"),
-        (("verify",), "demo: base, all as it should be"),
+        (("verify",), "demo: base, no file changed"),
         (("current",), "demo: base"),
         (("test",), "demo"),
         (("report",), "demo: "),
@@ -107,7 +107,7 @@ def test_a_plan_of_no_model_changes_none(place: Workspace) -> None:
     listed(place, "demo")
     done = run_here(place.root, "upgrade", "--plan", "plan.json")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: plan.json: the plan is of no model\n")
+    assert done.stderr.startswith("error: plan.json: the plan file contains no models\n")
 
 
 @pytest.mark.parametrize("command", [("upgrade",), ("downgrade", BASE)], ids=["upgrade", "downgrade"])
@@ -170,12 +170,12 @@ def test_models_that_are_not_here_can_be_left_out(place: Workspace, command: str
     done = run_here(place.root, command, "--here")
     assert done.returncode == (3 if command == "check" else 0)
     assert "demo" in done.stdout
-    assert done.stderr == "note: absent is left out: it is not here\n"
+    assert done.stderr == "note: skipped, because the directory is missing: absent\n"
     assert [each["model"] for each in document(place, done.returncode, command, "--here")["models"]] == ["demo"]
     listed(place, "absent", "gone")
     done = run_here(place.root, command, "--here")
     assert (done.returncode, done.stdout) == (0, "")
-    assert done.stderr == "note: absent, gone are left out: they are not here\n"
+    assert done.stderr == "note: skipped, because the directory is missing: absent, gone\n"
 
 
 def test_no_model_goes_back_where_the_way_of_one_is_not_on_record(place: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -75,15 +76,26 @@ def test_a_workspace_that_cannot_be_read_completes_nothing(
     assert completed(Workspace(tmp_path), "tokmigrate plan -M ", monkeypatch) == [""]
 
 
-def test_completion_loads_nothing_that_takes_long(place: Workspace) -> None:
+@pytest.mark.parametrize("words", ["tokmigrate ", "tokmigrate upgrade he", "tokmigrate squash --model d"])
+def test_completion_loads_nothing_that_takes_long(place: Workspace, words: str) -> None:
     code = (
-        "import sys\n"
-        "from tokmigrate.cli.completion import complete_model, complete_revision\n"
-        "assert complete_model('') and len(complete_revision('')) > 8\n"
-        "print(*{'torch', 'transformers', 'numpy', 'sqlalchemy', 'tokenizers', 'tokmigrate.revision'} & {*sys.modules})"
+        "import atexit, sys\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'sqlalchemy', 'tokenizers', 'tokmigrate.plan.steps'}\n"
+        "atexit.register(lambda: print(*heavy & {*sys.modules}, file=sys.stderr))\n"
+        "from tokmigrate.cli.app import main\n"
+        "main()"
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=place.root, capture_output=True, text=True, check=True)
-    assert done.stdout == "\n"
+    variables = {"COMP_WORDS": words, "COMP_CWORD": str(words.count(" ")), "_TOKMIGRATE_COMPLETE": "complete_bash"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=place.root,
+        env={**os.environ, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "\n")
+    assert done.stdout
 
 
 @pytest.mark.parametrize("command", ["plan", "status", "history", "lint"])

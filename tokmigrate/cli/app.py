@@ -1,38 +1,76 @@
-"""The command `tokmigrate`: parse, call, render. Nothing heavy is imported before a command needs it."""
+"""The command `tokmigrate`: the table of its commands, and what becomes of their errors."""
 
 from __future__ import annotations
 
 import gc
-import inspect
 import os
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
 import typer
-from typer.core import TyperCommand, TyperGroup
 
-from tokmigrate.cli import audit, author, compare, gate, look, operate, page, run, stamp, team
-from tokmigrate.cli.output import TRACEBACKS, print_error, say_aside
-from tokmigrate.cli.streams import CHANGES_SOMETHING, kept_errors
+from tokmigrate import __version__
+from tokmigrate.cli.lazy_group import Entry, LazyGroup
+from tokmigrate.cli.output import TRACEBACKS, echo_err, print_error
+from tokmigrate.cli.streams import MAKES_CHANGES, capture_stream_errors
 from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
 from tokmigrate.files import storage_error
 from tokmigrate.signals import ended_like_ctrl_c
 
-ELSEWHERE = {
-    **dict.fromkeys(("migrate", "up", "apply", "update", "run"), "upgrade"),
-    **dict.fromkeys(("down", "revert"), "downgrade -1"),
-    **dict.fromkeys(("rollback", "undo"), "downgrade -1"),
-    **dict.fromkeys(("new", "create", "generate", "add", "makemigrations", "make"), 'revision -m "What it is for"'),
-    **dict.fromkeys(("list", "ls", "showmigrations", "branches"), "history"),
-    **dict.fromkeys(("info", "state"), "status"),
-    **dict.fromkeys(("dry-run", "preview", "sql", "sqlmigrate"), "plan"),
-    **dict.fromkeys(("repair", "fix", "unlock"), "recover"),
-    "merge": "rebase",
-    "edit": "lock",
+COMMANDS = {
+    "plan": Entry("Run", "run", "Show what an upgrade would change, without writing anything."),
+    "upgrade": Entry("Run", "run", "Apply pending migrations to tokenizer and embeddings."),
+    "downgrade": Entry("Run", "run", "Undo migrations down to a revision, byte for byte.", takes_negative=True),
+    "stamp": Entry("Run", "stamp", "Record that an existing model is at a revision."),
+    "tag": Entry("Run", "stamp", "Give a revision a name, or list all tags."),
+    "peft-config": Entry("Run", "audit", "Print peft's trainable_token_indices for untrained tokens."),
+    "init": Entry("Author", "author", "Create a workspace with tokmigrate.yaml and migrations/."),
+    "revision": Entry("Author", "author", "Write a new migration file after the head."),
+    "lock": Entry("Author", "author", "Update tokmigrate.lock; run it after you edit a migration."),
+    "rebase": Entry("Author", "author", "Move unapplied migrations after the new head; update the lock."),
+    "squash": Entry("Author", "author", "Replace a range of migrations with an equivalent one."),
+    "schema": Entry("Author", "author", "Print the JSON Schema of a migration file."),
+    "current": Entry("Inspect", "inspect", "Show the revision in each model's stamp."),
+    "heads": Entry("Inspect", "inspect", "Show the heads of the migration history."),
+    "history": Entry("Inspect", "inspect", "List migrations, newest first, with tags and models."),
+    "show": Entry("Inspect", "inspect", "Show one migration, and edits since it was applied."),
+    "status": Entry("Inspect", "inspect", "Show revision, pending migrations and rows of each model."),
+    "diff": Entry(
+        "Inspect",
+        "inspect",
+        "Compare two tokenizers: tokens, ids, pipeline and templates.",
+        takes_negative=True,
+    ),
+    "log": Entry("Inspect", "audit", "List all runs, newest first, failed and undone ones included."),
+    "blame": Entry("Inspect", "audit", "Show a token's full history in each model."),
+    "report": Entry("Inspect", "audit", "Write an HTML page about each model."),
+    "validate": Entry("CI", "ci", "Check migration files and the lock; no model is needed."),
+    "lint": Entry("CI", "ci", "Check migrations against the lint rules."),
+    "check": Entry("CI", "ci", "Exit with 0 if up to date, 3 if pending, 4 on drift."),
+    "verify": Entry("CI", "inspect", "Compare each model with its stamp byte for byte, and load it."),
+    "test": Entry("CI", "ci", "Run migrations up, down and up on a copy, and compare bytes."),
+    "recover": Entry("Maintain", "maintain", "Finish or undo what an interrupted command left."),
+    "restore": Entry("Maintain", "maintain", "Restore a migration file as it was applied."),
+    "import": Entry("Maintain", "audit", "Import the ledger of another workspace."),
 }
-"""The commands that other tools for migrations have, and the command to use here."""
+"""Every command, in the order of the help. The docstring of its function begins with the same sentence."""
+
+_USE = "use `tokmigrate {}`"
+ELSEWHERE = {
+    **dict.fromkeys(("migrate", "up", "apply", "update", "run"), _USE.format("upgrade")),
+    **dict.fromkeys(("down", "revert", "rollback", "undo"), _USE.format("downgrade -1")),
+    **dict.fromkeys(
+        ("new", "create", "generate", "add", "makemigrations", "make"), _USE.format('revision -m "What it is for"')
+    ),
+    **dict.fromkeys(("list", "ls", "showmigrations", "branches"), _USE.format("history")),
+    **dict.fromkeys(("info", "state"), _USE.format("status")),
+    **dict.fromkeys(("dry-run", "preview", "sql", "sqlmigrate"), _USE.format("plan")),
+    **dict.fromkeys(("repair", "fix", "unlock"), _USE.format("recover")),
+    "merge": "use `tokmigrate rebase`: it puts one branch after the other and names what both change",
+    "edit": "open the file in your editor, then run `tokmigrate lock`",
+}
+"""The commands of other migration tools, and of earlier versions, with what to use here."""
 
 _WORDINGS = (
     ("Value error, ", ""),
@@ -42,29 +80,14 @@ _WORDINGS = (
 )
 
 
-def _without_types_of_flags(parameters: list[Any]) -> list[Any]:
-    """Return parameters of which the help says no type where they take no value."""
-    for each in parameters:
-        if getattr(each, "is_flag", False) and each.metavar is None:
-            each.metavar = ""
-    return parameters
-
-
-class _Command(TyperCommand):
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types_of_flags(super().get_params(ctx))
-
-
-class _Group(TyperGroup):
-    def get_params(self, ctx: Any) -> list[Any]:
-        return _without_types_of_flags(super().get_params(ctx))
+class _Commands(LazyGroup):
+    entries = COMMANDS
 
 
 app = typer.Typer(
     name="tokmigrate",
-    cls=_Group,
-    help="Schema migrations for tokenizers: token changes as ordered files, applied to tokenizer and embedding "
-    "matrix together, and undone to the exact bytes.",
+    cls=_Commands,
+    help="Migrate tokenizers: apply ordered token changes to tokenizer and embedding matrix together, and undo them.",
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
@@ -75,8 +98,6 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from tokmigrate import __version__  # noqa: PLC0415
-
         typer.echo(f"tokmigrate {__version__}")
         raise typer.Exit
 
@@ -84,53 +105,37 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: bool = typer.Option(False, "--version", callback=_show_version, is_eager=True, help="Show the version."),
-    debug: bool = typer.Option(
-        False, "--debug", help="Before or behind a command: an error comes with its traceback, on stderr."
-    ),
+    debug: bool = typer.Option(False, "--debug", help="Print errors with their traceback; works after a command too."),
 ) -> None:
     pass
 
 
-def in_paragraphs(text: str | None) -> str:
-    """Return a text with a line for each paragraph: the terminal decides where lines end."""
-    return "\n\n".join(" ".join(paragraph.split()) for paragraph in (text or "").split("\n\n"))
-
-
-# Who asks for help sees the groups in this order.
-for group in (run, stamp, author, look, audit, compare, page, gate, team, operate):
-    group.register(app)
-for command in app.registered_commands:
-    command.cls = _Command
-    command.help = in_paragraphs(inspect.getdoc(inspect.unwrap(command.callback)) if command.callback else None)
-
-
-def _status(arguments: list[str]) -> int:
+def _run(arguments: list[str]) -> int:
     status = app(args=arguments, prog_name="tokmigrate", standalone_mode=False)
     if status == StoppedError.exit_code:
-        # Typer makes an exit of it, without a word.
+        # Typer turns it into an exit without a message.
         raise KeyboardInterrupt
     return status if isinstance(status, int) else 0
 
 
-def _wrong_usage(error: typer.TyperException) -> UsageError:
+def _usage_error(error: typer.TyperException) -> UsageError:
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "tokmigrate"
     hint = f"`{command} --help` shows what it takes"
     if getattr(error, "option_name", None) == "-m":
         hint = "-M NAME is for a model, -m TEXT for a message"
     unknown = re.match(r"No such command '(.+?)'", error.format_message())
-    if unknown and unknown[1] in ELSEWHERE:
-        before = "open the file in your editor, then " if unknown[1] == "edit" else ""
-        hint = f"{before}use `tokmigrate {ELSEWHERE[unknown[1]]}`"
-    usage = UsageError(_worded(error.format_message()), hint=hint)
+    if unknown:
+        hint = ELSEWHERE.get(unknown[1], hint)
+    usage = UsageError(_format_usage(error.format_message()), hint=hint)
     usage.__cause__ = error
     return usage
 
 
-def _worded(message: str) -> str:
-    """Return what the parser of the command line found, in the words of all other messages."""
-    for found, said in _WORDINGS:
-        message = re.sub(found, said, message)
+def _format_usage(message: str) -> str:
+    """Return a message of the command line's parser in the words of all other messages."""
+    for pattern, replacement in _WORDINGS:
+        message = re.sub(pattern, replacement, message)
     return message
 
 
@@ -142,40 +147,40 @@ def _without_debug(arguments: list[str]) -> list[str]:
 
 def main() -> None:
     """Run the command line; errors become messages and exit codes, and come with a traceback only with --debug."""
-    # A vocabulary is a million objects and no cycle: looking for cycles as often as usual takes a fifth of the time.
+    # A vocabulary is a million objects without cycles: the usual number of collections takes a fifth of the time.
     gc.set_threshold(100_000)
     arguments = _without_debug(sys.argv[1:])
     as_json = "--json" in arguments
     TRACEBACKS.set(len(arguments) < len(sys.argv[1:]))
-    CHANGES_SOMETHING.set(False)
-    with kept_errors() as (out, _), ended_like_ctrl_c():
+    MAKES_CHANGES.set(False)
+    with capture_stream_errors() as (out, _), ended_like_ctrl_c():
         code = _exit_code(arguments, as_json)
         out.flush()
         if out.error:
-            say_aside(f"error: the output could not be written: {out.error}{_what_stays(code)}")
-            # What only says something has failed then; what does something has not.
-            code = code or (0 if CHANGES_SOMETHING.get() else TokmigrateError.exit_code)
+            echo_err(f"error: the output could not be written: {out.error}{_what_remains(code)}")
+            # A command that only prints has failed then; one that changed something has not.
+            code = code or (0 if MAKES_CHANGES.get() else TokmigrateError.exit_code)
     sys.exit(code)
 
 
-def _what_stays(code: int) -> str:
-    return "; what the command did is done" if CHANGES_SOMETHING.get() and not code else ""
+def _what_remains(code: int) -> str:
+    return "; what the command did is done" if MAKES_CHANGES.get() and not code else ""
 
 
 def _exit_code(arguments: list[str], as_json: bool) -> int:
-    """Run a command, tell its error, and return the exit code."""
+    """Run a command, print its error, and return the exit code."""
     try:
-        return _status(arguments)
+        return _run(arguments)
     except TokmigrateError as error:
         print_error(error, as_json)
         return error.exit_code
     except typer.TyperException as error:
-        # Without any word it is the help that was shown, and there is nothing to add.
+        # Without arguments the help is printed, and there is nothing to add.
         if arguments:
-            print_error(_wrong_usage(error), as_json)
+            print_error(_usage_error(error), as_json)
         return UsageError.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        hint = "`tokmigrate status` says where each model is; `tokmigrate recover` finishes or undoes what may be left"
+        hint = "`tokmigrate status` shows each model; `tokmigrate recover` finishes or undoes what may be left"
         print_error(StoppedError("stopped", hint=hint), as_json)
         return StoppedError.exit_code
     except OSError as error:

@@ -1,30 +1,45 @@
-"""Commands for those who ask what became of models and tokens: log, blame, import, peft-config."""
+"""Commands about what happened to models and tokens: log, blame, import, report, peft-config."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokmigrate.cli.each import document_each, failed_absent, failed_interrupted, leave_with, print_several
-from tokmigrate.cli.options import AsJson, Models, selected, workspace
-from tokmigrate.cli.output import print_json, say, say_aside, show
-from tokmigrate.cli.streams import changes_something
+from tokmigrate.audit import blame as token_blame
+from tokmigrate.audit import ledger_check, lora, run_status, sources
+from tokmigrate.audit import runs as audit_runs
+from tokmigrate.cli import console
+from tokmigrate.cli.each import Command, exit_with, find_interrupted, find_missing, print_documents, run_each
+from tokmigrate.cli.options import AsJson, Models, open_workspace, select_models
+from tokmigrate.cli.output import echo, echo_err, print_json
+from tokmigrate.cli.streams import declare_changes
+from tokmigrate.errors import StorageError, UsageError
+from tokmigrate.report import blame as blame_report
+from tokmigrate.report import html, training
+from tokmigrate.report import json as json_report
+from tokmigrate.report import log as log_report
+from tokmigrate.runner.reporting import collect
+from tokmigrate.state import database, transfer
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from tokmigrate.audit.lora import LoraRows
     from tokmigrate.audit.runs import Run
+    from tokmigrate.events import Listener
+    from tokmigrate.runner.reporting.collect import Report
+    from tokmigrate.settings import ModelEntry, Workspace
     from tokmigrate.state.ledger import State
 
 
 class ExportFormat(StrEnum):
-    """How a ledger is written."""
+    """How a ledger is exported."""
 
     JSONL = "jsonl"
     CSV = "csv"
@@ -32,219 +47,259 @@ class ExportFormat(StrEnum):
 
 def log(
     model: Models = None,
-    limit: Annotated[int | None, typer.Option(help="How many runs.", min=1)] = None,
-    imported: Annotated[bool, typer.Option("--imported", help="Also the runs of ledgers that were imported.")] = False,
+    limit: Annotated[int | None, typer.Option(help="Show at most this many runs.", min=1)] = None,
+    imported: Annotated[bool, typer.Option("--imported", help="Include the runs of imported ledgers.")] = False,
     verify_chain: Annotated[
-        bool,
-        typer.Option("--verify-chain", help="Check the hash chain over the runs, and the stamps against it; else 4."),
+        bool, typer.Option("--verify-chain", help="Verify the hash chain over the runs; exit with 4 if it is broken.")
     ] = False,
     export: Annotated[
-        ExportFormat | None, typer.Option(help="Write the whole ledger, every row as it is stored, with its hashes.")
+        ExportFormat | None, typer.Option(help="Write the whole ledger, every row with its hash.")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Where --export writes to; default: stdout.", metavar="FILE")
+        Path | None,
+        typer.Option("--output", "-o", help="Write the export to this file instead of stdout.", metavar="FILE"),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every run, the newest first: also those that failed or were undone.
+    """List all runs, newest first, failed and undone ones included.
 
-    Each with user, host, versions, commit of the workspace and duration. --verify-chain shows a change that was made
-    by accident or in part; it cannot show that somebody who can write the database made a new chain.
+    Each run is shown with its user, host, versions, the commit of the workspace, and its duration. --verify-chain shows
+    a change that was made by accident or in part; it cannot show that somebody who can write the database made a new
+    chain.
     """
-    from tokmigrate.audit.runs import list_imported_runs, runs  # noqa: PLC0415
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.report.log import log_text, run_content  # noqa: PLC0415
-
     if (export or verify_chain) and (model or limit or imported):
-        raise UsageError("the chain goes through the whole ledger", hint="leave --model, --limit and --imported out")
+        raise UsageError(
+            "--export and --verify-chain read the whole ledger", hint="leave --model, --limit and --imported out"
+        )
     if export and verify_chain:
-        raise UsageError("one of --export and --verify-chain at a time", hint="leave one of them out")
+        raise UsageError("--export and --verify-chain exclude each other", hint="leave one of them out")
     if output and not export:
-        raise UsageError("-o is where --export writes to", hint="add --export jsonl or --export csv")
+        raise UsageError("-o is the file of --export", hint="add --export jsonl or --export csv")
     if export:
         _export(export, output, as_json)
         return
     if verify_chain:
         _verify_chain(as_json)
         return
-    place = workspace()
-    entries = place.select(model or []) if imported else selected(place, model)
-    found = runs(place, entries, limit)
+    workspace = open_workspace()
+    entries = workspace.select(model or []) if imported else select_models(workspace, model)
+    runs = audit_runs.runs(workspace, entries, limit)
     if imported:
-        found = tuple(sorted((*found, *list_imported_runs(place, limit)), key=_started, reverse=True)[:limit])
-    interrupted = tuple(failed_interrupted(entries))
+        both = (*runs, *audit_runs.list_imported_runs(workspace, limit))
+        runs = tuple(sorted(both, key=_start_time, reverse=True)[:limit])
+    interrupted = find_interrupted(entries)
     if as_json:
-        print_several("log", None, interrupted, runs=[run_content(run) for run in found])
+        print_documents("log", None, interrupted, runs=[log_report.run_content(run) for run in runs])
     else:
-        show(log_text(found))
-    leave_with(interrupted, told=as_json)
+        console.print_rich(log_report.log_text(runs))
+    exit_with(interrupted, printed=as_json)
 
 
-def _started(run: Run) -> datetime:
+def _start_time(run: Run) -> datetime:
     return run.row.started
 
 
 def _verify_chain(as_json: bool) -> None:
-    from tokmigrate.audit.ledger_check import check_ledger  # noqa: PLC0415
-    from tokmigrate.report.json import document  # noqa: PLC0415
-
-    state = _state()
-    unknown = check_ledger(workspace(), state)
+    state = _open_state()
+    unknown = ledger_check.check_ledger(open_workspace(), state)
     lengths = state.lengths()
     if as_json:
-        runs = [{"model": each.model, "revision": each.revision} for each in unknown]
-        print_json(document("log", verified=True, rows=lengths, unaccounted=runs))
+        content = [{"model": each.model, "revision": each.revision} for each in unknown]
+        print_json(json_report.document("log", verified=True, rows=lengths, unaccounted=content))
         return
     for each in unknown:
-        say_aside(f"note: {each}: it was migrated elsewhere, or the ledger was recreated")
+        echo_err(f"note: {each}: it was migrated elsewhere, or the ledger was recreated")
     counts = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
-    say(f"the hash chain over the runs holds: none was edited or is missing; rows: {counts}")
+    echo(f"the hash chain over the runs holds: none was edited or is missing; rows: {counts}")
 
 
 def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
-    from tokmigrate.errors import StorageError, UsageError  # noqa: PLC0415
-    from tokmigrate.report.json import document  # noqa: PLC0415
-    from tokmigrate.state.transfer import export_ledger  # noqa: PLC0415
-
     if as_json and output is None:
-        raise UsageError("--json tells of a file that was written", hint="name it: -o FILE; or leave --json out")
-    ledger = export_ledger(_state())
+        raise UsageError("--json describes a file that was written", hint="name it: -o FILE; or leave --json out")
+    ledger = transfer.export_ledger(_open_state())
     lines = ledger.json_lines() if form is ExportFormat.JSONL else ledger.csv_lines()
-    rows = {table: len(held) for table, held in ledger.rows.items()}
     if output is None:
         sys.stdout.writelines(lines)
         return
-    changes_something()
+    declare_changes()
     try:
         with output.open("w", encoding="utf-8", newline="") as file:
             file.writelines(lines)
     except OSError as error:
         raise StorageError(f"cannot be written: {error.strerror}", where=str(output)) from error
     if as_json:
-        print_json(document("log", file=str(output), rows=rows))
+        rows = {table: len(held) for table, held in ledger.rows.items()}
+        print_json(json_report.document("log", file=str(output), rows=rows))
     else:
-        say(f"wrote {output}")
+        echo(f"wrote {output}")
 
 
-def _state() -> State:
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.state.database import open_state_if_present  # noqa: PLC0415
-
-    place = workspace()
-    state = open_state_if_present(place.state, place.root)
+def _open_state() -> State:
+    workspace = open_workspace()
+    state = database.open_state_if_present(workspace.state, workspace.root)
     if state is None:
-        raise UsageError("there is no ledger yet", where=str(place.root), hint="the first run makes it")
+        raise UsageError("there is no ledger yet", where=str(workspace.root), hint="the first run creates it")
     return state
+
+
+def blame(
+    token: Annotated[
+        str | None, typer.Argument(help="A present or former token text; escapes such as \\n are understood.")
+    ] = None,
+    number: Annotated[
+        int | None, typer.Option("--id", help="Select the token by id instead.", min=0, metavar="ID")
+    ] = None,
+    model: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a token's full history in each model.
+
+    Each event is shown with the line of the migration, its author by Git, and the run of the ledger. A renamed token
+    is followed under all its names.
+    """
+    workspace = open_workspace()
+    entries = workspace.select(model or [])
+    if token is not None and number is None:
+        found = token_blame.blame_text(workspace, entries, token)
+    elif number is not None and token is None:
+        found = token_blame.blame_id(workspace, entries, number)
+    else:
+        raise UsageError("blame takes a token's text or --id", hint='for example: tokmigrate blame "<|im_start|>"')
+    missing = find_missing(entries)
+    if as_json:
+        print_documents("blame", [blame_report.blame_content(each) for each in found], missing)
+    else:
+        for each in found:
+            console.print_rich(blame_report.format_blame(each))
+    exit_with(missing, printed=as_json)
 
 
 def import_(
     source: Annotated[
         str,
-        typer.Argument(
-            help="A workspace's directory, a state.db, the URL of a state, or what `log --export jsonl` wrote.",
-            metavar="LEDGER",
-        ),
+        typer.Argument(help="A workspace directory, a state.db, a state URL, or a JSONL export.", metavar="LEDGER"),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Take the ledger of another workspace into this one's, so that `log --imported` and `blame` tell of it too.
+    """Import the ledger of another workspace.
 
-    Its hash chain is checked first. Imported again, a ledger takes the place of what was imported before, and must go
-    on from it. Models are told apart by the ledger that they come from, and known as the same by their lineage.
+    `log --imported` and `blame` show it too. Its hash chain is verified first. A second import of a ledger replaces the
+    first, and must continue it. Models are distinguished by their ledger, and identified by their lineage.
     """
-    from tokmigrate.audit.sources import read_ledger  # noqa: PLC0415
-    from tokmigrate.report.json import document  # noqa: PLC0415
-    from tokmigrate.state.database import open_state  # noqa: PLC0415
-    from tokmigrate.state.transfer import import_ledger  # noqa: PLC0415
-
-    changes_something()
-    place = workspace()
-    ledger, name = read_ledger(source)
-    new = import_ledger(open_state(place.state, place.root), ledger, name)
+    declare_changes()
+    workspace = open_workspace()
+    ledger, name = sources.read_ledger(source)
+    new = transfer.import_ledger(database.open_state(workspace.state, workspace.root), ledger, name)
     if as_json:
-        print_json(document("import", ledger=ledger.ledger, source=name, new=dict(new)))
+        print_json(json_report.document("import", ledger=ledger.ledger, source=name, new=dict(new)))
         return
     if not any(new.values()):
-        say(f"{name}: nothing is new since it was imported")
+        echo(f"{name}: nothing is new since it was imported")
         return
-    told = f"{new['runs']:,} runs, {new['applied']:,} applied revisions, {new['token_events']:,} token events"
-    told += f", {new['token_moves']:,} moves of several tokens" if new["token_moves"] else ""
-    say(f"{name}: new or changed: {told}; `tokmigrate log --imported` shows them")
+    counts = f"{new['runs']:,} runs, {new['applied']:,} applied revisions, {new['token_events']:,} token events"
+    counts += f", {new['token_moves']:,} moves of several tokens" if new["token_moves"] else ""
+    echo(f"{name}: new or changed: {counts}; `tokmigrate log --imported` shows them")
 
 
-def blame(
-    token: Annotated[
-        str | None, typer.Argument(help="A token's text, now or once; escapes such as \\n are understood.")
-    ] = None,
-    number: Annotated[int | None, typer.Option("--id", help="Ask by id instead.", min=0, metavar="ID")] = None,
+@dataclass(frozen=True)
+class ReportCommand(Command["tuple[Path, Report]"]):
+    """`report` for one model: its page and the data on it.
+
+    Args:
+        workspace: The workspace.
+        paths: The page of each model.
+        on_progress: Called with each event.
+    """
+
+    name = "report"
+
+    workspace: Workspace
+    paths: Mapping[str, Path]
+    on_progress: Listener
+
+    def run(self, entry: ModelEntry) -> tuple[Path, Report]:
+        """Write the page of a model."""
+        with run_status.reading(entry):
+            found = collect.collect_report(self.workspace, entry, self.on_progress)
+        html.write_page(self.paths[entry.name], html.format_page(found))
+        return self.paths[entry.name], found
+
+    def render(self, result: tuple[Path, Report]) -> None:
+        """Print the path of the page."""
+        path, found = result
+        echo(f"{found.document['model']}: {path}")
+
+    def content(self, result: tuple[Path, Report]) -> dict[str, Any]:
+        """Return the path of the page, and the data on it, as JSON."""
+        path, found = result
+        return {"page": str(path), **found.document}
+
+
+def report(
     model: Models = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Write to this directory or .html file; default: .tokmigrate/reports.",
+            metavar="PATH",
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the whole life of a token in each model: what befell it, by which line of which migration, who, when.
+    """Write an HTML page about each model.
 
-    It is followed under all its names. The line's author is Git's; the runs are those of the ledger.
+    The page shows its migrations, tokens, norms, nearest neighbours of new rows, untrained tokens and risks.
     """
-    from tokmigrate.audit.blame import blame_id, blame_text  # noqa: PLC0415
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.report import blame as report  # noqa: PLC0415
+    declare_changes()
+    workspace = open_workspace()
+    entries = select_models(workspace, model)
+    paths = html.page_paths(workspace, entries, output)
+    with console.progress() as on_progress:
+        run_each(ReportCommand(workspace, paths, on_progress), entries, as_json)
 
-    place = workspace()
-    entries = place.select(model or [])
-    if token is not None and number is None:
-        found = blame_text(place, entries, token)
-    elif number is not None and token is None:
-        found = blame_id(place, entries, number)
-    else:
-        raise UsageError("blame takes a token's text or --id", hint='for example: tokmigrate blame "<|im_start|>"')
-    failed = tuple(failed_absent(entries))
-    if as_json:
-        print_several("blame", [report.blame_content(each) for each in found], failed)
-    else:
-        for each in found:
-            show(report.format_blame(each))
-    leave_with(failed, told=as_json)
+
+@dataclass(frozen=True)
+class PeftConfigCommand(Command["LoraRows"]):
+    """`peft-config` for one model."""
+
+    name = "peft-config"
+
+    workspace: Workspace
+
+    def run(self, entry: ModelEntry) -> LoraRows:
+        """Find the rows to train."""
+        return lora.lora_rows(self.workspace, entry)
+
+    def render(self, result: LoraRows) -> None:
+        """Print an argument of LoraConfig, and which tokens it leaves out."""
+        print_json({"trainable_token_indices": result.indices or None})
+        if not result.indices:
+            echo_err(f"note: {result.model}: no token is known to be untrained")
+        if result.unknown:
+            echo_err(
+                f"warning: {result.model}: {result.unknown} tokens are left out, of which it is not known whether they"
+                f" were trained: {result.why}; `tokmigrate status` names them, add their ids to train them"
+            )
+        if result.given:
+            echo_err(f"note: {result.model}: {result.given} tokens are left out, whose rows a file gave")
+
+    def content(self, result: LoraRows) -> dict[str, Any]:
+        """Return the rows to train as JSON."""
+        return training.lora_content(result)
 
 
 def peft_config(model: Models = None, as_json: AsJson = False) -> None:
-    """Print the `trainable_token_indices` of a LoRA run that trains the rows of new tokens not trained yet.
+    """Print peft's trainable_token_indices for untrained tokens.
 
     The JSON is an argument of peft's LoraConfig: `LoraConfig(**json.load(file), r=16, …)`. Layers are named as peft
-    finds them; a model that does not tie its embeddings has its head listed too. With --json one document tells of
-    all models.
+    finds them; a model without tied embeddings has its output layer listed too. With --json one document covers all
+    models.
     """
-    from tokmigrate.audit.lora import lora_rows  # noqa: PLC0415
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.report.training import lora_content  # noqa: PLC0415
-
-    place = workspace()
-    entries = selected(place, model)
-    act = partial(lora_rows, place)
-    if as_json:
-        document_each("peft-config", entries, act, lora_content)
-        return
-    if len(entries) > 1:
+    workspace = open_workspace()
+    entries = select_models(workspace, model)
+    if len(entries) > 1 and not as_json:
         names = ", ".join(entry.name for entry in entries)
         raise UsageError("a LoRA run is for one model", hint=f"name it: --model; there are {names}")
-    found = act(entries[0])
-    print_json({"trainable_token_indices": found.indices or None})
-    _say_left_out(found)
-
-
-def _say_left_out(found: LoraRows) -> None:
-    if not found.indices:
-        say_aside(f"note: {found.model}: no token is known to be untrained")
-    if found.unknown:
-        say_aside(
-            f"warning: {found.model}: {found.unknown} tokens are left out, of which it is not known whether they were"
-            f" trained: {found.why}; `tokmigrate status` names them, add their ids to train them"
-        )
-    if found.given:
-        say_aside(f"note: {found.model}: {found.given} tokens are left out, whose rows a file gave")
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the application."""
-    app.command(rich_help_panel="Inspect")(log)
-    app.command(rich_help_panel="Inspect")(blame)
-    app.command("import", rich_help_panel="Maintain")(import_)
-    app.command("peft-config", rich_help_panel="Run")(peft_config)
+    run_each(PeftConfigCommand(workspace), entries, as_json)

@@ -1,4 +1,4 @@
-"""Commands for those who write migrations: init, revision, schema."""
+"""Commands for authors of migrations: init, revision, lock, rebase, squash, schema."""
 
 from __future__ import annotations
 
@@ -7,143 +7,201 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokmigrate.cli.completion import complete_model
-from tokmigrate.cli.options import AsJson, settled_workspace
-from tokmigrate.cli.output import print_json, say, say_aside, show_aside
-from tokmigrate.cli.streams import changes_something
+from tokmigrate.cli import console
+from tokmigrate.cli.options import AsJson, Models, complete_model, complete_revision, open_workspace_for_writing
+from tokmigrate.cli.output import echo, echo_err, print_json
+from tokmigrate.cli.streams import declare_changes
+from tokmigrate.errors import UsageError
+from tokmigrate.report import diff as diff_report
+from tokmigrate.report import json as json_report
+from tokmigrate.report import lock as lock_report
+from tokmigrate.revision import lock_file, new_file
+from tokmigrate.revision import schema as migration_schema
+from tokmigrate.runner import autogenerate as derivation
+from tokmigrate.runner import compare
+from tokmigrate.runner.team import rebase as rebasing
+from tokmigrate.runner.team import relock
+from tokmigrate.runner.team import squash as squashing
+from tokmigrate.settings import new_workspace
 
 if TYPE_CHECKING:
     from tokmigrate.settings import Workspace
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="Where the workspace is made.")] = Path(),
+    directory: Annotated[Path, typer.Argument(help="The directory of the new workspace.")] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Make a workspace: tokmigrate.yaml, migrations/, and a .gitignore for what is not committed."""
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.files import exists, read_if_present, storage_errors  # noqa: PLC0415
-    from tokmigrate.report.json import document  # noqa: PLC0415
-    from tokmigrate.settings import FILE_NAME, NEW_WORKSPACE  # noqa: PLC0415
-
-    changes_something()
-    settings = directory / FILE_NAME
-    if exists(settings):
-        raise UsageError(
-            "there is a workspace already", where=str(settings), hint="list your models in it, or remove it first"
-        )
-    with storage_errors("make the workspace", directory):
-        (directory / "migrations").mkdir(parents=True, exist_ok=True)
-        settings.write_text(NEW_WORKSPACE, "utf-8")
-    made = [str(settings), str(directory / "migrations")]
-    ignored = directory / ".gitignore"
-    lines = (read_if_present(ignored) or b"").decode("utf-8", "surrogateescape").splitlines()
-    missing = [line for line in (".tokmigrate/", ".*.tokmigrate/") if line not in lines]
-    if missing:
-        with storage_errors("write the file", ignored):
-            ignored.write_text("\n".join([*lines, *missing]) + "\n", "utf-8", "surrogateescape")
-        made.append(str(ignored))
+    """Create a workspace with tokmigrate.yaml and migrations/."""
+    declare_changes()
+    created = [str(path) for path in new_workspace.create_workspace(directory)]
     if as_json:
-        print_json(document("init", made=made))
+        print_json(json_report.document("init", made=created))
         return
-    for path in made:
-        say(f"made {path}")
-    say('next: list a model in tokmigrate.yaml, then `tokmigrate revision -m "What it is for"`')
+    for path in created:
+        echo(f"created {path}")
+    echo('next: list a model in tokmigrate.yaml, then `tokmigrate revision -m "What it is for"`')
 
 
 def revision(
-    message: Annotated[str, typer.Option("--message", "-m", help="What the migration is for.")],
-    python: Annotated[bool, typer.Option("--python", help="Write a Python migration.")] = False,
+    message: Annotated[str, typer.Option("--message", "-m", help="Set the message of the migration.")],
+    python: Annotated[bool, typer.Option("--python", help="Write a Python migration instead of YAML.")] = False,
     autogenerate: Annotated[
-        bool, typer.Option("--autogenerate", help="Write what leads from one tokenizer to another.")
+        bool, typer.Option("--autogenerate", help="Derive the operations from the tokenizers of --from and --to.")
     ] = False,
     before: Annotated[
         str | None,
-        typer.Option("--from", metavar="DIR", help="The tokenizer to begin with.", autocompletion=complete_model),
+        typer.Option("--from", metavar="DIR", help="Set the tokenizer to start from.", autocompletion=complete_model),
     ] = None,
     after: Annotated[
         str | None,
-        typer.Option("--to", metavar="DIR", help="The tokenizer to arrive at.", autocompletion=complete_model),
+        typer.Option("--to", metavar="DIR", help="Set the tokenizer to reach.", autocompletion=complete_model),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a new migration file behind the head.
+    """Write a new migration file after the head.
 
-    With `--autogenerate --from DIR --to DIR` it holds the operations that lead
-    from one tokenizer to the other; either may be a model of the workspace, and
-    the first is then taken as it is planned to be at the head. It is planned on
-    the first before it is written, and what differs then still, because no
-    operation expresses it, is listed here and in the file.
+    With `--autogenerate --from DIR --to DIR` the file holds the operations that turn one tokenizer into the other.
+    Either may be a model of the workspace; the first is then taken as planned at the head. The migration is planned on
+    the first tokenizer before it is written. Differences that no operation expresses are listed here and in the file.
     """
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.report.json import document  # noqa: PLC0415
-    from tokmigrate.revision.lock_file import read_lock  # noqa: PLC0415
-    from tokmigrate.revision.new_file import write_python_migration, write_yaml_migration  # noqa: PLC0415
-    from tokmigrate.runner.team.relock import lock_head  # noqa: PLC0415
-
-    place = settled_workspace()
-    known = read_lock(place)
+    workspace = open_workspace_for_writing()
+    known = lock_file.read_lock(workspace)
     if autogenerate:
         if before is None or after is None or python:
             raise UsageError(
                 "--autogenerate takes --from and --to, and writes YAML", hint="--autogenerate --from DIR --to DIR"
             )
-        _autogenerate(place, message, before, after, as_json)
-        lock_head(place, known)
+        _autogenerate(workspace, message, before, after, as_json)
+        relock.lock_head(workspace, known)
         return
     if before is not None or after is not None:
         raise UsageError("--from and --to go with --autogenerate", hint="add --autogenerate")
-    path = (write_python_migration if python else write_yaml_migration)(place, message)
-    locked = lock_head(place, known)
+    write = new_file.write_python_migration if python else new_file.write_yaml_migration
+    path = write(workspace, message)
+    locked = relock.lock_head(workspace, known)
     if as_json:
-        print_json(document("revision", file=str(path), locked=locked))
+        print_json(json_report.document("revision", file=str(path), locked=locked))
         return
-    say(f"wrote {path}")
+    echo(f"wrote {path}")
     if not locked:
-        say_aside("note: the lock does not follow the migrations; `tokmigrate lock` brings it up to date")
+        echo_err("note: the lock lacks earlier migrations; `tokmigrate lock` updates it")
 
 
-def _autogenerate(place: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
-    from tokmigrate.report.diff import difference_contents, difference_tables  # noqa: PLC0415
-    from tokmigrate.report.json import document  # noqa: PLC0415
-    from tokmigrate.runner.autogenerate import autogenerate  # noqa: PLC0415
-    from tokmigrate.runner.compare import named_side, side_at_head  # noqa: PLC0415
-
-    done = autogenerate(place, message, side_at_head(place, before), named_side(place, after))
+def _autogenerate(workspace: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
+    done = derivation.autogenerate(
+        workspace, message, compare.side_at_head(workspace, before), compare.named_side(workspace, after)
+    )
+    names = [operation.name for operation in done.operations]
     if as_json:
         print_json(
-            document(
+            json_report.document(
                 "revision",
                 file=str(done.path) if done.path else None,
-                operations=[operation.name for operation in done.operations],
-                left=difference_contents(done.left),
+                operations=names,
+                left=diff_report.difference_contents(done.left),
                 refused=list(done.refused),
             )
         )
     elif done.path:
-        say(f"wrote {done.path}: {', '.join(operation.name for operation in done.operations)}")
+        echo(f"wrote {done.path}: {', '.join(names)}")
     else:
-        say("nothing was written" if done.left else "no difference in what they mean: nothing to write")
+        echo("no file was written" if done.left else "the tokenizers are equivalent: no file was written")
     if done.left and not as_json:
         count = "1 difference is left" if len(done.left) == 1 else f"{len(done.left):,} differences are left"
-        say_aside(f"warning: {count}, which no operation expresses:")
-        for table in difference_tables(done.left):
-            show_aside(table)
+        echo_err(f"warning: {count}, which no operation expresses:")
+        for table in diff_report.difference_tables(done.left):
+            console.print_rich(table, stderr=True)
         for reason in done.refused:
-            say_aside(f"tried, and refused: {reason}")
+            echo_err(f"tried, and refused: {reason}")
     if done.left and not done.path:
         raise typer.Exit(1)
 
 
+def lock(model: Models = None, as_json: AsJson = False) -> None:
+    """Update tokmigrate.lock; run it after you edit a migration.
+
+    The lock holds the checksums of the migrations and the ids that they give on the models that are present. Pinned ids
+    stay as long as the migrations up to there are the same. A migration that a model has must not be edited. `upgrade`
+    never writes the lock: it compares every id with it, and stops before anything is written if one differs.
+    """
+    workspace = open_workspace_for_writing()
+    done = relock.relock(workspace, workspace.select(model or []), lock_file.read_lock(workspace))
+    if as_json:
+        print_json(
+            json_report.document("lock", **lock_report.relocked_content(done, str(lock_file.lock_path(workspace))))
+        )
+        return
+    for line in lock_report.relocked_lines(done, lock_file.lock_shown(workspace)):
+        echo(line)
+
+
+def rebase(
+    revision: Annotated[
+        str | None,
+        typer.Argument(
+            help="A migration of the branch to move; by default the unpublished one.",
+            autocompletion=complete_revision,
+        ),
+    ] = None,
+    onto: Annotated[
+        str | None,
+        typer.Option("--onto", help="Set the head to move it after.", autocompletion=complete_revision),
+    ] = None,
+    model: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Move unapplied migrations after the new head; update the lock.
+
+    In the moved file only the value of `down_revision` changes; file numbers that no longer fit are changed too. The
+    branch that moves is the one that no model has and that, by Git, the upstream branch does not have; otherwise name
+    it. The output names the tokens, ids, roles and tokenizer parts that both branches change: check that the new
+    order is right for them.
+    """
+    workspace = open_workspace_for_writing()
+    done = rebasing.rebase(workspace, workspace.select(model or []), revision, onto)
+    if as_json:
+        path = str(lock_file.lock_path(workspace))
+        print_json(json_report.document("rebase", **lock_report.rebased_content(done, path)))
+        return
+    for line in lock_report.rebased_lines(done, lock_file.lock_shown(workspace)):
+        echo(line)
+
+
+def squash(
+    revisions: Annotated[
+        str, typer.Argument(metavar="FIRST:LAST", help="The first and the last revision of the range.")
+    ],
+    message: Annotated[
+        str | None, typer.Option("--message", "-m", help="Set the message of the new migration.")
+    ] = None,
+    model: Models = None,
+    as_json: AsJson = False,
+) -> None:
+    """Replace a range of migrations with an equivalent one.
+
+    The result is compared on the models that are present, as they are before the first migration: the same files, the
+    same init of new rows from the same seeds, and the same defaults, or nothing is changed. For a model without weights
+    tokenizer and config are enough: a dummy model is used, and the output says so. The new migration keeps the id of
+    the last one. A model that has all of them counts as being at it, one that has none runs the new one; no model may
+    be in between.
+    """
+    first, colon, last = revisions.partition(":")
+    if not (first and colon and last):
+        raise UsageError(f"'{revisions}' is not a range", hint="FIRST:LAST, for example 0002:0005")
+    workspace = open_workspace_for_writing()
+    done = squashing.squash(workspace, workspace.select(model or []), first, last, message)
+    if as_json:
+        print_json(json_report.document("squash", **lock_report.squashed_content(done)))
+        return
+    for line in lock_report.squashed_lines(done):
+        echo(line)
+
+
 def schema(as_json: AsJson = False) -> None:
-    """Print the JSON Schema of a migration file, for editors; with --json, inside a document like all others."""
-    from tokmigrate.report.json import document  # noqa: PLC0415
-    from tokmigrate.revision.schema import json_schema  # noqa: PLC0415
+    """Print the JSON Schema of a migration file.
 
-    print_json(document("schema", schema=json_schema()) if as_json else json_schema())
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the application."""
-    for command in (init, revision, schema):
-        app.command(rich_help_panel="Author")(command)
+    Editors use it to complete and check migrations. With --json it is inside a document like that of other commands.
+    """
+    content = migration_schema.json_schema()
+    print_json(json_report.document("schema", schema=content) if as_json else content)

@@ -1,96 +1,114 @@
-"""The options that commands share, and the workspace that they speak of."""
+"""The options that commands share, what a shell completes for them, and the workspace of a command."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokmigrate.cli.completion import complete_model
-from tokmigrate.cli.output import say_aside
-from tokmigrate.cli.streams import changes_something
+from tokmigrate import settings
+from tokmigrate.cli.output import echo_err
+from tokmigrate.cli.streams import declare_changes
+from tokmigrate.errors import UsageError
 from tokmigrate.files import has_directory
+from tokmigrate.runner import proposals
+from tokmigrate.runner.team import file_transaction
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace
+
+
+def complete_model(incomplete: str) -> list[tuple[str, str]]:
+    """Return the models whose names begin with a word."""
+    return _complete(incomplete, proposals.proposed_models)
+
+
+def complete_revision(incomplete: str) -> list[tuple[str, str]]:
+    """Return the names of revisions that begin with a word, tags included."""
+    return _complete(incomplete, proposals.proposed_revisions)
+
+
+def complete_tag(incomplete: str) -> list[tuple[str, str]]:
+    """Return the tags that begin with a word."""
+    return _complete(incomplete, proposals.proposed_tags)
+
+
+def _complete(incomplete: str, propose: Callable[[Workspace], Iterator[proposals.Proposal]]) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    # The command reports what is wrong; a shell would print it in the middle of a line.
+    try:
+        for word, meaning in propose(open_workspace()):
+            if word.startswith(incomplete):
+                found.append((word, meaning))
+    except Exception:
+        return found
+    return found
+
 
 Models = Annotated[
     list[str] | None,
     typer.Option(
         "--model",
         "-M",
-        help="A model's name or directory, once for each; by default all models.",
+        help="Select a model by name or path; repeatable; all models by default.",
         metavar="NAME|PATH",
         autocompletion=complete_model,
     ),
 ]
-Here = Annotated[bool, typer.Option("--here", help="Leave out models whose directory is not here, with a note.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors included.")]
+Here = Annotated[bool, typer.Option("--here", help="Skip models whose directory is missing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, errors included.")]
 AcceptDrift = Annotated[
-    bool,
-    typer.Option("--accept-drift", help="Go on from a model that is not what its migrations left."),
+    bool, typer.Option("--accept-drift", help="Continue from a model that differs from what its migrations left.")
 ]
 LockTimeout = Annotated[
-    float, typer.Option("--lock-timeout", help="Seconds to wait for another process.", metavar="SECONDS", min=0)
+    float, typer.Option("--lock-timeout", help="Wait this long for another process.", metavar="SECONDS", min=0)
 ]
 NoOwner = Annotated[
-    bool,
-    typer.Option("--no-owner", help="Go on where owner, mode or attributes of files cannot be kept."),
+    bool, typer.Option("--no-owner", help="Continue if owner, mode or attributes of files cannot be preserved.")
 ]
 
-SETTLED = {
+RECOVERED = {
     "nothing": "",
-    "before": "a command was interrupted before it wrote any of them: they are as before it",
-    "after": "a command was interrupted while it wrote them: they are as it was to leave them, and so is the lock",
+    "before": "a command was interrupted before it wrote any file: they are unchanged",
+    "after": "a command was interrupted while it wrote files: they are now as it intended, and so is the lock",
 }
-"""What is said of the migrations, by what an interrupted command had left."""
+"""What is printed about the migrations, by what an interrupted command had left."""
 
 
-def those_here(entries: tuple[ModelEntry, ...], as_json: bool) -> tuple[ModelEntry, ...]:
-    """Return the models whose directory is here; where people read, the others are told.
-
-    Args:
-        entries: The models.
-        as_json: Whether a program reads.
-    """
-    gone = [entry.name for entry in entries if not has_directory(entry.path)]
-    if gone and not as_json:
-        said = "is left out: it is" if len(gone) == 1 else "are left out: they are"
-        say_aside(f"note: {', '.join(gone)} {said} not here")
-    return tuple(entry for entry in entries if entry.name not in gone)
+def open_workspace() -> Workspace:
+    """Return the workspace that contains the current directory."""
+    return settings.read_workspace(settings.find_workspace(Path.cwd()))
 
 
-def workspace() -> Workspace:
-    """Return the workspace that the current directory is in."""
-    from tokmigrate.settings import find_workspace, read_workspace  # noqa: PLC0415
-
-    return read_workspace(find_workspace(Path.cwd()))
-
-
-def accepting(found: Workspace, accept_drift: bool) -> Workspace:
-    """Return the workspace, with drift accepted where that is asked for."""
-    return replace(found, drift="accept") if accept_drift else found
+def open_workspace_for_writing() -> Workspace:
+    """Return the workspace, and first finish what an interrupted command left of its migrations."""
+    declare_changes()
+    workspace = open_workspace()
+    message = RECOVERED[file_transaction.finish_writing(workspace).value]
+    if message:
+        echo_err(f"migrations: {message}")
+    return workspace
 
 
-def settled_workspace() -> Workspace:
-    """Return the workspace, with what an interrupted command left of its migrations finished first."""
-    from tokmigrate.runner.team.file_transaction import finish_writing  # noqa: PLC0415
-
-    changes_something()
-    place = workspace()
-    said = SETTLED[finish_writing(place).value]
-    if said:
-        say_aside(f"migrations: {said}")
-    return place
+def with_drift_setting(workspace: Workspace, accept_drift: bool) -> Workspace:
+    """Return the workspace, with drift accepted if `--accept-drift` is given."""
+    return replace(workspace, drift="accept") if accept_drift else workspace
 
 
-def selected(found: Workspace, names: list[str] | None) -> tuple[ModelEntry, ...]:
-    """Return the models that `--model` names; raises UsageError where the workspace has none."""
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-
-    entries = found.select(names or [])
+def select_models(workspace: Workspace, names: list[str] | None) -> tuple[ModelEntry, ...]:
+    """Return the models that `--model` names; raises UsageError if the workspace has none."""
+    entries = workspace.select(names or [])
     if not entries:
         raise UsageError("the workspace has no models", hint="list them under `models:` in tokmigrate.yaml")
     return entries
+
+
+def select_present(entries: tuple[ModelEntry, ...], as_json: bool) -> tuple[ModelEntry, ...]:
+    """Return the models whose directory exists; without --json, a note names the others."""
+    missing = [entry.name for entry in entries if not has_directory(entry.path)]
+    if missing and not as_json:
+        echo_err(f"note: skipped, because the directory is missing: {', '.join(missing)}")
+    return tuple(entry for entry in entries if entry.name not in missing)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import shlex
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokmigrate.cli.change_each import change_each, document_changes
-from tokmigrate.cli.completion import complete_revision
-from tokmigrate.cli.each import document_each, show_each
+from tokmigrate.cli import console
+from tokmigrate.cli.each import ChangeCommand, Command, change_each, run_each
 from tokmigrate.cli.options import (
     AcceptDrift,
     AsJson,
@@ -19,37 +19,88 @@ from tokmigrate.cli.options import (
     LockTimeout,
     Models,
     NoOwner,
-    accepting,
-    selected,
-    those_here,
-    workspace,
+    complete_revision,
+    open_workspace,
+    select_models,
+    select_present,
+    with_drift_setting,
 )
-from tokmigrate.cli.output import print_json, progress, say, say_aside, show, show_aside
-from tokmigrate.cli.streams import changes_something
+from tokmigrate.cli.output import echo, echo_err, print_json
+from tokmigrate.cli.streams import declare_changes
+from tokmigrate.errors import UsageError
+from tokmigrate.plan import corpus as plan_corpus
+from tokmigrate.report import impact, text
+from tokmigrate.report import json as json_report
+from tokmigrate.runner import bound_plan, migrate
 
 if TYPE_CHECKING:
+    from tokmigrate.events import Listener
     from tokmigrate.plan.upgrade import Plan
     from tokmigrate.runner.bound_plan import BoundPlan
     from tokmigrate.runner.verification import Accepted
-    from tokmigrate.settings import ModelEntry
+    from tokmigrate.settings import ModelEntry, Workspace
 
-_NAMES = "A revision, a prefix of it, a file's number, a tag, head, or +N."
+_NAMES = "A revision id, a prefix of it, a file number, a tag, head, or +N."
 Target = Annotated[str, typer.Argument(help=_NAMES, autocompletion=complete_revision)]
 
 KeepGoing = Annotated[
-    bool, typer.Option("--keep-going", metavar="", help="Go on with the other models where one fails.")
+    bool, typer.Option("--keep-going", metavar="", help="Continue with the other models after one fails.")
 ]
 
 Corpus = Annotated[
     Path | None,
     typer.Option(
-        help="Measure on this text file, a line for each text, what the plan does to how text is cut.",
+        help="Count how the plan changes the tokenization of this file, line by line.",
         metavar="FILE",
         exists=True,
         dir_okay=False,
         readable=True,
     ),
 ]
+
+
+@dataclass(frozen=True)
+class PlanCommand(Command["Plan"]):
+    """`plan` for one model.
+
+    Args:
+        workspace: The workspace.
+        revision: The revision to plan for, by any of its names.
+        corpus: A text file to measure the plan on.
+        to_stderr: Whether stdout is taken by the plan file.
+        on_progress: Called with each event.
+        bounds: The plans so far, as a plan file holds them.
+    """
+
+    name = "plan"
+
+    workspace: Workspace
+    revision: str
+    corpus: Path | None
+    to_stderr: bool
+    on_progress: Listener
+    bounds: list[BoundPlan] = field(default_factory=list)
+
+    def run(self, entry: ModelEntry) -> Plan:
+        """Plan the upgrade of a model."""
+        plan = migrate.plan(self.workspace, entry, to=self.revision)
+        self.bounds.append(bound_plan.bound(self.workspace, plan))
+        return plan
+
+    def render(self, result: Plan) -> None:
+        """Print a plan, and what it does to the corpus."""
+        console.print_rich(text.plan_text(result), stderr=self.to_stderr)
+        if self.corpus:
+            measured = plan_corpus.measure(result, self.corpus, self.on_progress)
+            console.print_rich(impact.impact_text(measured), stderr=self.to_stderr)
+
+    def content(self, result: Plan) -> dict[str, Any]:
+        """Return a plan, and what it does to the corpus, as JSON."""
+        content = json_report.plan_content(result)
+        if self.corpus:
+            measured = plan_corpus.measure(result, self.corpus, self.on_progress)
+            content["impact"] = json_report.impact_content(measured)
+        return content
 
 
 def plan(
@@ -60,81 +111,114 @@ def plan(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Write the plan into a file, for `upgrade --plan`; - is stdout.", metavar="FILE"
+            "--output", "-o", help="Write the plan to a file for `upgrade --plan`; - is stdout.", metavar="FILE"
         ),
     ] = None,
     accept_drift: AcceptDrift = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what `upgrade` would do: ids, rows, files, bytes and risks. Nothing is written.
+    """Show what an upgrade would change, without writing anything.
 
-    With `--corpus` it also counts, on a text file in UTF-8 with a line for
-    each text, the lines that become other tokens, those that get other
-    ids, tokens, unknown tokens, and lines longer than the model takes; and it
-    shows the lines that fare worst. All is counted as a model gets it, with
-    the special tokens around a line. The most that a line may have is
-    `model_max_length`, or else the positions that config.json states. Where
-    nothing in the plan changes how text is tokenized, the file is not read.
+    The plan lists ids, rows, files, bytes and risks. With `--corpus FILE` (UTF-8, one text a line) it also counts the
+    lines that are tokenized differently, those that get other ids, tokens, unknown tokens, and lines longer than the
+    model takes, and shows the lines that change most. Lines are counted as a model gets them, with the special tokens
+    around them. The longest line is given by `model_max_length`, or else by the positions in config.json. If nothing
+    in the plan changes tokenization, the file is not read.
 
-    With `-o FILE` the plan is kept, bound to the migrations, the files and the
-    state that it was made of: `upgrade --plan FILE` does that and nothing else.
-    With `-o -` it goes to stdout, and what is shown to stderr.
+    `-o FILE` writes a plan that is bound to the migrations, the files and the state that it was made from:
+    `upgrade --plan FILE` applies it and nothing else. With `-o -` it goes to stdout, and all else to stderr.
     """
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.plan.corpus import measure  # noqa: PLC0415
-    from tokmigrate.report.impact import impact_text  # noqa: PLC0415
-    from tokmigrate.report.json import impact_content, plan_content  # noqa: PLC0415
-    from tokmigrate.report.text import plan_text  # noqa: PLC0415
-    from tokmigrate.runner import migrate  # noqa: PLC0415
-    from tokmigrate.runner.bound_plan import bound, format_plans, write_plans  # noqa: PLC0415
-
-    def content(planned: Plan) -> dict[str, Any]:
-        measured = {"impact": impact_content(measure(planned, corpus, listener))} if corpus else {}
-        return {**plan_content(planned), **measured}
-
-    def render(planned: Plan) -> None:
-        out(plan_text(planned))
-        if corpus:
-            out(impact_text(measure(planned, corpus, listener)))
-
     to_stdout = output == Path("-")
     if to_stdout and as_json:
         raise UsageError("-o - and --json both go to stdout", hint="name a file: -o FILE")
-    out = show_aside if to_stdout else show
-    place = accepting(workspace(), accept_drift)
-    entries = selected(place, model)
+    workspace = with_drift_setting(open_workspace(), accept_drift)
+    entries = select_models(workspace, model)
     if here:
-        entries = those_here(entries, as_json)
-    bounds: list[BoundPlan] = []
-
-    def act(entry: ModelEntry) -> Plan:
-        planned = migrate.plan(place, entry, to=revision)
-        bounds.append(bound(place, planned))
-        return planned
-
-    with progress() as listener:
-        if as_json:
-            document_each("plan", entries, act, content)
-        else:
-            show_each(entries, act, render)
+        entries = select_present(entries, as_json)
+    with console.progress() as on_progress:
+        command = PlanCommand(workspace, revision, corpus, to_stdout, on_progress)
+        run_each(command, entries, as_json)
     if to_stdout:
-        print_json(format_plans(bounds))
+        print_json(bound_plan.format_plans(command.bounds))
     elif output is not None:
-        changes_something()
-        write_plans(output, bounds)
+        declare_changes()
+        bound_plan.write_plans(output, command.bounds)
         if not as_json:
             file = shlex.quote(str(output))
-            say(f"wrote {file}: `tokmigrate upgrade --plan {file}` does what it says")
+            echo(f"wrote {file}: `tokmigrate upgrade --plan {file}` applies it")
+
+
+@dataclass(frozen=True)
+class UpgradeCommand(ChangeCommand["migrate.Upgraded"]):
+    """`upgrade` for one model.
+
+    Args:
+        workspace: The workspace.
+        revision: The revision to upgrade to, by any of its names.
+        plans: The plans of a plan file, by model; empty without one.
+        lock_timeout_s: How long to wait for another process.
+        keep_owner: Whether to refuse a change that loses owner, mode or attributes of files.
+        show_plan: Whether to print the plan before the work.
+        on_progress: Called with each event.
+    """
+
+    name = "upgrade"
+
+    workspace: Workspace
+    revision: str
+    plans: Mapping[str, BoundPlan]
+    lock_timeout_s: float
+    keep_owner: bool
+    show_plan: bool
+    on_progress: Listener
+
+    def plan(self, entry: ModelEntry) -> Accepted | None:
+        """Plan and verify the upgrade of a model."""
+        bound = self.plans.get(entry.name)
+        to = self._target(bound)
+        return migrate.accept_upgrade(self.workspace, entry, to, self.on_progress, bound, keep_owner=self.keep_owner)
+
+    def run(self, entry: ModelEntry, accepted: Accepted | None = None) -> migrate.Upgraded:
+        """Upgrade a model."""
+        bound = self.plans.get(entry.name)
+        return migrate.upgrade(
+            self.workspace,
+            entry,
+            self._target(bound),
+            self.lock_timeout_s,
+            self.on_progress,
+            bound,
+            self.announce,
+            keep_owner=self.keep_owner,
+            accepted=accepted,
+        )
+
+    def announce(self, plan: Plan) -> None:
+        """Print the plan before the work begins."""
+        if self.show_plan:
+            console.print_rich(text.plan_text(plan))
+
+    def render(self, result: migrate.Upgraded) -> None:
+        """Print what was upgraded."""
+        _echo_recovered(result.plan.model, result.recovered.value)
+        if result.plan.steps:
+            echo(text.upgraded_line(result.plan))
+
+    def content(self, result: migrate.Upgraded) -> dict[str, Any]:
+        """Return what was upgraded as JSON."""
+        return json_report.upgraded_content(result)
+
+    def _target(self, bound: BoundPlan | None) -> str:
+        return (bound.to or "base") if bound else self.revision
 
 
 def upgrade(
     revision: Annotated[
-        str | None, typer.Argument(help=f"{_NAMES} By default head.", autocompletion=complete_revision)
+        str | None, typer.Argument(help=f"{_NAMES} Default: head.", autocompletion=complete_revision)
     ] = None,
     model: Models = None,
-    planned: Annotated[
-        Path | None,
-        typer.Option("--plan", help="Do what this plan says; a stale one is refused.", metavar="FILE"),
+    plan_file: Annotated[
+        Path | None, typer.Option("--plan", help="Apply this plan file; refuse it if it is stale.", metavar="FILE")
     ] = None,
     accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
@@ -142,48 +226,68 @@ def upgrade(
     keep_going: KeepGoing = False,
     as_json: AsJson = False,
 ) -> None:
-    """Bring models up to a revision: tokenizer and embedding matrix together, or not at all.
+    """Apply pending migrations to tokenizer and embeddings.
 
-    Several models are all planned first, and verified with the libraries: where one cannot be changed, none is. What
-    then still fails, as for want of space, ends it with the models before it done; what was done, what failed and what
-    was not tried is said. With --keep-going the other models are changed all the same.
+    A model is changed completely or not at all. All models are planned and verified with the libraries first: if one
+    cannot be changed, none is. Models run in order and stop at the first failure, such as a lack of space; a summary
+    lists done, failed and skipped models. `--keep-going` continues with the others.
     """
-    from tokmigrate.report.json import upgraded_content  # noqa: PLC0415
-    from tokmigrate.report.text import plan_text, upgraded_line  # noqa: PLC0415
-    from tokmigrate.runner import migrate  # noqa: PLC0415
+    workspace = with_drift_setting(open_workspace(), accept_drift)
+    plans = _read_plans(plan_file, revision, model) if plan_file else {}
+    entries = select_models(workspace, list(plans) or model)
+    with console.progress() as on_progress:
+        command = UpgradeCommand(
+            workspace, revision or "head", plans, lock_timeout, not no_owner, not as_json, on_progress
+        )
+        change_each(command, entries, as_json, keep_going=keep_going)
 
-    def render(done: migrate.Upgraded) -> None:
-        _say_recovered(done.plan.model, done.recovered.value)
-        if done.plan.steps:
-            say(upgraded_line(done.plan))
 
-    def announce(planned: Plan) -> None:
-        if not as_json:
-            show(plan_text(planned))
+@dataclass(frozen=True)
+class DowngradeCommand(ChangeCommand["migrate.Downgraded"]):
+    """`downgrade` for one model.
 
-    place = accepting(workspace(), accept_drift)
-    bounds = _plans(planned, revision, model) if planned else {}
-    entries = selected(place, list(bounds) if planned else model)
+    Args:
+        workspace: The workspace.
+        revision: The revision to downgrade to, by any of its names.
+        lock_timeout_s: How long to wait for another process.
+        keep_owner: Whether to refuse a change that loses owner, mode or attributes of files.
+        on_progress: Called with each event.
+    """
 
-    def target(entry: ModelEntry) -> tuple[str, BoundPlan | None]:
-        bound = bounds.get(entry.name)
-        return (bound.to or "base") if bound else revision or "head", bound
+    name = "downgrade"
 
-    def accept(entry: ModelEntry) -> Accepted | None:
-        to, bound = target(entry)
-        return migrate.accept_upgrade(place, entry, to, listener, bound, keep_owner=not no_owner)
+    workspace: Workspace
+    revision: str
+    lock_timeout_s: float
+    keep_owner: bool
+    on_progress: Listener
 
-    def act(entry: ModelEntry, accepted: Accepted | None) -> migrate.Upgraded:
-        to, bound = target(entry)
-        return migrate.upgrade(
-            place, entry, to, lock_timeout, listener, bound, announce, keep_owner=not no_owner, accepted=accepted
+    def plan(self, entry: ModelEntry) -> Accepted | None:
+        """Find the undo data of a model, and verify the result."""
+        return migrate.accept_downgrade(
+            self.workspace, entry, self.revision, self.on_progress, keep_owner=self.keep_owner
         )
 
-    with progress() as listener:
-        if as_json:
-            document_changes("upgrade", entries, accept, act, upgraded_content, keep_going=keep_going)
-        else:
-            change_each(entries, accept, act, render, keep_going=keep_going)
+    def run(self, entry: ModelEntry, accepted: Accepted | None = None) -> migrate.Downgraded:
+        """Downgrade a model."""
+        return migrate.downgrade(
+            self.workspace,
+            entry,
+            self.revision,
+            self.lock_timeout_s,
+            self.on_progress,
+            keep_owner=self.keep_owner,
+            accepted=accepted,
+        )
+
+    def render(self, result: migrate.Downgraded) -> None:
+        """Print what was undone."""
+        _echo_recovered(result.model, result.recovered.value)
+        echo(text.downgraded_line(result))
+
+    def content(self, result: migrate.Downgraded) -> dict[str, Any]:
+        """Return what was undone as JSON."""
+        return json_report.downgraded_content(result)
 
 
 def downgrade(
@@ -195,54 +299,28 @@ def downgrade(
     keep_going: KeepGoing = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take migrations back until models are at a revision again, bit for bit.
+    """Undo migrations down to a revision, byte for byte.
 
-    Several models go as with `upgrade`; one that is there already is passed over.
+    Several models are handled as by `upgrade`; one that is at the revision already is skipped.
     """
-    from tokmigrate.report.json import downgraded_content  # noqa: PLC0415
-    from tokmigrate.report.text import downgraded_line  # noqa: PLC0415
-    from tokmigrate.runner import migrate  # noqa: PLC0415
-
-    def render(done: migrate.Downgraded) -> None:
-        _say_recovered(done.model, done.recovered.value)
-        say(downgraded_line(done))
-
-    place = accepting(workspace(), accept_drift)
-    entries = selected(place, model)
-    with progress() as listener:
-        accept = partial(migrate.accept_downgrade, place, to=revision, listener=listener, keep_owner=not no_owner)
-
-        def act(entry: ModelEntry, accepted: Accepted | None) -> migrate.Downgraded:
-            return migrate.downgrade(
-                place, entry, revision, lock_timeout, listener, keep_owner=not no_owner, accepted=accepted
-            )
-
-        if as_json:
-            document_changes("downgrade", entries, accept, act, downgraded_content, keep_going=keep_going)
-        else:
-            change_each(entries, accept, act, render, keep_going=keep_going)
+    workspace = with_drift_setting(open_workspace(), accept_drift)
+    entries = select_models(workspace, model)
+    with console.progress() as on_progress:
+        command = DowngradeCommand(workspace, revision, lock_timeout, not no_owner, on_progress)
+        change_each(command, entries, as_json, keep_going=keep_going)
 
 
-def _plans(path: Path, revision: str | None, model: list[str] | None) -> dict[str, BoundPlan]:
-    from tokmigrate.errors import UsageError  # noqa: PLC0415
-    from tokmigrate.runner.bound_plan import read_plans  # noqa: PLC0415
-
+def _read_plans(path: Path, revision: str | None, model: list[str] | None) -> dict[str, BoundPlan]:
     if revision or model:
-        raise UsageError("--plan says revision and models itself", hint="tokmigrate upgrade --plan FILE")
-    found = {each.model: each for each in read_plans(path)}
-    if not found:
-        raise UsageError("the plan is of no model", where=str(path), hint="make one: `tokmigrate plan -o FILE`")
-    return found
+        raise UsageError("--plan already names revision and models", hint="tokmigrate upgrade --plan FILE")
+    plans = {each.model: each for each in bound_plan.read_plans(path)}
+    if not plans:
+        raise UsageError(
+            "the plan file contains no models", where=str(path), hint="write one: `tokmigrate plan -o FILE`"
+        )
+    return plans
 
 
-def _say_recovered(model: str, found: str) -> None:
-    if found != "nothing":
-        say_aside(f"{model}: an interrupted change was recovered first; the model was the one {found} it")
-
-
-def register(app: typer.Typer) -> None:
-    """Add these commands to the application."""
-    app.command(rich_help_panel="Run")(plan)
-    app.command(rich_help_panel="Run")(upgrade)
-    # -1 is a revision here, not an option.
-    app.command(rich_help_panel="Run", context_settings={"ignore_unknown_options": True})(downgrade)
+def _echo_recovered(model: str, outcome: str) -> None:
+    if outcome != "nothing":
+        echo_err(f"{model}: recovered an interrupted change first; the model was the one {outcome} it")

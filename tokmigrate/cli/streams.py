@@ -1,7 +1,7 @@
-"""stdout and stderr as a command writes to them: what they do not take is lost, and ends no command.
+"""stdout and stderr with deferred errors: a full disk or a closed pipe does not stop a command.
 
-A command that fails has changed nothing. So an error in saying what was done must not look like one in doing it: it is
-kept until the command has ended, and told then.
+A command that fails has changed nothing. So an error in printing a result must not look like a failed change: it is
+kept until the command has ended, and reported then.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, TextIO, cast
 
-CHANGES_SOMETHING = ContextVar("CHANGES_SOMETHING", default=False)
-"""Whether the command writes something besides what it says: then its exit code is about that alone."""
+MAKES_CHANGES = ContextVar("MAKES_CHANGES", default=False)
+"""Whether the command changes files: then its exit code is that of the change, even if its output is lost."""
 
 
-def changes_something() -> None:
-    """Let the exit code of the command be about what it does, even where what it says is lost."""
-    CHANGES_SOMETHING.set(True)
+def declare_changes() -> None:
+    """Let the exit code be that of the change, even if the output is lost."""
+    MAKES_CHANGES.set(True)
 
 
 class Stream:
@@ -37,27 +37,27 @@ class Stream:
             target.reconfigure(errors="backslashreplace")
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the target has."""
+        """Return an attribute of the target."""
         return getattr(self._target, name)
 
     def write(self, text: str) -> int:
-        """Write a text, unless an earlier one was lost."""
+        """Write a text, unless an earlier write failed."""
         if self.error is None:
             self._keep_error(self._target.write, text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
-        """Write lines, unless something was lost before."""
+        """Write lines, unless an earlier write failed."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Hand over what was written, unless something was lost before."""
+        """Flush, unless an earlier write failed."""
         if self.error is None:
             self._keep_error(self._target.flush)
 
     def close_lost(self) -> None:
-        """Let the interpreter, which flushes once more at its end, find nothing to complain of."""
+        """Flush; after an error, redirect to /dev/null, since the interpreter flushes once more when it exits."""
         self.flush()
         if self.error:
             with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
@@ -71,13 +71,13 @@ class Stream:
 
 
 def is_lost(stream: object) -> bool:
-    """Return whether something that was written to a stream was lost."""
+    """Return whether a write to a stream failed."""
     return isinstance(stream, Stream) and stream.error is not None
 
 
 @contextmanager
-def kept_errors() -> Iterator[tuple[Stream, Stream]]:
-    """Let stdout and stderr keep their errors while a command runs, and give both."""
+def capture_stream_errors() -> Iterator[tuple[Stream, Stream]]:
+    """Replace stdout and stderr with streams that keep their errors while a command runs."""
     _open_closed_descriptors()
     out, err = sys.stdout, sys.stderr
     streams = Stream(out), Stream(err)
@@ -91,7 +91,7 @@ def kept_errors() -> Iterator[tuple[Stream, Stream]]:
 
 
 def _open_closed_descriptors() -> None:
-    """Open 0, 1 and 2 where they are closed: else a file of a model would get such a number, and be written to."""
+    """Open 0, 1 and 2 if they are closed: else a model file could get such a number and be overwritten by output."""
     descriptor = os.open(os.devnull, os.O_RDWR)
     while descriptor <= 2:
         descriptor = os.open(os.devnull, os.O_RDWR)

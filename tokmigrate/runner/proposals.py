@@ -7,7 +7,9 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
+from pathlib import Path
 
+from tokmigrate.files import exists
 from tokmigrate.settings import Workspace
 
 Proposal = tuple[str, str]
@@ -44,7 +46,7 @@ def proposed_revisions(workspace: Workspace) -> Iterator[Proposal]:
 def proposed_tags(workspace: Workspace) -> Iterator[Proposal]:
     """Yield each tag with its revision, where the state is a SQLite file; importing SQLAlchemy takes too long here."""
     path, _, _ = workspace.state.removeprefix(_SQLITE).partition("?")
-    if not workspace.state.startswith(_SQLITE):
+    if not workspace.state.startswith(_SQLITE) or not exists(Path(path)):
         return
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)) as database:
         yield from database.execute("SELECT name, revision FROM tags ORDER BY name")
