@@ -117,7 +117,7 @@ def test_a_tokenizer_that_does_not_hang_together(place: Workspace) -> None:
 def test_a_stamp_that_is_missing(place: Workspace) -> None:
     (place.model / "tokmigrate.json").unlink()
     said, _ = checked(place, 4)
-    assert f"tokmigrate.json is missing; by the ledger the model is at {HEAD}" in said
+    assert f"tokmigrate.json is missing; the ledger has the model at {HEAD}" in said
     assert "looks like" not in said
     assert place.run("stamp", "head").returncode == 0
     assert checked(place, 0)[0].startswith(f"demo: at {HEAD}, up to date")

@@ -115,7 +115,7 @@ def test_a_lock_that_was_settled_by_hand_and_wrongly_is_taken_from_git(clones: t
     assert "`tokmigrate rebase`" in told.stderr
     said = second.run("rebase")
     assert said.returncode == 0, said.stderr
-    assert "could not be read: what Git has on both sides was taken" in said.stdout
+    assert "could not be read, so it is restored from both sides of the merge" in said.stdout
     assert second.run("validate").returncode == 0
     second.git("add", "-A")
     second.git("commit", "-qm", "Merge")
