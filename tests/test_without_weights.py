@@ -163,7 +163,7 @@ def test_what_needs_weights_says_what_does_not(tmp_path: Path, pointers: bool) -
         told = here.run(*words)
         assert told.returncode == 1, words
         assert ("git lfs pull" if pointers else "no weights") in told.stderr
-        assert "without weights there are `lint`, `lock`, `rebase`, `merge`, `squash` and `test`" in told.stderr
+        assert "without weights there are `lint`, `lock`, `rebase`, `squash` and `test`" in told.stderr
     assert here.run("squash", "1:2").returncode == 0
 
 
