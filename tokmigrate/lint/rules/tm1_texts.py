@@ -285,7 +285,7 @@ def _renaming(written: Written, texts: Mapping[str, str], before: ModelState, af
 
 @rule(
     "TM110",
-    "ordinary-token-cut-out",
+    "ordinary-token-added",
     WARNING,
     wrong="""\
 operations:
@@ -299,7 +299,7 @@ operations:
   - set_padding: {token: "<|pad|>"}
 """,
 )
-def ordinary_token_cut_out(seen: OnModel) -> Iterator[Found]:
+def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
     """A token that text is made of becomes an added token.
 
     It is then looked for before the text is tokenized, so that words that it is a part of are split differently than in
