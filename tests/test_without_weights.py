@@ -99,7 +99,7 @@ def test_a_squash_is_proven_on_a_stand_in_and_says_so(tmp_path: Path) -> None:
     here = Here(tmp_path / "bare")
     told = here.run("squash", "1:3")
     assert told.returncode == 0, told.stderr
-    assert "the same end on a stand-in of m (its weights are not here): files, rows" in told.stdout
+    assert "the same result on a stand-in of m (its weights are not here): files, rows" in told.stdout
     whole = making.Made(tmp_path / "whole", made.revisions)
     done = squash(whole.workspace, [whole.entry("m")], "1", "3")
     assert [(trial.model, trial.subject) for trial in done.trials] == [("m", "model")]
