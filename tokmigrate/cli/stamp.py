@@ -112,7 +112,7 @@ def tag(
         if name is not None:
             raise UsageError("--delete names the tag itself", hint=f"tokmigrate tag --delete {delete}")
         before = tags.delete_tag(workspace, delete)
-        content, lines = {"tags": {}, "deleted": {delete: before}}, [f"{delete}: deleted, it was at {before}"]
+        content, lines = {"tags": {}, "deleted": {delete: before}}, [f"{delete}: deleted, it stood for {before}"]
     elif name is None:
         found = tags.known_tags(workspace)
         content, lines = {"tags": found}, [f"{each}: {target}" for each, target in found.items()]
