@@ -47,7 +47,7 @@ class WorkspaceTests(pytest.Collector):
         try:
             workspace = read_workspace(find_workspace(Path(self.config.invocation_params.dir)))
         except TokmigrateError as error:
-            raise pytest.UsageError(f"--tokmigrate: {_told(error)}") from error
+            raise pytest.UsageError(f"--tokmigrate: {_format_error(error)}") from error
         yield HistoryTest.from_parent(self, name="history", workspace=workspace)
         yield LintTest.from_parent(self, name="lint", workspace=workspace)
         for entry in workspace.models.values():
@@ -68,7 +68,7 @@ class _Test(pytest.Item):
         from tokmigrate.errors import TokmigrateError  # noqa: PLC0415
 
         if isinstance(excinfo.value, TokmigrateError):
-            return _told(excinfo.value)
+            return _format_error(excinfo.value)
         return str(super().repr_failure(excinfo))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
@@ -123,12 +123,12 @@ class ModelTest(_Test):
                 done = run_roundtrip(self.workspace, self.entry, "stand-in", from_base=True)
             except UndoError as error:
                 pytest.skip(f"nothing is pending, and {error.message}")
-        told = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.mismatches]
-        if told:
-            pytest.fail("\n".join(told), pytrace=False)
+        lines = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.mismatches]
+        if lines:
+            pytest.fail("\n".join(lines), pytrace=False)
 
 
-def _told(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     from tokmigrate.report.escape import escape_lines  # noqa: PLC0415
 
     hint = getattr(error, "hint", None)

@@ -13,9 +13,9 @@ from tokmigrate.revision.lock import Lock, lock_of
 from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_shown, parse_lock, read_lock_text
 from tokmigrate.revision.rechain import Branch, Rechained, branches, rechained, rechained_files, renumbered
 from tokmigrate.runner.tags import known_tags
+from tokmigrate.runner.team.applied_models import AppliedModels, applied_models_by_revision, refuse_applied
 from tokmigrate.runner.team.file_transaction import rewrite
 from tokmigrate.runner.team.relock import Relocked, relocked
-from tokmigrate.runner.team.whereabouts import Whereabouts, applied_where, refuse_applied
 from tokmigrate.settings import ModelEntry, Workspace
 
 
@@ -59,32 +59,34 @@ def rebase(
     tags = known_tags(workspace)
     for name in filter(None, (revision, onto)):
         history.resolve(name, None, tags)
-    locks = _known_locks(workspace)
+    locks = _read_locks(workspace)
     behind: str | None = None
     shared: tuple[str, ...] = ()
     if len(history.heads) > 1:
-        branch, other = _chosen(workspace, history, revision, onto)
-        behind, moved, shared = other.head.revision, rechained(branch, other.head), _shared(branch, other)
+        branch, other = _choose_branches(workspace, history, revision, onto)
+        behind, moved, shared = other.head.revision, rechained(branch, other.head), _find_shared(branch, other)
     else:
         moved = renumbered(history.chain())
     files = rechained_files(moved)
     line = History.read_with(workspace, files)
-    done = _relocked(workspace, line, entries, locks.held, behind) if len(line.heads) < 2 else None
+    done = _update_lock(workspace, line, entries, locks.held, behind) if len(line.heads) < 2 else None
     rewrite(workspace, {**files, **(lock_files(workspace, done.after) if done else {})})
     return Rebased(behind, moved, shared, locks.conflict, locks.restored, done)
 
 
-def _chosen(workspace: Workspace, history: History, revision: str | None, onto: str | None) -> tuple[Branch, Branch]:
+def _choose_branches(
+    workspace: Workspace, history: History, revision: str | None, onto: str | None
+) -> tuple[Branch, Branch]:
     """Return the branch that is moved, and the one that it goes behind."""
     found = branches(history)
-    where = applied_where(workspace)
+    where = applied_models_by_revision(workspace)
     if revision is not None:
         named = history.resolve(revision, None, known_tags(workspace))
         branch = next((each for each in found if named in each.revisions), None)
         if branch is None:
-            raise HistoryError(f"'{revision}' is no migration that only one branch has", hint=_told(found))
+            raise HistoryError(f"'{revision}' is no migration that only one branch has", hint=_format_branches(found))
     else:
-        branch = _movable(workspace, found, where)
+        branch = _find_movable(workspace, found, where)
     refuse_applied(branch.migrations, where, "moved")
     others = [each for each in found if each is not branch]
     if onto is not None:
@@ -94,12 +96,12 @@ def _chosen(workspace: Workspace, history: History, revision: str | None, onto: 
             raise HistoryError(f"'{onto}' is no other head", hint="`tokmigrate heads` shows them")
     if len(others) > 1:
         raise HistoryError(
-            "there are several heads that it could go behind", hint=f"name one with --onto: {_told(others)}"
+            "there are several heads that it could go behind", hint=f"name one with --onto: {_format_branches(others)}"
         )
     return branch, others[0]
 
 
-def _movable(workspace: Workspace, found: Sequence[Branch], where: Whereabouts) -> Branch:
+def _find_movable(workspace: Workspace, found: Sequence[Branch], where: AppliedModels) -> Branch:
     """Return the branch that nobody has yet; raises HistoryError where that is not exactly one."""
     free = [branch for branch in found if where.keys().isdisjoint(branch.revisions)]
     if not free:
@@ -114,7 +116,7 @@ def _movable(workspace: Workspace, found: Sequence[Branch], where: Whereabouts) 
         return free[0]
     raise HistoryError(
         "either branch could go behind the other, and nothing says which one is yours",
-        hint=f"name the one that is to move, `tokmigrate rebase REVISION`: {_told(free)}",
+        hint=f"name the one that is to move, `tokmigrate rebase REVISION`: {_format_branches(free)}",
     )
 
 
@@ -133,11 +135,11 @@ def _refuse_published(branch: Branch, found: Sequence[Branch], published: frozen
             )
 
 
-def _told(found: Sequence[Branch]) -> str:
+def _format_branches(found: Sequence[Branch]) -> str:
     return " or ".join(f"{branch.head.revision} ({branch.head.shown})" for branch in found)
 
 
-def _shared(branch: Branch, other: Branch) -> tuple[str, ...]:
+def _find_shared(branch: Branch, other: Branch) -> tuple[str, ...]:
     try:
         return find_conflicts(branch.migrations, other.migrations)
     except TokmigrateError as error:
@@ -153,24 +155,24 @@ class _KnownLocks:
     restored: bool = False
 
 
-def _known_locks(workspace: Workspace) -> _KnownLocks:
+def _read_locks(workspace: Workspace) -> _KnownLocks:
     text = read_lock_text(workspace)
     if text is None:
         return _KnownLocks()
     sides = conflict_sides(text)
     if sides[0] != sides[1]:
-        return _KnownLocks(tuple(lock for side in sides if (lock := _readable(side))), conflict=True)
+        return _KnownLocks(tuple(lock for side in sides if (lock := _parse_if_readable(side))), conflict=True)
     try:
         return _KnownLocks((parse_lock(text, lock_shown(workspace)),))
     except FileProblems as error:
-        held = tuple(lock for side in read_merge_sides(lock_path(workspace)) if (lock := _readable(side)))
+        held = tuple(lock for side in read_merge_sides(lock_path(workspace)) if (lock := _parse_if_readable(side)))
         if not held:
             hint = "Git has no whole one either: delete it, then `tokmigrate rebase` writes it anew"
             raise FileProblems([replace(problem, hint=hint) for problem in error.problems]) from error
         return _KnownLocks(held, conflict=len(held) > 1, restored=True)
 
 
-def _readable(text: str) -> Lock | None:
+def _parse_if_readable(text: str) -> Lock | None:
     # Where lines of one side did not touch those of the other, Git gave them to both: that is no lock any more.
     try:
         return parse_lock(text, "")
@@ -178,7 +180,7 @@ def _readable(text: str) -> Lock | None:
         return None
 
 
-def _relocked(
+def _update_lock(
     workspace: Workspace, history: History, entries: Sequence[ModelEntry], locks: Sequence[Lock], onto: str | None
 ) -> Relocked:
     """Return the lock with what its sides pin for the migrations that stayed, and what the moved ones give now."""

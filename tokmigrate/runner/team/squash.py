@@ -28,9 +28,9 @@ from tokmigrate.revision.rewriting import Files, refuse_taken
 from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
 from tokmigrate.runner.at_hand import Trial, at_hand, trial_of
 from tokmigrate.runner.tags import known_tags
+from tokmigrate.runner.team.applied_models import applied_models_by_revision
 from tokmigrate.runner.team.earlier import earlier
 from tokmigrate.runner.team.file_transaction import rewrite
-from tokmigrate.runner.team.whereabouts import applied_where
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.rows import RowEdit
 from tokmigrate.vocabulary.tokens import Run
@@ -126,7 +126,7 @@ def _members(workspace: Workspace, history: History, first: str, last: str) -> t
 
 def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
     """Raise HistoryError where a model has some of the migrations and not all."""
-    where = applied_where(workspace)
+    where = applied_models_by_revision(workspace)
     done = set(where.get(members[-1].revision, ()))
     for migration in members[:-1]:
         halfway = [name for name in where.get(migration.revision, ()) if name not in done]

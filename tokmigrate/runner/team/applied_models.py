@@ -1,4 +1,4 @@
-"""Which models have a migration, as far as this workspace knows."""
+"""Which models have a migration applied, as far as this workspace knows."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
-Whereabouts = dict[str, tuple[str, ...]]
+AppliedModels = dict[str, tuple[str, ...]]
 
 
-def applied_where(workspace: Workspace) -> Whereabouts:
+def applied_models_by_revision(workspace: Workspace) -> AppliedModels:
     """Return for each revision the models that have it.
 
     A model that is here is asked for its stamp; of one that is not, the state tells.
@@ -47,7 +47,7 @@ def applied_where(workspace: Workspace) -> Whereabouts:
     return {revision: tuple(names) for revision, names in found.items()}
 
 
-def refuse_applied(migrations: Iterable[Migration], where: Whereabouts, what: str) -> None:
+def refuse_applied(migrations: Iterable[Migration], where: AppliedModels, what: str) -> None:
     """Raise HistoryError where a model has one of the migrations.
 
     Args:
