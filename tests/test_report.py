@@ -22,9 +22,8 @@ from workspaces import Workspace, image, make_workspace
 from tokmigrate.errors import UsageError
 from tokmigrate.report.html import COLUMNS, page_paths, vocabulary_map
 from tokmigrate.runner.migrate import downgrade, upgrade
-from tokmigrate.runner.reporting.collect import collect_report
+from tokmigrate.runner.reporting.collect import KINDS, Kind, collect_report, runs_of
 from tokmigrate.runner.reporting.rows import COMPARED_AT_MOST
-from tokmigrate.runner.reporting.tokens import KINDS, Kind, runs_of
 from tokmigrate.settings import ModelEntry, read_workspace
 from tokmigrate.vocabulary.tokens import is_tombstone
 
