@@ -341,7 +341,9 @@ def _oromo_t5(directory: Path) -> None:
     document = json.loads(shipped("afaanoromo_tokenizer", "unigram_tokenizer.json").read_text("utf-8"))
     special = ["<pad>", "</s>", "<unk>"]
     learnt = [piece for piece in document["model"]["vocab"] if not piece[0].startswith("[")]
-    pieces = [*([token, 0.0] for token in special), ["\u2581", -2.0], *learnt][:32000]
+    # No digit is in the text that the pieces were learnt from.
+    more = [["\u2581", -2.0], *([digit, -9.0] for digit in "0123456789")]
+    pieces = [*([token, 0.0] for token in special), *more, *learnt][:32000]
     sentinels = [f"<extra_id_{number}>" for number in reversed(range(100))]
     added = _added(special, 0) + _added(sentinels, len(pieces))
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
