@@ -255,7 +255,7 @@ OWN_TEXTS = (
     "\ufb01ne \u2460\u2461 \uff21\uff42\uff43 \u338f \u00bd",
     "e\u0301 and \u00e9 are one letter",
     "Afaan Oromoo barachuuf kitaaba kana dubbisi.",
-    "<s>[INST] hi [/INST] <mask> [MASK] </s>",
+    "<s>[INST] hi [/INST] [MASK] </s>",
     "https://example.org/a?b=c&d=%20#e",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
     "!?.,;:-_'\"()[]{}<>@#$%^&*+=~`|/\\",
