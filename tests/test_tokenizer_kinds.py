@@ -230,7 +230,8 @@ def test_the_command_that_is_named_makes_what_is_then_migrated(name: str, tmp_pa
     before = contents(model)
     assert set(before) - set(bare) == {"tokenizer.json"}
     assert {file: before[file] for file in bare} == bare
-    wanted = {text: encode(text) for text in ALL_TEXTS if text}
+    # The libraries of these files take the text of a special token for any other text.
+    wanted = {text: encode(text) for text in ALL_TEXTS if text and "</s>" not in text}
     tokenizer = library(model)
     assert {text: cut(tokenizer, text) for text in wanted} == wanted
 
