@@ -24,7 +24,7 @@ from postgresql import server
 from test_state import published_hash, tamper
 from workspaces import command_line, environment, run_here
 
-from tokmigrate.audit.sources import read_ledger
+from tokmigrate.audit.runs import read_ledger
 from tokmigrate.audit.training import Training
 from tokmigrate.errors import DriftError, UsageError, VerificationError
 from tokmigrate.runner.look import status

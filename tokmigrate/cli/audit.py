@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokmigrate.audit import blame as token_blame
-from tokmigrate.audit import ledger_check, lora, run_status, sources
+from tokmigrate.audit import ledger_check, lora, run_status
 from tokmigrate.audit import runs as audit_runs
 from tokmigrate.cli import console
 from tokmigrate.cli.each import Command, exit_with, find_interrupted, find_missing, print_documents, run_each
@@ -188,7 +188,7 @@ def import_(
     """
     declare_changes()
     workspace = open_workspace()
-    ledger, name = sources.read_ledger(source)
+    ledger, name = audit_runs.read_ledger(source)
     new = transfer.import_ledger(database.open_state(workspace.state, workspace.root), ledger, name)
     if as_json:
         print_json(json_report.document("import", ledger=ledger.ledger, source=name, new=dict(new)))
