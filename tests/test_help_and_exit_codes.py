@@ -77,7 +77,6 @@ def test_exit_codes_are_said_alike_everywhere(place: Workspace, monkeypatch: pyt
     short = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
     monkeypatch.setenv("COLUMNS", "500")
     assert f"Exit codes: {short}." in " ".join(run_here(place.root, "--help").stdout.split())
-    assert f"Exit codes: {short} (" in " ".join((REPOSITORY / "README.md").read_text("utf-8").split())
     table = (REPOSITORY / "docs" / "reference.md").read_text("utf-8").split("\n## Exit codes\n")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| (\d+) \| (.*) \|$", table, re.MULTILINE))
     assert [int(code) for code in rows] == list(EXIT_CODES)
