@@ -14,8 +14,8 @@ from field_tables import schema_tables, tables
 from pydantic import BaseModel
 from workspace_page import PAGE, workspace_page
 
-from tokmigrate.initialise import InitSpec
-from tokmigrate.initialise.registry import strategy_types
+from tokmigrate.init import InitSpec
+from tokmigrate.init.registry import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
 from tokmigrate.revision.schema import SCHEMA_FILE, json_schema

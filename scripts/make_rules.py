@@ -9,10 +9,10 @@ from tempfile import TemporaryDirectory
 
 from rule_examples import example_workspace
 
+from tokmigrate.commands.lint import lint
 from tokmigrate.lint.rule import Rule, Severity
 from tokmigrate.lint.selection import GROUPS, RULES, Selection
-from tokmigrate.report.lint import explanation, format_findings_plain
-from tokmigrate.runner.lint import lint
+from tokmigrate.render.lint import explanation, format_findings_plain
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 INDEX, PAGES = "rules.md", "rules"

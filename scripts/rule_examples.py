@@ -8,12 +8,12 @@ import subprocess
 from pathlib import Path
 from typing import Literal
 
+from tokmigrate.commands.file_transaction import write_files
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.lint.rule import Rule
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import lock_of
 from tokmigrate.revision.lock_file import lock_files
-from tokmigrate.runner.migrate import upgrade
-from tokmigrate.runner.team.file_transaction import rewrite
 from tokmigrate.settings import Workspace, read_workspace
 
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"
@@ -69,7 +69,7 @@ def example_workspace(root: Path, rule: Rule, example: str) -> Workspace:
 
 def lock_anew(workspace: Workspace) -> None:
     """Write the lock of the migrations that are there, without a word on ids."""
-    rewrite(workspace, lock_files(workspace, lock_of(History.read(workspace).chain(), None)))
+    write_files(workspace, lock_files(workspace, lock_of(History.read(workspace).chain(), None)))
 
 
 def _git(root: Path, *words: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from field_tables import tables
 
-from tokmigrate.settings.file import FileKeys
+from tokmigrate.settings.reading import FileKeys
 
 PAGE = "docs/workspace.md"
 

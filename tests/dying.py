@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.runner.team.file_transaction import finish_writing
-from tokmigrate.runner.team.rebase import rebase
-from tokmigrate.runner.team.squash import squash
+from tokmigrate.commands.file_transaction import finish_writing
+from tokmigrate.commands.rebase import rebase
+from tokmigrate.commands.squash import squash
 from tokmigrate.settings import Workspace, read_workspace
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tokmigrate.runner.team.rebase", "tokmigrate.runner.team.squash"])
+FORKED.set_forkserver_preload(["tokmigrate.commands.rebase", "tokmigrate.commands.squash"])
 
 
 def place_of(root: Path) -> Workspace:

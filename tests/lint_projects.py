@@ -14,8 +14,8 @@ from rule_examples import write_migration
 from workspaces import DEMO, environment
 
 from tokmigrate.cli.app import main
+from tokmigrate.commands.lint import Linted, lint
 from tokmigrate.lint.selection import Selection
-from tokmigrate.runner.lint import Linted, lint
 from tokmigrate.settings import Workspace, read_workspace
 
 ALL = Selection()

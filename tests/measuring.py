@@ -10,9 +10,9 @@ from typing import Any
 from shared_models import SharedModel
 from workspaces import REPOSITORY
 
+from tokmigrate.commands.plan import plan
 from tokmigrate.plan.corpus import Impact, measure
-from tokmigrate.plan.upgrade import Plan
-from tokmigrate.runner.migrate import plan
+from tokmigrate.plan.plan import Plan
 
 GPT4 = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}

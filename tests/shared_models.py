@@ -14,8 +14,10 @@ import tokenizers
 from real_tokenizers import real
 from safetensors.numpy import load_file, save_file
 
-from tokmigrate.plan.upgrade import Plan
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace, read_workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import TokenEvent

@@ -20,9 +20,17 @@ from making import TOKENS
 from safetensors.torch import load_file, save_file
 from workspaces import command_line, environment, image, run_here
 
-from tokmigrate.change.journal import Journal
-from tokmigrate.change.publish import Found
-from tokmigrate.change.workarea import WorkArea
+from tokmigrate.apply.journal import Journal
+from tokmigrate.apply.publish import RecoveryOutcome
+from tokmigrate.apply.workarea import WorkArea
+from tokmigrate.commands.check import check
+from tokmigrate.commands.current import current
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.inspect import status, verify
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.plan_file import bound
+from tokmigrate.commands.recover import recover_model
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import (
     DriftError,
     ModelError,
@@ -33,13 +41,8 @@ from tokmigrate.errors import (
     UndoError,
     WeightsError,
 )
-from tokmigrate.events import Event, Listener, Step, StepReached, Warned
+from tokmigrate.events import Event, OnProgress, Step, StepReached, Warned
 from tokmigrate.model.documents.stamp import read_stamp
-from tokmigrate.runner.bound_plan import bound
-from tokmigrate.runner.check import check
-from tokmigrate.runner.current import current
-from tokmigrate.runner.look import status, verify
-from tokmigrate.runner.migrate import downgrade, plan, recover_model, upgrade
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import Status
@@ -389,7 +392,7 @@ def test_an_adapter_that_is_not_listed_any_more_stays_and_is_told_of(tmp_path: P
     upgrade(both.workspace, both.entry)
     both.list_none()
     after, told = image(both.adapter), []
-    downgrade(both.workspace, both.entry, "base", listener=lambda event: told.append(str(event)))
+    downgrade(both.workspace, both.entry, "base", on_progress=lambda event: told.append(str(event)))
     assert image(both.adapter) == after
     assert any("1 adapters that went up with it are not listed" in event for event in told)
     both.write(ADD)
@@ -413,7 +416,8 @@ DYING = """
 import os, signal, sys
 from pathlib import Path
 from tokmigrate.events import Step, StepReached
-from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.settings import read_workspace
 
 place = read_workspace(Path(sys.argv[1]) / "tokmigrate.yaml")
@@ -423,8 +427,8 @@ def listen(event):
     if isinstance(event, StepReached) and event.step is moment:
         os.kill(os.getpid(), signal.SIGKILL)
 
-act = {"up": lambda: upgrade(place, place.models["m"], listener=listen),
-       "down": lambda: downgrade(place, place.models["m"], "base", listener=listen)}
+act = {"up": lambda: upgrade(place, place.models["m"], on_progress=listen),
+       "down": lambda: downgrade(place, place.models["m"], "base", on_progress=listen)}
 act[sys.argv[2]]()
 """
 
@@ -491,11 +495,11 @@ def interrupted_pair(root: Path, adapter: Path | None = None) -> Pair:
     settings["models"]["m"] = {"path": "model", "adapters": [str(adapter or "loras/adapter")]}
     making.write_json(path, settings)
     with pytest.raises(RecoveryNeededError):
-        upgrade(both.workspace, both.entry, listener=stopped_at(Step.EXCHANGED))
+        upgrade(both.workspace, both.entry, on_progress=stopped_at(Step.EXCHANGED))
     return both
 
 
-def stopped_at(moment: Step) -> Listener:
+def stopped_at(moment: Step) -> OnProgress:
     def listen(event: Event) -> None:
         if isinstance(event, StepReached) and event.step is moment:
             raise KeyboardInterrupt
@@ -512,10 +516,10 @@ def test_recovery_of_a_copied_workspace_leaves_the_original_alone(tmp_path: Path
     shutil.copytree(both.root, tmp_path / "copy", symlinks=True)
     before = image(both.root)
     copy = Pair(tmp_path / "copy")
-    assert recover_model(copy.workspace, copy.entry) is Found.AFTER
+    assert recover_model(copy.workspace, copy.entry) is RecoveryOutcome.AFTER
     assert image(both.root) == before
     assert revisions_of(copy) == (f"{1:012x}",) * 2
-    assert recover_model(both.workspace, both.entry) is Found.AFTER
+    assert recover_model(both.workspace, both.entry) is RecoveryOutcome.AFTER
     assert revisions_of(both) == (f"{1:012x}",) * 2
 
 
@@ -527,7 +531,7 @@ def test_a_workspace_that_was_moved_is_recovered(tmp_path: Path) -> None:
             look(*((both.workspace,) if look is not current else ()), both.entry)  # type: ignore[operator]
     both.root.rename(tmp_path / "b")
     moved = Pair(tmp_path / "b")
-    assert recover_model(moved.workspace, moved.entry) is Found.AFTER
+    assert recover_model(moved.workspace, moved.entry) is RecoveryOutcome.AFTER
     assert revisions_of(moved) == (f"{1:012x}",) * 2
     assert status(moved.workspace, moved.entry).adapters[0].revision == f"{1:012x}"
 
@@ -539,13 +543,13 @@ def test_an_adapter_outside_the_workspace_belongs_to_the_original_and_moves_with
     before = image(both.root), image(outside), sorted((tmp_path / ".outside.tokmigrate").iterdir())
     copy = Pair(tmp_path / "copy")
     told: list[Event] = []
-    assert recover_model(copy.workspace, copy.entry, listener=told.append) is Found.AFTER
+    assert recover_model(copy.workspace, copy.entry, on_progress=told.append) is RecoveryOutcome.AFTER
     assert [str(outside) in event.message for event in told if isinstance(event, Warned)] == [True]
     assert (image(both.root), image(outside), sorted((tmp_path / ".outside.tokmigrate").iterdir())) == before
     # The original may be moved: what it left outside is still its own.
     both.root.rename(tmp_path / "b")
     moved = Pair(tmp_path / "b")
-    assert recover_model(moved.workspace, moved.entry) is Found.AFTER
+    assert recover_model(moved.workspace, moved.entry) is RecoveryOutcome.AFTER
     stamp = read_stamp(outside)
     assert stamp is not None
     assert stamp.revision == f"{1:012x}"
@@ -558,7 +562,7 @@ def test_a_workspace_that_came_from_another_filesystem_takes_its_adapter_along(t
     shutil.copytree(both.root, tmp_path / "b", symlinks=True)
     shutil.rmtree(both.root)
     moved = Pair(tmp_path / "b")
-    assert recover_model(moved.workspace, moved.entry) is Found.AFTER
+    assert recover_model(moved.workspace, moved.entry) is RecoveryOutcome.AFTER
     assert read_stamp(outside) is not None
 
 
@@ -571,7 +575,7 @@ def test_a_model_that_two_workspaces_list_is_recovered_where_its_adapters_lie(tm
     settings["models"]["m"] = {"path": str(model), "adapters": ["loras/adapter"]}
     making.write_json(path, settings)
     with pytest.raises(RecoveryNeededError):
-        upgrade(both.workspace, both.entry, listener=stopped_at(Step.EXCHANGED))
+        upgrade(both.workspace, both.entry, on_progress=stopped_at(Step.EXCHANGED))
     shutil.copytree(both.root, tmp_path / "copy", symlinks=True)
     before, copy = image(both.root), Pair(tmp_path / "copy")
     with pytest.raises(RecoveryNeededError, match="started in the workspace") as refused:
@@ -580,7 +584,7 @@ def test_a_model_that_two_workspaces_list_is_recovered_where_its_adapters_lie(tm
     assert image(both.root) == before
     both.root.rename(tmp_path / "b")
     moved = Pair(tmp_path / "b")
-    assert recover_model(moved.workspace, moved.entry) is Found.AFTER
+    assert recover_model(moved.workspace, moved.entry) is RecoveryOutcome.AFTER
     assert read_stamp(moved.adapter) is not None
 
 
@@ -589,8 +593,8 @@ def test_a_run_that_another_workspace_recovered_is_on_record_as_it_ended(tmp_pat
     places = [making.workspace(tmp_path / name, {"m": model}, [{"operations": [ADD]}]) for name in ("a", "b")]
     first, second = ((place.workspace, place.entry("m")) for place in places)
     with pytest.raises(RecoveryNeededError):
-        upgrade(*first, listener=stopped_at(Step.EXCHANGED))
-    assert recover_model(*second) is Found.AFTER
+        upgrade(*first, on_progress=stopped_at(Step.EXCHANGED))
+    assert recover_model(*second) is RecoveryOutcome.AFTER
     recover_model(*first)
     state = open_state_if_present(first[0].state, first[0].root)
     assert state is not None

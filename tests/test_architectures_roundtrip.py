@@ -12,8 +12,9 @@ import torch
 import transformers
 from workspaces import image
 
-from tokmigrate.runner import migrate
-from tokmigrate.runner.look import status, verify
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.inspect import status, verify
+from tokmigrate.commands.upgrade import upgrade
 
 NEW = ("<first>", "<second>")
 MIGRATION = {"operations": [{"add_tokens": {"tokens": [NEW[0], {"content": NEW[1], "special": True}]}}]}
@@ -114,7 +115,7 @@ def test_two_tokens_more_and_back(name: str, tmp_path: Path) -> None:
     text = [5, 40, 7]
     old_logits = forward(before, text)
 
-    migrate.upgrade(place, entry)
+    upgrade(place, entry)
 
     rows = making.TOKENS + len(NEW)
     after = load(directory, class_name)
@@ -145,5 +146,5 @@ def test_two_tokens_more_and_back(name: str, tmp_path: Path) -> None:
     assert torch.isfinite(forward(after, [*text, making.TOKENS, making.TOKENS + 1])).all()
     assert not verify(place, entry).changed
 
-    migrate.downgrade(place, entry, "base")
+    downgrade(place, entry, "base")
     assert image(directory) == base

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.change.atomic_swap import (
-    ExchangeUnsupportedError,
+from tokmigrate.apply.atomic_swap import (
+    SwapUnsupportedError,
     TwoStep,
-    exchange,
     finish_two_step,
     is_mount_point,
+    swap,
     two_step_swap,
 )
 from tokmigrate.errors import StorageError
@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from tokmigrate.change import atomic_swap
+from tokmigrate.apply import atomic_swap
 left = int(sys.argv[2])
 def before(event, arguments):
     global left
@@ -61,21 +61,21 @@ def test_an_exchange_is_an_exchange(tmp_path: Path) -> None:
     a, b, _ = make(tmp_path)
     inside = (a / "stamp").open()
     try:
-        exchange(a, b)
-    except ExchangeUnsupportedError as error:
+        swap(a, b)
+    except SwapUnsupportedError as error:
         pytest.skip(f"{error}")
     assert texts(a, b) == ["new", "old"]
     with inside:
         assert inside.read() == "old"
-    exchange(a, b)
+    swap(a, b)
     assert texts(a, b) == ["old", "new"]
 
 
 def test_an_exchange_with_nothing_changes_nothing(tmp_path: Path) -> None:
     a, b, aside = make(tmp_path)
     with pytest.raises(StorageError, match="No such file") as caught:
-        exchange(a, aside)
-    assert not isinstance(caught.value, ExchangeUnsupportedError)
+        swap(a, aside)
+    assert not isinstance(caught.value, SwapUnsupportedError)
     assert texts(a, b, aside) == ["old", "new", None]
 
 
@@ -88,11 +88,11 @@ def test_a_mount_point_is_refused_with_the_remedy(tmp_path: Path) -> None:
     script = """
 import json, os, sys
 from pathlib import Path
-from tokmigrate.change.atomic_swap import exchange, is_mount_point
+from tokmigrate.apply.atomic_swap import is_mount_point, swap
 from tokmigrate.errors import StorageError
 a, b = map(Path, sys.argv[1:])
 try:
-    exchange(a, b)
+    swap(a, b)
     said = []
 except StorageError as error:
     said = [str(error), error.hint]

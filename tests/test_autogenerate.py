@@ -19,6 +19,9 @@ from real_tokenizers import real
 from shared_models import SharedModel, shared_model
 from workspaces import Workspace as Place
 
+from tokmigrate.commands.autogenerate import Generated, autogenerate
+from tokmigrate.commands.diff import Side, side_of
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.semantics.declared import declared_templates, state_without_weights
@@ -26,9 +29,6 @@ from tokmigrate.model.semantics.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.base import Context
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.runner.autogenerate import Generated, autogenerate
-from tokmigrate.runner.compare import Side, side_of
-from tokmigrate.runner.migrate import upgrade
 from tokmigrate.settings import Workspace, read_workspace
 
 

@@ -13,9 +13,10 @@ from making import TOKENS, Made, llama, workspace
 from workspaces import Workspace, make_workspace, run_here
 
 from tokmigrate.audit.blame import BlameToken, blame_id, blame_text
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import UnknownNameError
 from tokmigrate.git import LineAuthor, read_line_author
-from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.state.rows import TokenEventType
 
 NEEDS_GIT = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")

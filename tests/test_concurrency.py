@@ -20,7 +20,7 @@ SLOW = """
 import sys
 from pathlib import Path
 from tokmigrate.events import Step, StepReached
-from tokmigrate.runner import migrate
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.settings import read_workspace
 
 def listen(event):
@@ -29,7 +29,7 @@ def listen(event):
         sys.stdin.readline()
 
 place = read_workspace(Path(sys.argv[1]))
-migrate.upgrade(place, place.models["demo"], listener=listen)
+upgrade(place, place.models["demo"], on_progress=listen)
 """
 
 

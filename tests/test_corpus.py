@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from measuring import begin_with, measured
 from shared_models import shared_model
 
+from tokmigrate.commands.plan import plan
 from tokmigrate.errors import FileProblems, TokenizerError, UsageError
 from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, Event
-from tokmigrate.model.probe.corpus import BLOCK, LONGEST_LINE, blocks
-from tokmigrate.model.probe.worker import stream_worker
+from tokmigrate.model.worker.corpus import BLOCK, LONGEST_LINE, blocks
+from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.plan.corpus import measure
-from tokmigrate.runner.migrate import plan
 
 
 @given(

@@ -24,8 +24,9 @@ from tracing import points, strace, strace_works
 from workspaces import BASE, HEAD, Contents, Image, contents, image, make_workspace
 
 from tokmigrate.cli.app import main
-from tokmigrate.events import BytesStreamed, Event, Listener, Step, StepReached, ignore
-from tokmigrate.runner import migrate
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.events import BytesStreamed, Event, OnProgress, Step, StepReached, no_progress
 from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 
@@ -37,13 +38,13 @@ STEPS = tuple(Step)
 STREAMED = "in the middle of the bytes"
 
 
-def change(root: Path, direction: str, listener: Listener = ignore) -> None:
+def change(root: Path, direction: str, on_progress: OnProgress = no_progress) -> None:
     place = read_workspace(root / "tokmigrate.yaml")
     entry = place.models["demo"]
     if direction == "upgrade":
-        migrate.upgrade(place, entry, listener=listener)
+        upgrade(place, entry, on_progress=on_progress)
     else:
-        migrate.downgrade(place, entry, BASE, listener=listener)
+        downgrade(place, entry, BASE, on_progress=on_progress)
 
 
 def die() -> None:

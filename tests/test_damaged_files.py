@@ -20,7 +20,7 @@ from in_process import Here
 from test_crash import strace_works
 from workspaces import image, make_workspace
 
-from tokmigrate.change.undo_record import list_objects, read_undo_record
+from tokmigrate.apply.undo_record import list_objects, read_undo_record
 from tokmigrate.errors import EXIT_CODES, DriftError, UndoError
 from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.state.objects import ObjectStore

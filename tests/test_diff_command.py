@@ -8,9 +8,9 @@ import pytest
 from real_tokenizers import real
 from workspaces import HEAD, Workspace, make_workspace
 
+from tokmigrate.commands.diff import compare, sides_of
 from tokmigrate.errors import UndoError
 from tokmigrate.model.semantics.semantic_diff import Difference
-from tokmigrate.runner.compare import compare, sides_of
 from tokmigrate.settings import read_workspace
 
 

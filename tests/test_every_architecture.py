@@ -20,9 +20,11 @@ from safetensors.torch import load_file, save_file
 from tiny_models import LanguageModel, build, builds_by_default, language_models, tiny_config, whole_models
 from workspaces import REPOSITORY, image
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import ModelError, OperationError, OutOfStepError, UnexplainedTensorError
 from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, REFUSED, TWO_SIDED
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 PAGE = REPOSITORY / "docs" / "architectures.md"
 NEW = ("<first>", "<second>")

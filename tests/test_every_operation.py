@@ -16,9 +16,11 @@ from making import workspace, write_json
 from test_real_tokenizers import CASES, Case, Ids, auto_cut, auto_tokenizer, document, library, make_model
 from workspaces import contents
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 
 @dataclass(frozen=True)

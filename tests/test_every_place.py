@@ -19,9 +19,11 @@ from making import HIDDEN, Made, random_rows, tokenizer_json, workspace, write_j
 from test_real_tokenizers import library
 from workspaces import contents
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError, OutOfStepError, UnknownNameError
 from tokmigrate.operations.base import RiskLevel
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", "<image>", "<|en|>", "<|fr|>", "<|im_end|>", "<mask>", "<yes>", "<|old|>")
 DOCUMENT = tokenizer_json(SPECIALS)

@@ -11,9 +11,11 @@ import pytest
 from in_process import Here
 from making import BOS, EOS, TOKENS
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError
 from tokmigrate.operations.base import RiskLevel
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 OWN = ("<|im_start|>", "<|im_end|>")
 

@@ -19,23 +19,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.change.clone import (
+from tokmigrate.apply.clone import (
     BLOCK,
     CHUNK,
     CloneMethod,
     clone_file,
+    clone_or_copy_file,
+    clone_tree,
     copy_file,
     copy_range,
     link_file,
     reflink_file,
     seal_tree,
-    share_file,
-    share_tree,
 )
-from tokmigrate.change.durability import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
-from tokmigrate.change.file_metadata import FileMetadata, read_metadata, write_metadata
-from tokmigrate.change.publish import check_room, free_bytes, margin_bytes
-from tokmigrate.change.workarea import WorkArea, remove_tree
+from tokmigrate.apply.durable import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
+from tokmigrate.apply.file_metadata import FileMetadata, read_metadata, write_metadata
+from tokmigrate.apply.publish import check_room, free_bytes, margin_bytes
+from tokmigrate.apply.workarea import WorkArea, remove_tree
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.files import UnsupportedError, storage_errors
 from tokmigrate.formatting import format_bytes
@@ -155,11 +155,11 @@ def test_a_source_that_only_plain_reading_understands(tmp_path: Path) -> None:
 def test_an_error_of_the_listener_is_its_own(tmp_path: Path) -> None:
     source = old_file(tmp_path / "source")
 
-    def listener(count: int) -> None:
+    def on_progress(count: int) -> None:
         raise BrokenPipeError(errno.EPIPE, "nobody reads")
 
     with source.open("rb") as reader, (tmp_path / "target").open("wb") as writer, pytest.raises(BrokenPipeError):
-        copy_range(reader.fileno(), 0, writer.fileno(), 0, 7, listener)
+        copy_range(reader.fileno(), 0, writer.fileno(), 0, 7, on_progress)
 
 
 # Whole files
@@ -190,8 +190,8 @@ def test_blocks_are_shared_where_the_filesystem_can(tmp_path: Path, maker: str) 
     script = """
 import json, os
 from pathlib import Path
-from tokmigrate.change.clone import copy_range
-from tokmigrate.change.clone import share_file
+from tokmigrate.apply.clone import copy_range
+from tokmigrate.apply.clone import clone_or_copy_file
 source, target = Path("mounted/source"), Path("mounted/target")
 length = 32 << 20
 def free():
@@ -205,7 +205,7 @@ def used_by_range(start, at):
     return before - free()
 source.write_bytes(os.urandom(length))
 before = free()
-how = share_file(source, target)
+how = clone_or_copy_file(source, target)
 used = [before - free(), used_by_range(100, 4196), used_by_range(100, 200)]
 same = source.read_bytes() == target.read_bytes() and source.stat().st_nlink == 1
 print(json.dumps({"how": how, "used": used, "same": same}))
@@ -222,7 +222,7 @@ print(json.dumps({"how": how, "used": used, "same": same}))
 
 def test_another_filesystem_gets_a_copy_with_mode_and_times(tmp_path: Path, elsewhere: Path) -> None:
     source = old_file(tmp_path / "source", b"x" * 5000, 0o440)
-    assert share_file(source, elsewhere / "target") is CloneMethod.COPY
+    assert clone_or_copy_file(source, elsewhere / "target") is CloneMethod.COPY
     assert (elsewhere / "target").read_bytes() == source.read_bytes()
     assert read_metadata(elsewhere / "target") == read_metadata(source)
     with pytest.raises(UnsupportedError):
@@ -233,7 +233,7 @@ def test_another_filesystem_gets_a_copy_with_mode_and_times(tmp_path: Path, else
 def test_a_copy_keeps_its_owner(tmp_path: Path, elsewhere: Path) -> None:
     source = old_file(tmp_path / "source")
     os.chown(source, 1234, 2345)
-    share_file(source, elsewhere / "target")
+    clone_or_copy_file(source, elsewhere / "target")
     assert read_metadata(elsewhere / "target") == FileMetadata(0o640, 1234, 2345, OLD)
 
 
@@ -245,11 +245,11 @@ def test_a_copy_keeps_extended_attributes_where_there_are_any(tmp_path: Path, el
     except OSError:
         pytest.skip("one of the two filesystems has no extended attributes")
     source.chmod(0o440)
-    share_file(source, elsewhere / "target")
+    clone_or_copy_file(source, elsewhere / "target")
     assert os.getxattr(elsewhere / "target", "user.origin") == b"here"
 
 
-@pytest.mark.parametrize("way", [clone_file, share_file, copy_file, link_file])
+@pytest.mark.parametrize("way", [clone_file, clone_or_copy_file, copy_file, link_file])
 def test_a_name_that_is_taken_is_left_alone(tmp_path: Path, way: object) -> None:
     source, target = old_file(tmp_path / "source"), old_file(tmp_path / "target", b"mine")
     assert callable(way)
@@ -327,21 +327,21 @@ def seen(directory: Path) -> dict[str, tuple[FileMetadata, object]]:
 
 def test_a_shared_tree_is_the_same_to_the_last_fact(model: Path, tmp_path: Path) -> None:
     before = seen(model)
-    shared = share_tree(model, tmp_path / "stage")
+    shared = clone_tree(model, tmp_path / "stage")
     assert seen(tmp_path / "stage") == before == seen(model)
     assert shared[PurePosixPath("onnx/deep/model.onnx")] in (CloneMethod.REFLINK, CloneMethod.HARD_LINK)
     fsync_tree_bottom_up(tmp_path / "stage")
 
 
 def test_a_shared_tree_on_another_filesystem(model: Path, elsewhere: Path) -> None:
-    shared = share_tree(model, elsewhere / "stage")
+    shared = clone_tree(model, elsewhere / "stage")
     assert seen(elsewhere / "stage") == seen(model)
     assert set(shared.values()) == {CloneMethod.COPY}
 
 
 def test_left_out_files_are_left_out_and_sealing_gives_times_back(model: Path, tmp_path: Path) -> None:
     stage = tmp_path / "stage"
-    share_tree(model, stage, {"config.json", "onnx/deep/model.onnx", "1_Pooling"})
+    clone_tree(model, stage, {"config.json", "onnx/deep/model.onnx", "1_Pooling"})
     assert not (stage / "config.json").exists()
     assert not (stage / "1_Pooling").exists()
     assert list((stage / "onnx" / "deep").iterdir()) == []
@@ -353,31 +353,31 @@ def test_left_out_files_are_left_out_and_sealing_gives_times_back(model: Path, t
 
 
 def test_pipes_and_sockets_are_refused(model: Path, tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as listener, tempfile.TemporaryDirectory() as short:
+    with socket.socket(socket.AF_UNIX) as on_progress, tempfile.TemporaryDirectory() as short:
         # A socket's path has at most 107 bytes.
-        listener.bind(f"{short}/s")
+        on_progress.bind(f"{short}/s")
         Path(short, "s").rename(model / "s")
         with pytest.raises(StorageError, match="pipe, a socket or a device"):
-            share_tree(model, tmp_path / "stage")
+            clone_tree(model, tmp_path / "stage")
 
 
 def test_a_relative_link_out_of_the_model_is_refused(model: Path, tmp_path: Path) -> None:
     old_file(tmp_path / "common.json")
     (model / "1_Pooling" / "common.json").symlink_to("../../common.json")
     with pytest.raises(StorageError, match="points outside the model directory") as caught:
-        share_tree(model, tmp_path / "stage")
+        clone_tree(model, tmp_path / "stage")
     assert caught.value.hint
     (model / "1_Pooling" / "common.json").unlink()
     (model / "1_Pooling" / "common.json").symlink_to(tmp_path / "common.json")
     remove_tree(tmp_path / "stage")
-    share_tree(model, tmp_path / "stage")
+    clone_tree(model, tmp_path / "stage")
     assert (tmp_path / "stage" / "1_Pooling" / "common.json").read_bytes() == b"weights"
 
 
 def test_removing_a_tree_leaves_the_modes_of_shared_files(model: Path, tmp_path: Path) -> None:
     (model / "empty").chmod(0o500)
     (model / "onnx" / "deep").chmod(0o500)
-    share_tree(model, tmp_path / "stage")
+    clone_tree(model, tmp_path / "stage")
     remove_tree(tmp_path / "stage")
     assert not (tmp_path / "stage").exists()
     assert stat.S_IMODE((model / "model.safetensors").stat().st_mode) == 0o444
@@ -413,10 +413,10 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     script = """
 import json, os
 from pathlib import Path
-from tokmigrate.change.durability import write_durably
-from tokmigrate.change.lock import ModelLock
-from tokmigrate.change.clone import copy_file
-from tokmigrate.change.workarea import WorkArea
+from tokmigrate.apply.durable import write_durably
+from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.clone import copy_file
+from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import StorageError
 small, errors = Path("small"), []
 (small / "model").mkdir()
@@ -563,10 +563,10 @@ def test_the_stage_goes_only_while_the_model_is_in_place(model: Path) -> None:
     area = WorkArea(model)
     area.create()
     area.remove_stage()
-    share_tree(model, area.stage)
+    clone_tree(model, area.stage)
     area.remove_stage()
     assert names(area.root) == []
-    share_tree(model, area.stage)
+    clone_tree(model, area.stage)
     model.rename(area.aside)
     with pytest.raises(RecoveryNeededError):
         area.remove_stage()
@@ -598,7 +598,7 @@ def test_a_read_only_place_is_refused_and_left_clean(tmp_path: Path, read_only: 
     script = """
 import json, os
 from pathlib import Path
-from tokmigrate.change.workarea import WorkArea
+from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import StorageError
 try:
     WorkArea(Path("parent/model")).create()

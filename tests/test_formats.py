@@ -16,14 +16,14 @@ from postgresql import server
 from sqlalchemy import create_engine, text
 
 from tokmigrate import formats
-from tokmigrate.change.file_metadata import FileMetadata, LinkMetadata
-from tokmigrate.change.undo_record import Undo, keep, read_undo_record
+from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
+from tokmigrate.apply.undo_record import Undo, keep, read_undo_record
 from tokmigrate.errors import FormatError, RecoveryNeededError, StorageError
 from tokmigrate.formats import FileFormat, check_version
 from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.transfer import read_imported
-from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.row_edit import RowEdit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OLD: dict[str, Any] = json.loads((REPOSITORY / "tests" / "data" / "workspace_668e6ae.json").read_text("utf-8"))

@@ -11,7 +11,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokmigrate.initialise.gaussian import gaussian, normal_quantile
+from tokmigrate.init.noise import gaussian, normal_quantile
 
 SEED = b"a seed"
 

@@ -14,8 +14,8 @@ from workspaces import BASE, REPOSITORY, Workspace, make_workspace, run_here
 
 from tokmigrate import errors
 from tokmigrate.cli.app import COMMANDS
+from tokmigrate.commands.check import DRIFTED, PENDING, UP_TO_DATE
 from tokmigrate.errors import EXIT_CODES, TokmigrateError
-from tokmigrate.runner.check import DRIFTED, PENDING, UP_TO_DATE
 
 
 @pytest.fixture

@@ -14,14 +14,16 @@ import transformers
 from in_process import Here
 from making import BOS, EOS, TOKENS, Made, write_json
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.operations.base import Context
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
-from tokmigrate.revision.derived import derive
+from tokmigrate.revision.autogenerate.derive import derive
 from tokmigrate.revision.history import History
 from tokmigrate.revision.new_file import written_fields
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 IMAGE = "<image>"
 ID = TOKENS

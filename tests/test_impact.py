@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from measuring import DOCS, NO_SPLIT, SPLIT, begin_with, impact_on, measured
 from shared_models import SharedModel, shared_model
 
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.formats.byte_letters import text_of_letters
 from tokmigrate.plan.corpus import CorpusChange
-from tokmigrate.plan.upgrade import Plan
-from tokmigrate.runner.migrate import plan, upgrade
+from tokmigrate.plan.plan import Plan
 
 AROUND = """
 - set_post_processor:

@@ -24,13 +24,13 @@ from tokenizers.normalizers import Normalizer, Replace
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from tokmigrate.errors import FileProblems, ModelError, OperationError, WeightsError
-from tokmigrate.initialise import InitSpec, RowStatistics, begin_rows, seed_for, strategy_types
-from tokmigrate.initialise.gaussian import gaussian
-from tokmigrate.initialise.sums import tree_sum
+from tokmigrate.init import InitSpec, RowStatistics, initialise_rows, seed_for, strategy_types
+from tokmigrate.init.noise import gaussian
+from tokmigrate.init.strategies.base import tree_sum
 from tokmigrate.strict_yaml import parse, validated
+from tokmigrate.vocabulary.ids import Run, count
 from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Side
-from tokmigrate.vocabulary.rows import Recipe
-from tokmigrate.vocabulary.tokens import Run, count
+from tokmigrate.vocabulary.row_edit import Recipe
 
 WORDS = ["a", "b", "c", "d", "e", "ab", "cd", "abcd", "</s>", "Ġhello", "##"]
 
@@ -99,7 +99,7 @@ def made(
 
         return RowStatistics(blocks, count(population), values.shape[1])
 
-    return begin_rows(recipes, side, tensor, seed, source, known)
+    return initialise_rows(recipes, side, tensor, seed, source, known)
 
 
 # Sums
@@ -424,7 +424,7 @@ def test_the_baseline_is_read_only_where_a_strategy_needs_it(strategy: dict[str,
     def unread() -> Iterator[Matrix]:
         raise AssertionError("the baseline was read")
 
-    rows = begin_rows(
+    rows = initialise_rows(
         [begun(spec(**strategy))],
         "input",
         "t",
@@ -635,7 +635,7 @@ def test_json_schema_describes_every_strategy() -> None:
 
 
 def test_importing_it_loads_neither_torch_nor_transformers() -> None:
-    code = "import sys, tokmigrate.initialise; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    code = "import sys, tokmigrate.init; sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -644,7 +644,7 @@ def test_importing_it_loads_neither_torch_nor_transformers() -> None:
 PLUGIN = '''
 from typing import Literal
 import numpy as np
-from tokmigrate.initialise import RowStrategy
+from tokmigrate.init import RowStrategy
 
 class Constant(RowStrategy):
     """Every number the same."""

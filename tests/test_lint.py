@@ -15,9 +15,9 @@ from shared_models import shared_model
 from test_properties import folder, thorough
 from workspaces import REPOSITORY
 
+from tokmigrate.commands.lint import lint
 from tokmigrate.lint.rule import Rule
 from tokmigrate.lint.selection import GROUPS, RULES, Selection
-from tokmigrate.runner.lint import lint
 from tokmigrate.settings import read_workspace
 
 

@@ -13,11 +13,11 @@ from lint_projects import Project, demo_project, empty_project
 from rule_examples import FIRST, SECOND, lock_anew
 from workspaces import run_here
 
+from tokmigrate.commands.lint import lint
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import UsageError
 from tokmigrate.lint.selection import RULES, Selection
 from tokmigrate.lint.spelling import invisible
-from tokmigrate.runner.lint import lint
-from tokmigrate.runner.migrate import upgrade
 
 SPACED = "operations:\n  - add_tokens:\n      tokens:\n        - {content: '<tool> ', special: true}\n"
 CODES = st.sampled_from(list(RULES))

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from lint_projects import ALL, Project, empty_project
 from workspaces import command_line, environment, run_here
 
+from tokmigrate.commands.lint import Linted, lint
 from tokmigrate.lint.selection import RULES
-from tokmigrate.report.escape import escape
-from tokmigrate.report.lint import format_findings_plain, sarif, workflow_commands
-from tokmigrate.runner.lint import Linted, lint
+from tokmigrate.render.escape import escape
+from tokmigrate.render.lint import format_findings_plain, sarif, workflow_commands
 
 BAD = """\
 message: Add the tools, 100 % of them

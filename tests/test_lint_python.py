@@ -12,9 +12,9 @@ from lint_projects import ALL, Project, demo_project, empty_project
 from test_properties import Chain, Kind, folder, stories, thorough
 from workspaces import image
 
+from tokmigrate.commands.lint import lint
 from tokmigrate.lint.python_ast import imported_modules, outside_reads, set_orders, world_reads
 from tokmigrate.lint.selection import Selection
-from tokmigrate.runner.lint import lint
 
 
 @pytest.mark.parametrize(

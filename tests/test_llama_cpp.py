@@ -15,9 +15,10 @@ from test_slow_tokenizer_files import SPARE, TRAINED, model_with_pieces
 from test_tokenizer_kinds import train
 from workspaces import contents
 
-from tokmigrate.model.probe.worker import call_worker
-from tokmigrate.runner.check import check
-from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.commands.check import check
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.model.worker.worker import call_worker
 
 
 class Type(IntEnum):

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tokmigrate.change.lock import Holder, ModelLock, read_holder
-from tokmigrate.change.workarea import WorkArea
+from tokmigrate.apply.lock import Holder, ModelLock, read_holder
+from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import BusyError, StorageError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -23,7 +23,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 HOLD = """
 import sys, time
 from pathlib import Path
-from tokmigrate.change.lock import ModelLock
+from tokmigrate.apply.lock import ModelLock
 with ModelLock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
@@ -33,7 +33,7 @@ with ModelLock(Path(sys.argv[1])):
 FORK = """
 import os, sys, time
 from pathlib import Path
-from tokmigrate.change.lock import ModelLock
+from tokmigrate.apply.lock import ModelLock
 with ModelLock(Path(sys.argv[1])) as lock:
     if os.fork() == 0:
         if sys.argv[2] == "leaves":
@@ -50,7 +50,7 @@ with ModelLock(Path(sys.argv[1])) as lock:
 REPLACED = """
 import sys
 from pathlib import Path
-from tokmigrate.change.lock import ModelLock, read_holder
+from tokmigrate.apply.lock import ModelLock, read_holder
 path, done = Path(sys.argv[1]), []
 def before(event, arguments):
     if event == "fcntl.flock" and not done:

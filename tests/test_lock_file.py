@@ -16,6 +16,10 @@ from hypothesis import strategies as st
 from in_process import Here
 from workspaces import Workspace, contents, make_workspace
 
+from tokmigrate.commands.file_transaction import write_files
+from tokmigrate.commands.lock import update_lock
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import DriftError, FileProblems
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import read_stamp
@@ -24,9 +28,6 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, Locked, LockTrack, PinnedIds, lock_of
 from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_text, parse_lock, read_lock
 from tokmigrate.revision.validate import validate
-from tokmigrate.runner import migrate
-from tokmigrate.runner.team.file_transaction import rewrite
-from tokmigrate.runner.team.relock import relock
 from tokmigrate.settings import Workspace as Settings
 
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)
@@ -104,7 +105,7 @@ def test_both_sides_of_a_conflict_are_read(ours: Lock, theirs: Lock, with_base: 
 
 def write(workspace: Settings, lock: Lock) -> None:
     """Write a workspace's lock."""
-    rewrite(workspace, lock_files(workspace, lock))
+    write_files(workspace, lock_files(workspace, lock))
 
 
 def chain_of(root: Path, count: int) -> making.Made:
@@ -266,13 +267,13 @@ def test_a_token_added_by_hand_between_two_migrations_takes_a_promised_id(tmp_pa
     making.llama(tmp_path / "model", spare=8)
     added = [{"operations": [{"add_tokens": {"tokens": [token]}}]} for token in ("<a>", "<b>")]
     made = making.workspace(tmp_path, {"m": tmp_path / "model"}, added)
-    relock(made.workspace, [made.entry("m")], None)
-    migrate.upgrade(made.workspace, made.entry("m"), "+1")
+    update_lock(made.workspace, [made.entry("m")], None)
+    upgrade(made.workspace, made.entry("m"), "+1")
     with_token_by_hand(tmp_path / "model", "<mine>")
     with pytest.raises(DriftError, match="the token '<mine>' is added"):
-        migrate.plan(made.workspace, made.entry("m"))
+        plan(made.workspace, made.entry("m"))
     with pytest.raises(DriftError, match="'<b>' would get id"):
-        migrate.plan(replace(made.workspace, drift="accept"), made.entry("m"))
+        plan(replace(made.workspace, drift="accept"), made.entry("m"))
 
 
 def test_another_base_has_ids_of_its_own_and_is_told_that_none_are_promised(tmp_path: Path) -> None:
@@ -282,11 +283,11 @@ def test_another_base_has_ids_of_its_own_and_is_told_that_none_are_promised(tmp_
     models = {name: tmp_path / name for name in ("one", "other")}
     migration = {"operations": [{"add_tokens": {"tokens": ["<a>"]}}]}
     made = making.workspace(tmp_path, models, [migration])
-    relock(made.workspace, [made.entry("one")], None)
-    assert migrate.plan(made.workspace, made.entry("one")).remarks == ()
-    (remark,) = migrate.plan(made.workspace, made.entry("other")).remarks
+    update_lock(made.workspace, [made.entry("one")], None)
+    assert plan(made.workspace, made.entry("one")).remarks == ()
+    (remark,) = plan(made.workspace, made.entry("other")).remarks
     assert "pins no ids for this tokenizer" in remark
-    done = relock(made.workspace, [made.entry("other")], read_lock(made.workspace))
+    done = update_lock(made.workspace, [made.entry("other")], read_lock(made.workspace))
     assert len(done.after.tracks) == 2
     (first,), (second,) = (track.pins for track in done.after.tracks)
     assert first.new_ids != second.new_ids
@@ -311,19 +312,19 @@ def test_a_stamp_that_does_not_name_its_base_is_known_by_its_ids(tmp_path: Path)
     making.llama(tmp_path / "model", spare=8)
     added = [{"operations": [{"add_tokens": {"tokens": [token]}}]} for token in ("<a>", "<b>")]
     made = making.workspace(tmp_path, {"m": tmp_path / "model"}, added)
-    lock = relock(made.workspace, [made.entry("m")], None).after
-    migrate.upgrade(made.workspace, made.entry("m"), "+1")
+    lock = update_lock(made.workspace, [made.entry("m")], None).after
+    upgrade(made.workspace, made.entry("m"), "+1")
     stamp = read_stamp(tmp_path / "model")
     assert stamp is not None
     assert stamp.tokenizer == lock.tracks[0].fingerprint
     (tmp_path / "model" / STAMP).write_bytes(replace(stamp, tokenizer=None).encoded())
-    assert migrate.plan(made.workspace, made.entry("m")).remarks == ()
+    assert plan(made.workspace, made.entry("m")).remarks == ()
     # Its ids are its only name: with others nobody knows what was pinned to it.
     with_token_by_hand(tmp_path / "model", "<mine>")
     accepting = replace(made.workspace, drift="accept")
-    remarks = migrate.plan(accepting, made.entry("m")).remarks
+    remarks = plan(accepting, made.entry("m")).remarks
     assert [remark for remark in remarks if "pins no ids for this tokenizer" in remark]
-    done = relock(made.workspace, [made.entry("m")], lock)
+    done = update_lock(made.workspace, [made.entry("m")], lock)
     assert done.after == lock
     assert "only a copy of it at base" in done.notes[0]
 
@@ -337,11 +338,11 @@ def test_a_lock_that_comes_later_is_the_same_lock(tmp_path: Path) -> None:
     ]
     made = making.workspace(tmp_path, {"m": tmp_path / "model"}, [renamed, *added])
     entry = made.entry("m")
-    lock = relock(made.workspace, [entry], None).after
+    lock = update_lock(made.workspace, [entry], None).after
     for _ in made.revisions:
         lock_path(made.workspace).unlink()
-        migrate.upgrade(made.workspace, entry, "+1")
-        done = relock(made.workspace, [entry], None)
+        upgrade(made.workspace, entry, "+1")
+        done = update_lock(made.workspace, [entry], None)
         assert done.after == lock
         assert done.notes == ()
 
@@ -352,7 +353,7 @@ def test_models_with_one_base_and_other_migrations_have_ids_of_their_own(tmp_pat
     added = [{"operations": [{"add_tokens": {"tokens": [token]}}]} for token in ("<a>", "<b>", "<c>")]
     added[1]["models"] = ["chat"]  # type: ignore[assignment]
     made = making.workspace(tmp_path, {name: tmp_path / name for name in ("plain", "chat")}, added)
-    lock = relock(made.workspace, [made.entry("plain"), made.entry("chat")], None).after
+    lock = update_lock(made.workspace, [made.entry("plain"), made.entry("chat")], None).after
     assert parse_lock(lock_text(lock), "lock") == lock
     ids = {track.revisions: track.pins[-1].new_ids for track in lock.tracks}
     first, only_chat, last = made.revisions
@@ -361,19 +362,19 @@ def test_models_with_one_base_and_other_migrations_have_ids_of_their_own(tmp_pat
         (first, only_chat, last): ((making.TOKENS + 2, "<c>"),),
     }
     for name in ("plain", "chat"):
-        assert migrate.upgrade(made.workspace, made.entry(name)).plan.remarks == ()
+        assert upgrade(made.workspace, made.entry(name)).plan.remarks == ()
 
 
 def test_what_was_promised_before_a_change_stays_promised(tmp_path: Path) -> None:
     making.llama(tmp_path / "model")
     added = [{"operations": [{"add_tokens": {"tokens": [token]}}]} for token in ("<a>", "<b>", "<c>")]
     made = making.workspace(tmp_path, {"m": tmp_path / "model"}, added)
-    lock = relock(made.workspace, [made.entry("m")], None).after
+    lock = update_lock(made.workspace, [made.entry("m")], None).after
     second = tmp_path / "migrations" / "0002_step_2.yaml"
     second.write_text(edited_content(second.read_text("utf-8")), "utf-8")
     (tmp_path / "model").rename(tmp_path / "away")
     # Without a model nobody can say which ids the changed one gives, nor those behind it.
-    done = relock(made.workspace, [made.entry("m")], lock)
+    done = update_lock(made.workspace, [made.entry("m")], lock)
     assert done.notes == ("m is not here: no ids are pinned for it",)
     assert done.after.tracks == (replace(lock.tracks[0], pins=lock.tracks[0].pins[:1]),)
     assert validate(made.workspace).unpinned == ((lock.tracks[0].fingerprint, made.revisions[1:]),)

@@ -26,9 +26,10 @@ from workspaces import command_line, environment, run_here
 
 from tokmigrate.audit.runs import read_ledger
 from tokmigrate.audit.training import Training
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.inspect import status
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import DriftError, UsageError, VerificationError
-from tokmigrate.runner.look import status
-from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import Status

@@ -12,10 +12,10 @@ import pytest
 from in_process import Here
 from workspaces import BASE, HEAD, make_workspace
 
-from tokmigrate.change.lock import ModelLock
+from tokmigrate.apply.lock import ModelLock
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import Event, Step, StepReached
-from tokmigrate.runner.migrate import upgrade
 from tokmigrate.settings import read_workspace
 
 
@@ -97,7 +97,7 @@ def test_every_command_that_reads_a_model_says_that_a_change_was_interrupted(pla
 
     found = read_workspace(place.settings, {})
     with pytest.raises(RecoveryNeededError):
-        upgrade(found, found.models["demo"], listener=stop)
+        upgrade(found, found.models["demo"], on_progress=stop)
     shutil.copytree(place.model, place.model.with_name("copy"))
     told = {
         words: (done.returncode, "recovery needed" in done.stderr and "tokmigrate recover" in done.stderr)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken
 
 TEXTS = tuple(f"t{number}" for number in range(12))
 

@@ -13,8 +13,9 @@ import torch
 from making import TOKENS, llama, tensors_of, tokenizer_json, workspace, write_json, write_tokenizer, write_weights
 from real_tokenizers import real
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError, OutOfStepError
-from tokmigrate.runner.migrate import downgrade, upgrade
 
 
 def files(directory: Path) -> dict[str, bytes]:

@@ -17,8 +17,9 @@ from workspaces import DEMO, run_here
 
 from tokmigrate.audit.lora import lora_rows
 from tokmigrate.audit.training import TokenTraining, Training
-from tokmigrate.runner.look import status
-from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.inspect import status
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import Direction, Outcome, TokenEvent, TokenEventType
 

@@ -15,9 +15,10 @@ from making import TOKENS, Made, llama, workspace
 from test_token_events import ids_of, removing
 
 from tokmigrate.audit.blame import blame_text
+from tokmigrate.commands import records
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import DriftError
-from tokmigrate.runner import records
-from tokmigrate.runner.migrate import downgrade, upgrade
 from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRecord, Direction, Outcome, TokenEvent, TokenEventType, TokensMoved

@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 from shared_models import SharedModel
 from tokenizers import Tokenizer
 
+from tokmigrate.commands.lint import lint
 from tokmigrate.errors import OperationError, TokenizerError, VerificationError
 from tokmigrate.lint.selection import Selection
-from tokmigrate.runner.lint import lint
 
 WILD = DATA / "cases" / "wild"
 WORDS = ["ab", "cd", "+", "\u00e9t\u00e9"]

@@ -9,8 +9,9 @@ import making
 import pytest
 from tokenizers import Tokenizer
 
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.operations.base import RiskLevel
-from tokmigrate.runner import migrate
 
 
 @pytest.mark.parametrize(
@@ -26,8 +27,8 @@ def test_a_word_with_a_role_cuts_text_and_is_told(operation: dict[str, Any], tmp
     making.llama(tmp_path / "model")
     made = making.workspace(tmp_path, {"model": tmp_path / "model"}, [{"operations": [operation]}])
     before = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json")).encode("ing").tokens
-    (effect,) = migrate.plan(made.workspace, made.entry("model")).steps[0].effects
-    migrate.upgrade(made.workspace, made.entry("model"))
+    (effect,) = plan(made.workspace, made.entry("model")).steps[0].effects
+    upgrade(made.workspace, made.entry("model"))
     library = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json"))
     library.no_padding()
     assert library.encode("ing").tokens == ["in", "g"] != before
@@ -40,5 +41,5 @@ def test_a_word_with_a_role_cuts_text_and_is_told(operation: dict[str, Any], tmp
 def test_a_special_token_with_a_role_is_safe(operation: dict[str, Any], tmp_path: Path) -> None:
     making.llama(tmp_path / "model")
     made = making.workspace(tmp_path, {"model": tmp_path / "model"}, [{"operations": [operation]}])
-    (effect,) = migrate.plan(made.workspace, made.entry("model")).steps[0].effects
+    (effect,) = plan(made.workspace, made.entry("model")).steps[0].effects
     assert effect.risk.level is RiskLevel.SAFE

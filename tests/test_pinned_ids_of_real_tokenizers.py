@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from shared_models import SharedModel, shared_model
 
+from tokmigrate.commands.lock import update_lock
+from tokmigrate.commands.squash import squash
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.revision.lock import Lock
 from tokmigrate.revision.validate import validate
-from tokmigrate.runner import migrate
-from tokmigrate.runner.team.relock import relock
-from tokmigrate.runner.team.squash import squash
 
 NAMES = ("bert-base-uncased", "mistral-chat", "oromo-t5")
 OPERATIONS = (
@@ -42,14 +42,14 @@ def test_the_library_gives_the_ids_that_are_promised(tmp_path: Path, name: str) 
     before = model.library().get_vocab(with_added_tokens=True)
     for operations in OPERATIONS:
         model.write(operations)
-    lock = relock(model.workspace, [model.entry], None).after
+    lock = update_lock(model.workspace, [model.entry], None).after
     texts = pinned(lock)
     assert not texts.keys() & before.keys()
     done = squash(model.workspace, [model.entry], "1", "2")
     assert done.lock is not None
     assert pinned(done.lock) == {token: number for token, number in texts.items() if token != "<|tool|>"}
     validate(model.workspace)
-    assert migrate.upgrade(model.workspace, model.entry).plan.remarks == ()
+    assert upgrade(model.workspace, model.entry).plan.remarks == ()
     assert ids(model, pinned(done.lock)) == pinned(done.lock)
     assert texts["<|call|>"] == texts["<|tool|>"]
     assert done.lock.tracks[0].pins[-1].fingerprint == lock.tracks[0].pins[-1].fingerprint

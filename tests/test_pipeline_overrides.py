@@ -12,9 +12,9 @@ import transformers
 from making import llama, tokenizer_json, workspace, write_json
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
+from tokmigrate.commands.plan import plan
 from tokmigrate.errors import OperationError
-from tokmigrate.model.class_defaults.pipeline_overrides import READS_THE_FILE, loading_class
-from tokmigrate.runner.migrate import plan
+from tokmigrate.model.defaults.pipeline_overrides import READS_THE_FILE, loading_class
 
 BUILDERS = ("BartTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "CodeGenTokenizer", "DistilBertTokenizer")
 NAMES = (

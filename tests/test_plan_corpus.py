@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from shared_models import SharedModel, shared_model
 from workspaces import command_line, environment
 
-from tokmigrate.report.impact import printable, share
+from tokmigrate.render.impact import printable, share
 
 
 @given(st.text())

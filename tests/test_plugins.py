@@ -16,19 +16,19 @@ from in_process import Here
 from workspaces import contents
 
 from tokmigrate.errors import HistoryError, OperationError, PluginError
-from tokmigrate.initialise import strategy_types
+from tokmigrate.init import strategy_types
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.operations.add_tokens import with_new_tokens
 from tokmigrate.operations.base import Context, NewToken, Operation, Risk, RiskLevel
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.plan.revision_detection import verify_at_revision
-from tokmigrate.revision.contents import read_yaml_migration
-from tokmigrate.revision.footprints import find_conflicts
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
-from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.revision.planned_operation import PlannedOperation
+from tokmigrate.revision.reparent import find_conflicts
 from tokmigrate.revision.squash import squashed, squashed_lock
+from tokmigrate.revision.yaml_file import read_yaml_migration
 from tokmigrate.settings import read_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -174,7 +174,7 @@ def test_an_operation_that_says_nothing_of_itself_is_not_trusted(tmp_path: Path)
 
 BROKEN = """
 from typing import Literal
-from tokmigrate.initialise import RowStrategy
+from tokmigrate.init import RowStrategy
 from tokmigrate.operations.base import Operation, Risk, RiskLevel
 
 class Shout(Operation):

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokmigrate.errors import TokenizerError, VerificationError
-from tokmigrate.model.probe import worker_main
-from tokmigrate.model.probe.meta_model import Tensor, matching
-from tokmigrate.model.probe.worker import call_worker, stop_server
+from tokmigrate.model.worker import worker_main
+from tokmigrate.model.worker.meta_model import Tensor, matching
+from tokmigrate.model.worker.worker import call_worker, stop_server
 
 VOCABULARY = {"<pad>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4, "ab": 5}
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -149,7 +149,7 @@ def servers() -> list[Path]:
     listed = []
     for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split():
         process = Path("/proc", pid)
-        if b"tokmigrate.model.probe.server" in (process / "cmdline").read_bytes():
+        if b"tokmigrate.model.worker.server" in (process / "cmdline").read_bytes():
             listed.append(process)
     return listed
 
@@ -235,7 +235,7 @@ def test_a_broken_config_is_an_error(tmp_path: Path) -> None:
 
 
 def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path) -> None:
-    from tokmigrate.model.probe.vocabulary_axes import answer
+    from tokmigrate.model.worker.vocabulary_axes import answer
 
     directory = write_model(tmp_path / "model", model_type="own", auto_map={"AutoConfig": "code.Config"})
     trap = tmp_path / "trap"
@@ -246,7 +246,7 @@ def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path) -> None:
 
 
 def test_an_axis_as_long_as_the_vocabulary_does_not_follow_it(tmp_path: Path) -> None:
-    from tokmigrate.model.probe.vocabulary_axes import answer
+    from tokmigrate.model.worker.vocabulary_axes import answer
 
     experts = {"num_local_experts": 2, "num_experts_per_tok": 1, "num_key_value_heads": 2}
     directory = write_model(tmp_path, model_type="mixtral", architectures=["MixtralForCausalLM"], **experts)
@@ -306,7 +306,7 @@ def test_axes_and_sides(
     sizes: Mapping[str, Any],
     expected: Mapping[str, tuple[int, str]],
 ) -> None:
-    from tokmigrate.model.probe.vocabulary_axes import answer
+    from tokmigrate.model.worker.vocabulary_axes import answer
 
     directory = write_model(tmp_path, model_type=model_type, architectures=[architecture], **sizes)
 

@@ -18,14 +18,16 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from workspaces import contents, image
 
-from tokmigrate.change.build_downgrade import build_downgrade
-from tokmigrate.change.build_upgrade import build_upgrade
-from tokmigrate.change.stage import stage
+from tokmigrate.apply.build_downgrade import build_downgrade
+from tokmigrate.apply.build_upgrade import build_upgrade
+from tokmigrate.apply.stage import stage
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.inspect import verify
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.runner import migrate
-from tokmigrate.runner.look import verify
-from tokmigrate.runner.targets import planned_upgrade
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 
@@ -314,30 +316,30 @@ def test_any_chain_leads_there_and_back(story: tuple[Kind, Chain, int]) -> None:
         base, tensors = image(root / "fused"), making.tensors_of(root / "fused")
         place, fused, stepwise = made.workspace, made.entry("fused"), made.entry("stepwise")
 
-        planned = migrate.plan(place, fused)
+        planned = plan(place, fused)
         given_ids = {g.token: g.id for step in planned.steps for effect in step.effects for g in effect.assigned_ids}
         assert given_ids == chain.ids[-1]
         assert image(root / "fused") == base
 
         steps: list[dict[str, tuple[bytes, int]]] = []
         for ids, rows in zip(chain.ids, chain.rows, strict=True):
-            migrate.upgrade(place, stepwise, "+1")
+            upgrade(place, stepwise, "+1")
             check_state(root / "stepwise", tensors, ids, rows)
             steps.append(contents(root / "stepwise"))
 
-        migrate.upgrade(place, fused)
+        upgrade(place, fused)
         assert contents(root / "fused") == steps[-1]
         assert not verify(place, fused).changed
 
-        migrate.downgrade(place, fused, made.revisions[middle - 1])
+        downgrade(place, fused, made.revisions[middle - 1])
         assert contents(root / "fused") == steps[middle - 1]
         assert not verify(place, fused).changed
 
-        migrate.upgrade(place, fused)
+        upgrade(place, fused)
         assert contents(root / "fused") == steps[-1]
 
         for name, entry in (("fused", fused), ("stepwise", stepwise)):
-            migrate.downgrade(place, entry, "base")
+            downgrade(place, entry, "base")
             assert image(root / name) == base
 
 
@@ -351,7 +353,7 @@ def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tup
     way = build_upgrade(planned_upgrade(place, entry, snapshot, to), place.seed, ObjectStore(place.objects))
     stage(snapshot, target, way.candidate, uncounted)
     (target / STAMP).write_bytes(way.stamp.encoded())
-    return replace(entry, path=target), [passage.undo for passage in reversed(way.passages)]
+    return replace(entry, path=target), [passage.undo for passage in reversed(way.applied_steps)]
 
 
 def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target: Path) -> ModelEntry:

@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from workspaces import contents, image
 
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.vocabulary.tokens import tombstone
+from tokmigrate.vocabulary.ids import tombstone
 
 MAKERS: Mapping[str, Callable[..., Path]] = {
     "llama": making.llama,

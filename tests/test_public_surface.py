@@ -57,7 +57,7 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
         if issubclass(kind, errors.TokmigrateError)
     }
     assert drawn == real
-    assert set(real) | {"EXIT_CODES", "Problem", "in_one_line", "nearest"} == set(errors.__all__)
+    assert set(real) | {"EXIT_CODES", "Problem", "in_one_line", "suggest"} == set(errors.__all__)
 
 
 def test_the_schema_is_one_document_whose_references_resolve() -> None:

@@ -14,6 +14,8 @@ from making import llama, tokenizer_json, workspace
 from real_tokenizers import real
 from shared_models import SharedModel, shared_model
 
+from tokmigrate.commands.lint import lint
+from tokmigrate.commands.plan import plan
 from tokmigrate.errors import OperationError
 from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.state import ModelState, Traits
@@ -21,9 +23,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.operations.base import Context, RiskLevel
 from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.plan.steps import Effect
-from tokmigrate.runner.lint import lint
-from tokmigrate.runner.migrate import plan
-from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.row_edit import RowEdit
 
 MEANT = {"acknowledge": "breaking"}
 LOWERCASE = {"set_normalizer": {"type": "Lowercase"}}

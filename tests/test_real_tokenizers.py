@@ -25,9 +25,10 @@ from tokenizers.models import BPE
 from tokenizers.pre_tokenizers import ByteLevel
 from workspaces import contents
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.inspect import verify
+from tokmigrate.commands.upgrade import Upgraded, upgrade
 from tokmigrate.errors import OperationError
-from tokmigrate.runner.look import verify
-from tokmigrate.runner.migrate import Upgraded, downgrade, upgrade
 from tokmigrate.state.database import open_state_if_present
 
 Ids = list[int]

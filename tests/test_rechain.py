@@ -15,16 +15,15 @@ from hypothesis import strategies as st
 from in_process import Here
 from workspaces import make_workspace
 
+from tokmigrate.commands.lock import update_lock
+from tokmigrate.commands.rebase import rebase
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import HistoryError, UnknownNameError
-from tokmigrate.revision.footprints import find_conflicts
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.new_file import python_text
-from tokmigrate.revision.rechain import with_down_revision
+from tokmigrate.revision.reparent import find_conflicts, with_down_revision
 from tokmigrate.revision.validate import validate
-from tokmigrate.runner import migrate
-from tokmigrate.runner.team.rebase import rebase
-from tokmigrate.runner.team.relock import relock
 from tokmigrate.settings import ModelEntry
 from tokmigrate.strict_yaml import parse
 
@@ -142,7 +141,7 @@ def test_the_branch_that_a_model_has_stays(tmp_path: Path) -> None:
     ours = tmp_path / "migrations" / "0002_ours.yaml"
     held = ours.read_bytes()
     ours.unlink()
-    migrate.upgrade(made.workspace, entry)
+    upgrade(made.workspace, entry)
     ours.write_bytes(held)
     with pytest.raises(HistoryError, match="aaaaaaaaaaaa cannot be moved: m has it"):
         rebase(made.workspace, [entry], "aaaa")
@@ -151,7 +150,7 @@ def test_the_branch_that_a_model_has_stays(tmp_path: Path) -> None:
     assert order(made) == ["0001_step_1.yaml", "0002_theirs.yaml", "0003_ours.yaml"]
     # The model came without a lock, so that only a copy at base can pin its ids.
     assert done.relocked.after.revisions
-    assert migrate.upgrade(made.workspace, entry).plan.after == "bbbbbbbbbbbb"
+    assert upgrade(made.workspace, entry).plan.after == "bbbbbbbbbbbb"
 
 
 def test_nothing_is_guessed_where_either_could_move(tmp_path: Path) -> None:
@@ -263,7 +262,7 @@ def test_rebase_of_what_has_nothing_in_common(tmp_path: Path) -> None:
     done = rebase(made.workspace, [entry], "bbbb")
     assert (len(done.moved), done.shared) == (1, ())
     assert len(validate(made.workspace).chain) == 3
-    migrate.upgrade(made.workspace, entry)
+    upgrade(made.workspace, entry)
 
 
 def test_what_a_python_migration_claims_is_not_known(tmp_path: Path) -> None:
@@ -304,8 +303,8 @@ def test_every_operation_of_the_package_says_what_it_reads_and_writes() -> None:
 def test_lock_after_an_edit(tmp_path: Path) -> None:
     place = Here(make_workspace(tmp_path / "work").root)
     made = making.Made(place.root, ())
-    relock(made.workspace, [made.entry("demo")], None)
-    migrate.upgrade(made.workspace, made.entry("demo"), "+1")
+    update_lock(made.workspace, [made.entry("demo")], None)
+    upgrade(made.workspace, made.entry("demo"), "+1")
     for number, code in ((3, 0), (1, 4)):
         file = place.migration(number)
         text = file.read_text("utf-8")
@@ -321,8 +320,8 @@ def test_lock_after_an_edit(tmp_path: Path) -> None:
 def test_a_model_that_is_not_here_still_has_its_migrations(tmp_path: Path) -> None:
     made, entry = forked(tmp_path, tokens("<ours>"), tokens("<theirs>"))
     (tmp_path / "migrations" / "0002_ours.yaml").unlink()
-    relock(made.workspace, [entry], None)
-    migrate.upgrade(made.workspace, entry)
+    update_lock(made.workspace, [entry], None)
+    upgrade(made.workspace, entry)
     (tmp_path / "model").rename(tmp_path / "elsewhere")
     add(tmp_path, "0002_ours.yaml", "bbbbbbbbbbbb", made.revisions[0], **tokens("<ours>"))
     with pytest.raises(HistoryError, match=r"m \(not here now\) has it"):

@@ -10,11 +10,11 @@ import pytest
 from make_reference import generated, out_of_date, write
 from workspaces import REPOSITORY
 
-from tokmigrate.initialise.registry import strategy_types
+from tokmigrate.init.registry import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.schema import json_schema
 from tokmigrate.settings import FILE_NAME, STATE_VARIABLE, read_workspace
-from tokmigrate.settings.file import DEFAULT_STATE, FileKeys, LintKeys, ModelKeys, TensorKeys
+from tokmigrate.settings.reading import DEFAULT_STATE, FileKeys, LintKeys, ModelKeys, TensorKeys
 
 
 @pytest.fixture(scope="module")

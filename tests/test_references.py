@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokmigrate.errors import OperationError, OutOfStepError
-from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.model.defaults.pipeline_overrides import default_ids
 from tokmigrate.model.documents.config_fields import may_hold_ids, shape_of
 from tokmigrate.model.references.config_references import suspects, with_ids_of_config
 from tokmigrate.model.weights.architectures import ARCHITECTURES
-from tokmigrate.vocabulary.renumbering import Renumbering
+from tokmigrate.vocabulary.ids import Renumbering
 
 ROWS = 100
 UP = Renumbering({number: (number + 10) % ROWS for number in range(ROWS)})

@@ -11,9 +11,10 @@ import tokenizers
 from making import TOKENS, llama, tensors_of, workspace, write_json
 from test_move_tokens import files, ids_of, real_model
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.runner.migrate import downgrade, upgrade
 
 
 def remove(root: Path, model: Path, *tokens: str, **how: Any) -> Any:

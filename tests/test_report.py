@@ -19,13 +19,14 @@ from shared_models import shared_model
 from test_token_events import ids_of, removing
 from workspaces import Workspace, image, make_workspace
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.report.collect import KINDS, Kind, collect_report, runs_of
+from tokmigrate.commands.report.rows import COMPARED_AT_MOST
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import UsageError
-from tokmigrate.report.html import COLUMNS, page_paths, vocabulary_map
-from tokmigrate.runner.migrate import downgrade, upgrade
-from tokmigrate.runner.reporting.collect import KINDS, Kind, collect_report, runs_of
-from tokmigrate.runner.reporting.rows import COMPARED_AT_MOST
+from tokmigrate.render.html import COLUMNS, page_paths, vocabulary_map
 from tokmigrate.settings import ModelEntry, read_workspace
-from tokmigrate.vocabulary.tokens import is_tombstone
+from tokmigrate.vocabulary.ids import is_tombstone
 
 ADDING = {"add_tokens": {"tokens": ["<x>", "<y>"]}}
 FIRST_OF = ("added", "reinitialised", "renamed", "moved")

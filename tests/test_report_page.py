@@ -23,10 +23,10 @@ from making import llama, workspace
 from PIL import Image
 from shared_models import SharedModel, shared_model
 
-from tokmigrate.report.escape import escape_parts, escape_prose_parts
-from tokmigrate.report.html import LISTED_AT_MOST, format_page
-from tokmigrate.runner.migrate import upgrade
-from tokmigrate.runner.reporting.collect import Report, collect_report
+from tokmigrate.commands.report.collect import Report, collect_report
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.render.escape import escape_parts, escape_prose_parts
+from tokmigrate.render.html import LISTED_AT_MOST, format_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 VOID = {"meta", "input", "br", "link", "img", "hr"}

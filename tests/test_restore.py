@@ -13,7 +13,7 @@ from in_process import Here
 from safetensors.torch import save
 from workspaces import BASE, HEAD, contents, make_workspace
 
-from tokmigrate.runner import restore as restoring
+from tokmigrate.commands import restore as restoring
 
 FIRST, SECOND = "3b8f0d5a61c2", "9f3c2a7e41b0"
 

@@ -14,14 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.errors import (
-    FileProblems,
-    HistoryError,
-    OperationError,
-    UnknownNameError,
-    UsageError,
-)
-from tokmigrate.initialise import InitSpec
+from tokmigrate.errors import FileProblems, HistoryError, OperationError, UnknownNameError, UsageError
+from tokmigrate.init import InitSpec
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import NewToken
 from tokmigrate.operations.registry import operation_types
@@ -29,7 +23,7 @@ from tokmigrate.operations.set_padding import SetPadding
 from tokmigrate.revision.conditions import Encodes, ModelType, SingleToken, TokenAbsent
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.naming import new_revision_id
+from tokmigrate.revision.names import new_revision_id
 from tokmigrate.revision.new_file import (
     python_text,
     write_python_migration,

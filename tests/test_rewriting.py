@@ -20,14 +20,13 @@ from test_crash import strace_works
 from test_rechain import add, forked, tokens
 from workspaces import Contents, command_line, contents, environment
 
-from tokmigrate.change.lock import ModelLock
-from tokmigrate.change.publish import Found
+from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.publish import RecoveryOutcome
+from tokmigrate.commands.file_transaction import finish_writing, write_files
+from tokmigrate.commands.lock import update_lock
 from tokmigrate.errors import BusyError, HistoryError, RecoveryNeededError, StorageError, TokmigrateError
-from tokmigrate.revision.history import History
-from tokmigrate.revision.rewriting import journal_path
+from tokmigrate.revision.history import History, journal_path
 from tokmigrate.revision.validate import validate
-from tokmigrate.runner.team.file_transaction import finish_writing, rewrite
-from tokmigrate.runner.team.relock import relock
 
 COMMANDS = {"rebase": rebased, "squash": put_together}
 
@@ -41,13 +40,13 @@ def begin(root: Path, command: str) -> None:
         held = {path: path.read_bytes() for path in mine}
         for path in mine:
             path.unlink()
-        relock(made.workspace, [entry], None)
+        update_lock(made.workspace, [entry], None)
         for path, data in held.items():
             path.write_bytes(data)
     else:
         making.llama(root / "model")
         made = making.workspace(root, {"m": root / "model"}, [tokens(f"<{word}>") for word in "abcd"])
-        relock(made.workspace, [made.entry("m")], None)
+        update_lock(made.workspace, [made.entry("m")], None)
 
 
 def deaths(command: Callable[[Path], None], begun: Path, scratch: Path) -> list[Path]:
@@ -121,7 +120,7 @@ def story(request: pytest.FixtureRequest) -> Story:
 
 
 def test_killed_between_any_two_changes(tmp_path: Path, story: Story) -> None:
-    found: list[Found] = []
+    found: list[RecoveryOutcome] = []
     for dead in story.dead:
         root = Path(shutil.copytree(dead, tmp_path / dead.name))
         place = place_of(root)
@@ -131,18 +130,18 @@ def test_killed_between_any_two_changes(tmp_path: Path, story: Story) -> None:
                 validate(place)
             assert "tokmigrate recover" in str(caught.value.hint)
         found.append(finish_writing(place))
-        assert (found[-1] is not Found.NOTHING) == is_half
+        assert (found[-1] is not RecoveryOutcome.NOTHING) == is_half
         assert list(root.rglob(".*.new")) == []
         held = contents(root / "migrations")
-        allowed = {Found.BEFORE: [story.before], Found.AFTER: [story.after]}
+        allowed = {RecoveryOutcome.BEFORE: [story.before], RecoveryOutcome.AFTER: [story.after]}
         assert held in allowed.get(found[-1], [story.before, story.after])
-        assert finish_writing(place) is Found.NOTHING
+        assert finish_writing(place) is RecoveryOutcome.NOTHING
         if held == story.before:
             COMMANDS[story.command](root)
         assert contents(root / "migrations") == story.after
         validate(place)
     # Every one of them happened, in this order.
-    assert list(dict.fromkeys(found)) == [Found.NOTHING, Found.BEFORE, Found.AFTER]
+    assert list(dict.fromkeys(found)) == [RecoveryOutcome.NOTHING, RecoveryOutcome.BEFORE, RecoveryOutcome.AFTER]
 
 
 def test_killed_while_it_is_recovered(tmp_path: Path, story: Story) -> None:
@@ -178,7 +177,7 @@ def test_what_git_put_back_is_left_alone(tmp_path: Path, squashing: Story) -> No
     (root / "migrations").mkdir()
     for name, (data, _) in squashing.before.items():
         (root / "migrations" / name).write_bytes(data)
-    assert finish_writing(place_of(root)) is Found.BEFORE
+    assert finish_writing(place_of(root)) is RecoveryOutcome.BEFORE
     assert contents(root / "migrations") == squashing.before
 
 
@@ -192,7 +191,7 @@ def test_what_somebody_changed_meanwhile_is_not_written_over(tmp_path: Path, squ
     assert caught.value.where == str(path)
     assert contents(root / "migrations") == before
     journal_path(place_of(root)).unlink()
-    assert finish_writing(place_of(root)) is Found.NOTHING
+    assert finish_writing(place_of(root)) is RecoveryOutcome.NOTHING
 
 
 @pytest.mark.parametrize(
@@ -212,7 +211,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     files = {place.migrations / name: b"x" for name in ("a", "b")}
     journal_path(place).parent.mkdir()
     with ModelLock(journal_path(place).with_suffix(".lock")), pytest.raises(BusyError, match="another process writes"):
-        rewrite(place, files)
+        write_files(place, files)
     assert not (place.migrations / "a").exists()
 
 
@@ -222,11 +221,11 @@ def test_a_disk_that_refuses_half_way_is_told_and_finished_later(tmp_path: Path)
     obstacle = place.migrations / ".b.new"
     obstacle.mkdir()
     with pytest.raises(RecoveryNeededError, match="could not be written to the end"):
-        rewrite(place, {place.migrations / "a": b"1", place.migrations / "b": b"2"})
+        write_files(place, {place.migrations / "a": b"1", place.migrations / "b": b"2"})
     with pytest.raises(TokmigrateError):
         History.read(place)
     obstacle.rmdir()
-    assert finish_writing(place) is Found.AFTER
+    assert finish_writing(place) is RecoveryOutcome.AFTER
     assert (place.migrations / "b").read_bytes() == b"2"
     assert len(History.read(place).chain()) == 1
 
@@ -252,7 +251,7 @@ def test_a_disk_that_confirms_all_but_the_last_name_is_no_failure(tmp_path: Path
     assert "EIO" in failed.stderr
     assert failed.returncode == 0, failed.stderr
     assert contents(root / "migrations") == contents(tmp_path / "done" / "migrations")
-    assert finish_writing(place_of(root)) is Found.NOTHING
+    assert finish_writing(place_of(root)) is RecoveryOutcome.NOTHING
 
 
 def test_modes_and_line_ends_stay(tmp_path: Path) -> None:
@@ -260,7 +259,7 @@ def test_modes_and_line_ends_stay(tmp_path: Path) -> None:
     path = place.migrations / "0001_step_1.yaml"
     path.chmod(0o600)
     text = path.read_bytes().replace(b"\n", b"\r\n")
-    rewrite(place, {path: text, place.migrations / "b": b"\xc3\xa4\r\n"})
+    write_files(place, {path: text, place.migrations / "b": b"\xc3\xa4\r\n"})
     assert (path.read_bytes(), path.stat().st_mode & 0o777) == (text, 0o600)
     assert (place.migrations / "b").read_bytes() == b"\xc3\xa4\r\n"
 
@@ -275,7 +274,7 @@ def test_owners_and_links_stay(tmp_path: Path) -> None:
         os.chown(tmp_path / "kept" / "first.yaml", 1234, 2345)
     owner = (path.stat().st_uid, path.stat().st_gid)
     text = path.read_bytes() + b"# more\n"
-    rewrite(place, {path: text, place.migrations / "b": b"1"})
+    write_files(place, {path: text, place.migrations / "b": b"1"})
     assert (path.is_symlink(), path.read_bytes()) == (True, text)
     assert (path.stat().st_uid, path.stat().st_gid) == owner
 
@@ -288,6 +287,6 @@ def test_with_three_heads_one_goes_behind_another_at_a_time(tmp_path: Path) -> N
     assert told.returncode == 0, told.stderr
     assert "still several heads; next: `tokmigrate rebase` again" in told.stdout
     with pytest.raises(HistoryError):
-        relock(made.workspace, [entry], None)
+        update_lock(made.workspace, [entry], None)
     assert here.run("rebase", "cccc").returncode == 0
     assert len(validate(made.workspace).chain) == 4

@@ -13,12 +13,13 @@ import torch
 from safetensors.torch import save_file
 from workspaces import Workspace, contents, make_workspace
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.roundtrip import RoundTrip, Subject, run_roundtrip
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError, UsageError
 from tokmigrate.model.dummy_model import make_dummy_model
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, read_header
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.runner.migrate import downgrade, upgrade
-from tokmigrate.runner.roundtrip import RoundTrip, Subject, run_roundtrip
 
 ADD = {"operations": [{"add_tokens": {"tokens": [{"content": "<new>", "init": {"strategy": "mean_cov"}}]}}]}
 GROW = {"operations": [{"resize_vocab": {"multiple_of": 64}}, {"set_padding": {"token": "<new>", "side": "left"}}]}

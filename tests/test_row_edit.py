@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.change.build_downgrade import inverse, saved_rows
-from tokmigrate.vocabulary.recipes import InitRecipe, Start, Stored
-from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit
-from tokmigrate.vocabulary.tokens import Run, count, expand, runs
+from tokmigrate.apply.build_downgrade import inverse, saved_rows
+from tokmigrate.vocabulary.ids import Run, count, expand, runs
+from tokmigrate.vocabulary.recipes import InitRecipe, RestoredRow, SideInit
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit
 from tokmigrate.vocabulary.windows import WHOLE
 
 
@@ -147,7 +147,7 @@ def test_going_back_over_a_chain_gives_every_row_again(chain: tuple[RowEdit, ...
     found = []
     for place in range(back.new_rows):
         row = back.row(place)
-        if isinstance(row, Stored):
+        if isinstance(row, RestoredRow):
             found.append(int.from_bytes(saved[row.record][row.slot * 8 : row.slot * 8 + 8], "big", signed=True))
         else:
             assert isinstance(row, int)
@@ -161,7 +161,7 @@ def test_what_is_not_lost_is_not_stored(chain: tuple[RowEdit, ...]) -> None:
     (edit,) = chain
     back = inverse(edit, "record")
     stored = [recipe for _, recipe in back.fresh()]
-    assert stored == [Stored("record", slot) for slot in range(count(edit.lost()))]
+    assert stored == [RestoredRow("record", slot) for slot in range(count(edit.lost()))]
     assert edit.then(back).lost() == edit.lost()
 
 
@@ -184,7 +184,7 @@ class Nothing:
 
 
 def begun(sources: tuple[int | Recipe, ...], population: tuple[Run, ...]) -> InitRecipe:
-    start = Start(Nothing(), sources)  # type: ignore[arg-type]
+    start = SideInit(Nothing(), sources)  # type: ignore[arg-type]
     return InitRecipe("revision", "token", start, start, population)
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from making import Dtype
 from safetensors.torch import save_file
 
+from tokmigrate.commands.report.rows import Nearest, Numbers, count_equal_rows, survey_rows
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
-from tokmigrate.runner.reporting.rows import Nearest, Numbers, count_equal_rows, survey_rows
 
 DTYPES: tuple[Dtype, ...] = ("bfloat16", "float16", "float32", "float64")
 

@@ -14,8 +14,8 @@ from lint_projects import Project
 from rule_examples import example_workspace
 from tokenizers import Tokenizer
 
+from tokmigrate.commands.plan import plan
 from tokmigrate.lint.selection import RULES
-from tokmigrate.runner.migrate import plan
 
 Follow = Callable[[str, str], str]
 

@@ -16,12 +16,12 @@ from shared_models import SharedModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 import tokmigrate
-from tokmigrate.initialise import strategy_types
+from tokmigrate.commands.lint import lint
+from tokmigrate.init import strategy_types
 from tokmigrate.lint.selection import Selection
-from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
+from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.revision.conditions import CHECKS
-from tokmigrate.runner.lint import lint
 
 Document = dict[str, Any]
 State = Callable[[Document], None]
@@ -216,4 +216,4 @@ def test_one_place_opens_tokenizers() -> None:
                 names = [node.attr]
             if opening.intersection(names):
                 found.add(str(path.relative_to(package)))
-    assert found == {"model/tokenizer/library.py", "model/probe/transformers.py"}
+    assert found == {"model/tokenizer/library.py", "model/worker/transformers.py"}

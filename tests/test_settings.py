@@ -7,14 +7,7 @@ from pathlib import Path
 import pytest
 
 from tokmigrate.errors import FileProblems, UnknownNameError, UsageError
-from tokmigrate.settings import (
-    NEW_WORKSPACE,
-    ModelEntry,
-    VocabTensorSetting,
-    Workspace,
-    find_workspace,
-    read_workspace,
-)
+from tokmigrate.settings import NEW_WORKSPACE, ModelEntry, VocabTensorSetting, Workspace, find_workspace, read_workspace
 
 FULL = """\
 format: 1

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from workspaces import BASE, HEAD, Workspace, contents, make_workspace, run_here
 
+from tokmigrate.commands.upgrade import Upgraded
+from tokmigrate.commands.upgrade import upgrade as upgrade_model
 from tokmigrate.errors import StorageError
-from tokmigrate.runner import migrate
 
 Fleet = dict[str, Path]
 
@@ -134,14 +135,14 @@ def test_a_failure_on_the_way_ends_it_and_is_summed_up(place: Workspace, monkeyp
     for name in ("a", "b", "c"):
         copied(place, name)
     listed(place, "a", "b", "c")
-    upgrade = migrate.upgrade
+    upgrade = upgrade_model
 
-    def failing(workspace: Any, entry: Any, *rest: Any, **more: Any) -> migrate.Upgraded:
+    def failing(workspace: Any, entry: Any, *rest: Any, **more: Any) -> Upgraded:
         if entry.name == "b":
             raise StorageError("no space", hint="make room")
         return upgrade(workspace, entry, *rest, **more)
 
-    monkeypatch.setattr(migrate, "upgrade", failing)
+    monkeypatch.setattr("tokmigrate.commands.upgrade.upgrade", failing)
     done = run_here(place.root, "upgrade")
     assert done.returncode == 1
     assert f"a: upgraded to {HEAD}" in done.stdout

@@ -19,10 +19,12 @@ from test_real_tokenizers import cut, document, library
 from test_tokenizer_kinds import of_tiktoken, tekken, train
 from workspaces import contents
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OutOfStepError
 from tokmigrate.model.formats.sentencepiece import SentencePieceModel
 from tokmigrate.model.from_sentencepiece import make_tokenizer_json
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 ADDED = ("<|a|>", "<|b|>", "word")
 SPARE = 3

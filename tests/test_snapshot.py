@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from workspaces import Workspace, make_workspace
 
+from tokmigrate.commands.targets import planned_upgrade
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.runner.targets import planned_upgrade
 from tokmigrate.settings import ModelEntry, read_workspace
 from tokmigrate.settings import Workspace as Settings
 

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 from test_properties import Chain, Draft, Kind, folder, kinds, thorough
 from workspaces import contents
 
-from tokmigrate.change.build_upgrade import build_upgrade
+from tokmigrate.apply.build_upgrade import build_upgrade
+from tokmigrate.commands import inspect as look
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.lock import update_lock
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.squash import squash, verify_same_end
+from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import DriftError, FileProblems, HistoryError, ModelError, UsageError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
@@ -23,10 +30,6 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.squash import squashed
 from tokmigrate.revision.validate import validate
-from tokmigrate.runner import look, migrate
-from tokmigrate.runner.targets import planned_upgrade
-from tokmigrate.runner.team.relock import relock
-from tokmigrate.runner.team.squash import squash, verify_same_end
 from tokmigrate.state.objects import ObjectStore
 
 
@@ -65,7 +68,7 @@ def test_a_squash_of_any_range_gives_the_same_bytes_and_ids(story: tuple[Kind, C
     with folder() as root:
         kind.make(root / "model")
         made = making.workspace(root, {"m": root / "model"}, chain.migrations)
-        lock = relock(made.workspace, [made.entry("m")], None).after
+        lock = update_lock(made.workspace, [made.entry("m")], None).after
         before = end(made, "m")
         done = squash(made.workspace, [made.entry("m")], str(first), str(last))
         assert done.migration.revision == made.revisions[last - 1]
@@ -74,7 +77,7 @@ def test_a_squash_of_any_range_gives_the_same_bytes_and_ids(story: tuple[Kind, C
         assert done.lock is not None
         validate(made.workspace)
         # What it pins is what comes out, and what was pinned behind it stays so.
-        assert relock(made.workspace, [made.entry("m")], done.lock).after == done.lock
+        assert update_lock(made.workspace, [made.entry("m")], done.lock).after == done.lock
         assert done.lock.tracks[0].pins[-1].fingerprint == lock.tracks[0].pins[-1].fingerprint
 
 
@@ -110,9 +113,9 @@ def three(root: Path) -> making.Made:
     ]
     names = ("base", "half", "third", "beyond")
     made = making.workspace(root, {name: root / name for name in names}, added)
-    relock(made.workspace, [made.entry("base")], None)
+    update_lock(made.workspace, [made.entry("base")], None)
     for name, steps in (("half", "+2"), ("third", "+3"), ("beyond", "+4")):
-        migrate.upgrade(made.workspace, made.entry(name), steps)
+        upgrade(made.workspace, made.entry(name), steps)
     return made
 
 
@@ -133,39 +136,39 @@ def test_a_model_in_the_middle_is_told_what_to_do(tmp_path: Path) -> None:
     added = [{"operations": [{"add_tokens": {"tokens": [f"<{word}>"]}}]} for word in "abcd"]
     made = making.workspace(tmp_path, {"one": tmp_path / "one"}, added)
     there = making.workspace(tmp_path / "there", {"two": tmp_path / "two"}, added)
-    migrate.upgrade(there.workspace, there.entry("two"), "+2")
-    migrate.upgrade(made.workspace, made.entry("one"), "+3")
+    upgrade(there.workspace, there.entry("two"), "+2")
+    upgrade(made.workspace, made.entry("one"), "+3")
     squash(made.workspace, [made.entry("one")], "1", "3")
 
     # One that has them all is at its end, goes on from there, and back.
     status = look.status(made.workspace, made.entry("one"))
     assert (status.revision, [each.revision for each in status.pending]) == (made.revisions[2], [made.revisions[3]])
-    migrate.upgrade(made.workspace, made.entry("one"))
+    upgrade(made.workspace, made.entry("one"))
 
     listed = json.loads((tmp_path / "tokmigrate.yaml").read_text("utf-8"))
     listed["models"]["two"] = {"path": "two"}
     making.write_json(tmp_path / "tokmigrate.yaml", listed)
     with pytest.raises(DriftError, match="the model is at 000000000002, in the middle of what") as caught:
-        migrate.plan(made.workspace, made.entry("two"))
+        plan(made.workspace, made.entry("two"))
     assert "tokmigrate upgrade 000000000003" in str(caught.value.hint)
 
     # As it is told: with the old migrations up or down, then on with the new ones.
-    migrate.downgrade(there.workspace, there.entry("two"), "base")
-    migrate.upgrade(made.workspace, made.entry("two"))
+    downgrade(there.workspace, there.entry("two"), "base")
+    upgrade(made.workspace, made.entry("two"))
     assert without_stamp(tmp_path / "two") == without_stamp(tmp_path / "one")
     for name in ("one", "two"):
-        migrate.downgrade(made.workspace, made.entry(name), "base")
+        downgrade(made.workspace, made.entry(name), "base")
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
 
 
 def test_a_range_is_tried_on_models_that_are_past_it(tmp_path: Path) -> None:
     made = three(tmp_path)
     place = made.workspace
-    migrate.downgrade(place, made.entry("half"), "base")
+    downgrade(place, made.entry("half"), "base")
     done = squash(place, [made.entry("third"), made.entry("beyond")], "2", "3")
     assert [(trial.model, trial.subject) for trial in done.trials] == [("third", "model"), ("beyond", "model")]
     for name in ("half", "base", "third"):
-        migrate.upgrade(place, made.entry(name))
+        upgrade(place, made.entry(name))
         assert without_stamp(tmp_path / name) == without_stamp(tmp_path / "beyond"), name
     lock = read_lock(place)
     assert lock is not None

@@ -13,8 +13,10 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from workspaces import image
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.plan import plan
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import ModelError, OperationError
-from tokmigrate.runner.migrate import downgrade, plan, upgrade
 
 CLUSTERS = 40
 VOCABULARY: dict[str, int] = making.tokenizer_json()["model"]["vocab"]

@@ -23,7 +23,8 @@ from in_process import Here
 from tracing import points, strace, strace_works
 from workspaces import BASE, HEAD, Contents, Workspace, contents, environment, make_workspace
 
-from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 
@@ -41,7 +42,7 @@ _DYING = """
 import os, signal, sys
 from pathlib import Path
 from tokmigrate.events import Step, StepReached
-from tokmigrate.runner.migrate import upgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.settings import read_workspace
 
 def listen(event):
@@ -49,7 +50,7 @@ def listen(event):
         os.kill(os.getpid(), signal.SIGKILL)
 
 place = read_workspace(Path("tokmigrate.yaml"))
-upgrade(place, place.models["demo"], listener=listen)
+upgrade(place, place.models["demo"], on_progress=listen)
 """
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from making import TOKENS, Made, llama, workspace
 from test_real_tokenizers import library
 
-from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.rows import TokenEvent, TokenEventType
 

@@ -28,15 +28,10 @@ from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, 
 from transformers.tokenization_utils_tokenizers import TokenizersBackend
 from workspaces import contents, environment
 
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import TokenizerError
-from tokmigrate.model.tokenizer_kinds import (
-    PYTHON_ONLY,
-    SENTENCE_PIECES,
-    VOCABULARY_AND_MERGES,
-    WORD_PIECES,
-    remedy,
-)
-from tokmigrate.runner.migrate import downgrade, upgrade
+from tokmigrate.model.tokenizer_kinds import PYTHON_ONLY, SENTENCE_PIECES, VOCABULARY_AND_MERGES, WORD_PIECES, remedy
 
 Ids = list[int]
 Encode = Callable[[str], Ids]

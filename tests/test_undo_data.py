@@ -11,7 +11,7 @@ import pytest
 from in_process import Here
 from workspaces import HEAD, make_workspace
 
-from tokmigrate.change.undo_record import list_objects
+from tokmigrate.apply.undo_record import list_objects
 from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 from tokmigrate.state.objects import ObjectStore

@@ -17,13 +17,13 @@ from shared_models import SharedModel, shared_model
 from workspaces import contents
 
 import tokmigrate
-from tokmigrate.change.documents import Documents, staged
-from tokmigrate.change.libraries import verify_documents
+from tokmigrate.apply.candidate import Documents, staged
+from tokmigrate.apply.library_check import verify_documents
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import VerificationError
 from tokmigrate.events import Event, VerificationStarted, Warned
-from tokmigrate.model.class_defaults.pipeline_overrides import added_on_loading
+from tokmigrate.model.defaults.pipeline_overrides import added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.runner.migrate import upgrade
 from tokmigrate.settings import ModelEntry
 
 ADD = {"operations": [{"add_tokens": {"tokens": ["<new>"]}}]}
@@ -121,8 +121,8 @@ def test_the_libraries_are_asked_once_for_each_of_several_models(tmp_path: Path)
     made = workspace(tmp_path / "w", {name: llama(tmp_path / name) for name in "ab"}, [ADD])
     heard: list[Event] = []
     with tokmigrate.open(made.root) as place:
-        place.upgrade(listener=heard.append)
-        place.downgrade("base", listener=heard.append)
+        place.upgrade(on_progress=heard.append)
+        place.downgrade("base", on_progress=heard.append)
     assert [each.model for each in heard if isinstance(each, VerificationStarted)] == ["a", "b"] * 2
 
 
@@ -184,7 +184,7 @@ def test_a_difference_that_was_there_before_is_named(tmp_path: Path) -> None:
     made = small(shared_model(tmp_path, "mistral-chat"))
     made.write("- add_tokens: {tokens: ['<new>']}")
     heard: list[Event] = []
-    upgrade(replace(made.workspace, verify="full"), made.entry, listener=heard.append)
+    upgrade(replace(made.workspace, verify="full"), made.entry, on_progress=heard.append)
     (told,) = [each.message for each in heard if isinstance(each, Warned)]
     assert told.startswith("transformers' LlamaTokenizer tokenizes ' leading, trailing ' and ")
     assert told.endswith("differently from tokenizer.json, both before and after the change")
@@ -241,7 +241,7 @@ def test_a_class_that_reads_the_file_from_now_on_is_named(tmp_path: Path) -> Non
     normalizer = {"operations": [{"set_normalizer": {"normalizer": {"type": "NFKC"}}}]}
     made = workspace(tmp_path / "w", {"m": model}, [normalizer])
     heard: list[Event] = []
-    upgrade(replace(made.workspace, verify="full"), made.entry("m"), listener=heard.append)
+    upgrade(replace(made.workspace, verify="full"), made.entry("m"), on_progress=heard.append)
     told = [each.message for each in heard if isinstance(each, Warned)]
     assert told[0].startswith("transformers' GPT2Tokenizer tokenizes 'The quick ")
     assert told[0].endswith(" differently from tokenizer.json before the change, and not after it")

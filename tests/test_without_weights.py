@@ -13,13 +13,13 @@ from in_process import Here
 from test_rechain import forked, tokens
 from workspaces import contents
 
+from tokmigrate.commands.lock import update_lock
+from tokmigrate.commands.roundtrip import run_roundtrip
+from tokmigrate.commands.squash import squash
+from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import VerificationError, WeightsError
 from tokmigrate.model.dummy_model import lacks_weights, make_dummy_without_weights
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.runner import migrate
-from tokmigrate.runner.roundtrip import run_roundtrip
-from tokmigrate.runner.team.relock import relock
-from tokmigrate.runner.team.squash import squash
 from tokmigrate.settings import ModelEntry
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n"
@@ -94,7 +94,7 @@ def test_a_squash_is_proven_on_a_stand_in_and_says_so(tmp_path: Path) -> None:
     for name in ("whole", "bare"):
         made = making.workspace(tmp_path / name, {"m": tmp_path / name / "m"}, added)
         making.llama(tmp_path / name / "m")
-        relock(made.workspace, [made.entry("m")], None)
+        update_lock(made.workspace, [made.entry("m")], None)
     take_away(tmp_path / "bare" / "m")
     here = Here(tmp_path / "bare")
     told = here.run("squash", "1:3")
@@ -136,7 +136,7 @@ def test_migrations_are_tried_and_linted(tmp_path: Path, steps: int) -> None:
     making.llama(tmp_path / "m", shards=2)
     made = making.workspace(tmp_path, {"m": tmp_path / "m"}, [tokens("<a>"), tokens("<b>"), tokens("<a>")])
     if steps:
-        migrate.upgrade(made.workspace, made.entry("m"), "+1")
+        upgrade(made.workspace, made.entry("m"), "+1")
     take_away(tmp_path / "m")
     here = Here(tmp_path)
     told = here.run("lint")
@@ -170,7 +170,7 @@ def test_what_needs_weights_says_what_does_not(tmp_path: Path, pointers: bool) -
 def test_a_model_past_the_range_cannot_be_thought_back_without_weights(tmp_path: Path) -> None:
     model = making.llama(tmp_path / "m")
     made = making.workspace(tmp_path, {"m": model}, [tokens("<a>"), tokens("<b>")])
-    migrate.upgrade(made.workspace, made.entry("m"))
+    upgrade(made.workspace, made.entry("m"))
     take_away(model)
     told = Here(tmp_path).run("squash", "1:2")
     assert (told.returncode, "no model here to try it on" in told.stderr) == (1, True)

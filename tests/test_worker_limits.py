@@ -14,11 +14,11 @@ from in_process import Here
 from test_probe import write_model, write_tokenizer
 from workspaces import contents, make_workspace
 
+from tokmigrate.commands.lint import lint
 from tokmigrate.errors import FileProblems, LimitError, OperationError
 from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.chat_template import check_template
-from tokmigrate.model.probe.worker import call_worker
-from tokmigrate.runner.lint import lint
+from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.settings import WorkerLimits, read_workspace
 
 MEMORY = "{{ 'x' * 900000000 }}"
@@ -74,7 +74,7 @@ def test_every_worker_is_limited(tmp_path: Path) -> None:
 def test_cpu_time_counts_anew_with_each_step_of_a_long_answer() -> None:
     code = """
 import time
-from tokmigrate.model.probe.worker_main import run_streaming_worker
+from tokmigrate.model.worker.worker_main import run_streaming_worker
 
 def answer(request, tell):
     for step in range(4):
@@ -135,7 +135,7 @@ def test_lint_warns_of_templates(tmp_path: Path, template: str, words: str | Non
 
 
 def test_lint_warns_of_slow_templates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tokmigrate.runner.lint._TEMPLATE_SECONDS", 60)
+    monkeypatch.setattr("tokmigrate.commands.lint._TEMPLATE_SECONDS", 60)
     (found,) = warnings(tmp_path, SLOW)
     assert re.search(r"needs \d+\.\d seconds of CPU time for one message", found)
 

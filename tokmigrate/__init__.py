@@ -6,24 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tokmigrate.api import OpenWorkspace, open  # noqa: A004
+    from tokmigrate.commands.check import Checked
+    from tokmigrate.commands.downgrade import Downgraded
+    from tokmigrate.commands.inspect import ModelStatus
+    from tokmigrate.commands.upgrade import Upgraded
     from tokmigrate.errors import BusyError, DriftError, TokmigrateError, UsageError
-    from tokmigrate.plan.upgrade import Plan
-    from tokmigrate.runner.check import Checked
-    from tokmigrate.runner.look import ModelStatus
-    from tokmigrate.runner.migrate import Downgraded, Upgraded
+    from tokmigrate.plan.plan import Plan
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "BusyError": "errors",
-    "Checked": "runner.check",
-    "Downgraded": "runner.migrate",
+    "Checked": "commands.check",
+    "Downgraded": "commands.downgrade",
     "DriftError": "errors",
-    "ModelStatus": "runner.look",
+    "ModelStatus": "commands.inspect",
     "OpenWorkspace": "api",
-    "Plan": "plan.upgrade",
+    "Plan": "plan.plan",
     "TokmigrateError": "errors",
-    "Upgraded": "runner.migrate",
+    "Upgraded": "commands.upgrade",
     "UsageError": "errors",
     "open": "api",
 }

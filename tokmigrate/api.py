@@ -14,17 +14,21 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+from tokmigrate.commands import check as checking
+from tokmigrate.commands import inspect as look
+from tokmigrate.commands.check import Checked
+from tokmigrate.commands.current import current as found_at
+from tokmigrate.commands.downgrade import Downgraded, accept_downgrade
+from tokmigrate.commands.downgrade import downgrade as downgrade_model
+from tokmigrate.commands.inspect import ModelStatus
+from tokmigrate.commands.library_check import Accepted
+from tokmigrate.commands.plan import plan as plan_model
+from tokmigrate.commands.upgrade import Upgraded, accept_upgrade
+from tokmigrate.commands.upgrade import upgrade as upgrade_model
 from tokmigrate.errors import UsageError
-from tokmigrate.events import Listener, ignore
-from tokmigrate.model.probe.worker import stop_server
-from tokmigrate.plan.upgrade import Plan
-from tokmigrate.runner import check as checking
-from tokmigrate.runner import look, migrate
-from tokmigrate.runner.check import Checked
-from tokmigrate.runner.current import current as found_at
-from tokmigrate.runner.look import ModelStatus
-from tokmigrate.runner.migrate import Downgraded, Upgraded
-from tokmigrate.runner.verification import Accepted
+from tokmigrate.events import OnProgress, no_progress
+from tokmigrate.model.worker.worker import stop_server
+from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace, find_workspace, read_workspace
 
 T = TypeVar("T")
@@ -83,13 +87,13 @@ class OpenWorkspace:
 
     def plan(self, to: str = "head", model: str | None = None) -> tuple[Plan, ...]:
         """Return what `upgrade` would do; nothing is written."""
-        return self._each(model, lambda entry: migrate.plan(self.workspace, entry, to))
+        return self._each(model, lambda entry: plan_model(self.workspace, entry, to))
 
     def upgrade(
         self,
         to: str = "head",
         model: str | None = None,
-        listener: Listener = ignore,
+        on_progress: OnProgress = no_progress,
         lock_timeout_s: float = 0.0,
         *,
         keep_owner: bool = True,
@@ -105,9 +109,9 @@ class OpenWorkspace:
         """
         return self._change(
             model,
-            lambda entry: migrate.accept_upgrade(self.workspace, entry, to, listener, keep_owner=keep_owner),
-            lambda entry, accepted: migrate.upgrade(
-                self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner, accepted=accepted
+            lambda entry: accept_upgrade(self.workspace, entry, to, on_progress, keep_owner=keep_owner),
+            lambda entry, accepted: upgrade_model(
+                self.workspace, entry, to, lock_timeout_s, on_progress, keep_owner=keep_owner, accepted=accepted
             ),
         )
 
@@ -115,7 +119,7 @@ class OpenWorkspace:
         self,
         to: str,
         model: str | None = None,
-        listener: Listener = ignore,
+        on_progress: OnProgress = no_progress,
         lock_timeout_s: float = 0.0,
         *,
         keep_owner: bool = True,
@@ -123,9 +127,9 @@ class OpenWorkspace:
         """Take migrations back, as `upgrade` brings them; `to` has no default."""
         return self._change(
             model,
-            lambda entry: migrate.accept_downgrade(self.workspace, entry, to, listener, keep_owner=keep_owner),
-            lambda entry, accepted: migrate.downgrade(
-                self.workspace, entry, to, lock_timeout_s, listener, keep_owner=keep_owner, accepted=accepted
+            lambda entry: accept_downgrade(self.workspace, entry, to, on_progress, keep_owner=keep_owner),
+            lambda entry, accepted: downgrade_model(
+                self.workspace, entry, to, lock_timeout_s, on_progress, keep_owner=keep_owner, accepted=accepted
             ),
         )
 

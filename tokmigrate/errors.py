@@ -61,7 +61,7 @@ __all__ = [
     "VerificationError",
     "WeightsError",
     "in_one_line",
-    "nearest",
+    "suggest",
 ]
 
 
@@ -217,7 +217,7 @@ class StoppedError(TokmigrateError):
     exit_code = 130
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
+def suggest(word: str, known: Iterable[str]) -> str | None:
     """Return a hint that names the known word nearest to `word`, or None."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"did you mean '{in_one_line(matches[0])}'?" if matches else None

@@ -121,8 +121,8 @@ Event = (
     | CorpusMeasured
     | Warned
 )
-Listener = Callable[[Event], None]
+OnProgress = Callable[[Event], None]
 
 
-def ignore(event: Event) -> None:
+def no_progress(event: Event) -> None:
     """Listen to nothing."""

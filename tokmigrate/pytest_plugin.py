@@ -91,9 +91,9 @@ class LintTest(_Test):
 
     def runtest(self) -> None:
         """Ask the rules that the settings select, on every model that is here."""
-        from tokmigrate.report.escape import escape  # noqa: PLC0415
-        from tokmigrate.report.lint import format_findings_plain  # noqa: PLC0415
-        from tokmigrate.runner.lint import lint, settled  # noqa: PLC0415
+        from tokmigrate.commands.lint import lint, settled  # noqa: PLC0415
+        from tokmigrate.render.escape import escape  # noqa: PLC0415
+        from tokmigrate.render.lint import format_findings_plain  # noqa: PLC0415
 
         linted = lint(self.workspace, self.workspace.select([]), settled(self.workspace))
         sys.stderr.write("".join(f"note: {escape(note)}\n" for note in linted.notes))
@@ -112,8 +112,8 @@ class ModelTest(_Test):
 
     def runtest(self) -> None:
         """Try what is pending, or where nothing is, everything from base on."""
+        from tokmigrate.commands.roundtrip import run_roundtrip  # noqa: PLC0415
         from tokmigrate.errors import UndoError  # noqa: PLC0415
-        from tokmigrate.runner.roundtrip import run_roundtrip  # noqa: PLC0415
 
         if not has_directory(self.entry.path):
             pytest.skip(f"the model is not here: {self.entry.path}")
@@ -129,7 +129,7 @@ class ModelTest(_Test):
 
 
 def _format_error(error: Exception) -> str:
-    from tokmigrate.report.escape import escape_lines  # noqa: PLC0415
+    from tokmigrate.render.escape import escape_lines  # noqa: PLC0415
 
     hint = getattr(error, "hint", None)
     return escape_lines(f"{error}\nwhat to do: {hint}" if hint else str(error))

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+from tokmigrate.apply.undo_record import Objects
 from tokmigrate.audit.run_status import reading
 from tokmigrate.audit.source_location import SourceLocation, locate_event
 from tokmigrate.audit.token_history import TokenHistory, read_token_histories
 from tokmigrate.audit.training import TokenTraining, training_on_record
-from tokmigrate.change.undo_record import Objects
-from tokmigrate.errors import UnknownNameError, nearest
+from tokmigrate.errors import UnknownNameError, suggest
 from tokmigrate.files import has_directory
 from tokmigrate.git import LineAuthor, read_line_author
 from tokmigrate.model.documents.state import Made
@@ -131,7 +131,7 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
     raise UnknownNameError(
         f"no model has or had a token '{text}'",
         where=", ".join(index.model.model for index in indexes),
-        hint=nearest(text, known) or "`tokmigrate blame --id N` asks by id; write a text as the vocabulary has it",
+        hint=suggest(text, known) or "`tokmigrate blame --id N` asks by id; write a text as the vocabulary has it",
     )
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
-from tokmigrate.change.digests import read_fixed, read_tables, shard_digest
-from tokmigrate.change.new_rows import opened
-from tokmigrate.change.undo_record import Left
+from tokmigrate.apply.digests import read_fixed, read_tables, shard_digest
+from tokmigrate.apply.new_rows import opened
+from tokmigrate.apply.undo_record import Left
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.semantics.semantic_diff import Difference, differences, without_ignorable

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tokmigrate.apply.new_rows import spread
 from tokmigrate.audit.run_status import reading
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
-from tokmigrate.change.new_rows import spread
 from tokmigrate.errors import ModelError
 from tokmigrate.model.adapter import CONFIG, TRAINED
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64

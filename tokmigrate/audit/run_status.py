@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tokmigrate.change.lock import SOMEBODY, is_held, read_holder
-from tokmigrate.change.workarea import WorkArea
+from tokmigrate.apply.lock import SOMEBODY, is_held, read_holder
+from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
 from tokmigrate.files import exists
 from tokmigrate.settings import ModelEntry

@@ -14,9 +14,9 @@ from enum import StrEnum
 
 import numpy as np
 
+from tokmigrate.apply.new_rows import InitRows
+from tokmigrate.apply.undo_record import Objects, read_init_rows
 from tokmigrate.audit.token_history import InitRecord, RowKey, read_init_records
-from tokmigrate.change.new_rows import InitRows
-from tokmigrate.change.undo_record import Objects, read_init_rows
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.dtype import to_float64
@@ -28,8 +28,8 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import AppliedRow, RunRow, Status, TokenEvent, TokenEventType
 from tokmigrate.state.transfer import read_imported
+from tokmigrate.vocabulary.ids import is_tombstone
 from tokmigrate.vocabulary.recipes import Side
-from tokmigrate.vocabulary.tokens import is_tombstone
 
 
 class Training(StrEnum):

@@ -19,12 +19,12 @@ from tokmigrate.cli.each import Command, exit_with, find_interrupted, find_missi
 from tokmigrate.cli.options import AsJson, Models, open_workspace, select_models
 from tokmigrate.cli.output import echo, echo_err, print_json
 from tokmigrate.cli.streams import declare_changes
+from tokmigrate.commands.report import collect
 from tokmigrate.errors import StorageError, UsageError
-from tokmigrate.report import blame as blame_report
-from tokmigrate.report import html, training
-from tokmigrate.report import json as json_report
-from tokmigrate.report import log as log_report
-from tokmigrate.runner.reporting import collect
+from tokmigrate.render import blame as blame_report
+from tokmigrate.render import html, training
+from tokmigrate.render import json as json_report
+from tokmigrate.render import log as log_report
 from tokmigrate.state import database, transfer
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from tokmigrate.audit.lora import LoraRows
     from tokmigrate.audit.runs import Run
-    from tokmigrate.events import Listener
-    from tokmigrate.runner.reporting.collect import Report
+    from tokmigrate.commands.report.collect import Report
+    from tokmigrate.events import OnProgress
     from tokmigrate.settings import ModelEntry, Workspace
     from tokmigrate.state.ledger import State
 
@@ -215,7 +215,7 @@ class ReportCommand(Command["tuple[Path, Report]"]):
 
     workspace: Workspace
     paths: Mapping[str, Path]
-    on_progress: Listener
+    on_progress: OnProgress
 
     def run(self, entry: ModelEntry) -> tuple[Path, Report]:
         """Write the page of a model."""

@@ -11,18 +11,18 @@ from tokmigrate.cli import console
 from tokmigrate.cli.options import AsJson, Models, complete_model, complete_revision, open_workspace_for_writing
 from tokmigrate.cli.output import echo, echo_err, print_json
 from tokmigrate.cli.streams import declare_changes
+from tokmigrate.commands import autogenerate as derivation
+from tokmigrate.commands import diff as compare
+from tokmigrate.commands import lock as locking
+from tokmigrate.commands import rebase as rebasing
+from tokmigrate.commands import squash as squashing
 from tokmigrate.errors import UsageError
-from tokmigrate.report import diff as diff_report
-from tokmigrate.report import json as json_report
-from tokmigrate.report import lock as lock_report
+from tokmigrate.render import diff as diff_report
+from tokmigrate.render import json as json_report
+from tokmigrate.render import lock as lock_report
 from tokmigrate.revision import lock_file, new_file
 from tokmigrate.revision import schema as migration_schema
-from tokmigrate.runner import autogenerate as derivation
-from tokmigrate.runner import compare
-from tokmigrate.runner.team import rebase as rebasing
-from tokmigrate.runner.team import relock
-from tokmigrate.runner.team import squash as squashing
-from tokmigrate.settings import new_workspace
+from tokmigrate.settings import workspace as new_workspace
 
 if TYPE_CHECKING:
     from tokmigrate.settings import Workspace
@@ -73,13 +73,13 @@ def revision(
                 "--autogenerate takes --from and --to, and writes YAML", hint="--autogenerate --from DIR --to DIR"
             )
         _autogenerate(workspace, message, before, after, as_json)
-        relock.lock_head(workspace, known)
+        locking.lock_head(workspace, known)
         return
     if before is not None or after is not None:
         raise UsageError("--from and --to go with --autogenerate", hint="add --autogenerate")
     write = new_file.write_python_migration if python else new_file.write_yaml_migration
     path = write(workspace, message)
-    locked = relock.lock_head(workspace, known)
+    locked = locking.lock_head(workspace, known)
     if as_json:
         print_json(json_report.document("revision", file=str(path), locked=locked))
         return
@@ -126,7 +126,7 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
     never writes the lock: it compares every id with it, and stops before anything is written if one differs.
     """
     workspace = open_workspace_for_writing()
-    done = relock.relock(workspace, workspace.select(model or []), lock_file.read_lock(workspace))
+    done = locking.update_lock(workspace, workspace.select(model or []), lock_file.read_lock(workspace))
     if as_json:
         print_json(
             json_report.document("lock", **lock_report.relocked_content(done, str(lock_file.lock_path(workspace))))

@@ -21,16 +21,16 @@ from tokmigrate.cli.options import (
     with_drift_setting,
 )
 from tokmigrate.cli.output import echo, echo_err, print_json
+from tokmigrate.commands import check as checking
+from tokmigrate.commands import lint as linting
+from tokmigrate.commands import roundtrip
 from tokmigrate.errors import TokmigrateError, UsageError
 from tokmigrate.lint import selection
-from tokmigrate.report import check as check_report
-from tokmigrate.report import json as json_report
-from tokmigrate.report import lint as lint_report
-from tokmigrate.report import lock as lock_report
+from tokmigrate.render import check as check_report
+from tokmigrate.render import json as json_report
+from tokmigrate.render import lint as lint_report
+from tokmigrate.render import lock as lock_report
 from tokmigrate.revision import validate as validation
-from tokmigrate.runner import check as checking
-from tokmigrate.runner import lint as linting
-from tokmigrate.runner import roundtrip
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace

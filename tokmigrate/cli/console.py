@@ -10,9 +10,9 @@ from rich.progress import TaskID
 
 from tokmigrate import events
 from tokmigrate.cli.output import echo_err
-from tokmigrate.events import Event, Listener
-from tokmigrate.report.escape import escape
-from tokmigrate.report.terminal import progress_lines, put, terminal
+from tokmigrate.events import Event, OnProgress
+from tokmigrate.render.escape import escape
+from tokmigrate.render.terminal import progress_lines, put, terminal
 
 
 def print_rich(renderable: RenderableType, *, stderr: bool = False) -> None:
@@ -67,7 +67,7 @@ class _Progress:
 
 
 @contextmanager
-def progress() -> Iterator[Listener]:
+def progress() -> Iterator[OnProgress]:
     """Show on stderr, if it is a terminal, what is being done and how far it is."""
     shown_progress = _Progress()
     try:

@@ -14,10 +14,10 @@ from tokmigrate.audit import run_status
 from tokmigrate.cli.output import echo_err, print_error, print_json, print_traceback
 from tokmigrate.cli.streams import declare_changes, is_lost
 from tokmigrate.errors import AlreadyThereError, TokmigrateError, UsageError
-from tokmigrate.report.json import document, error_document
+from tokmigrate.render.json import document, error_document
 
 if TYPE_CHECKING:
-    from tokmigrate.runner.verification import Accepted
+    from tokmigrate.commands.library_check import Accepted
     from tokmigrate.settings import ModelEntry
 
 T = TypeVar("T")

@@ -23,16 +23,19 @@ from tokmigrate.cli.options import (
     select_present,
 )
 from tokmigrate.cli.output import echo, echo_err, print_json
+from tokmigrate.commands import current as current_revision
+from tokmigrate.commands import diff as compare
+from tokmigrate.commands import inspect as look
+from tokmigrate.commands import restore
+from tokmigrate.commands import tag as tags
 from tokmigrate.errors import DriftError, UnknownNameError
 from tokmigrate.files import exists, has_directory
 from tokmigrate.model.documents import stamp as stamps
-from tokmigrate.report import check as check_report
-from tokmigrate.report import diff as diff_report
-from tokmigrate.report import json as json_report
-from tokmigrate.report import text
+from tokmigrate.render import check as check_report
+from tokmigrate.render import diff as diff_report
+from tokmigrate.render import json as json_report
+from tokmigrate.render import text
 from tokmigrate.revision import history as histories
-from tokmigrate.runner import compare, look, restore, tags
-from tokmigrate.runner import current as current_revision
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace

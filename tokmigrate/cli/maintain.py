@@ -20,13 +20,13 @@ from tokmigrate.cli.options import (
 )
 from tokmigrate.cli.output import echo, print_json
 from tokmigrate.cli.streams import declare_changes
-from tokmigrate.report import json as json_report
-from tokmigrate.runner import migrate
-from tokmigrate.runner import restore as restoring
-from tokmigrate.runner.team import file_transaction
+from tokmigrate.commands import file_transaction
+from tokmigrate.commands import recover as recovery
+from tokmigrate.commands import restore as restoring
+from tokmigrate.render import json as json_report
 
 if TYPE_CHECKING:
-    from tokmigrate.events import Listener
+    from tokmigrate.events import OnProgress
     from tokmigrate.settings import ModelEntry, Workspace
 
 _OUTCOMES = {
@@ -50,11 +50,11 @@ class RecoverCommand(Command[tuple[str, str]]):
 
     workspace: Workspace
     lock_timeout_s: float
-    on_progress: Listener
+    on_progress: OnProgress
 
     def run(self, entry: ModelEntry) -> tuple[str, str]:
         """Finish or undo an interrupted change of a model."""
-        outcome = migrate.recover_model(self.workspace, entry, self.lock_timeout_s, self.on_progress)
+        outcome = recovery.recover_model(self.workspace, entry, self.lock_timeout_s, self.on_progress)
         return entry.name, outcome.value
 
     def render(self, result: tuple[str, str]) -> None:

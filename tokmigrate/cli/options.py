@@ -12,10 +12,10 @@ import typer
 from tokmigrate import settings
 from tokmigrate.cli.output import echo_err
 from tokmigrate.cli.streams import declare_changes
+from tokmigrate.commands import completion as proposals
+from tokmigrate.commands import file_transaction
 from tokmigrate.errors import UsageError
 from tokmigrate.files import has_directory
-from tokmigrate.runner import proposals
-from tokmigrate.runner.team import file_transaction
 
 if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry, Workspace

@@ -10,8 +10,8 @@ from typing import Any
 
 from tokmigrate.cli.streams import is_lost
 from tokmigrate.errors import FileProblems, TokmigrateError
-from tokmigrate.report.escape import escape, escape_json, escape_lines
-from tokmigrate.report.json import error_document
+from tokmigrate.render.escape import escape, escape_json, escape_lines
+from tokmigrate.render.json import error_document
 
 TRACEBACKS = ContextVar("TRACEBACKS", default=False)
 """Whether errors are printed with their tracebacks."""

@@ -27,17 +27,20 @@ from tokmigrate.cli.options import (
 )
 from tokmigrate.cli.output import echo, echo_err, print_json
 from tokmigrate.cli.streams import declare_changes
+from tokmigrate.commands import downgrade as downgrading
+from tokmigrate.commands import plan as planning
+from tokmigrate.commands import plan_file as bound_plan
+from tokmigrate.commands import upgrade as upgrading
 from tokmigrate.errors import UsageError
 from tokmigrate.plan import corpus as plan_corpus
-from tokmigrate.report import impact, text
-from tokmigrate.report import json as json_report
-from tokmigrate.runner import bound_plan, migrate
+from tokmigrate.render import impact, text
+from tokmigrate.render import json as json_report
 
 if TYPE_CHECKING:
-    from tokmigrate.events import Listener
-    from tokmigrate.plan.upgrade import Plan
-    from tokmigrate.runner.bound_plan import BoundPlan
-    from tokmigrate.runner.verification import Accepted
+    from tokmigrate.commands.library_check import Accepted
+    from tokmigrate.commands.plan_file import BoundPlan
+    from tokmigrate.events import OnProgress
+    from tokmigrate.plan.plan import Plan
     from tokmigrate.settings import ModelEntry, Workspace
 
 _NAMES = "A revision id, a prefix of it, a file number, a tag, head, or +N."
@@ -78,12 +81,12 @@ class PlanCommand(Command["Plan"]):
     revision: str
     corpus: Path | None
     to_stderr: bool
-    on_progress: Listener
+    on_progress: OnProgress
     bounds: list[BoundPlan] = field(default_factory=list)
 
     def run(self, entry: ModelEntry) -> Plan:
         """Plan the upgrade of a model."""
-        plan = migrate.plan(self.workspace, entry, to=self.revision)
+        plan = planning.plan(self.workspace, entry, to=self.revision)
         self.bounds.append(bound_plan.bound(self.workspace, plan))
         return plan
 
@@ -149,7 +152,7 @@ def plan(
 
 
 @dataclass(frozen=True)
-class UpgradeCommand(ChangeCommand["migrate.Upgraded"]):
+class UpgradeCommand(ChangeCommand["upgrading.Upgraded"]):
     """`upgrade` for one model.
 
     Args:
@@ -170,18 +173,18 @@ class UpgradeCommand(ChangeCommand["migrate.Upgraded"]):
     lock_timeout_s: float
     keep_owner: bool
     show_plan: bool
-    on_progress: Listener
+    on_progress: OnProgress
 
     def plan(self, entry: ModelEntry) -> Accepted | None:
         """Plan and verify the upgrade of a model."""
         bound = self.plans.get(entry.name)
         to = self._target(bound)
-        return migrate.accept_upgrade(self.workspace, entry, to, self.on_progress, bound, keep_owner=self.keep_owner)
+        return upgrading.accept_upgrade(self.workspace, entry, to, self.on_progress, bound, keep_owner=self.keep_owner)
 
-    def run(self, entry: ModelEntry, accepted: Accepted | None = None) -> migrate.Upgraded:
+    def run(self, entry: ModelEntry, accepted: Accepted | None = None) -> upgrading.Upgraded:
         """Upgrade a model."""
         bound = self.plans.get(entry.name)
-        return migrate.upgrade(
+        return upgrading.upgrade(
             self.workspace,
             entry,
             self._target(bound),
@@ -198,13 +201,13 @@ class UpgradeCommand(ChangeCommand["migrate.Upgraded"]):
         if self.show_plan:
             console.print_rich(text.plan_text(plan))
 
-    def render(self, result: migrate.Upgraded) -> None:
+    def render(self, result: upgrading.Upgraded) -> None:
         """Print what was upgraded."""
         _echo_recovered(result.plan.model, result.recovered.value)
         if result.plan.steps:
             echo(text.upgraded_line(result.plan))
 
-    def content(self, result: migrate.Upgraded) -> dict[str, Any]:
+    def content(self, result: upgrading.Upgraded) -> dict[str, Any]:
         """Return what was upgraded as JSON."""
         return json_report.upgraded_content(result)
 
@@ -243,7 +246,7 @@ def upgrade(
 
 
 @dataclass(frozen=True)
-class DowngradeCommand(ChangeCommand["migrate.Downgraded"]):
+class DowngradeCommand(ChangeCommand["downgrading.Downgraded"]):
     """`downgrade` for one model.
 
     Args:
@@ -260,17 +263,17 @@ class DowngradeCommand(ChangeCommand["migrate.Downgraded"]):
     revision: str
     lock_timeout_s: float
     keep_owner: bool
-    on_progress: Listener
+    on_progress: OnProgress
 
     def plan(self, entry: ModelEntry) -> Accepted | None:
         """Find the undo data of a model, and verify the result."""
-        return migrate.accept_downgrade(
+        return downgrading.accept_downgrade(
             self.workspace, entry, self.revision, self.on_progress, keep_owner=self.keep_owner
         )
 
-    def run(self, entry: ModelEntry, accepted: Accepted | None = None) -> migrate.Downgraded:
+    def run(self, entry: ModelEntry, accepted: Accepted | None = None) -> downgrading.Downgraded:
         """Downgrade a model."""
-        return migrate.downgrade(
+        return downgrading.downgrade(
             self.workspace,
             entry,
             self.revision,
@@ -280,12 +283,12 @@ class DowngradeCommand(ChangeCommand["migrate.Downgraded"]):
             accepted=accepted,
         )
 
-    def render(self, result: migrate.Downgraded) -> None:
+    def render(self, result: downgrading.Downgraded) -> None:
         """Print what was undone."""
         _echo_recovered(result.model, result.recovered.value)
         echo(text.downgraded_line(result))
 
-    def content(self, result: migrate.Downgraded) -> dict[str, Any]:
+    def content(self, result: downgrading.Downgraded) -> dict[str, Any]:
         """Return what was undone as JSON."""
         return json_report.downgraded_content(result)
 

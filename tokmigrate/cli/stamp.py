@@ -21,12 +21,12 @@ from tokmigrate.cli.options import (
 )
 from tokmigrate.cli.output import echo, print_json
 from tokmigrate.cli.streams import declare_changes
+from tokmigrate.commands import stamp as stamping
+from tokmigrate.commands import tag as tags
 from tokmigrate.errors import UsageError
-from tokmigrate.report import check as check_report
-from tokmigrate.report import json as json_report
-from tokmigrate.report import training
-from tokmigrate.runner import stamp as stamping
-from tokmigrate.runner import tags
+from tokmigrate.render import check as check_report
+from tokmigrate.render import json as json_report
+from tokmigrate.render import training
 
 
 def stamp(

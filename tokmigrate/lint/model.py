@@ -9,7 +9,7 @@ from functools import cached_property
 from tokmigrate.lint.file import MigrationFile, Written
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.plan.steps import Effect, Step
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from tokmigrate.errors import UsageError, nearest
+from tokmigrate.errors import UsageError, suggest
 from tokmigrate.lint.rule import REGISTERED, Rule
-from tokmigrate.lint.rules import (  # noqa: F401 - a rule is registered by the import of its module
-    tm0_tm2_ids,
-    tm1_matching,
-    tm1_texts,
-    tm3_roles,
-    tm4_reproducibility,
-)
+from tokmigrate.lint.rules import tm0_tm2_ids, tm1_matching, tm1_texts, tm3_roles, tm4_reproducibility  # noqa: F401 - a rule is registered by the import of its module
 
 GROUPS: Mapping[str, str] = MappingProxyType(
     {
@@ -70,6 +64,6 @@ def _codes(words: Iterable[str], where: str) -> tuple[str, ...]:
     codes = tuple(code.strip().upper() for word in words for code in word.split(",") if code.strip())
     for code in codes:
         if not any(known.startswith(code) for known in RULES):
-            hint = nearest(code, RULES) or f"codes are {', '.join(RULES)}, or a beginning such as TM3"
+            hint = suggest(code, RULES) or f"codes are {', '.join(RULES)}, or a beginning such as TM3"
             raise UsageError(f"no rule has a code like '{code}'", where=where, hint=hint)
     return codes

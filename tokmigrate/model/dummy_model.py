@@ -25,11 +25,11 @@ from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import CONFIG, MODULES
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, encoded, parse_header
-from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import SINGLE, WEIGHT_FILES, is_pointer
+from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.settings import ModelEntry, VocabTensorSetting
 
 NARROW = 4

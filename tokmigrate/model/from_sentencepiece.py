@@ -22,7 +22,7 @@ from tokmigrate.model.formats.json_text import Json, Layout, parse
 from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken
 
 SPACE = "\u2581"
 """What stands for a space in a piece."""

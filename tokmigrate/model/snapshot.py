@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.files import read_file
-from tokmigrate.model.class_defaults.pipeline_overrides import missing_files
+from tokmigrate.model.defaults.pipeline_overrides import missing_files
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.architecture_quirks import fixed_size
 from tokmigrate.model.documents.reading import json_layout, read_documents, read_texts, writable_names
@@ -25,8 +25,8 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, ids_els
 from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors
 from tokmigrate.model.weights.weights import Weights, read_weights
 from tokmigrate.settings import ModelEntry
-from tokmigrate.vocabulary.rows import RowEdit
-from tokmigrate.vocabulary.tokens import runs
+from tokmigrate.vocabulary.ids import runs
+from tokmigrate.vocabulary.row_edit import RowEdit
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, model_validator
 
 from tokmigrate.formatting import format_quoted
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import tail_move
 from tokmigrate.model.documents.chat_template import with_chat_template
 from tokmigrate.model.documents.roles import with_role

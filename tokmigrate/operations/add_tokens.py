@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_quoted
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail, place_of_languages, tail_move, with_languages
 from tokmigrate.model.documents.roles import with_added_tokens, with_listed_specials
 from tokmigrate.model.documents.state import ModelState
@@ -28,7 +28,7 @@ from tokmigrate.operations.base import (
     name_tokens,
 )
 from tokmigrate.operations.rows import check_ids_may_change, chosen_init, init_recipe, with_inserted_rows, with_new_rows
-from tokmigrate.vocabulary.renumbering import Renumbering
+from tokmigrate.vocabulary.ids import Renumbering
 
 
 def _content_alone(value: Any) -> Any:

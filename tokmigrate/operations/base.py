@@ -12,9 +12,9 @@ from blake3 import blake3
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tokmigrate.formatting import format_quoted
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken
 
 DEFAULT_INIT = "the default init of new rows"
 CHAT_TEMPLATE = "the chat template"

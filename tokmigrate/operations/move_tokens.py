@@ -22,8 +22,8 @@ from tokmigrate.operations.base import (
 )
 from tokmigrate.operations.rows import check_ids_may_change
 from tokmigrate.operations.token_checks import id_of
-from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.rows import RowEdit
+from tokmigrate.vocabulary.ids import Renumbering
+from tokmigrate.vocabulary.row_edit import RowEdit
 
 
 class MoveTokens(Operation):

@@ -9,8 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from tokmigrate.errors import OperationError, nearest
-from tokmigrate.model.class_defaults.pipeline_overrides import (
+from tokmigrate.errors import OperationError, suggest
+from tokmigrate.model.defaults.pipeline_overrides import (
     READS_THE_FILE,
     builder_of,
     template_settings,
@@ -188,7 +188,7 @@ def _hint(section: str, value: Mapping[str, Any]) -> str:
     named = str(value["type"])
     if named in known:
         return f"give the fields that {named} has in a tokenizer.json; quote a text that looks like a number"
-    return nearest(named, known) or f"known types are {', '.join(known)}"
+    return suggest(named, known) or f"known types are {', '.join(known)}"
 
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -205,7 +205,7 @@ def _normalizer(value: Any) -> dict[str, Any] | None:
     value = typed(value)
     if isinstance(value, str):
         if value not in FORMS:
-            hint = nearest(value, FORMS) or "known are " + ", ".join(FORMS)
+            hint = suggest(value, FORMS) or "known are " + ", ".join(FORMS)
             raise ValueError(f"unknown normalizer '{value}': {hint}")
         return {"type": value}
     return part(value)

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_quoted
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import (
     Context,
@@ -25,7 +25,7 @@ from tokmigrate.operations.base import (
 )
 from tokmigrate.operations.rows import chosen_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import id_of
-from tokmigrate.vocabulary.tokens import expand, runs
+from tokmigrate.vocabulary.ids import expand, runs
 
 
 class ReinitTokens(Operation):

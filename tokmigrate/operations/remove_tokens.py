@@ -9,7 +9,7 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_count, format_quoted
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
@@ -34,9 +34,8 @@ from tokmigrate.operations.rows import (
     with_new_rows,
 )
 from tokmigrate.operations.token_checks import check_not_in_use, id_of, unreachable_tokens
-from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.rows import CopiedRows, NewRow, RowEdit, joined
-from tokmigrate.vocabulary.tokens import tombstone
+from tokmigrate.vocabulary.ids import Renumbering, tombstone
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, joined
 
 
 class RemoveTokens(Operation):

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_list, format_quoted
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.chat_template import texts_in, with_tokens_in_templates, written_in_templates
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json

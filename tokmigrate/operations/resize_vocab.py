@@ -7,14 +7,14 @@ from typing import ClassVar
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.initialise import InitSpec
-from tokmigrate.initialise.strategies import File, Subtokens
+from tokmigrate.init import InitSpec
+from tokmigrate.init.strategies import File, Subtokens
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges, init_reads
 from tokmigrate.operations.rows import MEAN, check_size_may_change, chosen_init, with_new_rows
-from tokmigrate.vocabulary.rows import CopiedRows, RowEdit
+from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
 
 OF_A_TOKEN = (Subtokens, File)
 """The strategies that read the text of the row's token."""

@@ -6,17 +6,17 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from tokmigrate.errors import OperationError, in_one_line
-from tokmigrate.initialise import InitSpec
-from tokmigrate.initialise.strategies import Copy
-from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.init import InitSpec
+from tokmigrate.init.strategies import Copy
+from tokmigrate.model.defaults.pipeline_overrides import default_ids
 from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.config_fields import parts_of
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.operations.base import Context
+from tokmigrate.vocabulary.ids import Renumbering
 from tokmigrate.vocabulary.recipes import InitRecipe
-from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, joined
 from tokmigrate.vocabulary.windows import OutputRowAdded
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, model_validator
 
 from tokmigrate.errors import OperationError
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import (
     DEFAULT_INIT,

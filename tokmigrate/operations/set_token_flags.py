@@ -31,7 +31,7 @@ from tokmigrate.operations.base import (
     name_tokens,
 )
 from tokmigrate.operations.token_checks import id_of
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken
 
 
 class SetTokenFlags(Operation):

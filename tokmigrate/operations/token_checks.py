@@ -5,25 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator
 
-from tokmigrate.errors import OperationError, nearest
+from tokmigrate.errors import OperationError, suggest
 from tokmigrate.formatting import format_quoted
 from tokmigrate.model.documents.chat_template import written_in_templates
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import letters_of_bytes
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.probe.worker import call_worker
 from tokmigrate.model.references.token_texts import named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind, post_processor_tokens
+from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.operations.base import Risk, RiskLevel
-from tokmigrate.vocabulary.tokens import is_tombstone
+from tokmigrate.vocabulary.ids import is_tombstone
 
 
 def id_of(state: ModelState, content: str) -> int:
     """Return the id of the token `content`; raises OperationError, with the nearest one, where it is none."""
     found = state.tokenizer.ids.get(content)
     if found is None:
-        near = nearest(content, state.tokenizer.ids)
+        near = suggest(content, state.tokenizer.ids)
         raise OperationError(
             f"'{content}' is no token of this tokenizer",
             hint=f"{near} If not, add it first with add_tokens" if near else "add it first with add_tokens",

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import FileProblems, Problem, TokenizerError, UsageError
-from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, Listener, ignore
+from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, OnProgress, no_progress
 from tokmigrate.model.documents.sizes import Limit, limit_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.probe.corpus import corpus_bytes
-from tokmigrate.model.probe.worker import stream_worker
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
-from tokmigrate.plan.upgrade import Plan
+from tokmigrate.model.worker.corpus import corpus_bytes
+from tokmigrate.model.worker.worker import stream_worker
+from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.migration import Migration
 
 _BYTE_TOKENS = tuple(f"<0x{byte:02X}>" for byte in range(0x100))
@@ -136,7 +136,7 @@ class Impact:
     worst: tuple[Example, ...]
 
 
-def measure(plan: Plan, corpus: Path, listener: Listener = ignore) -> Impact | None:
+def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> Impact | None:
     """Return what a plan does to a corpus, None where no migration of it can do anything to a text.
 
     The corpus is read once, and not held; nothing is written.
@@ -156,16 +156,16 @@ def measure(plan: Plan, corpus: Path, listener: Listener = ignore) -> Impact | N
     measurement = Measurement.of(plan)
     if not measurement.is_needed:
         return None
-    listener(CorpusOpened(plan.model, size))
+    on_progress(CorpusOpened(plan.model, size))
     try:
         answer = stream_worker(
             "impact",
             measurement.request(str(corpus)),
-            lambda count: listener(CorpusRead(plan.model, count)),
+            lambda count: on_progress(CorpusRead(plan.model, count)),
             plan.snapshot.state.traits.worker,
         )
     finally:
-        listener(CorpusMeasured(plan.model))
+        on_progress(CorpusMeasured(plan.model))
     impact = measurement.impact(str(corpus), answer)
     if not impact.lines:
         raise UsageError("no line of it has text", where=str(corpus), hint="give a text file, a line for each text")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokmigrate.errors import DriftError, nearest
+from tokmigrate.errors import DriftError, suggest
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.revision.migration import Migration
 
@@ -64,7 +64,7 @@ def compute_progress(snapshot: Snapshot, chain: Sequence[Migration]) -> Progress
             raise DriftError(
                 f"the model has revision {revision}, which is not among the migrations",
                 where=str(snapshot.directory),
-                hint=nearest(revision, known)
+                hint=suggest(revision, known)
                 or f"`tokmigrate restore {revision}` puts its file back where it was applied here; or fetch its branch",
             )
         applied.append(migration)

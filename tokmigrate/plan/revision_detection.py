@@ -15,8 +15,8 @@ from tokmigrate.model.documents.state import Made, ModelState
 from tokmigrate.model.semantics.semantic_diff import differences, without_ignorable
 from tokmigrate.operations.base import Context, NewToken, Operation, TokenChanges
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.planned import PlannedOperation
-from tokmigrate.vocabulary.rows import CopiedRows, NewRow, RowEdit, joined
+from tokmigrate.revision.planned_operation import PlannedOperation
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, joined
 
 _NOT_AT = "the model is not at that revision: "
 

@@ -13,7 +13,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.revision.planned_operation import PlannedOperation
 from tokmigrate.vocabulary.token_delta import TokenDelta, token_delta
 
 

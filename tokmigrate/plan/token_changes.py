@@ -12,8 +12,8 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.semantics.declared import declared_roles
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
 from tokmigrate.plan.steps import Step, row_of_new
-from tokmigrate.vocabulary.rows import RowEdit
-from tokmigrate.vocabulary.tokens import is_tombstone
+from tokmigrate.vocabulary.ids import is_tombstone
+from tokmigrate.vocabulary.row_edit import RowEdit
 from tokmigrate.vocabulary.windows import WHOLE, Window
 
 RowChange = Literal["kept", "new", "spare", "reinitialised"]

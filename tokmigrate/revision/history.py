@@ -9,14 +9,46 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from tokmigrate.errors import FileProblems, HistoryError, Problem, UnknownNameError, nearest
+from tokmigrate.errors import (
+    FileProblems,
+    HistoryError,
+    Problem,
+    RecoveryNeededError,
+    StorageError,
+    UnknownNameError,
+    suggest,
+)
 from tokmigrate.files import entries, exists, has_directory, has_file
-from tokmigrate.revision.contents import migration_bytes, yaml_migration
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.naming import resolve
+from tokmigrate.revision.names import resolve
 from tokmigrate.revision.python_file import python_migration
-from tokmigrate.revision.rewriting import Files, refuse_unfinished
+from tokmigrate.revision.yaml_file import migration_bytes, yaml_migration
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
+
+Files = Mapping[Path, bytes | None]
+"""The bytes of files of one directory as they shall be, None for one that goes."""
+
+
+def journal_path(workspace: Workspace) -> Path:
+    """Return the file that is there while several files of the migrations are being written."""
+    return workspace.root / ".tokmigrate" / "migrations.journal"
+
+
+def refuse_unfinished(workspace: Workspace) -> None:
+    """Raise RecoveryNeededError where a command was interrupted while it wrote files of the migrations."""
+    if exists(journal_path(workspace)):
+        raise RecoveryNeededError(
+            "a command was interrupted while it wrote the migrations, and some of them are as before, some as after",
+            where=str(workspace.migrations),
+            hint="run `tokmigrate recover`, which finishes it",
+        )
+
+
+def refuse_taken(path: Path, files: Files) -> None:
+    """Raise StorageError where a new file would take the place of one that is not among `files`."""
+    if path not in files and exists(path):
+        raise StorageError("a file with this name is there already", where=str(path), hint="rename it first")
+
 
 _KINDS = {".yaml": yaml_migration, ".yml": yaml_migration, ".py": python_migration}
 
@@ -134,7 +166,7 @@ class History:
             raise UnknownNameError(
                 f"no migration file has the revision '{revision}'",
                 where=str(self.directory),
-                hint=nearest(revision, self.by_revision) or "is its file missing? fetch it, or switch the branch",
+                hint=suggest(revision, self.by_revision) or "is its file missing? fetch it, or switch the branch",
             ) from None
 
     def between(self, current: str | None, target: str | None) -> tuple[Migration, ...]:
@@ -251,7 +283,7 @@ def _refuse_strangers(history: History) -> None:
         if into is not None:
             hint = f"it was squashed into {into.shown}: write 'down_revision: {into.revision}'"
             raise HistoryError(f"no file has the revision that is followed: {told}", where=lost[0].shown, hint=hint)
-        hint = nearest(str(lost[0].down_revision), known) or (
+        hint = suggest(str(lost[0].down_revision), known) or (
             "is a file missing? fetch it, or switch the branch; "
             f"one that was applied here is put back by `tokmigrate restore {lost[0].down_revision}`"
         )

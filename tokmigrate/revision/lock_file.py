@@ -24,8 +24,8 @@ from blake3 import blake3
 from tokmigrate.errors import FileProblems, Problem, StorageError
 from tokmigrate.files import read_if_present
 from tokmigrate.formats import LOCK
+from tokmigrate.revision.history import Files
 from tokmigrate.revision.lock import FILE, Lock, Locked, LockTrack, PinnedIds, longest
-from tokmigrate.revision.rewriting import Files
 from tokmigrate.settings import Workspace
 
 REWRITE = "`tokmigrate lock` writes it anew from the migrations"

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tokmigrate.errors import OperationError
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.operations.base import Attachment
 from tokmigrate.revision.conditions import Check, Precondition
-from tokmigrate.revision.planned import PlannedOperation, Replaced
+from tokmigrate.revision.planned_operation import PlannedOperation, Replaced
 from tokmigrate.revision.recorder import record
 from tokmigrate.settings import ModelEntry
 

@@ -14,12 +14,12 @@ from pydantic import BaseModel
 
 from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.files import read_if_present
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.operations.base import Operation
-from tokmigrate.revision.contents import file_number
 from tokmigrate.revision.history import History, migration_files
-from tokmigrate.revision.naming import new_revision_id
+from tokmigrate.revision.names import new_revision_id
 from tokmigrate.revision.schema import SCHEMA_FILE, json_schema
+from tokmigrate.revision.yaml_file import file_number
 from tokmigrate.settings import Workspace
 
 _EXAMPLES = """\

@@ -10,14 +10,8 @@ from pathlib import Path
 
 from tokmigrate.errors import FileProblems, Problem
 from tokmigrate.revision.checksum import python_checksum
-from tokmigrate.revision.contents import (
-    PythonHeader,
-    build_migration,
-    in_order,
-    read_attachments,
-    read_contents,
-)
 from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.yaml_file import PythonHeader, build_migration, in_order, read_attachments, read_contents
 from tokmigrate.strict_yaml import Entry, Node, Plain, Tree, decode
 
 _NAMES = tuple(PythonHeader.model_fields)

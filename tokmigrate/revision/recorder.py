@@ -11,10 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from tokmigrate.errors import OperationError, TokmigrateError, nearest
+from tokmigrate.errors import OperationError, TokmigrateError, suggest
 from tokmigrate.operations.base import Operation
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.revision.planned import PlannedOperation
+from tokmigrate.revision.planned_operation import PlannedOperation
 from tokmigrate.strict_yaml import messages
 
 
@@ -38,7 +38,7 @@ class Recorder:
         if kind is None:
             raise OperationError(
                 f"there is no operation '{name}'",
-                hint=nearest(name, operation_types()) or "known are " + ", ".join(operation_types()),
+                hint=suggest(name, operation_types()) or "known are " + ", ".join(operation_types()),
             )
 
         def record(*values: object, **fields: object) -> None:

@@ -8,11 +8,11 @@ from typing import Any, cast
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from tokmigrate.initialise import InitSpec
+from tokmigrate.init import InitSpec
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
-from tokmigrate.revision.contents import Kind
-from tokmigrate.revision.planned import Replaced
+from tokmigrate.revision.planned_operation import Replaced
+from tokmigrate.revision.yaml_file import Kind
 
 SCHEMA_FILE = "tokmigrate.schema.json"
 

@@ -16,7 +16,7 @@ from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, locked_as
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import written_fields
-from tokmigrate.revision.planned import PlannedOperation, Replaced
+from tokmigrate.revision.planned_operation import PlannedOperation, Replaced
 from tokmigrate.revision.schema import SCHEMA_FILE
 
 

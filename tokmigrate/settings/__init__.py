@@ -4,10 +4,10 @@
 a new one.
 """
 
-from tokmigrate.settings.new_workspace import NEW_WORKSPACE
 from tokmigrate.settings.reading import STATE_VARIABLE, find_workspace, read_workspace
 from tokmigrate.settings.workspace import (
     FILE_NAME,
+    NEW_WORKSPACE,
     FieldShape,
     LintSetting,
     ModelEntry,

@@ -6,8 +6,7 @@ and `wording` says in plain English what pydantic found.
 
 from tokmigrate.strict_yaml.reading import decode, parse, read
 from tokmigrate.strict_yaml.tree import Entry, Location, Node, Plain, Tree, Value, is_null
-from tokmigrate.strict_yaml.validation import OptionalText, check, validated
-from tokmigrate.strict_yaml.wording import messages
+from tokmigrate.strict_yaml.validation import OptionalText, check, messages, validated
 
 __all__ = [
     "Entry",

@@ -3,16 +3,154 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
-from tokmigrate.errors import FileProblems, Problem, TokmigrateError, nearest
-from tokmigrate.strict_yaml.fields import field_names
+from tokmigrate.errors import FileProblems, Problem, TokmigrateError, suggest
+from tokmigrate.formatting import format_count
 from tokmigrate.strict_yaml.tree import Location, Node, Tree, Value, is_null
-from tokmigrate.strict_yaml.wording import described, expected, unlike, wording
+
+
+def field_names(model: type[BaseModel], location: Location) -> tuple[str, ...]:
+    """Return the names of the fields that a mapping at `location` of a `model` may have."""
+    known = [model]
+    for step in location:
+        inner = [found for each in known for found in _field_models(each, str(step))]
+        # A step that is no field is a list position, a key, or the name of a union's member.
+        known = inner or [each for each in known if _is_named(each, str(step))] or known
+    names = {name: None for each in known for name in _names(each)}
+    return tuple(names)
+
+
+def _names(model: type[BaseModel]) -> list[str]:
+    further: tuple[str, ...] = getattr(model, "further_fields", ())
+    return [*(field.alias or name for name, field in model.model_fields.items()), *further]
+
+
+def _field_models(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
+    for own, field in model.model_fields.items():
+        if name in (own, field.alias):
+            return list(_models(field.annotation))
+    return []
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
+        yield annotation
+    elif hasattr(annotation, "__value__"):
+        yield from _models(annotation.__value__)
+    for inner in get_args(annotation):
+        yield from _models(inner)
+
+
+def _is_named(model: type[BaseModel], name: str) -> bool:
+    """Return whether `name` is the class or a value of a discriminating field."""
+    tags = (
+        value
+        for field in model.model_fields.values()
+        if get_origin(field.annotation) is Literal
+        for value in get_args(field.annotation)
+    )
+    return model.__name__ == name or name in tags
+
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "string": "text",
+    "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "frozen_set": "a list",
+    "dict": "a mapping",
+    "mapping": "a mapping",
+    "model": "a mapping",
+    "model_attributes": "a mapping",
+    "dataclass": "a mapping",
+    "bytes": "text",
+    "none_required": "nothing",
+}
+
+
+def messages(error: ValidationError) -> list[str]:
+    """Return a line for each fault, naming the field, for values that have no place in a file."""
+    lines = []
+    for detail in error.errors(include_url=False):
+        field = ".".join(str(step) for step in detail["loc"])
+        message, hint = wording(detail)
+        spot = field if field and detail["type"] not in ("missing", "extra_forbidden") else ""
+        lines.append((f"{spot}: " if spot else "") + message + (f" ({hint})" if hint else ""))
+    return lines
+
+
+def expected(detail: ErrorDetails) -> str | None:
+    """Return what a value of another kind was expected in its place, such as `a list`, or None."""
+    kind = detail["type"]
+    if kind in ("literal_error", "enum"):
+        return str(detail["ctx"]["expected"])
+    for ending in ("_type", "_parsing", "_from_float", "_parsing_size"):
+        if kind.endswith(ending):
+            return _EXPECTED.get(kind.removesuffix(ending))
+    return _EXPECTED.get(kind)
+
+
+def unlike(liked: Iterable[str], found: object) -> tuple[str, str | None]:
+    """Return message and hint for a value that is none of the things that were expected."""
+    choices = " or ".join(dict.fromkeys(liked))
+    return f"expected {choices}, found {described(found)}", suggest(str(found), choices.split("'")[1::2])
+
+
+def wording(detail: ErrorDetails) -> tuple[str, str | None]:
+    """Return message and hint for one pydantic error."""
+    kind = detail["type"]
+    found: Any = detail.get("input")
+    context: Mapping[str, Any] = detail.get("ctx", {})
+    last = str(detail["loc"][-1]) if detail["loc"] else ""
+    liked = expected(detail)
+    if liked:
+        return unlike([liked], found)
+    if kind == "missing":
+        return f"field '{last}' is missing", None
+    if kind == "extra_forbidden":
+        return f"unknown field '{last}'", None
+    if kind == "union_tag_invalid":
+        choices = str(context["expected_tags"])
+        name = str(context["discriminator"]).strip("'")
+        hint = suggest(str(context["tag"]), choices.split("'")[1::2])
+        return f"unknown {name} '{context['tag']}'", hint or f"known are {choices}"
+    if kind == "union_tag_not_found":
+        return f"field {context['discriminator']} is missing", None
+    if kind == "string_pattern_mismatch":
+        return f"{described(found)} has not the form {context['pattern']}", None
+    if kind in ("too_short", "string_too_short"):
+        least = context.get("min_length", 1)
+        noun = "item" if kind == "too_short" else "character"
+        return f"expected at least {format_count(least, noun)}, found {described(found)}", None
+    cause = context.get("error")
+    if isinstance(cause, Exception):
+        return str(cause), getattr(cause, "hint", None)
+    message = detail["msg"].replace("Input should ", "has to ").replace("Value should ", "has to ")
+    return message[:1].lower() + message[1:], None
+
+
+def described(value: object) -> str:
+    """Return a short description of a value for an error message."""
+    if value is None or is_null(value):
+        return "nothing"
+    if isinstance(value, (str, list, tuple)) and not value:
+        return "an empty text" if isinstance(value, str) else "an empty list"
+    if isinstance(value, str):
+        return f"'{value}'" if len(value) <= 60 else f"'{value[:57]}…'"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return "a list"
+    return f"{value!r:.60}"
+
 
 OptionalText = Annotated[
     str | None,
@@ -156,7 +294,7 @@ def _problem(model: type[BaseModel], tree: Tree, fault: ErrorDetails, place: Loc
     location = fault["loc"]
     if fault["type"] == "extra_forbidden":
         names = field_names(model, location[:-1])
-        hint = nearest(str(location[-1]), names) or (f"known are {', '.join(names)}" if names else None)
+        hint = suggest(str(location[-1]), names) or (f"known are {', '.join(names)}" if names else None)
         return tree.key_problem(place, message, hint)
     if location and location[-1] == "[key]":
         return tree.key_problem(place, message, hint)

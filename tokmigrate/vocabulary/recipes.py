@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from tokmigrate.vocabulary.rows import CopiedRows, Recipe, RowEdit
-from tokmigrate.vocabulary.tokens import Run
+from tokmigrate.vocabulary.ids import Run
+from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit
 
 Side = Literal["input", "output"]
 Matrix = npt.NDArray[np.float64]
@@ -61,7 +61,7 @@ class Statistics(Protocol):
 
 
 class Strategy(Protocol):
-    """Frozen data that makes rows; see `tokmigrate.initialise` for the ones that come with the package."""
+    """Frozen data that makes rows; see `tokmigrate.init` for the ones that come with the package."""
 
     def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
         """Return one row for each request, `(requests, hidden)`."""
@@ -77,7 +77,7 @@ class Strategy(Protocol):
 
 
 @dataclass(frozen=True)
-class Start:
+class SideInit:
     """How a row starts on one side: a strategy and the rows that it reads."""
 
     strategy: Strategy
@@ -99,12 +99,12 @@ class InitRecipe(Recipe):
 
     revision: str
     label: str
-    input: Start
-    output: Start
+    input: SideInit
+    output: SideInit
     population: tuple[Run, ...]
     table: int | Recipe | None = None
 
-    def start(self, side: Side) -> Start:
+    def start(self, side: Side) -> SideInit:
         """Return how the row starts on `side`."""
         return self.input if side == "input" else self.output
 
@@ -121,7 +121,7 @@ class InitRecipe(Recipe):
 
 
 @dataclass(frozen=True)
-class Stored(Recipe):
+class RestoredRow(Recipe):
     """A row that an undo record holds.
 
     Args:
@@ -132,13 +132,13 @@ class Stored(Recipe):
     record: str
     slot: int
 
-    def rebased(self, first: RowEdit) -> Stored:  # noqa: ARG002
+    def rebased(self, first: RowEdit) -> RestoredRow:  # noqa: ARG002
         """Return itself."""
         return self
 
 
-def _rebased_start(start: Start, first: RowEdit) -> Start:
-    return Start(start.strategy, tuple(_rebased_row(source, first) for source in start.sources))
+def _rebased_start(start: SideInit, first: RowEdit) -> SideInit:
+    return SideInit(start.strategy, tuple(_rebased_row(source, first) for source in start.sources))
 
 
 def _rebased_row(row: int | Recipe, first: RowEdit) -> int | Recipe:

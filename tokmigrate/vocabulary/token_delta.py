@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from tokmigrate.vocabulary.tokens import is_tombstone
+from tokmigrate.vocabulary.ids import is_tombstone
 
 _NO_ROWS: Mapping[int, int] = MappingProxyType({})
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit, joined
-from tokmigrate.vocabulary.tokens import Run
+from tokmigrate.vocabulary.ids import Run
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, joined
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tokmigrate.formatting import format_count, format_quoted
-from tokmigrate.initialise import InitSpec
-from tokmigrate.initialise.strategies import Zeros
+from tokmigrate.init import InitSpec
+from tokmigrate.init.strategies import Zeros
 from tokmigrate.lint.file import Failure, Location, MigrationFile, parse_location
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule

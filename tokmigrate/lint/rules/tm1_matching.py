@@ -11,7 +11,7 @@ from tokmigrate.lint.spelling import escaped
 from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
 from tokmigrate.operations.base import TokenChanges
-from tokmigrate.vocabulary.tokens import is_tombstone
+from tokmigrate.vocabulary.ids import is_tombstone
 
 
 @rule(

@@ -12,7 +12,7 @@ from typing import Any
 
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.state import GENERATION, ModelState
-from tokmigrate.vocabulary.renumbering import Renumbering
+from tokmigrate.vocabulary.ids import Renumbering
 
 
 @dataclass(frozen=True)

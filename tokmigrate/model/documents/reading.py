@@ -18,7 +18,7 @@ from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.formats.json_text import Json, Layout, layout_of, parse
 from tokmigrate.model.tokenizer import tokenizer_json as tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
-from tokmigrate.strict_yaml.wording import expected, unlike, wording
+from tokmigrate.strict_yaml.validation import expected, unlike, wording
 
 JSON_FILES = (
     tokenizer.FILE,

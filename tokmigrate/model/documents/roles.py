@@ -17,7 +17,7 @@ from tokmigrate.model.documents.state import (
 )
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken
 
 Role = Literal["bos", "eos", "unk", "sep", "pad", "cls", "mask"]
 ROLES: tuple[Role, ...] = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")

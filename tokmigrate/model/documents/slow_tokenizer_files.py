@@ -20,8 +20,7 @@ from tokmigrate.formatting import format_quoted
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.sentencepiece import ROLES, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.tokens import AddedToken, is_tombstone
+from tokmigrate.vocabulary.ids import AddedToken, Renumbering, is_tombstone
 
 TEKKEN_FILES = "*tekken*.json"
 SUFFIXES = (".model", ".spm", ".tiktoken")

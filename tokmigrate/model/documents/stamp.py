@@ -20,8 +20,8 @@ from tokmigrate.files import read_if_present
 from tokmigrate.formats import STAMP, check_version
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.json_text import Json, Layout, parse
-from tokmigrate.vocabulary.rows import CopiedRows, NewRow, RowEdit
-from tokmigrate.vocabulary.tokens import Run
+from tokmigrate.vocabulary.ids import Run
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit
 
 FILE = "tokmigrate.json"
 _LAYOUT = Layout()

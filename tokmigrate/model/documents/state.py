@@ -10,8 +10,8 @@ from tokmigrate.model.documents.config_fields import Declared
 from tokmigrate.model.formats.json_text import Json, replaced
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.settings import WorkerLimits
-from tokmigrate.vocabulary.rows import CopiedRows, NewRow, Recipe, RowEdit, joined
-from tokmigrate.vocabulary.tokens import Run
+from tokmigrate.vocabulary.ids import Run
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, joined
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"

@@ -17,7 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tokmigrate.errors import WeightsError, nearest
+from tokmigrate.errors import WeightsError, suggest
 from tokmigrate.files import MissingFileError, opened
 from tokmigrate.model.formats.dtype import ITEM_BITS
 
@@ -106,7 +106,7 @@ class Header:
         """
         found = self._by_name.get(name)
         if found is None:
-            raise WeightsError("no such tensor in the file", where=name, hint=nearest(name, self._by_name))
+            raise WeightsError("no such tensor in the file", where=name, hint=suggest(name, self._by_name))
         return found
 
     def reshaped(self, shapes: Mapping[str, tuple[int, ...]], congruent_to: int) -> Header:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from tokmigrate.errors import OperationError, OutOfStepError, UnknownNameError, nearest
+from tokmigrate.errors import OperationError, OutOfStepError, UnknownNameError, suggest
 from tokmigrate.model.documents.config_fields import Declared, Shape, may_hold_ids, shape_at, shape_of
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.vocabulary.renumbering import Renumbering
+from tokmigrate.vocabulary.ids import Renumbering
 
 NONE_DECLARED: Declared = MappingProxyType({})
 
@@ -240,7 +240,7 @@ def check_declared(configurations: Mapping[str, Json], declared: Declared) -> No
             raise UnknownNameError(
                 "id_fields names it, but no configuration of the model has such a field",
                 where=name,
-                hint=nearest(name, known) or "take it out of tokmigrate.yaml",
+                hint=suggest(name, known) or "take it out of tokmigrate.yaml",
             )
         for file, value in found:
             if shape != "ignore" and not holds(value, shape):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tokmigrate.errors import OperationError, nearest
-from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.errors import OperationError, suggest
+from tokmigrate.model.defaults.pipeline_overrides import default_ids
 from tokmigrate.model.documents.config_fields import NESTED, Shape, parts_of, role_of, shape_of
 from tokmigrate.model.documents.roles import text_of, with_special_flag
 from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
@@ -85,7 +85,7 @@ def with_setting(state: ModelState, name: str, setting: Setting) -> ModelState:
     if not found:
         raise OperationError(
             f"no configuration of this model has a field that names the {name} token",
-            hint=nearest(name, _names(state)) or f"it has fields for {', '.join(_names(state))}",
+            hint=suggest(name, _names(state)) or f"it has fields for {', '.join(_names(state))}",
         )
     return reached
 

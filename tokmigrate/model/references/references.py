@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.class_defaults.default_ids import default_ids
+from tokmigrate.model.defaults.pipeline_overrides import default_ids
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import Shape, parts_of, role_of
 from tokmigrate.model.documents.roles import with_added_tokens, with_added_tokens_decoder
@@ -29,8 +29,7 @@ from tokmigrate.model.documents.state import (
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.config_references import ids_held, sizes_of, suspects, with_fields, with_ids_of_config
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, check_can_be_inside, with_tokens_inside
-from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken, Renumbering
 
 
 def with_ids_in_slow_files(state: ModelState, renumbering: Renumbering) -> ModelState:

@@ -28,8 +28,7 @@ from tokmigrate.model.documents.state import (
 from tokmigrate.model.formats.json_text import Json, replaced
 from tokmigrate.model.references.references import configurations
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, without
-from tokmigrate.vocabulary.renumbering import Renumbering
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken, Renumbering
 
 Names = Mapping[str, str]
 """New texts by the old ones."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tokmigrate.model.class_defaults.default_ids import default_ids
-from tokmigrate.model.class_defaults.pipeline_overrides import default_roles
+from tokmigrate.model.defaults.pipeline_overrides import default_ids, default_roles
 from tokmigrate.model.documents.architecture_quirks import fixed_size
 from tokmigrate.model.documents.config_fields import config_parts, declared_sizes, shape_of
 from tokmigrate.model.documents.roles import LISTS, text_of
@@ -23,8 +22,8 @@ from tokmigrate.model.documents.state import (
 )
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.vocabulary.rows import RowEdit
-from tokmigrate.vocabulary.tokens import runs
+from tokmigrate.vocabulary.ids import runs
+from tokmigrate.vocabulary.row_edit import RowEdit
 
 Documents = Mapping[str, Json]
 """Parsed files by name."""

@@ -21,7 +21,7 @@ from blake3 import blake3
 from tokmigrate.errors import OperationError, OutOfStepError, TokenizerError, in_one_line
 from tokmigrate.model.formats.json_text import Json, replaced
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, text_alone
-from tokmigrate.vocabulary.tokens import AddedToken
+from tokmigrate.vocabulary.ids import AddedToken
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from blake3 import blake3
 
-from tokmigrate.errors import OutOfStepError, UnexplainedTensorError, UnknownNameError, nearest
+from tokmigrate.errors import OutOfStepError, UnexplainedTensorError, UnknownNameError, suggest
 from tokmigrate.files import opened
 from tokmigrate.model.documents.architecture_quirks import side_sizes
 from tokmigrate.model.formats.safetensors_header import TensorEntry
@@ -83,7 +83,7 @@ def match_by_name(entries: Entries, architecture: Architecture | None, overrides
 def _check_override(entries: Entries, name: str, override: tuple[int, Side] | None) -> None:
     if name not in entries:
         raise UnknownNameError(
-            "vocab_tensors names it, but the model has no such tensor", where=name, hint=nearest(name, entries)
+            "vocab_tensors names it, but the model has no such tensor", where=name, hint=suggest(name, entries)
         )
     shape = entries[name][1].shape
     if override is not None and not 0 <= override[0] < len(shape):

@@ -16,7 +16,7 @@ from blake3 import blake3
 from tokmigrate.errors import ModelError, WeightsError
 from tokmigrate.files import MissingFileError, open_file, storage_errors
 from tokmigrate.model.formats.dtype import ITEM_BITS, to_float64
-from tokmigrate.vocabulary.tokens import Run
+from tokmigrate.vocabulary.ids import Run
 
 BLOCK_BYTES = 8 * 1024 * 1024
 DIGEST_BYTES = 32

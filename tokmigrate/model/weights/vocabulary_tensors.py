@@ -17,7 +17,6 @@ from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.model.documents.architecture_quirks import is_static, refusal
 from tokmigrate.model.documents.config_fields import config_parts, declared_sizes
 from tokmigrate.model.formats.dtype import FLOATING
-from tokmigrate.model.probe.worker import DEFAULT_LIMITS, call_worker
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.tensor_match import (
@@ -36,6 +35,7 @@ from tokmigrate.model.weights.tensor_match import (
 )
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, input_only_ids, is_divided_wrongly, window_of
 from tokmigrate.model.weights.weights import Weights
+from tokmigrate.model.worker.worker import DEFAULT_LIMITS, call_worker
 from tokmigrate.settings import WorkerLimits
 from tokmigrate.vocabulary.recipes import Side
 from tokmigrate.vocabulary.windows import Window

@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.errors import ModelError, StorageError, WeightsError, nearest
+from tokmigrate.errors import ModelError, StorageError, WeightsError, suggest
 from tokmigrate.files import MissingFileError, entries, opened, read_file
 from tokmigrate.formatting import format_list
 from tokmigrate.model.formats import json_text
@@ -97,7 +97,7 @@ class Weights:
             raise WeightsError(
                 f"the model has no tensor '{name}'",
                 where=str(self.directory),
-                hint=nearest(name, self._by_name),
+                hint=suggest(name, self._by_name),
             )
         return found
 

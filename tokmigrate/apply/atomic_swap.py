@@ -1,0 +1,179 @@
+"""Two directories that change places: the commit point of a change.
+
+One call of the kernel does it where the filesystem can. Elsewhere three renames do, and any process can
+tell from what exists where a killed one stopped:
+
+    a      b      aside
+    old    new    -        not begun
+    -      new    old      after the first rename
+    new    -      old      after the second
+    new    old    -        done
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import sys
+from enum import StrEnum
+from pathlib import Path
+
+from tokmigrate.apply.durable import fsync_directory, fsync_parents
+from tokmigrate.errors import StorageError
+from tokmigrate.files import UnsupportedError, storage_error, storage_errors
+
+# renameat2(2), and renamex_np(2) of macOS
+_AT_FDCWD = -100
+_RENAME_EXCHANGE = 2
+_RENAME_SWAP = 2
+_SYSCALL_RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347}
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
+_MOUNTS = Path("/proc/self/mountinfo")
+
+
+class SwapUnsupportedError(UnsupportedError):
+    """The system or the filesystem has no exchange in one step; three renames and a journal can do it."""
+
+
+class TwoStep(StrEnum):
+    """What `finish_two_step` found, and did."""
+
+    NOT_UNDER_WAY = "not under way"
+    COMPLETED = "completed"
+    PUT_BACK = "put back"
+
+
+def swap(a: Path, b: Path) -> None:
+    """Let two directories of one filesystem change places in one instant, and make that durable.
+
+    Raises:
+        ExchangeUnsupportedError: The system or the filesystem cannot; nothing has changed.
+        StorageError: One is a mount point, or may not be moved; nothing has changed. Or they have changed
+            places, and the disk refused to record it: then the stamps say which is where.
+    """
+    number = _exchange_call(a, b)
+    if number in _UNSUPPORTED:
+        raise SwapUnsupportedError("the filesystem cannot exchange two directories in one step", where=str(a))
+    if number == errno.EBUSY:
+        mounted = b if is_mount_point(b) else a
+        raise StorageError(
+            "is a mount point: it cannot be exchanged with another directory",
+            where=str(mounted),
+            hint="put the model into a directory inside it",
+        )
+    if number:
+        raise storage_error("exchange two directories", a, OSError(number, os.strerror(number)))
+    fsync_parents(a, b)
+
+
+def _exchange_call(a: Path, b: Path) -> int:
+    """Return the number of the error, or 0."""
+    library = ctypes.CDLL(None, use_errno=True)
+    first, second = os.fsencode(a), os.fsencode(b)
+    if sys.platform == "darwin":
+        result = library.renamex_np(first, second, ctypes.c_uint(_RENAME_SWAP))
+    elif hasattr(library, "renameat2"):
+        flags = ctypes.c_uint(_RENAME_EXCHANGE)
+        result = library.renameat2(_AT_FDCWD, first, _AT_FDCWD, second, flags)
+    elif sys.platform == "linux" and platform.machine() in _SYSCALL_RENAMEAT2:
+        arguments = [_SYSCALL_RENAMEAT2[platform.machine()], _AT_FDCWD, _AT_FDCWD, _RENAME_EXCHANGE]
+        call, here, there, swap = map(ctypes.c_long, arguments)
+        result = library.syscall(call, here, first, there, second, swap)
+    else:
+        return errno.ENOSYS
+    return ctypes.get_errno() if result else 0
+
+
+def two_step_swap(a: Path, b: Path, aside: Path) -> None:
+    """Let two directories change places by renames; between two of them `a` is missing for an instant.
+
+    The caller writes to its journal before that this is under way, and `finish_two_step` ends it.
+
+    Args:
+        a: The model directory.
+        b: The directory that takes its place.
+        aside: A free name beside `b`.
+
+    Raises:
+        StorageError: A rename failed; what was renamed before is left for `finish_two_step`.
+    """
+    if _exists(aside):
+        raise StorageError(
+            "an interrupted exchange has left this",
+            where=str(aside),
+            hint="run `tokmigrate recover`",
+        )
+    for source, target in ((a, aside), (b, a), (aside, b)):
+        _rename(source, target)
+
+
+def finish_two_step(a: Path, b: Path, aside: Path) -> TwoStep:
+    """End a two-step exchange that may have been interrupted; calling it again does no harm.
+
+    It goes forward. Where it finds that none was under way, it was not begun or it is done: the stamps say
+    which. Where `b` has vanished before it could take the place of `a`, `a` is put back.
+
+    Raises:
+        StorageError: The directories are not as an interrupted exchange leaves them, or a rename failed.
+    """
+    there = _exists(a), _exists(b), _exists(aside)
+    if there in ((True, True, False), (True, False, False)):
+        # What is found may still be on its way to the disk.
+        fsync_parents(a, aside)
+        return TwoStep.NOT_UNDER_WAY
+    if there == (False, True, True):
+        _rename(b, a)
+        _rename(aside, b)
+        return TwoStep.COMPLETED
+    if there == (True, False, True):
+        _rename(aside, b)
+        return TwoStep.COMPLETED
+    if there == (False, False, True):
+        _rename(aside, a)
+        return TwoStep.PUT_BACK
+    if there == (True, True, True):
+        raise StorageError(
+            "an interrupted exchange left the old model aside, and both other directories exist too",
+            where=str(aside),
+            hint=f"something was put at {a} meanwhile: move it away, then run `tokmigrate recover`",
+        )
+    raise StorageError(
+        "the model directory does not exist, and no exchange left it aside",
+        where=str(a),
+        hint=f"look into {b} for what is left" if there[1] else "restore it from a backup",
+    )
+
+
+def is_mount_point(path: Path) -> bool:
+    """Return whether something is mounted at `path`, a bind mount of the same filesystem included."""
+    resolved = path.resolve()
+    if os.path.ismount(resolved):
+        return True
+    try:
+        lines = _MOUNTS.read_bytes().splitlines()
+    except OSError:
+        return False
+    return os.fsencode(resolved) in (_mounted_at(line) for line in lines)
+
+
+def _mounted_at(line: bytes) -> bytes:
+    # proc_pid_mountinfo(5): the fifth field; space, tab, newline and backslash are octal in it.
+    field = line.split(b" ", 5)[4]
+    for code, character in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
+        field = field.replace(code, character)
+    return field
+
+
+def _rename(source: Path, target: Path) -> None:
+    with storage_errors(f"rename it to {target}", source):
+        source.rename(target)
+    # The new name first: a loss of power in between may then show the directory twice, never not at all.
+    fsync_directory(target.parent)
+    if source.parent != target.parent:
+        fsync_directory(source.parent)
+
+
+def _exists(path: Path) -> bool:
+    return os.path.lexists(path)

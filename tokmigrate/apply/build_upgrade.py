@@ -1,0 +1,349 @@
+"""The candidate of an upgrade, with the stamp and the undo record of every migration on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from blake3 import blake3
+
+from tokmigrate.apply.build_downgrade import saved_rows
+from tokmigrate.apply.candidate import Candidate, ShardImage, baseline_start, header_with_rows
+from tokmigrate.apply.digests import Fixed, Tables, edited, lineage, read_fixed, read_tables, shard_digest
+from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
+from tokmigrate.apply.new_rows import InitRows, RowBytes, init_rows, new_row_bytes, opened
+from tokmigrate.apply.undo_record import Objects, Undo, keep
+from tokmigrate.files import exists
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.safetensors_header import Header
+from tokmigrate.model.model_files import real_path
+from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings, written
+from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
+from tokmigrate.plan.plan import Plan, layout
+from tokmigrate.plan.steps import Step
+from tokmigrate.vocabulary.recipes import InitRecipe, Side
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit
+from tokmigrate.vocabulary.token_delta import Move, TokenDelta, moves_of, token_delta
+from tokmigrate.vocabulary.windows import WHOLE, OutputRowAdded
+
+
+@dataclass(frozen=True)
+class AppliedStep:
+    """One migration as it was carried out.
+
+    Args:
+        revision: The migration.
+        checksum: Its checksum.
+        message: Its message.
+        undo: The digest of its undo record.
+        before: The digests of files and shards before, by name.
+        after: Those afterwards.
+        tokens: The tokens that it adds, renames or reinitialises.
+        moved: The tokens that it moves.
+        removed: The id of each token that it removes.
+    """
+
+    revision: str
+    checksum: str
+    message: str
+    undo: str
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    tokens: tuple[InitialisedToken, ...]
+    moved: tuple[Move, ...] = ()
+    removed: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UpgradeCandidate:
+    """An upgrade, ready to be carried out.
+
+    Args:
+        candidate: What the directory shall be.
+        passages: The migrations on the way.
+        stamp: The stamp at its end.
+        adapters: The ways of the adapters that go along, in the order of the plan.
+    """
+
+    candidate: Candidate
+    applied_steps: tuple[AppliedStep, ...]
+    stamp: Stamp
+    adapters: tuple[UpgradeCandidate, ...] = ()
+
+
+def build_upgrade(plan: Plan, seed: str, objects: Objects) -> UpgradeCandidate:
+    """Return the candidate of an upgrade; its undo records are stored on the way.
+
+    Args:
+        plan: A plan with at least one step.
+        seed: The workspace's seed.
+        objects: Where undo data goes.
+    """
+    adapters = tuple(build_upgrade(adapter, seed, objects) for adapter in plan.adapters)
+    with opened(plan.snapshot) as rows:
+        made = new_row_bytes(plan, rows, seed) if plan.writes_rows else {}
+        needed = plan.writes_rows or plan.snapshot.stamp is None
+        tables = read_tables(rows) if needed else {}
+        fixed = read_fixed(plan.snapshot) if needed else Fixed({})
+        return _UpgradeBuilder(plan, rows, made, fixed, objects, adapters).walk(tables)
+
+
+class _UpgradeBuilder:
+    """The walk over the steps of one plan; it knows at each step what the last one left."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        rows: Mapping[str, TensorRows],
+        made: RowBytes,
+        fixed: Fixed,
+        objects: Objects,
+        adapters: tuple[UpgradeCandidate, ...],
+    ) -> None:
+        self._plan = plan
+        self._adapters = adapters
+        self._snapshot = plan.snapshot
+        self._tensors = {tensor.name: tensor for tensor in plan.snapshot.tensors}
+        self._rows = rows
+        self._made = made
+        self._fixed = fixed
+        self._objects = objects
+
+    def walk(self, tables: Tables) -> UpgradeCandidate:
+        snapshot = self._snapshot
+        images = self._images(snapshot.state, tables)
+        stamp = snapshot.stamp
+        origin = stamp.lineage if stamp else lineage(snapshot, {name: image.digest for name, image in images.items()})
+        edit = RowEdit.identity(snapshot.state.rows)
+        applied_steps: list[AppliedStep] = []
+        for step, reached in zip(self._plan.steps, self._plan.edits, strict=True):
+            changes_rows = not step.after.edit.is_identity
+            after_tables = tables
+            after_images = images
+            if changes_rows:
+                after_tables = self._tables(tables, step, reached)
+                after_images = self._images(step.after, after_tables)
+            after_stamp = self._stamp(origin, stamp, step, after_images)
+            undo = self._undo(
+                step, edit, (stamp, images), (after_stamp, after_images, after_tables), len(applied_steps)
+            )
+            undo = replace(undo, init_rows=self._init_rows(step, edit, reached))
+            positions = WHOLE.of(step.after.edit).positions()
+            delta = token_delta(step.before.tokenizer.ids, step.after.tokenizer.ids, positions)
+            applied_steps.append(
+                AppliedStep(
+                    revision=step.migration.revision,
+                    checksum=step.migration.checksum,
+                    message=step.migration.message,
+                    undo=keep(undo, self._objects),
+                    before=_digests(undo.files, undo.shards),
+                    after={
+                        **_digests({name: data for name, data in undo.left.items() if name != STAMP}, {}),
+                        **undo.left_shards,
+                    },
+                    tokens=self._initialised_tokens(step, delta, reached),
+                    moved=moves_of((token, *ids) for token, ids in delta.moved.items()),
+                    removed=delta.removed,
+                )
+            )
+            tables, images, stamp, edit = after_tables, after_images, after_stamp, reached
+        if stamp is None:
+            raise ValueError("a plan without steps has no way forth")
+        files = {name: self._plan.rendered(self._plan.final, name) for name in sorted(self._plan.touched)}
+        candidate = Candidate(
+            files={**files, STAMP: stamp.encoded()},
+            metadata={},
+            shards=images if self._plan.writes_rows else {},
+            edit=self._plan.edit,
+            row=lambda tensor, recipe: self._made[tensor][recipe],
+            tokens=self._plan.final.tokenizer.ids,
+        )
+        return UpgradeCandidate(candidate, tuple(applied_steps), stamp, self._adapters)
+
+    def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
+        """Return the digests after a step: its fresh rows are looked up by their recipes in terms of the disk."""
+        pieces: dict[int, CopiedRows | NewRow] = dict(step.after.edit.kept())
+        for row, _ in step.after.edit.fresh():
+            recipe, own = reached.row(row), step.after.edit.row(row)
+            if isinstance(recipe, OutputRowAdded) and isinstance(own, OutputRowAdded):
+                # What is there already is looked up where this step finds it.
+                recipe = OutputRowAdded(own.row, recipe.begun)
+            if isinstance(recipe, Recipe):
+                pieces[row] = NewRow(recipe)
+        ordered = tuple(pieces[row] for row in sorted(pieces))
+        return edited(tables, RowEdit(step.after.edit.old_rows, ordered), self._tensors, self._made)
+
+    def _images(self, state: ModelState, tables: Tables) -> dict[str, ShardImage]:
+        if not tables:
+            return {}
+        images: dict[str, ShardImage] = {}
+        for file in self._snapshot.vocabulary_shards:
+            header = self._header(file, state)
+            images[file] = ShardImage(header, shard_digest(header, tables, self._fixed))
+        return images
+
+    def _header(self, file: str, state: ModelState) -> Header:
+        if state.reshaped:
+            return header_with_rows(self._snapshot, file, state.rows)
+        return self._snapshot.weights.shard(file).header
+
+    def _stamp(self, origin: str, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
+        files = dict(last.files) if last else {}
+        for name in step.after.touched:
+            data = self._plan.rendered(step.after, name)
+            is_json = not isinstance(step.after.documents.get(name), str | bytes)
+            files[name] = ChangedFile(
+                None if data is None else blake3(data).hexdigest(), layout(self._snapshot, name) if is_json else None
+            )
+        shards = dict(last.shards) if last else {}
+        if not step.after.edit.is_identity:
+            for name, image in images.items():
+                shards[name] = ChangedShard(image.digest, baseline_start(self._snapshot, name))
+        applied = last.applied if last else ()
+        return Stamp(
+            lineage=origin,
+            applied=(*applied, (step.migration.revision, step.migration.checksum)),
+            files=files,
+            shards=shards,
+            baseline_tokens=step.after.baseline_tokens,
+            rows=step.after.lineage,
+            reshaped=step.after.reshaped,
+            init=step.after.init,
+            tokenizer=last.tokenizer if last else self._snapshot.state.tokenizer.fingerprint,
+        )
+
+    def _undo(
+        self,
+        step: Step,
+        edit: RowEdit,
+        before: tuple[Stamp | None, Mapping[str, ShardImage]],
+        after: tuple[Stamp, Mapping[str, ShardImage], Tables],
+        number: int,
+    ) -> Undo:
+        stamp, images = before
+        left_stamp, left_images, left_tables = after
+        directory = self._snapshot.directory
+        touched = sorted(step.after.touched)
+        files = {name: self._plan.rendered(step.before, name) for name in touched}
+        left = {name: self._plan.rendered(step.after, name) for name in touched}
+        files[STAMP], left[STAMP] = stamp.encoded() if stamp else None, left_stamp.encoded()
+        changes_rows = not step.after.edit.is_identity
+        shards = dict(images) if changes_rows else {}
+        left_shards = {name: image.digest for name, image in left_images.items()} if changes_rows else {}
+        left_tensors: dict[str, str] = {}
+        if changes_rows:
+            left_tensors = {name: tensor_digest(table) for name, table in left_tables.items()}
+            left_tensors |= self._fixed.digests
+        present = [name for name in (*files, *shards) if exists(directory / name)]
+        saved = {
+            name: saved_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
+            for name in (self._rows if changes_rows else ())
+        }
+        metadata = {name: read_metadata(real_path(directory, name)) for name in present}
+        links = {name: link for name in present if (link := read_link_metadata(directory / name)) is not None}
+        adapters = {way.stamp.lineage: way.applied_steps[number].undo for way in self._adapters}
+        return Undo(files, left, metadata, step.after.edit, saved, shards, left_shards, left_tensors, adapters, links)
+
+    def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
+        own = self._tensors[tensor].window.of(edit)
+
+        def read(row: int) -> bytes:
+            held = own.row(row)
+            if isinstance(held, int):
+                return self._rows[tensor].read_run(held, held + 1).tobytes()
+            return self._made[tensor][held]
+
+        return read
+
+    def _init_rows(self, step: Step, edit: RowEdit, reached: RowEdit) -> Mapping[Side, InitRows]:
+        """Return the new rows of each side, with rows to compare them with."""
+        found: dict[Side, InitRows] = {}
+        matrices = embeddings(self._snapshot.tensors)
+        for side, tensor in matrices.items() if "input" in matrices else ():
+            own, read = tensor.window.of(step.after.edit), self._reader(tensor.name, edit)
+
+            def kept(row: int, own: RowEdit = own, read: Callable[[int], bytes] = read) -> bytes | None:
+                before = own.row(row) if row < own.new_rows else None
+                return read(before) if isinstance(before, int) else None
+
+            rows = init_rows(step.after, reached, tensor.dtype, self._made.get(tensor.name, {}), kept)
+            if rows is not None:
+                found[side] = rows
+        return found
+
+    def _initialised_tokens(self, step: Step, delta: TokenDelta, reached: RowEdit) -> tuple[InitialisedToken, ...]:
+        matrices = embeddings(self._snapshot.tensors)
+        if "input" not in matrices:
+            return ()
+
+        def marks(recipe: InitRecipe) -> str:
+            made = {side: (self._made[tensor.name].get(recipe), tensor.dtype) for side, tensor in matrices.items()}
+            return written(
+                {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None}
+            )
+
+        return initialised_tokens(step, delta, reached, marks)
+
+
+def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:
+    found = {name: blake3(data).hexdigest() for name, data in files.items() if data is not None}
+    return found | {name: image.digest for name, image in images.items()}
+
+
+@dataclass(frozen=True)
+class InitialisedToken:
+    """A token that a migration adds, renames or reinitialises.
+
+    Args:
+        kind: Which of these.
+        token: Its text, after a rename the new one.
+        id: Its id.
+        old_token: Before a rename the old text.
+        init: How its row is initialised, as JSON; None where the row stays.
+        row_fingerprint: The marks of its new row, as `model.row_fingerprints` writes them.
+        old_id: Its id before, None where it was not there.
+    """
+
+    kind: Literal["added", "renamed", "reinitialised"]
+    token: str
+    id: int
+    old_token: str | None = None
+    init: Any = None
+    row_fingerprint: str | None = None
+    old_id: int | None = None
+
+
+def initialised_tokens(
+    step: Step, delta: TokenDelta, reached: RowEdit, digest: Callable[[InitRecipe], str]
+) -> tuple[InitialisedToken, ...]:
+    """Return the tokens that a step adds, renames or reinitialises.
+
+    Args:
+        step: The step.
+        delta: What it does to tokens.
+        reached: The rows after it in terms of the rows on disk.
+        digest: Gives the marks of a new row.
+    """
+    old_texts = {new: old for old, new in delta.renamed.items()}
+    old_ids = step.before.tokenizer.ids
+    fresh = {row for row, _ in step.after.edit.fresh()}
+    found: list[InitialisedToken] = []
+    for token, number in step.after.tokenizer.ids.items():
+        recipe = reached.row(number) if number in fresh else None
+        init = row_fingerprint = None
+        if isinstance(recipe, InitRecipe):
+            init, row_fingerprint = _init(recipe), digest(recipe)
+        if token in old_texts:
+            was = old_texts[token]
+            found.append(InitialisedToken("renamed", token, number, was, init, row_fingerprint, old_ids[was]))
+        elif init is not None:
+            kind: Literal["added", "reinitialised"] = "reinitialised" if token in old_ids else "added"
+            found.append(InitialisedToken(kind, token, number, None, init, row_fingerprint, old_ids.get(token)))
+    return tuple(found)
+
+
+def _init(recipe: InitRecipe) -> dict[str, Any]:
+    return {"input": recipe.input.strategy.described(), "output": recipe.output.strategy.described()}

@@ -1,0 +1,212 @@
+"""What a model directory shall be, the same value for an upgrade and for a downgrade, and the headers of its shards."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
+from tokmigrate.files import storage_errors
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import Stamp, parse_stamp
+from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
+from tokmigrate.plan.plan import Plan, rendered
+from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
+
+
+@dataclass(frozen=True)
+class ShardImage:
+    """A shard to be written.
+
+    Args:
+        header: Its new header.
+        digest: What `digests.shard_digest` must give for it.
+    """
+
+    header: Header
+    digest: str
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A directory in terms of the one on disk; what it does not name stays.
+
+    Args:
+        files: The bytes of written files, None for removed ones; the stamp among them.
+        metadata: Mode, owner and times of files that are given back.
+        shards: The shards to be written.
+        edit: Rows of the written shards in terms of the rows on disk.
+        row: The bytes of a fresh row of a tensor.
+        tokens: The id that every token must have.
+        links: The names of written files that are symbolic links, and what these hold.
+    """
+
+    files: Mapping[str, bytes | None]
+    metadata: Mapping[str, FileMetadata]
+    shards: Mapping[str, ShardImage]
+    edit: RowEdit
+    row: Callable[[str, Recipe], bytes]
+    tokens: Mapping[str, int]
+    links: Mapping[str, LinkMetadata] = field(default_factory=dict)
+
+    @property
+    def stamp(self) -> Stamp | None:
+        """The stamp that the directory shall have, None at `base`."""
+        data = self.files[STAMP]
+        return None if data is None else parse_stamp(data.decode("utf-8"), STAMP)
+
+    @property
+    def bytes(self) -> int:
+        """The bytes that will be written."""
+        texts = sum(len(data) for data in self.files.values() if data is not None)
+        return texts + sum(image.header.file_size for image in self.shards.values())
+
+
+def baseline_start(snapshot: Snapshot, file: str) -> int:
+    """Return where the data section of a shard began at the baseline."""
+    recorded = snapshot.stamp.shards.get(file) if snapshot.stamp else None
+    if recorded:
+        return recorded.baseline_start
+    return _header_on_disk(snapshot, file).data_start
+
+
+def header_with_rows(snapshot: Snapshot, file: str, rows: int) -> Header:
+    """Return the header of `file` with `rows` rows in its vocabulary tensors.
+
+    It depends on the baseline and on `rows` alone, not on the way between them. The padding keeps the
+    longest run of bytes congruent to where it was at the baseline, so that blocks can be shared.
+
+    Args:
+        snapshot: The model on disk.
+        file: The shard.
+        rows: The rows wanted.
+    """
+    header = _header_on_disk(snapshot, file)
+    tensors = {tensor.name: tensor for tensor in snapshot.in_shard(file)}
+    before = snapshot.state.lineage.old_rows
+    run, shift, best, best_shift = 0, 0, -1, 0
+    for entry in header.by_offset:
+        tensor = tensors.get(entry.name)
+        if tensor is None:
+            run += len(entry)
+            continue
+        old, new = tensor.window.rows(before), tensor.window.rows(rows)
+        run += tensor.row_bytes * min(old, new)
+        if run > best:
+            best, best_shift = run, shift
+        run, shift = 0, shift + tensor.row_bytes * (new - old)
+    if run > best:
+        best_shift = shift
+    congruent_to = (baseline_start(snapshot, file) - best_shift) % BLOCK_BYTES
+    shapes = {name: tensor.with_ids(rows).shape for name, tensor in tensors.items()}
+    return header.reshaped(shapes, congruent_to)
+
+
+def _header_on_disk(snapshot: Snapshot, file: str) -> Header:
+    return snapshot.weights.shard(file).header
+
+
+@dataclass(frozen=True)
+class Documents:
+    """The small files of a model after a change, in terms of those on disk.
+
+    Args:
+        files: The bytes of changed files, None for removed ones; without the stamp, which no library reads.
+        rows: The ids that have a row.
+        tokens: The id that every token must have.
+    """
+
+    files: Mapping[str, bytes | None] = field(repr=False)
+    rows: int
+    tokens: Mapping[str, int] = field(repr=False)
+
+    @classmethod
+    def of_plan(cls, plan: Plan) -> Documents:
+        """Return what an upgrade leaves; no weights are needed for it."""
+        files = {name: rendered(plan.snapshot, plan.final, name) for name in sorted(plan.touched)}
+        return cls(files, plan.edit.new_rows, plan.final.tokenizer.ids)
+
+    @classmethod
+    def of_candidate(cls, candidate: Candidate) -> Documents:
+        """Return what a change leaves."""
+        files = {name: data for name, data in candidate.files.items() if name != STAMP}
+        return cls(files, candidate.edit.new_rows, candidate.tokens)
+
+    def shapes(self, snapshot: Snapshot) -> dict[str, list[int]]:
+        """Return the shape of every tensor afterwards."""
+        shapes = {entry.name: list(entry.shape) for _, entry in snapshot.weights.tensors()}
+        return shapes | {tensor.name: list(tensor.with_ids(self.rows).shape) for tensor in snapshot.tensors}
+
+
+@contextmanager
+def staged_tokenizer(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
+    """Give tokenizer.json as it is after a change, which is all that the tokenizers library reads.
+
+    Args:
+        snapshot: The model as it is.
+        documents: What becomes of its small files.
+
+    Raises:
+        StorageError: The temporary directory has no space for it.
+    """
+    data = documents.files.get(TOKENIZER)
+    if data is None:
+        yield snapshot.directory.absolute() / TOKENIZER
+        return
+    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
+        path = Path(folder, TOKENIZER)
+        with storage_errors("stage the file that tokenizers reads", path):
+            path.write_bytes(data)
+        yield path
+
+
+@contextmanager
+def staged(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
+    """Give a directory with the model's files after a change; those that it does not touch are links to the model's.
+
+    Args:
+        snapshot: The model as it is.
+        documents: What becomes of its small files.
+
+    Raises:
+        StorageError: The temporary directory has no space for them.
+    """
+    # A link leads to the model's place from anywhere.
+    source = snapshot.directory.absolute()
+    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
+        target = Path(folder, source.name or "model")
+        with storage_errors("stage the files that the libraries read", target):
+            for place, folders, names in os.walk(source):
+                inner = target / Path(place).relative_to(source)
+                inner.mkdir()
+                links = [name for name in folders if Path(place, name).is_symlink()]
+                for name in (*names, *links):
+                    (inner / name).symlink_to(Path(place, name))
+            for name, data in documents.files.items():
+                path = target / name
+                _own_folder(path.parent, target)
+                path.unlink(missing_ok=True)
+                if data is not None:
+                    path.write_bytes(data)
+        yield target
+
+
+def _own_folder(folder: Path, target: Path) -> None:
+    """Make a folder of the copy its own: through a link a file would be written into the model."""
+    if folder == target:
+        return
+    _own_folder(folder.parent, target)
+    linked = folder.readlink() if folder.is_symlink() else None
+    if linked is None:
+        folder.mkdir(exist_ok=True)
+        return
+    folder.unlink()
+    folder.mkdir()
+    for path in linked.iterdir():
+        (folder / path.name).symlink_to(path)

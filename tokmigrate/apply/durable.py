@@ -1,0 +1,154 @@
+"""Bytes and names that outlast a loss of power.
+
+A failed fsync is never tried again: the kernel may have dropped the pages that it could not write, and a
+second call would then report success (the fsync errors that PostgreSQL met in 2018).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tokmigrate.apply.file_metadata import read_metadata, write_metadata
+from tokmigrate.errors import StorageError
+from tokmigrate.files import exists, storage_errors
+
+
+class NotDurableError(StorageError):
+    """A file was written or removed, and the disk does not confirm it."""
+
+
+# Some network filesystems have no fsync for a directory; there its names are kept by the server.
+_NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.EBADF}
+
+
+def fsync_file(path: Path) -> None:
+    """Return once the bytes of `path` are on the disk.
+
+    Raises:
+        StorageError: They are not, and it is not known which of them are.
+    """
+    with storage_errors("write the file to the disk", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        try:
+            fsync_descriptor(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def fsync_descriptor(descriptor: int) -> None:
+    """Return once the bytes of an open file are on the disk; an OSError where they are not."""
+    if sys.platform == "darwin":
+        # There fsync alone stops at the cache of the drive.
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def fsync_directory(path: Path) -> None:
+    """Return once the names in the directory `path` are on the disk.
+
+    Raises:
+        StorageError: They are not.
+    """
+    with storage_errors("write the directory to the disk", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY_FSYNC:
+                raise
+        finally:
+            os.close(descriptor)
+
+
+def fsync_parents(*paths: Path) -> None:
+    """Return once the names of `paths` are on the disk; each parent directory is written once."""
+    for parent in dict.fromkeys(path.parent for path in paths):
+        fsync_directory(parent)
+
+
+def fsync_tree_bottom_up(directory: Path) -> None:
+    """Return once all of `directory` is on the disk: files first, then each directory after what it holds.
+
+    Raises:
+        StorageError: Some of it is not.
+    """
+    with storage_errors("list the directory", directory):
+        entries = sorted(directory.iterdir())
+        modes = [entry.lstat().st_mode for entry in entries]
+    for entry, mode in zip(entries, modes, strict=True):
+        if stat.S_ISDIR(mode):
+            fsync_tree_bottom_up(entry)
+        elif stat.S_ISREG(mode):
+            fsync_file(entry)
+    fsync_directory(directory)
+
+
+def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put a file of `data` in the place of `path`: at every instant the old file or the new one, whole.
+
+    Owner and attributes of the old file are kept where permitted.
+
+    Args:
+        mode: Its permission bits, whatever the umask.
+
+    Raises:
+        NotDurableError: The new file is there, and a loss of power may bring the old one back.
+        StorageError: The old file is still there, and nothing else.
+    """
+    temporary = unfinished(path)
+    with storage_errors("write the file", path):
+        try:
+            # One that a killed process left is no use to anyone.
+            temporary.unlink(missing_ok=True)
+            _write_new(temporary, data, mode)
+            if exists(path):
+                written_ns = temporary.stat().st_mtime_ns
+                write_metadata(temporary, replace(read_metadata(path), mode=mode, mtime_ns=written_ns))
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    _fsync_name(path)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove a file.
+
+    Raises:
+        NotDurableError: It is gone, and a loss of power may bring it back.
+        StorageError: It is still there.
+    """
+    with storage_errors("remove the file", path):
+        path.unlink()
+    _fsync_name(path)
+
+
+def unfinished(path: Path) -> Path:
+    """Return the name under which `write_durably` writes, and which a process that was killed leaves behind."""
+    return path.with_name(f".{path.name}.new")
+
+
+def _fsync_name(path: Path) -> None:
+    try:
+        fsync_directory(path.parent)
+    except StorageError as error:
+        raise NotDurableError(error.message, where=error.where, hint=error.hint) from error
+
+
+def _write_new(path: Path, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        os.fchmod(descriptor, mode)
+        fsync_descriptor(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,287 @@
+"""Whether the libraries load what a model's documents say, before and after a change; no weights are read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokmigrate.apply.candidate import Documents, staged, staged_tokenizer
+from tokmigrate.errors import TokmigrateError, VerificationError
+from tokmigrate.model.defaults.pipeline_overrides import loading_class
+from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
+from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS
+from tokmigrate.model.worker.worker import call_worker
+from tokmigrate.revision.conditions import Check
+
+Thoroughness = Literal["fast", "full"]
+
+FAST = "`verify: fast` in tokmigrate.yaml asks tokenizers only"
+
+_OF_THE_MODEL = ("died", "model", "shapes")
+"""The kinds of faults that are not the tokenizer's."""
+
+_DOES = {
+    "tokenizes": "tokenizes",
+    "surrounds": "puts special tokens around",
+    "decodes": "decodes the tokens of",
+}
+
+
+def verify_documents(
+    snapshot: Snapshot, documents: Documents, checks: Sequence[Check], thoroughness: Thoroughness
+) -> tuple[str, ...]:
+    """Load a model's files as a change leaves them with the libraries, and compare with what they load now.
+
+    Args:
+        snapshot: The model as it is.
+        documents: Its files after the change.
+        checks: What migrations say under `verify:`.
+        thoroughness: `full` also asks transformers.
+
+    Returns:
+        What a user should know of it.
+
+    Raises:
+        VerificationError: A library would load something else than the documents say.
+    """
+    if thoroughness == "fast":
+        _check_with_tokenizers(snapshot, documents, checks)
+        return ()
+    after, encoded = _loaded(staged(snapshot, documents), snapshot, documents, checks)
+    faults = after.faults(encoded)
+    if not faults and not after.different and not _changes_pipeline(snapshot, documents):
+        return ()
+    now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer.ids)
+    before = _Loaded.of(snapshot.directory, snapshot, now, (), with_model=not faults.keys().isdisjoint(_OF_THE_MODEL))
+    _raise_first(faults, before.faults(()), snapshot)
+    return tuple(_compared(before, after, snapshot))
+
+
+def verify_adapter_documents(snapshot: Snapshot, documents: Documents) -> None:
+    """Raise VerificationError where tokenizers would give an adapter's tokens other ids than its documents say."""
+    if TOKENIZER in documents.files or TOKENIZER in snapshot.texts:
+        _check_with_tokenizers(snapshot, documents, ())
+
+
+def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thoroughness) -> tuple[str, ...]:
+    """Load a model as it is with the libraries.
+
+    Args:
+        snapshot: The model.
+        checks: What migrations say under `verify:`.
+        thoroughness: `full` also asks transformers.
+
+    Returns:
+        What a user should know of it.
+
+    Raises:
+        VerificationError: A library loads something else than the files say.
+    """
+    now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer.ids)
+    if thoroughness == "fast":
+        _check_with_tokenizers(snapshot, now, checks)
+        return ()
+    loaded, encoded = _loaded(nullcontext(snapshot.directory), snapshot, now, checks)
+    _raise_first(loaded.faults(encoded), None, snapshot)
+    return tuple(loaded.format_difference(doing, texts, "") for doing, texts in loaded.different.items())
+
+
+def _loaded(
+    place: AbstractContextManager[Path], snapshot: Snapshot, documents: Documents, checks: Sequence[Check]
+) -> tuple[_Loaded, list[list[int]]]:
+    """Return what transformers makes of a directory, and the ids of the texts of `checks`, which were found to hold."""
+    try:
+        with place as directory:
+            loaded = _Loaded.of(directory, snapshot, documents, checks)
+    except TokmigrateError:
+        # If the tokenizers library alone fails as well, its error is the more exact one.
+        _check_with_tokenizers(snapshot, documents, checks)
+        raise
+    if "encodings" in loaded.library:
+        return loaded, _encoded(loaded.library, checks, str(snapshot.directory))
+    return loaded, _check_with_tokenizers(snapshot, documents, checks)
+
+
+def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Sequence[Check]) -> list[list[int]]:
+    """Return the ids of the texts of `checks`, after the library loaded the file and the checks were found to hold."""
+    texts = [check.text for check in checks]
+    where = str(snapshot.directory)
+    with staged_tokenizer(snapshot, documents) as file:
+        try:
+            request = {"file": str(file), "expected": dict(documents.tokens), "encode": texts}
+            answer = call_worker("tokenizer", request, snapshot.state.traits.worker)
+        except TokmigrateError as error:
+            error.where = where
+            raise
+    return _encoded(answer, checks, where)
+
+
+def _encoded(answer: Mapping[str, Any], checks: Sequence[Check], where: str) -> list[list[int]]:
+    """Return the ids of the texts of `checks` by an answer of the tokenizers library; raise where it is not right."""
+    if answer["differences"]["count"]:
+        raise VerificationError(
+            _other_ids("tokenizers", answer["differences"]), where=where, hint="nothing was changed"
+        )
+    for check, encoding in zip(checks, answer["encodings"], strict=True):
+        failure = f"'{check.text}' cannot be tokenized: {encoding['error']}" if "error" in encoding else None
+        reason = failure or check.find_fault(tuple(encoding["tokens"]))
+        if reason is not None:
+            raise VerificationError(f"a `verify:` case does not hold: {reason}", where=where)
+    return [encoding["ids"] for encoding in answer["encodings"]]
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What the libraries make of a model's files: the answers about tokenizer and model, empty where one died."""
+
+    library: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    model: Mapping[str, Any]
+    texts: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        directory: Path,
+        snapshot: Snapshot,
+        documents: Documents,
+        checks: Sequence[Check],
+        *,
+        with_model: bool = True,
+    ) -> _Loaded:
+        texts = tuple(check.text for check in checks)
+        request = {
+            "directory": str(directory),
+            "expected": dict(documents.tokens),
+            "shapes": documents.shapes(snapshot),
+            "encode": texts,
+            "model": with_model,
+        }
+        try:
+            answer = call_worker("transformers", request, snapshot.state.traits.worker)
+        except VerificationError as error:
+            # The worker died, or never answered: what of is not known.
+            answer = {"library": {}, "tokenizer": {}, "model": {"died": error.message}}
+        except TokmigrateError as error:
+            error.where = str(snapshot.directory)
+            raise
+        for part in answer.values():
+            if "error" in part:
+                part["error"] = part["error"].replace(str(directory), str(snapshot.directory))
+        return cls(answer["library"], answer["tokenizer"], answer["model"], texts)
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether there is a tokenizer to compare."""
+        return "pipeline" in self.tokenizer
+
+    @property
+    def different(self) -> Mapping[str, list[str]]:
+        """By what transformers does differently from tokenizer.json, the sample texts that show it."""
+        found: Mapping[str, list[str]] = self.tokenizer["pipeline"]["different"] if self.is_compared else {}
+        return found
+
+    @property
+    def parts(self) -> Mapping[str, tuple[str, str]]:
+        """By part of the pipeline a digest of what transformers has, and of what tokenizer.json says."""
+        return self.tokenizer["pipeline"]["parts"] if self.is_compared else {}
+
+    def faults(self, encoded: Sequence[Sequence[int]]) -> dict[str, str]:
+        """Return what is wrong by its kind, the gravest first.
+
+        Args:
+            encoded: The ids that tokenizers gives the texts.
+        """
+        return dict(self._faults(encoded))
+
+    def _faults(self, encoded: Sequence[Sequence[int]]) -> Iterator[tuple[str, str]]:
+        tokenizer, model = self.tokenizer, self.model
+        if "died" in model:
+            yield "died", model["died"]
+        if "error" in tokenizer:
+            yield "tokenizer", f"transformers cannot load the tokenizer: {tokenizer['error']}"
+        if "error" in model:
+            yield "model", f"transformers cannot build the model of config.json: {model['error']}"
+        if model.get("mismatched"):
+            yield "shapes", f"transformers expects other shapes: {model['mismatched']}"
+        if tokenizer.get("differences", {}).get("count"):
+            yield "ids", _other_ids("transformers", tokenizer["differences"])
+        if "chat_error" in tokenizer:
+            yield "chat", f"the chat template cannot be rendered: {tokenizer['chat_error']}"
+        for text, found, wanted in zip(self.texts, tokenizer.get("encodings", ()), encoded, strict=False):
+            if list(found) != list(wanted):
+                yield "check", f"transformers tokenizes '{text}' differently from tokenizers: {found}"
+
+    def format_difference(self, doing: str, texts: Sequence[str], when: str) -> str:
+        """Return in words what transformers does differently from tokenizer.json."""
+        shown = f"{texts[0]!r}{f' and {len(texts) - 1} more sample texts' if len(texts) > 1 else ''}"
+        return f"transformers' {self.tokenizer['class']} {_DOES[doing]} {shown} differently from tokenizer.json{when}"
+
+
+def _raise_first(after: Mapping[str, str], before: Mapping[str, str] | None, snapshot: Snapshot) -> None:
+    """Raise the gravest fault, if there is one.
+
+    Args:
+        after: The faults by kind.
+        before: Those before the change, None where there is no change.
+        snapshot: The model.
+    """
+    if not after:
+        return
+    kind, what = next(iter(after.items()))
+    where = str(snapshot.directory)
+    if before is None:
+        raise VerificationError(what, where=where, hint=f"fix it; {FAST}")
+    if kind in before:
+        hint = f"the migration is not the cause, and nothing was changed: fix the model first; {FAST}"
+        raise VerificationError(f"both before and after the change, {what}", where=where, hint=hint)
+    raise VerificationError(what, where=where, hint="nothing was changed; it is not so before the change")
+
+
+def _compared(before: _Loaded, after: _Loaded, snapshot: Snapshot) -> Iterator[str]:
+    """Yield where transformers reads another pipeline than tokenizer.json says; raise where the change makes it so."""
+    if not after.is_compared:
+        return
+    where = str(snapshot.directory)
+    for part, (actual, declared) in after.parts.items():
+        actual_before, declared_before = before.parts.get(part, (None, None))
+        if actual_before != actual or declared in (declared_before, actual):
+            continue
+        ignored = f"transformers ignores the change of the {part}: its {after.tokenizer['class']} builds that itself"
+        if actual_before == declared_before:
+            raise VerificationError(ignored, where=where, hint=f"nothing was changed; {FAST}")
+        yield ignored
+    for doing, texts in after.different.items():
+        new = [text for text in texts if text not in before.different.get(doing, ())]
+        if new and before.is_compared:
+            raise VerificationError(
+                after.format_difference(doing, new, " after the change, and not before it"),
+                where=where,
+                hint=f"nothing was changed; {FAST}",
+            )
+        yield after.format_difference(doing, texts, ", both before and after the change" if before.is_compared else "")
+    for doing, texts in before.different.items():
+        if gone := [text for text in texts if text not in after.different.get(doing, ())]:
+            yield before.format_difference(doing, gone, " before the change, and not after it")
+
+
+def _changes_pipeline(snapshot: Snapshot, documents: Documents) -> bool:
+    """Return whether a change sets a part of the pipeline, or another class that loads the tokenizer."""
+    held = snapshot.state.documents
+    files = {name: documents.files[name] for name in (CONFIG, TOKENIZER_CONFIG) if name in documents.files}
+    if files and loading_class(held) != loading_class(with_files(held, files)):
+        return True
+    text = documents.files.get(TOKENIZER)
+    after = held[TOKENIZER] if text is None else json.loads(text)
+    return any(held[TOKENIZER].get(section) != after.get(section) for section in SECTIONS)
+
+
+def _other_ids(library: str, differences: Mapping[str, Any]) -> str:
+    return f"{library} gives {differences['count']} tokens other ids: {differences['examples']}"

@@ -1,0 +1,243 @@
+"""New rows: their bytes, evaluated against the rows on disk, and what an undo record keeps of them.
+
+An undo record names rows by what a lineage knows of them, so that they are found again wherever they moved: a new row
+by its label, a row of the baseline by its number there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel
+
+from tokmigrate.init.rows import additions, initialise_rows
+from tokmigrate.init.rows import rows as made_rows
+from tokmigrate.init.statistics import RowStatistics
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.row_fingerprints import RowFingerprint
+from tokmigrate.model.weights.tensor_rows import TensorRows
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.plan.plan import Plan
+from tokmigrate.vocabulary.ids import Run, count, expand
+from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Statistics
+from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
+from tokmigrate.vocabulary.windows import Window
+
+RowBytes = Mapping[str, Mapping[Recipe, bytes]]
+"""For each tensor the bytes of each fresh row."""
+
+
+@contextmanager
+def opened(snapshot: Snapshot) -> Iterator[Mapping[str, TensorRows]]:
+    """Open the rows of every vocabulary tensor of a model, by the tensor's name."""
+    with ExitStack() as stack:
+        found: dict[str, TensorRows] = {}
+        for tensor in snapshot.tensors:
+            shard, entry = snapshot.weights.tensor(tensor.name)
+            rows = TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], tensor.geometry, tensor.dtype)
+            found[tensor.name] = stack.enter_context(rows)
+        yield found
+
+
+def new_row_bytes(plan: Plan, rows: Mapping[str, TensorRows], seed: str) -> RowBytes:
+    """Return the bytes of every row that a step of `plan` makes.
+
+    A row that a later step reads is read as it is stored, rounded to the tensor's dtype, so that one run
+    over many migrations gives what many runs give.
+
+    Args:
+        plan: The upgrade.
+        rows: The open tensors.
+        seed: The workspace's seed for random strategies.
+    """
+    by_name = {tensor.name: tensor for tensor in plan.snapshot.tensors}
+    made: dict[str, dict[Recipe, bytes]] = {}
+    for tensor in sorted(plan.snapshot.tensors, key=lambda tensor: tensor.name != tensor.canonical):
+        if tensor.canonical in made and by_name[tensor.canonical].dtype == tensor.dtype:
+            made[tensor.name] = made[tensor.canonical]
+            continue
+        made[tensor.name] = _rows_of(plan, by_name[tensor.canonical], rows[tensor.name], seed)
+    return made
+
+
+def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) -> dict[Recipe, bytes]:
+    made: dict[Recipe, bytes] = {}
+    known: dict[tuple[Run, ...], RowStatistics] = {}
+    ids, make = plan.snapshot.state.rows, additions if tensor.adds else made_rows
+
+    def source(wanted: int | Recipe) -> Matrix:
+        wanted = tensor.window.source(wanted)
+        if isinstance(wanted, int):
+            return rows.row(wanted)
+        return to_float64(made[wanted], rows.dtype)
+
+    def statistics(population: tuple[Run, ...]) -> Statistics:
+        there = tuple(tensor.window.clipped(population, ids))
+        if there not in known:
+            known[there] = RowStatistics(lambda: rows.float_rows(there), count(there), rows.width)
+        return known[there]
+
+    def read(recipe: InitRecipe) -> tuple[int | Recipe, ...]:
+        return () if recipe.table is None else (recipe.table,)
+
+    for step, edit in zip(plan.steps, plan.edits, strict=True):
+        fresh = {number for number, _ in step.after.edit.fresh()}
+        held = [recipe for number, recipe in tensor.window.of(edit).fresh() if number in fresh]
+        wanted = [recipe for recipe in held if isinstance(recipe, InitRecipe)]
+        if tensor.is_table:
+            for ready in in_order(wanted, read, tensor.window, made.keys()):
+                made |= {recipe: _copied(recipe, rows, made) for recipe in ready}
+            continue
+        for ready in in_order(wanted, lambda recipe: recipe.start(tensor.side).sources, tensor.window, made.keys()):
+            values = initialise_rows(ready, tensor.side, tensor.noise or tensor.name, seed, source, statistics, make)
+            for recipe, value in zip(ready, values, strict=True):
+                made[recipe] = from_float64(np.ascontiguousarray(value), rows.dtype)
+    return made
+
+
+def _copied(recipe: InitRecipe, rows: TensorRows, made: Mapping[Recipe, bytes]) -> bytes:
+    if isinstance(recipe.table, int):
+        return rows.read_run(recipe.table, recipe.table + 1).tobytes()
+    if recipe.table is None:
+        raise ValueError(f"the row of '{recipe.label}' copies none in a table of integers")
+    return made[recipe.table]
+
+
+def in_order(
+    wanted: Sequence[InitRecipe],
+    sources: Callable[[InitRecipe], tuple[int | Recipe, ...]],
+    window: Window,
+    made: Collection[Recipe],
+) -> Iterator[list[InitRecipe]]:
+    """Yield recipes in groups such that each reads only rows of earlier groups, of `made`, and of the disk.
+
+    Args:
+        wanted: The recipes; one that they read, and that no row is left of, comes along.
+        sources: What a recipe reads.
+        window: Which ids the tensor has rows for.
+        made: What is made already.
+    """
+    level: dict[InitRecipe, int] = {}
+
+    def of(recipe: InitRecipe) -> int:
+        if recipe not in level:
+            read = [source for source in map(window.source, sources(recipe)) if isinstance(source, InitRecipe)]
+            level[recipe] = max((of(source) + 1 for source in read if source not in made), default=0)
+        return level[recipe]
+
+    for recipe in wanted:
+        if recipe not in made:
+            of(recipe)
+    for depth in range(max(level.values(), default=-1) + 1):
+        yield [recipe for recipe, found in level.items() if found == depth]
+
+
+REFERENCES = 64
+"""So many rows of each kind are kept for comparison: of the vocabulary, and without a token."""
+
+
+class StoredInitRows(BaseModel):
+    """Rows of one matrix as an undo record holds them; `rows` is the digest of them all, joined."""
+
+    dtype: str
+    new: dict[str, int]
+    spare: list[tuple[int, int]]
+    sample: list[tuple[int, int]]
+    count: int
+    rows: str
+
+
+@dataclass(frozen=True)
+class InitRows:
+    """Rows of one matrix after a migration.
+
+    Args:
+        dtype: The dtype that they were stored in.
+        new: The place of each new row among `rows`, by its label.
+        spare: The places of rows of the baseline without a token, by their numbers there.
+        sample: Those of a sample of rows with a token.
+        rows: The rows, each once.
+    """
+
+    dtype: str
+    new: Mapping[str, int]
+    spare: Mapping[int, int]
+    sample: Mapping[int, int]
+    rows: tuple[bytes, ...] = field(repr=False)
+
+    def mark(self, label: str) -> RowFingerprint:
+        """Return the mark of a new row."""
+        return RowFingerprint.of(self.rows[self.new[label]], self.dtype)
+
+    def stored(self, put: Callable[[bytes], str]) -> StoredInitRows:
+        """Return it as an undo record holds it, with its rows kept by `put`, which returns their digest."""
+        return StoredInitRows(
+            dtype=self.dtype,
+            new=dict(self.new),
+            spare=list(self.spare.items()),
+            sample=list(self.sample.items()),
+            count=len(self.rows),
+            rows=put(b"".join(self.rows)),
+        )
+
+    @staticmethod
+    def of(held: StoredInitRows, data: bytes) -> InitRows:
+        """Return what an undo record holds.
+
+        Args:
+            held: What it says.
+            data: The rows, joined.
+        """
+        size = len(data) // held.count if held.count else 0
+        rows = tuple(data[place * size : (place + 1) * size] for place in range(held.count))
+        return InitRows(held.dtype, held.new, dict(held.spare), dict(held.sample), rows)
+
+
+def init_rows(
+    after: ModelState, reached: RowEdit, dtype: str, made: Mapping[Any, bytes], kept: Callable[[int], bytes | None]
+) -> InitRows | None:
+    """Return the rows of a matrix that a step makes, with rows to compare them with; None where it makes none.
+
+    Args:
+        after: The state after the step.
+        reached: The rows after it in terms of the rows on disk.
+        dtype: The dtype of the matrix.
+        made: The bytes of each row that the upgrade makes, by its recipe.
+        kept: Gives the bytes of a row that the step keeps, by its number after it; None where the matrix has none.
+    """
+    if dtype not in FLOATING:
+        return None
+    places: dict[bytes, int] = {}
+    new: dict[str, int] = {}
+    for row, _ in after.edit.fresh():
+        recipe = reached.row(row)
+        if isinstance(recipe, InitRecipe) and recipe in made:
+            new[recipe.label] = places.setdefault(made[recipe], len(places))
+    if not new:
+        return None
+
+    def held(numbers: Iterable[int]) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for row in numbers:
+            origin, data = after.lineage.row(row), kept(row)
+            if isinstance(origin, int) and data is not None:
+                found[origin] = places.setdefault(data, len(places))
+        return found
+
+    texts = after.tokenizer.texts
+    free = [row for row in range(after.rows) if row not in texts and isinstance(after.lineage.row(row), int)]
+    sample = held(row for row in spread(list(expand(after.population))) if row in texts)
+    return InitRows(dtype, new, held(spread(free)), sample, tuple(places))
+
+
+def spread(rows: Sequence[int]) -> Sequence[int]:
+    """Return at most `REFERENCES` of the rows, spread over all of them."""
+    if len(rows) <= REFERENCES:
+        return rows
+    return [rows[place * len(rows) // REFERENCES] for place in range(REFERENCES)]

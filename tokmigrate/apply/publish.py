@@ -1,0 +1,335 @@
+"""Publishing a change: together or not at all, and only where there is space for it.
+
+The order of the steps is what makes a crash harmless; see docs/architecture.md, "How a change is published".
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Protocol
+
+from tokmigrate.apply.atomic_swap import finish_two_step, swap, two_step_swap
+from tokmigrate.apply.candidate import Candidate
+from tokmigrate.apply.clone import seal_tree
+from tokmigrate.apply.durable import fsync_directory, fsync_tree_bottom_up
+from tokmigrate.apply.journal import Journal, JournalEntry, generation_in_place
+from tokmigrate.apply.metadata_check import cannot_be_kept, lost_in, not_kept, special_files
+from tokmigrate.apply.stage import stage, verify_stage, write_file
+from tokmigrate.apply.workarea import WorkArea
+from tokmigrate.errors import RecoveryNeededError, StorageError
+from tokmigrate.events import BytesStreamed, OnProgress, Step, StepReached, StreamStarted, Warned
+from tokmigrate.files import UnsupportedError, exists, storage_errors
+from tokmigrate.formatting import format_bytes, format_list
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.weights import read_weights
+from tokmigrate.signals import uninterrupted
+
+
+class RunRecorder(Protocol):
+    """Records one run in the state; every method may be called again after a crash."""
+
+    def staging(self) -> str:
+        """Record the intent and return the id of the run."""
+        ...
+
+    def prepared(self) -> None:
+        """Write down that the candidate is whole, with all that `applied` will need."""
+        ...
+
+    def applied(self) -> None:
+        """Write down that the candidate is in place."""
+        ...
+
+    def failed(self, reason: str) -> None:
+        """Write down that nothing was changed, and why."""
+        ...
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one directory shall become.
+
+    Args:
+        snapshot: The directory as it is.
+        candidate: What it shall be.
+        read: Reads the weights of a staged directory, and raises where they are none.
+    """
+
+    snapshot: Snapshot
+    candidate: Candidate
+    read: Callable[[Path], object] = read_weights
+
+    @cached_property
+    def area(self) -> WorkArea:
+        """Its work area, whose lock the caller holds."""
+        return WorkArea(self.snapshot.directory)
+
+    @property
+    def before(self) -> str | None:
+        """The generation in place before, None at `base`."""
+        return self.snapshot.generation
+
+    @cached_property
+    def after(self) -> str | None:
+        """The generation afterwards, None at `base`."""
+        stamp = self.candidate.stamp
+        return stamp.generation if stamp else None
+
+
+class RecoveryOutcome(StrEnum):
+    """What a recovery found."""
+
+    NOTHING = "nothing"
+    BEFORE = "before"
+    AFTER = "after"
+
+
+def publish(
+    model: str,
+    changes: Sequence[Change],
+    recorder: RunRecorder,
+    on_progress: OnProgress,
+    workspace: Path,
+    accept: Callable[[], None],
+    *,
+    keep_owner: bool = True,
+) -> None:
+    """Make directories what they shall be, or leave them as they are.
+
+    Args:
+        model: The model's name, for events.
+        changes: That of the model, and behind it those of its adapters.
+        recorder: Records the run.
+        listener: Told every step.
+        workspace: The directory of the workspace, within which the journal names paths relative to each other.
+        accept: Raises where the libraries would load something else; asked before anything is staged.
+        keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
+
+    Raises:
+        RecoveryNeededError: The change was made, and what comes after it failed.
+        TokmigrateError: Nothing was changed.
+    """
+
+    def reached(step: Step) -> None:
+        on_progress(StepReached(model, step))
+
+    _check_room(changes)
+    total = sum(change.candidate.bytes for change in changes)
+    model_part, *adapters = (JournalEntry(change.area, change.before, change.after) for change in changes)
+    journal = Journal(recorder.staging(), model_part, tuple(adapters))
+    area = changes[0].area
+    # Behind the commit point a change is finished, whatever signal comes.
+    with ExitStack() as stack:
+        try:
+            area.write_journal(journal.to_json(workspace))
+            reached(Step.RECORDED)
+            if keep_owner:
+                _try_metadata(changes)
+            accept()
+            on_progress(StreamStarted(model, total, "staging"))
+            for change in changes:
+                change.area.remove_stage()
+                stage(
+                    change.snapshot,
+                    change.area.stage,
+                    change.candidate,
+                    lambda count: on_progress(BytesStreamed(model, count)),
+                )
+            reached(Step.STAGED)
+            for change in changes:
+                verify_stage(change.area.stage, change.snapshot, change.candidate)
+                change.read(change.area.stage)
+            reached(Step.VERIFIED)
+            for change in changes:
+                _seal(change)
+                lost = lost_in(change.area.stage, change.snapshot.directory, change.candidate)
+                _check_kept(model, change, lost, on_progress, keep_owner=keep_owner)
+            reached(Step.STAMPED)
+            recorder.prepared()
+            reached(Step.PREPARED)
+            stack.enter_context(uninterrupted())
+            _commit(area)
+        except BaseException as error:
+            with uninterrupted():
+                if _is_untouched(area, journal):
+                    _undo_preparation(journal, recorder, str(error) or type(error).__name__)
+                    raise
+            raise _unfinished(area, error) from error
+        try:
+            reached(Step.EXCHANGED)
+            for change in changes[1:]:
+                _commit(change.area)
+            reached(Step.FOLLOWED)
+            recorder.applied()
+            reached(Step.APPLIED)
+            _clean(journal.areas)
+            reached(Step.CLEANED)
+        except BaseException as error:
+            raise _unfinished(area, error) from error
+
+
+def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace: Path) -> RecoveryOutcome:
+    """Finish what an interrupted change left: the generation in place decides, the rest follows.
+
+    Args:
+        area: The work area of the model, whose lock the caller holds, and those of the adapters in its journal.
+        recorder_of: Records the run of an id.
+        workspace: The directory of the workspace.
+
+    Raises:
+        RecoveryNeededError: What is in place is neither what was there before nor what was to be.
+    """
+    held = area.read_journal()
+    if held is None:
+        _clean((area,))
+        return RecoveryOutcome.NOTHING
+    journal = Journal.from_json(held, area, workspace)
+    for each in journal.areas:
+        if exists(each.aside) or not exists(each.model):
+            finish_two_step(each.model, each.stage, each.aside)
+    recorder = recorder_of(journal.run)
+    generation = generation_in_place(area.model)
+    if generation == journal.model.after:
+        fsync_directory(area.model.parent)
+        for adapter in journal.adapters:
+            _follow(adapter)
+        recorder.applied()
+        _clean(journal.areas)
+        return RecoveryOutcome.AFTER
+    if generation == journal.model.before:
+        _undo_preparation(journal, recorder, "interrupted")
+        return RecoveryOutcome.BEFORE
+    raise _foreign(journal.model, generation)
+
+
+def _follow(adapter: JournalEntry) -> None:
+    """Put an adapter in place whose model is there already."""
+    generation = generation_in_place(adapter.area.model)
+    if generation == adapter.before and exists(adapter.area.stage):
+        _commit(adapter.area)
+    elif generation != adapter.after:
+        raise _foreign(adapter, generation)
+
+
+def _foreign(part: JournalEntry, generation: str | None) -> RecoveryNeededError:
+    return RecoveryNeededError(
+        f"what is in place is of generation {generation}, neither the one before nor the one after",
+        where=str(part.area.model),
+        hint=f"someone changed it meanwhile; both versions are kept: compare it with {part.area.stage}",
+    )
+
+
+def _commit(area: WorkArea) -> None:
+    try:
+        swap(area.model, area.stage)
+    except UnsupportedError:
+        two_step_swap(area.model, area.stage, area.aside)
+    fsync_directory(area.model.parent)
+    fsync_directory(area.root)
+
+
+def _is_untouched(area: WorkArea, journal: Journal) -> bool:
+    # In the middle of a two-step exchange there is no model in place, and so no stamp, as at base.
+    there = exists(area.model) and not exists(area.aside)
+    return there and generation_in_place(area.model) == journal.model.before
+
+
+def _unfinished(area: WorkArea, error: BaseException) -> RecoveryNeededError:
+    return RecoveryNeededError(
+        f"the change was made, but could not be finished: {str(error) or 'it was stopped'}",
+        where=str(area.model),
+        hint="run `tokmigrate recover`, which finishes it",
+    )
+
+
+def _undo_preparation(journal: Journal, recorder: RunRecorder, reason: str) -> None:
+    for area in journal.areas:
+        area.remove_stage()
+    recorder.failed(reason)
+    journal.model.area.remove_journal()
+
+
+def _clean(areas: Sequence[WorkArea]) -> None:
+    """Remove the stages, and last the journal, which is the first one's."""
+    for area in reversed(areas):
+        area.remove_stage()
+    areas[0].remove_journal()
+
+
+def _try_metadata(changes: Sequence[Change]) -> None:
+    """Refuse changes that would lose owner, mode or attributes of files, before any of them is staged."""
+    for change in changes:
+        candidate, directory = change.candidate, change.snapshot.directory
+        written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.shards}
+        # Where the stage will be: with the journal in place a recovery removes it as well.
+        change.area.remove_stage()
+        _require_kept(change, not_kept(change.area.stage, special_files(directory, written, candidate.metadata)))
+
+
+def _require_kept(change: Change, lost: list[str]) -> None:
+    if lost:
+        raise cannot_be_kept(change.snapshot.directory, lost)
+
+
+def _check_kept(model: str, change: Change, lost: list[str], on_progress: OnProgress, *, keep_owner: bool) -> None:
+    if keep_owner:
+        _require_kept(change, lost)
+    elif lost:
+        on_progress(Warned(model, f"owner, mode or attributes are not kept: {format_list(lost)}"))
+
+
+def _seal(change: Change) -> None:
+    stage_, stamp = change.area.stage, change.candidate.files.get(STAMP)
+    with storage_errors("writing the stamp", stage_):
+        if stamp is not None:
+            write_file(change.snapshot.directory, stage_, STAMP, stamp, change.candidate)
+    seal_tree(change.snapshot.directory, stage_)
+    fsync_tree_bottom_up(stage_)
+
+
+def _check_room(changes: Sequence[Change]) -> None:
+    needed: dict[int, int] = {}
+    for change in changes:
+        with storage_errors("look at the directory", change.area.root):
+            device = change.area.root.stat().st_dev
+        needed[device] = needed.get(device, 0) + change.candidate.bytes
+        check_room(change.area.root, needed[device] + margin_bytes(needed[device]))
+
+
+def free_bytes(path: Path) -> int:
+    """Return the bytes that this user may still write to the filesystem of `path`.
+
+    Args:
+        path: A file or directory, or one that is still to be made; a user's quota is not known here.
+
+    Raises:
+        StorageError: The filesystem does not say.
+    """
+    existing = path.absolute()
+    while not exists(existing) and existing != existing.parent:
+        existing = existing.parent
+    with storage_errors("ask for free space", existing):
+        return shutil.disk_usage(existing).free
+
+
+def margin_bytes(written: int) -> int:
+    """Return what has to be free besides the bytes that are written, for the filesystem's own needs and the state."""
+    return min(64 << 20, max(1 << 20, written // 16))
+
+
+def check_room(path: Path, needed_bytes: int) -> None:
+    """Raise a StorageError, naming what is needed and what is free, where `needed_bytes` do not fit."""
+    free = free_bytes(path)
+    if needed_bytes > free:
+        raise StorageError(
+            f"{format_bytes(needed_bytes)} are needed, {format_bytes(free)} are free",
+            where=str(path),
+            hint=f"free at least {format_bytes(needed_bytes - free)} on this filesystem",
+        )

@@ -1,0 +1,295 @@
+"""Undo records: the files and rows that a migration changes, before and after, so that it can be undone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tokmigrate.apply.candidate import ShardImage
+from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
+from tokmigrate.apply.new_rows import InitRows, StoredInitRows
+from tokmigrate.errors import UndoError, WeightsError
+from tokmigrate.formats import UNDO_RECORD, check_version
+from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to_float64
+from tokmigrate.model.formats.safetensors_header import parse_header
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.vocabulary.recipes import RestoredRow, Side
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, joined
+
+_NAMES_IN_1 = {
+    "files": "files_before",
+    "left": "files_after",
+    "facts": "metadata",
+    "pieces": "rows",
+    "saved": "lost_rows",
+    "shards": "shards_before",
+    "left_shards": "shards_after",
+    "left_tensors": "tensors_after",
+}
+"""The names of fields in records of format 1, which are read under those of today."""
+
+
+class Objects(Protocol):
+    """Where undo data is kept."""
+
+    def put(self, data: bytes) -> str:
+        """Keep bytes and return their digest."""
+        ...
+
+    def get(self, digest: str) -> bytes:
+        """Return the bytes of a digest."""
+        ...
+
+
+@dataclass(frozen=True)
+class Undo:
+    """What undoing one migration needs.
+
+    Args:
+        files: The bytes of each file that it changes before, None where there was none.
+        left: The bytes of each of them afterwards, the stamp's among them.
+        metadata: Mode, owner and times of those files and of the shards before.
+        edit: The rows after the migration in terms of those before it.
+        saved: For each tensor the rows that the edit loses, joined, in rising order.
+        shards: Header and digest of each shard before.
+        left_shards: The digest of each shard afterwards.
+        left_tensors: The digest of each tensor in them afterwards, by its name.
+        adapters: The undo record of each adapter that went along, by the adapter's lineage.
+        links: The symbolic links before among the names of those files and shards.
+        init_rows: The new rows of each side, and rows to compare them with; none in records of older versions.
+    """
+
+    files: Mapping[str, bytes | None]
+    left: Mapping[str, bytes | None]
+    metadata: Mapping[str, FileMetadata]
+    edit: RowEdit
+    saved: Mapping[str, bytes]
+    shards: Mapping[str, ShardImage]
+    left_shards: Mapping[str, str]
+    left_tensors: Mapping[str, str]
+    adapters: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, LinkMetadata] = field(default_factory=dict)
+    init_rows: Mapping[Side, InitRows] = field(default_factory=dict)
+
+
+class _Shard(BaseModel):
+    """A shard before, as a record holds it."""
+
+    header: str
+    size: int
+    digest: str
+
+
+class _Record(BaseModel):
+    """An undo record as it is stored; texts are digests of objects."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    format: int
+    files_before: dict[str, str | None]
+    files_after: dict[str, str | None]
+    metadata: dict[str, FileMetadata]
+    old_rows: int
+    rows: list[tuple[int, int] | None]
+    lost_rows: dict[str, str]
+    shards_before: dict[str, _Shard]
+    shards_after: dict[str, str]
+    tensors_after: dict[str, str]
+    adapters: dict[str, str]
+    links: dict[str, LinkMetadata] = {}
+    init_rows: dict[Side, StoredInitRows] = {}
+
+
+def keep(undo: Undo, objects: Objects) -> str:
+    """Store an undo record and return its digest."""
+    record = {
+        "format": UNDO_RECORD.version,
+        "files_before": _stored(undo.files, objects),
+        "files_after": _stored(undo.left, objects),
+        "metadata": {name: metadata.to_json() for name, metadata in undo.metadata.items()},
+        "old_rows": undo.edit.old_rows,
+        "rows": [[piece.start, piece.stop] if isinstance(piece, CopiedRows) else None for piece in undo.edit.pieces],
+        "lost_rows": {name: objects.put(data) for name, data in sorted(undo.saved.items())},
+        "shards_before": {
+            name: {"header": objects.put(image.header.raw), "size": image.header.file_size, "digest": image.digest}
+            for name, image in sorted(undo.shards.items())
+        },
+        "shards_after": dict(undo.left_shards),
+        "tensors_after": dict(undo.left_tensors),
+        "adapters": dict(undo.adapters),
+        **({"links": {name: link.to_json() for name, link in undo.links.items()}} if undo.links else {}),
+        "init_rows": {side: rows.stored(objects.put).model_dump() for side, rows in undo.init_rows.items()},
+    }
+    return objects.put(json.dumps(record, sort_keys=True).encode())
+
+
+def read_undo_record(digest: str, objects: Objects) -> Undo:
+    """Return a stored undo record; the new rows of its edit are left out.
+
+    Raises:
+        UndoError: It is missing, damaged or of a newer format.
+    """
+    record = _record(objects.get(digest), digest)
+    try:
+        pieces = joined(CopiedRows(*piece) if piece else NewRow(RestoredRow(digest, -1)) for piece in record.rows)
+        edit = RowEdit(record.old_rows, pieces)
+        shards = {
+            name: ShardImage(parse_header(objects.get(image.header), image.size, name), image.digest)
+            for name, image in record.shards_before.items()
+        }
+    except (ValueError, WeightsError) as error:
+        raise _damaged(digest) from error
+    return Undo(
+        files=_loaded(record.files_before, objects),
+        left=_loaded(record.files_after, objects),
+        metadata=record.metadata,
+        edit=edit,
+        saved={name: objects.get(data) for name, data in record.lost_rows.items()},
+        shards=shards,
+        left_shards=record.shards_after,
+        left_tensors=record.tensors_after,
+        adapters=record.adapters,
+        links=record.links,
+    )
+
+
+@dataclass(frozen=True)
+class Left:
+    """What a migration left.
+
+    Args:
+        files: The bytes of each file that it changed, None for one that it removed.
+        shards: The digest of each shard.
+        tensors: The digest of each tensor in them.
+    """
+
+    files: Mapping[str, bytes | None]
+    shards: Mapping[str, str]
+    tensors: Mapping[str, str]
+
+
+def read_left(digest: str, objects: Objects) -> Left:
+    """Return what the migration of an undo record left, without reading what was before it.
+
+    Raises:
+        UndoError: The record, or a file of it, is missing, damaged or of a newer format.
+    """
+    record = _record(objects.get(digest), digest)
+    return Left(_loaded(record.files_after, objects), record.shards_after, record.tensors_after)
+
+
+def list_objects(digest: str, objects: Objects) -> Iterator[str]:
+    """Yield the digests of all objects that an undo record needs, its own first; an object may come twice.
+
+    Raises:
+        UndoError: A record is missing, damaged or of a newer format.
+    """
+    yield digest
+    record = _record(objects.get(digest), digest)
+    yield from (
+        held for files in (record.files_before, record.files_after) for held in files.values() if held is not None
+    )
+    yield from record.lost_rows.values()
+    yield from (image.header for image in record.shards_before.values())
+    for adapter in record.adapters.values():
+        yield from list_objects(adapter, objects)
+
+
+def read_adapter_records(records: Sequence[str], objects: Objects) -> tuple[Mapping[str, str], ...]:
+    """Return for each of a model's undo records those of the adapters that went along, by the adapter's lineage."""
+    return tuple(_record(objects.get(digest), digest).adapters for digest in records)
+
+
+def read_init_rows(digest: str, objects: Objects) -> Mapping[Side, InitRows]:
+    """Return the new rows of an undo record by their side; none where the record, or what it names, is not here."""
+    try:
+        held = _record(objects.get(digest), digest).init_rows
+        return {side: InitRows.of(rows, objects.get(rows.rows)) for side, rows in held.items()}
+    except UndoError:
+        return {}
+
+
+def _stored(files: Mapping[str, bytes | None], objects: Objects) -> dict[str, str | None]:
+    return {name: None if data is None else objects.put(data) for name, data in sorted(files.items())}
+
+
+def _loaded(files: Mapping[str, str | None], objects: Objects) -> dict[str, bytes | None]:
+    return {name: None if digest is None else objects.get(digest) for name, digest in files.items()}
+
+
+def _record(data: bytes, digest: str) -> _Record:
+    try:
+        held = json.loads(data)
+        version = held["format"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(digest) from error
+    check_version(UNDO_RECORD, version, digest, UndoError)
+    try:
+        if version == 1:
+            data = json.dumps(_renamed(held)).encode()
+        # From the text, since in a parsed value every array would have to be a tuple.
+        return _Record.model_validate_json(data, strict=True)
+    except (ValidationError, AttributeError, TypeError) as error:
+        raise _damaged(digest) from error
+
+
+def _renamed(held: dict[str, Any]) -> dict[str, Any]:
+    """Return a record of format 1 under the names of today."""
+    record = {_NAMES_IN_1.get(name, name): value for name, value in held.items()}
+    links = {
+        name: {_NAMES_IN_1.get(key, key): value for key, value in link.items()}
+        for name, link in record.get("links", {}).items()
+    }
+    return {**record, "links": links}
+
+
+def _damaged(digest: str) -> UndoError:
+    return UndoError(
+        "the undo record is damaged",
+        where=digest,
+        hint="restore the workspace's .tokmigrate from a backup; or restore the model from one",
+    )
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """The rows of undo records.
+
+    Args:
+        snapshot: The model as it is.
+        undone: The undo records by their digests.
+    """
+
+    snapshot: Snapshot
+    undone: Mapping[str, Undo]
+
+    def row(self, name: str, recipe: Recipe) -> bytes:
+        """Return a row of a tensor, rounded once where the tensor has another dtype than it had.
+
+        Raises:
+            UndoError: No record holds it, or it cannot be given in the dtype of today.
+        """
+        tensor = next(tensor for tensor in self.snapshot.tensors if tensor.name == name)
+        undo = self.undone.get(recipe.record) if isinstance(recipe, RestoredRow) else None
+        if not isinstance(recipe, RestoredRow) or undo is None or name not in undo.saved:
+            raise UndoError("the undo data holds no row of it", where=name, hint="restore the model from a backup")
+        dtype = _dtype(undo, name)
+        size = tensor.row_bytes * ITEM_BITS[dtype] // ITEM_BITS[tensor.dtype]
+        held = undo.saved[name][recipe.slot * size : (recipe.slot + 1) * size]
+        if dtype == tensor.dtype:
+            return held
+        if not {dtype, tensor.dtype} <= FLOATING:
+            raise UndoError(
+                f"the rows on record are {dtype}, those of the model {tensor.dtype}",
+                where=name,
+                hint=f"save the model as {dtype} again, or go back on the model as it was",
+            )
+        return from_float64(to_float64(held, dtype), tensor.dtype)
+
+
+def _dtype(undo: Undo, name: str) -> str:
+    return next(entry.dtype for image in undo.shards.values() for entry in image.header.entries if entry.name == name)

@@ -1,0 +1,186 @@
+"""The directory beside a model in which a change of it is prepared.
+
+PARENT/NAME                         the model
+PARENT/.NAME.tokmigrate/lock        stays for good
+PARENT/.NAME.tokmigrate/journal     a change is under way; the last to go
+PARENT/.NAME.tokmigrate/stage       the candidate; after the exchange, the model before
+PARENT/.NAME.tokmigrate/aside       the model before, in the middle of a two-step exchange
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.apply.durable import fsync_directory, unfinished, write_durably
+from tokmigrate.errors import RecoveryNeededError, StorageError
+from tokmigrate.files import WAYS_ROUND, exists, has_directory, read_if_present, storage_errors
+
+
+@dataclass(frozen=True)
+class WorkArea:
+    """The paths beside a model directory; making this value touches nothing.
+
+    Args:
+        model: The model directory. A relative path is taken from the current directory, and where it is a
+            symbolic link or lies below one, the directory that it leads to is meant, from now on.
+
+    Raises:
+        StorageError: The path is that of a whole filesystem.
+    """
+
+    model: Path
+
+    def __post_init__(self) -> None:
+        resolved = Path(os.path.realpath(self.model))
+        if not resolved.name:
+            raise StorageError(
+                "is a whole filesystem, and nothing can lie beside it",
+                where=str(resolved),
+                hint="name the model directory",
+            )
+        object.__setattr__(self, "model", resolved)
+
+    @property
+    def root(self) -> Path:
+        """The work area itself."""
+        return self.model.parent / f".{self.model.name}.tokmigrate"
+
+    @property
+    def lock(self) -> Path:
+        """The lock file, which is never removed."""
+        return self.root / "lock"
+
+    @property
+    def stage(self) -> Path:
+        """Where the candidate is built, and where the model before lies after the exchange."""
+        return self.root / "stage"
+
+    @property
+    def aside(self) -> Path:
+        """Where a two-step exchange keeps the model before."""
+        return self.root / "aside"
+
+    @property
+    def journal(self) -> Path:
+        """The file that says what is under way."""
+        return self.root / "journal"
+
+    def create(self) -> None:
+        """Make the work area, if there is none.
+
+        Raises:
+            StorageError: The model directory or its parent may not be written; nothing was made then.
+        """
+        # A model that is missing is one in the middle of a two-step exchange, which recovery ends.
+        if os.path.lexists(self.model):
+            _require_writable(self.model)
+        if has_directory(self.root) and not self.root.is_symlink():
+            return
+        if os.path.lexists(self.root):
+            raise StorageError("is in the way of the work area", where=str(self.root), hint="move it to another place")
+        if exists(self.model.parent) and not os.access(self.model.parent, os.W_OK | os.X_OK):
+            raise StorageError(
+                "may not be written, and a change is prepared there, beside the model",
+                where=str(self.model.parent),
+                hint=WAYS_ROUND,
+            )
+        with storage_errors("make the work area beside the model", self.root):
+            self.root.mkdir(exist_ok=True)
+        fsync_directory(self.root.parent)
+
+    def write_journal(self, content: dict[str, Any]) -> None:
+        """Write down durably what is under way, in the place of what was written before.
+
+        Raises:
+            StorageError: The disk refuses it; what was written before is still there.
+        """
+        text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False)
+        write_durably(self.journal, f"{text}\n".encode())
+
+    def read_journal(self) -> dict[str, Any] | None:
+        """Return what is under way; None where nothing is.
+
+        Raises:
+            StorageError: The journal cannot be read, or is damaged.
+        """
+        text = read_if_present(self.journal)
+        if text is None:
+            return None
+        try:
+            content = json.loads(text)
+        except (ValueError, RecursionError):
+            content = None
+        if not isinstance(content, dict):
+            raise self.damaged_journal()
+        return content
+
+    def damaged_journal(self) -> StorageError:
+        """Return the error for a journal that nothing can be read off."""
+        return StorageError(
+            "the journal of an interrupted change is damaged",
+            where=str(self.journal),
+            hint=f"compare {self.stage} with the model, move both the stage and the journal away, "
+            "then run `tokmigrate verify`",
+        )
+
+    def remove_journal(self) -> None:
+        """Say durably that nothing is under way; the stage must be gone by then.
+
+        Raises:
+            StorageError: The disk refuses it.
+        """
+        with storage_errors("remove the journal", self.journal):
+            unfinished(self.journal).unlink(missing_ok=True)
+            self.journal.unlink(missing_ok=True)
+        fsync_directory(self.root)
+
+    def remove_stage(self) -> None:
+        """Remove the stage, read-only directories included.
+
+        Raises:
+            RecoveryNeededError: The model is not in its place, so the stage may hold the only copy.
+            StorageError: Something in it cannot be removed.
+        """
+        if not os.path.lexists(self.stage):
+            return
+        if os.path.lexists(self.aside) or not exists(self.model):
+            raise RecoveryNeededError(
+                "an interrupted exchange may have left the only copy of the model here",
+                where=str(self.root),
+                hint="run `tokmigrate recover`",
+            )
+        remove_tree(self.stage)
+        fsync_directory(self.root)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove a file, or a directory with all that it holds, whatever the modes.
+
+    Only directories are made writable for it: a file may be a hard link, whose mode other names share.
+
+    Raises:
+        StorageError: Something in it cannot be removed.
+    """
+    with storage_errors("remove it", path):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            path.unlink()
+            return
+        if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+            path.chmod(0o700)
+        inner = sorted(path.iterdir())
+    for entry in inner:
+        remove_tree(entry)
+    with storage_errors("remove it", path):
+        path.rmdir()
+
+
+def _require_writable(model: Path) -> None:
+    if not has_directory(model):
+        raise StorageError("is not a directory", where=str(model), hint="name the model directory")
+    if not os.access(model, os.R_OK | os.W_OK | os.X_OK):
+        raise StorageError("the model directory may not be written", where=str(model), hint=WAYS_ROUND)

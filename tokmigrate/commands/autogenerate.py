@@ -1,0 +1,93 @@
+"""Writes the migration that leads from one tokenizer to another, after trying it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokmigrate.commands.diff import Side
+from tokmigrate.formatting import format_count
+from tokmigrate.model.semantics.declared import ID_FILES, Documents, state_without_weights
+from tokmigrate.model.semantics.semantic_diff import Difference, differences
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.operations.base import Operation
+from tokmigrate.plan.steps import steps_of
+from tokmigrate.revision.autogenerate.derive import Derived, derive
+from tokmigrate.revision.names import new_revision_id
+from tokmigrate.revision.new_file import write_yaml_migration, yaml_text
+from tokmigrate.revision.yaml_file import read_yaml_migration
+from tokmigrate.settings import Workspace
+
+_REMARKED = 20
+"""How many differences that are left a file lists."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A migration that was written, or why none was.
+
+    Args:
+        path: Its file; None where no operation leads nearer.
+        operations: What it does.
+        left: What differs still after it.
+        refused: Why operations that were tried could not be applied.
+    """
+
+    path: Path | None
+    operations: tuple[Operation, ...]
+    left: tuple[Difference, ...]
+    refused: tuple[str, ...]
+
+
+def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) -> Generated:
+    """Write the migration that leads from one tokenizer to another, as far as operations can express it.
+
+    It is planned on the files of the first before it is written, so what is left is known and not guessed.
+
+    Args:
+        workspace: Where the migration goes.
+        message: What it is for.
+        before: The tokenizer to begin with.
+        after: The tokenizer to arrive at.
+    """
+    revision = new_revision_id()
+    target = {name: held for name, held in after.documents.items() if name not in ID_FILES or name in before.documents}
+    room = max(max(Tokenizer(documents[FILE]).texts, default=-1) + 1 for documents in (before.documents, target))
+    derived = derive(state_without_weights(before.documents, room), target, revision)
+    if not derived.operations:
+        return Generated(None, (), differences(before.documents, target), derived.refused)
+    left = _tried(workspace, before.documents, target, room, yaml_text(revision, None, message, derived.operations))
+    remarks = _remarks(before, after, derived, left)
+    models = (before.model,) if before.model else ("*",)
+    path = write_yaml_migration(
+        workspace, message, derived.operations, revision=revision, remarks=remarks, models=models
+    )
+    return Generated(path, derived.operations, left, derived.refused if left else ())
+
+
+def _tried(workspace: Workspace, before: Documents, target: Documents, room: int, text: str) -> tuple[Difference, ...]:
+    """Return what differs still after the migration of that text was planned on the first tokenizer."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "migration.yaml")
+        path.write_text(text, "utf-8")
+        migration = read_yaml_migration(path, path.name, workspace.root)
+    (step,) = steps_of(state_without_weights(before, room), [migration], lambda _, after: after)
+    return differences(step.after.documents, target)
+
+
+def _remarks(before: Side, after: Side, derived: Derived, left: tuple[Difference, ...]) -> list[str]:
+    names = [Path(side.name).name for side in (before, after)]
+    remarks = [f"Leads from the tokenizer of {names[0]} to that of {names[1]}."]
+    changes = [operation.token_changes() for operation in derived.operations]
+    if any(each is not None and each.added for each in changes):
+        remarks.append("New rows start as the mean, unless `init:` says otherwise.")
+    if not left:
+        return [*remarks, "It was planned on the first: nothing differs then by meaning."]
+    count = format_count(len(left), "difference")
+    remarks.append(f"It was planned on the first; no operation expresses {count}.")
+    remarks += [f"- {difference}" for difference in left[:_REMARKED]]
+    remarks += [f"… and {len(left) - _REMARKED} more"] if len(left) > _REMARKED else []
+    if derived.refused:
+        remarks += ["Tried, and refused:", *(f"- {reason}" for reason in derived.refused)]
+    return remarks

@@ -1,0 +1,131 @@
+"""Downgrade one model, under its lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tokmigrate.apply.build_downgrade import build_downgrade
+from tokmigrate.apply.metadata_check import refuse_losses
+from tokmigrate.apply.publish import Change, RecoveryOutcome
+from tokmigrate.audit.run_status import is_in_progress
+from tokmigrate.audit.training import trained_events, training_on_record
+from tokmigrate.commands.adapters import adapters_of, changes_down
+from tokmigrate.commands.library_check import Accepted, outcome_of_records, verify_outcome
+from tokmigrate.commands.records import build_reverted_events, find_undo_records, list_undo_records, refuse_drift
+from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
+from tokmigrate.commands.targets import edited_since_applied, nothing_to_downgrade, way_down
+from tokmigrate.errors import UndoError
+from tokmigrate.events import ComputationStarted, OnProgress, Warned, no_progress
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import Direction, Outcome
+
+
+@dataclass(frozen=True)
+class Downgraded:
+    """What a downgrade did.
+
+    Args:
+        model: The model.
+        before: The revision before.
+        after: The revision afterwards, None for `base`.
+        reverted: The migrations that were taken back, the latest first.
+        semantic_undo: The files that were trained or written anew since; without any, every byte is back.
+        recovered: What an earlier interruption had left.
+    """
+
+    model: str
+    before: str | None
+    after: str | None
+    reverted: tuple[str, ...]
+    semantic_undo: tuple[str, ...]
+    recovered: RecoveryOutcome
+
+
+def accept_downgrade(
+    workspace: Workspace, entry: ModelEntry, to: str, on_progress: OnProgress = no_progress, *, keep_owner: bool = True
+) -> Accepted | None:
+    """Find the way of a downgrade and have the libraries load what it leaves, as `accept_upgrade` does for an upgrade.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        to: A revision by any of its names.
+        listener: Told when the libraries are asked.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+
+    Raises:
+        AlreadyThereError: There is nothing to downgrade.
+        TokmigrateError: The model cannot go there.
+    """
+    if is_in_progress(entry):
+        return None
+    outcome = outcome_of_records(workspace, entry, *_recorded(workspace, entry, to, keep_owner=keep_owner))
+    return verify_outcome(workspace, entry.name, outcome, (), on_progress)
+
+
+def _recorded(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool) -> tuple[Snapshot, list[str]]:
+    """Return a model and the undo records that lead down to a revision; nothing is written."""
+    snapshot = take_snapshot(entry)
+    _, revisions = way_down(workspace, entry, snapshot, to)
+    refuse_drift(workspace, snapshot)
+    records = find_undo_records(workspace, entry, snapshot, revisions)
+    if keep_owner and revisions:
+        for each in (snapshot, *adapters_of(entry, snapshot)):
+            refuse_losses(each.directory, {*each.stamp.files, *each.stamp.shards} if each.stamp else ())
+    return snapshot, records
+
+
+def downgrade(
+    workspace: Workspace,
+    entry: ModelEntry,
+    to: str,
+    lock_timeout_s: float = 0.0,
+    on_progress: OnProgress = no_progress,
+    *,
+    keep_owner: bool = True,
+    accepted: Accepted | None = None,
+) -> Downgraded:
+    """Take migrations back until a model is at a revision again: bit for bit, or by meaning where it was trained since.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        to: The revision to go back to, by any of its names.
+        lock_timeout_s: How many seconds to wait for another process.
+        listener: Told every step.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+        accepted: What the libraries accepted before.
+
+    Raises:
+        UndoError: The way back is not on record here.
+        DriftError: The model was changed since it was migrated.
+    """
+    first = None if is_in_progress(entry) else _recorded(workspace, entry, to, keep_owner=keep_owner)[0]
+    with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
+        snapshot = take_snapshot(entry, first)
+        target, revisions = way_down(workspace, entry, snapshot, to)
+        if not revisions:
+            raise nothing_to_downgrade(entry, to)
+        refuse_drift(workspace, snapshot)
+        stamp = snapshot.stamp
+        if stamp is None:
+            raise UndoError("the model has no stamp", where=str(entry.path))
+        edited = edited_since_applied(workspace, entry, snapshot)
+        for revision in revisions:
+            if revision in edited:
+                told = f"{revision} was edited since it was applied; it is undone as it was applied"
+                on_progress(Warned(entry.name, told))
+        model = sync_with_stamp(state, entry, snapshot)
+        objects = ObjectStore(workspace.objects)
+        records = list_undo_records(state, model, revisions)
+        on_progress(ComputationStarted(entry.name))
+        back = build_downgrade(snapshot, records, objects)
+        beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, on_progress)
+        changes = (Change(snapshot, back.candidate), *beside)
+        trained = trained_events(training_on_record(state, snapshot, objects))
+        events = (*trained, *build_reverted_events(state, model, revisions))
+        run = Run(Direction.DOWNGRADE, target, revisions, Outcome(reverted=revisions, tokens=events))
+        publish_run(workspace, entry, state, model, run, changes, on_progress, keep_owner=keep_owner, accepted=accepted)
+        return Downgraded(entry.name, stamp.revision, target, revisions, back.semantic_undo, recovered)

@@ -1,0 +1,213 @@
+"""File transactions: several files of the migrations are written together or not at all.
+
+The journal in `.tokmigrate/` first gets the whole text of each file. From then on the files can be written again from
+it whenever the process dies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from tokmigrate.apply.durable import NotDurableError, remove_durably, unfinished, write_durably
+from tokmigrate.apply.file_metadata import read_metadata
+from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.publish import RecoveryOutcome
+from tokmigrate.errors import BusyError, RecoveryNeededError, StorageError, TokmigrateError
+from tokmigrate.files import entries, exists, has_directory, read_if_present, storage_errors
+from tokmigrate.formats import MIGRATIONS_JOURNAL, check_version
+from tokmigrate.revision.history import Files, is_migration, journal_path, refuse_unfinished
+from tokmigrate.revision.lock_file import lock_path
+from tokmigrate.settings import Workspace
+from tokmigrate.signals import uninterrupted
+
+
+@dataclass(frozen=True)
+class FileTransaction:
+    """Files of the migrations to write together.
+
+    Args:
+        before: By name the digest of each as it was, None where there was none.
+        after: By name the new text of each, None for one that is removed.
+    """
+
+    before: Mapping[str, str | None]
+    after: Mapping[str, str | None]
+
+    def encoded(self) -> bytes:
+        """Return it as the journal holds it."""
+        held = {"format": MIGRATIONS_JOURNAL.version, "before": dict(self.before), "after": dict(self.after)}
+        return (json.dumps(held, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def write_files(workspace: Workspace, files: Files) -> None:
+    """Write files of the migrations together.
+
+    Args:
+        workspace: The workspace.
+        files: The new contents, by path; None for a file that is removed.
+
+    Raises:
+        BusyError: Another process writes them.
+        RecoveryNeededError: Not all could be written; `finish_writing` does that.
+        StorageError: Nothing was written.
+    """
+    changed = {path: data for path, data in files.items() if _bytes(path) != data}
+    if len(changed) < 2:
+        # One file alone is replaced by a rename, and needs no journal.
+        with suppress(NotDurableError), uninterrupted():
+            for path, data in changed.items():
+                _write(workspace, path, data)
+        return
+    journal = journal_path(workspace)
+    with uninterrupted(), _alone(workspace):
+        refuse_unfinished(workspace)
+        transaction = FileTransaction(
+            {path.name: _digest(_bytes(path)) for path in changed},
+            {path.name: None if data is None else data.decode("utf-8") for path, data in changed.items()},
+        )
+        try:
+            write_durably(journal, transaction.encoded())
+            _write_all(workspace, transaction)
+            _forget(journal)
+        except TokmigrateError as error:
+            if not exists(journal):
+                raise
+            raise RecoveryNeededError(
+                f"the migrations could not be written to the end: {error.message}",
+                where=error.where,
+                hint="run `tokmigrate recover`, which finishes it",
+            ) from error
+
+
+def finish_writing(workspace: Workspace) -> RecoveryOutcome:
+    """Finish an interrupted transaction: write the rest if something was written, else drop it.
+
+    Raises:
+        BusyError: Another process writes the migrations.
+        RecoveryNeededError: A file has neither its old nor its new contents.
+        StorageError: A file cannot be written, or the journal is damaged.
+    """
+    journal = journal_path(workspace)
+    if not exists(journal) and not any(_left_behind(workspace)):
+        return RecoveryOutcome.NOTHING
+    with uninterrupted(), _alone(workspace):
+        for path in _left_behind(workspace):
+            _remove(path)
+        transaction = _read(journal)
+        if transaction is None:
+            return RecoveryOutcome.NOTHING
+        standing = {name: _digest(_bytes(workspace.migrations / name)) for name in transaction.after}
+        for name, text in transaction.after.items():
+            if standing[name] not in (transaction.before[name], _digest(_encoded(text))):
+                raise RecoveryNeededError(
+                    "somebody changed it after a command was interrupted that was about to write it",
+                    where=str(workspace.migrations / name),
+                    hint=f"put it back as it was; or remove {journal} to keep all files as they are now",
+                )
+        found = RecoveryOutcome.BEFORE if standing == transaction.before else RecoveryOutcome.AFTER
+        if found is RecoveryOutcome.AFTER:
+            _write_all(workspace, transaction)
+        for name in transaction.after:
+            _remove(unfinished(workspace.migrations / name))
+        _forget(journal)
+        return found
+
+
+def _left_behind(workspace: Workspace) -> list[Path]:
+    """Return the files that a process was writing when it was killed."""
+    folder = workspace.migrations
+    beside = entries(folder) if has_directory(folder) else []
+    mine = [unfinished(lock_path(workspace)), *map(unfinished, filter(is_migration, map(_finished, beside)))]
+    return [path for path in (unfinished(journal_path(workspace)), *mine) if os.path.lexists(path)]
+
+
+def _finished(path: Path) -> Path:
+    """Return the path that a file has whose unfinished name this may be."""
+    return path.with_name(path.name.removeprefix(".").removesuffix(".new") or path.name)
+
+
+def _write_all(workspace: Workspace, transaction: FileTransaction) -> None:
+    # Files are removed last: until then nothing is lost.
+    for name, text in sorted(transaction.after.items(), key=lambda each: each[1] is None):
+        _write(workspace, workspace.migrations / name, _encoded(text))
+
+
+def _behind_link(workspace: Workspace, path: Path) -> Path:
+    """Return the file that is written for a path: where a link leads in the workspace; any other link is replaced."""
+    real = Path(os.path.realpath(path))
+    return real if real.is_relative_to(os.path.realpath(workspace.root)) else path
+
+
+def _write(workspace: Workspace, path: Path, data: bytes | None) -> None:
+    if data is None:
+        _remove(path)
+    elif _bytes(path) != data:
+        real = _behind_link(workspace, path)
+        mode = read_metadata(real).mode if exists(real) and not real.is_symlink() else 0o644
+        write_durably(real, data, mode)
+
+
+def _remove(path: Path) -> None:
+    if os.path.lexists(path):
+        remove_durably(path)
+
+
+def _forget(journal: Path) -> None:
+    """Remove the journal; if a power failure brings it back, it describes a finished transaction."""
+    with suppress(NotDurableError):
+        _remove(journal)
+
+
+def _bytes(path: Path) -> bytes | None:
+    return read_if_present(path)
+
+
+def _digest(data: bytes | None) -> str | None:
+    return None if data is None else blake3(data).hexdigest()
+
+
+def _encoded(text: str | None) -> bytes | None:
+    return None if text is None else text.encode("utf-8")
+
+
+def _read(journal: Path) -> FileTransaction | None:
+    data = _bytes(journal)
+    if data is None:
+        return None
+    try:
+        held = json.loads(data)
+        if isinstance(held["format"], int):
+            check_version(MIGRATIONS_JOURNAL, held["format"], str(journal), RecoveryNeededError)
+        transaction = FileTransaction(held["before"], held["after"])
+        plain = all(Path(name).name == name for name in transaction.after)
+        if plain and transaction.before.keys() == transaction.after.keys():
+            return transaction
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    raise StorageError(
+        "the journal of an interrupted command is damaged",
+        where=str(journal),
+        hint="compare the migrations with what Git has, then remove it",
+    )
+
+
+@contextmanager
+def _alone(workspace: Workspace) -> Iterator[None]:
+    """Keep other processes from writing the migrations."""
+    journal = journal_path(workspace)
+    with storage_errors("make the directory", journal.parent):
+        journal.parent.mkdir(exist_ok=True)
+    try:
+        with ModelLock(journal.with_suffix(".lock")):
+            yield
+    except BusyError as error:
+        if isinstance(error, RecoveryNeededError):
+            raise
+        raise BusyError("another process writes the migrations", where=error.where, hint="run it again") from error

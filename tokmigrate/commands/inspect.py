@@ -1,0 +1,189 @@
+"""Questions about models that change nothing and make nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from blake3 import blake3
+
+from tokmigrate.apply.digests import read_shard_digest
+from tokmigrate.apply.library_check import verify_model
+from tokmigrate.audit.ledger_check import UndoData, undo_data
+from tokmigrate.audit.lora import HeldRows, rows_of_adapter, trained_tokens
+from tokmigrate.audit.run_status import locked_by, reading, refuse_in_progress
+from tokmigrate.audit.training import TokenTraining, training_on_record
+from tokmigrate.commands.adapters import adapters_of
+from tokmigrate.commands.current import require_directory
+from tokmigrate.commands.records import drift_on_record, refuse_lost_stamp
+from tokmigrate.commands.stamp_hint import describe_detected
+from tokmigrate.files import exists, read_if_present
+from tokmigrate.model.defaults.pipeline_overrides import added_on_loading
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.plan.progress import check_progress
+from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class AdapterStatus:
+    """Where an adapter stands.
+
+    Args:
+        path: Its directory.
+        revision: The revision of its stamp, None where it has none.
+        tensors: Its tensors that have rows of the vocabulary.
+        rows: The rows that it holds in place of the model's.
+    """
+
+    path: str
+    revision: str | None
+    tensors: tuple[VocabularyTensor, ...] = field(repr=False)
+    rows: tuple[HeldRows, ...] = field(repr=False)
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The tokens whose rows migrations began, and of which it holds a trained one."""
+        return tuple(sorted(trained_tokens(self.rows)))
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    """Where a model stands.
+
+    Args:
+        name: Its name in the workspace.
+        path: Its directory.
+        revision: Its revision, None at `base`.
+        pending: The migrations that it lacks.
+        locked_by: The process that is changing it now, None where none is.
+        rows: The rows of its vocabulary tensors.
+        tokens: The tokens of its tokenizer.
+        tied: Whether input and output embeddings are one matrix.
+        tensors: Its vocabulary tensors.
+        adapters: The adapters that are changed with it.
+        training: The tokens whose rows migrations began, and what became of them since.
+        notes: What a user should know of it.
+    """
+
+    name: str
+    path: str
+    revision: str | None
+    pending: tuple[Migration, ...]
+    locked_by: str | None
+    rows: int
+    tokens: int
+    tied: bool
+    tensors: tuple[VocabularyTensor, ...] = field(repr=False)
+    adapters: tuple[AdapterStatus, ...]
+    training: tuple[TokenTraining, ...] = field(repr=False)
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What `verify` found.
+
+    Args:
+        name: The model.
+        revision: Its revision.
+        changed: The files that have other bytes than the stamp says, or are gone.
+        same_meaning: Whether it is by meaning what its migrations left all the same, as after training or saving it.
+        undo: What of its undo data is here.
+        notes: What a user should know of it.
+    """
+
+    name: str
+    revision: str | None
+    changed: tuple[str, ...]
+    same_meaning: bool
+    undo: UndoData
+    notes: tuple[str, ...]
+
+
+def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
+    """Return where a model stands.
+
+    Raises:
+        RecoveryNeededError: A change of it was interrupted.
+    """
+    with reading(entry):
+        return _status(workspace, entry)
+
+
+def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
+    require_directory(entry)
+    snapshot = take_snapshot(entry)
+    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
+    likely = describe_detected(workspace, entry, snapshot, progress)
+    state = open_state_if_present(workspace.state, workspace.root)
+    training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
+    return ModelStatus(
+        name=entry.name,
+        path=str(entry.path),
+        revision=snapshot.revision,
+        pending=progress.pending,
+        locked_by=locked_by(entry),
+        rows=snapshot.state.rows,
+        tokens=len(snapshot.state.tokenizer.ids),
+        tied=snapshot.state.traits.tied,
+        tensors=snapshot.tensors,
+        adapters=tuple(
+            AdapterStatus(
+                str(adapter.directory),
+                adapter.revision,
+                adapter.tensors,
+                rows_of_adapter(adapter, snapshot, training),
+            )
+            for adapter in adapters_of(entry, snapshot)
+        ),
+        training=training,
+        notes=(
+            *snapshot.notes,
+            *added_on_loading(snapshot.state),
+            *([f"it looks like a model at {likely}"] if likely else []),
+        ),
+    )
+
+
+def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
+    """Check a model against its stamp, and load it with the libraries.
+
+    Raises:
+        VerificationError: A library loads something else than the files say.
+        BusyError: A process is changing it, or that was interrupted.
+        DriftError: It has no stamp, and the ledger has migrations of it.
+    """
+    refuse_in_progress(entry)
+    snapshot = take_snapshot(entry)
+    refuse_lost_stamp(workspace, snapshot)
+    own = list(_changed(snapshot))
+    beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _changed(each)]
+    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
+    checks = [check for migration in progress.applied for check in migration.checks]
+    notes = verify_model(snapshot, checks, workspace.verify)
+    # What an adapter means is asked of nobody: one that was changed is said to be.
+    same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)
+    changed = tuple(sorted((*own, *beside)))
+    return Verified(entry.name, snapshot.revision, changed, same, undo_data(workspace, snapshot), notes)
+
+
+def _changed(snapshot: Snapshot) -> Iterator[str]:
+    """Yield the files that have other bytes than the stamp says, or are gone."""
+    if snapshot.stamp is None:
+        return
+    for name, file in snapshot.stamp.files.items():
+        path = snapshot.directory / name
+        data = read_if_present(path)
+        found = None if data is None else blake3(data).hexdigest()
+        if found != file.digest:
+            yield name
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    for name, shard in snapshot.stamp.shards.items():
+        path = snapshot.directory / name
+        if not exists(path) or read_shard_digest(path, tensors, snapshot.state.rows) != shard.digest:
+            yield name

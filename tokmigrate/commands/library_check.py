@@ -1,0 +1,105 @@
+"""Verification of a change by the libraries, before weights are staged.
+
+Of several models all are verified before the first is changed; what was accepted then is verified again only where the
+files came out differently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tokmigrate.apply.build_downgrade import restored_documents
+from tokmigrate.apply.candidate import Documents
+from tokmigrate.apply.library_check import verify_adapter_documents, verify_documents
+from tokmigrate.apply.publish import Change
+from tokmigrate.commands.adapters import adapters_of, downgrades_of_adapters
+from tokmigrate.events import OnProgress, VerificationEnded, VerificationStarted, Warned
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.plan.plan import Plan
+from tokmigrate.revision.conditions import Check
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.objects import ObjectStore
+
+Outcome = Sequence[tuple[Snapshot, Documents]]
+"""A model and, behind it, its adapters, each with its files after a change."""
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What the libraries accepted of a model.
+
+    Args:
+        documents: Its files after the change, and those of its adapters.
+        notes: What a user should know of it.
+    """
+
+    documents: tuple[Documents, ...]
+    notes: tuple[str, ...]
+
+
+def outcome_of_plan(plan: Plan) -> Outcome:
+    """Return what an upgrade leaves."""
+    return [(each.snapshot, Documents.of_plan(each)) for each in (plan, *plan.adapters)]
+
+
+def outcome_of_changes(changes: Sequence[Change]) -> Outcome:
+    """Return what changes that are ready to be carried out leave."""
+    return [(change.snapshot, Documents.of_candidate(change.candidate)) for change in changes]
+
+
+def outcome_of_records(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, records: Sequence[str]) -> Outcome:
+    """Return what a downgrade leaves, by the undo records of the model, the latest migration's first."""
+    objects = ObjectStore(workspace.objects)
+    beside = downgrades_of_adapters(adapters_of(entry, snapshot), records, objects)
+    return [(each, restored_documents(each, own, objects)) for each, own in ((snapshot, records), *beside)]
+
+
+def verify_outcome(
+    workspace: Workspace, model: str, outcome: Outcome, checks: Sequence[Check], on_progress: OnProgress
+) -> Accepted:
+    """Have the libraries load a model, and its adapters, as a change leaves them.
+
+    Args:
+        workspace: The workspace, which says how thoroughly.
+        model: The model's name, for events.
+        outcome: What the change leaves.
+        checks: What migrations say under `verify:`.
+        listener: Told when it begins and ends.
+
+    Raises:
+        TokmigrateError: A library would load something else than the files say.
+    """
+    on_progress(VerificationStarted(model, workspace.verify))
+    (snapshot, documents), *adapters = outcome
+    try:
+        notes = verify_documents(snapshot, documents, checks, workspace.verify)
+        for adapter, own in adapters:
+            verify_adapter_documents(adapter, own)
+    finally:
+        on_progress(VerificationEnded(model))
+    return Accepted(tuple(each for _, each in outcome), notes)
+
+
+def verify_once(
+    workspace: Workspace,
+    model: str,
+    outcome: Outcome,
+    checks: Sequence[Check],
+    on_progress: OnProgress,
+    accepted: Accepted | None,
+) -> None:
+    """Do what `verify_outcome` does, unless the libraries accepted the same files before, and tell what is to be known.
+
+    Args:
+        workspace: The workspace, which says how thoroughly.
+        model: The model's name, for events.
+        outcome: What the change leaves.
+        checks: What migrations say under `verify:`.
+        listener: Told of it.
+        accepted: What they accepted before.
+    """
+    if accepted is None or accepted.documents != tuple(documents for _, documents in outcome):
+        accepted = verify_outcome(workspace, model, outcome, checks, on_progress)
+    for note in accepted.notes:
+        on_progress(Warned(model, note))

@@ -1,0 +1,283 @@
+"""Migrations are read, tried on the models that are here, and shown to the rules. Nothing is written."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from tokmigrate.audit.run_status import reading
+from tokmigrate.commands.open_model import open_model_or_dummy
+from tokmigrate.errors import LimitError, TokmigrateError
+from tokmigrate.files import read_file
+from tokmigrate.formatting import format_list
+from tokmigrate.git import files_changed_since, find_repository, read_text_at_fork, tracked_files
+from tokmigrate.lint.checking import Finding, Seen, check
+from tokmigrate.lint.file import Failure, MigrationFile, written
+from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
+from tokmigrate.lint.selection import Selection
+from tokmigrate.model.documents.chat_template import chat_template
+from tokmigrate.model.documents.roles import ROLES, special_token
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.model.worker.worker import call_worker
+from tokmigrate.plan.progress import compute_progress
+from tokmigrate.plan.steps import Step, steps_of
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock import Lock
+from tokmigrate.revision.lock_file import lock_path, lock_shown, parse_lock
+from tokmigrate.revision.migration import Migration
+from tokmigrate.settings import FILE_NAME, ModelEntry, WorkerLimits, Workspace
+from tokmigrate.strict_yaml import decode
+from tokmigrate.strict_yaml.reading import parse
+
+_FOUND_BY = ("added_tokens", "normalizer")
+"""The parts of tokenizer.json that decide where added tokens are found."""
+
+_TEMPLATE_SECONDS, _TEMPLATE_MIB = 2, 1024
+"""What the rendering of a chat template may use; a limit of CPU time is kept to the second."""
+
+
+@dataclass(frozen=True)
+class Linted:
+    """What rules found.
+
+    Args:
+        findings: In the order of files and places.
+        files: The migrations that were looked at.
+        notes: What could not be looked at.
+        root: The directory that programs which read the findings call files from: the repository's, or the workspace's.
+    """
+
+    findings: tuple[Finding, ...]
+    files: tuple[MigrationFile, ...]
+    notes: tuple[str, ...]
+    root: Path
+
+    @property
+    def errors(self) -> int:
+        """How many findings are errors."""
+        return sum(finding.is_error for finding in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        """How many are warnings."""
+        return len(self.findings) - self.errors
+
+    def path_of(self, finding: Finding) -> str:
+        """Return the file of a finding as seen from `root`."""
+        return Path(os.path.relpath(finding.file.migration.path, self.root)).as_posix()
+
+
+def settled(workspace: Workspace) -> Selection:
+    """Return the rules that the settings of a workspace want.
+
+    Args:
+        workspace: The workspace.
+
+    Raises:
+        UsageError: No rule has such a code.
+    """
+    return Selection.of(workspace.lint.select, workspace.lint.ignore, str(workspace.root / FILE_NAME))
+
+
+def lint(
+    workspace: Workspace, entries: Sequence[ModelEntry], selection: Selection, git_base: str | None = None
+) -> Linted:
+    """Return what rules find in the migrations of a workspace.
+
+    Args:
+        workspace: The workspace.
+        entries: The models that pending migrations are tried on; one that is not here is passed over with a note.
+        selection: The rules that are wanted.
+        git_base: Only migrations that changed since the current branch left this one are looked at.
+
+    Raises:
+        FileProblems: All that is wrong in the migration files.
+        HistoryError: They do not hold together, or have several heads.
+        UsageError: Git does not know `git_base`.
+    """
+    history = History.read(workspace)
+    chain = history.chain()
+    shared = _shared(workspace, git_base) if git_base is not None else {}
+    wanted = _changed(workspace, chain, git_base) if git_base is not None else chain
+    trials = [_try_pending(entry, history) for entry in entries] if wanted else []
+    files = [
+        replace(
+            _file(each, chain, workspace),
+            edited_on=tuple(trial.model for trial in trials if each in trial.edited),
+            edited_since=git_base if _is_edited(each, shared) else None,
+        )
+        for each in wanted
+    ]
+    findings = check((item for file in files for item in _seen(file, trials)), selection)
+    notes = [note for trial in trials for note in trial.notes]
+    alone = [each.shown for each in wanted if not any(trial.looked_at(each) for trial in trials)]
+    if alone:
+        names = format_list(alone)
+        notes.append(f"without a model that is here and does not have them yet, rules on files alone: {names}")
+    gone = shared.keys() - {name for each in chain for name in (each.revision, *_replaced(each))}
+    notes += [f"'{git_base}' has the migration {name}, which is not here" for name in sorted(gone)]
+    return Linted(findings, tuple(files), tuple(notes), find_repository(workspace.root) or workspace.root)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """Pending migrations tried on a model."""
+
+    model: str
+    steps: tuple[Step, ...] = ()
+    failure: tuple[Migration, TokmigrateError] | None = None
+    edited: tuple[Migration, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def step(self, migration: Migration) -> Step | None:
+        return next((step for step in self.steps if step.migration is migration), None)
+
+    def refused(self, migration: Migration) -> TokmigrateError | None:
+        return self.failure[1] if self.failure and self.failure[0] is migration else None
+
+    def looked_at(self, migration: Migration) -> bool:
+        return self.step(migration) is not None or self.refused(migration) is not None
+
+
+def _try_pending(entry: ModelEntry, history: History) -> _Trial:
+    chain = history.chain_for(entry)
+    if not chain:
+        return _Trial(entry.name)
+    try:
+        with reading(entry), open_model_or_dummy(entry) as here:
+            snapshot = take_snapshot(here)
+        progress = compute_progress(snapshot, chain)
+        progress.check_order()
+    except TokmigrateError as error:
+        return _Trial(entry.name, notes=(f"{entry.name} is not looked at: {error}",))
+    steps: list[Step] = []
+    state = snapshot.state
+    for migration in progress.pending:
+        try:
+            steps += steps_of(state, [migration], lambda _, after: after)
+        except TokmigrateError as error:
+            return _Trial(entry.name, tuple(steps), (migration, error), progress.edited)
+        state = steps[-1].after
+    return _Trial(entry.name, tuple(steps), edited=progress.edited)
+
+
+def _changed(workspace: Workspace, chain: Sequence[Migration], git_base: str) -> tuple[Migration, ...]:
+    """Return the migrations of which a file changed since the current branch left another one."""
+    changed = files_changed_since(workspace.root, git_base)
+    return tuple(each for each in chain if not changed.isdisjoint(_paths(each)))
+
+
+def _shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:
+    """Return the checksums of the migrations that were locked where the current branch left another one."""
+    text = read_text_at_fork(lock_path(workspace), git_base)
+    lock = parse_lock(text, f"{lock_shown(workspace)} at {git_base}") if text else Lock()
+    return {locked.revision: locked.checksum for locked in lock.revisions}
+
+
+def _is_edited(migration: Migration, shared: Mapping[str, str]) -> bool:
+    # A squashed migration is another one than those that it stands for, and has the id of the last.
+    known = shared.get(migration.revision)
+    return known is not None and known not in (migration.checksum, _replaced(migration).get(migration.revision))
+
+
+def _replaced(migration: Migration) -> Mapping[str, str]:
+    return {each.revision: each.checksum for each in migration.replaces}
+
+
+def _seen(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
+    yield file
+    for trial in trials:
+        error = trial.refused(file.migration)
+        if error is not None:
+            yield Failure(file, trial.model, error)
+        step = trial.step(file.migration)
+        if step is not None:
+            recorded = file.recorded(tuple(each.planned for each in step.applied))
+            if recorded is not file:
+                yield recorded
+            yield _on_model(recorded, trial, step)
+
+
+def _on_model(file: MigrationFile, trial: _Trial, step: Step) -> OnModel:
+    final, limits = trial.steps[-1].after, step.after.traits.worker
+    template_error = _template_error(step, limits)
+    before, after = step.before.documents[FILE], step.after.documents[FILE]
+    if all(before.get(part) == after.get(part) for part in _FOUND_BY):
+        return OnModel(file, trial.model, step, final, template_error=template_error)
+    sightings = _sightings(step.after, limits)
+    # What was not found before either is no fault of this migration.
+    is_old = any(sighting.missed and text in step.before.tokenizer.added for text, sighting in sightings.items())
+    old = _sightings(step.before, limits) if is_old else {}
+    return OnModel(file, trial.model, step, final, old, sightings, template_error)
+
+
+def _template_error(step: Step, limits: WorkerLimits) -> str | None:
+    """Return why the default chat template that a migration sets cannot be used, None where it can."""
+    template = chat_template(step.after)
+    if template is None or template == chat_template(step.before):
+        return None
+    tokens = {f"{role}_token": special_token(step.after, role) for role in ROLES}
+    request = {"template": template, "tokens": {name: text for name, text in tokens.items() if text is not None}}
+    seconds, mib = min(limits.cpu_seconds, _TEMPLATE_SECONDS), min(limits.memory_mib, _TEMPLATE_MIB)
+    try:
+        answer = call_worker("chat_template", request, replace(limits, cpu_seconds=seconds, memory_mib=mib))
+    except LimitError as error:
+        return f"cannot be rendered: {error.message}"
+    if answer["error"] is not None:
+        return f"cannot be rendered: {answer['error']}"
+    if answer["cpu_seconds"] > 1:
+        return f"needs {answer['cpu_seconds']:.1f} seconds of CPU time for one message"
+    return None
+
+
+def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
+    """Return where the library finds each added token."""
+    tokens = [token for token, _ in state.tokenizer.added.values()]
+    texts = {token.content: texts_with(token) for token in tokens}
+    request = {
+        "document": state.documents[FILE],
+        "encode": [text for each in texts.values() for text in each],
+        "normalise": list(texts),
+    }
+    answer = call_worker("tokenizer", request, limits)
+    # A text with a letter that the tokenizer does not know, and without an unknown token, has no ids.
+    ids = dict(zip(request["encode"], (each.get("ids") for each in answer["encodings"]), strict=True))
+    normalised: Mapping[str, str] = dict(zip(texts, answer["normalised"], strict=True))
+    found = {}
+    for token in tokens:
+        number = state.tokenizer.ids[token.content]
+        known = (text for text in texts[token.content] if text == token.content or ids[text] is not None)
+        held = {text: number in (ids[text] or ()) for text in known}
+        found[token.content] = Sighting(
+            token,
+            tuple(text for text, is_there in held.items() if is_there),
+            tuple(text for text, is_there in held.items() if not is_there),
+            normalised[token.content] if token.normalized else token.content,
+        )
+    return found
+
+
+def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace) -> MigrationFile:
+    text = decode(read_file(migration.path), migration.shown)
+    tree = parse(text, migration.shown) if migration.source is None else None
+    beside = {name: migration.path.parent / name for name in migration.attachments}
+    in_git = tracked_files(workspace.root, (migration.path, *beside.values())) if beside else frozenset()
+    return MigrationFile(
+        migration,
+        text,
+        tree,
+        written(migration, tree),
+        earlier=tuple(chain[: chain.index(migration)]),
+        known_models=frozenset(name for entry in workspace.models.values() for name in (entry.name, *entry.tags)),
+        not_in_git=frozenset(name for name, path in beside.items() if migration.path in in_git and path not in in_git),
+    )
+
+
+def _paths(migration: Migration) -> frozenset[Path]:
+    """Return the files that a migration is made of."""
+    beside = (migration.path.parent / name for name in migration.attachments)
+    return frozenset(path.resolve() for path in (migration.path, *beside))

@@ -1,0 +1,169 @@
+"""Writing the lock: the migrations as they are, and the ids that they give on the models that are here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from tokmigrate.apply.build_downgrade import build_downgrade
+from tokmigrate.audit.run_status import refuse_in_progress
+from tokmigrate.commands.file_transaction import write_files
+from tokmigrate.commands.open_model import open_model_or_dummy
+from tokmigrate.commands.records import list_changed_documents, list_undo_records
+from tokmigrate.commands.targets import progress_to
+from tokmigrate.errors import DriftError, UndoError, WeightsError
+from tokmigrate.files import has_directory
+from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.plan.pinned_ids import track_after, track_before
+from tokmigrate.plan.plan import plan_upgrade
+from tokmigrate.plan.steps import steps_of
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock import Lock, LockTrack, lock_of
+from tokmigrate.revision.lock_file import lock_files
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.vocabulary.row_edit import RowEdit
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """A model at an earlier time.
+
+    Args:
+        state: Its documents and rows.
+        base: The fingerprint of its base tokenizer, None where that was not written down.
+    """
+
+    state: ModelState
+    base: str | None
+
+
+def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: str) -> Earlier | None:
+    """Return a model as its migration `first` found it.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        snapshot: The model as it is.
+        first: The id of a revision that it has.
+
+    Returns:
+        None where the way back is not on record here, or leads from other files than there are.
+    """
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(entry.path, snapshot.generation) if state else None
+    if state is None or model is None or snapshot.stamp is None or list_changed_documents(snapshot):
+        return None
+    applied = snapshot.revisions
+    revisions = tuple(reversed(applied[applied.index(first) :]))
+    try:
+        back = build_downgrade(
+            snapshot, list_undo_records(state, model, revisions), ObjectStore(workspace.objects)
+        ).candidate
+    except (UndoError, DriftError):
+        return None
+    stamp = back.stamp
+    rows = back.edit.new_rows
+    found = replace(
+        snapshot.state,
+        documents=with_files(snapshot.state.documents, back.files),
+        edit=RowEdit.identity(rows),
+        lineage=stamp.rows if stamp else RowEdit.identity(rows),
+        reshaped=bool(stamp and stamp.reshaped),
+        init=stamp.init if stamp else None,
+    )
+    return Earlier(found, stamp.tokenizer if stamp else found.tokenizer.fingerprint)
+
+
+@dataclass(frozen=True)
+class LockUpdate:
+    """What became of the lock.
+
+    Args:
+        before: What it said, None where there was none.
+        after: What it says now.
+        notes: The models that could add nothing to it, and why.
+    """
+
+    before: Lock | None
+    after: Lock
+    notes: tuple[str, ...]
+
+
+def update_lock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | None) -> LockUpdate:
+    """Write the lock of a workspace.
+
+    What is pinned stays pinned as long as the migrations up to there are the same ones.
+
+    Args:
+        workspace: The workspace.
+        entries: The models whose ids are pinned, where they are here.
+        known: The lock before.
+
+    Raises:
+        DriftError: A migration was edited that a model has, or gives other ids than were pinned.
+        HistoryError: There are several heads.
+    """
+    done = relocked(workspace, History.read(workspace), entries, known)
+    write_files(workspace, lock_files(workspace, done.after))
+    return done
+
+
+def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntry], known: Lock | None) -> LockUpdate:
+    """Return what `relock` makes of a history; nothing is written."""
+    chain = history.chain()
+    held = known.holding(chain) if known else None
+    tracks: list[LockTrack] = []
+    notes: list[str] = []
+    for entry in entries:
+        if not has_directory(entry.path):
+            notes.append(f"{entry.name} is not here: no ids are pinned for it")
+            continue
+        refuse_in_progress(entry)
+        try:
+            with open_model_or_dummy(entry) as here:
+                track = _track(workspace, history, here, held)
+        except WeightsError as error:
+            notes.append(f"{entry.name} adds no ids: {error}")
+            continue
+        if track is None:
+            notes.append(
+                f"{entry.name} has migrations, and neither the lock nor this workspace knows how its tokenizer began: "
+                "only a copy of it at base can pin its ids (`--model PATH`)"
+            )
+        else:
+            tracks.append(track)
+    return LockUpdate(known, lock_of(chain, known, tracks), tuple(notes))
+
+
+def lock_head(workspace: Workspace, known: Lock | None) -> bool:
+    """Write down a new migration at the head, and return whether the lock had all that are before it.
+
+    Args:
+        workspace: The workspace.
+        known: Its lock; None where it has none, and then the first migration begins one.
+    """
+    head = History.read(workspace).chain()[-1]
+    lock = (known or Lock()).followed_by(head)
+    if lock is None:
+        return False
+    write_files(workspace, lock_files(workspace, lock))
+    return True
+
+
+def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> LockTrack | None:
+    """Return the way of a model up to the head; None where nobody knows how it began."""
+    snapshot = take_snapshot(entry)
+    progress = progress_to(workspace, history, entry, snapshot, "head")
+    before = track_before(snapshot, progress.applied, held)
+    if before is not None:
+        return track_after(before, plan_upgrade(entry, snapshot, progress.pending).steps)
+    # The lock came later than the migrations: where the way back is on record, it leads to the base.
+    found = earlier(workspace, entry, snapshot, snapshot.revisions[0]) if snapshot.stamp else None
+    if found is None:
+        return None
+    steps = steps_of(found.state, (*progress.applied, *progress.pending), lambda _, after: after)
+    return track_after(LockTrack(found.state.tokenizer.fingerprint), steps)

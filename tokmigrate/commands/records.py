@@ -1,0 +1,278 @@
+"""What a run records in the ledger, and what the ledger has for a downgrade."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+
+from blake3 import blake3
+
+from tokmigrate.apply.build_upgrade import AppliedStep
+from tokmigrate.apply.undo_record import Left, read_left
+from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, remedy, stamp_trouble
+from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.formatting import format_list
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import parse_stamp
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.ledger import State
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import (
+    AppliedRecord,
+    AppliedRow,
+    Direction,
+    ModelRow,
+    MoveRow,
+    Outcome,
+    TokenEvent,
+    TokenEventType,
+    TokenRow,
+    TokensMoved,
+)
+from tokmigrate.vocabulary.token_delta import moves_of
+
+
+def build_upgrade_outcome(applied_steps: tuple[AppliedStep, ...], already: int) -> Outcome:
+    """Return what finishing an upgrade records."""
+    records = [
+        AppliedRecord(
+            revision=passage.revision,
+            position=already + number,
+            checksum=passage.checksum,
+            message=passage.message,
+            undo=passage.undo,
+            digests_before=passage.before,
+            digests_after=passage.after,
+        )
+        for number, passage in enumerate(applied_steps)
+    ]
+    events = [event for passage in applied_steps for event in _events(passage)]
+    return Outcome(applied=tuple(records), tokens=tuple(events))
+
+
+def _events(passage: AppliedStep) -> Iterator[TokenEvent | TokensMoved]:
+    for begun in passage.tokens:
+        yield TokenEvent(
+            passage.revision,
+            TokenEventType(begun.kind),
+            begun.token,
+            begun.id,
+            begun.old_id,
+            begun.old_token,
+            begun.init,
+            begun.row_fingerprint,
+        )
+    for token, number in passage.removed.items():
+        yield TokenEvent(passage.revision, TokenEventType.REMOVED, token, None, number)
+    for move in passage.moved:
+        yield TokensMoved(passage.revision, TokenEventType.MOVED, move)
+
+
+def build_reverted_events(
+    state: State, model: ModelRow, revisions: tuple[str, ...]
+) -> tuple[TokenEvent | TokensMoved, ...]:
+    """Return the token events of a downgrade: those of each revision, reversed.
+
+    Args:
+        state: The state, which has the events of each revision.
+        model: The model.
+        revisions: The revisions that are undone, the latest first.
+    """
+    told: dict[str, list[TokenEvent | TokensMoved]] = {}
+    for row in list_events_in_force(state, model):
+        told.setdefault(row.event.revision, []).append(row.event)
+    return tuple(event for revision in revisions for event in _reverted(revision, told.get(revision, ())))
+
+
+def _reverted(revision: str, told: Sequence[TokenEvent | TokensMoved]) -> Iterator[TokenEvent | TokensMoved]:
+    # Ledgers of older versions have a row for each token that moved.
+    single: list[tuple[str, int, int]] = []
+    for event in told:
+        if isinstance(event, TokensMoved):
+            yield TokensMoved(revision, TokenEventType.REVERTED, event.move.reverse)
+        elif event.event is TokenEventType.MOVED and event.token_id is not None and event.old_id is not None:
+            single.append((event.token, event.token_id, event.old_id))
+        else:
+            yield TokenEvent(
+                revision,
+                TokenEventType.REVERTED,
+                token=event.old_token or event.token,
+                token_id=event.old_id,
+                old_id=event.token_id,
+                old_token=event.token if event.old_token else None,
+            )
+    yield from (TokensMoved(revision, TokenEventType.REVERTED, move) for move in moves_of(single))
+
+
+def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
+    """Return the token events of the revisions that a model has, as recorded when an upgrade applied them.
+
+    A model that is stamped again records no events that its ledger has: the earlier ones hold.
+    """
+    told: dict[str, list[tuple[int, TokenRow | MoveRow]]] = {}
+    for place, row in enumerate(state.token_records(model)):
+        revision = row.event.revision
+        if row.event.event is TokenEventType.REVERTED:
+            told.pop(revision, None)
+        elif row.event.event is not TokenEventType.TRAINED:
+            before = told.setdefault(revision, [])
+            if before and before[0][1].run_id != row.run_id:
+                before.clear()
+            before.append((place, row))
+    holding = [
+        placed
+        for row in state.applied_now(model)
+        if (found := told.get(row.record.revision)) and _hold(state, found[0][1].run_id, row.run_id)
+        for placed in found
+    ]
+    return tuple(row for _, row in sorted(holding, key=lambda placed: placed[0]))
+
+
+def _hold(state: State, told_by: str, run_id: str) -> bool:
+    """Return whether the events that a run recorded of a revision hold after the run that applied it last."""
+    by = state.run(run_id)
+    return told_by == run_id or (by is not None and by.direction is not Direction.UPGRADE)
+
+
+def list_undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:
+    """Return the undo records of applied revisions, the latest first.
+
+    Raises:
+        UndoError: One is not on record.
+    """
+    known = {row.record.revision: row.record for row in state.applied_now(model)}
+    records: list[str] = []
+    for revision in revisions:
+        record = known.get(revision)
+        if record is None or record.undo is None:
+            raise no_undo_error(revision, model.name)
+        records.append(record.undo)
+    return records
+
+
+def find_undo_records(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revisions: tuple[str, ...]
+) -> list[str]:
+    """Return the undo records of applied revisions, the latest first, as this workspace has them; writes nothing.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        snapshot: The model as it is.
+        revisions: The revisions, the latest first.
+
+    Raises:
+        UndoError: One is not on record.
+    """
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
+    if state is not None and model is not None:
+        return list_undo_records(state, model, revisions)
+    if revisions:
+        raise no_undo_error(revisions[0], entry.name)
+    return []
+
+
+def no_undo_error(revision: str, model: str) -> UndoError:
+    """Return the error for a revision whose undo data this workspace does not have."""
+    return UndoError(
+        f"the way back from {revision} is not on record in this workspace",
+        where=model,
+        hint="downgrade it where it was upgraded; of a copy of a model that was upgraded here, remove tokmigrate.json "
+        "and take it on with `tokmigrate stamp --from`; or take the baseline from its source",
+    )
+
+
+def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the documents that have other bytes than the stamp says."""
+    changed: list[str] = []
+    for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():
+        data = snapshot.texts.get(name)
+        if (blake3(data).hexdigest() if data is not None else None) != file.digest:
+            changed.append(name)
+    return tuple(sorted(changed))
+
+
+def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
+    """Return what became of a model since it was migrated, by its stamp and by what this workspace has on record."""
+    rows = _applied_rows(workspace, snapshot)
+    trouble = _stamp_trouble(workspace, snapshot, rows)
+    if trouble or snapshot.stamp is None:
+        return _stamp_drift(trouble, snapshot, rows)
+    return drift_of(snapshot, tuple(_left(workspace, rows)))
+
+
+def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
+    """Return what a user accepts of drift of a model; its weights are not read, since training them is none.
+
+    Raises:
+        DriftError: The model is not what its migrations left, and the workspace does not accept that.
+    """
+    found = _document_drift(workspace, snapshot)
+    lines = tuple(each_line(found))
+    if lines and workspace.drift == "refuse":
+        raise _refusal(workspace, snapshot, found, lines)
+    return lines
+
+
+def refuse_lost_stamp(workspace: Workspace, snapshot: Snapshot) -> None:
+    """Raise DriftError where a model has no stamp, and the ledger has migrations of it."""
+    found = _document_drift(workspace, snapshot) if snapshot.stamp is None else Drift()
+    if found.stamp_at:
+        raise _refusal(workspace, snapshot, found, tuple(each_line(found)))
+
+
+def _refusal(workspace: Workspace, snapshot: Snapshot, found: Drift, lines: Sequence[str]) -> DriftError:
+    hint = (
+        "put it back as it was, or, where the change is meant, go on from it with --accept-drift "
+        "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` tells all of it"
+    )
+    return DriftError(
+        f"the model is not what its migrations left: {format_list(lines, separator='; ')}",
+        where=str(snapshot.directory),
+        hint=remedy(found, _name(workspace, snapshot)) if found.stamp_at else hint,
+    )
+
+
+def _name(workspace: Workspace, snapshot: Snapshot) -> str:
+    names = (name for name, entry in workspace.models.items() if entry.path == snapshot.directory)
+    return next(names, str(snapshot.directory))
+
+
+def _stamp_drift(trouble: str | None, snapshot: Snapshot, rows: Sequence[AppliedRow]) -> Drift:
+    recorded = rows[-1].record.revision if trouble and snapshot.stamp is None and rows else None
+    return Drift(stamp=trouble, stamp_at=recorded)
+
+
+def _document_drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
+    rows = _applied_rows(workspace, snapshot)
+    trouble = _stamp_trouble(workspace, snapshot, rows)
+    if trouble or not list_changed_documents(snapshot):
+        return _stamp_drift(trouble, snapshot, rows)
+    return document_drift(snapshot, tuple(_left(workspace, rows)))
+
+
+def _applied_rows(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:
+    """Return the revisions that the ledger has as applied to a model."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
+    return state.applied_now(model) if state and model else ()
+
+
+def _stamp_trouble(workspace: Workspace, snapshot: Snapshot, rows: Sequence[AppliedRow]) -> str | None:
+    stamps = (left.files[STAMP] for left in _left(workspace, rows[::-1]) if STAMP in left.files)
+    last = next((stamp for stamp in stamps if stamp is not None), None)
+    lineage = parse_stamp(last.decode("utf-8"), STAMP).lineage if last else ""
+    return stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
+
+
+def _left(workspace: Workspace, rows: Sequence[AppliedRow]) -> Iterator[Left]:
+    """Yield what migrations left, in the order of the rows, as far as the undo data is here."""
+    objects = ObjectStore(workspace.objects)
+    for row in rows:
+        if row.record.undo is not None:
+            # What is lost of it is told by `undo_data`.
+            with suppress(UndoError):
+                yield read_left(row.record.undo, objects)

@@ -1,0 +1,228 @@
+"""Migrations as they were applied: the ledger keeps their text, so an edited or deleted file can be put back."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from blake3 import blake3
+
+from tokmigrate.apply.durable import write_durably
+from tokmigrate.commands.file_transaction import write_files
+from tokmigrate.commands.tag import known_tags
+from tokmigrate.errors import (
+    DriftError,
+    FileProblems,
+    TokmigrateError,
+    UndoError,
+    UnknownNameError,
+    UsageError,
+    suggest,
+)
+from tokmigrate.files import read_if_present, storage_errors
+from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.revision.history import History, migration_files, read_migration, refuse_unfinished
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.names import RecordedName, resolve
+from tokmigrate.revision.yaml_file import attachment_path
+from tokmigrate.settings import Workspace
+from tokmigrate.state.database import open_state_if_present
+from tokmigrate.state.ledger import State
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import MigrationText
+
+LARGEST_KEPT = 16 << 20
+"""The bytes of an attachment up to which it is kept; of a larger one the digest is."""
+
+
+@dataclass(frozen=True)
+class Restored:
+    """A migration that was put back, or would be.
+
+    Args:
+        revision: Its revision.
+        path: Its file.
+        diff: The lines in which the file differs from what was applied; none where it is as it was.
+        attachments: The attachments that differ, by their paths.
+        kept_as: Where the edited file was kept; None where there was none.
+    """
+
+    revision: str
+    path: Path
+    diff: tuple[str, ...]
+    attachments: tuple[Path, ...]
+    kept_as: Path | None = None
+
+
+def record_texts(workspace: Workspace, state: State, wanted: Iterable[tuple[str, str]]) -> None:
+    """Record the texts of migrations with their attachments, unless they are on record.
+
+    Args:
+        workspace: The workspace.
+        state: Its state.
+        wanted: Revisions and checksums that a model has, or is about to get; those of edited files are left out.
+    """
+    lacking = set(wanted) - state.texts_on_record()
+    if not lacking:
+        return
+    objects = ObjectStore(workspace.objects)
+    texts: list[MigrationText] = []
+    for migration in History.read(workspace).migrations:
+        if (migration.revision, migration.checksum) in lacking:
+            for attachment in migration.attachments.values():
+                if len(attachment.data) <= LARGEST_KEPT:
+                    objects.put(attachment.data)
+            digests = {name: attachment.digest for name, attachment in migration.attachments.items()}
+            text = migration.data.decode("utf-8")
+            texts.append(MigrationText(migration.revision, migration.checksum, migration.path.name, text, digests))
+    state.keep_migration_texts(texts)
+
+
+def applied_text(workspace: Workspace, revision: str) -> MigrationText | None:
+    """Return the text of a migration as the models have it, None where it is not on record."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    found = state.migration_texts(revision) if state else ()
+    in_force = set(_checksums(workspace, revision))
+    return next((text for text in reversed(found) if text.checksum in in_force), found[-1] if found else None)
+
+
+def edited_since(workspace: Workspace, migration: Migration) -> tuple[str, ...]:
+    """Return the lines in which a migration differs from what models have, as far as that is on record."""
+    in_force = set(_checksums(workspace, migration.revision))
+    if migration.replaces or not in_force or migration.checksum in in_force:
+        return ()
+    text = applied_text(workspace, migration.revision)
+    return _diff(text, migration.shown, migration.data) if text else ()
+
+
+def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
+    """Put a migration back as it was applied, with its attachments; an edited file is kept beside it.
+
+    The file need not hold together: it is found by its revision, or by the name that it had.
+
+    Args:
+        workspace: The workspace.
+        name: The revision, the beginning of it, the number of its file, or a tag.
+        write: Whether anything is written; else it is only told what would be.
+
+    Raises:
+        RecoveryNeededError: A command was interrupted while it wrote the migrations.
+        UnknownNameError: No text of that name is on record.
+        UsageError: It was squashed, or another migration has its file.
+        UndoError: An attachment was too large to be kept, or was lost, and is not there as it was.
+    """
+    refuse_unfinished(workspace)
+    text = _on_record(workspace, name)
+    path = _place(workspace, text)
+    now = read_if_present(path)
+    attachments = dict(_attachments(workspace, text, path))
+    diff = () if now == text.text.encode("utf-8") else _diff(text, os.path.relpath(path, workspace.root), now or b"")
+    found = Restored(text.revision, path, diff, tuple(attachments))
+    if not write or not (diff or attachments):
+        return found
+    kept_as = _free(path) if diff and now is not None else None
+    for target, data in {**({kept_as: now} if kept_as and now is not None else {}), **attachments}.items():
+        with storage_errors("make the directory", target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(target, data)
+    if diff:
+        write_files(workspace, {path: text.text.encode("utf-8")})
+    return Restored(text.revision, path, diff, tuple(attachments), kept_as)
+
+
+def _checksums(workspace: Workspace, revision: str) -> Iterator[str]:
+    """Yield the checksums of a revision that the models of a workspace have."""
+    for entry in workspace.models.values():
+        try:
+            stamp = read_stamp(entry.path)
+        except TokmigrateError:
+            # `check` tells what is wrong with it.
+            continue
+        yield from (checksum for name, checksum in (stamp.applied if stamp else ()) if name == revision)
+
+
+def _on_record(workspace: Workspace, name: str) -> MigrationText:
+    state = open_state_if_present(workspace.state, workspace.root)
+    files = {text.revision: text.file for text in (state.migration_texts() if state else ())}
+    names = [RecordedName(revision, file) for revision, file in files.items()]
+    try:
+        revision = resolve(name, names, lambda: names, None, known_tags(workspace))
+    except UnknownNameError as error:
+        hint = suggest(name, files) or "take the file from Git, or run this in the workspace where it was applied"
+        raise UnknownNameError(f"no text is on record here of what was applied: {error.message}", hint=hint) from error
+    text = applied_text(workspace, revision) if revision else None
+    if text is None:
+        raise UsageError(f"'{name}' has no file", hint="name a revision: `tokmigrate history` lists them")
+    return text
+
+
+def _place(workspace: Workspace, text: MigrationText) -> Path:
+    """Return the file that a migration belongs into: the one that has its revision, else the one that it had."""
+    recorded = workspace.migrations / Path(text.file).name
+    own = re.compile(rf"^\{{?\s*[\"']?revision[\"']?\s*[:=]\s*[\"']?{text.revision}\b", re.MULTILINE)
+    place: Path | None = None
+    for path in migration_files(workspace):
+        try:
+            migration = read_migration(workspace, path)
+        except FileProblems:
+            data = (read_if_present(path) or b"").decode("utf-8", "replace")
+            if place is None and (own.search(data) or path == recorded):
+                place = path
+            continue
+        _refuse_squashed(migration, text.revision)
+        if migration.revision == text.revision:
+            place = path
+        elif path == recorded and place is None:
+            raise UsageError(
+                f"the file that {text.revision} had belongs to {migration.revision} now",
+                where=migration.shown,
+                hint="rename that file first",
+            )
+    return place or recorded
+
+
+def _refuse_squashed(migration: Migration, revision: str) -> None:
+    if any(replaced.revision == revision for replaced in migration.replaces):
+        raise UsageError(
+            f"{revision} was squashed into {migration.shown}, and models that have it need no other file",
+            where=migration.shown,
+            hint="if that file was edited, take it from Git",
+        )
+
+
+def _attachments(workspace: Workspace, text: MigrationText, path: Path) -> Iterator[tuple[Path, bytes]]:
+    """Yield the attachments that are not there as they were, with what they held."""
+    objects = ObjectStore(workspace.objects)
+    for name, digest in text.attachments.items():
+        target = attachment_path(path, name, workspace.root)
+        if target is None:
+            raise DriftError(f"'{name}' is outside the workspace", where=f"the text of {text.revision} on record")
+        now = read_if_present(target)
+        if now is not None and blake3(now).hexdigest() == digest:
+            continue
+        if not objects.has(digest):
+            raise UndoError(
+                f"{text.revision} needs this file as it was, and it is not kept: it was larger than "
+                f"{LARGEST_KEPT >> 20} MiB, or .tokmigrate/objects is lost",
+                where=str(target),
+                hint=f"put it back from a backup first: its BLAKE3 digest is {digest}",
+            )
+        yield target, objects.get(digest)
+
+
+def _diff(text: MigrationText, shown: str, now: bytes) -> tuple[str, ...]:
+    lines: Sequence[str] = now.decode("utf-8", "replace").splitlines()
+    found = difflib.unified_diff(text.text.splitlines(), lines, f"{text.file} as it was applied", shown, lineterm="")
+    # Line ends alone are a difference too.
+    return tuple(found) or ("only line ends differ",)
+
+
+def _free(path: Path) -> Path:
+    """Return a name beside a file that no file has, and that no command takes for a migration."""
+    names = (path.with_name(f"{path.name}.edited{number or ''}") for number in itertools.count())
+    return next(free for free in names if not free.exists())

@@ -1,0 +1,227 @@
+"""Migrations are tried: up, down and up again, on a stand-in or a copy of a model. The model is never touched."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+from blake3 import blake3
+
+from tokmigrate.apply.candidate import Documents
+from tokmigrate.apply.digests import read_shard_digest
+from tokmigrate.apply.library_check import verify_documents
+from tokmigrate.commands.diff import recorded_before
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.open_model import open_model_or_dummy
+from tokmigrate.commands.plan import checks_of, plan
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.errors import UsageError
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
+from tokmigrate.model.dummy_model import NARROW, lacks_weights, make_dummy_model
+from tokmigrate.model.formats.safetensors_header import read_header
+from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.weights.tensor_rows import plain_digest
+from tokmigrate.plan.plan import Plan
+from tokmigrate.plan.progress import check_progress
+from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
+from tokmigrate.settings import ModelEntry, Workspace
+
+Subject = Literal["stand-in", "copy"]
+Digests = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Mismatch:
+    """A file that came out differently than it had to.
+
+    Args:
+        file: Its name.
+        after: What was done last.
+        expected: When it was as it had to be.
+    """
+
+    file: str
+    after: str
+    expected: str
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """What was tried on a model's stand-in or copy.
+
+    Args:
+        model: The model's name.
+        subject: What it was tried on.
+        start: The revision that it began at, None for base.
+        migrations: What was applied and taken back.
+        files: How many files were compared each time.
+        bytes: Their size at the end.
+        mismatches: The files that came out differently.
+        left_out: The adapters of the model, which were not part of it.
+        verified: What its files were loaded with: `full` is transformers too, as `verify:` of the workspace says.
+        made_of: What told the shapes of its weights: the model, or its configuration where they are not here.
+    """
+
+    model: str
+    subject: Subject
+    start: str | None
+    migrations: tuple[Migration, ...]
+    files: int
+    bytes: int
+    mismatches: tuple[Mismatch, ...]
+    left_out: tuple[Path, ...]
+    verified: Literal["fast", "full"]
+    made_of: Literal["model", "configuration"] = "model"
+
+
+def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool = False) -> RoundTrip:
+    """Try migrations: all up in one run, all down, up one by one, and down one by one.
+
+    After each step the files have to be, byte for byte, those of the first time. For a stand-in the model's weights
+    need not be here: what shapes they have is told by its configuration then.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        subject: Whether a stand-in made of its headers is tried, or a copy of it.
+        from_base: Whether every migration for the model is tried, and not only those that are pending.
+
+    Raises:
+        TokmigrateError: A migration cannot be applied or taken back.
+    """
+    if subject == "copy":
+        return _run_roundtrip(workspace, entry, subject, from_base=from_base)
+    with open_model_or_dummy(entry) as here:
+        done = _run_roundtrip(workspace, here, subject, from_base=from_base)
+    made_of: Literal["model", "configuration"] = "configuration" if lacks_weights(entry.path) else "model"
+    return replace(done, left_out=entry.adapters, made_of=made_of)
+
+
+def _run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool) -> RoundTrip:
+    plan(workspace, entry)
+    snapshot = take_snapshot(entry)
+    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
+    again = from_base and bool(progress.applied)
+    if again and subject == "copy":
+        raise UsageError(
+            "a copy begins where the model is, which has migrations already",
+            where=entry.name,
+            hint="try all of them on a stand-in: leave out --copy",
+        )
+    tried = progress.chain if from_base else progress.pending
+    start = progress.applied[-1].revision if progress.applied and not again else None
+    if not tried:
+        return RoundTrip(entry.name, subject, start, (), 0, 0, (), (), workspace.verify)
+    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
+        held = _subject(workspace, entry, snapshot, Path(folder, "model"), subject, tried, again=again)
+        place = replace(
+            workspace,
+            state=f"sqlite:///{folder}/state.db",
+            objects=Path(folder, "objects"),
+            models=MappingProxyType({entry.name: held}),
+            # A stand-in's rows are too short for transformers, which is shown its files once and for all.
+            verify=workspace.verify if subject == "copy" else "fast",
+        )
+        if subject == "stand-in":
+            _verify(workspace, plan(place, held, tried[-1].revision), snapshot)
+        mismatches = tuple(_find_mismatches(place, held, start, tried))
+        files = _files(held.path)
+        size = sum(path.stat().st_size for path in files)
+        return RoundTrip(
+            entry.name, subject, start, tried, len(files), size, mismatches, entry.adapters, workspace.verify
+        )
+
+
+def _verify(workspace: Workspace, planned: Plan, snapshot: Snapshot) -> None:
+    """Have the libraries load what an upgrade of a stand-in leaves, with the shapes that its model has."""
+    shown = replace(planned.snapshot, weights=snapshot.weights, tensors=snapshot.tensors)
+    verify_documents(shown, Documents.of_plan(planned), checks_of(planned), workspace.verify)
+
+
+def _subject(
+    workspace: Workspace,
+    entry: ModelEntry,
+    snapshot: Snapshot,
+    directory: Path,
+    subject: Subject,
+    tried: Sequence[Migration],
+    *,
+    again: bool,
+) -> ModelEntry:
+    """Make what is tried on."""
+    if subject == "copy":
+        shutil.copytree(entry.path, directory)
+        return replace(entry, path=directory, adapters=())
+    texts, rows = dict(snapshot.texts), snapshot.state.rows
+    if again:
+        before = recorded_before(workspace, entry, snapshot, "base")
+        texts = {name: data for name, data in {**texts, **before.files}.items() if data is not None}
+        rows = before.edit.new_rows
+    # Rows that are read from a file have the width that they have.
+    width = None if any(_holds_rows(migration) for migration in tried) else NARROW
+    made = make_dummy_model(entry, snapshot, directory, texts, rows, width=width)
+    if snapshot.stamp is not None and not again:
+        stamp = _stamp(snapshot.stamp, snapshot, made)
+        (directory / STAMP).write_bytes(stamp.encoded())
+    return made
+
+
+def _holds_rows(migration: Migration) -> bool:
+    """Return whether a migration comes with a file that begins as safetensors do."""
+    return any(attachment.data[8:9] == b"{" for attachment in migration.attachments.values())
+
+
+def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:
+    """Return a model's stamp as its stand-in has to have it: with the digests of its own files."""
+    # A stand-in without a stamp is read as one of a baseline, which its rows are not.
+    tensors = {tensor.name: tensor for tensor in take_snapshot(made).tensors}
+    shards = {}
+    for name in stamp.shards:
+        digest = read_shard_digest(made.path / name, tensors, snapshot.state.rows)
+        shards[name] = ChangedShard(digest, read_header(made.path / name).data_start)
+    files = {}
+    for name, file in stamp.files.items():
+        data = snapshot.texts.get(name)
+        files[name] = ChangedFile(None if data is None else blake3(data).hexdigest(), file.layout)
+    return replace(stamp, files=files, shards=shards)
+
+
+def _find_mismatches(
+    place: Workspace, entry: ModelEntry, start: str | None, tried: Sequence[Migration]
+) -> Iterator[Mismatch]:
+    start_digests = _digests(entry.path)
+    upgrade(place, entry, tried[-1].revision)
+    end = _digests(entry.path)
+    downgrade(place, entry, start or "base")
+    yield from _compared(start_digests, _digests(entry.path), "all down", "the start")
+    reached: list[Digests] = [start_digests]
+    for migration in tried:
+        upgrade(place, entry, migration.revision)
+        reached.append(_digests(entry.path))
+    yield from _compared(end, reached[-1], "up one by one", "up in one run")
+    revisions = [start, *(migration.revision for migration in tried)]
+    for number in reversed(range(len(tried))):
+        downgrade(place, entry, revisions[number] or "base")
+        name = revisions[number] or "base"
+        yield from _compared(reached[number], _digests(entry.path), f"down to {name}", f"up to {name}")
+
+
+def _compared(expected: Digests, found: Digests, after: str, when: str) -> Iterator[Mismatch]:
+    for name in sorted({*expected, *found}):
+        if expected.get(name) != found.get(name):
+            yield Mismatch(name, after, when)
+
+
+def _files(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.rglob("*") if path.is_file())
+
+
+def _digests(directory: Path) -> Digests:
+    return {str(path.relative_to(directory)): plain_digest(path, 0, path.stat().st_size) for path in _files(directory)}

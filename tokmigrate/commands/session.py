@@ -1,0 +1,222 @@
+"""Holding a model: its lock taken, what was interrupted recovered, the state following the stamp."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+from tokmigrate.apply.journal import Journal
+from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.publish import Change, RecoveryOutcome, publish, recover
+from tokmigrate.apply.workarea import WorkArea
+from tokmigrate.commands.library_check import Accepted, outcome_of_changes, verify_once
+from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
+from tokmigrate.events import OnProgress, Step, StepReached, Warned
+from tokmigrate.files import exists
+from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.revision.conditions import Check
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.database import open_state
+from tokmigrate.state.ledger import State
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import AppliedRecord, Direction, ModelRow, Outcome, RunRow, Status
+
+
+@dataclass
+class NewRun:
+    """Records a run that starts now, step by step.
+
+    Args:
+        state: The workspace's state.
+        begin: Records the intent.
+        outcome: What finishing it records.
+    """
+
+    state: State
+    begin: Callable[[], RunRow]
+    outcome: Outcome
+    run_id: str = ""
+
+    def staging(self) -> str:
+        """Record the intent and return the id of the run."""
+        self.run_id = self.begin().id
+        return self.run_id
+
+    def prepared(self) -> None:
+        """Record the outcome, to be finished even after a crash."""
+        self.state.prepare(self.run_id, self.outcome.payload())
+
+    def applied(self) -> None:
+        """Finish the run in the ledger."""
+        self.state.finish(self.run_id)
+
+    def failed(self, reason: str) -> None:
+        """Close the run as failed; its row stays."""
+        self.state.fail(self.run_id, reason)
+
+
+@dataclass(frozen=True)
+class RecoveredRun:
+    """Records the end of a run that was interrupted; a state that does not know it is left alone."""
+
+    state: State
+    known: bool
+    run_id: str
+
+    def staging(self) -> str:
+        """Return the id of the run."""
+        return self.run_id
+
+    def prepared(self) -> None:
+        """Do nothing: it was prepared before the crash."""
+
+    def applied(self) -> None:
+        """Finish the run in the ledger."""
+        if self.known:
+            self.state.finish(self.run_id)
+
+    def failed(self, reason: str) -> None:
+        """Close the run as failed; its row stays."""
+        if self.known:
+            self.state.fail(self.run_id, reason)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run does to a model, as the ledger records it.
+
+    Args:
+        direction: Which way it goes.
+        to: The revision that it leads to, None for `base`.
+        revisions: The migrations on the way.
+        outcome: What finishing it records.
+    """
+
+    direction: Direction
+    to: str | None
+    revisions: Sequence[str]
+    outcome: Outcome
+
+
+def publish_run(
+    workspace: Workspace,
+    entry: ModelEntry,
+    state: State,
+    model: ModelRow,
+    run: Run,
+    changes: Sequence[Change],
+    on_progress: OnProgress,
+    *,
+    keep_owner: bool,
+    checks: Sequence[Check] = (),
+    accepted: Accepted | None = None,
+) -> None:
+    """Publish the changes of a run and record it; see `publish`.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        state: The workspace's state.
+        model: The model's row in it.
+        run: What the run does.
+        changes: That of the model, and behind it those of its adapters.
+        listener: Told every step.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+        checks: What migrations say under `verify:`.
+        accepted: What the libraries accepted before.
+    """
+    begin = partial(
+        state.begin,
+        model,
+        run.direction,
+        from_revision=changes[0].snapshot.revision,
+        to_revision=run.to,
+        revisions=list(run.revisions),
+        generation_before=changes[0].before,
+        generation_after=changes[0].after,
+    )
+    accept = partial(verify_once, workspace, entry.name, outcome_of_changes(changes), checks, on_progress, accepted)
+    recorder = NewRun(state, begin, run.outcome)
+    publish(entry.name, changes, recorder, on_progress, workspace.root, accept, keep_owner=keep_owner)
+
+
+@contextmanager
+def model_session(
+    workspace: Workspace, entry: ModelEntry, timeout_s: float, on_progress: OnProgress
+) -> Iterator[tuple[WorkArea, State, RecoveryOutcome]]:
+    """Hold the locks of a model and its adapters, with whatever was interrupted recovered."""
+    area = WorkArea(entry.path)
+    area.create()
+    with ModelLock(area.lock, timeout_s), ExitStack() as stack:
+        journal = area.read_journal()
+        interrupted = Journal.from_json(journal, area, workspace.root) if journal else None
+        for adapter in _adapter_areas(entry, interrupted):
+            adapter.create()
+            stack.enter_context(ModelLock(adapter.lock, timeout_s))
+        for other in interrupted.others if interrupted else ():
+            message = f"it was copied while a change of it was interrupted: {other} belongs to the original"
+            on_progress(Warned(entry.name, f"{message}, and stays as it is"))
+        with _unfinished_recovery(area, interrupted):
+            state = open_state(workspace.state, workspace.root)
+            on_progress(StepReached(entry.name, Step.LOCKED))
+            found = recover(area, lambda operation: _recovered_run(state, operation), workspace.root)
+            stamp = read_stamp(area.model)
+            lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
+            model = state.model_for(entry.name, area.model, lineage, generation)
+            orphan = state.active(model)
+            if orphan is not None:
+                _close(state, orphan, generation)
+            ObjectStore(workspace.objects).remove_unfinished()
+        yield area, state, found
+
+
+@contextmanager
+def _unfinished_recovery(area: WorkArea, interrupted: Journal | None) -> Iterator[None]:
+    """Say that recovery is needed where what is inside fails: the directories or the state may have changed by then."""
+    try:
+        yield
+    except (RecoveryNeededError, BusyError):
+        raise
+    except TokmigrateError as error:
+        if interrupted is None:
+            raise
+        raise RecoveryNeededError(
+            f"an interrupted change could not be finished: {error}",
+            where=str(area.model),
+            hint=f"{f'{error.hint}; then ' if error.hint else ''}run `tokmigrate recover`, which goes on with it",
+        ) from error
+
+
+def _adapter_areas(entry: ModelEntry, interrupted: Journal | None) -> list[WorkArea]:
+    """Return the work areas of the adapters that are listed, and of those that an interrupted change was about."""
+    under_way = interrupted.areas[1:] if interrupted else ()
+    areas = {each.model: each for each in (*map(WorkArea, entry.adapters), *under_way)}
+    # One order for all, so that two processes never wait for each other.
+    return [areas[path] for path in sorted(areas) if exists(path) or exists(areas[path].root)]
+
+
+def _close(state: State, orphan: RunRow, generation: str | None) -> None:
+    """Close an operation of which there is no journal, by the generation in place."""
+    if orphan.status is Status.PREPARED and generation == orphan.generation_after:
+        # It was recovered by another workspace that lists the model, or by a copy of this one.
+        state.finish(orphan.id)
+    else:
+        state.fail(orphan.id, "interrupted before anything was changed")
+
+
+def _recovered_run(state: State, operation: str) -> RecoveredRun:
+    return RecoveredRun(state, state.run(operation) is not None, operation)
+
+
+def sync_with_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> ModelRow:
+    """Return the model's row, with the state's revisions those of the stamp."""
+    stamp = snapshot.stamp
+    model = state.model_for(entry.name, snapshot.directory, stamp.lineage if stamp else "", snapshot.generation)
+    applied = stamp.applied if stamp else ()
+    records = [AppliedRecord(revision, place, checksum) for place, (revision, checksum) in enumerate(applied)]
+    known = {row.record.revision for row in state.applied_now(model)}
+    state.adopt(model, records, gone=known - {revision for revision, _ in applied})
+    return model

@@ -1,0 +1,225 @@
+"""Several migrations become one, after it was seen to lead models to the same end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokmigrate.audit.run_status import refuse_in_progress
+from tokmigrate.commands.applied_models import applied_models_by_revision
+from tokmigrate.commands.file_transaction import write_files
+from tokmigrate.commands.lock import earlier
+from tokmigrate.commands.open_model import OpenedModel, open_model_or_dummy, trial_of
+from tokmigrate.commands.tag import known_tags
+from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
+from tokmigrate.files import has_directory
+from tokmigrate.git import uncommitted_files
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.plan.pinned_ids import compute_pins
+from tokmigrate.plan.progress import check_progress
+from tokmigrate.plan.steps import Step, steps_of
+from tokmigrate.revision.history import Files, History, refuse_taken
+from tokmigrate.revision.lock import FILE as LOCK
+from tokmigrate.revision.lock import Lock, PinnedIds, locked_as
+from tokmigrate.revision.lock_file import lock_files, read_lock
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.new_file import file_name, written_fields
+from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
+from tokmigrate.revision.yaml_file import yaml_migration
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.vocabulary.ids import Run
+from tokmigrate.vocabulary.row_edit import RowEdit
+
+
+@dataclass(frozen=True)
+class Squashed:
+    """What became of several migrations.
+
+    Args:
+        migration: The one that takes their place.
+        replaced: The ones that are gone.
+        trials: What it was tried on.
+        dropped: How many preconditions of later ones are gone.
+        lock: The lock afterwards; None where there is none.
+    """
+
+    migration: Migration
+    replaced: tuple[Migration, ...]
+    trials: tuple[OpenedModel, ...]
+    dropped: int
+    lock: Lock | None
+
+
+def squash(
+    workspace: Workspace, entries: Sequence[ModelEntry], first: str, last: str, message: str | None = None
+) -> Squashed:
+    """Put one migration in the place of several, and write the lock.
+
+    Args:
+        workspace: The workspace.
+        entries: The models that it is tried on, where they are here and can be thought back to before the first; of
+            one whose weights are not here, a stand-in.
+        first: The first of the migrations, by any of its names.
+        last: The last of them.
+        message: What the new one is for.
+
+    Raises:
+        UsageError: That is not two migrations or more.
+        HistoryError: One cannot become part of another, or a model is in the middle.
+        ModelError: There is no model to try it on.
+        DriftError: It leads a model elsewhere, or the lock is not up to date.
+    """
+    history = History.read(workspace)
+    chain = history.chain()
+    members = _members(workspace, history, first, last)
+    lock = read_lock(workspace)
+    if lock is not None and lock.revisions != tuple(map(locked_as, chain)):
+        raise DriftError("the lock and the migrations do not agree", where=LOCK, hint="`tokmigrate validate`")
+    _refuse_middle(workspace, members)
+    _refuse_uncommitted(workspace, members)
+    path = _path(workspace, members, message)
+    told = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
+    drafted = squashed(members, told, path, os.path.relpath(path, workspace.root))
+    proven: dict[str, PinnedIds] = {}
+    tried: list[OpenedModel] = []
+    for entry in entries:
+        with open_model_or_dummy(entry) as here:
+            state = _before(workspace, here, history, members)
+        if state is None:
+            continue
+        base, begun = state
+        pinned = verify_same_end(begun, members, drafted, entry.name)
+        tried.append(trial_of(entry))
+        proven[base] = pinned
+    if not tried:
+        raise ModelError(
+            "there is no model here to try it on",
+            hint=f"name one that is at {members[0].down_revision or 'base'} or before: --model PATH",
+        )
+    text = squashed_text(drafted).encode("utf-8")
+    migration = yaml_migration(text, path, drafted.shown, workspace.root)
+    _check_same(migration, drafted)
+    after = squashed_lock(lock, migration, proven) if lock else None
+    gone: Files = {each.path: None for each in members}
+    refuse_taken(path, gone)
+    write_files(workspace, {**gone, path: text, **(lock_files(workspace, after) if after else {})})
+    dropped = sum(len(each.preconditions) for each in members[1:])
+    return Squashed(migration, tuple(members), tuple(tried), dropped, after)
+
+
+def _members(workspace: Workspace, history: History, first: str, last: str) -> tuple[Migration, ...]:
+    tags = known_tags(workspace)
+    begin, end = history.resolve(first, None, tags), history.resolve(last, None, tags)
+    line = [migration.revision for migration in history.lineage(end)]
+    if begin is None or begin not in line:
+        raise UsageError(f"'{first}' does not come before '{last}'", hint="FIRST:LAST, both included")
+    members = history.lineage(end)[line.index(begin) :]
+    if len(members) < 2:
+        raise UsageError("one migration is as short as it can be", hint="FIRST:LAST, both included")
+    return members
+
+
+def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
+    """Raise HistoryError where a model has some of the migrations and not all."""
+    where = applied_models_by_revision(workspace)
+    done = set(where.get(members[-1].revision, ()))
+    for migration in members[:-1]:
+        halfway = [name for name in where.get(migration.revision, ()) if name not in done]
+        if halfway:
+            down = members[0].down_revision or "base"
+            raise HistoryError(
+                f"{', '.join(halfway)} has {migration.revision} and not {members[-1].revision}",
+                where=migration.shown,
+                hint=f"`tokmigrate upgrade {members[-1].revision}` or `tokmigrate downgrade {down}` first",
+            )
+
+
+def _refuse_uncommitted(workspace: Workspace, members: Sequence[Migration]) -> None:
+    """Raise UsageError where a file would go that Git could not bring back; comments in it would be lost."""
+    beside = (each.path for each in members)
+    lost = [os.path.relpath(path, workspace.root) for path in uncommitted_files(workspace.root, beside)]
+    if lost:
+        raise UsageError(f"Git does not have {', '.join(lost)} as it is", hint="commit it before it is squashed")
+
+
+def _before(
+    workspace: Workspace, entry: ModelEntry, history: History, members: Sequence[Migration]
+) -> tuple[str, ModelState] | None:
+    """Return a model as the first of the migrations finds it, with its base; None where that cannot be told."""
+    if not has_directory(entry.path) or not members[0].applies_to(entry):
+        return None
+    refuse_in_progress(entry)
+    snapshot = take_snapshot(entry)
+    progress = check_progress(snapshot, history.chain_for(entry))
+    if members[0] in progress.applied:
+        found = earlier(workspace, entry, snapshot, members[0].revision)
+        return (found.base or "", found.state) if found else None
+    progress.check_order()
+    pending = progress.pending
+    steps = steps_of(snapshot.state, pending[: pending.index(members[0])], lambda _, after: after)
+    stamp = snapshot.stamp
+    base = (stamp.tokenizer or "") if stamp else snapshot.state.tokenizer.fingerprint
+    return base, steps[-1].after if steps else snapshot.state
+
+
+def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> PinnedIds:
+    """Return what one migration gives that stands for several.
+
+    The same end is: every document, every row as an old one or the same recipe with the same seed, what the lineage
+    says of rows, and the default for later ones. The stamp may differ, since it names the migrations.
+
+    Args:
+        state: A model as the first of them finds it.
+        members: The several.
+        one: The one.
+        model: The model's name, for the message.
+
+    Raises:
+        DriftError: It does not lead to where the others do.
+    """
+    several, single = (steps_of(state, migrations, lambda _, after: after) for migrations in (members, [one]))
+    ends = [_end(steps) for steps in (several, single)]
+    for what, before, after in zip(_END, *ends, strict=True):
+        if before != after:
+            raise DriftError(
+                f"as one migration they would leave other {what} on {model}",
+                where=f"{members[0].shown} to {members[-1].shown}",
+                hint="squash a shorter range; nothing was changed",
+            )
+    (_, pinned), *_ = compute_pins(single)
+    return pinned
+
+
+_END = ("files", "rows", "origins of rows", "defaults for later rows")
+
+
+def _end(steps: Sequence[Step]) -> tuple[Mapping[str, Json], RowEdit, tuple[RowEdit, tuple[Run, ...], bool], Json]:
+    """Return the state at the end, with its rows in terms of those at the beginning."""
+    edit = RowEdit.identity(steps[0].before.rows)
+    for step in steps:
+        edit = edit.then(step.after.edit)
+    last = steps[-1].after
+    return last.documents, edit, (last.lineage, last.baseline_tokens, last.reshaped), last.init
+
+
+def _path(workspace: Workspace, members: Sequence[Migration], message: str | None) -> Path:
+    last = members[-1]
+    name = file_name(workspace, message or "squashed", ".yaml")
+    digits = name.partition("_")[0]
+    return workspace.migrations / f"{last.number or digits}{name[len(digits) :]}"
+
+
+def _check_same(read: Migration, drafted: Migration) -> None:
+    """Raise HistoryError where a file does not say what was tried, which only a plug-in's operation could cause."""
+    for was, now in zip(drafted.operations, read.operations, strict=True):
+        # An `init:` for one side says the same as for both, and is written as that.
+        if written_fields(was.operation) != written_fields(now.operation):
+            raise HistoryError(
+                f"{was.operation.name} cannot be written to a file and read as the same",
+                where=was.place,
+                hint="leave its migration out of the range",
+            )

@@ -1,0 +1,71 @@
+"""Names that a team gives to revisions."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from tokmigrate.errors import UnknownNameError, UsageError, suggest
+from tokmigrate.revision.history import History
+from tokmigrate.settings import Workspace
+from tokmigrate.state.database import open_state, open_state_if_present
+
+_NAME = re.compile(r"[A-Za-z][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Tagged:
+    """A tag that was set.
+
+    Args:
+        name: The tag.
+        revision: The revision that it stands for now.
+        before: Another one that it stood for until now, None without such a one.
+    """
+
+    name: str
+    revision: str
+    before: str | None
+
+
+def known_tags(workspace: Workspace) -> dict[str, str]:
+    """Return the revisions that tags stand for."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    return state.all_tags() if state else {}
+
+
+def set_tag(workspace: Workspace, name: str, revision: str) -> Tagged:
+    """Let a tag stand for a revision from now on; one that there is already is moved.
+
+    Args:
+        workspace: The workspace.
+        name: The tag.
+        revision: The revision by any of its names.
+
+    Raises:
+        UsageError: The name means something else already.
+        UnknownNameError: There is no such revision.
+    """
+    history = History.read(workspace)
+    known = [migration.revision for migration in history.migrations]
+    taken = name in ("head", "base") or any(each.startswith(name) for each in known)
+    if taken or not _NAME.fullmatch(name):
+        raise UsageError(
+            f"'{name}' cannot be a tag" + (": it names a revision already" if taken else ""),
+            hint="a tag begins with a letter and has letters, digits, '.', '-' and '_', like v1.2-chat",
+        )
+    target = history.resolve(revision, None, known_tags(workspace))
+    if target is None:
+        raise UsageError("base is no revision, and has that name already", where=name)
+    before = open_state(workspace.state, workspace.root).set_tag(name, target)
+    return Tagged(name, target, before if before != target else None)
+
+
+def delete_tag(workspace: Workspace, name: str) -> str:
+    """Take a tag away and return the revision that it stood for; raises UnknownNameError where there is none."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    before = state.delete_tag(name) if state else None
+    if before is None:
+        hint = suggest(name, known_tags(workspace)) or "`tokmigrate tag` lists them"
+        raise UnknownNameError(f"there is no tag '{name}'", hint=hint)
+    return before

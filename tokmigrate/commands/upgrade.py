@@ -1,0 +1,145 @@
+"""Upgrade one model, under its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from tokmigrate.apply.build_upgrade import build_upgrade
+from tokmigrate.apply.publish import Change, RecoveryOutcome
+from tokmigrate.audit.training import trained_events, training_on_record
+from tokmigrate.commands.adapters import changes_up
+from tokmigrate.commands.library_check import Accepted, outcome_of_plan, verify_outcome
+from tokmigrate.commands.plan import checks_of, preview_upgrade
+from tokmigrate.commands.plan_file import BoundPlan
+from tokmigrate.commands.records import build_upgrade_outcome, list_changed_documents
+from tokmigrate.commands.restore import record_texts
+from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
+from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.events import ComputationStarted, OnProgress, Warned, no_progress
+from tokmigrate.model.snapshot import take_snapshot
+from tokmigrate.plan.plan import Plan
+from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import Direction
+
+
+@dataclass(frozen=True)
+class Upgraded:
+    """What an upgrade did; a plan without steps means that nothing was pending."""
+
+    plan: Plan
+    recovered: RecoveryOutcome
+
+
+def accept_upgrade(
+    workspace: Workspace,
+    entry: ModelEntry,
+    to: str = "head",
+    on_progress: OnProgress = no_progress,
+    bound: BoundPlan | None = None,
+    *,
+    keep_owner: bool = True,
+) -> Accepted | None:
+    """Plan an upgrade and have the libraries load what it leaves, as is done for all of several models first.
+
+    No weights are read, and nothing is written beside the model.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        to: A revision by any of its names.
+        listener: Told when the libraries are asked.
+        bound: A plan made before.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+
+    Returns:
+        What `upgrade` need not ask again; None where there is nothing to do, or where a change is under way or has to
+        be recovered first.
+
+    Raises:
+        TokmigrateError: What the upgrade would be refused for.
+    """
+    planned = preview_upgrade(workspace, entry, to, bound, keep_owner=keep_owner)
+    if planned is None or not planned.steps:
+        return None
+    return verify_outcome(workspace, entry.name, outcome_of_plan(planned), checks_of(planned), on_progress)
+
+
+def _nothing(plan: Plan) -> None:
+    """Announce a plan to nobody."""
+
+
+def upgrade(
+    workspace: Workspace,
+    entry: ModelEntry,
+    to: str = "head",
+    lock_timeout_s: float = 0.0,
+    on_progress: OnProgress = no_progress,
+    bound: BoundPlan | None = None,
+    announce: Callable[[Plan], None] = _nothing,
+    *,
+    keep_owner: bool = True,
+    accepted: Accepted | None = None,
+) -> Upgraded:
+    """Bring a model up to a revision, or leave it as it is.
+
+    Args:
+        workspace: The workspace.
+        entry: The model.
+        to: A revision by any of its names.
+        lock_timeout_s: How many seconds to wait for another process.
+        listener: Told every step.
+        bound: A plan made before; only what it says is done.
+        announce: Given the plan before anything of it is done, also where nothing is pending.
+        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+        accepted: What the libraries accepted before.
+
+    Raises:
+        StalePlanError: That plan does not fit any more.
+        RecoveryNeededError: It was changed, and what comes after that failed; the next command finishes it.
+        TokmigrateError: Nothing was changed.
+    """
+    if bound is not None:
+        workspace = bound.settings(workspace)
+    # Planned once before the lock: most mistakes show here, and nothing is made beside the model for them.
+    first = preview_upgrade(workspace, entry, to, bound, keep_owner=keep_owner)
+    if first is not None and not first.steps:
+        announce(first)
+        return Upgraded(first, RecoveryOutcome.NOTHING)
+    with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
+        snapshot = take_snapshot(entry, first.snapshot if first else None)
+        planned = planned_upgrade(workspace, entry, snapshot, to, first)
+        # Two plans of a large vocabulary are hundreds of megabytes.
+        del first, snapshot
+        if bound is not None:
+            bound.check(workspace, planned)
+        announce(planned)
+        if not planned.steps:
+            return Upgraded(planned, recovered)
+        model = sync_with_stamp(state, entry, planned.snapshot)
+        for name in list_changed_documents(planned.snapshot):
+            on_progress(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
+        on_progress(ComputationStarted(entry.name))
+        way = build_upgrade(planned, workspace.seed, ObjectStore(workspace.objects))
+        applied = planned.snapshot.applied
+        pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
+        record_texts(workspace, state, [*applied, *pending])
+        outcome = build_upgrade_outcome(way.applied_steps, len(applied))
+        trained = trained_events(training_on_record(state, planned.snapshot, ObjectStore(workspace.objects)))
+        revisions = [revision for revision, _ in pending]
+        run = Run(Direction.UPGRADE, planned.after, revisions, replace(outcome, tokens=(*trained, *outcome.tokens)))
+        changes = (Change(planned.snapshot, way.candidate), *changes_up(planned, way))
+        publish_run(
+            workspace,
+            entry,
+            state,
+            model,
+            run,
+            changes,
+            on_progress,
+            keep_owner=keep_owner,
+            checks=checks_of(planned),
+            accepted=accepted,
+        )
+        return Upgraded(planned, recovered)

@@ -1,0 +1,121 @@
+"""The rows that strategies make, for one tensor, each by its own seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+from blake3 import blake3
+
+from tokmigrate.errors import ModelError
+from tokmigrate.init.noise import gaussian
+from tokmigrate.vocabulary.ids import Run
+from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Request, Side, SideInit, Statistics, Strategy
+from tokmigrate.vocabulary.row_edit import Recipe
+
+_DOMAIN = b"tokmigrate row noise 1"
+
+# Requests that hold their source rows in memory at the same time; no row depends on it.
+_BATCH = 64
+
+
+def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> bytes:
+    """Return the 32 bytes that name the noise of one row in one tensor.
+
+    It is BLAKE3 over a fixed word and the four texts in UTF-8, each behind its length as eight little-endian
+    bytes, so that no two different quadruples feed it the same bytes.
+
+    Args:
+        workspace_seed: `seed` of tokmigrate.yaml.
+        revision: The revision that makes the row.
+        label: The token's text, or `row N`.
+        tensor: The tensor's name; of tied tensors the same one for all.
+    """
+    hasher = blake3(_DOMAIN)
+    for text in (workspace_seed, revision, label, tensor):
+        # A token's text may hold half a surrogate pair, which strict UTF-8 refuses.
+        octets = text.encode("utf-8", "surrogatepass")
+        hasher.update(len(octets).to_bytes(8, "little"))
+        hasher.update(octets)
+    return hasher.digest()
+
+
+RowMaker = Callable[[Strategy, Side, Sequence[Request], Statistics], Matrix]
+"""What a strategy makes for requests: its rows, or what an adapter's factor adds to them."""
+
+
+def rows(strategy: Strategy, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+    """Return the rows that a strategy makes, `(requests, hidden)`."""
+    return strategy.rows(side, requests, statistics)
+
+
+def additions(strategy: Strategy, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+    """Return what the low-rank factor of an adapter adds to the rows that a strategy makes, `(requests, rank)`."""
+    return strategy.additions(side, requests, statistics)
+
+
+def initialise_rows(
+    recipes: Sequence[InitRecipe],
+    side: Side,
+    tensor: str,
+    workspace_seed: str,
+    source_rows: Callable[[int | Recipe], Matrix],
+    statistics: Callable[[tuple[Run, ...]], Statistics],
+    make: RowMaker = rows,
+) -> Matrix:
+    """Return the row that each recipe makes, in the order of `recipes`: `(len(recipes), hidden)` float64.
+
+    A row depends on its recipe, the tensor and the seed alone, not on the rows that are made with it. Of no
+    recipes it is `(0, 0)`.
+
+    Args:
+        recipes: The rows wanted.
+        side: What the tensor is; output for the biases of output embeddings too.
+        tensor: The tensor's name, for the seeds; of tied tensors the same one for all.
+        workspace_seed: `seed` of tokmigrate.yaml.
+        source_rows: Returns the row, `(hidden,)`, that a number or a recipe means in this tensor.
+        statistics: Returns what is known of the rows of a population.
+        make: What is made of a strategy.
+
+    Raises:
+        OperationError: A strategy cannot make its row.
+        ModelError: A row came out as NaN, because one that it was made from holds one.
+    """
+    groups: dict[tuple[Strategy, tuple[Run, ...]], list[int]] = {}
+    for place, recipe in enumerate(recipes):
+        groups.setdefault((recipe.start(side).strategy, recipe.population), []).append(place)
+    made: list[Matrix] = [np.empty(0)] * len(recipes)
+    for (strategy, population), places in groups.items():
+        known = statistics(population)
+        for first in range(0, len(places), _BATCH):
+            batch = places[first : first + _BATCH]
+            requests = [
+                Request(
+                    _sources(recipes[place].start(side), known.width, source_rows),
+                    _noise(workspace_seed, recipes[place], tensor),
+                )
+                for place in batch
+            ]
+            begun = make(strategy, side, requests, known)
+            if begun.shape != (len(batch), known.width):
+                raise ValueError(f"{strategy!r} made {begun.shape}, not {(len(batch), known.width)}")
+            for place, row in zip(batch, begun, strict=True):
+                made[place] = row
+    for recipe, row in zip(recipes, made, strict=True):
+        if np.isnan(row).any():
+            raise ModelError(
+                f"the row of '{recipe.label}' would hold a NaN, because a row that it is made from does",
+                where=tensor,
+                hint="start it from other tokens",
+            )
+    return np.stack(made) if made else np.empty((0, 0))
+
+
+def _sources(start: SideInit, width: int, source_rows: Callable[[int | Recipe], Matrix]) -> Matrix:
+    rows = [source_rows(source) for source in start.sources]
+    return np.stack(rows) if rows else np.empty((0, width))
+
+
+def _noise(workspace_seed: str, recipe: InitRecipe, tensor: str) -> Callable[[int], Matrix]:
+    return partial(gaussian, seed_for(workspace_seed, recipe.revision, recipe.label, tensor), 0)

@@ -1,0 +1,157 @@
+"""What stands under `init:` in a migration file."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import core_schema
+
+from tokmigrate.init.registry import BuiltIn, strategy_adapter, strategy_types
+from tokmigrate.init.strategies import Copy, RowStrategy
+from tokmigrate.init.strategies.base import Lookup
+from tokmigrate.strict_yaml.tree import is_null
+from tokmigrate.strict_yaml.validation import described
+from tokmigrate.vocabulary.recipes import Side, SideInit
+
+_SIDES = ("input", "output")
+
+
+class _Registered:
+    """Marks a field that any registered strategy fills, plug-ins too, which are looked up when it is read."""
+
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: strategy_adapter().validate_python(value),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
+        )
+
+    @staticmethod
+    def __get_pydantic_json_schema__(schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(strategy_adapter().core_schema)
+
+
+def _dumped(strategy: RowStrategy, info: core_schema.FieldSerializationInfo) -> dict[str, Any]:
+    return strategy.model_dump(
+        mode=info.mode,
+        exclude_defaults=info.exclude_defaults,
+        exclude_unset=info.exclude_unset,
+        exclude_none=info.exclude_none,
+    )
+
+
+# The annotation names the package's own, so that hints know their fields; the marker admits all.
+AnyStrategy = Annotated[BuiltIn, _Registered]
+
+
+class _NameAlone(ValueError):  # noqa: N818 - pydantic wants a ValueError, and its hint says the rest
+    """A text where a mapping has to stand."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"expected a mapping, found {described(text)}")
+        near = next(iter(difflib.get_close_matches(text, list(strategy_types()), n=1)), None)
+        self.hint = "for example {strategy: mean}"
+        if near:
+            self.hint = f"write {{strategy: {near}}}" if near == text else f"did you mean {{strategy: {near}}}?"
+
+
+class InitSpec(BaseModel):
+    """How new rows start: one strategy, or one for the input and one for the output embeddings.
+
+    `{strategy: mean}` is for both sides, `{input: {strategy: …}, output: {strategy: …}}` for each; a missing
+    side is started like the other one. Tied embeddings are started like input embeddings, biases like the
+    output embeddings that they belong to. `table: {strategy: copy, token: …}` beside them is for models that look
+    tokens up in a table of integers, such as DeepSeek-V4's of experts; without it the input side must be a copy.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input: AnyStrategy | None = Field(default=None, description="For input embeddings, and for tied ones.")
+    output: AnyStrategy | None = Field(default=None, description="For output embeddings and their biases.")
+    table: Copy | None = Field(default=None, description="For tables of integers, of which a row can only be copied.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_for_both(cls, value: Any) -> Any:
+        if isinstance(value, str) and value and not is_null(value):
+            raise _NameAlone(value)
+        direct = isinstance(value, Mapping) and ("strategy" in value or not any(side in value for side in _SIDES))
+        # `output` may also be a strategy's own option; that is a text.
+        if direct and any(isinstance(value.get(side), Mapping) for side in _SIDES):
+            raise ValueError("give either one `strategy` or `input` and `output`, not both")
+        return {"input": value} if direct or isinstance(value, RowStrategy) else value
+
+    @model_validator(mode="after")
+    def _some_side(self) -> Self:
+        if self.input is None and self.output is None:
+            raise ValueError("give a strategy for `input`, for `output`, or for both")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:  # noqa: ARG002
+        sides = {side: dumped for side, dumped in handler(self).items() if dumped is not None}
+        if self.side("input") == self.side("output") and self.table is None:
+            only: dict[str, Any] = next(iter(sides.values()))
+            return only
+        return sides
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Return the schema of both ways to write it."""
+        reference = handler(schema)
+        sides = handler.resolve_ref_schema(reference)
+        strategies = handler(strategy_adapter().core_schema)
+        described: dict[str, Any] = {name: sides.pop(name) for name in list(sides) if name in {"title", "description"}}
+        for name, side in sides["properties"].items():
+            # None is what a missing side means; a file leaves it out.
+            side.pop("default", None)
+            either = side.pop("anyOf", None)
+            side.update(either[0] if name == "table" else strategies)
+        written = {**sides, "minProperties": 1}
+        sides.clear()
+        sides.update({**described, "anyOf": [strategies, written]})
+        return reference
+
+    def side(self, side: Side) -> RowStrategy:
+        """Return the strategy for one side."""
+        own, other = (self.input, self.output) if side == "input" else (self.output, self.input)
+        strategy = own or other
+        if strategy is None:
+            raise ValueError("an init without a strategy")
+        return strategy
+
+    def references(self) -> tuple[str, ...]:
+        """Return the files that the strategies refer to, relative to the migration file, each once."""
+        return tuple(dict.fromkeys(path for side in (self.input, self.output) if side for path in side.references()))
+
+    def start(self, side: Side, lookup: Lookup, token: str, attachments: Mapping[str, bytes]) -> SideInit:
+        """Return how the row of `token` starts on `side`.
+
+        Args:
+            side: Which embeddings.
+            lookup: The tokenizer as it was before the migration.
+            token: The token's text.
+            attachments: The files that the migration refers to, by the name used there.
+
+        Raises:
+            OperationError: The strategy names a token that is not there, a text without pieces, or a row
+                that its file does not hold.
+        """
+        strategy = self.side(side)
+        return SideInit(strategy.resolved(attachments, token), strategy.sources(side, lookup, token))

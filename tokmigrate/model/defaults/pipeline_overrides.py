@@ -1,0 +1,215 @@
+"""Which class of transformers 5 loads a tokenizer, and what it takes of tokenizer.json.
+
+`AutoTokenizer.from_pretrained` chooses by `tokenizer_class` and by the model type. A class of its own has normalizer,
+pre-tokenizer and decoder in its source, and often the post-processor; a file that says other is ignored, silently. So
+it is given a class that reads it, `PreTrainedTokenizerFast`. A class of Python code takes nothing of the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.errors import OperationError
+from tokmigrate.model.documents.roles import ROLES, text_of
+from tokmigrate.model.documents.state import CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, SECTIONS
+
+READS_THE_FILE = "PreTrainedTokenizerFast"
+ONLY_FAST = "a change is accepted with `verify: fast` in tokmigrate.yaml only"
+_CLASS = "tokenizer_class"
+_TEMPLATE_SETTINGS = ("add_bos_token", "add_eos_token")
+"""Where tokenizer_config.json has one of them, transformers makes the post-processor of bos and eos."""
+
+
+def loading_class(documents: Mapping[str, Json]) -> str | None:
+    """Return the class with which transformers loads a tokenizer, None where it is the one that reads tokenizer.json.
+
+    Args:
+        documents: The parsed files of the model.
+    """
+    table = _table()
+    config, held = documents.get(CONFIG) or {}, documents.get(TOKENIZER_CONFIG) or {}
+    model_type = str(config.get("model_type", ""))
+    registered = table["registered"].get(model_type)
+    named = held.get(_CLASS) or config.get(_CLASS)
+    if not isinstance(named, str):
+        return _known(registered)
+    plain = named.removesuffix("Fast")
+    if "auto_map" in held:
+        return _known(plain)
+    forced = model_type in table["not_asked"]
+    if plain == "LlamaTokenizer" and not forced and _is_byte_level(documents.get(FILE) or {}):
+        return None
+    if registered in (None, plain):
+        return _known(plain)
+    if registered in _GENERIC:
+        return None
+    return _known(registered if forced else named)
+
+
+def builder_of(state: ModelState, section: str) -> str | None:
+    """Return the class with which transformers builds a part of the pipeline itself, None where it reads the file.
+
+    Args:
+        state: The model.
+        section: `normalizer`, `pre_tokenizer`, `post_processor` or `decoder`.
+    """
+    name = loading_class(state.documents)
+    if name is None or name in _table()["python"]:
+        return name
+    return name if section in _table()["classes"][name]["builds"] else None
+
+
+def default_roles(documents: Mapping[str, Json]) -> Mapping[str, str]:
+    """Return the text of the token of each role that transformers takes where no file says one.
+
+    Args:
+        documents: The parsed files of the model.
+    """
+    held = _entry(loading_class(documents))
+    return {role: held[f"{role}_token"] for role in ROLES if f"{role}_token" in held}
+
+
+def missing_files(documents: Mapping[str, Json], directory: Path) -> Iterator[str]:
+    """Yield why transformers cannot load a tokenizer: its class is Python code that needs files which are not there.
+
+    Args:
+        documents: The parsed files of the model.
+        directory: Its directory.
+    """
+    name = loading_class(documents)
+    missing = [file for file in _entry(name).get("needs", ()) if not (directory / file).exists()]
+    if missing:
+        yield f"transformers cannot load the tokenizer: {name} needs {', '.join(missing)}; {ONLY_FAST}"
+
+
+def added_on_loading(state: ModelState) -> Iterator[str]:
+    """Yield the special tokens that transformers adds when it loads a tokenizer, because it has no such tokens.
+
+    Args:
+        state: The model.
+    """
+    held = state.documents.get(TOKENIZER_CONFIG) or {}
+    if "auto_map" in held:
+        return
+    decoder = held.get("added_tokens_decoder")
+    listed = decoder.values() if isinstance(decoder, dict) else ()
+    if "added_tokens_decoder" not in held:
+        held = {**held, **(state.documents.get(SPECIAL_TOKENS_MAP) or {})}
+    found: dict[str, str] = {}
+    for role, text in default_roles(state.documents).items():
+        if f"{role}_token" not in held:
+            found.setdefault(text, f"{role} token of {loading_class(state.documents)}")
+    for role in ROLES:
+        found.setdefault(text_of(held.get(f"{role}_token")) or "", f"{role} token of {TOKENIZER_CONFIG}")
+    for entry in (*_listed(held, "additional_special_tokens"), *_listed(held, "extra_special_tokens"), *listed):
+        found.setdefault(text_of(entry) or "", f"token that {TOKENIZER_CONFIG} lists")
+    for text, token in found.items():
+        if text and text not in state.tokenizer.ids:
+            yield f"transformers adds '{text}' when it loads the tokenizer, the {token}, and it has no row; {ONLY_FAST}"
+
+
+def template_settings(state: ModelState) -> tuple[str, ...]:
+    """Return the settings of tokenizer_config.json of which transformers makes the post-processor itself."""
+    held = state.documents.get(TOKENIZER_CONFIG) or {}
+    return tuple(key for key in _TEMPLATE_SETTINGS if key in held)
+
+
+def with_the_file_read(state: ModelState, section: str) -> ModelState:
+    """Return the state in which transformers takes a part of the pipeline from tokenizer.json.
+
+    What the class that built it took by default is then written into tokenizer_config.json.
+
+    Args:
+        state: The state before.
+        section: The part.
+
+    Raises:
+        OperationError: transformers loads the class of this model type whatever the files say, or one of Python code.
+    """
+    held = state.documents.get(TOKENIZER_CONFIG) or {}
+    if section == "post_processor" and template_settings(state):
+        kept = {key: value for key, value in held.items() if key not in _TEMPLATE_SETTINGS}
+        state = state.with_document(TOKENIZER_CONFIG, kept)
+    name = builder_of(state, section)
+    if name is None:
+        return state
+    if state.traits.model_type in _table()["not_asked"]:
+        raise OperationError(
+            f"transformers loads a {state.traits.model_type} model with its class {name}, which builds the {section}"
+            " itself and does not read it from tokenizer.json",
+            where=TOKENIZER_CONFIG,
+            hint="the change would have no effect there, and no setting of the model's files changes that",
+        )
+    if name in _table()["python"]:
+        raise OperationError(
+            f"transformers loads this model with its class {name}, which is Python code and does not read"
+            " tokenizer.json",
+            where=TOKENIZER_CONFIG,
+            hint=f'"tokenizer_class": "{READS_THE_FILE}" in tokenizer_config.json makes transformers read it',
+        )
+    defaults = {key: value for key, value in _entry(name).items() if key != "builds"}
+    known = state.tokenizer.ids
+    for key, value in defaults.items():
+        if key not in held and (not key.endswith("_token") or value in known):
+            state = state.with_value(TOKENIZER_CONFIG, (key,), value)
+    return state.with_value(TOKENIZER_CONFIG, (_CLASS,), READS_THE_FILE)
+
+
+def _listed(held: Mapping[str, Json], key: str) -> list[Json]:
+    found = held.get(key)
+    return found if isinstance(found, list) else []
+
+
+_GENERIC = frozenset({"TokenizersBackend", "PythonBackend", READS_THE_FILE, "MistralCommonBackend"})
+"""Classes of model types that have none of their own."""
+
+
+def _known(name: str | None) -> str | None:
+    """Return the class of a name as transformers finds it, None for one that reads tokenizer.json."""
+    if name is None:
+        return None
+    found: str = _table()["aliases"].get(name, name)
+    if found in _table()["classes"] or found in _table()["python"]:
+        return found
+    return _known(name.removesuffix("Fast")) if name.endswith("Fast") else None
+
+
+def _entry(name: str | None) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = {**_table()["classes"], **_table()["python"]}.get(str(name), {})
+    return found
+
+
+def _is_byte_level(tokenizer: Mapping[str, Json]) -> bool:
+    return any('"ByteLevel"' in json.dumps(tokenizer.get(section)) for section in SECTIONS)
+
+
+@cache
+def _table() -> Mapping[str, Mapping[str, Any]]:
+    found: Mapping[str, Mapping[str, Any]] = json.loads(
+        files(__package__).joinpath("pipeline_overrides.json").read_text("utf-8")
+    )
+    return found
+
+
+def default_ids(model_type: str) -> Mapping[str, Json]:
+    """Return the ids by field that the config of a model type has by default; a test holds them against transformers.
+
+    Args:
+        model_type: As config.json, or a part of it, names it.
+    """
+    return _default_ids_table().get(model_type, {})
+
+
+@cache
+def _default_ids_table() -> Mapping[str, Mapping[str, Json]]:
+    found: Mapping[str, Mapping[str, Json]] = json.loads(
+        files(__package__).joinpath("default_ids.json").read_text("utf-8")
+    )
+    return found

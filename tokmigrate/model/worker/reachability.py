@@ -1,0 +1,165 @@
+"""Which tokens text can produce with one tokenizer, and can no longer produce with another.
+
+Request: `before` and `after`, each the text of a tokenizer.json; `tokens`, `{text before: text after}` of those in
+question, each in the vocabulary of the tokenizer's model.
+
+Answer: `unreachable`, the texts after of the tokens that text can produce before and cannot produce after.
+
+A token is reachable if a text is found that produces it: its own, alone or next to another letter. One without a text
+of its own, as the first bytes of a letter, is reachable if the tokenizer's model makes it of its own letters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any
+
+from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.library import open_tokenizer
+from tokmigrate.model.worker.worker_main import run_worker
+from tokmigrate.vocabulary.ids import is_tombstone
+
+_LETTERS = ("(", "0", "a", "x")
+"""What a token's text is tried next to; of these one keeps it from being merged with what is before it."""
+
+_UNKNOWN = "\U0010fffd"
+"""A letter of the last private area, which no vocabulary has."""
+
+_STARTERS, _BATCH = 8, 4096
+
+
+class _Tokenizer:
+    """A tokenizer.json, and what the library makes of it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.document: Mapping[str, Json] = json.loads(text)
+        self.model: Mapping[str, Json] = self.document["model"]
+        self.prefix: str = self.model.get("continuing_subword_prefix") or ""
+        self.suffix: str = self.model.get("end_of_word_suffix") or ""
+        self.is_byte_level = is_byte_level(self.document)
+        parts = json.dumps([self.document.get(part) for part in ("normalizer", "pre_tokenizer")], ensure_ascii=False)
+        self._marks_spaces = "\u2581" in parts
+
+    @cached_property
+    def _whole(self) -> Any:
+        return open_tokenizer(self._text)
+
+    @cached_property
+    def _merging(self) -> Any:
+        """The tokenizer with a model that never gives a whole token without merging its letters."""
+        if not self.model.get("ignore_merges"):
+            return self._whole
+        return open_tokenizer({**self.document, "model": {**self.model, "ignore_merges": False}})
+
+    def makes(self, token: str) -> bool:
+        """Return whether the model makes a token of its own letters, wherever text has these."""
+        is_first, is_last = not self._is_continued(token), not self.suffix or token.endswith(self.suffix)
+        if not is_first and "merges" not in self.model:
+            # A word piece takes any rest that it is: what can stand before it only a text shows.
+            return False
+        own = self._bare(token)
+        text = f"{'' if is_first else _UNKNOWN}{own}{'' if is_last else _UNKNOWN}"
+        number = self._merging.token_to_id(token)
+        try:
+            return any(piece.id == number for piece in self._merging.model.tokenize(text))
+        except Exception:
+            # It has letters that the model does not know, and no token for what is unknown.
+            return False
+
+    def text(self, token: str) -> str | None:
+        """Return the text that a token stands for, None where that is no whole text."""
+        octets = bytes_of_letters(token) if self.is_byte_level else None
+        if octets is not None:
+            try:
+                return octets.decode()
+            except UnicodeDecodeError:
+                return None
+        if self.model.get("byte_fallback") and len(token) == 6 and token.startswith("<0x"):
+            return None
+        own = self._bare(token)
+        return own.replace("\u2581", " ") if self._marks_spaces else own
+
+    def produced(self, texts: Mapping[str, str]) -> Iterator[str]:
+        """Yield the tokens that are found in their texts, alone or next to other letters."""
+        missing = dict(texts)
+        for before, after in self._contexts():
+            tokens = list(missing)
+            for start in range(0, len(tokens), _BATCH):
+                some = tokens[start : start + _BATCH]
+                for token, ids in zip(
+                    some, self._ids([f"{before}{missing[each]}{after}" for each in some]), strict=True
+                ):
+                    if self._whole.token_to_id(token) in ids:
+                        del missing[token]
+                        yield token
+
+    def _is_continued(self, token: str) -> bool:
+        return bool(self.prefix) and token.startswith(self.prefix)
+
+    def _bare(self, token: str) -> str:
+        return token.removeprefix(self.prefix).removesuffix(self.suffix)
+
+    def _contexts(self) -> Iterator[tuple[str, str]]:
+        starters = [letter for letter in self.model["vocab"] if len(letter) == 1] if self.prefix else []
+        yield from ((before, "") for before in ("", *_LETTERS, *starters[:_STARTERS]))
+        if self.suffix:
+            yield from (("", after) for after in _LETTERS)
+
+    def _ids(self, texts: list[str]) -> list[list[int]]:
+        try:
+            return [each.ids for each in self._whole.encode_batch_fast(texts, add_special_tokens=False)]
+        except Exception:
+            # One of them has a letter that the model does not know, and there is no token for what is unknown.
+            return [] if not texts else [[]] if len(texts) == 1 else self._halves(texts)
+
+    def _halves(self, texts: list[str]) -> list[list[int]]:
+        middle = len(texts) // 2
+        return [*self._ids(texts[:middle]), *self._ids(texts[middle:])]
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the tokenizers and answer."""
+    before, after = _Tokenizer(request["before"]), _Tokenizer(request["after"])
+    tokens: Mapping[str, str] = request["tokens"]
+    if _is_same_pipeline(before.document, after.document):
+        # What the model still makes is found in a text in which it was found before.
+        tokens = {old: new for old, new in tokens.items() if old != new or not after.makes(new)}
+    texts = {old: before.text(old) for old in tokens}
+    silent = [old for old, text in texts.items() if text is None]
+    lost = {tokens[old] for old in silent if before.makes(old) and not after.makes(tokens[old])}
+    found = before.produced({old: text for old, text in texts.items() if text is not None})
+    return {"unreachable": _in_order({*lost, *_not_produced({tokens[old] for old in found}, before, after)}, tokens)}
+
+
+def _not_produced(tokens: set[str], before: _Tokenizer, after: _Tokenizer) -> set[str]:
+    """Return the tokens that are found in no text, whether that is read off them as before or as after."""
+    texts = {token: text for token in tokens if (text := before.text(token)) is not None}
+    tokens = tokens.difference(after.produced(texts))
+    if before.is_byte_level and not after.is_byte_level:
+        # Letters for bytes, typed as such, are no text that anybody has.
+        return tokens
+    others = {token: text for token in tokens if (text := after.text(token)) not in (None, texts.get(token))}
+    return tokens.difference(after.produced(others))
+
+
+def _in_order(lost: set[str], tokens: Mapping[str, str]) -> list[str]:
+    return [new for new in tokens.values() if new in lost]
+
+
+def _is_same_pipeline(before: Mapping[str, Json], after: Mapping[str, Json]) -> bool:
+    """Return whether text comes to the model as before, but for added tokens that went."""
+    if any(before.get(part) != after.get(part) for part in ("normalizer", "pre_tokenizer")):
+        return False
+    old, new = (
+        {json.dumps({**entry, "id": None}, sort_keys=True) for entry in document.get("added_tokens") or []}
+        for document in (before, after)
+    )
+    return all(is_tombstone(json.loads(entry)["content"]) for entry in new - old)
+
+
+if __name__ == "__main__":
+    run_worker(answer)

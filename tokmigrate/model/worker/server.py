@@ -1,0 +1,115 @@
+"""A server that imports the libraries once, and forks a worker for each question.
+
+transformers takes seconds to import. The server pays for that once; each worker starts as a copy of it, answers one
+question as `python -m tokmigrate.model.worker.QUESTION` would, and ends. A crash or a panic ends the worker only.
+
+`worker.py` starts the server with a socket as standard input. A message on it is JSON: the `question`, the worker's
+`directory`, and the variables that it has to `set` and `unset`. With it come four descriptors: standard input, output
+and error of the worker, and a status socket. On that one the exit code comes back; closing it kills the worker. Closing
+the first socket ends the server.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+_META_MODEL = (
+    "torch",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.tokenization_auto",
+    # Every config imports it, and it imports half of torch.
+    "transformers.utils.type_validators",
+)
+LIBRARIES: Mapping[str, tuple[str, ...]] = {
+    "tokenizer": ("tokenizers",),
+    "reachability": ("tokenizers",),
+    "impact": ("tokenizers",),
+    "transformers": ("tokenizers", *_META_MODEL),
+    "chat_template": ("transformers.utils.chat_template_utils",),
+    "vocabulary_axes": _META_MODEL,
+}
+"""What the server imports before it forks a worker for a question: nothing that starts a thread."""
+
+
+def serve() -> None:
+    """Fork a worker for each message on standard input, until it is closed."""
+    # Ctrl-C reaches the whole group: the asking process decides what it ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    control = socket.socket(fileno=os.dup(0))
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(control, 1 << 16, 4)
+        if not message:
+            break
+        asked = json.loads(message)
+        for library in LIBRARIES[asked["question"]]:
+            # The worker meets the same error, and tells it.
+            with suppress(Exception):
+                importlib.import_module(library)
+        if os.fork() == 0:
+            control.close()
+            _watch(asked, descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+        with suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                pass
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def _watch(asked: Mapping[str, Any], descriptors: list[int]) -> None:
+    """Fork the worker, and send its exit code when it ends, or kill it when nobody waits for it any more."""
+    *streams, status = descriptors
+    worker = os.fork()
+    if worker == 0:
+        os.close(status)
+        _work(asked, streams)
+    for descriptor in (0, *streams):
+        os.close(descriptor)
+    ended = os.pidfd_open(worker)
+    ready, _, _ = select.select([ended, status], [], [])
+    if ended not in ready:
+        os.kill(worker, signal.SIGKILL)
+    _, code = os.waitpid(worker, 0)
+    with suppress(OSError):
+        os.write(status, str(os.waitstatus_to_exitcode(code)).encode())
+    os._exit(0)
+
+
+def _work(asked: Mapping[str, Any], streams: list[int]) -> None:
+    """Run the question's module as a process of its own would, and end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number, descriptor in enumerate(streams):
+        os.dup2(descriptor, number)
+        os.close(descriptor)
+    os.environ.update(asked["set"])
+    for name in asked["unset"]:
+        del os.environ[name]
+    code = 0
+    try:
+        os.chdir(asked["directory"])
+        runpy.run_module(f"tokmigrate.model.worker.{asked['question']}", run_name="__main__", alter_sys=True)
+    # A panic of tokenizers is no Exception.
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    with suppress(Exception):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,53 @@
+"""What the tokenizers library makes of a tokenizer.json.
+
+Request: `file`, the path, or `document`, the parsed file; `expected`, the id of every token by its text (optional);
+`encode`, texts; `decode`, lists of ids (optional); `normalise`, texts (optional).
+
+Answer: `size` with added tokens; `differences` from `expected` as `id_differences` gives them; `encodings`,
+`{ids, tokens}` for each text without special tokens added, or `{error}` where the tokenizer cannot tokenize it;
+`decodings`, texts with special tokens; `normalised`, what the normalizer makes of texts. The padding, truncation,
+dropout and post-processor of the file have no part in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
+from tokmigrate.model.worker.worker_main import id_differences, run_worker
+
+
+def answer(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Load the tokenizer and answer."""
+    tokenizer = open_tokenizer(Path(request["file"]) if "file" in request else request["document"])
+    found = of_library(tokenizer, request)
+    found["decodings"] = [tokenizer.decode(ids, skip_special_tokens=False) for ids in request.get("decode", [])]
+    normalizer = tokenizer.normalizer
+    texts = request.get("normalise", [])
+    found["normalised"] = [normalizer.normalize_str(text) for text in texts] if normalizer else texts
+    return found
+
+
+def of_library(tokenizer: Any, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `size`, `differences` and `encodings` of a tokenizer of the library, opened for computing."""
+    found: dict[str, Any] = {"size": tokenizer.get_vocab_size(with_added_tokens=True)}
+    if "expected" in request:
+        found["differences"] = id_differences(request["expected"], tokenizer.get_vocab(with_added_tokens=True))
+    with text_alone(tokenizer):
+        found["encodings"] = [_encoding(tokenizer, text) for text in request.get("encode", [])]
+    return found
+
+
+def _encoding(tokenizer: Any, text: str) -> dict[str, Any]:
+    try:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+    except Exception as error:
+        # It has a letter that the model does not know, and there is no token for what is unknown.
+        return {"error": str(error)}
+    return {"ids": encoding.ids, "tokens": encoding.tokens}
+
+
+if __name__ == "__main__":
+    run_worker(answer)

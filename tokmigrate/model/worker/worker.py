@@ -1,0 +1,350 @@
+"""Calling a worker: one request, one process, one answer. On Linux the server forks it, with the libraries imported."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import IO, Any, Literal, Protocol
+
+from tokmigrate.errors import LimitError, TokenizerError, TokmigrateError, VerificationError
+from tokmigrate.formatting import format_count
+from tokmigrate.settings import WorkerLimits
+
+Question = Literal["tokenizer", "reachability", "impact", "transformers", "chat_template", "vocabulary_axes"]
+"""The module of `tokmigrate.model.worker` that answers."""
+
+_OFFLINE = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    # Everything is on the meta device: no accelerator, no pool of threads.
+    "CUDA_VISIBLE_DEVICES": "",
+    "OMP_NUM_THREADS": "1",
+}
+_ROOT = Path(__file__).resolve().parents[3]
+
+
+class Worker(Protocol):
+    """A process that works on one question; leaving it ends it."""
+
+    def wait(self) -> int:
+        """Return its exit code; that of a signal is negative."""
+
+
+class _Forked:
+    """A worker that the server forked, known by its status socket."""
+
+    def __init__(self, status: socket.socket) -> None:
+        self._status = status
+
+    def wait(self) -> int:
+        """Return its exit code; that of a signal is negative."""
+        code = self._status.recv(16)
+        # Without a word the server itself was ended, as by the kernel when memory is short.
+        return int(code) if code else -signal.SIGKILL
+
+
+@contextmanager
+def start_worker(question: Question, environment: Mapping[str, str], streams: tuple[int, int, int]) -> Iterator[Worker]:
+    """Start a worker with these descriptors as its standard streams, and kill it if it is still there at the end."""
+    if sys.platform != "linux":
+        # Libraries of macOS do not survive a fork.
+        command, variables = _command(question), {**_environment(), **environment}
+        with subprocess.Popen(command, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=variables) as child:
+            try:
+                yield child
+            finally:
+                child.kill()
+        return
+    status, given = socket.socketpair()
+    with status:
+        with given:
+            _SERVER.send(question, environment, [*streams, given.fileno()])
+        yield _Forked(status)
+
+
+class _Server:
+    """The process that forks workers, started with the first question, ended with this process."""
+
+    def __init__(self) -> None:
+        self._forget()
+        atexit.register(self.stop)
+        os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
+        self._environment: dict[str, str] = {}
+
+    def send(self, question: Question, environment: Mapping[str, str], descriptors: list[int]) -> None:
+        """Have a worker forked that answers a question, in the environment and directory of this moment."""
+        with self._lock:
+            wanted = {**_environment(), **environment}
+            control = self._control
+            if control is None or self._process is None or self._process.poll() is not None:
+                control = self._start()
+            message = {
+                "question": question,
+                "directory": str(Path.cwd()),
+                "set": dict(wanted.items() - self._environment.items()),
+                "unset": sorted(self._environment.keys() - wanted.keys()),
+            }
+            try:
+                socket.send_fds(control, [json.dumps(message).encode()], descriptors)
+            except BrokenPipeError:
+                # It was ended just now, as by the kernel when memory is short.
+                socket.send_fds(self._start(), [json.dumps(message).encode()], descriptors)
+
+    def _start(self) -> socket.socket:
+        control, given = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._environment = _environment()
+        with given:
+            self._process = subprocess.Popen(
+                _command("server"),
+                stdin=given.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=self._environment,
+            )
+        self._control = control
+        return control
+
+    def stop(self) -> None:
+        """End the server; the next question starts another."""
+        if self._process is not None and self._control is not None:
+            self._control.close()
+            self._process.wait()
+        self._forget()
+
+
+_SERVER = _Server()
+stop_server = _SERVER.stop
+
+
+def _command(module: str) -> list[str]:
+    return [sys.executable, "-P", "-m", f"tokmigrate.model.worker.{module}"]
+
+
+def _environment() -> dict[str, str]:
+    environment = {**os.environ, **_OFFLINE}
+    installed = {Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib")}
+    if _ROOT not in installed:
+        # A checkout that is not installed: `-P` keeps the current directory out of the path.
+        paths = [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+        environment["PYTHONPATH"] = os.pathsep.join(paths)
+    return environment
+
+
+DEFAULT_LIMITS = WorkerLimits()
+
+SECONDS = 600.0
+"""How long a child may take; a cold disk needs most of it to import torch."""
+
+
+def call_worker(
+    question: Question,
+    request: Mapping[str, Any],
+    limits: WorkerLimits = DEFAULT_LIMITS,
+    timeout: float = SECONDS,
+) -> dict[str, Any]:
+    """Ask a worker, and return its answer.
+
+    Args:
+        question: The module of `tokmigrate.model.worker` that answers, and that documents request and answer.
+        request: What the module wants to know, as JSON.
+        limits: What the worker may use.
+        timeout: Seconds after which the worker is ended.
+
+    Raises:
+        TokenizerError: The worker that loads a tokenizer failed.
+        VerificationError: Another worker failed.
+        LimitError: It needs more than `limits`.
+    """
+    answer: dict[str, Any] | None = None
+    for said in _replies(question, request, limits, {}, timeout):
+        answer = said
+    if answer is None:
+        raise _failed(question, request, "an answer that is not JSON")
+    return answer
+
+
+def stream_worker(
+    question: Question,
+    request: Mapping[str, Any],
+    on_progress: Callable[[int], None],
+    limits: WorkerLimits = DEFAULT_LIMITS,
+) -> dict[str, Any]:
+    """Ask a worker whose answer takes as long as its work is large, and hear how far it is.
+
+    It may use all processors, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise.
+
+    Args:
+        question: The module of `tokmigrate.model.worker` that answers at length.
+        request: What the module wants to know, as JSON.
+        on_progress: Called with how much more is done.
+        limits: What the worker may use; each processor may use that much memory.
+
+    Raises:
+        TokenizerError: The worker failed.
+        LimitError: It needs more than `limits`.
+    """
+    answer: dict[str, Any] | None = None
+    parallel = {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
+    limits = replace(limits, memory_mib=limits.memory_mib * (os.cpu_count() or 1))
+    for said in _replies(question, request, limits, parallel, None):
+        answer = said.get("answer")
+        if "done" in said:
+            on_progress(said["done"])
+    if answer is None:
+        raise _failed(question, request, "no answer")
+    return answer
+
+
+def _replies(
+    question: Question,
+    request: Mapping[str, Any],
+    limits: WorkerLimits,
+    environment: Mapping[str, str],
+    timeout: float | None,
+) -> Iterator[dict[str, Any]]:
+    """Yield what a worker says, line by line, and raise where it fails."""
+    deadline = None if timeout is None else time.monotonic() + timeout
+    # Files, so that neither side waits for the other to read.
+    with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as complaints:
+        asked.write(json.dumps({**request, "limits": asdict(limits)}).encode())
+        asked.seek(0)
+        source, sink = os.pipe()
+        with (
+            os.fdopen(source, "rb", buffering=0) as said,
+            os.fdopen(sink, "wb") as written,
+            start_worker(question, environment, (asked.fileno(), sink, complaints.fileno())) as worker,
+        ):
+            written.close()
+            try:
+                for line in _lines(said, deadline, limits.output_mib * 2**20):
+                    # One that dies may leave half a line.
+                    if line.endswith(b"\n"):
+                        yield json.loads(line)
+            except _AnswerTooLongError as error:
+                raise _exceeded(question, request, "output_mib", limits) from error
+            except TimeoutError as error:
+                raise _failed(question, request, f"no answer within {timeout:g} seconds") from error
+            except ValueError as error:
+                raise _failed(question, request, "an answer that is not JSON") from error
+            code = worker.wait()
+        if code != 0:
+            complaints.seek(0)
+            stderr = complaints.read().decode("utf-8", "replace")
+            limit = _limit_in(code, stderr)
+            raise (
+                _exceeded(question, request, limit, limits)
+                if limit
+                else _failed(question, request, _cause(code, stderr))
+            )
+
+
+class _AnswerTooLongError(Exception):
+    """A worker says more than it may."""
+
+
+def _lines(file: IO[bytes], deadline: float | None, longest: int) -> Iterator[bytes]:
+    """Yield lines as they come; raise TimeoutError at the deadline."""
+    held = b""
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([file], [], [], left)[0]:
+            raise TimeoutError
+        block = os.read(file.fileno(), 1 << 20)
+        *whole, held = (held + block).split(b"\n")
+        if len(held) > longest:
+            raise _AnswerTooLongError
+        for line in whole:
+            yield line + b"\n"
+        if not block:
+            if held:
+                yield held
+            return
+
+
+def _cause(code: int, stderr: str) -> str:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    telling = [line for line in lines if "Error" in line or "Exception" in line or "panicked at" in line]
+    last = (telling or lines or ["it said nothing"])[-1]
+    if code < 0:
+        try:
+            return f"ended by {signal.Signals(-code).name}: {last}"
+        except ValueError:
+            return f"ended by signal {-code}: {last}"
+    return last
+
+
+_OUT_OF_MEMORY = ("MemoryError", "memory allocation of", "bad_alloc", "allocate memory")
+"""What Python, Rust, C++ and torch say where they get no memory."""
+
+
+def _limit_in(code: int, stderr: str) -> Literal["memory_mib", "cpu_seconds", "output_mib"] | None:
+    """Return the limit that ended a worker, None where something else did."""
+    if code == -signal.SIGXCPU:
+        return "cpu_seconds"
+    if code == -signal.SIGXFSZ or os.strerror(errno.EFBIG) in stderr:
+        return "output_mib"
+    return "memory_mib" if any(words in stderr for words in _OUT_OF_MEMORY) else None
+
+
+def _exceeded(
+    question: Question,
+    request: Mapping[str, Any],
+    limit: Literal["memory_mib", "cpu_seconds", "output_mib"],
+    limits: WorkerLimits,
+) -> LimitError:
+    most = getattr(limits, limit)
+    needed = {
+        "memory_mib": f"{most} MiB of memory",
+        "cpu_seconds": f"{format_count(most, 'second')} of CPU time",
+        "output_mib": f"{most} MiB of output",
+    }[limit]
+    allow = f"allow it in tokmigrate.yaml: worker: {{{limit}: {2 * most}}}"
+    # transformers also renders the chat template.
+    hint = f"if `tokmigrate lint` shows that the chat template is the cause, correct it; if not, {allow}"
+    return LimitError(
+        f"the libraries need more than {needed} for it",
+        where=_where(request),
+        hint=hint if question == "transformers" else allow,
+    )
+
+
+def _where(request: Mapping[str, Any]) -> str | None:
+    return request.get("directory") or request.get("file") or request.get("corpus")
+
+
+def _failed(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
+    where = _where(request)
+    if question in {"tokenizer", "reachability", "impact"}:
+        return TokenizerError(
+            f"the tokenizers library cannot work with it: {cause}",
+            where=where,
+            hint="load it with tokenizers.Tokenizer.from_file to see the same fault",
+        )
+    return VerificationError(
+        f"transformers cannot work with it: {cause}",
+        where=where,
+        hint="load it with transformers' AutoConfig and AutoTokenizer to see the same fault",
+    )

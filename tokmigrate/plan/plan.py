@@ -1,0 +1,250 @@
+"""The plan of an upgrade: what its migrations mean for the files and rows of a model, and of its adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Literal
+
+from tokmigrate.errors import OperationError, OutOfStepError, TokmigrateError
+from tokmigrate.model.adapter import with_adapter_ids
+from tokmigrate.model.defaults.pipeline_overrides import added_on_loading
+from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.formats.json_text import Json, Layout
+from tokmigrate.model.references.references import unknown_references
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.operations.base import Operation, RiskLevel
+from tokmigrate.plan.steps import Step, steps_of
+from tokmigrate.plan.token_changes import TokenChange, token_changes
+from tokmigrate.revision.migration import Migration
+from tokmigrate.settings import ModelEntry
+from tokmigrate.vocabulary.row_edit import RowEdit
+
+
+@dataclass(frozen=True)
+class FileChange:
+    """A file that a change writes or removes, with its bytes afterwards."""
+
+    name: str
+    kind: Literal["new", "changed", "removed"]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An upgrade of one model.
+
+    Args:
+        model: The model's name in the workspace.
+        snapshot: The model as it is.
+        steps: The pending migrations, in order; without any there is nothing to do.
+        adapters: The plans for its adapters, each named by its directory.
+        remarks: What else a user should know of it.
+    """
+
+    model: str
+    snapshot: Snapshot = field(repr=False)
+    steps: tuple[Step, ...]
+    adapters: tuple[Plan, ...] = ()
+    remarks: tuple[str, ...] = ()
+    _rendered: dict[str, list[tuple[Json, bytes | None]]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def before(self) -> str | None:
+        """The revision before, None for `base`."""
+        return self.snapshot.revision
+
+    @property
+    def after(self) -> str | None:
+        """The revision afterwards."""
+        return self.steps[-1].migration.revision if self.steps else self.before
+
+    @property
+    def final(self) -> ModelState:
+        """The state at the end."""
+        return self.steps[-1].after if self.steps else self.snapshot.state
+
+    @cached_property
+    def edits(self) -> tuple[RowEdit, ...]:
+        """For each step the rows after it in terms of the rows on disk."""
+        edits: list[RowEdit] = []
+        edit = RowEdit.identity(self.snapshot.state.rows)
+        for step in self.steps:
+            edit = edit.then(step.after.edit)
+            edits.append(edit)
+        return tuple(edits)
+
+    @property
+    def edit(self) -> RowEdit:
+        """The rows at the end in terms of the rows on disk."""
+        return self.edits[-1] if self.edits else RowEdit.identity(self.snapshot.state.rows)
+
+    @cached_property
+    def tokens(self) -> tuple[TokenChange, ...]:
+        """What happens to the tokens from now to the end, each once."""
+        return token_changes(self.steps, self.edit)
+
+    @property
+    def touched(self) -> frozenset[str]:
+        """The documents that any step changes."""
+        return frozenset().union(*(step.after.touched for step in self.steps))
+
+    @property
+    def writes_rows(self) -> bool:
+        """Whether shards are written."""
+        return any(not step.after.edit.is_identity for step in self.steps)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know before it is carried out."""
+        notes = list(self.snapshot.notes)
+        notes += added_on_loading(self.final)
+        notes += unknown_references(self.final)
+        notes += slow_tokenizer_notes(self.snapshot.state, self.final)
+        if self.snapshot.weights.unread:
+            notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
+        return (*notes, *self.remarks)
+
+    def file_changes(self) -> tuple[FileChange, ...]:
+        """Return the files that will be written or removed, without the stamp."""
+        return tuple(self._changes())
+
+    def _changes(self) -> Iterator[FileChange]:
+        for name in sorted(self.touched):
+            data = self.rendered(self.final, name)
+            there = name in self.snapshot.texts
+            if data is None:
+                if there:
+                    yield FileChange(name, "removed", 0)
+            else:
+                yield FileChange(name, "changed" if there else "new", len(data))
+        if self.writes_rows:
+            for file in self.snapshot.vocabulary_shards:
+                shard = self.snapshot.weights.shard(file)
+                delta = sum(_grown(tensor, self.edit) * tensor.row_bytes for tensor in self.snapshot.in_shard(file))
+                yield FileChange(file, "changed", shard.size + delta)
+
+    @property
+    def bytes_to_write(self) -> int:
+        """The bytes of all files that will be written, those of its adapters too."""
+        own = sum(change.bytes for change in self.file_changes())
+        return own + sum(adapter.bytes_to_write for adapter in self.adapters)
+
+    def rendered(self, state: ModelState, name: str) -> bytes | None:
+        """Return the bytes of a document in a state, as `rendered` does; the last two of a name are kept."""
+        value = state.documents.get(name)
+        kept = self._rendered.setdefault(name, [])
+        found = next((each for each in kept if each[0] is value), None)
+        found = found or (value, rendered(self.snapshot, state, name))
+        kept[:] = [*[each for each in kept if each is not found][-1:], found]
+        return found[1]
+
+
+def rendered(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
+    """Return the bytes of the document `name` in `state`; an untouched one is as on disk."""
+    if name not in state.documents:
+        return None
+    value = state.documents[name]
+    if value is snapshot.state.documents.get(name):
+        return snapshot.texts[name]
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        return value.encode("utf-8")
+    return layout(snapshot, name).encoded(value)
+
+
+def layout(snapshot: Snapshot, name: str) -> Layout:
+    """Return the layout in which a JSON file is written."""
+    recorded = snapshot.stamp.files.get(name) if snapshot.stamp else None
+    return snapshot.layouts.get(name) or (recorded.layout if recorded else None) or Layout()
+
+
+def plan_upgrade(
+    entry: ModelEntry, snapshot: Snapshot, migrations: Sequence[Migration], adapters: Sequence[Snapshot] = ()
+) -> Plan:
+    """Return the plan that applies `migrations`, in order, to a model and its adapters.
+
+    Args:
+        entry: The model in the workspace.
+        snapshot: The model as it is.
+        migrations: What is to be applied.
+        adapters: Its adapters as they are.
+
+    Raises:
+        OperationError: A precondition does not hold, an operation cannot be applied, or one is breaking and does not
+            acknowledge it.
+    """
+    steps = steps_of(snapshot.state, migrations, lambda _, after: with_index_sizes(snapshot, after))
+    _check_acknowledged(steps)
+    beside = tuple(_beside(adapter, migrations, steps) for adapter in adapters)
+    return Plan(entry.name, snapshot, steps, beside)
+
+
+def _check_acknowledged(steps: Sequence[Step]) -> None:
+    """Raise OperationError where an operation is breaking on this model and does not say that it is meant."""
+    for step in steps:
+        for applied in step.applied:
+            operation = applied.planned.operation
+            if operation.acknowledge is not None:
+                continue
+            risk = operation.risk(applied.before, applied.after)
+            if risk.level is RiskLevel.BREAKING:
+                raise OperationError(
+                    f"{operation.name} is breaking, and nothing says that it is meant: {risk.reason}",
+                    where=applied.planned.place,
+                    hint=f"if it is meant, add `acknowledge: breaking`, as in {_acknowledged(operation)}",
+                )
+
+
+def _acknowledged(operation: Operation) -> str:
+    fields = [name for name in type(operation).model_fields if name in operation.model_fields_set]
+    return f"`{operation.name}: {{{', '.join(f'{name}: …' for name in fields)}, acknowledge: breaking}}`"
+
+
+def _beside(adapter: Snapshot, migrations: Sequence[Migration], steps: Sequence[Step]) -> Plan:
+    """Return the plan for an adapter: the same migrations, on the files that it has."""
+
+    def finish(before: ModelState, after: ModelState) -> ModelState:
+        after = with_adapter_ids(before, after)
+        return replace(after, touched=after.touched.intersection(adapter.texts))
+
+    where = str(adapter.directory)
+    try:
+        own = steps_of(adapter.state, migrations, finish)
+    except TokmigrateError as error:
+        error.where = where if error.where is None else f"{where}: {error.where}"
+        raise
+    if [step.after.edit for step in own] != [step.after.edit for step in steps]:
+        raise OutOfStepError(
+            "the migrations would change its rows differently from those of its model",
+            where=where,
+            hint="give the adapter the tokenizer files of its model",
+        )
+    return Plan(where, adapter, own)
+
+
+def with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
+    """Return the state with the index's totals as the rows want them."""
+    index = snapshot.weights.index
+    if index is None or state.edit.new_rows == state.edit.old_rows:
+        return state
+    metadata = state.documents[index].get("metadata") or {}
+    if "total_size" in metadata:
+        size = metadata["total_size"] + sum(_grown(t, state.edit) * t.row_bytes for t in snapshot.tensors)
+        state = state.with_value(index, ("metadata", "total_size"), size)
+    if "total_parameters" in metadata:
+        own = [tensor for tensor in snapshot.tensors if tensor.canonical == tensor.name]
+        total = metadata["total_parameters"] + sum(_grown(t, state.edit) * t.width for t in own)
+        state = state.with_value(index, ("metadata", "total_parameters"), total)
+    return state
+
+
+def _grown(tensor: VocabularyTensor, edit: RowEdit) -> int:
+    """Return how many rows a tensor has more after `edit`."""
+    return tensor.window.rows(edit.new_rows) - tensor.window.rows(edit.old_rows)

@@ -1,0 +1,184 @@
+"""The history of tokens, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tokmigrate.render.escape import escape, escape_quoted
+from tokmigrate.render.terminal import Hanging, indented, moment
+from tokmigrate.render.training import SAID, figures_content, format_figures, format_init
+
+if TYPE_CHECKING:
+    from tokmigrate.audit.blame import BlameEvent, BlameModel, BlameResult, BlameToken
+    from tokmigrate.git import LineAuthor
+    from tokmigrate.state.rows import TokenEvent
+
+_ORIGINS = {None: "not on record", True: "migration", False: "baseline"}
+
+
+def format_blame(found: BlameResult) -> RenderableType:
+    """Return the history of the tokens of a model, for a terminal."""
+    if not found.tokens:
+        return Text(f"{_format_model(found.model)}: no such token, now or before")
+    return Group(*(line for token in found.tokens for line in _format_token(found, token)))
+
+
+def _format_token(found: BlameResult, token: BlameToken) -> Iterator[RenderableType]:
+    yield Hanging(Text(f"{_format_model(found.model)}: {_headline(token)}", style="bold"), 4)
+    if not token.added:
+        yield indented(_origin(token), 2)
+    for event in token.events:
+        when = f"  {moment(event.row.recorded_at)}"
+        yield Hanging(Text.assemble((when, "dim"), "  ", _format_event(event.row.event)), 6)
+        yield from (indented(line, 6) for line in _details(event))
+
+
+def _format_model(model: BlameModel) -> str:
+    """Return a model's name; of one of an imported ledger also where it is, since names are not unique there."""
+    if model.ledger is None:
+        return model.model
+    parts = [escape(f"{model.host or ''}:{model.path}"), f"ledger {model.ledger[:10]}"]
+    parts += [f"lineage {model.lineage[:10]}"] if model.lineage else []
+    parts += [f"the same model as {', '.join(model.same_as)}"] if model.same_as else []
+    return f"{escape(model.model)} ({', '.join(parts)})"
+
+
+def _headline(token: BlameToken) -> str:
+    names = token.names
+    if token.token is None or token.id is None:
+        first = f", formerly {escape_quoted(names[0])}" if len(names) > 1 else ""
+        return f"{escape_quoted(names[-1])}, removed{first}"
+    parts = [escape_quoted(token.token), f"id {token.id}"]
+    parts += (
+        [f"formerly {', '.join(escape_quoted(name) for name in names if name != token.token)}"]
+        if len(names) > 1
+        else []
+    )
+    if token.training is not None:
+        parts += filter(None, [SAID[token.training.training.value], format_figures(figures_content(token.training))])
+        parts += [f"because {token.training.why}"] if token.training.why else []
+    return ", ".join(parts)
+
+
+def _origin(token: BlameToken) -> str:
+    if token.added is None:
+        return f"migration {token.initialised_by} initialised its row; the ledger here has no record of that"
+    if token.events:
+        first = token.events[0].row.event
+        return f"in the baseline, with id {first.old_id if first.old_id is not None else first.token_id}"
+    return f"in the baseline, id {token.id}; no migration changed it"
+
+
+def _format_event(event: TokenEvent) -> str:
+    match event.event.value:
+        case "added":
+            return f"added with id {event.token_id}, row initialised by {format_init(event.init)}"
+        case "renamed":
+            row = f", row initialised by {format_init(event.init)}" if event.init else ""
+            moved = f", moved from id {event.old_id} to {event.token_id}" if event.old_id != event.token_id else ""
+            return f"renamed from {escape_quoted(event.old_token or '')} to {escape_quoted(event.token)}{moved}{row}"
+        case "moved":
+            return f"moved from id {event.old_id} to {event.token_id}"
+        case "reinitialised":
+            return f"row initialised again, row initialised by {format_init(event.init)}"
+        case "removed":
+            return f"removed, its id was {event.old_id}"
+        case "trained":
+            return "found trained"
+    return f"reverted: {_format_revert(event)}"
+
+
+def _format_revert(event: TokenEvent) -> str:
+    if event.token_id is None:
+        return f"removed again, its id was {event.old_id}"
+    if event.old_id is None:
+        return f"restored, its id is {event.token_id}"
+    if event.old_token is not None:
+        return f"{escape_quoted(event.old_token)} is {escape_quoted(event.token)} again"
+    if event.old_id != event.token_id:
+        return f"moved from id {event.old_id} to {event.token_id}"
+    return "its former row is back"
+
+
+def _details(event: BlameEvent) -> Iterator[str]:
+    yield f"{event.row.event.revision} {event.message}".rstrip()
+    if event.edited:
+        yield "its file was edited since, so the line is not known"
+    if event.location is not None:
+        does = f": {event.location.does}" if event.location.does else ""
+        yield f"{event.location}{does}{_format_author(event.author)}"
+    run = event.operation
+    if run is not None:
+        by = run.provenance
+        commit = f", at commit {by.git_commit[:10]}" if by.git_commit else ""
+        yield f"run {run.id} by {by.user} on {by.host}, tokmigrate {by.tool_version}{commit}"
+
+
+def _format_author(author: LineAuthor | str | None) -> str:
+    if author is None:
+        return ""
+    if isinstance(author, str):
+        return f" ({author})"
+    return f", by {author.author}, {author.when:%Y-%m-%d}, in {author.commit[:10]} {escape_quoted(author.summary)}"
+
+
+def blame_content(found: BlameResult) -> dict[str, Any]:
+    """Return the history of the tokens of a model as JSON."""
+    return {
+        **asdict(found.model),
+        "same_as": list(found.model.same_as),
+        "tokens": [
+            {
+                "token": token.token,
+                "id": token.id,
+                "names": list(token.names),
+                "origin": _ORIGINS[token.added],
+                "initialised_by": token.initialised_by,
+                "training": token.training.training.value if token.training else None,
+                "figures": figures_content(token.training) if token.training else {},
+                "events": [_event_content(event) for event in token.events],
+            }
+            for token in found.tokens
+        ],
+    }
+
+
+def _event_content(event: BlameEvent) -> dict[str, Any]:
+    row, run, author = event.row.event, event.operation, event.author
+    return {
+        "table": event.row.table,
+        "number": event.row.number,
+        "event": row.event.value,
+        "when": event.row.recorded_at.isoformat(),
+        "token": row.token,
+        "old_token": row.old_token,
+        "id": row.token_id,
+        "old_id": row.old_id,
+        "init": row.init,
+        "revision": row.revision,
+        "message": event.message,
+        "file": event.location.shown if event.location else None,
+        "line": event.location.line if event.location else None,
+        "does": event.location.does if event.location else None,
+        "edited_since": event.edited,
+        "author": None
+        if author is None or isinstance(author, str)
+        else {
+            "name": author.author,
+            "mail": author.mail,
+            "when": author.when.isoformat(),
+            "commit": author.commit,
+            "summary": author.summary,
+        },
+        "no_author": author if isinstance(author, str) else None,
+        "operation": event.row.run_id,
+        "user": run.provenance.user if run else None,
+        "host": run.provenance.host if run else None,
+        "tool_version": run.provenance.tool_version if run else None,
+        "workspace_commit": run.provenance.git_commit if run else None,
+    }

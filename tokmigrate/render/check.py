@@ -1,0 +1,148 @@
+"""The results of `check` and of `test`, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tokmigrate.audit.drift import each_line, remedy
+from tokmigrate.audit.ledger_check import UndoData
+from tokmigrate.commands.check import Checked
+from tokmigrate.formatting import format_bytes, format_count, format_list
+from tokmigrate.render.training import training_content, training_lines
+
+if TYPE_CHECKING:
+    from tokmigrate.commands.roundtrip import RoundTrip
+
+_MOST = 20
+
+_NAMED = 3
+"""How many tensors that moved are named; JSON has all."""
+
+
+def check_lines(found: Checked) -> Iterator[str]:
+    """Yield the lines that say where a model stands."""
+    place = f"{found.name}: at {found.revision or 'base'}"
+    if found.exit_code == 0:
+        yield f"{place}, up to date"
+    elif found.exit_code == 3:
+        yield f"{place}, {len(found.pending)} pending: {', '.join(each.revision for each in found.pending)}"
+    elif found.broken or found.drift.breaks:
+        yield f"{place}, drift"
+    else:
+        yield f"{place}, but undo data is lost"
+    if found.detected:
+        yield f"  looks like {found.detected}"
+    drift = found.drift
+    if drift.moved:
+        yield f"  changed by training (fine): {tensors_named(drift.moved)}"
+        yield from (f"  {line}" for line in training_lines(found.training))
+    if drift.weights:
+        yield f"  trained or saved again since (fine; which of the two is not known here): {', '.join(drift.weights)}"
+    if drift.resaved:
+        yield f"  saved again{'' if drift.breaks else ' with equivalent content (fine)'}: {', '.join(drift.resaved)}"
+    lines = [found.broken] if found.broken else list(each_line(drift))
+    yield from (f"  {line}" for line in lines[:_MOST])
+    if len(lines) > _MOST:
+        yield f"  … and {len(lines) - _MOST:,} more"
+    if lines:
+        broken = "fetch the file again, or restore it from a copy of the model"
+        yield f"  what to do: {broken if found.broken else remedy(found.drift, found.name)}"
+    yield from (f"  {line}" for line in undo_lines(found.undo))
+    yield from (f"  warning: {note}" for note in found.notes)
+
+
+def check_content(found: Checked) -> dict[str, Any]:
+    """Return what `check` found as JSON."""
+    drift = found.drift
+    return {
+        "model": found.name,
+        "revision": found.revision,
+        "exit_code": found.exit_code,
+        "pending": [migration.revision for migration in found.pending],
+        "moved": list(drift.moved),
+        "training": training_content(found.training),
+        "resaved": list(drift.resaved),
+        "weights": list(drift.weights),
+        "stamp": drift.stamp,
+        "broken": found.broken,
+        "detected": found.detected,
+        "notes": list(found.notes),
+        "unknown": list(drift.unknown),
+        "undo": undo_content(found.undo),
+        "differences": [
+            {"aspect": each.aspect, "subject": each.subject, "before": each.before, "after": each.after}
+            for each in drift.differences
+        ],
+    }
+
+
+def undo_lines(undo: UndoData) -> Iterator[str]:
+    """Yield the lines on undo data that is not here."""
+    if undo.ledger:
+        yield undo.ledger
+    yield from (f"the undo data of {each.revision} is lost: {each.reason}" for each in undo.lost)
+    if undo.not_undoable:
+        yield f"no downgrade from here can undo {', '.join(undo.not_undoable)}"
+    if undo.breaks:
+        yield "what to do: restore .tokmigrate (state.db and objects) from a backup; without one, write new migrations"
+
+
+def undo_content(undo: UndoData) -> dict[str, Any]:
+    """Return what of the undo data of a model is here, as JSON."""
+    return {
+        "lost": [{"revision": each.revision, "reason": each.reason} for each in undo.lost],
+        "not_undoable": list(undo.not_undoable),
+        "ledger": undo.ledger,
+    }
+
+
+def tensors_named(names: Sequence[str]) -> str:
+    """Return how many tensors there are, and the first few of them."""
+    return f"{format_count(len(names), 'tensor')}: {format_list(names, _NAMED)}"
+
+
+def roundtrip_text(done: RoundTrip) -> RenderableType:
+    """Return what was tried, on what, and whether every byte came out as it had to."""
+    return Group(*_roundtrip_lines(done))
+
+
+def _roundtrip_lines(done: RoundTrip) -> Iterator[Text]:
+    count, start = len(done.migrations), done.start or "base"
+    if not count:
+        yield Text(f"{done.model}: nothing is pending at {start}; --all tries every migration from base on")
+        return
+    what = f"{done.model}: {format_count(count, 'migration')} from {start} on "
+    on = f", on a {done.subject} of {done.files} files, {format_bytes(done.bytes)}"
+    if not done.mismatches:
+        yield Text.assemble(what, ("passed", "green"), on)
+        yield Text("  up in one run, down, up one by one, down one by one: the same bytes each time")
+        libraries = "tokenizers and transformers" if done.verified == "full" else "tokenizers"
+        yield Text(f"  {libraries} load it as planned (`verify: {done.verified}`)")
+    else:
+        yield Text.assemble(what, ("failed", "bold red"), on)
+        yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.mismatches)
+    if done.made_of == "configuration":
+        yield Text("  its weights are not here: the stand-in has the shapes that its configuration gives them")
+    for adapter in done.left_out:
+        yield Text(f"  not part of it: the adapter {adapter}")
+
+
+def roundtrip_content(done: RoundTrip) -> dict[str, Any]:
+    """Return what was tried as JSON."""
+    return {
+        "model": done.model,
+        "subject": done.subject,
+        "made_of": done.made_of,
+        "from_revision": done.start,
+        "migrations": [migration.revision for migration in done.migrations],
+        "passed": not done.mismatches,
+        "verified": done.verified,
+        "files": done.files,
+        "bytes": done.bytes,
+        "mismatches": [{"file": each.file, "after": each.after, "expected": each.expected} for each in done.mismatches],
+        "adapters_left_out": [str(adapter) for adapter in done.left_out],
+    }

@@ -1,0 +1,184 @@
+"""In what two tokenizers differ, as Rich renderables and as JSON."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tokmigrate.render.escape import escape, escape_quoted
+
+if TYPE_CHECKING:
+    from tokmigrate.commands.diff import Comparison
+    from tokmigrate.model.formats.json_text import Json
+    from tokmigrate.model.semantics.semantic_diff import Aspect, Difference
+
+_SHOWN = 20
+"""How many of one aspect are shown on a screen; JSON has all."""
+
+_LONGEST = 120
+_TOKENS = ("added", "removed", "renamed", "moved")
+_TITLES: dict[Aspect, str] = {
+    "flags": "flags of added tokens",
+    "scores": "scores",
+    "merges": "merges",
+    "model": "model",
+    "role": "special tokens",
+    "specials": "listed special tokens, those of one side",
+    "setting": "tokenizer_config.json",
+    "id field": "ids",
+    "rows": "sizes in config.json",
+}
+"""What the tables of single values are called."""
+
+
+def comparison_text(comparison: Comparison) -> RenderableType:
+    """Return the differences of two tokenizers in tables, a kind after the other."""
+    found = comparison.differences
+    title = Text(f"{escape(comparison.before)} → {escape(comparison.after)}", style="bold")
+    if not found:
+        return Group(title, Text("no difference in what they mean"))
+    return Group(title, *difference_tables(found))
+
+
+def difference_tables(found: Sequence[Difference]) -> Iterator[RenderableType]:
+    """Yield what tells of differences, a kind after the other, with an empty line before each."""
+    tokens = [each for each in found if each.aspect in _TOKENS]
+    if tokens:
+        yield from _titled(_counted(tokens), _token_table(tokens), tokens)
+    for aspect, heading in _TITLES.items():
+        some = [each for each in found if each.aspect == aspect]
+        if some:
+            yield from _titled(heading, _value_table(some), some)
+    for each in found:
+        if each.aspect == "part":
+            yield from _titled(each.subject, _part_table(each), [])
+    for each in found:
+        if each.aspect == "template":
+            yield from _titled(f"chat template '{each.subject}'", _template_lines(each), [])
+
+
+def _titled(heading: str, body: RenderableType, rows: Sequence[Difference]) -> Iterator[RenderableType]:
+    yield Text()
+    yield Text(escape(heading), style="bold")
+    yield body
+    more = sum(max(0, len([each for each in rows if each.aspect == aspect]) - _SHOWN) for aspect in _aspects(rows))
+    if more:
+        yield Text(f"… and {more:,} more, which --json lists", style="dim")
+
+
+def _aspects(rows: Sequence[Difference]) -> tuple[Aspect, ...]:
+    return tuple(dict.fromkeys(each.aspect for each in rows))
+
+
+def _counted(tokens: Sequence[Difference]) -> str:
+    counts = {aspect: len([each for each in tokens if each.aspect == aspect]) for aspect in _TOKENS}
+    return "tokens: " + ", ".join(f"{count:,} {aspect}" for aspect, count in counts.items() if count)
+
+
+def _shown(rows: Sequence[Difference]) -> Iterator[Difference]:
+    for aspect in _aspects(rows):
+        yield from [each for each in rows if each.aspect == aspect][:_SHOWN]
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _token_table(tokens: Sequence[Difference]) -> Table:
+    table = _table("what", "token", "id")
+    for each in _shown(tokens):
+        if each.aspect == "renamed":
+            token, number = f"{escape_quoted(each.before)} → {escape_quoted(each.after)}", each.subject
+        else:
+            token = escape_quoted(each.subject)
+            number = " → ".join(str(held) for held in (each.before, each.after) if held is not None)
+        table.add_row(each.aspect, token, number)
+    return table
+
+
+def _value_table(rows: Sequence[Difference]) -> Table:
+    table = _table("", "before", "after")
+    for each in _shown(rows):
+        values = (each.before, each.after)
+        if each.aspect == "specials":
+            old, new = values
+            values = ([token for token in old if token not in new], [token for token in new if token not in old])
+        table.add_row(escape(each.subject), *map(_value, values))
+    return table
+
+
+def _part_table(part: Difference) -> Table:
+    table = _table("", "before", "after")
+    # A part that only one side has is told field by field as well.
+    alone = part.before is None or part.after is None
+    told = _fields(part.before or {}, part.after or {}) if alone else _leaves(part.before, part.after)
+    for place, before, after in told:
+        table.add_row(escape(place), _value(before), _value(after))
+    return table
+
+
+def _leaves(before: Json, after: Json, place: str = "") -> Iterator[tuple[str, Json, Json]]:
+    """Yield the places at which two parts differ: the fields of objects of one type, and the members of lists."""
+    if isinstance(before, dict) and isinstance(after, dict) and before.get("type") == after.get("type"):
+        for name, old, new in _fields(before, after):
+            yield from _leaves(old, new, f"{place}.{name}" if place else name)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for number, (old, new) in enumerate(zip(before, after, strict=True)):
+            if old != new:
+                yield from _leaves(old, new, f"{place}[{number}]")
+    else:
+        yield place, before, after
+
+
+def _fields(before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[tuple[str, Json, Json]]:
+    """Yield each field that two objects have otherwise."""
+    for name in dict.fromkeys((*before, *after)):
+        if before.get(name) != after.get(name):
+            yield name, before.get(name), after.get(name)
+
+
+def _value(held: Json) -> str:
+    if held is None:
+        return "-"
+    text = escape(held if isinstance(held, str) else json.dumps(held, ensure_ascii=False))
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _template_lines(template: Difference) -> RenderableType:
+    if template.before is None or template.after is None:
+        there = "only the first has one" if template.after is None else "only the second has one"
+        return Text(there)
+    lines = list(difflib.unified_diff(template.before.split("\n"), template.after.split("\n"), lineterm="", n=1))[2:]
+    first = [Text(escape(line), style=_line_style(line)) for line in lines[: 2 * _SHOWN]]
+    more = [Text(f"… and {len(lines) - len(first)} more lines", style="dim")] if len(lines) > len(first) else []
+    return Group(*first, *more)
+
+
+def _line_style(line: str) -> str:
+    return {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
+
+
+def comparison_content(comparison: Comparison) -> dict[str, Any]:
+    """Return the differences of two tokenizers as JSON."""
+    return {
+        "before": comparison.before,
+        "after": comparison.after,
+        "equal": not comparison.differences,
+        "differences": difference_contents(comparison.differences),
+    }
+
+
+def difference_contents(found: Sequence[Difference]) -> list[dict[str, Any]]:
+    """Return differences as JSON."""
+    return [
+        {"aspect": each.aspect, "subject": each.subject, "before": each.before, "after": each.after} for each in found
+    ]

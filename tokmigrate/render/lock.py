@@ -1,0 +1,192 @@
+"""The results of commands on the lock, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokmigrate.formatting import format_count, format_list
+from tokmigrate.render.escape import escape_quoted
+
+if TYPE_CHECKING:
+    from tokmigrate.commands.lock import LockUpdate
+    from tokmigrate.commands.open_model import OpenedModel
+    from tokmigrate.commands.rebase import Rebased
+    from tokmigrate.commands.squash import Squashed
+    from tokmigrate.revision.lock import Lock, PinnedIds
+    from tokmigrate.revision.validate import Valid
+
+_SHORT = 12
+_MANY = 8
+
+
+def relocked_lines(done: LockUpdate, shown: str) -> Iterator[str]:
+    """Yield the changes of the lock."""
+    lock = done.after
+    if done.before == lock:
+        yield f"{shown} is up to date: {_size(lock)}"
+    else:
+        yield f"wrote {shown}: {_size(lock)}"
+    for change, revision in _changes(done.before, lock):
+        yield f"  {change} {revision}"
+    for base, pinned in _pins(lock):
+        if (base, pinned) not in _pins(done.before):
+            yield f"  on tokenizer {base[:_SHORT]} {pinned.revision} gives {_new_ids(pinned)}"
+    for base, pinned in _pins(done.before):
+        if not any((base, pinned.revision) == (other, kept.revision) for other, kept in _pins(lock)):
+            yield f"  on tokenizer {base[:_SHORT]} nothing is pinned for {pinned.revision} any more"
+    for note in done.notes:
+        yield f"note: {note}"
+
+
+def relocked_content(done: LockUpdate, file: str) -> dict[str, Any]:
+    """Return the changes of the lock as JSON."""
+    return {
+        "lock": file,
+        "written": done.before != done.after,
+        "changes": [{"change": change, "revision": name} for change, name in _changes(done.before, done.after)],
+        **lock_content(done.after),
+        "notes": list(done.notes),
+    }
+
+
+def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
+    """Yield the moved migrations and the changes of the lock."""
+    if done.restored:
+        source = "both sides of the merge" if done.conflict else "Git"
+        yield f"{shown} could not be read, so it is restored from {source}"
+    if done.onto is None:
+        yield "one head: no migration has to move"
+        for each in done.moved:
+            yield f"its number was taken: {each.migration.shown} is now {each.path.name}"
+    for each in done.moved if done.onto else ():
+        renamed = each.path != each.migration.path
+        into = f", now {each.path.name}" if renamed else ""
+        yield f"moved {each.migration.revision} behind {done.onto} ({each.migration.shown}{into})"
+        break
+    for each in done.moved[1:] if done.onto else ():
+        if each.path != each.migration.path:
+            yield f"  with it {each.migration.revision} ({each.migration.shown}, now {each.path.name})"
+        else:
+            yield f"  with it {each.migration.revision} ({each.migration.shown})"
+    if done.shared:
+        yield f"check this: both branches change or read {', '.join(done.shared)}"
+    if done.relocked is None:
+        yield f"{shown} is left as it is: there are still several heads; next: `tokmigrate rebase` again"
+        return
+    yield from relocked_lines(done.relocked, shown)
+    if done.conflict:
+        folder = shown.rpartition("/")[0] or "."
+        yield f"next: `git add {folder}`, then go on with `git commit` or `git rebase --continue`"
+
+
+def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
+    """Return the moved migrations and the changes of the lock as JSON."""
+    return {
+        "onto": done.onto,
+        "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
+        "shared": list(done.shared),
+        "conflict": done.conflict,
+        "restored": done.restored,
+        **(relocked_content(done.relocked, file) if done.relocked else {"lock": file, "written": False}),
+    }
+
+
+def squashed_lines(done: Squashed) -> Iterator[str]:
+    """Yield the result of squashing migrations."""
+    names = ", ".join(migration.shown for migration in done.replaced)
+    yield f"wrote {done.migration.shown}: {done.migration.revision} in place of {names}"
+    yield f"the same result on {_tried(done.trials)}: files, rows and their origins, defaults"
+    if done.dropped:
+        dropped = format_count(done.dropped, "precondition")
+        yield f"note: {dropped} of later ones left out: they ask about states in between"
+    if done.lock is None:
+        yield "note: there is no lock: `tokmigrate lock` writes it"
+
+
+def squashed_content(done: Squashed) -> dict[str, Any]:
+    """Return the result of squashing migrations as JSON."""
+    return {
+        "revision": done.migration.revision,
+        "file": str(done.migration.path),
+        "replaced": [{"revision": each.revision, "file": each.shown} for each in done.replaced],
+        "models": [trial.model for trial in done.trials],
+        "tried_on": [{"model": trial.model, "subject": trial.subject} for trial in done.trials],
+        "dropped_preconditions": done.dropped,
+        "lock": lock_content(done.lock) if done.lock else None,
+    }
+
+
+def _tried(trials: Sequence[OpenedModel]) -> str:
+    names = [trial.model for trial in trials if trial.subject == "model"]
+    stand_ins = [trial.model for trial in trials if trial.subject == "stand-in"]
+    if stand_ins:
+        each = "a stand-in" if len(stand_ins) == 1 else "stand-ins"
+        theirs = "its" if len(stand_ins) == 1 else "their"
+        names.append(f"{each} of {', '.join(stand_ins)} ({theirs} weights are not here)")
+    return ", ".join(names)
+
+
+def lock_content(lock: Lock) -> dict[str, Any]:
+    """Return a lock as JSON."""
+    return {
+        "head": lock.head,
+        "revisions": [{"revision": locked.revision, "checksum": locked.checksum} for locked in lock.revisions],
+        "tokenizers": [
+            {
+                "fingerprint": track.fingerprint,
+                "ids": [
+                    {
+                        "revision": pinned.revision,
+                        "fingerprint": pinned.fingerprint,
+                        "new_ids": [{"token": token, "id": number} for number, token in pinned.new_ids],
+                    }
+                    for pinned in track.pins
+                ],
+            }
+            for track in lock.tracks
+        ],
+    }
+
+
+def valid_lines(valid: Valid) -> Iterator[str]:
+    """Yield what `validate` found right."""
+    yield f"valid: {_size(valid.lock)}; the head is {valid.lock.head}"
+    for base, revisions in valid.unpinned:
+        yield (
+            f"note: no ids are pinned on tokenizer {base[:_SHORT]} for {', '.join(revisions)}: "
+            "`tokmigrate lock` adds them where a model with it is"
+        )
+
+
+def valid_content(valid: Valid) -> dict[str, Any]:
+    """Return what `validate` found right as JSON."""
+    unpinned = [{"fingerprint": base, "revisions": list(names)} for base, names in valid.unpinned]
+    return {**lock_content(valid.lock), "unpinned": unpinned}
+
+
+def _size(lock: Lock) -> str:
+    bases = format_count(len(lock.tracks), "base tokenizer") if lock.tracks else "no base tokenizers"
+    return f"{format_count(len(lock.revisions), 'migration')}, ids for {bases}"
+
+
+def _changes(before: Lock | None, after: Lock) -> Iterator[tuple[str, str]]:
+    old = {locked.revision: locked.checksum for locked in before.revisions} if before else {}
+    new = {locked.revision: locked.checksum for locked in after.revisions}
+    for revision, checksum in new.items():
+        if revision not in old:
+            yield "new", revision
+        elif old[revision] != checksum:
+            yield "changed", revision
+    for revision in old:
+        if revision not in new:
+            yield "gone", revision
+
+
+def _pins(lock: Lock | None) -> list[tuple[str, PinnedIds]]:
+    return [(track.fingerprint, pinned) for track in (lock.tracks if lock else ()) for pinned in track.pins]
+
+
+def _new_ids(pinned: PinnedIds) -> str:
+    told = [f"{escape_quoted(token)} id {number}" for number, token in pinned.new_ids]
+    return format_list(told, _MANY) or "no new token"

@@ -1,0 +1,171 @@
+"""Results as Rich renderables for a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tokmigrate.formatting import format_bytes
+from tokmigrate.operations.base import RiskLevel
+from tokmigrate.render.escape import escape
+from tokmigrate.render.token_changes import token_table
+from tokmigrate.render.training import held_line, training_lines
+
+if TYPE_CHECKING:
+    from tokmigrate.commands.downgrade import Downgraded
+    from tokmigrate.commands.inspect import ModelStatus
+    from tokmigrate.plan.plan import Plan
+    from tokmigrate.revision.conditions import Check, Precondition
+    from tokmigrate.revision.migration import Migration
+
+_RISK_STYLE = {RiskLevel.SAFE: "green", RiskLevel.CAUTION: "yellow", RiskLevel.BREAKING: "bold red"}
+
+
+def named(revision: str | None) -> str:
+    """Return a revision as messages name it."""
+    return revision or "base"
+
+
+def plan_text(plan: Plan) -> RenderableType:
+    """Return a plan: ids, rows, files, bytes and risks."""
+    if not plan.steps:
+        return Text(f"{escape(plan.model)}: nothing is pending, it is at {named(plan.before)}")
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for column in ("migration", "operation", "risk", "why"):
+        table.add_column(column, overflow="fold")
+    for step in plan.steps:
+        first = f"{step.migration.revision} {step.migration.message}"
+        for effect in step.effects:
+            risk = Text(effect.risk.level.value, style=_RISK_STYLE[effect.risk.level])
+            table.add_row(escape(first), effect.operation, risk, escape(effect.risk.reason))
+            first = ""
+        if not step.effects:
+            table.add_row(escape(first), "none", "", "it has no operations")
+    parts: list[RenderableType] = [
+        Text(f"{escape(plan.model)}: {named(plan.before)} → {named(plan.after)}", style="bold"),
+        table,
+    ]
+    if plan.tokens:
+        parts += [Text(), *token_table(plan.tokens)]
+    changes = [(change.name, change) for change in plan.file_changes()]
+    for adapter in plan.adapters:
+        changes += [(f"{adapter.model}/{change.name}", change) for change in adapter.file_changes()]
+    if changes:
+        files = Table(box=None, pad_edge=False, show_edge=False)
+        files.add_column("file", overflow="fold")
+        files.add_column("will be")
+        files.add_column("bytes", justify="right")
+        for name, change in changes:
+            files.add_row(escape(name), change.kind, f"{change.bytes:,}")
+        parts += [Text(), files]
+    parts += [
+        Text(),
+        Text(f"rows {plan.edit.old_rows} → {plan.edit.new_rows}, {format_bytes(plan.bytes_to_write)} to be written"),
+    ]
+    parts += [Text(escape(f"note: {note}")) for note in plan.notes]
+    return Group(*parts)
+
+
+def upgraded_line(plan: Plan) -> str:
+    """Return what an upgrade did, and how to go back."""
+    return (
+        f"{plan.model}: upgraded to {named(plan.after)}, {format_bytes(plan.bytes_to_write)} written; "
+        f"`tokmigrate downgrade {named(plan.before)}` goes back"
+    )
+
+
+def downgraded_line(done: Downgraded) -> str:
+    """Return what a downgrade did."""
+    said = f"{done.model}: {named(done.before)} → {named(done.after)}, {len(done.reverted)} reverted"
+    if not done.semantic_undo:
+        return f"{said}, every byte verified"
+    return (
+        f"{said} by a semantic undo, since these were changed or saved again: {', '.join(done.semantic_undo)};"
+        " rows that were there before keep their values, added rows are removed, lost rows are restored"
+    )
+
+
+def history_table(
+    migrations: Sequence[Migration], heads: Iterable[str], at: dict[str, Sequence[str]], tags: dict[str, Sequence[str]]
+) -> RenderableType:
+    """Return the migrations, the newest first, with the tags of each and the models that are at it."""
+    table = Table(box=None, pad_edge=False, show_edge=False)
+    for column in ("", "revision", "after", "message", "models here", *(["tags"] if tags else [])):
+        table.add_column(column, overflow="fold")
+    last = set(heads)
+    for migration in reversed(migrations):
+        here = ", ".join(at.get(migration.revision, ()))
+        table.add_row(
+            migration.number,
+            migration.revision,
+            named(migration.down_revision),
+            escape(migration.message),
+            escape(" ".join(filter(None, (here, "(head)" if migration.revision in last else "")))),
+            *([escape(", ".join(tags.get(migration.revision, ())))] if tags else []),
+        )
+    return table
+
+
+def migration_text(migration: Migration) -> RenderableType:
+    """Return one migration in full."""
+    rows = [
+        ("revision", migration.revision),
+        ("after", named(migration.down_revision)),
+        ("message", migration.message),
+        ("author", migration.author),
+        ("file", migration.shown),
+        ("models", ", ".join(migration.models)),
+        ("checksum", migration.checksum),
+        ("replaces", ", ".join(each.revision for each in migration.replaces)),
+        ("attachments", ", ".join(migration.attachments)),
+    ]
+    if migration.init:
+        rows.append(("init", _one_line(migration.init.model_dump(mode="json", exclude_defaults=True))))
+    rows += [("precondition", _condition(each)) for each in migration.preconditions]
+    for planned in migration.operations:
+        fields = planned.operation.model_dump(mode="json", exclude_defaults=True)
+        rows.append(("operation", f"{planned.operation.name}: {_one_line(fields)}"))
+    if migration.source is not None:
+        rows.append(("operation", "(Python: known when it is planned for a model)"))
+    rows += [("verify", _condition(each)) for each in migration.checks]
+    return Text("\n".join(escape(f"{name:<12} {value}") for name, value in rows if value))
+
+
+def _condition(condition: Precondition | Check) -> str:
+    ((name, value),) = condition.as_written().items()
+    return f"{name}: {_one_line(value)}"
+
+
+def _one_line(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def status_text(status: ModelStatus) -> RenderableType:
+    """Return where a model stands."""
+    table = Table(box=None, pad_edge=False, show_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    table.add_row("model", escape(f"{status.name} ({status.path})"))
+    table.add_row("revision", named(status.revision))
+    pending = ", ".join(migration.revision for migration in status.pending)
+    table.add_row("pending", pending or "nothing")
+    table.add_row("tokens", f"{status.tokens} in {status.rows} rows, {'tied' if status.tied else 'untied'}")
+    for tensor in status.tensors:
+        table.add_row("tensor", escape(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
+    for adapter in status.adapters:
+        told = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
+        table.add_row("adapter", escape(told))
+        for held in adapter.rows:
+            table.add_row("", escape(held_line(held)))
+    for line in training_lines(status.training):
+        table.add_row("training", escape(line))
+    for note in status.notes:
+        table.add_row("note", escape(note))
+    if status.locked_by:
+        table.add_row("locked by", escape(status.locked_by))
+    return table

@@ -1,0 +1,134 @@
+"""Which tokens were trained, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from tokmigrate.formatting import format_list
+from tokmigrate.render.escape import escape_quoted
+
+if TYPE_CHECKING:
+    from tokmigrate.audit.lora import HeldRows, HeldToken, LoraRows
+    from tokmigrate.audit.training import TokenTraining
+    from tokmigrate.model.weights.movement import Movement
+
+_SHOWN = 5
+SAID = {
+    "trained": "trained since init",
+    "partly": "trained on one side only",
+    "moved": "moved, not trained",
+    "untrained": "never trained",
+    "given": "given by a file, not trained here",
+    "unknown": "not known to be trained or not",
+}
+"""What each kind of training is called."""
+
+
+def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
+    """Return the tokens whose rows migrations initialised as JSON."""
+    return [
+        {
+            "token": token.token,
+            "id": token.id,
+            "revision": token.revision,
+            "training": token.training.value,
+            "sides": {side: became.value for side, became in token.sides.items()},
+            "figures": figures_content(token),
+            "why": token.why,
+        }
+        for token in found
+    ]
+
+
+def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
+    """Yield lines on the tokens whose rows migrations initialised: how many of each kind, and the first ones."""
+    for kind, said in SAID.items():
+        tokens = [token for token in found if token.training.value == kind]
+        if not tokens:
+            continue
+        named = format_list([f"{escape_quoted(token.token)} ({_id(token)})" for token in tokens], _SHOWN)
+        yield f"{len(tokens):,} of {len(found):,} new tokens {said}: {named}"
+    why = list(dict.fromkeys(token.why for token in found if token.why))
+    yield from (f"not known: {reason}" for reason in why)
+    if any(token.training.value in ("untrained", "moved", "partly") for token in found):
+        yield "`tokmigrate peft-config` gives the ids of those not trained, for a LoRA run"
+
+
+def figures_content(token: TokenTraining) -> dict[str, Any]:
+    """Return how far the rows of a token moved, by side, as JSON."""
+    return {side: _movement(movement) for side, movement in token.figures.items()}
+
+
+def format_figures(figures: Mapping[str, Mapping[str, float | None]]) -> str:
+    """Return how far the row of a token moved, its input row where it has two; "" where that is not known.
+
+    `change` is the norm of the change as a share of the row's norm at init, `likeness` the cosine of the movement with
+    that of rows without occurrences.
+    """
+    held = figures[min(figures)] if figures else {}
+    return ", ".join(f"{name} {value:.2g}" for name, value in held.items() if value is not None)
+
+
+def format_init(init: Mapping[str, Any] | None) -> str:
+    """Return how a row was initialised, in a line: one strategy, or one for each side."""
+    sides = {side: _format_strategy(held) for side, held in (init or {}).items() if isinstance(held, Mapping)}
+    if len(set(sides.values())) == 1:
+        return next(iter(sides.values()))
+    return " and ".join(f"{text} ({side})" for side, text in sides.items())
+
+
+def _format_strategy(held: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{name} {value}" for name, value in held.items() if name != "strategy")
+    return f"{held.get('strategy')} ({options})" if options else str(held.get("strategy"))
+
+
+def _movement(movement: Movement) -> dict[str, float | None]:
+    return {"change": movement.change, "likeness": movement.likeness}
+
+
+def _id(token: TokenTraining) -> str:
+    parts = [str(token.id)]
+    if token.training.value == "partly":
+        left = [side for side, became in token.sides.items() if became.value != "trained"]
+        parts.append(f"not the {' and '.join(left)} row")
+    return ", ".join([*parts, *filter(None, [format_figures(figures_content(token))])])
+
+
+def held_content(held: HeldRows) -> dict[str, Any]:
+    """Return the rows that an adapter holds in place of its model's as JSON."""
+    return {
+        "tensor": held.tensor,
+        "matrix": held.matrix,
+        "side": held.side,
+        "whole": held.is_whole,
+        "rows": held.rows,
+        "tokens": [
+            {"token": token.token, "id": token.id, "training": token.training.value, **_movement(token.movement)}
+            for token in held.tokens
+        ],
+    }
+
+
+def held_line(held: HeldRows) -> str:
+    """Return what rows an adapter holds in place of its model's, and the training of new tokens among them."""
+    what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
+    told = [f"{escape_quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens]
+    tokens = f"new tokens among them: {format_list(told, _SHOWN)}" if told else "no new token among them"
+    return f"it holds {what} of {held.matrix}, {tokens}"
+
+
+def _adapted(token: HeldToken) -> str:
+    said = {"untrained": "as in the model", "unknown": "not known to be trained"}.get(token.training.value)
+    return ", ".join(filter(None, [said or token.training.value, format_figures({"": _movement(token.movement)})]))
+
+
+def lora_content(found: LoraRows) -> dict[str, Any]:
+    """Return the rows that a LoRA run is still to train as JSON."""
+    return {
+        "model": found.model,
+        "trainable_token_indices": dict(found.indices) or None,
+        "unknown": found.unknown,
+        "why": found.why,
+        "given": found.given,
+    }

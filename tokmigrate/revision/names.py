@@ -1,0 +1,145 @@
+"""The names by which a revision can be called, and new ids."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from tokmigrate.errors import HistoryError, UnknownNameError, UsageError, suggest
+from tokmigrate.formatting import format_count
+from tokmigrate.revision.yaml_file import file_number
+
+_RELATIVE = re.compile(r"[+-][0-9]+")
+_SHORTEST_PREFIX_OF_DIGITS = 4
+_BEFORE_ALL = ("0", "zero", "none", "empty")
+"""What other tools call the state before the first migration."""
+
+
+def new_revision_id() -> str:
+    """Return a random revision id of 12 hexadecimal digits."""
+    return secrets.token_hex(6)
+
+
+class Named(Protocol):
+    """Something with a revision that can be called by name: a migration, or one that only a record tells of."""
+
+    @property
+    def revision(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def number(self) -> str:
+        """The digits that the name of its file begins with, or nothing."""
+        ...
+
+    @property
+    def shown(self) -> str:
+        """The name that messages give its file."""
+        ...
+
+
+@dataclass(frozen=True)
+class RecordedName:
+    """A migration that is on record, by its revision and the name of its file."""
+
+    revision: str
+    shown: str
+
+    @property
+    def number(self) -> str:
+        """The digits that the name of its file begins with, or nothing."""
+        return file_number(Path(self.shown))
+
+
+Chain = Callable[[], Sequence[Named]]
+
+
+def resolve(
+    name: str,
+    migrations: Sequence[Named],
+    chain: Chain,
+    current: str | None,
+    tags: Mapping[str, str | None],
+    models: Collection[str] = (),
+) -> str | None:
+    """Return the id of the revision that `name` means; None for base.
+
+    Args:
+        name: `head`, `base`, an id, a tag, a file number (`0003` or `3`), the beginning of an id, or a
+            number of steps from `current` (`+2`, `-1`).
+        migrations: All migrations.
+        chain: Gives those from base to head, or raises where there are several heads.
+        current: The id of the revision that a model is at; None for base.
+        tags: Revision ids by tag.
+        models: The models of the workspace, which a user may take for revisions.
+
+    Raises:
+        UnknownNameError: Nothing has this name, or more than one thing.
+        UsageError: The steps lead past the end.
+        HistoryError: `head` or steps, where the history has several heads.
+    """
+    if name == "base":
+        return None
+    if name == "head":
+        return next((each.revision for each in reversed(chain())), None)
+    if _RELATIVE.fullmatch(name):
+        return _stepped(int(name), chain(), current)
+    if any(name == each.revision for each in migrations):
+        return name
+    if name in tags:
+        return tags[name]
+    found = [each for each in migrations if _is_short_for(name, each)]
+    if len(found) == 1:
+        return found[0].revision
+    if found:
+        told = ", ".join(f"{each.revision} ({each.shown})" for each in found)
+        raise UnknownNameError(f"'{name}' can mean any of {told}", hint="give more of the id")
+    if name in models:
+        raise UnknownNameError(
+            f"no revision is called '{name}': it is a model", hint=f"name a model with -M: -M {shlex.quote(name)}"
+        )
+    if name in _BEFORE_ALL:
+        hint = "what a model is before any migration is called 'base'"
+        raise UnknownNameError(f"no revision is called '{name}'", hint=hint)
+    known = [word for each in migrations for word in (each.revision, each.number)]
+    hint = suggest(name, [*known, *tags, "head", "base"]) or "'tokmigrate history' lists all revisions"
+    raise UnknownNameError(f"no revision is called '{name}'", hint=hint)
+
+
+def _is_short_for(name: str, migration: Named) -> bool:
+    if re.fullmatch(r"[0-9]+", name):
+        if migration.number and int(migration.number) == int(name):
+            return True
+        # A short number is the number of a file, even where an id happens to begin with it.
+        if len(name) < _SHORTEST_PREFIX_OF_DIGITS:
+            return False
+    return name != "" and migration.revision.startswith(name)
+
+
+def _stepped(steps: int, chain: Sequence[Named], current: str | None) -> str | None:
+    revisions = [None, *(migration.revision for migration in chain)]
+    if current not in revisions:
+        raise HistoryError(
+            f"the current revision '{current}' is not in the history",
+            hint="is its file missing? fetch it, or switch the branch",
+        )
+    position = revisions.index(current) + steps
+    if not 0 <= position < len(revisions):
+        room = len(revisions) - 1 - revisions.index(current) if steps > 0 else revisions.index(current)
+        end = "head" if steps > 0 else "base"
+        raise UsageError(f"'{steps:+d}' leads past the {end}", hint=_room(room, end, current or "base"))
+    return revisions[position]
+
+
+def _room(count: int, end: str, current: str) -> str:
+    if not count:
+        return f"the model is at {end} already"
+    there_is = "there is" if count == 1 else "there are"
+    way = "after" if end == "head" else "down to base from"
+    return f"{there_is} {format_count(count, 'revision')} {way} '{current}'"

@@ -1,0 +1,325 @@
+"""From the contents of a migration file, YAML or Python, to a Migration."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
+from tokmigrate.files import read_file
+from tokmigrate.formats import MIGRATION
+from tokmigrate.init import InitSpec
+from tokmigrate.operations.base import AsTuple, Attachment
+from tokmigrate.operations.registry import operation_types
+from tokmigrate.revision.checksum import yaml_checksum
+from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
+from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.planned_operation import PlannedOperation, Replaced
+from tokmigrate.strict_yaml import Entry, Node, OptionalText, Tree, check, decode, is_null, parse
+
+RESERVED = ("head", "heads", "base")
+"""Words that name a revision by its position, and so cannot be ids."""
+
+_ID = re.compile(r"[0-9a-z_]{4,40}")
+_FORMAT_HINT = f"this tokmigrate reads 'format: {MIGRATION.version}'; for a newer one upgrade tokmigrate"
+
+
+def _revision_id(value: str) -> str:
+    if not _ID.fullmatch(value):
+        raise ValueError(f"'{value}' is no revision id: 4 to 40 of 0-9, a-z and _")
+    if value in RESERVED:
+        raise ValueError(f"'{value}' has a meaning of its own and cannot be a revision id")
+    return value
+
+
+def _optional_revision_id(value: str | None) -> str | None:
+    return value if value is None else _revision_id(value)
+
+
+class _Header(BaseModel):
+    """The fields that both kinds of files share; the lists are read item by item."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: Annotated[str, AfterValidator(_revision_id)]
+    down_revision: Annotated[OptionalText, AfterValidator(_optional_revision_id)] = None
+    message: str = ""
+    author: OptionalText = None
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), min_length=1)
+    init: Any = None
+    preconditions: list[Any] | None = None
+    verify: list[Any] | None = None
+
+
+H = TypeVar("H", bound=_Header)
+T = TypeVar("T", bound=BaseModel)
+
+
+class YamlHeader(_Header):
+    """The fields of a YAML migration."""
+
+    format: Literal["1"]
+    replaces: Annotated[tuple[Replaced, ...], AsTuple] = ()
+    operations: list[Any] | None = None
+
+
+class PythonHeader(_Header):
+    """The module-level names that mean something in a Python migration."""
+
+    format: Literal["1"] = "1"
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Body:
+    """What both kinds of files hold besides the header."""
+
+    init: InitSpec | None
+    preconditions: tuple[Precondition, ...]
+    checks: tuple[Check, ...]
+
+
+class Kind(Protocol):
+    """A pydantic model that has a name in migration files, and may have a field that a single value fills."""
+
+    name: str
+    shorthand: str | None
+
+
+def read_yaml_migration(path: Path, shown: str, root: Path) -> Migration:
+    """Return the migration of a YAML file; see `yaml_migration`."""
+    return yaml_migration(migration_bytes(path, shown), path, shown, root)
+
+
+def migration_bytes(path: Path, shown: str) -> bytes:
+    """Return what a migration file holds; raises FileProblems where it cannot be read."""
+    try:
+        return read_file(path)
+    except StorageError as error:
+        raise FileProblems([Problem(shown, 1, 1, error.message, error.hint)]) from error
+
+
+def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration:
+    """Return the migration that the bytes of a YAML file are.
+
+    Args:
+        data: The bytes.
+        path: The absolute path of the file, which need not be there yet.
+        shown: The name that messages give it.
+        root: The workspace's directory, out of which no reference may lead.
+
+    Raises:
+        FileProblems: All that is wrong in it, with places.
+    """
+    tree = parse(decode(data, shown), shown)
+    header, body, problems = read_contents(YamlHeader, tree)
+    operations: list[PlannedOperation] = []
+    references: list[tuple[str, tuple[str | int, ...]]] = []
+    if isinstance(tree.value, Mapping):
+        items, faults = read_items(tree, "operations", operation_types(), "operation")
+        problems += faults
+        operations = [PlannedOperation(operation, place) for operation, place in items]
+        references = [(name, ("operations",)) for planned in operations for name in planned.operation.references()]
+        if body.init is not None:
+            references += [(name, ("init",)) for name in body.init.references()]
+        if header is not None and header.replaces:
+            problems += _replaces_problems(tree, header, len(operations))
+            operations = _with_origins(operations, header.replaces)
+            specs = [replaced.init for replaced in header.replaces if replaced.init]
+            references += [(name, ("replaces",)) for spec in specs for name in spec.references()]
+    attachments, faults = read_attachments(path, root, tree, references)
+    problems += faults
+    if header is None or problems:
+        raise FileProblems(in_order(problems))
+    checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
+    migration = build_migration(header, body, data, path, shown, attachments, checksum)
+    return replace(migration, operations=tuple(operations), replaces=header.replaces)
+
+
+def build_migration(
+    header: _Header,
+    body: Body,
+    data: bytes,
+    path: Path,
+    shown: str,
+    attachments: Mapping[str, Attachment],
+    checksum: str,
+) -> Migration:
+    """Return a migration with what YAML and Python files have in common.
+
+    Args:
+        header: The fields that identify it.
+        body: The other fields.
+        data: The bytes of the file.
+        path: Its absolute path.
+        shown: The name that messages give it.
+        attachments: The files that it refers to.
+        checksum: What identifies its contents.
+    """
+    return Migration(
+        revision=header.revision,
+        down_revision=header.down_revision,
+        message=header.message,
+        author=header.author,
+        models=header.models,
+        init=body.init,
+        preconditions=body.preconditions,
+        checks=body.checks,
+        path=path,
+        shown=shown,
+        number=file_number(path),
+        checksum=checksum,
+        attachments=attachments,
+        data=data,
+    )
+
+
+def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Problem]]:
+    """Return header and body of a migration file, and all their faults."""
+    header, problems = check(kind, tree)
+    problems = [_with_format_hint(problem) for problem in problems]
+    if not isinstance(tree.value, Mapping):
+        return header, Body(None, (), ()), problems
+    init: InitSpec | None = None
+    if "init" in tree.value and not is_null(tree.value["init"]):
+        init, faults = check(InitSpec, tree, ("init",))
+        problems += faults
+    preconditions, faults = read_items(tree, "preconditions", PRECONDITIONS, "precondition")
+    problems += faults
+    checks, faults = read_items(tree, "verify", CHECKS, "check")
+    problems += faults
+    body = Body(init, tuple(item for item, _ in preconditions), tuple(item for item, _ in checks))
+    return header, body, problems
+
+
+def _with_origins(operations: list[PlannedOperation], replaces: Iterable[Replaced]) -> list[PlannedOperation]:
+    origins = (replaced for replaced in replaces for _ in range(replaced.operations))
+    return [replace(planned, origin=origin) for planned, origin in zip(operations, origins, strict=False)]
+
+
+def _replaces_problems(tree: Tree, header: YamlHeader, operations: int) -> Iterator[Problem]:
+    """Yield what of `replaces:` does not fit the rest of the file."""
+    hint = "`tokmigrate squash` writes both"
+    if header.replaces[-1].revision != header.revision:
+        last = header.replaces[-1].revision
+        message = f"a squashed migration has the id of the last one that it replaces, which is '{last}'"
+        yield tree.problem(("revision",), message, hint)
+    counted = sum(replaced.operations for replaced in header.replaces)
+    if counted != operations:
+        yield tree.problem(("replaces",), f"it speaks of {counted} operations, and there are {operations}", hint)
+
+
+def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
+    """Return the path of a file that a migration names, None where it is outside the workspace.
+
+    Args:
+        migration: The path of the migration file, which `name` is relative to.
+        name: The name as the migration has it.
+        root: The directory of the workspace.
+    """
+    target = Path(os.path.abspath(migration.parent / name))  # noqa: PTH100 - links stay as they are named
+    return target if not Path(name).is_absolute() and target.is_relative_to(root) else None
+
+
+def read_attachments(
+    path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, tuple[str | int, ...]]]
+) -> tuple[dict[str, Attachment], list[Problem]]:
+    """Return the files that a migration refers to, and the faults of those that cannot be had.
+
+    Args:
+        path: The migration, which the names are relative to.
+        root: The directory that they must not lead out of.
+        tree: The contents of the migration.
+        references: Each name, and the part of the tree that it stands in.
+    """
+    attachments: dict[str, Attachment] = {}
+    problems: list[Problem] = []
+    for name, part in references:
+        if name in attachments:
+            continue
+        place = next((node for node in tree.at(part).root.texts() if node.content == name), tree.at(part).root)
+        target = attachment_path(path, name, root)
+        fault: str | None = None
+        if target is None:
+            fault = f"'{name}' is outside the workspace"
+        else:
+            try:
+                attachments[name] = Attachment(name, read_file(target))
+            except StorageError as error:
+                fault = f"'{name}': {error.message}"
+        if fault:
+            hint = f"a file is named relative to {Path(tree.path).parent}"
+            problems.append(Problem(tree.path, place.line, place.column, fault, hint))
+    return attachments, problems
+
+
+def file_number(path: Path) -> str:
+    """Return the digits that a file name begins with."""
+    digits = re.match(r"[0-9]*", path.name)
+    return digits[0] if digits else ""
+
+
+def in_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems in the order of the file."""
+    return sorted(problems, key=lambda each: (each.path, each.line, each.column))
+
+
+def _with_format_hint(problem: Problem) -> Problem:
+    if "'format'" in problem.message or "expected '1'" in problem.message:
+        return Problem(problem.path, problem.line, problem.column, problem.message, _FORMAT_HINT)
+    return problem
+
+
+def read_items(
+    tree: Tree, field: str, kinds: Mapping[str, type[T]], noun: str
+) -> tuple[list[tuple[T, str]], list[Problem]]:
+    """Return the items of the list `field` with their places, and all their faults.
+
+    Args:
+        tree: A mapping, which may lack the field.
+        field: The name of the list.
+        kinds: What an item can be, by name.
+        noun: What an item is called in messages.
+    """
+    content = tree.value.get(field)
+    items: list[tuple[T, str]] = []
+    problems: list[Problem] = []
+    for number in range(len(content) if isinstance(content, list) else 0):
+        item, faults = _item(tree.at((field, number)), kinds, noun)
+        problems += faults
+        if item is not None:
+            items.append((item, tree.where((field, number))))
+    return items, problems
+
+
+def _item(tree: Tree, kinds: Mapping[str, type[T]], noun: str) -> tuple[T | None, list[Problem]]:
+    content = tree.value
+    if not isinstance(content, Mapping):
+        hint = f"write '- {content}: {{…}}'" if isinstance(content, str) and content in kinds else None
+        return None, [tree.problem((), f"an item has to be a mapping with the name of the {noun}", hint)]
+    if len(content) != 1:
+        found = ", ".join(f"'{name}'" for name in content) or "none"
+        hint = "put '- ' before each, and indent its fields by two more"
+        return None, [tree.problem((), f"expected one {noun}, found {found}", hint)]
+    (name,) = content
+    if name not in kinds:
+        hint = suggest(name, kinds) or "known are " + ", ".join(kinds)
+        return None, [tree.key_problem((name,), f"unknown {noun} '{name}'", hint)]
+    fields = _with_fields(tree.at((name,)), cast(Kind, kinds[name]))
+    return check(kinds[name], fields)
+
+
+def _with_fields(tree: Tree, kind: Kind) -> Tree:
+    """Return the fields of an item as a mapping, also where they are left out or stand for one alone."""
+    if isinstance(tree.value, Mapping):
+        return tree
+    if is_null(tree.value) and (kind.shorthand is None or tree.value == ""):
+        empty: dict[str, Entry] = {}
+        return Tree(tree.path, Node(tree.root.line, tree.root.column, empty))
+    return tree.under(kind.shorthand) if kind.shorthand else tree

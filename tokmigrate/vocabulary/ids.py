@@ -1,0 +1,119 @@
+"""Tokens and ids: what an id is, and which id becomes which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class Renumbering:
+    """What becomes of ids.
+
+    Args:
+        moves: The new id of each old one that changes, None for one that goes; any other id stays.
+    """
+
+    moves: Mapping[int, int | None]
+
+    def new(self, number: int) -> int | None:
+        """Return the new id, None for one that goes."""
+        return self.moves.get(number, number)
+
+    def touches(self, number: int) -> bool:
+        """Return whether that id moves or goes."""
+        return self.new(number) != number
+
+    @cached_property
+    def gone(self) -> frozenset[int]:
+        """The ids that go."""
+        return frozenset(old for old, new in self.moves.items() if new is None)
+
+    @cached_property
+    def is_identity(self) -> bool:
+        """Whether every id stays."""
+        return all(old == new for old, new in self.moves.items())
+
+    @staticmethod
+    def exchanging(moves: Mapping[int, int]) -> Renumbering:
+        """Return the permutation that does `moves`; ids that must make room go, in order, where room is left.
+
+        Args:
+            moves: The new id of each old one; no two are the same.
+        """
+        displaced = sorted(set(moves.values()) - set(moves))
+        free = sorted(set(moves) - set(moves.values()))
+        every = {**moves, **dict(zip(displaced, free, strict=True))}
+        return Renumbering({old: new for old, new in every.items() if old != new})
+
+    @staticmethod
+    def closing_up(gone: frozenset[int], size: int) -> Renumbering:
+        """Return the map in which the ids below `size` close up behind those that go."""
+        moves: dict[int, int | None] = {}
+        passed = 0
+        for number in range(min(gone, default=size), size):
+            if number in gone:
+                moves[number] = None
+                passed += 1
+            else:
+                moves[number] = number - passed
+        return Renumbering(moves)
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that is matched in the text before the tokenizer's own model cuts it.
+
+    Args:
+        content: The text of the token.
+        special: Whether decoding may skip it, and training must not split it.
+        single_word: Whether it matches only between word boundaries.
+        lstrip: Whether it takes the white space on its left with it.
+        rstrip: Whether it takes the white space on its right with it.
+        normalized: Whether it is looked for in the normalised text.
+    """
+
+    content: str
+    special: bool = False
+    single_word: bool = False
+    lstrip: bool = False
+    rstrip: bool = False
+    normalized: bool = False
+
+
+def tombstone(number: int) -> str:
+    """Return the text of the placeholder for an id."""
+    return f"<|removed_{number}|>"
+
+
+def is_tombstone(content: str) -> bool:
+    """Return whether a token is a placeholder."""
+    return re.fullmatch(r"<\|removed_\d+\|>", content) is not None
+
+
+Run = tuple[int, int]
+"""Ids or rows from a start up to, not including, a stop."""
+
+
+def runs(ids: Iterable[int]) -> tuple[Run, ...]:
+    """Return `ids`, in their order, as maximal runs of consecutive numbers."""
+    found: list[list[int]] = []
+    for number in ids:
+        if found and found[-1][1] == number:
+            found[-1][1] = number + 1
+        else:
+            found.append([number, number + 1])
+    return tuple((start, stop) for start, stop in found)
+
+
+def expand(parts: Iterable[Run]) -> Iterable[int]:
+    """Yield every number of `parts`, in order."""
+    for start, stop in parts:
+        yield from range(start, stop)
+
+
+def count(parts: Iterable[Run]) -> int:
+    """Return how many numbers `parts` hold."""
+    return sum(stop - start for start, stop in parts)

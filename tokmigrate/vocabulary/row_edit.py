@@ -1,0 +1,172 @@
+"""What a change does to the rows of every vocabulary tensor, as one value that composes.
+
+A row edit says of each row of the new matrix whether it is an old row or a fresh one:
+
+    old rows   0 1 2 3 4 5 …          CopiedRows(0, 3)  NewRow(r)  CopiedRows(4, 6)
+    new rows   0 1 2 r 4 5 …
+
+`first.then(second)` is the edit that does both: a fresh row's recipe, which names rows of the matrix
+between the two, is rebased onto rows of the matrix before the first.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from tokmigrate.vocabulary.ids import Run
+
+
+class Recipe(ABC):
+    """What a fresh row is made of; a hashable value."""
+
+    @abstractmethod
+    def rebased(self, first: RowEdit) -> Recipe:
+        """Return the same recipe in terms of the rows before `first`."""
+
+
+@dataclass(frozen=True)
+class CopiedRows:
+    """The old rows from `start` up to, not including, `stop`."""
+
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class NewRow:
+    """One row that the recipe makes."""
+
+    recipe: Recipe
+
+    def __len__(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class RowEdit:
+    """The rows of a new matrix in terms of an old one.
+
+    Args:
+        old_rows: How many rows the old matrix has.
+        pieces: The new matrix from its first row to its last.
+    """
+
+    old_rows: int
+    pieces: tuple[CopiedRows | NewRow, ...]
+
+    @staticmethod
+    def identity(rows: int) -> RowEdit:
+        """Return the edit that changes nothing."""
+        return RowEdit(rows, (CopiedRows(0, rows),) if rows else ())
+
+    @staticmethod
+    def of(old_rows: int, rows: Iterable[int | Recipe]) -> RowEdit:
+        """Return the edit that makes `rows`, each an old row's number or a recipe."""
+        return RowEdit(
+            old_rows, joined(CopiedRows(row, row + 1) if isinstance(row, int) else NewRow(row) for row in rows)
+        )
+
+    @cached_property
+    def _starts(self) -> list[int]:
+        starts, position = [], 0
+        for piece in self.pieces:
+            starts.append(position)
+            position += len(piece)
+        return starts
+
+    @cached_property
+    def new_rows(self) -> int:
+        """How many rows the new matrix has."""
+        return sum(len(piece) for piece in self.pieces)
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether nothing changes."""
+        return self.pieces == RowEdit.identity(self.old_rows).pieces
+
+    def row(self, number: int) -> int | Recipe:
+        """Return what the new row `number` is: the number of an old row, or a recipe."""
+        if not 0 <= number < self.new_rows:
+            raise IndexError(number)
+        index = bisect_right(self._starts, number) - 1
+        piece = self.pieces[index]
+        return piece.start + number - self._starts[index] if isinstance(piece, CopiedRows) else piece.recipe
+
+    def slice(self, start: int, stop: int) -> Iterator[CopiedRows | NewRow]:
+        """Yield the pieces of the new rows from `start` up to `stop`."""
+        if start >= stop:
+            return
+        index = bisect_right(self._starts, start) - 1
+        position = start
+        while position < stop:
+            piece = self.pieces[index]
+            if isinstance(piece, CopiedRows):
+                skipped = position - self._starts[index]
+                taken = min(len(piece) - skipped, stop - position)
+                yield CopiedRows(piece.start + skipped, piece.start + skipped + taken)
+                position += taken
+            else:
+                yield piece
+                position += 1
+            index += 1
+
+    def then(self, second: RowEdit) -> RowEdit:
+        """Return the edit that does this one and then `second`."""
+        if second.old_rows != self.new_rows:
+            raise ValueError(f"an edit of {second.old_rows} rows cannot follow one that makes {self.new_rows}")
+
+        def pieces() -> Iterator[CopiedRows | NewRow]:
+            for piece in second.pieces:
+                if isinstance(piece, CopiedRows):
+                    yield from self.slice(piece.start, piece.stop)
+                else:
+                    yield NewRow(piece.recipe.rebased(self))
+
+        return RowEdit(self.old_rows, joined(pieces()))
+
+    def kept(self) -> Iterator[tuple[int, CopiedRows]]:
+        """Yield each run of kept rows with the new row that it starts at."""
+        for start, piece in zip(self._starts, self.pieces, strict=True):
+            if isinstance(piece, CopiedRows):
+                yield start, piece
+
+    def fresh(self) -> Iterator[tuple[int, Recipe]]:
+        """Yield each fresh row's number with its recipe."""
+        for start, piece in zip(self._starts, self.pieces, strict=True):
+            if isinstance(piece, NewRow):
+                yield start, piece.recipe
+
+    def positions(self) -> dict[int, int]:
+        """Return the new row of every old row that is kept."""
+        return {piece.start + offset: start + offset for start, piece in self.kept() for offset in range(len(piece))}
+
+    def lost(self) -> tuple[Run, ...]:
+        """Return the old rows that are in the new matrix no more, as runs in rising order."""
+        lost: list[Run] = []
+        position = 0
+        for piece in sorted((piece for _, piece in self.kept()), key=lambda piece: piece.start):
+            if piece.start > position:
+                lost.append((position, piece.start))
+            position = max(position, piece.stop)
+        if position < self.old_rows:
+            lost.append((position, self.old_rows))
+        return tuple(lost)
+
+
+def joined(pieces: Iterable[CopiedRows | NewRow]) -> tuple[CopiedRows | NewRow, ...]:
+    """Return `pieces` with runs that continue each other made one."""
+    result: list[CopiedRows | NewRow] = []
+    for piece in pieces:
+        last = result[-1] if result else None
+        if isinstance(piece, CopiedRows) and isinstance(last, CopiedRows) and last.stop == piece.start:
+            result[-1] = CopiedRows(last.start, piece.stop)
+        elif len(piece):
+            result.append(piece)
+    return tuple(result)
