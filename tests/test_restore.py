@@ -101,6 +101,20 @@ def test_a_downgrade_goes_by_the_record_and_says_so(place: Here, tmp_path: Path)
     assert contents(place.model) == base
 
 
+@pytest.mark.parametrize("how", ["the first is missing", "the last is missing", "two heads"])
+def test_a_downgrade_says_that_a_file_was_edited_whatever_the_others_are(place: Here, how: str) -> None:
+    edit(place.migration(2), "operations:", "init: {strategy: zeros}\noperations:")
+    if how == "two heads":
+        last = place.migration(3)
+        last.with_name("0004_other.yaml").write_text(last.read_text("utf-8").replace(HEAD, "f0f0f0f0f0f0"), "utf-8")
+    else:
+        place.migration(1 if how == "the first is missing" else 3).unlink()
+    done = place.run("downgrade", BASE)
+    assert done.returncode == 0, done.stderr
+    assert f"{SECOND} was edited since it was applied; it is undone as it was applied" in done.stderr
+    assert FIRST not in done.stderr
+
+
 def test_what_is_not_on_record(place: Here) -> None:
     assert "no text is on record" in hint_of(place, "restore", "ffff", code=2)
     assert "has no file" in hint_of(place, "restore", BASE, code=2)

@@ -112,7 +112,7 @@ def downgrade(
         stamp = snapshot.stamp
         if stamp is None:
             raise UndoError("the model has no stamp", where=str(entry.path))
-        edited = edited_since_applied(workspace, entry, snapshot)
+        edited = edited_since_applied(workspace, snapshot)
         for revision in revisions:
             if revision in edited:
                 told = f"{revision} was edited since it was applied; it is undone as it was applied"

@@ -12,7 +12,6 @@ from tokmigrate.commands.stamp_hint import add_stamp_hint
 from tokmigrate.commands.tag import known_tags
 from tokmigrate.errors import (
     AlreadyThereError,
-    DriftError,
     FileProblems,
     HistoryError,
     OperationError,
@@ -23,7 +22,7 @@ from tokmigrate.errors import (
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.plan.pinned_ids import check_pins, track_before
 from tokmigrate.plan.plan import Plan, plan_upgrade
-from tokmigrate.plan.progress import Progress, check_progress, compute_progress
+from tokmigrate.plan.progress import Progress, check_progress, edited_revisions
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.migration import Migration
@@ -147,11 +146,10 @@ def _resolved_down(workspace: Workspace, snapshot: Snapshot, to: str) -> str | N
         raise
 
 
-def edited_since_applied(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot) -> frozenset[str]:
+def edited_since_applied(workspace: Workspace, snapshot: Snapshot) -> frozenset[str]:
     """Return the revisions of a model whose files hold something else than was applied, as far as files tell."""
-    with suppress(FileProblems, HistoryError, DriftError):
-        progress = compute_progress(snapshot, History.read(workspace).chain_for(entry))
-        return frozenset(migration.revision for migration in progress.edited)
+    with suppress(FileProblems):
+        return edited_revisions(snapshot, History.read_files(workspace))
     return frozenset()
 
 

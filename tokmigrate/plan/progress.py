@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tokmigrate.errors import DriftError, suggest
@@ -71,6 +71,13 @@ def compute_progress(snapshot: Snapshot, chain: Sequence[Migration]) -> Progress
         if migration.checksum != checksum:
             edited.append(migration)
     return Progress(tuple(chain), tuple(applied), tuple(edited))
+
+
+def edited_revisions(snapshot: Snapshot, migrations: Iterable[Migration]) -> frozenset[str]:
+    """Return the revisions of a model whose files hold something else than was applied; files may be missing."""
+    # A squashed migration has the id of the last one that it replaces.
+    checksums = {each.revision: {each.checksum, *(old.checksum for old in each.replaces)} for each in migrations}
+    return frozenset(revision for revision, own in snapshot.applied if own not in checksums.get(revision, {own}))
 
 
 def _take_replaced(snapshot: Snapshot, migration: Migration, left: list[tuple[str, str]]) -> None:

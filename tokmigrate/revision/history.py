@@ -92,6 +92,11 @@ class History:
         return History._of_branches(_read_migrations(workspace, {}), workspace.migrations)
 
     @staticmethod
+    def read_files(workspace: Workspace) -> tuple[Migration, ...]:
+        """Return the migrations of all files, also of those that do not hold together; raises FileProblems."""
+        return tuple(_read_migrations(workspace, {}))
+
+    @staticmethod
     def of(migrations: list[Migration], directory: Path) -> History:
         """Return the history of these migrations; raises HistoryError where they do not hold together."""
         history = History._of_branches(migrations, directory)
