@@ -318,11 +318,18 @@ def test_show_tells_all_that_a_migration_says(place: Workspace, call: Call) -> N
     assert {renamed.get(field.name, field.name) for field in fields(Migration)} == told.keys()
 
 
-def test_a_migration_without_operations_is_shown(place: Workspace, call: Call) -> None:
+def test_a_migration_without_operations_is_a_warning(place: Workspace, call: Call) -> None:
     call(place.root, "revision", "-m", "Nothing yet")
-    out = call(place.root, "plan").out
-    assert "Nothing yet" in out
-    assert "it has no operations" in out
+    warning = "migrations/0004_nothing_yet.yaml has no operations: it changes nothing but the revision"
+    said = call(place.root, "plan")
+    assert "Nothing yet" in said.out
+    assert "it has no operations" in said.out
+    assert said.err == f"warning: demo: {warning}\n"
+    assert call(place.root, "plan", "--json").document["models"][0]["warnings"] == [warning]
+    # An empty migration is applied, as Alembic does.
+    done = call(place.root, "upgrade", "--json")
+    assert (done.code, done.err) == (0, f"warning: demo: {warning}\n")
+    assert done.document["models"][0]["warnings"] == [warning]
 
 
 def test_models_by_name_and_by_path(place: Workspace, call: Call) -> None:

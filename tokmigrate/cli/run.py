@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tokmigrate import events
 from tokmigrate.cli import console
 from tokmigrate.cli.each import ChangeCommand, Command, change_each, run_each
 from tokmigrate.cli.options import (
@@ -87,6 +88,8 @@ class PlanCommand(Command["Plan"]):
     def run(self, entry: ModelEntry) -> Plan:
         """Plan the upgrade of a model."""
         plan = planning.plan(self.workspace, entry, to=self.revision)
+        for warning in plan.warnings:
+            self.on_progress(events.Warned(entry.name, warning))
         self.bounds.append(bound_plan.bound(self.workspace, plan))
         return plan
 

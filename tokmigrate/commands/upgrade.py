@@ -120,6 +120,8 @@ def upgrade(
         model = sync_with_stamp(state, entry, planned.snapshot)
         for name in list_changed_documents(planned.snapshot):
             on_progress(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
+        for warning in planned.warnings:
+            on_progress(Warned(entry.name, warning))
         on_progress(ComputationStarted(entry.name))
         way = build_upgrade(planned, workspace.seed, ObjectStore(workspace.objects))
         applied = planned.snapshot.applied

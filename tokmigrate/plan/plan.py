@@ -110,6 +110,12 @@ class Plan:
             notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
         return (*notes, *self.remarks)
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is probably a mistake, and stops nothing."""
+        empty = (step.migration.shown for step in self.steps if not step.applied)
+        return tuple(f"{file} has no operations: it changes nothing but the revision" for file in empty)
+
     def file_changes(self) -> tuple[FileChange, ...]:
         """Return the files that will be written or removed, without the stamp."""
         return tuple(self._changes())

@@ -81,6 +81,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
             for step in plan.steps
         ],
         "notes": list(plan.notes),
+        "warnings": list(plan.warnings),
     }
 
 
