@@ -211,11 +211,12 @@ def test_problems_of_files_are_listed(place: Workspace, call: Call) -> None:
         (("upgrad",), ("No such command 'upgrad'", "'upgrade'")),
         (("upgrade", "nosuch"), ("no revision is called 'nosuch'", "tokmigrate history")),
         (("upgrade", HEAD[:-1] + "0"), ("no revision is called", f"did you mean '{HEAD}'?")),
-        (("downgrade",), ("Missing argument", "tokmigrate downgrade --help")),
+        (("downgrade",), ("Missing argument", "`tokmigrate downgrade -1`", "`tokmigrate downgrade base`")),
         (("downgrade", "nosuch"), ("no revision is called 'nosuch'", "tokmigrate history")),
         (("downgrade", "--nosuch"), ("no revision is called '--nosuch'", "tokmigrate history")),
-        (("downgrade", "-1"), ("leads past the base", "the model is at base already")),
-        (("plan", "+9"), ("leads past the head", "there are 3 revisions after 'base'")),
+        (("downgrade", "-1"), ("leads past the base", "the model is at base: there is no revision before it")),
+        (("downgrade", "--", "-2"), ("leads past the base", "the model is at base: there is no revision before it")),
+        (("plan", "+9"), ("leads past the head", "the model is at base: give +1 to +3, or head")),
         (("revision",), ("message", "tokmigrate revision --help")),
         (("lint", "--format", "xml"), ("'--format': 'xml' is not one of", "`tokmigrate lint --help`")),
         (("log", "--limit", "x"), ("'--limit': expected a whole number", "`tokmigrate log --help`")),
@@ -227,7 +228,7 @@ def test_problems_of_files_are_listed(place: Workspace, call: Call) -> None:
         (("plan", "-M", "dem"), ("no model is called 'dem'", "did you mean 'demo'?")),
     ],
 )
-def test_mistakes_are_told(place: Workspace, call: Call, sentence: tuple[str, ...], words: tuple[str, str]) -> None:
+def test_mistakes_are_told(place: Workspace, call: Call, sentence: tuple[str, ...], words: tuple[str, ...]) -> None:
     said = call(place.root, *sentence)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("error: ")

@@ -447,9 +447,16 @@ def test_the_names_of_a_revision(workspace: Workspace, write: Write) -> None:
         history.resolve("9f")
     with pytest.raises(UnknownNameError, match="can mean any of"):
         history.resolve("0001")
-    for name, current in [("+5", None), ("-1", None), ("+1", "zzzz"), ("-9", "zzzz")]:
-        with pytest.raises(UsageError, match="leads past"):
+    for name, current, hint in [
+        ("+5", None, "the model is at base: give +1 to +4, or head"),
+        ("-1", None, "the model is at base: there is no revision before it"),
+        ("+1", "zzzz", "the model is at zzzz: there is no revision after it"),
+        ("-9", "zzzz", "the model is at zzzz: give -1 to -4, or base"),
+        ("-9", "9f3c2a", "the model is at 9f3c2a: give -1, or base"),
+    ]:
+        with pytest.raises(UsageError, match="leads past") as past:
             history.resolve(name, current)
+        assert past.value.hint == hint
     with pytest.raises(HistoryError, match="not in the history"):
         history.resolve("+1", "gone")
     with pytest.raises(UnknownNameError) as caught:

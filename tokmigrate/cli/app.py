@@ -72,6 +72,12 @@ ELSEWHERE = {
 }
 """The commands of other migration tools, and of earlier versions, with what to use here."""
 
+_MISSING = {
+    "tokmigrate downgrade": "`tokmigrate downgrade -1` undoes the last migration, `tokmigrate downgrade base` all of "
+    "them; `tokmigrate history` lists the revisions that can be named",
+}
+"""What to do where the argument of a command is missing, if its help is not enough."""
+
 _WORDINGS = (
     ("Value error, ", ""),
     ("Input should be a valid integer.*", "expected a whole number"),
@@ -124,6 +130,8 @@ def _usage_error(error: typer.TyperException) -> UsageError:
     hint = f"`{command} --help` shows what it takes"
     if getattr(error, "option_name", None) == "-m":
         hint = "-M NAME is for a model, -m TEXT for a message"
+    if error.format_message().startswith("Missing argument"):
+        hint = _MISSING.get(command, hint)
     unknown = re.match(r"No such command '(.+?)'", error.format_message())
     if unknown:
         hint = ELSEWHERE.get(unknown[1], hint)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Protocol
 
 from tokmigrate.errors import HistoryError, UnknownNameError, UsageError, suggest
-from tokmigrate.formatting import format_count
 from tokmigrate.revision.yaml_file import file_number
 
 _RELATIVE = re.compile(r"[+-][0-9]+")
@@ -138,8 +137,8 @@ def _stepped(steps: int, chain: Sequence[Named], current: str | None) -> str | N
 
 
 def _room(count: int, end: str, current: str) -> str:
+    sign, way = ("+", "after") if end == "head" else ("-", "before")
     if not count:
-        return f"the model is at {end} already"
-    there_is = "there is" if count == 1 else "there are"
-    way = "after" if end == "head" else "down to base from"
-    return f"{there_is} {format_count(count, 'revision')} {way} '{current}'"
+        return f"the model is at {current}: there is no revision {way} it"
+    steps = f"{sign}1" if count == 1 else f"{sign}1 to {sign}{count}"
+    return f"the model is at {current}: give {steps}, or {end}"
