@@ -38,7 +38,7 @@ migrations/0001_first.yaml:8:21: TM105 error: '<tool>' holds U+200B ZERO WIDTH S
 migrations/0001_first.yaml:9:21: TM103 warning: '<result> ' ends with white space
   9 |         - {content: "<result> ", special: true, init: {strategy: mean}}
     |                     ^
-  help: write "<result>", the white space stays in the text; if it is meant, write `# noqa: TM103` and why
+  help: write "<result>"; the text keeps its white space. If the token needs it, write `# noqa: TM103` and why
 1 migration: 1 error and 1 warning
 """
 

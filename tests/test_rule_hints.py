@@ -87,17 +87,17 @@ CASES = (
     Case("TM102", "let no token begin, end or stand inside another one", RULES["TM102"].right),
     Case(
         "TM103",
-        'write "<tool>", the white space stays in the text; if it is meant, write `# noqa: TM103` and why',
+        'write "<tool>"; the text keeps its white space. If the token needs it, write `# noqa: TM103` and why',
         put('"<tool> "', '"<tool>"'),
     ),
     Case(
         "TM103",
-        'write "<tool>", the white space stays in the text; if it is meant, write `# noqa: TM103` and why',
+        'write "<tool>"; the text keeps its white space. If the token needs it, write `# noqa: TM103` and why',
         meant("TM103"),
     ),
     Case(
         "TM103",
-        'write "kubernetes", the white space stays in the text; if it is meant, write `# noqa: TM103` and why',
+        'write "kubernetes"; the text keeps its white space. If the token needs it, write `# noqa: TM103` and why',
         put('" kubernetes"', '{content: "kubernetes", single_word: true}'),
         operations('add_tokens: {tokens: [" kubernetes"]}'),
     ),

@@ -13,8 +13,6 @@ from tokmigrate.lint.spelling import escaped, foreign_letters, invisible, likene
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.token_checks import risk_of_added
 
-_MEANT = "if it is meant, write `# noqa: {}` and why"
-
 
 @rule(
     "TM103",
@@ -39,7 +37,9 @@ def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
     for written, text in _new_texts(file):
         if text.strip() and text != text.strip():
             side = "begins" if text != text.lstrip() else "ends"
-            help_ = f"write {escaped(text.strip())}, the white space stays in the text; {_MEANT.format('TM103')}"
+            without = escaped(text.strip())
+            meant = "If the token needs it, write `# noqa: TM103` and why"
+            help_ = f"write {without}; the text keeps its white space. {meant}"
             yield Found(written.location_of(text), f"'{text}' {side} with white space", help_)
 
 
