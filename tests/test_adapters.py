@@ -382,7 +382,7 @@ def test_an_adapter_that_came_later_goes_up_but_not_below(tmp_path: Path) -> Non
     upgrade(both.workspace, both.entry)
     downgrade(both.workspace, both.entry, "-1")
     assert image(both.adapter) == before
-    with pytest.raises(UndoError, match="came to the model after"):
+    with pytest.raises(UndoError, match="was added after a revision"):
         downgrade(both.workspace, both.entry, "base")
 
 
@@ -452,7 +452,7 @@ def test_killed_at_any_step_both_are_before_or_both_after(tmp_path: Path, direct
         found.revision for found in (status(both.workspace, both.entry), *status(both.workspace, both.entry).adapters)
     ]
     assert len(set(revisions)) == 1
-    if list(Step).index(moment) < list(Step).index(Step.EXCHANGED):
+    if list(Step).index(moment) < list(Step).index(Step.SWAPPED):
         assert now == start
     elif direction == "down":
         assert now == base
@@ -471,7 +471,7 @@ def test_a_change_that_died_between_the_two_is_finished_although_the_adapter_is_
 ) -> None:
     both = pair(tmp_path, KINDS["on both"])
     both.write(ADD)
-    command = [sys.executable, "-c", DYING, str(tmp_path), "up", Step.EXCHANGED.value]
+    command = [sys.executable, "-c", DYING, str(tmp_path), "up", Step.SWAPPED.value]
     assert subprocess.run(command, env=environment(), check=False).returncode == -9
     area = WorkArea(both.model)
     journal = area.read_journal()
@@ -495,7 +495,7 @@ def interrupted_pair(root: Path, adapter: Path | None = None) -> Pair:
     settings["models"]["m"] = {"path": "model", "adapters": [str(adapter or "loras/adapter")]}
     making.write_json(path, settings)
     with pytest.raises(RecoveryNeededError):
-        upgrade(both.workspace, both.entry, on_progress=stopped_at(Step.EXCHANGED))
+        upgrade(both.workspace, both.entry, on_progress=stopped_at(Step.SWAPPED))
     return both
 
 
@@ -575,7 +575,7 @@ def test_a_model_that_two_workspaces_list_is_recovered_where_its_adapters_lie(tm
     settings["models"]["m"] = {"path": str(model), "adapters": ["loras/adapter"]}
     making.write_json(path, settings)
     with pytest.raises(RecoveryNeededError):
-        upgrade(both.workspace, both.entry, on_progress=stopped_at(Step.EXCHANGED))
+        upgrade(both.workspace, both.entry, on_progress=stopped_at(Step.SWAPPED))
     shutil.copytree(both.root, tmp_path / "copy", symlinks=True)
     before, copy = image(both.root), Pair(tmp_path / "copy")
     with pytest.raises(RecoveryNeededError, match="started in the workspace") as refused:
@@ -593,7 +593,7 @@ def test_a_run_that_another_workspace_recovered_is_on_record_as_it_ended(tmp_pat
     places = [making.workspace(tmp_path / name, {"m": model}, [{"operations": [ADD]}]) for name in ("a", "b")]
     first, second = ((place.workspace, place.entry("m")) for place in places)
     with pytest.raises(RecoveryNeededError):
-        upgrade(*first, on_progress=stopped_at(Step.EXCHANGED))
+        upgrade(*first, on_progress=stopped_at(Step.SWAPPED))
     assert recover_model(*second) is RecoveryOutcome.AFTER
     recover_model(*first)
     state = open_state_if_present(first[0].state, first[0].root)

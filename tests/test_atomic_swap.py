@@ -57,7 +57,7 @@ def texts(*paths: Path) -> list[str | None]:
     return [(path / "stamp").read_text() if path.exists() else None for path in paths]
 
 
-def test_an_exchange_is_an_exchange(tmp_path: Path) -> None:
+def test_a_swap_swaps(tmp_path: Path) -> None:
     a, b, _ = make(tmp_path)
     inside = (a / "stamp").open()
     try:
@@ -71,7 +71,7 @@ def test_an_exchange_is_an_exchange(tmp_path: Path) -> None:
     assert texts(a, b) == ["old", "new"]
 
 
-def test_an_exchange_with_nothing_changes_nothing(tmp_path: Path) -> None:
+def test_a_swap_with_nothing_changes_nothing(tmp_path: Path) -> None:
     a, b, aside = make(tmp_path)
     with pytest.raises(StorageError, match="No such file") as caught:
         swap(a, aside)
@@ -122,17 +122,17 @@ def test_mount_points() -> None:
     assert not is_mount_point(Path("/nowhere/at/all"))
 
 
-def test_two_steps_are_an_exchange(tmp_path: Path) -> None:
+def test_two_steps_are_a_swap(tmp_path: Path) -> None:
     a, b, aside = make(tmp_path)
     two_step_swap(a, b, aside)
     assert texts(a, b, aside) == ["new", "old", None]
-    assert finish_two_step(a, b, aside) is TwoStep.NOT_UNDER_WAY
+    assert finish_two_step(a, b, aside) is TwoStep.NOT_STARTED
 
 
 def test_two_steps_do_not_begin_on_the_rest_of_others(tmp_path: Path) -> None:
     a, b, aside = make(tmp_path)
     aside.mkdir()
-    with pytest.raises(StorageError, match="interrupted exchange"):
+    with pytest.raises(StorageError, match="interrupted swap"):
         two_step_swap(a, b, aside)
     assert texts(a, b) == ["old", "new"]
 
@@ -152,7 +152,7 @@ def test_killed_before_any_rename_it_is_finished(tmp_path: Path, first: int, sec
         assert sorted(text for text in texts(*paths) if text) == ["new", "old"]
     finish_two_step(*paths)
     assert texts(*paths) == (["old", "new", None] if first == 0 else ["new", "old", None])
-    assert finish_two_step(*paths) is TwoStep.NOT_UNDER_WAY
+    assert finish_two_step(*paths) is TwoStep.NOT_STARTED
 
 
 @given(crashed_after=st.integers(0, 3), names=st.sets(st.sampled_from("abcdef")), data=st.binary(max_size=50))
@@ -166,7 +166,7 @@ def test_nothing_is_lost_at_any_crash_point(crashed_after: int, names: set[str],
         for source, target in ((a, aside), (b, a), (aside, b))[:crashed_after]:
             source.rename(target)
         found = finish_two_step(a, b, aside)
-        assert found is (TwoStep.COMPLETED if crashed_after in (1, 2) else TwoStep.NOT_UNDER_WAY)
+        assert found is (TwoStep.COMPLETED if crashed_after in (1, 2) else TwoStep.NOT_STARTED)
         old, new = (a, b) if crashed_after == 0 else (b, a)
         assert {path.name for path in old.iterdir()} == {"stamp", *names}
         assert {path.name for path in new.iterdir()} == {"stamp", *(f"new-{name}" for name in names)}

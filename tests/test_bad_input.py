@@ -313,7 +313,7 @@ def test_a_state_that_is_missing(upgraded: Bench) -> None:
     shutil.rmtree(upgraded.workspace.root / ".tokmigrate")
     told = upgraded.refused(1, *BACK)
     assert told.document["kind"] == "UndoError"
-    assert "not on record in this workspace" in told.text
+    assert "is missing in this workspace" in told.text
 
 
 # Disks that refuse

@@ -74,10 +74,10 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Contents:
     return contents(upgraded.model)
 
 
-@pytest.mark.parametrize("step", ["locked", "staged", "exchanged"])
+@pytest.mark.parametrize("step", ["locked", "staged", "swapped"])
 def test_the_second_leaves_with_5(workspace: Workspace, head: Contents, step: str) -> None:
     slow = Slow(workspace, step)
-    words = ["downgrade", "base"] if step == "exchanged" else ["upgrade"]
+    words = ["downgrade", "base"] if step == "swapped" else ["upgrade"]
     second = workspace.run(*words, "--json")
     assert second.returncode == 5, second.stdout + second.stderr
     error = json.loads(second.stdout)["error"]
@@ -132,7 +132,7 @@ def test_many_at_once(workspace: Workspace, head: Contents) -> None:
     assert [run["status"] for run in workspace.asked("log")["runs"]] == ["APPLIED"]
 
 
-@pytest.mark.parametrize("step", ["locked", "exchanged"])
+@pytest.mark.parametrize("step", ["locked", "swapped"])
 def test_the_lock_of_a_killed_process_is_free(workspace: Workspace, head: Contents, step: str) -> None:
     slow = Slow(workspace, step)
     slow.is_killed()

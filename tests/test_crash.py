@@ -1,7 +1,7 @@
 """A change that dies, or is refused something, at any point leaves the model before it or the one after it.
 
-Processes are killed for real. The two-step exchange is reached by a seccomp filter: the kernel itself answers
-EINVAL to an exchange, as it does on a filesystem that has none.
+Processes are killed for real. The two-step swap is reached by a seccomp filter: the kernel itself answers
+EINVAL to a swap, as it does on a filesystem that has none.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ def dying_at(root: Path, direction: str, moment: str) -> None:
 
 
 def dying_at_rename(root: Path, direction: str, number: int) -> None:
-    """Change the model where nothing can be exchanged, and be killed before a rename out of or into its place."""
-    forbid_exchange()
+    """Change the model where nothing can be swapped, and be killed before a rename out of or into its place."""
+    forbid_swap()
     left = number
 
     def watch(event: str, arguments: tuple[Any, ...]) -> None:
@@ -83,12 +83,12 @@ def dying_at_rename(root: Path, direction: str, number: int) -> None:
     change(root, direction)
 
 
-def without_exchange(root: Path, direction: str) -> None:
-    forbid_exchange()
+def without_swap(root: Path, direction: str) -> None:
+    forbid_swap()
     change(root, direction)
 
 
-def forbid_exchange() -> None:
+def forbid_swap() -> None:
     """Let the kernel answer EINVAL to renameat2 with RENAME_EXCHANGE in this process from now on."""
     number = {"x86_64": 316, "aarch64": 276, "riscv64": 276}[platform.machine()]
 
@@ -132,7 +132,7 @@ def command(root: Path, output: Path, *words: str) -> None:
 
 
 def seccomp_works() -> bool:
-    return sys.platform == "linux" and exit_code(forbid_exchange) == 0
+    return sys.platform == "linux" and exit_code(forbid_swap) == 0
 
 
 class Story:
@@ -219,7 +219,7 @@ def story(tmp_path: Path, request: pytest.FixtureRequest, head: Contents) -> Sto
 
 
 def has_happened(moment: str) -> bool:
-    return moment != STREAMED and STEPS.index(Step(moment)) >= STEPS.index(Step.EXCHANGED)
+    return moment != STREAMED and STEPS.index(Step(moment)) >= STEPS.index(Step.SWAPPED)
 
 
 @pytest.mark.parametrize("moment", [*(step.value for step in STEPS), STREAMED])
@@ -242,7 +242,7 @@ def test_killed_at_a_step(story: Story, moment: str) -> None:
     story.goes_on()
 
 
-@pytest.mark.parametrize("moment", [STREAMED, Step.PREPARED, Step.EXCHANGED])
+@pytest.mark.parametrize("moment", [STREAMED, Step.PREPARED, Step.SWAPPED])
 def test_the_next_upgrade_recovers_by_itself(story: Story, moment: str) -> None:
     assert exit_code(dying_at, story.workspace.root, story.direction, moment) == -signal.SIGKILL
     document = story.asked("upgrade")
@@ -253,7 +253,7 @@ def test_the_next_upgrade_recovers_by_itself(story: Story, moment: str) -> None:
 
 
 def test_the_next_downgrade_recovers_by_itself(story: Story) -> None:
-    assert exit_code(dying_at, story.workspace.root, story.direction, Step.EXCHANGED) == -signal.SIGKILL
+    assert exit_code(dying_at, story.workspace.root, story.direction, Step.SWAPPED) == -signal.SIGKILL
     code, said = story.told("downgrade", "base", "--json")
     # A killed downgrade that had happened leaves nothing to take back.
     assert code == (0 if story.direction == "upgrade" else 1), said
@@ -292,7 +292,7 @@ def test_killed_before_the_journal_has_its_name(story: Story) -> None:
 
 
 @pytest.mark.parametrize("number", range(3))
-def test_killed_between_the_renames_of_a_two_step_exchange(story: Story, number: int) -> None:
+def test_killed_between_the_renames_of_a_two_step_swap(story: Story, number: int) -> None:
     if not seccomp_works():
         pytest.skip("this system takes no seccomp filter")
     root = story.workspace.root
@@ -305,7 +305,7 @@ def test_killed_between_the_renames_of_a_two_step_exchange(story: Story, number:
     story.goes_on()
 
 
-def test_the_next_command_ends_a_two_step_exchange(story: Story) -> None:
+def test_the_next_command_ends_a_two_step_swap(story: Story) -> None:
     if not seccomp_works():
         pytest.skip("this system takes no seccomp filter")
     root = story.workspace.root
@@ -314,10 +314,10 @@ def test_the_next_command_ends_a_two_step_exchange(story: Story) -> None:
     assert contents(story.workspace.model) == story.head
 
 
-def test_a_change_without_exchange_works(story: Story) -> None:
+def test_a_change_without_swap_works(story: Story) -> None:
     if not seccomp_works():
         pytest.skip("this system takes no seccomp filter")
-    assert exit_code(without_exchange, story.workspace.root, story.direction) == 0
+    assert exit_code(without_swap, story.workspace.root, story.direction) == 0
     story.is_settled(happened=True)
 
 

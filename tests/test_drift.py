@@ -199,7 +199,7 @@ def test_a_model_is_taken_on_where_it_is_what_the_migrations_say(place: Workspac
     checked(place, 0)
     back = place.run("downgrade", "base")
     assert back.returncode == 1
-    assert "not on record" in back.stderr
+    assert "the undo data of" in back.stderr
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_a_model_that_is_missing_is_at_no_revision(place: Here) -> None:
     assert "the model is missing: no such directory" in status.stderr
 
 
-def test_a_model_that_is_missing_in_the_middle_of_an_exchange_is_to_be_recovered(place: Here) -> None:
+def test_a_model_that_is_missing_in_the_middle_of_a_swap_is_to_be_recovered(place: Here) -> None:
     place.area.mkdir()
     (place.area / "journal").write_text("{}", "utf-8")
     place.model.rename(place.area / "aside")
@@ -92,7 +92,7 @@ READING = (
 
 def test_every_command_that_reads_a_model_says_that_a_change_was_interrupted(place: Here) -> None:
     def stop(event: Event) -> None:
-        if isinstance(event, StepReached) and event.step is Step.EXCHANGED:
+        if isinstance(event, StepReached) and event.step is Step.SWAPPED:
             raise KeyboardInterrupt
 
     found = read_workspace(place.settings, {})

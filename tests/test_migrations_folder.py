@@ -89,6 +89,6 @@ def test_what_is_named_like_a_migration_and_is_no_file(place: Workspace, suffix:
         said = run_here(place.root, *words)
         assert (said.returncode, said.stdout) == (2, "")
         assert said.stderr.splitlines() == [
-            f"error: migrations/0004_x{suffix}:1:1: a link that leads nowhere (mend or remove it)",
+            f"error: migrations/0004_x{suffix}:1:1: a dangling link (mend or remove it)",
             f"error: migrations/0005_x{suffix}:1:1: a folder, and no migration file (let its name begin with _)",
         ]

@@ -70,7 +70,7 @@ def test_a_copy_is_not_taken_for_the_original(place: Here) -> None:
     listed(place, demo="models/demo", copy="models/copy")
     done = place.run("downgrade", BASE, "-M", "copy")
     assert done.returncode == 1
-    assert "not on record" in done.stderr
+    assert "the undo data of" in done.stderr
     assert place.asked("current", "-M", "demo")["models"][0]["revision"] == HEAD
     assert place.run("downgrade", BASE, "-M", "demo").returncode == 0
 
@@ -82,7 +82,7 @@ def test_where_two_of_the_same_are_gone_nothing_is_guessed(place: Here) -> None:
     for name in ("demo", "twin"):
         place.model.with_name(name).rename(place.model.with_name(f"{name}2"))
     listed(place, a="models/demo2")
-    assert "not on record" in place.run("downgrade", BASE).stderr
+    assert "the undo data of" in place.run("downgrade", BASE).stderr
 
 
 def test_another_host_is_another_place(place: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_another_host_is_another_place(place: Here, tmp_path: Path, monkeypatch:
     listed(place, demo=str(tmp_path / "else"))
     with monkeypatch.context() as patched:
         patched.setattr("socket.gethostname", lambda: "another")
-        assert "not on record" in place.run("downgrade", BASE).stderr
+        assert "the undo data of" in place.run("downgrade", BASE).stderr
 
 
 def test_a_state_outside_of_the_workspace_keeps_whole_paths(tmp_path: Path) -> None:

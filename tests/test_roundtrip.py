@@ -1,4 +1,4 @@
-"""`tokmigrate test`: migrations are tried on a stand-in, which has all of a model that a migration looks at."""
+"""`tokmigrate test`: migrations are tried on a dummy model, which has all of a model that a migration looks at."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MAKERS: dict[str, Callable[[Path], Path]] = {
 
 
 @pytest.mark.parametrize("kind", MAKERS)
-def test_a_stand_in_has_all_that_migrations_look_at(kind: str, tmp_path: Path) -> None:
+def test_a_dummy_model_has_all_that_migrations_look_at(kind: str, tmp_path: Path) -> None:
     made = making.workspace(tmp_path, {"m": MAKERS[kind](tmp_path / "m")}, [])
     entry = made.entry("m")
     snapshot = take_snapshot(entry)
@@ -55,7 +55,7 @@ def test_a_stand_in_has_all_that_migrations_look_at(kind: str, tmp_path: Path) -
         assert other.width <= 4
 
 
-@pytest.mark.parametrize(("kind", "subject"), [("stored twice", "copy"), ("bart", "stand-in")])
+@pytest.mark.parametrize(("kind", "subject"), [("stored twice", "copy"), ("bart", "dummy")])
 def test_it_passes_and_touches_nothing(kind: str, subject: Subject, tmp_path: Path) -> None:
     made = making.workspace(tmp_path, {"m": MAKERS[kind](tmp_path / "m")}, STEPS)
     before = contents(tmp_path)
@@ -71,7 +71,7 @@ def test_it_begins_where_the_model_is(tmp_path: Path) -> None:
     entry, (first, last) = made.entry("m"), made.revisions
 
     def tried(**options: bool) -> RoundTrip:
-        return run_roundtrip(made.workspace, entry, "stand-in", **options)
+        return run_roundtrip(made.workspace, entry, "dummy", **options)
 
     upgrade(made.workspace, entry, first)
     pending = tried()
@@ -91,14 +91,14 @@ def test_a_row_that_is_read_from_a_file_fits(tmp_path: Path) -> None:
     made = making.workspace(tmp_path, {"m": MAKERS["tied"](tmp_path / "m")}, [])
     save_file({"<new>": torch.ones(making.HIDDEN)}, tmp_path / "migrations" / "rows.safetensors")
     made = making.workspace(tmp_path, {"m": tmp_path / "m"}, [step])
-    assert run_roundtrip(made.workspace, made.entry("m"), "stand-in").mismatches == ()
+    assert run_roundtrip(made.workspace, made.entry("m"), "dummy").mismatches == ()
 
 
 def test_what_cannot_be_applied_is_told_as_by_plan(tmp_path: Path) -> None:
     step = {"operations": [{"remove_tokens": {"tokens": ["<no>"], "ids": "compact", "acknowledge": "breaking"}}]}
     made = making.workspace(tmp_path, {"m": MAKERS["tied"](tmp_path / "m")}, [step])
     with pytest.raises(OperationError, match="<no>"):
-        run_roundtrip(made.workspace, made.entry("m"), "stand-in")
+        run_roundtrip(made.workspace, made.entry("m"), "dummy")
 
 
 def test_a_model_of_any_size_is_tried_by_its_headers(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_a_model_of_any_size_is_tried_by_its_headers(tmp_path: Path) -> None:
     with large.open("wb") as file:
         file.write(raw)
         file.truncate(len(raw) + header.data_size - len(header.entry(name)) + 2 * 10**10)
-    done = run_roundtrip(made.workspace, made.entry("m"), "stand-in")
+    done = run_roundtrip(made.workspace, made.entry("m"), "dummy")
     assert done.mismatches == ()
     assert done.bytes < 10**6
 
@@ -139,7 +139,7 @@ def test_the_command_says_what_it_proved(place: Workspace) -> None:
     before = contents(place.root)
     said = place.run("test")
     assert said.returncode == 0, said.stderr
-    assert said.stdout.startswith("demo: 3 migrations from base on passed, on a stand-in of 7 files, ")
+    assert said.stdout.startswith("demo: 3 migrations from base on passed, on a dummy model of 7 files, ")
     assert "the same bytes each time" in said.stdout
     assert contents(place.root) == before
 

@@ -113,7 +113,7 @@ def test_pieces_are_joined_and_cover_every_row(chain: tuple[RowEdit, ...]) -> No
     kept = {row for _, run in edit.kept() for row in range(run.start, run.stop)}
     assert kept | set(expand(edit.lost())) == set(range(edit.old_rows))
     assert not kept & set(expand(edit.lost()))
-    assert sum(len(run) for _, run in edit.kept()) + len(list(edit.fresh())) == edit.new_rows
+    assert sum(len(run) for _, run in edit.kept()) + len(list(edit.recipes())) == edit.new_rows
     for old, new in edit.positions().items():
         assert edit.row(new) == old
 
@@ -160,7 +160,7 @@ def test_going_back_over_a_chain_gives_every_row_again(chain: tuple[RowEdit, ...
 def test_what_is_not_lost_is_not_stored(chain: tuple[RowEdit, ...]) -> None:
     (edit,) = chain
     back = inverse(edit, "record")
-    stored = [recipe for _, recipe in back.fresh()]
+    stored = [recipe for _, recipe in back.recipes()]
     assert stored == [RestoredRow("record", slot) for slot in range(count(edit.lost()))]
     assert edit.then(back).lost() == edit.lost()
 

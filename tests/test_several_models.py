@@ -187,7 +187,7 @@ def test_no_model_goes_back_where_the_way_of_one_is_not_on_record(place: Workspa
     before = contents(place.model)
     done = run_here(place.root, "downgrade", "-1")
     assert done.returncode == 1
-    assert "other: the way back from" in done.stderr
+    assert "other: the undo data of" in done.stderr
     assert contents(place.model) == before
 
 

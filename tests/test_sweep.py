@@ -46,7 +46,7 @@ from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.settings import read_workspace
 
 def listen(event):
-    if isinstance(event, StepReached) and event.step is Step.EXCHANGED:
+    if isinstance(event, StepReached) and event.step is Step.SWAPPED:
         os.kill(os.getpid(), signal.SIGKILL)
 
 place = read_workspace(Path("tokmigrate.yaml"))

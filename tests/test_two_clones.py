@@ -129,7 +129,7 @@ def test_a_lock_that_is_broken_in_git_too_is_written_anew(clones: tuple[Clone, C
     first.commit("Broken")
     said = first.run("rebase")
     assert said.returncode == 2
-    assert "Git has no whole one either: delete it" in said.stderr
+    assert "Git has no complete one either: delete it" in said.stderr
     first.lock.unlink()
     assert first.run("rebase").returncode == 0
     assert first.run("validate").returncode == 0

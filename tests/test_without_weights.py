@@ -59,7 +59,7 @@ def take_away(model: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_stand_in_without_weights_has_the_state_of_the_model(tmp_path: Path, kind: str) -> None:
+def test_a_dummy_model_without_weights_has_the_state_of_the_model(tmp_path: Path, kind: str) -> None:
     entry = ModelEntry("m", KINDS[kind](tmp_path / "model"))
     config = json.loads((entry.path / "config.json").read_text("utf-8"))
     making.write_json(entry.path / "config.json", {**config, **HEADS.get(kind, {})})
@@ -89,7 +89,7 @@ def test_it_takes_no_room(tmp_path: Path) -> None:
     assert status.st_blocks * 512 < 1 << 20
 
 
-def test_a_squash_is_proven_on_a_stand_in_and_says_so(tmp_path: Path) -> None:
+def test_a_squash_is_proven_on_a_dummy_model_and_says_so(tmp_path: Path) -> None:
     added = [{**tokens(f"<{word}>"), "init": {"strategy": "normal"}} for word in "abc"]
     for name in ("whole", "bare"):
         made = making.workspace(tmp_path / name, {"m": tmp_path / name / "m"}, added)
@@ -99,7 +99,7 @@ def test_a_squash_is_proven_on_a_stand_in_and_says_so(tmp_path: Path) -> None:
     here = Here(tmp_path / "bare")
     told = here.run("squash", "1:3")
     assert told.returncode == 0, told.stderr
-    assert "the same result on a stand-in of m (its weights are not here): files, rows" in told.stdout
+    assert "the same result on a dummy model of m (its weights are not here): files, rows" in told.stdout
     whole = making.Made(tmp_path / "whole", made.revisions)
     done = squash(whole.workspace, [whole.entry("m")], "1", "3")
     assert [(trial.model, trial.subject) for trial in done.trials] == [("m", "model")]
@@ -113,7 +113,7 @@ def test_a_squash_names_what_it_was_tried_on_in_json(tmp_path: Path) -> None:
     take_away(models["two"])
     assert Here(tmp_path).asked("squash", "1:2")["tried_on"] == [
         {"model": "one", "subject": "model"},
-        {"model": "two", "subject": "stand-in"},
+        {"model": "two", "subject": "dummy"},
     ]
 
 
@@ -146,9 +146,9 @@ def test_migrations_are_tried_and_linted(tmp_path: Path, steps: int) -> None:
     told = here.run("test")
     assert told.returncode == 0, told.stderr
     assert "passed" in told.stdout
-    assert "its weights are not here: the stand-in has the shapes that its configuration gives them" in told.stdout
+    assert "its weights are not here: the dummy model has the shapes that its configuration gives them" in told.stdout
     assert here.asked("test")["models"][0]["made_of"] == "configuration"
-    assert run_roundtrip(made.workspace, made.entry("m"), "stand-in").migrations[0].revision == made.revisions[steps]
+    assert run_roundtrip(made.workspace, made.entry("m"), "dummy").migrations[0].revision == made.revisions[steps]
 
 
 @pytest.mark.parametrize("pointers", [False, True])

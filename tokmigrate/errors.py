@@ -11,15 +11,15 @@ TokmigrateError                      exit code 1: it failed, nothing was changed
 │   ├── WeightsError              1  a weight file breaks the safetensors rules
 │   ├── TokenizerError            1  a tokenizer file is missing, broken or of an unknown kind
 │   ├── OutOfStepError            1  two files of one model contradict each other
-│   └── UnexplainedTensorError    1  an axis of vocabulary size that no rule claims
+│   └── UnexplainedTensorError    1  an axis of vocabulary size that no rule matches
 ├── OperationError                1  an operation cannot be applied to this model
 ├── StorageError                  1  no space, no permission, a filesystem that cannot do it
 ├── VerificationError             1  the candidate is not what the plan says
 ├── LimitError                    1  the libraries need more memory, time or output than they may have
 ├── StalePlanError                1  a plan in a file does not fit any more
-├── UndoError                     1  the way back is missing or damaged
+├── UndoError                     1  the undo data is missing or damaged
 │   └── AlreadyThereError         1  there is nothing to downgrade
-├── DriftError                    4  a migration or a model was edited behind tokmigrate's back
+├── DriftError                    4  a migration or a model was edited outside tokmigrate
 │   └── FormatError               4  a file has a format that this version does not read
 ├── BusyError                     5  another process works on it, or a recovery must come first
 │   └── RecoveryNeededError       5
@@ -160,7 +160,7 @@ class OutOfStepError(ModelError):
 
 
 class UnexplainedTensorError(ModelError):
-    """A tensor with an axis of vocabulary size that no rule claims."""
+    """A tensor with an axis of vocabulary size that no rule matches."""
 
 
 class OperationError(TokmigrateError):
@@ -180,7 +180,7 @@ class LimitError(TokmigrateError):
 
 
 class UndoError(TokmigrateError):
-    """The recorded way back is missing or damaged."""
+    """The undo data is missing or damaged."""
 
 
 class AlreadyThereError(UndoError):
@@ -188,7 +188,7 @@ class AlreadyThereError(UndoError):
 
 
 class DriftError(TokmigrateError):
-    """A migration or a model that was edited behind tokmigrate's back."""
+    """A migration or a model that was edited outside tokmigrate."""
 
     exit_code = 4
 

@@ -17,7 +17,7 @@ class Step(StrEnum):
     VERIFIED = "verified"
     STAMPED = "stamped"
     PREPARED = "prepared"
-    EXCHANGED = "exchanged"
+    SWAPPED = "swapped"
     FOLLOWED = "followed"
     APPLIED = "applied"
     CLEANED = "cleaned"
@@ -33,7 +33,7 @@ class StepReached:
 
 @dataclass(frozen=True)
 class ComputationStarted:
-    """The rows that a change of `model` makes, and the way back, are about to be computed."""
+    """The new rows of a change of `model`, and its undo data, are about to be computed."""
 
     model: str
 

@@ -49,7 +49,7 @@ class MissingFileError(StorageError):
 
 @contextmanager
 def storage_errors(doing: str, path: Path | None) -> Iterator[None]:
-    """Raise a StorageError for any OSError from inside; errors that are told already pass as they are.
+    """Raise a StorageError for any OSError from inside; errors of tokmigrate pass unchanged.
 
     Args:
         doing: What is to be done, as in `copy the file`.
@@ -155,6 +155,6 @@ def _reading(doing: str, path: Path) -> Iterator[None]:
             raise MissingFileError("there is no such file", where=str(path), hint=_HINTS[errno.ENOENT]) from error
         if error.errno == errno.ENXIO:
             raise _not_regular(path, 0) from error
-        told = storage_error(doing, path, error)
-        told.hint = _READING_HINTS.get(error.errno or 0, told.hint)
-        raise told from error
+        problem = storage_error(doing, path, error)
+        problem.hint = _READING_HINTS.get(error.errno or 0, problem.hint)
+        raise problem from error

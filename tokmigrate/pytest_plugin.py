@@ -2,7 +2,7 @@
 
 One test reads every migration file and wants a single head; one asks the rules that tokmigrate.yaml selects, and fails
 for errors, as `tokmigrate lint` does. Another one for each model takes its migrations up, down and up again on a
-stand-in, as `tokmigrate test` does. Nothing of a model is changed.
+dummy model, as `tokmigrate test` does. Nothing of a model is changed.
 """
 
 from __future__ import annotations
@@ -117,10 +117,10 @@ class ModelTest(_Test):
 
         if not has_directory(self.entry.path):
             pytest.skip(f"the model is not here: {self.entry.path}")
-        done = run_roundtrip(self.workspace, self.entry, "stand-in")
+        done = run_roundtrip(self.workspace, self.entry, "dummy")
         if not done.migrations:
             try:
-                done = run_roundtrip(self.workspace, self.entry, "stand-in", from_base=True)
+                done = run_roundtrip(self.workspace, self.entry, "dummy", from_base=True)
             except UndoError as error:
                 pytest.skip(f"nothing is pending, and {error.message}")
         lines = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.mismatches]

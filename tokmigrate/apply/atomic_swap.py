@@ -1,10 +1,10 @@
-"""Two directories that change places: the commit point of a change.
+"""Swap two directories: the commit point of a change.
 
 One call of the kernel does it where the filesystem can. Elsewhere three renames do, and any process can
 tell from what exists where a killed one stopped:
 
     a      b      aside
-    old    new    -        not begun
+    old    new    -        not started
     -      new    old      after the first rename
     new    -      old      after the second
     new    old    -        done
@@ -34,13 +34,13 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 class SwapUnsupportedError(UnsupportedError):
-    """The system or the filesystem has no exchange in one step; three renames and a journal can do it."""
+    """The system or the filesystem has no atomic swap; three renames and a journal replace it."""
 
 
 class TwoStep(StrEnum):
     """What `finish_two_step` found, and did."""
 
-    NOT_UNDER_WAY = "not under way"
+    NOT_STARTED = "not started"
     COMPLETED = "completed"
     PUT_BACK = "put back"
 
@@ -49,27 +49,27 @@ def swap(a: Path, b: Path) -> None:
     """Let two directories of one filesystem change places in one instant, and make that durable.
 
     Raises:
-        ExchangeUnsupportedError: The system or the filesystem cannot; nothing has changed.
+        SwapUnsupportedError: The system or the filesystem cannot; nothing has changed.
         StorageError: One is a mount point, or may not be moved; nothing has changed. Or they have changed
             places, and the disk refused to record it: then the stamps say which is where.
     """
-    number = _exchange_call(a, b)
+    number = _call_swap(a, b)
     if number in _UNSUPPORTED:
-        raise SwapUnsupportedError("the filesystem cannot exchange two directories in one step", where=str(a))
+        raise SwapUnsupportedError("the filesystem has no atomic swap of two directories", where=str(a))
     if number == errno.EBUSY:
         mounted = b if is_mount_point(b) else a
         raise StorageError(
-            "is a mount point: it cannot be exchanged with another directory",
+            "is a mount point: it cannot be swapped with another directory",
             where=str(mounted),
             hint="put the model into a directory inside it",
         )
     if number:
-        raise storage_error("exchange two directories", a, OSError(number, os.strerror(number)))
+        raise storage_error("swap two directories", a, OSError(number, os.strerror(number)))
     fsync_parents(a, b)
 
 
-def _exchange_call(a: Path, b: Path) -> int:
-    """Return the number of the error, or 0."""
+def _call_swap(a: Path, b: Path) -> int:
+    """Swap with one system call; return the number of the error, or 0."""
     library = ctypes.CDLL(None, use_errno=True)
     first, second = os.fsencode(a), os.fsencode(b)
     if sys.platform == "darwin":
@@ -89,7 +89,7 @@ def _exchange_call(a: Path, b: Path) -> int:
 def two_step_swap(a: Path, b: Path, aside: Path) -> None:
     """Let two directories change places by renames; between two of them `a` is missing for an instant.
 
-    The caller writes to its journal before that this is under way, and `finish_two_step` ends it.
+    Before the call the caller writes to its journal that the swap starts; `finish_two_step` finishes it.
 
     Args:
         a: The model directory.
@@ -101,7 +101,7 @@ def two_step_swap(a: Path, b: Path, aside: Path) -> None:
     """
     if _exists(aside):
         raise StorageError(
-            "an interrupted exchange has left this",
+            "an interrupted swap has left this",
             where=str(aside),
             hint="run `tokmigrate recover`",
         )
@@ -110,19 +110,19 @@ def two_step_swap(a: Path, b: Path, aside: Path) -> None:
 
 
 def finish_two_step(a: Path, b: Path, aside: Path) -> TwoStep:
-    """End a two-step exchange that may have been interrupted; calling it again does no harm.
+    """Finish a two-step swap that may have been interrupted; calling it again does no harm.
 
-    It goes forward. Where it finds that none was under way, it was not begun or it is done: the stamps say
-    which. Where `b` has vanished before it could take the place of `a`, `a` is put back.
+    It goes forward. NOT_STARTED means that the swap did not start or is complete: the stamps say
+    which. If `b` disappeared before it could replace `a`, `a` is put back.
 
     Raises:
-        StorageError: The directories are not as an interrupted exchange leaves them, or a rename failed.
+        StorageError: The directories are not as an interrupted swap leaves them, or a rename failed.
     """
     there = _exists(a), _exists(b), _exists(aside)
     if there in ((True, True, False), (True, False, False)):
         # What is found may still be on its way to the disk.
         fsync_parents(a, aside)
-        return TwoStep.NOT_UNDER_WAY
+        return TwoStep.NOT_STARTED
     if there == (False, True, True):
         _rename(b, a)
         _rename(aside, b)
@@ -135,12 +135,12 @@ def finish_two_step(a: Path, b: Path, aside: Path) -> TwoStep:
         return TwoStep.PUT_BACK
     if there == (True, True, True):
         raise StorageError(
-            "an interrupted exchange left the old model aside, and both other directories exist too",
+            "an interrupted swap left the old model aside, and both other directories exist too",
             where=str(aside),
             hint=f"something was put at {a} meanwhile: move it away, then run `tokmigrate recover`",
         )
     raise StorageError(
-        "the model directory does not exist, and no exchange left it aside",
+        "the model directory does not exist, and no swap left it aside",
         where=str(a),
         hint=f"look into {b} for what is left" if there[1] else "restore it from a backup",
     )

@@ -1,7 +1,7 @@
-"""The way back, derived from the difference of two states: no operation needs an inverse of its own.
+"""Build a downgrade from the difference of two states: no operation needs an inverse of its own.
 
 Records of undone migrations compose: going back over many is one pass. Where nothing was touched since, every byte is
-given back as it was. Where the model was trained or written anew, it is taken back by meaning: `change.semantic_undo`.
+restored. If the model was trained or rewritten, the undo is semantic: `apply.semantic_undo`.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from tokmigrate.vocabulary.windows import Window
 
 @dataclass(frozen=True)
 class DowngradeCandidate:
-    """A downgrade, ready to be carried out.
+    """A downgrade, ready to be published.
 
     Args:
         candidate: What the directory shall be.
-        semantic_undo: The files that were trained or written anew since, sorted; without any, every byte comes back.
+        semantic_undo: The files that were trained or rewritten since, sorted; without any, every byte comes back.
     """
 
     candidate: Candidate

@@ -32,7 +32,7 @@ from tokmigrate.vocabulary.windows import WHOLE, OutputRowAdded
 
 @dataclass(frozen=True)
 class AppliedStep:
-    """One migration as it was carried out.
+    """One applied migration.
 
     Args:
         revision: The migration.
@@ -59,7 +59,7 @@ class AppliedStep:
 
 @dataclass(frozen=True)
 class UpgradeCandidate:
-    """An upgrade, ready to be carried out.
+    """An upgrade, ready to be published.
 
     Args:
         candidate: What the directory shall be.
@@ -151,7 +151,7 @@ class _UpgradeBuilder:
             )
             tables, images, stamp, edit = after_tables, after_images, after_stamp, reached
         if stamp is None:
-            raise ValueError("a plan without steps has no way forth")
+            raise ValueError("a plan without steps has no upgrade")
         files = {name: self._plan.rendered(self._plan.final, name) for name in sorted(self._plan.touched)}
         candidate = Candidate(
             files={**files, STAMP: stamp.encoded()},
@@ -164,13 +164,13 @@ class _UpgradeBuilder:
         return UpgradeCandidate(candidate, tuple(applied_steps), stamp, self._adapters)
 
     def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
-        """Return the digests after a step: its fresh rows are looked up by their recipes in terms of the disk."""
+        """Return the digests after a step: its new rows are looked up by their recipes in terms of the disk."""
         pieces: dict[int, CopiedRows | NewRow] = dict(step.after.edit.kept())
-        for row, _ in step.after.edit.fresh():
+        for row, _ in step.after.edit.recipes():
             recipe, own = reached.row(row), step.after.edit.row(row)
             if isinstance(recipe, OutputRowAdded) and isinstance(own, OutputRowAdded):
                 # What is there already is looked up where this step finds it.
-                recipe = OutputRowAdded(own.row, recipe.begun)
+                recipe = OutputRowAdded(own.row, recipe.init)
             if isinstance(recipe, Recipe):
                 pieces[row] = NewRow(recipe)
         ordered = tuple(pieces[row] for row in sorted(pieces))
@@ -329,10 +329,10 @@ def initialised_tokens(
     """
     old_texts = {new: old for old, new in delta.renamed.items()}
     old_ids = step.before.tokenizer.ids
-    fresh = {row for row, _ in step.after.edit.fresh()}
+    new = {row for row, _ in step.after.edit.recipes()}
     found: list[InitialisedToken] = []
     for token, number in step.after.tokenizer.ids.items():
-        recipe = reached.row(number) if number in fresh else None
+        recipe = reached.row(number) if number in new else None
         init = row_fingerprint = None
         if isinstance(recipe, InitRecipe):
             init, row_fingerprint = _init(recipe), digest(recipe)

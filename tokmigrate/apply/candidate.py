@@ -42,7 +42,7 @@ class Candidate:
         metadata: Mode, owner and times of files that are given back.
         shards: The shards to be written.
         edit: Rows of the written shards in terms of the rows on disk.
-        row: The bytes of a fresh row of a tensor.
+        row: The bytes of a new row of a tensor.
         tokens: The id that every token must have.
         links: The names of written files that are symbolic links, and what these hold.
     """
@@ -150,7 +150,7 @@ def staged_tokenizer(snapshot: Snapshot, documents: Documents) -> Iterator[Path]
 
     Args:
         snapshot: The model as it is.
-        documents: What becomes of its small files.
+        documents: The contents of its small files.
 
     Raises:
         StorageError: The temporary directory has no space for it.
@@ -172,7 +172,7 @@ def staged(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
 
     Args:
         snapshot: The model as it is.
-        documents: What becomes of its small files.
+        documents: The contents of its small files.
 
     Raises:
         StorageError: The temporary directory has no space for them.

@@ -65,7 +65,7 @@ def clone_or_copy_file(source: Path, target: Path) -> CloneMethod:
 
 
 def clone_file(source: Path, target: Path) -> CloneMethod:
-    """Make `target` a file with the bytes of `source` by the cheapest way there is, and return which.
+    """Make `target` a file with the bytes of `source` by the cheapest method, and return which.
 
     A hard link has the metadata of `source` too; otherwise the mode is 0600 and the time is now.
 
@@ -189,7 +189,7 @@ def copy_range(
     Args:
         source_offset: Where to read, in bytes.
         target_offset: Where to write, in bytes.
-        progress: Is told the bytes of each part once it is written; parts have at most 64 MiB.
+        progress: Called with the bytes of each part once it is written; parts have at most 64 MiB.
         path: The file that is written, for error messages.
 
     Raises:

@@ -58,7 +58,7 @@ def edited(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor
         tables: Those before it.
         edit: What happens to the rows; its recipes are those of `made`.
         tensors: The vocabulary tensors by name.
-        made: The bytes of fresh rows.
+        made: The bytes of new rows.
     """
     result: dict[str, bytes] = {}
     for name, table in tables.items():

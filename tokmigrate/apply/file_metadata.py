@@ -52,13 +52,13 @@ class FileMetadata:
 
     def differences(self, found: FileMetadata) -> list[str]:
         """Return what else than the time of change is not as in these metadata, in words."""
-        told: list[str] = []
+        items: list[str] = []
         if (self.uid, self.gid) != (found.uid, found.gid):
-            told.append(f"owner {self.uid}:{self.gid}")
+            items.append(f"owner {self.uid}:{self.gid}")
         if self.mode != found.mode:
-            told.append(f"mode {self.mode:o}")
+            items.append(f"mode {self.mode:o}")
         names = sorted({name for name, _ in {*self.attributes} ^ {*found.attributes}})
-        return [*told, *(f"attribute {name}" for name in names)]
+        return [*items, *(f"attribute {name}" for name in names)]
 
 
 @dataclass(frozen=True)

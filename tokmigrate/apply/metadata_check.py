@@ -1,6 +1,6 @@
 """Is what a file has besides its bytes kept: mode, owner, extended attributes? Asked before a change, and of the stage.
 
-A directory that is exchanged is a new one, and so is each file that is written or copied; they belong to whoever makes
+A directory that is swapped in is a new one, and so is each file that is written or copied; they belong to whoever makes
 them unless the system lets them be given away.
 """
 
@@ -24,7 +24,7 @@ from tokmigrate.model.model_files import entry_name, real_name
 
 @dataclass(frozen=True)
 class NewFile:
-    """A file or directory that a change makes anew.
+    """A file or directory that a change recreates.
 
     Args:
         name: Its name in the directory of the model.
@@ -38,10 +38,10 @@ class NewFile:
 
 
 def special_files(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> list[NewFile]:
-    """Return the files that are made anew and shall not have just the owner that new ones have.
+    """Return the recreated files whose owner must differ from the default of new files.
 
     Args:
-        source: The directory as it is; each directory in it is made anew.
+        source: The directory as it is; each directory in it is recreated.
         names: The files that are written.
         given: What written files shall have; others have what they had.
     """

@@ -30,7 +30,7 @@ from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 from tokmigrate.vocabulary.windows import Window
 
 RowBytes = Mapping[str, Mapping[Recipe, bytes]]
-"""For each tensor the bytes of each fresh row."""
+"""For each tensor the bytes of each new row."""
 
 
 @contextmanager
@@ -87,8 +87,8 @@ def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) 
         return () if recipe.table is None else (recipe.table,)
 
     for step, edit in zip(plan.steps, plan.edits, strict=True):
-        fresh = {number for number, _ in step.after.edit.fresh()}
-        held = [recipe for number, recipe in tensor.window.of(edit).fresh() if number in fresh]
+        added = {number for number, _ in step.after.edit.recipes()}
+        held = [recipe for number, recipe in tensor.window.of(edit).recipes() if number in added]
         wanted = [recipe for recipe in held if isinstance(recipe, InitRecipe)]
         if tensor.is_table:
             for ready in in_order(wanted, read, tensor.window, made.keys()):
@@ -215,7 +215,7 @@ def init_rows(
         return None
     places: dict[bytes, int] = {}
     new: dict[str, int] = {}
-    for row, _ in after.edit.fresh():
+    for row, _ in after.edit.recipes():
         recipe = reached.row(row)
         if isinstance(recipe, InitRecipe) and recipe in made:
             new[recipe.label] = places.setdefault(made[recipe], len(places))

@@ -107,7 +107,7 @@ def publish(
         model: The model's name, for events.
         changes: That of the model, and behind it those of its adapters.
         recorder: Records the run.
-        listener: Told every step.
+        listener: Called at every step.
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
         accept: Raises where the libraries would load something else; asked before anything is staged.
         keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
@@ -163,7 +163,7 @@ def publish(
                     raise
             raise _unfinished(area, error) from error
         try:
-            reached(Step.EXCHANGED)
+            reached(Step.SWAPPED)
             for change in changes[1:]:
                 _commit(change.area)
             reached(Step.FOLLOWED)
@@ -236,7 +236,7 @@ def _commit(area: WorkArea) -> None:
 
 
 def _is_untouched(area: WorkArea, journal: Journal) -> bool:
-    # In the middle of a two-step exchange there is no model in place, and so no stamp, as at base.
+    # During a two-step swap no model is in place, so there is no stamp, as at base.
     there = exists(area.model) and not exists(area.aside)
     return there and generation_in_place(area.model) == journal.model.before
 

@@ -1,4 +1,4 @@
-"""The way back of a model that was trained, or written anew by another program, since it was migrated.
+"""Downgrade of a model that was trained, or rewritten by another program, since it was migrated.
 
 Rows that were there before keep what training made of them, added ones go, removed or overwritten ones come back; JSON
 files are patched key by key. What nobody touched comes back byte for byte all the same.
@@ -34,7 +34,7 @@ Files = dict[str, bytes | None]
 
 
 def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) -> tuple[Files, frozenset[str]]:
-    """Return the files before the migrations, None for those that were not there, and which were written anew since.
+    """Return the files before the migrations, None for those that were not there, and which were rewritten since.
 
     Args:
         snapshot: The model as it is.
@@ -70,7 +70,7 @@ def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict
         stored: The rows that come back.
     """
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    recipes = [recipe for _, recipe in edit.fresh()]
+    recipes = [recipe for _, recipe in edit.recipes()]
     made = {name: _Rows(name, stored) for name in tensors} if recipes else {}
     with opened(snapshot) as rows:
         tables = edited(read_tables(rows), edit, tensors, made)
@@ -130,7 +130,7 @@ class _Rows(Mapping[Recipe, bytes]):
 def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None, left: bytes | None) -> bytes | None:
     """Return a file as it shall be that is not as the migration left it."""
     if now is None:
-        # Whoever wrote the model anew has no such file any more.
+        # The program that rewrote the model has not written this file.
         return None
     if left is None or was == left:
         return now
@@ -189,7 +189,7 @@ def _with_template(state: ModelState, was: str | None, left: str | None) -> Mode
 
 
 def _like_config(document: Json, undone: Sequence[Undo]) -> Json:
-    """Return generation settings, written since out of config.json, that follow what becomes of it."""
+    """Return generation settings, written since from config.json, that follow its changes."""
     for undo in undone:
         was, left = undo.files.get(CONFIG), undo.left.get(CONFIG)
         if was is not None and left is not None:

@@ -45,7 +45,7 @@ def stage(snapshot: Snapshot, target: Path, candidate: Candidate, progress: Prog
         snapshot: The model as it is.
         target: Where the candidate goes.
         candidate: What it shall be.
-        progress: Told the bytes as they are written.
+        progress: Called with the bytes as they are written.
 
     Raises:
         StorageError: The filesystem will not do it.
@@ -132,7 +132,7 @@ def shard_parts(
         header: The old file's header.
         tensors: Its vocabulary tensors by name.
         edit: What happens to the rows of all ids.
-        row: The bytes of a fresh row.
+        row: The bytes of a new row.
     """
     for entry in header.by_offset:
         begin = header.data_start + entry.begin

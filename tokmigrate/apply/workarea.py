@@ -2,9 +2,9 @@
 
 PARENT/NAME                         the model
 PARENT/.NAME.tokmigrate/lock        stays for good
-PARENT/.NAME.tokmigrate/journal     a change is under way; the last to go
-PARENT/.NAME.tokmigrate/stage       the candidate; after the exchange, the model before
-PARENT/.NAME.tokmigrate/aside       the model before, in the middle of a two-step exchange
+PARENT/.NAME.tokmigrate/journal     a change is in progress; removed last
+PARENT/.NAME.tokmigrate/stage       the candidate; after the swap, the model before
+PARENT/.NAME.tokmigrate/aside       the model before, in the middle of a two-step swap
 """
 
 from __future__ import annotations
@@ -57,17 +57,17 @@ class WorkArea:
 
     @property
     def stage(self) -> Path:
-        """Where the candidate is built, and where the model before lies after the exchange."""
+        """Where the candidate is built, and where the model before lies after the swap."""
         return self.root / "stage"
 
     @property
     def aside(self) -> Path:
-        """Where a two-step exchange keeps the model before."""
+        """Where a two-step swap keeps the model before."""
         return self.root / "aside"
 
     @property
     def journal(self) -> Path:
-        """The file that says what is under way."""
+        """The file that records the change in progress."""
         return self.root / "journal"
 
     def create(self) -> None:
@@ -76,7 +76,7 @@ class WorkArea:
         Raises:
             StorageError: The model directory or its parent may not be written; nothing was made then.
         """
-        # A model that is missing is one in the middle of a two-step exchange, which recovery ends.
+        # A missing model is in the middle of a two-step swap; recovery finishes it.
         if os.path.lexists(self.model):
             _require_writable(self.model)
         if has_directory(self.root) and not self.root.is_symlink():
@@ -94,7 +94,7 @@ class WorkArea:
         fsync_directory(self.root.parent)
 
     def write_journal(self, content: dict[str, Any]) -> None:
-        """Write down durably what is under way, in the place of what was written before.
+        """Write the journal durably, replacing the previous one.
 
         Raises:
             StorageError: The disk refuses it; what was written before is still there.
@@ -103,7 +103,7 @@ class WorkArea:
         write_durably(self.journal, f"{text}\n".encode())
 
     def read_journal(self) -> dict[str, Any] | None:
-        """Return what is under way; None where nothing is.
+        """Return the journal; None if no change is in progress.
 
         Raises:
             StorageError: The journal cannot be read, or is damaged.
@@ -129,7 +129,7 @@ class WorkArea:
         )
 
     def remove_journal(self) -> None:
-        """Say durably that nothing is under way; the stage must be gone by then.
+        """Remove the journal durably; the stage must have been removed.
 
         Raises:
             StorageError: The disk refuses it.
@@ -150,7 +150,7 @@ class WorkArea:
             return
         if os.path.lexists(self.aside) or not exists(self.model):
             raise RecoveryNeededError(
-                "an interrupted exchange may have left the only copy of the model here",
+                "an interrupted swap may have left the only copy of the model here",
                 where=str(self.root),
                 hint="run `tokmigrate recover`",
             )

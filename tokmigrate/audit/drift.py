@@ -90,7 +90,7 @@ def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[li
 
 
 def _shards(snapshot: Snapshot, applied: Sequence[Left]) -> tuple[list[str], tuple[str, ...], list[str]]:
-    """Return the shards that hold the same numbers anew, the tensors with others, and the shards not known here."""
+    """Return the shards saved again with equal values, the changed tensors, and the unknown shards."""
     recorded = {name: shard.digest for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items()}
     if not recorded:
         return [], (), []

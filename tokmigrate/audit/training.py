@@ -133,7 +133,7 @@ def initialised_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made]]:
     Placeholders of removed tokens are left out: they are not trained.
     """
     texts = snapshot.state.tokenizer.texts
-    for number, recipe in snapshot.state.lineage.fresh():
+    for number, recipe in snapshot.state.lineage.recipes():
         if number in texts and isinstance(recipe, Made) and recipe.revision and not is_tombstone(texts[number]):
             yield texts[number], number, recipe
 
@@ -185,7 +185,7 @@ def _movements(
     texts = state.tokenizer.texts
     new = {
         number: held.new[made.label]
-        for number, made in state.lineage.fresh()
+        for number, made in state.lineage.recipes()
         if isinstance(made, Made)
         and made.revision == revision
         and made.label in held.new

@@ -1,4 +1,4 @@
-"""The command `tokmigrate`: the table of its commands, and what becomes of their errors."""
+"""The command `tokmigrate`: the table of its commands, and how errors are printed."""
 
 from __future__ import annotations
 

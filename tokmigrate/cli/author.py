@@ -51,11 +51,11 @@ def revision(
     ] = False,
     before: Annotated[
         str | None,
-        typer.Option("--from", metavar="DIR", help="Set the tokenizer to start from.", autocompletion=complete_model),
+        typer.Option("--from", metavar="DIR", help="Set the old tokenizer.", autocompletion=complete_model),
     ] = None,
     after: Annotated[
         str | None,
-        typer.Option("--to", metavar="DIR", help="Set the tokenizer to reach.", autocompletion=complete_model),
+        typer.Option("--to", metavar="DIR", help="Set the new tokenizer.", autocompletion=complete_model),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -165,7 +165,7 @@ class TestCommand(Command["roundtrip.RoundTrip"]):
 
     def run(self, entry: ModelEntry) -> roundtrip.RoundTrip:
         """Run migrations up, down and up on a copy of a model."""
-        subject: Literal["copy", "stand-in"] = "copy" if self.full_copy else "stand-in"
+        subject: Literal["copy", "dummy"] = "copy" if self.full_copy else "dummy"
         return roundtrip.run_roundtrip(self.workspace, entry, subject, from_base=self.from_base)
 
     def render(self, result: roundtrip.RoundTrip) -> None:

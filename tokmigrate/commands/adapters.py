@@ -38,10 +38,10 @@ def changes_down(
         adapters: Those that the workspace lists.
         records: The model's undo records on the way, the latest first.
         objects: Where the records are.
-        listener: Told of adapters that went up with the model and are not listed any more.
+        listener: Receives warnings on adapters that were upgraded with the model and are no longer listed.
 
     Raises:
-        UndoError: One came later than a revision on the way, so that there is no way back for it.
+        UndoError: One was added after a revision to undo, so it has no undo data for it.
         DriftError: One was changed since it was migrated.
     """
     listed = {adapter.stamp.lineage for adapter in adapters if adapter.stamp}
@@ -63,7 +63,7 @@ def downgrades_of_adapters(
         objects: Where the records are.
 
     Raises:
-        UndoError: One came later than a revision on the way, so that there is no way back for it.
+        UndoError: One was added after a revision to undo, so it has no undo data for it.
     """
     held = read_adapter_records(records, objects)
     for adapter in adapters:
@@ -84,7 +84,7 @@ def _check_indifferent(adapter: Snapshot) -> None:
 
 def _too_late(adapter: Snapshot) -> UndoError:
     return UndoError(
-        "the adapter came to the model after a revision that is to be taken back, and has no way back from it",
+        "the adapter was added after a revision that the downgrade undoes, and has no undo data for it",
         where=str(adapter.directory),
         hint="merge the adapter into a copy of the model first, or take it out of `adapters:`",
     )

@@ -81,9 +81,9 @@ def _remarks(before: Side, after: Side, derived: Derived, left: tuple[Difference
     remarks = [f"Leads from the tokenizer of {names[0]} to that of {names[1]}."]
     changes = [operation.token_changes() for operation in derived.operations]
     if any(each is not None and each.added for each in changes):
-        remarks.append("New rows start as the mean, unless `init:` says otherwise.")
+        remarks.append("New rows are initialised with the mean unless `init:` says otherwise.")
     if not left:
-        return [*remarks, "It was planned on the first: nothing differs then by meaning."]
+        return [*remarks, "It was planned on the first tokenizer: the result has no semantic difference."]
     count = format_count(len(left), "difference")
     remarks.append(f"It was planned on the first; no operation expresses {count}.")
     remarks += [f"- {difference}" for difference in left[:_REMARKED]]

@@ -52,7 +52,7 @@ class Checked:
 
     @property
     def exit_code(self) -> int:
-        """What CI is told: 0 up to date, 3 pending, 4 drift."""
+        """The exit code: 0 up to date, 3 pending, 4 drift."""
         if self.broken or self.drift.breaks or self.undo.breaks:
             return DRIFTED
         return PENDING if self.pending else UP_TO_DATE

@@ -45,7 +45,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two tokenizers and in what they differ by meaning."""
+    """Two tokenizers and their semantic difference."""
 
     before: str
     after: str
@@ -103,7 +103,7 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
         revision: A revision by any of its names.
 
     Raises:
-        UndoError: It lies before the model's own, and the way back is not on record here.
+        UndoError: It is older than the model's own, and the undo data is missing here.
     """
     with reading(entry):
         snapshot = take_snapshot(entry)

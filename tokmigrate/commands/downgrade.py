@@ -31,7 +31,7 @@ class Downgraded:
         before: The revision before.
         after: The revision afterwards, None for `base`.
         reverted: The migrations that were taken back, the latest first.
-        semantic_undo: The files that were trained or written anew since; without any, every byte is back.
+        semantic_undo: The files that were trained or rewritten since; without any, every byte is back.
         recovered: What an earlier interruption had left.
     """
 
@@ -52,7 +52,7 @@ def accept_downgrade(
         workspace: The workspace.
         entry: The model.
         to: A revision by any of its names.
-        listener: Told when the libraries are asked.
+        listener: Called when the libraries load the result.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
@@ -87,19 +87,19 @@ def downgrade(
     keep_owner: bool = True,
     accepted: Accepted | None = None,
 ) -> Downgraded:
-    """Take migrations back until a model is at a revision again: bit for bit, or by meaning where it was trained since.
+    """Undo migrations down to a revision: byte for byte, or semantically if the model was trained since.
 
     Args:
         workspace: The workspace.
         entry: The model.
         to: The revision to go back to, by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
-        listener: Told every step.
+        listener: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         accepted: What the libraries accepted before.
 
     Raises:
-        UndoError: The way back is not on record here.
+        UndoError: The undo data is missing here.
         DriftError: The model was changed since it was migrated.
     """
     first = None if is_in_progress(entry) else _recorded(workspace, entry, to, keep_owner=keep_owner)[0]
@@ -115,8 +115,8 @@ def downgrade(
         edited = edited_since_applied(workspace, snapshot)
         for revision in revisions:
             if revision in edited:
-                told = f"{revision} was edited since it was applied; it is undone as it was applied"
-                on_progress(Warned(entry.name, told))
+                message = f"{revision} was edited since it was applied; it is undone as it was applied"
+                on_progress(Warned(entry.name, message))
         model = sync_with_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
         records = list_undo_records(state, model, revisions)

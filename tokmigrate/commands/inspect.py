@@ -92,7 +92,7 @@ class Verified:
         name: The model.
         revision: Its revision.
         changed: The files that have other bytes than the stamp says, or are gone.
-        same_meaning: Whether it is by meaning what its migrations left all the same, as after training or saving it.
+        same_meaning: Whether it is semantically what its migrations left, as after training or saving it.
         undo: What of its undo data is here.
         notes: What a user should know of it.
     """
@@ -166,7 +166,7 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
     checks = [check for migration in progress.applied for check in migration.checks]
     notes = verify_model(snapshot, checks, workspace.verify)
-    # What an adapter means is asked of nobody: one that was changed is said to be.
+    # Adapters are not compared semantically: a changed one is reported as changed.
     same = not beside and (not own or not drift_on_record(workspace, snapshot).breaks)
     changed = tuple(sorted((*own, *beside)))
     return Verified(entry.name, snapshot.revision, changed, same, undo_data(workspace, snapshot), notes)

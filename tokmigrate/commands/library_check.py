@@ -44,7 +44,7 @@ def outcome_of_plan(plan: Plan) -> Outcome:
 
 
 def outcome_of_changes(changes: Sequence[Change]) -> Outcome:
-    """Return what changes that are ready to be carried out leave."""
+    """Return what changes that are ready to be published leave."""
     return [(change.snapshot, Documents.of_candidate(change.candidate)) for change in changes]
 
 
@@ -65,7 +65,7 @@ def verify_outcome(
         model: The model's name, for events.
         outcome: What the change leaves.
         checks: What migrations say under `verify:`.
-        listener: Told when it begins and ends.
+        listener: Called at the start and at the end.
 
     Raises:
         TokmigrateError: A library would load something else than the files say.
@@ -96,7 +96,7 @@ def verify_once(
         model: The model's name, for events.
         outcome: What the change leaves.
         checks: What migrations say under `verify:`.
-        listener: Told of it.
+        listener: Receives the event.
         accepted: What they accepted before.
     """
     if accepted is None or accepted.documents != tuple(documents for _, documents in outcome):

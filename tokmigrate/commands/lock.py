@@ -51,7 +51,7 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
         first: The id of a revision that it has.
 
     Returns:
-        None where the way back is not on record here, or leads from other files than there are.
+        None if the undo data is missing here, or does not match the files.
     """
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(entry.path, snapshot.generation) if state else None
@@ -161,7 +161,7 @@ def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock
     before = track_before(snapshot, progress.applied, held)
     if before is not None:
         return track_after(before, plan_upgrade(entry, snapshot, progress.pending).steps)
-    # The lock came later than the migrations: where the way back is on record, it leads to the base.
+    # The lock came later than the migrations: where undo data exists, it leads to the base.
     found = earlier(workspace, entry, snapshot, snapshot.revisions[0]) if snapshot.stamp else None
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""What of a model is here: the model, or enough of it to make a stand-in."""
+"""Open a model, or, where its weights are missing, a dummy model."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class OpenedModel:
 
     Args:
         model: The model's name.
-        subject: The model itself, or a stand-in of it.
+        subject: The model itself, or a dummy model of it.
     """
 
     model: str
-    subject: Literal["model", "stand-in"]
+    subject: Literal["model", "dummy"]
 
 
 def trial_of(entry: ModelEntry) -> OpenedModel:
-    """Return what `at_hand` gives for a model."""
-    return OpenedModel(entry.name, "stand-in" if lacks_weights(entry.path) else "model")
+    """Return what `open_model_or_dummy` gives for a model."""
+    return OpenedModel(entry.name, "dummy" if lacks_weights(entry.path) else "model")
 
 
 @contextmanager
 def open_model_or_dummy(entry: ModelEntry) -> Iterator[ModelEntry]:
-    """Give the model itself, or a stand-in where its weights are not here and its configuration is.
+    """Give the model itself, or a dummy model where its weights are not here and its configuration is.
 
-    The stand-in has the model's files, ids, number of rows and stamp, and so the same states before and after a
+    The dummy model has the model's files, ids, number of rows and stamp, and so the same states before and after a
     migration; its rows hold nothing, and it is gone afterwards.
 
     Raises:

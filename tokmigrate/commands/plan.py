@@ -32,7 +32,7 @@ def preview_upgrade(
     *,
     keep_owner: bool = True,
 ) -> Plan | None:
-    """Return what an upgrade would do, None where a change is under way or has to be recovered first.
+    """Return what an upgrade would do, None if a change is in progress or has to be recovered first.
 
     Args:
         workspace: The workspace.

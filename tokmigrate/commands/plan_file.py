@@ -1,4 +1,4 @@
-"""A plan in a file, bound to the migrations, files and state that it was made of: reviewed, then carried out."""
+"""A plan in a file, bound to the migrations, files and state that it was made from: reviewed, then applied."""
 
 from __future__ import annotations
 
@@ -186,7 +186,9 @@ def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
         "from_revision": plan.before,
         "generation": plan.snapshot.generation,
         "migrations": [[step.migration.revision, step.migration.checksum] for step in plan.steps],
-        "ids": {fate.token: fate.id for fate in plan.tokens if fate.token is not None and fate.id != fate.old_id},
+        "ids": {
+            change.token: change.id for change in plan.tokens if change.token is not None and change.id != change.old_id
+        },
         "files": dict(_files(plan.snapshot)),
         "shards": dict(_shards(plan.snapshot)),
         "adapters": {

@@ -174,7 +174,7 @@ def _read_locks(workspace: Workspace) -> _KnownLocks:
     except FileProblems as error:
         held = tuple(lock for side in read_merge_sides(lock_path(workspace)) if (lock := _parse_if_readable(side)))
         if not held:
-            hint = "Git has no whole one either: delete it, then `tokmigrate rebase` writes it anew"
+            hint = "Git has no complete one either: delete it, then `tokmigrate rebase` recreates it"
             raise FileProblems([replace(problem, hint=hint) for problem in error.problems]) from error
         return _KnownLocks(held, conflict=len(held) > 1, restored=True)
 

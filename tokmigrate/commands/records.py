@@ -38,36 +38,36 @@ def build_upgrade_outcome(applied_steps: tuple[AppliedStep, ...], already: int) 
     """Return what finishing an upgrade records."""
     records = [
         AppliedRecord(
-            revision=passage.revision,
+            revision=step.revision,
             position=already + number,
-            checksum=passage.checksum,
-            message=passage.message,
-            undo=passage.undo,
-            digests_before=passage.before,
-            digests_after=passage.after,
+            checksum=step.checksum,
+            message=step.message,
+            undo=step.undo,
+            digests_before=step.before,
+            digests_after=step.after,
         )
-        for number, passage in enumerate(applied_steps)
+        for number, step in enumerate(applied_steps)
     ]
-    events = [event for passage in applied_steps for event in _events(passage)]
+    events = [event for step in applied_steps for event in _events(step)]
     return Outcome(applied=tuple(records), tokens=tuple(events))
 
 
-def _events(passage: AppliedStep) -> Iterator[TokenEvent | TokensMoved]:
-    for begun in passage.tokens:
+def _events(step: AppliedStep) -> Iterator[TokenEvent | TokensMoved]:
+    for new in step.tokens:
         yield TokenEvent(
-            passage.revision,
-            TokenEventType(begun.kind),
-            begun.token,
-            begun.id,
-            begun.old_id,
-            begun.old_token,
-            begun.init,
-            begun.row_fingerprint,
+            step.revision,
+            TokenEventType(new.kind),
+            new.token,
+            new.id,
+            new.old_id,
+            new.old_token,
+            new.init,
+            new.row_fingerprint,
         )
-    for token, number in passage.removed.items():
-        yield TokenEvent(passage.revision, TokenEventType.REMOVED, token, None, number)
-    for move in passage.moved:
-        yield TokensMoved(passage.revision, TokenEventType.MOVED, move)
+    for token, number in step.removed.items():
+        yield TokenEvent(step.revision, TokenEventType.REMOVED, token, None, number)
+    for move in step.moved:
+        yield TokensMoved(step.revision, TokenEventType.MOVED, move)
 
 
 def build_reverted_events(
@@ -80,16 +80,16 @@ def build_reverted_events(
         model: The model.
         revisions: The revisions that are undone, the latest first.
     """
-    told: dict[str, list[TokenEvent | TokensMoved]] = {}
+    grouped: dict[str, list[TokenEvent | TokensMoved]] = {}
     for row in list_events_in_force(state, model):
-        told.setdefault(row.event.revision, []).append(row.event)
-    return tuple(event for revision in revisions for event in _reverted(revision, told.get(revision, ())))
+        grouped.setdefault(row.event.revision, []).append(row.event)
+    return tuple(event for revision in revisions for event in _reverted(revision, grouped.get(revision, ())))
 
 
-def _reverted(revision: str, told: Sequence[TokenEvent | TokensMoved]) -> Iterator[TokenEvent | TokensMoved]:
+def _reverted(revision: str, grouped: Sequence[TokenEvent | TokensMoved]) -> Iterator[TokenEvent | TokensMoved]:
     # Ledgers of older versions have a row for each token that moved.
     single: list[tuple[str, int, int]] = []
-    for event in told:
+    for event in grouped:
         if isinstance(event, TokensMoved):
             yield TokensMoved(revision, TokenEventType.REVERTED, event.move.reverse)
         elif event.event is TokenEventType.MOVED and event.token_id is not None and event.old_id is not None:
@@ -111,20 +111,20 @@ def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | Move
 
     A model that is stamped again records no events that its ledger has: the earlier ones hold.
     """
-    told: dict[str, list[tuple[int, TokenRow | MoveRow]]] = {}
+    grouped: dict[str, list[tuple[int, TokenRow | MoveRow]]] = {}
     for place, row in enumerate(state.token_records(model)):
         revision = row.event.revision
         if row.event.event is TokenEventType.REVERTED:
-            told.pop(revision, None)
+            grouped.pop(revision, None)
         elif row.event.event is not TokenEventType.TRAINED:
-            before = told.setdefault(revision, [])
+            before = grouped.setdefault(revision, [])
             if before and before[0][1].run_id != row.run_id:
                 before.clear()
             before.append((place, row))
     holding = [
         placed
         for row in state.applied_now(model)
-        if (found := told.get(row.record.revision)) and _hold(state, found[0][1].run_id, row.run_id)
+        if (found := grouped.get(row.record.revision)) and _hold(state, found[0][1].run_id, row.run_id)
         for placed in found
     ]
     return tuple(row for _, row in sorted(holding, key=lambda placed: placed[0]))
@@ -178,10 +178,10 @@ def find_undo_records(
 def no_undo_error(revision: str, model: str) -> UndoError:
     """Return the error for a revision whose undo data this workspace does not have."""
     return UndoError(
-        f"the way back from {revision} is not on record in this workspace",
+        f"the undo data of {revision} is missing in this workspace",
         where=model,
         hint="downgrade it where it was upgraded; of a copy of a model that was upgraded here, remove tokmigrate.json "
-        "and take it on with `tokmigrate stamp --from`; or take the baseline from its source",
+        "and stamp it with `tokmigrate stamp --from`; or take the baseline from its source",
     )
 
 
@@ -273,6 +273,6 @@ def _left(workspace: Workspace, rows: Sequence[AppliedRow]) -> Iterator[Left]:
     objects = ObjectStore(workspace.objects)
     for row in rows:
         if row.record.undo is not None:
-            # What is lost of it is told by `undo_data`.
+            # `undo_data` reports what is lost of it.
             with suppress(UndoError):
                 yield read_left(row.record.undo, objects)

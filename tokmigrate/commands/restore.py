@@ -67,13 +67,13 @@ def record_texts(workspace: Workspace, state: State, wanted: Iterable[tuple[str,
         state: Its state.
         wanted: Revisions and checksums that a model has, or is about to get; those of edited files are left out.
     """
-    lacking = set(wanted) - state.texts_on_record()
-    if not lacking:
+    missing = set(wanted) - state.texts_on_record()
+    if not missing:
         return
     objects = ObjectStore(workspace.objects)
     texts: list[MigrationText] = []
     for migration in History.read(workspace).migrations:
-        if (migration.revision, migration.checksum) in lacking:
+        if (migration.revision, migration.checksum) in missing:
             for attachment in migration.attachments.values():
                 if len(attachment.data) <= LARGEST_KEPT:
                     objects.put(attachment.data)
@@ -108,7 +108,7 @@ def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
     Args:
         workspace: The workspace.
         name: The revision, the beginning of it, the number of its file, or a tag.
-        write: Whether anything is written; else it is only told what would be.
+        write: Whether to write; otherwise only report what would be written.
 
     Raises:
         RecoveryNeededError: A command was interrupted while it wrote the migrations.

@@ -1,4 +1,4 @@
-"""Migrations are tried: up, down and up again, on a stand-in or a copy of a model. The model is never touched."""
+"""Migrations are tried: up, down and up again, on a dummy model or a copy of a model. The model is never touched."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 
-Subject = Literal["stand-in", "copy"]
+Subject = Literal["dummy", "copy"]
 Digests = Mapping[str, str]
 
 
@@ -54,7 +54,7 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What was tried on a model's stand-in or copy.
+    """What was tried on a model's dummy or copy.
 
     Args:
         model: The model's name.
@@ -66,7 +66,7 @@ class RoundTrip:
         mismatches: The files that came out differently.
         left_out: The adapters of the model, which were not part of it.
         verified: What its files were loaded with: `full` is transformers too, as `verify:` of the workspace says.
-        made_of: What told the shapes of its weights: the model, or its configuration where they are not here.
+        made_of: Where the shapes of its weights come from: the model, or its configuration if they are missing.
     """
 
     model: str
@@ -84,13 +84,13 @@ class RoundTrip:
 def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool = False) -> RoundTrip:
     """Try migrations: all up in one run, all down, up one by one, and down one by one.
 
-    After each step the files have to be, byte for byte, those of the first time. For a stand-in the model's weights
-    need not be here: what shapes they have is told by its configuration then.
+    After each step the files have to be, byte for byte, those of the first time. For a dummy model the model's weights
+    need not be here: its configuration then gives their shapes.
 
     Args:
         workspace: The workspace.
         entry: The model.
-        subject: Whether a stand-in made of its headers is tried, or a copy of it.
+        subject: Whether a dummy model made of its headers is tried, or a copy of it.
         from_base: Whether every migration for the model is tried, and not only those that are pending.
 
     Raises:
@@ -113,7 +113,7 @@ def _run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *,
         raise UsageError(
             "a copy begins where the model is, which has migrations already",
             where=entry.name,
-            hint="try all of them on a stand-in: leave out --copy",
+            hint="try all of them on a dummy model: leave out --copy",
         )
     tried = progress.chain if from_base else progress.pending
     start = progress.applied[-1].revision if progress.applied and not again else None
@@ -126,10 +126,10 @@ def _run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *,
             state=f"sqlite:///{folder}/state.db",
             objects=Path(folder, "objects"),
             models=MappingProxyType({entry.name: held}),
-            # A stand-in's rows are too short for transformers, which is shown its files once and for all.
+            # A dummy model's rows are too short for transformers, which loads its files once.
             verify=workspace.verify if subject == "copy" else "fast",
         )
-        if subject == "stand-in":
+        if subject == "dummy":
             _verify(workspace, plan(place, held, tried[-1].revision), snapshot)
         mismatches = tuple(_find_mismatches(place, held, start, tried))
         files = _files(held.path)
@@ -140,7 +140,7 @@ def _run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *,
 
 
 def _verify(workspace: Workspace, planned: Plan, snapshot: Snapshot) -> None:
-    """Have the libraries load what an upgrade of a stand-in leaves, with the shapes that its model has."""
+    """Have the libraries load what an upgrade of a dummy model leaves, with the shapes that its model has."""
     shown = replace(planned.snapshot, weights=snapshot.weights, tensors=snapshot.tensors)
     verify_documents(shown, Documents.of_plan(planned), checks_of(planned), workspace.verify)
 
@@ -174,13 +174,13 @@ def _subject(
 
 
 def _holds_rows(migration: Migration) -> bool:
-    """Return whether a migration comes with a file that begins as safetensors do."""
+    """Return whether a migration has an attachment whose first bytes are those of safetensors."""
     return any(attachment.data[8:9] == b"{" for attachment in migration.attachments.values())
 
 
 def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:
-    """Return a model's stamp as its stand-in has to have it: with the digests of its own files."""
-    # A stand-in without a stamp is read as one of a baseline, which its rows are not.
+    """Return a model's stamp for its dummy model: with the digests of its own files."""
+    # A dummy model without a stamp is read as one of a baseline, which its rows are not.
     tensors = {tensor.name: tensor for tensor in take_snapshot(made).tensors}
     shards = {}
     for name in stamp.shards:

@@ -62,7 +62,7 @@ def squash(
     Args:
         workspace: The workspace.
         entries: The models that it is tried on, where they are here and can be thought back to before the first; of
-            one whose weights are not here, a stand-in.
+            one whose weights are not here, a dummy model.
         first: The first of the migrations, by any of its names.
         last: The last of them.
         message: What the new one is for.
@@ -82,8 +82,8 @@ def squash(
     _refuse_middle(workspace, members)
     _refuse_uncommitted(workspace, members)
     path = _path(workspace, members, message)
-    told = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
-    drafted = squashed(members, told, path, os.path.relpath(path, workspace.root))
+    subject = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
+    drafted = squashed(members, subject, path, os.path.relpath(path, workspace.root))
     proven: dict[str, PinnedIds] = {}
     tried: list[OpenedModel] = []
     for entry in entries:
@@ -91,8 +91,8 @@ def squash(
             state = _before(workspace, here, history, members)
         if state is None:
             continue
-        base, begun = state
-        pinned = verify_same_end(begun, members, drafted, entry.name)
+        base, state_before = state
+        pinned = verify_same_end(state_before, members, drafted, entry.name)
         tried.append(trial_of(entry))
         proven[base] = pinned
     if not tried:
@@ -149,7 +149,7 @@ def _refuse_uncommitted(workspace: Workspace, members: Sequence[Migration]) -> N
 def _before(
     workspace: Workspace, entry: ModelEntry, history: History, members: Sequence[Migration]
 ) -> tuple[str, ModelState] | None:
-    """Return a model as the first of the migrations finds it, with its base; None where that cannot be told."""
+    """Return a model as the first of the migrations finds it, with its base; None if that is unknown."""
     if not has_directory(entry.path) or not members[0].applies_to(entry):
         return None
     refuse_in_progress(entry)

@@ -42,12 +42,12 @@ from tokmigrate.vocabulary.row_edit import RowEdit
 
 @dataclass(frozen=True)
 class RecordedStamp:
-    """A stamp, and what the ledger has of the way there.
+    """A stamp, and the migrations recorded for it.
 
     Args:
         stamp: What the stamp shall say.
         records: The revisions that it says are applied.
-        events: What the ledger of the model is to be told of its tokens.
+        events: The token events to record for the model.
         moved: The tensors that hold other numbers than the migrations left.
         training: What became of the tokens whose rows they began.
     """
@@ -117,8 +117,8 @@ def build_stamp_from(
         events: tuple[TokenEvent | TokensMoved, ...] = ()
     else:
         wanted = {*source.revisions}
-        told = (row.event for row in (list_events_in_force(state, model) if model else ()))
-        events = tuple(event for event in told if event.revision in wanted)
+        events_in_force = (row.event for row in (list_events_in_force(state, model) if model else ()))
+        events = tuple(event for event in events_in_force if event.revision in wanted)
         known = read_init_records(event for event in events if isinstance(event, TokenEvent))
     undo = {record.revision: record.undo for record in records if record.undo is not None}
     training = training_of(began, OnRecord(known, undo, objects))
@@ -186,7 +186,7 @@ def stamp_model(
         entry: The model; it must not have a stamp.
         revision: The revision by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
-        listener: Told every step.
+        listener: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
@@ -210,7 +210,7 @@ def stamp_model(
         if known is None:
             _refuse_past(workspace, entry, snapshot, migrations, chain[len(migrations) :])
             taken = verify_at_revision(snapshot.state, migrations)
-            fresh = Stamp(
+            stamp_now = Stamp(
                 lineage=_lineage(snapshot),
                 applied=tuple((migration.revision, migration.checksum) for migration in migrations),
                 files={},
@@ -224,7 +224,7 @@ def stamp_model(
                 AppliedRecord(migration.revision, place, migration.checksum, migration.message)
                 for place, migration in enumerate(migrations)
             )
-            known = RecordedStamp(fresh, records)
+            known = RecordedStamp(stamp_now, records)
         return _carry_out(workspace, entry, state, snapshot, known, on_progress, keep_owner=keep_owner)
 
 
@@ -243,7 +243,7 @@ def stamp_copy(
         entry: The copy; it must not have a stamp.
         other: The directory of the model that it was made of.
         lock_timeout_s: How many seconds to wait for another process.
-        listener: Told every step.
+        listener: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:

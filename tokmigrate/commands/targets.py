@@ -68,7 +68,7 @@ def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migrat
     """Check the ids of a plan against the lock, and return what a user should know of it.
 
     A workspace without a lock has pinned nothing. A migration that is another one than the lock knows binds
-    nothing either, but is told of: it is `validate` that refuses it.
+    nothing either, but is reported: `validate` refuses it.
 
     Raises:
         DriftError: An id would not be the one that the lock pins.

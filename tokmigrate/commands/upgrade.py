@@ -49,12 +49,12 @@ def accept_upgrade(
         workspace: The workspace.
         entry: The model.
         to: A revision by any of its names.
-        listener: Told when the libraries are asked.
+        listener: Called when the libraries load the result.
         bound: A plan made before.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Returns:
-        What `upgrade` need not ask again; None where there is nothing to do, or where a change is under way or has to
+        What `upgrade` need not check again; None if there is nothing to do, or if a change is in progress or has to
         be recovered first.
 
     Raises:
@@ -89,7 +89,7 @@ def upgrade(
         entry: The model.
         to: A revision by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
-        listener: Told every step.
+        listener: Called at every step.
         bound: A plan made before; only what it says is done.
         announce: Given the plan before anything of it is done, also where nothing is pending.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.

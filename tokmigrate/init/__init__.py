@@ -1,4 +1,4 @@
-"""How new rows start: strategies, what they read, and the exact arithmetic that makes the same rows everywhere."""
+"""Initialise new rows: strategies, what they read, and the exact arithmetic that makes the same rows everywhere."""
 
 from __future__ import annotations
 

@@ -97,10 +97,10 @@ def initialise_rows(
                 )
                 for place in batch
             ]
-            begun = make(strategy, side, requests, known)
-            if begun.shape != (len(batch), known.width):
-                raise ValueError(f"{strategy!r} made {begun.shape}, not {(len(batch), known.width)}")
-            for place, row in zip(batch, begun, strict=True):
+            values = make(strategy, side, requests, known)
+            if values.shape != (len(batch), known.width):
+                raise ValueError(f"{strategy!r} made {values.shape}, not {(len(batch), known.width)}")
+            for place, row in zip(batch, values, strict=True):
                 made[place] = row
     for recipe, row in zip(recipes, made, strict=True):
         if np.isnan(row).any():

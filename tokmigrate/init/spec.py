@@ -70,7 +70,7 @@ class _NameAlone(ValueError):  # noqa: N818 - pydantic wants a ValueError, and i
 
 
 class InitSpec(BaseModel):
-    """How new rows start: one strategy, or one for the input and one for the output embeddings.
+    """How new rows are initialised: one strategy, or one for the input and one for the output embeddings.
 
     `{strategy: mean}` is for both sides, `{input: {strategy: …}, output: {strategy: …}}` for each; a missing
     side is started like the other one. Tied embeddings are started like input embeddings, biases like the

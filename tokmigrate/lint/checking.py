@@ -59,7 +59,7 @@ def check(seen: Iterable[Seen], selection: Selection) -> tuple[Finding, ...]:
     """Return what rules find, in the order of files and places; what several models show is one finding.
 
     Args:
-        seen: Files, in their order, and what becomes of models; each file before the models that it is applied to.
+        seen: Files in order, and models before and after them; each file before the models that it is applied to.
         selection: The rules that are wanted.
     """
     found: dict[tuple[str, str, Location, str], Finding] = {}

@@ -94,7 +94,7 @@ def _numbers(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
 def _settings(
     entry: ModelEntry, snapshot: Snapshot, tensors: Mapping[str, VocabularyTensor]
 ) -> dict[str, VocabTensorSetting | Literal["ignore"]]:
-    """Return what settles of each tensor whether it has a vocabulary axis, as the model's own shapes told."""
+    """Return for each tensor whether it has a vocabulary axis, as the model's own shapes show."""
     architecture = architecture_of(snapshot.state.documents[CONFIG])
     settings: dict[str, VocabTensorSetting | Literal["ignore"]] = {}
     for _, held in snapshot.weights.tensors():
@@ -159,8 +159,8 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
     dtype = _DTYPES.get(str(documents[CONFIG].get("dtype") or documents[CONFIG].get("torch_dtype")), "F32")
     _write_holes(directory / SINGLE, tensors, dtype, architecture, tied=bool(answer["tied"]))
     settings = {
-        name: entry.vocab_tensors.get(name) or VocabTensorSetting(told["axis"], told["side"])
-        for name, told in tensors.items()
+        name: entry.vocab_tensors.get(name) or VocabTensorSetting(shape_info["axis"], shape_info["side"])
+        for name, shape_info in tensors.items()
         if name in entry.vocab_tensors or not (architecture and architecture.pattern(name))
     }
     return replace(entry, path=directory, adapters=(), vocab_tensors=MappingProxyType(settings))
@@ -168,20 +168,20 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
 
 def _stored(answer: Mapping[str, Any], architecture: Architecture | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the tensors that follow the vocabulary, as a file has them: a tied head is not stored."""
-    for name, told in answer.get("following", {}).items():
+    for name, shape_info in answer.get("following", {}).items():
         pattern = architecture.pattern(name) if architecture else None
-        side: Literal["input", "output"] | None = pattern.side if pattern else told["side"]
-        is_head = side == "output" and len(told["shape"]) == 2 and told["axis"] == 0
+        side: Literal["input", "output"] | None = pattern.side if pattern else shape_info["side"]
+        is_head = side == "output" and len(shape_info["shape"]) == 2 and shape_info["axis"] == 0
         if side is not None and not (is_head and answer["tied"]):
-            yield name, told
+            yield name, shape_info
 
 
 def _write_holes(
     path: Path, tensors: Mapping[str, Mapping[str, Any]], dtype: str, architecture: Architecture | None, *, tied: bool
 ) -> None:
     kinds = {name: "I64" if architecture and architecture.is_table(name) else dtype for name in tensors}
-    raw = encoded([(name, kinds[name], tuple(told["shape"])) for name, told in tensors.items()], None, 0)
-    size = len(raw) + sum(_bytes(told["shape"], kinds[name]) for name, told in tensors.items())
+    raw = encoded([(name, kinds[name], tuple(shape_info["shape"])) for name, shape_info in tensors.items()], None, 0)
+    size = len(raw) + sum(_bytes(shape_info["shape"], kinds[name]) for name, shape_info in tensors.items())
     header = parse_header(raw, size, str(path))
     with path.open("wb") as file:
         file.write(raw)

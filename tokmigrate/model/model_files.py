@@ -98,7 +98,7 @@ def check_files(directory: Path, names: Iterable[str]) -> None:
         real = real_name(directory, name)
         if real != name and not has_file(directory / real):
             raise ModelError(
-                f"{name} is a link that leads nowhere",
+                f"{name} is a dangling link",
                 where=str(directory),
                 hint="remove the link, or put the file itself there",
             )

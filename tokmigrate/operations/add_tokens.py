@@ -79,7 +79,7 @@ class AddTokens(Operation):
         return with_new_tokens(state, context, tokens, self.init, at_end=self.place == "end")
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say whether text that people write is tokenized differently, and what becomes of ids that stay last."""
+        """Say whether ordinary text is tokenized differently, and how the ids that stay last change."""
         tail = ordered_tail(before)
         old = [token.content for token in self.tokens if token.content in before.tokenizer.ids]
         new = [token for token in self.tokens if token.content not in old]

@@ -98,7 +98,7 @@ class SetPart(Operation):
         return with_part(state, self.section, self.part)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say what another part does, and whether transformers has to be told to read it."""
+        """Say what another part does, and whether transformers needs a setting to read it."""
         if before.documents[FILE].get(self.section) == after.documents[FILE].get(self.section):
             return Risk(RiskLevel.SAFE, f"it is the {self.section.replace('_', '-')} that is there")
         risk = self.effect(before, after)

@@ -62,10 +62,10 @@ class RenameTokens(Operation):
             return state
         # A strategy that reads the text reads the new one, tokenized as before the renaming.
         labels = {before.tokenizer.ids[old]: new for old, new in self.tokens.items()}
-        fresh = with_reinitialised_rows(before, context, labels, self.init)
+        result = with_reinitialised_rows(before, context, labels, self.init)
         for name in state.touched:
-            fresh = fresh.with_document(name, state.documents[name])
-        return fresh
+            result = result.with_document(name, state.documents[name])
+        return result
 
     def _check(self, state: ModelState) -> None:
         seen: dict[str, str] = {}

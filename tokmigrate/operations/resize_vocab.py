@@ -58,7 +58,7 @@ class ResizeVocab(Operation):
         return spec
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Growing is harmless; dropped rows are told."""
+        """Growing is harmless; dropped rows are reported."""
         if after.rows < before.rows:
             return Risk(RiskLevel.CAUTION, f"{before.rows - after.rows} spare rows are dropped")
         if after.rows > before.rows and ordered_tail(before) is not None:

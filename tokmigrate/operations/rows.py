@@ -20,7 +20,7 @@ from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, 
 from tokmigrate.vocabulary.windows import OutputRowAdded
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})
-"""How a row is initialised where nothing else is said: the mean has a bound on what it does to old text."""
+"""How a row is initialised by default: the effect of the mean on old text is bounded."""
 
 
 class TokenLookup:
@@ -179,7 +179,7 @@ def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int
 
     Args:
         state: The state before.
-        renumbering: What becomes of ids.
+        renumbering: How ids change.
         fewer: By how much the vocabulary shrinks with it; below zero where it grows.
     """
     model_type = state.traits.model_type

@@ -19,7 +19,7 @@ class SetPadding(Operation):
     """Set how batches are padded, in tokenizer.json, tokenizer_config.json, config.json and generation_config.json.
 
     What is not given stays as it is. The token must be in the vocabulary. With `max_length: off` the tokenizer itself
-    does not pad; which token pads and on which side is still told to transformers.
+    does not pad; transformers still gets the padding token and side.
     """
 
     name: ClassVar[str] = "set_padding"

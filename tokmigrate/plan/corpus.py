@@ -50,7 +50,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class CorpusChange:
-    """What becomes of a corpus from one state to another.
+    """How the tokenization of a corpus changes from one state to another.
 
     Args:
         before: The counts before.
@@ -144,7 +144,7 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
     Args:
         plan: The plan.
         corpus: A text file in UTF-8, a line for each text.
-        listener: Told how far the reading is.
+        listener: Receives the progress of reading.
 
     Raises:
         UsageError: The corpus cannot be read, or has no text.
@@ -270,7 +270,7 @@ class Measurement:
             raise FileProblems([Problem(**answer["problem"])])
         if "fault" in answer:
             raise self._failed(corpus, **answer["fault"])
-        counts = [_counts(state, told) for state, told in zip(self.states, answer["tokenizers"], strict=True)]
+        counts = [_counts(state, counts) for state, counts in zip(self.states, answer["tokenizers"], strict=True)]
         changes = {
             (first, second): CorpusChange(counts[first], counts[second], **found)
             for (first, second), found in zip(self._pairs, answer["pairs"], strict=True)
@@ -282,15 +282,15 @@ class Measurement:
             answer["text_bytes"],
             changes[self._pairs[0]],
             tuple((step.migration, changes.get(pair)) for step, pair in zip(self.plan.steps, self.steps, strict=True)),
-            tuple(self._example(told) for told in answer["worst"]),
+            tuple(self._example(example) for example in answer["worst"]),
         )
 
-    def _example(self, told: Mapping[str, Any]) -> Example:
+    def _example(self, example: Mapping[str, Any]) -> Example:
         before, after = (
-            ExampleTokens(told[name]["tokens"], state.pieces(told[name]["shown"]), told[name]["more"])
+            ExampleTokens(example[name]["tokens"], state.pieces(example[name]["shown"]), example[name]["more"])
             for name, state in (("before", self.states[0]), ("after", self.states[-1]))
         )
-        return Example(told["line"], told["text"], told["skipped"], before, after)
+        return Example(example["line"], example["text"], example["skipped"], before, after)
 
     def _failed(self, corpus: str, tokenizer: int, line: int | None, cause: str) -> TokenizerError:
         made_by = self.states[tokenizer].made_by
@@ -312,5 +312,7 @@ def _tokenizer_state(state: ModelState, made_by: Migration | None) -> _Tokenizer
     return _TokenizerState(Tokenizer(without), limit_of(state), made_by)
 
 
-def _counts(state: _TokenizerState, told: Mapping[str, Any]) -> Counts:
-    return Counts(told["tokens"], told["longest"], state.limit, told["beyond"], told["unknown"], told["byte_tokens"])
+def _counts(state: _TokenizerState, counts: Mapping[str, Any]) -> Counts:
+    return Counts(
+        counts["tokens"], counts["longest"], state.limit, counts["beyond"], counts["unknown"], counts["byte_tokens"]
+    )

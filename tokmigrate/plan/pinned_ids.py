@@ -72,7 +72,7 @@ def check_pins(lock: Lock, before: LockTrack, steps: Sequence[Step]) -> tuple[st
             open_ones.append(found.revision)
             continue
         check_new_ids(pinned, found)
-        # Tokens that were changed behind tokmigrate's back are no fault of this migration.
+        # Tokens that were changed outside tokmigrate are not due to this migration.
         if here == expected:
             check_fingerprint(pinned, found)
         expected = pinned.fingerprint

@@ -101,7 +101,7 @@ class Plan:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user should know before it is carried out."""
+        """What a user should know before it is applied."""
         notes = list(self.snapshot.notes)
         notes += added_on_loading(self.final)
         notes += unknown_references(self.final)

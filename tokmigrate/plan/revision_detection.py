@@ -23,26 +23,26 @@ _NOT_AT = "the model is not at that revision: "
 
 @dataclass(frozen=True)
 class Detected:
-    """What is there of migrations that a model is said to lack.
+    """What a model has of migrations that it is recorded without.
 
     Args:
         revisions: The migrations of which something is there, in order.
         there: What that is.
         reached: The revision up to which all is there, None where a part is.
-        lacking: What is not there of the last of them, None where all is.
+        missing: What is not there of the last of them, None where all is.
     """
 
     revisions: tuple[str, ...]
     there: tuple[str, ...]
     reached: str | None
-    lacking: str | None
+    missing: str | None
 
     def __str__(self) -> str:
         done = f"{' and '.join(self.revisions)} {'does' if len(self.revisions) == 1 else 'do'}"
         there = format_list(self.there, separator="; ")
-        if self.lacking is None:
+        if self.missing is None:
             return f"what {done} is there: {there}"
-        return f"part of what {done} is there: {there}; but {self.lacking}"
+        return f"part of what {done} is there: {there}; but {self.missing}"
 
 
 def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> ModelState:
@@ -50,10 +50,10 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
 
     Args:
         state: The model as it is, without a lineage.
-        migrations: The migrations up to the revision that it is said to be at.
+        migrations: The migrations up to the stated revision.
 
     Raises:
-        OperationError: What one of them does is not there, or cannot be told from the files.
+        OperationError: What one of them does is not there, or cannot be seen in the files.
     """
     tokens = _Tokens()
     expected = state
@@ -79,14 +79,14 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
 
 
 def detect_revision(state: ModelState, applied: Sequence[Migration], later: Sequence[Migration]) -> Detected | None:
-    """Return what is there of migrations that a model is said to lack, None where nothing is.
+    """Return what a model has of migrations that it is recorded without, None if nothing.
 
     Args:
         state: The model.
-        applied: The migrations that it is said to have, in order.
+        applied: The migrations that are recorded, in order.
         later: Those that follow.
     """
-    signs = _Signs(state)
+    detection = _Detection(state)
     found: dict[str, tuple[str, ...]] = {}
     for migration in later:
         try:
@@ -94,19 +94,19 @@ def detect_revision(state: ModelState, applied: Sequence[Migration], later: Sequ
         except TokmigrateError:
             # Python that cannot be run on this model tells nothing of it.
             continue
-        there = tuple(dict.fromkeys(sign for each in operations for sign in signs.of(each.token_changes())))
+        there = tuple(dict.fromkeys(mark for each in operations for mark in detection.of(each.token_changes())))
         if there:
             found[migration.revision] = there
     if not found:
         return None
     last = next(place for place, migration in enumerate(later) if migration.revision == tuple(found)[-1])
-    lacking: str | None = None
+    missing: str | None = None
     try:
         verify_at_revision(state, (*applied, *later[: last + 1]))
     except TokmigrateError as error:
-        lacking = error.message.removeprefix(_NOT_AT)
-    signs_there = tuple(sign for there in found.values() for sign in there)
-    return Detected(tuple(found), signs_there, None if lacking else later[last].revision, lacking)
+        missing = error.message.removeprefix(_NOT_AT)
+    marks_there = tuple(mark for there in found.values() for mark in there)
+    return Detected(tuple(found), marks_there, None if missing else later[last].revision, missing)
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,8 @@ class _Tokens:
 
 
 @dataclass
-class _Signs:
-    """What migrations do that is there in a model, though it is said to lack them."""
+class _Detection:
+    """Effects of migrations that a model has, though it is recorded without them."""
 
     state: ModelState
     removed: set[str] = field(default_factory=set)

@@ -117,7 +117,7 @@ class _Side:
 
     @cached_property
     def _fresh(self) -> frozenset[int]:
-        return frozenset(row for row, _ in self.window.of(self.edit).fresh())
+        return frozenset(row for row, _ in self.window.of(self.edit).recipes())
 
     def row(self, number: int, who: int) -> RowChange | None:
         """Return what happens to the row of a token, None where it has none.
@@ -150,7 +150,7 @@ def _remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Tra
         gains = tuple(role for role, holder in has.items() if holder == who and had.get(role) != who)
         rows = inputs.row(number, who), outputs.row(number, who)
         if who < 0:
-            # A placeholder is told of where its token is.
+            # A placeholder is reported with its token.
             if who not in placeholders or not is_tombstone(token):
                 yield TokenChange(token, number, None, None, *rows, gains=gains)
             continue

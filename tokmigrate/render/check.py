@@ -116,7 +116,8 @@ def _roundtrip_lines(done: RoundTrip) -> Iterator[Text]:
         yield Text(f"{done.model}: nothing is pending at {start}; --all tries every migration from base on")
         return
     what = f"{done.model}: {format_count(count, 'migration')} from {start} on "
-    on = f", on a {done.subject} of {done.files} files, {format_bytes(done.bytes)}"
+    subject = "copy" if done.subject == "copy" else "dummy model"
+    on = f", on a {subject} of {done.files} files, {format_bytes(done.bytes)}"
     if not done.mismatches:
         yield Text.assemble(what, ("passed", "green"), on)
         yield Text("  up in one run, down, up one by one, down one by one: the same bytes each time")
@@ -126,7 +127,7 @@ def _roundtrip_lines(done: RoundTrip) -> Iterator[Text]:
         yield Text.assemble(what, ("failed", "bold red"), on)
         yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.mismatches)
     if done.made_of == "configuration":
-        yield Text("  its weights are not here: the stand-in has the shapes that its configuration gives them")
+        yield Text("  its weights are not here: the dummy model has the shapes that its configuration gives them")
     for adapter in done.left_out:
         yield Text(f"  not part of it: the adapter {adapter}")
 

@@ -42,7 +42,7 @@ def comparison_text(comparison: Comparison) -> RenderableType:
     found = comparison.differences
     title = Text(f"{escape(comparison.before)} → {escape(comparison.after)}", style="bold")
     if not found:
-        return Group(title, Text("no difference in what they mean"))
+        return Group(title, Text("no semantic difference"))
     return Group(title, *difference_tables(found))
 
 
@@ -118,10 +118,10 @@ def _value_table(rows: Sequence[Difference]) -> Table:
 
 def _part_table(part: Difference) -> Table:
     table = _table("", "before", "after")
-    # A part that only one side has is told field by field as well.
+    # A part that only one side has is shown field by field as well.
     alone = part.before is None or part.after is None
-    told = _fields(part.before or {}, part.after or {}) if alone else _leaves(part.before, part.after)
-    for place, before, after in told:
+    leaves = _fields(part.before or {}, part.after or {}) if alone else _leaves(part.before, part.after)
+    for place, before, after in leaves:
         table.add_row(escape(place), _value(before), _value(after))
     return table
 

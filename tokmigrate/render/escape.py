@@ -62,7 +62,7 @@ def escape(text: str) -> str:
 
 
 def escape_quoted(token: str) -> str:
-    """Return a token's text for a terminal, in quotes, such that it can be told from any other."""
+    """Return a token's text for a terminal, in quotes, so that it differs from any other."""
     return '"' + escape(token.replace("\\", "\\\\").replace('"', '\\"')) + '"'
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tokmigrate.plan.corpus import CorpusChange, Counts, Example, ExampleTokens, Impact
 
 _BETWEEN = "¦"
-"""What stands between two tokens: a sign that texts seldom have."""
+"""The separator of two tokens: a character that texts seldom have."""
 
 _LONGEST_PIECE = 16
 """A longer token is shortened, so that the first that differs is on the screen."""
@@ -113,7 +113,7 @@ def _tokens(tokens: ExampleTokens, start: str) -> Text:
 
 
 def printable(text: str) -> str:
-    """Return a text in which nothing moves the cursor, hides, or passes for the sign between tokens."""
+    """Return a text in which nothing moves the cursor, hides, or looks like the separator of tokens."""
     return escape(text).replace(_BETWEEN, "\\xa6")
 
 

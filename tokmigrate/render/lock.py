@@ -119,11 +119,11 @@ def squashed_content(done: Squashed) -> dict[str, Any]:
 
 def _tried(trials: Sequence[OpenedModel]) -> str:
     names = [trial.model for trial in trials if trial.subject == "model"]
-    stand_ins = [trial.model for trial in trials if trial.subject == "stand-in"]
-    if stand_ins:
-        each = "a stand-in" if len(stand_ins) == 1 else "stand-ins"
-        theirs = "its" if len(stand_ins) == 1 else "their"
-        names.append(f"{each} of {', '.join(stand_ins)} ({theirs} weights are not here)")
+    dummies = [trial.model for trial in trials if trial.subject == "dummy"]
+    if dummies:
+        each = "a dummy model" if len(dummies) == 1 else "dummy models"
+        theirs = "its" if len(dummies) == 1 else "their"
+        names.append(f"{each} of {', '.join(dummies)} ({theirs} weights are not here)")
     return ", ".join(names)
 
 
@@ -188,5 +188,5 @@ def _pins(lock: Lock | None) -> list[tuple[str, PinnedIds]]:
 
 
 def _new_ids(pinned: PinnedIds) -> str:
-    told = [f"{escape_quoted(token)} id {number}" for number, token in pinned.new_ids]
-    return format_list(told, _MANY) or "no new token"
+    labels = [f"{escape_quoted(token)} id {number}" for number, token in pinned.new_ids]
+    return format_list(labels, _MANY) or "no new token"

@@ -122,5 +122,5 @@ class _Bytes(ProgressColumn):
         if task.total is None:
             return Text()
         speed = task.finished_speed or task.speed
-        told = f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}"
-        return Text(f"{told}, {format_bytes(int(speed))}/s" if speed else told)
+        amount = f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}"
+        return Text(f"{amount}, {format_bytes(int(speed))}/s" if speed else amount)

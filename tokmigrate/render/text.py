@@ -158,8 +158,8 @@ def status_text(status: ModelStatus) -> RenderableType:
     for tensor in status.tensors:
         table.add_row("tensor", escape(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
     for adapter in status.adapters:
-        told = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
-        table.add_row("adapter", escape(told))
+        label = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
+        table.add_row("adapter", escape(label))
         for held in adapter.rows:
             table.add_row("", escape(held_line(held)))
     for line in training_lines(status.training):

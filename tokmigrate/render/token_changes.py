@@ -41,9 +41,9 @@ def token_table(changes: Sequence[TokenChange]) -> Iterator[RenderableType]:
         else:
             more[kind] += 1
     yield table
-    told = ", ".join(f"{count:,} more {kind}" for kind, count in more.items() if count)
-    if told:
-        yield Text(f"… and {told}, which --json lists", style="dim")
+    summary = ", ".join(f"{count:,} more {kind}" for kind, count in more.items() if count)
+    if summary:
+        yield Text(f"… and {summary}, which --json lists", style="dim")
 
 
 def _kind(change: TokenChange) -> Literal["new", "removed", "changed", "moved"]:

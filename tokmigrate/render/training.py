@@ -113,8 +113,8 @@ def held_content(held: HeldRows) -> dict[str, Any]:
 def held_line(held: HeldRows) -> str:
     """Return what rows an adapter holds in place of its model's, and the training of new tokens among them."""
     what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
-    told = [f"{escape_quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens]
-    tokens = f"new tokens among them: {format_list(told, _SHOWN)}" if told else "no new token among them"
+    labels = [f"{escape_quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens]
+    tokens = f"new tokens among them: {format_list(labels, _SHOWN)}" if labels else "no new token among them"
     return f"it holds {what} of {held.matrix}, {tokens}"
 
 

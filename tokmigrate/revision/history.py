@@ -234,7 +234,7 @@ def _no_file(path: Path, shown: str) -> Problem:
     if has_directory(path):
         return Problem(shown, 1, 1, "a folder, and no migration file", "let its name begin with _")
     if path.is_symlink():
-        return Problem(shown, 1, 1, "a link that leads nowhere", "mend or remove it")
+        return Problem(shown, 1, 1, "a dangling link", "mend or remove it")
     return Problem(shown, 1, 1, "neither a file nor a link to one", "remove it")
 
 
@@ -282,17 +282,17 @@ def _refuse_strangers(history: History) -> None:
     known = history.by_revision
     lost = [each for each in history.migrations if each.down_revision not in (None, *known)]
     if lost:
-        told = "; ".join(f"{each.shown} follows '{each.down_revision}'" for each in lost)
+        strays = "; ".join(f"{each.shown} follows '{each.down_revision}'" for each in lost)
         squashed = {old.revision: each for each in history.migrations for old in each.replaces}
         into = squashed.get(str(lost[0].down_revision))
         if into is not None:
             hint = f"it was squashed into {into.shown}: write 'down_revision: {into.revision}'"
-            raise HistoryError(f"no file has the revision that is followed: {told}", where=lost[0].shown, hint=hint)
+            raise HistoryError(f"no file has the revision that is followed: {strays}", where=lost[0].shown, hint=hint)
         hint = suggest(str(lost[0].down_revision), known) or (
             "is a file missing? fetch it, or switch the branch; "
             f"one that was applied here is put back by `tokmigrate restore {lost[0].down_revision}`"
         )
-        raise HistoryError(f"no file has the revision that is followed: {told}", where=lost[0].shown, hint=hint)
+        raise HistoryError(f"no file has the revision that is followed: {strays}", where=lost[0].shown, hint=hint)
 
 
 def _refuse_several_bases(history: History) -> None:

@@ -158,10 +158,10 @@ def check_new_ids(pinned: PinnedIds, found: PinnedIds) -> None:
     actual = {token: number for number, token in found.new_ids}
     for token in dict.fromkeys([*wanted, *actual]):
         if wanted.get(token) != actual.get(token):
-            told = f"pins it to id {wanted[token]}" if token in wanted else "does not know it"
+            effect = f"pins it to id {wanted[token]}" if token in wanted else "does not know it"
             came = f"would get id {actual[token]}" if token in actual else "would get none"
             raise DriftError(
-                f"'{token}' {came} in migration {pinned.revision}, and the lock {told}",
+                f"'{token}' {came} in migration {pinned.revision}, and the lock {effect}",
                 where=_where(pinned),
                 hint=_HINT,
             )

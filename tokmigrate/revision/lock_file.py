@@ -28,12 +28,12 @@ from tokmigrate.revision.history import Files
 from tokmigrate.revision.lock import FILE, Lock, Locked, LockTrack, PinnedIds, longest
 from tokmigrate.settings import Workspace
 
-REWRITE = "`tokmigrate lock` writes it anew from the migrations"
-RESTORE = "`tokmigrate rebase` takes what Git has of it; without Git, delete it, and `tokmigrate lock` writes it anew"
+REWRITE = "`tokmigrate lock` recreates it from the migrations"
+RESTORE = "`tokmigrate rebase` takes what Git has of it; without Git, delete it, and `tokmigrate lock` recreates it"
 
 _PREFACE = """\
 # Written by tokmigrate: the order of the migrations, their checksums, and the ids that they give.
-# It conflicts in Git on purpose when two branches add a migration: `tokmigrate rebase` settles it.
+# It conflicts in Git on purpose when two branches add a migration: `tokmigrate rebase` resolves it.
 """
 _TITLE = f"{FILE} {LOCK.version}"
 _HEAD = re.compile(r"head (\S+) ([0-9a-f]{32})")
@@ -63,7 +63,7 @@ def parse_lock(text: str, shown: str) -> Lock:
     lines = text.splitlines()
     marker = next((number for number, line in enumerate(lines, 1) if _MARKER.fullmatch(line)), None)
     if marker is not None:
-        problem = Problem(shown, marker, 1, "Git left a conflict here", "`tokmigrate rebase` settles it")
+        problem = Problem(shown, marker, 1, "Git left a conflict here", "`tokmigrate rebase` resolves it")
         raise FileProblems([problem])
     return _Reading(shown, lines).lock()
 

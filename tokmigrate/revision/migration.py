@@ -25,7 +25,7 @@ class Migration:
         message: What it is for, in words.
         author: Who wrote it.
         models: Names or tags of the models that it is for; `*` for all.
-        init: How its new rows start where nothing else is said.
+        init: How its new rows are initialised by default.
         preconditions: What has to hold before it.
         checks: What has to hold after it, its `verify:`.
         path: The absolute path of its file.

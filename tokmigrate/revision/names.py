@@ -97,8 +97,8 @@ def resolve(
     if len(found) == 1:
         return found[0].revision
     if found:
-        told = ", ".join(f"{each.revision} ({each.shown})" for each in found)
-        raise UnknownNameError(f"'{name}' can mean any of {told}", hint="give more of the id")
+        matches = ", ".join(f"{each.revision} ({each.shown})" for each in found)
+        raise UnknownNameError(f"'{name}' can mean any of {matches}", hint="give more of the id")
     if name in models:
         raise UnknownNameError(
             f"no revision is called '{name}': it is a model", hint=f"name a model with -M: -M {shlex.quote(name)}"

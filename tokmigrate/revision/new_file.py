@@ -31,7 +31,7 @@ operations:
 #  - set_special_tokens: {eos: "<|im_end|>"}
 #  - resize_vocab: {multiple_of: 64}
 
-# How new rows start where nothing else is said.
+# How new rows are initialised by default.
 #init: {strategy: mean}
 
 # What has to hold before, and what after.

@@ -14,7 +14,7 @@ from tokmigrate.operations.base import Operation
 class Replaced(BaseModel):
     """A migration that became part of another one.
 
-    Its operations keep its name and its `init:`, so that rows start as they did: random ones from the same seed.
+    Its operations keep its name and its `init:`, so that random rows come from the same seed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

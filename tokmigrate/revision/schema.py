@@ -68,7 +68,7 @@ def json_schema() -> Schema:
             },
             "init": {
                 "anyOf": [schemas[InitSpec], {"type": "null"}],
-                "description": "How new rows are initialised where nothing else is said.",
+                "description": "How new rows are initialised by default.",
             },
             "operations": {**lists["operations"], "description": "What is done, in this order."},
             "preconditions": {**lists["preconditions"], "description": "What has to hold before."},

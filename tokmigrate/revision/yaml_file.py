@@ -234,7 +234,7 @@ def read_attachments(
 
     Args:
         path: The migration, which the names are relative to.
-        root: The directory that they must not lead out of.
+        root: The directory that they must be inside.
         tree: The contents of the migration.
         references: Each name, and the part of the tree that it stands in.
     """

@@ -1,4 +1,4 @@
-"""Reading `tokmigrate.yaml`: everything that is wrong in it is said at once, with its place."""
+"""Reading `tokmigrate.yaml`: all errors are reported at once, with their lines."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class TensorKeys(_Closed):
     """A tensor that has rows of the vocabulary."""
 
     axis: Annotated[int, Field(ge=0)] = Field(default=0, description="Its vocabulary axis, counted from 0.")
-    side: Literal["input", "output"] = Field(description="Which embeddings its rows start like.")
+    side: Literal["input", "output"] = Field(description="Which embeddings its rows are initialised like.")
 
 
 class ModelKeys(_Closed):
@@ -54,7 +54,7 @@ class ModelKeys(_Closed):
     )
     vocab_tensors: dict[str, TensorKeys | Literal["ignore"]] = Field(
         default={},
-        description="By its name, what a tensor is that no rule claims; `ignore` for a vocabulary-sized axis by "
+        description="By its name, what a tensor is that no rule matches; `ignore` for a vocabulary-sized axis by "
         "coincidence. Only where tokmigrate asks for it.",
     )
     id_fields: dict[Name, FieldShape | Literal["ignore"]] = Field(

@@ -28,11 +28,11 @@ each with a number, as an object or as pairs.
 
 @dataclass(frozen=True)
 class VocabTensorSetting:
-    """What the workspace says of a tensor that no rule claims.
+    """The setting of the workspace for a tensor that no rule matches.
 
     Args:
         axis: Its vocabulary axis.
-        side: Whether its rows start like input or like output embeddings.
+        side: Whether its rows are initialised like input or like output embeddings.
     """
 
     axis: int
@@ -63,7 +63,7 @@ class ModelEntry:
         path: The absolute path of its directory.
         adapters: The absolute paths of the adapters that change with it.
         tags: Names of groups that it belongs to.
-        vocab_tensors: By tensor name, what settles an open question, or `ignore` for a coincidence.
+        vocab_tensors: By tensor name, what resolves an open question, or `ignore` for a coincidence.
         id_fields: By the name or dotted path of a field, how it holds ids of tokens, or `ignore` where it holds none.
         worker: What the libraries may use when they work with it.
     """

@@ -43,7 +43,7 @@ def open_state(url: str, workspace: Path | None = None) -> State:
 
     Args:
         url: A SQLAlchemy URL of SQLite or PostgreSQL.
-        workspace: The folder that a relative SQLite path starts from; default: the current one.
+        workspace: The folder of a relative SQLite path; default: the current one.
 
     One of an older schema is upgraded. Raises UsageError for a URL that cannot be meant, StorageError where the
     database cannot be made or read, FormatError where a newer tokmigrate made it.

@@ -5,7 +5,7 @@ Each method is one transaction. A run goes
     begin ─▶ STAGING ─ prepare ─▶ PREPARED ─ finish ─▶ APPLIED
                 └────── fail ────────┴───────────────▶ FAILED
 
-and every step states what it starts from, so that of two processes one loses with a clear error.
+and every step states the status that it expects, so that of two processes one loses with a clear error.
 """
 
 from __future__ import annotations

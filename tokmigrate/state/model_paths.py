@@ -44,7 +44,7 @@ def find_model_row(
     """Return the row of the model at a path: the one recorded there, or the one that was moved to it.
 
     A model was moved where its last run left the generation that is here now, and the recorded path is gone. Several of
-    these are not told apart, and of a run on another host it is not known whether its path is gone.
+    these are not distinguished, and of a run on another host it is not known whether its path is gone.
 
     Args:
         connection: A connection.

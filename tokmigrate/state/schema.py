@@ -91,7 +91,7 @@ def canonical_json(value: Any) -> str:
 
 metadata = MetaData()
 
-# `schema_version`, and where the database lies in a workspace the way there: `workspace`.
+# `schema_version`, and and, if the database is inside a workspace, the path to it: `workspace`.
 meta = Table(
     "meta",
     metadata,

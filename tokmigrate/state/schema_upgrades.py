@@ -114,9 +114,9 @@ def _exports(rows: list[Stored]) -> Iterator[Stored]:
     ledgers: dict[str, list[Stored]] = {}
     for row in sorted(rows, key=lambda row: row["number"]):
         ledgers.setdefault(row["ledger"], []).append(row)
-    for ledger, told in ledgers.items():
+    for ledger, records in ledgers.items():
         held: dict[str, dict[str, Stored]] = {}
-        for row in told:
+        for row in records:
             held.setdefault(row["table_name"], {})[row["key"]] = json.loads(row["content"])
         workspace = next((row.get("workspace") for row in held.get("models", {}).values()), None)
         sources = {"models": models, **{name: table for name, table in _TABLES.items() if table in (runs, *OF_RUNS)}}
@@ -130,7 +130,7 @@ def _exports(rows: list[Stored]) -> Iterator[Stored]:
             {"format": LEDGER_EXPORT.version, "ledger": ledger, "workspace": workspace, "head": head},
             *({"table": name, "row": row} for name, each in tables.items() for row in each),
         ]
-        values = {name: told[-1][name] for name in ("source", "imported_by", "imported_at")}
+        values = {name: records[-1][name] for name in ("source", "imported_by", "imported_at")}
         yield {"ledger": ledger, **values, "export": "".join(json.dumps(line) + "\n" for line in lines)}
 
 

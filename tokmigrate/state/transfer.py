@@ -3,8 +3,8 @@
 JSON Lines: the first line is `{"format": 2, "ledger": …, "workspace": …, "head": …}`, each other one
 `{"table": …, "row": {column: value}}` with the values as they are stored, a table at a time: `models`, `runs`,
 `applied`, `token_events`, `token_moves`, `migration_texts`. CSV has the same rows under the columns of all of them.
-How the hash of a run is made is said in `tokmigrate.state.hash_chain`; `head` is the last one. Relative paths of models
-start from `workspace`.
+`tokmigrate.state.hash_chain` documents the hash of a run; `head` is the last one. Relative paths of models start at
+`workspace`.
 
 A ledger is known by its first run, whose id is random. An imported one is kept as its export, the latest of each.
 """

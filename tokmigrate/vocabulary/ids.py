@@ -10,7 +10,7 @@ from functools import cached_property
 
 @dataclass(frozen=True)
 class Renumbering:
-    """What becomes of ids.
+    """How ids change.
 
     Args:
         moves: The new id of each old one that changes, None for one that goes; any other id stays.

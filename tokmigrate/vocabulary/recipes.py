@@ -1,4 +1,4 @@
-"""How a fresh row is made: from other rows by a strategy, or given back from an undo record."""
+"""Recipes of new rows: from other rows with a strategy, or from an undo record."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Strategy(Protocol):
 
 @dataclass(frozen=True)
 class SideInit:
-    """How a row starts on one side: a strategy and the rows that it reads."""
+    """How a row is initialised on one side: a strategy and the rows that it reads."""
 
     strategy: Strategy
     sources: tuple[int | Recipe, ...] = ()
@@ -86,7 +86,7 @@ class SideInit:
 
 @dataclass(frozen=True)
 class InitRecipe(Recipe):
-    """A row begun by a strategy.
+    """A row that a strategy initialises.
 
     Args:
         revision: The revision that makes the row; part of the seed.
@@ -105,7 +105,7 @@ class InitRecipe(Recipe):
     table: int | Recipe | None = None
 
     def start(self, side: Side) -> SideInit:
-        """Return how the row starts on `side`."""
+        """Return how the row is initialised on `side`."""
         return self.input if side == "input" else self.output
 
     def rebased(self, first: RowEdit) -> InitRecipe:
@@ -150,7 +150,7 @@ def _rebased_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Ru
     for start, stop in population:
         for piece in first.slice(start, stop):
             if not isinstance(piece, CopiedRows):
-                raise TypeError("a row of the baseline vocabulary cannot be a fresh one")
+                raise TypeError("a row of the baseline vocabulary cannot be a new one")
             if rebased and rebased[-1][1] == piece.start:
                 rebased[-1] = (rebased[-1][0], piece.stop)
             else:

@@ -1,11 +1,11 @@
 """What a change does to the rows of every vocabulary tensor, as one value that composes.
 
-A row edit says of each row of the new matrix whether it is an old row or a fresh one:
+A row edit says of each row of the new matrix whether it is an old row or a new one:
 
     old rows   0 1 2 3 4 5 …          CopiedRows(0, 3)  NewRow(r)  CopiedRows(4, 6)
     new rows   0 1 2 r 4 5 …
 
-`first.then(second)` is the edit that does both: a fresh row's recipe, which names rows of the matrix
+`first.then(second)` is the edit that does both: a new row's recipe, which names rows of the matrix
 between the two, is rebased onto rows of the matrix before the first.
 """
 
@@ -21,7 +21,7 @@ from tokmigrate.vocabulary.ids import Run
 
 
 class Recipe(ABC):
-    """What a fresh row is made of; a hashable value."""
+    """What a new row is made of; a hashable value."""
 
     @abstractmethod
     def rebased(self, first: RowEdit) -> Recipe:
@@ -137,8 +137,8 @@ class RowEdit:
             if isinstance(piece, CopiedRows):
                 yield start, piece
 
-    def fresh(self) -> Iterator[tuple[int, Recipe]]:
-        """Yield each fresh row's number with its recipe."""
+    def recipes(self) -> Iterator[tuple[int, Recipe]]:
+        """Yield each new row's number with its recipe."""
         for start, piece in zip(self._starts, self.pieces, strict=True):
             if isinstance(piece, NewRow):
                 yield start, piece.recipe

@@ -15,16 +15,16 @@ class OutputRowAdded(Recipe):
 
     Args:
         row: What it is where it is there: an old row, or what made it.
-        begun: How it starts where it was not.
+        init: How it is initialised if it was not there.
     """
 
     row: int | Recipe
-    begun: Recipe
+    init: Recipe
 
     def rebased(self, first: RowEdit) -> OutputRowAdded:
         """Return the same recipe in terms of the rows before `first`."""
         row = first.row(self.row) if isinstance(self.row, int) else self.row.rebased(first)
-        return OutputRowAdded(row, self.begun.rebased(first))
+        return OutputRowAdded(row, self.init.rebased(first))
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Window:
     def source(self, row: int | Recipe) -> int | Recipe:
         """Return what `row`, the number of an old row or a recipe, is in this tensor."""
         while isinstance(row, OutputRowAdded):
-            row = row.begun if self.short else row.row
+            row = row.init if self.short else row.row
         return row
 
     def _piece(self, piece: CopiedRows | NewRow) -> CopiedRows | NewRow:

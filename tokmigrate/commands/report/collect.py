@@ -240,7 +240,7 @@ def _plan_concerns(plan: Plan | TokmigrateError | None) -> Iterator[dict[str, An
 def new_rows(snapshot: Snapshot) -> dict[int, Made]:
     """Return the rows that migrations made, as the stamp has them."""
     # One that only the shorter tensors got has no revision: the others had it before.
-    return {row: made for row, made in snapshot.state.lineage.fresh() if isinstance(made, Made) and made.revision}
+    return {row: made for row, made in snapshot.state.lineage.recipes() if isinstance(made, Made) and made.revision}
 
 
 def histories_by_id(snapshot: Snapshot, rows: Iterable[TokenRow]) -> tuple[dict[int, TokenHistory], list[TokenHistory]]:

@@ -24,7 +24,7 @@ class Lookup(Protocol):
         ...
 
     def pieces(self, text: str) -> tuple[int, ...]:
-        """Return the ids that `text` is cut into, without special tokens around them."""
+        """Return the ids of `text`, without special tokens around them."""
         ...
 
     def known(self) -> Iterable[str]:

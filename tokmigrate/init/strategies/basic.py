@@ -19,7 +19,7 @@ class Mean(RowStrategy):
     The safe choice for any new token, and the one taken where a migration says nothing. While no new token
     is in the context, n rows of it change the model's next-token distribution by
     KL(p‖p') ≤ log(1 + n/|T|) nats, for a head without bias or one whose bias starts at its mean too
-    (Jensen's inequality). New tokens start alike and are told apart by training only.
+    (Jensen's inequality). New tokens have the same values at first; only training makes them different.
     Source: Hewitt, "Initializing New Word Embeddings for Pretrained Language Models" (2021).
     """
 

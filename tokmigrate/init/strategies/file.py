@@ -117,7 +117,7 @@ def _row(data: bytes, path: str, name: str) -> Matrix:
         )
     values = to_float64(data[header.data_start + entry.begin : header.data_start + entry.end], entry.dtype)
     if not np.isfinite(values).all():
-        raise OperationError("the row holds an infinity or a NaN", where=where, hint="compute the row anew")
+        raise OperationError("the row holds an infinity or a NaN", where=where, hint="compute the row again")
     return values
 
 

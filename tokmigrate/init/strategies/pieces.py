@@ -47,8 +47,8 @@ class _FromPieces(RowStrategy):
 class Subtokens(_FromPieces):
     """The mean of the rows of the pieces that the token's own text was cut into before the migration.
 
-    For words that the tokenizer knew in pieces: the new row starts where the model had to look before.
-    For `<|im_start|>` and the like the pieces are signs that mean nothing; there prefer `description`.
+    For words that the tokenizer split into pieces: the new row is the mean of the rows that the model used before.
+    For `<|im_start|>` and the like the pieces are punctuation without meaning; prefer `description` there.
     Where the text as it stands gives no piece, it is tried without the marks `Ġ` and `▁` of a space before
     it and `##` of a continued word.
     Source: FVT (Gee et al., "Fast Vocabulary Transfer for Language Model Compression", 2022).

@@ -267,7 +267,7 @@ operations:
 def cannot_be_applied(failure: Failure) -> Iterator[Found]:
     """A model of the workspace refuses the migration.
 
-    What `tokmigrate upgrade` would say of it is said before anyone waits for it. Later migrations cannot be looked at
+    Reports early what `tokmigrate upgrade` would refuse. Later migrations cannot be looked at
     on that model.
     """
     where = failure.error.where or ""

@@ -144,22 +144,22 @@ operations:
 """,
 )
 def vocabulary_notation(seen: OnModel) -> Iterator[Found]:
-    """A new token is written as the vocabulary writes pieces of words, with a sign for the space before it or for none.
+    """A new token is written like a piece of a word in the vocabulary, with a marker for the space before it.
 
-    An added token is looked for in the text itself, where no such sign stands: `Ġcat` is found only where somebody
+    An added token is matched in the text itself, which has no such marker: `Ġcat` is found only where somebody
     writes `Ġcat`.
     """
     document = seen.step.after.documents[FILE]
-    signs = {"Ġ", "Ċ"} if is_byte_level(document) else set()
+    markers = {"Ġ", "Ċ"} if is_byte_level(document) else set()
     if model_kind(document) == "WordPiece":
-        signs.add(document["model"].get("continuing_subword_prefix") or "##")
+        markers.add(document["model"].get("continuing_subword_prefix") or "##")
     if "▁" in f"{document.get('normalizer')}{document.get('pre_tokenizer')}":
-        signs.add("▁")
+        markers.add("▁")
     for text, cause in seen.causes.items():
-        sign = next((sign for sign in sorted(signs) if text.startswith(sign) and text != sign), None)
-        if sign is not None:
-            message = f"'{text}' begins with '{sign}', which stands in the vocabulary and not in texts"
-            yield Found(cause.location_of(text), message, f"write {escaped(text.removeprefix(sign))}")
+        marker = next((marker for marker in sorted(markers) if text.startswith(marker) and text != marker), None)
+        if marker is not None:
+            message = f"'{text}' begins with '{marker}', which stands in the vocabulary and not in texts"
+            yield Found(cause.location_of(text), message, f"write {escaped(text.removeprefix(marker))}")
 
 
 @rule(
@@ -206,7 +206,7 @@ _POINTLESS = {
     ("moved", "removed"): "remove it only",
     ("removed", "added"): "reinit_tokens initialises a row again, and the id stays",
 }
-"""What becomes of a token in one file, one after the other, where one operation would do."""
+"""Several operations of one file change the same token, where one would do."""
 
 
 @rule(

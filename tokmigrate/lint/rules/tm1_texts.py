@@ -116,7 +116,7 @@ operations:
 def mixed_scripts(file: MigrationFile) -> Iterator[Found]:
     """Among the Latin letters of a token's text stands one of another script that looks like one of them.
 
-    A Cyrillic or Greek letter between Latin ones cannot be told from the Latin letter that it looks like.
+    A Cyrillic or Greek letter between Latin ones cannot be distinguished from the Latin letter that it looks like.
     """
     for written, text in _new_texts(file):
         foreign = foreign_letters(text)
@@ -212,10 +212,10 @@ def lookalike(seen: OnModel) -> Iterator[Found]:
     others: dict[str, list[str]] = {}
     for text in seen.step.after.tokenizer.added:
         others.setdefault(likeness(text), []).append(text)
-    told: set[str] = set()
+    reported: set[str] = set()
     for text, cause in seen.causes.items():
-        alike = [other for other in others[likeness(text)] if other != text and other not in told]
-        told.add(text)
+        alike = [other for other in others[likeness(text)] if other != text and other not in reported]
+        reported.add(text)
         if alike:
             message = f"'{text}' looks like '{alike[0]}'"
             yield Found(cause.location_of(text), message, "use the token that is there, or choose another text")

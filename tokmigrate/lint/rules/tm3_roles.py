@@ -271,7 +271,7 @@ def without_ignorable(seen: OnModel) -> Iterator[Found]:
     """A special token is added that no template and no role uses.
 
     A special token is written by a template, or stands for something by its role; one that is neither is never met.
-    Later migrations count too. Where the model has no template, nothing is said.
+    Later migrations count too. A model without a template gives no finding.
     """
     final = seen.final
     texts = [template.text for template in _chat_templates(final)]

@@ -220,7 +220,7 @@ def with_languages(state: ModelState, tokens: tuple[str, ...]) -> ModelState:
 
 
 def tail_move(before: ModelState, after: ModelState) -> str | None:
-    """Return in words what becomes of the ids that stay last, None where they stay where they are."""
+    """Describe how the ids that stay last change, None if they do not."""
     old, new = ordered_tail(before), ordered_tail(after)
     if old is None or new is None or old == new:
         return None

@@ -94,7 +94,7 @@ class Template:
         file: The file that it is in.
         path: Its place there, empty where it is the whole file.
         text: The text.
-        is_pattern: Whether it is a regular expression, in which the signs of a token are escaped.
+        is_pattern: Whether it is a regular expression, in which the characters of a token are escaped.
     """
 
     kind: str

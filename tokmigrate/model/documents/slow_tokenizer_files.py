@@ -42,7 +42,7 @@ def with_slow_files_in_step(before: ModelState, after: ModelState, renumbering: 
     Args:
         before: The state before ids or texts changed.
         after: The state whose tokenizer.json has changed.
-        renumbering: What becomes of ids.
+        renumbering: How ids change.
 
     Raises:
         OutOfStepError: A file cannot follow.

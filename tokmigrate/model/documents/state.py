@@ -84,7 +84,7 @@ class ModelState:
         documents: Parsed JSON files, text files as text, and others as bytes, by name.
         touched: The files that changed since the state was settled.
         edit: Rows now in terms of the rows when the state was settled.
-        lineage: Rows now in terms of the rows of the baseline; fresh ones are `Made`.
+        lineage: Rows now in terms of the rows of the baseline; new ones are `Made`.
         baseline_tokens: The rows of the baseline that had a token, as runs.
         reshaped: Whether the number of rows ever changed since the baseline.
         init: The strategy that `set_init` left for later migrations, as JSON.
@@ -133,7 +133,7 @@ class ModelState:
         return self.with_document(name, replaced(self.documents.get(name, {}), path, value))
 
     def with_rows(self, edit: RowEdit) -> ModelState:
-        """Return the state after `edit`, whose fresh rows are `InitRecipe`."""
+        """Return the state after `edit`, whose new rows are `InitRecipe`."""
         made = RowEdit(
             edit.old_rows,
             joined(piece if isinstance(piece, CopiedRows) else NewRow(_made(piece.recipe)) for piece in edit.pieces),

@@ -223,12 +223,12 @@ def _header_length(prefix: bytes, file_size: int, where: str) -> int:
     length = int.from_bytes(prefix[:LENGTH_BYTES], "little")
     if length > MAX_HEADER_BYTES:
         raise WeightsError(
-            f"the header claims {length} bytes, more than the {MAX_HEADER_BYTES} of the format",
+            f"the header needs {length} bytes, more than the {MAX_HEADER_BYTES} of the format",
             where=where,
             hint="this is not a safetensors file, or its start is damaged",
         )
     if LENGTH_BYTES + length > file_size:
-        raise WeightsError(f"the header claims {length} bytes, the file has {file_size}", where=where, hint=_DAMAGED)
+        raise WeightsError(f"the header needs {length} bytes, the file has {file_size}", where=where, hint=_DAMAGED)
     return length
 
 

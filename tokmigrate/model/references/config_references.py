@@ -22,7 +22,7 @@ def with_ids_of_config(
 
     Args:
         document: The parsed file.
-        renumbering: What becomes of ids.
+        renumbering: How ids change.
         file: Its name, for errors.
         size: The size of the vocabulary; a nested model that says another one has the ids below that for itself.
         declared: What the workspace says of fields.

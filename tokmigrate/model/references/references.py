@@ -37,7 +37,7 @@ def with_ids_in_slow_files(state: ModelState, renumbering: Renumbering) -> Model
 
     Args:
         state: The state before.
-        renumbering: What becomes of ids.
+        renumbering: How ids change.
 
     Raises:
         OperationError: A file has no way to say it.
@@ -91,7 +91,7 @@ def with_ids_of_tokenizer(document: Json, renumbering: Renumbering) -> Json:
 
     Args:
         document: The parsed file.
-        renumbering: What becomes of ids.
+        renumbering: How ids change.
     """
     changed = dict(document)
     if document.get("post_processor"):
@@ -209,7 +209,7 @@ def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
 
     Args:
         state: The state before.
-        renumbering: What becomes of ids.
+        renumbering: How ids change.
 
     Raises:
         OperationError: An id that goes is in use, or a file cannot hold the new ids.
@@ -255,7 +255,7 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
 
     Args:
         state: The state before.
-        renumbering: What becomes of ids.
+        renumbering: How ids change.
 
     Raises:
         OperationError: An id that goes is in use.

@@ -33,7 +33,7 @@ class TensorPattern:
 
     Args:
         name: A regular expression for the name without the prefixes of the modules around it.
-        side: Whether the rows start like input or like output embeddings.
+        side: Whether the rows are initialised like input or like output embeddings.
         axis: The axis that counts the vocabulary.
         copies: Whether it may repeat the embeddings of its side, which is seen by its bytes.
         table: Whether it may hold integers, of which a row can only be copied.

@@ -5,7 +5,7 @@
 - The softmax moves every row of an output or tied matrix in each step. Rows without occurrences go nearly the same way,
   those of tokens that occur go elsewhere; two rows with one init and no occurrence stay equal.
 
-What the comparison does not settle is unknown.
+Where the comparison does not decide, the answer is unknown.
 """
 
 from __future__ import annotations

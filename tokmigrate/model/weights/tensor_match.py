@@ -39,7 +39,7 @@ class TensorMatch:
         shard: The file that it is in.
         entry: Its place there.
         axis: The axis that counts the vocabulary.
-        side: Whether its rows start like input or like output embeddings.
+        side: Whether its rows are initialised like input or like output embeddings.
         rank: Its place among those that others may be tied to; the lowest comes first.
         copies: Whether it may repeat the embeddings of its side.
         expected: Whether transformers' own model has it in the same shape.
@@ -134,7 +134,7 @@ def match_by_answer(
     unexplained = [name for name in open_ if name not in explained]
     reason = answer.get("unknown", "transformers' model of this type has no such tensor, or not by one name")
     if not unexplained:
-        unexplained = [name for name, told in found.items() if told["side"] is None]
+        unexplained = [name for name, reply in found.items() if reply["side"] is None]
         reason = (
             "transformers' model of this type does not tell whether it is one of the input or the output embeddings"
         )
@@ -143,11 +143,11 @@ def match_by_answer(
     return {
         name: TensorMatch(
             *entries[name],
-            int(told["axis"]),
-            told["side"],
-            expected=tuple(told["shape"]) == entries[name][1].shape,
+            int(reply["axis"]),
+            reply["side"],
+            expected=tuple(reply["shape"]) == entries[name][1].shape,
         )
-        for name, told in found.items()
+        for name, reply in found.items()
     }
 
 
@@ -191,17 +191,17 @@ def settings_hint(shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Any
     return f"say it for this model in tokmigrate.yaml:\nvocab_tensors:{settings}"
 
 
-def _guess(name: str, shape: tuple[int, ...], told: Mapping[str, Any] | None) -> tuple[int, Side | None]:
-    if told is not None:
-        return int(told["axis"]), told["side"]
+def _guess(name: str, shape: tuple[int, ...], reply: Mapping[str, Any] | None) -> tuple[int, Side | None]:
+    if reply is not None:
+        return int(reply["axis"]), reply["side"]
     pattern = next((pattern for pattern in GENERIC if pattern.resembles(name)), None)
     if pattern is not None and pattern.axis < len(shape):
         return pattern.axis, pattern.side
     return shape.index(max(shape)), None
 
 
-def _setting(name: str, shape: tuple[int, ...], told: Mapping[str, Any] | None) -> str:
-    axis, side = _guess(name, shape, told)
+def _setting(name: str, shape: tuple[int, ...], reply: Mapping[str, Any] | None) -> str:
+    axis, side = _guess(name, shape, reply)
     if side is not None:
         return f'"{name}": {{axis: {axis}, side: {side}}}  # {list(shape)}; or: ignore'
     return f'"{name}": ignore  # {list(shape)}; or: {{axis: {axis}, side: input}}, or side: output'

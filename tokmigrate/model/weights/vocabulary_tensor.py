@@ -28,7 +28,7 @@ class VocabularyTensor:
         name: As on disk.
         file: The shard that it is in.
         axis: The axis that counts the vocabulary.
-        side: Whether rows start like input or like output embeddings; tied ones start like input.
+        side: Whether rows are initialised like input or like output embeddings; tied ones like input.
         dtype: The word of safetensors, such as `BF16`.
         shape: Its shape; `shape[axis]` is the number of its rows.
         canonical: The first of the tensors that are the same matrix as this one; its own name otherwise.

@@ -2,7 +2,7 @@
 
 A name alone proves nothing, nor does a dimension: names come from the registry and must have as many rows as
 the config says; what else has an axis of that length is put to transformers' own model; what stays open is
-an error that names the setting that settles it.
+an error that names the setting that resolves it.
 """
 
 from __future__ import annotations

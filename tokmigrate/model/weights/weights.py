@@ -174,7 +174,7 @@ def is_pointer(path: Path) -> bool:
 
 
 def _leads_nowhere(directory: Path, names: tuple[str, ...]) -> bool:
-    """Return whether none of the files of an index is there: saving a model anew in one file leaves such an index."""
+    """Return whether none of the files of an index is there: saving a model again in one file leaves such an index."""
     listed = set(_index_document(directory)["weight_map"].values())
     return bool(listed) and listed.isdisjoint(names)
 

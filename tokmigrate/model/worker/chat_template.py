@@ -21,7 +21,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Render the template and answer."""
     from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415
 
-    error, begun = None, time.process_time()
+    error, started = None, time.process_time()
     try:
         render_jinja_template(
             [list(MESSAGES)], chat_template=request["template"], add_generation_prompt=True, **request["tokens"]
@@ -30,7 +30,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         raise
     except Exception as raised:
         error = f"{type(raised).__name__}: {raised}"
-    return {"error": error, "cpu_seconds": time.process_time() - begun}
+    return {"error": error, "cpu_seconds": time.process_time() - started}
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What several tokenizers make of a corpus, line by line, and what becomes of it from one to the other.
+"""How several tokenizers tokenize a corpus, line by line, and how that changes from one to the next.
 
 Request: `corpus`, the path; `tokenizers`, each with its `document` (a tokenizer.json), its `limit` of tokens or null,
 the id of its `unknown` token or null, and the ids of its `byte_tokens`, empty where it does not fall back on bytes;
 `pairs`, places of two tokenizers each, of which the first pair is the one whose worst lines are wanted.
 
-Answer at length, told in bytes read: `lines` with text, `empty` ones, `text_bytes`; for each of `tokenizers` its
+Streamed answer, progress in bytes read: `lines` with text, `empty` ones, `text_bytes`; for each of `tokenizers` its
 counts, as `Tally` gives them; for each of `pairs` `tokenized_differently` and `other_ids`; and the `worst` lines, as
 `example` gives them. Or `problem`, where the corpus is not text; or `fault`, `{tokenizer, line, cause}`, where a
 tokenizer cannot be loaded (line is null) or fails at a line.
@@ -153,7 +153,7 @@ class _Changed:
 
 @dataclass
 class Comparison:
-    """What becomes of a corpus from one tokenizer to another.
+    """How the tokenization of a corpus changes from one tokenizer to another.
 
     Args:
         before: The one.

@@ -13,7 +13,7 @@ what the config gives to roles; `vocabulary`, shapes with an axis of that size; 
 expected]}`, up to 20 of them. Nothing is expected of names that the model does not have.
 
 A class of transformers can build parts of the pipeline itself; the file then says what nobody reads. So the parts are
-compared as the library writes them, and what becomes of texts of many kinds.
+compared as the library writes them, and how many kinds of text are tokenized.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ SAMPLES = (
     "$\\alpha_1 + \\frac{a}{b}$ ~ ^ `x` | \\",
     "",
 )
-"""Texts in which tokenizers differ: white space, case, digits, composed characters, scripts, signs, special tokens."""
+"""Texts on which tokenizers differ: spaces, case, digits, composed characters, scripts, symbols, special tokens."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ def compare(tokenizer: Any, declared: Declared) -> dict[str, Any]:
             "surrounds": declared.surrounded[place] == _made(actual.surround, text),
             "decodes": declared.decoded[place] == _made(actual.decode, ids or []),
         }
-        # Of a text that is tokenized differently nothing else need be told.
+        # A text that is tokenized differently needs no other report.
         for doing in [doing for doing, is_same in same.items() if not is_same][: None if same["tokenizes"] else 1]:
             different.setdefault(doing, []).append(text)
     parts = {section: [actual.part(section), declared.parts[section]] for section in SECTIONS}
@@ -197,7 +197,7 @@ def _made(make: Callable[[S], T], of: S) -> T | None:
 
 _ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LONGEST = 300
-"""The characters of an error that are told."""
+"""How many characters of an error are reported."""
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -301,7 +301,7 @@ def _of_model(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _worth_a_search(name: str, expected: Mapping[str, Any], shape: list[int], size: int | None) -> bool:
-    # A search by endings among 50,000 experts, for each of them, would take minutes.
+    # A search by suffixes among 50,000 experts, for each of them, would take minutes.
     return name in expected or size in shape or len(expected) < 2000
 
 

@@ -1,4 +1,4 @@
-"""How text is cut, and how long it may be."""
+"""Operations for the pipeline, padding and truncation."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def set_padding(way: Way) -> None:
 
 
 def set_truncation(way: Way) -> None:
-    """How long a text may be, and where it is cut."""
+    """Set the length limit of a text, and the side of truncation."""
     old, new = (section(documents, "truncation") for documents in (way.state.documents, way.documents))
     settings = [declared_settings(documents) for documents in (way.state.documents, way.documents)]
     lengths = [each["model_max_length"] for each in settings]

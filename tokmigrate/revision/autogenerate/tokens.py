@@ -22,9 +22,9 @@ from tokmigrate.vocabulary.ids import AddedToken, tombstone
 
 def bury(way: Way) -> None:
     """Tokens in whose place the other tokenizer has a placeholder."""
-    buried = [content for content, number in way.gone.items() if way.target.texts.get(number) == tombstone(number)]
-    if buried:
-        way.go(RemoveTokens(tokens=tuple(buried), ids="tombstone", acknowledge="breaking"))
+    removed = [content for content, number in way.gone.items() if way.target.texts.get(number) == tombstone(number)]
+    if removed:
+        way.go(RemoveTokens(tokens=tuple(removed), ids="tombstone", acknowledge="breaking"))
 
 
 def rename(way: Way) -> None:
@@ -116,8 +116,8 @@ def set_flags(way: Way) -> None:
         if content not in way.state.tokenizer.ids:
             continue
         held = way.state.tokenizer.token(content)
-        begun = held or AddedToken(content, special=token.special, normalized=not token.special)
-        flags = {name: getattr(token, name) for name in FLAGS if getattr(token, name) != getattr(begun, name)}
+        token_before = held or AddedToken(content, special=token.special, normalized=not token.special)
+        flags = {name: getattr(token, name) for name in FLAGS if getattr(token, name) != getattr(token_before, name)}
         if held is None:
             flags["special"] = token.special
         if flags:
