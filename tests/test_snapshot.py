@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +39,21 @@ def change_row(path: Path) -> None:
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
 
 
+def change_row_in_the_same_instant(path: Path) -> None:
+    """Change the weights, and set the time back: whether embeddings are tied is read from rows, not from headers."""
+    before = path.stat()
+    change_row(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def replace_by_link(path: Path) -> None:
+    """Put a link to a copy with the same size and times in the place of a file."""
+    copy = path.with_name("copy.bin")
+    shutil.copy2(path, copy)
+    path.unlink()
+    path.symlink_to(copy.name)
+
+
 CHANGES: dict[str, Callable[[Path], object]] = {
     "a document": lambda model: append_space(model / "tokenizer_config.json"),
     "the tokenizer": lambda model: append_space(model / "tokenizer.json"),
@@ -45,6 +61,11 @@ CHANGES: dict[str, Callable[[Path], object]] = {
     "a new document": lambda model: (model / "added_tokens.json").write_text("{}"),
     "a new file with a vocabulary": lambda model: (model / "q.tiktoken").write_text("IQ== 0\n"),
     "weights": lambda model: change_row(model / "model-00001-of-00002.safetensors"),
+    "weights with the same time": lambda model: change_row_in_the_same_instant(
+        model / "model-00001-of-00002.safetensors"
+    ),
+    "weights by a link": lambda model: replace_by_link(model / "model-00001-of-00002.safetensors"),
+    "a file that a class of transformers may need": lambda model: (model / "bpe.codes").write_text(""),
     "nothing": Path.exists,
 }
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
-from tokmigrate.files import read_file
+from tokmigrate.files import entries, read_file
 from tokmigrate.model.defaults.pipeline_overrides import missing_files
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.architecture_quirks import fixed_size
@@ -42,6 +42,7 @@ class Snapshot:
         tensors: Its vocabulary tensors.
         stamp: Its stamp, None at `base`.
         notes: What a user should know of it.
+        names: The names of all that lies in it; empty for an adapter.
     """
 
     directory: Path
@@ -52,6 +53,7 @@ class Snapshot:
     tensors: tuple[VocabularyTensor, ...] = field(repr=False)
     stamp: Stamp | None = field(repr=False)
     notes: tuple[str, ...]
+    names: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def revision(self) -> str | None:
@@ -95,6 +97,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
     stamp = read_stamp(directory)
     if earlier is not None and _is_unchanged(earlier, directory, stamp):
         return earlier
+    listed = _file_names(directory)
     texts, documents, layouts = read_documents(directory, stamp)
     check_files(directory, writable_names(texts))
     if names.CONFIG not in documents:
@@ -150,17 +153,22 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
             state, baseline_tokens=runs(sorted(number for number in state.tokenizer.texts if number < rows))
         )
     notes = (*found.notes, *missing_files(documents, directory))
-    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, notes)
+    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, notes, listed)
 
 
 def _is_unchanged(earlier: Snapshot, directory: Path, stamp: Stamp | None) -> bool:
-    """Return whether every file is as it was read before: the documents by their bytes, weights by header and time."""
+    """Return whether every file is as it was read before: documents by their bytes, weights by header and identity."""
     weights = read_weights(directory)
     texts = read_texts(directory)
     if weights.index is not None:
         texts[weights.index] = read_file(directory / weights.index)
     check_files(directory, writable_names(texts))
-    return (directory, stamp, texts, weights) == (earlier.directory, earlier.stamp, earlier.texts, earlier.weights)
+    found = (directory, stamp, texts, weights, _file_names(directory))
+    return found == (earlier.directory, earlier.stamp, earlier.texts, earlier.weights, earlier.names)
+
+
+def _file_names(directory: Path) -> tuple[str, ...]:
+    return tuple(path.name for path in entries(directory))
 
 
 def _overrides(entry: ModelEntry) -> Overrides:

@@ -47,13 +47,13 @@ class Shard:
         file: Its name in the model's directory.
         header: Its header, checked.
         size: Its bytes.
-        modified_ns: When it was last written.
+        identity: Device, inode, times of its last write and last change: equal only where its bytes are the same.
     """
 
     file: str
     header: Header
     size: int
-    modified_ns: int
+    identity: tuple[int, ...]
 
     def extent(self, entry: TensorEntry) -> tuple[int, int]:
         """Return where a tensor begins and ends in the file, in bytes from the file's start."""
@@ -226,7 +226,10 @@ def _shard(directory: Path, file: str) -> Shard:
             hint=f"`git lfs pull` fetches them; {_WITHOUT}",
         )
     header = read_header(directory / file)
-    return Shard(file, header, header.file_size, (directory / file).stat().st_mtime_ns)
+    # Before rows are read. A program can set the time of the last write back, but not the time of the last change.
+    status = (directory / file).stat()
+    identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+    return Shard(file, header, header.file_size, identity)
 
 
 def _index_document(directory: Path) -> Mapping[str, Any]:
