@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from workspaces import Workspace, make_workspace
 
 from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.errors import FileProblems, ModelError
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, read_workspace
 from tokmigrate.settings import Workspace as Settings
@@ -91,3 +93,17 @@ def test_a_plan_is_made_again_where_a_migration_has_changed(place: Workspace) ->
     changed = planned_upgrade(settings, entry, snapshot, "head", plan)
     assert "<|fill|>" in changed.final.tokenizer.ids
     assert "<|fill|>" not in plan.final.tokenizer.ids
+
+
+def test_an_earlier_plan_is_checked_against_lock_and_adapters_of_now(place: Workspace) -> None:
+    settings, entry, snapshot = read(place)
+    plan = planned_upgrade(settings, entry, snapshot, "head")
+    lock = place.root / "migrations" / "tokmigrate.lock"
+    lock.write_text(lock.read_text("utf-8").replace('id 1026 "<|pad|>"', 'id 1030 "<|pad|>"'), "utf-8")
+    with pytest.raises(FileProblems, match="edited by hand"):
+        planned_upgrade(settings, entry, snapshot, "head", plan)
+    lock.unlink()
+    assert planned_upgrade(settings, entry, snapshot, "head", plan).steps is plan.steps
+    # An adapter that is not there is an error, whatever was planned without it.
+    with pytest.raises(ModelError):
+        planned_upgrade(settings, replace(entry, adapters=(place.root / "no",)), snapshot, "head", plan)
