@@ -26,14 +26,14 @@ class UnknownRun:
 
     Args:
         model: The model.
-        revision: The revision that its stamp names.
+        revision: The revision that its stamp names, None at `base`.
     """
 
     model: str
-    revision: str
+    revision: str | None
 
     def __str__(self) -> str:
-        return f"the ledger does not have the run that left {self.model} at {self.revision}"
+        return f"the ledger does not have the run that left {self.model} at {self.revision or 'base'}"
 
 
 def check_ledger(workspace: Workspace, state: State) -> tuple[UnknownRun, ...]:
@@ -68,11 +68,15 @@ def _unknown_runs(workspace: Workspace, state: State) -> Iterator[UnknownRun]:
         except DriftError:
             # That is for `check` to report.
             continue
-        if stamp is None or state.has_run_to(stamp.generation) or _is_adopted(state, entry, stamp):
+        if _is_accounted_for(state, entry, stamp):
             continue
-        found = UnknownRun(entry.name, stamp.revision)
+        found = UnknownRun(entry.name, stamp.revision if stamp else None)
         # The undo data of a run holds the very stamp that it left.
-        if objects.has(blake3(read_file(entry.path / STAMP)).hexdigest()):
+        if (
+            stamp is not None
+            and not state.has_run_to(stamp.generation)
+            and objects.has(blake3(read_file(entry.path / STAMP)).hexdigest())
+        ):
             raise DriftError(
                 f"{found}, and it was one of this workspace: its undo data is here",
                 where=state.place,
@@ -81,10 +85,14 @@ def _unknown_runs(workspace: Workspace, state: State) -> Iterator[UnknownRun]:
         yield found
 
 
-def _is_adopted(state: State, entry: ModelEntry, stamp: Stamp) -> bool:
-    model = state.model_at(entry.path, stamp.generation)
-    known = [(row.record.revision, row.record.checksum) for row in state.applied_now(model)] if model else []
-    return known == list(stamp.applied)
+def _is_accounted_for(state: State, entry: ModelEntry, stamp: Stamp | None) -> bool:
+    """Return whether the ledger leaves a model at the revisions that its stamp has."""
+    model = state.model_at(entry.path, stamp.generation if stamp else None)
+    if model is None:
+        return stamp is None or state.has_run_to(stamp.generation)
+    # Of a run that is in progress or was interrupted `status` and `recover` tell.
+    known = [(row.record.revision, row.record.checksum) for row in state.applied_now(model)]
+    return state.active(model) is not None or known == list(stamp.applied if stamp else ())
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def _verify_chain(as_json: bool) -> None:
         print_json(json_report.document("log", verified=True, rows=lengths, unaccounted=content))
         return
     for each in unknown:
-        echo_err(f"note: {each}: it was migrated elsewhere, or the ledger was recreated")
+        echo_err(f"note: {each}: the model was changed elsewhere, or the ledger is another or an older one")
     counts = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
     echo(f"the hash chain over the runs holds: none was edited or is missing; rows: {counts}")
 

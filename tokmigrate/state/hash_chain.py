@@ -6,9 +6,10 @@ When a run ends it gets a hash: BLAKE3 over its row, the rows that it left in `a
 `[table, {column: stored value}]` without `hash` and `reverted_by`, the rows of a table by number; then
 `["reverted", [number, ...]]`. `meta` holds the last hash.
 
-Whoever can write the database can make a new chain. The stamp of a model helps then: it names the generation that the
-last run left, so a ledger without that run is found. Names and paths of models, tags and the texts of migrations are
-not in the chain; a text is checked by the checksum of its migration, which is in it.
+Whoever can write the database can make a new chain, or put an older copy in its place. The stamps of models help then:
+`tokmigrate.audit.ledger_check` compares them with the revisions that the ledger has. The rows of models, tags, texts of
+migrations and a run that has not ended are not in the chain; a text is checked by the checksum of its migration, which
+is in it.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,10 +167,7 @@ def import_ledger(state: State, ledger: LedgerExport, source: str) -> Mapping[st
             where=source,
             hint="nothing was imported; take the ledger from its workspace, or from a backup of it",
         )
-    try:
-        _as_values(ledger, source)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"a row of the ledger cannot be read: {error}", where=source) from error
+    _as_values(ledger, source)
     known = {each.ledger: each for _, each in _exports(state)}.get(ledger.ledger)
     if known is not None and known.head not in (START, *(run["hash"] for run in ledger.rows[runs.name])):
         raise DriftError(
@@ -197,17 +195,37 @@ def import_ledger(state: State, ledger: LedgerExport, source: str) -> Mapping[st
 
 
 def read_imported(state: State) -> tuple[ImportedLedger, ...]:
-    """Return the ledgers of other workspaces, in the order in which they came."""
-    return tuple(_as_values(ledger, source) for source, ledger in _exports(state))
+    """Return the ledgers of other workspaces, in the order in which they came.
+
+    Raises:
+        DriftError: One was edited in the state so that it cannot be read.
+    """
+    with _was_edited(state):
+        return tuple(_as_values(ledger, source) for source, ledger in _exports(state))
 
 
 def find_broken_import(state: State) -> tuple[str, BrokenRun] | None:
-    """Return where the first imported ledger with a broken chain came from, and the run; None for none."""
-    for source, ledger in _exports(state):
-        broken = ledger.find_broken()
-        if broken is not None:
-            return source, broken
+    """Return where the first imported ledger with a broken chain came from, and the run; None for none.
+
+    Raises:
+        DriftError: One was edited in the state so that it cannot be read.
+    """
+    with _was_edited(state):
+        for source, ledger in _exports(state):
+            broken = ledger.find_broken()
+            if broken is not None:
+                return source, broken
     return None
+
+
+@contextmanager
+def _was_edited(state: State) -> Iterator[None]:
+    """Raise DriftError where a ledger that was imported cannot be read any more."""
+    try:
+        yield
+    except UsageError as error:
+        hint = "put a backup of the state in its place"
+        raise DriftError(f"what was imported was edited: {error}", where=state.place, hint=hint) from error
 
 
 def _exports(state: State) -> Iterator[tuple[str, LedgerExport]]:
@@ -226,6 +244,14 @@ def _count_new(table: Table, ledger: LedgerExport, known: LedgerExport | None) -
 
 
 def _as_values(ledger: LedgerExport, source: str) -> ImportedLedger:
+    """Return a ledger with the values that its rows stand for; raises UsageError where a row cannot be read."""
+    try:
+        return _read_rows(ledger, source)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"a row of the ledger cannot be read: {error}", where=source) from error
+
+
+def _read_rows(ledger: LedgerExport, source: str) -> ImportedLedger:
     start = Path(ledger.workspace) if ledger.workspace else None
     rows = {table.name: [_decoded(table, row) for row in ledger.rows[table.name]] for table in _COUNTED}
     known = tuple(
@@ -250,6 +276,8 @@ def _decoded(table: Table, stored: Stored) -> Any:
     values: dict[str, Any] = {}
     for column in table.columns:
         value = stored[column.name]
+        if value is None and not column.nullable:
+            raise ValueError(f"{table.name}.{column.name} is missing")
         if isinstance(column.type, TypeDecorator):
             value = column.type.process_result_value(value, any_dialect())
         values[column.name] = value
@@ -270,6 +298,8 @@ def _parse_export(text: str, where: str) -> LedgerExport:
     for number, held in documents:
         table, row = held.get("table"), held.get("row")
         if not isinstance(row, dict) or not isinstance(table, str) or row.keys() != columns.get(table):
+            raise _no_ledger(where, number)
+        if not all(isinstance(value, str | int | float | None) for value in row.values()):
             raise _no_ledger(where, number)
         rows[table].append(row)
     return LedgerExport(ledger, {table: tuple(held) for table, held in rows.items()}, last, workspace)
