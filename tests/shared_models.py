@@ -89,7 +89,7 @@ class SharedModel:
     def events(self) -> list[TokenEvent]:
         state = open_state_if_present(self.workspace.state, self.root)
         assert state is not None
-        (model,) = state.known_models()
+        (model,) = state.list_models()
         return [row.event for row in state.token_events(model)]
 
 

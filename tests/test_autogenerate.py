@@ -24,7 +24,7 @@ from tokmigrate.commands.diff import Side, side_of
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.documents.reading import read_documents
-from tokmigrate.model.semantics.declared import declared_templates, state_without_weights
+from tokmigrate.model.semantics.declared import read_declared_templates, state_without_weights
 from tokmigrate.model.semantics.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.base import Context
@@ -199,7 +199,7 @@ def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[
         }
     if name == "rename":
         # A template that names what is no token keeps that from being removed.
-        template = str(declared_templates(documents).get("default"))
+        template = str(read_declared_templates(documents).get("default"))
         unnamed = [content for content in tokenizer.added if content not in template]
         return "rename_tokens", {"tokens": {draw(st.sampled_from(unnamed)): draw(st.sampled_from(NEW))}}
     if name == "remove":

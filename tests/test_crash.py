@@ -176,7 +176,7 @@ class Story:
         state = open_state(place.state, place.root)
         model = state.model_for("demo", self.workspace.model)
         assert state.active(model) is None
-        applied = [row.record.revision for row in state.applied_now(model)]
+        applied = [row.record.revision for row in state.list_applied(model)]
         assert (applied[-1:] == [HEAD]) == self.at_head(happened=happened)
         assert len(applied) == (3 if applied else 0)
 

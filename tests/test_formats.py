@@ -169,8 +169,8 @@ def test_an_older_state_on_postgresql_is_upgraded(postgresql: str, tmp_path: Pat
     state = open_state(postgresql, tmp_path)
     assert state.verify_chain() is None
     assert state.lengths()["runs"] == 3
-    (model,) = state.known_models()
-    assert [row.record.revision for row in state.applied_now(model)] == [FIRST, SECOND]
+    (model,) = state.list_models()
+    assert [row.record.revision for row in state.list_applied(model)] == [FIRST, SECOND]
     assert len(read_imported(state)) == 1
     assert state.model_for("other", tmp_path / "other").id != model.id
 

@@ -23,7 +23,7 @@ from tokmigrate.operations.base import Context
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.revision.autogenerate.derive import derive
 from tokmigrate.revision.history import History
-from tokmigrate.revision.new_file import written_fields
+from tokmigrate.revision.new_file import dump_written_fields
 
 IMAGE = "<image>"
 ID = TOKENS
@@ -264,7 +264,7 @@ def test_it_is_written_squashed_and_derived_again(tmp_path: Path) -> None:
     )
     chain = History.read(made.workspace).chain()
     (_, setting) = (planned.operation for planned in chain[0].operations)
-    assert written_fields(setting) == fields
+    assert dump_written_fields(setting) == fields
     footprint = setting.footprint()
     assert footprint is not None
     assert footprint.writes == {"the id field 'image'", "the id field 'suppress_tokens'"}

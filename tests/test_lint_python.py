@@ -13,7 +13,7 @@ from test_properties import Chain, Kind, folder, stories, thorough
 from workspaces import image
 
 from tokmigrate.commands.lint import lint
-from tokmigrate.lint.python_ast import imported_modules, outside_reads, set_orders, world_reads
+from tokmigrate.lint.python_ast import find_imports, outside_reads, set_orders, world_reads
 from tokmigrate.lint.selection import Selection
 
 
@@ -87,7 +87,7 @@ def test_what_is_imported() -> None:
         "from __future__ import annotations\nimport json\nfrom tokmigrate import errors\nimport yaml, numpy.random\n"
     )
     source += "from . import helper\nfrom tools import NAMES"
-    assert [use.what for use in imported_modules(source)] == ["'yaml'", "'numpy.random'", "'.'", "'tools'"]
+    assert [use.what for use in find_imports(source)] == ["'yaml'", "'numpy.random'", "'.'", "'tools'"]
 
 
 READS = """\

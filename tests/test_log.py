@@ -199,7 +199,7 @@ def test_a_model_that_is_called_otherwise_is_no_edit(first: Made, tmp_path: Path
     text = (copy.root / "tokmigrate.yaml").read_text("utf-8")
     (copy.root / "tokmigrate.yaml").write_text(text.replace('"m"', '"renamed"'), "utf-8")
     downgrade(copy.workspace, copy.entry("renamed"), "base")
-    assert state_of(copy).known_models()[0].name == "renamed"
+    assert state_of(copy).list_models()[0].name == "renamed"
     assert asked(copy, "log", "--verify-chain")["verified"]
 
 
@@ -307,10 +307,10 @@ def test_what_is_imported_is_what_was_there(first: Made, team: Team) -> None:
     import_ledger(team.state, team.source, "there")
     (ledger,) = read_imported(team.state)
     state = state_of(first)
-    (model,) = state.known_models()
+    (model,) = state.list_models()
     assert ledger.models == (model,)
     assert ledger.runs == tuple(reversed(state.runs(model, None)))
-    assert ledger.applied == state.applied_ever(model)
+    assert ledger.applied == state.list_applications(model)
     assert ledger.tokens == state.token_events(model)
     assert ledger.source == "there"
 
@@ -465,5 +465,5 @@ def test_the_team_on_postgresql(first: Made, postgresql: str, tmp_path: Path) ->
     assert asked(other, "import", postgresql)["new"]["runs"] == 1
     (ledger,) = read_imported(state_of(other))
     state = state_of(made)
-    (model,) = state.known_models()
+    (model,) = state.list_models()
     assert ledger.tokens == state.token_events(model)

@@ -173,7 +173,7 @@ def test_the_ledger_is_told_of_the_trained_token_alone(tmp_path: Path) -> None:
     downgrade(ready.made.workspace, ready.made.entry("m"), "base")
     state = open_state_if_present(ready.made.workspace.state, ready.made.root)
     assert state is not None
-    events = [row.event for row in state.token_events(state.known_models()[0])]
+    events = [row.event for row in state.token_events(state.list_models()[0])]
     assert [event.token for event in events if event.event is TokenEventType.TRAINED] == [USED]
 
 
@@ -234,7 +234,7 @@ def test_what_an_older_version_told_the_ledger_stays_readable(tmp_path: Path) ->
     place = ready.made
     state = open_state_if_present(place.workspace.state, place.root)
     assert state is not None
-    (model,) = state.known_models()
+    (model,) = state.list_models()
     (revision,) = place.revisions
     run = state.begin(
         model,

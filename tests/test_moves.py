@@ -93,7 +93,7 @@ def test_moves_are_exported_and_imported(tmp_path: Path) -> None:
     other = open_state("sqlite:///other.db", tmp_path)
     import_ledger(other, read_export(tmp_path / "ledger.jsonl"), "there")
     (ledger,) = read_imported(other)
-    (model,) = state.known_models()
+    (model,) = state.list_models()
     assert ledger.tokens == state.token_events(model)
     assert other.verify_chain() is None
 

@@ -24,7 +24,7 @@ from tokmigrate.apply.stage import stage
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import verify
 from tokmigrate.commands.plan import plan
-from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
@@ -350,7 +350,7 @@ def uncounted(count: int) -> None:
 def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tuple[ModelEntry, list[str]]:
     """Stage an upgrade without publishing it, and return the staged model with its undo records, the latest first."""
     snapshot = take_snapshot(entry)
-    way = build_upgrade(planned_upgrade(place, entry, snapshot, to), place.seed, ObjectStore(place.objects))
+    way = build_upgrade(plan_or_reuse(place, entry, snapshot, to), place.seed, ObjectStore(place.objects))
     stage(snapshot, target, way.candidate, uncounted)
     (target / STAMP).write_bytes(way.stamp.encoded())
     return replace(entry, path=target), [passage.undo for passage in reversed(way.applied_steps)]

@@ -645,7 +645,7 @@ def test_every_strategy_gives_the_rows_that_its_formula_says(tmp_path: Path) -> 
 
     state = open_state_if_present(made.workspace.state, made.root)
     assert state is not None
-    (event,) = state.token_events(state.known_models()[0], "<file>")
+    (event,) = state.token_events(state.list_models()[0], "<file>")
     stated = {"strategy": "file", "path": "rows.safetensors", "tensor": "<file>"}
     assert event.event.init == {"input": stated, "output": stated}
 

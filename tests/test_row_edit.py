@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokmigrate.apply.build_downgrade import inverse, saved_rows
+from tokmigrate.apply.build_downgrade import collect_lost_rows, inverse
 from tokmigrate.vocabulary.ids import Run, count, expand, runs
 from tokmigrate.vocabulary.recipes import InitRecipe, RestoredRow, SideInit
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit
@@ -140,7 +140,7 @@ def test_going_back_over_a_chain_gives_every_row_again(chain: tuple[RowEdit, ...
     saved: dict[str, bytes] = {}
     for number in reversed(range(len(chain))):
         before = matrices[number]
-        saved[str(number)] = saved_rows(
+        saved[str(number)] = collect_lost_rows(
             chain[number], WHOLE, lambda row, held=before: held[row].to_bytes(8, "big", signed=True)
         )
         back = back.then(inverse(chain[number], str(number)))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from workspaces import Workspace, make_workspace
 
-from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.errors import FileProblems, ModelError
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, read_workspace
@@ -75,35 +75,35 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_an_earlier_reading_is_taken_over_only_where_no_file_has_changed(place: Workspace, what: str) -> None:
     settings, entry, snapshot = read(place)
-    plan = planned_upgrade(settings, entry, snapshot, "head")
+    plan = plan_or_reuse(settings, entry, snapshot, "head")
     CHANGES[what](place.model)
     again = take_snapshot(entry, snapshot)
     assert (again is snapshot) == (what == "nothing")
-    planned = planned_upgrade(settings, entry, again, "head", plan)
+    planned = plan_or_reuse(settings, entry, again, "head", plan)
     assert (planned.steps is plan.steps) == (what == "nothing")
     assert [step.migration for step in planned.steps] == [step.migration for step in plan.steps]
 
 
 def test_a_plan_is_made_again_where_a_migration_has_changed(place: Workspace) -> None:
     settings, entry, snapshot = read(place)
-    plan = planned_upgrade(settings, entry, snapshot, "head")
-    assert planned_upgrade(settings, entry, snapshot, "9f3c2a7e41b0", plan).steps == plan.steps[:2]
+    plan = plan_or_reuse(settings, entry, snapshot, "head")
+    assert plan_or_reuse(settings, entry, snapshot, "9f3c2a7e41b0", plan).steps == plan.steps[:2]
     path = place.migration(3)
     path.write_text(path.read_text("utf-8").replace("<|pad|>", "<|fill|>"), "utf-8")
-    changed = planned_upgrade(settings, entry, snapshot, "head", plan)
+    changed = plan_or_reuse(settings, entry, snapshot, "head", plan)
     assert "<|fill|>" in changed.final.tokenizer.ids
     assert "<|fill|>" not in plan.final.tokenizer.ids
 
 
 def test_an_earlier_plan_is_checked_against_lock_and_adapters_of_now(place: Workspace) -> None:
     settings, entry, snapshot = read(place)
-    plan = planned_upgrade(settings, entry, snapshot, "head")
+    plan = plan_or_reuse(settings, entry, snapshot, "head")
     lock = place.root / "migrations" / "tokmigrate.lock"
     lock.write_text(lock.read_text("utf-8").replace('id 1026 "<|pad|>"', 'id 1030 "<|pad|>"'), "utf-8")
     with pytest.raises(FileProblems, match="edited by hand"):
-        planned_upgrade(settings, entry, snapshot, "head", plan)
+        plan_or_reuse(settings, entry, snapshot, "head", plan)
     lock.unlink()
-    assert planned_upgrade(settings, entry, snapshot, "head", plan).steps is plan.steps
+    assert plan_or_reuse(settings, entry, snapshot, "head", plan).steps is plan.steps
     # An adapter that is not there is an error, whatever was planned without it.
     with pytest.raises(ModelError):
-        planned_upgrade(settings, replace(entry, adapters=(place.root / "no",)), snapshot, "head", plan)
+        plan_or_reuse(settings, replace(entry, adapters=(place.root / "no",)), snapshot, "head", plan)

@@ -21,7 +21,7 @@ from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.lock import update_lock
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.squash import squash, verify_same_end
-from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import DriftError, FileProblems, HistoryError, ModelError, UsageError
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -41,7 +41,7 @@ def without_stamp(model: Path) -> dict[str, tuple[bytes, int]]:
 def end(made: making.Made, model: str) -> tuple[dict[str, bytes | None], dict[str, str]]:
     """Return what an upgrade to the head makes: the bytes of files, and the digests of all bytes of shards."""
     place, entry = made.workspace, made.entry(model)
-    way = build_upgrade(planned_upgrade(place, entry, take_snapshot(entry), "head"), "seed", ObjectStore(place.objects))
+    way = build_upgrade(plan_or_reuse(place, entry, take_snapshot(entry), "head"), "seed", ObjectStore(place.objects))
     files = {name: data for name, data in way.candidate.files.items() if name != STAMP}
     return files, {name: image.digest for name, image in way.candidate.shards.items()}
 

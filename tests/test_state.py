@@ -82,7 +82,7 @@ def downgraded(state: State, model: ModelRow, revisions: tuple[str, ...]) -> Run
 
 
 def revisions_of(state: State, model: ModelRow) -> list[str]:
-    return [row.record.revision for row in state.applied_now(model)]
+    return [row.record.revision for row in state.list_applied(model)]
 
 
 def database_of(state: State) -> Path:
@@ -172,7 +172,7 @@ def test_a_model_is_its_resolved_path(state: State, tmp_path: Path) -> None:
     assert first.id == second.id == third.id
     assert (first.lineage, second.lineage, third.lineage) == ("", "lineage", "lineage")
     assert third.name == "renamed"
-    assert state.known_models() == (third,)
+    assert state.list_models() == (third,)
 
 
 def test_tags(state: State) -> None:
@@ -195,11 +195,11 @@ def test_up_and_down_leave_their_history(state: State, model: ModelRow) -> None:
     assert up.payload is None
     down = downgraded(state, model, ("bbbb",))
     again = upgraded(state, model, Outcome(applied=(record("bbbb", 1, undo="v"),)))
-    assert [(row.record, row.run_id) for row in state.applied_now(model)] == [
+    assert [(row.record, row.run_id) for row in state.list_applied(model)] == [
         (record("aaaa", 0), up.id),
         (record("bbbb", 1, undo="v"), again.id),
     ]
-    assert [(row.record.revision, row.reverted_by) for row in state.applied_ever(model)] == [
+    assert [(row.record.revision, row.reverted_by) for row in state.list_applications(model)] == [
         ("aaaa", None),
         ("bbbb", down.id),
         ("bbbb", None),
@@ -213,7 +213,7 @@ def test_finish_is_idempotent(state: State, model: ModelRow) -> None:
     outcome = Outcome(applied=(record("aaaa", 0),), tokens=(EVENT,))
     operation = upgraded(state, model, outcome)
     assert state.finish(operation.id) == operation
-    assert len(state.applied_ever(model)) == len(state.token_events(model)) == 1
+    assert len(state.list_applications(model)) == len(state.token_events(model)) == 1
     down = downgraded(state, model, ("aaaa",))
     assert state.finish(down.id) == down
 
@@ -295,12 +295,12 @@ def test_the_state_follows_the_stamp(state: State, model: ModelRow) -> None:
     operation = state.adopt(model, stamped, gone=["bbbb"], provenance=WHO)
     assert operation is not None
     assert operation.direction is Direction.ADOPT
-    assert [(row.record.revision, row.origin, row.record.undo) for row in state.applied_now(model)] == [
+    assert [(row.record.revision, row.origin, row.record.undo) for row in state.list_applied(model)] == [
         ("aaaa", Origin.APPLIED, "u"),
         ("cccc", Origin.ADOPTED, None),
         ("dddd", Origin.ADOPTED, None),
     ]
-    assert [row.reverted_by for row in state.applied_ever(model)][1] == operation.id
+    assert [row.reverted_by for row in state.list_applications(model)][1] == operation.id
     assert state.adopt(model, stamped) is None
     assert len(state.runs(model, None)) == 2
 
@@ -498,7 +498,7 @@ def begin():
     return state.begin(model, Direction.UPGRADE, from_revision=None, to_revision=me, revisions=[me],
                        generation_before=None, generation_after=None, provenance=who)
 def outcome(n):
-    return Outcome(applied=(AppliedRecord(f"{me}-{n}", len(state.applied_now(model)), "c"),),
+    return Outcome(applied=(AppliedRecord(f"{me}-{n}", len(state.list_applied(model)), "c"),),
                    tokens=tuple(TokenEvent(f"{me}-{n}", TokenEventType.ADDED, f"<{me}-{n}-{i}>", i) for i in range(5)))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -548,7 +548,7 @@ while done < 5:
 """
     results(children(tmp_path, script, "shared", "shared", "shared", "own"))
     state = open_state(URL, tmp_path)
-    shared, own = sorted(state.known_models(), key=lambda model: model.name, reverse=True)
+    shared, own = sorted(state.list_models(), key=lambda model: model.name, reverse=True)
     assert sorted(revisions_of(state, shared)) == sorted(f"{me}-{n}" for me in range(3) for n in range(5))
     assert revisions_of(state, own) == [f"3-{n}" for n in range(5)]
     assert len(state.token_events(shared)) == 75
@@ -572,7 +572,7 @@ def test_four_processes_finish_one_operation_once(state: State, model: ModelRow,
     state.prepare(operation.id, Outcome(applied=(record("aaaa", 0),), tokens=(EVENT,)))
     script = f"print(state.finish({operation.id!r}).status)"
     assert results(children(tmp_path, script, *["demo"] * 4)) == ["APPLIED"] * 4
-    assert len(state.applied_ever(model)) == len(state.token_events(model)) == 1
+    assert len(state.list_applications(model)) == len(state.token_events(model)) == 1
 
 
 def test_four_processes_make_one_database(tmp_path: Path) -> None:
@@ -584,7 +584,7 @@ again.model_for(me, workspace / me)
     results(children(tmp_path, script, *["demo"] * 4))
     later = open_state_if_present("sqlite:///later/new/state.db", tmp_path)
     assert later is not None
-    assert len(later.known_models()) == 4
+    assert len(later.list_models()) == 4
 
 
 def killed(child: subprocess.Popen[str], after: Callable[[], None]) -> None:
@@ -624,7 +624,7 @@ with state.writing() as connection:
     found = state.active(model)
     assert found is not None
     assert found.status is Status.PREPARED
-    assert state.applied_ever(model) == ()
+    assert state.list_applications(model) == ()
     assert state.token_events(model) == ()
     assert state.verify_chain() is None
     assert state.finish(found.id).status is Status.APPLIED
@@ -651,7 +651,7 @@ for n in range(10_000):
         state.fail(left.id, "its process died")
     assert state.active(model) is None
     done = [row for row in state.runs(model, None) if row.status is Status.APPLIED]
-    assert len(state.applied_now(model)) == len(done)
+    assert len(state.list_applied(model)) == len(done)
     assert len(state.token_events(model)) == 5 * len(done)
     assert state.verify_chain() is None
 

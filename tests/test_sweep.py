@@ -179,7 +179,7 @@ def is_settled(place: Workspace, *, at_head: bool, told: str) -> None:
     state = open_state(found.state, found.root)
     model = state.model_for("demo", place.model)
     assert state.active(model) is None, told
-    assert [row.record.revision for row in state.applied_now(model)][-1:] == ([HEAD] if at_head else []), told
+    assert [row.record.revision for row in state.list_applied(model)][-1:] == ([HEAD] if at_head else []), told
 
 
 def goes_on(place: Workspace, at_base: Both, at_head: Both, told: str) -> None:

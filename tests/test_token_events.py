@@ -28,7 +28,7 @@ def told(made: Made) -> list[Told]:
 def events(made: Made) -> list[TokenEvent]:
     state = open_state_if_present(made.workspace.state, made.root)
     assert state is not None
-    (model,) = state.known_models()
+    (model,) = state.list_models()
     return [row.event for row in state.token_events(model)]
 
 

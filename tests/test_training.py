@@ -46,7 +46,7 @@ def told(made: Made) -> list[TokenEvent]:
     state = open_state_if_present(made.workspace.state, made.root)
     assert state is not None
     return [
-        row.event for row in state.token_events(state.known_models()[0]) if row.event.event is TokenEventType.TRAINED
+        row.event for row in state.token_events(state.list_models()[0]) if row.event.event is TokenEventType.TRAINED
     ]
 
 

@@ -38,7 +38,7 @@ def records(place: Here) -> dict[str, str]:
     found = read_workspace(place.settings, {})
     state = open_state(found.state, found.root)
     model = state.model_for("demo", place.model)
-    return {row.record.revision: row.record.undo for row in state.applied_now(model) if row.record.undo}
+    return {row.record.revision: row.record.undo for row in state.list_applied(model) if row.record.undo}
 
 
 def objects(place: Here) -> Path:

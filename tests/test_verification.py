@@ -22,7 +22,7 @@ from tokmigrate.apply.library_check import verify_documents
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import VerificationError
 from tokmigrate.events import Event, VerificationStarted, Warned
-from tokmigrate.model.defaults.pipeline_overrides import added_on_loading
+from tokmigrate.model.defaults.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry
 
@@ -216,7 +216,7 @@ def test_the_tokens_that_transformers_adds_are_foretold(settings: dict[str, Any]
     snapshot = snapshot_of(model)
     added = transformers.AutoTokenizer.from_pretrained(model).get_vocab().keys() - snapshot.state.tokenizer.ids.keys()
     assert added
-    assert {told.split("'")[1] for told in added_on_loading(snapshot.state)} == added
+    assert {told.split("'")[1] for told in find_added_on_loading(snapshot.state)} == added
 
 
 def test_a_file_behind_a_link_is_not_written_into_the_model(tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def read_merge_sides(file: Path) -> tuple[str, ...]:
     return tuple(filter(None, sides if all(sides) else [_output(top, "show", f"HEAD:{name}")]))
 
 
-def uncommitted_files(folder: Path, files: Iterable[Path]) -> tuple[Path, ...]:
+def list_uncommitted_files(folder: Path, files: Iterable[Path]) -> tuple[Path, ...]:
     """Return those of `files` that HEAD does not have as they are; none where there is no Git repository."""
     top = find_repository(folder)
     if top is None or not has_git():
@@ -175,7 +175,7 @@ def uncommitted_files(folder: Path, files: Iterable[Path]) -> tuple[Path, ...]:
     )
 
 
-def tracked_files(folder: Path, files: Iterable[Path]) -> frozenset[Path]:
+def list_tracked_files(folder: Path, files: Iterable[Path]) -> frozenset[Path]:
     """Return those of `files` that are tracked; all of them where there is no Git."""
     wanted = tuple(files)
     top = find_repository(folder)
@@ -187,7 +187,7 @@ def tracked_files(folder: Path, files: Iterable[Path]) -> frozenset[Path]:
     return frozenset(path for path in wanted if path.resolve() in listed)
 
 
-def published_files(directory: Path) -> frozenset[str] | None:
+def list_published_files(directory: Path) -> frozenset[str] | None:
     """Return the names of the files that the upstream branch has in a directory; None where that is not known.
 
     During a `git rebase` that is the commit that the rebase is onto; else the upstream of the current branch, as it was

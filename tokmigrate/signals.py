@@ -14,11 +14,11 @@ _STOPPING = (signal.SIGINT, *_ENDING)
 
 
 @contextmanager
-def ended_like_ctrl_c() -> Iterator[None]:
+def raise_keyboard_interrupt() -> Iterator[None]:
     """Let SIGTERM and SIGHUP raise KeyboardInterrupt inside; one that is ignored, as under nohup, stays ignored."""
     # The handlers of an application that uses the package are its own.
     ours = [number for number in _ENDING if _is_main_thread() and signal.getsignal(number) is signal.SIG_DFL]
-    with _handled(dict.fromkeys(ours, _stop)):
+    with _handle(dict.fromkeys(ours, _stop)):
         yield
 
 
@@ -27,7 +27,7 @@ def uninterrupted() -> Iterator[None]:
     """Let what is inside come to its end; a signal that arrives meanwhile takes effect behind it."""
     came: list[int] = []
     waiting = [number for number in _STOPPING if _is_main_thread() and signal.getsignal(number) not in _LEFT_ALONE]
-    with _handled(dict.fromkeys(waiting, lambda number, _: came.append(number))):
+    with _handle(dict.fromkeys(waiting, lambda number, _: came.append(number))):
         yield
     if came:
         signal.raise_signal(came[0])
@@ -37,7 +37,7 @@ _LEFT_ALONE = (signal.SIG_IGN, None)
 
 
 @contextmanager
-def _handled(handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
+def _handle(handlers: dict[signal.Signals, Callable[[int, FrameType | None], Any]]) -> Iterator[None]:
     before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield

@@ -155,10 +155,10 @@ def is_mount_point(path: Path) -> bool:
         lines = _MOUNTS.read_bytes().splitlines()
     except OSError:
         return False
-    return os.fsencode(resolved) in (_mounted_at(line) for line in lines)
+    return os.fsencode(resolved) in (_read_mount_point(line) for line in lines)
 
 
-def _mounted_at(line: bytes) -> bytes:
+def _read_mount_point(line: bytes) -> bytes:
     # proc_pid_mountinfo(5): the fifth field; space, tab, newline and backslash are octal in it.
     field = line.split(b" ", 5)[4]
     for code, character in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):

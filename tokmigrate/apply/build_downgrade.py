@@ -70,7 +70,7 @@ def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects
         UndoError: A record is missing, damaged or of a newer format.
         DriftError: What a migration changed was changed again.
     """
-    undone, edit = _undone(snapshot, records, objects)
+    undone, edit = _read_undone(snapshot, records, objects)
     metadata: dict[str, FileMetadata] = {}
     links: dict[str, LinkMetadata] = {}
     images: dict[str, ShardImage] = {}
@@ -80,7 +80,7 @@ def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects
         images |= undo.shards
     files, rewritten = documents_before(snapshot, undone, edit)
     stored = StoredRows(snapshot, dict(zip(records, undone, strict=True)))
-    trained = _changed_shards(snapshot, undone)
+    trained = _find_changed_shards(snapshot, undone)
     if trained:
         images = shards_before(snapshot, edit, stored)
     files[STAMP] = next((undo.files[STAMP] for undo in reversed(undone)), None)
@@ -94,7 +94,7 @@ def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects
     )
 
 
-def restored_documents(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Documents:
+def restore_documents(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Documents:
     """Return the small files that `build_downgrade` would give, for which no weights are read.
 
     Args:
@@ -106,12 +106,12 @@ def restored_documents(snapshot: Snapshot, records: Sequence[str], objects: Obje
         UndoError: A record is missing, damaged or of a newer format.
         DriftError: What a migration changed was changed again.
     """
-    undone, edit = _undone(snapshot, records, objects)
+    undone, edit = _read_undone(snapshot, records, objects)
     files, _ = documents_before(snapshot, undone, edit)
     return Documents(files, edit.new_rows, _tokens(snapshot, files))
 
 
-def _undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> tuple[list[Undo], RowEdit]:
+def _read_undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> tuple[list[Undo], RowEdit]:
     """Return undo records, and the rows before their migrations in terms of the rows as they are."""
     undone = [read_undo_record(digest, objects) for digest in records]
     edit = RowEdit.identity(snapshot.state.rows)
@@ -128,7 +128,7 @@ def _tokens(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Mapping[st
     return Tokenizer(parse(text.decode("utf-8"), TOKENIZER)).ids if text is not None else {}
 
 
-def saved_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:
+def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:
     """Return the rows of a tensor that `edit` loses, joined.
 
     Args:
@@ -139,7 +139,7 @@ def saved_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> b
     return b"".join(read(row) for row in expand(window.clipped(edit.lost(), edit.old_rows)))
 
 
-def _changed_shards(snapshot: Snapshot, undone: Sequence[Undo]) -> frozenset[str]:
+def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo]) -> frozenset[str]:
     """Return the shards that are not, or were not on the way, what the migrations left."""
     if not any(undo.shards for undo in undone):
         return frozenset()

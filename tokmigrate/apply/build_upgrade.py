@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from blake3 import blake3
 
-from tokmigrate.apply.build_downgrade import saved_rows
+from tokmigrate.apply.build_downgrade import collect_lost_rows
 from tokmigrate.apply.candidate import Candidate, ShardImage, baseline_start, header_with_rows
 from tokmigrate.apply.digests import Fixed, Tables, edited, lineage, read_fixed, read_tables, shard_digest
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
@@ -144,7 +144,7 @@ class _UpgradeBuilder:
                         **_digests({name: data for name, data in undo.left.items() if name != STAMP}, {}),
                         **undo.left_shards,
                     },
-                    tokens=self._initialised_tokens(step, delta, reached),
+                    tokens=self._list_initialised(step, delta, reached),
                     moved=moves_of((token, *ids) for token, ids in delta.moved.items()),
                     removed=delta.removed,
                 )
@@ -239,7 +239,7 @@ class _UpgradeBuilder:
             left_tensors |= self._fixed.digests
         present = [name for name in (*files, *shards) if exists(directory / name)]
         saved = {
-            name: saved_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
+            name: collect_lost_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))
             for name in (self._rows if changes_rows else ())
         }
         metadata = {name: read_metadata(real_path(directory, name)) for name in present}
@@ -274,7 +274,7 @@ class _UpgradeBuilder:
                 found[side] = rows
         return found
 
-    def _initialised_tokens(self, step: Step, delta: TokenDelta, reached: RowEdit) -> tuple[InitialisedToken, ...]:
+    def _list_initialised(self, step: Step, delta: TokenDelta, reached: RowEdit) -> tuple[InitialisedToken, ...]:
         matrices = embeddings(self._snapshot.tensors)
         if "input" not in matrices:
             return ()
@@ -285,7 +285,7 @@ class _UpgradeBuilder:
                 {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None}
             )
 
-        return initialised_tokens(step, delta, reached, marks)
+        return list_initialised_tokens(step, delta, reached, marks)
 
 
 def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:
@@ -316,7 +316,7 @@ class InitialisedToken:
     old_id: int | None = None
 
 
-def initialised_tokens(
+def list_initialised_tokens(
     step: Step, delta: TokenDelta, reached: RowEdit, digest: Callable[[InitRecipe], str]
 ) -> tuple[InitialisedToken, ...]:
     """Return the tokens that a step adds, renames or reinitialises.

@@ -145,7 +145,7 @@ class Documents:
 
 
 @contextmanager
-def staged_tokenizer(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
+def stage_tokenizer(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
     """Give tokenizer.json as it is after a change, which is all that the tokenizers library reads.
 
     Args:

@@ -59,7 +59,7 @@ def clone_or_copy_file(source: Path, target: Path) -> CloneMethod:
     """
     how = clone_file(source, target)
     if how is not CloneMethod.HARD_LINK:
-        with _removed_on_failure(target):
+        with _remove_on_failure(target):
             copy_metadata(source, target)
     return how
 
@@ -91,7 +91,7 @@ def reflink_file(source: Path, target: Path) -> None:
     """
     if sys.platform != "linux":
         raise UnsupportedError("sharing blocks is not known on this system", where=str(target))
-    with _opened_pair("share the blocks of the file", source, target) as (source_fd, target_fd):
+    with _open_pair("share the blocks of the file", source, target) as (source_fd, target_fd):
         try:
             fcntl.ioctl(target_fd, _FICLONE, source_fd)
         except OSError as error:
@@ -123,7 +123,7 @@ def copy_file(source: Path, target: Path) -> None:
     Raises:
         StorageError: The name is taken, no space, or no permission.
     """
-    with _opened_pair("copy the file", source, target) as (source_fd, target_fd):
+    with _open_pair("copy the file", source, target) as (source_fd, target_fd):
         copy_range(source_fd, 0, target_fd, 0, os.fstat(source_fd).st_size, path=target)
 
 
@@ -133,7 +133,7 @@ def _require_regular(path: Path, status: os.stat_result) -> None:
 
 
 @contextmanager
-def _opened_pair(doing: str, source: Path, target: Path) -> Iterator[tuple[int, int]]:
+def _open_pair(doing: str, source: Path, target: Path) -> Iterator[tuple[int, int]]:
     """Open `source` and a new file `target`, which is removed again where the body fails."""
     with storage_errors(doing, source):
         # A pipe in the place of a file must not block.
@@ -142,7 +142,7 @@ def _opened_pair(doing: str, source: Path, target: Path) -> Iterator[tuple[int, 
         _require_regular(source, os.fstat(source_fd))
         with storage_errors(doing, target):
             target_fd = os.open(target, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            with _removed_on_failure(target):
+            with _remove_on_failure(target):
                 try:
                     yield source_fd, target_fd
                 finally:
@@ -152,7 +152,7 @@ def _opened_pair(doing: str, source: Path, target: Path) -> Iterator[tuple[int, 
 
 
 @contextmanager
-def _removed_on_failure(target: Path) -> Iterator[None]:
+def _remove_on_failure(target: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:

@@ -114,7 +114,7 @@ def lineage(snapshot: Snapshot, shards: Mapping[str, str]) -> str:
     for name, data in sorted(snapshot.texts.items()):
         hasher.update(f"{name}\n{blake3(data).hexdigest()}\n".encode())
     for shard in snapshot.weights.shards:
-        found = shards.get(shard.file) or sampled_digest(snapshot.weights.path(shard), shard)
+        found = shards.get(shard.file) or compute_sampled_digest(snapshot.weights.path(shard), shard)
         hasher.update(f"{shard.file}\n{found}\n".encode())
     return hasher.hexdigest()
 
@@ -122,7 +122,7 @@ def lineage(snapshot: Snapshot, shards: Mapping[str, str]) -> str:
 SAMPLES, SAMPLE_BYTES = 16, 4096
 
 
-def sampled_digest(path: Path, shard: Shard) -> str:
+def compute_sampled_digest(path: Path, shard: Shard) -> str:
     """Return a digest of a shard's size, header and sixteen evenly spaced blocks: a full one would read it all."""
     hasher = blake3(f"sample 1\n{shard.size}\n".encode() + shard.header.raw)
     with opened(path) as file:

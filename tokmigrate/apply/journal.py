@@ -134,7 +134,7 @@ class Journal:
         try:
             return Journal._of(_StoredJournal.model_validate(held), area, workspace)
         except ValueError as error:
-            raise area.damaged_journal() from error
+            raise area.damaged_journal_error() from error
 
     @staticmethod
     def _of(journal: _StoredJournal, area: WorkArea, workspace: Path) -> Journal:

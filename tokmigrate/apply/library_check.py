@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tokmigrate.apply.candidate import Documents, staged, staged_tokenizer
+from tokmigrate.apply.candidate import Documents, stage_tokenizer, staged
 from tokmigrate.errors import TokmigrateError, VerificationError
 from tokmigrate.model.defaults.pipeline_overrides import loading_class
 from tokmigrate.model.documents.reading import with_files
@@ -54,14 +54,14 @@ def verify_documents(
     if thoroughness == "fast":
         _check_with_tokenizers(snapshot, documents, checks)
         return ()
-    after, encoded = _loaded(staged(snapshot, documents), snapshot, documents, checks)
+    after, encoded = _load(staged(snapshot, documents), snapshot, documents, checks)
     faults = after.faults(encoded)
     if not faults and not after.different and not _changes_pipeline(snapshot, documents):
         return ()
     now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer.ids)
     before = _Loaded.of(snapshot.directory, snapshot, now, (), with_model=not faults.keys().isdisjoint(_OF_THE_MODEL))
     _raise_first(faults, before.faults(()), snapshot)
-    return tuple(_compared(before, after, snapshot))
+    return tuple(_compare(before, after, snapshot))
 
 
 def verify_adapter_documents(snapshot: Snapshot, documents: Documents) -> None:
@@ -88,12 +88,12 @@ def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thor
     if thoroughness == "fast":
         _check_with_tokenizers(snapshot, now, checks)
         return ()
-    loaded, encoded = _loaded(nullcontext(snapshot.directory), snapshot, now, checks)
+    loaded, encoded = _load(nullcontext(snapshot.directory), snapshot, now, checks)
     _raise_first(loaded.faults(encoded), None, snapshot)
     return tuple(loaded.format_difference(doing, texts, "") for doing, texts in loaded.different.items())
 
 
-def _loaded(
+def _load(
     place: AbstractContextManager[Path], snapshot: Snapshot, documents: Documents, checks: Sequence[Check]
 ) -> tuple[_Loaded, list[list[int]]]:
     """Return what transformers makes of a directory, and the ids of the texts of `checks`, which were found to hold."""
@@ -105,7 +105,7 @@ def _loaded(
         _check_with_tokenizers(snapshot, documents, checks)
         raise
     if "encodings" in loaded.library:
-        return loaded, _encoded(loaded.library, checks, str(snapshot.directory))
+        return loaded, _read_encodings(loaded.library, checks, str(snapshot.directory))
     return loaded, _check_with_tokenizers(snapshot, documents, checks)
 
 
@@ -113,17 +113,17 @@ def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Seq
     """Return the ids of the texts of `checks`, after the library loaded the file and the checks were found to hold."""
     texts = [check.text for check in checks]
     where = str(snapshot.directory)
-    with staged_tokenizer(snapshot, documents) as file:
+    with stage_tokenizer(snapshot, documents) as file:
         try:
             request = {"file": str(file), "expected": dict(documents.tokens), "encode": texts}
             answer = call_worker("tokenizer", request, snapshot.state.traits.worker)
         except TokmigrateError as error:
             error.where = where
             raise
-    return _encoded(answer, checks, where)
+    return _read_encodings(answer, checks, where)
 
 
-def _encoded(answer: Mapping[str, Any], checks: Sequence[Check], where: str) -> list[list[int]]:
+def _read_encodings(answer: Mapping[str, Any], checks: Sequence[Check], where: str) -> list[list[int]]:
     """Return the ids of the texts of `checks` by an answer of the tokenizers library; raise where it is not right."""
     if answer["differences"]["count"]:
         raise VerificationError(
@@ -245,7 +245,7 @@ def _raise_first(after: Mapping[str, str], before: Mapping[str, str] | None, sna
     raise VerificationError(what, where=where, hint="nothing was changed; it is not so before the change")
 
 
-def _compared(before: _Loaded, after: _Loaded, snapshot: Snapshot) -> Iterator[str]:
+def _compare(before: _Loaded, after: _Loaded, snapshot: Snapshot) -> Iterator[str]:
     """Yield where transformers reads another pipeline than tokenizer.json says; raise where the change makes it so."""
     if not after.is_compared:
         return

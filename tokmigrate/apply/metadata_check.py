@@ -83,7 +83,7 @@ def refuse_losses(source: Path, names: Collection[str]) -> None:
             raise cannot_be_kept(source, lost)
 
 
-def lost_in(stage: Path, source: Path, candidate: Candidate) -> list[str]:
+def find_lost_metadata(stage: Path, source: Path, candidate: Candidate) -> list[str]:
     """Return what of the metadata of a staged directory is not as it should be, a line for each file or directory.
 
     Args:
@@ -91,7 +91,7 @@ def lost_in(stage: Path, source: Path, candidate: Candidate) -> list[str]:
         source: The directory as it is.
         candidate: What it shall be.
     """
-    given = _given(stage, candidate)
+    given = _collect_given(stage, candidate)
     lost: list[str] = []
     for name, path in _tree(stage):
         wanted = given.get(name)
@@ -112,7 +112,7 @@ def cannot_be_kept(directory: Path, lost: list[str]) -> StorageError:
     )
 
 
-def _given(directory: Path, candidate: Candidate) -> Mapping[str, FileMetadata]:
+def _collect_given(directory: Path, candidate: Candidate) -> Mapping[str, FileMetadata]:
     """Return what written files are given, by the names of the files behind links, and what links are given."""
     behind = {real_name(directory, name): metadata for name, metadata in candidate.metadata.items()}
     return behind | {entry_name(directory, name): link.metadata for name, link in candidate.links.items()}

@@ -92,7 +92,7 @@ def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) 
         wanted = [recipe for recipe in held if isinstance(recipe, InitRecipe)]
         if tensor.is_table:
             for ready in in_order(wanted, read, tensor.window, made.keys()):
-                made |= {recipe: _copied(recipe, rows, made) for recipe in ready}
+                made |= {recipe: _copy(recipe, rows, made) for recipe in ready}
             continue
         for ready in in_order(wanted, lambda recipe: recipe.start(tensor.side).sources, tensor.window, made.keys()):
             values = initialise_rows(ready, tensor.side, tensor.noise or tensor.name, seed, source, statistics, make)
@@ -101,7 +101,7 @@ def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) 
     return made
 
 
-def _copied(recipe: InitRecipe, rows: TensorRows, made: Mapping[Recipe, bytes]) -> bytes:
+def _copy(recipe: InitRecipe, rows: TensorRows, made: Mapping[Recipe, bytes]) -> bytes:
     if isinstance(recipe.table, int):
         return rows.read_run(recipe.table, recipe.table + 1).tobytes()
     if recipe.table is None:

@@ -19,7 +19,7 @@ from tokmigrate.apply.candidate import Candidate
 from tokmigrate.apply.clone import seal_tree
 from tokmigrate.apply.durable import fsync_directory, fsync_tree_bottom_up
 from tokmigrate.apply.journal import Journal, JournalEntry, generation_in_place
-from tokmigrate.apply.metadata_check import cannot_be_kept, lost_in, not_kept, special_files
+from tokmigrate.apply.metadata_check import cannot_be_kept, find_lost_metadata, not_kept, special_files
 from tokmigrate.apply.stage import stage, verify_stage, write_file
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, StorageError
@@ -149,7 +149,7 @@ def publish(
             reached(Step.VERIFIED)
             for change in changes:
                 _seal(change)
-                lost = lost_in(change.area.stage, change.snapshot.directory, change.candidate)
+                lost = find_lost_metadata(change.area.stage, change.snapshot.directory, change.candidate)
                 _check_kept(model, change, lost, on_progress, keep_owner=keep_owner)
             reached(Step.STAMPED)
             recorder.prepared()
@@ -161,7 +161,7 @@ def publish(
                 if _is_untouched(area, journal):
                     _undo_preparation(journal, recorder, str(error) or type(error).__name__)
                     raise
-            raise _unfinished(area, error) from error
+            raise _unfinished_error(area, error) from error
         try:
             reached(Step.SWAPPED)
             for change in changes[1:]:
@@ -172,7 +172,7 @@ def publish(
             _clean(journal.areas)
             reached(Step.CLEANED)
         except BaseException as error:
-            raise _unfinished(area, error) from error
+            raise _unfinished_error(area, error) from error
 
 
 def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace: Path) -> RecoveryOutcome:
@@ -241,7 +241,7 @@ def _is_untouched(area: WorkArea, journal: Journal) -> bool:
     return there and generation_in_place(area.model) == journal.model.before
 
 
-def _unfinished(area: WorkArea, error: BaseException) -> RecoveryNeededError:
+def _unfinished_error(area: WorkArea, error: BaseException) -> RecoveryNeededError:
     return RecoveryNeededError(
         f"the change was made, but could not be finished: {str(error) or 'it was stopped'}",
         where=str(area.model),

@@ -23,7 +23,7 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json, parse
-from tokmigrate.model.references.token_texts import named_tokens, without_mentions
+from tokmigrate.model.references.token_texts import find_named_tokens, without_mentions
 from tokmigrate.model.semantics.semantic_diff import reverted, tokenizer_by_key, tokenizer_document
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
@@ -57,7 +57,7 @@ def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) 
             files[name] = was
     if not rewritten:
         return files, frozenset()
-    settled = _settled(snapshot, undone, files, edit)
+    settled = _align_settings(snapshot, undone, files, edit)
     return settled, frozenset(rewritten) | {name for name, data in settled.items() if files.get(name, data) != data}
 
 
@@ -151,7 +151,7 @@ def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None,
     return layout(snapshot, name).encoded(document)
 
 
-def _settled(snapshot: Snapshot, undone: Sequence[Undo], files: Files, edit: RowEdit) -> Files:
+def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files, edit: RowEdit) -> Files:
     """Return the files, with what another program keeps elsewhere than the migrations did taken back as well."""
     last: Files = {}
     for undo in reversed(undone):
@@ -211,7 +211,7 @@ def _without(state: ModelState, gone: frozenset[str]) -> ModelState:
     if ADDED_TOKENS in state.documents:
         held = {content: number for content, number in state.documents[ADDED_TOKENS].items() if content not in gone}
         state = state.with_document(ADDED_TOKENS, held)
-    for file, path, entry in named_tokens(state):
+    for file, path, entry in find_named_tokens(state):
         if text_of(entry) in gone:
             raise DriftError(
                 f"it names the token '{text_of(entry)}', which came with a migration and goes with it",

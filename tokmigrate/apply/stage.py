@@ -107,7 +107,7 @@ def _write_shard(
         target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:
             position = _put(target, image.header.raw, 0, progress)
-            for part in joined_parts(shard_parts(shard.header, tensors, candidate.edit, candidate.row)):
+            for part in join_parts(shard_parts(shard.header, tensors, candidate.edit, candidate.row)):
                 if isinstance(part, Copied):
                     copy_range(source, part.start, target, position, part.stop - part.start, progress)
                     position += part.stop - part.start
@@ -151,7 +151,7 @@ def shard_parts(
                     yield Written(row(entry.name, piece.recipe)[outer * inner : (outer + 1) * inner])
 
 
-def joined_parts(parts: Iterator[Copied | Written]) -> Iterator[Copied | Written]:
+def join_parts(parts: Iterator[Copied | Written]) -> Iterator[Copied | Written]:
     """Yield `parts` with copies that continue each other made one."""
     pending: Copied | None = None
     for part in parts:

@@ -108,8 +108,8 @@ def keep(undo: Undo, objects: Objects) -> str:
     """Store an undo record and return its digest."""
     record = {
         "format": UNDO_RECORD.version,
-        "files_before": _stored(undo.files, objects),
-        "files_after": _stored(undo.left, objects),
+        "files_before": _store(undo.files, objects),
+        "files_after": _store(undo.left, objects),
         "metadata": {name: metadata.to_json() for name, metadata in undo.metadata.items()},
         "old_rows": undo.edit.old_rows,
         "rows": [[piece.start, piece.stop] if isinstance(piece, CopiedRows) else None for piece in undo.edit.pieces],
@@ -142,10 +142,10 @@ def read_undo_record(digest: str, objects: Objects) -> Undo:
             for name, image in record.shards_before.items()
         }
     except (ValueError, WeightsError) as error:
-        raise _damaged(digest) from error
+        raise _damaged_error(digest) from error
     return Undo(
-        files=_loaded(record.files_before, objects),
-        left=_loaded(record.files_after, objects),
+        files=_load(record.files_before, objects),
+        left=_load(record.files_after, objects),
         metadata=record.metadata,
         edit=edit,
         saved={name: objects.get(data) for name, data in record.lost_rows.items()},
@@ -179,7 +179,7 @@ def read_left(digest: str, objects: Objects) -> Left:
         UndoError: The record, or a file of it, is missing, damaged or of a newer format.
     """
     record = _record(objects.get(digest), digest)
-    return Left(_loaded(record.files_after, objects), record.shards_after, record.tensors_after)
+    return Left(_load(record.files_after, objects), record.shards_after, record.tensors_after)
 
 
 def list_objects(digest: str, objects: Objects) -> Iterator[str]:
@@ -213,11 +213,11 @@ def read_init_rows(digest: str, objects: Objects) -> Mapping[Side, InitRows]:
         return {}
 
 
-def _stored(files: Mapping[str, bytes | None], objects: Objects) -> dict[str, str | None]:
+def _store(files: Mapping[str, bytes | None], objects: Objects) -> dict[str, str | None]:
     return {name: None if data is None else objects.put(data) for name, data in sorted(files.items())}
 
 
-def _loaded(files: Mapping[str, str | None], objects: Objects) -> dict[str, bytes | None]:
+def _load(files: Mapping[str, str | None], objects: Objects) -> dict[str, bytes | None]:
     return {name: None if digest is None else objects.get(digest) for name, digest in files.items()}
 
 
@@ -226,18 +226,18 @@ def _record(data: bytes, digest: str) -> _Record:
         held = json.loads(data)
         version = held["format"]
     except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(digest) from error
+        raise _damaged_error(digest) from error
     check_version(UNDO_RECORD, version, digest, UndoError)
     try:
         if version == 1:
-            data = json.dumps(_renamed(held)).encode()
+            data = json.dumps(_rename_keys(held)).encode()
         # From the text, since in a parsed value every array would have to be a tuple.
         return _Record.model_validate_json(data, strict=True)
     except (ValidationError, AttributeError, TypeError) as error:
-        raise _damaged(digest) from error
+        raise _damaged_error(digest) from error
 
 
-def _renamed(held: dict[str, Any]) -> dict[str, Any]:
+def _rename_keys(held: dict[str, Any]) -> dict[str, Any]:
     """Return a record of format 1 under the names of today."""
     record = {_NAMES_IN_1.get(name, name): value for name, value in held.items()}
     links = {
@@ -247,7 +247,7 @@ def _renamed(held: dict[str, Any]) -> dict[str, Any]:
     return {**record, "links": links}
 
 
-def _damaged(digest: str) -> UndoError:
+def _damaged_error(digest: str) -> UndoError:
     return UndoError(
         "the undo record is damaged",
         where=digest,

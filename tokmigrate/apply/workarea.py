@@ -116,10 +116,10 @@ class WorkArea:
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):
-            raise self.damaged_journal()
+            raise self.damaged_journal_error()
         return content
 
-    def damaged_journal(self) -> StorageError:
+    def damaged_journal_error(self) -> StorageError:
         """Return the error for a journal that nothing can be read off."""
         return StorageError(
             "the journal of an interrupted change is damaged",

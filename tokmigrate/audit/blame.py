@@ -203,7 +203,7 @@ class _BlameIndex:
         row = state.model_at(snapshot.directory, snapshot.generation) if state else None
         events = state.token_events(row) if state and row else ()
         runs = state.runs(row, None) if state and row else ()
-        applied = state.applied_ever(row) if state and row else ()
+        applied = state.list_applications(row) if state and row else ()
         lineage = snapshot.stamp.lineage if snapshot.stamp else None
         model = BlameModel(entry.name, str(entry.path), snapshot.revision, lineage)
         training = {token.id: token for token in training_on_record(state, snapshot, objects)}

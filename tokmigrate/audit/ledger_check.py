@@ -91,7 +91,7 @@ def _is_accounted_for(state: State, entry: ModelEntry, stamp: Stamp | None) -> b
     if model is None:
         return stamp is None or state.has_run_to(stamp.generation)
     # Of a run that is in progress or was interrupted `status` and `recover` tell.
-    known = [(row.record.revision, row.record.checksum) for row in state.applied_now(model)]
+    known = [(row.record.revision, row.record.checksum) for row in state.list_applied(model)]
     return state.active(model) is not None or known == list(stamp.applied if stamp else ())
 
 
@@ -129,7 +129,7 @@ def undo_data(workspace: Workspace, snapshot: Snapshot) -> UndoData:
         return UndoData()
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    rows = state.applied_now(model) if state and model else ()
+    rows = state.list_applied(model) if state and model else ()
     records = {row.record.revision: row.record.undo for row in rows}
     objects = ObjectStore(workspace.objects)
     applied = snapshot.revisions

@@ -151,7 +151,7 @@ def rows_of_adapter(adapter: Snapshot, base: Snapshot, tokens: Sequence[TokenTra
     """
     sides = embeddings(base.tensors)
     found = [
-        _held(adapter, base, tokens, side, entry, ids, is_whole=False)
+        _read_held(adapter, base, tokens, side, entry, ids, is_whole=False)
         for side, ids, entry in _deltas(adapter, base)
         if entry.dtype in FLOATING and sides[side].axis == 0
     ]
@@ -159,17 +159,17 @@ def rows_of_adapter(adapter: Snapshot, base: Snapshot, tokens: Sequence[TokenTra
         side = next((side for side, matrix in sides.items() if matrix.name == tensor.noise), None)
         if side is not None and not tensor.adds and tensor.axis == 0 and tensor.width > 1 and not tensor.is_table:
             _, entry = adapter.weights.tensor(tensor.name)
-            found.append(_held(adapter, base, tokens, side, entry, range(tensor.shape[0]), is_whole=True))
+            found.append(_read_held(adapter, base, tokens, side, entry, range(tensor.shape[0]), is_whole=True))
     return tuple(found)
 
 
-def trained_tokens(rows: Iterable[HeldRows]) -> frozenset[str]:
+def find_trained_tokens(rows: Iterable[HeldRows]) -> frozenset[str]:
     """Return the new tokens of which an adapter holds a trained input row, or a row that both sides share."""
     inputs = (held for held in rows if held.side == "input")
     return frozenset(token.token for held in inputs for token in held.tokens if token.training is Training.TRAINED)
 
 
-def _held(
+def _read_held(
     adapter: Snapshot,
     base: Snapshot,
     tokens: Sequence[TokenTraining],
@@ -182,11 +182,11 @@ def _held(
     matrix = embeddings(base.tensors)[side]
     places = {number: place for place, number in enumerate(ids) if place < entry.shape[0]}
     new = {token.id: token for token in tokens if token.id in places}
-    held = _held_tokens(adapter, base, matrix, side, entry, places, new) if new else ()
+    held = _compare_tokens(adapter, base, matrix, side, entry, places, new) if new else ()
     return HeldRows(entry.name, matrix.name, side, is_whole, entry.shape[0], held)
 
 
-def _held_tokens(
+def _compare_tokens(
     adapter: Snapshot,
     base: Snapshot,
     matrix: VocabularyTensor,
@@ -201,7 +201,7 @@ def _held_tokens(
     listed = [number for number in places if number in texts and number not in new]
     kinds = ([n for n in others if n not in texts], [n for n in others if n in texts], listed)
     compared = list(dict.fromkeys([*new, *(number for kind in kinds for number in spread(kind))]))
-    with _of(base, matrix) as rows, _opened(adapter, entry.name, entry.shape, entry.dtype) as own:
+    with _of(base, matrix) as rows, _open_rows(adapter, entry.name, entry.shape, entry.dtype) as own:
         # As the adapter would store them: it may be saved in a narrower dtype than the model.
         then = np.stack([to_float64(from_float64(rows.row(n), entry.dtype), entry.dtype) for n in compared])
         now = np.stack([own.row(places[n]) if n in places else row for n, row in zip(compared, then, strict=True)])
@@ -242,9 +242,9 @@ def _last(tensor: str) -> str:
 
 
 def _of(base: Snapshot, tensor: VocabularyTensor) -> TensorRows:
-    return _opened(base, tensor.name, tensor.shape, tensor.dtype)
+    return _open_rows(base, tensor.name, tensor.shape, tensor.dtype)
 
 
-def _opened(snapshot: Snapshot, name: str, shape: tuple[int, ...], dtype: str) -> TensorRows:
+def _open_rows(snapshot: Snapshot, name: str, shape: tuple[int, ...], dtype: str) -> TensorRows:
     shard, entry = snapshot.weights.tensor(name)
     return TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], Geometry.of(shape, dtype, 0), dtype)

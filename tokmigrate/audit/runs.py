@@ -80,7 +80,7 @@ def list_imported_runs(workspace: Workspace, limit: int | None) -> tuple[Run, ..
 
 
 def _of(state: State, model: ModelRow, limit: int | None) -> Iterator[Run]:
-    applied = state.applied_ever(model)
+    applied = state.list_applications(model)
     for row in state.runs(model, limit):
         yield build_run(model, row, [each for each in applied if each.run_id == row.id])
 

@@ -127,7 +127,7 @@ def undo_digests(rows: Iterable[AppliedRow]) -> dict[str, str]:
     return {row.record.revision: row.record.undo for row in rows if row.record.undo is not None}
 
 
-def initialised_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made]]:
+def list_initialised_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made]]:
     """Yield each token whose row a migration initialised, with its id and what the lineage knows of the row.
 
     Placeholders of removed tokens are left out: they are not trained.
@@ -145,13 +145,13 @@ def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...
         snapshot: The model.
         known: What is on record of its rows.
     """
-    initialised = tuple(initialised_tokens(snapshot))
+    initialised = tuple(list_initialised_tokens(snapshot))
     if not initialised:
         return ()
     rows: dict[int, dict[Side, tuple[bytes, str]]] = {number: {} for _, number, _ in initialised}
     matrices = embeddings(snapshot.tensors)
     for side, tensor in matrices.items():
-        for number, raw in _read(snapshot, tensor, rows):
+        for number, raw in _read_rows(snapshot, tensor, rows):
             rows[number][side] = (raw, tensor.dtype)
     changed = {
         made.revision
@@ -165,7 +165,7 @@ def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...
             if side in matrices:
                 movements[side] |= _movements(snapshot, matrices[side], side, revision, held, known)
     return tuple(
-        _compared(
+        _compare(
             token,
             number,
             made,
@@ -201,7 +201,7 @@ def _movements(
     }
     spare = {number for number in (*new, *kept) if number not in texts}
     places = {**kept, **new}
-    now = dict(_read(snapshot, tensor, places))
+    now = dict(_read_rows(snapshot, tensor, places))
     numbers = list(now)
     if not any(number in new for number in numbers):
         return {}
@@ -233,8 +233,8 @@ def training_on_record(state: State | None, snapshot: Snapshot, objects: Objects
         return training_of(snapshot, OnRecord({}, {}, objects))
     model = state.model_at(snapshot.directory, snapshot.generation)
     known = dict(read_init_records(row.event for row in state.token_rows(model))) if model else {}
-    undo = undo_digests(state.applied_ever(model)) if model else {}
-    if any((made.revision, made.label) not in known for _, _, made in initialised_tokens(snapshot)):
+    undo = undo_digests(state.list_applications(model)) if model else {}
+    if any((made.revision, made.label) not in known for _, _, made in list_initialised_tokens(snapshot)):
         elsewhere, undo_elsewhere = _on_record_elsewhere(state, snapshot.stamp)
         known, undo = {**elsewhere, **known}, {**undo_elsewhere, **undo}
     return training_of(snapshot, OnRecord(known, undo, objects))
@@ -247,24 +247,24 @@ def _on_record_elsewhere(state: State, stamp: Stamp | None) -> tuple[Mapping[Row
     """
     if stamp is None:
         return {}, {}
-    for model in state.known_models():
-        if any(_left(row, stamp) for row in state.runs(model, None)):
+    for model in state.list_models():
+        if any(_is_run_of(row, stamp) for row in state.runs(model, None)):
             events = (row.event for row in state.token_rows(model))
-            return read_init_records(events), undo_digests(state.applied_ever(model))
+            return read_init_records(events), undo_digests(state.list_applications(model))
     for ledger in read_imported(state):
         for row in ledger.runs:
-            if _left(row, stamp):
+            if _is_run_of(row, stamp):
                 found = (event.event for event in ledger.tokens if event.model_id == row.model_id)
                 applied = (each for each in ledger.applied if each.model_id == row.model_id)
                 return read_init_records(found), undo_digests(applied)
     return {}, {}
 
 
-def _left(row: RunRow, stamp: Stamp) -> bool:
+def _is_run_of(row: RunRow, stamp: Stamp) -> bool:
     return row.status is Status.APPLIED and row.generation_after == stamp.generation
 
 
-def trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...]:
+def list_trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...]:
     """Return the events that the ledger still lacks: the tokens that were trained, each once."""
     return tuple(
         TokenEvent(
@@ -281,7 +281,7 @@ def trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...]:
     )
 
 
-def _read(snapshot: Snapshot, tensor: VocabularyTensor, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+def _read_rows(snapshot: Snapshot, tensor: VocabularyTensor, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
     shard, entry = snapshot.weights.tensor(tensor.name)
     there = tensor.window.ids(snapshot.state.rows)
     place = snapshot.weights.path(shard), shard.extent(entry)[0]
@@ -291,7 +291,7 @@ def _read(snapshot: Snapshot, tensor: VocabularyTensor, wanted: Iterable[int]) -
                 yield number, rows.read_run(number, number + 1).tobytes()
 
 
-def _compared(
+def _compare(
     token: str,
     number: int,
     made: Made,

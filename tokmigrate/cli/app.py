@@ -16,7 +16,7 @@ from tokmigrate.cli.output import TRACEBACKS, echo_err, print_error
 from tokmigrate.cli.streams import MAKES_CHANGES, capture_stream_errors
 from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
 from tokmigrate.files import storage_error
-from tokmigrate.signals import ended_like_ctrl_c
+from tokmigrate.signals import raise_keyboard_interrupt
 
 COMMANDS = {
     "plan": Entry("Run", "run", "Show what an upgrade would change, without writing anything."),
@@ -161,7 +161,7 @@ def main() -> None:
     as_json = "--json" in arguments
     TRACEBACKS.set(len(arguments) < len(sys.argv[1:]))
     MAKES_CHANGES.set(False)
-    with capture_stream_errors() as (out, _), ended_like_ctrl_c():
+    with capture_stream_errors() as (out, _), raise_keyboard_interrupt():
         code = _exit_code(arguments, as_json)
         out.flush()
         if out.error:

@@ -90,7 +90,7 @@ def revision(
 
 def _autogenerate(workspace: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
     done = derivation.autogenerate(
-        workspace, message, compare.side_at_head(workspace, before), compare.named_side(workspace, after)
+        workspace, message, compare.side_at_head(workspace, before), compare.resolve_side(workspace, after)
     )
     names = [operation.name for operation in done.operations]
     if as_json:
@@ -129,10 +129,10 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
     done = locking.update_lock(workspace, workspace.select(model or []), lock_file.read_lock(workspace))
     if as_json:
         print_json(
-            json_report.document("lock", **lock_report.relocked_content(done, str(lock_file.lock_path(workspace))))
+            json_report.document("lock", **lock_report.lock_update_content(done, str(lock_file.lock_path(workspace))))
         )
         return
-    for line in lock_report.relocked_lines(done, lock_file.lock_shown(workspace)):
+    for line in lock_report.lock_update_lines(done, lock_file.lock_shown(workspace)):
         echo(line)
 
 
@@ -162,9 +162,9 @@ def rebase(
     done = rebasing.rebase(workspace, workspace.select(model or []), revision, onto)
     if as_json:
         path = str(lock_file.lock_path(workspace))
-        print_json(json_report.document("rebase", **lock_report.rebased_content(done, path)))
+        print_json(json_report.document("rebase", **lock_report.rebase_content(done, path)))
         return
-    for line in lock_report.rebased_lines(done, lock_file.lock_shown(workspace)):
+    for line in lock_report.rebase_lines(done, lock_file.lock_shown(workspace)):
         echo(line)
 
 
@@ -192,9 +192,9 @@ def squash(
     workspace = open_workspace_for_writing()
     done = squashing.squash(workspace, workspace.select(model or []), first, last, message)
     if as_json:
-        print_json(json_report.document("squash", **lock_report.squashed_content(done)))
+        print_json(json_report.document("squash", **lock_report.squash_content(done)))
         return
-    for line in lock_report.squashed_lines(done):
+    for line in lock_report.squash_lines(done):
         echo(line)
 
 

@@ -95,7 +95,7 @@ def history(as_json: AsJson = False) -> None:
     workspace = open_workspace()
     found = histories.History.read(workspace)
     tags_of: defaultdict[str, list[str]] = defaultdict(list)
-    for name, revision in tags.known_tags(workspace).items():
+    for name, revision in tags.list_tags(workspace).items():
         tags_of[revision].append(name)
     entries = tuple(workspace.models.values())
     interrupted = find_interrupted(entries)
@@ -135,14 +135,14 @@ def show(
     """Show one migration, and edits since it was applied."""
     workspace = open_workspace()
     found = histories.History.read(workspace)
-    target = found.resolve(revision, None, tags.known_tags(workspace))
+    target = found.resolve(revision, None, tags.list_tags(workspace))
     if target is None:
         raise UnknownNameError(
             "base is a model before any migration: there is no file of it",
             hint="`tokmigrate history` lists all migrations",
         )
     migration = found.get(target)
-    edited = restore.edited_since(workspace, migration)
+    edited = restore.diff_since_applied(workspace, migration)
     if as_json:
         print_json(
             json_report.document("show", migration=json_report.migration_content(migration), edited=list(edited))
@@ -260,7 +260,7 @@ def diff(
     The comparison is semantic: it ignores how the files are written. With a revision, a model as it is now is compared
     with the planned model at that revision, or with the earlier one that its undo data describes.
     """
-    found = compare.compare(*compare.chosen_sides(_find_workspace(), first, second))
+    found = compare.compare(*compare.choose_sides(_find_workspace(), first, second))
     if as_json:
         print_json(json_report.document("diff", **diff_report.comparison_content(found)))
     else:

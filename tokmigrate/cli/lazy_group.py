@@ -58,7 +58,7 @@ class LazyGroup(TyperGroup):
     def load(self, name: str) -> TyperCommand:
         """Import a command with its options."""
         entry = self.entries[name]
-        with _postponed_imports():
+        with _postpone_imports():
             module = import_module(f"{_PACKAGE}cli.{entry.module}")
             function = getattr(module, name.replace("-", "_") + ("_" if iskeyword(name) else ""))
         settings = {"ignore_unknown_options": True} if entry.takes_negative else None
@@ -96,7 +96,7 @@ class _LazyFinder:
 
 
 @contextmanager
-def _postponed_imports() -> Iterator[None]:
+def _postpone_imports() -> Iterator[None]:
     """Let `from tokmigrate.x import y` cost nothing for a module `y` until `y.name` is used."""
     sys.meta_path.insert(0, _LazyFinder)
     try:

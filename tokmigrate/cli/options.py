@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 
 def complete_model(incomplete: str) -> list[tuple[str, str]]:
     """Return the models whose names begin with a word."""
-    return _complete(incomplete, proposals.proposed_models)
+    return _complete(incomplete, proposals.propose_models)
 
 
 def complete_revision(incomplete: str) -> list[tuple[str, str]]:
     """Return the names of revisions that begin with a word, tags included."""
-    return _complete(incomplete, proposals.proposed_revisions)
+    return _complete(incomplete, proposals.propose_revisions)
 
 
 def complete_tag(incomplete: str) -> list[tuple[str, str]]:
     """Return the tags that begin with a word."""
-    return _complete(incomplete, proposals.proposed_tags)
+    return _complete(incomplete, proposals.propose_tags)
 
 
 def _complete(incomplete: str, propose: Callable[[Workspace], Iterator[proposals.Proposal]]) -> list[tuple[str, str]]:

@@ -208,11 +208,11 @@ class UpgradeCommand(ChangeCommand["upgrading.Upgraded"]):
         """Print what was upgraded."""
         _echo_recovered(result.plan.model, result.recovered.value)
         if result.plan.steps:
-            echo(text.upgraded_line(result.plan))
+            echo(text.upgrade_line(result.plan))
 
     def content(self, result: upgrading.Upgraded) -> dict[str, Any]:
         """Return what was upgraded as JSON."""
-        return json_report.upgraded_content(result)
+        return json_report.upgrade_content(result)
 
     def _target(self, bound: BoundPlan | None) -> str:
         return (bound.to or "base") if bound else self.revision
@@ -289,11 +289,11 @@ class DowngradeCommand(ChangeCommand["downgrading.Downgraded"]):
     def render(self, result: downgrading.Downgraded) -> None:
         """Print what was undone."""
         _echo_recovered(result.model, result.recovered.value)
-        echo(text.downgraded_line(result))
+        echo(text.downgrade_line(result))
 
     def content(self, result: downgrading.Downgraded) -> dict[str, Any]:
         """Return what was undone as JSON."""
-        return json_report.downgraded_content(result)
+        return json_report.downgrade_content(result)
 
 
 def downgrade(

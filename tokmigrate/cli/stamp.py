@@ -114,7 +114,7 @@ def tag(
         before = tags.delete_tag(workspace, delete)
         content, lines = {"tags": {}, "deleted": {delete: before}}, [f"{delete}: deleted, it stood for {before}"]
     elif name is None:
-        found = tags.known_tags(workspace)
+        found = tags.list_tags(workspace)
         content, lines = {"tags": found}, [f"{each}: {target}" for each, target in found.items()]
     elif not name.strip():
         raise UsageError("a tag needs a name", hint="tokmigrate tag NAME")

@@ -30,11 +30,11 @@ def applied_models_by_revision(workspace: Workspace) -> AppliedModels:
     directories = {os.path.realpath(entry.path): name for name, entry in workspace.models.items()}
     state = open_state_if_present(workspace.state, workspace.root)
     gone: dict[str, tuple[str, ...]] = {}
-    for model in state.known_models() if state else ():
+    for model in state.list_models() if state else ():
         if has_directory(Path(model.path)):
             directories.setdefault(model.path, model.name)
         elif state:
-            gone[model.name] = tuple(row.record.revision for row in state.applied_now(model))
+            gone[model.name] = tuple(row.record.revision for row in state.list_applied(model))
     for path, name in directories.items():
         # In the middle of a change the stamp may be missing, and what a model is about to have is not in it.
         refuse_in_progress(ModelEntry(name, Path(path)))

@@ -57,7 +57,7 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
     derived = derive(state_without_weights(before.documents, room), target, revision)
     if not derived.operations:
         return Generated(None, (), differences(before.documents, target), derived.refused)
-    left = _tried(workspace, before.documents, target, room, yaml_text(revision, None, message, derived.operations))
+    left = _try(workspace, before.documents, target, room, yaml_text(revision, None, message, derived.operations))
     remarks = _remarks(before, after, derived, left)
     models = (before.model,) if before.model else ("*",)
     path = write_yaml_migration(
@@ -66,7 +66,7 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
     return Generated(path, derived.operations, left, derived.refused if left else ())
 
 
-def _tried(workspace: Workspace, before: Documents, target: Documents, room: int, text: str) -> tuple[Difference, ...]:
+def _try(workspace: Workspace, before: Documents, target: Documents, room: int, text: str) -> tuple[Difference, ...]:
     """Return what differs still after the migration of that text was planned on the first tokenizer."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "migration.yaml")

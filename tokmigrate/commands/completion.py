@@ -21,17 +21,17 @@ _HEAD_LINES = 40
 _SQLITE = "sqlite:///"
 
 
-def proposed_models(workspace: Workspace) -> Iterator[Proposal]:
+def propose_models(workspace: Workspace) -> Iterator[Proposal]:
     """Yield each model of the workspace, with its directory."""
     for name, entry in workspace.models.items():
         yield name, str(entry.path)
 
 
-def proposed_revisions(workspace: Workspace) -> Iterator[Proposal]:
+def propose_revisions(workspace: Workspace) -> Iterator[Proposal]:
     """Yield what a revision may be called: its position, its number, its id, a tag; with its message."""
     yield "head", "the last migration"
     yield "base", "before any migration"
-    yield from proposed_tags(workspace)
+    yield from propose_tags(workspace)
     for path in sorted(workspace.migrations.iterdir()):
         if path.suffix not in _SUFFIXES or path.name.startswith(("_", ".")):
             continue
@@ -43,7 +43,7 @@ def proposed_revisions(workspace: Workspace) -> Iterator[Proposal]:
                 yield name, fields.get("message", "")
 
 
-def proposed_tags(workspace: Workspace) -> Iterator[Proposal]:
+def propose_tags(workspace: Workspace) -> Iterator[Proposal]:
     """Yield each tag with its revision, where the state is a SQLite file; importing SQLAlchemy takes too long here."""
     path, _, _ = workspace.state.removeprefix(_SQLITE).partition("?")
     if not workspace.state.startswith(_SQLITE) or not exists(Path(path)):

@@ -11,7 +11,7 @@ from tokmigrate.audit.run_status import reading
 from tokmigrate.commands.open_model import open_model_or_dummy
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.records import find_undo_records
-from tokmigrate.commands.tag import known_tags
+from tokmigrate.commands.tag import list_tags
 from tokmigrate.commands.targets import way_down
 from tokmigrate.errors import ModelError, UnknownNameError
 from tokmigrate.files import has_directory
@@ -70,7 +70,7 @@ def side_of(directory: Path) -> Side:
     return Side(str(directory), documents)
 
 
-def chosen_sides(workspace: Workspace | None, first: str, second: str) -> tuple[Side, Side]:
+def choose_sides(workspace: Workspace | None, first: str, second: str) -> tuple[Side, Side]:
     """Return what two words on a command line mean: directories, models of the workspace, or a model and a revision.
 
     Args:
@@ -82,13 +82,13 @@ def chosen_sides(workspace: Workspace | None, first: str, second: str) -> tuple[
         UnknownNameError: A word means nothing.
     """
     if workspace is None or second in workspace.models or "/" in second:
-        return named_side(workspace, first), named_side(workspace, second)
+        return resolve_side(workspace, first), resolve_side(workspace, second)
     (entry,) = workspace.select([first])
     try:
         return sides_of(workspace, entry, second)
     except UnknownNameError as error:
         if Path(second).is_dir():
-            return named_side(workspace, first), named_side(workspace, second)
+            return resolve_side(workspace, first), resolve_side(workspace, second)
         raise UnknownNameError(
             f"'{second}' is no revision, no model of this workspace and no directory", hint=error.hint
         ) from error
@@ -109,7 +109,7 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
         snapshot = take_snapshot(entry)
     here = Side(f"{entry.name} at {snapshot.revision or 'base'}", snapshot.state.documents)
     history = History.read(workspace)
-    target = history.resolve(revision, snapshot.revision, known_tags(workspace))
+    target = history.resolve(revision, snapshot.revision, list_tags(workspace))
     applied = [each.revision for each in check_progress(snapshot, history.chain_for(entry)).applied]
     name = f"{entry.name} at {target or 'base'}"
     if target == snapshot.revision:
@@ -120,7 +120,7 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
     return here, Side(name, plan(replace(workspace, drift="accept"), entry, revision).final.documents)
 
 
-def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Candidate:
+def read_recorded_state(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Candidate:
     """Return a model as the undo records have it for a revision that it had; raises UndoError where they do not."""
     _, revisions = way_down(workspace, entry, snapshot, revision)
     records = find_undo_records(workspace, entry, snapshot, revisions)
@@ -128,7 +128,7 @@ def recorded_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot,
 
 
 def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:
-    files = recorded_before(workspace, entry, snapshot, revision).files
+    files = read_recorded_state(workspace, entry, snapshot, revision).files
     return with_files(snapshot.state.documents, files)
 
 
@@ -144,12 +144,12 @@ def side_at_head(workspace: Workspace, word: str) -> Side:
     """
     entry = workspace.models.get(word)
     if entry is None or not History.read(workspace).chain_for(entry):
-        return named_side(workspace, word)
+        return resolve_side(workspace, word)
     with open_model_or_dummy(entry) as here:
         return replace(sides_of(workspace, here, "head")[1], model=entry.name)
 
 
-def named_side(workspace: Workspace | None, word: str) -> Side:
+def resolve_side(workspace: Workspace | None, word: str) -> Side:
     """Return the tokenizer of a model of the workspace, or of a directory; raises UnknownNameError for neither."""
     if workspace is not None:
         (entry,) = workspace.select([word])

@@ -8,12 +8,12 @@ from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.apply.publish import Change, RecoveryOutcome
 from tokmigrate.audit.run_status import is_in_progress
-from tokmigrate.audit.training import trained_events, training_on_record
+from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.adapters import adapters_of, changes_down
 from tokmigrate.commands.library_check import Accepted, outcome_of_records, verify_outcome
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, list_undo_records, refuse_drift
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
-from tokmigrate.commands.targets import edited_since_applied, nothing_to_downgrade, way_down
+from tokmigrate.commands.targets import find_edited, nothing_to_downgrade, way_down
 from tokmigrate.errors import UndoError
 from tokmigrate.events import ComputationStarted, OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -61,11 +61,11 @@ def accept_downgrade(
     """
     if is_in_progress(entry):
         return None
-    outcome = outcome_of_records(workspace, entry, *_recorded(workspace, entry, to, keep_owner=keep_owner))
+    outcome = outcome_of_records(workspace, entry, *_find_records(workspace, entry, to, keep_owner=keep_owner))
     return verify_outcome(workspace, entry.name, outcome, (), on_progress)
 
 
-def _recorded(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool) -> tuple[Snapshot, list[str]]:
+def _find_records(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool) -> tuple[Snapshot, list[str]]:
     """Return a model and the undo records that lead down to a revision; nothing is written."""
     snapshot = take_snapshot(entry)
     _, revisions = way_down(workspace, entry, snapshot, to)
@@ -102,7 +102,7 @@ def downgrade(
         UndoError: The undo data is missing here.
         DriftError: The model was changed since it was migrated.
     """
-    first = None if is_in_progress(entry) else _recorded(workspace, entry, to, keep_owner=keep_owner)[0]
+    first = None if is_in_progress(entry) else _find_records(workspace, entry, to, keep_owner=keep_owner)[0]
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
         snapshot = take_snapshot(entry, first)
         target, revisions = way_down(workspace, entry, snapshot, to)
@@ -112,7 +112,7 @@ def downgrade(
         stamp = snapshot.stamp
         if stamp is None:
             raise UndoError("the model has no stamp", where=str(entry.path))
-        edited = edited_since_applied(workspace, snapshot)
+        edited = find_edited(workspace, snapshot)
         for revision in revisions:
             if revision in edited:
                 message = f"{revision} was edited since it was applied; it is undone as it was applied"
@@ -124,7 +124,7 @@ def downgrade(
         back = build_downgrade(snapshot, records, objects)
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, on_progress)
         changes = (Change(snapshot, back.candidate), *beside)
-        trained = trained_events(training_on_record(state, snapshot, objects))
+        trained = list_trained_events(training_on_record(state, snapshot, objects))
         events = (*trained, *build_reverted_events(state, model, revisions))
         run = Run(Direction.DOWNGRADE, target, revisions, Outcome(reverted=revisions, tokens=events))
         publish_run(workspace, entry, state, model, run, changes, on_progress, keep_owner=keep_owner, accepted=accepted)

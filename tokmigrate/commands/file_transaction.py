@@ -95,17 +95,17 @@ def finish_writing(workspace: Workspace) -> RecoveryOutcome:
         StorageError: A file cannot be written, or the journal is damaged.
     """
     journal = journal_path(workspace)
-    if not exists(journal) and not any(_left_behind(workspace)):
+    if not exists(journal) and not any(_find_unfinished(workspace)):
         return RecoveryOutcome.NOTHING
     with uninterrupted(), _alone(workspace):
-        for path in _left_behind(workspace):
+        for path in _find_unfinished(workspace):
             _remove(path)
-        transaction = _read(journal)
+        transaction = _read_journal(journal)
         if transaction is None:
             return RecoveryOutcome.NOTHING
         standing = {name: _digest(_bytes(workspace.migrations / name)) for name in transaction.after}
         for name, text in transaction.after.items():
-            if standing[name] not in (transaction.before[name], _digest(_encoded(text))):
+            if standing[name] not in (transaction.before[name], _digest(_encode(text))):
                 raise RecoveryNeededError(
                     "somebody changed it after a command was interrupted that was about to write it",
                     where=str(workspace.migrations / name),
@@ -120,15 +120,15 @@ def finish_writing(workspace: Workspace) -> RecoveryOutcome:
         return found
 
 
-def _left_behind(workspace: Workspace) -> list[Path]:
+def _find_unfinished(workspace: Workspace) -> list[Path]:
     """Return the files that a process was writing when it was killed."""
     folder = workspace.migrations
     beside = entries(folder) if has_directory(folder) else []
-    mine = [unfinished(lock_path(workspace)), *map(unfinished, filter(is_migration, map(_finished, beside)))]
+    mine = [unfinished(lock_path(workspace)), *map(unfinished, filter(is_migration, map(_final_path, beside)))]
     return [path for path in (unfinished(journal_path(workspace)), *mine) if os.path.lexists(path)]
 
 
-def _finished(path: Path) -> Path:
+def _final_path(path: Path) -> Path:
     """Return the path that a file has whose unfinished name this may be."""
     return path.with_name(path.name.removeprefix(".").removesuffix(".new") or path.name)
 
@@ -136,7 +136,7 @@ def _finished(path: Path) -> Path:
 def _write_all(workspace: Workspace, transaction: FileTransaction) -> None:
     # Files are removed last: until then nothing is lost.
     for name, text in sorted(transaction.after.items(), key=lambda each: each[1] is None):
-        _write(workspace, workspace.migrations / name, _encoded(text))
+        _write(workspace, workspace.migrations / name, _encode(text))
 
 
 def _behind_link(workspace: Workspace, path: Path) -> Path:
@@ -173,11 +173,11 @@ def _digest(data: bytes | None) -> str | None:
     return None if data is None else blake3(data).hexdigest()
 
 
-def _encoded(text: str | None) -> bytes | None:
+def _encode(text: str | None) -> bytes | None:
     return None if text is None else text.encode("utf-8")
 
 
-def _read(journal: Path) -> FileTransaction | None:
+def _read_journal(journal: Path) -> FileTransaction | None:
     data = _bytes(journal)
     if data is None:
         return None

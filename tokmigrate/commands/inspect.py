@@ -10,7 +10,7 @@ from blake3 import blake3
 from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.library_check import verify_model
 from tokmigrate.audit.ledger_check import UndoData, undo_data
-from tokmigrate.audit.lora import HeldRows, rows_of_adapter, trained_tokens
+from tokmigrate.audit.lora import HeldRows, find_trained_tokens, rows_of_adapter
 from tokmigrate.audit.run_status import locked_by, reading, refuse_in_progress
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.commands.adapters import adapters_of
@@ -18,7 +18,7 @@ from tokmigrate.commands.current import require_directory
 from tokmigrate.commands.records import drift_on_record, refuse_lost_stamp
 from tokmigrate.commands.stamp_hint import describe_detected
 from tokmigrate.files import exists, read_if_present
-from tokmigrate.model.defaults.pipeline_overrides import added_on_loading
+from tokmigrate.model.defaults.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.progress import check_progress
@@ -48,7 +48,7 @@ class AdapterStatus:
     @property
     def trained(self) -> tuple[str, ...]:
         """The tokens whose rows migrations began, and of which it holds a trained one."""
-        return tuple(sorted(trained_tokens(self.rows)))
+        return tuple(sorted(find_trained_tokens(self.rows)))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
         training=training,
         notes=(
             *snapshot.notes,
-            *added_on_loading(snapshot.state),
+            *find_added_on_loading(snapshot.state),
             *([f"it looks like a model at {likely}"] if likely else []),
         ),
     )
@@ -161,8 +161,8 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     refuse_in_progress(entry)
     snapshot = take_snapshot(entry)
     refuse_lost_stamp(workspace, snapshot)
-    own = list(_changed(snapshot))
-    beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _changed(each)]
+    own = list(_find_changed(snapshot))
+    beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _find_changed(each)]
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
     checks = [check for migration in progress.applied for check in migration.checks]
     notes = verify_model(snapshot, checks, workspace.verify)
@@ -172,7 +172,7 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     return Verified(entry.name, snapshot.revision, changed, same, undo_data(workspace, snapshot), notes)
 
 
-def _changed(snapshot: Snapshot) -> Iterator[str]:
+def _find_changed(snapshot: Snapshot) -> Iterator[str]:
     """Yield the files that have other bytes than the stamp says, or are gone."""
     if snapshot.stamp is None:
         return

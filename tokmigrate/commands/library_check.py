@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tokmigrate.apply.build_downgrade import restored_documents
+from tokmigrate.apply.build_downgrade import restore_documents
 from tokmigrate.apply.candidate import Documents
 from tokmigrate.apply.library_check import verify_adapter_documents, verify_documents
 from tokmigrate.apply.publish import Change
@@ -52,7 +52,7 @@ def outcome_of_records(workspace: Workspace, entry: ModelEntry, snapshot: Snapsh
     """Return what a downgrade leaves, by the undo records of the model, the latest migration's first."""
     objects = ObjectStore(workspace.objects)
     beside = downgrades_of_adapters(adapters_of(entry, snapshot), records, objects)
-    return [(each, restored_documents(each, own, objects)) for each, own in ((snapshot, records), *beside)]
+    return [(each, restore_documents(each, own, objects)) for each, own in ((snapshot, records), *beside)]
 
 
 def verify_outcome(

@@ -12,7 +12,7 @@ from tokmigrate.commands.open_model import open_model_or_dummy
 from tokmigrate.errors import LimitError, TokmigrateError
 from tokmigrate.files import read_file
 from tokmigrate.formatting import format_list
-from tokmigrate.git import files_changed_since, find_repository, read_text_at_fork, tracked_files
+from tokmigrate.git import files_changed_since, find_repository, list_tracked_files, read_text_at_fork
 from tokmigrate.lint.checking import Finding, Seen, check
 from tokmigrate.lint.file import Failure, MigrationFile, written
 from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
@@ -101,8 +101,8 @@ def lint(
     """
     history = History.read(workspace)
     chain = history.chain()
-    shared = _shared(workspace, git_base) if git_base is not None else {}
-    wanted = _changed(workspace, chain, git_base) if git_base is not None else chain
+    shared = _read_shared(workspace, git_base) if git_base is not None else {}
+    wanted = _find_changed(workspace, chain, git_base) if git_base is not None else chain
     trials = [_try_pending(entry, history) for entry in entries] if wanted else []
     files = [
         replace(
@@ -112,13 +112,13 @@ def lint(
         )
         for each in wanted
     ]
-    findings = check((item for file in files for item in _seen(file, trials)), selection)
+    findings = check((item for file in files for item in _collect(file, trials)), selection)
     notes = [note for trial in trials for note in trial.notes]
     alone = [each.shown for each in wanted if not any(trial.looked_at(each) for trial in trials)]
     if alone:
         names = format_list(alone)
         notes.append(f"without a model that is here and does not have them yet, rules on files alone: {names}")
-    gone = shared.keys() - {name for each in chain for name in (each.revision, *_replaced(each))}
+    gone = shared.keys() - {name for each in chain for name in (each.revision, *_read_replaced(each))}
     notes += [f"'{git_base}' has the migration {name}, which is not here" for name in sorted(gone)]
     return Linted(findings, tuple(files), tuple(notes), find_repository(workspace.root) or workspace.root)
 
@@ -165,13 +165,13 @@ def _try_pending(entry: ModelEntry, history: History) -> _Trial:
     return _Trial(entry.name, tuple(steps), edited=progress.edited)
 
 
-def _changed(workspace: Workspace, chain: Sequence[Migration], git_base: str) -> tuple[Migration, ...]:
+def _find_changed(workspace: Workspace, chain: Sequence[Migration], git_base: str) -> tuple[Migration, ...]:
     """Return the migrations of which a file changed since the current branch left another one."""
     changed = files_changed_since(workspace.root, git_base)
     return tuple(each for each in chain if not changed.isdisjoint(_paths(each)))
 
 
-def _shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:
+def _read_shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:
     """Return the checksums of the migrations that were locked where the current branch left another one."""
     text = read_text_at_fork(lock_path(workspace), git_base)
     lock = parse_lock(text, f"{lock_shown(workspace)} at {git_base}") if text else Lock()
@@ -181,14 +181,17 @@ def _shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:
 def _is_edited(migration: Migration, shared: Mapping[str, str]) -> bool:
     # A squashed migration is another one than those that it stands for, and has the id of the last.
     known = shared.get(migration.revision)
-    return known is not None and known not in (migration.checksum, _replaced(migration).get(migration.revision))
+    return known is not None and known not in (
+        migration.checksum,
+        _read_replaced(migration).get(migration.revision),
+    )
 
 
-def _replaced(migration: Migration) -> Mapping[str, str]:
+def _read_replaced(migration: Migration) -> Mapping[str, str]:
     return {each.revision: each.checksum for each in migration.replaces}
 
 
-def _seen(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
+def _collect(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
     yield file
     for trial in trials:
         error = trial.refused(file.migration)
@@ -265,7 +268,7 @@ def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace
     text = decode(read_file(migration.path), migration.shown)
     tree = parse(text, migration.shown) if migration.source is None else None
     beside = {name: migration.path.parent / name for name in migration.attachments}
-    in_git = tracked_files(workspace.root, (migration.path, *beside.values())) if beside else frozenset()
+    in_git = list_tracked_files(workspace.root, (migration.path, *beside.values())) if beside else frozenset()
     return MigrationFile(
         migration,
         text,

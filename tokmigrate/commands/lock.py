@@ -147,7 +147,7 @@ def lock_head(workspace: Workspace, known: Lock | None) -> bool:
         known: Its lock; None where it has none, and then the first migration begins one.
     """
     head = History.read(workspace).chain()[-1]
-    lock = (known or Lock()).followed_by(head)
+    lock = (known or Lock()).append_migration(head)
     if lock is None:
         return False
     write_files(workspace, lock_files(workspace, lock))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.audit.run_status import is_in_progress, refuse_in_progress
 from tokmigrate.commands.plan_file import BoundPlan
-from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.conditions import Check
@@ -21,7 +21,7 @@ def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
         to: A revision by any of its names.
     """
     refuse_in_progress(entry)
-    return planned_upgrade(workspace, entry, take_snapshot(entry), to)
+    return plan_or_reuse(workspace, entry, take_snapshot(entry), to)
 
 
 def preview_upgrade(

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from tokmigrate.apply.digests import sampled_digest
+from tokmigrate.apply.digests import compute_sampled_digest
 from tokmigrate.errors import StalePlanError, StorageError, UsageError
 from tokmigrate.files import read_file
 from tokmigrate.formats import PLAN_FILE, check_version
@@ -84,7 +84,7 @@ class BoundPlan:
 
     def check(self, workspace: Workspace, plan: Plan) -> None:
         """Raise StalePlanError where a plan that is made now does not depend on the same."""
-        now = _held(workspace, plan)
+        now = _build_bindings(workspace, plan)
         if any(now[key] != self.held.get(key) for key in _HELD):
             raise StalePlanError(
                 f"the plan is stale: {'; '.join(_reasons(self.held, now))}",
@@ -95,7 +95,7 @@ class BoundPlan:
 
 def bound(workspace: Workspace, plan: Plan) -> BoundPlan:
     """Return a plan with all that it depends on."""
-    return BoundPlan(plan.model, plan.after, _held(workspace, plan), workspace.drift)
+    return BoundPlan(plan.model, plan.after, _build_bindings(workspace, plan), workspace.drift)
 
 
 def format_plans(plans: Sequence[BoundPlan]) -> dict[str, Any]:
@@ -152,20 +152,20 @@ def _causes(held: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     old, new = dict(held["migrations"]), dict(now["migrations"])
     edited = [revision for revision in old if revision in new and old[revision] != new[revision]]
     if edited:
-        yield f"since it was made {_named(edited)} {'was' if len(edited) == 1 else 'were'} edited"
+        yield f"since it was made {_format_names(edited)} {'was' if len(edited) == 1 else 'were'} edited"
     if now["seed"] != held["seed"]:
         yield "the workspace has another seed"
     if moved:
         # Other migrations are pending then, and other files there.
         return
     if list(old) != list(new):
-        yield f"it leads by {_named(list(old))}, and {_named(list(new))} would be next"
+        yield f"it leads by {_format_names(list(old))}, and {_format_names(list(new))} would be next"
     if now["files"] != held["files"]:
-        yield f"files of the model were changed: {_named(_others(held['files'], now['files']))}"
+        yield f"files of the model were changed: {_format_names(_others(held['files'], now['files']))}"
     if now["shards"] != held["shards"]:
-        yield f"weights of the model were changed: {_named(_others(held['shards'], now['shards']))}"
+        yield f"weights of the model were changed: {_format_names(_others(held['shards'], now['shards']))}"
     if now["adapters"] != held["adapters"]:
-        yield f"adapters of the model were changed: {_named(_others(held['adapters'], now['adapters']))}"
+        yield f"adapters of the model were changed: {_format_names(_others(held['adapters'], now['adapters']))}"
     if now["generation"] != held["generation"]:
         yield "its stamp is another one"
 
@@ -174,11 +174,11 @@ def _others(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*held, *now}) if held.get(name) != now.get(name)]
 
 
-def _named(names: Sequence[str]) -> str:
+def _format_names(names: Sequence[str]) -> str:
     return format_list(names) or "nothing"
 
 
-def _held(workspace: Workspace, plan: Plan) -> dict[str, Any]:
+def _build_bindings(workspace: Workspace, plan: Plan) -> dict[str, Any]:
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(plan.snapshot.directory, plan.snapshot.generation) if state else None
     last = state.runs(model, 1) if state and model else ()
@@ -218,4 +218,4 @@ def _files(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
 def _shards(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
     """Yield a digest of a sample of each shard: reading all of it would cost more than the plan."""
     for shard in snapshot.weights.shards:
-        yield shard.file, sampled_digest(snapshot.weights.path(shard), shard)
+        yield shard.file, compute_sampled_digest(snapshot.weights.path(shard), shard)

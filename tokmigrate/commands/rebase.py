@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from tokmigrate.commands.applied_models import AppliedModels, applied_models_by_revision, refuse_applied
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.lock import LockUpdate, relocked
-from tokmigrate.commands.tag import known_tags
+from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
-from tokmigrate.git import published_files, read_merge_sides
+from tokmigrate.git import list_published_files, read_merge_sides
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, lock_of
 from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_shown, parse_lock, read_lock_text
@@ -19,9 +19,9 @@ from tokmigrate.revision.reparent import (
     Reparented,
     branches,
     find_conflicts,
+    list_reparented_files,
     renumbered,
     reparented,
-    reparented_files,
 )
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -63,7 +63,7 @@ def rebase(
         HistoryError: A model has a migration of that branch, or nothing says which one is meant.
     """
     history = History.read_forked(workspace)
-    tags = known_tags(workspace)
+    tags = list_tags(workspace)
     for name in filter(None, (revision, onto)):
         history.resolve(name, None, tags)
     locks = _read_locks(workspace)
@@ -74,7 +74,7 @@ def rebase(
         behind, moved, shared = other.head.revision, reparented(branch, other.head), _find_shared(branch, other)
     else:
         moved = renumbered(history.chain())
-    files = reparented_files(moved)
+    files = list_reparented_files(moved)
     line = History.read_with(workspace, files)
     done = _update_lock(workspace, line, entries, locks.held, behind) if len(line.heads) < 2 else None
     write_files(workspace, {**files, **(lock_files(workspace, done.after) if done else {})})
@@ -88,7 +88,7 @@ def _choose_branches(
     found = branches(history)
     where = applied_models_by_revision(workspace)
     if revision is not None:
-        named = history.resolve(revision, None, known_tags(workspace))
+        named = history.resolve(revision, None, list_tags(workspace))
         branch = next((each for each in found if named in each.revisions), None)
         if branch is None:
             raise HistoryError(f"'{revision}' is no migration that only one branch has", hint=_format_branches(found))
@@ -97,7 +97,7 @@ def _choose_branches(
     refuse_applied(branch.migrations, where, "moved")
     others = [each for each in found if each is not branch]
     if onto is not None:
-        wanted = history.resolve(onto, None, known_tags(workspace))
+        wanted = history.resolve(onto, None, list_tags(workspace))
         others = [each for each in others if each.head.revision == wanted]
         if not others:
             raise HistoryError(f"'{onto}' is no other head", hint="`tokmigrate heads` shows them")
@@ -113,7 +113,7 @@ def _find_movable(workspace: Workspace, found: Sequence[Branch], where: AppliedM
     free = [branch for branch in found if where.keys().isdisjoint(branch.revisions)]
     if not free:
         refuse_applied(found[-1].migrations, where, "moved")
-    published = published_files(workspace.migrations)
+    published = list_published_files(workspace.migrations)
     if len(free) > 1 and published is not None:
         own = [branch for branch in free if published.isdisjoint(each.path.name for each in branch.migrations)]
         free = own or free

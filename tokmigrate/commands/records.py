@@ -83,10 +83,10 @@ def build_reverted_events(
     grouped: dict[str, list[TokenEvent | TokensMoved]] = {}
     for row in list_events_in_force(state, model):
         grouped.setdefault(row.event.revision, []).append(row.event)
-    return tuple(event for revision in revisions for event in _reverted(revision, grouped.get(revision, ())))
+    return tuple(event for revision in revisions for event in _revert(revision, grouped.get(revision, ())))
 
 
-def _reverted(revision: str, grouped: Sequence[TokenEvent | TokensMoved]) -> Iterator[TokenEvent | TokensMoved]:
+def _revert(revision: str, grouped: Sequence[TokenEvent | TokensMoved]) -> Iterator[TokenEvent | TokensMoved]:
     # Ledgers of older versions have a row for each token that moved.
     single: list[tuple[str, int, int]] = []
     for event in grouped:
@@ -123,7 +123,7 @@ def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | Move
             before.append((place, row))
     holding = [
         placed
-        for row in state.applied_now(model)
+        for row in state.list_applied(model)
         if (found := grouped.get(row.record.revision)) and _hold(state, found[0][1].run_id, row.run_id)
         for placed in found
     ]
@@ -142,7 +142,7 @@ def list_undo_records(state: State, model: ModelRow, revisions: tuple[str, ...])
     Raises:
         UndoError: One is not on record.
     """
-    known = {row.record.revision: row.record for row in state.applied_now(model)}
+    known = {row.record.revision: row.record for row in state.list_applied(model)}
     records: list[str] = []
     for revision in revisions:
         record = known.get(revision)
@@ -197,11 +197,11 @@ def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
 
 def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
     """Return what became of a model since it was migrated, by its stamp and by what this workspace has on record."""
-    rows = _applied_rows(workspace, snapshot)
+    rows = _list_applied(workspace, snapshot)
     trouble = _stamp_trouble(workspace, snapshot, rows)
     if trouble or snapshot.stamp is None:
         return _stamp_drift(trouble, snapshot, rows)
-    return drift_of(snapshot, tuple(_left(workspace, rows)))
+    return drift_of(snapshot, tuple(_read_left(workspace, rows)))
 
 
 def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
@@ -247,28 +247,28 @@ def _stamp_drift(trouble: str | None, snapshot: Snapshot, rows: Sequence[Applied
 
 
 def _document_drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
-    rows = _applied_rows(workspace, snapshot)
+    rows = _list_applied(workspace, snapshot)
     trouble = _stamp_trouble(workspace, snapshot, rows)
     if trouble or not list_changed_documents(snapshot):
         return _stamp_drift(trouble, snapshot, rows)
-    return document_drift(snapshot, tuple(_left(workspace, rows)))
+    return document_drift(snapshot, tuple(_read_left(workspace, rows)))
 
 
-def _applied_rows(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:
+def _list_applied(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:
     """Return the revisions that the ledger has as applied to a model."""
     state = open_state_if_present(workspace.state, workspace.root)
     model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    return state.applied_now(model) if state and model else ()
+    return state.list_applied(model) if state and model else ()
 
 
 def _stamp_trouble(workspace: Workspace, snapshot: Snapshot, rows: Sequence[AppliedRow]) -> str | None:
-    stamps = (left.files[STAMP] for left in _left(workspace, rows[::-1]) if STAMP in left.files)
+    stamps = (left.files[STAMP] for left in _read_left(workspace, rows[::-1]) if STAMP in left.files)
     last = next((stamp for stamp in stamps if stamp is not None), None)
     lineage = parse_stamp(last.decode("utf-8"), STAMP).lineage if last else ""
     return stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
 
 
-def _left(workspace: Workspace, rows: Sequence[AppliedRow]) -> Iterator[Left]:
+def _read_left(workspace: Workspace, rows: Sequence[AppliedRow]) -> Iterator[Left]:
     """Yield what migrations left, in the order of the rows, as far as the undo data is here."""
     objects = ObjectStore(workspace.objects)
     for row in rows:

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from tokmigrate.apply.durable import write_durably
 from tokmigrate.commands.file_transaction import write_files
-from tokmigrate.commands.tag import known_tags
+from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import (
     DriftError,
     FileProblems,
@@ -83,7 +83,7 @@ def record_texts(workspace: Workspace, state: State, wanted: Iterable[tuple[str,
     state.keep_migration_texts(texts)
 
 
-def applied_text(workspace: Workspace, revision: str) -> MigrationText | None:
+def read_applied_text(workspace: Workspace, revision: str) -> MigrationText | None:
     """Return the text of a migration as the models have it, None where it is not on record."""
     state = open_state_if_present(workspace.state, workspace.root)
     found = state.migration_texts(revision) if state else ()
@@ -91,12 +91,12 @@ def applied_text(workspace: Workspace, revision: str) -> MigrationText | None:
     return next((text for text in reversed(found) if text.checksum in in_force), found[-1] if found else None)
 
 
-def edited_since(workspace: Workspace, migration: Migration) -> tuple[str, ...]:
+def diff_since_applied(workspace: Workspace, migration: Migration) -> tuple[str, ...]:
     """Return the lines in which a migration differs from what models have, as far as that is on record."""
     in_force = set(_checksums(workspace, migration.revision))
     if migration.replaces or not in_force or migration.checksum in in_force:
         return ()
-    text = applied_text(workspace, migration.revision)
+    text = read_applied_text(workspace, migration.revision)
     return _diff(text, migration.shown, migration.data) if text else ()
 
 
@@ -151,11 +151,11 @@ def _on_record(workspace: Workspace, name: str) -> MigrationText:
     files = {text.revision: text.file for text in (state.migration_texts() if state else ())}
     names = [RecordedName(revision, file) for revision, file in files.items()]
     try:
-        revision = resolve(name, names, lambda: names, None, known_tags(workspace))
+        revision = resolve(name, names, lambda: names, None, list_tags(workspace))
     except UnknownNameError as error:
         hint = suggest(name, files) or "take the file from Git, or run this in the workspace where it was applied"
         raise UnknownNameError(f"no text is on record here of what was applied: {error.message}", hint=hint) from error
-    text = applied_text(workspace, revision) if revision else None
+    text = read_applied_text(workspace, revision) if revision else None
     if text is None:
         raise UsageError(f"'{name}' has no file", hint="name a revision: `tokmigrate history` lists them")
     return text

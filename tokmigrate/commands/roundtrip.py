@@ -15,7 +15,7 @@ from blake3 import blake3
 from tokmigrate.apply.candidate import Documents
 from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.library_check import verify_documents
-from tokmigrate.commands.diff import recorded_before
+from tokmigrate.commands.diff import read_recorded_state
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.open_model import open_model_or_dummy
 from tokmigrate.commands.plan import checks_of, plan
@@ -161,7 +161,7 @@ def _subject(
         return replace(entry, path=directory, adapters=())
     texts, rows = dict(snapshot.texts), snapshot.state.rows
     if again:
-        before = recorded_before(workspace, entry, snapshot, "base")
+        before = read_recorded_state(workspace, entry, snapshot, "base")
         texts = {name: data for name, data in {**texts, **before.files}.items() if data is not None}
         rows = before.edit.new_rows
     # Rows that are read from a file have the width that they have.
@@ -200,20 +200,20 @@ def _find_mismatches(
     upgrade(place, entry, tried[-1].revision)
     end = _digests(entry.path)
     downgrade(place, entry, start or "base")
-    yield from _compared(start_digests, _digests(entry.path), "all down", "the start")
+    yield from _compare(start_digests, _digests(entry.path), "all down", "the start")
     reached: list[Digests] = [start_digests]
     for migration in tried:
         upgrade(place, entry, migration.revision)
         reached.append(_digests(entry.path))
-    yield from _compared(end, reached[-1], "up one by one", "up in one run")
+    yield from _compare(end, reached[-1], "up one by one", "up in one run")
     revisions = [start, *(migration.revision for migration in tried)]
     for number in reversed(range(len(tried))):
         downgrade(place, entry, revisions[number] or "base")
         name = revisions[number] or "base"
-        yield from _compared(reached[number], _digests(entry.path), f"down to {name}", f"up to {name}")
+        yield from _compare(reached[number], _digests(entry.path), f"down to {name}", f"up to {name}")
 
 
-def _compared(expected: Digests, found: Digests, after: str, when: str) -> Iterator[Mismatch]:
+def _compare(expected: Digests, found: Digests, after: str, when: str) -> Iterator[Mismatch]:
     for name in sorted({*expected, *found}):
         if expected.get(name) != found.get(name):
             yield Mismatch(name, after, when)

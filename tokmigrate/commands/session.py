@@ -159,10 +159,10 @@ def model_session(
         for other in interrupted.others if interrupted else ():
             message = f"it was copied while a change of it was interrupted: {other} belongs to the original"
             on_progress(Warned(entry.name, f"{message}, and stays as it is"))
-        with _unfinished_recovery(area, interrupted):
+        with _report_recovery(area, interrupted):
             state = open_state(workspace.state, workspace.root)
             on_progress(StepReached(entry.name, Step.LOCKED))
-            found = recover(area, lambda operation: _recovered_run(state, operation), workspace.root)
+            found = recover(area, lambda operation: _build_recovered_run(state, operation), workspace.root)
             stamp = read_stamp(area.model)
             lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
             model = state.model_for(entry.name, area.model, lineage, generation)
@@ -174,7 +174,7 @@ def model_session(
 
 
 @contextmanager
-def _unfinished_recovery(area: WorkArea, interrupted: Journal | None) -> Iterator[None]:
+def _report_recovery(area: WorkArea, interrupted: Journal | None) -> Iterator[None]:
     """Say that recovery is needed where what is inside fails: the directories or the state may have changed by then."""
     try:
         yield
@@ -207,7 +207,7 @@ def _close(state: State, orphan: RunRow, generation: str | None) -> None:
         state.fail(orphan.id, "interrupted before anything was changed")
 
 
-def _recovered_run(state: State, operation: str) -> RecoveredRun:
+def _build_recovered_run(state: State, operation: str) -> RecoveredRun:
     return RecoveredRun(state, state.run(operation) is not None, operation)
 
 
@@ -217,6 +217,6 @@ def sync_with_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> Mode
     model = state.model_for(entry.name, snapshot.directory, stamp.lineage if stamp else "", snapshot.generation)
     applied = stamp.applied if stamp else ()
     records = [AppliedRecord(revision, place, checksum) for place, (revision, checksum) in enumerate(applied)]
-    known = {row.record.revision for row in state.applied_now(model)}
+    known = {row.record.revision for row in state.list_applied(model)}
     state.adopt(model, records, gone=known - {revision for revision, _ in applied})
     return model

@@ -12,10 +12,10 @@ from tokmigrate.commands.applied_models import applied_models_by_revision
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.lock import earlier
 from tokmigrate.commands.open_model import OpenedModel, open_model_or_dummy, trial_of
-from tokmigrate.commands.tag import known_tags
+from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
 from tokmigrate.files import has_directory
-from tokmigrate.git import uncommitted_files
+from tokmigrate.git import list_uncommitted_files
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
@@ -24,11 +24,11 @@ from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.history import Files, History, refuse_taken
 from tokmigrate.revision.lock import FILE as LOCK
-from tokmigrate.revision.lock import Lock, PinnedIds, locked_as
+from tokmigrate.revision.lock import Lock, PinnedIds, build_locked
 from tokmigrate.revision.lock_file import lock_files, read_lock
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.new_file import file_name, written_fields
-from tokmigrate.revision.squash import squashed, squashed_lock, squashed_text
+from tokmigrate.revision.new_file import dump_written_fields, file_name
+from tokmigrate.revision.squash import format_squashed, squash_lock, squashed
 from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.ids import Run
@@ -77,7 +77,7 @@ def squash(
     chain = history.chain()
     members = _members(workspace, history, first, last)
     lock = read_lock(workspace)
-    if lock is not None and lock.revisions != tuple(map(locked_as, chain)):
+    if lock is not None and lock.revisions != tuple(map(build_locked, chain)):
         raise DriftError("the lock and the migrations do not agree", where=LOCK, hint="`tokmigrate validate`")
     _refuse_middle(workspace, members)
     _refuse_uncommitted(workspace, members)
@@ -100,10 +100,10 @@ def squash(
             "there is no model here to try it on",
             hint=f"name one that is at {members[0].down_revision or 'base'} or before: --model PATH",
         )
-    text = squashed_text(drafted).encode("utf-8")
+    text = format_squashed(drafted).encode("utf-8")
     migration = yaml_migration(text, path, drafted.shown, workspace.root)
     _check_same(migration, drafted)
-    after = squashed_lock(lock, migration, proven) if lock else None
+    after = squash_lock(lock, migration, proven) if lock else None
     gone: Files = {each.path: None for each in members}
     refuse_taken(path, gone)
     write_files(workspace, {**gone, path: text, **(lock_files(workspace, after) if after else {})})
@@ -112,7 +112,7 @@ def squash(
 
 
 def _members(workspace: Workspace, history: History, first: str, last: str) -> tuple[Migration, ...]:
-    tags = known_tags(workspace)
+    tags = list_tags(workspace)
     begin, end = history.resolve(first, None, tags), history.resolve(last, None, tags)
     line = [migration.revision for migration in history.lineage(end)]
     if begin is None or begin not in line:
@@ -141,7 +141,7 @@ def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
 def _refuse_uncommitted(workspace: Workspace, members: Sequence[Migration]) -> None:
     """Raise UsageError where a file would go that Git could not bring back; comments in it would be lost."""
     beside = (each.path for each in members)
-    lost = [os.path.relpath(path, workspace.root) for path in uncommitted_files(workspace.root, beside)]
+    lost = [os.path.relpath(path, workspace.root) for path in list_uncommitted_files(workspace.root, beside)]
     if lost:
         raise UsageError(f"Git does not have {', '.join(lost)} as it is", hint="commit it before it is squashed")
 
@@ -217,7 +217,7 @@ def _check_same(read: Migration, drafted: Migration) -> None:
     """Raise HistoryError where a file does not say what was tried, which only a plug-in's operation could cause."""
     for was, now in zip(drafted.operations, read.operations, strict=True):
         # An `init:` for one side says the same as for both, and is written as that.
-        if written_fields(was.operation) != written_fields(now.operation):
+        if dump_written_fields(was.operation) != dump_written_fields(now.operation):
             raise HistoryError(
                 f"{was.operation.name} cannot be written to a file and read as the same",
                 where=was.place,

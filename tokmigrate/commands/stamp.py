@@ -14,12 +14,12 @@ from tokmigrate.apply.undo_record import read_left
 from tokmigrate.audit.drift import drift_of, each_line
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.audit.token_history import read_init_records
-from tokmigrate.audit.training import OnRecord, TokenTraining, trained_events, training_of
+from tokmigrate.audit.training import OnRecord, TokenTraining, list_trained_events, training_of
 from tokmigrate.commands.records import list_events_in_force
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.stamp_hint import format_stamp_commands
-from tokmigrate.commands.tag import known_tags
+from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import DriftError, OperationError, UsageError
 from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.formatting import format_list
@@ -62,7 +62,7 @@ class RecordedStamp:
 def find_recorded_stamp(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> RecordedStamp | None:
     """Return what the ledger knows of a directory that was at a revision and lost its stamp, None without that."""
     model = state.model_at(snapshot.directory, None)
-    rows = state.applied_now(model) if model else ()
+    rows = state.list_applied(model) if model else ()
     digest = next((row.record.undo for row in rows if row.record.revision == target), None)
     objects = ObjectStore(workspace.objects)
     if digest is None or not objects.has(digest):
@@ -95,7 +95,7 @@ def build_stamp_from(
             hint="name the revision that it is at",
         )
     model = state.model_at(directory, source.generation)
-    rows = {row.record.revision: row.record for row in (state.applied_now(model) if model else ())}
+    rows = {row.record.revision: row.record for row in (state.list_applied(model) if model else ())}
     records = tuple(
         replace(rows[revision], position=place) if revision in rows else AppliedRecord(revision, place, checksum)
         for place, (revision, checksum) in enumerate(source.applied)
@@ -122,7 +122,7 @@ def build_stamp_from(
         known = read_init_records(event for event in events if isinstance(event, TokenEvent))
     undo = {record.revision: record.undo for record in records if record.undo is not None}
     training = training_of(began, OnRecord(known, undo, objects))
-    told_of = (*events, *trained_events(training))
+    told_of = (*events, *list_trained_events(training))
     return RecordedStamp(_update_stamp(source, snapshot), records, told_of, drift.moved, training)
 
 
@@ -194,7 +194,7 @@ def stamp_model(
         DriftError: The ledger knows better.
     """
     history = History.read(workspace)
-    target = history.resolve(revision, None, known_tags(workspace))
+    target = history.resolve(revision, None, list_tags(workspace))
     chain = history.chain_for(entry)
     names = [migration.revision for migration in chain]
     if target is None or target not in names:
@@ -205,7 +205,7 @@ def stamp_model(
         )
     migrations = chain[: names.index(target) + 1]
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, _found):
-        snapshot = _unstamped(entry)
+        snapshot = _without_stamp(entry)
         known = find_recorded_stamp(state, workspace, snapshot, target)
         if known is None:
             _refuse_past(workspace, entry, snapshot, migrations, chain[len(migrations) :])
@@ -257,7 +257,7 @@ def stamp_copy(
             "the other model has no stamp", where=str(other), hint="name the model that was upgraded, or a revision"
         )
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, _found):
-        snapshot = _unstamped(entry)
+        snapshot = _without_stamp(entry)
         _, documents, _ = read_documents(other, source)
         found = without_ignorable(differences(documents, snapshot.state.documents))
         if found:
@@ -272,7 +272,7 @@ def stamp_copy(
         return _carry_out(workspace, entry, state, snapshot, known, on_progress, keep_owner=keep_owner)
 
 
-def _unstamped(entry: ModelEntry) -> Snapshot:
+def _without_stamp(entry: ModelEntry) -> Snapshot:
     snapshot = take_snapshot(entry)
     if snapshot.stamp is not None:
         raise UsageError(

@@ -32,7 +32,7 @@ def add_stamp_hint(
     detected = detect_revision(snapshot.state, progress.applied, progress.pending)
     if detected is None:
         return hint
-    seems = f"the model looks like one at {_described(workspace, entry, snapshot, detected)}"
+    seems = f"the model looks like one at {_describe(workspace, entry, snapshot, detected)}"
     if hint is None:
         return seems
     if detected.reached:
@@ -56,10 +56,10 @@ def describe_detected(
         progress: The migrations that it has by its stamp, and those that it lacks.
     """
     detected = detect_revision(snapshot.state, progress.applied, progress.pending)
-    return None if detected is None else _described(workspace, entry, snapshot, detected)
+    return None if detected is None else _describe(workspace, entry, snapshot, detected)
 
 
-def _described(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, detected: Detected) -> str:
+def _describe(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, detected: Detected) -> str:
     off = f"its stamp is wrong: remove {STAMP}, then " if snapshot.stamp else ""
     revision = detected.reached or f"a part of {detected.revisions[-1]}"
     return f"{revision}: {detected}; {off}{format_stamp_commands(workspace, entry, detected)}"
@@ -67,7 +67,7 @@ def _described(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, dete
 
 def format_stamp_commands(workspace: Workspace, entry: ModelEntry, detected: Detected) -> str:
     """Return the commands that stamp such a model."""
-    name = _named(workspace, entry)
+    name = _format_name(workspace, entry)
     copy = f"`tokmigrate stamp --from {_source(workspace, entry, detected)} --model {name}`"
     stamps = f"{copy} stamps it as a copy of that model, with its undo data"
     if detected.reached is None:
@@ -75,7 +75,7 @@ def format_stamp_commands(workspace: Workspace, entry: ModelEntry, detected: Det
     return f"{stamps}, `tokmigrate stamp {detected.reached} --model {name}` without"
 
 
-def _named(workspace: Workspace, entry: ModelEntry) -> str:
+def _format_name(workspace: Workspace, entry: ModelEntry) -> str:
     own = workspace.models.get(entry.name)
     if own is not None and own.path == entry.path:
         return entry.name

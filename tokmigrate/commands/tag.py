@@ -28,7 +28,7 @@ class Tagged:
     before: str | None
 
 
-def known_tags(workspace: Workspace) -> dict[str, str]:
+def list_tags(workspace: Workspace) -> dict[str, str]:
     """Return the revisions that tags stand for."""
     state = open_state_if_present(workspace.state, workspace.root)
     return state.all_tags() if state else {}
@@ -54,7 +54,7 @@ def set_tag(workspace: Workspace, name: str, revision: str) -> Tagged:
             f"'{name}' cannot be a tag" + (": it names a revision already" if taken else ""),
             hint="a tag begins with a letter and has letters, digits, '.', '-' and '_', like v1.2-chat",
         )
-    target = history.resolve(revision, None, known_tags(workspace))
+    target = history.resolve(revision, None, list_tags(workspace))
     if target is None:
         raise UsageError("base is no revision, and has that name already", where=name)
     before = open_state(workspace.state, workspace.root).set_tag(name, target)
@@ -66,6 +66,6 @@ def delete_tag(workspace: Workspace, name: str) -> str:
     state = open_state_if_present(workspace.state, workspace.root)
     before = state.delete_tag(name) if state else None
     if before is None:
-        hint = suggest(name, known_tags(workspace)) or "`tokmigrate tag` lists them"
+        hint = suggest(name, list_tags(workspace)) or "`tokmigrate tag` lists them"
         raise UnknownNameError(f"there is no tag '{name}'", hint=hint)
     return before

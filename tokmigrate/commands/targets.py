@@ -9,7 +9,7 @@ from dataclasses import replace
 from tokmigrate.commands.adapters import adapters_of
 from tokmigrate.commands.records import refuse_drift
 from tokmigrate.commands.stamp_hint import add_stamp_hint
-from tokmigrate.commands.tag import known_tags
+from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import (
     AlreadyThereError,
     FileProblems,
@@ -31,7 +31,7 @@ from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
 
-def planned_upgrade(
+def plan_or_reuse(
     workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str, earlier: Plan | None = None
 ) -> Plan:
     """Return the plan that brings a model up to a revision.
@@ -54,7 +54,7 @@ def planned_upgrade(
     accepted = refuse_drift(workspace, snapshot) if pending else ()
     adapters = adapters_of(entry, snapshot) if pending else ()
     try:
-        plan = _reused(earlier, snapshot, pending, adapters) or plan_upgrade(entry, snapshot, pending, adapters)
+        plan = _reuse(earlier, snapshot, pending, adapters) or plan_upgrade(entry, snapshot, pending, adapters)
     except OperationError as error:
         error.hint = add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
         raise
@@ -89,7 +89,7 @@ def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migrat
     return ()
 
 
-def _reused(
+def _reuse(
     earlier: Plan | None, snapshot: Snapshot, pending: Sequence[Migration], adapters: Sequence[Snapshot]
 ) -> Plan | None:
     """Return an earlier plan if it is of the same model and migrations: steps of a large vocabulary take seconds."""
@@ -105,7 +105,7 @@ def progress_to(workspace: Workspace, history: History, entry: ModelEntry, snaps
         DriftError: One was edited since it was applied, or one that the model lacks stands before one that it has.
     """
     progress = check_progress(snapshot, history.chain_for(entry))
-    target = history.resolve(to, snapshot.revision, known_tags(workspace))
+    target = history.resolve(to, snapshot.revision, list_tags(workspace))
     progress.check_order()
     wanted = {migration.revision for migration in history.lineage(target)}
     return replace(progress, chain=tuple(each for each in progress.chain if each.revision in wanted))
@@ -116,7 +116,7 @@ def way_down(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return the revision to go down to, and the revisions on the way, the latest first."""
     applied = snapshot.revisions
-    target = _resolved_down(workspace, snapshot, to)
+    target = _resolve_down(workspace, snapshot, to)
     if target is not None and target not in applied:
         raise UndoError(
             f"the model does not have revision {target}",
@@ -132,9 +132,9 @@ def way_down(
     return target, revisions
 
 
-def _resolved_down(workspace: Workspace, snapshot: Snapshot, to: str) -> str | None:
+def _resolve_down(workspace: Workspace, snapshot: Snapshot, to: str) -> str | None:
     """Return the revision to go down to, by the record where the files do not hold together or are gone."""
-    tags = known_tags(workspace)
+    tags = list_tags(workspace)
     try:
         return History.read(workspace).resolve(to, snapshot.revision, tags)
     except (FileProblems, HistoryError, UnknownNameError):
@@ -146,7 +146,7 @@ def _resolved_down(workspace: Workspace, snapshot: Snapshot, to: str) -> str | N
         raise
 
 
-def edited_since_applied(workspace: Workspace, snapshot: Snapshot) -> frozenset[str]:
+def find_edited(workspace: Workspace, snapshot: Snapshot) -> frozenset[str]:
     """Return the revisions of a model whose files hold something else than was applied, as far as files tell."""
     with suppress(FileProblems):
         return edited_revisions(snapshot, History.read_files(workspace))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tokmigrate.apply.build_upgrade import build_upgrade
 from tokmigrate.apply.publish import Change, RecoveryOutcome
-from tokmigrate.audit.training import trained_events, training_on_record
+from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.adapters import changes_up
 from tokmigrate.commands.library_check import Accepted, outcome_of_plan, verify_outcome
 from tokmigrate.commands.plan import checks_of, preview_upgrade
@@ -15,7 +15,7 @@ from tokmigrate.commands.plan_file import BoundPlan
 from tokmigrate.commands.records import build_upgrade_outcome, list_changed_documents
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
-from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.events import ComputationStarted, OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.plan import Plan
@@ -109,7 +109,7 @@ def upgrade(
         return Upgraded(first, RecoveryOutcome.NOTHING)
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
         snapshot = take_snapshot(entry, first.snapshot if first else None)
-        planned = planned_upgrade(workspace, entry, snapshot, to, first)
+        planned = plan_or_reuse(workspace, entry, snapshot, to, first)
         # Two plans of a large vocabulary are hundreds of megabytes.
         del first, snapshot
         if bound is not None:
@@ -128,7 +128,7 @@ def upgrade(
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
         record_texts(workspace, state, [*applied, *pending])
         outcome = build_upgrade_outcome(way.applied_steps, len(applied))
-        trained = trained_events(training_on_record(state, planned.snapshot, ObjectStore(workspace.objects)))
+        trained = list_trained_events(training_on_record(state, planned.snapshot, ObjectStore(workspace.objects)))
         revisions = [revision for revision, _ in pending]
         run = Run(Direction.UPGRADE, planned.after, revisions, replace(outcome, tokens=(*trained, *outcome.tokens)))
         changes = (Change(planned.snapshot, way.candidate), *changes_up(planned, way))

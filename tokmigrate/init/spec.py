@@ -37,7 +37,7 @@ class _Registered:
     def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
             lambda value: strategy_adapter().validate_python(value),
-            serialization=core_schema.plain_serializer_function_ser_schema(_dumped, info_arg=True),
+            serialization=core_schema.plain_serializer_function_ser_schema(_dump, info_arg=True),
         )
 
     @staticmethod
@@ -45,7 +45,7 @@ class _Registered:
         return handler(strategy_adapter().core_schema)
 
 
-def _dumped(strategy: RowStrategy, info: core_schema.FieldSerializationInfo) -> dict[str, Any]:
+def _dump(strategy: RowStrategy, info: core_schema.FieldSerializationInfo) -> dict[str, Any]:
     return strategy.model_dump(
         mode=info.mode,
         exclude_defaults=info.exclude_defaults,

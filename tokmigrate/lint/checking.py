@@ -70,7 +70,7 @@ def check(seen: Iterable[Seen], selection: Selection) -> tuple[Finding, ...]:
             models = dict.fromkeys((*(held.models if held else ()), *finding.models))
             found[key] = replace(finding, models=() if held and not held.models else tuple(models))
     files = {finding.file.migration.shown: finding.file for finding in found.values()}
-    silent = {shown: _silenced(file) for shown, file in files.items()}
+    silent = {shown: _find_silenced(file) for shown, file in files.items()}
     kept = [each for each in found.values() if not _is_silenced(each, silent[each.file.migration.shown])]
     return tuple(sorted(kept, key=lambda each: (each.file.migration.shown, each.location, each.rule.code)))
 
@@ -89,7 +89,7 @@ def _is_silenced(finding: Finding, lines: Mapping[int, frozenset[str] | None]) -
     return codes is None or finding.rule.code in codes
 
 
-def _silenced(file: MigrationFile) -> dict[int, frozenset[str] | None]:
+def _find_silenced(file: MigrationFile) -> dict[int, frozenset[str] | None]:
     """Return the codes that each line of a file silences, None for all of them."""
     found: dict[int, frozenset[str] | None] = {}
     for line, comment in _python_comments(file) if file.is_python else _yaml_comments(file):

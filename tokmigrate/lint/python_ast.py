@@ -71,7 +71,7 @@ def set_orders(source: str) -> Iterator[CodeUse]:
                 yield CodeUse(_location(part), f"`{ast.unparse(part)}`")
 
 
-def imported_modules(source: str) -> Iterator[CodeUse]:
+def find_imports(source: str) -> Iterator[CodeUse]:
     """Yield each import of a module that comes neither with Python nor with tokmigrate."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -30,10 +30,10 @@ def invisible(text: str) -> list[str]:
 
 def escaped(text: str) -> str:
     """Return a text as YAML has it between double quotes, in letters that everybody can tell apart."""
-    return '"' + "".join(map(_escaped, text)) + '"'
+    return '"' + "".join(map(_escape, text)) + '"'
 
 
-def _escaped(letter: str) -> str:
+def _escape(letter: str) -> str:
     if letter in '"\\':
         return f"\\{letter}"
     if " " <= letter <= "~":

@@ -130,10 +130,10 @@ def adapter_tensors(weights: Weights, base: Base) -> tuple[VocabularyTensor, ...
         OutOfStepError: A tensor has rows for another number of ids.
         UnexplainedTensorError: An axis has that length, and nothing explains it.
     """
-    return tuple(_found(weights, base))
+    return tuple(_find_tensors(weights, base))
 
 
-def _found(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
+def _find_tensors(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
     for shard, entry in weights.tensors():
         where = str(weights.path(shard))
         plain = entry.name.removeprefix("base_model.model.")
@@ -144,7 +144,7 @@ def _found(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
                 where=where,
                 hint="merge the adapter into the model before its vocabulary is migrated",
             )
-        found = _parted(plain, base)
+        found = _split(plain, base)
         if found is None:
             if base.ids in entry.shape and not _OTHERS.search(plain):
                 raise UnexplainedTensorError(
@@ -171,7 +171,7 @@ def _found(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
         yield tensor
 
 
-def _parted(plain: str, base: Base) -> tuple[_Kept, VocabularyTensor] | None:
+def _split(plain: str, base: Base) -> tuple[_Kept, VocabularyTensor] | None:
     """Return what a tensor keeps, and of which of the base model's."""
     for kept in _KEPT:
         match = re.fullmatch(rf"(.+?)\.{kept.name}", plain)
@@ -193,7 +193,7 @@ def _check_rows(tensor: VocabularyTensor, base: Base, where: str) -> None:
         )
 
 
-__all__ = ["CALLING", "CONFIG", "TRAINED", "trained_ids", "with_adapter_ids"]
+__all__ = ["CALLING", "CONFIG", "TRAINED", "list_trained_ids", "with_adapter_ids"]
 
 TRAINED = ("trainable_token_indices", "token_indices")
 """The fields of peft 0.21 that list the ids whose rows the adapter trains, in the order of those rows."""
@@ -201,7 +201,7 @@ CALLING = "alora_invocation_tokens"
 """The field that gives the ids of the text which calls the adapter."""
 
 
-def trained_ids(config: Json) -> Iterator[int]:
+def list_trained_ids(config: Json) -> Iterator[int]:
     """Yield the ids whose rows an adapter trains."""
     for name in TRAINED:
         held = config.get(name) or []
@@ -236,15 +236,15 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
 
     for name in TRAINED:
         if config.get(name):
-            after = after.with_value(CONFIG, (name,), _mapped(config[name], trained))
+            after = after.with_value(CONFIG, (name,), _map(config[name], trained))
     if config.get(CALLING):
-        after = after.with_value(CONFIG, (CALLING,), _mapped(config[CALLING], calling))
+        after = after.with_value(CONFIG, (CALLING,), _map(config[CALLING], calling))
     return after
 
 
-def _mapped(held: Json, new: Callable[[int], int]) -> Json:
+def _map(held: Json, new: Callable[[int], int]) -> Json:
     if isinstance(held, dict):
-        return {name: _mapped(ids, new) for name, ids in held.items()}
+        return {name: _map(ids, new) for name, ids in held.items()}
     return [new(number) for number in held]
 
 
@@ -286,14 +286,14 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
         max(base.state.tokenizer.texts, default=-1) + 1,
     )
     tensors = adapter_tensors(weights, known)
-    unknown = [number for number in trained_ids(documents[CONFIG]) if number >= base.state.rows]
+    unknown = [number for number in list_trained_ids(documents[CONFIG]) if number >= base.state.rows]
     if unknown:
         raise OutOfStepError(
             f"it trains the row of id {max(unknown)}, the model has {base.state.rows} rows",
             where=str(directory / CONFIG),
             hint=known.hint_for(max(unknown) + 1),
         )
-    if stamp is None and (tensors or list(trained_ids(documents[CONFIG]))):
+    if stamp is None and (tensors or list(list_trained_ids(documents[CONFIG]))):
         _check_not_ambiguous(directory, FILE in documents, base)
     state = replace(base.state, documents={**base.state.documents, **documents})
     return Snapshot(directory, state, texts, layouts, weights, tensors, stamp, ())

@@ -64,10 +64,10 @@ def make_dummy_model(
     if modules is not None:
         (directory / MODULES).write_bytes(modules)
     tensors = {tensor.name: tensor.with_ids(rows) for tensor in snapshot.tensors}
-    shapes = {name: _narrowed(tensor.shape, width, tensor.axis) for name, tensor in tensors.items()}
+    shapes = {name: _narrow(tensor.shape, width, tensor.axis) for name, tensor in tensors.items()}
     for shard in snapshot.weights.shards:
         header = shard.header
-        narrow = {each.name: shapes.get(each.name, _narrowed(each.shape, NARROW)) for each in header.entries}
+        narrow = {each.name: shapes.get(each.name, _narrow(each.shape, NARROW)) for each in header.entries}
         with (directory / shard.file).open("wb") as file:
             file.write(header.reshaped(narrow, header.data_start % BLOCK_BYTES).raw)
             for each in header.by_offset:
@@ -78,7 +78,7 @@ def make_dummy_model(
     )
 
 
-def _narrowed(shape: tuple[int, ...], width: int | None, kept: int | None = None) -> tuple[int, ...]:
+def _narrow(shape: tuple[int, ...], width: int | None, kept: int | None = None) -> tuple[int, ...]:
     return tuple(size if axis == kept or width is None else min(size, width) for axis, size in enumerate(shape))
 
 
@@ -136,7 +136,7 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
     texts, documents, _ = read_documents(entry.path, stamp)
     architecture = architecture_of(documents[CONFIG])
     answer = call_worker("vocabulary_axes", {"directory": str(entry.path), "open": []}, entry.worker)
-    tensors = dict(_stored(answer, architecture))
+    tensors = dict(_entries(answer, architecture))
     if not tensors:
         raise WeightsError(
             "its weights are not here, and what shapes they have is not known: "
@@ -166,7 +166,7 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
     return replace(entry, path=directory, adapters=(), vocab_tensors=MappingProxyType(settings))
 
 
-def _stored(answer: Mapping[str, Any], architecture: Architecture | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _entries(answer: Mapping[str, Any], architecture: Architecture | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """Yield the tensors that follow the vocabulary, as a file has them: a tied head is not stored."""
     for name, shape_info in answer.get("following", {}).items():
         pattern = architecture.pattern(name) if architecture else None

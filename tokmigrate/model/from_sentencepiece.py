@@ -67,7 +67,7 @@ def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) 
         OutOfStepError: An added token has another id than the library would give it.
     """
     _check_can_be_made(model)
-    added = _added_tokens(model, settings)
+    added = _find_added_tokens(model, settings)
     document = {
         "version": "1.0",
         "truncation": None,
@@ -164,7 +164,7 @@ def _decoder(model: SentencePieceModel) -> dict[str, Any]:
     return {"type": "Sequence", "decoders": steps}
 
 
-def _added_tokens(model: SentencePieceModel, settings: Mapping[str, Json]) -> dict[int, AddedToken]:
+def _find_added_tokens(model: SentencePieceModel, settings: Mapping[str, Json]) -> dict[int, AddedToken]:
     """Return the added tokens by id: pieces that are not made of others, and what the settings add."""
     flagged = {
         number: AddedToken(piece.text, special=piece.kind is not Kind.USER_DEFINED)

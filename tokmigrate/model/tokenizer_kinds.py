@@ -141,7 +141,7 @@ def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
         documents: Its parsed files, config.json among them.
     """
     model_type = str(documents[CONFIG].get("model_type", ""))
-    declared = _declared_class(documents)
+    declared = _read_class(documents)
     tekken = next((file for file in entries(directory) if file.match(TEKKEN_FILES)), None)
     sentencepiece = _first(directory, ("*.model",), is_sentencepiece)
     tiktoken = _first(directory, TIKTOKEN_FILES, is_tiktoken)
@@ -172,7 +172,7 @@ def _first(directory: Path, patterns: Iterable[str], fits: Callable[[bytes], boo
     return next((file for file in files if fits(read_file(file))), None)
 
 
-def _declared_class(documents: Mapping[str, Json]) -> str | None:
+def _read_class(documents: Mapping[str, Json]) -> str | None:
     """Return the class that tokenizer_config.json names, else config.json."""
     for name in (TOKENIZER_CONFIG, CONFIG):
         found = (documents.get(name) or {}).get("tokenizer_class")
@@ -186,7 +186,7 @@ def _class_of(declared: str | None, model_type: str, classes: Mapping[str, str])
 
 
 def _of_tekken(file: Path) -> str:
-    made = f"convert_tekken_tokenizer({_quoted(file)}).backend_tokenizer"
+    made = f"convert_tekken_tokenizer({_quote(file)}).backend_tokenizer"
     return _python(f"from transformers.integrations.mistral.tokenizer import convert_tekken_tokenizer; {made}", file)
 
 
@@ -215,7 +215,7 @@ def _of_tiktoken(file: Path) -> Remedy:
         command = _by_class("TokenizersBackend", file.parent)
         specials = "special tokens are those that tokenizer_config.json lists in added_tokens_decoder"
     else:
-        code = f"from transformers.convert_slow_tokenizer import TikTokenConverter; TikTokenConverter({_quoted(file)})"
+        code = f"from transformers.convert_slow_tokenizer import TikTokenConverter; TikTokenConverter({_quote(file)})"
         command = _python(f"{code}.converted()", file)
         specials = "special tokens are not in it; add them with a migration, in the order of their ids"
     return Remedy(file.name, f"TIKTOKEN_CACHE_DIR= {command}", ("tiktoken",), (remark, specials))
@@ -245,15 +245,15 @@ def _of_word_pieces(directory: Path, declared: str | None, model_type: str, sett
 
 
 def _by_class(name: str, directory: Path) -> str:
-    made = f"{name}.from_pretrained({_quoted(directory)}).backend_tokenizer"
+    made = f"{name}.from_pretrained({_quote(directory)}).backend_tokenizer"
     return _python(f"from transformers import {name}; {made}", directory / FILE)
 
 
 def _python(code: str, beside: Path) -> str:
     """Return the command that runs `code`, which ends in a tokenizer, and saves that beside a file."""
-    return f"python -c {shlex.quote(f'{code}.save({_quoted(beside.with_name(FILE))})')}"
+    return f"python -c {shlex.quote(f'{code}.save({_quote(beside.with_name(FILE))})')}"
 
 
-def _quoted(path: Path) -> str:
+def _quote(path: Path) -> str:
     """Return a path as Python's text; json's quotes stand well within those of a shell."""
     return json.dumps(str(path), ensure_ascii=False)

@@ -27,7 +27,7 @@ from tokmigrate.operations.base import (
     init_reads,
     name_tokens,
 )
-from tokmigrate.operations.rows import check_ids_may_change, chosen_init, init_recipe, with_inserted_rows, with_new_rows
+from tokmigrate.operations.rows import check_ids_may_change, choose_init, init_recipe, with_inserted_rows, with_new_rows
 from tokmigrate.vocabulary.ids import Renumbering
 
 
@@ -137,7 +137,7 @@ def with_new_tokens(
     if not tokens:
         return state
     recipes = [
-        init_recipe(state, context, token.content, chosen_init(state, context, token.init, init)) for token in tokens
+        init_recipe(state, context, token.content, choose_init(state, context, token.init, init)) for token in tokens
     ]
     written = [token.added() for token in tokens]
     special = [token.content for token in tokens if token.is_special]

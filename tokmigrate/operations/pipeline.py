@@ -136,11 +136,11 @@ def with_part(state: ModelState, section: str, value: Json) -> ModelState:
     """
     if value is not None:
         # On its own first: the library's complaint is then about the part, not about the whole file.
-        _tried(section, value, lambda: load_tokenizer({**_EMPTY, section: value}))
+        _try(section, value, lambda: load_tokenizer({**_EMPTY, section: value}))
     changed = state.with_value(FILE, (section,), value)
     if changed is state:
         return state
-    _tried(section, value, lambda: _use(changed.documents[FILE], state.documents[FILE]))
+    _try(section, value, lambda: _use(changed.documents[FILE], state.documents[FILE]))
     return with_the_file_read(changed, section)
 
 
@@ -150,7 +150,7 @@ def guarded(what: str, attempt: Callable[[], T], hint: str | None = None) -> T:
         return attempt()
 
 
-def _tried(section: str, value: Json, attempt: Callable[[], T]) -> T:
+def _try(section: str, value: Json, attempt: Callable[[], T]) -> T:
     return guarded(f"the {section}", attempt, _hint(section, value) if value else None)
 
 
@@ -295,7 +295,7 @@ class SetPostProcessor(SetPart):
         """Return the state with the post-processor, after its ids were checked and the library took it."""
         for processor in _each(self.part):
             _check_template(processor)
-            for token, number in _named(processor):
+            for token, number in _list_tokens(processor):
                 actual = id_of(state, token)
                 if number != actual:
                     raise OperationError(
@@ -322,7 +322,7 @@ def _each(part: Any) -> Iterator[Mapping[str, Any]]:
             yield from _each(each)
 
 
-def _named(processor: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _list_tokens(processor: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """Yield each token that a post-processor puts out, with the id it gives it."""
     for name in ("sep", "cls"):
         if isinstance(processor.get(name), list) and len(processor[name]) == 2:

@@ -23,7 +23,7 @@ from tokmigrate.operations.base import (
     init_reads,
     name_tokens,
 )
-from tokmigrate.operations.rows import chosen_init, init_recipe, with_new_rows
+from tokmigrate.operations.rows import choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.ids import expand, runs
 
@@ -74,7 +74,7 @@ def with_reinitialised_rows(
         labels: The text of the token of each row.
         init: What the operation says of how they are initialised.
     """
-    spec = chosen_init(state, context, init)
+    spec = choose_init(state, context, init)
     population = runs(row for row in expand(state.population) if row not in labels)
     if not population:
         raise OperationError("no row of the baseline vocabulary is left to initialise a new one from")

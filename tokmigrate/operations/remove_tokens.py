@@ -29,7 +29,7 @@ from tokmigrate.operations.base import (
 from tokmigrate.operations.rows import (
     check_ids_may_change,
     check_size_may_change,
-    chosen_init,
+    choose_init,
     init_recipe,
     with_new_rows,
 )
@@ -87,7 +87,7 @@ class RemoveTokens(Operation):
         check_not_in_use(state, frozenset(tokens))
         bare = without_mentions(state, frozenset(tokens))
         return (
-            self._compacted(bare, context, numbers)
+            self._compact(bare, context, numbers)
             if self.ids == "compact"
             else self._with_placeholders(bare, context, tokens)
         )
@@ -125,7 +125,7 @@ class RemoveTokens(Operation):
         replaced = with_placeholders(state, names)
         return with_new_rows(replaced, context, recipes) if recipes else replaced
 
-    def _compacted(self, state: ModelState, context: Context, gone: frozenset[int]) -> ModelState:
+    def _compact(self, state: ModelState, context: Context, gone: frozenset[int]) -> ModelState:
         size = state.vocab_size
         if max(gone) >= size:
             raise OperationError(f"id {max(gone)} is none of those that are predicted", hint="use `ids: tombstone`")
@@ -142,7 +142,7 @@ class RemoveTokens(Operation):
         if self.shrink:
             check_size_may_change(state)
         else:
-            spec = chosen_init(state, context, self.init)
+            spec = choose_init(state, context, self.init)
             pieces += [NewRow(init_recipe(state, context, f"row {row}", spec)) for row in range(size - len(gone), size)]
         pieces.append(CopiedRows(size, state.rows))
         moved = with_renumbered(state, renumbering)

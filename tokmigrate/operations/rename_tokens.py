@@ -11,7 +11,7 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_list, format_quoted
 from tokmigrate.init import InitSpec
-from tokmigrate.model.documents.chat_template import texts_in, with_tokens_in_templates, written_in_templates
+from tokmigrate.model.documents.chat_template import find_in_templates, texts_in, with_tokens_in_templates
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
@@ -88,7 +88,7 @@ class RenameTokens(Operation):
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         """Say which text is tokenized differently, or what still names an old token."""
-        left = written_in_templates(after, self.tokens)
+        left = find_in_templates(after, self.tokens)
         if left:
             kind = next(iter(left.values())).kind
             return Risk(RiskLevel.BREAKING, f"{kind} still names {format_quoted(tuple(left))}, which is no token now")

@@ -13,7 +13,7 @@ from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges, init_reads
-from tokmigrate.operations.rows import MEAN, check_size_may_change, chosen_init, with_new_rows
+from tokmigrate.operations.rows import MEAN, check_size_may_change, choose_init, with_new_rows
 from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
 
 OF_A_TOKEN = (Subtokens, File)
@@ -50,7 +50,7 @@ class ResizeVocab(Operation):
         return with_sizes(state.with_rows(RowEdit(state.rows, (CopiedRows(0, rows),))), state)
 
     def _spare_init(self, state: ModelState, context: Context) -> InitSpec:
-        spec = chosen_init(state, context, self.init)
+        spec = choose_init(state, context, self.init)
         if isinstance(spec.side("input"), OF_A_TOKEN) or isinstance(spec.side("output"), OF_A_TOKEN):
             if self.init is not None:
                 raise OperationError("a spare row has no token whose text could initialise it", hint="use mean")

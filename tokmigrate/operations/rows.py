@@ -42,7 +42,7 @@ class TokenLookup:
         return list(self._tokenizer.ids)
 
 
-def chosen_init(state: ModelState, context: Context, *nearest_first: InitSpec | None) -> InitSpec:
+def choose_init(state: ModelState, context: Context, *nearest_first: InitSpec | None) -> InitSpec:
     """Return the first strategy given, of the token, the operation, the file, `set_init`; else the mean."""
     for spec in (*nearest_first, context.init):
         if spec is not None:
@@ -61,11 +61,11 @@ def init_recipe(state: ModelState, context: Context, label: str, spec: InitSpec)
         input=spec.start("input", lookup, label, context.data()),
         output=spec.start("output", lookup, label, context.data()),
         population=state.population,
-        table=_copied_row(state, spec, lookup, label) if state.traits.has_tables else None,
+        table=_find_copied_row(state, spec, lookup, label) if state.traits.has_tables else None,
     )
 
 
-def _copied_row(state: ModelState, spec: InitSpec, lookup: TokenLookup, label: str) -> int:
+def _find_copied_row(state: ModelState, spec: InitSpec, lookup: TokenLookup, label: str) -> int:
     strategy = spec.table or spec.side("input")
     if not isinstance(strategy, Copy):
         like = next(iter(lookup.pieces(label)), state.population[0][0])

@@ -54,13 +54,13 @@ class Change(Fields):
         return ListChange(self.add, self.remove)
 
 
-def _known(name: str) -> str:
+def _check_name(name: str) -> str:
     if not can_be_set(name):
         raise PydanticCustomError("extra_forbidden", "unknown field")
     return name
 
 
-Name = Annotated[str, AfterValidator(_known)]
+Name = Annotated[str, AfterValidator(_check_name)]
 Tokens = Annotated[tuple[str, ...], AsTuple]
 
 
@@ -115,16 +115,16 @@ class SetSpecialTokens(Operation):
         replaces = [f"the {role} token" for role in self.roles()]
         replaces += [_setting(name) for name, held in self.settings.items() if not isinstance(held, ListChange)]
         writes = [*map(_setting, self.settings), *([] if self.additional is None else ["the list of special tokens"])]
-        return Footprint.of(writes, name_tokens(self._named_tokens()), replaces)
+        return Footprint.of(writes, name_tokens(self._list_tokens()), replaces)
 
-    def _named_tokens(self) -> tuple[str, ...]:
+    def _list_tokens(self) -> tuple[str, ...]:
         return tuple(token for tokens in self.token_changes().roles.values() for token in tokens)
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
         """Return the state with the roles given."""
         if not self.roles() and self.additional is None and not self.settings:
             raise OperationError("set_special_tokens names no token", hint="give one of " + ", ".join(ROLES))
-        for token in self._named_tokens():
+        for token in self._list_tokens():
             id_of(state, token)
         for role in ROLES:
             content = self.roles().get(role)

@@ -60,7 +60,7 @@ class SetTokenFlags(Operation):
             if self.special is False:
                 _check_not_made_special(state, token)
             if token not in state.tokenizer.added:
-                state = _added(state, token, flags)
+                state = _make_added(state, token, flags)
             state = _with_flags(state, token, number, flags)
         state = with_added_tokens_decoder(state)
         if self.special:
@@ -101,7 +101,7 @@ def _check_not_made_special(state: ModelState, token: str) -> None:
         )
 
 
-def _added(state: ModelState, token: str, flags: dict[str, bool]) -> ModelState:
+def _make_added(state: ModelState, token: str, flags: dict[str, bool]) -> ModelState:
     if "special" not in flags:
         raise OperationError(
             f"'{token}' is a token of the tokenizer's model, which has no flags",

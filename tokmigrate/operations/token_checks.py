@@ -7,12 +7,12 @@ from collections.abc import Collection, Iterable, Iterator
 
 from tokmigrate.errors import OperationError, suggest
 from tokmigrate.formatting import format_quoted
-from tokmigrate.model.documents.chat_template import written_in_templates
+from tokmigrate.model.documents.chat_template import find_in_templates
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import letters_of_bytes
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.references.token_texts import named_tokens
+from tokmigrate.model.references.token_texts import find_named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind, post_processor_tokens
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.operations.base import Risk, RiskLevel
@@ -75,7 +75,7 @@ def _in_tokenizer(state: ModelState) -> Iterator[tuple[str, str, str]]:
 
 
 def _roles(state: ModelState) -> Iterator[tuple[str, str, str]]:
-    for file, path, entry in named_tokens(state):
+    for file, path, entry in find_named_tokens(state):
         # A token that is only listed loses its place in the list.
         if path[0] != "added_tokens_decoder" and not isinstance(path[-1], int):
             yield file, f"'{'.'.join(map(str, path))}'", text_of(entry) or ""
@@ -84,7 +84,7 @@ def _roles(state: ModelState) -> Iterator[tuple[str, str, str]]:
 def _templates(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, str]]:
     # A word of the vocabulary stands in a template by chance; an added token does not.
     named = sorted(token for token in gone if token in state.tokenizer.added)
-    for token, template in written_in_templates(state, named).items():
+    for token, template in find_in_templates(state, named).items():
         yield template.file, template.kind, token
 
 

@@ -269,7 +269,7 @@ class Measurement:
         if "problem" in answer:
             raise FileProblems([Problem(**answer["problem"])])
         if "fault" in answer:
-            raise self._failed(corpus, **answer["fault"])
+            raise self._corpus_error(corpus, **answer["fault"])
         counts = [_counts(state, counts) for state, counts in zip(self.states, answer["tokenizers"], strict=True)]
         changes = {
             (first, second): CorpusChange(counts[first], counts[second], **found)
@@ -292,7 +292,7 @@ class Measurement:
         )
         return Example(example["line"], example["text"], example["skipped"], before, after)
 
-    def _failed(self, corpus: str, tokenizer: int, line: int | None, cause: str) -> TokenizerError:
+    def _corpus_error(self, corpus: str, tokenizer: int, line: int | None, cause: str) -> TokenizerError:
         made_by = self.states[tokenizer].made_by
         which = f"the tokenizer after migration {made_by.revision}" if made_by else "the tokenizer as it is"
         fault = "be loaded" if line is None else "tokenize this line"

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tokmigrate.errors import OperationError, OutOfStepError, TokmigrateError
 from tokmigrate.model.adapter import with_adapter_ids
-from tokmigrate.model.defaults.pipeline_overrides import added_on_loading
+from tokmigrate.model.defaults.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json, Layout
@@ -103,7 +103,7 @@ class Plan:
     def notes(self) -> tuple[str, ...]:
         """What a user should know before it is applied."""
         notes = list(self.snapshot.notes)
-        notes += added_on_loading(self.final)
+        notes += find_added_on_loading(self.final)
         notes += unknown_references(self.final)
         notes += slow_tokenizer_notes(self.snapshot.state, self.final)
         if self.snapshot.weights.unread:
@@ -132,7 +132,7 @@ class Plan:
         if self.writes_rows:
             for file in self.snapshot.vocabulary_shards:
                 shard = self.snapshot.weights.shard(file)
-                delta = sum(_grown(tensor, self.edit) * tensor.row_bytes for tensor in self.snapshot.in_shard(file))
+                delta = sum(_growth(tensor, self.edit) * tensor.row_bytes for tensor in self.snapshot.in_shard(file))
                 yield FileChange(file, "changed", shard.size + delta)
 
     @property
@@ -188,7 +188,7 @@ def plan_upgrade(
     """
     steps = steps_of(snapshot.state, migrations, lambda _, after: with_index_sizes(snapshot, after))
     _check_acknowledged(steps)
-    beside = tuple(_beside(adapter, migrations, steps) for adapter in adapters)
+    beside = tuple(_plan_adapter(adapter, migrations, steps) for adapter in adapters)
     return Plan(entry.name, snapshot, steps, beside)
 
 
@@ -204,16 +204,16 @@ def _check_acknowledged(steps: Sequence[Step]) -> None:
                 raise OperationError(
                     f"{operation.name} is breaking, and nothing says that it is meant: {risk.reason}",
                     where=applied.planned.place,
-                    hint=f"if it is meant, add `acknowledge: breaking`, as in {_acknowledged(operation)}",
+                    hint=f"if it is meant, add `acknowledge: breaking`, as in {_format_acknowledged(operation)}",
                 )
 
 
-def _acknowledged(operation: Operation) -> str:
+def _format_acknowledged(operation: Operation) -> str:
     fields = [name for name in type(operation).model_fields if name in operation.model_fields_set]
     return f"`{operation.name}: {{{', '.join(f'{name}: …' for name in fields)}, acknowledge: breaking}}`"
 
 
-def _beside(adapter: Snapshot, migrations: Sequence[Migration], steps: Sequence[Step]) -> Plan:
+def _plan_adapter(adapter: Snapshot, migrations: Sequence[Migration], steps: Sequence[Step]) -> Plan:
     """Return the plan for an adapter: the same migrations, on the files that it has."""
 
     def finish(before: ModelState, after: ModelState) -> ModelState:
@@ -242,15 +242,15 @@ def with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
         return state
     metadata = state.documents[index].get("metadata") or {}
     if "total_size" in metadata:
-        size = metadata["total_size"] + sum(_grown(t, state.edit) * t.row_bytes for t in snapshot.tensors)
+        size = metadata["total_size"] + sum(_growth(t, state.edit) * t.row_bytes for t in snapshot.tensors)
         state = state.with_value(index, ("metadata", "total_size"), size)
     if "total_parameters" in metadata:
         own = [tensor for tensor in snapshot.tensors if tensor.canonical == tensor.name]
-        total = metadata["total_parameters"] + sum(_grown(t, state.edit) * t.width for t in own)
+        total = metadata["total_parameters"] + sum(_growth(t, state.edit) * t.width for t in own)
         state = state.with_value(index, ("metadata", "total_parameters"), total)
     return state
 
 
-def _grown(tensor: VocabularyTensor, edit: RowEdit) -> int:
+def _growth(tensor: VocabularyTensor, edit: RowEdit) -> int:
     """Return how many rows a tensor has more after `edit`."""
     return tensor.window.rows(edit.new_rows) - tensor.window.rows(edit.old_rows)

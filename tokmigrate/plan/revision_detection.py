@@ -176,17 +176,17 @@ class _Detection:
         """Yield what of an operation is there, and expect all of it from then on."""
         if changes is None:
             return
-        yield from self._added([] if changes.may_exist else [token.content for token in changes.added])
-        yield from self._added(changes.renamed.values())
-        yield from self._removed((*changes.renamed, *changes.removed))
+        yield from self._find_added([] if changes.may_exist else [token.content for token in changes.added])
+        yield from self._find_added(changes.renamed.values())
+        yield from self._find_removed((*changes.renamed, *changes.removed))
 
-    def _added(self, tokens: Iterable[str]) -> Iterator[str]:
+    def _find_added(self, tokens: Iterable[str]) -> Iterator[str]:
         for token in tokens:
             if token in self.state.tokenizer.ids and token not in self.removed:
                 yield f"the token '{token}' is there"
             self.added.add(token)
 
-    def _removed(self, tokens: Iterable[str]) -> Iterator[str]:
+    def _find_removed(self, tokens: Iterable[str]) -> Iterator[str]:
         for token in tokens:
             if token not in self.state.tokenizer.ids and token not in self.added:
                 yield f"the token '{token}' is gone"

@@ -116,13 +116,13 @@ def steps_of(
     for migration in migrations:
         before = state.settled()
         _check_preconditions(migration, before)
-        applied = tuple(_applied(migration, before))
+        applied = tuple(_apply(migration, before))
         state = finish(before, applied[-1].after if applied else before)
         steps.append(Step(migration, before, state, applied))
     return tuple(steps)
 
 
-def _applied(migration: Migration, state: ModelState) -> Iterator[Applied]:
+def _apply(migration: Migration, state: ModelState) -> Iterator[Applied]:
     for planned in migration.recorded(state.tokenizer):
         source = planned.origin or migration
         reached = _next(planned, state, Context(source.revision, source.init, migration.attachments))

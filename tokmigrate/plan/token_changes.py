@@ -9,7 +9,7 @@ from itertools import count
 from typing import Literal
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.semantics.declared import declared_roles
+from tokmigrate.model.semantics.declared import read_declared_roles
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
 from tokmigrate.plan.steps import Step, row_of_new
 from tokmigrate.vocabulary.ids import is_tombstone
@@ -83,7 +83,7 @@ def token_changes(steps: Sequence[Step], edit: RowEdit) -> tuple[TokenChange, ..
         return ()
     before, after = steps[0].before, steps[-1].after
     trace = _trace(steps)
-    changes = [*_remaining(before, after, edit, trace), *_removed(before, after, trace)]
+    changes = [*_remaining(before, after, edit, trace), *_list_removed(before, after, trace)]
     return tuple(sorted(changes, key=_position))
 
 
@@ -140,7 +140,7 @@ def _remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Tra
     """Yield what happens to the tokens that are there at the end, as far as something does."""
     inputs = _Side(WHOLE, edit, before, after)
     outputs = _Side(Window(short=after.traits.short), edit, before, after)
-    old_roles, new_roles = declared_roles(before.documents), declared_roles(after.documents)
+    old_roles, new_roles = read_declared_roles(before.documents), read_declared_roles(after.documents)
     old_ids, new_ids = before.tokenizer.ids, after.tokenizer.ids
     had = {role: old_ids.get(token) for role, token in old_roles.items()}
     has = {role: trace.at.get(new_ids.get(token, -1)) for role, token in new_roles.items()}
@@ -162,7 +162,7 @@ def _remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Tra
             yield TokenChange(token, number, was, who, *rows, flags=flags, gains=gains, loses=loses)
 
 
-def _removed(before: ModelState, after: ModelState, trace: _Trace) -> Iterator[TokenChange]:
+def _list_removed(before: ModelState, after: ModelState, trace: _Trace) -> Iterator[TokenChange]:
     reached = {who: number for number, who in trace.at.items()}
     for number, token in before.tokenizer.texts.items():
         if number in reached:

@@ -50,20 +50,20 @@ def difference_tables(found: Sequence[Difference]) -> Iterator[RenderableType]:
     """Yield what tells of differences, a kind after the other, with an empty line before each."""
     tokens = [each for each in found if each.aspect in _TOKENS]
     if tokens:
-        yield from _titled(_counted(tokens), _token_table(tokens), tokens)
+        yield from _add_title(_format_counts(tokens), _token_table(tokens), tokens)
     for aspect, heading in _TITLES.items():
         some = [each for each in found if each.aspect == aspect]
         if some:
-            yield from _titled(heading, _value_table(some), some)
+            yield from _add_title(heading, _value_table(some), some)
     for each in found:
         if each.aspect == "part":
-            yield from _titled(each.subject, _part_table(each), [])
+            yield from _add_title(each.subject, _part_table(each), [])
     for each in found:
         if each.aspect == "template":
-            yield from _titled(f"chat template '{each.subject}'", _template_lines(each), [])
+            yield from _add_title(f"chat template '{each.subject}'", _template_lines(each), [])
 
 
-def _titled(heading: str, body: RenderableType, rows: Sequence[Difference]) -> Iterator[RenderableType]:
+def _add_title(heading: str, body: RenderableType, rows: Sequence[Difference]) -> Iterator[RenderableType]:
     yield Text()
     yield Text(escape(heading), style="bold")
     yield body
@@ -76,12 +76,12 @@ def _aspects(rows: Sequence[Difference]) -> tuple[Aspect, ...]:
     return tuple(dict.fromkeys(each.aspect for each in rows))
 
 
-def _counted(tokens: Sequence[Difference]) -> str:
+def _format_counts(tokens: Sequence[Difference]) -> str:
     counts = {aspect: len([each for each in tokens if each.aspect == aspect]) for aspect in _TOKENS}
     return "tokens: " + ", ".join(f"{count:,} {aspect}" for aspect, count in counts.items() if count)
 
 
-def _shown(rows: Sequence[Difference]) -> Iterator[Difference]:
+def _select_shown(rows: Sequence[Difference]) -> Iterator[Difference]:
     for aspect in _aspects(rows):
         yield from [each for each in rows if each.aspect == aspect][:_SHOWN]
 
@@ -95,7 +95,7 @@ def _table(*columns: str) -> Table:
 
 def _token_table(tokens: Sequence[Difference]) -> Table:
     table = _table("what", "token", "id")
-    for each in _shown(tokens):
+    for each in _select_shown(tokens):
         if each.aspect == "renamed":
             token, number = f"{escape_quoted(each.before)} → {escape_quoted(each.after)}", each.subject
         else:
@@ -107,7 +107,7 @@ def _token_table(tokens: Sequence[Difference]) -> Table:
 
 def _value_table(rows: Sequence[Difference]) -> Table:
     table = _table("", "before", "after")
-    for each in _shown(rows):
+    for each in _select_shown(rows):
         values = (each.before, each.after)
         if each.aspect == "specials":
             old, new = values

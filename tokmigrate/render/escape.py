@@ -58,7 +58,7 @@ def escape_prose(text: str) -> str:
 
 def escape(text: str) -> str:
     """Return words of unknown origin for a terminal, in one line."""
-    return "".join(_escaped(letter) if letter != " " and _hidden(letter) else letter for letter in text)
+    return "".join(_escape(letter) if letter != " " and _is_hidden(letter) else letter for letter in text)
 
 
 def escape_quoted(token: str) -> str:
@@ -68,7 +68,7 @@ def escape_quoted(token: str) -> str:
 
 def escape_json(document: str) -> str:
     """Return a JSON document that means the same, in which nothing is invisible but its own white space."""
-    return _NOT_PLAIN.sub(lambda found: json.dumps(found[0])[1:-1] if _hidden(found[0]) else found[0], document)
+    return _NOT_PLAIN.sub(lambda found: json.dumps(found[0])[1:-1] if _is_hidden(found[0]) else found[0], document)
 
 
 def escape_lines(lines: str) -> str:
@@ -76,12 +76,12 @@ def escape_lines(lines: str) -> str:
     return "\n".join(map(escape, lines.split("\n")))
 
 
-def _escaped(letter: str) -> str:
+def _escape(letter: str) -> str:
     return letter.encode("unicode_escape").decode()
 
 
 def _parts(text: str) -> Iterator[Part]:
-    for hidden, letters in groupby(text, _hidden):
+    for hidden, letters in groupby(text, _is_hidden):
         if hidden:
             yield from map(_spelt, letters)
         else:
@@ -90,7 +90,7 @@ def _parts(text: str) -> Iterator[Part]:
             yield Part(_DOTTED_CIRCLE + text if unicodedata.category(text[0]).startswith("M") else text)
 
 
-def _hidden(letter: str) -> bool:
+def _is_hidden(letter: str) -> bool:
     return unicodedata.category(letter)[0] in "CZ" or ord(letter) in _INVISIBLE
 
 

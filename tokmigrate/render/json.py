@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokmigrate.errors import FileProblems, TokmigrateError
 from tokmigrate.formats import JSON_OUTPUT
-from tokmigrate.render.training import held_content, training_content
+from tokmigrate.render.training import held_rows_content, training_content
 
 if TYPE_CHECKING:
     from tokmigrate.commands.downgrade import Downgraded
@@ -155,12 +155,12 @@ def _tokens_content(cut: ExampleTokens) -> dict[str, Any]:
     return {"tokens": cut.tokens, "shown": [piece.token for piece in cut.pieces], "more": cut.more}
 
 
-def upgraded_content(done: Upgraded) -> dict[str, Any]:
+def upgrade_content(done: Upgraded) -> dict[str, Any]:
     """Return what an upgrade did as JSON."""
     return {**plan_content(done.plan), "recovered": done.recovered.value, "changed": bool(done.plan.steps)}
 
 
-def downgraded_content(done: Downgraded) -> dict[str, Any]:
+def downgrade_content(done: Downgraded) -> dict[str, Any]:
     """Return what a downgrade did as JSON."""
     return {
         "model": done.model,
@@ -220,7 +220,7 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
                 "revision": adapter.revision,
                 "tensors": [{"name": tensor.name, "axis": tensor.axis} for tensor in adapter.tensors],
                 "trained": list(adapter.trained),
-                "rows": [held_content(held) for held in adapter.rows],
+                "rows": [held_rows_content(held) for held in adapter.rows],
             }
             for adapter in status.adapters
         ],

@@ -229,19 +229,19 @@ def explanation(rule: Rule, printed: str = "") -> str:
         rule: The rule.
         printed: What the command prints of the one that is wrong.
     """
-    given = ["In a model that has had", "", *_fenced(rule.language, rule.given), ""] if rule.given else []
+    given = ["In a model that has had", "", *_fence(rule.language, rule.given), ""] if rule.given else []
     lines = [
         *(rule.why, "", "## Wrong", "", _LEFT_OUT[rule.language], ""),
         *given,
         *(("this migration is wrong:", "") if given else ()),
-        *_fenced(rule.language, rule.wrong),
-        *(("", f"`{_lint_command(rule)}` prints", "", *_fenced("text", printed)) if printed else ()),
-        *("", "## Right", "", *_fenced(rule.language, rule.right)),
+        *_fence(rule.language, rule.wrong),
+        *(("", f"`{_lint_command(rule)}` prints", "", *_fence("text", printed)) if printed else ()),
+        *("", "## Right", "", *_fence(rule.language, rule.right)),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _fenced(language: str, code: str) -> list[str]:
+def _fence(language: str, code: str) -> list[str]:
     return [f"```{language}", code.rstrip("\n"), "```"]
 
 

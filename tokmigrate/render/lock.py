@@ -20,7 +20,7 @@ _SHORT = 12
 _MANY = 8
 
 
-def relocked_lines(done: LockUpdate, shown: str) -> Iterator[str]:
+def lock_update_lines(done: LockUpdate, shown: str) -> Iterator[str]:
     """Yield the changes of the lock."""
     lock = done.after
     if done.before == lock:
@@ -39,7 +39,7 @@ def relocked_lines(done: LockUpdate, shown: str) -> Iterator[str]:
         yield f"note: {note}"
 
 
-def relocked_content(done: LockUpdate, file: str) -> dict[str, Any]:
+def lock_update_content(done: LockUpdate, file: str) -> dict[str, Any]:
     """Return the changes of the lock as JSON."""
     return {
         "lock": file,
@@ -50,7 +50,7 @@ def relocked_content(done: LockUpdate, file: str) -> dict[str, Any]:
     }
 
 
-def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
+def rebase_lines(done: Rebased, shown: str) -> Iterator[str]:
     """Yield the moved migrations and the changes of the lock."""
     if done.restored:
         source = "both sides of the merge" if done.conflict else "Git"
@@ -74,13 +74,13 @@ def rebased_lines(done: Rebased, shown: str) -> Iterator[str]:
     if done.relocked is None:
         yield f"{shown} is left as it is: there are still several heads; next: `tokmigrate rebase` again"
         return
-    yield from relocked_lines(done.relocked, shown)
+    yield from lock_update_lines(done.relocked, shown)
     if done.conflict:
         folder = shown.rpartition("/")[0] or "."
         yield f"next: `git add {folder}`, then go on with `git commit` or `git rebase --continue`"
 
 
-def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
+def rebase_content(done: Rebased, file: str) -> dict[str, Any]:
     """Return the moved migrations and the changes of the lock as JSON."""
     return {
         "onto": done.onto,
@@ -88,15 +88,15 @@ def rebased_content(done: Rebased, file: str) -> dict[str, Any]:
         "shared": list(done.shared),
         "conflict": done.conflict,
         "restored": done.restored,
-        **(relocked_content(done.relocked, file) if done.relocked else {"lock": file, "written": False}),
+        **(lock_update_content(done.relocked, file) if done.relocked else {"lock": file, "written": False}),
     }
 
 
-def squashed_lines(done: Squashed) -> Iterator[str]:
+def squash_lines(done: Squashed) -> Iterator[str]:
     """Yield the result of squashing migrations."""
     names = ", ".join(migration.shown for migration in done.replaced)
     yield f"wrote {done.migration.shown}: {done.migration.revision} in place of {names}"
-    yield f"the same result on {_tried(done.trials)}: files, rows and their origins, defaults"
+    yield f"the same result on {_format_trials(done.trials)}: files, rows and their origins, defaults"
     if done.dropped:
         dropped = format_count(done.dropped, "precondition")
         yield f"note: {dropped} of later ones left out: they ask about states in between"
@@ -104,7 +104,7 @@ def squashed_lines(done: Squashed) -> Iterator[str]:
         yield "note: there is no lock: `tokmigrate lock` writes it"
 
 
-def squashed_content(done: Squashed) -> dict[str, Any]:
+def squash_content(done: Squashed) -> dict[str, Any]:
     """Return the result of squashing migrations as JSON."""
     return {
         "revision": done.migration.revision,
@@ -117,7 +117,7 @@ def squashed_content(done: Squashed) -> dict[str, Any]:
     }
 
 
-def _tried(trials: Sequence[OpenedModel]) -> str:
+def _format_trials(trials: Sequence[OpenedModel]) -> str:
     names = [trial.model for trial in trials if trial.subject == "model"]
     dummies = [trial.model for trial in trials if trial.subject == "dummy"]
     if dummies:

@@ -14,7 +14,7 @@ from tokmigrate.formatting import format_bytes
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.render.escape import escape
 from tokmigrate.render.token_changes import token_table
-from tokmigrate.render.training import held_line, training_lines
+from tokmigrate.render.training import held_rows_line, training_lines
 
 if TYPE_CHECKING:
     from tokmigrate.commands.downgrade import Downgraded
@@ -71,7 +71,7 @@ def plan_text(plan: Plan) -> RenderableType:
     return Group(*parts)
 
 
-def upgraded_line(plan: Plan) -> str:
+def upgrade_line(plan: Plan) -> str:
     """Return what an upgrade did, and how to go back."""
     return (
         f"{plan.model}: upgraded to {named(plan.after)}, {format_bytes(plan.bytes_to_write)} written; "
@@ -79,7 +79,7 @@ def upgraded_line(plan: Plan) -> str:
     )
 
 
-def downgraded_line(done: Downgraded) -> str:
+def downgrade_line(done: Downgraded) -> str:
     """Return what a downgrade did."""
     said = f"{done.model}: {named(done.before)} → {named(done.after)}, {len(done.reverted)} reverted"
     if not done.semantic_undo:
@@ -161,7 +161,7 @@ def status_text(status: ModelStatus) -> RenderableType:
         label = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
         table.add_row("adapter", escape(label))
         for held in adapter.rows:
-            table.add_row("", escape(held_line(held)))
+            table.add_row("", escape(held_rows_line(held)))
     for line in training_lines(status.training):
         table.add_row("training", escape(line))
     for note in status.notes:

@@ -95,7 +95,7 @@ def _id(token: TokenTraining) -> str:
     return ", ".join([*parts, *filter(None, [format_figures(figures_content(token))])])
 
 
-def held_content(held: HeldRows) -> dict[str, Any]:
+def held_rows_content(held: HeldRows) -> dict[str, Any]:
     """Return the rows that an adapter holds in place of its model's as JSON."""
     return {
         "tensor": held.tensor,
@@ -110,15 +110,15 @@ def held_content(held: HeldRows) -> dict[str, Any]:
     }
 
 
-def held_line(held: HeldRows) -> str:
+def held_rows_line(held: HeldRows) -> str:
     """Return what rows an adapter holds in place of its model's, and the training of new tokens among them."""
     what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
-    labels = [f"{escape_quoted(token.token)} ({token.id}, {_adapted(token)})" for token in held.tokens]
+    labels = [f"{escape_quoted(token.token)} ({token.id}, {_format_change(token)})" for token in held.tokens]
     tokens = f"new tokens among them: {format_list(labels, _SHOWN)}" if labels else "no new token among them"
     return f"it holds {what} of {held.matrix}, {tokens}"
 
 
-def _adapted(token: HeldToken) -> str:
+def _format_change(token: HeldToken) -> str:
     said = {"untrained": "as in the model", "unknown": "not known to be trained"}.get(token.training.value)
     return ", ".join(filter(None, [said or token.training.value, format_figures({"": _movement(token.movement)})]))
 

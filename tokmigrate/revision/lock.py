@@ -93,7 +93,7 @@ class Lock:
     def holding(self, chain: Sequence[Migration]) -> Lock:
         """Return the part that holds for these migrations: up to the first that it knows otherwise."""
         pairs = zip(self.revisions, chain, strict=False)
-        kept = [locked for locked, _ in takewhile(lambda pair: pair[0] == locked_as(pair[1]), pairs)]
+        kept = [locked for locked, _ in takewhile(lambda pair: pair[0] == build_locked(pair[1]), pairs)]
         known = {locked.revision for locked in kept}
         cut = (
             LockTrack(track.fingerprint, tuple(takewhile(lambda each: each.revision in known, track.pins)), track.line)
@@ -101,11 +101,11 @@ class Lock:
         )
         return Lock(tuple(kept), longest(track for track in cut if track.pins))
 
-    def followed_by(self, migration: Migration) -> Lock | None:
+    def append_migration(self, migration: Migration) -> Lock | None:
         """Return the lock with one more migration, None where it does not follow the last one here."""
         if migration.down_revision != (self.revisions[-1].revision if self.revisions else None):
             return None
-        return Lock((*self.revisions, locked_as(migration)), self.tracks)
+        return Lock((*self.revisions, build_locked(migration)), self.tracks)
 
     def find_pins(self, fingerprint: str, revisions: Sequence[str]) -> PinnedIds | None:
         """Return what is pinned for the last of `revisions`, applied in this order to a base; None for nothing."""
@@ -116,7 +116,7 @@ class Lock:
         return None
 
 
-def locked_as(migration: Migration) -> Locked:
+def build_locked(migration: Migration) -> Locked:
     """Return a migration as the lock writes it down."""
     return Locked(migration.revision, migration.checksum)
 
@@ -138,7 +138,7 @@ def lock_of(chain: Sequence[Migration], known: Lock | None, tracks: Iterable[Loc
             check_same_ids(other, track)
         if track.pins:
             held.append(track)
-    return Lock(tuple(map(locked_as, chain)), longest(held))
+    return Lock(tuple(map(build_locked, chain)), longest(held))
 
 
 def check_same_ids(known: LockTrack, found: LockTrack) -> None:

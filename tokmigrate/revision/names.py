@@ -88,7 +88,7 @@ def resolve(
     if name == "head":
         return next((each.revision for each in reversed(chain())), None)
     if _RELATIVE.fullmatch(name):
-        return _stepped(int(name), chain(), current)
+        return _follow_steps(int(name), chain(), current)
     if any(name == each.revision for each in migrations):
         return name
     if name in tags:
@@ -121,7 +121,7 @@ def _is_short_for(name: str, migration: Named) -> bool:
     return name != "" and migration.revision.startswith(name)
 
 
-def _stepped(steps: int, chain: Sequence[Named], current: str | None) -> str | None:
+def _follow_steps(steps: int, chain: Sequence[Named], current: str | None) -> str | None:
     revisions = [None, *(migration.revision for migration in chain)]
     if current not in revisions:
         raise HistoryError(

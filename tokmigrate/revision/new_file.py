@@ -88,7 +88,7 @@ def write_yaml_migration(
     """
     down = _head(workspace, message)
     text = yaml_text(revision or new_revision_id(), down, message, operations, author, remarks, models)
-    return _written(workspace, message, ".yaml", text)
+    return _write(workspace, message, ".yaml", text)
 
 
 def write_python_migration(
@@ -100,7 +100,7 @@ def write_python_migration(
     """
     down = _head(workspace, message)
     text = python_text(revision or new_revision_id(), down, message, author)
-    return _written(workspace, message, ".py", text)
+    return _write(workspace, message, ".py", text)
 
 
 def yaml_text(
@@ -126,7 +126,7 @@ def yaml_text(
     if not operations:
         return "\n".join(lines) + "\n" + _EXAMPLES
     lines += [f"# {_printable(remark)}" for remark in remarks]
-    items = [{operation.name: written_fields(operation)} for operation in operations]
+    items = [{operation.name: dump_written_fields(operation)} for operation in operations]
     body = yaml.dump({"operations": items}, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
     return "\n".join(lines) + "\n" + body
 
@@ -135,11 +135,11 @@ class _Dumper(yaml.SafeDumper):
     """Writes a text of several lines as lines."""
 
 
-def _represented(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
-_Dumper.add_representer(str, _represented)
+_Dumper.add_representer(str, _represent)
 
 
 def _printable(text: str) -> str:
@@ -158,7 +158,7 @@ def python_text(revision: str, down_revision: str | None, message: str, author: 
     )
 
 
-def written_fields(model: BaseModel) -> dict[str, Any]:
+def dump_written_fields(model: BaseModel) -> dict[str, Any]:
     """Return the fields that a file has to give to make `model`: those that differ from their defaults."""
     fields: dict[str, Any] = {}
     # What every operation has comes behind the fields of its own.
@@ -198,7 +198,7 @@ def _head(workspace: Workspace, message: str) -> str | None:
     return chain[-1].revision if chain else None
 
 
-def _written(workspace: Workspace, message: str, suffix: str, text: str) -> Path:
+def _write(workspace: Workspace, message: str, suffix: str, text: str) -> Path:
     write_schema(workspace)
     path = workspace.migrations / file_name(workspace, message, suffix)
     try:
@@ -214,7 +214,7 @@ def _plain(value: Any) -> Any:
         # It knows both ways to write itself, and its strategies theirs.
         return value.model_dump(mode="json", exclude_defaults=True)
     if isinstance(value, BaseModel):
-        return written_fields(value)
+        return dump_written_fields(value)
     if isinstance(value, Mapping):
         return {str(key): _plain(each) for key, each in value.items()}
     if isinstance(value, (list, tuple)):

@@ -78,7 +78,7 @@ def record(source: str, path: Path, shown: str, tokenizer: object) -> tuple[Plan
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # the tokenizers library panics with a BaseException
-        raise _explained(error, path, shown) from error
+        raise _explain(error, path, shown) from error
     return tuple(recorder._recorded)
 
 
@@ -93,7 +93,7 @@ def _operation(kind: type[Operation], values: tuple[object, ...], fields: dict[s
         raise OperationError(f"{kind.name}: " + "; ".join(messages(error))) from error
 
 
-def _explained(error: BaseException, path: Path, shown: str) -> OperationError:
+def _explain(error: BaseException, path: Path, shown: str) -> OperationError:
     lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
     where = f"{shown}:{lines[-1]}" if lines else shown
     if isinstance(error, TokmigrateError):

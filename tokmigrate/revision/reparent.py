@@ -77,7 +77,7 @@ def reparented(branch: Branch, onto: Migration) -> tuple[Reparented, ...]:
         path = migration.path
         if migration.number:
             if int(migration.number) <= number:
-                path = path.with_name(_renumbered(path.name, number + 1))
+                path = path.with_name(_renumber(path.name, number + 1))
             number = int(file_number(path))
         moved.append(Reparented(migration, path, text))
     return tuple(moved)
@@ -107,7 +107,7 @@ def with_down_revision(text: str, suffix: str, down_revision: str | None) -> str
     return with_text(text, "down_revision", down_revision, after="revision")
 
 
-def reparented_files(moved: Sequence[Reparented]) -> Files:
+def list_reparented_files(moved: Sequence[Reparented]) -> Files:
     """Return what has to be written; raises StorageError where a file is in the way."""
     leaving: Files = {each.migration.path: None for each in moved}
     for each in moved:
@@ -120,33 +120,33 @@ def _text(migration: Migration) -> str:
     return read_file(migration.path).decode("utf-8")
 
 
-def _renumbered(name: str, number: int) -> str:
+def _renumber(name: str, number: int) -> str:
     digits = re.match(r"[0-9]*", name)
     width = len(digits[0]) if digits else 0
     return f"{number:0{width}d}{name[width:]}"
 
 
 def _with_python_value(text: str, value: str | None) -> str:
-    found = {target.id: node for target, node in _assigned(ast.parse(text))}
+    found = {target.id: node for target, node in _find_assignments(ast.parse(text))}
     word = "None" if value is None else value
     if "down_revision" in found:
         node = found["down_revision"]
         start, stop = _offset(text, node.lineno, node.col_offset), _offset(text, *_end(node))
         quote = re.search("['\"]", text[start:stop])
-        return text[:start] + _quoted(word, value, quote[0] if quote else '"') + text[stop:]
+        return text[:start] + _quote(word, value, quote[0] if quote else '"') + text[stop:]
     line, _ = _end(found["revision"])
     lines = _lines(text)
     line_end = "\r\n" if lines[line - 1].endswith("\r\n") else "\n"
     before, after = "".join(lines[:line]), "".join(lines[line:])
     before = before if before.endswith(("\n", "\r")) else before + line_end
-    return f"{before}down_revision = {_quoted(word, value, chr(34))}{line_end}{after}"
+    return f"{before}down_revision = {_quote(word, value, chr(34))}{line_end}{after}"
 
 
-def _quoted(word: str, value: str | None, quote: str) -> str:
+def _quote(word: str, value: str | None, quote: str) -> str:
     return word if value is None else f"{quote}{word}{quote}"
 
 
-def _assigned(module: ast.Module) -> list[tuple[ast.Name, ast.expr]]:
+def _find_assignments(module: ast.Module) -> list[tuple[ast.Name, ast.expr]]:
     found: list[tuple[ast.Name, ast.expr]] = []
     for statement in module.body:
         if isinstance(statement, ast.Assign):

@@ -76,7 +76,7 @@ def json_schema() -> Schema:
         },
         "$defs": definitions,
     }
-    return cast(Schema, _loosened(document))
+    return cast(Schema, _loosen(document))
 
 
 def _list(items: list[Schema]) -> Schema:
@@ -101,13 +101,13 @@ def _item(kind: type[BaseModel], fields: Schema, definitions: Schema) -> Schema:
     }
 
 
-def _loosened(schema: Any) -> Any:
+def _loosen(schema: Any) -> Any:
     """Return the schema in which a text may look like a number: `0002` and `no` are texts to tokmigrate."""
     if isinstance(schema, list):
-        return [_loosened(each) for each in schema]
+        return [_loosen(each) for each in schema]
     if not isinstance(schema, dict):
         return schema
-    loosened = {key: _loosened(value) for key, value in schema.items()}
+    loosened = {key: _loosen(value) for key, value in schema.items()}
     if schema.get("type") == "string" and not {"enum", "const", "pattern"} & schema.keys():
         loosened["type"] = ["string", "number", "boolean"]
     return loosened

@@ -13,9 +13,9 @@ from pydantic import BaseModel
 
 from tokmigrate.errors import HistoryError
 from tokmigrate.revision.conditions import Check, Precondition
-from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, locked_as
+from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, build_locked
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.new_file import written_fields
+from tokmigrate.revision.new_file import dump_written_fields
 from tokmigrate.revision.planned_operation import PlannedOperation, Replaced
 from tokmigrate.revision.schema import SCHEMA_FILE
 
@@ -66,7 +66,7 @@ def squashed(migrations: Sequence[Migration], message: str, path: Path, shown: s
     )
 
 
-def squashed_text(migration: Migration) -> str:
+def format_squashed(migration: Migration) -> str:
     """Return the text of a squashed migration."""
     head = [
         f"# yaml-language-server: $schema={SCHEMA_FILE}",
@@ -76,18 +76,18 @@ def squashed_text(migration: Migration) -> str:
         f"message: {json.dumps(migration.message, ensure_ascii=False)}",
         f"models: {json.dumps(list(migration.models), ensure_ascii=False)}",
     ]
-    body: dict[str, Any] = {"replaces": [_replaced(each) for each in migration.replaces]}
+    body: dict[str, Any] = {"replaces": [_dump_replaced(each) for each in migration.replaces]}
     if migration.preconditions:
         body["preconditions"] = [_item(each) for each in migration.preconditions]
     body["operations"] = [
-        {planned.operation.name: written_fields(planned.operation)} for planned in migration.operations
+        {planned.operation.name: dump_written_fields(planned.operation)} for planned in migration.operations
     ]
     if migration.checks:
         body["verify"] = [_item(each) for each in migration.checks]
     return "\n".join(head) + "\n" + yaml.safe_dump(body, allow_unicode=True, sort_keys=False, width=100)
 
 
-def squashed_lock(lock: Lock, migration: Migration, proven: Mapping[str, PinnedIds]) -> Lock:
+def squash_lock(lock: Lock, migration: Migration, proven: Mapping[str, PinnedIds]) -> Lock:
     """Return the lock with a squashed migration in place of those that it replaces.
 
     Args:
@@ -98,7 +98,7 @@ def squashed_lock(lock: Lock, migration: Migration, proven: Mapping[str, PinnedI
     old = {replaced.revision for replaced in migration.replaces}
     place = next(index for index, locked in enumerate(lock.revisions) if locked.revision in old)
     kept = [locked for locked in lock.revisions if locked.revision not in old]
-    kept.insert(place, locked_as(migration))
+    kept.insert(place, build_locked(migration))
     tokens = {token for pinned in proven.values() for _, token in pinned.new_ids}
     tracks = [_track(track, migration, proven.get(track.fingerprint), tokens) for track in lock.tracks]
     return Lock(tuple(kept), tuple(track for track in tracks if track.pins))
@@ -138,7 +138,7 @@ def _obstacle(first: Migration, each: Migration) -> str | None:
     return None
 
 
-def _replaced(each: Replaced) -> dict[str, Any]:
+def _dump_replaced(each: Replaced) -> dict[str, Any]:
     written = {"revision": each.revision, "checksum": each.checksum, "operations": each.operations}
     if each.init is not None:
         written["init"] = each.init.model_dump(mode="json", exclude_defaults=True)
@@ -147,4 +147,4 @@ def _replaced(each: Replaced) -> dict[str, Any]:
 
 def _item(condition: Precondition | Check) -> dict[str, Any]:
     model: BaseModel = condition
-    return {condition.name: written_fields(model)}
+    return {condition.name: dump_written_fields(model)}

@@ -184,7 +184,7 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
     return Workspace(
         root=root,
         migrations=absolute(root, content.migrations),
-        state=_resolved_state(environment.get(STATE_VARIABLE) or content.state, root),
+        state=_resolve_state(environment.get(STATE_VARIABLE) or content.state, root),
         objects=root / ".tokmigrate" / "objects",
         models=MappingProxyType(models),
         verify=content.verify,
@@ -218,7 +218,7 @@ def _entry(name: str, model: ModelKeys, root: Path, worker: WorkerLimits) -> Mod
     )
 
 
-def _resolved_state(url: str, root: Path) -> str:
+def _resolve_state(url: str, root: Path) -> str:
     """Return the URL with a relative SQLite path made absolute."""
     match = _SQLITE_FILE.fullmatch(url)
     if match is None or match[2].startswith("file:"):

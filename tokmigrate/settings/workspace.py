@@ -142,10 +142,10 @@ class Workspace:
         """
         if not names:
             return tuple(self.models.values())
-        chosen = {entry.path: entry for entry in map(self._named, names)}
+        chosen = {entry.path: entry for entry in map(self._find_entry, names)}
         return tuple(chosen.values())
 
-    def _named(self, name: str) -> ModelEntry:
+    def _find_entry(self, name: str) -> ModelEntry:
         if name in self.models:
             return self.models[name]
         path = absolute(Path.cwd(), name)

@@ -51,7 +51,7 @@ class Database:
 
         Raises BusyError where writers do not let it in, StorageError where the database is damaged.
         """
-        with _explained(self.place, self.is_sqlite), self.engine.connect() as connection:
+        with _explain(self.place, self.is_sqlite), self.engine.connect() as connection:
             if not self.is_sqlite:
                 # By default PostgreSQL lets each statement see a later moment than the one before.
                 connection.execution_options(isolation_level="REPEATABLE READ")
@@ -64,7 +64,7 @@ class Database:
 
         Raises BusyError where other writers do not finish, StorageError where it cannot be written.
         """
-        with _explained(self.place, self.is_sqlite), self.engine.connect() as connection:
+        with _explain(self.place, self.is_sqlite), self.engine.connect() as connection:
             alone = connection.execution_options(writes=True)
             with alone.begin():
                 if not self.is_sqlite:
@@ -73,7 +73,7 @@ class Database:
 
 
 @contextmanager
-def _explained(place: str, is_file: bool) -> Iterator[None]:
+def _explain(place: str, is_file: bool) -> Iterator[None]:
     """Turn the database's errors into ours; our own pass."""
     try:
         yield

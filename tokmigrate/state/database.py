@@ -68,7 +68,7 @@ def open_state(url: str, workspace: Path | None = None) -> State:
             if _version_in(connection) == _OLDER:
                 upgrade_schema(connection, state.place)
     check_version(STATE, _version(state), state.place)
-    return _placed(state)
+    return _place(state)
 
 
 def open_state_if_present(url: str, workspace: Path | None = None) -> State | None:
@@ -80,7 +80,7 @@ def open_state_if_present(url: str, workspace: Path | None = None) -> State | No
     if not _is_made(state):
         return None
     check_version(STATE, _version(state), state.place)
-    return _placed(state)
+    return _place(state)
 
 
 def has_state(url: str, workspace: Path | None = None) -> bool:
@@ -156,7 +156,7 @@ def _path_to_workspace(state: State) -> str | None:
     return os.path.relpath(root, folder) if folder.is_relative_to(root) else None
 
 
-def _placed(state: State) -> State:
+def _place(state: State) -> State:
     """Return the state with the workspace that it moves with, as was settled when it was made."""
     file = _file(state)
     with state.reading() as connection:

@@ -41,9 +41,9 @@ def seal_run(connection: Connection, run_id: str) -> None:
     """Add a run that has ended to the chain, within the transaction that ends it."""
     position = connection.execute(select(func.max(runs.c.chain_position))).scalar() or 0
     previous = head_in(connection)
-    (row,) = stored_rows(connection, runs, runs.c.id == run_id)
+    (row,) = read_table(connection, runs, runs.c.id == run_id)
     link = {"chain_position": position + 1, "previous_hash": previous}
-    digest = hash_run({**row, **link}, linked_in(connection)(run_id))
+    digest = hash_run({**row, **link}, link_reader(connection)(run_id))
     connection.execute(update(runs).where(runs.c.id == run_id).values(**link, hash=digest))
     if connection.execute(update(meta).where(meta.c.key == _HEAD).values(value=digest)).rowcount == 0:
         connection.execute(insert(meta).values(key=_HEAD, value=digest))
@@ -54,12 +54,12 @@ def head_in(connection: Connection) -> str:
     return connection.execute(select(meta.c.value).where(meta.c.key == _HEAD)).scalar() or START
 
 
-def linked_in(connection: Connection) -> Callable[[str], Linked]:
+def link_reader(connection: Connection) -> Callable[[str], Linked]:
     """Return what finds the rows of a run in a database."""
 
     def linked(run_id: str) -> Linked:
         rows = [
-            (table.name, row) for table in OF_RUNS for row in stored_rows(connection, table, table.c.run_id == run_id)
+            (table.name, row) for table in OF_RUNS for row in read_table(connection, table, table.c.run_id == run_id)
         ]
         taken_back = select(applied.c.number).where(applied.c.reverted_by == run_id).order_by(applied.c.number)
         return rows, list(connection.execute(taken_back).scalars())
@@ -95,7 +95,7 @@ def find_broken(ledger: Iterable[Stored], linked: Callable[[str], Linked], total
     return BrokenRun(last, "there are rows that belong to no run") if total else None
 
 
-def stored_rows(
+def read_table(
     connection: Connection, table: Table, wanted: ColumnElement[bool] | None = None, order: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the rows of a table, each value as it is stored.

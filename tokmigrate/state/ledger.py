@@ -21,9 +21,9 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from tokmigrate.errors import BusyError, DriftError, UnknownNameError
 from tokmigrate.state.hash_chain import seal_run
-from tokmigrate.state.model_paths import find_model_row, model_row, stored_path
+from tokmigrate.state.model_paths import find_model_row, format_stored_path, model_row
 from tokmigrate.state.provenance import Provenance, identify
-from tokmigrate.state.queries import Readable, active_run_in, applied_in, run_in, run_row
+from tokmigrate.state.queries import Readable, active_run_in, list_applied_in, run_in, run_row
 from tokmigrate.state.rows import (
     AppliedRecord,
     Direction,
@@ -56,7 +56,7 @@ class State(Readable):
         with self.writing() as connection:
             known = find_model_row(connection, path, self.moves_with, generation)
             kept = (known.lineage if known else "") or lineage
-            values = {"name": name, "path": stored_path(path, self.moves_with), "lineage": kept}
+            values = {"name": name, "path": format_stored_path(path, self.moves_with), "lineage": kept}
             if known is None:
                 connection.execute(insert(models).values(**values, created=_now()))
             else:
@@ -174,7 +174,7 @@ class State(Readable):
         with self.writing() as connection:
             if active_run_in(connection, model.id) is not None:
                 raise BusyError("a run of this model is in progress", where=model.name, hint="run `tokmigrate recover`")
-            known = {row.record.revision for row in applied_in(connection, model.id)}
+            known = {row.record.revision for row in list_applied_in(connection, model.id)}
             lost = known & set(gone)
             new = [record for record in records if record.revision not in known - lost]
             if not new and not lost:
@@ -300,7 +300,7 @@ def _apply(
     moment: datetime,
 ) -> None:
     """Record that `run` applied `records`; raises DriftError where one is applied already."""
-    in_force = applied_in(connection, run.model_id)
+    in_force = list_applied_in(connection, run.model_id)
     known = {row.record.revision for row in in_force}
     taken = {row.record.position for row in in_force}
     for record in records:

@@ -17,7 +17,7 @@ from tokmigrate.state.rows import ModelRow, Status
 from tokmigrate.state.schema import models, runs
 
 
-def stored_path(path: Path, root: Path | None) -> str:
+def format_stored_path(path: Path, root: Path | None) -> str:
     """Return the path of a model as the state keeps it.
 
     Args:
@@ -52,7 +52,7 @@ def find_model_row(
         root: The workspace that the database moves with.
         generation: The generation that its stamp names, None where it has no stamp.
     """
-    here = connection.execute(select(models).where(models.c.path == stored_path(path, root))).one_or_none()
+    here = connection.execute(select(models).where(models.c.path == format_stored_path(path, root))).one_or_none()
     if here is not None or generation is None:
         return here
     left = connection.execute(

@@ -102,7 +102,7 @@ class ObjectStore:
         seen = blake3()
         try:
             with opened(path) as file:
-                for data in _read(file):
+                for data in _unpack(file):
                     seen.update(data)
                     yield data
         except MissingFileError as error:
@@ -112,9 +112,9 @@ class ObjectStore:
                 hint="restore the workspace's .tokmigrate/objects from a backup",
             ) from error
         except (zlib.error, _DamagedError) as error:
-            raise _damaged(path, digest) from error
+            raise _damaged_error(path, digest) from error
         if seen.hexdigest() != digest:
-            raise _damaged(path, digest)
+            raise _damaged_error(path, digest)
 
     def has(self, digest: str) -> bool:
         """Return whether an object of this digest is there; its bytes are not looked at."""
@@ -177,7 +177,7 @@ class _DamagedError(Exception):
     pass
 
 
-def _damaged(path: Path, digest: str) -> UndoError:
+def _damaged_error(path: Path, digest: str) -> UndoError:
     return UndoError(
         f"the undo data {digest} is damaged: its bytes do not match its digest",
         where=str(path),
@@ -205,7 +205,7 @@ def _write(file: BinaryIO, chunks: Iterable[bytes]) -> str:
     return seen.hexdigest()
 
 
-def _read(file: BinaryIO) -> Iterator[bytes]:
+def _unpack(file: BinaryIO) -> Iterator[bytes]:
     kind = file.read(1)
     if kind == _RAW:
         while data := file.read(_CHUNK):

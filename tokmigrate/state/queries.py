@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from tokmigrate.errors import UnknownNameError
 from tokmigrate.state.connection import Database
-from tokmigrate.state.hash_chain import find_broken, head_in, linked_in, stored_rows
+from tokmigrate.state.hash_chain import find_broken, head_in, link_reader, read_table
 from tokmigrate.state.model_paths import find_model_row, model_row
 from tokmigrate.state.provenance import Provenance
 from tokmigrate.state.rows import (
@@ -48,7 +48,7 @@ from tokmigrate.vocabulary.token_delta import Move
 class Readable(Database):
     """A state database that can be asked."""
 
-    def known_models(self) -> tuple[ModelRow, ...]:
+    def list_models(self) -> tuple[ModelRow, ...]:
         """Return every recorded model, the oldest first."""
         with self.reading() as connection:
             found = connection.execute(select(models).order_by(models.c.id))
@@ -76,16 +76,16 @@ class Readable(Database):
         with self.reading() as connection:
             return active_run_in(connection, model.id)
 
-    def applied_now(self, model: ModelRow) -> tuple[AppliedRow, ...]:
+    def list_applied(self, model: ModelRow) -> tuple[AppliedRow, ...]:
         """Return the revisions that are applied to a model, in order."""
         with self.reading() as connection:
-            return applied_in(connection, model.id)
+            return list_applied_in(connection, model.id)
 
-    def applied_ever(self, model: ModelRow) -> tuple[AppliedRow, ...]:
+    def list_applications(self, model: ModelRow) -> tuple[AppliedRow, ...]:
         """Return every application of a revision to a model, undone or not, as recorded."""
         with self.reading() as connection:
             found = connection.execute(select(applied).where(applied.c.model_id == model.id).order_by(applied.c.number))
-            return tuple(applied_row(row) for row in found)
+            return tuple(build_applied_row(row) for row in found)
 
     def runs(self, model: ModelRow | None, limit: int | None) -> tuple[RunRow, ...]:
         """Return runs, the latest first: of one model or of all, all of them or `limit`."""
@@ -139,11 +139,11 @@ class Readable(Database):
     def verify_chain(self) -> BrokenRun | None:
         """Return the first run that the hash chain does not account for, None where it accounts for all."""
         with self.reading() as connection:
-            linked, total = linked_in(connection), 0
+            linked, total = link_reader(connection), 0
             for table in OF_RUNS:
                 total += connection.execute(select(func.count()).select_from(table)).scalar_one()
             total += connection.execute(select(func.count(applied.c.reverted_by))).scalar_one()
-            ledger = list(stored_rows(connection, runs, order="chain_position"))
+            ledger = list(read_table(connection, runs, order="chain_position"))
             return find_broken(ledger, linked, total, head_in(connection))
 
     def has_run_to(self, generation: str) -> bool:
@@ -185,14 +185,14 @@ def active_run_in(connection: Connection, model_id: int) -> RunRow | None:
     return None if row is None else run_row(row)
 
 
-def applied_in(connection: Connection, model_id: int) -> tuple[AppliedRow, ...]:
+def list_applied_in(connection: Connection, model_id: int) -> tuple[AppliedRow, ...]:
     """Return the revisions that are applied to a model, in order."""
     found = connection.execute(
         select(applied)
         .where(applied.c.model_id == model_id, applied.c.reverted_by.is_(None))
         .order_by(applied.c.position)
     )
-    return tuple(applied_row(row) for row in found)
+    return tuple(build_applied_row(row) for row in found)
 
 
 def run_row(row: Row[Any]) -> RunRow:
@@ -222,7 +222,7 @@ def is_active() -> ColumnElement[bool]:
     return runs.c.status.in_([status.value for status in Status if status.active])
 
 
-def applied_row(row: Row[Any]) -> AppliedRow:
+def build_applied_row(row: Row[Any]) -> AppliedRow:
     """Return a row of `applied` as a value."""
     return AppliedRow(
         number=row.number,

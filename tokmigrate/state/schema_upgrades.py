@@ -74,7 +74,7 @@ def upgrade_schema(connection: Connection, where: str) -> None:
     for name, table in reversed(list(_TABLES.items())):
         if table is not None:
             table.create(connection, checkfirst=False)
-            _insert(connection, table, [_renamed(table, row) for row in held[name]])
+            _insert(connection, table, [_rename_columns(table, row) for row in held[name]])
     imported_ledgers.create(connection, checkfirst=False)
     for run in _in_order(held["operations"]):
         seal_run(connection, run["id"])
@@ -88,7 +88,7 @@ def _rows(connection: Connection, name: str) -> list[Stored]:
     return [dict(row._mapping) for row in connection.execute(text(f"SELECT * FROM {name}"))]  # noqa: S608
 
 
-def _renamed(table: Table, row: Mapping[str, Any]) -> Stored:
+def _rename_columns(table: Table, row: Mapping[str, Any]) -> Stored:
     named = {_COLUMNS.get(name, name): value for name, value in row.items()}
     return {column.name: named.get(column.name) for column in table.columns}
 
@@ -121,7 +121,7 @@ def _exports(rows: list[Stored]) -> Iterator[Stored]:
         workspace = next((row.get("workspace") for row in held.get("models", {}).values()), None)
         sources = {"models": models, **{name: table for name, table in _TABLES.items() if table in (runs, *OF_RUNS)}}
         tables = {
-            table.name: [_renamed(table, row) for row in held.get(name, {}).values()]
+            table.name: [_rename_columns(table, row) for row in held.get(name, {}).values()]
             for name, table in sources.items()
             if table is not None
         }

@@ -30,11 +30,11 @@ from tokmigrate.errors import DriftError, UsageError
 from tokmigrate.files import read_file
 from tokmigrate.formats import LEDGER_EXPORT, check_version
 from tokmigrate.state.connection import Database
-from tokmigrate.state.hash_chain import START, find_broken, head_in, stored_rows
+from tokmigrate.state.hash_chain import START, find_broken, head_in, read_table
 from tokmigrate.state.ledger import State
 from tokmigrate.state.model_paths import absolute_path
 from tokmigrate.state.provenance import identify
-from tokmigrate.state.queries import applied_row, expand_moves, in_order, move_row, run_row, token_row
+from tokmigrate.state.queries import build_applied_row, expand_moves, in_order, move_row, run_row, token_row
 from tokmigrate.state.rows import AppliedRow, BrokenRun, ModelRow, RunRow, TokenRow
 from tokmigrate.state.schema import OF_RUNS, applied, imported_ledgers, migration_texts, models, runs
 
@@ -121,7 +121,7 @@ class ImportedLedger:
 def export_ledger(database: Database) -> LedgerExport:
     """Return the whole ledger of a state database, as of one moment."""
     with database.reading() as connection:
-        rows = {table.name: tuple(stored_rows(connection, table)) for table in _EXPORTED}
+        rows = {table.name: tuple(read_table(connection, table)) for table in _EXPORTED}
         head = head_in(connection)
     workspace = str(database.moves_with) if database.moves_with else None
     first = next(iter(rows[runs.name]), None)
@@ -253,7 +253,7 @@ def _as_values(ledger: LedgerExport, source: str) -> ImportedLedger:
 
 def _read_rows(ledger: LedgerExport, source: str) -> ImportedLedger:
     start = Path(ledger.workspace) if ledger.workspace else None
-    rows = {table.name: [_decoded(table, row) for row in ledger.rows[table.name]] for table in _COUNTED}
+    rows = {table.name: [_decode(table, row) for row in ledger.rows[table.name]] for table in _COUNTED}
     known = tuple(
         ModelRow(int(row.id), row.name, absolute_path(row.path, start), row.lineage, row.created)
         for row in rows["models"]
@@ -267,11 +267,11 @@ def _read_rows(ledger: LedgerExport, source: str) -> ImportedLedger:
         map(token_row, rows["token_events"]), ((row.after_event, move_row(row)) for row in rows["token_moves"])
     )
     by_number = sorted(found, key=lambda row: row.number)
-    taken = tuple(applied_row(row) for row in rows["applied"])
+    taken = tuple(build_applied_row(row) for row in rows["applied"])
     return ImportedLedger(str(ledger.ledger), source, known, tuple(by_number), taken, tuple(expand_moves(events)))
 
 
-def _decoded(table: Table, stored: Stored) -> Any:
+def _decode(table: Table, stored: Stored) -> Any:
     """Return a stored row with the values that it stands for."""
     values: dict[str, Any] = {}
     for column in table.columns:

@@ -183,10 +183,10 @@ class _Reading:
                     Problem(self.path, node.line, node.column, "a key has to be text", "quote a text with [ or {")
                 )
         else:
-            self.put_entry(around, around.key, node)
+            self.add_entry(around, around.key, node)
             around.key = None
 
-    def put_entry(self, around: _Open, key: Node, node: Node) -> None:
+    def add_entry(self, around: _Open, key: Node, node: Node) -> None:
         if not isinstance(key.content, str):
             return
         name = str(key.content)

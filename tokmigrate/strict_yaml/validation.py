@@ -194,9 +194,9 @@ def _check(model: type[M], tree: Tree) -> tuple[M | None, list[Problem]]:
     empty = {place for place in _places(tree, faults) if is_null(tree.at(place).value)}
     if empty:
         # A text field has taken its `null` as text; where a field refused it, nothing was meant.
-        _, left = _attempt(model, _altered(tree.root, lambda place, value: None if place in empty else value))
+        _, left = _attempt(model, _alter(tree.root, lambda place, value: None if place in empty else value))
         empty -= set(_places(tree, left))
-        content = _altered(tree.root, lambda place, value: None if place in empty else value)
+        content = _alter(tree.root, lambda place, value: None if place in empty else value)
         instance, faults = _attempt(model, content)
     problems = _problems(model, tree, faults) + _loose_numbers(model, tree, empty)
     if problems:
@@ -211,13 +211,13 @@ def _attempt(model: type[M], content: Value) -> tuple[M | None, list[ErrorDetail
         return None, error.errors(include_url=False)[:_MOST_FAULTS]
 
 
-def _altered(node: Node, change: Callable[[Location, str], Value], place: Location = ()) -> Value:
+def _alter(node: Node, change: Callable[[Location, str], Value], place: Location = ()) -> Value:
     """Return the value of `node` with each text as `change` gives it back."""
     if isinstance(node.content, str):
         return change(place, node.content)
     if isinstance(node.content, tuple):
-        return [_altered(inner, change, (*place, step)) for step, inner in enumerate(node.content)]
-    return {key: _altered(entry.node, change, (*place, key)) for key, entry in node.content.items()}
+        return [_alter(inner, change, (*place, step)) for step, inner in enumerate(node.content)]
+    return {key: _alter(entry.node, change, (*place, key)) for key, entry in node.content.items()}
 
 
 def _loose_numbers(model: type[BaseModel], tree: Tree, empty: set[Location]) -> list[Problem]:
@@ -231,7 +231,7 @@ def _loose_numbers(model: type[BaseModel], tree: Tree, empty: set[Location]) -> 
         return _MASK + text if _is_loose(text) else text
 
     problems = []
-    for fault in _attempt(model, _altered(tree.root, mask))[1]:
+    for fault in _attempt(model, _alter(tree.root, mask))[1]:
         place, text = _locate(tree, fault["loc"]), str(fault["input"])
         if not text.startswith(_MASK):
             continue

@@ -113,10 +113,10 @@ class InitRecipe(Recipe):
         return InitRecipe(
             self.revision,
             self.label,
-            _rebased_start(self.input, first),
-            _rebased_start(self.output, first),
-            _rebased_population(self.population, first),
-            None if self.table is None else _rebased_row(self.table, first),
+            _rebase_init(self.input, first),
+            _rebase_init(self.output, first),
+            _rebase_population(self.population, first),
+            None if self.table is None else _rebase_row(self.table, first),
         )
 
 
@@ -137,15 +137,15 @@ class RestoredRow(Recipe):
         return self
 
 
-def _rebased_start(start: SideInit, first: RowEdit) -> SideInit:
-    return SideInit(start.strategy, tuple(_rebased_row(source, first) for source in start.sources))
+def _rebase_init(start: SideInit, first: RowEdit) -> SideInit:
+    return SideInit(start.strategy, tuple(_rebase_row(source, first) for source in start.sources))
 
 
-def _rebased_row(row: int | Recipe, first: RowEdit) -> int | Recipe:
+def _rebase_row(row: int | Recipe, first: RowEdit) -> int | Recipe:
     return first.row(row) if isinstance(row, int) else row.rebased(first)
 
 
-def _rebased_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Run, ...]:
+def _rebase_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Run, ...]:
     rebased: list[Run] = []
     for start, stop in population:
         for piece in first.slice(start, stop):

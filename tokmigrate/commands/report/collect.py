@@ -13,7 +13,7 @@ from tokmigrate.audit.token_history import TokenHistory, read_init_records, read
 from tokmigrate.audit.training import OnRecord, TokenTraining, Training, training_of, undo_digests
 from tokmigrate.commands.records import list_changed_documents, list_events_in_force
 from tokmigrate.commands.report.rows import COMPARED_AT_MOST, embedding_matrices, norm_concerns, survey_matrices
-from tokmigrate.commands.targets import planned_upgrade
+from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import BytesStreamed, OnProgress, StreamStarted, WeightsRead, no_progress
 from tokmigrate.model.documents.roles import ROLES, special_token
@@ -139,7 +139,7 @@ def collect_report(workspace: Workspace, entry: ModelEntry, on_progress: OnProgr
 def _plan_pending(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot) -> Plan | TokmigrateError:
     """Return the plan up to the head, or why there is none."""
     try:
-        return planned_upgrade(workspace, entry, snapshot, "head")
+        return plan_or_reuse(workspace, entry, snapshot, "head")
     except TokmigrateError as error:
         return error
 
@@ -154,7 +154,7 @@ def _read_ledger(workspace: Workspace, snapshot: Snapshot) -> _Ledger:
     generations = {run.generation_after for run in runs.values()}
     if model.lineage != snapshot.stamp.lineage and snapshot.stamp.generation not in generations:
         return (), {}, ()
-    return state.applied_now(model), runs, tuple(expand_moves(list_events_in_force(state, model)))
+    return state.list_applied(model), runs, tuple(expand_moves(list_events_in_force(state, model)))
 
 
 def _timeline(progress: Progress, ledger: _Ledger, plan: Plan | TokmigrateError | None) -> Iterator[dict[str, Any]]:

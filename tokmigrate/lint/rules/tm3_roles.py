@@ -10,12 +10,12 @@ from tokmigrate.lint.file import Location, MigrationFile, Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.lint.spelling import escaped
-from tokmigrate.model.documents.chat_template import CHAT, Template, templates, written_in_templates
+from tokmigrate.model.documents.chat_template import CHAT, Template, find_in_templates, templates
 from tokmigrate.model.documents.roles import ROLES, special_token, text_of
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import ids_by_field, ids_without_token
-from tokmigrate.model.references.token_texts import named_tokens
+from tokmigrate.model.references.token_texts import find_named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 from tokmigrate.operations.base import DEFAULT_INIT
 from tokmigrate.revision.migration import Migration
@@ -280,9 +280,9 @@ def without_ignorable(seen: OnModel) -> Iterator[Found]:
     added = {token.content for _, token in seen.file.added_tokens}
     new = {token: cause for token, cause in seen.causes.items() if token in added}
     special = [t for t in new if t in final.tokenizer.added and final.tokenizer.added[t][0].special]
-    used = {*written_in_templates(final, special), *post_processor_tokens(final.documents[FILE])}
+    used = {*find_in_templates(final, special), *post_processor_tokens(final.documents[FILE])}
     # A list has every special token, and says of none what it is for.
-    used |= {text_of(entry) or "" for _, path, entry in named_tokens(final) if str(path[-1]).endswith("_token")}
+    used |= {text_of(entry) or "" for _, path, entry in find_named_tokens(final) if str(path[-1]).endswith("_token")}
     used |= {final.tokenizer.texts.get(number, "") for *_, ids in ids_by_field(final) for number in ids}
     named = (tokens for written in seen.file.operations for tokens in written.tokens.roles.values())
     used |= {token for tokens in named for token in tokens}
@@ -333,9 +333,9 @@ def turn_does_not_end(seen: OnModel) -> Iterator[Found]:
     ids = after.tokenizer.ids
     ends = [text for text, number in ids.items() if number in _ends(after)]
     # Where the template also writes a real end, the other one may end a part of a turn.
-    if written_in_templates(after, ends):
+    if find_in_templates(after, ends):
         return
-    for token in written_in_templates(after, [text for text in _ENDS_A_TURN if text in ids]):
+    for token in find_in_templates(after, [text for text in _ENDS_A_TURN if text in ids]):
         message = f"the chat template ends turns with '{token}', but generation does not stop there"
         yield Found(cause.location, message, f"set_special_tokens: {{eos: {escaped(token)}}}")
 

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Callable, Iterable, Iterator
 
 from tokmigrate.lint.file import Location, MigrationFile
-from tokmigrate.lint.python_ast import CodeUse, imported_modules, outside_reads, set_orders, world_reads
+from tokmigrate.lint.python_ast import CodeUse, find_imports, outside_reads, set_orders, world_reads
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
 from tokmigrate.revision.conditions import Encodes
 
@@ -190,7 +190,7 @@ def imported_code(file: MigrationFile) -> Iterator[Found]:
 
     The checksum does not cover it: with another version of it the migration may do something else.
     """
-    for use in _code(file, imported_modules):
+    for use in _code(file, find_imports):
         yield Found(use.location, f"it imports {use.what}, which is not pinned", "write what it needs into the file")
 
 

@@ -39,18 +39,18 @@ def loading_class(documents: Mapping[str, Json]) -> str | None:
     registered = table["registered"].get(model_type)
     named = held.get(_CLASS) or config.get(_CLASS)
     if not isinstance(named, str):
-        return _known(registered)
+        return _find_class(registered)
     plain = named.removesuffix("Fast")
     if "auto_map" in held:
-        return _known(plain)
+        return _find_class(plain)
     forced = model_type in table["not_asked"]
     if plain == "LlamaTokenizer" and not forced and _is_byte_level(documents.get(FILE) or {}):
         return None
     if registered in (None, plain):
-        return _known(plain)
+        return _find_class(plain)
     if registered in _GENERIC:
         return None
-    return _known(registered if forced else named)
+    return _find_class(registered if forced else named)
 
 
 def builder_of(state: ModelState, section: str) -> str | None:
@@ -89,7 +89,7 @@ def missing_files(documents: Mapping[str, Json], directory: Path) -> Iterator[st
         yield f"transformers cannot load the tokenizer: {name} needs {', '.join(missing)}; {ONLY_FAST}"
 
 
-def added_on_loading(state: ModelState) -> Iterator[str]:
+def find_added_on_loading(state: ModelState) -> Iterator[str]:
     """Yield the special tokens that transformers adds when it loads a tokenizer, because it has no such tokens.
 
     Args:
@@ -108,7 +108,7 @@ def added_on_loading(state: ModelState) -> Iterator[str]:
             found.setdefault(text, f"{role} token of {loading_class(state.documents)}")
     for role in ROLES:
         found.setdefault(text_of(held.get(f"{role}_token")) or "", f"{role} token of {TOKENIZER_CONFIG}")
-    for entry in (*_listed(held, "additional_special_tokens"), *_listed(held, "extra_special_tokens"), *listed):
+    for entry in (*_read_list(held, "additional_special_tokens"), *_read_list(held, "extra_special_tokens"), *listed):
         found.setdefault(text_of(entry) or "", f"token that {TOKENIZER_CONFIG} lists")
     for text, token in found.items():
         if text and text not in state.tokenizer.ids:
@@ -162,7 +162,7 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
     return state.with_value(TOKENIZER_CONFIG, (_CLASS,), READS_THE_FILE)
 
 
-def _listed(held: Mapping[str, Json], key: str) -> list[Json]:
+def _read_list(held: Mapping[str, Json], key: str) -> list[Json]:
     found = held.get(key)
     return found if isinstance(found, list) else []
 
@@ -171,14 +171,14 @@ _GENERIC = frozenset({"TokenizersBackend", "PythonBackend", READS_THE_FILE, "Mis
 """Classes of model types that have none of their own."""
 
 
-def _known(name: str | None) -> str | None:
+def _find_class(name: str | None) -> str | None:
     """Return the class of a name as transformers finds it, None for one that reads tokenizer.json."""
     if name is None:
         return None
     found: str = _table()["aliases"].get(name, name)
     if found in _table()["classes"] or found in _table()["python"]:
         return found
-    return _known(name.removesuffix("Fast")) if name.endswith("Fast") else None
+    return _find_class(name.removesuffix("Fast")) if name.endswith("Fast") else None
 
 
 def _entry(name: str | None) -> Mapping[str, Any]:

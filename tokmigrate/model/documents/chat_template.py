@@ -118,7 +118,7 @@ def templates(state: ModelState) -> Iterator[Template]:
         yield Template(RESPONSE, TOKENIZER_CONFIG, ("response_template", *path), text, is_pattern)
 
 
-def written_in_templates(state: ModelState, tokens: Iterable[str]) -> dict[str, Template]:
+def find_in_templates(state: ModelState, tokens: Iterable[str]) -> dict[str, Template]:
     """Return those of `tokens` that a template of the model names, each with the first one that does."""
     wanted = tuple(tokens)
     if not wanted:
@@ -157,18 +157,18 @@ def _pattern(state: ModelState, tokens: Iterable[str], template: Template) -> re
     wanted = set(tokens)
     longer = {other for other in state.tokenizer.added if any(token in other for token in wanted)}
     ordered = sorted(wanted | longer, key=lambda token: (-len(token), token))
-    return re.compile("|".join(re.escape(_written(token, template)) for token in ordered))
+    return re.compile("|".join(re.escape(_spell(token, template)) for token in ordered))
 
 
 def _renaming(names: Mapping[str, str], template: Template) -> Callable[[re.Match[str]], str]:
     def renamed(match: re.Match[str]) -> str:
         token = _plain(match[0], template)
-        return _written(names[token], template) if token in names else match[0]
+        return _spell(names[token], template) if token in names else match[0]
 
     return renamed
 
 
-def _written(token: str, template: Template) -> str:
+def _spell(token: str, template: Template) -> str:
     return re.escape(token) if template.is_pattern else token
 
 

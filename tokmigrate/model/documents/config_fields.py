@@ -49,15 +49,15 @@ def parts_of(config: Mapping[str, Any], size: int) -> Iterator[tuple[Path, Json]
             yield path, part
 
 
-def declared_sizes(config: Mapping[str, Any]) -> list[tuple[str, int]]:
+def read_declared_sizes(config: Mapping[str, Any]) -> list[tuple[str, int]]:
     """Return every `vocab_size` that config.json gives, with its dotted place; the one that counts comes first."""
-    return list(_stated(config, ""))
+    return list(_list_sizes(config, ""))
 
 
-def _stated(config: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
+def _list_sizes(config: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
     for name in NESTED:
         if isinstance(config.get(name), Mapping):
-            yield from _stated(config[name], f"{path}{name}.")
+            yield from _list_sizes(config[name], f"{path}{name}.")
     for name in ("vocab_size", "tgt_vocab_size"):
         if isinstance(size := config.get(name), int):
             yield f"{path}{name}", size

@@ -55,12 +55,12 @@ def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[st
     for name, data in texts.items():
         where = str(directory / name)
         if name in parsed:
-            text = _decoded(data, directory / name)
+            text = _decode(data, directory / name)
             values[name] = parse(text, where)
             layouts[name] = json_layout(name, text, stamp)
             check_shape(name, text, values[name], where)
         elif name in TEXT_FILES or name.endswith(".jinja"):
-            values[name] = _decoded(data, directory / name)
+            values[name] = _decode(data, directory / name)
     return texts, values, layouts
 
 
@@ -123,14 +123,14 @@ def _template_files(directory: Path) -> list[str]:
 def _module_files(directory: Path) -> Iterator[str]:
     """Yield the configurations of sentence-transformers' modules in folders of their own."""
     data = read_if_present(directory / names.MODULES)
-    modules = parse(_decoded(data, directory / names.MODULES), str(directory / names.MODULES)) if data else []
+    modules = parse(_decode(data, directory / names.MODULES), str(directory / names.MODULES)) if data else []
     for module in modules if isinstance(modules, list) else []:
         path = PurePosixPath(str(module.get("path") or ".") if isinstance(module, dict) else ".")
         if path.parts and not path.is_absolute() and ".." not in path.parts:
             yield f"{path}{names.MODULE_CONFIG}"
 
 
-def _decoded(data: bytes, path: Path) -> str:
+def _decode(data: bytes, path: Path) -> str:
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -328,10 +328,10 @@ def check_shape(name: str, text: str, value: Json, where: str) -> None:
         shape.model_validate_json(text)
     except ValidationError as error:
         kind = TokenizerError if name == TOKENIZER else ModelError
-        raise kind(_told(error.errors(include_url=False), value), where=where, hint=_HINT) from error
+        raise kind(_format_union_error(error.errors(include_url=False), value), where=where, hint=_HINT) from error
 
 
-def _told(faults: Sequence[ErrorDetails], value: Json) -> str:
+def _format_union_error(faults: Sequence[ErrorDetails], value: Json) -> str:
     """Return the fault that lies deepest, and what may stand there: other members of a union gave up before."""
     places = [_place(fault, value) for fault in faults]
     deepest = max(places, key=len)

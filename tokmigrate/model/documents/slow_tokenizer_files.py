@@ -49,10 +49,10 @@ def with_slow_files_in_step(before: ModelState, after: ModelState, renumbering: 
     """
     old, new = before.tokenizer, after.tokenizer
     changed = {number for number, text in old.texts.items() if _becomes(number, new, renumbering) != (number, text)}
-    for name, data in _held(before):
+    for name, data in _list_files(before):
         if is_sentencepiece(data) and (model := SentencePieceModel.read(data, name)).is_in_order_of(old.texts):
             if any(number < len(model.pieces) for number in changed):
-                after = after.with_document(name, _followed(model, new, renumbering, name).data)
+                after = after.with_document(name, _renumber(model, new, renumbering, name).data)
             continue
         held = _ids_held(name, data, old)
         token = next((old.texts[number] for number in sorted(changed) if number in held), None)
@@ -80,7 +80,7 @@ def slow_tokenizer_notes(before: ModelState, after: ModelState) -> Iterator[str]
     new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids and not is_tombstone(token)]
     parts = ("normalizer", "pre_tokenizer")
     tokenizes_differently = any(before.documents[FILE].get(part) != after.documents[FILE].get(part) for part in parts)
-    for name, data in _held(after):
+    for name, data in _list_files(after):
         kind = _format(name, data)
         reader = "transformers with mistral-common" if kind == "tekken" else f"a program that reads only {name}"
         unseen = [token for token in new if token not in _texts_held(name, data)]
@@ -104,7 +104,7 @@ def _becomes(number: int, new: Tokenizer, renumbering: Renumbering) -> tuple[int
     return place, None if place is None else new.texts.get(place)
 
 
-def _held(state: ModelState) -> list[tuple[str, bytes]]:
+def _list_files(state: ModelState) -> list[tuple[str, bytes]]:
     return [(name, data) for name, data in state.documents.items() if isinstance(data, bytes)]
 
 
@@ -136,10 +136,10 @@ def _texts_held(name: str, data: bytes) -> frozenset[str]:
     return frozenset()
 
 
-def _followed(model: SentencePieceModel, new: Tokenizer, renumbering: Renumbering, name: str) -> SentencePieceModel:
+def _renumber(model: SentencePieceModel, new: Tokenizer, renumbering: Renumbering, name: str) -> SentencePieceModel:
     """Return a model whose pieces have the ids and texts that their tokens have in `new`."""
     moved = {
-        place: _called(piece, new.texts[place])
+        place: _rename(piece, new.texts[place])
         for number, piece in enumerate(model.pieces)
         if (place := renumbering.new(number)) is not None
     }
@@ -159,7 +159,7 @@ def _followed(model: SentencePieceModel, new: Tokenizer, renumbering: Renumberin
     return followed
 
 
-def _called(piece: Piece, text: str) -> Piece:
+def _rename(piece: Piece, text: str) -> Piece:
     if text == piece.text:
         return piece
     # A placeholder stands for no text.

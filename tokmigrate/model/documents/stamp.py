@@ -133,7 +133,7 @@ def read_stamp(directory: Path) -> Stamp | None:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise _damaged(str(path)) from error
+        raise _damaged_error(str(path)) from error
     return parse_stamp(text, str(path))
 
 
@@ -194,9 +194,9 @@ def parse_stamp(text: str, where: str) -> Stamp:
     try:
         held = parse(text, where)
     except ModelError as error:
-        raise _damaged(where) from error
+        raise _damaged_error(where) from error
     if not isinstance(held, dict):
-        raise _damaged(where)
+        raise _damaged_error(where)
     check_version(STAMP, held.get("format"), where)
     try:
         # From the text, since in a parsed value every array would have to be a tuple.
@@ -216,13 +216,13 @@ def parse_stamp(text: str, where: str) -> Stamp:
             tokenizer=stored.tokenizer,
         )
     except ValueError as error:
-        raise _damaged(where) from error
+        raise _damaged_error(where) from error
     if stamp.generation != stored.generation or stored.revision != stamp.revision:
         raise DriftError("the stamp was edited", where=where, hint="restore it from a copy of the model")
     return stamp
 
 
-def _damaged(where: str) -> DriftError:
+def _damaged_error(where: str) -> DriftError:
     return DriftError("the stamp is damaged", where=where, hint="restore it from a copy of the model")
 
 

@@ -136,7 +136,7 @@ class ModelState:
         """Return the state after `edit`, whose new rows are `InitRecipe`."""
         made = RowEdit(
             edit.old_rows,
-            joined(piece if isinstance(piece, CopiedRows) else NewRow(_made(piece.recipe)) for piece in edit.pieces),
+            joined(piece if isinstance(piece, CopiedRows) else NewRow(_make(piece.recipe)) for piece in edit.pieces),
         )
         return replace(
             self,
@@ -162,5 +162,5 @@ class ModelState:
         return tuple(found)
 
 
-def _made(recipe: Recipe) -> Made:
+def _make(recipe: Recipe) -> Made:
     return Made(getattr(recipe, "revision", ""), getattr(recipe, "label", ""))

@@ -55,7 +55,7 @@ def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> npt.NDArray[np
         The numbers in one row, `(numbers,)`.
     """
     octets = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else np.ascontiguousarray(raw).reshape(-1)
-    _known(dtype)
+    _check_floating(dtype)
     # Widening a signalling NaN makes it quiet, of which numpy would warn.
     with np.errstate(invalid="ignore"):
         if dtype == "BF16":
@@ -75,21 +75,21 @@ def from_float64(values: npt.NDArray[np.float64], dtype: str) -> bytes:
         values: Numbers of any shape, taken in C order.
         dtype: One of `FLOATING`.
     """
-    _known(dtype)
+    _check_floating(dtype)
     numbers = np.ascontiguousarray(values, dtype="<f8")
     if dtype == "F64":
         return numbers.tobytes()
     exponent_bits, fraction_bits = _NARROW[dtype]
-    narrow = _narrowed(numbers.reshape(-1).view(np.uint64), exponent_bits, fraction_bits)
+    narrow = _narrow(numbers.reshape(-1).view(np.uint64), exponent_bits, fraction_bits)
     return narrow.astype("<u4" if dtype == "F32" else "<u2").tobytes()
 
 
-def _known(dtype: str) -> None:
+def _check_floating(dtype: str) -> None:
     if dtype not in FLOATING:
         raise ValueError(f"{dtype} is not one of {', '.join(sorted(FLOATING))}")
 
 
-def _narrowed(bits: npt.NDArray[np.uint64], exponent_bits: int, fraction_bits: int) -> npt.NDArray[np.uint64]:
+def _narrow(bits: npt.NDArray[np.uint64], exponent_bits: int, fraction_bits: int) -> npt.NDArray[np.uint64]:
     # In integers and straight from float64: by way of float32 a number would be rounded twice.
     bias = (1 << (exponent_bits - 1)) - 1
     infinity = np.uint64(((1 << exponent_bits) - 1) << fraction_bits)

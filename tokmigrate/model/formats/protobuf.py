@@ -61,18 +61,18 @@ def joined(message: Iterable[Field]) -> bytes:
 
 def number_field(number: int, value: int) -> Field:
     """Return a field that holds a whole number; a negative one takes ten bytes, as the format wants it."""
-    return Field(number, value, _encoded(number << 3 | _VARINT) + _encoded(value % (1 << 64)))
+    return Field(number, value, _encode(number << 3 | _VARINT) + _encode(value % (1 << 64)))
 
 
 def bytes_field(number: int, value: bytes) -> Field:
     """Return a field that holds a text or a message."""
-    return Field(number, value, _encoded(number << 3 | _BYTES) + _encoded(len(value)) + value)
+    return Field(number, value, _encode(number << 3 | _BYTES) + _encode(len(value)) + value)
 
 
 def float_field(number: int, value: float) -> Field:
     """Return a field that holds a number of single precision."""
     data = struct.pack("<f", value)
-    return Field(number, data, _encoded(number << 3 | _FIXED32) + data)
+    return Field(number, data, _encode(number << 3 | _FIXED32) + data)
 
 
 def last(message: Iterable[Field], number: int) -> Field | None:
@@ -114,7 +114,7 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
     raise TokenizerError(f"not a message of Protocol Buffers: no number ends at byte {position}")
 
 
-def _encoded(value: int) -> bytes:
+def _encode(value: int) -> bytes:
     found = bytearray()
     while value > 0x7F:
         found.append(value & 0x7F | 0x80)

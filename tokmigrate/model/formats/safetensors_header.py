@@ -125,7 +125,7 @@ class Header:
             data_order=[entry.name for entry in self.by_offset],
             metadata_at=self.metadata_at,
         )
-        return _parsed(raw, "the new header")
+        return _parse(raw, "the new header")
 
 
 def read_header(path: Path) -> Header:
@@ -164,7 +164,7 @@ def parse_header(prefix: bytes, file_size: int, where: str) -> Header:
     raw = prefix[: LENGTH_BYTES + length]
     if len(raw) < LENGTH_BYTES + length:
         raise WeightsError("the file ends inside its header", where=where, hint=_DAMAGED)
-    header = _parsed(raw, where)
+    header = _parse(raw, where)
     _check_cover(header, file_size, where)
     return header
 
@@ -232,7 +232,7 @@ def _header_length(prefix: bytes, file_size: int, where: str) -> int:
     return length
 
 
-def _parsed(raw: bytes, where: str) -> Header:
+def _parse(raw: bytes, where: str) -> Header:
     document = _document(raw[LENGTH_BYTES:], where)
     metadata = _metadata(document[METADATA], where) if METADATA in document else None
     metadata_at = list(document).index(METADATA) if METADATA in document else 0

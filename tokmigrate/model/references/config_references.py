@@ -180,21 +180,21 @@ class _Field:
 
     def new(self, value: Json, shape: Shape) -> Json:
         if shape == "list":
-            return self._thinned(value)
+            return self._thin(value)
         if shape == "positions" and isinstance(value, list):
-            return [[pair[0], self._needed(pair[1])] for pair in value]
+            return [[pair[0], self._require(pair[1])] for pair in value]
         if shape == "bias" and isinstance(value, dict):
-            return {re.sub(r"\d+", lambda found: str(self._needed(int(found[0]))), key): value[key] for key in value}
+            return {re.sub(r"\d+", lambda found: str(self._require(int(found[0]))), key): value[key] for key in value}
         if shape == "bias" and isinstance(value, list):
-            return [[self._needed(ids), bias] for ids, bias in value]
-        return self._needed(value)
+            return [[self._require(ids), bias] for ids, bias in value]
+        return self._require(value)
 
-    def _needed(self, value: Json) -> Json:
+    def _require(self, value: Json) -> Json:
         """Return ids none of which may go."""
         if isinstance(value, list):
-            return [self._needed(item) for item in value]
+            return [self._require(item) for item in value]
         if isinstance(value, dict):
-            return {name: self._needed(item) for name, item in value.items()}
+            return {name: self._require(item) for name, item in value.items()}
         if not _is_id(value):
             return value
         number = self._renumbering.new(value)
@@ -206,15 +206,15 @@ class _Field:
             )
         return number
 
-    def _thinned(self, value: Json) -> Json:
+    def _thin(self, value: Json) -> Json:
         """Return lists without the ids that go; a sequence that had one of them goes as a whole."""
         if isinstance(value, list) and any(isinstance(item, list) for item in value):
-            thinned = [self._thinned(item) if isinstance(item, list) else item for item in value]
+            thinned = [self._thin(item) if isinstance(item, list) else item for item in value]
             return [item for item, old in zip(thinned, value, strict=True) if self._is_whole(item, old)]
         if isinstance(value, list):
             numbers = [self._renumbering.new(item) if _is_id(item) else item for item in value]
             return [number for number in numbers if number is not None]
-        return self._needed(value)
+        return self._require(value)
 
     @staticmethod
     def _is_whole(item: Json, old: Json) -> bool:

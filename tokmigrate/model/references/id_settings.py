@@ -13,7 +13,7 @@ from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.config_references import with_fields
 from tokmigrate.model.references.references import configurations
-from tokmigrate.model.references.token_texts import named_tokens
+from tokmigrate.model.references.token_texts import find_named_tokens
 
 _OF_GENERATION = {
     "decoder_start": "decoder_start_token_id",
@@ -71,13 +71,13 @@ def with_setting(state: ModelState, name: str, setting: Setting) -> ModelState:
         # What transformers takes by default counts as said, unless the part says it by another name.
         for field, held in default_ids(model_type).items():
             if _means(name, field) and not any(_means(name, known) for known in part):
-                value = _set(field, held, shape_of(field) or "ids", setting, ids)
+                value = _change_field(field, held, shape_of(field) or "ids", setting, ids)
                 reached, found = reached.with_value(CONFIG, (*path, field), value), True
     generation = _OF_GENERATION.get(name)
     if generation is not None and (not found or GENERATION in state.documents):
         file = GENERATION if GENERATION in state.documents else CONFIG
         if generation not in state.documents[file]:
-            value = _set(generation, None, shape_of(generation) or "ids", setting, ids)
+            value = _change_field(generation, None, shape_of(generation) or "ids", setting, ids)
             reached, found = reached.with_value(file, (generation,), value), True
     if isinstance(setting, str):
         reached, named = _with_texts(reached, name, setting)
@@ -104,7 +104,7 @@ def _with_fields_set(state: ModelState, name: str, setting: Setting, *, are_empt
         if not fits or (value is None) is not are_empty or not _means(name, place[-1]):
             return value
         places.append(place)
-        return _set(place[-1], value, shape, setting, state.tokenizer.ids)
+        return _change_field(place[-1], value, shape, setting, state.tokenizer.ids)
 
     reached = state
     for file, document in configurations(state.documents).items():
@@ -115,7 +115,7 @@ def _with_fields_set(state: ModelState, name: str, setting: Setting, *, are_empt
 
 def _with_texts(state: ModelState, name: str, content: str) -> tuple[ModelState, bool]:
     """Return the state in which the files that give the token's text give the new one, and whether any does."""
-    named = [entry for entry in named_tokens(state) if entry[1][-1] == f"{name}_token"]
+    named = [entry for entry in find_named_tokens(state) if entry[1][-1] == f"{name}_token"]
     for file, path, entry in named:
         if text_of(entry) != content:
             state = state.with_value(file, (*path, "content") if isinstance(entry, dict) else path, content)
@@ -139,7 +139,7 @@ def _names(state: ModelState) -> list[str]:
     return [*found, *(name for name in _OF_GENERATION if name not in found)]
 
 
-def _set(field: str, held: Json, shape: Shape, setting: Setting, ids: Mapping[str, int]) -> Json:
+def _change_field(field: str, held: Json, shape: Shape, setting: Setting, ids: Mapping[str, int]) -> Json:
     """Return what a field holds afterwards; raises OperationError where it cannot hold that."""
     setters: Mapping[Shape, Callable[[str, Json, Setting, Mapping[str, int]], Json]] = {
         "ids": _ids,
@@ -158,14 +158,14 @@ def _ids(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Js
         return [number, *(other for other in held if other != number)] if isinstance(held, list) else number
     if isinstance(setting, Mapping):
         raise _unlike(field, "one token or a list of them")
-    return _changed([] if held is None else held if isinstance(held, list) else [held], setting, ids.__getitem__)
+    return _change([] if held is None else held if isinstance(held, list) else [held], setting, ids.__getitem__)
 
 
 def _list(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:
     if isinstance(setting, str | Mapping):
         raise _unlike(field, "a list: give a list of tokens, or {add: […], remove: […]}")
     in_lists = field in _SEQUENCES or any(isinstance(item, list) for item in held or [])
-    return _changed(held or [], setting, (lambda token: [ids[token]]) if in_lists else ids.__getitem__)
+    return _change(held or [], setting, (lambda token: [ids[token]]) if in_lists else ids.__getitem__)
 
 
 def _map(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:
@@ -186,7 +186,7 @@ def _positions(field: str, held: Json, setting: Setting, ids: Mapping[str, int])
     return [[position, ids[token]] for position, token in enumerate(setting, 1)]
 
 
-def _changed(held: list[Json], setting: tuple[str, ...] | ListChange, item: Callable[[str], Json]) -> list[Json]:
+def _change(held: list[Json], setting: tuple[str, ...] | ListChange, item: Callable[[str], Json]) -> list[Json]:
     if isinstance(setting, tuple):
         return [item(token) for token in setting]
     gone = [item(token) for token in setting.remove]

@@ -97,11 +97,11 @@ def with_ids_of_tokenizer(document: Json, renumbering: Renumbering) -> Json:
     if document.get("post_processor"):
         changed["post_processor"] = _processor(document["post_processor"], renumbering)
     if document.get("padding"):
-        pad = _needed(document["padding"].get("pad_id", 0), renumbering, "padding")
+        pad = _require(document["padding"].get("pad_id", 0), renumbering, "padding")
         changed["padding"] = {**document["padding"], "pad_id": pad}
     model = document["model"]
     if model.get("unk_id") is not None:
-        changed["model"] = {**model, "unk_id": _needed(model["unk_id"], renumbering, "model.unk_id")}
+        changed["model"] = {**model, "unk_id": _require(model["unk_id"], renumbering, "model.unk_id")}
     return document if changed == document else changed
 
 
@@ -113,16 +113,16 @@ def _processor(part: Json, renumbering: Renumbering) -> Json:
     for name in ("sep", "cls"):
         if isinstance(part.get(name), list):
             token, number = part[name]
-            changed[name] = [token, _needed(number, renumbering, f"post_processor.{name}")]
+            changed[name] = [token, _require(number, renumbering, f"post_processor.{name}")]
     if isinstance(part.get("special_tokens"), dict):
         changed["special_tokens"] = {
-            name: {**special, "ids": [_needed(number, renumbering, "post_processor") for number in special["ids"]]}
+            name: {**special, "ids": [_require(number, renumbering, "post_processor") for number in special["ids"]]}
             for name, special in part["special_tokens"].items()
         }
     return changed
 
 
-def _needed(number: int, renumbering: Renumbering, place: str) -> int:
+def _require(number: int, renumbering: Renumbering, place: str) -> int:
     new = renumbering.new(number)
     if new is None:
         raise OperationError(
@@ -157,7 +157,7 @@ def with_token_ids(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
     entries.sort(key=lambda entry: int(entry["id"]))
     vocabulary = tokenizer.document["model"]["vocab"]
     if isinstance(vocabulary, list):
-        placed: Json = _listed(tokenizer.document["model"], plain, entries)
+        placed: Json = _build_unigram(tokenizer.document["model"], plain, entries)
     else:
         placed = _in_order(vocabulary, with_tokens_inside(plain, entries, tokenizer.document["model"]))
     model = {**tokenizer.document["model"], "vocab": placed}
@@ -175,7 +175,7 @@ def _in_order(before: Mapping[str, int], after: Mapping[str, int]) -> dict[str, 
     return dict(after)
 
 
-def _listed(model: Mapping[str, Json], plain: Mapping[str, int], entries: list[dict[str, Any]]) -> list[Json]:
+def _build_unigram(model: Mapping[str, Json], plain: Mapping[str, int], entries: list[dict[str, Any]]) -> list[Json]:
     """Return a Unigram vocabulary, in which the position is the id."""
     scores = dict(model["vocab"])
     # The lowest score keeps what an unknown piece costs, and lets no text prefer the token to its pieces.

@@ -41,7 +41,7 @@ Entry = tuple[str, tuple[str | int, ...], Json]
 """A file, a place in it, and what stands for a token there: its text, or an object with it."""
 
 
-def named_tokens(state: ModelState) -> Iterator[Entry]:
+def find_named_tokens(state: ModelState) -> Iterator[Entry]:
     """Yield what stands for a token in any file but tokenizer.json and those that list the whole vocabulary."""
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         yield from ((name, path, entry) for path, entry in token_entries(state.documents.get(name) or {}))
@@ -49,7 +49,7 @@ def named_tokens(state: ModelState) -> Iterator[Entry]:
         yield from ((name, path, entry) for path, entry in _nested_entries(state.documents.get(name)))
 
 
-def skipped_words(state: ModelState) -> Iterator[tuple[str, list[Json]]]:
+def find_skipped_words(state: ModelState) -> Iterator[tuple[str, list[Json]]]:
     """Yield the list of tokens that a multi-vector model of sentence-transformers skips, with its file."""
     for name, document in configurations(state.documents).items():
         if isinstance(document.get(SKIPPED), list):
@@ -83,18 +83,18 @@ def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
     """
     before = state
     state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
-    for name, path, entry in list(named_tokens(state)):
+    for name, path, entry in list(find_named_tokens(state)):
         new = names.get(text_of(entry) or "")
         if new is not None:
             state = state.with_value(name, (*path, "content") if isinstance(entry, dict) else path, new)
-    for name, words in list(skipped_words(state)):
-        state = state.with_value(name, (SKIPPED,), [_named(word, names) for word in words])
+    for name, words in list(find_skipped_words(state)):
+        state = state.with_value(name, (SKIPPED,), [_rename(word, names) for word in words])
     for name, document in configurations(state.documents).items():
         state = state.with_document(name, _with_maps(document, names))
     state = with_renamed_in_lists(state, names)
     stops = (state.documents.get(GENERATION) or {}).get("stop_strings")
     if stops is not None:
-        renamed = [_named(stop, names) for stop in stops] if isinstance(stops, list) else _named(stops, names)
+        renamed = [_rename(stop, names) for stop in stops] if isinstance(stops, list) else _rename(stops, names)
         state = state.with_value(GENERATION, ("stop_strings",), renamed)
     return with_added_tokens_decoder(with_slow_files_in_step(before, state, Renumbering({})))
 
@@ -132,19 +132,19 @@ def _with_maps(part: Json, names: Names) -> Json:
 
 
 def _tokenizer(document: Json, names: Names) -> Json:
-    added = [{**entry, "content": _named(entry["content"], names)} for entry in document.get("added_tokens") or []]
+    added = [{**entry, "content": _rename(entry["content"], names)} for entry in document.get("added_tokens") or []]
     if added:
         document = replaced(document, ("added_tokens",), added)
     vocabulary = document["model"]["vocab"]
     if isinstance(vocabulary, list):
-        renamed: Json = [[_named(entry[0], names), *entry[1:]] for entry in vocabulary]
+        renamed: Json = [[_rename(entry[0], names), *entry[1:]] for entry in vocabulary]
     else:
         renamed = with_keys(vocabulary, names)
     document = replaced(document, ("model", "vocab"), renamed)
     for path in (("model", "unk_token"), ("padding", "pad_token")):
         held = (document.get(path[0]) or {}).get(path[1])
         if held is not None:
-            document = replaced(document, path, _named(held, names))
+            document = replaced(document, path, _rename(held, names))
     for section, renaming in (("post_processor", _post_processor), ("decoder", _decoder)):
         if document.get(section):
             document = replaced(document, (section,), renaming(document[section], names))
@@ -155,13 +155,13 @@ def _post_processor(part: Json, names: Names) -> Json:
     part = _inside(part, "processors", _post_processor, names)
     for name in ("sep", "cls"):
         if isinstance(part.get(name), list):
-            part[name] = [_named(part[name][0], names), *part[name][1:]]
+            part[name] = [_rename(part[name][0], names), *part[name][1:]]
     if part.get("special_tokens"):
         part["special_tokens"] = {
-            _named(key, names): {
+            _rename(key, names): {
                 **special,
-                "id": _named(special["id"], names),
-                "tokens": [_named(token, names) for token in special["tokens"]],
+                "id": _rename(special["id"], names),
+                "tokens": [_rename(token, names) for token in special["tokens"]],
             }
             for key, special in part["special_tokens"].items()
         }
@@ -172,14 +172,14 @@ def _post_processor(part: Json, names: Names) -> Json:
 
 def _piece(piece: Json, names: Names) -> Json:
     special = piece.get("SpecialToken")
-    return {"SpecialToken": {**special, "id": _named(special["id"], names)}} if special else piece
+    return {"SpecialToken": {**special, "id": _rename(special["id"], names)}} if special else piece
 
 
 def _decoder(part: Json, names: Names) -> Json:
     part = _inside(part, "decoders", _decoder, names)
     for name in ("pad_token", "word_delimiter_token"):
         if name in part:
-            part[name] = _named(part[name], names)
+            part[name] = _rename(part[name], names)
     return part
 
 
@@ -191,10 +191,10 @@ def _inside(part: Json, key: str, renaming: Any, names: Names) -> dict[str, Json
 
 def with_keys(mapping: Mapping[str, Json], names: Names) -> dict[str, Json]:
     """Return a map of texts with the new texts of tokens in the place of the old ones."""
-    return {_named(key, names): value for key, value in mapping.items()}
+    return {_rename(key, names): value for key, value in mapping.items()}
 
 
-def _named(text: Json, names: Names) -> Json:
+def _rename(text: Json, names: Names) -> Json:
     return names.get(text, text) if isinstance(text, str) else text
 
 
@@ -214,7 +214,7 @@ def without_mentions(state: ModelState, gone: frozenset[str]) -> ModelState:
         kept = [line for line in lines if not _is_merge(line) or without([line], gone, prefix)]
         state = state.with_document(MERGES, "\n".join(kept))
     state = without_listed_specials(state, tuple(gone))
-    for file, words in list(skipped_words(state)):
+    for file, words in list(find_skipped_words(state)):
         state = state.with_value(file, (SKIPPED,), [word for word in words if word not in gone])
     return state
 

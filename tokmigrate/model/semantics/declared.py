@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from tokmigrate.model.defaults.pipeline_overrides import default_ids, default_roles
 from tokmigrate.model.documents.architecture_quirks import fixed_size
-from tokmigrate.model.documents.config_fields import config_parts, declared_sizes, shape_of
+from tokmigrate.model.documents.config_fields import config_parts, read_declared_sizes, shape_of
 from tokmigrate.model.documents.roles import LISTS, text_of
 from tokmigrate.model.documents.sizes import NO_LIMIT
 from tokmigrate.model.documents.state import (
@@ -29,7 +29,7 @@ Documents = Mapping[str, Json]
 """Parsed files by name."""
 
 
-def declared_roles(documents: Documents) -> dict[str, str]:
+def read_declared_roles(documents: Documents) -> dict[str, str]:
     """Return the text of each special token that has a role, standard or of the model's own, by the role's name.
 
     What transformers takes where no file says it counts as said: the token that tokenizer.json pads with, and the
@@ -59,7 +59,7 @@ def _roles(fields: Mapping[str, Json]) -> Iterator[tuple[str, str | None]]:
             yield name.removesuffix("_token"), text
 
 
-def declared_specials(documents: Documents) -> tuple[str, ...]:
+def list_specials(documents: Documents) -> tuple[str, ...]:
     """Return the special tokens that are listed, with or without a role, each once."""
     found: list[str] = []
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
@@ -69,7 +69,7 @@ def declared_specials(documents: Documents) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def declared_templates(documents: Documents) -> dict[str, str]:
+def read_declared_templates(documents: Documents) -> dict[str, str]:
     """Return the chat templates by name, as transformers finds them; the one that is used unasked is `default`."""
     found: dict[str, str] = {}
     legacy = (documents.get(LEGACY_TEMPLATE) or {}).get("chat_template")
@@ -88,7 +88,7 @@ def declared_templates(documents: Documents) -> dict[str, str]:
     return found
 
 
-def declared_settings(documents: Documents) -> dict[str, Json]:
+def read_declared_settings(documents: Documents) -> dict[str, Json]:
     """Return what tokenizer_config.json sets beside tokens, with transformers' defaults."""
     config = documents.get(TOKENIZER_CONFIG) or {}
     document = documents[FILE]
@@ -105,7 +105,7 @@ def _side(section: Json) -> str:
     return str((section or {}).get("direction", "Right")).lower()
 
 
-def declared_ids(documents: Documents, name: str) -> dict[str, Json]:
+def read_declared_ids(documents: Documents, name: str) -> dict[str, Json]:
     """Return the ids of tokens in config.json or generation_config.json by their dotted places.
 
     An id that transformers takes by default counts as written; a list of one is that one.
@@ -126,9 +126,9 @@ def declared_ids(documents: Documents, name: str) -> dict[str, Json]:
     return found
 
 
-def declared_rows(documents: Documents) -> dict[str, int]:
+def read_declared_rows(documents: Documents) -> dict[str, int]:
     """Return the sizes of the vocabulary that config.json gives, by their dotted places."""
-    return dict(declared_sizes(documents.get(CONFIG) or {}))
+    return dict(read_declared_sizes(documents.get(CONFIG) or {}))
 
 
 ID_FILES = (CONFIG, GENERATION)
@@ -147,7 +147,7 @@ def state_without_weights(documents: Documents, room: int) -> ModelState:
     """
     config = documents.get(CONFIG) or {}
     ids = Tokenizer(documents[FILE]).checked().texts
-    rows = max(next(iter(declared_rows(documents).values()), room), max(ids, default=-1) + 1)
+    rows = max(next(iter(read_declared_rows(documents).values()), room), max(ids, default=-1) + 1)
     return ModelState(
         documents={CONFIG: {}, **documents},
         touched=frozenset(),

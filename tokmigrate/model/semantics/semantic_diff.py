@@ -19,12 +19,12 @@ from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.semantics.declared import (
     ID_FILES,
     Documents,
-    declared_ids,
-    declared_roles,
-    declared_rows,
-    declared_settings,
-    declared_specials,
-    declared_templates,
+    list_specials,
+    read_declared_ids,
+    read_declared_roles,
+    read_declared_rows,
+    read_declared_settings,
+    read_declared_templates,
 )
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, SECTIONS, Merge, Tokenizer, merges_of, model_kind
 from tokmigrate.vocabulary.token_delta import token_delta
@@ -171,10 +171,10 @@ class Difference:
                 return f"the token '{self.before}' with id {self.subject} is '{self.after}'"
             case "moved":
                 return f"the token '{self.subject}' has id {self.after} instead of {self.before}"
-        return f"{self.aspect} {self.subject}: {' → '.join(_shortened(self.before, self.after))}"
+        return f"{self.aspect} {self.subject}: {' → '.join(_shorten(self.before, self.after))}"
 
 
-def _shortened(*values: Json, most: int = 80) -> Iterator[str]:
+def _shorten(*values: Json, most: int = 80) -> Iterator[str]:
     """Yield each value as text; long ones from shortly before the place where they differ."""
     texts = ["none" if held is None else json.dumps(held, ensure_ascii=False) for held in values]
     same = next((place for place, letters in enumerate(zip(*texts, strict=False)) if len({*letters}) > 1), most)
@@ -204,20 +204,20 @@ def _all(before: Documents, after: Documents) -> Iterator[Difference]:
     yield from _fields("model", canonical_model(old), canonical_model(new))
     parts = [{name: canonical_part(document.get(name)) for name in PARTS} for document in (old, new)]
     yield from _fields("part", *parts)
-    yield from _fields("role", declared_roles(before), declared_roles(after))
-    listed = [sorted(declared_specials(documents)) for documents in (before, after)]
+    yield from _fields("role", read_declared_roles(before), read_declared_roles(after))
+    listed = [sorted(list_specials(documents)) for documents in (before, after)]
     yield from _fields("specials", {"listed": listed[0]}, {"listed": listed[1]})
-    yield from _fields("template", declared_templates(before), declared_templates(after))
-    yield from _fields("setting", declared_settings(before), declared_settings(after))
+    yield from _fields("template", read_declared_templates(before), read_declared_templates(after))
+    yield from _fields("setting", read_declared_settings(before), read_declared_settings(after))
     for name in ID_FILES:
         if name in before and name in after:
             ids = [
-                {f"{name}: {place}": held for place, held in declared_ids(each, name).items()}
+                {f"{name}: {place}": held for place, held in read_declared_ids(each, name).items()}
                 for each in (before, after)
             ]
             yield from _fields("id field", *ids)
     if CONFIG in before and CONFIG in after:
-        yield from _fields("rows", declared_rows(before), declared_rows(after))
+        yield from _fields("rows", read_declared_rows(before), read_declared_rows(after))
 
 
 def _fields(aspect: Aspect, before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[Difference]:
@@ -242,7 +242,7 @@ def _tokens(before: Tokenizer, after: Tokenizer) -> Iterator[Difference]:
     for content in old:
         renamed = content if content in new else names.get(content, "")
         if renamed:
-            yield from _flags(renamed, _flagged(before, content), _flagged(after, renamed))
+            yield from _flags(renamed, _list_flags(before, content), _list_flags(after, renamed))
 
 
 def _flags(token: str, before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[Difference]:
@@ -253,7 +253,7 @@ def _flags(token: str, before: Mapping[str, Json], after: Mapping[str, Json]) ->
             yield Difference("flags", f"{token}: {name}", before.get(name), after.get(name))
 
 
-def _flagged(tokenizer: Tokenizer, content: str) -> dict[str, Json]:
+def _list_flags(tokenizer: Tokenizer, content: str) -> dict[str, Json]:
     token = tokenizer.token(content)
     if token is None:
         return {"added": False}
@@ -330,7 +330,7 @@ def reverted(now: Json, before: Json, after: Json, place: str) -> Json:
     if isinstance(now, list) and isinstance(before, list) and isinstance(after, list):
         return _list(now, before, after, place)
     raise DriftError(
-        f"it was changed since it was migrated, from {_shown(after)} to {_shown(now)}, and going back would lose that",
+        f"it was changed since it was migrated, from {_repr(after)} to {_repr(now)}, and going back would lose that",
         where=place,
         hint="set it back, or make the change a migration of its own on the state before",
     )
@@ -378,6 +378,6 @@ def _list(now: list[Json], before: list[Json], after: list[Json], place: str) ->
     return kept + [item for item in before if item not in after and item not in kept]
 
 
-def _shown(value: Json) -> str:
+def _repr(value: Json) -> str:
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "…"

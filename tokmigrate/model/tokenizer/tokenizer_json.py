@@ -26,7 +26,7 @@ from tokmigrate.vocabulary.ids import AddedToken
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
-def given_ids(vocabulary: Mapping[str, int], added: Iterable[str]) -> Iterator[tuple[str, frozenset[int]]]:
+def list_ids(vocabulary: Mapping[str, int], added: Iterable[str]) -> Iterator[tuple[str, frozenset[int]]]:
     """Yield each added token with the ids that versions of the library give it.
 
     Args:
@@ -60,7 +60,7 @@ def with_tokens_inside(
     inside = dict(vocabulary)
     written = {entry["content"]: entry for entry in entries}
     # Each that goes in makes the vocabulary larger, and moves those that are still outside.
-    while wrong := next((text for text, given in given_ids(inside, written) if given != {written[text]["id"]}), None):
+    while wrong := next((text for text, given in list_ids(inside, written) if given != {written[text]["id"]}), None):
         check_can_be_inside(written[wrong], model)
         inside[wrong] = written[wrong]["id"]
     return inside
@@ -195,7 +195,7 @@ class Tokenizer:
         size = len(self.vocabulary)
         if len(set(self.vocabulary.values())) != size:
             raise OutOfStepError("two tokens of model.vocab have one id", where=FILE)
-        for content, given in given_ids(self.vocabulary, self.added):
+        for content, given in list_ids(self.vocabulary, self.added):
             written = self.added[content][1]
             if given != {written}:
                 raise OutOfStepError(
@@ -213,7 +213,7 @@ class Tokenizer:
         Args:
             token: The token and its flags.
         """
-        *_, (_, given) = given_ids(self.vocabulary, [*self.added, token.content])
+        *_, (_, given) = list_ids(self.vocabulary, [*self.added, token.content])
         # Behind a hole in the vocabulary the library gives an id twice, or one that depends on its version.
         crowded = token.content not in self.vocabulary and (len(given) > 1 or min(given) in self.texts)
         number = max(self.texts) + 1 if crowded else min(given)

@@ -139,7 +139,7 @@ def match_by_answer(
             "transformers' model of this type does not tell whether it is one of the input or the output embeddings"
         )
     if unexplained:
-        raise _unexplained({name: entries[name][1].shape for name in unexplained}, found, reason, where)
+        raise _unexplained_error({name: entries[name][1].shape for name in unexplained}, found, reason, where)
     return {
         name: TensorMatch(
             *entries[name],
@@ -167,7 +167,7 @@ def candidates(entries: Entries, ids: int) -> dict[str, tuple[int, ...]]:
     }
 
 
-def _unexplained(
+def _unexplained_error(
     shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Any], reason: str, where: str
 ) -> UnexplainedTensorError:
     name, shape = next(iter(shapes.items()))
@@ -240,7 +240,7 @@ def find_ties(weights: Weights, matches: Iterable[TensorMatch], is_tied: bool, d
     every = list(matches)
     matches = [match for match in every if not match.copies]
     first = _same_bytes(weights, matches) if is_tied else {match.entry.name: match for match in matches}
-    first |= _copied(weights, [match for match in every if match.copies], matches, first)
+    first |= _find_copied(weights, [match for match in every if match.copies], matches, first)
     matrices = [match for match in matches if len(match.entry.shape) == 2 and match.axis == 0]
     heads = [match for match in matrices if match.side == "output"]
     inputs = [match for match in matrices if match.side == "input"]
@@ -299,7 +299,7 @@ def match_repeated(
     return found
 
 
-def _copied(
+def _find_copied(
     weights: Weights, copies: list[TensorMatch], matches: list[TensorMatch], first: Mapping[str, TensorMatch]
 ) -> dict[str, TensorMatch]:
     """Return for each tensor that may be a copy what it is a copy of, itself where it is none."""

@@ -95,7 +95,7 @@ class TensorRows:
         self._file = -1
 
     def __enter__(self) -> Self:
-        self._file = _opened(self.path)
+        self._file = _open(self.path)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -238,7 +238,7 @@ def plain_digest(path: Path, begin: int, end: int) -> str:
         StorageError: It cannot be read.
     """
     hasher = blake3()
-    file = _opened(path)
+    file = _open(path)
     try:
         position = begin
         while position < end:
@@ -261,7 +261,7 @@ def _rows_in(block_bytes: int, row_bytes: int) -> int:
     return max(1, block_bytes // max(1, row_bytes))
 
 
-def _opened(path: Path) -> int:
+def _open(path: Path) -> int:
     try:
         return open_file(path)
     except MissingFileError as error:

@@ -15,7 +15,7 @@ from typing import Any
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.model.documents.architecture_quirks import is_static, refusal
-from tokmigrate.model.documents.config_fields import config_parts, declared_sizes
+from tokmigrate.model.documents.config_fields import config_parts, read_declared_sizes
 from tokmigrate.model.formats.dtype import FLOATING
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
@@ -101,7 +101,7 @@ def find_vocabulary_tensors(
     architecture = architecture_of(config)
     matches = match_by_name(entries, architecture, overrides)
     _refuse_quantized(entries, matches, architecture)
-    declared = next(iter(declared_sizes(config)), None)
+    declared = next(iter(read_declared_sizes(config)), None)
     size = declared[1] if declared else _embedding_rows(matches)
     tied = _declares_tie(config, architecture)
 
@@ -118,19 +118,19 @@ def find_vocabulary_tensors(
         raise _none_found(entries, tokenizer, where)
     check_one_vocabulary(weights, config, matches, overrides, where)
     if is_divided_wrongly(config, {name: entry.shape for name, (_, entry) in entries.items()}, size):
-        raise _divided_wrongly(where)
+        raise _division_error(where)
     short = input_only_ids(config)
     windows = {name: _window(config, match, size) for name, match in matches.items()}
     for name, match in matches.items():
         _check_rows(match, windows[name].rows(size + short), declared[0] if declared else None, size)
     in_order = [matches[name] for name in entries if name in matches]
     ties = find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
-    tensors = tuple(_described(match, ties, windows[match.entry.name]) for match in in_order)
+    tensors = tuple(_describe(match, ties, windows[match.entry.name]) for match in in_order)
     notes = () if is_static(config) else (*_size_notes(config), *ties.notes)
     return VocabularyTensors(tensors, size + short, short, ties.tied, notes)
 
 
-def _divided_wrongly(where: str) -> OutOfStepError:
+def _division_error(where: str) -> OutOfStepError:
     return OutOfStepError(
         "transformers divided the embeddings in the middle when it saved the model, so that rows of tokens are in the"
         " matrix of images ('wte.new_embedding')",
@@ -160,7 +160,7 @@ def _none_found(entries: Entries, tokenizer: Tokenizer | None, where: str) -> Mo
     )
 
 
-def _described(match: TensorMatch, ties: Ties, window: Window) -> VocabularyTensor:
+def _describe(match: TensorMatch, ties: Ties, window: Window) -> VocabularyTensor:
     entry, first = match.entry, ties.first[match.entry.name]
     # A tied head may be the only one that is stored.
     is_shared_head = ties.tied and len(entry.shape) == 2 and match.axis == 0
@@ -170,7 +170,7 @@ def _described(match: TensorMatch, ties: Ties, window: Window) -> VocabularyTens
 
 
 def _size_notes(config: Mapping[str, Any]) -> Iterator[str]:
-    sizes = declared_sizes(config)
+    sizes = read_declared_sizes(config)
     if not sizes:
         yield (
             "config.json states no vocab_size, so transformers expects the rows that the model type has by"

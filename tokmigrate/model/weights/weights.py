@@ -133,7 +133,7 @@ def read_weights(directory: Path) -> Weights:
         index = None
     elif has_index:
         index = INDEX
-        shards = _indexed_shards(directory, _index_document(directory)["weight_map"])
+        shards = _read_indexed_shards(directory, _index_document(directory)["weight_map"])
     else:
         raise _without_weights(directory, names)
     read = {index, *(shard.file for shard in shards)}
@@ -271,7 +271,7 @@ def _check_shard_name(file: str, tensor: str, where: str) -> None:
         )
 
 
-def _indexed_shards(directory: Path, weight_map: Mapping[str, str]) -> tuple[Shard, ...]:
+def _read_indexed_shards(directory: Path, weight_map: Mapping[str, str]) -> tuple[Shard, ...]:
     where = str(directory / INDEX)
     files = sorted(set(weight_map.values()))
     for file in files:

@@ -254,14 +254,14 @@ class _FaultError(Exception):
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     """Load the tokenizers, read the corpus once, and answer."""
     try:
-        return _measured(request, tell)
+        return _measure(request, tell)
     except FileProblems as error:
         return {"problem": asdict(error.problems[0])}
     except _FaultError as fault:
         return {"fault": fault.answer}
 
 
-def _measured(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
+def _measure(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     asked = request["tokenizers"]
     libraries = [_library(place, each["document"]) for place, each in enumerate(asked)]
     tallies = [Tally(each["limit"], each["unknown"], frozenset(each["byte_tokens"])) for each in asked]

@@ -98,11 +98,11 @@ class Declared:
     def of(cls, tokenizer: Any) -> Declared:
         """Return what a tokenizer of the library, opened for computing, does."""
         library = _Library(tokenizer)
-        ids = [_made(library.tokenize, text) for text in SAMPLES]
+        ids = [_try(library.tokenize, text) for text in SAMPLES]
         return cls(
             ids,
-            [_made(library.surround, text) for text in SAMPLES],
-            [_made(library.decode, each or []) for each in ids],
+            [_try(library.surround, text) for text in SAMPLES],
+            [_try(library.decode, each or []) for each in ids],
             {section: library.part(section) for section in SECTIONS},
         )
 
@@ -127,9 +127,9 @@ def compare(tokenizer: Any, declared: Declared) -> dict[str, Any]:
     for place, text in enumerate(SAMPLES):
         ids = declared.ids[place]
         same = {
-            "tokenizes": ids == _made(actual.tokenize, text),
-            "surrounds": declared.surrounded[place] == _made(actual.surround, text),
-            "decodes": declared.decoded[place] == _made(actual.decode, ids or []),
+            "tokenizes": ids == _try(actual.tokenize, text),
+            "surrounds": declared.surrounded[place] == _try(actual.surround, text),
+            "decodes": declared.decoded[place] == _try(actual.decode, ids or []),
         }
         # A text that is tokenized differently needs no other report.
         for doing in [doing for doing, is_same in same.items() if not is_same][: None if same["tokenizes"] else 1]:
@@ -184,7 +184,7 @@ class _PythonCode:
         return "Python code"
 
 
-def _made(make: Callable[[S], T], of: S) -> T | None:
+def _try(make: Callable[[S], T], of: S) -> T | None:
     """Return what is made of a sample, None where that fails: not every vocabulary has tokens for every text."""
     try:
         return make(of)
@@ -202,14 +202,14 @@ _LONGEST = 300
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load both and answer."""
-    model = _answered(lambda: _of_model(request)) if request.get("model", True) else {}
+    model = _build_answer(lambda: _of_model(request)) if request.get("model", True) else {}
     declared: list[Declared] = []
-    library = _answered(lambda: _of_library(request, declared))
-    tokenizer = _answered(lambda: _of_tokenizer(request, declared))
+    library = _build_answer(lambda: _of_library(request, declared))
+    tokenizer = _build_answer(lambda: _of_tokenizer(request, declared))
     return {"library": library, "tokenizer": tokenizer, "model": model}
 
 
-def _answered(load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def _build_answer(load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return load()
     except (KeyboardInterrupt, SystemExit, MemoryError):

@@ -182,7 +182,7 @@ def call_worker(
     for said in _replies(question, request, limits, {}, timeout):
         answer = said
     if answer is None:
-        raise _failed(question, request, "an answer that is not JSON")
+        raise _failure(question, request, "an answer that is not JSON")
     return answer
 
 
@@ -214,7 +214,7 @@ def stream_worker(
         if "done" in said:
             on_progress(said["done"])
     if answer is None:
-        raise _failed(question, request, "no answer")
+        raise _failure(question, request, "no answer")
     return answer
 
 
@@ -244,20 +244,20 @@ def _replies(
                     if line.endswith(b"\n"):
                         yield json.loads(line)
             except _AnswerTooLongError as error:
-                raise _exceeded(question, request, "output_mib", limits) from error
+                raise _limit_error(question, request, "output_mib", limits) from error
             except TimeoutError as error:
-                raise _failed(question, request, f"no answer within {timeout:g} seconds") from error
+                raise _failure(question, request, f"no answer within {timeout:g} seconds") from error
             except ValueError as error:
-                raise _failed(question, request, "an answer that is not JSON") from error
+                raise _failure(question, request, "an answer that is not JSON") from error
             code = worker.wait()
         if code != 0:
             complaints.seek(0)
             stderr = complaints.read().decode("utf-8", "replace")
             limit = _limit_in(code, stderr)
             raise (
-                _exceeded(question, request, limit, limits)
+                _limit_error(question, request, limit, limits)
                 if limit
-                else _failed(question, request, _cause(code, stderr))
+                else _failure(question, request, _cause(code, stderr))
             )
 
 
@@ -309,7 +309,7 @@ def _limit_in(code: int, stderr: str) -> Literal["memory_mib", "cpu_seconds", "o
     return "memory_mib" if any(words in stderr for words in _OUT_OF_MEMORY) else None
 
 
-def _exceeded(
+def _limit_error(
     question: Question,
     request: Mapping[str, Any],
     limit: Literal["memory_mib", "cpu_seconds", "output_mib"],
@@ -335,7 +335,7 @@ def _where(request: Mapping[str, Any]) -> str | None:
     return request.get("directory") or request.get("file") or request.get("corpus")
 
 
-def _failed(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
+def _failure(question: Question, request: Mapping[str, Any], cause: str) -> TokmigrateError:
     where = _where(request)
     if question in {"tokenizer", "reachability", "impact"}:
         return TokenizerError(

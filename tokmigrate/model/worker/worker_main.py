@@ -31,7 +31,7 @@ def run_worker(answer: Callable[[Request], Answer]) -> None:
         answer: From a request to an answer, both JSON objects.
     """
     with _speaking() as say:
-        say(answer(_limited(_request())))
+        say(answer(_apply_limits(_request())))
 
 
 def run_streaming_worker(answer: Callable[[Request, Tell], Answer]) -> None:
@@ -41,7 +41,7 @@ def run_streaming_worker(answer: Callable[[Request, Tell], Answer]) -> None:
         answer: From a request, and what it tells its progress to, to an answer.
     """
     with _speaking() as say:
-        request = _limited(_request())
+        request = _apply_limits(_request())
 
         def tell(done: int) -> None:
             _limit_cpu(request)
@@ -55,7 +55,7 @@ def _request() -> Request:
     return request
 
 
-def _limited(request: Request) -> Request:
+def _apply_limits(request: Request) -> Request:
     """Return the request, after this process can use no more than its `limits`."""
     if limits := request.get("limits"):
         if taken := _address_space():

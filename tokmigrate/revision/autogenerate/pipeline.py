@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.semantics.declared import Documents, declared_settings
+from tokmigrate.model.semantics.declared import Documents, read_declared_settings
 from tokmigrate.model.semantics.semantic_diff import canonical_part
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
@@ -50,7 +50,7 @@ def _with_ids(part: Json, ids: dict[str, int]) -> Json:
 def set_padding(way: Way) -> None:
     """How texts are filled up to one length."""
     old, new = (section(documents, "padding") for documents in (way.state.documents, way.documents))
-    sides = [declared_settings(documents)["padding_side"] for documents in (way.state.documents, way.documents)]
+    sides = [read_declared_settings(documents)["padding_side"] for documents in (way.state.documents, way.documents)]
     fields: dict[str, Any] = {}
     if new.get("pad_token") != old.get("pad_token") and new.get("pad_token") in way.state.tokenizer.ids:
         fields["token"] = new["pad_token"]
@@ -70,7 +70,7 @@ def set_padding(way: Way) -> None:
 def set_truncation(way: Way) -> None:
     """Set the length limit of a text, and the side of truncation."""
     old, new = (section(documents, "truncation") for documents in (way.state.documents, way.documents))
-    settings = [declared_settings(documents) for documents in (way.state.documents, way.documents)]
+    settings = [read_declared_settings(documents) for documents in (way.state.documents, way.documents)]
     lengths = [each["model_max_length"] for each in settings]
     fields: dict[str, Any] = {}
     if old and not new:

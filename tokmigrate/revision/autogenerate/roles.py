@@ -10,10 +10,10 @@ from tokmigrate.model.documents.roles import ROLES
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.semantics.declared import (
     ID_FILES,
-    declared_ids,
-    declared_roles,
-    declared_specials,
-    declared_templates,
+    list_specials,
+    read_declared_ids,
+    read_declared_roles,
+    read_declared_templates,
 )
 from tokmigrate.operations.set_chat_template import SetChatTemplate
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
@@ -23,14 +23,14 @@ from tokmigrate.revision.autogenerate.pipeline import section
 
 def set_roles(way: Way) -> None:
     """Roles that other tokens have, and the list of special tokens."""
-    old, new = declared_roles(way.state.documents), declared_roles(way.documents)
+    old, new = read_declared_roles(way.state.documents), read_declared_roles(way.documents)
     known = {role: new[role] for role in ROLES if new.get(role) in way.state.tokenizer.ids}
     if "pad" in known and section(way.documents, "padding").get("pad_token") == known["pad"]:
         # set_padding gives that role too.
         del known["pad"]
     changed: dict[str, Any] = {role: content for role, content in known.items() if content != old.get(role)}
-    listed = declared_specials(way.documents)
-    if set(listed) != set(declared_specials(way.state.documents)) and way.state.tokenizer.ids.keys() >= set(listed):
+    listed = list_specials(way.documents)
+    if set(listed) != set(list_specials(way.state.documents)) and way.state.tokenizer.ids.keys() >= set(listed):
         changed["additional"] = listed
     if changed and not way.take(SetSpecialTokens(**changed)):
         for role, content in changed.items():
@@ -39,7 +39,7 @@ def set_roles(way: Way) -> None:
 
 def set_role_ids(way: Way) -> None:
     """Roles whose token is the same, but not the id that config.json or generation_config.json gives it."""
-    roles = declared_roles(way.documents)
+    roles = read_declared_roles(way.documents)
     for role in ROLES:
         if roles.get(role) in way.state.tokenizer.ids and _has_other_id(way, role):
             way.go(SetSpecialTokens.model_validate({role: roles[role]}))
@@ -48,7 +48,7 @@ def set_role_ids(way: Way) -> None:
 def _has_other_id(way: Way, role: str) -> bool:
     """Return whether config.json or generation_config.json gives a role an id that the other's file does not."""
     for name in ID_FILES:
-        old, new = declared_ids(way.state.documents, name), declared_ids(way.documents, name)
+        old, new = read_declared_ids(way.state.documents, name), read_declared_ids(way.documents, name)
         if any(old.get(place) != new.get(place) for place in {*old, *new} if place.endswith(f"{role}_token_id")):
             return True
     return False
@@ -58,7 +58,7 @@ def set_other_ids(way: Way) -> None:
     """Fields beside those of the roles that name other tokens by their ids."""
     settings: dict[str, Any] = {}
     for name in ID_FILES:
-        old, new = declared_ids(way.state.documents, name), declared_ids(way.documents, name)
+        old, new = read_declared_ids(way.state.documents, name), read_declared_ids(way.documents, name)
         for place, held in new.items():
             field = place.rpartition(".")[2]
             setting = _setting(field, held, way.state.tokenizer.texts) if old.get(place) != held else None
@@ -90,6 +90,6 @@ def _list(held: Json) -> list[Json]:
 
 def set_template(way: Way) -> None:
     """The chat template."""
-    template = declared_templates(way.documents).get("default")
-    if template is not None and template != declared_templates(way.state.documents).get("default"):
+    template = read_declared_templates(way.documents).get("default")
+    if template is not None and template != read_declared_templates(way.state.documents).get("default"):
         way.go(SetChatTemplate(template=template))

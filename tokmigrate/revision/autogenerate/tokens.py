@@ -7,7 +7,7 @@ from typing import Any
 
 from tokmigrate.model.documents.architecture_quirks import LANGUAGES, ordered_tail
 from tokmigrate.model.documents.state import GENERATION
-from tokmigrate.model.semantics.declared import Documents, declared_rows
+from tokmigrate.model.semantics.declared import Documents, read_declared_rows
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, merges_of, product
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import NewToken
@@ -92,7 +92,7 @@ def make_room(way: Way) -> None:
 
 
 def _size(documents: Documents) -> int | None:
-    return next(iter(declared_rows(documents).values()), None)
+    return next(iter(read_declared_rows(documents).values()), None)
 
 
 def move(way: Way) -> None:
