@@ -81,7 +81,7 @@ def test_a_token_is_followed_under_all_its_names_and_each_event_has_its_line(tmp
         line_of(made, 1, '"<b>"'),
         line_of(made, 5, '"remove_tokens"'),
     ]
-    assert {event.operation.id for event in token.events if event.operation} == {token.events[0].row.run_id}
+    assert {event.run.id for event in token.events if event.run} == {token.events[0].row.run_id}
     assert token.events[0].message == "Step 1"
 
 
@@ -242,7 +242,7 @@ def test_blame_on_the_demo(story: Workspace) -> None:
     assert f"migrations/0002_add_chat_roles.yaml:9: {does}, by Grace, " in said
     assert f'in {head[:10]} "Roles for the chat"' in said
     (run,) = story.asked("log")["runs"]
-    assert f"run {run['operation']} by {run['user']} on {run['host']}" in said
+    assert f"run {run['run']} by {run['user']} on {run['host']}" in said
     (model,) = story.asked("blame", "--id", "1026")["models"]
     (token,) = model["tokens"]
     assert (token["token"], token["training"], token["origin"]) == ("<|pad|>", "untrained", "migration")

@@ -100,7 +100,7 @@ def test_every_run_is_shown_whole_at_80_columns(first: Made) -> None:
         ("upgrade", "APPLIED", None, two),
     ]
     assert "never a token" in runs[0]["error"]
-    assert (runs[3]["undone"], runs[3]["undone_by"]) == ([two], runs[2]["operation"])
+    assert (runs[3]["undone"], runs[3]["undone_by"]) == ([two], runs[2]["run"])
     assert all(row["undone_by"] is None for row in runs[:3])
     for row in runs:
         assert (row["host"], row["pid"]) == (socket.gethostname(), os.getpid())
@@ -110,12 +110,12 @@ def test_every_run_is_shown_whole_at_80_columns(first: Made) -> None:
     said = on_a_terminal(first, "log")
     assert max(len(line) for line in said.splitlines()) <= NARROW
     for row in runs:
-        assert row["operation"] in said
-    assert f"{two} reverted by {runs[2]['operation']}" in said
+        assert row["run"] in said
+    assert f"{two} reverted by {runs[2]['run']}" in said
     assert "FAILED" in said
     assert "tokmigrate 0." in said
-    assert [row["operation"] for row in asked(first, "log", "--limit", "2")["runs"]] == [
-        row["operation"] for row in runs[:2]
+    assert [row["run"] for row in asked(first, "log", "--limit", "2")["runs"]] == [
+        row["run"] for row in runs[:2]
     ]
 
 
@@ -145,7 +145,7 @@ def test_what_cannot_be_meant(first: Made, tmp_path: Path) -> None:
 
 def test_the_export_holds_every_row_and_can_be_checked_without_tokmigrate(first: Made, tmp_path: Path) -> None:
     head, *lines = [json.loads(line) for line in run(first, "log", "--export", "jsonl").stdout.splitlines()]
-    assert head["ledger"] == asked(first, "log")["runs"][-1]["operation"]
+    assert head["ledger"] == asked(first, "log")["runs"][-1]["run"]
     rows: dict[str, list[dict[str, Any]]] = {}
     for line in lines:
         rows.setdefault(line["table"], []).append(line["row"])
@@ -180,7 +180,7 @@ def test_verify_chain_names_the_row_and_exits_with_4(first: Made, tmp_path: Path
     tamper(Path(state_of(copy).place), "UPDATE token_events SET token = 'x' WHERE number = 2")
     done = run(copy, "log", "--verify-chain", "--json")
     assert done.returncode == 4
-    first_run = asked(first, "log")["runs"][-1]["operation"]
+    first_run = asked(first, "log")["runs"][-1]["run"]
     assert f"the hash chain is broken at run {first_run}" in json.loads(done.stdout)["error"]["message"]
     # A ledger that is broken is imported by nobody.
     assert run(workspace(tmp_path / "team", {}, []), "import", str(copy.root)).returncode == 4
@@ -281,8 +281,8 @@ def test_two_workspaces_in_one_database(first: Made, tmp_path: Path) -> None:
     for source in (Path(state_of(first).place), second.root / "tokmigrate.yaml", exported):
         assert set(asked(made, "import", str(source))["new"].values()) == {0}
     runs = asked(made, "log", "--imported")["runs"]
-    assert {row["operation"] for row in runs} == {
-        row["operation"] for one in (first, second) for row in asked(one, "log")["runs"]
+    assert {row["run"] for row in runs} == {
+        row["run"] for one in (first, second) for row in asked(one, "log")["runs"]
     }
     # Both call their model `m`, and it is the same model.
     assert len({row["ledger"] for row in runs}) == 2

@@ -33,7 +33,7 @@ class BlameEvent:
 
     Args:
         row: The row of the ledger.
-        operation: The run that did it.
+        run: The run that did it.
         message: The migration's message, as it was recorded.
         location: Where the migration says so; None where it does not, or its file is not here.
         edited: Whether the file was edited since.
@@ -41,7 +41,7 @@ class BlameEvent:
     """
 
     row: TokenRow
-    operation: RunRow | None
+    run: RunRow | None
     message: str
     location: SourceLocation | None
     edited: bool

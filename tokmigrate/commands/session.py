@@ -162,7 +162,7 @@ def model_session(
         with _report_recovery(area, interrupted):
             state = open_state(workspace.state, workspace.root)
             on_progress(StepReached(entry.name, Step.LOCKED))
-            found = recover(area, lambda operation: _build_recovered_run(state, operation), workspace.root)
+            found = recover(area, lambda run_id: _build_recovered_run(state, run_id), workspace.root)
             stamp = read_stamp(area.model)
             lineage, generation = (stamp.lineage, stamp.generation) if stamp else ("", None)
             model = state.model_for(entry.name, area.model, lineage, generation)
@@ -199,7 +199,7 @@ def _adapter_areas(entry: ModelEntry, interrupted: Journal | None) -> list[WorkA
 
 
 def _close(state: State, orphan: RunRow, generation: str | None) -> None:
-    """Close an operation of which there is no journal, by the generation in place."""
+    """Close a run of which there is no journal, by the generation in place."""
     if orphan.status is Status.PREPARED and generation == orphan.generation_after:
         # It was recovered by another workspace that lists the model, or by a copy of this one.
         state.finish(orphan.id)
@@ -207,8 +207,8 @@ def _close(state: State, orphan: RunRow, generation: str | None) -> None:
         state.fail(orphan.id, "interrupted before anything was changed")
 
 
-def _build_recovered_run(state: State, operation: str) -> RecoveredRun:
-    return RecoveredRun(state, state.run(operation) is not None, operation)
+def _build_recovered_run(state: State, run_id: str) -> RecoveredRun:
+    return RecoveredRun(state, state.run(run_id) is not None, run_id)
 
 
 def sync_with_stamp(state: State, entry: ModelEntry, snapshot: Snapshot) -> ModelRow:

@@ -112,7 +112,7 @@ def _details(event: BlameEvent) -> Iterator[str]:
     if event.location is not None:
         does = f": {event.location.does}" if event.location.does else ""
         yield f"{event.location}{does}{_format_author(event.author)}"
-    run = event.operation
+    run = event.run
     if run is not None:
         by = run.provenance
         commit = f", at commit {by.git_commit[:10]}" if by.git_commit else ""
@@ -149,7 +149,7 @@ def blame_content(found: BlameResult) -> dict[str, Any]:
 
 
 def _event_content(event: BlameEvent) -> dict[str, Any]:
-    row, run, author = event.row.event, event.operation, event.author
+    row, run, author = event.row.event, event.run, event.author
     return {
         "table": event.row.table,
         "number": event.row.number,
@@ -176,7 +176,7 @@ def _event_content(event: BlameEvent) -> dict[str, Any]:
             "summary": author.summary,
         },
         "no_author": author if isinstance(author, str) else None,
-        "operation": event.row.run_id,
+        "run": event.row.run_id,
         "user": run.provenance.user if run else None,
         "host": run.provenance.host if run else None,
         "tool_version": run.provenance.tool_version if run else None,

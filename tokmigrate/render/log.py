@@ -72,7 +72,7 @@ def run_content(run: Run) -> dict[str, Any]:
     """Return a run as JSON."""
     row = run.row
     return {
-        "operation": row.id,
+        "run": row.id,
         "model": run.model,
         "path": run.path,
         "lineage": run.lineage or None,
