@@ -114,9 +114,7 @@ def test_every_run_is_shown_whole_at_80_columns(first: Made) -> None:
     assert f"{two} reverted by {runs[2]['run']}" in said
     assert "FAILED" in said
     assert "tokmigrate 0." in said
-    assert [row["run"] for row in asked(first, "log", "--limit", "2")["runs"]] == [
-        row["run"] for row in runs[:2]
-    ]
+    assert [row["run"] for row in asked(first, "log", "--limit", "2")["runs"]] == [row["run"] for row in runs[:2]]
 
 
 def test_what_cannot_be_meant(first: Made, tmp_path: Path) -> None:
@@ -281,9 +279,7 @@ def test_two_workspaces_in_one_database(first: Made, tmp_path: Path) -> None:
     for source in (Path(state_of(first).place), second.root / "tokmigrate.yaml", exported):
         assert set(asked(made, "import", str(source))["new"].values()) == {0}
     runs = asked(made, "log", "--imported")["runs"]
-    assert {row["run"] for row in runs} == {
-        row["run"] for one in (first, second) for row in asked(one, "log")["runs"]
-    }
+    assert {row["run"] for row in runs} == {row["run"] for one in (first, second) for row in asked(one, "log")["runs"]}
     # Both call their model `m`, and it is the same model.
     assert len({row["ledger"] for row in runs}) == 2
     assert len({row["path"] for row in runs}) == 2

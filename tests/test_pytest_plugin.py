@@ -39,7 +39,14 @@ def test_each_model_is_tried(project: pytest.Pytester) -> None:
 
 
 def test_unasked_nothing_is_added(project: pytest.Pytester) -> None:
-    project.runpytest_inprocess(*OPTIONS).assert_outcomes(passed=1)
+    project.makepyfile(
+        test_own="""
+        import sys
+        def test_own():
+            assert [name for name in sys.modules if name.startswith("tokmigrate.")] == ["tokmigrate.pytest_plugin"]
+        """
+    )
+    project.runpytest_subprocess(*OPTIONS).assert_outcomes(passed=1)
 
 
 def test_a_fork_fails_with_what_to_do(project: pytest.Pytester) -> None:

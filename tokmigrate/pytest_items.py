@@ -1,0 +1,114 @@
+"""The tests that `pytest --tokmigrate` adds for the workspace that it runs in; see `tokmigrate.pytest_plugin`.
+
+One test reads every migration file and wants a single head; one asks the rules that tokmigrate.yaml selects, and fails
+for errors, as `tokmigrate lint` does. Another one for each model takes its migrations up, down and up again on a
+dummy model, as `tokmigrate test` does. Nothing of a model is changed.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tokmigrate.commands.lint import lint, settled
+from tokmigrate.commands.roundtrip import run_roundtrip
+from tokmigrate.errors import TokmigrateError, UndoError
+from tokmigrate.files import has_directory
+from tokmigrate.render.escape import escape, escape_lines
+from tokmigrate.render.lint import format_findings_plain
+from tokmigrate.revision.history import History
+from tokmigrate.settings import ModelEntry, Workspace, find_workspace, read_workspace
+
+_FILE = "tokmigrate.yaml"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Add the tests of the workspace to those that were collected."""
+    items += WorkspaceTests.from_parent(session, name=_FILE, nodeid=_FILE).collect()
+
+
+class WorkspaceTests(pytest.Collector):
+    """The tests of the workspace that pytest was started in."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """Yield the tests of the history and of the rules, and one for each model."""
+        try:
+            workspace = read_workspace(find_workspace(Path(self.config.invocation_params.dir)))
+        except TokmigrateError as error:
+            raise pytest.UsageError(f"--tokmigrate: {_format_error(error)}") from error
+        yield HistoryTest.from_parent(self, name="history", workspace=workspace)
+        yield LintTest.from_parent(self, name="lint", workspace=workspace)
+        for entry in workspace.models.values():
+            yield ModelTest.from_parent(self, name=f"up_down_up[{entry.name}]", workspace=workspace, entry=entry)
+
+
+class _Test(pytest.Item):
+    def __init__(self, *, workspace: Workspace, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.workspace = workspace
+
+    def repr_failure(
+        self,
+        excinfo: pytest.ExceptionInfo[BaseException],
+        style: object = None,  # noqa: ARG002
+    ) -> str:
+        """Return an error of tokmigrate as its message and hint, without a traceback."""
+        if isinstance(excinfo.value, TokmigrateError):
+            return _format_error(excinfo.value)
+        return str(super().repr_failure(excinfo))
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        """Return where the test comes from."""
+        return self.workspace.root / _FILE, None, self.name
+
+
+class HistoryTest(_Test):
+    """Every migration file can be read, and each follows another up to a single head."""
+
+    def runtest(self) -> None:
+        """Read the history."""
+        History.read(self.workspace).chain()
+
+
+class LintTest(_Test):
+    """No rule of `tokmigrate lint` finds an error."""
+
+    def runtest(self) -> None:
+        """Ask the rules that the settings select, on every model that is here."""
+        linted = lint(self.workspace, self.workspace.select([]), settled(self.workspace))
+        sys.stderr.write("".join(f"note: {escape(note)}\n" for note in linted.notes))
+        printed = format_findings_plain(linted)
+        if linted.errors:
+            pytest.fail(printed, pytrace=False)
+        sys.stdout.write(printed)
+
+
+class ModelTest(_Test):
+    """The migrations of a model lead up, down and up again to the same bytes."""
+
+    def __init__(self, *, entry: ModelEntry, **options: object) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.entry = entry
+
+    def runtest(self) -> None:
+        """Try what is pending, or where nothing is, everything from base on."""
+        if not has_directory(self.entry.path):
+            pytest.skip(f"the model is not here: {self.entry.path}")
+        done = run_roundtrip(self.workspace, self.entry, "dummy")
+        if not done.migrations:
+            try:
+                done = run_roundtrip(self.workspace, self.entry, "dummy", from_base=True)
+            except UndoError as error:
+                pytest.skip(f"nothing is pending, and {error.message}")
+        lines = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.mismatches]
+        if lines:
+            pytest.fail("\n".join(lines), pytrace=False)
+
+
+def _format_error(error: Exception) -> str:
+    hint = getattr(error, "hint", None)
+    return escape_lines(f"{error}\nwhat to do: {hint}" if hint else str(error))
