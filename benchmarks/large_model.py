@@ -114,7 +114,8 @@ def timed(workspace: Path, *words: str) -> None:
     if status:
         sys.exit(f"{words}: exit status {status}")
     seconds = time.monotonic() - started
-    print(f"{' '.join(words)}: {seconds:.1f} s, peak {usage.ru_maxrss // 1024} MB of the process")
+    cpu = usage.ru_utime + usage.ru_stime
+    print(f"{' '.join(words)}: {seconds:.1f} s, {cpu:.1f} s of CPU, peak {usage.ru_maxrss // 1024} MB of the process")
 
 
 def main() -> None:
