@@ -184,6 +184,27 @@ def test_verify_chain_names_the_row_and_exits_with_4(first: Made, tmp_path: Path
     assert run(workspace(tmp_path / "team", {}, []), "import", str(copy.root)).returncode == 4
 
 
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        ("UPDATE runs SET revisions = '{' WHERE number = 1", ("log",)),
+        ("UPDATE applied SET origin = 'x'", ("check",)),
+        ("UPDATE token_events SET init = '{'", ("blame", "<é>")),
+        ("UPDATE applied SET digests_after = '{'", ("downgrade", "base")),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_an_edit(first: Made, tmp_path: Path, edit: str, words: tuple[str, ...]) -> None:
+    copy = copied(first, tmp_path / "w")
+    tamper(Path(state_of(copy).place), edit)
+    before = (copy.root / "model" / "tokenizer.json").read_bytes()
+    done = run(copy, *words)
+    assert done.returncode == 4, done.stderr
+    assert "a row of the state cannot be read" in done.stderr
+    assert "`tokmigrate log --verify-chain`" in done.stderr
+    assert (copy.root / "model" / "tokenizer.json").read_bytes() == before
+    assert "chain is broken" in run(copy, "log", "--verify-chain").stderr
+
+
 def copied(made: Made, root: Path) -> Made:
     shutil.copytree(made.root, root)
     other = Made(root, made.revisions)

@@ -10,7 +10,7 @@ from pathlib import Path
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tokmigrate.errors import BusyError, StorageError, TokmigrateError
+from tokmigrate.errors import BusyError, DriftError, StorageError, TokmigrateError
 
 _WRITERS_LOCK = 0x746F6B6D69677261
 """The key of the PostgreSQL advisory lock that writers hold, one at a time."""
@@ -74,11 +74,17 @@ class Database:
 
 @contextmanager
 def _explain(place: str, is_file: bool) -> Iterator[None]:
-    """Turn the database's errors into ours; our own pass."""
+    """Turn errors of the database, and of values in it, into ours; our own pass."""
     try:
         yield
     except TokmigrateError:
         raise
+    except ValueError as error:
+        raise DriftError(
+            f"a row of the state cannot be read: {error}",
+            where=place,
+            hint="`tokmigrate log --verify-chain` names the run; put a backup of the state in its place",
+        ) from error
     except DBAPIError as error:
         cause = str(error.orig)
         if "database is locked" in cause or "lock timeout" in cause:
