@@ -35,7 +35,7 @@ def test_what_is_breaking_has_to_be_acknowledged(model: SharedModel, operation: 
     with pytest.raises(OperationError) as raised:
         model.planned(operation)
     name = operation.split()[1].rstrip(":")
-    assert raised.value.message.startswith(f"{name} is breaking, and nothing says that it is meant: ")
+    assert raised.value.message.startswith(f"{name} is breaking, and the migration does not acknowledge it: ")
     assert raised.value.where == "migrations/0001_m.yaml:6:5"
     assert "acknowledge: breaking" in str(raised.value.hint)
     (effect,) = model.planned(BREAKING[operation]).steps[0].effects

@@ -28,7 +28,7 @@ from tokmigrate.commands.current import current
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import status, verify
 from tokmigrate.commands.plan import plan
-from tokmigrate.commands.plan_file import bound
+from tokmigrate.commands.plan_file import bind_plan
 from tokmigrate.commands.recover import recover_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import (
@@ -406,7 +406,7 @@ def test_an_adapter_without_a_word_of_its_ids_is_refused_where_ids_moved(tmp_pat
     both.list_none()
     upgrade(both.workspace, both.entry, "+1")
     both.write(SWAP, ADD)
-    with pytest.raises(OutOfStepError, match="nothing says which ids the adapter counts in"):
+    with pytest.raises(OutOfStepError, match="it is unknown which of them the adapter uses"):
         upgrade(both.workspace, both.entry)
     shutil.copy(both.model / "tokenizer.json", both.adapter)
     upgrade(both.workspace, both.entry)
@@ -609,7 +609,7 @@ def test_a_plan_fits_the_workspace_where_it_was_moved_to(tmp_path: Path) -> None
     settings = json.loads(path.read_text("utf-8"))
     settings["models"]["m"] = {"path": "model", "adapters": ["loras/adapter"]}
     making.write_json(path, settings)
-    made = bound(both.workspace, plan(both.workspace, both.entry))
+    made = bind_plan(both.workspace, plan(both.workspace, both.entry))
     both.root.rename(tmp_path / "b")
     moved = Pair(tmp_path / "b")
     upgrade(moved.workspace, moved.entry, bound=made)

@@ -133,7 +133,7 @@ def test_the_command_lists_what_is_left(tmp_path: Path) -> None:
     document = place.asked(*words)
     assert document["operations"] == ["set_padding"]
     assert [each["subject"] for each in document["left"]] == ["clean_up_tokenization_spaces"]
-    # A directory that is no model of the workspace says nothing of models.
+    # A directory that is not a model of the workspace says nothing of models.
     shutil.copytree(real("gpt2-chatml"), tmp_path / "before")
     from_directory = place.asked(*(word if word != "m" else "before" for word in words))
     assert yaml.safe_load(Path(from_directory["file"]).read_text("utf-8"))["models"] == ["*"]
@@ -198,7 +198,7 @@ def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[
             ]
         }
     if name == "rename":
-        # A template that names what is no token keeps that from being removed.
+        # A template that names what is not a token keeps that from being removed.
         template = str(read_declared_templates(documents).get("default"))
         unnamed = [content for content in tokenizer.added if content not in template]
         return "rename_tokens", {"tokens": {draw(st.sampled_from(unnamed)): draw(st.sampled_from(NEW))}}

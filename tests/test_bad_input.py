@@ -123,7 +123,7 @@ def test_a_duplicate_key(bench: Bench) -> None:
 def test_a_tab(bench: Bench, operations: str, place: str) -> None:
     bench.add_migration(operations)
     told = bench.refused(2, *UPGRADE).text
-    assert told == f"error: migrations/0004_new.yaml:{place}: a tab stands here (use spaces, not tabs)\n"
+    assert told == f"error: migrations/0004_new.yaml:{place}: a tab is not allowed here (use spaces, not tabs)\n"
 
 
 def test_an_init_that_is_only_a_name(bench: Bench) -> None:
@@ -164,9 +164,9 @@ def test_two_heads(bench: Bench) -> None:
         ('add_tokens: {tokens: [{content: "<|im_start|>"}]}', "the token '<|im_start|>' exists already, with id 1024"),
         (
             'add_tokens: {tokens: [{content: "<x>", init: {strategy: copy, token: "<|im_stort|>"}}]}',
-            "'<|im_stort|>' is no token",
+            "'<|im_stort|>' is not a token",
         ),
-        ('set_padding: {token: "<|nope|>"}', "'<|nope|>' is no token"),
+        ('set_padding: {token: "<|nope|>"}', "'<|nope|>' is not a token"),
     ],
     ids=["a token that exists", "an unknown token in copy", "a pad token that is none"],
 )

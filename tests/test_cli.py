@@ -223,7 +223,7 @@ def test_problems_of_files_are_listed(place: Workspace, call: Call) -> None:
         (("log", "--limit", "0"), ("'--limit': has to be greater than or equal to 1", "`tokmigrate log --help`")),
         (("import", "none/../ex.jsonl"), ("place/ex.jsonl: there is no ledger", "an exported file")),
         (("revision", "-m", " "), ("needs a message", "-m TEXT")),
-        (("init",), ("there is a workspace already", "tokmigrate.yaml")),
+        (("init",), ("a workspace exists already", "tokmigrate.yaml")),
         (("show", BASE), ("there is no file of it", "tokmigrate history")),
         (("plan", "-M", "dem"), ("no model is called 'dem'", "did you mean 'demo'?")),
     ],

@@ -1,4 +1,4 @@
-"""A corpus, and what happens when it is no text or a child cannot go on."""
+"""A corpus, and what happens when it is not a text or a child cannot go on."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def test_the_command_tells_and_exits_as_asked(place: Workspace, tmp_path: Path) 
     assert {"aspect": "added", "subject": "<|pad|>", "before": None, "after": 1026} in asked["differences"]
     wrong = place.run("diff", "demo", "haed")
     assert wrong.returncode == 2
-    assert "'haed' is no revision, no model of this workspace and no directory" in wrong.stderr
+    assert "'haed' is not a revision, a model of this workspace or a directory" in wrong.stderr
     assert "head" in wrong.stderr
 
 
@@ -80,4 +80,4 @@ def test_two_directories_need_no_workspace(place: Workspace, tmp_path: Path) -> 
         ("part", "padding"),
     }
     missing = place.run("diff", pair[0], "nowhere")
-    assert (missing.returncode, "is no directory" in missing.stderr) == (2, True)
+    assert (missing.returncode, "is not a directory" in missing.stderr) == (2, True)

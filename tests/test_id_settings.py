@@ -195,7 +195,7 @@ def test_a_declared_field_is_set(tmp_path: Path) -> None:
         ),
         ({"suppress_tokens": BOS}, OperationError, "'suppress_tokens' holds a list", ""),
         ({"image": {"see": BOS}}, OperationError, "'image_token_id' holds one token", ""),
-        ({"image": "<nothing>"}, OperationError, "'<nothing>' is no token", ""),
+        ({"image": "<nothing>"}, OperationError, "'<nothing>' is not a token", ""),
         ({"sequence_bias": [BOS]}, FileProblems, "unknown field 'sequence_bias'", ""),
         ({"additional": {}}, FileProblems, "gives `add` or `remove`", ""),
         ({}, OperationError, "names no token", ""),

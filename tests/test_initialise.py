@@ -27,7 +27,7 @@ from tokmigrate.errors import FileProblems, ModelError, OperationError, WeightsE
 from tokmigrate.init import InitSpec, RowStatistics, initialise_rows, seed_for, strategy_types
 from tokmigrate.init.noise import gaussian
 from tokmigrate.init.strategies.base import tree_sum
-from tokmigrate.strict_yaml import parse, validated
+from tokmigrate.strict_yaml import parse, validate_as
 from tokmigrate.vocabulary.ids import Run, count
 from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Side
 from tokmigrate.vocabulary.row_edit import Recipe
@@ -454,7 +454,7 @@ def test_a_nan_is_never_handed_on() -> None:
     "init", [{"strategy": "copy", "token": "</s"}, {"strategy": "average", "tokens": ["a", "</s"]}]
 )
 def test_an_unknown_token_is_named_with_the_nearest(init: dict[str, Any]) -> None:
-    with pytest.raises(OperationError, match="'</s' is no token") as caught:
+    with pytest.raises(OperationError, match="'</s' is not a token") as caught:
         begun(spec(**init))
     assert caught.value.hint == "did you mean '</s>'?"
     assert caught.value.where == "<new>"
@@ -567,7 +567,7 @@ class Document(BaseModel):
 )
 def test_a_fault_has_its_place_and_a_hint(text: str, place: tuple[int, int], words: list[str]) -> None:
     with pytest.raises(FileProblems) as caught:
-        validated(Document, parse(text, "m.yaml"))
+        validate_as(Document, parse(text, "m.yaml"))
     (problem,) = caught.value.problems
     assert (problem.line, problem.column) == place
     for word in words:

@@ -190,7 +190,7 @@ def test_an_owner_that_cannot_be_kept_is_said_before_anything_changes(place: Her
     done = without_the_right_to_give(place, "upgrade")
     assert done.returncode == 1, done.stderr
     assert f"{names[given]} (owner {'0' if given == 'group' else '1234'}:2345)" in done.stderr
-    assert "`--no-owner` goes on without them" in done.stderr
+    assert "`--no-owner` continues without them" in done.stderr
     assert place.left_over() == []
     assert (tree(place.model), owners(place.model)) == (before, owned)
     # Root, who may give files away, keeps them both ways.

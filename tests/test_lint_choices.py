@@ -239,7 +239,7 @@ def test_models_that_are_not_here_are_told_of(tmp_path: Path) -> None:
     linted = project.lint()
     assert linted.findings == ()
     assert linted.notes == (
-        f"demo is not looked at: {tmp_path}/models/demo: the model is missing: no such directory",
+        f"demo is not checked: {tmp_path}/models/demo: the model is missing: no such directory",
         "without a model that is here and does not have them yet, rules on files alone: migrations/0001_first.yaml",
     )
     said = project.run()
@@ -262,7 +262,7 @@ def test_a_migration_that_a_model_has_is_not_tried_on_it_again(tmp_path: Path) -
     text = first.read_text("utf-8").replace(FIRST, "aaaa0000").replace("down_revision: aaaa0000", "down_revision: null")
     (tmp_path / "migrations" / "0000_new.yaml").write_text(text, "utf-8")
     (note, _) = project.lint().notes
-    assert "migration aaaa0000 stands before ones that the model has" in note
+    assert "migration aaaa0000 precedes migrations that the model has" in note
 
 
 def test_a_model_with_squashed_migrations_is_looked_at(tmp_path: Path) -> None:

@@ -175,7 +175,7 @@ def test_transformers_reads_the_same_with_the_list(saved: Path, tmp_path: Path) 
     for part in ("special", "encodings", "class"):
         assert after[part] == before[part]
 
-    # transformers 5 leaves the list out when it saves, which is no drift.
+    # transformers 5 leaves the list out when it saves, which is not a drift.
     saved_again = document(saved, "tokenizer_config.json")
     del saved_again["added_tokens_decoder"]
     write_json(saved / "tokenizer_config.json", saved_again)

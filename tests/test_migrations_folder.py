@@ -62,7 +62,7 @@ def test_the_default_folder_that_is_not_there(place: Workspace) -> None:
     said = run_here(place.root, "validate")
     assert said.returncode == 2
     assert f"{place.settings}:1:1: the folder of the migrations does not exist" in said.stderr
-    assert "`migrations:` says where it is" in said.stderr
+    assert "correct `migrations:`" in said.stderr
 
 
 def test_a_file_in_the_place_of_the_folder(place: Workspace) -> None:
@@ -89,6 +89,6 @@ def test_what_is_named_like_a_migration_and_is_no_file(place: Workspace, suffix:
         said = run_here(place.root, *words)
         assert (said.returncode, said.stdout) == (2, "")
         assert said.stderr.splitlines() == [
-            f"error: migrations/0004_x{suffix}:1:1: a dangling link (mend or remove it)",
+            f"error: migrations/0004_x{suffix}:1:1: a dangling link (fix or remove it)",
             f"error: migrations/0005_x{suffix}:1:1: a folder, and no migration file (let its name begin with _)",
         ]

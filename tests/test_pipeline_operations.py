@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from shared_models import SharedModel, shared_model
 
 from tokmigrate.errors import FileProblems, OperationError
-from tokmigrate.operations.pipeline import SetDecoder, typed
+from tokmigrate.operations.pipeline import SetDecoder, parse_json_texts
 from tokmigrate.revision.new_file import yaml_text
 from tokmigrate.state.rows import TokenEventType
 from tokmigrate.strict_yaml.reading import parse
@@ -36,13 +36,13 @@ json_values = st.recursive(
 @given(st.dictionaries(st.text("ab", min_size=1), json_values))
 def test_pasted_json_means_what_it_means_in_json(value: dict[str, Any]) -> None:
     text = json.dumps({"type": "x", **value}, ensure_ascii=False)
-    assert typed(parse("v: " + text, "m.yaml").value["v"]) == {"type": "x", **value}
+    assert parse_json_texts(parse("v: " + text, "m.yaml").value["v"]) == {"type": "x", **value}
 
 
 def test_unquoted_words_are_typed_as_json_types_them() -> None:
     tree = parse("{a: true, b: yes, c: 0002, d: 1_000, e: 12, f: null, g: '12', h: -1.5e3}", "m.yaml")
     wanted = {"a": True, "b": "yes", "c": "0002", "d": "1_000", "e": 12, "f": None, "g": "12", "h": -1500.0}
-    assert typed(tree.value) == wanted
+    assert parse_json_texts(tree.value) == wanted
 
 
 def test_a_written_migration_reads_back() -> None:

@@ -27,7 +27,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.planned_operation import PlannedOperation
 from tokmigrate.revision.reparent import find_conflicts
-from tokmigrate.revision.squash import squash_lock, squashed
+from tokmigrate.revision.squash import squash_lock, squash_migrations
 from tokmigrate.revision.yaml_file import read_yaml_migration
 from tokmigrate.settings import read_workspace
 
@@ -115,7 +115,7 @@ def test_a_squash_keeps_what_an_installed_operation_pins(installed: Here) -> Non
     lock = read_lock(read_workspace(installed.settings, {}))
     assert lock is not None
     members = History.read(read_workspace(installed.settings, {})).chain()
-    one = squashed(members, "All", installed.root / "migrations" / "0003_all.yaml", "0003_all.yaml")
+    one = squash_migrations(members, "All", installed.root / "migrations" / "0003_all.yaml", "0003_all.yaml")
     # On no model that is here: what the several pinned is kept, since no token gets another id on the way.
     (track,) = squash_lock(lock, one, {}).tracks
     assert [pinned.revision for pinned in track.pins] == [members[-1].revision]

@@ -94,7 +94,7 @@ def test_a_token_that_a_whole_word_gives_stays_reachable() -> None:
 
 
 def test_a_part_of_a_letter_counts_although_it_is_no_text() -> None:
-    # "€" is three bytes; the token of the first two is no text of its own.
+    # "€" is three bytes; the token of the first two is not a text of its own.
     document = tokenizer_json((), words=("âĤ¬",))
     document["model"]["vocab"] |= {"âĤ¬¬": 500}
     document["model"]["merges"].append(["âĤ¬", "¬"])

@@ -158,7 +158,7 @@ def test_the_population_follows(tmp_path: Path) -> None:
     upgrade(made.workspace, made.entry("m"))
     state = take_snapshot(made.entry("m")).state
     assert state.rows == TOKENS + 2
-    # The spare rows of the baseline moved down, and the one made for the removed token is no part of it.
+    # The spare rows of the baseline moved down, and the one made for the removed token is not a part of it.
     assert state.population == ((0, TOKENS - 1),)
     assert [row for row, _ in state.lineage.recipes()] == [TOKENS + 1]
     assert state.lineage.row(number) == number + 1

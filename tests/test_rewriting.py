@@ -186,7 +186,7 @@ def test_what_somebody_changed_meanwhile_is_not_written_over(tmp_path: Path, squ
     path = root / "migrations" / "0002_step_2.yaml"
     path.write_text("mine", "utf-8")
     before = contents(root / "migrations")
-    with pytest.raises(RecoveryNeededError, match="somebody changed it") as caught:
+    with pytest.raises(RecoveryNeededError, match="it was changed after a command") as caught:
         finish_writing(place_of(root))
     assert caught.value.where == str(path)
     assert contents(root / "migrations") == before

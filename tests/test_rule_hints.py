@@ -84,7 +84,7 @@ CASES = (
         put('"tool>x"', '"<result>"'),
         operations('add_tokens: {tokens: ["tool>x"]}', 'add_tokens: {tokens: [{content: "xtool", special: true}]}'),
     ),
-    Case("TM102", "let no token begin, end or stand inside another one", RULES["TM102"].right),
+    Case("TM102", "let no token be a prefix, a suffix or a part of another one", RULES["TM102"].right),
     Case(
         "TM103",
         'write "<tool>"; the text keeps its white space. If the token needs it, write `# noqa: TM103` and why',
@@ -162,28 +162,28 @@ CASES = (
     Case("TM110", "add a token of its own for that", RULES["TM110"].right),
     Case(
         "TM111",
-        "add a token of its own; if it is meant, write `# noqa: TM111` and tell all who decode",
+        "add a token of its own; if it is intended, write `# noqa: TM111` and tell all who decode",
         operations('add_tokens: {tokens: [{content: "<own>", special: true}]}'),
     ),
     Case(
         "TM111",
-        "add a token of its own; if it is meant, write `# noqa: TM111` and tell all who decode",
+        "add a token of its own; if it is intended, write `# noqa: TM111` and tell all who decode",
         meant("TM111"),
     ),
     Case("TM112", "give it `normalized: false`", RULES["TM112"].right),
     Case("TM113", "give it the flags where it is added", RULES["TM113"].right),
-    Case("TM114", "give it `special: true`, or `special: false` if it is meant", RULES["TM114"].right),
+    Case("TM114", "give it `special: true`, or `special: false` if it is intended", RULES["TM114"].right),
     Case(
         "TM114",
-        "give it `special: true`, or `special: false` if it is meant",
+        "give it `special: true`, or `special: false` if it is intended",
         put('["<|tool|>"]', '{tokens: [{content: "<|tool|>", special: false}]}'),
     ),
     Case("TM116", "choose a text of ASCII letters", RULES["TM116"].right),
     Case("TM115", 'write "kubernetes"', put("Ġkubernetes", "kubernetes")),
-    Case("TM201", "keep the ids; if it is meant, add `acknowledge: breaking` to move_tokens", RULES["TM201"].right),
+    Case("TM201", "keep the ids; if it is intended, add `acknowledge: breaking` to move_tokens", RULES["TM201"].right),
     Case(
         "TM202",
-        "leave it out; if it is meant, add `acknowledge: breaking` to reinit_tokens",
+        "leave it out; if it is intended, add `acknowledge: breaking` to reinit_tokens",
         put("mean}}", "mean}, acknowledge: breaking}"),
     ),
     Case("TM203", "", operations('add_tokens: {tokens: [{content: "<tool>", init: {strategy: mean}}]}')),
@@ -203,13 +203,13 @@ CASES = (
             '"<tool>", init: {strategy: average, tokens: ["<|endoftext|>", "!"]}',
         ),
     ),
-    Case("TM207", "leave it out; if it is meant, write `# noqa: TM207` and why", meant("TM207")),
+    Case("TM207", "leave it out; if it is intended, write `# noqa: TM207` and why", meant("TM207")),
     Case("TM301", "add it with add_tokens, or correct the template", RULES["TM301"].right),
     Case("TM301", "add it with add_tokens, or correct the template", put("<|turn|>", "")),
-    Case("TM302", "give `init:`, such as {strategy: mean} if it is meant", RULES["TM302"].right),
+    Case("TM302", "give `init:`, such as {strategy: mean} if it is intended", RULES["TM302"].right),
     Case(
         "TM302",
-        "give `init:`, such as {strategy: mean} if it is meant",
+        "give `init:`, such as {strategy: mean} if it is intended",
         put("special: true}", "special: true, init: {strategy: mean}}"),
         operations(
             'add_tokens: {tokens: [{content: "<|begin|>", special: true}]}', 'set_special_tokens: {bos: "<|begin|>"}'
@@ -258,7 +258,7 @@ CASES = (
     ),
     Case("TM409", "known are demo", RULES["TM409"].right),
     Case("TM410", "verify: [{encodes: {text: …, tokens: […]}}]", RULES["TM410"].right),
-    Case("TM411", "put it back as it was, and say what you want in a new migration", RULES["TM411"].right),
+    Case("TM411", "restore it, and write a new migration", RULES["TM411"].right),
 )
 # Of these the hint is about a file, and has a test of its own.
 ELSEWHERE = {"TM406"}

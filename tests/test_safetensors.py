@@ -16,7 +16,7 @@ from safetensors import deserialize as _deserialize
 from safetensors.numpy import save
 
 from tokmigrate.errors import WeightsError
-from tokmigrate.model.formats.safetensors_header import Header, encoded, parse_header, read_header
+from tokmigrate.model.formats.safetensors_header import Header, encode_header, parse_header, read_header
 
 deserialize: Any = _deserialize
 
@@ -219,7 +219,7 @@ def test_the_library_reads_what_is_written(
     congruent_to: int,
 ) -> None:
     found, order = wanted
-    raw = encoded(
+    raw = encode_header(
         [(name, dtype, shape) for name, (dtype, shape) in found.items()],
         meta,
         congruent_to,
@@ -246,7 +246,7 @@ def test_every_alignment_opens_with_safetensors_and_torch(tmp_path: Path) -> Non
     weight = torch.tensor([[0.5, -2.0]], dtype=torch.bfloat16)
     data = ids.numpy().tobytes() + weight.view(torch.uint8).numpy().tobytes()
     for congruent_to in (0, 1, 2, 3, 5, 4095):
-        path.write_bytes(encoded([("i", "I64", (2,)), ("w", "BF16", (1, 2))], None, congruent_to) + data)
+        path.write_bytes(encode_header([("i", "I64", (2,)), ("w", "BF16", (1, 2))], None, congruent_to) + data)
         with safe_open(path, "pt") as file:
             assert torch.equal(file.get_tensor("i"), ids)
             assert torch.equal(file.get_tensor("w"), weight)
@@ -271,8 +271,8 @@ def test_new_shapes_move_the_tensors_behind_and_keep_the_order_of_keys() -> None
 
 def test_writing_refuses_a_wrong_order_and_a_header_beyond_the_limit() -> None:
     with pytest.raises(ValueError, match="once"):
-        encoded([("a", "U8", (1,)), ("a", "U8", (1,))], None, 0)
+        encode_header([("a", "U8", (1,)), ("a", "U8", (1,))], None, 0)
     with pytest.raises(ValueError, match="once"):
-        encoded([("a", "U8", (1,))], None, 0, data_order=["b"])
+        encode_header([("a", "U8", (1,))], None, 0, data_order=["b"])
     with pytest.raises(WeightsError, match="more than"):
-        encoded([], {"long": "x" * 100_000_000}, 0)
+        encode_header([], {"long": "x" * 100_000_000}, 0)

@@ -100,7 +100,7 @@ def test_what_a_message_says_besides_stays(data: st.DataObject) -> None:
         | st.builds(protobuf.float_field, number, st.floats(width=32))
     )
     message = data.draw(st.lists(field, max_size=8))
-    raw = protobuf.joined(message)
+    raw = protobuf.join_fields(message)
     assert list(protobuf.fields(raw)) == [
         protobuf.Field(each.number, each.value % 2**64 if isinstance(each.value, int) else each.value, each.raw)
         for each in message

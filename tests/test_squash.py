@@ -28,7 +28,7 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
-from tokmigrate.revision.squash import squashed
+from tokmigrate.revision.squash import squash_migrations
 from tokmigrate.revision.validate import validate
 from tokmigrate.state.objects import ObjectStore
 
@@ -88,7 +88,7 @@ def test_another_end_is_found(tmp_path: Path, what: str) -> None:
     added.append({"operations": [{"set_init": {"strategy": "zeros"}}]})
     made = making.workspace(tmp_path, {"m": tmp_path / "m"}, added)
     members = History.read(made.workspace).chain()
-    one = squashed(members, "All", tmp_path / "all.yaml", "all.yaml")
+    one = squash_migrations(members, "All", tmp_path / "all.yaml", "all.yaml")
     state = take_snapshot(made.entry("m")).state
     assert verify_same_end(state, members, one, "m").new_ids == ((making.TOKENS, "<a>"), (making.TOKENS + 1, "<b>"))
     first, second, last = one.operations
@@ -219,7 +219,7 @@ def test_a_squashed_file_that_does_not_add_up_is_refused_with_its_place(tmp_path
     told = [(problem.line, problem.message) for problem in caught.value.problems]
     assert told == [
         (3, f"a squashed migration has the id of the last one that it replaces, which is '{made.revisions[1]}'"),
-        (8, "it speaks of 3 operations, and there are 2"),
+        (8, "it gives 3 operations, and there are 2"),
     ]
     path.write_text(text, "utf-8")
     extra = {"format": 1, "revision": "ffffffffffff", "down_revision": made.revisions[1], "operations": []}

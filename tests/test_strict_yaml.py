@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tokmigrate.errors import FileProblems, Problem
-from tokmigrate.strict_yaml import OptionalText, Plain, check, parse, read, validated
+from tokmigrate.strict_yaml import OptionalText, Plain, check, parse, read, validate_as
 
 
 def problems(text: str) -> list[Problem]:
@@ -75,7 +75,7 @@ def faults(text: str) -> list[tuple[int, int, str]]:
 def test_a_scalar_stays_the_text_that_it_looks_like(text: str) -> None:
     tree = parse(f"text: {text}\n", "f.yaml")
     assert tree.value == {"text": text}
-    assert validated(Sample, tree).text == text
+    assert validate_as(Sample, tree).text == text
 
 
 def test_plain_and_quoted_text_can_be_told_apart() -> None:
@@ -182,7 +182,7 @@ def test_fields_give_texts_their_types() -> None:
         "text: '8'\nwhole: 8\nlimit: -3\nshare: 1e-3\nflag: no\nnote: null\n"
         "init: {strategy: copy, row: 0007}\ntokens: [0002, {content: no, special: true}]\nsizes: {a: 1}\n"
     )
-    assert validated(Sample, parse(text, "f.yaml")) == Sample(
+    assert validate_as(Sample, parse(text, "f.yaml")) == Sample(
         text="8",
         whole=8,
         limit=-3,
@@ -194,9 +194,9 @@ def test_fields_give_texts_their_types() -> None:
 
 
 def test_null_means_nothing_where_no_text_is_meant() -> None:
-    sample = validated(Sample, parse("text: null\nlimit: ~\nnote:\ninit: null\n", "f.yaml"))
+    sample = validate_as(Sample, parse("text: null\nlimit: ~\nnote:\ninit: null\n", "f.yaml"))
     assert (sample.text, sample.limit, sample.note, sample.init) == ("null", None, None, None)
-    assert validated(Sample, parse("note: 'null'\n", "f.yaml")).note == "null"
+    assert validate_as(Sample, parse("note: 'null'\n", "f.yaml")).note == "null"
     assert faults("whole: null\n") == [(1, 8, "expected a whole number, found nothing")]
     assert faults("limit: 'null'\n") == [(1, 8, "expected a whole number, found 'null'")]
 
@@ -275,10 +275,10 @@ def test_no_message_has_the_jargon_of_the_library() -> None:
 
 def test_a_part_can_be_checked_and_wrapped() -> None:
     tree = parse("items:\n  - copy: {row: a, strategy: copy}\n  - b\n", "f.yaml")
-    assert validated(Copy, tree, ("items", 0, "copy")).row == "a"
-    assert validated(Copy, tree.at(("items", 1)).under("row")).row == "b"
+    assert validate_as(Copy, tree, ("items", 0, "copy")).row == "a"
+    assert validate_as(Copy, tree.at(("items", 1)).under("row")).row == "b"
     with pytest.raises(FileProblems, match=r"f.yaml:3:5: expected a mapping, found 'b'"):
-        validated(Copy, tree, ("items", 1))
+        validate_as(Copy, tree, ("items", 1))
 
 
 texts = st.text(

@@ -17,7 +17,7 @@ from shared_models import SharedModel, shared_model
 from workspaces import contents
 
 import tokmigrate
-from tokmigrate.apply.candidate import Documents, staged
+from tokmigrate.apply.candidate import Documents, stage_files
 from tokmigrate.apply.library_check import verify_documents
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import VerificationError
@@ -227,7 +227,7 @@ def test_a_file_behind_a_link_is_not_written_into_the_model(tmp_path: Path) -> N
     snapshot = snapshot_of(model)
     documents = replace(after(snapshot), files={"1_Pooling/config.json": b'{"a": 1}', "generation_config.json": None})
     before = contents(tmp_path)
-    with staged(snapshot, documents) as directory:
+    with stage_files(snapshot, documents) as directory:
         assert (directory / "1_Pooling" / "config.json").read_bytes() == b'{"a": 1}'
         assert not (directory / "generation_config.json").exists()
         assert (directory / "config.json").read_bytes() == (model / "config.json").read_bytes()

@@ -143,7 +143,7 @@ def test_new_tokens_stand_before_the_timestamps(tmp_path: Path, spare: int) -> N
     new = {each.token: each.id for each in effect.assigned_ids if each.row != "moved"}
     assert new == {"concord": old["<|nospeech|>"]}
     assert effect.risk.level is RiskLevel.CAUTION
-    assert "'<|nospeech|>' and the 41 ids behind it move up by 1 as one block" in effect.risk.reason
+    assert "'<|nospeech|>' and the 41 ids after it move up by 1 as one block" in effect.risk.reason
     model.migrate('- add_tokens: {tokens: [{content: concord, single_word: true}, {content: "<|x|>", special: true}]}')
     ids = ids_of(model)
     assert (ids["concord"], ids["<|x|>"]) == (old["<|nospeech|>"], old["<|nospeech|>"] + 1)
@@ -161,7 +161,7 @@ def test_languages_stand_behind_languages(tmp_path: Path) -> None:
     before, old, said = model.bytes(), ids_of(model), named(model)
     step = '- add_tokens: {tokens: [concord, {content: "<|yue|>", language: true}]}'
     reason = model.planned(step).steps[0].effects[0].risk.reason
-    assert "'<|translate|>' and the ids behind it move up by 1; '<|nospeech|>' and the 41 ids behind it" in reason
+    assert "'<|translate|>' and the ids after it move up by 1; '<|nospeech|>' and the 41 ids after it" in reason
     model.migrate(step)
     ids = ids_of(model)
     assert ids["<|yue|>"] == old["<|zh|>"] + 1
@@ -219,7 +219,7 @@ def test_the_wrong_way_has_to_be_acknowledged(tmp_path: Path) -> None:
         model.planned("- add_tokens: {tokens: [concord], place: end}")
     model.migrate("- add_tokens: {tokens: [concord], place: end, acknowledge: breaking}")
     assert ids_of(model)["concord"] == ids_of(model)[STAMPS[-1]] + 1
-    assert "takes rows behind" in model.planned("- resize_vocab: {multiple_of: 64}").steps[0].effects[0].risk.reason
+    assert "takes rows after" in model.planned("- resize_vocab: {multiple_of: 64}").steps[0].effects[0].risk.reason
 
 
 def test_moves_that_keep_the_timestamps_together(tmp_path: Path) -> None:

@@ -263,4 +263,4 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "semantic_model_config": {"num_filters": 4},
     },
 }
-"""What a class needs besides, because its default config is no model that can be built, or cannot be shrunk."""
+"""What a class needs besides, because its default config is not a model that can be built, or cannot be shrunk."""

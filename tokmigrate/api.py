@@ -138,7 +138,7 @@ class OpenWorkspace:
         return self._each(model, lambda entry: look.status(self.workspace, entry))
 
     def check(self, model: str | None = None) -> tuple[Checked, ...]:
-        """Return whether models are what their migrations say, and what became of them since."""
+        """Return whether models are what their migrations say, and whether they were trained."""
         return self._each(model, lambda entry: checking.check(self.workspace, entry))
 
     def _change(

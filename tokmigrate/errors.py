@@ -224,5 +224,5 @@ def suggest(word: str, known: Iterable[str]) -> str | None:
 
 
 def in_one_line(text: str) -> str:
-    """Return a text for a hint, whose lines are those of whoever wrote it."""
+    """Return a text for a hint, with the line breaks of its author."""
     return text.replace("\n", "\\n")

@@ -22,7 +22,7 @@ _HINTS = {
     errno.EPERM: WAYS_ROUND,
     errno.EIO: "the device reports an error: read the system log before you go on",
     errno.EXDEV: (
-        "it lies on another filesystem, or in the read-only layer of a container image: "
+        "it is on another filesystem, or in the read-only layer of a container image: "
         "copy the model to a directory of its own first"
     ),
     errno.EBUSY: "if it is a mount point, put the model into a directory inside it",

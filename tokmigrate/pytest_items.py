@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tokmigrate.commands.lint import lint, settled
+from tokmigrate.commands.lint import lint, select_rules
 from tokmigrate.commands.roundtrip import run_roundtrip
 from tokmigrate.errors import TokmigrateError, UndoError
 from tokmigrate.files import has_directory
@@ -79,7 +79,7 @@ class LintTest(_Test):
 
     def runtest(self) -> None:
         """Ask the rules that the settings select, on every model that is here."""
-        linted = lint(self.workspace, self.workspace.select([]), settled(self.workspace))
+        linted = lint(self.workspace, self.workspace.select([]), select_rules(self.workspace))
         sys.stderr.write("".join(f"note: {escape(note)}\n" for note in linted.notes))
         printed = format_findings_plain(linted)
         if linted.errors:

@@ -23,8 +23,8 @@ def raise_keyboard_interrupt() -> Iterator[None]:
 
 
 @contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Let what is inside come to its end; a signal that arrives meanwhile takes effect behind it."""
+def defer_signals() -> Iterator[None]:
+    """Let what is inside come to its end; a signal that arrives meanwhile takes effect after it."""
     came: list[int] = []
     waiting = [number for number in _STOPPING if _is_main_thread() and signal.getsignal(number) not in _LEFT_ALONE]
     with _handle(dict.fromkeys(waiting, lambda number, _: came.append(number))):

@@ -22,7 +22,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.vocabulary.ids import expand
 from tokmigrate.vocabulary.recipes import RestoredRow
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, joined
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces
 from tokmigrate.vocabulary.windows import Window
 
 
@@ -31,7 +31,7 @@ class DowngradeCandidate:
     """A downgrade, ready to be published.
 
     Args:
-        candidate: What the directory shall be.
+        candidate: The new contents of the directory.
         semantic_undo: The files that were trained or rewritten since, sorted; without any, every byte comes back.
     """
 
@@ -55,7 +55,7 @@ def inverse(edit: RowEdit, record: str) -> RowEdit:
             seen = piece.stop
     pieces += [(row, NewRow(RestoredRow(record, slot))) for slot, row in enumerate(expand(edit.lost()))]
     pieces.sort(key=lambda placed: placed[0])
-    return RowEdit(edit.new_rows, joined(piece for _, piece in pieces))
+    return RowEdit(edit.new_rows, join_pieces(piece for _, piece in pieces))
 
 
 def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> DowngradeCandidate:

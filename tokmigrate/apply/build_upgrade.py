@@ -10,9 +10,9 @@ from blake3 import blake3
 
 from tokmigrate.apply.build_downgrade import collect_lost_rows
 from tokmigrate.apply.candidate import Candidate, ShardImage, baseline_start, header_with_rows
-from tokmigrate.apply.digests import Fixed, Tables, edited, lineage, read_fixed, read_tables, shard_digest
+from tokmigrate.apply.digests import Fixed, Tables, edit_tables, lineage, read_fixed, read_tables, shard_digest
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
-from tokmigrate.apply.new_rows import InitRows, RowBytes, init_rows, new_row_bytes, opened
+from tokmigrate.apply.new_rows import InitRows, RowBytes, init_rows, new_row_bytes, open_tensors
 from tokmigrate.apply.undo_record import Objects, Undo, keep
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -20,7 +20,7 @@ from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import real_path
-from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings, written
+from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings, format_fingerprints
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.plan import Plan, layout
 from tokmigrate.plan.steps import Step
@@ -62,7 +62,7 @@ class UpgradeCandidate:
     """An upgrade, ready to be published.
 
     Args:
-        candidate: What the directory shall be.
+        candidate: The new contents of the directory.
         passages: The migrations on the way.
         stamp: The stamp at its end.
         adapters: The ways of the adapters that go along, in the order of the plan.
@@ -83,7 +83,7 @@ def build_upgrade(plan: Plan, seed: str, objects: Objects) -> UpgradeCandidate:
         objects: Where undo data goes.
     """
     adapters = tuple(build_upgrade(adapter, seed, objects) for adapter in plan.adapters)
-    with opened(plan.snapshot) as rows:
+    with open_tensors(plan.snapshot) as rows:
         made = new_row_bytes(plan, rows, seed) if plan.writes_rows else {}
         needed = plan.writes_rows or plan.snapshot.stamp is None
         tables = read_tables(rows) if needed else {}
@@ -174,7 +174,7 @@ class _UpgradeBuilder:
             if isinstance(recipe, Recipe):
                 pieces[row] = NewRow(recipe)
         ordered = tuple(pieces[row] for row in sorted(pieces))
-        return edited(tables, RowEdit(step.after.edit.old_rows, ordered), self._tensors, self._made)
+        return edit_tables(tables, RowEdit(step.after.edit.old_rows, ordered), self._tensors, self._made)
 
     def _images(self, state: ModelState, tables: Tables) -> dict[str, ShardImage]:
         if not tables:
@@ -281,7 +281,7 @@ class _UpgradeBuilder:
 
         def marks(recipe: InitRecipe) -> str:
             made = {side: (self._made[tensor.name].get(recipe), tensor.dtype) for side, tensor in matrices.items()}
-            return written(
+            return format_fingerprints(
                 {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None}
             )
 

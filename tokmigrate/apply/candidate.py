@@ -1,4 +1,4 @@
-"""What a model directory shall be, the same value for an upgrade and for a downgrade, and the headers of its shards."""
+"""The new contents of a model directory, for an upgrade and a downgrade alike, and the headers of its shards."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Candidate:
 
     @property
     def stamp(self) -> Stamp | None:
-        """The stamp that the directory shall have, None at `base`."""
+        """The new stamp of the directory, None at `base`."""
         data = self.files[STAMP]
         return None if data is None else parse_stamp(data.decode("utf-8"), STAMP)
 
@@ -167,7 +167,7 @@ def stage_tokenizer(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
 
 
 @contextmanager
-def staged(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
+def stage_files(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
     """Give a directory with the model's files after a change; those that it does not touch are links to the model's.
 
     Args:

@@ -4,7 +4,7 @@
     hard link  two names of one file                                most filesystems, not FAT or exFAT
     copy       the bytes twice                                      everywhere
 
-A hard link is safe for a file that nobody writes in place: tokmigrate replaces files, it never writes
+A hard link is safe for a file that is not written in place: tokmigrate replaces files, it never writes
 into one that has a name in a model directory.
 """
 

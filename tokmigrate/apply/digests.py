@@ -51,7 +51,7 @@ def read_fixed(snapshot: Snapshot) -> Fixed:
     return Fixed(digests)
 
 
-def edited(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor], made: RowBytes) -> Tables:
+def edit_tables(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor], made: RowBytes) -> Tables:
     """Return the digests of the rows after `edit`.
 
     Args:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tokmigrate.apply.candidate import Documents, stage_tokenizer, staged
+from tokmigrate.apply.candidate import Documents, stage_files, stage_tokenizer
 from tokmigrate.errors import TokmigrateError, VerificationError
 from tokmigrate.model.defaults.pipeline_overrides import loading_class
 from tokmigrate.model.documents.reading import with_files
@@ -22,7 +22,7 @@ from tokmigrate.revision.conditions import Check
 
 Thoroughness = Literal["fast", "full"]
 
-FAST = "`verify: fast` in tokmigrate.yaml asks tokenizers only"
+FAST = "`verify: fast` in tokmigrate.yaml loads with tokenizers only"
 
 _OF_THE_MODEL = ("died", "model", "shapes")
 """The kinds of faults that are not the tokenizer's."""
@@ -54,7 +54,7 @@ def verify_documents(
     if thoroughness == "fast":
         _check_with_tokenizers(snapshot, documents, checks)
         return ()
-    after, encoded = _load(staged(snapshot, documents), snapshot, documents, checks)
+    after, encoded = _load(stage_files(snapshot, documents), snapshot, documents, checks)
     faults = after.faults(encoded)
     if not faults and not after.different and not _changes_pipeline(snapshot, documents):
         return ()

@@ -2,7 +2,7 @@
 
 The lock is the kernel's: it ends with the process that holds it, however that ends. What the file says about
 its holder is for messages only, and the file is never unlinked: a process that waits for it would then hold
-a lock that nobody else can see.
+a lock that no other process can see.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def read_holder(path: Path) -> Holder | None:
 
 
 def is_held(path: Path) -> bool:
-    """Return whether a process holds a lock now; False too where the filesystem knows no locks, or nobody ever did."""
+    """Return whether a process holds a lock now; False too where the filesystem knows no locks, or none ever did."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -1,7 +1,7 @@
 """Is what a file has besides its bytes kept: mode, owner, extended attributes? Asked before a change, and of the stage.
 
-A directory that is swapped in is a new one, and so is each file that is written or copied; they belong to whoever makes
-them unless the system lets them be given away.
+A directory that is swapped in is a new one, and so is each file that is written or copied; they belong to the user that
+makes them unless the system lets them be given away.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class NewFile:
     Args:
         name: Its name in the directory of the model.
         is_directory: Whether it is one.
-        metadata: What it shall have.
+        metadata: Its new metadata.
     """
 
     name: str
@@ -43,7 +43,7 @@ def special_files(source: Path, names: Collection[str], given: Mapping[str, File
     Args:
         source: The directory as it is; each directory in it is recreated.
         names: The files that are written.
-        given: What written files shall have; others have what they had.
+        given: The metadata of written files; others keep theirs.
     """
     return [file for file in _new(source, names, given) if _is_special(file.metadata)]
 
@@ -89,7 +89,7 @@ def find_lost_metadata(stage: Path, source: Path, candidate: Candidate) -> list[
     Args:
         stage: The staged directory, its stamp and its own times included.
         source: The directory as it is.
-        candidate: What it shall be.
+        candidate: Its new contents.
     """
     given = _collect_given(stage, candidate)
     lost: list[str] = []
@@ -108,7 +108,7 @@ def cannot_be_kept(directory: Path, lost: list[str]) -> StorageError:
     return StorageError(
         f"owner, mode or attributes cannot be kept: {format_list(lost)}",
         where=str(directory),
-        hint="run the command as the owner of the files, or as root; `--no-owner` goes on without them",
+        hint="run the command as the owner of the files, or as root; `--no-owner` continues without them",
     )
 
 

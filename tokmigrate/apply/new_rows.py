@@ -34,7 +34,7 @@ RowBytes = Mapping[str, Mapping[Recipe, bytes]]
 
 
 @contextmanager
-def opened(snapshot: Snapshot) -> Iterator[Mapping[str, TensorRows]]:
+def open_tensors(snapshot: Snapshot) -> Iterator[Mapping[str, TensorRows]]:
     """Open the rows of every vocabulary tensor of a model, by the tensor's name."""
     with ExitStack() as stack:
         found: dict[str, TensorRows] = {}

@@ -29,7 +29,7 @@ from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.weights import read_weights
-from tokmigrate.signals import uninterrupted
+from tokmigrate.signals import defer_signals
 
 
 class RunRecorder(Protocol):
@@ -54,11 +54,11 @@ class RunRecorder(Protocol):
 
 @dataclass(frozen=True)
 class Change:
-    """What one directory shall become.
+    """The change of one directory.
 
     Args:
         snapshot: The directory as it is.
-        candidate: What it shall be.
+        candidate: Its new contents.
         read: Reads the weights of a staged directory, and raises where they are none.
     """
 
@@ -101,11 +101,11 @@ def publish(
     *,
     keep_owner: bool = True,
 ) -> None:
-    """Make directories what they shall be, or leave them as they are.
+    """Publish the new contents of directories, or leave all as they are.
 
     Args:
         model: The model's name, for events.
-        changes: That of the model, and behind it those of its adapters.
+        changes: That of the model, and after it those of its adapters.
         recorder: Records the run.
         listener: Called at every step.
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
@@ -154,10 +154,10 @@ def publish(
             reached(Step.STAMPED)
             recorder.prepared()
             reached(Step.PREPARED)
-            stack.enter_context(uninterrupted())
+            stack.enter_context(defer_signals())
             _commit(area)
         except BaseException as error:
-            with uninterrupted():
+            with defer_signals():
                 if _is_untouched(area, journal):
                     _undo_preparation(journal, recorder, str(error) or type(error).__name__)
                     raise

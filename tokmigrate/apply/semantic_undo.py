@@ -1,7 +1,7 @@
 """Downgrade of a model that was trained, or rewritten by another program, since it was migrated.
 
 Rows that were there before keep what training made of them, added ones go, removed or overwritten ones come back; JSON
-files are patched key by key. What nobody touched comes back byte for byte all the same.
+files are patched key by key. Untouched parts are still restored byte for byte.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import replace
 from blake3 import blake3
 
 from tokmigrate.apply.candidate import ShardImage, baseline_start, header_with_rows
-from tokmigrate.apply.digests import edited, read_fixed, read_tables, shard_digest
-from tokmigrate.apply.new_rows import opened
+from tokmigrate.apply.digests import edit_tables, read_fixed, read_tables, shard_digest
+from tokmigrate.apply.new_rows import open_tensors
 from tokmigrate.apply.undo_record import StoredRows, Undo
 from tokmigrate.errors import DriftError
 from tokmigrate.model.documents.chat_template import chat_template, with_chat_template, without_chat_template
@@ -24,7 +24,7 @@ from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, p
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json, parse
 from tokmigrate.model.references.token_texts import find_named_tokens, without_mentions
-from tokmigrate.model.semantics.semantic_diff import reverted, tokenizer_by_key, tokenizer_document
+from tokmigrate.model.semantics.semantic_diff import revert_keys, tokenizer_by_key, tokenizer_document
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.plan.plan import layout, rendered, with_index_sizes
@@ -62,7 +62,7 @@ def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) 
 
 
 def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict[str, ShardImage]:
-    """Return the vocabulary shards as they shall be: rows as they are now where `edit` keeps them.
+    """Return the new vocabulary shards: rows that `edit` keeps stay as they are now.
 
     Args:
         snapshot: The model as it is.
@@ -72,8 +72,8 @@ def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     recipes = [recipe for _, recipe in edit.recipes()]
     made = {name: _Rows(name, stored) for name in tensors} if recipes else {}
-    with opened(snapshot) as rows:
-        tables = edited(read_tables(rows), edit, tensors, made)
+    with open_tensors(snapshot) as rows:
+        tables = edit_tables(read_tables(rows), edit, tensors, made)
     fixed = read_fixed(snapshot)
     images: dict[str, ShardImage] = {}
     for file in snapshot.vocabulary_shards:
@@ -87,11 +87,11 @@ def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict
 def stamp_before(
     before: bytes | None, files: Files, images: Mapping[str, ShardImage], snapshot: Snapshot
 ) -> bytes | None:
-    """Return the stamp of the model as it shall be; None at `base`.
+    """Return the new stamp of the model; None at `base`.
 
     Args:
         before: The stamp of that revision, which knows other bytes.
-        files: The files as they shall be.
+        files: The new files.
         images: The shards that are written.
         snapshot: The model as it is.
     """
@@ -128,7 +128,7 @@ class _Rows(Mapping[Recipe, bytes]):
 
 
 def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None, left: bytes | None) -> bytes | None:
-    """Return a file as it shall be that is not as the migration left it."""
+    """Return the new contents of a file that differs from what the migration left."""
     if now is None:
         # The program that rewrote the model has not written this file.
         return None
@@ -136,16 +136,16 @@ def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None,
         return now
     if not name.endswith(".json"):
         raise DriftError(
-            "the file was changed since it was migrated, and going back would lose that",
+            "the file was changed since it was migrated, and a downgrade would lose that",
             where=str(snapshot.directory / name),
             hint="put it back as tokmigrate wrote it; `tokmigrate check` lists what differs",
         )
     held, before, after = (parse(data.decode("utf-8"), name) if data else {} for data in (now, was, left))
     if name == TOKENIZER:
         held, before, after = map(tokenizer_by_key, (held, before, after))
-        document = tokenizer_document(reverted(held, before, after, name))
+        document = tokenizer_document(revert_keys(held, before, after, name))
     else:
-        document = reverted(held, before, after, name)
+        document = revert_keys(held, before, after, name)
     if was is None and not document:
         return None
     return layout(snapshot, name).encoded(document)
@@ -195,7 +195,7 @@ def _like_config(document: Json, undone: Sequence[Undo]) -> Json:
         if was is not None and left is not None:
             before, after = (parse(data.decode("utf-8"), CONFIG) for data in (was, left))
             both = document.keys() & before.keys() & after.keys()
-            document = reverted(
+            document = revert_keys(
                 document, {key: before[key] for key in both}, {key: after[key] for key in both}, GENERATION
             )
     return document
@@ -214,7 +214,7 @@ def _without(state: ModelState, gone: frozenset[str]) -> ModelState:
     for file, path, entry in find_named_tokens(state):
         if text_of(entry) in gone:
             raise DriftError(
-                f"it names the token '{text_of(entry)}', which came with a migration and goes with it",
+                f"it names the token '{text_of(entry)}', which a migration added and the downgrade removes",
                 where=f"{file}: {'.'.join(map(str, path))}",
                 hint="name another token there, or take the entry out",
             )

@@ -44,7 +44,7 @@ def stage(snapshot: Snapshot, target: Path, candidate: Candidate, progress: Prog
     Args:
         snapshot: The model as it is.
         target: Where the candidate goes.
-        candidate: What it shall be.
+        candidate: Its new contents.
         progress: Called with the bytes as they are written.
 
     Raises:
@@ -72,7 +72,7 @@ def write_file(source: Path, target: Path, name: str, data: bytes, candidate: Ca
 
 
 def _free_place(target: Path, name: str, candidate: Candidate) -> Path:
-    """Return where a file of the candidate goes: behind its link, which is made where it is missing."""
+    """Return where a file of the candidate goes: to the target of its link, which is created if missing."""
     entry = target / entry_name(target, name)
     with storage_errors("make room for the file", entry):
         entry.parent.mkdir(parents=True, exist_ok=True)
@@ -181,7 +181,7 @@ def verify_stage(directory: Path, snapshot: Snapshot, candidate: Candidate) -> N
     Args:
         directory: The staged directory.
         snapshot: The model or adapter before.
-        candidate: What the directory shall be.
+        candidate: The new contents of the directory.
     """
     _check_files(directory, snapshot, candidate)
     _check_shards(directory, snapshot, candidate)
@@ -213,13 +213,13 @@ def _check_shards(directory: Path, snapshot: Snapshot, candidate: Candidate) -> 
 
 
 def _check_untouched(snapshot: Snapshot, shard: str) -> None:
-    """Raise DriftError where the model's own shard is not the one that the stamp tells of."""
+    """Raise DriftError where the model's own shard is not the one in the stamp."""
     recorded = snapshot.stamp.shards.get(shard) if snapshot.stamp else None
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     path = snapshot.directory / shard
     if recorded and read_shard_digest(path, tensors, snapshot.state.rows) != recorded.digest:
         raise DriftError(
-            "the weights were changed since they were migrated, and going back would not give what was there before",
+            "the weights were changed since they were migrated, and a downgrade would not restore the earlier values",
             where=str(path),
             hint="put the file back as tokmigrate wrote it; `tokmigrate verify` lists what differs",
         )

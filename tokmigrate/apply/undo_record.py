@@ -18,7 +18,7 @@ from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to
 from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.vocabulary.recipes import RestoredRow, Side
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
 
 _NAMES_IN_1 = {
     "files": "files_before",
@@ -135,7 +135,7 @@ def read_undo_record(digest: str, objects: Objects) -> Undo:
     """
     record = _record(objects.get(digest), digest)
     try:
-        pieces = joined(CopiedRows(*piece) if piece else NewRow(RestoredRow(digest, -1)) for piece in record.rows)
+        pieces = join_pieces(CopiedRows(*piece) if piece else NewRow(RestoredRow(digest, -1)) for piece in record.rows)
         edit = RowEdit(record.old_rows, pieces)
         shards = {
             name: ShardImage(parse_header(objects.get(image.header), image.size, name), image.digest)
@@ -286,7 +286,7 @@ class StoredRows:
             raise UndoError(
                 f"the rows on record are {dtype}, those of the model {tensor.dtype}",
                 where=name,
-                hint=f"save the model as {dtype} again, or go back on the model as it was",
+                hint=f"save the model as {dtype} again, or downgrade the model as it was",
             )
         return from_float64(to_float64(held, dtype), tensor.dtype)
 

@@ -1,7 +1,7 @@
 """The directory beside a model in which a change of it is prepared.
 
 PARENT/NAME                         the model
-PARENT/.NAME.tokmigrate/lock        stays for good
+PARENT/.NAME.tokmigrate/lock        is never removed
 PARENT/.NAME.tokmigrate/journal     a change is in progress; removed last
 PARENT/.NAME.tokmigrate/stage       the candidate; after the swap, the model before
 PARENT/.NAME.tokmigrate/aside       the model before, in the middle of a two-step swap
@@ -27,7 +27,7 @@ class WorkArea:
 
     Args:
         model: The model directory. A relative path is taken from the current directory, and where it is a
-            symbolic link or lies below one, the directory that it leads to is meant, from now on.
+            symbolic link or lies below one, its target is used from then on.
 
     Raises:
         StorageError: The path is that of a whole filesystem.
@@ -39,7 +39,7 @@ class WorkArea:
         resolved = Path(os.path.realpath(self.model))
         if not resolved.name:
             raise StorageError(
-                "is a whole filesystem, and nothing can lie beside it",
+                "is the root of a filesystem, so there is no place for the work area beside it",
                 where=str(resolved),
                 hint="name the model directory",
             )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from blake3 import blake3
 
 from tokmigrate.apply.digests import read_fixed, read_tables, shard_digest
-from tokmigrate.apply.new_rows import opened
+from tokmigrate.apply.new_rows import open_tensors
 from tokmigrate.apply.undo_record import Left
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -85,7 +85,7 @@ def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[li
         held = left.get(name)
         is_known = name in left and (None if held is None else blake3(held).hexdigest()) == file.digest
         (known if is_known else unknown).append(name)
-    # A file that is gone because another program does not write it is no drift.
+    # A file that is gone because another program does not write it is not a drift.
     return known, [name for name in unknown if name in snapshot.texts]
 
 
@@ -94,7 +94,7 @@ def _shards(snapshot: Snapshot, applied: Sequence[Left]) -> tuple[list[str], tup
     recorded = {name: shard.digest for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items()}
     if not recorded:
         return [], (), []
-    with opened(snapshot) as rows:
+    with open_tensors(snapshot) as rows:
         tables = read_tables(rows)
     fixed = read_fixed(snapshot)
     headers = {name: snapshot.weights.shard(name).header for name in snapshot.vocabulary_shards}
@@ -108,7 +108,7 @@ def _shards(snapshot: Snapshot, applied: Sequence[Left]) -> tuple[list[str], tup
 
 
 def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) -> str | None:
-    """Return what is wrong with the stamp of a model, by what the ledger says of it; None where nothing is.
+    """Return what is wrong with the stamp of a model, by what the ledger says about it; None where nothing is.
 
     Args:
         snapshot: The model.
@@ -142,7 +142,7 @@ def remedy(drift: Drift, model: str) -> str:
     if drift.unknown:
         return "run it in the workspace where the model was upgraded"
     return (
-        "put the files back from a copy of the model as it was, DIR; where the change is meant, first make it a"
+        "put the files back from a copy of the model as it was, DIR; if the change is intended, first make it a"
         f' migration: `tokmigrate revision -m "What was changed" --autogenerate --from DIR --to {named}`'
     )
 
@@ -152,4 +152,4 @@ def each_line(drift: Drift) -> Iterator[str]:
     if drift.stamp:
         yield drift.stamp
     yield from map(str, drift.differences)
-    yield from (f"{name} was changed, and nothing here says what it held" for name in drift.unknown)
+    yield from (f"{name} was changed, and its earlier contents are unknown here" for name in drift.unknown)

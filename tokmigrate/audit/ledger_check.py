@@ -90,7 +90,7 @@ def _is_accounted_for(state: State, entry: ModelEntry, stamp: Stamp | None) -> b
     model = state.model_at(entry.path, stamp.generation if stamp else None)
     if model is None:
         return stamp is None or state.has_run_to(stamp.generation)
-    # Of a run that is in progress or was interrupted `status` and `recover` tell.
+    # Of a run that is in progress or was interrupted `status` and `recover` report.
     known = [(row.record.revision, row.record.checksum) for row in state.list_applied(model)]
     return state.active(model) is not None or known == list(stamp.applied if stamp else ())
 

@@ -42,7 +42,7 @@ class LoraRows:
         indices: Their ids by layer, as peft's `trainable_token_indices` has them.
         unknown: How many tokens have a row of which it is not known whether it was trained.
         why: Why that is not known, of the first of them.
-        given: How many have a row that a file gave and nobody trained here.
+        given: How many have a row that a file gave and that was not trained here.
     """
 
     model: str

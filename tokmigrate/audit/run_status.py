@@ -26,7 +26,7 @@ def locked_by(entry: ModelEntry) -> str | None:
     return str(read_holder(area.lock) or SOMEBODY)
 
 
-def interrupted(entry: ModelEntry) -> bool:
+def is_interrupted(entry: ModelEntry) -> bool:
     """Return whether a change of a model was interrupted: it is to be finished, and no process is at it."""
     area = WorkArea(entry.path)
     # The process may end between the two questions, and then nothing is left.
@@ -43,7 +43,7 @@ def refuse_in_progress(entry: ModelEntry) -> None:
 
 def refuse_interrupted(entry: ModelEntry) -> None:
     """Raise RecoveryNeededError where a change of a model was interrupted."""
-    if interrupted(entry):
+    if is_interrupted(entry):
         raise RecoveryNeededError(
             "recovery needed: a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
         )

@@ -34,7 +34,7 @@ class SourceLocation:
 
 
 def locate_event(migration: Migration, event: TokenEvent) -> SourceLocation:
-    """Return where a migration does what an event tells of.
+    """Return where a migration does what an event records.
 
     That is the line with the text of the token; else the operation that alone can have done it.
     """
@@ -60,7 +60,7 @@ def locate_event(migration: Migration, event: TokenEvent) -> SourceLocation:
 
 
 def _tokens(changes: TokenChanges, event: TokenEventType) -> tuple[str, ...]:
-    """Return the tokens to which an operation does what an event tells of."""
+    """Return the tokens to which an operation does what an event records."""
     match event:
         case TokenEventType.ADDED:
             return tuple(token.content for token in changes.added)

@@ -109,7 +109,7 @@ class InitRecord:
     Args:
         fingerprint: The fingerprint of the row after initialisation, as `model.row_fingerprints` writes it.
         known_trained: Whether the ledger has recorded that it was trained.
-        from_file: The sides whose values came from a file, so that they may be trained although nobody trained them
+        from_file: The sides whose values came from a file, which may be trained although training did not change them
             here.
     """
 

@@ -22,7 +22,13 @@ from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.movement import Movement, Tracked, input_movements, output_movements
-from tokmigrate.model.weights.row_fingerprints import RowFingerprint, RowFingerprints, embeddings, parsed, written
+from tokmigrate.model.weights.row_fingerprints import (
+    RowFingerprint,
+    RowFingerprints,
+    embeddings,
+    format_fingerprints,
+    parse_fingerprints,
+)
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state.ledger import State
@@ -110,7 +116,7 @@ class OnRecord:
     def fingerprints(self, made: Made) -> RowFingerprints:
         """Return the fingerprints of a row that a migration initialised; none where they are not on record."""
         record = self.init_records.get((made.revision, made.label))
-        return parsed(record.fingerprint) if record else {}
+        return parse_fingerprints(record.fingerprint) if record else {}
 
     def init_rows(self, revision: str) -> Mapping[Side, InitRows]:
         """Return the rows as a migration left them; none where that is not on record, or not here."""
@@ -300,7 +306,7 @@ def _compare(
     movements: Mapping[Side, Movement],
 ) -> TokenTraining:
     now: RowFingerprints = {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in rows.items()}
-    marks = parsed(record.fingerprint) if record else {}
+    marks = parse_fingerprints(record.fingerprint) if record else {}
     sides: dict[Side, Training] = {}
     reasons: list[str] = []
     for side, (raw, dtype) in rows.items():
@@ -329,7 +335,7 @@ def _compare(
         sides,
         movements,
         reasons[0] if reasons else None,
-        written(now),
+        format_fingerprints(now),
         bool(record and record.known_trained),
     )
 

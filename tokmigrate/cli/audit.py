@@ -64,7 +64,7 @@ def log(
     """List all runs, newest first, failed and undone ones included.
 
     Each run is shown with its user, host, versions, the commit of the workspace, and its duration. --verify-chain shows
-    a change that was made by accident or in part; it cannot show that somebody who can write the database made a new
+    a change that was made by accident or in part; it cannot show that a user with write access made a new
     chain.
     """
     if (export or verify_chain) and (model or limit or imported):

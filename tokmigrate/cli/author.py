@@ -76,7 +76,7 @@ def revision(
         locking.lock_head(workspace, known)
         return
     if before is not None or after is not None:
-        raise UsageError("--from and --to go with --autogenerate", hint="add --autogenerate")
+        raise UsageError("--from and --to need --autogenerate", hint="add --autogenerate")
     write = new_file.write_python_migration if python else new_file.write_yaml_migration
     path = write(workspace, message)
     locked = locking.lock_head(workspace, known)

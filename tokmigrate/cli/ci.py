@@ -81,7 +81,7 @@ def lint(
     if as_json and output not in (None, "json"):
         raise UsageError(f"--json contradicts --format {output}", hint="leave one of them out")
     workspace = open_workspace()
-    configured = linting.settled(workspace)
+    configured = linting.select_rules(workspace)
     asked = selection.Selection.of(select or (), ignore or (), "the command line")
     rules = selection.Selection(asked.select or configured.select, (*asked.ignore, *configured.ignore))
     try:

@@ -12,12 +12,12 @@ from tokmigrate import events
 from tokmigrate.cli.output import echo_err
 from tokmigrate.events import Event, OnProgress
 from tokmigrate.render.escape import escape
-from tokmigrate.render.terminal import progress_lines, put, terminal
+from tokmigrate.render.terminal import print_renderable, progress_lines, terminal
 
 
 def print_rich(renderable: RenderableType, *, stderr: bool = False) -> None:
     """Write a renderable to stdout or stderr; NO_COLOR and pipes are respected."""
-    put(renderable, terminal(stderr=stderr))
+    print_renderable(renderable, terminal(stderr=stderr))
 
 
 class _Progress:

@@ -102,7 +102,7 @@ def run_each(command: Command[T], entries: Sequence[ModelEntry], as_json: bool, 
 
 @dataclass
 class _Changes:
-    """What became of several models, by their names.
+    """The results for several models, by their names.
 
     Args:
         already_there: Those that needed no change.

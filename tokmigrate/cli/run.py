@@ -90,7 +90,7 @@ class PlanCommand(Command["Plan"]):
         plan = planning.plan(self.workspace, entry, to=self.revision)
         for warning in plan.warnings:
             self.on_progress(events.Warned(entry.name, warning))
-        self.bounds.append(bound_plan.bound(self.workspace, plan))
+        self.bounds.append(bound_plan.bind_plan(self.workspace, plan))
         return plan
 
     def render(self, result: Plan) -> None:

@@ -62,5 +62,5 @@ def refuse_applied(migrations: Iterable[Migration], where: AppliedModels, what: 
             raise HistoryError(
                 f"{migration.revision} cannot be {what}: {', '.join(names)} has it",
                 where=migration.shown,
-                hint=f"`tokmigrate downgrade {before}` takes it back first; or say what you want in a new migration",
+                hint=f"`tokmigrate downgrade {before}` undoes it first; or write a new migration",
             )

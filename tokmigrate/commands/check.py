@@ -32,12 +32,12 @@ class Checked:
         name: The model.
         revision: Its revision, None at `base`.
         pending: The migrations that it lacks.
-        drift: What became of it since it was migrated.
+        drift: How it changed since it was migrated.
         broken: Why it cannot be worked on any more, None where it can.
         undo: What of its undo data is here.
         detected: Which revision it looks like, by what and what to do, where that is a later one; else None.
         notes: Warnings about the model, which change no exit code.
-        training: The tokens whose rows migrations began, and what became of them since.
+        training: The tokens whose rows migrations initialised, and whether they were trained.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Checked:
 
 
 def check(workspace: Workspace, entry: ModelEntry) -> Checked:
-    """Return whether a model is at the head, and what became of it since it was migrated; nothing is written.
+    """Return whether a model is at the head, and how it changed since it was migrated; nothing is written.
 
     Args:
         workspace: The workspace.

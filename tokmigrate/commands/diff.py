@@ -90,7 +90,7 @@ def choose_sides(workspace: Workspace | None, first: str, second: str) -> tuple[
         if Path(second).is_dir():
             return resolve_side(workspace, first), resolve_side(workspace, second)
         raise UnknownNameError(
-            f"'{second}' is no revision, no model of this workspace and no directory", hint=error.hint
+            f"'{second}' is not a revision, a model of this workspace or a directory", hint=error.hint
         ) from error
 
 
@@ -156,5 +156,7 @@ def resolve_side(workspace: Workspace | None, word: str) -> Side:
         model = entry.name if workspace.models.get(entry.name) == entry else None
         return Side(word, side_of(entry.path).documents, model)
     if not Path(word).is_dir():
-        raise UnknownNameError(f"'{word}' is no directory", hint="models have names in a workspace, and here is none")
+        raise UnknownNameError(
+            f"'{word}' is not a directory", hint="models have names in a workspace, and here is none"
+        )
     return side_of(Path(word))

@@ -25,7 +25,7 @@ from tokmigrate.formats import MIGRATIONS_JOURNAL, check_version
 from tokmigrate.revision.history import Files, is_migration, journal_path, refuse_unfinished
 from tokmigrate.revision.lock_file import lock_path
 from tokmigrate.settings import Workspace
-from tokmigrate.signals import uninterrupted
+from tokmigrate.signals import defer_signals
 
 
 @dataclass(frozen=True)
@@ -61,12 +61,12 @@ def write_files(workspace: Workspace, files: Files) -> None:
     changed = {path: data for path, data in files.items() if _bytes(path) != data}
     if len(changed) < 2:
         # One file alone is replaced by a rename, and needs no journal.
-        with suppress(NotDurableError), uninterrupted():
+        with suppress(NotDurableError), defer_signals():
             for path, data in changed.items():
                 _write(workspace, path, data)
         return
     journal = journal_path(workspace)
-    with uninterrupted(), _alone(workspace):
+    with defer_signals(), _alone(workspace):
         refuse_unfinished(workspace)
         transaction = FileTransaction(
             {path.name: _digest(_bytes(path)) for path in changed},
@@ -97,7 +97,7 @@ def finish_writing(workspace: Workspace) -> RecoveryOutcome:
     journal = journal_path(workspace)
     if not exists(journal) and not any(_find_unfinished(workspace)):
         return RecoveryOutcome.NOTHING
-    with uninterrupted(), _alone(workspace):
+    with defer_signals(), _alone(workspace):
         for path in _find_unfinished(workspace):
             _remove(path)
         transaction = _read_journal(journal)
@@ -107,7 +107,7 @@ def finish_writing(workspace: Workspace) -> RecoveryOutcome:
         for name, text in transaction.after.items():
             if standing[name] not in (transaction.before[name], _digest(_encode(text))):
                 raise RecoveryNeededError(
-                    "somebody changed it after a command was interrupted that was about to write it",
+                    "it was changed after a command that was to write it was interrupted",
                     where=str(workspace.migrations / name),
                     hint=f"put it back as it was; or remove {journal} to keep all files as they are now",
                 )

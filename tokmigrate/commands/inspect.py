@@ -47,7 +47,7 @@ class AdapterStatus:
 
     @property
     def trained(self) -> tuple[str, ...]:
-        """The tokens whose rows migrations began, and of which it holds a trained one."""
+        """The tokens whose rows migrations initialised, and of which it holds a trained one."""
         return tuple(sorted(find_trained_tokens(self.rows)))
 
 
@@ -66,7 +66,7 @@ class ModelStatus:
         tied: Whether input and output embeddings are one matrix.
         tensors: Its vocabulary tensors.
         adapters: The adapters that are changed with it.
-        training: The tokens whose rows migrations began, and what became of them since.
+        training: The tokens whose rows migrations initialised, and whether they were trained.
         notes: What a user should know of it.
     """
 

@@ -22,7 +22,7 @@ from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 
 Outcome = Sequence[tuple[Snapshot, Documents]]
-"""A model and, behind it, its adapters, each with its files after a change."""
+"""A model and, after it, its adapters, each with its files after a change."""
 
 
 @dataclass(frozen=True)

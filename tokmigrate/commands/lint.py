@@ -14,7 +14,7 @@ from tokmigrate.files import read_file
 from tokmigrate.formatting import format_list
 from tokmigrate.git import files_changed_since, find_repository, list_tracked_files, read_text_at_fork
 from tokmigrate.lint.checking import Finding, Seen, check
-from tokmigrate.lint.file import Failure, MigrationFile, written
+from tokmigrate.lint.file import Failure, MigrationFile, list_operations
 from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
 from tokmigrate.lint.selection import Selection
 from tokmigrate.model.documents.chat_template import chat_template
@@ -71,7 +71,7 @@ class Linted:
         return Path(os.path.relpath(finding.file.migration.path, self.root)).as_posix()
 
 
-def settled(workspace: Workspace) -> Selection:
+def select_rules(workspace: Workspace) -> Selection:
     """Return the rules that the settings of a workspace want.
 
     Args:
@@ -153,7 +153,7 @@ def _try_pending(entry: ModelEntry, history: History) -> _Trial:
         progress = compute_progress(snapshot, chain)
         progress.check_order()
     except TokmigrateError as error:
-        return _Trial(entry.name, notes=(f"{entry.name} is not looked at: {error}",))
+        return _Trial(entry.name, notes=(f"{entry.name} is not checked: {error}",))
     steps: list[Step] = []
     state = snapshot.state
     for migration in progress.pending:
@@ -273,7 +273,7 @@ def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace
         migration,
         text,
         tree,
-        written(migration, tree),
+        list_operations(migration, tree),
         earlier=tuple(chain[: chain.index(migration)]),
         known_models=frozenset(name for entry in workspace.models.values() for name in (entry.name, *entry.tags)),
         not_in_git=frozenset(name for name, path in beside.items() if migration.path in in_git and path not in in_git),

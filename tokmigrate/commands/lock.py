@@ -80,7 +80,7 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
 
 @dataclass(frozen=True)
 class LockUpdate:
-    """What became of the lock.
+    """The changes of the lock.
 
     Args:
         before: What it said, None where there was none.
@@ -107,12 +107,14 @@ def update_lock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock
         DriftError: A migration was edited that a model has, or gives other ids than were pinned.
         HistoryError: There are several heads.
     """
-    done = relocked(workspace, History.read(workspace), entries, known)
+    done = compute_lock_update(workspace, History.read(workspace), entries, known)
     write_files(workspace, lock_files(workspace, done.after))
     return done
 
 
-def relocked(workspace: Workspace, history: History, entries: Iterable[ModelEntry], known: Lock | None) -> LockUpdate:
+def compute_lock_update(
+    workspace: Workspace, history: History, entries: Iterable[ModelEntry], known: Lock | None
+) -> LockUpdate:
     """Return what `relock` makes of a history; nothing is written."""
     chain = history.chain()
     held = known.holding(chain) if known else None
@@ -155,7 +157,7 @@ def lock_head(workspace: Workspace, known: Lock | None) -> bool:
 
 
 def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock | None) -> LockTrack | None:
-    """Return the way of a model up to the head; None where nobody knows how it began."""
+    """Return the states of a model up to the head; None if its first state is unknown."""
     snapshot = take_snapshot(entry)
     progress = progress_to(workspace, history, entry, snapshot, "head")
     before = track_before(snapshot, progress.applied, held)

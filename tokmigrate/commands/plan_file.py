@@ -93,7 +93,7 @@ class BoundPlan:
             )
 
 
-def bound(workspace: Workspace, plan: Plan) -> BoundPlan:
+def bind_plan(workspace: Workspace, plan: Plan) -> BoundPlan:
     """Return a plan with all that it depends on."""
     return BoundPlan(plan.model, plan.after, _build_bindings(workspace, plan), workspace.drift)
 

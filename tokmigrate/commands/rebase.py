@@ -1,4 +1,4 @@
-"""Two branches of one history become one line: the migrations that no model has yet go behind the others."""
+"""Make two branches of a history linear: the migrations that no model has follow the others."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from tokmigrate.commands.applied_models import AppliedModels, applied_models_by_revision, refuse_applied
 from tokmigrate.commands.file_transaction import write_files
-from tokmigrate.commands.lock import LockUpdate, relocked
+from tokmigrate.commands.lock import LockUpdate, compute_lock_update
 from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
 from tokmigrate.git import list_published_files, read_merge_sides
@@ -20,8 +20,8 @@ from tokmigrate.revision.reparent import (
     branches,
     find_conflicts,
     list_reparented_files,
-    renumbered,
-    reparented,
+    renumber_files,
+    reparent_branch,
 )
 from tokmigrate.settings import ModelEntry, Workspace
 
@@ -31,12 +31,12 @@ class Rebased:
     """One line out of two branches.
 
     Args:
-        onto: The revision that is followed from now on; None where nothing had to be moved.
+        onto: The new down revision; None where nothing had to be moved.
         moved: The migrations that follow it, with their files.
         shared: What one branch changes and the other changes or reads, or why that is not known.
         conflict: Whether Git had left a conflict in the lock.
         restored: Whether the lock could not be read, so that what Git has was taken.
-        relocked: What became of the lock; None where it has to wait, because there are still several heads.
+        relocked: The changes of the lock; None where it has to wait, because there are still several heads.
     """
 
     onto: str | None
@@ -50,7 +50,7 @@ class Rebased:
 def rebase(
     workspace: Workspace, entries: Sequence[ModelEntry], revision: str | None = None, onto: str | None = None
 ) -> Rebased:
-    """Put a branch behind another head, and write the lock.
+    """Put a branch after another head, and write the lock.
 
     Args:
         workspace: The workspace; its lock may hold a conflict.
@@ -71,9 +71,9 @@ def rebase(
     shared: tuple[str, ...] = ()
     if len(history.heads) > 1:
         branch, other = _choose_branches(workspace, history, revision, onto)
-        behind, moved, shared = other.head.revision, reparented(branch, other.head), _find_shared(branch, other)
+        behind, moved, shared = other.head.revision, reparent_branch(branch, other.head), _find_shared(branch, other)
     else:
-        moved = renumbered(history.chain())
+        moved = renumber_files(history.chain())
     files = list_reparented_files(moved)
     line = History.read_with(workspace, files)
     done = _update_lock(workspace, line, entries, locks.held, behind) if len(line.heads) < 2 else None
@@ -91,7 +91,7 @@ def _choose_branches(
         named = history.resolve(revision, None, list_tags(workspace))
         branch = next((each for each in found if named in each.revisions), None)
         if branch is None:
-            raise HistoryError(f"'{revision}' is no migration that only one branch has", hint=_format_branches(found))
+            raise HistoryError(f"'{revision}' is not a migration of a single branch", hint=_format_branches(found))
     else:
         branch = _find_movable(workspace, found, where)
     refuse_applied(branch.migrations, where, "moved")
@@ -100,7 +100,7 @@ def _choose_branches(
         wanted = history.resolve(onto, None, list_tags(workspace))
         others = [each for each in others if each.head.revision == wanted]
         if not others:
-            raise HistoryError(f"'{onto}' is no other head", hint="`tokmigrate heads` shows them")
+            raise HistoryError(f"'{onto}' is not another head", hint="`tokmigrate heads` shows them")
     if len(others) > 1:
         raise HistoryError(
             "there are several heads that it could go behind", hint=f"name one with --onto: {_format_branches(others)}"
@@ -109,7 +109,7 @@ def _choose_branches(
 
 
 def _find_movable(workspace: Workspace, found: Sequence[Branch], where: AppliedModels) -> Branch:
-    """Return the branch that nobody has yet; raises HistoryError where that is not exactly one."""
+    """Return the branch that is not published; raises HistoryError where that is not exactly one."""
     free = [branch for branch in found if where.keys().isdisjoint(branch.revisions)]
     if not free:
         refuse_applied(found[-1].migrations, where, "moved")
@@ -122,8 +122,8 @@ def _find_movable(workspace: Workspace, found: Sequence[Branch], where: AppliedM
     if len(free) == 1:
         return free[0]
     raise HistoryError(
-        "either branch could go behind the other, and nothing says which one is yours",
-        hint=f"name the one that is to move, `tokmigrate rebase REVISION`: {_format_branches(free)}",
+        "either branch could go after the other, and nothing says which one is yours",
+        hint=f"name the one to move, `tokmigrate rebase REVISION`: {_format_branches(free)}",
     )
 
 
@@ -180,7 +180,7 @@ def _read_locks(workspace: Workspace) -> _KnownLocks:
 
 
 def _parse_if_readable(text: str) -> Lock | None:
-    # Where lines of one side did not touch those of the other, Git gave them to both: that is no lock any more.
+    # Where lines of one side did not touch those of the other, Git gave them to both: that is not a lock any more.
     try:
         return parse_lock(text, "")
     except FileProblems:
@@ -197,9 +197,9 @@ def _update_lock(
         known = lock_of(chain, known, lock.holding(chain).tracks)
     before = next((lock for lock in locks if lock.head == onto), locks[0] if locks else None)
     try:
-        done = relocked(workspace, history, entries, known)
+        done = compute_lock_update(workspace, history, entries, known)
     except TokmigrateError as error:
         # The order is settled all the same; what is wrong with a migration or a model shows again in a plan.
-        done = relocked(workspace, history, (), known)
+        done = compute_lock_update(workspace, history, (), known)
         done = replace(done, notes=(*done.notes, f"no new ids are pinned: {error}"))
     return replace(done, before=before)

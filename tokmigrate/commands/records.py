@@ -196,7 +196,7 @@ def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
 
 
 def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
-    """Return what became of a model since it was migrated, by its stamp and by what this workspace has on record."""
+    """Return what happened to a model since it was migrated, by its stamp and by what this workspace has on record."""
     rows = _list_applied(workspace, snapshot)
     trouble = _stamp_trouble(workspace, snapshot, rows)
     if trouble or snapshot.stamp is None:
@@ -226,8 +226,8 @@ def refuse_lost_stamp(workspace: Workspace, snapshot: Snapshot) -> None:
 
 def _refusal(workspace: Workspace, snapshot: Snapshot, found: Drift, lines: Sequence[str]) -> DriftError:
     hint = (
-        "put it back as it was, or, where the change is meant, go on from it with --accept-drift "
-        "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` tells all of it"
+        "put it back as it was, or, if the change is intended, continue with --accept-drift "
+        "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` lists everything"
     )
     return DriftError(
         f"the model is not what its migrations left: {format_list(lines, separator='; ')}",

@@ -122,7 +122,7 @@ def publish_run(
         state: The workspace's state.
         model: The model's row in it.
         run: What the run does.
-        changes: That of the model, and behind it those of its adapters.
+        changes: That of the model, and after it those of its adapters.
         listener: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         checks: What migrations say under `verify:`.
@@ -186,7 +186,7 @@ def _report_recovery(area: WorkArea, interrupted: Journal | None) -> Iterator[No
         raise RecoveryNeededError(
             f"an interrupted change could not be finished: {error}",
             where=str(area.model),
-            hint=f"{f'{error.hint}; then ' if error.hint else ''}run `tokmigrate recover`, which goes on with it",
+            hint=f"{f'{error.hint}; then ' if error.hint else ''}run `tokmigrate recover`, which continues it",
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Several migrations become one, after it was seen to lead models to the same end."""
+"""Squash several migrations into one, after verifying that the result is the same."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tokmigrate.revision.lock import Lock, PinnedIds, build_locked
 from tokmigrate.revision.lock_file import lock_files, read_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import dump_written_fields, file_name
-from tokmigrate.revision.squash import format_squashed, squash_lock, squashed
+from tokmigrate.revision.squash import format_squashed, squash_lock, squash_migrations
 from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.vocabulary.ids import Run
@@ -37,7 +37,7 @@ from tokmigrate.vocabulary.row_edit import RowEdit
 
 @dataclass(frozen=True)
 class Squashed:
-    """What became of several migrations.
+    """The result of squashing.
 
     Args:
         migration: The one that takes their place.
@@ -83,7 +83,7 @@ def squash(
     _refuse_uncommitted(workspace, members)
     path = _path(workspace, members, message)
     subject = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
-    drafted = squashed(members, subject, path, os.path.relpath(path, workspace.root))
+    drafted = squash_migrations(members, subject, path, os.path.relpath(path, workspace.root))
     proven: dict[str, PinnedIds] = {}
     tried: list[OpenedModel] = []
     for entry in entries:
@@ -179,7 +179,7 @@ def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migrat
         model: The model's name, for the message.
 
     Raises:
-        DriftError: It does not lead to where the others do.
+        DriftError: Its result differs from that of the others.
     """
     several, single = (steps_of(state, migrations, lambda _, after: after) for migrations in (members, [one]))
     ends = [_end(steps) for steps in (several, single)]

@@ -45,11 +45,11 @@ class RecordedStamp:
     """A stamp, and the migrations recorded for it.
 
     Args:
-        stamp: What the stamp shall say.
+        stamp: The new stamp.
         records: The revisions that it says are applied.
         events: The token events to record for the model.
         moved: The tensors that hold other numbers than the migrations left.
-        training: What became of the tokens whose rows they began.
+        training: The training of the tokens whose rows they initialised.
     """
 
     stamp: Stamp
@@ -82,7 +82,7 @@ def build_stamp_from(
         state: The state.
         workspace: The workspace.
         snapshot: The directory, which has no stamp.
-        source: The stamp that it shall have, but for the digests of its files.
+        source: The new stamp, except for the digests of its files.
         directory: Where the model is that the source is the stamp of; its own directory where it lost its stamp.
 
     Raises:
@@ -159,7 +159,7 @@ class StampResult:
         revision: The revision that it is at.
         undoable: Whether its undo data is here.
         moved: The tensors that hold other numbers than its migrations left.
-        training: What became of the tokens whose rows they began, as far as the ledger knows.
+        training: The training of the tokens whose rows they initialised, as far as the ledger knows.
     """
 
     model: str
@@ -199,7 +199,7 @@ def stamp_model(
     names = [migration.revision for migration in chain]
     if target is None or target not in names:
         raise UsageError(
-            f"'{revision}' is no revision that this model can be at",
+            f"'{revision}' is not a revision that this model can be at",
             where=entry.name,
             hint="a model at base needs no stamp; `tokmigrate history` lists the migrations",
         )

@@ -37,7 +37,7 @@ def add_stamp_hint(
         return seems
     if detected.reached:
         return f"{seems}; else {hint}"
-    # A part of a migration is there by chance more often than because somebody did it by hand.
+    # A part of a migration is there by chance more often than by a manual change.
     return f"{hint}; if a part of {detected.revisions[-1]} was done by hand, `tokmigrate check` names what is there"
 
 

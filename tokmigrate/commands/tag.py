@@ -35,7 +35,7 @@ def list_tags(workspace: Workspace) -> dict[str, str]:
 
 
 def set_tag(workspace: Workspace, name: str, revision: str) -> Tagged:
-    """Let a tag stand for a revision from now on; one that there is already is moved.
+    """Set a tag to a revision; an existing tag is moved.
 
     Args:
         workspace: The workspace.
@@ -56,7 +56,7 @@ def set_tag(workspace: Workspace, name: str, revision: str) -> Tagged:
         )
     target = history.resolve(revision, None, list_tags(workspace))
     if target is None:
-        raise UsageError("base is no revision, and has that name already", where=name)
+        raise UsageError("base is not a revision, and already has a name", where=name)
     before = open_state(workspace.state, workspace.root).set_tag(name, target)
     return Tagged(name, target, before if before != target else None)
 

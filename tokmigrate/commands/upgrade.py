@@ -67,7 +67,7 @@ def accept_upgrade(
 
 
 def _nothing(plan: Plan) -> None:
-    """Announce a plan to nobody."""
+    """Ignore a plan."""
 
 
 def upgrade(

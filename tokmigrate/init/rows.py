@@ -23,7 +23,7 @@ _BATCH = 64
 def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> bytes:
     """Return the 32 bytes that name the noise of one row in one tensor.
 
-    It is BLAKE3 over a fixed word and the four texts in UTF-8, each behind its length as eight little-endian
+    It is BLAKE3 over a fixed word and the four texts in UTF-8, each after its length as eight little-endian
     bytes, so that no two different quadruples feed it the same bytes.
 
     Args:

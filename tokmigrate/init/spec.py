@@ -24,7 +24,7 @@ from tokmigrate.init.registry import BuiltIn, strategy_adapter, strategy_types
 from tokmigrate.init.strategies import Copy, RowStrategy
 from tokmigrate.init.strategies.base import Lookup
 from tokmigrate.strict_yaml.tree import is_null
-from tokmigrate.strict_yaml.validation import described
+from tokmigrate.strict_yaml.validation import describe_value
 from tokmigrate.vocabulary.recipes import Side, SideInit
 
 _SIDES = ("input", "output")
@@ -62,7 +62,7 @@ class _NameAlone(ValueError):  # noqa: N818 - pydantic wants a ValueError, and i
     """A text where a mapping has to stand."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(f"expected a mapping, found {described(text)}")
+        super().__init__(f"expected a mapping, found {describe_value(text)}")
         near = next(iter(difflib.get_close_matches(text, list(strategy_types()), n=1)), None)
         self.hint = "for example {strategy: mean}"
         if near:
@@ -82,7 +82,7 @@ class InitSpec(BaseModel):
 
     input: AnyStrategy | None = Field(default=None, description="For input embeddings, and for tied ones.")
     output: AnyStrategy | None = Field(default=None, description="For output embeddings and their biases.")
-    table: Copy | None = Field(default=None, description="For tables of integers, of which a row can only be copied.")
+    table: Copy | None = Field(default=None, description="For tables of integers, whose rows can only be copied.")
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import Rule, Severity
 from tokmigrate.lint.selection import RULES, Selection
 
-# `# noqa: TM101`. Words behind a colon that are no codes silence nothing, rather than everything.
+# `# noqa: TM101`. Words after a colon that are no codes silence nothing, rather than everything.
 _NOQA = re.compile(r"#\s*noqa(?:\s*:\s*(?P<codes>[A-Z]+[0-9]+(?:[\s,]+[A-Z]+[0-9]+)*)|\b(?!\s*:))", re.IGNORECASE)
 
 

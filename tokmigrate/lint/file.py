@@ -33,7 +33,7 @@ class Written:
     Args:
         operation: The operation.
         location: Where it begins.
-        node: What the file says of it; None in a Python migration.
+        node: What the file says about it; None in a Python migration.
     """
 
     operation: Operation
@@ -125,8 +125,8 @@ class Failure:
     error: TokmigrateError
 
 
-def written(migration: Migration, tree: Tree | None) -> tuple[Written, ...]:
-    """Return the operations of a YAML migration with what the file says of each; none of a Python one."""
+def list_operations(migration: Migration, tree: Tree | None) -> tuple[Written, ...]:
+    """Return the operations of a YAML migration with what the file says about each; none of a Python one."""
     if tree is None:
         return ()
     return tuple(
@@ -136,7 +136,7 @@ def written(migration: Migration, tree: Tree | None) -> tuple[Written, ...]:
 
 
 def parse_location(where: str | None) -> Location:
-    """Return the place in `file:line:column`, perhaps with words behind it; the first one where there is none."""
+    """Return the place in `file:line:column`, perhaps with words after it; the first one where there is none."""
     found = _PLACE.search(where or "")
     return Location(int(found[1]), int(found[2] or 1)) if found else Location(1, 1)
 

@@ -28,7 +28,7 @@ def invisible(text: str) -> list[str]:
     return list(found)
 
 
-def escaped(text: str) -> str:
+def escape_text(text: str) -> str:
     """Return a text as YAML has it between double quotes, in letters that everybody can tell apart."""
     return '"' + "".join(map(_escape, text)) + '"'
 

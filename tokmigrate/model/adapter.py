@@ -336,7 +336,7 @@ def _check_not_ambiguous(directory: Path, has_tokenizer: bool, base: Snapshot) -
     moved = any(row != piece.start for row, piece in base.state.lineage.kept())
     if moved and not has_tokenizer:
         raise OutOfStepError(
-            "the ids of the model moved since its baseline, and nothing says which ids the adapter counts in",
+            "the ids of the model moved since its baseline, and it is unknown which of them the adapter uses",
             where=str(directory),
             hint="if it was trained on the model as it is now, save the model's tokenizer.json beside it;"
             " if before, take the model back, list the adapter, and upgrade both",

@@ -24,7 +24,7 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import CONFIG, MODULES
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64
-from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, encoded, parse_header
+from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, encode_header, parse_header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
@@ -180,7 +180,9 @@ def _write_holes(
     path: Path, tensors: Mapping[str, Mapping[str, Any]], dtype: str, architecture: Architecture | None, *, tied: bool
 ) -> None:
     kinds = {name: "I64" if architecture and architecture.is_table(name) else dtype for name in tensors}
-    raw = encoded([(name, kinds[name], tuple(shape_info["shape"])) for name, shape_info in tensors.items()], None, 0)
+    raw = encode_header(
+        [(name, kinds[name], tuple(shape_info["shape"])) for name, shape_info in tensors.items()], None, 0
+    )
     size = len(raw) + sum(_bytes(shape_info["shape"], kinds[name]) for name, shape_info in tensors.items())
     header = parse_header(raw, size, str(path))
     with path.open("wb") as file:

@@ -45,7 +45,7 @@ def real_name(directory: Path, name: str) -> str:
         links += 1
         if links > _MOST_LINKS:
             raise ModelError(
-                f"{name} is a link that leads round in a circle",
+                f"{name} is a circular link",
                 where=str(directory),
                 hint="remove the link, and put the file itself there",
             )
@@ -83,7 +83,7 @@ def check_files(directory: Path, names: Iterable[str]) -> None:
         names: The files that migrations may write, which need not be there.
 
     Raises:
-        ModelError: A file cannot be replaced behind a link.
+        ModelError: A file cannot be replaced through its link.
         StorageError: A pipe, a socket or a device is there: a library that reads it would wait for ever.
     """
     for path in entries(directory):
@@ -124,7 +124,7 @@ def _leads_out(directory: Path, name: str) -> ModelError | StorageError:
         return ModelError(
             f"{name} is a link that is absolute, or points outside the model's directory and back, to {target}",
             where=str(directory),
-            hint="make it a link relative to the place where it lies, or put the file itself there",
+            hint="make it a link relative to its directory, or replace it with the file",
         )
     return ModelError(
         f"{name} is a link that points outside the model's directory, to {target}",

@@ -15,7 +15,7 @@ from tokmigrate.model.documents.architecture_quirks import tail_move
 from tokmigrate.model.documents.chat_template import with_chat_template
 from tokmigrate.model.documents.roles import with_role
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.add_tokens import reused, with_new_tokens
+from tokmigrate.operations.add_tokens import describe_existing, with_new_tokens
 from tokmigrate.operations.base import (
     CHAT_TEMPLATE,
     Context,
@@ -179,7 +179,7 @@ class AddRoleTokens(Operation):
                 *([f"{format_quoted(new)} is not trained yet"] if new else []),
             ]
         if len(new) < len(form.tokens):
-            reasons.append(reused([token for token in form.tokens if token not in new]))
+            reasons.append(describe_existing([token for token in form.tokens if token not in new]))
         reasons += [move] if (move := tail_move(before, after)) else []
         return Risk(RiskLevel.CAUTION, "; ".join(reasons))
 

@@ -87,9 +87,9 @@ class AddTokens(Operation):
             reason = f"a {before.traits.model_type} model takes every id after its last token for a timestamp"
             return Risk(RiskLevel.BREAKING, reason)
         if not new:
-            return Risk(RiskLevel.SAFE, reused(old))
+            return Risk(RiskLevel.SAFE, describe_existing(old))
         more = [move] if (move := tail_move(before, after)) else []
-        more += [reused(old)] if old else []
+        more += [describe_existing(old)] if old else []
         plain = [token.content for token in new if not token.is_special]
         if plain:
             reason = f"text that contains {format_quoted(plain)} will be tokenized differently"
@@ -185,7 +185,7 @@ def _check_reused(state: ModelState, tokens: tuple[NewToken, ...]) -> None:
                 )
 
 
-def reused(tokens: list[str]) -> str:
+def describe_existing(tokens: list[str]) -> str:
     """Return what is known of tokens that are there already."""
     are, rows = ("is", "its row is") if len(tokens) == 1 else ("are", "their rows are")
     return f"{format_quoted(tokens)} {are} there already, and whether {rows} trained is not known"

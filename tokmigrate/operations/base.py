@@ -1,4 +1,4 @@
-"""What every operation is: frozen data, a pure function between two model states, and what it says of itself."""
+"""What every operation is: frozen data, a pure function between two model states, and what it says about itself."""
 
 from __future__ import annotations
 
@@ -90,17 +90,17 @@ class NewToken(Fields):
     special: bool = Field(default=False, description="Decoding may skip it.")
     single_word: bool = Field(default=False, description="It matches only between word boundaries.")
     lstrip: bool = Field(
-        default=False, description="It takes the white space on its left with it, which decoding does not give back."
+        default=False, description="It removes the white space on its left, which decoding does not restore."
     )
     rstrip: bool = Field(
-        default=False, description="It takes the white space on its right with it, which decoding does not give back."
+        default=False, description="It removes the white space on its right, which decoding does not restore."
     )
     normalized: bool | None = Field(
-        default=None, description="It is looked for in the normalised text; by default unless it is special."
+        default=None, description="It is matched in the normalised text; by default unless it is special."
     )
     language: bool = Field(
         default=False,
-        description="Whisper: it is a language. It stands behind the other languages, is special, and `lang_to_id`"
+        description="Whisper: it is a language. It stands after the other languages, is special, and `lang_to_id`"
         " names it.",
     )
     init: InitSpec | None = Field(default=None, description="How its row is initialised.")
@@ -155,7 +155,7 @@ class TokenChanges:
     @property
     def keeps_ids(self) -> bool:
         """Whether every token that is still there afterwards has the id that it had."""
-        # Ids close up behind a removed token, and a language is inserted before the tokens behind the languages.
+        # Ids close up after a removed token, and a language is inserted before the tokens after the languages.
         return not (self.removed or self.moved or any(token.language for token in self.added))
 
 
@@ -237,7 +237,7 @@ class Operation(Fields, ABC):
     """Whether `apply` itself sees to it that text can still produce every token that it could produce."""
 
     acknowledge: Literal["breaking"] | None = Field(
-        default=None, description="Says that a breaking change is meant; needed where the risk is `breaking`."
+        default=None, description="Acknowledges a breaking change; required if the risk is `breaking`."
     )
 
     @abstractmethod

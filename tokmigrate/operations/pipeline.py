@@ -29,16 +29,16 @@ _WORDS = {"true": True, "false": False, "null": None}
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
-def typed(value: Any) -> Any:
+def parse_json_texts(value: Any) -> Any:
     """Return `value` with the texts that were written without quotes typed as JSON types them.
 
     JSON is YAML, so what stands in a tokenizer.json can be pasted as it is: a quoted text stays text, and
     `true`, `false`, `null` and JSON's numbers mean what they mean there. Any other unquoted text is text.
     """
     if isinstance(value, Mapping):
-        return {str(name): typed(inner) for name, inner in value.items()}
+        return {str(name): parse_json_texts(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [typed(inner) for inner in value]
+        return [parse_json_texts(inner) for inner in value]
     if isinstance(value, Plain):
         if is_null(value):
             return None
@@ -50,7 +50,7 @@ def typed(value: Any) -> Any:
 
 def part(value: Any) -> dict[str, Any] | None:
     """Return a part of tokenizer.json as a migration gives it, typed; raises ValueError for anything else."""
-    value = typed(value)
+    value = parse_json_texts(value)
     if value is None:
         return None
     if not isinstance(value, dict):
@@ -144,14 +144,14 @@ def with_part(state: ModelState, section: str, value: Json) -> ModelState:
     return with_the_file_read(changed, section)
 
 
-def guarded(what: str, attempt: Callable[[], T], hint: str | None = None) -> T:
+def guard(what: str, attempt: Callable[[], T], hint: str | None = None) -> T:
     """Return what `attempt` gives; raises OperationError where the tokenizers library fails or panics."""
     with library_errors(lambda cause: OperationError(f"the tokenizers library refuses {what}: {cause}", hint=hint)):
         return attempt()
 
 
 def _try(section: str, value: Json, attempt: Callable[[], T]) -> T:
-    return guarded(f"the {section}", attempt, _hint(section, value) if value else None)
+    return guard(f"the {section}", attempt, _hint(section, value) if value else None)
 
 
 def _use(document: Json, before: Json) -> None:
@@ -202,7 +202,7 @@ _IN_CONFIG = {
 
 
 def _normalizer(value: Any) -> dict[str, Any] | None:
-    value = typed(value)
+    value = parse_json_texts(value)
     if isinstance(value, str):
         if value not in FORMS:
             hint = suggest(value, FORMS) or "known are " + ", ".join(FORMS)
@@ -308,7 +308,7 @@ class SetPostProcessor(SetPart):
         """Say which tokens come and go around a text."""
         old, new = (list(dict.fromkeys(post_processor_tokens(each.documents[FILE]))) for each in (before, after))
         if old == new:
-            return Risk(RiskLevel.CAUTION, "the special tokens around a text may stand elsewhere than in training")
+            return Risk(RiskLevel.CAUTION, "the special tokens around a text may differ from those in training")
         shown = [", ".join(f"'{token}'" for token in tokens) or "none" for tokens in (old, new)]
         return Risk(RiskLevel.CAUTION, f"the special tokens around a text were {shown[0]} in training, now {shown[1]}")
 

@@ -72,7 +72,7 @@ def with_reinitialised_rows(
         state: The state before.
         context: What the migration says.
         labels: The text of the token of each row.
-        init: What the operation says of how they are initialised.
+        init: What the operation says about how they are initialised.
     """
     spec = choose_init(state, context, init)
     population = runs(row for row in expand(state.population) if row not in labels)

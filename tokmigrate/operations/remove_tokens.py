@@ -35,7 +35,7 @@ from tokmigrate.operations.rows import (
 )
 from tokmigrate.operations.token_checks import check_not_in_use, id_of, unreachable_tokens
 from tokmigrate.vocabulary.ids import Renumbering, tombstone
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, joined
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces
 
 
 class RemoveTokens(Operation):
@@ -146,4 +146,4 @@ class RemoveTokens(Operation):
             pieces += [NewRow(init_recipe(state, context, f"row {row}", spec)) for row in range(size - len(gone), size)]
         pieces.append(CopiedRows(size, state.rows))
         moved = with_renumbered(state, renumbering)
-        return with_sizes(moved.with_rows(RowEdit(state.rows, joined(pieces))), state)
+        return with_sizes(moved.with_rows(RowEdit(state.rows, join_pieces(pieces))), state)

@@ -74,7 +74,7 @@ class RenameTokens(Operation):
             if new in state.tokenizer.ids:
                 raise OperationError(
                     f"'{old}' cannot become '{new}': that token exists already, with id {state.tokenizer.ids[new]}",
-                    hint="choose a text that is no token yet",
+                    hint="choose a text that is not a token yet",
                 )
             if new in seen:
                 raise OperationError(
@@ -83,7 +83,7 @@ class RenameTokens(Operation):
             seen[new] = old
             model = state.documents[FILE]["model"]
             if model.get("byte_fallback") and _BYTE.fullmatch(old) and old in state.tokenizer.vocabulary:
-                raise OperationError(f"'{old}' (id {number}) stands for a byte, which the library finds by that text")
+                raise OperationError(f"'{old}' (id {number}) represents a byte, which the library finds by that text")
         _check_merges(state.documents[FILE]["model"], self.tokens)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
@@ -91,12 +91,16 @@ class RenameTokens(Operation):
         left = find_in_templates(after, self.tokens)
         if left:
             kind = next(iter(left.values())).kind
-            return Risk(RiskLevel.BREAKING, f"{kind} still names {format_quoted(tuple(left))}, which is no token now")
+            return Risk(
+                RiskLevel.BREAKING, f"{kind} still names {format_quoted(tuple(left))}, which is not a token now"
+            )
         for part in ("normalizer", "pre_tokenizer", "decoder"):
             held = {text for _, text in texts_in(after.documents[FILE].get(part))}
             named = [token for token in self.tokens if token in held and token in before.tokenizer.added]
             if named:
-                return Risk(RiskLevel.BREAKING, f"the {part} still names {format_quoted(named)}, which is no token now")
+                return Risk(
+                    RiskLevel.BREAKING, f"the {part} still names {format_quoted(named)}, which is not a token now"
+                )
         pairs = [f"'{old}' is '{new}' now" for old, new in self.tokens.items()]
         shown = format_list(pairs, separator="; ")
         ordinary = [old for old in self.tokens if old not in before.tokenizer.added]
@@ -104,7 +108,7 @@ class RenameTokens(Operation):
             return Risk(
                 RiskLevel.CAUTION, f"{shown}; text that {format_quoted(ordinary)} stood in is tokenized differently"
             )
-        row = "its row is initialised again" if self.init else "what its row has learnt stays"
+        row = "its row is initialised again" if self.init else "its row keeps its trained values"
         return Risk(RiskLevel.CAUTION, f"{shown}; {row}")
 
     def token_changes(self) -> TokenChanges:

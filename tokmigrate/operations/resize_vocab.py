@@ -36,7 +36,7 @@ class ResizeVocab(Operation):
     def apply(self, state: ModelState, context: Context) -> ModelState:
         """Return the state with the rows asked for."""
         if self.rows is None and self.multiple_of is None:
-            raise OperationError("resize_vocab says no size", hint="give `rows:` or `multiple_of:`")
+            raise OperationError("resize_vocab needs a size", hint="give `rows:` or `multiple_of:`")
         target = self.rows or state.vocab_size
         if self.multiple_of:
             target = -(-target // self.multiple_of) * self.multiple_of
@@ -62,7 +62,7 @@ class ResizeVocab(Operation):
         if after.rows < before.rows:
             return Risk(RiskLevel.CAUTION, f"{before.rows - after.rows} spare rows are dropped")
         if after.rows > before.rows and ordered_tail(before) is not None:
-            reason = f"a {before.traits.model_type} model takes rows behind its last token for further timestamps"
+            reason = f"a {before.traits.model_type} model takes rows after its last token for further timestamps"
             return Risk(RiskLevel.CAUTION, reason)
         return Risk(RiskLevel.SAFE, "no token changes; spare rows can win no more than their share")
 

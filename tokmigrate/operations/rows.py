@@ -16,7 +16,7 @@ from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.operations.base import Context
 from tokmigrate.vocabulary.ids import Renumbering
 from tokmigrate.vocabulary.recipes import InitRecipe
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
 from tokmigrate.vocabulary.windows import OutputRowAdded
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})
@@ -73,7 +73,7 @@ def _find_copied_row(state: ModelState, spec: InitSpec, lookup: TokenLookup, lab
         init = {"input": written} if "strategy" in written else written
         init |= {"table": {"strategy": "copy", "token": state.tokenizer.texts[like]}}
         raise OperationError(
-            f"the model looks '{label}' up in a table of integers, of which a row can only be copied",
+            f"the model looks '{label}' up in a table of integers, whose rows can only be copied",
             hint=f"say from which token, for example: init: {json.dumps(init, ensure_ascii=False)}",
         )
     return strategy.sources("input", lookup, label)[0]
@@ -93,7 +93,7 @@ def with_new_rows(
         context: What the migration says.
         recipes: By row.
         size: The least size of the vocabulary afterwards.
-        spare: How rows without a token are initialised; None where there shall be none.
+        spare: How rows without a token are initialised; None to keep none.
 
     Raises:
         OperationError: A hole would be left, or the number of rows cannot change.
@@ -115,7 +115,7 @@ def with_new_rows(
         position = row + 1
     if position < before:
         pieces.append(CopiedRows(position, before))
-    return with_sizes(state.with_rows(RowEdit(before, joined(pieces))), state)
+    return with_sizes(state.with_rows(RowEdit(before, join_pieces(pieces))), state)
 
 
 def with_inserted_rows(state: ModelState, recipes: Sequence[InitRecipe], start: int, stop: int) -> ModelState:
@@ -140,7 +140,7 @@ def with_inserted_rows(state: ModelState, recipes: Sequence[InitRecipe], start: 
         CopiedRows(start, stop),
         CopiedRows(stop + spare, state.rows),
     ]
-    return with_sizes(state.with_rows(RowEdit(state.rows, joined(pieces))), state)
+    return with_sizes(state.with_rows(RowEdit(state.rows, join_pieces(pieces))), state)
 
 
 def _without_token(
@@ -170,7 +170,7 @@ def check_size_may_change(state: ModelState) -> None:
     if state.traits.fixed_size is not None:
         raise OperationError(
             f"a {state.traits.model_type} model cannot have another number of rows: {state.traits.fixed_size}",
-            hint="give a use to a token that is there already: rename_tokens",
+            hint="rename an unused token instead: rename_tokens",
         )
 
 

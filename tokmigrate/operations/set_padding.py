@@ -24,7 +24,7 @@ class SetPadding(Operation):
 
     name: ClassVar[str] = "set_padding"
 
-    token: str | None = Field(default=None, description="The token that fills; by default the one there is.")
+    token: str | None = Field(default=None, description="The padding token; by default the current one.")
     side: Literal["left", "right"] | None = Field(default=None, description="Where it is put.")
     pad_to_multiple_of: int | None = Field(default=None, ge=1, description="Round lengths up to a multiple.")
     max_length: int | Literal["longest", "off"] | None = Field(

@@ -154,7 +154,7 @@ class SetSpecialTokens(Operation):
                 )
         if self.eos is not None:
             return Risk(RiskLevel.CAUTION, "generation ends at another token, which the model must have learnt")
-        return Risk(RiskLevel.CAUTION, "the model must have learnt what the tokens stand for")
+        return Risk(RiskLevel.CAUTION, "the model must have been trained with these tokens")
 
 
 def _setting(name: str) -> str:

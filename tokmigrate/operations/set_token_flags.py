@@ -17,7 +17,7 @@ from tokmigrate.model.documents.roles import (
     without_listed_specials,
 )
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.formats.json_text import replaced
+from tokmigrate.model.formats.json_text import replace_at
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
 from tokmigrate.operations.base import (
@@ -114,7 +114,7 @@ def _with_flags(state: ModelState, token: str, number: int, flags: dict[str, boo
     document = state.documents[FILE]
     for position, entry in enumerate(document["added_tokens"]):
         if entry["content"] == token:
-            document = replaced(document, ("added_tokens", position), {**entry, **flags})
+            document = replace_at(document, ("added_tokens", position), {**entry, **flags})
     state = state.with_document(FILE, document)
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         for path, entry in list(token_entries(state.documents.get(name) or {})):

@@ -12,7 +12,7 @@ from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelStat
 from tokmigrate.model.tokenizer.library import load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges
-from tokmigrate.operations.pipeline import guarded
+from tokmigrate.operations.pipeline import guard
 
 _STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}
 
@@ -37,7 +37,7 @@ class SetTruncation(Operation):
     direction: Literal["left", "right"] | None = Field(default=None, description="On which side tokens are dropped.")
 
     model_max_length: Annotated[int, Field(ge=1)] | Literal["keep", "none"] | None = Field(
-        default=None, description="What transformers takes for the longest text; by default `max_length`."
+        default=None, description="The maximum length that transformers uses; by default `max_length`."
     )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
@@ -118,7 +118,7 @@ class SetTruncation(Operation):
 def _check_room(state: ModelState, length: object, stride: object) -> None:
     """Raise OperationError where the special tokens and the stride leave no room: the library panics then."""
     document = {**state.documents[FILE], "truncation": None, "padding": None}
-    around = guarded("the tokenizer", lambda: load_tokenizer(document)).num_special_tokens_to_add(False)
+    around = guard("the tokenizer", lambda: load_tokenizer(document)).num_special_tokens_to_add(False)
     if isinstance(length, int) and isinstance(stride, int) and length - around <= stride:
         raise OperationError(
             f"max_length {length} leaves no room for text beside {around} special tokens and a stride of {stride}",

@@ -25,7 +25,7 @@ def id_of(state: ModelState, content: str) -> int:
     if found is None:
         near = suggest(content, state.tokenizer.ids)
         raise OperationError(
-            f"'{content}' is no token of this tokenizer",
+            f"'{content}' is not a token of this tokenizer",
             hint=f"{near} If not, add it first with add_tokens" if near else "add it first with add_tokens",
         )
     return found
@@ -37,7 +37,7 @@ def risk_of_added(before: ModelState, after: ModelState) -> Risk | None:
     added = [token for token in after.tokenizer.added if token in old.vocabulary and token not in old.added]
     if not added:
         return None
-    reason = f"text that contains {format_quoted(added)} is tokenized differently: a token with a role stands alone"
+    reason = f"text that contains {format_quoted(added)} is tokenized differently: a token with a role is never split"
     return Risk(RiskLevel.CAUTION, reason)
 
 

@@ -299,7 +299,7 @@ class Measurement:
         return TokenizerError(
             f"{which} cannot {fault}: {cause}",
             where=self.plan.model if line is None else f"{corpus}:{line}",
-            hint="the tokenizers library says so; change the migration, or leave the line out",
+            hint="the error comes from the tokenizers library; change the migration, or leave the line out",
         )
 
 

@@ -47,7 +47,7 @@ def track_before(snapshot: Snapshot, applied: Sequence[Migration], lock: Lock | 
 
 
 def track_after(before: LockTrack, steps: Sequence[Step]) -> LockTrack:
-    """Return the way of a model with the steps of a plan behind it."""
+    """Return the way of a model with the steps of a plan after it."""
     return LockTrack(before.fingerprint, (*before.pins, *(pinned for _, pinned in compute_pins(steps))))
 
 

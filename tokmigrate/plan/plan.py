@@ -202,9 +202,9 @@ def _check_acknowledged(steps: Sequence[Step]) -> None:
             risk = operation.risk(applied.before, applied.after)
             if risk.level is RiskLevel.BREAKING:
                 raise OperationError(
-                    f"{operation.name} is breaking, and nothing says that it is meant: {risk.reason}",
+                    f"{operation.name} is breaking, and the migration does not acknowledge it: {risk.reason}",
                     where=applied.planned.place,
-                    hint=f"if it is meant, add `acknowledge: breaking`, as in {_format_acknowledged(operation)}",
+                    hint=f"if it is intended, add `acknowledge: breaking`, as in {_format_acknowledged(operation)}",
                 )
 
 

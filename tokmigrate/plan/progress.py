@@ -35,9 +35,9 @@ class Progress:
         for migration, found in zip(self.chain, self.applied, strict=False):
             if migration != found:
                 raise DriftError(
-                    f"migration {migration.revision} stands before ones that the model has",
+                    f"migration {migration.revision} precedes migrations that the model has",
                     where=migration.shown,
-                    hint="put it behind the head: change its down_revision",
+                    hint="put it after the head: change its down_revision",
                 )
 
 
@@ -81,7 +81,7 @@ def edited_revisions(snapshot: Snapshot, migrations: Iterable[Migration]) -> fro
 
 
 def _take_replaced(snapshot: Snapshot, migration: Migration, left: list[tuple[str, str]]) -> None:
-    """Take the revisions behind the first of those that `migration` replaces off what is left of a model's.
+    """Take the revisions after the first of those that `migration` replaces off what is left of a model's.
 
     Raises:
         DriftError: The model lacks some of them, or has one as it was not when it was squashed.

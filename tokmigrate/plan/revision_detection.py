@@ -16,7 +16,7 @@ from tokmigrate.model.semantics.semantic_diff import differences, without_ignora
 from tokmigrate.operations.base import Context, NewToken, Operation, TokenChanges
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.planned_operation import PlannedOperation
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, joined
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces
 
 _NOT_AT = "the model is not at that revision: "
 
@@ -71,7 +71,7 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
     if expected.rows != state.rows:
         raise _not_at(migrations[-1].shown, f"it would have {expected.rows} rows, and has {state.rows}")
     made = tokens.made(state)
-    pieces = joined(NewRow(made[row]) if row in made else CopiedRows(row, row + 1) for row in range(state.rows))
+    pieces = join_pieces(NewRow(made[row]) if row in made else CopiedRows(row, row + 1) for row in range(state.rows))
     baseline = tuple(_baseline_tokens(state, made))
     return replace(
         state, lineage=RowEdit(state.rows, pieces), baseline_tokens=baseline, init=expected.init, touched=frozenset()

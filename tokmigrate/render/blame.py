@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokmigrate.render.escape import escape, escape_quoted
-from tokmigrate.render.terminal import Hanging, indented, moment
+from tokmigrate.render.terminal import Hanging, indent_line, moment
 from tokmigrate.render.training import SAID, figures_content, format_figures, format_init
 
 if TYPE_CHECKING:
@@ -31,11 +31,11 @@ def format_blame(found: BlameResult) -> RenderableType:
 def _format_token(found: BlameResult, token: BlameToken) -> Iterator[RenderableType]:
     yield Hanging(Text(f"{_format_model(found.model)}: {_headline(token)}", style="bold"), 4)
     if not token.added:
-        yield indented(_origin(token), 2)
+        yield indent_line(_origin(token), 2)
     for event in token.events:
         when = f"  {moment(event.row.recorded_at)}"
         yield Hanging(Text.assemble((when, "dim"), "  ", _format_event(event.row.event)), 6)
-        yield from (indented(line, 6) for line in _details(event))
+        yield from (indent_line(line, 6) for line in _details(event))
 
 
 def _format_model(model: BlameModel) -> str:

@@ -47,7 +47,7 @@ def comparison_text(comparison: Comparison) -> RenderableType:
 
 
 def difference_tables(found: Sequence[Difference]) -> Iterator[RenderableType]:
-    """Yield what tells of differences, a kind after the other, with an empty line before each."""
+    """Yield the lines of differences, a kind after the other, with an empty line before each."""
     tokens = [each for each in found if each.aspect in _TOKENS]
     if tokens:
         yield from _add_title(_format_counts(tokens), _token_table(tokens), tokens)

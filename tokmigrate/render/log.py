@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokmigrate.render.escape import escape
-from tokmigrate.render.terminal import Hanging, indented, moment
-from tokmigrate.render.text import named
+from tokmigrate.render.terminal import Hanging, indent_line, moment
+from tokmigrate.render.text import format_revision
 
 if TYPE_CHECKING:
     from tokmigrate.audit.runs import Run
@@ -30,7 +30,11 @@ def log_text(runs: Sequence[Run]) -> RenderableType:
 def _lines(run: Run) -> Iterator[RenderableType]:
     row = run.row
     took = "" if row.duration_s is None else f", {_duration(row.duration_s)}"
-    way = "" if row.direction.value == "adopt" else f" {named(row.from_revision)} → {named(row.to_revision)}"
+    way = (
+        ""
+        if row.direction.value == "adopt"
+        else f" {format_revision(row.from_revision)} → {format_revision(row.to_revision)}"
+    )
     headline = Text.assemble(
         (moment(row.started), "dim"),
         f"  {escape(run.model)}: {row.direction.value}{way}  ",
@@ -39,16 +43,16 @@ def _lines(run: Run) -> Iterator[RenderableType]:
     )
     yield Hanging(headline, 4)
     if row.direction.value == "adopt":
-        yield indented(f"the state follows the stamp of the model: {', '.join(row.revisions)}", 4)
-    yield indented(f"{row.id} by {_who(row.provenance)}", 4)
-    yield indented(f"{_versions(row.provenance)}", 4)
+        yield indent_line(f"the state follows the stamp of the model: {', '.join(row.revisions)}", 4)
+    yield indent_line(f"{row.id} by {_who(row.provenance)}", 4)
+    yield indent_line(f"{_versions(row.provenance)}", 4)
     if run.ledger is not None:
-        yield indented(f"from the ledger {run.ledger[:10]}, {escape(run.path)}", 4)
+        yield indent_line(f"from the ledger {run.ledger[:10]}, {escape(run.path)}", 4)
     if run.undone_by is not None:
         what = "reverted" if len(run.undone) == len(row.revisions) else f"{', '.join(run.undone)} reverted"
-        yield indented(f"{what} by {run.undone_by}", 4)
+        yield indent_line(f"{what} by {run.undone_by}", 4)
     if row.error:
-        yield indented(f"error: {escape(row.error)}", 4, "red")
+        yield indent_line(f"error: {escape(row.error)}", 4, "red")
 
 
 def _who(who: Provenance) -> str:

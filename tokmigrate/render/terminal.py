@@ -32,7 +32,7 @@ def terminal(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=wide, highlight=False, markup=False, emoji=False)
 
 
-def put(renderable: RenderableType, console: Console) -> None:
+def print_renderable(renderable: RenderableType, console: Console) -> None:
     """Write a renderable to a console; in a pipe, without the spaces that Rich fills lines with."""
     if console.is_terminal:
         console.print(SanitizedRenderable(renderable))
@@ -48,7 +48,7 @@ def print_plain(renderable: RenderableType, file: IO[str]) -> None:
     console = Console(
         file=file, force_terminal=False, color_system=None, width=_NO_FOLD, highlight=False, markup=False, emoji=False
     )
-    put(renderable, console)
+    print_renderable(renderable, console)
 
 
 class SanitizedRenderable:
@@ -71,7 +71,7 @@ def moment(when: datetime) -> str:
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def indented(line: str, by: int, style: str = "") -> RenderableType:
+def indent_line(line: str, by: int, style: str = "") -> RenderableType:
     """Return a line that keeps its indentation where a narrow terminal folds it."""
     return Padding(Text(line, style=style), (0, 0, 0, by), expand=False)
 
@@ -96,7 +96,7 @@ class Hanging:
 
 
 def progress_lines(console: Console) -> Progress:
-    """Return lines that are gone when they are done; where the console is no terminal there are none.
+    """Return lines that are gone when they are done; where the console is not a terminal there are none.
 
     Args:
         console: Where they are shown.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _RISK_STYLE = {RiskLevel.SAFE: "green", RiskLevel.CAUTION: "yellow", RiskLevel.BREAKING: "bold red"}
 
 
-def named(revision: str | None) -> str:
+def format_revision(revision: str | None) -> str:
     """Return a revision as messages name it."""
     return revision or "base"
 
@@ -34,7 +34,7 @@ def named(revision: str | None) -> str:
 def plan_text(plan: Plan) -> RenderableType:
     """Return a plan: ids, rows, files, bytes and risks."""
     if not plan.steps:
-        return Text(f"{escape(plan.model)}: nothing is pending, it is at {named(plan.before)}")
+        return Text(f"{escape(plan.model)}: nothing is pending, it is at {format_revision(plan.before)}")
     table = Table(box=None, pad_edge=False, show_edge=False)
     for column in ("migration", "operation", "risk", "why"):
         table.add_column(column, overflow="fold")
@@ -47,7 +47,7 @@ def plan_text(plan: Plan) -> RenderableType:
         if not step.effects:
             table.add_row(escape(first), "none", "", "it has no operations")
     parts: list[RenderableType] = [
-        Text(f"{escape(plan.model)}: {named(plan.before)} → {named(plan.after)}", style="bold"),
+        Text(f"{escape(plan.model)}: {format_revision(plan.before)} → {format_revision(plan.after)}", style="bold"),
         table,
     ]
     if plan.tokens:
@@ -74,14 +74,16 @@ def plan_text(plan: Plan) -> RenderableType:
 def upgrade_line(plan: Plan) -> str:
     """Return what an upgrade did, and how to go back."""
     return (
-        f"{plan.model}: upgraded to {named(plan.after)}, {format_bytes(plan.bytes_to_write)} written; "
-        f"`tokmigrate downgrade {named(plan.before)}` goes back"
+        f"{plan.model}: upgraded to {format_revision(plan.after)}, {format_bytes(plan.bytes_to_write)} written; "
+        f"`tokmigrate downgrade {format_revision(plan.before)}` goes back"
     )
 
 
 def downgrade_line(done: Downgraded) -> str:
     """Return what a downgrade did."""
-    said = f"{done.model}: {named(done.before)} → {named(done.after)}, {len(done.reverted)} reverted"
+    said = (
+        f"{done.model}: {format_revision(done.before)} → {format_revision(done.after)}, {len(done.reverted)} reverted"
+    )
     if not done.semantic_undo:
         return f"{said}, every byte verified"
     return (
@@ -103,7 +105,7 @@ def history_table(
         table.add_row(
             migration.number,
             migration.revision,
-            named(migration.down_revision),
+            format_revision(migration.down_revision),
             escape(migration.message),
             escape(" ".join(filter(None, (here, "(head)" if migration.revision in last else "")))),
             *([escape(", ".join(tags.get(migration.revision, ())))] if tags else []),
@@ -115,7 +117,7 @@ def migration_text(migration: Migration) -> RenderableType:
     """Return one migration in full."""
     rows = [
         ("revision", migration.revision),
-        ("after", named(migration.down_revision)),
+        ("after", format_revision(migration.down_revision)),
         ("message", migration.message),
         ("author", migration.author),
         ("file", migration.shown),
@@ -151,14 +153,15 @@ def status_text(status: ModelStatus) -> RenderableType:
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     table.add_row("model", escape(f"{status.name} ({status.path})"))
-    table.add_row("revision", named(status.revision))
+    table.add_row("revision", format_revision(status.revision))
     pending = ", ".join(migration.revision for migration in status.pending)
     table.add_row("pending", pending or "nothing")
     table.add_row("tokens", f"{status.tokens} in {status.rows} rows, {'tied' if status.tied else 'untied'}")
     for tensor in status.tensors:
         table.add_row("tensor", escape(f"{tensor.name} {list(tensor.shape)} {tensor.dtype} in {tensor.file}"))
     for adapter in status.adapters:
-        label = f"{adapter.path}: {named(adapter.revision)}, {len(adapter.tensors)} tensors with rows of the vocabulary"
+        tensors = f"{len(adapter.tensors)} tensors with rows of the vocabulary"
+        label = f"{adapter.path}: {format_revision(adapter.revision)}, {tensors}"
         table.add_row("adapter", escape(label))
         for held in adapter.rows:
             table.add_row("", escape(held_rows_line(held)))

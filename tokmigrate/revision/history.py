@@ -26,7 +26,7 @@ from tokmigrate.revision.yaml_file import migration_bytes, yaml_migration
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
 
 Files = Mapping[Path, bytes | None]
-"""The bytes of files of one directory as they shall be, None for one that goes."""
+"""The bytes of files of one directory after a change, None for a removed one."""
 
 
 def journal_path(workspace: Workspace) -> Path:
@@ -47,7 +47,7 @@ def refuse_unfinished(workspace: Workspace) -> None:
 def refuse_taken(path: Path, files: Files) -> None:
     """Raise StorageError where a new file would take the place of one that is not among `files`."""
     if path not in files and exists(path):
-        raise StorageError("a file with this name is there already", where=str(path), hint="rename it first")
+        raise StorageError("a file with this name exists already", where=str(path), hint="rename it first")
 
 
 _KINDS = {".yaml": yaml_migration, ".yml": yaml_migration, ".py": python_migration}
@@ -147,7 +147,7 @@ class History:
             raise HistoryError(
                 f"the history has {len(heads)} heads: {names}",
                 where=heads[-1].shown,
-                hint="`tokmigrate rebase` puts the one that no model has yet behind the other, by its down_revision",
+                hint="`tokmigrate rebase` puts the one that no model has yet after the other, by its down_revision",
             )
         return self.lineage(heads[0].revision) if heads else ()
 
@@ -179,7 +179,7 @@ class History:
 
         Args:
             current: Where a model is; None for base.
-            target: Where it shall be; None for base. After `current`: the migrations to apply, oldest first.
+            target: The target; None for base. After `current`: the migrations to apply, oldest first.
                 Before it: those to undo, newest first.
 
         Raises:
@@ -234,7 +234,7 @@ def _no_file(path: Path, shown: str) -> Problem:
     if has_directory(path):
         return Problem(shown, 1, 1, "a folder, and no migration file", "let its name begin with _")
     if path.is_symlink():
-        return Problem(shown, 1, 1, "a dangling link", "mend or remove it")
+        return Problem(shown, 1, 1, "a dangling link", "fix or remove it")
     return Problem(shown, 1, 1, "neither a file nor a link to one", "remove it")
 
 
@@ -259,7 +259,7 @@ def _no_directory(workspace: Workspace) -> Problem:
         line,
         column,
         f"the folder of the migrations {what}: {workspace.migrations}",
-        hint if workspace.migrations_at else "make it; or `migrations:` says where it is",
+        hint if workspace.migrations_at else "create it, or correct `migrations:`",
     )
 
 

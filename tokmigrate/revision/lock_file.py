@@ -7,7 +7,7 @@
     ids REVISION FINGERPRINT                 the tokenizer after a migration that is applied to it
     id NUMBER "TOKEN"                        an id that the migration gives to a new text, in JSON
 
-Two branches that both add a migration write other text into `head` and behind the last `revision`, so that Git
+Two branches that both add a migration write other text into `head` and after the last `revision`, so that Git
 cannot merge them without a word. Lines that begin with `#` say nothing.
 """
 
@@ -147,7 +147,7 @@ class _Reading:
             if found[3] != self._link:
                 raise self._wrong(number, "the chain breaks here: this line or one above it was edited by hand")
             if any(each.revision == locked.revision for each in self._revisions):
-                raise self._wrong(number, f"revision '{locked.revision}' stands here a second time")
+                raise self._wrong(number, f"revision '{locked.revision}' appears a second time")
             self._revisions.append(locked)
         elif found := _TOKENIZER.fullmatch(line):
             self._tracks.append((found[1], number, []))
@@ -162,7 +162,7 @@ class _Reading:
         try:
             return str(json.loads(quoted))
         except ValueError as error:
-            raise self._wrong(number, f"{quoted} is no text in JSON") from error
+            raise self._wrong(number, f"{quoted} is not a text in JSON") from error
 
     def _wrong(self, number: int, message: str, hint: str = RESTORE) -> FileProblems:
         return FileProblems([Problem(self._shown, number, 1, message, hint)])

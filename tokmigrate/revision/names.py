@@ -25,7 +25,7 @@ def new_revision_id() -> str:
 
 
 class Named(Protocol):
-    """Something with a revision that can be called by name: a migration, or one that only a record tells of."""
+    """Something with a revision that can be called by name: a migration, or one that only the ledger has."""
 
     @property
     def revision(self) -> str:

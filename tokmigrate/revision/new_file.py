@@ -161,7 +161,7 @@ def python_text(revision: str, down_revision: str | None, message: str, author: 
 def dump_written_fields(model: BaseModel) -> dict[str, Any]:
     """Return the fields that a file has to give to make `model`: those that differ from their defaults."""
     fields: dict[str, Any] = {}
-    # What every operation has comes behind the fields of its own.
+    # What every operation has comes after the fields of its own.
     for name, field in sorted(type(model).model_fields.items(), key=lambda item: item[0] == "acknowledge"):
         value = getattr(model, name)
         # A field with one possible value tells the members of a union apart.

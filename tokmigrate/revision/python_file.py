@@ -1,4 +1,4 @@
-"""Reads what a Python migration says of itself without running any of it."""
+"""Reads what a Python migration says about itself without running any of it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class _Literals:
                 return Node(*place, Plain(str(flag).lower()))
             case ast.Constant(value=str(text)):
                 if any("\ud800" <= letter <= "\udfff" for letter in text):
-                    self.fault(value, "half of a surrogate pair is no character")
+                    self.fault(value, "half of a surrogate pair is not a character")
                 return Node(*place, text)
             case ast.Constant(value=int() | float() as number):
                 return Node(*place, Plain(repr(number)))

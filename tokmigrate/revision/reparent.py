@@ -1,4 +1,4 @@
-"""Putting a migration behind another one: only the value of its `down_revision` changes."""
+"""Putting a migration after another one: only the value of its `down_revision` changes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Reparented:
 
     Args:
         migration: As it was.
-        path: Its file from now on.
+        path: Its new file.
         text: The text of that file.
     """
 
@@ -61,12 +61,12 @@ def branches(history: History) -> tuple[Branch, ...]:
     return tuple(found)
 
 
-def reparented(branch: Branch, onto: Migration) -> tuple[Reparented, ...]:
-    """Return the files of a branch behind another migration; numbers in file names that are not higher follow.
+def reparent_branch(branch: Branch, onto: Migration) -> tuple[Reparented, ...]:
+    """Return the files of a branch after another migration; numbers in file names that are not higher follow.
 
     Args:
         branch: What is moved.
-        onto: What it follows from now on.
+        onto: Its new down revision.
     """
     moved: list[Reparented] = []
     number = int(onto.number or 0)
@@ -83,13 +83,13 @@ def reparented(branch: Branch, onto: Migration) -> tuple[Reparented, ...]:
     return tuple(moved)
 
 
-def renumbered(chain: Sequence[Migration]) -> tuple[Reparented, ...]:
+def renumber_files(chain: Sequence[Migration]) -> tuple[Reparented, ...]:
     """Return the files from the first on whose number an earlier one has; none where each has a number of its own."""
     for place, migration in enumerate(chain):
         taken = {int(each.number) for each in chain[:place] if each.number}
         # One of six digits or more is a date, and a day may have several.
         if migration.number and len(migration.number) < 6 and int(migration.number) in taken:
-            behind = reparented(Branch(tuple(chain[place:])), chain[place - 1])
+            behind = reparent_branch(Branch(tuple(chain[place:])), chain[place - 1])
             return tuple(each for each in behind if each.path != each.migration.path)
     return ()
 

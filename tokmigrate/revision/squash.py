@@ -20,11 +20,11 @@ from tokmigrate.revision.planned_operation import PlannedOperation, Replaced
 from tokmigrate.revision.schema import SCHEMA_FILE
 
 
-def squashed(migrations: Sequence[Migration], message: str, path: Path, shown: str) -> Migration:
+def squash_migrations(migrations: Sequence[Migration], message: str, path: Path, shown: str) -> Migration:
     """Return one migration that does what several do, without its checksum.
 
     It has the id of the last one, since it leads to the same state. The preconditions are those of the first: what
-    the others ask is about states that nobody is in any more. All checks are kept, as one run of all makes them.
+    the others ask is about states that no model is in any more. All checks are kept, as one run of all makes them.
 
     Args:
         migrations: At least two, each following the one before it.

@@ -62,7 +62,7 @@ def validate(workspace: Workspace) -> Valid:
 
 
 def _behind(track: LockTrack, chain: Sequence[Migration]) -> tuple[str, ...]:
-    """Return the migrations for all models behind the last that a track has."""
+    """Return the migrations for all models after the last that a track has."""
     order = [migration.revision for migration in chain]
     last = order.index(track.revisions[-1]) if track.pins else -1
     return tuple(migration.revision for migration in chain[last + 1 :] if "*" in migration.models)

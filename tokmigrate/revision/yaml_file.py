@@ -32,7 +32,7 @@ _FORMAT_HINT = f"this tokmigrate reads 'format: {MIGRATION.version}'; for a newe
 
 def _revision_id(value: str) -> str:
     if not _ID.fullmatch(value):
-        raise ValueError(f"'{value}' is no revision id: 4 to 40 of 0-9, a-z and _")
+        raise ValueError(f"'{value}' is not a revision id: 4 to 40 of 0-9, a-z and _")
     if value in RESERVED:
         raise ValueError(f"'{value}' has a meaning of its own and cannot be a revision id")
     return value
@@ -212,7 +212,7 @@ def _replaces_problems(tree: Tree, header: YamlHeader, operations: int) -> Itera
         yield tree.problem(("revision",), message, hint)
     counted = sum(replaced.operations for replaced in header.replaces)
     if counted != operations:
-        yield tree.problem(("replaces",), f"it speaks of {counted} operations, and there are {operations}", hint)
+        yield tree.problem(("replaces",), f"it gives {counted} operations, and there are {operations}", hint)
 
 
 def attachment_path(migration: Path, name: str, root: Path) -> Path | None:

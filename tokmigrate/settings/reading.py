@@ -55,7 +55,7 @@ class ModelKeys(_Closed):
     vocab_tensors: dict[str, TensorKeys | Literal["ignore"]] = Field(
         default={},
         description="By its name, what a tensor is that no rule matches; `ignore` for a vocabulary-sized axis by "
-        "coincidence. Only where tokmigrate asks for it.",
+        "coincidence. Only needed if tokmigrate asks for it.",
     )
     id_fields: dict[Name, FieldShape | Literal["ignore"]] = Field(
         default={},
@@ -67,10 +67,10 @@ class ModelKeys(_Closed):
 
 
 class LintKeys(_Closed):
-    """Which rules `tokmigrate lint` asks."""
+    """Which rules `tokmigrate lint` checks."""
 
     select: tuple[Name, ...] = Field(
-        default=(), description="Codes of [rules](rules.md) or their beginnings; without any, all rules are asked."
+        default=(), description="Codes of [rules](rules.md) or their beginnings; by default all rules are checked."
     )
     ignore: tuple[Name, ...] = Field(default=(), description="Those that are left out.")
 
@@ -130,7 +130,7 @@ class FileKeys(_Closed):
     seed: str = Field(
         default="", description="Part of the seed of every random row; the same text gives the same rows."
     )
-    lint: LintKeys = Field(default_factory=LintKeys, description="Which rules `tokmigrate lint` asks.")
+    lint: LintKeys = Field(default_factory=LintKeys, description="Which rules `tokmigrate lint` checks.")
     worker: WorkerKeys = Field(
         default_factory=WorkerKeys,
         description="What the process that runs tokenizers and transformers may use. Where it needs more, as with some "

@@ -89,7 +89,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class LintSetting:
-    """Which rules `tokmigrate lint` asks.
+    """Which rules `tokmigrate lint` checks.
 
     Args:
         select: Codes or beginnings of codes; none for all rules.
@@ -113,9 +113,9 @@ class Workspace:
         verify: `full` loads a result with transformers, `fast` with tokenizers only.
         drift: Whether a change stops at a model that is not what its migrations left.
         seed: Part of the seed of every random row.
-        lint: Which rules `tokmigrate lint` asks.
+        lint: Which rules `tokmigrate lint` checks.
         worker: What the libraries may use.
-        migrations_at: Line and column of what the file says of the migrations; None where it leaves that out.
+        migrations_at: Line and column of what the file says about the migrations; None where it leaves that out.
     """
 
     root: Path
@@ -235,7 +235,7 @@ def create_workspace(directory: Path) -> list[Path]:
     settings, migrations, ignore_file = directory / FILE_NAME, directory / "migrations", directory / ".gitignore"
     if exists(settings):
         raise UsageError(
-            "there is a workspace already", where=str(settings), hint="list your models in it, or remove it first"
+            "a workspace exists already", where=str(settings), hint="list your models in it, or remove it first"
         )
     with storage_errors("create the workspace", directory):
         migrations.mkdir(parents=True, exist_ok=True)

@@ -175,7 +175,7 @@ def _is_made(state: State) -> bool:
 
 
 def _make(connection: Connection, path: str | None) -> None:
-    # No look at what is there: a table of the same name belongs to somebody else.
+    # No look at what is there: a table of the same name belongs to another application.
     metadata.create_all(connection, checkfirst=False)
     connection.execute(insert(meta).values(key="schema_version", value=str(STATE.version)))
     if path is not None:

@@ -6,7 +6,7 @@ When a run ends it gets a hash: BLAKE3 over its row, the rows that it left in `a
 `[table, {column: stored value}]` without `hash` and `reverted_by`, the rows of a table by number; then
 `["reverted", [number, ...]]`. `meta` holds the last hash.
 
-Whoever can write the database can make a new chain, or put an older copy in its place. The stamps of models help then:
+A user who can write the database can make a new chain, or put an older copy in its place. Then the stamps help:
 `tokmigrate.audit.ledger_check` compares them with the revisions that the ledger has. The rows of models, tags, texts of
 migrations and a run that has not ended are not in the chain; a text is checked by the checksum of its migration, which
 is in it.

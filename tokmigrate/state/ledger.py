@@ -205,7 +205,7 @@ class State(Readable):
             append(connection, migration_texts, rows)
 
     def set_tag(self, name: str, revision: str) -> str | None:
-        """Let a tag stand for a revision from now on, and return the one that it stood for, None where it is new."""
+        """Set a tag to a revision, and return the previous one, None for a new tag."""
         with self.writing() as connection:
             before = connection.execute(select(tags.c.revision).where(tags.c.name == name)).scalar()
             if before is None:
@@ -257,7 +257,7 @@ def _change(connection: Connection, run_id: str, expected: Status, changes: Mapp
         raise BusyError(
             f"the run is {row.status}, not {expected}: another process has moved it on",
             where=f"run {run_id}",
-            hint="run `tokmigrate log` to see what became of it",
+            hint="run `tokmigrate log` to see what happened to it",
         )
     return row
 
@@ -349,7 +349,7 @@ def _revert(connection: Connection, run: RunRow, revisions: Sequence[str]) -> No
         )
         if marked.rowcount != 1:
             raise DriftError(
-                f"revision {revision} is to be taken back, but the state does not have it as applied",
+                f"revision {revision} is to be undone, but the state does not have it as applied",
                 where=f"run {run.id}",
                 hint="run `tokmigrate status`, then the command again: the state follows the stamp",
             )

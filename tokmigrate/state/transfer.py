@@ -173,7 +173,7 @@ def import_ledger(state: State, ledger: LedgerExport, source: str) -> Mapping[st
         raise DriftError(
             "the ledger does not go on from what was imported of it before",
             where=source,
-            hint="it is an older copy, or somebody made that ledger again; what was imported before is kept",
+            hint="it is an older copy, or that ledger was recreated; what was imported before is kept",
         )
     new = {table.name: _count_new(table, ledger, known) for table in _COUNTED}
     who = identify(state.workspace)
@@ -318,7 +318,7 @@ def _documents(lines: Iterable[str], where: str) -> Iterator[tuple[int, dict[str
 
 def _no_ledger(where: str, line: int) -> UsageError:
     return UsageError(
-        "this is no ledger that `tokmigrate log --export jsonl` wrote",
+        "this is not a ledger that `tokmigrate log --export jsonl` wrote",
         where=f"{where}:{line}:1",
         hint="name such a file, a state.db, or the URL of a state",
     )

@@ -6,7 +6,7 @@ and `wording` says in plain English what pydantic found.
 
 from tokmigrate.strict_yaml.reading import decode, parse, read
 from tokmigrate.strict_yaml.tree import Entry, Location, Node, Plain, Tree, Value, is_null
-from tokmigrate.strict_yaml.validation import OptionalText, check, messages, validated
+from tokmigrate.strict_yaml.validation import OptionalText, check, messages, validate_as
 
 __all__ = [
     "Entry",
@@ -22,5 +22,5 @@ __all__ = [
     "messages",
     "parse",
     "read",
-    "validated",
+    "validate_as",
 ]

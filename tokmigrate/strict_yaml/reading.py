@@ -98,7 +98,7 @@ def _follow(loader: yaml.SafeLoader, reading: _Reading) -> None:
         what = ": ".join(part for part in (error.context, error.problem) if part)
         hint = "quote a text that begins with a special character or holds ': ' or ' #'"
         if "'\\t'" in what:
-            what, hint = "a tab stands here", "use spaces, not tabs"
+            what, hint = "a tab is not allowed here", "use spaces, not tabs"
         reading.problems.append(Problem(reading.path, mark.line + 1, mark.column + 1, what, hint))
     except (ValueError, OverflowError):
         # PyYAML hands an escape such as "\UFFFFFFFF" to chr() unchecked.
@@ -159,7 +159,7 @@ class _Reading:
         if isinstance(event, yaml.ScalarEvent):
             if any(_SURROGATES[0] <= character <= _SURROGATES[1] for character in event.value):
                 hint = r"write the character itself, or \U with eight digits"
-                self.fault(event, "half of a surrogate pair is no character", hint)
+                self.fault(event, "half of a surrogate pair is not a character", hint)
             text = Plain(event.value) if event.style is None else str(event.value)
             self.put(Node(*_start(event), text))
         elif len(self.open) == MAX_DEPTH:

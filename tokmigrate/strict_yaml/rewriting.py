@@ -93,7 +93,7 @@ def _spans(text: str) -> tuple[dict[str, Span], bool]:
 
 
 def _index(mark: Any) -> int:
-    # Its type says that there may be none: that is so only for events that nobody read from a text.
+    # Its type says that there may be none: that holds only for events that were not read from a text.
     return int(mark.index)
 
 

@@ -87,11 +87,11 @@ def messages(error: ValidationError) -> list[str]:
     return lines
 
 
-def expected(detail: ErrorDetails) -> str | None:
+def describe_expected(detail: ErrorDetails) -> str | None:
     """Return what a value of another kind was expected in its place, such as `a list`, or None."""
     kind = detail["type"]
     if kind in ("literal_error", "enum"):
-        return str(detail["ctx"]["expected"])
+        return str(detail["ctx"]["describe_expected"])
     for ending in ("_type", "_parsing", "_from_float", "_parsing_size"):
         if kind.endswith(ending):
             return _EXPECTED.get(kind.removesuffix(ending))
@@ -101,7 +101,7 @@ def expected(detail: ErrorDetails) -> str | None:
 def unlike(liked: Iterable[str], found: object) -> tuple[str, str | None]:
     """Return message and hint for a value that is none of the things that were expected."""
     choices = " or ".join(dict.fromkeys(liked))
-    return f"expected {choices}, found {described(found)}", suggest(str(found), choices.split("'")[1::2])
+    return f"expected {choices}, found {describe_value(found)}", suggest(str(found), choices.split("'")[1::2])
 
 
 def wording(detail: ErrorDetails) -> tuple[str, str | None]:
@@ -110,7 +110,7 @@ def wording(detail: ErrorDetails) -> tuple[str, str | None]:
     found: Any = detail.get("input")
     context: Mapping[str, Any] = detail.get("ctx", {})
     last = str(detail["loc"][-1]) if detail["loc"] else ""
-    liked = expected(detail)
+    liked = describe_expected(detail)
     if liked:
         return unlike([liked], found)
     if kind == "missing":
@@ -125,11 +125,11 @@ def wording(detail: ErrorDetails) -> tuple[str, str | None]:
     if kind == "union_tag_not_found":
         return f"field {context['discriminator']} is missing", None
     if kind == "string_pattern_mismatch":
-        return f"{described(found)} has not the form {context['pattern']}", None
+        return f"{describe_value(found)} has not the form {context['pattern']}", None
     if kind in ("too_short", "string_too_short"):
         least = context.get("min_length", 1)
         noun = "item" if kind == "too_short" else "character"
-        return f"expected at least {format_count(least, noun)}, found {described(found)}", None
+        return f"expected at least {format_count(least, noun)}, found {describe_value(found)}", None
     cause = context.get("error")
     if isinstance(cause, Exception):
         return str(cause), getattr(cause, "hint", None)
@@ -137,7 +137,7 @@ def wording(detail: ErrorDetails) -> tuple[str, str | None]:
     return message[:1].lower() + message[1:], None
 
 
-def described(value: object) -> str:
+def describe_value(value: object) -> str:
     """Return a short description of a value for an error message."""
     if value is None or is_null(value):
         return "nothing"
@@ -167,7 +167,7 @@ _MOST_FAULTS = 500
 M = TypeVar("M", bound=BaseModel)
 
 
-def validated(model: type[M], tree: Tree, at: Location = ()) -> M:
+def validate_as(model: type[M], tree: Tree, at: Location = ()) -> M:
     """Return the part of `tree` at `at` as a `model`.
 
     Raises:
@@ -240,7 +240,7 @@ def _loose_numbers(model: type[BaseModel], tree: Tree, empty: set[Location]) -> 
         broken = fault["type"] == "float_parsing" and not _NUMBER.fullmatch(text)
         if whole or broken:
             liked = "a whole number" if whole else "a number"
-            problems.append(tree.problem(place, f"expected {liked}, found {described(text)}"))
+            problems.append(tree.problem(place, f"expected {liked}, found {describe_value(text)}"))
     return problems
 
 
@@ -268,7 +268,7 @@ def _problems(model: type[BaseModel], tree: Tree, faults: list[ErrorDetails]) ->
     problems: list[Problem] = []
     others: dict[Location, list[str]] = {}
     for fault, place in zip(faults, places, strict=True):
-        liked = expected(fault)
+        liked = describe_expected(fault)
         # What is wrong inside says more: another member of a union got further, or a list lost an item to it.
         if (liked or fault["type"] == "too_short") and _goes_further(place, faults, places):
             continue

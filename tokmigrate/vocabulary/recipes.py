@@ -72,7 +72,7 @@ class Strategy(Protocol):
         ...
 
     def described(self) -> dict[str, Any]:
-        """Return what a migration file says of it, as JSON, for the record."""
+        """Return what a migration file says about it, as JSON, for the record."""
         ...
 
 

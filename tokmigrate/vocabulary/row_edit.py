@@ -1,6 +1,6 @@
 """What a change does to the rows of every vocabulary tensor, as one value that composes.
 
-A row edit says of each row of the new matrix whether it is an old row or a new one:
+A row edit says about each row of the new matrix whether it is an old row or a new one:
 
     old rows   0 1 2 3 4 5 …          CopiedRows(0, 3)  NewRow(r)  CopiedRows(4, 6)
     new rows   0 1 2 r 4 5 …
@@ -70,7 +70,7 @@ class RowEdit:
     def of(old_rows: int, rows: Iterable[int | Recipe]) -> RowEdit:
         """Return the edit that makes `rows`, each an old row's number or a recipe."""
         return RowEdit(
-            old_rows, joined(CopiedRows(row, row + 1) if isinstance(row, int) else NewRow(row) for row in rows)
+            old_rows, join_pieces(CopiedRows(row, row + 1) if isinstance(row, int) else NewRow(row) for row in rows)
         )
 
     @cached_property
@@ -129,7 +129,7 @@ class RowEdit:
                 else:
                     yield NewRow(piece.recipe.rebased(self))
 
-        return RowEdit(self.old_rows, joined(pieces()))
+        return RowEdit(self.old_rows, join_pieces(pieces()))
 
     def kept(self) -> Iterator[tuple[int, CopiedRows]]:
         """Yield each run of kept rows with the new row that it starts at."""
@@ -160,7 +160,7 @@ class RowEdit:
         return tuple(lost)
 
 
-def joined(pieces: Iterable[CopiedRows | NewRow]) -> tuple[CopiedRows | NewRow, ...]:
+def join_pieces(pieces: Iterable[CopiedRows | NewRow]) -> tuple[CopiedRows | NewRow, ...]:
     """Return `pieces` with runs that continue each other made one."""
     result: list[CopiedRows | NewRow] = []
     for piece in pieces:

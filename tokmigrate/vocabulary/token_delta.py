@@ -74,7 +74,7 @@ class Move:
 
     @property
     def stop(self) -> int:
-        """The id behind the last one before."""
+        """The id after the last one before."""
         return self.start + len(self.tokens)
 
     @property

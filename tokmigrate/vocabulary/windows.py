@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from tokmigrate.vocabulary.ids import Run
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ class Window:
     def of(self, edit: RowEdit) -> RowEdit:
         """Return what an edit of all ids does to the rows of this tensor."""
         if self == WHOLE:
-            return RowEdit(edit.old_rows, joined(map(self._piece, edit.pieces)))
+            return RowEdit(edit.old_rows, join_pieces(map(self._piece, edit.pieces)))
         old, new = self.ids(edit.old_rows), self.ids(edit.new_rows)
         pieces = [self._piece(piece) for piece in edit.slice(0, new)]
         pieces += [CopiedRows(old, old + self.tail)] if self.tail else []
-        return RowEdit(old + self.tail, joined(pieces))
+        return RowEdit(old + self.tail, join_pieces(pieces))
 
     def clipped(self, runs: Iterable[Run], ids: int) -> Iterator[Run]:
         """Yield the parts of `runs` that it has rows for where there are `ids` ids."""

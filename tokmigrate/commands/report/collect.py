@@ -60,7 +60,7 @@ class Report:
     Args:
         document: The report, as `report --json` prints it.
         texts: The text of every id that has a token, which the document leaves to tokenizer.json.
-        readings: By its id what a token stands for, where the vocabulary writes it in letters that nobody can read.
+        readings: By its id what a token stands for, where the vocabulary writes it in unreadable characters.
     """
 
     document: dict[str, Any]
@@ -347,7 +347,7 @@ def _entry(
 
 
 def byte_level_readings(snapshot: Snapshot) -> dict[int, str]:
-    """Return by id what tokens stand for, where a byte-level vocabulary writes them in letters that nobody can read."""
+    """Return by id what tokens stand for, where a byte-level vocabulary writes them in unreadable characters."""
     if not is_byte_level(snapshot.state.documents[FILE]):
         return {}
     tokenizer = snapshot.state.tokenizer

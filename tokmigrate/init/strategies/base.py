@@ -49,7 +49,7 @@ def source_of(lookup: Lookup, token: str, *, wanted_by: str) -> int:
     variant = next((mark + token for mark in WORD_START if lookup.id_of(mark + token) is not None), None)
     hint = f"did you mean '{variant}'?" if variant else suggest(token, lookup.known())
     raise OperationError(
-        f"init of '{wanted_by}': '{token}' is no token of the tokenizer before this migration",
+        f"init of '{wanted_by}': '{token}' is not a token of the tokenizer before this migration",
         where=wanted_by,
         hint=hint or "name a token as the vocabulary writes it, or use `description` for a text",
     )
@@ -127,7 +127,7 @@ class RowStrategy(BaseModel, ABC):
         return np.zeros((len(requests), statistics.width))
 
     def described(self) -> dict[str, Any]:
-        """Return what a migration file says of it, as JSON."""
+        """Return what a migration file says about it, as JSON."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def sources(self, side: Side, lookup: Lookup, token: str) -> tuple[int, ...]:  # noqa: ARG002

@@ -94,7 +94,7 @@ _BATCH = 32
 class MeanCov(RowStrategy):
     """A draw from N(μ, scale · Σ), with the mean μ and the covariance Σ of the baseline's rows.
 
-    For new tokens that shall differ from the start. The draw is
+    For new tokens that must differ at once. The draw is
     μ + sqrt(scale / (|T| - 1)) Σ_i z_i (E_i - μ) with independent z_i ~ N(0, 1), which has exactly that
     distribution and needs no matrix of the covariance; every 32 rows cost one pass over the embeddings. A
     `scale` of 1 is what mergekit draws with, 1e-9 what transformers does. The bound of `mean` holds

@@ -96,7 +96,7 @@ class StoredRow:
         return np.zeros((len(requests), statistics.width))
 
     def described(self) -> dict[str, Any]:
-        """Return what a migration file says of it, as JSON, with the tensor's name in any case."""
+        """Return what a migration file says about it, as JSON, with the tensor's name in any case."""
         stated = {"strategy": "file", "path": self.path, "tensor": self.tensor}
         return stated if self.norm is None else {**stated, "norm": self.norm}
 

@@ -41,7 +41,7 @@ def moved_ids(file: MigrationFile) -> Iterator[Found]:
             message = (
                 f"{format_quoted(tuple(written.tokens.moved))} {verb}: data tokenized before refer to other tokens"
             )
-            help_ = f"keep the ids; if it is meant, add `acknowledge: breaking` to {written.operation.name}"
+            help_ = f"keep the ids; if it is intended, add `acknowledge: breaking` to {written.operation.name}"
             yield Found(written.location, message, help_)
 
 
@@ -73,7 +73,7 @@ def breaking(seen: OnModel) -> Iterator[Found]:
         if written.tokens.moved or written.operation.acknowledge is not None:
             continue
         if effect.risk.level is RiskLevel.BREAKING:
-            help_ = f"leave it out; if it is meant, add `acknowledge: breaking` to {effect.operation}"
+            help_ = f"leave it out; if it is intended, add `acknowledge: breaking` to {effect.operation}"
             yield Found(written.location, f"{effect.operation} breaks the model: {effect.risk.reason}", help_)
 
 
@@ -101,7 +101,7 @@ def unreachable(seen: OnModel) -> Iterator[Found]:
         if effect.unreachable and effect.risk.level is not RiskLevel.BREAKING:
             lost = effect.unreachable
             message = f"no text produces {format_count(len(lost), 'token')} any more: {format_quoted(lost)}"
-            yield Found(written.location, message, "leave it out; if it is meant, write `# noqa: TM207` and why")
+            yield Found(written.location, message, "leave it out; if it is intended, write `# noqa: TM207` and why")
 
 
 @rule(
@@ -201,7 +201,9 @@ def fewer_rows(seen: OnModel) -> Iterator[Found]:
     cause = seen.last_that(lambda before, after: after.vocab_size < before.vocab_size)
     before, after = seen.step.before.vocab_size, seen.step.after.vocab_size
     if cause and after < before:
-        lost = f", and {after} is no multiple of {_MULTIPLE}" if before % _MULTIPLE == 0 and after % _MULTIPLE else ""
+        lost = (
+            f", and {after} is not a multiple of {_MULTIPLE}" if before % _MULTIPLE == 0 and after % _MULTIPLE else ""
+        )
         message = f"the model has {after} rows instead of {before}{lost}"
         help_ = f"keep the spare rows, later tokens use them first: end with resize_vocab: {{rows: {before}}}"
         yield Found(cause.location, message, help_)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from tokmigrate.lint.file import Location, MigrationFile, Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
-from tokmigrate.lint.spelling import escaped
+from tokmigrate.lint.spelling import escape_text
 from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
 from tokmigrate.operations.base import TokenChanges
@@ -76,8 +76,8 @@ def within_another(seen: OnModel) -> Iterator[Found]:
     """The text of a new token is part of another added token's text, or holds one.
 
     Of tokens that begin at the same place the longest is found. What was tokenized as the shorter one and something
-    else becomes the longer token; and whoever looks for the shorter one in a text, to stop there, finds it inside the
-    longer.
+    else becomes the longer token; and code that searches a text for the shorter one, as a stop string, finds it
+    inside the longer.
     """
     added = {text: token for text, (token, _) in seen.step.after.tokenizer.added.items() if text.strip()}
     for outer in added:
@@ -87,7 +87,7 @@ def within_another(seen: OnModel) -> Iterator[Found]:
                 continue
             # A token that matches only between words is not found inside one.
             if not (added[inner].single_word and outer.isalnum()):
-                help_ = "let no token begin, end or stand inside another one"
+                help_ = "let no token be a prefix, a suffix or a part of another one"
                 yield Found(cause.location_of(outer, inner), f"'{inner}' is part of '{outer}'", help_)
 
 
@@ -146,7 +146,7 @@ operations:
 def vocabulary_notation(seen: OnModel) -> Iterator[Found]:
     """A new token is written like a piece of a word in the vocabulary, with a marker for the space before it.
 
-    An added token is matched in the text itself, which has no such marker: `Ġcat` is found only where somebody
+    An added token is matched in the text itself, which has no such marker: `Ġcat` is found only if somebody
     writes `Ġcat`.
     """
     document = seen.step.after.documents[FILE]
@@ -158,8 +158,8 @@ def vocabulary_notation(seen: OnModel) -> Iterator[Found]:
     for text, cause in seen.causes.items():
         marker = next((marker for marker in sorted(markers) if text.startswith(marker) and text != marker), None)
         if marker is not None:
-            message = f"'{text}' begins with '{marker}', which stands in the vocabulary and not in texts"
-            yield Found(cause.location_of(text), message, f"write {escaped(text.removeprefix(marker))}")
+            message = f"'{text}' begins with '{marker}', which is in the vocabulary but not in texts"
+            yield Found(cause.location_of(text), message, f"write {escape_text(text.removeprefix(marker))}")
 
 
 @rule(
@@ -188,7 +188,7 @@ def not_decoded(seen: OnModel) -> Iterator[Found]:
         octets = bytes_of_letters(text)
         if octets is not None and octets != text.encode("utf-8"):
             decoded = octets.decode("utf-8", "replace")
-            message = f"'{text}' is decoded as {escaped(decoded)}: this tokenizer takes its letters for bytes"
+            message = f"'{text}' is decoded as {escape_text(decoded)}: this tokenizer takes its letters for bytes"
             yield Found(cause.location_of(text), message, "choose a text of ASCII letters")
 
 
@@ -228,7 +228,7 @@ operations:
 def changed_twice(file: MigrationFile) -> Iterator[Found]:
     """A token is changed by one operation, and then by another one of the same file.
 
-    One operation says what it shall be; a reader of two has to work it out.
+    One operation shows the result; with two the reader has to derive it.
     """
     history: dict[str, tuple[str, int]] = {}
     for written in file.operations:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from tokmigrate.lint.file import MigrationFile, Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
-from tokmigrate.lint.spelling import escaped, foreign_letters, invisible, likeness
+from tokmigrate.lint.spelling import escape_text, foreign_letters, invisible, likeness
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.token_checks import risk_of_added
 
@@ -37,7 +37,7 @@ def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
     for written, text in _new_texts(file):
         if text.strip() and text != text.strip():
             side = "begins" if text != text.lstrip() else "ends"
-            without = escaped(text.strip())
+            without = escape_text(text.strip())
             meant = "If the token needs it, write `# noqa: TM103` and why"
             help_ = f"write {without}; the text keeps its white space. {meant}"
             yield Found(written.location_of(text), f"'{text}' {side} with white space", help_)
@@ -68,7 +68,7 @@ def unstable_text(file: MigrationFile) -> Iterator[Found]:
             yield Found(
                 written.location_of(text),
                 f"'{text}' is not in the form NFC",
-                f"write {escaped(composed)}, or a text of ASCII letters",
+                f"write {escape_text(composed)}, or a text of ASCII letters",
             )
 
 
@@ -96,7 +96,7 @@ def invisible_character(file: MigrationFile) -> Iterator[Found]:
         if hidden:
             shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter, 'without a name')}" for letter in hidden)
             visible = "".join(letter for letter in text if letter not in hidden)
-            help_ = f"write {escaped(visible)}" if visible.strip() else "choose a text that can be seen"
+            help_ = f"write {escape_text(visible)}" if visible.strip() else "choose a text that can be seen"
             yield Found(written.location_of(text), f"'{visible}' holds {shown}", help_)
 
 
@@ -179,7 +179,7 @@ def mark_not_special(file: MigrationFile) -> Iterator[Found]:
     for written, token in file.added_tokens:
         is_mark = token.content.startswith("<|") and token.content.endswith("|>")
         if is_mark and "special" not in token.model_fields_set:
-            help_ = "give it `special: true`, or `special: false` if it is meant"
+            help_ = "give it `special: true`, or `special: false` if it is intended"
             yield Found(written.location_of(token.content), f"'{token.content}' looks special, and is not", help_)
 
 
@@ -247,7 +247,7 @@ operations:
 """,
 )
 def reserved_token_free(seen: OnModel) -> Iterator[Found]:
-    """Tokens are added behind the vocabulary although the tokenizer has reserved ones without a use.
+    """Tokens are added after the vocabulary although the tokenizer has reserved ones without a use.
 
     A reserved token has an id and a row already: with `rename_tokens` it gets the new text, and no matrix grows.
     """
@@ -265,7 +265,7 @@ def reserved_token_free(seen: OnModel) -> Iterator[Found]:
 
 def _renaming(written: Written, texts: Mapping[str, str], before: ModelState, after: ModelState) -> str:
     """Return the operations that give reserved tokens their new texts, with the flags that the new ones should have."""
-    named = ", ".join(f"{escaped(free)}: {escaped(new)}" for free, new in texts.items())
+    named = ", ".join(f"{escape_text(free)}: {escape_text(new)}" for free, new in texts.items())
     parts = [f"rename_tokens: {{tokens: {{{named}}}, init: {{strategy: mean}}}}"]
     for special in (True, False):
         wrong = [
@@ -276,7 +276,7 @@ def _renaming(written: Written, texts: Mapping[str, str], before: ModelState, af
             and (free not in before.tokenizer.added or before.tokenizer.added[free][0].special is not special)
         ]
         if wrong:
-            flagged = ", ".join(map(escaped, wrong))
+            flagged = ", ".join(map(escape_text, wrong))
             parts.append(f"set_token_flags: {{tokens: [{flagged}], special: {'true' if special else 'false'}}}")
     if written.tokens.roles:
         parts.append(f"{written.operation.name} with `existing: reuse`")
@@ -307,7 +307,7 @@ def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
     """
     for written, before, after in seen.changes:
         risk = risk_of_added(before, after)
-        # Whoever sets flags of such a token says that it is meant.
+        # Setting flags of such a token shows that it is intended.
         if risk is not None and not written.tokens.flagged:
             tokens = [t for t in after.tokenizer.added if t not in before.tokenizer.added]
             yield Found(written.location_of(*tokens), risk.reason, "add a token of its own for that")
@@ -338,9 +338,9 @@ def special_flag_changed(seen: OnModel) -> Iterator[Found]:
     for written, before, after in seen.changes:
         for text, (token, _) in after.tokenizer.added.items():
             held = before.tokenizer.token(text)
-            # A token that the same migration brings was not there for anybody.
+            # A token that the same migration brings was not in use before.
             if held is not None and held.special != token.special and text not in seen.causes:
                 does = "leaves it out" if token.special else "shows it"
                 message = f"'{text}' is {'special' if token.special else 'not special any more'}: decoding {does}"
-                help_ = "add a token of its own; if it is meant, write `# noqa: TM111` and tell all who decode"
+                help_ = "add a token of its own; if it is intended, write `# noqa: TM111` and tell all who decode"
                 yield Found(written.location_of(text), message, help_)

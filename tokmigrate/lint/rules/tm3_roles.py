@@ -9,7 +9,7 @@ from tokmigrate.formatting import format_quoted
 from tokmigrate.lint.file import Location, MigrationFile, Written
 from tokmigrate.lint.model import OnModel
 from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
-from tokmigrate.lint.spelling import escaped
+from tokmigrate.lint.spelling import escape_text
 from tokmigrate.model.documents.chat_template import CHAT, Template, find_in_templates, templates
 from tokmigrate.model.documents.roles import ROLES, special_token, text_of
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
@@ -61,7 +61,7 @@ def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
         for place, tokens in found.items():
             verbs = "gets a role and is" if len(tokens) == 1 else "get roles and are"
             message = f"{format_quoted(tokens)} {verbs} initialised with the mean, because no `init:` is given"
-            yield Found(place, message, "give `init:`, such as {strategy: mean} if it is meant")
+            yield Found(place, message, "give `init:`, such as {strategy: mean} if it is intended")
 
 
 def _sets_init(migration: Migration) -> bool:
@@ -220,7 +220,7 @@ operations:
 """,
 )
 def names_no_token(seen: OnModel) -> Iterator[Found]:
-    """A chat template writes `<|…|>` that is no token.
+    """A chat template writes `<|…|>` that is not a token.
 
     The text is then tokenized into pieces that the model has never seen as a mark, and nothing fails.
     """
@@ -234,7 +234,7 @@ def names_no_token(seen: OnModel) -> Iterator[Found]:
             continue
         for text in dict.fromkeys(_TOKEN_LIKE.findall(_COMMENT.sub("", template.text))):
             if text not in known:
-                message = f"the chat template writes '{text}', which is no token"
+                message = f"the chat template writes '{text}', which is not a token"
                 yield Found(cause.location, message, "add it with add_tokens, or correct the template")
 
 
@@ -281,7 +281,7 @@ def without_ignorable(seen: OnModel) -> Iterator[Found]:
     new = {token: cause for token, cause in seen.causes.items() if token in added}
     special = [t for t in new if t in final.tokenizer.added and final.tokenizer.added[t][0].special]
     used = {*find_in_templates(final, special), *post_processor_tokens(final.documents[FILE])}
-    # A list has every special token, and says of none what it is for.
+    # A list has every special token, and says about none what it is for.
     used |= {text_of(entry) or "" for _, path, entry in find_named_tokens(final) if str(path[-1]).endswith("_token")}
     used |= {final.tokenizer.texts.get(number, "") for *_, ids in ids_by_field(final) for number in ids}
     named = (tokens for written in seen.file.operations for tokens in written.tokens.roles.values())
@@ -291,12 +291,12 @@ def without_ignorable(seen: OnModel) -> Iterator[Found]:
     for token in special:
         if token not in used and not _may_be_built(token, texts):
             message = f"'{token}' is special, but no template and no role uses it"
-            help_ = f"name it in the template, or set_special_tokens: {{additional: {{add: [{escaped(token)}]}}}}"
+            help_ = f"name it in the template, or set_special_tokens: {{additional: {{add: [{escape_text(token)}]}}}}"
             yield Found(new[token].location_of(token), message, help_)
 
 
 def _may_be_built(token: str, texts: list[str]) -> bool:
-    """Return whether a template writes the beginning of a token alone, and may put the rest behind it."""
+    """Return whether a template writes the beginning of a token alone, and may put the rest after it."""
     beginnings = [token[:end] + quote for end in range(1, len(token)) for quote in "'\""]
     return any(beginning in text for beginning in beginnings for text in texts)
 
@@ -337,7 +337,7 @@ def turn_does_not_end(seen: OnModel) -> Iterator[Found]:
         return
     for token in find_in_templates(after, [text for text in _ENDS_A_TURN if text in ids]):
         message = f"the chat template ends turns with '{token}', but generation does not stop there"
-        yield Found(cause.location, message, f"set_special_tokens: {{eos: {escaped(token)}}}")
+        yield Found(cause.location, message, f"set_special_tokens: {{eos: {escape_text(token)}}}")
 
 
 def _ends(state: ModelState) -> set[Json]:

@@ -34,7 +34,7 @@ def edited_after_applied(file: MigrationFile) -> Iterator[Found]:
     """
     if file.edited_on:
         message = f"it was applied to {', '.join(file.edited_on)} before it was edited"
-        hint = "put it back with `tokmigrate restore` where it was applied, and say what you want in a new migration"
+        hint = "put it back with `tokmigrate restore` where it was applied, and write a new migration"
         yield Found(Location(1, 1), message, hint)
 
 
@@ -61,7 +61,7 @@ def edited_after_shared(file: MigrationFile) -> Iterator[Found]:
     """
     if file.edited_since is not None:
         message = f"'{file.edited_since}' has it with other contents"
-        yield Found(Location(1, 1), message, "put it back as it was, and say what you want in a new migration")
+        yield Found(Location(1, 1), message, "restore it, and write a new migration")
 
 
 @rule(
@@ -313,7 +313,7 @@ verify:
 def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
     """How text is tokenized changes, and no `encodes` under `verify:` says what comes out.
 
-    Whoever reviews it sees what is meant, and a version of the library that tokenizes differently is noticed before a
+    A reviewer sees the intention, and a version of the library that tokenizes differently is noticed before a
     model is published.
     """
     if any(isinstance(check, Encodes) for check in file.migration.checks):
@@ -341,7 +341,7 @@ operations:
     beside="the models that the workspace lists",
 )
 def for_no_model(file: MigrationFile) -> Iterator[Found]:
-    """`models` names something that is no model and no tag of the workspace.
+    """`models` names something that is neither a model nor a tag of the workspace.
 
     A misspelt name makes the migration one for no model: it is passed over without a word.
     """
@@ -350,5 +350,5 @@ def for_no_model(file: MigrationFile) -> Iterator[Found]:
     for place, name in enumerate(file.migration.models):
         if name not in {"*", *file.known_models}:
             known = ", ".join(sorted(file.known_models))
-            message = f"'{name}' is no model and no tag of the workspace"
+            message = f"'{name}' is neither a model nor a tag of the workspace"
             yield Found(file.location_of("models", place), message, f"known are {known}")

@@ -34,7 +34,7 @@ _AUDIO_CODES = Refusal(
 )
 _DRAFT = f"{_TAKE_OUT}; the migrated model needs a draft model that is trained for it"
 _CLUSTERS = Refusal("its tensor `token_ordering` holds ids, sorted into clusters of a fixed size", _DRAFT)
-_BEHIND = "ids right behind its vocabulary are {}"
+_BEHIND = "ids right after its vocabulary are {}"
 
 REFUSED: Mapping[str, Refusal] = MappingProxyType(
     {
@@ -45,7 +45,7 @@ REFUSED: Mapping[str, Refusal] = MappingProxyType(
         "gemma4_assistant": _CLUSTERS,
         "gemma4_unified_assistant": _CLUSTERS,
         "ibert": Refusal(
-            "it keeps a quantized copy of its embeddings, in which a new row cannot be computed",
+            "it keeps a quantized copy of its embeddings, for which no new row can be computed",
             "migrate the RoBERTa model that it was quantized from, then quantize again",
         ),
         "musicgen": _AUDIO_CODES,
@@ -158,14 +158,14 @@ class OrderedTail:
 
     Args:
         start: The first of them.
-        stop: The first id behind them.
+        stop: The first id after them.
     """
 
     start: int
     stop: int
 
     def is_kept(self, renumbering: Renumbering) -> bool:
-        """Return whether they all move by the same number, and no other id comes to stand among or behind them."""
+        """Return whether they all move by the same number, and no other id comes to stand among or after them."""
         start = renumbering.new(self.start)
         if start is None:
             return False
@@ -188,7 +188,7 @@ def ordered_tail(state: ModelState) -> OrderedTail | None:
     if first is None:
         return OrderedTail(last + 1, max(last + 1, state.vocab_size))
     start = first - 1 if texts.get(first - 1) in _SILENCE else first
-    # Older tokenizers end at <|notimestamps|>, and all rows behind it are timestamps.
+    # Older tokenizers end at <|notimestamps|>, and all rows after it are timestamps.
     return OrderedTail(start, last + 1 if last > first else state.vocab_size)
 
 
@@ -229,9 +229,9 @@ def tail_move(before: ModelState, after: ModelState) -> str | None:
     first = texts.get(old.start, f"id {old.start}")
     moved = min((n for token, n in before.tokenizer.ids.items() if ids.get(token, n) != n), default=old.start)
     ahead = (
-        f"'{texts[moved]}' and the ids behind it move up by {ids[texts[moved]] - moved}; " if moved < old.start else ""
+        f"'{texts[moved]}' and the ids after it move up by {ids[texts[moved]] - moved}; " if moved < old.start else ""
     )
     return (
-        f"{ahead}'{first}' and the {old.stop - old.start - 1} ids behind it move up by {new.start - old.start} as one"
+        f"{ahead}'{first}' and the {old.stop - old.start - 1} ids after it move up by {new.start - old.start} as one"
         " block; data that hold their ids have to be tokenized again"
     )

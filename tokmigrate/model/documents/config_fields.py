@@ -38,7 +38,7 @@ def config_parts(config: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[P
 
 
 def parts_of(config: Mapping[str, Any], size: int) -> Iterator[tuple[Path, Json]]:
-    """Yield the parts of config.json that speak of the vocabulary of that size: those that give no other one.
+    """Yield the parts of config.json that describe the vocabulary of that size: those that give no other one.
 
     Args:
         config: The parsed file.
@@ -66,7 +66,7 @@ def _list_sizes(config: Mapping[str, Any], path: str) -> Iterator[tuple[str, int
 Shape = FieldShape
 
 Declared = Mapping[str, Shape | Literal["ignore"]]
-"""What the workspace says of fields, by name or dotted path; `ignore` for one that holds no ids."""
+"""What the workspace says about fields, by name or dotted path; `ignore` for one that holds no ids."""
 
 
 @dataclass(frozen=True)

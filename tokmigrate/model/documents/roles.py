@@ -82,7 +82,7 @@ def with_special_flag(state: ModelState, content: str) -> ModelState:
 def with_listed_specials(state: ModelState, contents: Sequence[str]) -> ModelState:
     """Return the state in which the files that list special tokens list `contents` too, each where its id puts it.
 
-    Whisper takes the id behind the last one that is listed for its first timestamp.
+    Whisper takes the id after the last one that is listed for its first timestamp.
 
     Args:
         state: The state before, which has the tokens.
@@ -194,7 +194,7 @@ def _with_unknown(state: ModelState, content: str, number: int) -> ModelState:
 
 
 def _with_id(held: Json, number: int) -> Json:
-    """Return what stands where `held` stood: a list keeps its other ids behind the new one."""
+    """Return what stands where `held` stood: a list keeps its other ids after the new one."""
     if isinstance(held, list):
         return [number, *(other for other in held if other != number)]
     return number

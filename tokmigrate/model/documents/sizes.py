@@ -14,7 +14,7 @@ SIZES = ("vocab_size", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size",
 REPEATED = ("depth_decoder_config",)
 """The parts that repeat the size, and whose ids are other things: Moshi's counts codes of audio."""
 UNPADDED = "unpadded_vocab_size"
-"""The field that gives the number of rows that are not padding: logits behind it are cut off."""
+"""The field that gives the number of rows that are not padding: logits after it are cut off."""
 
 
 def with_sizes(state: ModelState, before: ModelState) -> ModelState:

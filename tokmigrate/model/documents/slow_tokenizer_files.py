@@ -2,7 +2,7 @@
 
 A SentencePiece model follows when its pieces stand in the order of ids, as in most models. Other files, and one whose
 pieces have ids of another order, are left as they are, and no migration may then change what they hold. By
-convention no such file holds the tokens that are added behind its own: programs that read one find these in
+convention no such file holds the tokens that are added after its own: programs that read one find these in
 tokenizer_config.json.
 """
 
@@ -26,7 +26,7 @@ TEKKEN_FILES = "*tekken*.json"
 SUFFIXES = (".model", ".spm", ".tiktoken")
 READ_ALONE = "tokenizer.model"
 """The file that llama.cpp's converter reads in place of tokenizer.json."""
-IN_ANOTHER_FORMAT = "remove the file if nothing reads it: tokenizer.json says all that it says"
+IN_ANOTHER_FORMAT = "remove the file if nothing reads it: tokenizer.json has all of its contents"
 
 
 def read_slow_tokenizer_files(directory: Path) -> dict[str, bytes]:

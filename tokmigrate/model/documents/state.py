@@ -1,4 +1,4 @@
-"""A model as operations see it: its documents and what became of its rows, as one pure value."""
+"""A model as operations see it: its documents and the history of its rows, as one pure value."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tokmigrate.model.documents.config_fields import Declared
-from tokmigrate.model.formats.json_text import Json, replaced
+from tokmigrate.model.formats.json_text import Json, replace_at
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.settings import WorkerLimits
 from tokmigrate.vocabulary.ids import Run
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, joined
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
 
 CONFIG = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -62,7 +62,7 @@ class Traits:
         stops: Ids at which a tensor ends that has no rows for those from there on.
         has_tables: Whether a tensor of integers has a row for each id.
         fixed_size: Why the number of rows cannot change, None where it can.
-        id_fields: What the workspace says of fields that are not known.
+        id_fields: What the workspace says about fields that are not known.
         worker: What the libraries may use when they work with it.
     """
 
@@ -130,13 +130,15 @@ class ModelState:
 
     def with_value(self, name: str, path: tuple[str | int, ...], value: Json) -> ModelState:
         """Return the state with `value` at `path` of the JSON file `name`."""
-        return self.with_document(name, replaced(self.documents.get(name, {}), path, value))
+        return self.with_document(name, replace_at(self.documents.get(name, {}), path, value))
 
     def with_rows(self, edit: RowEdit) -> ModelState:
         """Return the state after `edit`, whose new rows are `InitRecipe`."""
         made = RowEdit(
             edit.old_rows,
-            joined(piece if isinstance(piece, CopiedRows) else NewRow(_make(piece.recipe)) for piece in edit.pieces),
+            join_pieces(
+                piece if isinstance(piece, CopiedRows) else NewRow(_make(piece.recipe)) for piece in edit.pieces
+            ),
         )
         return replace(
             self,

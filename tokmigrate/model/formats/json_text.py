@@ -118,7 +118,7 @@ def layout_of(text: str) -> Layout:
     )
 
 
-def replaced(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
+def replace_at(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
     """Return `value` with `new` at `path`, copying only what lies on the path.
 
     Args:
@@ -132,7 +132,7 @@ def replaced(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
     if isinstance(value, list):
         if not isinstance(head, int):
             raise TypeError(f"a list has no member '{head}'")
-        return [replaced(item, rest, new) if position == head else item for position, item in enumerate(value)]
+        return [replace_at(item, rest, new) if position == head else item for position, item in enumerate(value)]
     changed = dict(value) if isinstance(value, dict) else {}
-    changed[str(head)] = replaced(changed.get(str(head)), rest, new)
+    changed[str(head)] = replace_at(changed.get(str(head)), rest, new)
     return changed

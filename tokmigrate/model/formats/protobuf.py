@@ -54,7 +54,7 @@ def fields(message: bytes) -> Iterator[Field]:
         yield Field(tag >> 3, value, message[start:position])
 
 
-def joined(message: Iterable[Field]) -> bytes:
+def join_fields(message: Iterable[Field]) -> bytes:
     """Return the bytes of a message."""
     return b"".join(field.raw for field in message)
 

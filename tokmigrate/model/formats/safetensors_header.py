@@ -114,11 +114,11 @@ class Header:
 
         Args:
             shapes: The new shape of each tensor that gets one.
-            congruent_to: What the start of the data section shall be modulo 4096.
+            congruent_to: The start of the data section modulo 4096.
         """
         for name in shapes:
             self.entry(name)
-        raw = encoded(
+        raw = encode_header(
             [(entry.name, entry.dtype, shapes.get(entry.name, entry.shape)) for entry in self.entries],
             self.metadata,
             congruent_to,
@@ -169,7 +169,7 @@ def parse_header(prefix: bytes, file_size: int, where: str) -> Header:
     return header
 
 
-def encoded(
+def encode_header(
     tensors: Sequence[tuple[str, str, tuple[int, ...]]],
     metadata: Mapping[str, str] | None,
     congruent_to: int,
@@ -186,7 +186,7 @@ def encoded(
     Args:
         tensors: Name, dtype and shape of each tensor, in the order of the keys.
         metadata: `__metadata__`, or None.
-        congruent_to: What the start of the data section shall be modulo 4096.
+        congruent_to: The start of the data section modulo 4096.
         data_order: The names in the order of their data; that of the keys if not given.
         metadata_at: How many tensors stand before `__metadata__`.
 

@@ -79,7 +79,7 @@ class Piece:
             protobuf.float_field(_SCORE, 0.0),
             protobuf.number_field(_KIND, kind),
         )
-        return Piece(protobuf.joined(fields))
+        return Piece(protobuf.join_fields(fields))
 
     @cached_property
     def _fields(self) -> tuple[Field, ...]:
@@ -105,7 +105,9 @@ class Piece:
 
     def called(self, text: str) -> Piece:
         """Return the piece with another text."""
-        return Piece(protobuf.joined(protobuf.with_field(self._fields, protobuf.bytes_field(_TEXT, text.encode()))))
+        return Piece(
+            protobuf.join_fields(protobuf.with_field(self._fields, protobuf.bytes_field(_TEXT, text.encode())))
+        )
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class SentencePieceModel:
     @property
     def data(self) -> bytes:
         """The bytes of its file."""
-        return protobuf.joined(self.fields)
+        return protobuf.join_fields(self.fields)
 
     @cached_property
     def pieces(self) -> tuple[Piece, ...]:
@@ -221,7 +223,7 @@ class SentencePieceModel:
 
     def with_trainer(self, field: Field) -> SentencePieceModel:
         """Return the model with a field of the trainer's specification."""
-        trainer = protobuf.joined(protobuf.with_field(self._trainer, field))
+        trainer = protobuf.join_fields(protobuf.with_field(self._trainer, field))
         return SentencePieceModel(protobuf.with_field(self.fields, protobuf.bytes_field(_TRAINER, trainer)))
 
     def _part(self, number: int) -> tuple[Field, ...]:

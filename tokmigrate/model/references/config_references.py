@@ -25,7 +25,7 @@ def with_ids_of_config(
         renumbering: How ids change.
         file: Its name, for errors.
         size: The size of the vocabulary; a nested model that says another one has the ids below that for itself.
-        declared: What the workspace says of fields.
+        declared: What the workspace says about fields.
 
     Raises:
         OperationError: A field needs an id that goes.
@@ -38,7 +38,7 @@ def with_ids_of_config(
                 f"'{place}' holds {number}, which may be the id of a token; tokmigrate does not know that field,"
                 " and this migration gives that id to another token",
                 where=file,
-                hint=f"say it for this model in tokmigrate.yaml:\n{setting(place)}",
+                hint=f"write for this model in tokmigrate.yaml:\n{setting(place)}",
             )
 
     def follow(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
@@ -48,7 +48,7 @@ def with_ids_of_config(
 
 
 def setting(place: str) -> str:
-    """Return the lines of tokmigrate.yaml that say of a field what it holds."""
+    """Return the lines of tokmigrate.yaml that say about a field what it holds."""
     return f'id_fields:\n  "{place}": ids  # or: ignore, if it holds no id of a token'
 
 
@@ -64,7 +64,7 @@ def suspects(
     Args:
         document: A configuration, or a part of one.
         sizes: The sizes that a configuration may give for this vocabulary.
-        declared: What the workspace says of fields.
+        declared: What the workspace says about fields.
         path: Where the part stands.
         first: The first id that is not one of the part's own vocabulary.
     """
@@ -106,7 +106,7 @@ def sizes_of(document: Json, size: int) -> frozenset[int]:
 
 
 def _own_ids(part: Json, sizes: frozenset[int]) -> int:
-    """Return how many ids a part has for itself, like a talker its codec's; it names ids of the text behind them."""
+    """Return how many ids a part has for itself, like a talker its codec's; it names ids of the text after them."""
     size = part.get("vocab_size")
     return size if isinstance(size, int) and size not in sizes else 0
 
@@ -136,7 +136,7 @@ def with_fields(document: Json, change: Change, sizes: frozenset[int], declared:
         document: The parsed file.
         change: Gives the new value of a field.
         sizes: The sizes that a configuration may give for this vocabulary.
-        declared: What the workspace says of fields.
+        declared: What the workspace says about fields.
     """
     return _Walk(change, sizes, declared).new(document, ())
 
@@ -200,7 +200,7 @@ class _Field:
         number = self._renumbering.new(value)
         if number is None:
             raise OperationError(
-                f"'{self._place}' uses the token with id {value}, which is to go",
+                f"'{self._place}' uses the token with id {value}, which is removed",
                 where=self._file,
                 hint="give that role to another token first: set_special_tokens or set_padding",
             )

@@ -80,7 +80,7 @@ def _lines(text: str, renumbering: Renumbering) -> str:
         raise OperationError(
             "a line would be left without a token",
             where=VOCAB_TXT,
-            hint="remove the file: tokenizer.json says all that it says",
+            hint="remove the file: tokenizer.json has all of its contents",
         )
     ordered = [moved[number] for number in range(len(moved))]
     return "\n".join(ordered if end is None else [*ordered, end])
@@ -126,7 +126,7 @@ def _require(number: int, renumbering: Renumbering, place: str) -> int:
     new = renumbering.new(number)
     if new is None:
         raise OperationError(
-            f"'{place}' uses the token with id {number}, which is to go",
+            f"'{place}' uses the token with id {number}, which is removed",
             where=FILE,
             hint="let it use another token first",
         )
@@ -141,7 +141,7 @@ def with_token_ids(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
 
     Args:
         tokenizer: The tokenizer before.
-        ids: Every token that shall be there, with its id; others go.
+        ids: All tokens with their ids; others are removed.
 
     Raises:
         OperationError: The tokenizer's kind cannot hold these ids.

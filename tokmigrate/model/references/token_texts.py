@@ -25,7 +25,7 @@ from tokmigrate.model.documents.state import (
     VOCAB_TXT,
     ModelState,
 )
-from tokmigrate.model.formats.json_text import Json, replaced
+from tokmigrate.model.formats.json_text import Json, replace_at
 from tokmigrate.model.references.references import configurations
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, without
 from tokmigrate.vocabulary.ids import AddedToken, Renumbering
@@ -134,20 +134,20 @@ def _with_maps(part: Json, names: Names) -> Json:
 def _tokenizer(document: Json, names: Names) -> Json:
     added = [{**entry, "content": _rename(entry["content"], names)} for entry in document.get("added_tokens") or []]
     if added:
-        document = replaced(document, ("added_tokens",), added)
+        document = replace_at(document, ("added_tokens",), added)
     vocabulary = document["model"]["vocab"]
     if isinstance(vocabulary, list):
         renamed: Json = [[_rename(entry[0], names), *entry[1:]] for entry in vocabulary]
     else:
         renamed = with_keys(vocabulary, names)
-    document = replaced(document, ("model", "vocab"), renamed)
+    document = replace_at(document, ("model", "vocab"), renamed)
     for path in (("model", "unk_token"), ("padding", "pad_token")):
         held = (document.get(path[0]) or {}).get(path[1])
         if held is not None:
-            document = replaced(document, path, _rename(held, names))
+            document = replace_at(document, path, _rename(held, names))
     for section, renaming in (("post_processor", _post_processor), ("decoder", _decoder)):
         if document.get(section):
-            document = replaced(document, (section,), renaming(document[section], names))
+            document = replace_at(document, (section,), renaming(document[section], names))
     return document
 
 

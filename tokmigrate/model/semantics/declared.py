@@ -1,4 +1,4 @@
-"""What the files beside tokenizer.json say of a tokenizer, whichever of them says it and in whichever spelling."""
+"""What the files beside tokenizer.json say about a tokenizer, whichever of them says it and in whichever spelling."""
 
 from __future__ import annotations
 

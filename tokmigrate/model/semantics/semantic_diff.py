@@ -306,7 +306,7 @@ def _is_ignorable(found: Difference) -> bool:
 _MISSING: Any = object()
 
 
-def reverted(now: Json, before: Json, after: Json, place: str) -> Json:
+def revert_keys(now: Json, before: Json, after: Json, place: str) -> Json:
     """Return `now` with each key that a migration changed as it was before; all else stays as it is now.
 
     A key that was left out when the file was rewritten comes back only where it holds a single value: parts that are
@@ -330,7 +330,7 @@ def reverted(now: Json, before: Json, after: Json, place: str) -> Json:
     if isinstance(now, list) and isinstance(before, list) and isinstance(after, list):
         return _list(now, before, after, place)
     raise DriftError(
-        f"it was changed since it was migrated, from {_repr(after)} to {_repr(now)}, and going back would lose that",
+        f"it was changed since it was migrated, from {_repr(after)} to {_repr(now)}, and a downgrade would lose that",
         where=place,
         hint="set it back, or make the change a migration of its own on the state before",
     )
@@ -357,10 +357,10 @@ def _object(now: Mapping[str, Json], before: Mapping[str, Json], after: Mapping[
         if became is _MISSING:
             found[key] = value
         elif was is not _MISSING:
-            found[key] = reverted(value, was, became, f"{place}: {key}")
+            found[key] = revert_keys(value, was, became, f"{place}: {key}")
         elif value is not None and value != became and not isinstance(value, dict | list):
-            # The migration brought the key, and somebody else its value.
-            reverted(value, None, became, f"{place}: {key}")
+            # The migration brought the key, and another program its value.
+            revert_keys(value, None, became, f"{place}: {key}")
     for key, was in before.items():
         if key not in now and (key not in after or (was != after[key] and not isinstance(was, dict | list))):
             found[key] = was
@@ -370,7 +370,7 @@ def _object(now: Mapping[str, Json], before: Mapping[str, Json], after: Mapping[
 def _list(now: list[Json], before: list[Json], after: list[Json], place: str) -> Json:
     if not all(isinstance(item, str | int) for item in (*now, *before, *after)):
         raise DriftError(
-            "the list was changed since it was migrated, and going back would lose that",
+            "the list was changed since it was migrated, and a downgrade would lose that",
             where=place,
             hint="set it back, or make the change a migration of its own on the state before",
         )

@@ -19,7 +19,7 @@ from typing import Any
 from blake3 import blake3
 
 from tokmigrate.errors import OperationError, OutOfStepError, TokenizerError, in_one_line
-from tokmigrate.model.formats.json_text import Json, replaced
+from tokmigrate.model.formats.json_text import Json, replace_at
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, text_alone
 from tokmigrate.vocabulary.ids import AddedToken
 
@@ -223,7 +223,7 @@ class Tokenizer:
         if not isinstance(self.document["model"]["vocab"], dict):
             raise TokenizerError("its vocabulary leaves no free id", where=FILE)
         inside = with_tokens_inside(self.vocabulary, listed.document["added_tokens"], self.document["model"])
-        return Tokenizer(replaced(listed.document, ("model", "vocab"), inside))
+        return Tokenizer(replace_at(listed.document, ("model", "vocab"), inside))
 
     def with_tokens(self, tokens: Sequence[AddedToken]) -> Tokenizer:
         """Return a view of the file with `tokens` added, as `with_token` adds them one after the other.
@@ -262,7 +262,7 @@ class Tokenizer:
             else:
                 place = next((place for place, other in enumerate(entries) if other["id"] > entry["id"]), len(entries))
                 entries.insert(place, entry)
-        return Tokenizer(replaced(self.document, ("added_tokens",), entries))
+        return Tokenizer(replace_at(self.document, ("added_tokens",), entries))
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids that the tokenizers library gives `text`, without special tokens around it."""

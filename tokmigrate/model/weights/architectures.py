@@ -36,7 +36,7 @@ class TensorPattern:
         side: Whether the rows are initialised like input or like output embeddings.
         axis: The axis that counts the vocabulary.
         copies: Whether it may repeat the embeddings of its side, which is seen by its bytes.
-        table: Whether it may hold integers, of which a row can only be copied.
+        table: Whether it may hold integers, whose rows can only be copied.
         mapped_by: The tensor that, where it is there, gives ids their rows in this one, which then counts other things.
     """
 
@@ -173,7 +173,7 @@ class Architecture:
     tied_inside: bool = False
 
     def pattern(self, name: str) -> TensorPattern | None:
-        """Return the pattern that a tensor's name fits, None if it is no vocabulary tensor by its name."""
+        """Return the pattern that a tensor's name fits, None if it is not a vocabulary tensor by its name."""
         return next((pattern for pattern in self.patterns if pattern.matches(name)), None)
 
     def is_table(self, name: str) -> bool:

@@ -40,7 +40,7 @@ _ROWS = 4
 
 @dataclass(frozen=True)
 class Movement:
-    """What became of a row since its init.
+    """What happened to a row since its init.
 
     Args:
         kind: What it comes to.
@@ -73,12 +73,12 @@ class Tracked:
 
 
 def input_movements(rows: Tracked) -> tuple[Movement, ...]:
-    """Return what became of rows of input embeddings that the output does not share."""
+    """Return what happened to rows of input embeddings that the output does not share."""
     return _of_finite(rows, _input_movements)
 
 
 def output_movements(rows: Tracked) -> tuple[Movement, ...]:
-    """Return what became of rows of output embeddings, or of tied ones."""
+    """Return what happened to rows of output embeddings, or of tied ones."""
     return _of_finite(rows, _output_movements)
 
 
@@ -189,7 +189,7 @@ def _common(steps: Numbers, chosen: Mask) -> _Common | None:
 
 
 def _by_twins(rows: Tracked, steps: Numbers, moved: Mask) -> dict[int, Movement]:
-    """Return what rows with one init tell of each other: those that are still equal had no occurrence."""
+    """Return what rows with one init show about each other: those that are still equal had no occurrence."""
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
     for place in np.flatnonzero(moved):
         groups[rows.then[place].tobytes()].append(int(place))

@@ -68,12 +68,12 @@ RowFingerprints = Mapping[Side, RowFingerprint]
 """The fingerprints of a token's rows: in the input embeddings, and in those of the output where they are not tied."""
 
 
-def written(marks: RowFingerprints) -> str:
+def format_fingerprints(marks: RowFingerprints) -> str:
     """Return fingerprints as text."""
     return "; ".join(f"{side} {mark.dtype} {mark.digest}" for side, mark in sorted(marks.items()))
 
 
-def parsed(text: str) -> dict[Side, RowFingerprint]:
+def parse_fingerprints(text: str) -> dict[Side, RowFingerprint]:
     """Return the fingerprints that a text holds; none where it is written in a way that is not known."""
     found = [_FINGERPRINT.fullmatch(part) for part in text.split("; ")]
     if not all(found):

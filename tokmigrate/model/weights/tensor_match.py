@@ -25,7 +25,7 @@ from tokmigrate.model.weights.weights import Shard, Weights
 from tokmigrate.vocabulary.recipes import Side
 
 Overrides = Mapping[str, tuple[int, Side] | None]
-"""What the workspace says of tensors: axis and side, or None for one that has no vocabulary axis."""
+"""What the workspace says about tensors: axis and side, or None for one that has no vocabulary axis."""
 
 Entries = Mapping[str, tuple[Shard, TensorEntry]]
 """Every tensor on disk by its name, with its shard."""
@@ -33,7 +33,7 @@ Entries = Mapping[str, tuple[Shard, TensorEntry]]
 
 @dataclass(frozen=True)
 class TensorMatch:
-    """A tensor on disk that has a vocabulary axis, as somebody says.
+    """A tensor on disk that has a vocabulary axis, as the registry or a setting says.
 
     Args:
         shard: The file that it is in.
@@ -136,7 +136,7 @@ def match_by_answer(
     if not unexplained:
         unexplained = [name for name, reply in found.items() if reply["side"] is None]
         reason = (
-            "transformers' model of this type does not tell whether it is one of the input or the output embeddings"
+            "transformers' model of this type does not show whether it belongs to the input or the output embeddings"
         )
     if unexplained:
         raise _unexplained_error({name: entries[name][1].shape for name in unexplained}, found, reason, where)
@@ -185,10 +185,10 @@ def settings_hint(shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Any
 
     Args:
         shapes: The shape of each tensor, by name.
-        found: What transformers tells of some of them.
+        found: What transformers reports about some of them.
     """
     settings = "".join(f"\n  {_setting(name, shape, found.get(name))}" for name, shape in shapes.items())
-    return f"say it for this model in tokmigrate.yaml:\nvocab_tensors:{settings}"
+    return f"write for this model in tokmigrate.yaml:\nvocab_tensors:{settings}"
 
 
 def _guess(name: str, shape: tuple[int, ...], reply: Mapping[str, Any] | None) -> tuple[int, Side | None]:
@@ -235,7 +235,7 @@ def find_ties(weights: Weights, matches: Iterable[TensorMatch], is_tied: bool, d
         weights: The tensors on disk.
         matches: The vocabulary tensors.
         is_tied: Whether the model ties its embeddings.
-        declared: What config.json says of it, None if nothing.
+        declared: What config.json says about it, None if nothing.
     """
     every = list(matches)
     matches = [match for match in every if not match.copies]
@@ -279,7 +279,7 @@ def match_repeated(
 ) -> dict[str, TensorMatch]:
     """Return the matches of tensors that repeat a vocabulary tensor byte for byte in a layer that predicts ahead.
 
-    transformers does not load such layers, so that its own model cannot tell of them.
+    transformers does not load such layers, so that its own model does not report them.
 
     Args:
         weights: The tensors on disk.
@@ -339,7 +339,7 @@ def check_one_vocabulary(
         weights: The tensors on disk.
         config: config.json, which gives both sides the same size, if any.
         matches: The vocabulary tensors.
-        overrides: What the workspace says of tensors; it says that both sides follow by naming one of each.
+        overrides: What the workspace says about tensors; it says that both sides follow by naming one of each.
         where: The model's directory.
 
     Raises:

@@ -101,7 +101,7 @@ def input_only_ids(config: Mapping[str, Any]) -> int:
 
 
 def ids_elsewhere(config: Mapping[str, Any]) -> int:
-    """Return how many ids behind the vocabulary have their rows in a second matrix, which is left alone."""
+    """Return how many ids after the vocabulary have their rows in a second matrix, which is left alone."""
     if config.get("model_type") == "idefics":
         return int(config.get("additional_vocab_size") or 0)
     if config.get("model_type") == "molmo2":

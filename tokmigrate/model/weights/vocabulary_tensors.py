@@ -151,7 +151,7 @@ def _none_found(entries: Entries, tokenizer: Tokenizer | None, where: str) -> Mo
     ids = max(tokenizer.texts, default=-1) + 1 if tokenizer else 0
     possible = candidates(entries, ids)
     if possible:
-        message = "which tensors have a vocabulary axis is not known: neither config.json nor their names tell"
+        message = "which tensors have a vocabulary axis is not known: neither config.json nor their names show it"
         return ModelError(message, where=where, hint=settings_hint(possible))
     return ModelError(
         f"no tensor has a row for each of the {ids} ids of the tokenizer",
@@ -212,7 +212,7 @@ def _check_rows(match: TensorMatch, rows: int, key: str | None, size: int) -> No
         raise OutOfStepError(
             f"the tensor '{name}' {list(shape)} has {has}, but {says}",
             where=match.shard.file,
-            hint="restore the file that is wrong; if this is no vocabulary tensor, say in tokmigrate.yaml"
+            hint="restore the file that is wrong; if this is not a vocabulary tensor, write in tokmigrate.yaml"
             f' vocab_tensors: {{"{name}": ignore}}',
         )
 
@@ -223,7 +223,7 @@ def _refuse_quantized(entries: Entries, matches: Mapping[str, TensorMatch], arch
         is_claimed = base in matches or (architecture is not None and architecture.pattern(base) is not None)
         if base != name and name not in matches and is_claimed:
             raise ModelError(
-                f"'{base}' is quantized, '{name}' goes with it: a new row cannot be computed in it",
+                f"'{base}' is quantized, '{name}' belongs to it: a new row cannot be computed for it",
                 where=shard.file,
                 hint=_REQUANTIZE,
             )

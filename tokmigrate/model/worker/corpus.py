@@ -1,6 +1,6 @@
 """A corpus: a text file of any size, read as lines, a block of them at a time.
 
-A line ends with `\\n` or `\\r\\n`, the last one also without; a byte order mark before the first is no text. Lines
+A line ends with `\\n` or `\\r\\n`, the last one also without; a byte order mark before the first is not a text. Lines
 without text are counted and passed over.
 """
 

@@ -70,7 +70,7 @@ class Library:
         return [self.texts[number] for number in ids]
 
 
-def loaded(document: Mapping[str, Any]) -> Library:
+def load_library(document: Mapping[str, Any]) -> Library:
     """Return the tokenizer of a tokenizer.json; raises whatever the library raises, also a panic."""
     tokenizer = open_tokenizer(document)
     vocabulary = tokenizer.get_vocab(with_added_tokens=True)
@@ -292,8 +292,8 @@ def _measure(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
 
 def _library(place: int, document: Mapping[str, Any]) -> Library:
     try:
-        return loaded(document)
-    # A panic of the library is no Exception.
+        return load_library(document)
+    # A panic of the library is not an Exception.
     except BaseException as error:
         raise _FaultError(place, None, str(error)) from error
 

@@ -71,7 +71,7 @@ class _Tokenizer:
             return False
 
     def text(self, token: str) -> str | None:
-        """Return the text that a token stands for, None where that is no whole text."""
+        """Return the text that a token stands for, None where that is not a whole text."""
         octets = bytes_of_letters(token) if self.is_byte_level else None
         if octets is not None:
             try:
@@ -140,7 +140,7 @@ def _not_produced(tokens: set[str], before: _Tokenizer, after: _Tokenizer) -> se
     texts = {token: text for token in tokens if (text := before.text(token)) is not None}
     tokens = tokens.difference(after.produced(texts))
     if before.is_byte_level and not after.is_byte_level:
-        # Letters for bytes, typed as such, are no text that anybody has.
+        # Letters for bytes, typed as such, do not occur in real text.
         return tokens
     others = {token: text for token in tokens if (text := after.text(token)) not in (None, texts.get(token))}
     return tokens.difference(after.produced(others))

@@ -70,7 +70,7 @@ def serve() -> None:
 
 
 def _watch(asked: Mapping[str, Any], descriptors: list[int]) -> None:
-    """Fork the worker, and send its exit code when it ends, or kill it when nobody waits for it any more."""
+    """Fork the worker, and send its exit code when it ends, or kill it when no process waits for it any more."""
     *streams, status = descriptors
     worker = os.fork()
     if worker == 0:
@@ -101,7 +101,7 @@ def _work(asked: Mapping[str, Any], streams: list[int]) -> None:
     try:
         os.chdir(asked["directory"])
         runpy.run_module(f"tokmigrate.model.worker.{asked['question']}", run_name="__main__", alter_sys=True)
-    # A panic of tokenizers is no Exception.
+    # A panic of tokenizers is not an Exception.
     except BaseException:
         traceback.print_exc()
         code = 1

@@ -12,7 +12,7 @@ a user's message by the chat template, null without one, or `chat_error`. The mo
 what the config gives to roles; `vocabulary`, shapes with an axis of that size; `mismatched`, `{name: [on disk,
 expected]}`, up to 20 of them. Nothing is expected of names that the model does not have.
 
-A class of transformers can build parts of the pipeline itself; the file then says what nobody reads. So the parts are
+A class of transformers can build parts of the pipeline itself; that part of the file is then unused. So the parts are
 compared as the library writes them, and how many kinds of text are tokenized.
 """
 
@@ -80,7 +80,7 @@ SAMPLES = (
 
 @dataclass(frozen=True)
 class Declared:
-    """What a tokenizer.json says of the samples; made before transformers loads its own, so that one is held at a time.
+    """What a tokenizer.json says about the samples; built before transformers loads its own: one is held at a time.
 
     Args:
         ids: The ids of each sample, None where it cannot be tokenized.
@@ -190,7 +190,7 @@ def _try(make: Callable[[S], T], of: S) -> T | None:
         return make(of)
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    # A panic of the library is no Exception.
+    # A panic of the library is not an Exception.
     except BaseException:
         return None
 
@@ -214,7 +214,7 @@ def _build_answer(load: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         return load()
     except (KeyboardInterrupt, SystemExit, MemoryError):
         raise
-    # A panic of tokenizers is no Exception.
+    # A panic of tokenizers is not an Exception.
     except BaseException as error:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         return {"error": f"{type(error).__name__}: {' '.join(lines)[:_LONGEST]}"}

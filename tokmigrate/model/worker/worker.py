@@ -341,10 +341,10 @@ def _failure(question: Question, request: Mapping[str, Any], cause: str) -> Tokm
         return TokenizerError(
             f"the tokenizers library cannot work with it: {cause}",
             where=where,
-            hint="load it with tokenizers.Tokenizer.from_file to see the same fault",
+            hint="load it with tokenizers.Tokenizer.from_file to see the same error",
         )
     return VerificationError(
         f"transformers cannot work with it: {cause}",
         where=where,
-        hint="load it with transformers' AutoConfig and AutoTokenizer to see the same fault",
+        hint="load it with transformers' AutoConfig and AutoTokenizer to see the same error",
     )

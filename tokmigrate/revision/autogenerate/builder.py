@@ -43,7 +43,7 @@ class Way:
             return None
 
     def _arrive(self, state: ModelState, operation: Operation) -> None:
-        # Whoever reads the derived migration sees that the other tokenizer breaks with this one.
+        # The reader of the derived migration sees that the other tokenizer breaks with this one.
         if operation.risk(self.state, state).level is RiskLevel.BREAKING:
             operation = operation.model_copy(update={"acknowledge": "breaking"})
         self.state = state
