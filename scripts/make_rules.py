@@ -101,7 +101,7 @@ def page(rule: Rule) -> str:
         "## Where it is meant",
         "",
         f"`# noqa: {rule.code}` at the end of the line that a finding names says so for that line;",
-        f"`lint: {{ignore: [{rule.code}]}}` in `tokmigrate.yaml` leaves the rule out for good.",
+        f"`lint: {{ignore: [{rule.code}]}}` in `tokmigrate.yaml` disables the rule in the workspace.",
         "",
         f"[{title}](../rules.md#{beginning.lower()}-{title.lower().replace(' ', '-')}) · [All rules](../rules.md)",
     ]

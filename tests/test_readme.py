@@ -142,14 +142,24 @@ def test_the_picture_is_what_the_command_prints() -> None:
     assert path.read_text("utf-8") == make_plan_picture.picture()
 
 
-def test_pages_use_the_words_of_the_field() -> None:
-    wrong = [
+def test_pages_and_package_use_the_words_of_the_field() -> None:
+    assert [
         f"{left.path.name}:{left.line}: {left.word}: say {left.say}"
-        for page in check_words.pages()
-        for left in check_words.words_left(page, check_words.numbered(page))
-        if left.reason is None and not check_words.is_generated(page)
+        for left in check_words.all_words_left()
+        if not left.reason
+    ] == []
+
+
+def test_words_that_are_left_are_found(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text('def _told():\n    # a stand-in of the model\n    return "the standard deviation settles it"\n')
+    found = [*check_words.words_left(path, check_words.texts(path)), *check_words.participles(path)]
+    assert [(left.line, left.word, left.reason is None) for left in found] == [
+        (2, "stand-in", True),
+        (3, "deviation", False),
+        (3, "settles", True),
+        (1, "_told", True),
     ]
-    assert wrong == []
 
 
 def test_pages_for_developers_name_files_that_exist() -> None:

@@ -110,10 +110,10 @@ def test_pieces_are_joined_and_cover_every_row(chain: tuple[RowEdit, ...]) -> No
     for piece, following in pairwise(edit.pieces):
         if isinstance(piece, CopiedRows) and isinstance(following, CopiedRows):
             assert piece.stop != following.start
-    kept = {row for _, run in edit.kept() for row in range(run.start, run.stop)}
+    kept = {row for _, run in edit.copied_rows() for row in range(run.start, run.stop)}
     assert kept | set(expand(edit.lost())) == set(range(edit.old_rows))
     assert not kept & set(expand(edit.lost()))
-    assert sum(len(run) for _, run in edit.kept()) + len(list(edit.recipes())) == edit.new_rows
+    assert sum(len(run) for _, run in edit.copied_rows()) + len(list(edit.recipes())) == edit.new_rows
     for old, new in edit.positions().items():
         assert edit.row(new) == old
 

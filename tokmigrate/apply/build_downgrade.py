@@ -48,7 +48,7 @@ def inverse(edit: RowEdit, record: str) -> RowEdit:
     """
     pieces: list[tuple[int, CopiedRows | NewRow]] = []
     seen = 0
-    for row, piece in sorted(edit.kept(), key=lambda run: run[1].start):
+    for row, piece in sorted(edit.copied_rows(), key=lambda run: run[1].start):
         start = max(piece.start, seen)
         if start < piece.stop:
             pieces.append((start, CopiedRows(row + start - piece.start, row + len(piece))))

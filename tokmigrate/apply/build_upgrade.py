@@ -165,7 +165,7 @@ class _UpgradeBuilder:
 
     def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
         """Return the digests after a step: its new rows are looked up by their recipes in terms of the disk."""
-        pieces: dict[int, CopiedRows | NewRow] = dict(step.after.edit.kept())
+        pieces: dict[int, CopiedRows | NewRow] = dict(step.after.edit.copied_rows())
         for row, _ in step.after.edit.recipes():
             recipe, own = reached.row(row), step.after.edit.row(row)
             if isinstance(recipe, OutputRowAdded) and isinstance(own, OutputRowAdded):
@@ -265,11 +265,11 @@ class _UpgradeBuilder:
         for side, tensor in matrices.items() if "input" in matrices else ():
             own, read = tensor.window.of(step.after.edit), self._reader(tensor.name, edit)
 
-            def kept(row: int, own: RowEdit = own, read: Callable[[int], bytes] = read) -> bytes | None:
+            def read_copied(row: int, own: RowEdit = own, read: Callable[[int], bytes] = read) -> bytes | None:
                 before = own.row(row) if row < own.new_rows else None
                 return read(before) if isinstance(before, int) else None
 
-            rows = init_rows(step.after, reached, tensor.dtype, self._made.get(tensor.name, {}), kept)
+            rows = init_rows(step.after, reached, tensor.dtype, self._made.get(tensor.name, {}), read_copied)
             if rows is not None:
                 found[side] = rows
         return found

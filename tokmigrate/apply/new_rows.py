@@ -222,7 +222,7 @@ def init_rows(
     if not new:
         return None
 
-    def held(numbers: Iterable[int]) -> dict[int, int]:
+    def collect_origins(numbers: Iterable[int]) -> dict[int, int]:
         found: dict[int, int] = {}
         for row in numbers:
             origin, data = after.lineage.row(row), kept(row)
@@ -232,8 +232,8 @@ def init_rows(
 
     texts = after.tokenizer.texts
     free = [row for row in range(after.rows) if row not in texts and isinstance(after.lineage.row(row), int)]
-    sample = held(row for row in spread(list(expand(after.population))) if row in texts)
-    return InitRows(dtype, new, held(spread(free)), sample, tuple(places))
+    sample = collect_origins(row for row in spread(list(expand(after.population))) if row in texts)
+    return InitRows(dtype, new, collect_origins(spread(free)), sample, tuple(places))
 
 
 def spread(rows: Sequence[int]) -> Sequence[int]:

@@ -202,7 +202,7 @@ def _movements(
     origins = sorted(recorded)
     kept = {
         start + origin - piece.start: recorded[origin]
-        for start, piece in state.lineage.kept()
+        for start, piece in state.lineage.copied_rows()
         for origin in origins[bisect_left(origins, piece.start) : bisect_left(origins, piece.stop)]
     }
     spare = {number for number in (*new, *kept) if number not in texts}
@@ -322,7 +322,7 @@ def _compare(
             sides[side] = Training.UNKNOWN
             reasons.append("it moved, and the undo data here does not have its initial row")
         else:
-            # By value it can be the same as before: a zero has two signs.
+            # By value it can be the same as before: 0.0 equals -0.0.
             sides[side] = Training(movement.kind)
             reasons += [movement.why] if movement.why else []
         if record and side in record.from_file and sides[side] in (Training.UNTRAINED, Training.MOVED):

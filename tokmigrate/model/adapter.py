@@ -333,7 +333,7 @@ def _check_tokenizer(directory: Path, document: Json, base: Snapshot) -> None:
 
 def _check_not_ambiguous(directory: Path, has_tokenizer: bool, base: Snapshot) -> None:
     """Raise where nothing tells whether an adapter counts in the ids that the model had, or in those that it has."""
-    moved = any(row != piece.start for row, piece in base.state.lineage.kept())
+    moved = any(row != piece.start for row, piece in base.state.lineage.copied_rows())
     if moved and not has_tokenizer:
         raise OutOfStepError(
             "the ids of the model moved since its baseline, and it is unknown which of them the adapter uses",

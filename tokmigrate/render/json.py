@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokmigrate.errors import FileProblems, TokmigrateError
 from tokmigrate.formats import JSON_OUTPUT
-from tokmigrate.render.training import held_rows_content, training_content
+from tokmigrate.render.training import adapter_rows_content, training_content
 
 if TYPE_CHECKING:
     from tokmigrate.commands.downgrade import Downgraded
@@ -220,7 +220,7 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
                 "revision": adapter.revision,
                 "tensors": [{"name": tensor.name, "axis": tensor.axis} for tensor in adapter.tensors],
                 "trained": list(adapter.trained),
-                "rows": [held_rows_content(held) for held in adapter.rows],
+                "rows": [adapter_rows_content(held) for held in adapter.rows],
             }
             for adapter in status.adapters
         ],

@@ -14,7 +14,7 @@ from tokmigrate.formatting import format_bytes
 from tokmigrate.operations.base import RiskLevel
 from tokmigrate.render.escape import escape
 from tokmigrate.render.token_changes import token_table
-from tokmigrate.render.training import held_rows_line, training_lines
+from tokmigrate.render.training import adapter_rows_line, training_lines
 
 if TYPE_CHECKING:
     from tokmigrate.commands.downgrade import Downgraded
@@ -164,7 +164,7 @@ def status_text(status: ModelStatus) -> RenderableType:
         label = f"{adapter.path}: {format_revision(adapter.revision)}, {tensors}"
         table.add_row("adapter", escape(label))
         for held in adapter.rows:
-            table.add_row("", escape(held_rows_line(held)))
+            table.add_row("", escape(adapter_rows_line(held)))
     for line in training_lines(status.training):
         table.add_row("training", escape(line))
     for note in status.notes:

@@ -95,7 +95,7 @@ def _id(token: TokenTraining) -> str:
     return ", ".join([*parts, *filter(None, [format_figures(figures_content(token))])])
 
 
-def held_rows_content(held: HeldRows) -> dict[str, Any]:
+def adapter_rows_content(held: HeldRows) -> dict[str, Any]:
     """Return the rows that an adapter holds in place of its model's as JSON."""
     return {
         "tensor": held.tensor,
@@ -110,7 +110,7 @@ def held_rows_content(held: HeldRows) -> dict[str, Any]:
     }
 
 
-def held_rows_line(held: HeldRows) -> str:
+def adapter_rows_line(held: HeldRows) -> str:
     """Return what rows an adapter holds in place of its model's, and the training of new tokens among them."""
     what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
     labels = [f"{escape_quoted(token.token)} ({token.id}, {_format_change(token)})" for token in held.tokens]

@@ -137,8 +137,8 @@ def _follow_steps(steps: int, chain: Sequence[Named], current: str | None) -> st
 
 
 def _room(count: int, end: str, current: str) -> str:
-    sign, way = ("+", "after") if end == "head" else ("-", "before")
+    prefix, way = ("+", "after") if end == "head" else ("-", "before")
     if not count:
         return f"the model is at {current}: there is no revision {way} it"
-    steps = f"{sign}1" if count == 1 else f"{sign}1 to {sign}{count}"
+    steps = f"{prefix}1" if count == 1 else f"{prefix}1 to {prefix}{count}"
     return f"the model is at {current}: give {steps}, or {end}"

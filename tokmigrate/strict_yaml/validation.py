@@ -91,7 +91,7 @@ def describe_expected(detail: ErrorDetails) -> str | None:
     """Return what a value of another kind was expected in its place, such as `a list`, or None."""
     kind = detail["type"]
     if kind in ("literal_error", "enum"):
-        return str(detail["ctx"]["describe_expected"])
+        return str(detail["ctx"]["expected"])
     for ending in ("_type", "_parsing", "_from_float", "_parsing_size"):
         if kind.endswith(ending):
             return _EXPECTED.get(kind.removesuffix(ending))

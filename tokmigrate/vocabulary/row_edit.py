@@ -131,7 +131,7 @@ class RowEdit:
 
         return RowEdit(self.old_rows, join_pieces(pieces()))
 
-    def kept(self) -> Iterator[tuple[int, CopiedRows]]:
+    def copied_rows(self) -> Iterator[tuple[int, CopiedRows]]:
         """Yield each run of kept rows with the new row that it starts at."""
         for start, piece in zip(self._starts, self.pieces, strict=True):
             if isinstance(piece, CopiedRows):
@@ -145,13 +145,15 @@ class RowEdit:
 
     def positions(self) -> dict[int, int]:
         """Return the new row of every old row that is kept."""
-        return {piece.start + offset: start + offset for start, piece in self.kept() for offset in range(len(piece))}
+        return {
+            piece.start + offset: start + offset for start, piece in self.copied_rows() for offset in range(len(piece))
+        }
 
     def lost(self) -> tuple[Run, ...]:
         """Return the old rows that are in the new matrix no more, as runs in rising order."""
         lost: list[Run] = []
         position = 0
-        for piece in sorted((piece for _, piece in self.kept()), key=lambda piece: piece.start):
+        for piece in sorted((piece for _, piece in self.copied_rows()), key=lambda piece: piece.start):
             if piece.start > position:
                 lost.append((position, piece.start))
             position = max(position, piece.stop)

@@ -271,7 +271,10 @@ def kinds_by_id(snapshot: Snapshot, histories: Mapping[int, TokenHistory]) -> It
     state, made = snapshot.state, new_rows(snapshot)
     texts = state.tokenizer.texts
     moved = {
-        row for start, piece in state.lineage.kept() if piece.start != start for row in range(start, start + len(piece))
+        row
+        for start, piece in state.lineage.copied_rows()
+        if piece.start != start
+        for row in range(start, start + len(piece))
     }
     for number in range(max(state.rows, max(texts, default=-1) + 1)):
         text = texts.get(number)

@@ -151,7 +151,7 @@ class ModelState:
     def population(self) -> tuple[Run, ...]:
         """The rows of the baseline vocabulary that are still there, in the baseline's order, as runs."""
         found: list[Run] = []
-        kept = sorted(self.lineage.kept(), key=lambda run: run[1].start)
+        kept = sorted(self.lineage.copied_rows(), key=lambda run: run[1].start)
         for start, stop in self.baseline_tokens:
             for row, piece in kept:
                 first, last = max(start, piece.start), min(stop, piece.stop)

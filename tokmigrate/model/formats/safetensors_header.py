@@ -255,7 +255,7 @@ def _document(text: bytes, where: str) -> dict[str, Any]:
         return found
 
     def whole(digits: str) -> int:
-        # Sign first: Python reads -0 as 0, and refuses very long numbers with an error of its own.
+        # Check for `-` first: Python reads -0 as 0, and refuses very long numbers with an error of its own.
         if digits.startswith("-") or len(digits) > 20 or int(digits) > _MAX_U64:
             refuse(f"the header holds {digits[:24]}, which is not an unsigned 64-bit integer")
         return int(digits)

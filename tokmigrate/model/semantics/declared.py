@@ -52,7 +52,7 @@ def read_declared_roles(documents: Documents) -> dict[str, str]:
 
 
 def _roles(fields: Mapping[str, Json]) -> Iterator[tuple[str, str | None]]:
-    """Yield each role that a file speaks of, with None where it says that no token has it."""
+    """Yield each role that a file names, with None if it says that no token has it."""
     for name, entry in fields.items():
         text = text_of(entry)
         if name.endswith("_token") and (text is not None or entry is None):

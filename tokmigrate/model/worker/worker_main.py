@@ -67,7 +67,7 @@ def _apply_limits(request: Request) -> Request:
 
 
 def _limit_cpu(request: Request) -> None:
-    """Give this process, from now on, the CPU time of the request's `limits`; the signal SIGXCPU ends it then."""
+    """Limit the CPU time of this process to that of the request's `limits`; SIGXCPU ends it then."""
     if limits := request.get("limits"):
         used = resource.getrusage(resource.RUSAGE_SELF)
         _limit(resource.RLIMIT_CPU, math.ceil(used.ru_utime + used.ru_stime + limits["cpu_seconds"]))

@@ -23,18 +23,18 @@ class Way:
 
     def go(self, operation: Operation) -> None:
         """Take a step if it can be taken and leads nearer."""
-        reached = self.tried(operation)
+        reached = self.try_step(operation)
         if reached is not None and self._distance(reached) < self._distance(self.state):
             self._arrive(reached, operation)
 
     def take(self, operation: Operation) -> bool:
         """Take a step if it can be taken, also where ids will be right only when tokens have moved."""
-        reached = self.tried(operation)
+        reached = self.try_step(operation)
         if reached is not None:
             self._arrive(reached, operation)
         return reached is not None
 
-    def tried(self, operation: Operation) -> ModelState | None:
+    def try_step(self, operation: Operation) -> ModelState | None:
         """Return where a step would lead, None with the reason noted where it cannot be taken."""
         try:
             return operation.apply(self.state, self._context)

@@ -55,7 +55,7 @@ def remove(way: Way) -> None:
         stay += way.target.ids[content] == ids[content]
         move_up += way.target.ids[content] == ids[content] - bisect(below, ids[content])
     removal = RemoveTokens(tokens=tuple(gone), ids="compact", acknowledge="breaking")
-    if way.tried(removal) is None:
+    if way.try_step(removal) is None:
         return
     behind = max(ids.values()) + 1
     if stay > move_up and behind + len(gone) <= way.state.rows:
