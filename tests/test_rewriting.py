@@ -159,7 +159,7 @@ def test_the_next_command_finishes_it_and_says_so(tmp_path: Path, squashing: Sto
         assert (told.returncode, "tokmigrate recover" in told.stderr) == (5, True), words
     told = here.run("lock")
     assert told.returncode == 0, told.stderr
-    assert "migrations: a command was interrupted while it wrote them" in told.stderr
+    assert "migrations: a command was interrupted while it wrote files" in told.stderr
     assert "up to date: 2 migrations" in told.stdout
     assert here.run("validate").returncode == 0
     assert here.asked("recover")["migrations"] == "nothing"
