@@ -126,7 +126,7 @@ def test_a_tag_is_shown_moved_and_taken_away(place: Here) -> None:
     (line,) = (line for line in place.run("history").stdout.splitlines() if "9f3c2a7e41b0 " in line and "v1" in line)
     assert "Add the ChatML role tokens" in line
     assert [each["tags"] for each in place.asked("history")["migrations"]] == [[], ["v1"], []]
-    assert place.run("tag", "--delete", "v1").stdout == "v1: deleted, it stood for 9f3c2a7e41b0\n"
+    assert place.run("tag", "--delete", "v1").stdout == "v1: deleted, it named 9f3c2a7e41b0\n"
     assert place.asked("tag")["tags"] == {}
     gone = place.run("tag", "--delete", "v1")
     assert gone.returncode == 2

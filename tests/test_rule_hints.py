@@ -162,12 +162,12 @@ CASES = (
     Case("TM110", "add a token of its own for that", RULES["TM110"].right),
     Case(
         "TM111",
-        "add a token of its own; if it is intended, write `# noqa: TM111` and tell all who decode",
+        "add a token of its own; if it is intended, write `# noqa: TM111` and tell everybody who decodes",
         operations('add_tokens: {tokens: [{content: "<own>", special: true}]}'),
     ),
     Case(
         "TM111",
-        "add a token of its own; if it is intended, write `# noqa: TM111` and tell all who decode",
+        "add a token of its own; if it is intended, write `# noqa: TM111` and tell everybody who decodes",
         meant("TM111"),
     ),
     Case("TM112", "give it `normalized: false`", RULES["TM112"].right),
@@ -250,7 +250,7 @@ CASES = (
     Case("TM403", "write down what it gave", RULES["TM403"].right),
     Case("TM404", "sort it, or use a list", RULES["TM404"].right),
     Case("TM405", "write what it needs into the file", RULES["TM405"].right),
-    Case("TM407", "say which tokens, and what for", RULES["TM407"].right),
+    Case("TM407", "name the tokens and their purpose", RULES["TM407"].right),
     Case(
         "TM408",
         "fill it in; or delete the file, if it was not applied and no migration follows it",

@@ -152,7 +152,7 @@ def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None,
 
 
 def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files, edit: RowEdit) -> Files:
-    """Return the files, with what another program keeps elsewhere than the migrations did taken back as well."""
+    """Return the files, with also without what another program keeps elsewhere than the migrations did."""
     last: Files = {}
     for undo in reversed(undone):
         last |= {name: data for name, data in undo.left.items() if name != STAMP}

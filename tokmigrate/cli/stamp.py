@@ -112,7 +112,7 @@ def tag(
         if name is not None:
             raise UsageError("--delete names the tag itself", hint=f"tokmigrate tag --delete {delete}")
         before = tags.delete_tag(workspace, delete)
-        content, lines = {"tags": {}, "deleted": {delete: before}}, [f"{delete}: deleted, it stood for {before}"]
+        content, lines = {"tags": {}, "deleted": {delete: before}}, [f"{delete}: deleted, it named {before}"]
     elif name is None:
         found = tags.list_tags(workspace)
         content, lines = {"tags": found}, [f"{each}: {target}" for each, target in found.items()]

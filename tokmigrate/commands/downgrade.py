@@ -30,7 +30,7 @@ class Downgraded:
         model: The model.
         before: The revision before.
         after: The revision afterwards, None for `base`.
-        reverted: The migrations that were taken back, the latest first.
+        reverted: The migrations that were undone, the latest first.
         semantic_undo: The files that were trained or rewritten since; without any, every byte is back.
         recovered: What an earlier interruption had left.
     """

@@ -60,7 +60,7 @@ def rebase(
         onto: The head that it goes behind; by default the other one.
 
     Raises:
-        HistoryError: A model has a migration of that branch, or nothing says which one is meant.
+        HistoryError: A model has a migration of that branch, or the branch is ambiguous.
     """
     history = History.read_forked(workspace)
     tags = list_tags(workspace)

@@ -60,7 +60,7 @@ class RoundTrip:
         model: The model's name.
         subject: What it was tried on.
         start: The revision that it began at, None for base.
-        migrations: What was applied and taken back.
+        migrations: The migrations applied and undone.
         files: How many files were compared each time.
         bytes: Their size at the end.
         mismatches: The files that came out differently.
@@ -94,7 +94,7 @@ def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, 
         from_base: Whether every migration for the model is tried, and not only those that are pending.
 
     Raises:
-        TokmigrateError: A migration cannot be applied or taken back.
+        TokmigrateError: A migration cannot be applied or undone.
     """
     if subject == "copy":
         return _run_roundtrip(workspace, entry, subject, from_base=from_base)

@@ -15,8 +15,8 @@ T = TypeVar("T", MigrationFile, OnModel, Failure)
 
 _LOOKS_AT = {
     MigrationFile: "the file alone",
-    OnModel: "the file, and what it makes of a model that lacks it",
-    Failure: "the file, and a model that lacks it",
+    OnModel: "the file, and its effect on a model without it",
+    Failure: "the file, and a model without it",
 }
 
 

@@ -61,7 +61,7 @@ class AddTokens(Operation):
         description="What happens with a token that the tokenizer has already; `reuse` keeps its id, row and flags.",
     )
     place: Literal["end"] | None = Field(
-        default=None, description="`end`: behind all tokens also where the last ids mean something by their order."
+        default=None, description="`end`: after all tokens, even if the order of the last ids has a meaning."
     )
     init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 

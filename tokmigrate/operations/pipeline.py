@@ -56,7 +56,7 @@ def part(value: Any) -> dict[str, Any] | None:
     if not isinstance(value, dict):
         raise ValueError("expected a mapping as in tokenizer.json, or null to remove the part")  # noqa: TRY004 - pydantic reads ValueError
     if not isinstance(value.get("type"), str):
-        raise ValueError('a part of tokenizer.json says its `type`, such as {type: "Sequence", …}')  # noqa: TRY004
+        raise ValueError('a part of tokenizer.json needs its `type`, such as {type: "Sequence", …}')  # noqa: TRY004
     return value
 
 

@@ -52,16 +52,18 @@ class RemoveTokens(Operation):
 
     tokens: Annotated[tuple[str, ...], AsTuple] = Field(min_length=1, description="The texts of the tokens.")
     ids: Literal["tombstone", "compact"] = Field(description="What happens to the ids.")
-    acknowledge: Literal["breaking"] = Field(description="Says that old tokenized data will not fit any more.")
+    acknowledge: Literal["breaking"] = Field(description="Acknowledges that data tokenized before no longer matches.")
     with_: Literal["unreachable"] | None = Field(
         default=None,
         alias="with",
         description="`unreachable`: also remove the tokens that text could produce and cannot produce without these.",
     )
-    shrink: bool = Field(default=False, description="With `compact`: as many rows fewer, instead of spare ones.")
+    shrink: bool = Field(
+        default=False, description="With `compact`: remove as many rows, instead of keeping them as spare rows."
+    )
     init: InitSpec | None = Field(
         default=None,
-        description="How the rows of placeholders are initialised, which else stay; or those of spare rows.",
+        description="How the rows of placeholders, or spare rows, are initialised; by default they stay.",
     )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:

@@ -193,7 +193,7 @@ def plan_upgrade(
 
 
 def _check_acknowledged(steps: Sequence[Step]) -> None:
-    """Raise OperationError where an operation is breaking on this model and does not say that it is meant."""
+    """Raise OperationError where an operation is breaking on this model and not acknowledged."""
     for step in steps:
         for applied in step.applied:
             operation = applied.planned.operation

@@ -83,7 +83,7 @@ class State(Readable):
             direction: What is done to its history.
             from_revision: The revision that it is at; None for base.
             to_revision: The revision that it comes to; None for base.
-            revisions: The revisions to apply or take back, in that order.
+            revisions: The revisions to apply or undo, in that order.
             generation_before: The generation id in place; None at base.
             generation_after: The generation id of the candidate; None at base.
             provenance: The author; default: the user of this process.

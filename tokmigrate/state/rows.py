@@ -148,7 +148,7 @@ class Outcome:
 
     Args:
         applied: The revisions that an upgrade applies, in order.
-        reverted: The revisions that a downgrade takes back.
+        reverted: The revisions that a downgrade undoes.
         tokens: Its token events.
     """
 

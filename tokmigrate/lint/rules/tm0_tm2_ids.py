@@ -30,10 +30,10 @@ operations:
 """,
 )
 def moved_ids(file: MigrationFile) -> Iterator[Found]:
-    """Tokens get other ids, and nothing says that this is meant.
+    """Tokens get other ids, and the migration does not acknowledge it.
 
     The model and its adapters follow; tokenized data sets, caches, `logit_bias` tables and servers do not, and take
-    one token for another without an error. `acknowledge: breaking` says that it is meant.
+    one token for another without an error. `acknowledge: breaking` confirms it.
     """
     for written in file.operations:
         if written.tokens.moved and written.operation.acknowledge is None:
@@ -63,9 +63,9 @@ operations:
 """,
 )
 def breaking(seen: OnModel) -> Iterator[Found]:
-    """An operation breaks what the model has learnt, and nothing says that this is meant.
+    """An operation breaks what the model has learnt, and does not acknowledge it.
 
-    The plan gives the same reason. `acknowledge: breaking`, a field of every operation, says that it is meant; without
+    The plan gives the same reason. `acknowledge: breaking`, a field of every operation, confirms it; without
     it such an operation is not applied.
     """
     for written, effect in seen.effects:
@@ -162,7 +162,7 @@ operations:
 """,
 )
 def off_a_multiple(seen: OnModel) -> Iterator[Found]:
-    """The rows were a multiple of 64 before, and grow to a number that is none.
+    """The number of rows was a multiple of 64, and grows to one that is not.
 
     The kernels that multiply by the head are much slower on such sizes, and tensor parallelism may refuse them.
     """
@@ -269,7 +269,7 @@ operations:
 def cannot_be_applied(failure: Failure) -> Iterator[Found]:
     """A model of the workspace refuses the migration.
 
-    Reports early what `tokmigrate upgrade` would refuse. Later migrations cannot be looked at
+    Reports early what `tokmigrate upgrade` would refuse. Later migrations cannot be checked
     on that model.
     """
     where = failure.error.where or ""

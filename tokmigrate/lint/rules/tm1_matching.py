@@ -117,7 +117,7 @@ operations:
 def found_as_other_text(seen: OnModel) -> Iterator[Found]:
     """A new token is found in text that is not its own.
 
-    With `normalized: true` it is the normalised text that is looked for: after NFKC a token `①` is found in every `1`.
+    With `normalized: true` the normalised text is matched: after NFKC a token `①` is found in every `1`.
     """
     for text, cause in seen.causes.items():
         sighting = seen.after.get(text)
@@ -270,7 +270,7 @@ operations:
 def said_twice(file: MigrationFile) -> Iterator[Found]:
     """The same thing is set twice in one file.
 
-    Only the last one counts; who reads the first is misled.
+    Only the last one counts, so the first one is misleading.
     """
     said: dict[str, Written] = {}
     for written in file.operations:

@@ -88,7 +88,7 @@ operations:
 def invisible_character(file: MigrationFile) -> Iterator[Found]:
     """The text of a token holds a character that cannot be seen.
 
-    Nobody can type it, and a text that looks the same is tokenized differently. It mostly comes from copying out of a
+    It cannot be typed, and a text that looks the same is tokenized differently. It mostly comes from copying from a
     browser. Inside emoji, joiners are left alone.
     """
     for written, text in _new_texts(file):
@@ -114,7 +114,7 @@ operations:
 """,
 )
 def mixed_scripts(file: MigrationFile) -> Iterator[Found]:
-    """Among the Latin letters of a token's text stands one of another script that looks like one of them.
+    """A token's text mixes Latin letters with a similar letter of another script.
 
     A Cyrillic or Greek letter between Latin ones cannot be distinguished from the Latin letter that it looks like.
     """
@@ -145,7 +145,7 @@ operations:
 def inside_words(file: MigrationFile) -> Iterator[Found]:
     """A token that is a word is also found inside other words.
 
-    An added token is looked for in all text, wherever it stands: `cat` splits `category` in two.
+    An added token is matched anywhere in a text: `cat` splits `category` in two.
     """
     for written, token in file.added_tokens:
         edges = {unicodedata.category(token.content[0]), unicodedata.category(token.content[-1])}
@@ -171,10 +171,10 @@ operations:
 """,
 )
 def mark_not_special(file: MigrationFile) -> Iterator[Found]:
-    """A token written `<|…|>` is added without a word on whether it is special.
+    """A token written `<|…|>` is added without `special`.
 
-    Without it is not, so that decoding with `skip_special_tokens=True` shows it to users. `special: false` says that
-    this is meant.
+    Without it is not, so that decoding with `skip_special_tokens=True` shows it to users. `special: false`
+    confirms that.
     """
     for written, token in file.added_tokens:
         is_mark = token.content.startswith("<|") and token.content.endswith("|>")
@@ -207,7 +207,7 @@ def lookalike(seen: OnModel) -> Iterator[Found]:
     """A new token differs from another added token only in case, width or compatibility forms.
 
     `<|Im_Start|>` beside `<|im_start|>`, or `<|user|>` with full-width bars beside `<|user|>`: one of the two will be
-    used where the other was meant, without an error.
+    used instead of the other, without an error.
     """
     others: dict[str, list[str]] = {}
     for text in seen.step.after.tokenizer.added:
@@ -247,7 +247,7 @@ operations:
 """,
 )
 def reserved_token_free(seen: OnModel) -> Iterator[Found]:
-    """Tokens are added after the vocabulary although the tokenizer has reserved ones without a use.
+    """Tokens are added after the vocabulary although the tokenizer has unused reserved tokens.
 
     A reserved token has an id and a row already: with `rename_tokens` it gets the new text, and no matrix grows.
     """
@@ -300,7 +300,7 @@ operations:
 """,
 )
 def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
-    """A token that text is made of becomes an added token.
+    """A token of ordinary text becomes an added token.
 
     It is then looked for before the text is tokenized, so that words that it is a part of are split differently than in
     training.
@@ -331,7 +331,7 @@ operations:
 """,
 )
 def special_flag_changed(seen: OnModel) -> Iterator[Found]:
-    """A token that was there becomes special, or is special no more.
+    """An existing token becomes special, or is no longer special.
 
     Decoding with `skip_special_tokens=True` then leaves it out where programs relied on it, or shows it to users.
     """
@@ -342,5 +342,7 @@ def special_flag_changed(seen: OnModel) -> Iterator[Found]:
             if held is not None and held.special != token.special and text not in seen.causes:
                 does = "leaves it out" if token.special else "shows it"
                 message = f"'{text}' is {'special' if token.special else 'not special any more'}: decoding {does}"
-                help_ = "add a token of its own; if it is intended, write `# noqa: TM111` and tell all who decode"
+                help_ = (
+                    "add a token of its own; if it is intended, write `# noqa: TM111` and tell everybody who decodes"
+                )
                 yield Found(written.location_of(text), message, help_)

@@ -37,11 +37,11 @@ operations:
 """,
 )
 def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
-    """A token with a role is added, and nothing says how its row is initialised.
+    """A token with a role is added without `init:`.
 
     It gets the mean of all rows, like any other: the model meets it in every text, and has to learn it from
-    nothing. `description`, `copy` or `average` begin with what is known of such tokens. `{strategy: mean}` says that it
-    is meant.
+    nothing. `description`, `copy` or `average` begin with what is known of such tokens. `{strategy: mean}`
+    confirms it.
     """
     if file.migration.init is not None or any(_sets_init(earlier) for earlier in file.earlier):
         return
@@ -139,7 +139,7 @@ operations:
 """,
 )
 def old_token_around_text(seen: OnModel) -> Iterator[Found]:
-    """A role goes to another token, and the post-processor still puts the old one around texts.
+    """A role moves to another token, but the post-processor still puts the old one around texts.
 
     Every text then begins or ends with a token that has no role any more.
     """
@@ -158,7 +158,7 @@ def old_token_around_text(seen: OnModel) -> Iterator[Found]:
     "TM308",
     "id-without-token",
     WARNING,
-    beside="what it makes of a model that lacks it, here one whose config.json has `image_token_index: 1200`",
+    beside="its effect on a model without it, here one whose config.json has `image_token_index: 1200`",
     wrong="""\
 operations:
   - add_tokens:
@@ -176,7 +176,7 @@ operations:
 def id_without_token(seen: OnModel) -> Iterator[Found]:
     """A field of a configuration holds an id that no token of the model has at the end.
 
-    A processor that puts the id of `image_token_index` into a text then gives the model a row that stands for nothing,
+    A processor that puts the id of `image_token_index` into a text then gives the model a row without a meaning,
     or one that is not there. Migrations that add the token do not set the field by themselves.
     """
     if seen.step.after is not seen.final:
@@ -324,7 +324,7 @@ operations:
 def turn_does_not_end(seen: OnModel) -> Iterator[Found]:
     """The chat template ends turns with a token at which generation does not stop.
 
-    The model writes the end of its turn, and then goes on with the user's.
+    The model writes the end of its turn, and then continues with the user's.
     """
     cause = _template_set(seen)
     if cause is None:

@@ -29,7 +29,7 @@ operations:
 def edited_after_applied(file: MigrationFile) -> Iterator[Found]:
     """A migration was edited after it was applied.
 
-    Models that have it are not what the file says any more, and no command but `downgrade` will work on them. Comments,
+    Models that have it no longer match the file, and no command but `downgrade` will work on them. Comments,
     `message` and `author` may change.
     """
     if file.edited_on:
@@ -56,7 +56,7 @@ operations:
 def edited_after_shared(file: MigrationFile) -> Iterator[Found]:
     """A migration was edited that the branch given by `--git-base` has.
 
-    Others have applied it, or will; their models are then not what the file says, and no command works on them.
+    Others have applied it, or will; their models then do not match the file, and commands refuse them.
     Comments, `message` and `author` may change.
     """
     if file.edited_since is not None:
@@ -92,7 +92,7 @@ def upgrade(op):
 def unpinned_file(file: MigrationFile) -> Iterator[Found]:
     """The code of a migration reads a file that the checksum does not cover.
 
-    When that file changes the migration gives other tokens, and nothing notices. A file that is listed in `files` is
+    If that file changes, the migration gives other tokens without an error. A file that is listed in `files` is
     part of the checksum.
     """
     for use in _code(file, outside_reads):
@@ -124,7 +124,7 @@ def upgrade(op):
     language="python",
 )
 def unpinned_world(file: MigrationFile) -> Iterator[Found]:
-    """The code of a migration asks for the time, chance, the environment, the network or another program.
+    """The code of a migration uses the time, randomness, the environment, the network or another program.
 
     It gives other operations elsewhere or later, so that two models with the same revision differ.
     """
@@ -153,7 +153,7 @@ def upgrade(op):
     language="python",
 )
 def order_of_a_set(file: MigrationFile) -> Iterator[Found]:
-    """The code of a migration goes through a set.
+    """The code of a migration iterates over a set.
 
     Python gives texts in a set another order in each process, so that tokens get other ids each time.
     """
@@ -264,7 +264,7 @@ def message_says_nothing(file: MigrationFile) -> Iterator[Found]:
     message = file.migration.message
     if _EMPTY_WORDS.fullmatch(message.strip()):
         shown = f"the message '{message}' does not say" if message.strip() else "no message says"
-        yield Found(file.location_of("message"), f"{shown} what it is for", "say which tokens, and what for")
+        yield Found(file.location_of("message"), f"{shown} what it is for", "name the tokens and their purpose")
 
 
 _FILL_IN = "fill it in; or delete the file, if it was not applied and no migration follows it"
@@ -285,7 +285,7 @@ operations:
 def does_nothing(file: MigrationFile) -> Iterator[Found]:
     """A migration has no operations.
 
-    It is mostly one that was made and not filled in.
+    Usually it was created and not filled in.
     """
     if not file.is_python and not file.operations:
         yield Found(
@@ -320,7 +320,7 @@ def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
         return
     for written in file.operations:
         if written.footprint.writes & _SEGMENTATION:
-            message = f"{written.operation.name} changes how text is tokenized, and no example says how"
+            message = f"{written.operation.name} changes how text is tokenized, and no example shows how"
             yield Found(written.location, message, "verify: [{encodes: {text: …, tokens: […]}}]")
 
 
@@ -343,7 +343,7 @@ operations:
 def for_no_model(file: MigrationFile) -> Iterator[Found]:
     """`models` names something that is neither a model nor a tag of the workspace.
 
-    A misspelt name makes the migration one for no model: it is passed over without a word.
+    With a misspelt name the migration applies to no model, without a warning.
     """
     if not file.known_models:
         return
