@@ -319,7 +319,7 @@ def broken(both: Pair, how: str) -> None:
         ("gone", ModelError, "no such adapter directory"),
         ("no config", ModelError, "no adapter_config.json"),
         ("rows", OutOfStepError, "has not 285 rows"),
-        ("unknown", ModelError, "none of those that LoRA saves"),
+        ("unknown", ModelError, "LoRA saves no such tensor"),
         ("dora", ModelError, "DoRA"),
         ("tokenizer", OutOfStepError, "other ids than its model's"),
         ("index", OutOfStepError, "trains the row of id"),
@@ -341,7 +341,7 @@ def test_an_adapter_inside_its_model_is_refused(tmp_path: Path) -> None:
     shutil.move(both.adapter, both.model / "adapter")
     (both.adapter.parent).rmdir()
     both.adapter.parent.symlink_to(both.model)
-    with pytest.raises(StorageError, match="one inside the other"):
+    with pytest.raises(StorageError, match="is inside the other"):
         upgrade(both.workspace, both.entry)
 
 

@@ -205,7 +205,7 @@ def test_a_model_is_taken_on_where_it_is_what_the_migrations_say(place: Workspac
 @pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (lambda d: d["added_tokens"].pop(), "no token"),
+        (lambda d: d["added_tokens"].pop(), "is not a token"),
         (lambda d: d["added_tokens"][-1].update({"special": False}), "other flags"),
         (lambda d: d["padding"].update({"direction": "Right"}), "padding"),
     ],
