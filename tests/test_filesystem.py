@@ -538,7 +538,7 @@ def test_the_work_area_lies_beside_the_model_however_it_is_named(
     assert not expected.exists()
     monkeypatch.chdir(model)
     assert WorkArea(Path()).root == expected
-    with pytest.raises(StorageError, match="whole filesystem"):
+    with pytest.raises(StorageError, match="root of a filesystem"):
         WorkArea(Path("/"))
 
 

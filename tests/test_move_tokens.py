@@ -170,7 +170,7 @@ def test_stepwise_is_fused(tmp_path: Path) -> None:
         ({"the": 5}, "belongs to"),
         ({"the": 100_000}, "resize_vocab"),
         ({"the": TOKENS, "in": TOKENS}, "cannot both"),
-        ({"nowhere": 1}, "no token"),
+        ({"nowhere": 1}, "not a token"),
     ],
 )
 def test_what_cannot_be(tmp_path: Path, wanted: dict[str, int], said: str) -> None:

@@ -98,7 +98,7 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
     ("operation", "error", "words"),
     [
         ("set_normalizer: NFKX", FileProblems, "unknown normalizer 'NFKX'"),
-        ("set_normalizer: {lowercase: true}", FileProblems, "says its `type`"),
+        ("set_normalizer: {lowercase: true}", FileProblems, "needs its `type`"),
         ("set_decoder: [1]", FileProblems, "expected a mapping"),
         ("set_normalizer: {type: Prepend, prepend: 1}", OperationError, "expected a string"),
         (
@@ -107,7 +107,7 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
             "",
         ),
         ('set_post_processor: {type: RobertaProcessing, sep: ["</s>", 2], cls: ["<s>", 1]}', OperationError, "'<s>'"),
-        ('set_post_processor: {type: BertProcessing, sep: ["</s>", 2], cls: ["<z>", 1]}', OperationError, "no token"),
+        ('set_post_processor: {type: BertProcessing, sep: ["</s>", 2], cls: ["<z>", 1]}', OperationError, "not a token"),
         (
             "set_post_processor: {type: TemplateProcessing, single: [{SpecialToken: {id: x, type_id: 0}}],"
             " pair: [], special_tokens: {}}",
@@ -121,7 +121,7 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
         ("set_padding: {max_length: off, pad_to_multiple_of: 8}", OperationError, "off"),
         ("set_token_flags: {tokens: Ġthe, lstrip: true}", OperationError, "has no flags"),
         ("set_token_flags: {tokens: <mask>}", OperationError, "no flag"),
-        ("reinit_tokens: <nothing>", OperationError, "no token"),
+        ("reinit_tokens: <nothing>", OperationError, "not a token"),
     ],
 )
 def test_what_is_refused(operation: str, error: Any, words: str, roberta: SharedModel) -> None:

@@ -93,8 +93,8 @@ def test_a_template_that_still_writes_the_old_text_is_told(tmp_path: Path) -> No
     [
         ("mistral-chat", {"<|placeholder1|>": "<|user|>"}, "exists already"),
         ("mistral-chat", {"<|placeholder1|>": "<x>", "<|placeholder2|>": "<x>"}, "cannot both become"),
-        ("mistral-chat", {"<0x0A>": "<x>"}, "stands for a byte"),
-        ("mistral-chat", {"<|placeholder1|": "<x>"}, "no token"),
+        ("mistral-chat", {"<0x0A>": "<x>"}, "represents a byte"),
+        ("mistral-chat", {"<|placeholder1|": "<x>"}, "not a token"),
         ("mistral-chat", {"▁the": "<x>"}, "the merge of"),
         ("gpt2-chatml", {"Ġ": "<x>"}, "the merge of"),
     ],

@@ -80,7 +80,7 @@ def test_mapping_and_weights_follow_the_tokens(tmp_path: Path) -> None:
 def test_a_new_token_needs_a_token_whose_cluster_it_gets_and_the_hint_gives_one(tmp_path: Path) -> None:
     model = quantized(tmp_path / "model")
     made = making.workspace(tmp_path, {"m": model}, [{"operations": [{"add_tokens": {"tokens": ["<new>"]}}]}])
-    with pytest.raises(OperationError, match="a row can only be copied") as raised:
+    with pytest.raises(OperationError, match="rows can only be copied") as raised:
         plan(made.workspace, made.entry("m"))
     init = yaml.safe_load(str(raised.value.hint).partition("for example: ")[2])
     operation = {"add_tokens": {"tokens": ["<new>"], **init}}
