@@ -107,7 +107,7 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
             "",
         ),
         ('set_post_processor: {type: RobertaProcessing, sep: ["</s>", 2], cls: ["<s>", 1]}', OperationError, "'<s>'"),
-        ('set_post_processor: {type: BertProcessing, sep: ["</s>", 2], cls: ["<z>", 1]}', OperationError, "not a token"),
+        ('set_post_processor: {type: BertProcessing, sep: ["</s>", 2], cls: ["<z>", 1]}', OperationError, "is not a"),
         (
             "set_post_processor: {type: TemplateProcessing, single: [{SpecialToken: {id: x, type_id: 0}}],"
             " pair: [], special_tokens: {}}",
