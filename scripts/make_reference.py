@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from workspace_page import PAGE, workspace_page
 
 from tokmigrate.init import InitSpec
-from tokmigrate.init.registry import strategy_types
+from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
 from tokmigrate.revision.schema import SCHEMA_FILE, json_schema

@@ -27,8 +27,7 @@ from tokmigrate.commands.check import check
 from tokmigrate.commands.current import current
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import status, verify
-from tokmigrate.commands.plan import plan
-from tokmigrate.commands.plan_file import bind_plan
+from tokmigrate.commands.plan import bind_plan, plan
 from tokmigrate.commands.recover import recover_model
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import (

@@ -17,7 +17,7 @@ from test_readme import blocks, typed
 from test_whisper import make as make_whisper
 from workspaces import DEMO, REPOSITORY, contents
 
-from tokmigrate.init.registry import strategy_types
+from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
 
 DOCS = REPOSITORY / "docs"

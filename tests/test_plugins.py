@@ -25,7 +25,7 @@ from tokmigrate.operations.registry import operation_types
 from tokmigrate.plan.revision_detection import verify_at_revision
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
-from tokmigrate.revision.planned_operation import PlannedOperation
+from tokmigrate.revision.migration import PlannedOperation
 from tokmigrate.revision.reparent import find_conflicts
 from tokmigrate.revision.squash import squash_lock, squash_migrations
 from tokmigrate.revision.yaml_file import read_yaml_migration

@@ -10,7 +10,7 @@ import pytest
 from make_reference import generated, out_of_date, write
 from workspaces import REPOSITORY
 
-from tokmigrate.init.registry import strategy_types
+from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.schema import json_schema
 from tokmigrate.settings import FILE_NAME, STATE_VARIABLE, read_workspace

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from tokmigrate.apply.build_downgrade import collect_lost_rows, inverse
 from tokmigrate.vocabulary.ids import Run, count, expand, runs
 from tokmigrate.vocabulary.recipes import InitRecipe, RestoredRow, SideInit
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit
-from tokmigrate.vocabulary.windows import WHOLE
+from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, Recipe, RowEdit
 
 
 @dataclass(frozen=True)

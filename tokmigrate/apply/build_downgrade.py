@@ -6,24 +6,223 @@ restored. If the model was trained or rewritten, the undo is semantic: `apply.se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-from tokmigrate.apply.candidate import Candidate, Documents, ShardImage
-from tokmigrate.apply.digests import read_shard_digest
+from blake3 import blake3
+
+from tokmigrate.apply.candidate import Candidate, Documents, ShardImage, baseline_start, header_with_rows
+from tokmigrate.apply.digests import edit_tables, read_fixed, read_shard_digest, read_tables, shard_digest
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
-from tokmigrate.apply.semantic_undo import documents_before, shards_before, stamp_before
+from tokmigrate.apply.new_rows import open_tensors
 from tokmigrate.apply.undo_record import Objects, StoredRows, Undo, read_undo_record
-from tokmigrate.errors import UndoError
+from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.model.documents.chat_template import chat_template, with_chat_template, without_chat_template
+from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.formats.json_text import parse
+from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp
+from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
+from tokmigrate.model.formats.json_text import Json, parse
+from tokmigrate.model.references.token_texts import find_named_tokens, without_mentions
+from tokmigrate.model.semantics.semantic_diff import revert_keys, tokenizer_by_key, tokenizer_document
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.plan.plan import layout, rendered, with_index_sizes
 from tokmigrate.vocabulary.ids import expand
 from tokmigrate.vocabulary.recipes import RestoredRow
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces
-from tokmigrate.vocabulary.windows import Window
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, Window, join_pieces
+
+Files = dict[str, bytes | None]
+
+
+def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) -> tuple[Files, frozenset[str]]:
+    """Return the files before the migrations, None for those that were not there, and which were rewritten since.
+
+    Args:
+        snapshot: The model as it is.
+        undone: The undo records, the latest migration's first.
+        edit: The rows before in terms of the rows as they are.
+
+    Raises:
+        DriftError: What a migration changed was changed again.
+    """
+    files: Files = {}
+    rewritten: set[str] = set()
+    for undo in undone:
+        for name, was in undo.files.items():
+            if name == STAMP:
+                continue
+            now, left = files.get(name, snapshot.texts.get(name)), undo.left[name]
+            if now != left:
+                rewritten.add(name)
+                was = _before(snapshot, name, now, was, left)  # noqa: PLW2901
+            files[name] = was
+    if not rewritten:
+        return files, frozenset()
+    settled = _align_settings(snapshot, undone, files, edit)
+    return settled, frozenset(rewritten) | {name for name, data in settled.items() if files.get(name, data) != data}
+
+
+def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict[str, ShardImage]:
+    """Return the new vocabulary shards: rows that `edit` keeps stay as they are now.
+
+    Args:
+        snapshot: The model as it is.
+        edit: The rows before in terms of the rows as they are.
+        stored: The rows that come back.
+    """
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    recipes = [recipe for _, recipe in edit.recipes()]
+    made = {name: _Rows(name, stored) for name in tensors} if recipes else {}
+    with open_tensors(snapshot) as rows:
+        tables = edit_tables(read_tables(rows), edit, tensors, made)
+    fixed = read_fixed(snapshot)
+    images: dict[str, ShardImage] = {}
+    for file in snapshot.vocabulary_shards:
+        header = snapshot.weights.shard(file).header
+        if edit.new_rows != edit.old_rows:
+            header = header_with_rows(snapshot, file, edit.new_rows)
+        images[file] = ShardImage(header, shard_digest(header, tables, fixed))
+    return images
+
+
+def stamp_before(
+    before: bytes | None, files: Files, images: Mapping[str, ShardImage], snapshot: Snapshot
+) -> bytes | None:
+    """Return the new stamp of the model; None at `base`.
+
+    Args:
+        before: The stamp of that revision, which knows other bytes.
+        files: The new files.
+        images: The shards that are written.
+        snapshot: The model as it is.
+    """
+    if before is None:
+        return None
+    stamp: Stamp = parse_stamp(before.decode("utf-8"), STAMP)
+    known = dict(stamp.files)
+    for name in known.keys() & files.keys():
+        data = files[name]
+        known[name] = ChangedFile(
+            None if data is None else blake3(data).hexdigest(), layout(snapshot, name) if known[name].layout else None
+        )
+    shards = dict(stamp.shards)
+    if images and shards:
+        shards = {name: ChangedShard(image.digest, baseline_start(snapshot, name)) for name, image in images.items()}
+    return replace(stamp, files=known, shards=shards).encoded()
+
+
+class _Rows(Mapping[Recipe, bytes]):
+    """The rows of one tensor that come back, by their recipes."""
+
+    def __init__(self, tensor: str, stored: StoredRows) -> None:
+        self._tensor = tensor
+        self._stored = stored
+
+    def __getitem__(self, recipe: Recipe) -> bytes:
+        return self._stored.row(self._tensor, recipe)
+
+    def __iter__(self) -> Iterator[Recipe]:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None, left: bytes | None) -> bytes | None:
+    """Return the new contents of a file that differs from what the migration left."""
+    if now is None:
+        # The program that rewrote the model has not written this file.
+        return None
+    if left is None or was == left:
+        return now
+    if not name.endswith(".json"):
+        raise DriftError(
+            "the file was changed since it was migrated, and a downgrade would lose that",
+            where=str(snapshot.directory / name),
+            hint="put it back as tokmigrate wrote it; `tokmigrate check` lists what differs",
+        )
+    held, before, after = (parse(data.decode("utf-8"), name) if data else {} for data in (now, was, left))
+    if name == TOKENIZER:
+        held, before, after = map(tokenizer_by_key, (held, before, after))
+        document = tokenizer_document(revert_keys(held, before, after, name))
+    else:
+        document = revert_keys(held, before, after, name)
+    if was is None and not document:
+        return None
+    return layout(snapshot, name).encoded(document)
+
+
+def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files, edit: RowEdit) -> Files:
+    """Return the files, with also without what another program keeps elsewhere than the migrations did."""
+    last: Files = {}
+    for undo in reversed(undone):
+        last |= {name: data for name, data in undo.left.items() if name != STAMP}
+    after, before = (_with(snapshot.state, held) for held in (last, files))
+    state = _with_template(before, chat_template(_with(snapshot.state, _first(undone))), chat_template(after))
+    if GENERATION not in last and GENERATION in state.documents and CONFIG in last:
+        state = state.with_document(GENERATION, _like_config(state.documents[GENERATION], undone))
+    gone = frozenset(after.tokenizer.ids.keys() - before.tokenizer.ids.keys())
+    state = _without(state, gone)
+    state = with_index_sizes(snapshot, replace(state, edit=edit))
+    names = {*files, *(state.touched & {*snapshot.texts, *state.documents})}
+    touched = {name: rendered(snapshot, state, name) for name in names if name in state.touched}
+    return {**files, **touched}
+
+
+def _first(undone: Sequence[Undo]) -> Files:
+    """Return the files before the first of the migrations, as they were then."""
+    found: Files = {}
+    for undo in undone:
+        found |= {name: data for name, data in undo.files.items() if name != STAMP}
+    return found
+
+
+def _with(state: ModelState, files: Files) -> ModelState:
+    """Return the state with those files, and none of them touched."""
+    return replace(state, documents=with_files(state.documents, files), touched=frozenset())
+
+
+def _with_template(state: ModelState, was: str | None, left: str | None) -> ModelState:
+    """Return the state with the chat template as it was, where it is still the one that the migrations left."""
+    if was == left or chat_template(state) != left:
+        return state
+    return without_chat_template(state) if was is None else with_chat_template(state, was)
+
+
+def _like_config(document: Json, undone: Sequence[Undo]) -> Json:
+    """Return generation settings, written since from config.json, that follow its changes."""
+    for undo in undone:
+        was, left = undo.files.get(CONFIG), undo.left.get(CONFIG)
+        if was is not None and left is not None:
+            before, after = (parse(data.decode("utf-8"), CONFIG) for data in (was, left))
+            both = document.keys() & before.keys() & after.keys()
+            document = revert_keys(
+                document, {key: before[key] for key in both}, {key: after[key] for key in both}, GENERATION
+            )
+    return document
+
+
+def _without(state: ModelState, gone: frozenset[str]) -> ModelState:
+    """Return the state in which no list names a token that goes; raises DriftError where a role does."""
+    state = without_mentions(state, gone)
+    decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder")
+    if isinstance(decoder, dict):
+        left = {number: entry for number, entry in decoder.items() if text_of(entry) not in gone}
+        state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), left)
+    if ADDED_TOKENS in state.documents:
+        held = {content: number for content, number in state.documents[ADDED_TOKENS].items() if content not in gone}
+        state = state.with_document(ADDED_TOKENS, held)
+    for file, path, entry in find_named_tokens(state):
+        if text_of(entry) in gone:
+            raise DriftError(
+                f"it names the token '{text_of(entry)}', which a migration added and the downgrade removes",
+                where=f"{file}: {'.'.join(map(str, path))}",
+                hint="name another token there, or take the entry out",
+            )
+    return state
 
 
 @dataclass(frozen=True)

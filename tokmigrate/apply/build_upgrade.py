@@ -25,9 +25,8 @@ from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
 from tokmigrate.plan.plan import Plan, layout
 from tokmigrate.plan.steps import Step
 from tokmigrate.vocabulary.recipes import InitRecipe, Side
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit
+from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit
 from tokmigrate.vocabulary.token_delta import Move, TokenDelta, moves_of, token_delta
-from tokmigrate.vocabulary.windows import WHOLE, OutputRowAdded
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,7 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.plan import Plan
 from tokmigrate.vocabulary.ids import Run, count, expand
 from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Statistics
-from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
-from tokmigrate.vocabulary.windows import Window
+from tokmigrate.vocabulary.row_edit import Recipe, RowEdit, Window
 
 RowBytes = Mapping[str, Mapping[Recipe, bytes]]
 """For each tensor the bytes of each new row."""

@@ -12,8 +12,7 @@ import typer
 
 from tokmigrate import __version__
 from tokmigrate.cli.lazy_group import Entry, LazyGroup
-from tokmigrate.cli.output import TRACEBACKS, echo_err, print_error
-from tokmigrate.cli.streams import MAKES_CHANGES, capture_stream_errors
+from tokmigrate.cli.output import MAKES_CHANGES, TRACEBACKS, capture_stream_errors, echo_err, print_error
 from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
 from tokmigrate.files import storage_error
 from tokmigrate.signals import raise_keyboard_interrupt

@@ -17,8 +17,7 @@ from tokmigrate.audit import runs as audit_runs
 from tokmigrate.cli import console
 from tokmigrate.cli.each import Command, exit_with, find_interrupted, find_missing, print_documents, run_each
 from tokmigrate.cli.options import AsJson, Models, open_workspace, select_models
-from tokmigrate.cli.output import echo, echo_err, print_json
-from tokmigrate.cli.streams import declare_changes
+from tokmigrate.cli.output import declare_changes, echo, echo_err, print_json
 from tokmigrate.commands.report import collect
 from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.render import blame as blame_report

@@ -9,8 +9,7 @@ import typer
 
 from tokmigrate.cli import console
 from tokmigrate.cli.options import AsJson, Models, complete_model, complete_revision, open_workspace_for_writing
-from tokmigrate.cli.output import echo, echo_err, print_json
-from tokmigrate.cli.streams import declare_changes
+from tokmigrate.cli.output import declare_changes, echo, echo_err, print_json
 from tokmigrate.commands import autogenerate as derivation
 from tokmigrate.commands import diff as compare
 from tokmigrate.commands import lock as locking

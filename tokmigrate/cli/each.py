@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 import typer
 
 from tokmigrate.audit import run_status
-from tokmigrate.cli.output import echo_err, print_error, print_json, print_traceback
-from tokmigrate.cli.streams import declare_changes, is_lost
+from tokmigrate.cli.output import declare_changes, echo_err, is_lost, print_error, print_json, print_traceback
 from tokmigrate.errors import AlreadyThereError, TokmigrateError, UsageError
 from tokmigrate.render.json import document, error_document
 

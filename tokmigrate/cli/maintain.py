@@ -18,8 +18,7 @@ from tokmigrate.cli.options import (
     open_workspace,
     select_models,
 )
-from tokmigrate.cli.output import echo, print_json
-from tokmigrate.cli.streams import declare_changes
+from tokmigrate.cli.output import declare_changes, echo, print_json
 from tokmigrate.commands import file_transaction
 from tokmigrate.commands import recover as recovery
 from tokmigrate.commands import restore as restoring

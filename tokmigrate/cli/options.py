@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokmigrate import settings
-from tokmigrate.cli.output import echo_err
-from tokmigrate.cli.streams import declare_changes
+from tokmigrate.cli.output import declare_changes, echo_err
 from tokmigrate.commands import completion as proposals
 from tokmigrate.commands import file_transaction
 from tokmigrate.errors import UsageError

@@ -26,11 +26,10 @@ from tokmigrate.cli.options import (
     select_present,
     with_drift_setting,
 )
-from tokmigrate.cli.output import echo, echo_err, print_json
-from tokmigrate.cli.streams import declare_changes
+from tokmigrate.cli.output import declare_changes, echo, echo_err, print_json
 from tokmigrate.commands import downgrade as downgrading
+from tokmigrate.commands import plan as bound_plan
 from tokmigrate.commands import plan as planning
-from tokmigrate.commands import plan_file as bound_plan
 from tokmigrate.commands import upgrade as upgrading
 from tokmigrate.errors import UsageError
 from tokmigrate.plan import corpus as plan_corpus
@@ -39,7 +38,7 @@ from tokmigrate.render import json as json_report
 
 if TYPE_CHECKING:
     from tokmigrate.commands.library_check import Accepted
-    from tokmigrate.commands.plan_file import BoundPlan
+    from tokmigrate.commands.plan import BoundPlan
     from tokmigrate.events import OnProgress
     from tokmigrate.plan.plan import Plan
     from tokmigrate.settings import ModelEntry, Workspace

@@ -19,8 +19,7 @@ from tokmigrate.cli.options import (
     open_workspace,
     select_models,
 )
-from tokmigrate.cli.output import echo, print_json
-from tokmigrate.cli.streams import declare_changes
+from tokmigrate.cli.output import declare_changes, echo, print_json
 from tokmigrate.commands import stamp as stamping
 from tokmigrate.commands import tag as tags
 from tokmigrate.errors import UsageError

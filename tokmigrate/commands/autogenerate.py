@@ -3,21 +3,85 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.commands.diff import Side
 from tokmigrate.formatting import format_count
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.semantics.declared import ID_FILES, Documents, state_without_weights
 from tokmigrate.model.semantics.semantic_diff import Difference, differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.operations.base import Operation
+from tokmigrate.operations.base import Context, Operation
 from tokmigrate.plan.steps import steps_of
-from tokmigrate.revision.autogenerate.derive import Derived, derive
+from tokmigrate.revision.autogenerate.builder import Way
+from tokmigrate.revision.autogenerate.settings import (
+    set_other_ids,
+    set_padding,
+    set_parts,
+    set_role_ids,
+    set_roles,
+    set_template,
+    set_truncation,
+)
+from tokmigrate.revision.autogenerate.tokens import add, bury, make_room, move, remove, rename, resize, set_flags
 from tokmigrate.revision.names import new_revision_id
 from tokmigrate.revision.new_file import write_yaml_migration, yaml_text
 from tokmigrate.revision.yaml_file import read_yaml_migration
 from tokmigrate.settings import Workspace
+
+
+@dataclass(frozen=True)
+class Derived:
+    """What leads from one tokenizer to another.
+
+    Args:
+        operations: What to do, in order.
+        refused: Why operations that were tried could not be applied.
+    """
+
+    operations: tuple[Operation, ...]
+    refused: tuple[str, ...]
+
+
+def derive(before: ModelState, after: Documents, revision: str) -> Derived:
+    """Return the operations that lead from a state to a tokenizer, or as near to it as operations can.
+
+    Args:
+        before: The state to begin with.
+        after: The parsed files of the tokenizer to arrive at.
+        revision: The id of the migration that is to hold them.
+    """
+    way = Way(before, after, Context(revision))
+    for go in _STRETCHES:
+        go(way)
+    return Derived(tuple(way.operations), tuple(dict.fromkeys(way.refused)))
+
+
+_STRETCHES: tuple[Callable[[Way], None], ...] = (
+    bury,
+    rename,
+    remove,
+    add,
+    # A token that is listed as special cannot become another one afterwards.
+    set_flags,
+    set_roles,
+    set_template,
+    set_parts,
+    set_padding,
+    set_truncation,
+    # What was in use before is not any more.
+    bury,
+    remove,
+    make_room,
+    move,
+    set_flags,
+    set_padding,
+    set_role_ids,
+    set_other_ids,
+    resize,
+)
 
 _REMARKED = 20
 """How many differences that are left a file lists."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.apply.candidate import Candidate
 from tokmigrate.audit.run_status import reading
-from tokmigrate.commands.open_model import open_model_or_dummy
+from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.records import find_undo_records
 from tokmigrate.commands.tag import list_tags

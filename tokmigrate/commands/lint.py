@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokmigrate.audit.run_status import reading
-from tokmigrate.commands.open_model import open_model_or_dummy
+from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.errors import LimitError, TokmigrateError
 from tokmigrate.files import read_file
 from tokmigrate.formatting import format_list

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.commands.file_transaction import write_files
-from tokmigrate.commands.open_model import open_model_or_dummy
+from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.records import list_changed_documents, list_undo_records
 from tokmigrate.commands.targets import progress_to
 from tokmigrate.errors import DriftError, UndoError, WeightsError

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from tokmigrate.commands.applied_models import AppliedModels, applied_models_by_revision, refuse_applied
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.lock import LockUpdate, compute_lock_update
+from tokmigrate.commands.models import AppliedModels, applied_models_by_revision, refuse_applied
 from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
 from tokmigrate.git import list_published_files, read_merge_sides

@@ -17,7 +17,7 @@ from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.library_check import verify_documents
 from tokmigrate.commands.diff import read_recorded_state
 from tokmigrate.commands.downgrade import downgrade
-from tokmigrate.commands.open_model import open_model_or_dummy
+from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.plan import checks_of, plan
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import UsageError

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.audit.run_status import refuse_in_progress
-from tokmigrate.commands.applied_models import applied_models_by_revision
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.lock import earlier
-from tokmigrate.commands.open_model import OpenedModel, open_model_or_dummy, trial_of
+from tokmigrate.commands.models import OpenedModel, applied_models_by_revision, open_model_or_dummy, trial_of
 from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
 from tokmigrate.files import has_directory

@@ -10,8 +10,7 @@ from tokmigrate.apply.publish import Change, RecoveryOutcome
 from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.adapters import changes_up
 from tokmigrate.commands.library_check import Accepted, outcome_of_plan, verify_outcome
-from tokmigrate.commands.plan import checks_of, preview_upgrade
-from tokmigrate.commands.plan_file import BoundPlan
+from tokmigrate.commands.plan import BoundPlan, checks_of, preview_upgrade
 from tokmigrate.commands.records import build_upgrade_outcome, list_changed_documents
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from tokmigrate.init.registry import strategy_types
 from tokmigrate.init.rows import initialise_rows, seed_for
-from tokmigrate.init.spec import InitSpec
+from tokmigrate.init.spec import InitSpec, strategy_types
 from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.init.strategies import RowStrategy
 from tokmigrate.init.strategies.base import Lookup

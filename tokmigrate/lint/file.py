@@ -9,8 +9,7 @@ from functools import cached_property
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.operations.base import Footprint, NewToken, Operation, TokenChanges
-from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.planned_operation import PlannedOperation
+from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.strict_yaml.tree import Node, Tree
 
 _YAML_LINE = re.compile("\r\n|[\r\n\x85\u2028\u2029]")

@@ -29,7 +29,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Weights, read_adapter_weights
-from tokmigrate.vocabulary.windows import WHOLE
+from tokmigrate.vocabulary.row_edit import WHOLE
 
 
 @dataclass(frozen=True)

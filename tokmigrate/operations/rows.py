@@ -16,8 +16,7 @@ from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.operations.base import Context
 from tokmigrate.vocabulary.ids import Renumbering
 from tokmigrate.vocabulary.recipes import InitRecipe
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
-from tokmigrate.vocabulary.windows import OutputRowAdded
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, join_pieces
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})
 """How a row is initialised by default: the effect of the mean on old text is bounded."""

@@ -14,8 +14,7 @@ from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.state import Made, ModelState
 from tokmigrate.model.semantics.semantic_diff import differences, without_ignorable
 from tokmigrate.operations.base import Context, NewToken, Operation, TokenChanges
-from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.planned_operation import PlannedOperation
+from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces
 
 _NOT_AT = "the model is not at that revision: "

@@ -12,8 +12,7 @@ from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.token_checks import unreachable_tokens
-from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.planned_operation import PlannedOperation
+from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.vocabulary.token_delta import TokenDelta, token_delta
 
 

@@ -13,8 +13,7 @@ from tokmigrate.model.semantics.declared import read_declared_roles
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
 from tokmigrate.plan.steps import Step, row_of_new
 from tokmigrate.vocabulary.ids import is_tombstone
-from tokmigrate.vocabulary.row_edit import RowEdit
-from tokmigrate.vocabulary.windows import WHOLE, Window
+from tokmigrate.vocabulary.row_edit import WHOLE, RowEdit, Window
 
 RowChange = Literal["kept", "new", "spare", "reinitialised"]
 

@@ -10,7 +10,7 @@ from tokmigrate.render.escape import escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.commands.lock import LockUpdate
-    from tokmigrate.commands.open_model import OpenedModel
+    from tokmigrate.commands.models import OpenedModel
     from tokmigrate.commands.rebase import Rebased
     from tokmigrate.commands.squash import Squashed
     from tokmigrate.revision.lock import Lock, PinnedIds

@@ -2,17 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import walk_tb
+from types import FrameType, ModuleType
+from typing import Annotated, Any
 
-from tokmigrate.errors import OperationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from tokmigrate.errors import OperationError, TokmigrateError, suggest
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.base import Attachment
+from tokmigrate.operations.base import Attachment, Operation
+from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import Check, Precondition
-from tokmigrate.revision.planned_operation import PlannedOperation, Replaced
-from tokmigrate.revision.recorder import record
 from tokmigrate.settings import ModelEntry
+from tokmigrate.strict_yaml import messages
+
+
+class Replaced(BaseModel):
+    """A migration that became part of another one.
+
+    Its operations keep its name and its `init:`, so that random rows come from the same seed.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    revision: Annotated[str, Field(pattern=r"^[0-9a-z_]{4,40}$", description="Its id.")]
+    checksum: str = Field(min_length=1, description="What identified its contents.")
+    operations: int = Field(ge=0, description="How many of the operations come from it, in their order.")
+    init: InitSpec | None = Field(default=None, description="The `init:` of its file.")
+
+
+@dataclass(frozen=True)
+class PlannedOperation:
+    """An operation of a migration.
+
+    Args:
+        operation: What is to be done.
+        place: Where the migration says so, `file:line:column`.
+        origin: The migration that it came from, where it is one that others were squashed into.
+    """
+
+    operation: Operation
+    place: str
+    origin: Replaced | None = None
+
+
+class Recorder:
+    """The `op` of `def upgrade(op)`: each method is an operation, its arguments are the fields.
+
+    Args:
+        tokenizer: What `op.tokenizer` gives.
+        code: The file name of the migration's code.
+        shown: The name that places give the file.
+    """
+
+    def __init__(self, tokenizer: object, code: str, shown: str) -> None:
+        self.tokenizer = tokenizer
+        self._code = code
+        self._shown = shown
+        self._recorded: list[PlannedOperation] = []
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        kind = operation_types().get(name)
+        if kind is None:
+            raise OperationError(
+                f"there is no operation '{name}'",
+                hint=suggest(name, operation_types()) or "known are " + ", ".join(operation_types()),
+            )
+
+        def record(*values: object, **fields: object) -> None:
+            operation = _operation(kind, values, fields)
+            self._recorded.append(PlannedOperation(operation, self._place(sys._getframe(1))))
+
+        return record
+
+    def _place(self, frame: FrameType | None) -> str:
+        while frame is not None and frame.f_code.co_filename != self._code:
+            frame = frame.f_back
+        if frame is None:
+            return self._shown
+        positions = list(frame.f_code.co_positions())
+        line, _, column, _ = positions[frame.f_lasti // 2]
+        return f"{self._shown}:{line or frame.f_lineno}:{(column or 0) + 1}"
+
+
+def record(source: str, path: Path, shown: str, tokenizer: object) -> tuple[PlannedOperation, ...]:
+    """Return the operations that the `upgrade(op)` of a Python migration records.
+
+    Args:
+        source: The text of the migration.
+        path: Its file.
+        shown: The name that places give the file.
+        tokenizer: What `op.tokenizer` gives to it: the tokenizer as it is before the migration.
+
+    Raises:
+        OperationError: The code raises anything, or asks for an operation that cannot be.
+    """
+    module = ModuleType(path.stem)
+    module.__file__ = str(path)
+    recorder = Recorder(tokenizer, str(path), shown)
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - it is the user's own code
+        module.__dict__["upgrade"](recorder)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # the tokenizers library panics with a BaseException
+        raise _explain(error, path, shown) from error
+    return tuple(recorder._recorded)
+
+
+def _operation(kind: type[Operation], values: tuple[object, ...], fields: dict[str, Any]) -> Operation:
+    if values:
+        if kind.shorthand is None or len(values) > 1 or kind.shorthand in fields:
+            raise OperationError(f"{kind.name} takes its fields by name", hint=f"op.{kind.name}(field=…)")
+        fields = {kind.shorthand: values[0], **fields}
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        raise OperationError(f"{kind.name}: " + "; ".join(messages(error))) from error
+
+
+def _explain(error: BaseException, path: Path, shown: str) -> OperationError:
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == str(path)]
+    where = f"{shown}:{lines[-1]}" if lines else shown
+    if isinstance(error, TokmigrateError):
+        return OperationError(error.message, where=where, hint=error.hint)
+    return OperationError(f"upgrade(op) failed with {type(error).__name__}: {error}", where=where)
 
 
 @dataclass(frozen=True)

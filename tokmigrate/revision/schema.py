@@ -11,7 +11,7 @@ from pydantic.json_schema import models_json_schema
 from tokmigrate.init import InitSpec
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
-from tokmigrate.revision.planned_operation import Replaced
+from tokmigrate.revision.migration import Replaced
 from tokmigrate.revision.yaml_file import Kind
 
 SCHEMA_FILE = "tokmigrate.schema.json"

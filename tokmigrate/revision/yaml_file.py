@@ -19,8 +19,7 @@ from tokmigrate.operations.base import AsTuple, Attachment
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.checksum import yaml_checksum
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
-from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.planned_operation import PlannedOperation, Replaced
+from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced
 from tokmigrate.strict_yaml import Entry, Node, OptionalText, Tree, check, decode, is_null, parse
 
 RESERVED = ("head", "heads", "base")

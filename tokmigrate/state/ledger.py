@@ -21,9 +21,17 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, update
 
 from tokmigrate.errors import BusyError, DriftError, UnknownNameError
 from tokmigrate.state.hash_chain import seal_run
-from tokmigrate.state.model_paths import find_model_row, format_stored_path, model_row
 from tokmigrate.state.provenance import Provenance, identify
-from tokmigrate.state.queries import Readable, active_run_in, list_applied_in, run_in, run_row
+from tokmigrate.state.queries import (
+    Readable,
+    active_run_in,
+    find_model_row,
+    format_stored_path,
+    list_applied_in,
+    model_row,
+    run_in,
+    run_row,
+)
 from tokmigrate.state.rows import (
     AppliedRecord,
     Direction,

@@ -32,9 +32,16 @@ from tokmigrate.formats import LEDGER_EXPORT, check_version
 from tokmigrate.state.connection import Database
 from tokmigrate.state.hash_chain import START, find_broken, head_in, read_table
 from tokmigrate.state.ledger import State
-from tokmigrate.state.model_paths import absolute_path
 from tokmigrate.state.provenance import identify
-from tokmigrate.state.queries import build_applied_row, expand_moves, in_order, move_row, run_row, token_row
+from tokmigrate.state.queries import (
+    absolute_path,
+    build_applied_row,
+    expand_moves,
+    in_order,
+    move_row,
+    run_row,
+    token_row,
+)
 from tokmigrate.state.rows import AppliedRow, BrokenRun, ModelRow, RunRow, TokenRow
 from tokmigrate.state.schema import OF_RUNS, applied, imported_ledgers, migration_texts, models, runs
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tokmigrate.init.strategies.average import Average
+from tokmigrate.init.strategies.averages import Average, Description, Subtokens
 from tokmigrate.init.strategies.base import RowStrategy
 from tokmigrate.init.strategies.basic import Copy, Mean, MeanCov, Normal, Zeros
 from tokmigrate.init.strategies.file import File, StoredRow
-from tokmigrate.init.strategies.pieces import Description, Subtokens
 
 __all__ = [
     "Average",

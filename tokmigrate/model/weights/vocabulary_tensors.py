@@ -38,7 +38,7 @@ from tokmigrate.model.weights.weights import Weights
 from tokmigrate.model.worker.worker import DEFAULT_LIMITS, call_worker
 from tokmigrate.settings import WorkerLimits
 from tokmigrate.vocabulary.recipes import Side
-from tokmigrate.vocabulary.windows import Window
+from tokmigrate.vocabulary.row_edit import Window
 
 # What bitsandbytes, GPTQ, AWQ, FP8 and compressed-tensors store beside a quantized weight.
 _COMPANION = re.compile(
