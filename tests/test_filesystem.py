@@ -510,7 +510,7 @@ except SystemExit as leaving:
     assert answer["code"] == 0
 
 
-WRITING_OR_LOCKING = {"atomic_swap.py", "clone.py", "durable.py", "lock.py", "objects.py", "stage.py", "streams.py"}
+WRITING_OR_LOCKING = {"atomic_swap.py", "clone.py", "durable.py", "lock.py", "objects.py", "stage.py", "output.py"}
 
 
 def test_files_are_opened_for_reading_in_one_place() -> None:
