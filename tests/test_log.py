@@ -191,6 +191,9 @@ def test_verify_chain_names_the_row_and_exits_with_4(first: Made, tmp_path: Path
         ("UPDATE applied SET origin = 'x'", ("check",)),
         ("UPDATE token_events SET init = '{'", ("blame", "<é>")),
         ("UPDATE applied SET digests_after = '{'", ("downgrade", "base")),
+        ("UPDATE runs SET revisions = '{}' WHERE number = 1", ("log",)),
+        ("UPDATE token_events SET init = '[]'", ("blame", "<é>")),
+        ("UPDATE applied SET digests_after = '{\"a\":1}'", ("downgrade", "base")),
     ],
 )
 def test_a_row_that_cannot_be_read_is_an_edit(first: Made, tmp_path: Path, edit: str, words: tuple[str, ...]) -> None:

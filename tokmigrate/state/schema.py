@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from sqlalchemy import (
     DDL,
@@ -35,6 +35,9 @@ _UNSTORABLE = re.compile(r"[\\\x00\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 
 
+_SHAPES = {"texts": "a list of texts", "text by name": "an object of texts", "object": "an object"}
+
+
 class ExactText(TypeDecorator[str]):
     r"""Any Python string; a backslash, NUL and a lone surrogate are stored as `\uXXXX`."""
 
@@ -55,18 +58,34 @@ class ExactText(TypeDecorator[str]):
 
 
 class CanonicalJson(TypeDecorator[Any]):
-    """A JSON value as text: sorted keys, no spaces, ASCII only; None is NULL."""
+    """A JSON value as text: sorted keys, no spaces, ASCII only; None is NULL.
+
+    Args:
+        of: Whether the column holds a list of texts, an object of texts, or an object of any values.
+    """
 
     impl = Text
     cache_ok = True
+
+    def __init__(self, of: Literal["texts", "text by name", "object"]) -> None:
+        super().__init__()
+        self.of = of
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Return what is stored for `value`."""
         return None if value is None else canonical_json(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        """Return the JSON value that `value` stands for."""
-        return None if value is None else json.loads(value)
+        """Return the JSON value that `value` stands for; raises ValueError where the column never holds such a one."""
+        if value is None:
+            return None
+        found = json.loads(value)
+        texts = found if self.of == "texts" else found.values() if isinstance(found, dict) else ()
+        if not isinstance(found, list if self.of == "texts" else dict) or (
+            self.of != "object" and not all(isinstance(each, str) for each in texts)
+        ):
+            raise ValueError(f"{value[:40]!r} is not {_SHAPES[self.of]}")
+        return found
 
 
 class Instant(TypeDecorator[datetime]):
@@ -118,7 +137,7 @@ runs = Table(
     Column("direction", Text, nullable=False),
     Column("from_revision", Text),
     Column("to_revision", Text),
-    Column("revisions", CanonicalJson, nullable=False),
+    Column("revisions", CanonicalJson("texts"), nullable=False),
     Column("status", Text, nullable=False),
     Column("generation_before", Text),
     Column("generation_after", Text),
@@ -126,14 +145,14 @@ runs = Table(
     Column("host", ExactText, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("tool_version", Text, nullable=False),
-    Column("libraries", CanonicalJson, nullable=False),
+    Column("libraries", CanonicalJson("text by name"), nullable=False),
     Column("git_commit", Text),
     Column("started", Instant, nullable=False),
     Column("finished", Instant),
     Column("duration_s", Float),
     Column("error", ExactText),
     # What finishing the run records, from PREPARED to its end.
-    Column("outcome", CanonicalJson),
+    Column("outcome", CanonicalJson("object")),
     # Its place in the hash chain, from its end on.
     Column("chain_position", Integer, unique=True),
     Column("previous_hash", Text),
@@ -162,8 +181,8 @@ applied = Table(
     Column("checksum", Text, nullable=False),
     Column("message", ExactText, nullable=False),
     Column("undo_record", Text),
-    Column("digests_before", CanonicalJson, nullable=False),
-    Column("digests_after", CanonicalJson, nullable=False),
+    Column("digests_before", CanonicalJson("text by name"), nullable=False),
+    Column("digests_after", CanonicalJson("text by name"), nullable=False),
     Column("applied_at", Instant, nullable=False),
     Column("reverted_by", ForeignKey("runs.id")),
 )
@@ -198,7 +217,7 @@ token_events = Table(
     Column("token_id", Integer),
     Column("old_id", Integer),
     Column("old_token", ExactText),
-    Column("init", CanonicalJson),
+    Column("init", CanonicalJson("object")),
     Column("row_fingerprint", Text),
     Column("recorded_at", Instant, nullable=False),
 )
@@ -215,7 +234,7 @@ token_moves = Table(
     Column("start", Integer, nullable=False),
     Column("stop", Integer, nullable=False),
     Column("shift", Integer, nullable=False),
-    Column("tokens", CanonicalJson, nullable=False),
+    Column("tokens", CanonicalJson("texts"), nullable=False),
     # The last number in `token_events` before it: the two tables are read in one order.
     Column("after_event", Integer, nullable=False),
     Column("recorded_at", Instant, nullable=False),
@@ -247,7 +266,7 @@ migration_texts = Table(
     Column("checksum", Text, nullable=False),
     Column("file", ExactText, nullable=False),
     Column("text", ExactText, nullable=False),
-    Column("attachments", CanonicalJson, nullable=False),
+    Column("attachments", CanonicalJson("text by name"), nullable=False),
     Column("recorded_at", Instant, nullable=False),
 )
 
