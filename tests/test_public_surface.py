@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
 import json
 import re
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -58,6 +60,26 @@ def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
     }
     assert drawn == real
     assert set(real) | {"EXIT_CODES", "Problem", "in_one_line", "suggest"} == set(errors.__all__)
+
+
+def test_docstrings_name_the_parameters_that_there_are() -> None:
+    for path in (REPOSITORY / "tokmigrate").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                _, found, section = (ast.get_docstring(node) or "").partition("Args:\n")
+                named = set(re.findall(r"^    \**(\w+):", section.split("\n\n")[0], re.MULTILINE)) if found else set()
+                assert named <= set(_parameters(node)), f"{path}:{node.lineno}"
+
+
+def _parameters(node: ast.FunctionDef | ast.ClassDef) -> Iterator[str]:
+    if isinstance(node, ast.FunctionDef):
+        yield from (each.arg for each in ast.walk(node.args) if isinstance(each, ast.arg))
+        return
+    for each in node.body:
+        if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name):
+            yield each.target.id
+        if isinstance(each, ast.FunctionDef) and each.name == "__init__":
+            yield from _parameters(each)
 
 
 def test_the_schema_is_one_document_whose_references_resolve() -> None:

@@ -103,7 +103,7 @@ class OpenWorkspace:
         Args:
             to: A revision by any of its names.
             model: One model.
-            listener: Called at every step.
+            on_progress: Called at every step.
             lock_timeout_s: How many seconds to wait for another process.
             keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         """

@@ -62,7 +62,7 @@ class UpgradeCandidate:
 
     Args:
         candidate: The new contents of the directory.
-        passages: The migrations on the way.
+        applied_steps: The migrations on the way.
         stamp: The stamp at its end.
         adapters: The ways of the adapters that go along, in the order of the plan.
     """

@@ -107,7 +107,7 @@ def publish(
         model: The model's name, for events.
         changes: That of the model, and after it those of its adapters.
         recorder: Records the run.
-        listener: Called at every step.
+        on_progress: Called at every step.
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
         accept: Raises where the libraries would load something else; asked before anything is staged.
         keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.

@@ -38,7 +38,7 @@ def changes_down(
         adapters: Those that the workspace lists.
         records: The model's undo records on the way, the latest first.
         objects: Where the records are.
-        listener: Receives warnings on adapters that were upgraded with the model and are no longer listed.
+        on_progress: Receives warnings on adapters that were upgraded with the model and are no longer listed.
 
     Raises:
         UndoError: One was added after a revision to undo, so it has no undo data for it.

@@ -52,7 +52,7 @@ def accept_downgrade(
         workspace: The workspace.
         entry: The model.
         to: A revision by any of its names.
-        listener: Called when the libraries load the result.
+        on_progress: Called when the libraries load the result.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
@@ -94,7 +94,7 @@ def downgrade(
         entry: The model.
         to: The revision to go back to, by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
-        listener: Called at every step.
+        on_progress: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         accepted: What the libraries accepted before.
 

@@ -65,7 +65,7 @@ def verify_outcome(
         model: The model's name, for events.
         outcome: What the change leaves.
         checks: What migrations say under `verify:`.
-        listener: Called at the start and at the end.
+        on_progress: Called at the start and at the end.
 
     Raises:
         TokmigrateError: A library would load something else than the files say.
@@ -96,7 +96,7 @@ def verify_once(
         model: The model's name, for events.
         outcome: What the change leaves.
         checks: What migrations say under `verify:`.
-        listener: Receives the event.
+        on_progress: Receives the event.
         accepted: What they accepted before.
     """
     if accepted is None or accepted.documents != tuple(documents for _, documents in outcome):

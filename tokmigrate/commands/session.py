@@ -123,7 +123,7 @@ def publish_run(
         model: The model's row in it.
         run: What the run does.
         changes: That of the model, and after it those of its adapters.
-        listener: Called at every step.
+        on_progress: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         checks: What migrations say under `verify:`.
         accepted: What the libraries accepted before.

@@ -186,7 +186,7 @@ def stamp_model(
         entry: The model; it must not have a stamp.
         revision: The revision by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
-        listener: Called at every step.
+        on_progress: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
@@ -243,7 +243,7 @@ def stamp_copy(
         entry: The copy; it must not have a stamp.
         other: The directory of the model that it was made of.
         lock_timeout_s: How many seconds to wait for another process.
-        listener: Called at every step.
+        on_progress: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:

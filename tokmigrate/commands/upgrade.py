@@ -48,7 +48,7 @@ def accept_upgrade(
         workspace: The workspace.
         entry: The model.
         to: A revision by any of its names.
-        listener: Called when the libraries load the result.
+        on_progress: Called when the libraries load the result.
         bound: A plan made before.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
@@ -88,7 +88,7 @@ def upgrade(
         entry: The model.
         to: A revision by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
-        listener: Called at every step.
+        on_progress: Called at every step.
         bound: A plan made before; only what it says is done.
         announce: Given the plan before anything of it is done, also where nothing is pending.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.

@@ -144,7 +144,7 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
     Args:
         plan: The plan.
         corpus: A text file in UTF-8, a line for each text.
-        listener: Receives the progress of reading.
+        on_progress: Receives the progress of reading.
 
     Raises:
         UsageError: The corpus cannot be read, or has no text.
