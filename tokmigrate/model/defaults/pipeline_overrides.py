@@ -190,12 +190,8 @@ def _is_byte_level(tokenizer: Mapping[str, Json]) -> bool:
     return any('"ByteLevel"' in json.dumps(tokenizer.get(section)) for section in SECTIONS)
 
 
-@cache
 def _table() -> Mapping[str, Mapping[str, Any]]:
-    found: Mapping[str, Mapping[str, Any]] = json.loads(
-        files(__package__).joinpath("pipeline_overrides.json").read_text("utf-8")
-    )
-    return found
+    return _read_table("pipeline_overrides")
 
 
 def default_ids(model_type: str) -> Mapping[str, Json]:
@@ -204,12 +200,10 @@ def default_ids(model_type: str) -> Mapping[str, Json]:
     Args:
         model_type: As config.json, or a part of it, names it.
     """
-    return _default_ids_table().get(model_type, {})
+    return _read_table("default_ids").get(model_type, {})
 
 
 @cache
-def _default_ids_table() -> Mapping[str, Mapping[str, Json]]:
-    found: Mapping[str, Mapping[str, Json]] = json.loads(
-        files(__package__).joinpath("default_ids.json").read_text("utf-8")
-    )
+def _read_table(name: str) -> Mapping[str, Mapping[str, Any]]:
+    found: Mapping[str, Mapping[str, Any]] = json.loads(files(__package__).joinpath(f"{name}.json").read_text("utf-8"))
     return found
