@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -80,12 +81,19 @@ class CanonicalJson(TypeDecorator[Any]):
         if value is None:
             return None
         found = json.loads(value)
-        texts = found if self.of == "texts" else found.values() if isinstance(found, dict) else ()
-        if not isinstance(found, list if self.of == "texts" else dict) or (
-            self.of != "object" and not all(isinstance(each, str) for each in texts)
-        ):
+        if not _is_shape(found, self.of):
             raise ValueError(f"{value[:40]!r} is not {_SHAPES[self.of]}")
         return found
+
+
+def _is_shape(found: Any, of: str) -> bool:
+    if of == "texts":
+        return isinstance(found, list) and _are_texts(found)
+    return isinstance(found, dict) and (of == "object" or _are_texts(found.values()))
+
+
+def _are_texts(values: Iterable[Any]) -> bool:
+    return all(isinstance(each, str) for each in values)
 
 
 class Instant(TypeDecorator[datetime]):
