@@ -15,7 +15,8 @@ from tokmigrate.apply.new_rows import spread
 from tokmigrate.audit.run_status import reading
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
 from tokmigrate.errors import ModelError
-from tokmigrate.model.adapter import CONFIG, TRAINED
+from tokmigrate.model.adapter import TRAINED
+from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -224,7 +225,7 @@ def _deltas(adapter: Snapshot, base: Snapshot) -> Iterator[tuple[Side, list[int]
     """Yield the side of each matrix of which an adapter holds single rows, their ids and the tensor that holds them."""
     sides = embeddings(base.tensors)
     matrices = {_last(tensor.name): side for side, tensor in sides.items() if tensor.name.endswith(_WEIGHT)}
-    config = adapter.state.documents[CONFIG]
+    config = adapter.state.documents[ADAPTER_CONFIG]
     listed = next((config[name] for name in TRAINED if config.get(name)), None)
     # A list without layers is for the input embeddings.
     if isinstance(listed, list):

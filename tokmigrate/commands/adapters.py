@@ -10,7 +10,8 @@ from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import Objects, read_adapter_records
 from tokmigrate.errors import UndoError
 from tokmigrate.events import OnProgress, Warned
-from tokmigrate.model.adapter import CONFIG, list_trained_ids, take_adapter
+from tokmigrate.model.adapter import list_trained_ids, take_adapter
+from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.plan import Plan
@@ -78,7 +79,7 @@ def downgrades_of_adapters(
 
 def _check_indifferent(adapter: Snapshot) -> None:
     """Raise UndoError where an adapter that was never migrated depends on the vocabulary as it is now."""
-    if adapter.tensors or list(list_trained_ids(adapter.state.documents[CONFIG])) or len(adapter.texts) > 1:
+    if adapter.tensors or list(list_trained_ids(adapter.state.documents[ADAPTER_CONFIG])) or len(adapter.texts) > 1:
         raise _too_late(adapter)
 
 

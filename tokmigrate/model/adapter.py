@@ -18,15 +18,13 @@ from tokmigrate.errors import (
 )
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents.reading import JSON_FILES, read_documents, writable_names
-from tokmigrate.model.documents.stamp import Stamp, read_stamp
-from tokmigrate.model.documents.state import ADAPTER_CONFIG as CONFIG
-from tokmigrate.model.documents.state import CONFIG as MODEL_CONFIG
-from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.documents.state import ADAPTER_CONFIG, CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.model_files import check_files
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.model.weights.architectures import Architecture, architecture_of
+from tokmigrate.model.weights.architectures import architecture_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Weights, read_adapter_weights
 from tokmigrate.vocabulary.row_edit import WHOLE
@@ -62,91 +60,30 @@ _OTHERS = re.compile(r"(?:lora_embedding_B(?:\.\w+)?|lora_A(?:\.\w+)?\.weight|tr
 _DORA = re.compile(r"(.+)\.lora_magnitude_vector(?:\.\w+)*")
 
 
-@dataclass(frozen=True)
-class Base:
-    """What an adapter has to know of its base model.
-
-    Args:
-        tensors: The vocabulary tensors.
-        ids: How many ids there are rows for.
-        architecture: What is known of its type.
-        tied: Whether input and output embeddings are one matrix.
-        baseline: How many ids it had before its migrations.
-        needed: How many ids its tokens need.
-    """
-
-    tensors: tuple[VocabularyTensor, ...]
-    ids: int
-    architecture: Architecture | None
-    tied: bool
-    baseline: int
-    needed: int
-
-    def hint_for(self, ids: int) -> str:
-        """Return what to do with an adapter that has rows for another number of ids."""
-        if ids == self.baseline:
-            return (
-                "it was trained on the model before its migrations: `tokmigrate downgrade base`, list the adapter, and"
-                " upgrade both"
-            )
-        if ids >= self.needed:
-            return (
-                f"it was trained on this model after it was resized in memory to {ids} rows, which was not saved: take"
-                " it out of `adapters:`, give the model its tokens and rows with a migration"
-                f" (resize_vocab: {{rows: {ids}}}), upgrade, and list it again"
-            )
-        return f"take it out of `adapters:`: the ids of this model's tokens go up to {self.needed - 1}"
-
-    def parameter(self, module: str, parameter: str) -> VocabularyTensor | None:
-        """Return the vocabulary tensor that is a parameter of a module, by the name that peft has for the module."""
-        # A file and a module may lack each other's prefixes, but not the last name.
-        alike = [
-            tensor
-            for tensor in self.tensors
-            if tensor.name.rpartition(".")[2] == parameter and tensor.name.split(".")[-2:-1] == module.split(".")[-1:]
-        ]
-        if alike:
-            return max(alike, key=lambda tensor: _shared_end(tensor.name.split(".")[:-1], module.split(".")))
-        pattern = self.architecture.pattern(f"{module}.{parameter}") if self.architecture else None
-        if pattern is None or not self.tied or parameter != "weight":
-            return None
-        return next((tensor for tensor in self.tensors if tensor.embeds), None)
+TRAINED = ("trainable_token_indices", "token_indices")
+"""The fields of peft 0.21 that list the ids whose rows the adapter trains, in the order of those rows."""
+CALLING = "alora_invocation_tokens"
+"""The field that gives the ids of the text which calls the adapter."""
 
 
-def _shared_end(one: Sequence[str], other: Sequence[str]) -> int:
-    pairs = zip(reversed(one), reversed(other), strict=False)
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-def adapter_tensors(weights: Weights, base: Base) -> tuple[VocabularyTensor, ...]:
-    """Return the tensors of an adapter that have a row for each id.
-
-    Args:
-        weights: The adapter's tensors.
-        base: Its base model.
-
-    Raises:
-        ModelError: Its rows depend on all others (DoRA).
-        OutOfStepError: A tensor has rows for another number of ids.
-        UnexplainedTensorError: An axis has that length, and nothing explains it.
-    """
-    return tuple(_find_tensors(weights, base))
-
-
-def _find_tensors(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
+def _find_tensors(weights: Weights, base: Snapshot) -> Iterator[VocabularyTensor]:
+    """Yield the tensors of an adapter that have a row for each id."""
+    ids = base.state.rows
     for shard, entry in weights.tensors():
         where = str(weights.path(shard))
         plain = entry.name.removeprefix("base_model.model.")
         scaled = _DORA.fullmatch(plain)
-        if scaled and base.parameter(scaled[1], "weight"):
+        if scaled and _find_parameter(base, scaled[1], "weight"):
             raise ModelError(
                 f"'{entry.name}' scales rows by norms over the whole vocabulary (DoRA), which another row changes",
                 where=where,
                 hint="merge the adapter into the model before its vocabulary is migrated",
             )
-        found = _split(plain, base)
-        if found is None:
-            if base.ids in entry.shape and not _OTHERS.search(plain):
+        matches = ((kept, re.fullmatch(rf"(.+?)\.{kept.name}", plain)) for kept in _KEPT)
+        pairs = ((kept, _find_parameter(base, match[1], kept.of)) for kept, match in matches if match)
+        kept, of = next(((kept, of) for kept, of in pairs if of is not None), (None, None))
+        if kept is None or of is None:
+            if ids in entry.shape and not _OTHERS.search(plain):
                 raise UnexplainedTensorError(
                     f"whether an axis of the tensor '{entry.name}' {list(entry.shape)} counts the vocabulary is not"
                     " known: LoRA saves no such tensor",
@@ -154,11 +91,19 @@ def _find_tensors(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
                     hint="merge the adapter into the model first, or take it out of `adapters:`",
                 )
             continue
-        kept, of = found
-        tensor = VocabularyTensor(
+        axis = kept.axis if kept.adds else of.axis
+        rows, expected = entry.shape[axis] if axis < len(entry.shape) else 0, of.window.rows(ids)
+        if rows != expected:
+            raise OutOfStepError(
+                f"the tensor '{entry.name}' {list(entry.shape)} of the adapter has not {expected} rows,"
+                " as its base model has",
+                where=where,
+                hint=_hint_for(base, rows - expected + ids),
+            )
+        yield VocabularyTensor(
             name=entry.name,
             file=shard.file,
-            axis=kept.axis if kept.adds else of.axis,
+            axis=axis,
             side=of.side,
             dtype=entry.dtype,
             shape=entry.shape,
@@ -167,38 +112,42 @@ def _find_tensors(weights: Weights, base: Base) -> Iterator[VocabularyTensor]:
             noise=of.canonical,
             adds=kept.adds,
         )
-        _check_rows(tensor, base, where)
-        yield tensor
 
 
-def _split(plain: str, base: Base) -> tuple[_Kept, VocabularyTensor] | None:
-    """Return what a tensor keeps, and of which of the base model's."""
-    for kept in _KEPT:
-        match = re.fullmatch(rf"(.+?)\.{kept.name}", plain)
-        of = base.parameter(match[1], kept.of) if match else None
-        if of is not None:
-            return kept, of
-    return None
+def _find_parameter(base: Snapshot, module: str, parameter: str) -> VocabularyTensor | None:
+    """Return the base's vocabulary tensor that is a parameter of a module, by the name that peft has for the module."""
+    path = module.split(".")
+    # A file and a module may lack each other's prefixes, but not the last name.
+    alike = [tensor for tensor in base.tensors if tensor.name.split(".")[-2:] == [path[-1], parameter]]
+    if alike:
+        return max(alike, key=lambda tensor: _count_shared_end(tensor.name.split(".")[:-1], path))
+    architecture = architecture_of(base.state.documents[CONFIG])
+    pattern = architecture.pattern(f"{module}.{parameter}") if architecture else None
+    if pattern is None or not base.state.traits.tied or parameter != "weight":
+        return None
+    return next((tensor for tensor in base.tensors if tensor.embeds), None)
 
 
-def _check_rows(tensor: VocabularyTensor, base: Base, where: str) -> None:
-    ids = base.ids
-    rows = tensor.shape[tensor.axis] if tensor.axis < len(tensor.shape) else None
-    if rows != tensor.window.rows(ids):
-        raise OutOfStepError(
-            f"the tensor '{tensor.name}' {list(tensor.shape)} of the adapter has not {tensor.window.rows(ids)} rows,"
-            " as its base model has",
-            where=where,
-            hint=base.hint_for((rows or 0) - tensor.window.rows(ids) + ids),
+def _count_shared_end(one: Sequence[str], other: Sequence[str]) -> int:
+    pairs = zip(reversed(one), reversed(other), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
+
+
+def _hint_for(base: Snapshot, ids: int) -> str:
+    """Return what to do with an adapter that has rows for another number of ids than its base."""
+    needed = max(base.state.tokenizer.texts, default=-1) + 1
+    if ids == base.state.lineage.old_rows:
+        return (
+            "it was trained on the model before its migrations: `tokmigrate downgrade base`, list the adapter, and"
+            " upgrade both"
         )
-
-
-__all__ = ["CALLING", "CONFIG", "TRAINED", "list_trained_ids", "with_adapter_ids"]
-
-TRAINED = ("trainable_token_indices", "token_indices")
-"""The fields of peft 0.21 that list the ids whose rows the adapter trains, in the order of those rows."""
-CALLING = "alora_invocation_tokens"
-"""The field that gives the ids of the text which calls the adapter."""
+    if ids >= needed:
+        return (
+            f"it was trained on this model after it was resized in memory to {ids} rows, which was not saved: take"
+            " it out of `adapters:`, give the model its tokens and rows with a migration"
+            f" (resize_vocab: {{rows: {ids}}}), upgrade, and list it again"
+        )
+    return f"take it out of `adapters:`: the ids of this model's tokens go up to {needed - 1}"
 
 
 def list_trained_ids(config: Json) -> Iterator[int]:
@@ -219,7 +168,7 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
     Raises:
         OperationError: A row that the adapter trains is removed or initialised again.
     """
-    config = after.documents[CONFIG]
+    config = after.documents[ADAPTER_CONFIG]
     positions = WHOLE.of(after.edit).positions()
 
     def trained(number: int) -> int:
@@ -236,9 +185,9 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
 
     for name in TRAINED:
         if config.get(name):
-            after = after.with_value(CONFIG, (name,), _map(config[name], trained))
+            after = after.with_value(ADAPTER_CONFIG, (name,), _map(config[name], trained))
     if config.get(CALLING):
-        after = after.with_value(CONFIG, (CALLING,), _map(config[CALLING], calling))
+        after = after.with_value(ADAPTER_CONFIG, (CALLING,), _map(config[CALLING], calling))
     return after
 
 
@@ -252,7 +201,7 @@ def _in_use(before: ModelState, number: int, why: str) -> OperationError:
     token = before.tokenizer.texts.get(number, f"id {number}")
     return OperationError(
         f"the adapter uses '{token}', {why}",
-        where=CONFIG,
+        where=ADAPTER_CONFIG,
         hint="merge the adapter into the model first, or take it out of `adapters:`",
     )
 
@@ -267,34 +216,46 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
     Raises:
         ModelError: It cannot be worked on, or is not of this model as it is.
         DriftError: It is at another revision than the model.
+        OutOfStepError: It counts in other ids than the model.
+        UnexplainedTensorError: An axis of a tensor is as long as the vocabulary, and nothing explains it.
     """
     _check_place(directory, base)
     stamp = read_stamp(directory)
-    texts, documents, layouts = read_documents(directory, stamp, (CONFIG, *JSON_FILES))
+    texts, documents, layouts = read_documents(directory, stamp, (ADAPTER_CONFIG, *JSON_FILES))
     check_files(directory, writable_names(texts))
-    if CONFIG not in documents:
-        raise ModelError(f"there is no {CONFIG}", where=str(directory), hint="name the directory of a peft adapter")
-    _check_revision(directory, stamp, base)
-    _check_tokenizer(directory, documents.get(FILE), base)
-    weights = read_adapter_weights(directory)
-    known = Base(
-        base.tensors,
-        base.state.rows,
-        architecture_of(base.state.documents[MODEL_CONFIG]),
-        base.state.traits.tied,
-        base.state.lineage.old_rows,
-        max(base.state.tokenizer.texts, default=-1) + 1,
-    )
-    tensors = adapter_tensors(weights, known)
-    unknown = [number for number in list_trained_ids(documents[CONFIG]) if number >= base.state.rows]
-    if unknown:
-        raise OutOfStepError(
-            f"it trains the row of id {max(unknown)}, the model has {base.state.rows} rows",
-            where=str(directory / CONFIG),
-            hint=known.hint_for(max(unknown) + 1),
+    if ADAPTER_CONFIG not in documents:
+        raise ModelError(
+            f"there is no {ADAPTER_CONFIG}", where=str(directory), hint="name the directory of a peft adapter"
         )
-    if stamp is None and (tensors or list(list_trained_ids(documents[CONFIG]))):
-        _check_not_ambiguous(directory, FILE in documents, base)
+    if stamp is not None and (stamp.revision != base.revision or stamp.rows != base.state.lineage):
+        raise DriftError(
+            f"the adapter is at revision {stamp.revision}, its model at {base.revision or 'base'}",
+            where=str(directory),
+            hint="list an adapter with the very model that it was migrated with",
+        )
+    if FILE in documents and Tokenizer(documents[FILE]).ids != base.state.tokenizer.ids:
+        raise OutOfStepError(
+            "the adapter's tokenizer gives tokens other ids than its model's",
+            where=str(directory / FILE),
+            hint="list an adapter with the model that it was trained on, as it is now",
+        )
+    weights = read_adapter_weights(directory)
+    tensors = tuple(_find_tensors(weights, base))
+    trained = list(list_trained_ids(documents[ADAPTER_CONFIG]))
+    if trained and max(trained) >= base.state.rows:
+        raise OutOfStepError(
+            f"it trains the row of id {max(trained)}, the model has {base.state.rows} rows",
+            where=str(directory / ADAPTER_CONFIG),
+            hint=_hint_for(base, max(trained) + 1),
+        )
+    have_moved = any(row != piece.start for row, piece in base.state.lineage.copied_rows())
+    if stamp is None and (tensors or trained) and have_moved and FILE not in documents:
+        raise OutOfStepError(
+            "the ids of the model moved since its baseline, and it is unknown which of them the adapter uses",
+            where=str(directory),
+            hint="if it was trained on the model as it is now, save the model's tokenizer.json beside it;"
+            " if before, take the model back, list the adapter, and upgrade both",
+        )
     state = replace(base.state, documents={**base.state.documents, **documents})
     return Snapshot(directory, state, texts, layouts, weights, tensors, stamp, ())
 
@@ -308,36 +269,4 @@ def _check_place(directory: Path, base: Snapshot) -> None:
             "one of the adapter and its model is inside the other, so they cannot be published separately",
             where=str(directory),
             hint="move the adapter beside the model",
-        )
-
-
-def _check_revision(directory: Path, stamp: Stamp | None, base: Snapshot) -> None:
-    if stamp is None:
-        return
-    if stamp.revision != base.revision or stamp.rows != base.state.lineage:
-        raise DriftError(
-            f"the adapter is at revision {stamp.revision}, its model at {base.revision or 'base'}",
-            where=str(directory),
-            hint="list an adapter with the very model that it was migrated with",
-        )
-
-
-def _check_tokenizer(directory: Path, document: Json, base: Snapshot) -> None:
-    if document is not None and Tokenizer(document).ids != base.state.tokenizer.ids:
-        raise OutOfStepError(
-            "the adapter's tokenizer gives tokens other ids than its model's",
-            where=str(directory / FILE),
-            hint="list an adapter with the model that it was trained on, as it is now",
-        )
-
-
-def _check_not_ambiguous(directory: Path, has_tokenizer: bool, base: Snapshot) -> None:
-    """Raise where nothing tells whether an adapter counts in the ids that the model had, or in those that it has."""
-    moved = any(row != piece.start for row, piece in base.state.lineage.copied_rows())
-    if moved and not has_tokenizer:
-        raise OutOfStepError(
-            "the ids of the model moved since its baseline, and it is unknown which of them the adapter uses",
-            where=str(directory),
-            hint="if it was trained on the model as it is now, save the model's tokenizer.json beside it;"
-            " if before, take the model back, list the adapter, and upgrade both",
         )

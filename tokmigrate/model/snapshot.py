@@ -11,10 +11,10 @@ from tokmigrate.files import entries, read_file
 from tokmigrate.model.defaults.pipeline_overrides import missing_files
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.architecture_quirks import fixed_size
-from tokmigrate.model.documents.reading import json_layout, read_documents, read_texts, writable_names
+from tokmigrate.model.documents.reading import json_layout, parse_document, read_documents, read_texts, writable_names
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import ModelState, Traits
-from tokmigrate.model.formats.json_text import Layout, parse
+from tokmigrate.model.formats.json_text import Layout
 from tokmigrate.model.model_files import check_files
 from tokmigrate.model.references.config_references import check_declared
 from tokmigrate.model.references.references import configurations
@@ -108,7 +108,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
     if weights.index is not None:
         text = read_file(directory / weights.index)
         texts[weights.index] = text
-        documents[weights.index] = parse(text.decode("utf-8"), str(directory / weights.index))
+        documents[weights.index] = parse_document(weights.index, text, str(directory / weights.index))
         layouts[weights.index] = json_layout(weights.index, text.decode("utf-8"), stamp)
     config = documents[names.CONFIG]
     read = tokenizer.Tokenizer(documents[tokenizer.FILE])

@@ -12,16 +12,15 @@ from pydantic_core import ErrorDetails
 from tokmigrate.errors import ModelError, TokenizerError
 from tokmigrate.files import entries, has_directory, read_if_present
 from tokmigrate.model.documents import state as names
-from tokmigrate.model.documents.slow_tokenizer_files import read_slow_tokenizer_files
+from tokmigrate.model.documents.slow_tokenizer_files import SUFFIXES, TEKKEN_FILES, read_slow_tokenizer_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.formats.json_text import Json, Layout, layout_of, parse
-from tokmigrate.model.tokenizer import tokenizer_json as tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.strict_yaml.validation import describe_expected, unlike, wording
 
 JSON_FILES = (
-    tokenizer.FILE,
+    TOKENIZER,
     names.TOKENIZER_CONFIG,
     names.SPECIAL_TOKENS_MAP,
     names.ADDED_TOKENS,
@@ -49,24 +48,25 @@ def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[st
         json_files: The names of the JSON objects that it may have.
     """
     texts = read_texts(directory, json_files)
-    values: dict[str, Json] = dict(texts)
-    layouts: dict[str, Layout] = {}
-    parsed = {*json_files, *_module_files(directory)}
-    for name, data in texts.items():
-        where = str(directory / name)
-        if name in parsed:
-            text = _decode(data, directory / name)
-            values[name] = parse(text, where)
-            layouts[name] = json_layout(name, text, stamp)
-            check_shape(name, text, values[name], where)
-        elif name in TEXT_FILES or name.endswith(".jinja"):
-            values[name] = _decode(data, directory / name)
+    values = {name: parse_document(name, data, str(directory / name)) for name, data in texts.items()}
+    layouts = {
+        name: json_layout(name, texts[name].decode("utf-8"), stamp)
+        for name, value in values.items()
+        if name.endswith(".json") and not isinstance(value, bytes)
+    }
     return texts, values, layouts
 
 
 def read_texts(directory: Path, json_files: Sequence[str] = JSON_FILES) -> dict[str, bytes]:
     """Return the bytes of each document of a directory by its name, without the weights' index."""
-    named = (*json_files, *_module_files(directory), *TEXT_FILES, *_template_files(directory))
+    folder = directory / names.MORE_TEMPLATES
+    templates = [file for file in entries(folder) if file.suffix == ".jinja"] if has_directory(folder) else []
+    named = (
+        *json_files,
+        *_module_files(directory),
+        *TEXT_FILES,
+        *(f"{names.MORE_TEMPLATES}/{file.name}" for file in templates),
+    )
     texts = {name: data for name in named if (data := read_if_present(directory / name)) is not None}
     return texts | read_slow_tokenizer_files(directory)
 
@@ -81,31 +81,43 @@ def writable_names(texts: Mapping[str, bytes]) -> tuple[str, ...]:
 
 
 def with_files(documents: Mapping[str, Json], files: Mapping[str, bytes | None]) -> dict[str, Json]:
-    """Return documents with the files of another time laid over them, None for those that were not there; no stamp.
-
-    Args:
-        documents: The parsed files by name.
-        files: Bytes by name.
-    """
+    """Return documents with the files of another time laid over them, None for those that were not there; no stamp."""
     found = dict(documents)
     for name, data in files.items():
         if data is None:
             found.pop(name, None)
         elif name != STAMP:
-            found[name] = document_of(name, data, documents.get(name))
+            found[name] = parse_document(name, data, name)
     return found
 
 
-def document_of(name: str, data: bytes, held: Json) -> Json:
-    """Return what the bytes of a document mean: JSON, text, or bytes where `held`, which stands there now, is bytes."""
-    if isinstance(held, bytes):
+def parse_document(name: str, data: bytes, where: str) -> Json:
+    """Return what the bytes of a document mean: JSON, text, or the bytes themselves of a slow-tokenizer file.
+
+    Args:
+        name: Its name in the directory.
+        data: Its bytes.
+        where: What errors name as the file.
+
+    Raises:
+        ModelError: It is damaged, or holds something of another type than what is read of it.
+    """
+    if name.endswith(SUFFIXES) or PurePosixPath(name).match(TEKKEN_FILES):
         return data
-    if name.endswith(".json"):
-        text = data.decode("utf-8")
-        value = parse(text, name)
-        check_shape(name, text, value, name)
-        return value
-    return data.decode("utf-8") if name in TEXT_FILES or name.endswith(".jinja") else data
+    text = _decode(data, where)
+    if not name.endswith(".json"):
+        return text
+    value = parse(text, where)
+    if not isinstance(value, dict):
+        raise ModelError("not a JSON object", where=where, hint=_HINT)
+    if name in _SHAPES:
+        try:
+            # From the text, since in a parsed value every array would have to be a tuple.
+            _SHAPES[name].model_validate_json(text)
+        except ValidationError as error:
+            kind = TokenizerError if name == TOKENIZER else ModelError
+            raise kind(_format_union_error(error.errors(include_url=False), value), where=where, hint=_HINT) from error
+    return value
 
 
 def json_layout(name: str, text: str, stamp: Stamp | None) -> Layout:
@@ -114,32 +126,26 @@ def json_layout(name: str, text: str, stamp: Stamp | None) -> Layout:
     return recorded.layout if recorded and recorded.layout else layout_of(text)
 
 
-def _template_files(directory: Path) -> list[str]:
-    folder = directory / names.MORE_TEMPLATES
-    files = entries(folder) if has_directory(folder) else []
-    return [f"{names.MORE_TEMPLATES}/{file.name}" for file in files if file.suffix == ".jinja"]
-
-
 def _module_files(directory: Path) -> Iterator[str]:
     """Yield the configurations of sentence-transformers' modules in folders of their own."""
-    data = read_if_present(directory / names.MODULES)
-    modules = parse(_decode(data, directory / names.MODULES), str(directory / names.MODULES)) if data else []
+    path = directory / names.MODULES
+    data = read_if_present(path)
+    modules = parse(_decode(data, str(path)), str(path)) if data else []
     for module in modules if isinstance(modules, list) else []:
-        path = PurePosixPath(str(module.get("path") or ".") if isinstance(module, dict) else ".")
-        if path.parts and not path.is_absolute() and ".." not in path.parts:
-            yield f"{path}{names.MODULE_CONFIG}"
-
-
-def _decode(data: bytes, path: Path) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise ModelError(
-            "not UTF-8", where=str(path), hint="fetch the file again, or restore it from a copy of the model"
-        ) from error
+        folder = PurePosixPath(str(module.get("path") or ".") if isinstance(module, dict) else ".")
+        if folder.parts and not folder.is_absolute() and ".." not in folder.parts:
+            yield f"{folder}{names.MODULE_CONFIG}"
 
 
 _HINT = "fetch the file again, or restore it from a copy of the model"
+
+
+def _decode(data: bytes, where: str) -> str:
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ModelError("not UTF-8", where=where, hint=_HINT) from error
+
 
 Id = Annotated[int, Field(ge=0)]
 Object = dict[str, Any]
@@ -242,27 +248,6 @@ def _numbers(held: Mapping[str, Any]) -> Mapping[str, Any]:
     return held
 
 
-class _TokenizerConfig(_Shape):
-    added_tokens_decoder: Annotated[dict[str, _Named], AfterValidator(_numbers)] | None = None
-    additional_special_tokens: Tokens = None
-    extra_special_tokens: Tokens = None
-    model_specific_special_tokens: dict[str, str | _Named] | None = None
-    chat_template: str | list[_Template] | None = None
-    tokenizer_class: str | None = None
-    padding_side: str | None = None
-    truncation_side: str | None = None
-    model_max_length: int | float | None = None
-    add_bos_token: bool | None = None
-    add_eos_token: bool | None = None
-    bos_token: Token = None
-    eos_token: Token = None
-    unk_token: Token = None
-    sep_token: Token = None
-    pad_token: Token = None
-    cls_token: Token = None
-    mask_token: Token = None
-
-
 class _SpecialTokensMap(_Shape):
     additional_special_tokens: Tokens = None
     extra_special_tokens: Tokens = None
@@ -273,6 +258,18 @@ class _SpecialTokensMap(_Shape):
     pad_token: Token = None
     cls_token: Token = None
     mask_token: Token = None
+
+
+class _TokenizerConfig(_SpecialTokensMap):
+    added_tokens_decoder: Annotated[dict[str, _Named], AfterValidator(_numbers)] | None = None
+    model_specific_special_tokens: dict[str, str | _Named] | None = None
+    chat_template: str | list[_Template] | None = None
+    tokenizer_class: str | None = None
+    padding_side: str | None = None
+    truncation_side: str | None = None
+    model_max_length: int | float | None = None
+    add_bos_token: bool | None = None
+    add_eos_token: bool | None = None
 
 
 class _AddedTokens(RootModel[dict[str, Id]]):
@@ -307,28 +304,6 @@ _SHAPES: Mapping[str, type[BaseModel]] = {
     names.ADDED_TOKENS: _AddedTokens,
     names.ADAPTER_CONFIG: _AdapterConfig,
 }
-
-
-def check_shape(name: str, text: str, value: Json, where: str) -> None:
-    """Raise ModelError where a JSON file holds something of another type than what is read of it.
-
-    Args:
-        name: Its name in the directory of a model.
-        text: The file.
-        value: What it is parsed to.
-        where: What the error names as the file.
-    """
-    if not isinstance(value, dict):
-        raise ModelError("not a JSON object", where=where, hint=_HINT)
-    shape = _SHAPES.get(name)
-    if shape is None:
-        return
-    try:
-        # From the text, since in a parsed value every array would have to be a tuple.
-        shape.model_validate_json(text)
-    except ValidationError as error:
-        kind = TokenizerError if name == TOKENIZER else ModelError
-        raise kind(_format_union_error(error.errors(include_url=False), value), where=where, hint=_HINT) from error
 
 
 def _format_union_error(faults: Sequence[ErrorDetails], value: Json) -> str:

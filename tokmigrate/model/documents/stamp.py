@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from tokmigrate.errors import DriftError, ModelError
 from tokmigrate.files import read_if_present
@@ -104,14 +104,8 @@ class Stamp:
             "lineage": self.lineage,
             "revision": self.revision,
             "applied": [{"revision": name, "checksum": checksum} for name, checksum in self.applied],
-            "files": {
-                name: {"digest": file.digest, "layout": file.layout.to_json() if file.layout else None}
-                for name, file in sorted(self.files.items())
-            },
-            "shards": {
-                name: {"digest": shard.digest, "baseline_start": shard.baseline_start}
-                for name, shard in sorted(self.shards.items())
-            },
+            "files": {name: asdict(file) for name, file in sorted(self.files.items())},
+            "shards": {name: asdict(shard) for name, shard in sorted(self.shards.items())},
             "baseline": {"rows": self.rows.old_rows, "tokens": [list(run) for run in self.baseline_tokens]},
             "rows": [_piece_to_json(piece) for piece in self.rows.pieces],
             "reshaped": self.reshaped,
@@ -121,11 +115,7 @@ class Stamp:
 
 
 def read_stamp(directory: Path) -> Stamp | None:
-    """Return the stamp of a model directory, None where there is none.
-
-    Raises:
-        DriftError: The stamp is damaged or of a newer format.
-    """
+    """Return the stamp of a model directory, None where there is none; errors are those of `parse_stamp`."""
     path = directory / FILE
     data = read_if_present(path)
     if data is None:
@@ -137,53 +127,27 @@ def read_stamp(directory: Path) -> Stamp | None:
     return parse_stamp(text, str(path))
 
 
-class _StoredPart(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-
-
-class _StoredLayout(_StoredPart):
-    indent: int | str | None
-    ascii: bool
-    compact: bool
-    newline: str
-
-
-class _StoredFile(_StoredPart):
-    digest: str | None
-    layout: _StoredLayout | None
-
-
-class _StoredShard(_StoredPart):
-    digest: str
-    baseline_start: int
-
-
-class _StoredRevision(_StoredPart):
+class _StoredRevision(BaseModel):
     revision: str
     checksum: str
 
 
-class _StoredBaseline(_StoredPart):
+class _StoredBaseline(BaseModel):
     rows: int
     tokens: tuple[Run, ...]
 
 
-class _StoredRow(_StoredPart):
-    revision: str
-    label: str
-
-
-class _StoredStamp(_StoredPart):
+class _StoredStamp(BaseModel):
     """The content of the file."""
 
     generation: str
     lineage: str
     revision: str
     applied: tuple[_StoredRevision, ...] = Field(min_length=1)
-    files: dict[str, _StoredFile]
-    shards: dict[str, _StoredShard]
+    files: dict[str, ChangedFile]
+    shards: dict[str, ChangedShard]
     baseline: _StoredBaseline
-    rows: tuple[Run | _StoredRow, ...]
+    rows: tuple[Run | Made, ...]
     reshaped: bool
     init: dict[str, Any] | None
     tokenizer: str | None = None
@@ -200,17 +164,17 @@ def parse_stamp(text: str, where: str) -> Stamp:
     check_version(STAMP, held.get("format"), where)
     try:
         # From the text, since in a parsed value every array would have to be a tuple.
-        stored = _StoredStamp.model_validate_json(text)
+        stored = _StoredStamp.model_validate_json(text, strict=True)
         stamp = Stamp(
             lineage=stored.lineage,
             applied=tuple((entry.revision, entry.checksum) for entry in stored.applied),
-            files={
-                name: ChangedFile(file.digest, Layout(**file.layout.model_dump()) if file.layout else None)
-                for name, file in stored.files.items()
-            },
-            shards={name: ChangedShard(shard.digest, shard.baseline_start) for name, shard in stored.shards.items()},
+            files=stored.files,
+            shards=stored.shards,
             baseline_tokens=stored.baseline.tokens,
-            rows=RowEdit(stored.baseline.rows, tuple(map(_piece, stored.rows))),
+            rows=RowEdit(
+                stored.baseline.rows,
+                tuple(NewRow(row) if isinstance(row, Made) else CopiedRows(*row) for row in stored.rows),
+            ),
             reshaped=stored.reshaped,
             init=stored.init,
             tokenizer=stored.tokenizer,
@@ -229,11 +193,6 @@ def _damaged_error(where: str) -> DriftError:
 def _piece_to_json(piece: CopiedRows | NewRow) -> Json:
     if isinstance(piece, CopiedRows):
         return [piece.start, piece.stop]
-    made = piece.recipe
-    if not isinstance(made, Made):
+    if not isinstance(piece.recipe, Made):
         raise TypeError("a lineage holds rows of the baseline and rows that migrations made")
-    return {"revision": made.revision, "label": made.label}
-
-
-def _piece(row: Run | _StoredRow) -> CopiedRows | NewRow:
-    return NewRow(Made(row.revision, row.label)) if isinstance(row, _StoredRow) else CopiedRows(*row)
+    return asdict(piece.recipe)

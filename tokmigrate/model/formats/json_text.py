@@ -53,10 +53,6 @@ class Layout:
         written.write(self.newline.encode("utf-8"))
         return written.getvalue()
 
-    def to_json(self) -> dict[str, Json]:
-        """Return the layout as the stamp records it."""
-        return {"indent": self.indent, "ascii": self.ascii, "compact": self.compact, "newline": self.newline}
-
 
 def parse(text: str, where: str) -> Json:
     """Return the value of a JSON text.
