@@ -1,4 +1,4 @@
-"""Writes model/defaults/default_ids.json: ids of tokens that transformers takes where config.json gives none."""
+"""Writes model/documents/default_ids.json: ids of tokens that transformers takes where config.json gives none."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from transformers import CONFIG_MAPPING
 from tokmigrate.model.documents.config_fields import NESTED, shape_of
 from tokmigrate.model.weights.architectures import ARCHITECTURES
 
-TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "defaults" / "default_ids.json"
+TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "documents" / "default_ids.json"
 
 
 def configs() -> Iterator[Any]:

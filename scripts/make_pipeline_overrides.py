@@ -1,4 +1,4 @@
-"""Writes model/defaults/pipeline_overrides.json: what tokenizer classes of transformers take of tokenizer.json.
+"""Writes model/documents/pipeline_overrides.json: what tokenizer classes of transformers take of tokenizer.json.
 
 Nothing is read off source code: each class loads a tokenizer.json whose parts no class builds, and the table says which
 parts it does not take. So a class that the installed transformers has newly, or builds otherwise, shows.
@@ -19,7 +19,7 @@ from transformers.models.auto import tokenization_auto
 from transformers.models.auto.tokenization_auto import TOKENIZER_MAPPING_NAMES, tokenizer_class_from_name
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
-TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "defaults" / "pipeline_overrides.json"
+TARGET = Path(__file__).resolve().parents[1] / "tokmigrate" / "model" / "documents" / "pipeline_overrides.json"
 GENERIC = ("TokenizersBackend", "PythonBackend", "PreTrainedTokenizerBase")
 
 _ODD = {"pattern": {"String": "\u2603"}}

@@ -23,9 +23,9 @@ from tokmigrate.commands.autogenerate import Generated, autogenerate
 from tokmigrate.commands.diff import Side, side_of
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import TokmigrateError
+from tokmigrate.model.documents.declared import read_declared_templates, state_without_weights
 from tokmigrate.model.documents.reading import read_documents
-from tokmigrate.model.semantics.declared import read_declared_templates, state_without_weights
-from tokmigrate.model.semantics.semantic_diff import differences
+from tokmigrate.model.documents.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.base import Context
 from tokmigrate.operations.registry import operation_types

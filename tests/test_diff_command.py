@@ -10,7 +10,7 @@ from workspaces import HEAD, Workspace, make_workspace
 
 from tokmigrate.commands.diff import compare, sides_of
 from tokmigrate.errors import UndoError
-from tokmigrate.model.semantics.semantic_diff import Difference
+from tokmigrate.model.documents.semantic_diff import Difference
 from tokmigrate.settings import read_workspace
 
 

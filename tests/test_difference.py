@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from making import BOS, EOS, tokenizer_json
 from real_tokenizers import available, is_available, real
 
+from tokmigrate.model.documents.declared import Documents
 from tokmigrate.model.documents.reading import read_documents
-from tokmigrate.model.semantics.declared import Documents
-from tokmigrate.model.semantics.semantic_diff import Difference, differences
+from tokmigrate.model.documents.semantic_diff import Difference, differences
 
 REAL = available(
     "all-minilm-l6-v2",

@@ -14,7 +14,7 @@ from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 from tokmigrate.commands.plan import plan
 from tokmigrate.errors import OperationError
-from tokmigrate.model.defaults.pipeline_overrides import READS_THE_FILE, loading_class
+from tokmigrate.model.documents.pipeline_overrides import READS_THE_FILE, loading_class
 
 BUILDERS = ("BartTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "CodeGenTokenizer", "DistilBertTokenizer")
 NAMES = (

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tokmigrate.errors import OperationError, OutOfStepError
-from tokmigrate.model.defaults.pipeline_overrides import default_ids
 from tokmigrate.model.documents.config_fields import may_hold_ids, shape_of
+from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.references.config_references import suspects, with_ids_of_config
 from tokmigrate.model.weights.architectures import ARCHITECTURES
 from tokmigrate.vocabulary.ids import Renumbering

@@ -22,7 +22,7 @@ from tokmigrate.apply.library_check import verify_documents
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import VerificationError
 from tokmigrate.events import Event, VerificationStarted, Warned
-from tokmigrate.model.defaults.pipeline_overrides import find_added_on_loading
+from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry
 

@@ -20,12 +20,12 @@ from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.chat_template import chat_template, with_chat_template, without_chat_template
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.roles import text_of
+from tokmigrate.model.documents.semantic_diff import revert_keys, tokenizer_by_key, tokenizer_document
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json, parse
 from tokmigrate.model.references.token_texts import find_named_tokens, without_mentions
-from tokmigrate.model.semantics.semantic_diff import revert_keys, tokenizer_by_key, tokenizer_document
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer

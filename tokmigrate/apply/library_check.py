@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from tokmigrate.apply.candidate import Documents, stage_files, stage_tokenizer
 from tokmigrate.errors import TokmigrateError, VerificationError
-from tokmigrate.model.defaults.pipeline_overrides import loading_class
+from tokmigrate.model.documents.pipeline_overrides import loading_class
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG
 from tokmigrate.model.snapshot import Snapshot

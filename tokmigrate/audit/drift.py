@@ -12,8 +12,8 @@ from tokmigrate.apply.digests import read_fixed, read_tables, shard_digest
 from tokmigrate.apply.new_rows import open_tensors
 from tokmigrate.apply.undo_record import Left
 from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.semantic_diff import Difference, differences, without_ignorable
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.semantics.semantic_diff import Difference, differences, without_ignorable
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.tensor_rows import tensor_digest
 

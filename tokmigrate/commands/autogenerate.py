@@ -9,9 +9,9 @@ from pathlib import Path
 
 from tokmigrate.commands.diff import Side
 from tokmigrate.formatting import format_count
+from tokmigrate.model.documents.declared import ID_FILES, Documents, state_without_weights
+from tokmigrate.model.documents.semantic_diff import Difference, differences
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.semantics.declared import ID_FILES, Documents, state_without_weights
-from tokmigrate.model.semantics.semantic_diff import Difference, differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.base import Context, Operation
 from tokmigrate.plan.steps import steps_of

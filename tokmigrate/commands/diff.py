@@ -16,9 +16,9 @@ from tokmigrate.commands.targets import way_down
 from tokmigrate.errors import ModelError, UnknownNameError
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents import state as names
+from tokmigrate.model.documents.declared import Documents
 from tokmigrate.model.documents.reading import read_documents, with_files
-from tokmigrate.model.semantics.declared import Documents
-from tokmigrate.model.semantics.semantic_diff import Difference, differences
+from tokmigrate.model.documents.semantic_diff import Difference, differences
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json

@@ -18,7 +18,7 @@ from tokmigrate.commands.current import require_directory
 from tokmigrate.commands.records import drift_on_record, refuse_lost_stamp
 from tokmigrate.commands.stamp_hint import describe_detected
 from tokmigrate.files import exists, read_if_present
-from tokmigrate.model.defaults.pipeline_overrides import find_added_on_loading
+from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.progress import check_progress

@@ -24,9 +24,9 @@ from tokmigrate.errors import DriftError, OperationError, UsageError
 from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.reading import read_documents
+from tokmigrate.model.documents.semantic_diff import differences, without_ignorable
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp, read_stamp
-from tokmigrate.model.semantics.semantic_diff import differences, without_ignorable
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.plan import layout
 from tokmigrate.plan.progress import check_progress

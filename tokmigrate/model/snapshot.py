@@ -8,9 +8,9 @@ from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.files import entries, read_file
-from tokmigrate.model.defaults.pipeline_overrides import missing_files
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.architecture_quirks import fixed_size
+from tokmigrate.model.documents.pipeline_overrides import missing_files
 from tokmigrate.model.documents.reading import json_layout, parse_document, read_documents, read_texts, writable_names
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import ModelState, Traits

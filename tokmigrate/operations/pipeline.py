@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 from pydantic import BeforeValidator, Field, model_validator
 
 from tokmigrate.errors import OperationError, suggest
-from tokmigrate.model.defaults.pipeline_overrides import (
+from tokmigrate.model.documents.pipeline_overrides import (
     READS_THE_FILE,
     builder_of,
     template_settings,

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tokmigrate.errors import OperationError, OutOfStepError, TokmigrateError
 from tokmigrate.model.adapter import with_adapter_ids
-from tokmigrate.model.defaults.pipeline_overrides import find_added_on_loading
+from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json, Layout

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 
 from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.formatting import format_list
+from tokmigrate.model.documents.semantic_diff import differences, without_ignorable
 from tokmigrate.model.documents.state import Made, ModelState
-from tokmigrate.model.semantics.semantic_diff import differences, without_ignorable
 from tokmigrate.operations.base import Context, NewToken, Operation, TokenChanges
 from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces

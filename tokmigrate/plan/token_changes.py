@@ -8,8 +8,8 @@ from functools import cached_property
 from itertools import count
 from typing import Literal
 
+from tokmigrate.model.documents.declared import read_declared_roles
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.semantics.declared import read_declared_roles
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS, Tokenizer
 from tokmigrate.plan.steps import Step, row_of_new
 from tokmigrate.vocabulary.ids import is_tombstone

@@ -15,8 +15,8 @@ from tokmigrate.render.escape import escape, escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.commands.diff import Comparison
+    from tokmigrate.model.documents.semantic_diff import Aspect, Difference
     from tokmigrate.model.formats.json_text import Json
-    from tokmigrate.model.semantics.semantic_diff import Aspect, Difference
 
 _SHOWN = 20
 """How many of one aspect are shown on a screen; JSON has all."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tokmigrate.errors import OperationError, suggest
-from tokmigrate.model.defaults.pipeline_overrides import default_ids
 from tokmigrate.model.documents.config_fields import NESTED, Shape, parts_of, role_of, shape_of
+from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.documents.roles import text_of, with_special_flag
 from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json

@@ -8,9 +8,9 @@ from itertools import pairwise
 from typing import Any
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.defaults.pipeline_overrides import default_ids
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import Shape, parts_of, role_of
+from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.documents.roles import with_added_tokens, with_added_tokens_decoder
 from tokmigrate.model.documents.slow_tokenizer_files import with_slow_files_in_step
 from tokmigrate.model.documents.state import (

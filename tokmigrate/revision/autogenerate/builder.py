@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from tokmigrate.errors import TokmigrateError
+from tokmigrate.model.documents.declared import Documents
+from tokmigrate.model.documents.semantic_diff import differences
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.semantics.declared import Documents
-from tokmigrate.model.semantics.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.operations.base import Context, Operation, RiskLevel
 

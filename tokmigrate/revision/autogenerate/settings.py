@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tokmigrate.model.documents.config_fields import role_of, shape_of
-from tokmigrate.model.documents.roles import ROLES
-from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.semantics.declared import (
+from tokmigrate.model.documents.declared import (
     ID_FILES,
     Documents,
     list_specials,
@@ -17,7 +15,9 @@ from tokmigrate.model.semantics.declared import (
     read_declared_settings,
     read_declared_templates,
 )
-from tokmigrate.model.semantics.semantic_diff import canonical_part
+from tokmigrate.model.documents.roles import ROLES
+from tokmigrate.model.documents.semantic_diff import canonical_part
+from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
 from tokmigrate.operations.set_chat_template import SetChatTemplate

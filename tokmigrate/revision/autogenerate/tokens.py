@@ -6,8 +6,8 @@ from bisect import bisect
 from typing import Any
 
 from tokmigrate.model.documents.architecture_quirks import LANGUAGES, ordered_tail
+from tokmigrate.model.documents.declared import Documents, read_declared_rows
 from tokmigrate.model.documents.state import GENERATION
-from tokmigrate.model.semantics.declared import Documents, read_declared_rows
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, merges_of, product
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.base import NewToken

@@ -14,9 +14,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tokmigrate.errors import DriftError
-from tokmigrate.model.documents.state import CONFIG
-from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.semantics.declared import (
+from tokmigrate.model.documents.declared import (
     ID_FILES,
     Documents,
     list_specials,
@@ -26,6 +24,8 @@ from tokmigrate.model.semantics.declared import (
     read_declared_settings,
     read_declared_templates,
 )
+from tokmigrate.model.documents.state import CONFIG
+from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, SECTIONS, Merge, Tokenizer, merges_of, model_kind
 from tokmigrate.vocabulary.token_delta import token_delta
 

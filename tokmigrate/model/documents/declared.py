@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tokmigrate.model.defaults.pipeline_overrides import default_ids, default_roles
 from tokmigrate.model.documents.architecture_quirks import fixed_size
 from tokmigrate.model.documents.config_fields import config_parts, read_declared_sizes, shape_of
+from tokmigrate.model.documents.pipeline_overrides import default_ids, default_roles
 from tokmigrate.model.documents.roles import LISTS, text_of
 from tokmigrate.model.documents.sizes import NO_LIMIT
 from tokmigrate.model.documents.state import (
