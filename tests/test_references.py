@@ -40,7 +40,7 @@ def test_known_names_follow_as_number_and_list_at_any_depth(name: str) -> None:
 @pytest.mark.parametrize("name", OTHERS.split())
 def test_other_ids_stay(name: str) -> None:
     before = {"nested": {name: 3}}
-    assert with_ids_of_config(before, UP, "config.json", ROWS) is before
+    assert with_ids_of_config(before, UP, "config.json", ROWS) == before
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,13 @@ def test_a_talker_with_a_codec_of_its_own_names_ids_of_the_text_beyond_it() -> N
     talker = {"tts_text_start_token_id": 9, "inner": {"audio_token_index": 8, "pad_token_id": 2}}
     assert after == {**config, "talker_config": {**config["talker_config"], **talker}}
     foreign = {"talker_config": {"vocab_size": 5, "whistle_token": 3, "bell_token": 8}}
-    assert list(suspects(foreign, frozenset({ROWS}))) == [("talker_config.bell_token", 8)]
+    assert list(suspects(foreign, ROWS)) == [("talker_config.bell_token", 8)]
 
 
 def test_a_field_that_is_not_known() -> None:
     config = {"deep": [{"whistle_token": 3}]}
-    assert list(suspects(config, frozenset({ROWS}))) == [("deep.whistle_token", 3)]
-    assert with_ids_of_config(config, Renumbering({5: 6, 6: 5}), "f", ROWS) is config
+    assert list(suspects(config, ROWS)) == [("deep.whistle_token", 3)]
+    assert with_ids_of_config(config, Renumbering({5: 6, 6: 5}), "f", ROWS) == config
     with pytest.raises(OutOfStepError, match=r"f: 'deep\.whistle_token'"):
         with_ids_of_config(config, UP, "f", ROWS)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
@@ -22,6 +22,7 @@ from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.documents.state import ADAPTER_CONFIG, CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.model_files import check_files
+from tokmigrate.model.references.config_references import map_ids
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.model.weights.architectures import architecture_of
@@ -185,16 +186,10 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
 
     for name in TRAINED:
         if config.get(name):
-            after = after.with_value(ADAPTER_CONFIG, (name,), _map(config[name], trained))
+            after = after.with_value(ADAPTER_CONFIG, (name,), map_ids(config[name], trained))
     if config.get(CALLING):
-        after = after.with_value(ADAPTER_CONFIG, (CALLING,), _map(config[CALLING], calling))
+        after = after.with_value(ADAPTER_CONFIG, (CALLING,), map_ids(config[CALLING], calling))
     return after
-
-
-def _map(held: Json, new: Callable[[int], int]) -> Json:
-    if isinstance(held, dict):
-        return {name: _map(ids, new) for name, ids in held.items()}
-    return [new(number) for number in held]
 
 
 def _in_use(before: ModelState, number: int, why: str) -> OperationError:

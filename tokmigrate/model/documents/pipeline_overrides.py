@@ -23,16 +23,14 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE, SECTIONS
 READS_THE_FILE = "PreTrainedTokenizerFast"
 ONLY_FAST = "a change is accepted with `verify: fast` in tokmigrate.yaml only"
 _CLASS = "tokenizer_class"
+_GENERIC = frozenset({"TokenizersBackend", "PythonBackend", READS_THE_FILE, "MistralCommonBackend"})
+"""Classes of model types that have none of their own."""
 _TEMPLATE_SETTINGS = ("add_bos_token", "add_eos_token")
 """Where tokenizer_config.json has one of them, transformers makes the post-processor of bos and eos."""
 
 
 def loading_class(documents: Mapping[str, Json]) -> str | None:
-    """Return the class with which transformers loads a tokenizer, None where it is the one that reads tokenizer.json.
-
-    Args:
-        documents: The parsed files of the model.
-    """
+    """Return the class with which transformers loads a tokenizer, None where that reads tokenizer.json."""
     table = _table()
     config, held = documents.get(CONFIG) or {}, documents.get(TOKENIZER_CONFIG) or {}
     model_type = str(config.get("model_type", ""))
@@ -53,6 +51,16 @@ def loading_class(documents: Mapping[str, Json]) -> str | None:
     return _find_class(registered if forced else named)
 
 
+def registered_class(model_type: str) -> str | None:
+    """Return the class of a model type, None where that is the one that reads tokenizer.json."""
+    return _find_class(_table()["registered"].get(model_type))
+
+
+def is_python_class(name: str | None) -> bool:
+    """Return whether a class is Python code, which takes nothing of tokenizer.json."""
+    return name in _table()["python"]
+
+
 def builder_of(state: ModelState, section: str) -> str | None:
     """Return the class with which transformers builds a part of the pipeline itself, None where it reads the file.
 
@@ -61,28 +69,17 @@ def builder_of(state: ModelState, section: str) -> str | None:
         section: `normalizer`, `pre_tokenizer`, `post_processor` or `decoder`.
     """
     name = loading_class(state.documents)
-    if name is None or name in _table()["python"]:
-        return name
-    return name if section in _table()["classes"][name]["builds"] else None
+    return name if is_python_class(name) or section in _entry(name).get("builds", ()) else None
 
 
 def default_roles(documents: Mapping[str, Json]) -> Mapping[str, str]:
-    """Return the text of the token of each role that transformers takes where no file says one.
-
-    Args:
-        documents: The parsed files of the model.
-    """
+    """Return the text of the token of each role that transformers takes where no file says one."""
     held = _entry(loading_class(documents))
     return {role: held[f"{role}_token"] for role in ROLES if f"{role}_token" in held}
 
 
 def missing_files(documents: Mapping[str, Json], directory: Path) -> Iterator[str]:
-    """Yield why transformers cannot load a tokenizer: its class is Python code that needs files which are not there.
-
-    Args:
-        documents: The parsed files of the model.
-        directory: Its directory.
-    """
+    """Yield why transformers cannot load a tokenizer: its class is Python code that needs files which are not there."""
     name = loading_class(documents)
     missing = [file for file in _entry(name).get("needs", ()) if not (directory / file).exists()]
     if missing:
@@ -90,11 +87,7 @@ def missing_files(documents: Mapping[str, Json], directory: Path) -> Iterator[st
 
 
 def find_added_on_loading(state: ModelState) -> Iterator[str]:
-    """Yield the special tokens that transformers adds when it loads a tokenizer, because it has no such tokens.
-
-    Args:
-        state: The model.
-    """
+    """Yield the special tokens that transformers adds when it loads a tokenizer, because it has no such tokens."""
     held = state.documents.get(TOKENIZER_CONFIG) or {}
     if "auto_map" in held:
         return
@@ -147,7 +140,7 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
             where=TOKENIZER_CONFIG,
             hint="the change would have no effect there, and no setting of the model's files changes that",
         )
-    if name in _table()["python"]:
+    if is_python_class(name):
         raise OperationError(
             f"transformers loads this model with its class {name}, which is Python code and does not read"
             " tokenizer.json",
@@ -165,10 +158,6 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
 def _read_list(held: Mapping[str, Json], key: str) -> list[Json]:
     found = held.get(key)
     return found if isinstance(found, list) else []
-
-
-_GENERIC = frozenset({"TokenizersBackend", "PythonBackend", READS_THE_FILE, "MistralCommonBackend"})
-"""Classes of model types that have none of their own."""
 
 
 def _find_class(name: str | None) -> str | None:
@@ -195,11 +184,7 @@ def _table() -> Mapping[str, Mapping[str, Any]]:
 
 
 def default_ids(model_type: str) -> Mapping[str, Json]:
-    """Return the ids by field that the config of a model type has by default; a test holds them against transformers.
-
-    Args:
-        model_type: As config.json, or a part of it, names it.
-    """
+    """Return the ids by field that the config of a model type has by default, in transformers."""
     return _read_table("default_ids").get(model_type, {})
 
 

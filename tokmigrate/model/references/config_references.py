@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from tokmigrate.errors import OperationError, OutOfStepError, UnknownNameError, suggest
@@ -18,71 +17,109 @@ NONE_DECLARED: Declared = MappingProxyType({})
 def with_ids_of_config(
     document: Json, renumbering: Renumbering, file: str, size: int, declared: Declared = NONE_DECLARED
 ) -> Json:
-    """Return a configuration in which every known field follows; what did not change is the same object.
+    """Return a configuration in which every known field follows.
 
     Args:
         document: The parsed file.
         renumbering: How ids change.
         file: Its name, for errors.
-        size: The size of the vocabulary; a nested model that says another one has the ids below that for itself.
+        size: The size of the vocabulary, as `with_fields` takes it.
         declared: What the workspace says about fields.
 
     Raises:
         OperationError: A field needs an id that goes.
         OutOfStepError: A field that is not known seems to hold an id that moves or goes.
     """
-    sizes = sizes_of(document, size)
-    for place, number in suspects(document, sizes, declared):
+    for place, number in suspects(document, size, declared):
         if renumbering.touches(number):
             raise OutOfStepError(
                 f"'{place}' holds {number}, which may be the id of a token; tokmigrate does not know that field,"
                 " and this migration gives that id to another token",
                 where=file,
-                hint=f"write for this model in tokmigrate.yaml:\n{setting(place)}",
+                hint=f'write for this model in tokmigrate.yaml:\nid_fields:\n  "{place}": ids'
+                "  # or: ignore, if it holds no id of a token",
             )
 
     def follow(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
-        return _Field(renumbering, file, ".".join(place)).new(value, shape)
+        def new(number: int) -> int:
+            return require_new_id(renumbering, number, ".".join(place), file)
 
-    return with_fields(document, follow, sizes, declared)
+        if isinstance(value, list):
+            match shape:
+                case "list":
+                    return _without_gone(value, renumbering)
+                case "positions":
+                    return [[position, map_ids(number, new)] for position, number in value]
+                case "bias":
+                    return [[map_ids(ids, new), bias] for ids, bias in value]
+        if shape == "bias" and isinstance(value, dict):
+            return {re.sub(r"\d+", lambda found: str(new(int(found[0]))), key): value[key] for key in value}
+        return map_ids(value, new)
+
+    return with_fields(document, follow, size, declared)
 
 
-def setting(place: str) -> str:
-    """Return the lines of tokmigrate.yaml that say about a field what it holds."""
-    return f'id_fields:\n  "{place}": ids  # or: ignore, if it holds no id of a token'
+def require_new_id(renumbering: Renumbering, number: int, place: str, file: str) -> int:
+    """Return the new id of a token that a place uses; raises OperationError where it goes."""
+    new = renumbering.new(number)
+    if new is None:
+        raise OperationError(
+            f"'{place}' uses the token with id {number}, which is removed",
+            where=file,
+            hint="let it use another token first: set_special_tokens, set_padding or set_post_processor",
+        )
+    return new
 
 
-def suspects(
-    document: Json,
-    sizes: frozenset[int],
-    declared: Declared = NONE_DECLARED,
-    path: tuple[str, ...] = (),
-    first: int = 0,
-) -> Iterator[tuple[str, int]]:
+def map_ids(value: Json, new: Callable[[int], int]) -> Json:
+    """Return ids, alone, in lists or under names, as `new` gives them."""
+    if isinstance(value, list):
+        return [map_ids(item, new) for item in value]
+    if isinstance(value, dict):
+        return {name: map_ids(item, new) for name, item in value.items()}
+    return new(value) if _is_id(value) else value
+
+
+def _without_gone(value: list[Json], renumbering: Renumbering) -> list[Json]:
+    """Return a list without the ids that go; a sequence in it that had one of them goes as a whole."""
+    kept: list[Json] = []
+    for item in value:
+        if isinstance(item, list):
+            inner = _without_gone(item, renumbering)
+            if len(inner) == len(item) or isinstance(item[0], list):
+                kept.append(inner)
+        elif not _is_id(item):
+            kept.append(item)
+        elif (new := renumbering.new(item)) is not None:
+            kept.append(new)
+    return kept
+
+
+def suspects(document: Json, size: int, declared: Declared = NONE_DECLARED) -> Iterator[tuple[str, int]]:
     """Yield each field that is not known but looks like an id, by its place, with each number that it holds.
 
-    Args:
-        document: A configuration, or a part of one.
-        sizes: The sizes that a configuration may give for this vocabulary.
-        declared: What the workspace says about fields.
-        path: Where the part stands.
-        first: The first id that is not one of the part's own vocabulary.
+    The arguments are those of `with_fields`.
     """
-    if isinstance(document, list):
-        for item in document:
-            yield from suspects(item, sizes, declared, path, first)
-    if not isinstance(document, dict):
-        return
-    first = max(first, _own_ids(document, sizes))
-    for name, value in document.items():
-        here = (*path, name)
-        if shape_at(here, declared) is not None:
-            continue
-        numbers = _numbers(value) if may_hold_ids(name) else None
-        if numbers:
-            yield from ((".".join(here), number) for number in numbers if first <= number < max(sizes))
-        else:
-            yield from suspects(value, sizes, declared, here, first)
+    sizes = _list_sizes(document, size)
+
+    def walk(part: Json, path: tuple[str, ...], first: int) -> Iterator[tuple[str, int]]:
+        if isinstance(part, list):
+            for item in part:
+                yield from walk(item, path, first)
+        if not isinstance(part, dict):
+            return
+        first = max(first, _count_own_ids(part, sizes))
+        for name, value in part.items():
+            here = (*path, name)
+            if shape_at(here, declared) is not None:
+                continue
+            numbers = _numbers(value) if may_hold_ids(name) else None
+            if numbers:
+                yield from ((".".join(here), number) for number in numbers if first <= number < max(sizes))
+            else:
+                yield from walk(value, here, first)
+
+    return walk(document, (), 0)
 
 
 def ids_held(value: Json, shape: Shape) -> Iterator[int]:
@@ -99,13 +136,13 @@ def ids_held(value: Json, shape: Shape) -> Iterator[int]:
         yield value
 
 
-def sizes_of(document: Json, size: int) -> frozenset[int]:
+def _list_sizes(document: Json, size: int) -> frozenset[int]:
     """Return the sizes that a vocabulary may be stated with in a file: that of the model, and the file's own."""
     stated = document.get("vocab_size")
     return frozenset({size, stated}) if isinstance(stated, int) else frozenset({size})
 
 
-def _own_ids(part: Json, sizes: frozenset[int]) -> int:
+def _count_own_ids(part: Json, sizes: frozenset[int]) -> int:
     """Return how many ids a part has for itself, like a talker its codec's; it names ids of the text after them."""
     size = part.get("vocab_size")
     return size if isinstance(size, int) and size not in sizes else 0
@@ -122,103 +159,59 @@ def _numbers(value: Json) -> list[int] | None:
 
 
 def _is_id(value: Json) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return _is_number(value) and value >= 0
+
+
+def _is_number(value: Json) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 Change = Callable[[tuple[str, ...], Json, Shape], Json]
 """From a field's place, its value and how it holds ids to its new value."""
 
 
-def with_fields(document: Json, change: Change, sizes: frozenset[int], declared: Declared = NONE_DECLARED) -> Json:
-    """Return a configuration with every known field as `change` gives it; what did not change is the same object.
+def with_fields(document: Json, change: Change, size: int, declared: Declared = NONE_DECLARED) -> Json:
+    """Return a configuration with every known field as `change` gives it.
 
     Args:
         document: The parsed file.
         change: Gives the new value of a field.
-        sizes: The sizes that a configuration may give for this vocabulary.
+        size: The size of the vocabulary; a nested model that says another one has the ids below that for itself.
         declared: What the workspace says about fields.
     """
-    return _Walk(change, sizes, declared).new(document, ())
+    sizes = _list_sizes(document, size)
 
-
-@dataclass(frozen=True)
-class _Walk:
-    """A walk through one configuration, in which ids below `first` are a nested model's own."""
-
-    change: Change
-    sizes: frozenset[int]
-    declared: Declared
-    first: int = 0
-
-    def new(self, value: Json, path: tuple[str, ...]) -> Json:
-        """Return a part in which every known field is changed."""
+    def walk(value: Json, path: tuple[str, ...], first: int) -> Json:
         if isinstance(value, list):
-            changed: Json = [self.new(item, path) for item in value]
-        elif isinstance(value, dict):
-            part = replace(self, first=max(self.first, _own_ids(value, self.sizes)))
-            changed = {name: part._field(held, (*path, name)) for name, held in value.items()}
-        else:
+            return [walk(item, path, first) for item in value]
+        if not isinstance(value, dict):
             return value
-        return value if changed == value else changed
+        first = max(first, _count_own_ids(value, sizes))
+        changed = {}
+        for name, held in value.items():
+            place = (*path, name)
+            shape = shape_at(place, declared)
+            if shape is None:
+                changed[name] = walk(held, place, first)
+            elif shape == "ignore" or any(number < first for number in ids_held(held, shape)):
+                changed[name] = held
+            else:
+                changed[name] = change(place, held, shape)
+        return changed
 
-    def _field(self, value: Json, place: tuple[str, ...]) -> Json:
-        shape = shape_at(place, self.declared)
-        if shape is None:
-            return self.new(value, place)
-        if shape == "ignore" or any(number < self.first for number in ids_held(value, shape)):
-            return value
-        return self.change(place, value, shape)
+    return walk(document, (), 0)
 
 
-class _Field:
-    """One known field, in the file where it stands."""
+def known_fields(document: Json, size: int, declared: Declared) -> list[tuple[tuple[str, ...], Json, Shape]]:
+    """Return the place, the value and the shape of each known field; the arguments are those of `with_fields`."""
+    found: list[tuple[tuple[str, ...], Json, Shape]] = []
 
-    def __init__(self, renumbering: Renumbering, file: str, place: str) -> None:
-        self._renumbering = renumbering
-        self._file = file
-        self._place = place
+    def note(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
+        found.append((place, value, shape))
+        return value
 
-    def new(self, value: Json, shape: Shape) -> Json:
-        if shape == "list":
-            return self._thin(value)
-        if shape == "positions" and isinstance(value, list):
-            return [[pair[0], self._require(pair[1])] for pair in value]
-        if shape == "bias" and isinstance(value, dict):
-            return {re.sub(r"\d+", lambda found: str(self._require(int(found[0]))), key): value[key] for key in value}
-        if shape == "bias" and isinstance(value, list):
-            return [[self._require(ids), bias] for ids, bias in value]
-        return self._require(value)
-
-    def _require(self, value: Json) -> Json:
-        """Return ids none of which may go."""
-        if isinstance(value, list):
-            return [self._require(item) for item in value]
-        if isinstance(value, dict):
-            return {name: self._require(item) for name, item in value.items()}
-        if not _is_id(value):
-            return value
-        number = self._renumbering.new(value)
-        if number is None:
-            raise OperationError(
-                f"'{self._place}' uses the token with id {value}, which is removed",
-                where=self._file,
-                hint="give that role to another token first: set_special_tokens or set_padding",
-            )
-        return number
-
-    def _thin(self, value: Json) -> Json:
-        """Return lists without the ids that go; a sequence that had one of them goes as a whole."""
-        if isinstance(value, list) and any(isinstance(item, list) for item in value):
-            thinned = [self._thin(item) if isinstance(item, list) else item for item in value]
-            return [item for item, old in zip(thinned, value, strict=True) if self._is_whole(item, old)]
-        if isinstance(value, list):
-            numbers = [self._renumbering.new(item) if _is_id(item) else item for item in value]
-            return [number for number in numbers if number is not None]
-        return self._require(value)
-
-    @staticmethod
-    def _is_whole(item: Json, old: Json) -> bool:
-        return not isinstance(old, list) or len(item) == len(old) or isinstance(old[0], list)
+    with_fields(document, note, size, declared)
+    return found
 
 
 def check_declared(configurations: Mapping[str, Json], declared: Declared) -> None:
@@ -243,7 +236,7 @@ def check_declared(configurations: Mapping[str, Json], declared: Declared) -> No
                 hint=suggest(name, known) or "take it out of tokmigrate.yaml",
             )
         for file, value in found:
-            if shape != "ignore" and not holds(value, shape):
+            if shape != "ignore" and not _fits(value, shape):
                 raise OutOfStepError(
                     f"id_fields says '{shape}' of '{name}', but it holds {value}",
                     where=file,
@@ -251,25 +244,17 @@ def check_declared(configurations: Mapping[str, Json], declared: Declared) -> No
                 )
 
 
-def holds(value: Json, shape: Shape) -> bool:
+def _fits(value: Json, shape: Shape) -> bool:
     """Return whether a field that holds ids in that way can hold `value`."""
-    if value is None or shape == "ids":
-        return value is None or _is_number(value) or _all(value, _is_number)
-    if shape == "list":
-        return _all(value, lambda item: _is_number(item) or holds(item, "list"))
-    if shape == "map":
-        return isinstance(value, dict) and _all(list(value.values()), _is_number)
-    if shape == "bias" and isinstance(value, dict):
+    if value is None or (shape == "ids" and _is_number(value)):
         return True
-    return _all(value, lambda item: isinstance(item, list) and len(item) == 2)
-
-
-def _all(value: Json, fits: Callable[[Json], bool]) -> bool:
-    return isinstance(value, list) and all(fits(item) for item in value)
-
-
-def _is_number(value: Json) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, dict):
+        return shape == "bias" or (shape == "map" and all(map(_is_number, value.values())))
+    if not isinstance(value, list) or shape == "map":
+        return False
+    if shape in ("ids", "list"):
+        return all(_is_number(item) or (shape == "list" and _fits(item, shape)) for item in value)
+    return all(isinstance(item, list) and len(item) == 2 for item in value)
 
 
 def _fields(document: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Json]]:

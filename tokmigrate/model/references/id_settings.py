@@ -11,7 +11,7 @@ from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.documents.roles import text_of, with_special_flag
 from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.references.config_references import with_fields
+from tokmigrate.model.references.config_references import known_fields, with_fields
 from tokmigrate.model.references.references import configurations
 from tokmigrate.model.references.token_texts import find_named_tokens
 
@@ -71,13 +71,13 @@ def with_setting(state: ModelState, name: str, setting: Setting) -> ModelState:
         # What transformers takes by default counts as said, unless the part says it by another name.
         for field, held in default_ids(model_type).items():
             if _means(name, field) and not any(_means(name, known) for known in part):
-                value = _change_field(field, held, shape_of(field) or "ids", setting, ids)
+                value = _change_field(field, held, setting, ids, shape_of(field) or "ids")
                 reached, found = reached.with_value(CONFIG, (*path, field), value), True
     generation = _OF_GENERATION.get(name)
     if generation is not None and (not found or GENERATION in state.documents):
         file = GENERATION if GENERATION in state.documents else CONFIG
         if generation not in state.documents[file]:
-            value = _change_field(generation, None, shape_of(generation) or "ids", setting, ids)
+            value = _change_field(generation, None, setting, ids, shape_of(generation) or "ids")
             reached, found = reached.with_value(file, (generation,), value), True
     if isinstance(setting, str):
         reached, named = _with_texts(reached, name, setting)
@@ -104,12 +104,11 @@ def _with_fields_set(state: ModelState, name: str, setting: Setting, *, are_empt
         if not fits or (value is None) is not are_empty or not _means(name, place[-1]):
             return value
         places.append(place)
-        return _change_field(place[-1], value, shape, setting, state.tokenizer.ids)
+        return _change_field(place[-1], value, setting, state.tokenizer.ids, shape)
 
     reached = state
     for file, document in configurations(state.documents).items():
-        sizes = frozenset({state.vocab_size, document.get("vocab_size", state.vocab_size)})
-        reached = reached.with_document(file, with_fields(document, change, sizes, state.traits.id_fields))
+        reached = reached.with_document(file, with_fields(document, change, state.vocab_size, state.traits.id_fields))
     return reached, bool(places)
 
 
@@ -127,63 +126,46 @@ def _with_texts(state: ModelState, name: str, content: str) -> tuple[ModelState,
 
 def _names(state: ModelState) -> list[str]:
     """Return what can be set of a model, by the fields that its configurations have."""
-    found: dict[str, None] = {}
-
-    def note(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
-        if shape != "bias":
-            found[role_of(place[-1])] = None
-        return value
-
-    for document in configurations(state.documents).values():
-        with_fields(document, note, frozenset({state.vocab_size}), state.traits.id_fields)
-    return [*found, *(name for name in _OF_GENERATION if name not in found)]
+    fields = (
+        (place[-1], shape)
+        for document in configurations(state.documents).values()
+        for place, _, shape in known_fields(document, state.vocab_size, state.traits.id_fields)
+    )
+    return list(dict.fromkeys((*(role_of(name) for name, shape in fields if shape != "bias"), *_OF_GENERATION)))
 
 
-def _change_field(field: str, held: Json, shape: Shape, setting: Setting, ids: Mapping[str, int]) -> Json:
+def _change_field(field: str, held: Json, setting: Setting, ids: Mapping[str, int], shape: Shape) -> Json:
     """Return what a field holds afterwards; raises OperationError where it cannot hold that."""
-    setters: Mapping[Shape, Callable[[str, Json, Setting, Mapping[str, int]], Json]] = {
-        "ids": _ids,
-        "list": _list,
-        "map": _map,
-        "positions": _positions,
-    }
-    if shape not in setters:
-        raise _unlike(field, "tokens with numbers, which a migration cannot set")
-    return setters[shape](field, held, setting, ids)
-
-
-def _ids(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:
-    if isinstance(setting, str):
-        number = ids[setting]
-        return [number, *(other for other in held if other != number)] if isinstance(held, list) else number
-    if isinstance(setting, Mapping):
-        raise _unlike(field, "one token or a list of them")
-    return _change([] if held is None else held if isinstance(held, list) else [held], setting, ids.__getitem__)
-
-
-def _list(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:
-    if isinstance(setting, str | Mapping):
-        raise _unlike(field, "a list: give a list of tokens, or {add: […], remove: […]}")
-    in_lists = field in _SEQUENCES or any(isinstance(item, list) for item in held or [])
-    return _change(held or [], setting, (lambda token: [ids[token]]) if in_lists else ids.__getitem__)
-
-
-def _map(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:
-    if isinstance(setting, str):
-        raise _unlike(field, "a map: give {name: token}, or {add: […], remove: […]}")
-    if isinstance(setting, Mapping):
-        return {**(held or {}), **{key: ids[token] for key, token in setting.items()}}
-    if isinstance(setting, tuple):
-        return {token: ids[token] for token in setting}
-    gone = {ids[token] for token in setting.remove}
-    kept = {key: number for key, number in (held or {}).items() if number not in gone}
-    return {**kept, **{token: ids[token] for token in setting.add}}
-
-
-def _positions(field: str, held: Json, setting: Setting, ids: Mapping[str, int]) -> Json:  # noqa: ARG001
-    if not isinstance(setting, tuple):
-        raise _unlike(field, "the tokens that a text begins with: give all of them as a list")
-    return [[position, ids[token]] for position, token in enumerate(setting, 1)]
+    match shape, setting:
+        case "ids", str():
+            number = ids[setting]
+            return [number, *(other for other in held if other != number)] if isinstance(held, list) else number
+        case "ids", tuple() | ListChange():
+            return _change([] if held is None else held if isinstance(held, list) else [held], setting, ids.__getitem__)
+        case "ids", _:
+            expected = "one token or a list of them"
+        case "list", tuple() | ListChange():
+            in_lists = field in _SEQUENCES or any(isinstance(item, list) for item in held or [])
+            return _change(held or [], setting, (lambda token: [ids[token]]) if in_lists else ids.__getitem__)
+        case "list", _:
+            expected = "a list: give a list of tokens, or {add: […], remove: […]}"
+        case "map", ListChange():
+            gone = {ids[token] for token in setting.remove}
+            kept = {key: number for key, number in (held or {}).items() if number not in gone}
+            return {**kept, **{token: ids[token] for token in setting.add}}
+        case "map", tuple():
+            return {token: ids[token] for token in setting}
+        case "map", Mapping():
+            return {**(held or {}), **{key: ids[token] for key, token in setting.items()}}
+        case "map", _:
+            expected = "a map: give {name: token}, or {add: […], remove: […]}"
+        case "positions", tuple():
+            return [[position, ids[token]] for position, token in enumerate(setting, 1)]
+        case "positions", _:
+            expected = "the tokens that a text begins with: give all of them as a list"
+        case _:
+            expected = "tokens with numbers, which a migration cannot set"
+    raise OperationError(f"'{field}' holds {expected}")
 
 
 def _change(held: list[Json], setting: tuple[str, ...] | ListChange, item: Callable[[str], Json]) -> list[Json]:
@@ -192,7 +174,3 @@ def _change(held: list[Json], setting: tuple[str, ...] | ListChange, item: Calla
     gone = [item(token) for token in setting.remove]
     kept = [each for each in held if each not in gone]
     return [*kept, *(new for new in map(item, setting.add) if new not in kept)]
-
-
-def _unlike(field: str, holds: str) -> OperationError:
-    return OperationError(f"'{field}' holds {holds}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from tokmigrate.model.documents.config_fields import shape_of
 from tokmigrate.model.documents.roles import (
@@ -14,25 +13,20 @@ from tokmigrate.model.documents.roles import (
 )
 from tokmigrate.model.documents.slow_tokenizer_files import with_slow_files_in_step
 from tokmigrate.model.documents.state import (
-    ADDED_TOKENS,
     GENERATION,
     MERGES,
     PREPROCESSOR,
     PROCESSOR,
     SPECIAL_TOKENS_MAP,
     TOKENIZER_CONFIG,
-    VOCAB_JSON,
-    VOCAB_TXT,
     ModelState,
 )
 from tokmigrate.model.formats.json_text import Json, replace_at
-from tokmigrate.model.references.references import configurations
+from tokmigrate.model.references.references import Names, configurations, map_post_processor, with_vocabulary_files
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, without
 from tokmigrate.vocabulary.ids import AddedToken, Renumbering
 
-Names = Mapping[str, str]
-"""New texts by the old ones."""
-
+_ALL_STAY = Renumbering({})
 SKIPPED = "skiplist_words"
 _LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens", "added_tokens_decoder")
 
@@ -75,12 +69,7 @@ def token_entries(document: Json) -> Iterator[tuple[tuple[str | int, ...], Json]
 
 
 def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
-    """Return the state in which every file calls each token by its new text.
-
-    Args:
-        state: The state before.
-        names: New texts, none of which is a token yet, by the old ones.
-    """
+    """Return the state in which every file calls each token by its new text; none of these is a token yet."""
     before = state
     state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
     for name, path, entry in list(find_named_tokens(state)):
@@ -91,44 +80,26 @@ def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
         state = state.with_value(name, (SKIPPED,), [_rename(word, names) for word in words])
     for name, document in configurations(state.documents).items():
         state = state.with_document(name, _with_maps(document, names))
-    state = with_renamed_in_lists(state, names)
+    state = with_vocabulary_files(state, _ALL_STAY, names)
     stops = (state.documents.get(GENERATION) or {}).get("stop_strings")
     if stops is not None:
         renamed = [_rename(stop, names) for stop in stops] if isinstance(stops, list) else _rename(stops, names)
         state = state.with_value(GENERATION, ("stop_strings",), renamed)
-    return with_added_tokens_decoder(with_slow_files_in_step(before, state, Renumbering({})))
-
-
-def with_renamed_in_lists(state: ModelState, names: Names) -> ModelState:
-    """Return the state in which added_tokens.json, vocab.json and vocab.txt call each token by its new text.
-
-    Args:
-        state: The state before.
-        names: New texts by the old ones.
-    """
-    for name in (ADDED_TOKENS, VOCAB_JSON):
-        if name in state.documents:
-            state = state.with_document(name, with_keys(state.documents[name], names))
-    if VOCAB_TXT in state.documents:
-        lines = str(state.documents[VOCAB_TXT]).split("\n")
-        state = state.with_document(VOCAB_TXT, "\n".join(names.get(line, line) for line in lines))
-    return state
+    return with_added_tokens_decoder(with_slow_files_in_step(before, state, _ALL_STAY))
 
 
 def _with_maps(part: Json, names: Names) -> Json:
     """Return a configuration in which maps of tokens to ids have the new texts."""
     if isinstance(part, list):
-        changed: Json = [_with_maps(item, names) for item in part]
-    elif isinstance(part, dict):
-        changed = {
-            name: with_keys(held, names)
+        return [_with_maps(item, names) for item in part]
+    if isinstance(part, dict):
+        return {
+            name: _with_keys(held, names)
             if shape_of(name) == "map" and isinstance(held, dict)
             else _with_maps(held, names)
             for name, held in part.items()
         }
-    else:
-        return part
-    return part if changed == part else changed
+    return part
 
 
 def _tokenizer(document: Json, names: Names) -> Json:
@@ -139,58 +110,31 @@ def _tokenizer(document: Json, names: Names) -> Json:
     if isinstance(vocabulary, list):
         renamed: Json = [[_rename(entry[0], names), *entry[1:]] for entry in vocabulary]
     else:
-        renamed = with_keys(vocabulary, names)
+        renamed = _with_keys(vocabulary, names)
     document = replace_at(document, ("model", "vocab"), renamed)
     for path in (("model", "unk_token"), ("padding", "pad_token")):
         held = (document.get(path[0]) or {}).get(path[1])
         if held is not None:
             document = replace_at(document, path, _rename(held, names))
-    for section, renaming in (("post_processor", _post_processor), ("decoder", _decoder)):
-        if document.get(section):
-            document = replace_at(document, (section,), renaming(document[section], names))
+    if document.get("post_processor"):
+        changed = map_post_processor(document["post_processor"], lambda text: names.get(text, text), int)
+        document = replace_at(document, ("post_processor",), changed)
+    if document.get("decoder"):
+        document = replace_at(document, ("decoder",), _decoder(document["decoder"], names))
     return document
 
 
-def _post_processor(part: Json, names: Names) -> Json:
-    part = _inside(part, "processors", _post_processor, names)
-    for name in ("sep", "cls"):
-        if isinstance(part.get(name), list):
-            part[name] = [_rename(part[name][0], names), *part[name][1:]]
-    if part.get("special_tokens"):
-        part["special_tokens"] = {
-            _rename(key, names): {
-                **special,
-                "id": _rename(special["id"], names),
-                "tokens": [_rename(token, names) for token in special["tokens"]],
-            }
-            for key, special in part["special_tokens"].items()
-        }
-        for side in ("single", "pair"):
-            part[side] = [_piece(piece, names) for piece in part.get(side) or []]
-    return part
-
-
-def _piece(piece: Json, names: Names) -> Json:
-    special = piece.get("SpecialToken")
-    return {"SpecialToken": {**special, "id": _rename(special["id"], names)}} if special else piece
-
-
 def _decoder(part: Json, names: Names) -> Json:
-    part = _inside(part, "decoders", _decoder, names)
+    changed = dict(part)
+    if part.get("decoders"):
+        changed["decoders"] = [_decoder(inner, names) for inner in part["decoders"]]
     for name in ("pad_token", "word_delimiter_token"):
         if name in part:
-            part[name] = _rename(part[name], names)
-    return part
+            changed[name] = _rename(part[name], names)
+    return changed
 
 
-def _inside(part: Json, key: str, renaming: Any, names: Names) -> dict[str, Json]:
-    """Return a copy of `part` whose inner parts are renamed."""
-    inner = part.get(key)
-    return {**part, key: [renaming(each, names) for each in inner]} if isinstance(inner, list) else dict(part)
-
-
-def with_keys(mapping: Mapping[str, Json], names: Names) -> dict[str, Json]:
-    """Return a map of texts with the new texts of tokens in the place of the old ones."""
+def _with_keys(mapping: Mapping[str, Json], names: Names) -> dict[str, Json]:
     return {_rename(key, names): value for key, value in mapping.items()}
 
 
@@ -199,12 +143,7 @@ def _rename(text: Json, names: Names) -> Json:
 
 
 def without_mentions(state: ModelState, gone: frozenset[str]) -> ModelState:
-    """Return the state without merges and lists of special tokens that name a token of `gone`.
-
-    Args:
-        state: The state before.
-        gone: The texts of the tokens that go.
-    """
+    """Return the state without merges and lists of special tokens that name a token of `gone`, their texts."""
     model = state.documents[FILE]["model"]
     prefix = model.get("continuing_subword_prefix") or ""
     if model.get("merges"):
@@ -219,7 +158,7 @@ def without_mentions(state: ModelState, gone: frozenset[str]) -> ModelState:
     return state
 
 
-def with_placeholders(state: ModelState, names: Mapping[str, str]) -> ModelState:
+def with_placeholders(state: ModelState, names: Names) -> ModelState:
     """Return the state in which placeholders have the ids of tokens that go.
 
     Args:
@@ -227,18 +166,18 @@ def with_placeholders(state: ModelState, names: Mapping[str, str]) -> ModelState
         names: The placeholder of each token that goes.
     """
     before = state
-    document = state.documents[FILE]
-    vocabulary = document["model"]["vocab"]
+    state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
+    placeholders = {*names.values()}
+    vocabulary = state.documents[FILE]["model"]["vocab"]
     if isinstance(vocabulary, list):
         lowest = min(entry[1] for entry in vocabulary)
-        renamed: Json = [[names[entry[0]], lowest] if entry[0] in names else entry for entry in vocabulary]
-    else:
-        renamed = with_keys(vocabulary, names)
+        lowered = [[entry[0], lowest] if entry[0] in placeholders else entry for entry in vocabulary]
+        state = state.with_value(FILE, ("model", "vocab"), lowered)
     entries = [
-        {**entry, **_PLAIN, "content": names[entry["content"]]} if entry["content"] in names else entry
-        for entry in document.get("added_tokens") or []
+        {**entry, **_PLAIN} if entry["content"] in placeholders else entry
+        for entry in state.documents[FILE].get("added_tokens") or []
     ]
-    state = state.with_value(FILE, ("model", "vocab"), renamed).with_value(FILE, ("added_tokens",), entries)
+    state = state.with_value(FILE, ("added_tokens",), entries)
     decoder = (state.documents.get(TOKENIZER_CONFIG) or {}).get("added_tokens_decoder")
     if isinstance(decoder, dict):
         held = {
@@ -246,11 +185,11 @@ def with_placeholders(state: ModelState, names: Mapping[str, str]) -> ModelState
             for number, entry in decoder.items()
         }
         state = state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), held)
-    state = with_renamed_in_lists(state, names)
+    state = with_vocabulary_files(state, _ALL_STAY, names)
     plain = [placeholder for placeholder in names.values() if placeholder not in state.tokenizer.added]
     state = with_added_tokens(state, [AddedToken(placeholder, special=True) for placeholder in plain])
     state.tokenizer.checked()
-    return with_slow_files_in_step(before, state, Renumbering({}))
+    return with_slow_files_in_step(before, state, _ALL_STAY)
 
 
 _PLAIN = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
