@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import islice
@@ -17,7 +18,8 @@ Json = Any
 """A value as the json module gives it."""
 
 
-_PIECES = 8192
+_BLOCK = 4096
+_CONTAINERS = {dict, list}
 
 
 @dataclass(frozen=True)
@@ -37,21 +39,69 @@ class Layout:
     newline: str = "\n"
 
     def render(self, value: Json) -> str:
-        """Return `value` as text in this layout."""
-        separators = (",", ":") if self.compact else None
-        text = json.dumps(value, indent=self.indent, ensure_ascii=self.ascii, separators=separators)
-        return text + self.newline
+        """Return `value` as text in this layout, as the json module writes it."""
+        return "".join(self._pieces(value, 0)) + self.newline
 
     def encoded(self, value: Json) -> bytes:
         """Return what `render` does as UTF-8, without ever holding all of its pieces."""
-        separators = (",", ":") if self.compact else None
-        encoder = json.JSONEncoder(indent=self.indent, ensure_ascii=self.ascii, separators=separators)
-        pieces = encoder.iterencode(value)
         written = BytesIO()
-        while block := "".join(islice(pieces, _PIECES)):
-            written.write(block.encode("utf-8"))
+        for piece in self._pieces(value, 0):
+            written.write(piece.encode("utf-8"))
         written.write(self.newline.encode("utf-8"))
         return written.getvalue()
+
+    def _pieces(self, value: Json, level: int) -> Iterator[str]:
+        # The json module indents in Python, a call for each member. Its C code, which knows no levels, writes the
+        # members of a container that holds no other, with the new line in the separator.
+        if not isinstance(value, dict | list) or not value:
+            yield self._dump(value, "")
+            return
+        members = value.values() if isinstance(value, dict) else value
+        opening, closing = "{}" if isinstance(value, dict) else "[]"
+        between = ("," if self.compact or self.indent is not None else ", ") + self._line(level + 1)
+        lead = opening + self._line(level + 1)
+        if _is_flat(members):
+            for block in _blocks(value):
+                yield lead + self._dump(block, between)[1:-1]
+                lead = between
+        elif isinstance(value, list) and all(type(each) is list and each and _is_flat(each) for each in value):
+            inner = between + self._line(level + 2)[len(self._line(level + 1)) :]
+            for block in _blocks(value):
+                # No JSON text holds this mark: strings escape it.
+                text = self._dump(block, ",\0")[2:-2]
+                ends = self._line(level + 1) + "]" + between + "[" + self._line(level + 2)
+                text = text.replace("],\0[", ends).replace(",\0", inner)
+                yield f"{lead}[{self._line(level + 2)}{text}{self._line(level + 1)}]"
+                lead = between
+        else:
+            for key, member in value.items() if isinstance(value, dict) else enumerate(value):
+                name = "" if isinstance(value, list) else self._dump(key, "") + (":" if self.compact else ": ")
+                yield lead + name
+                yield from self._pieces(member, level + 1)
+                lead = between
+        yield self._line(level) + closing
+
+    def _line(self, level: int) -> str:
+        if self.indent is None:
+            return ""
+        return "\n" + (" " * self.indent if isinstance(self.indent, int) else self.indent) * level
+
+    def _dump(self, value: Json, between: str) -> str:
+        return json.dumps(value, ensure_ascii=self.ascii, separators=(between, ":" if self.compact else ": "))
+
+
+def _is_flat(members: Iterable[Json]) -> bool:
+    return _CONTAINERS.isdisjoint(map(type, members))
+
+
+def _blocks(value: Json) -> Iterator[Json]:
+    """Yield a dictionary or list in parts, so that the C code never holds many pieces."""
+    if isinstance(value, list):
+        yield from (value[start : start + _BLOCK] for start in range(0, len(value), _BLOCK))
+    else:
+        members = iter(value.items())
+        while block := dict(islice(members, _BLOCK)):
+            yield block
 
 
 def parse(text: str, where: str) -> Json:
