@@ -1,0 +1,88 @@
+"""Real embeddings, those of WordLlama with 32,000 tokens: migrated up, what becomes of text, and back to every byte."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import making
+import numpy as np
+import numpy.typing as npt
+import pytest
+from real_tokenizers import shipped
+from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer
+from workspaces import image
+
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
+
+pytestmark = pytest.mark.skipif(sys.version_info >= (3, 14), reason="WordLlama has no wheel for this Python")
+
+TEXTS = ["A tokenizer cuts text into tokens.", "Größe, naïve, 東京 and 🙂", "def main(): return 0"]
+STEPS: list[dict[str, Any]] = [
+    {
+        "add_tokens": {
+            "tokens": [
+                {"content": "<|tool_call|>", "special": True, "init": {"strategy": "subtokens"}},
+                {"content": "<|result|>", "special": True, "init": {"strategy": "mean", "norm": "match"}},
+                {
+                    "content": "<|critic|>",
+                    "special": True,
+                    "init": {"strategy": "average", "tokens": ["▁good", "▁bad"]},
+                },
+            ]
+        }
+    },
+    {"move_tokens": {"tokens": {"▁text": 1781, "▁good": 1426}, "acknowledge": "breaking"}},
+    {"rename_tokens": {"tokens": {"<|result|>": "<|tool_result|>"}}},
+    {"resize_vocab": {"multiple_of": 64}},
+]
+
+
+def word_llama(directory: Path) -> Path:
+    """Write WordLlama as model2vec saves a model, with the values and the tokenizer that its package ships."""
+    directory.mkdir()
+    weights = load_file(shipped("wordllama", "weights/l2_supercat_256.safetensors"))
+    save_file({"embeddings": weights["embedding.weight"]}, directory / "model.safetensors")
+    tokenizer = shipped("wordllama", "tokenizers/l2_supercat_tokenizer_config.json")
+    (directory / "tokenizer.json").write_bytes(tokenizer.read_bytes())
+    making.write_json(directory / "config.json", {"model_type": "model2vec", "hidden_dim": 256, "normalize": True})
+    return directory
+
+
+def embed(directory: Path) -> list[npt.NDArray[np.float64]]:
+    """Return the mean of the vectors of each text's tokens."""
+    rows = load_file(directory / "model.safetensors")["embeddings"].astype(np.float64)
+    tokenizer = Tokenizer.from_file(str(directory / "tokenizer.json"))
+    return [rows[tokenizer.encode(text).ids].mean(0) for text in TEXTS]
+
+
+def test_real_embeddings_follow_their_tokens_and_come_back(tmp_path: Path) -> None:
+    model = word_llama(tmp_path / "model")
+    made = making.workspace(tmp_path, {"m": model}, [{"operations": [step]} for step in STEPS])
+    before, old = image(model), load_file(model / "model.safetensors")["embeddings"].astype(np.float64)
+    known, vectors = Tokenizer.from_file(str(model / "tokenizer.json")), embed(model)
+
+    upgrade(made.workspace, made.entry("m"))
+
+    new = load_file(model / "model.safetensors")["embeddings"]
+    tokenizer = Tokenizer.from_file(str(model / "tokenizer.json"))
+    assert new.dtype == np.float16
+    assert new.shape == (32064, 256)
+    assert all(np.array_equal(one, two) for one, two in zip(embed(model), vectors, strict=True))
+    assert [tokenizer.token_to_id(token) for token in ("▁text", "▁good")] == [1781, 1426]
+    pieces = known.encode("<|tool_call|>", add_special_tokens=False).ids
+    mean = old.mean(0)
+    length = np.median(np.linalg.norm(old, axis=1))
+    expected = {
+        "<|tool_call|>": old[pieces].mean(0),
+        "<|tool_result|>": mean * length / np.linalg.norm(mean),
+        "<|critic|>": old[[known.token_to_id("▁good"), known.token_to_id("▁bad")]].mean(0),
+    }
+    for token, row in expected.items():
+        assert np.allclose(new[tokenizer.token_to_id(token)], row, rtol=2**-10, atol=2**-14), token
+
+    downgrade(made.workspace, made.entry("m"), "base")
+    assert image(model) == before
