@@ -45,15 +45,12 @@ class WordTokenizer:
         if normalizer:
             self._tokenizer.normalizer = normalizer
 
-    def id_of(self, token: str) -> int | None:
-        found = self._tokenizer.token_to_id(token)
-        return None if found is None else int(found)
+    @property
+    def ids(self) -> dict[str, int]:
+        return self._tokenizer.get_vocab()
 
     def pieces(self, text: str) -> tuple[int, ...]:
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def known(self) -> list[str]:
-        return list(self._tokenizer.get_vocab())
 
 
 LOOKUP = WordTokenizer()

@@ -60,7 +60,7 @@ def test_shapes(before: Any, after: Any) -> None:
 
 
 def test_an_id_that_goes() -> None:
-    gone = Renumbering.closing_up(frozenset({4}), ROWS)
+    gone = Renumbering.close_gaps(frozenset({4}), ROWS)
     lists = {"suppress_tokens": [3, 4, 5], "bad_words_ids": [[4], [5, 6], [3, 4]]}
     assert with_ids_of_config(lists, gone, "f", ROWS) == {"suppress_tokens": [3, 4], "bad_words_ids": [[4, 5]]}
     with pytest.raises(OperationError, match=r"f: 'a\.eos_token_id'"):
@@ -95,18 +95,18 @@ def test_a_field_that_is_not_known() -> None:
 
 
 @given(st.dictionaries(st.integers(0, 20), st.integers(0, 20), max_size=12).map(lambda m: {v: k for k, v in m.items()}))
-def test_exchanging_is_a_permutation(moves: dict[int, int]) -> None:
+def test_a_swap_is_a_permutation(moves: dict[int, int]) -> None:
     moves = {old: new for old, new in moves.items() if list(moves.values()).count(new) == 1}
-    found = Renumbering.exchanging(moves)
+    found = Renumbering.swap(moves)
     assert sorted(found.new(number) or 0 for number in range(21)) == list(range(21))
     assert all(found.new(old) == new for old, new in moves.items())
 
 
 @given(st.sets(st.integers(0, 19)), st.just(20))
-def test_closing_up_keeps_the_order(gone: set[int], size: int) -> None:
-    found = Renumbering.closing_up(frozenset(gone), size)
+def test_closed_gaps_keep_the_order(gone: set[int], size: int) -> None:
+    found = Renumbering.close_gaps(frozenset(gone), size)
     assert [new for number in range(size) if (new := found.new(number)) is not None] == list(range(size - len(gone)))
-    assert found.gone == gone
+    assert all(found.new(number) is None for number in gone)
 
 
 def test_defaults_are_those_of_transformers() -> None:

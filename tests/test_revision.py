@@ -122,7 +122,7 @@ def test_everything_that_a_yaml_file_says(workspace: Workspace, write: Write) ->
         SetPadding(token="<|pad|>", side="left", pad_to_multiple_of=8),
     ]
     assert migration.operations[1].place == "migrations/0001_roles.yaml:16:5"
-    assert migration.attachments["chat.jinja"].data == b"{{ x }}"
+    assert migration.attachments["chat.jinja"] == b"{{ x }}"
     assert migration.recorded(None) == migration.operations
 
 

@@ -27,9 +27,9 @@ class Sum(Recipe):
     amount: int
     sources: tuple[int | Recipe, ...]
 
-    def rebased(self, first: RowEdit) -> Sum:
+    def rebase(self, first: RowEdit) -> Sum:
         """Return the same recipe in terms of the rows before `first`."""
-        return Sum(self.amount, tuple(first.row(s) if isinstance(s, int) else s.rebased(first) for s in self.sources))
+        return Sum(self.amount, tuple(map(first.rebase, self.sources)))
 
     def value(self, matrix: list[int]) -> int:
         """Return what it makes of a matrix of one number in a row."""
@@ -191,7 +191,7 @@ def test_a_begun_row_follows_its_sources_and_its_population() -> None:
     source = begun((1,), ((0, 3),))
     first = RowEdit.of(4, [3, 0, 1, 2, source])
     later = begun((4, 0), ((1, 4),))
-    rebased = later.rebased(first)
+    rebased = later.rebase(first)
     assert rebased.input.sources == rebased.output.sources == (source, 3)
     assert rebased.population == ((0, 3),)
     assert first.then(RowEdit.of(5, [*range(5), later])).row(5) == rebased
@@ -200,7 +200,7 @@ def test_a_begun_row_follows_its_sources_and_its_population() -> None:
 def test_the_population_may_not_hold_rows_that_migrations_made() -> None:
     first = RowEdit(2, (CopiedRows(0, 2), NewRow(begun((), ((0, 2),)))))
     with pytest.raises(TypeError):
-        begun((), ((0, 3),)).rebased(first)
+        begun((), ((0, 3),)).rebase(first)
 
 
 def test_edits_that_do_not_fit_are_refused() -> None:

@@ -74,10 +74,10 @@ def record_texts(workspace: Workspace, state: State, wanted: Iterable[tuple[str,
     texts: list[MigrationText] = []
     for migration in History.read(workspace).migrations:
         if (migration.revision, migration.checksum) in missing:
-            for attachment in migration.attachments.values():
-                if len(attachment.data) <= LARGEST_KEPT:
-                    objects.put(attachment.data)
-            digests = {name: attachment.digest for name, attachment in migration.attachments.items()}
+            for data in migration.attachments.values():
+                if len(data) <= LARGEST_KEPT:
+                    objects.put(data)
+            digests = {name: blake3(data).hexdigest() for name, data in migration.attachments.items()}
             text = migration.data.decode("utf-8")
             texts.append(MigrationText(migration.revision, migration.checksum, migration.path.name, text, digests))
     state.keep_migration_texts(texts)

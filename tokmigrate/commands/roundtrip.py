@@ -175,7 +175,7 @@ def _subject(
 
 def _holds_rows(migration: Migration) -> bool:
     """Return whether a migration has an attachment whose first bytes are those of safetensors."""
-    return any(attachment.data[8:9] == b"{" for attachment in migration.attachments.values())
+    return any(data[8:9] == b"{" for data in migration.attachments.values())
 
 
 def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:

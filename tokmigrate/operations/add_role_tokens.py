@@ -23,7 +23,6 @@ from tokmigrate.operations.base import (
     NewToken,
     Operation,
     Risk,
-    RiskLevel,
     TokenChanges,
     init_reads,
     name_tokens,
@@ -155,48 +154,40 @@ class AddRoleTokens(Operation):
         return PRESETS[self.preset] if self.preset is not None else role_form(self.roles or {}, self.end or "")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with tokens, end token and template."""
         form = self.form
         known = state.tokenizer.ids
         wanted = [token for token in form.tokens if self.existing == "refuse" or token not in known]
-        if wanted:
-            state = with_new_tokens(state, context, _special(wanted), self.init)
+        state = with_new_tokens(state, context, _special(wanted), self.init)
         if form.end is not None:
             state = with_role(state, "eos", form.end)
         return state if self.template == "keep" else with_chat_template(state, form.template)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Old text is safe; the chat works after training."""
         if (risk := risk_of_added(before, after)) is not None:
             return risk
         form = self.form
-        new = [token for token in form.tokens if token not in before.tokenizer.ids]
+        known = [token for token in form.tokens if token in before.tokenizer.ids]
+        new = [token for token in form.tokens if token not in known]
+        reasons = ["old text is tokenized as before"]
         if form.end in new:
             reasons = ["old text is tokenized as before, but chats end at a token whose row is not trained yet"]
-        else:
-            reasons = [
-                "old text is tokenized as before",
-                *([f"{format_quoted(new)} is not trained yet"] if new else []),
-            ]
-        if len(new) < len(form.tokens):
-            reasons.append(describe_existing([token for token in form.tokens if token not in new]))
+        elif new:
+            reasons.append(f"{format_quoted(new)} is not trained yet")
+        reasons += [describe_existing(known)] if known else []
         reasons += [move] if (move := tail_move(before, after)) else []
-        return Risk(RiskLevel.CAUTION, "; ".join(reasons))
+        return Risk.caution("; ".join(reasons))
 
     def token_changes(self) -> TokenChanges:
-        """Return the tokens of the chat as added ones, with the role of the end token."""
         form = self.form
         roles = {"chat": form.tokens} | ({"eos": (form.end,)} if form.end is not None else {})
         return TokenChanges(added=_special(form.tokens), may_exist=self.existing == "reuse", roles=roles)
 
     def footprint(self) -> Footprint:
-        """Return the tokens, the end token and the template."""
         form = self.form
         writes = [*name_tokens(form.tokens), *(["the eos token"] if form.end else [])]
         return Footprint.of(writes, init_reads(self.init), [CHAT_TEMPLATE] if self.template == "set" else [])
 
     def expected(self, state: ModelState, context: Context) -> ModelState:
-        """Expect the end token and the template beside the tokens."""
         return self.model_copy(update={"existing": "reuse"}).apply(state, context)
 
 

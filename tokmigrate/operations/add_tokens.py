@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
@@ -60,113 +60,97 @@ class AddTokens(Operation):
         default="refuse",
         description="What happens with a token that the tokenizer has already; `reuse` keeps its id, row and flags.",
     )
-    place: Literal["end"] | None = Field(
-        default=None, description="`end`: after all tokens, even if the order of the last ids has a meaning."
-    )
     init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with the tokens added."""
         tokens = self.tokens
         if self.existing == "reuse":
             _check_reused(state, tokens)
             tokens = tuple(token for token in tokens if token.content not in state.tokenizer.ids)
-        if self.place is None and ordered_tail(state) is not None:
-            # Languages stand before other tokens.
-            languages = tuple(token for token in tokens if token.language)
-            state = with_new_tokens(state, context, languages, self.init)
-            tokens = tuple(token for token in tokens if not token.language)
-        return with_new_tokens(state, context, tokens, self.init, at_end=self.place == "end")
+        return with_new_tokens(state, context, tokens, self.init)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say whether ordinary text is tokenized differently, and how the ids that stay last change."""
-        tail = ordered_tail(before)
         old = [token.content for token in self.tokens if token.content in before.tokenizer.ids]
         new = [token for token in self.tokens if token.content not in old]
-        if self.place == "end" and tail is not None and new:
-            reason = f"a {before.traits.model_type} model takes every id after its last token for a timestamp"
-            return Risk(RiskLevel.BREAKING, reason)
         if not new:
-            return Risk(RiskLevel.SAFE, describe_existing(old))
-        more = [move] if (move := tail_move(before, after)) else []
-        more += [describe_existing(old)] if old else []
+            return Risk.safe(describe_existing(old))
         plain = [token.content for token in new if not token.is_special]
         if plain:
-            reason = f"text that contains {format_quoted(plain)} will be tokenized differently"
-            return Risk(RiskLevel.CAUTION, "; ".join((reason, *more)))
-        reason = "old text is tokenized as before; the new rows are not trained yet"
-        return Risk(RiskLevel.CAUTION if tail is not None else RiskLevel.SAFE, "; ".join((reason, *more)))
+            reasons = [f"text that contains {format_quoted(plain)} will be tokenized differently"]
+        else:
+            reasons = ["old text is tokenized as before; the new rows are not trained yet"]
+        reasons += [move] if (move := tail_move(before, after)) else []
+        reasons += [describe_existing(old)] if old else []
+        level = RiskLevel.CAUTION if plain or ordered_tail(before) is not None else RiskLevel.SAFE
+        return Risk(level, "; ".join(reasons))
 
     def token_changes(self) -> TokenChanges:
-        """Return the tokens as added ones."""
         return TokenChanges(added=self.tokens, may_exist=self.existing == "reuse")
 
     def footprint(self) -> Footprint:
-        """Return the tokens, and those that the strategies read."""
         reads = (text for token in self.tokens for text in init_reads(token.init or self.init))
         return Footprint.of(name_tokens(token.content for token in self.tokens), reads)
 
     def expected(self, state: ModelState, context: Context) -> ModelState:
-        """Expect tokens that may have been there already to be there with the same flags."""
         return self.apply(state, context) if self.existing == "reuse" else state
 
     def references(self) -> tuple[str, ...]:
-        """Return the files that the strategies read."""
         specs = (self.init, *(token.init for token in self.tokens))
         return tuple(path for spec in specs if spec for path in spec.references())
 
 
 def with_new_tokens(
-    state: ModelState,
-    context: Context,
-    tokens: tuple[NewToken, ...],
-    init: InitSpec | None,
-    *,
-    at_end: bool = False,
+    state: ModelState, context: Context, tokens: Sequence[NewToken], init: InitSpec | None
 ) -> ModelState:
     """Return `state` with `tokens` added to its files and rows; raises OperationError for one that exists.
 
     Args:
         state: The state before.
         context: What the migration says.
-        tokens: The tokens, all of them languages or none.
+        tokens: The tokens, in the order of their ids; languages come before the others.
         init: How the operation initialises rows.
-        at_end: Whether they come last also where the last ids mean something by their order.
     """
     _check_new(state, tokens)
-    if not tokens:
-        return state
+    languages = [token for token in tokens if token.language]
+    others = [token for token in tokens if not token.language]
+    if languages:
+        state = _with_group(state, context, languages, init, place_of_languages(state))
+        state = with_languages(state, tuple(token.content for token in languages))
+    tail = ordered_tail(state)
+    return _with_group(state, context, others, init, tail.start if tail else None) if others else state
+
+
+def _with_group(
+    state: ModelState, context: Context, tokens: Sequence[NewToken], init: InitSpec | None, start: int | None
+) -> ModelState:
+    """Return the state with tokens from the id `start` on and the ids that stay last behind them; None: at the end."""
     recipes = [
         init_recipe(state, context, token.content, choose_init(state, context, token.init, init)) for token in tokens
     ]
-    written = [token.added() for token in tokens]
+    written = [token.to_added_token() for token in tokens]
     special = [token.content for token in tokens if token.is_special]
-    tail = None if at_end else ordered_tail(state)
-    start = place_of_languages(state) if tokens[0].language else tail.start if tail else None
-    if tail is None or start is None:
-        added = with_added_tokens(state, written)
-        rows = {added.tokenizer.ids[recipe.label]: recipe for recipe in recipes}
-        return with_new_rows(with_listed_specials(added, special), context, rows)
+    tail = ordered_tail(state)
+    if start is None or tail is None:
+        added = with_listed_specials(with_added_tokens(state, written), special)
+        return with_new_rows(added, context, {added.tokenizer.ids[recipe.label]: recipe for recipe in recipes})
     shift = Renumbering({number: number + len(tokens) for number in range(start, tail.stop)})
-    grown = max(0, len(tokens) - (state.vocab_size - tail.stop))
-    check_ids_may_change(state, shift, -grown)
-    added = with_inserted_tokens(state, written, start, tail.stop)
-    if tokens[0].language:
-        added = with_languages(added, tuple(token.content for token in tokens))
-    return with_inserted_rows(with_listed_specials(added, special), recipes, start, tail.stop)
+    check_ids_may_change(state, shift, min(0, state.vocab_size - tail.stop - len(tokens)))
+    added = with_listed_specials(with_inserted_tokens(state, written, start, tail.stop), special)
+    return with_inserted_rows(added, recipes, start, tail.stop)
 
 
-def _check_new(state: ModelState, tokens: tuple[NewToken, ...]) -> None:
+def _check_new(state: ModelState, tokens: Sequence[NewToken]) -> None:
     known = state.tokenizer.ids
+    seen: set[str] = set()
     for token in tokens:
         if token.content in known:
             raise OperationError(
                 f"the token '{token.content}' exists already, with id {known[token.content]}",
                 hint="if it is the model's own, add `existing: reuse` to the operation: id and row stay",
             )
-    twice = next((text for text, times in Counter(token.content for token in tokens).items() if times > 1), None)
-    if twice is not None:
-        raise OperationError(f"the token '{twice}' is listed twice", hint="leave one of them out")
+        if token.content in seen:
+            raise OperationError(f"the token '{token.content}' is listed twice", hint="leave one of them out")
+        seen.add(token.content)
 
 
 def _check_reused(state: ModelState, tokens: tuple[NewToken, ...]) -> None:

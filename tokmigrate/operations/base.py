@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, ClassVar, Literal
 
-from blake3 import blake3
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tokmigrate.formatting import format_quoted
@@ -31,23 +30,25 @@ class RiskLevel(StrEnum):
 
 @dataclass(frozen=True)
 class Risk:
-    """A risk class with its reason."""
+    """How much an operation can do to one model, with the reason."""
 
     level: RiskLevel
     reason: str
 
+    @classmethod
+    def safe(cls, reason: str) -> Risk:
+        """Return a risk of level *safe*."""
+        return cls(RiskLevel.SAFE, reason)
 
-@dataclass(frozen=True)
-class Attachment:
-    """A file that a migration refers to."""
+    @classmethod
+    def caution(cls, reason: str) -> Risk:
+        """Return a risk of level *caution*."""
+        return cls(RiskLevel.CAUTION, reason)
 
-    path: str
-    data: bytes
-
-    @property
-    def digest(self) -> str:
-        """The BLAKE3 digest of the file, as hex."""
-        return blake3(self.data).hexdigest()
+    @classmethod
+    def breaking(cls, reason: str) -> Risk:
+        """Return a risk of level *breaking*."""
+        return cls(RiskLevel.BREAKING, reason)
 
 
 @dataclass(frozen=True)
@@ -57,16 +58,12 @@ class Context:
     Args:
         revision: The revision that it belongs to.
         init: The `init:` of the migration file.
-        attachments: The files that the migration refers to, by the name used there.
+        attachments: The bytes of the files that the migration refers to, by the names used there.
     """
 
     revision: str
     init: InitSpec | None = None
-    attachments: Mapping[str, Attachment] = field(default_factory=dict)
-
-    def data(self) -> dict[str, bytes]:
-        """Return the bytes of each attachment."""
-        return {name: attachment.data for name, attachment in self.attachments.items()}
+    attachments: Mapping[str, bytes] = field(default_factory=dict)
 
 
 class Fields(BaseModel):
@@ -80,7 +77,7 @@ def _to_tuple(value: Any) -> Any:
 
 
 AsTuple = BeforeValidator(_to_tuple)
-"""Marks a tuple field that a list in a file fills."""
+"""Lets a list fill a tuple field."""
 
 
 class NewToken(Fields):
@@ -89,19 +86,13 @@ class NewToken(Fields):
     content: str = Field(min_length=1, description="The text of the token.")
     special: bool = Field(default=False, description="Decoding may skip it.")
     single_word: bool = Field(default=False, description="It matches only between word boundaries.")
-    lstrip: bool = Field(
-        default=False, description="It removes the white space on its left, which decoding does not restore."
-    )
-    rstrip: bool = Field(
-        default=False, description="It removes the white space on its right, which decoding does not restore."
-    )
+    lstrip: bool = Field(default=False, description="It removes white space left of it; decoding does not restore it.")
+    rstrip: bool = Field(default=False, description="It removes white space right of it; decoding does not restore it.")
     normalized: bool | None = Field(
         default=None, description="It is matched in the normalised text; by default unless it is special."
     )
     language: bool = Field(
-        default=False,
-        description="Whisper: it is a language. It stands after the other languages, is special, and `lang_to_id`"
-        " names it.",
+        default=False, description="Whisper: a special token after the other languages, which `lang_to_id` names."
     )
     init: InitSpec | None = Field(default=None, description="How its row is initialised.")
 
@@ -110,7 +101,7 @@ class NewToken(Fields):
         """Whether decoding may skip it."""
         return self.special or self.language
 
-    def added(self) -> AddedToken:
+    def to_added_token(self) -> AddedToken:
         """Return the token as tokenizer.json holds it."""
         normalized = not self.is_special if self.normalized is None else self.normalized
         return AddedToken(self.content, self.is_special, self.single_word, self.lstrip, self.rstrip, normalized)
@@ -121,7 +112,7 @@ class TokenChanges:
     """What an operation does to tokens.
 
     Args:
-        added: The tokens that it adds, each with its own `init` where it has one.
+        added: The tokens that it adds.
         may_exist: Whether the tokenizer may have a token of `added` already.
         renamed: The new text of each renamed token, by the old one.
         removed: The tokens that it removes.
@@ -184,8 +175,7 @@ class Footprint:
 
     def conflicts(self, other: Footprint) -> tuple[str, ...]:
         """Return what one writes and the other reads or writes, sorted."""
-        either = self.writes & (other.writes | other.reads) | other.writes & self.reads
-        return tuple(sorted(either))
+        return tuple(sorted(self.writes & (other.writes | other.reads) | other.writes & self.reads))
 
 
 def name_tokens(texts: Iterable[str]) -> Iterator[str]:
@@ -193,12 +183,9 @@ def name_tokens(texts: Iterable[str]) -> Iterator[str]:
     return (f"the token '{text}'" for text in texts)
 
 
-def init_reads(init: InitSpec | None) -> Iterator[str]:
-    """Yield what the init of a row reads, as words of a footprint."""
-    if init is None:
-        yield DEFAULT_INIT
-        return
-    yield from name_tokens(_tokens_in(init.model_dump(mode="json")))
+def init_reads(init: InitSpec | None) -> Iterable[str]:
+    """Return what the init of a row reads, as words of a footprint."""
+    return (DEFAULT_INIT,) if init is None else name_tokens(_tokens_in(init.model_dump(mode="json")))
 
 
 def _tokens_in(held: Any) -> Iterator[str]:

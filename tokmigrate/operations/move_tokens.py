@@ -10,16 +10,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_renumbered
-from tokmigrate.operations.base import (
-    ALL_IDS,
-    Context,
-    Footprint,
-    Operation,
-    Risk,
-    RiskLevel,
-    TokenChanges,
-    name_tokens,
-)
+from tokmigrate.operations.base import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges, name_tokens
 from tokmigrate.operations.rows import check_ids_may_change
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.ids import Renumbering
@@ -40,8 +31,7 @@ class MoveTokens(Operation):
     )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        """Return the state with the tokens moved."""
-        renumbering = Renumbering.exchanging(self._moves(state))
+        renumbering = Renumbering.swap(self._moves(state))
         if renumbering.is_identity:
             return state
         check_ids_may_change(state, renumbering)
@@ -51,26 +41,22 @@ class MoveTokens(Operation):
         return moved.with_rows(RowEdit.of(rows, (source.get(row, row) for row in range(rows))))
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say whether anything outside the model has to follow."""
         if before.tokenizer.ids == after.tokenizer.ids:
-            return Risk(RiskLevel.SAFE, "every token is there already")
+            return Risk.safe("every token is there already")
         tail = ordered_tail(before)
-        if tail is not None and not tail.is_kept(Renumbering.exchanging(self._moves(before))):
+        if tail is not None and not tail.is_kept(Renumbering.swap(self._moves(before))):
             reason = (
                 f"a {before.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order"
             )
-            return Risk(RiskLevel.BREAKING, f"{reason}, and tokens change places with timestamps")
-        return Risk(RiskLevel.BREAKING, "ids kept elsewhere, as in tokenized data, will refer to other tokens")
+            return Risk.breaking(f"{reason}, and tokens change places with timestamps")
+        return Risk.breaking("ids kept elsewhere, as in tokenized data, will refer to other tokens")
 
     def token_changes(self) -> TokenChanges:
-        """Return the new id of each token."""
         return TokenChanges(moved=self.tokens)
 
     def footprint(self) -> Footprint:
-        """Return the tokens and their new ids; any change of ids concerns them."""
-        return Footprint.of(
-            (*name_tokens(self.tokens), *(f"id {number}" for number in self.tokens.values())), [ALL_IDS]
-        )
+        # Any change of ids concerns them.
+        return Footprint.of((*name_tokens(self.tokens), *(f"id {new}" for new in self.tokens.values())), [ALL_IDS])
 
     def _moves(self, state: ModelState) -> dict[int, int]:
         moves: dict[int, int] = {}

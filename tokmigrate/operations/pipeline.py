@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, TypeVar
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -20,13 +23,12 @@ from tokmigrate.model.documents.state import TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.library import library_errors, load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.base import ALL_IDS, Context, Footprint, Operation, Risk, RiskLevel, TokenChanges
+from tokmigrate.operations.base import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.strict_yaml import is_null
 from tokmigrate.strict_yaml.tree import Plain
 
-_WORDS = {"true": True, "false": False, "null": None}
-_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
+_JSON_SCALAR = re.compile(r"true|false|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
 
 def parse_json_texts(value: Any) -> Any:
@@ -42,9 +44,7 @@ def parse_json_texts(value: Any) -> Any:
     if isinstance(value, Plain):
         if is_null(value):
             return None
-        if value in _WORDS:
-            return _WORDS[value]
-        return json.loads(value) if _NUMBER.fullmatch(value) else str(value)
+        return json.loads(value) if _JSON_SCALAR.fullmatch(value) else str(value)
     return value
 
 
@@ -60,14 +60,8 @@ def part(value: Any) -> dict[str, Any] | None:
     return value
 
 
-Part = Annotated[
-    dict[str, Any] | None,
-    BeforeValidator(part, json_schema_input_type=dict[str, Any] | None),
-]
+Part = Annotated[dict[str, Any] | None, BeforeValidator(part, json_schema_input_type=dict[str, Any] | None)]
 """A field that takes a part of tokenizer.json."""
-
-
-T = TypeVar("T")
 
 _EMPTY = {"version": "1.0", "added_tokens": [], "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
 _MODULES = {"post_processor": "processors"}
@@ -94,13 +88,25 @@ class SetPart(Operation):
         return found
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        """Return the state with the part, after the library took it."""
-        return with_part(state, self.section, self.part)
+        hint = _hint(self.section, self.part["type"]) if self.part is not None else None
+        if self.part is not None:
+            # On its own first: the library's complaint is then about the part, not about the whole file.
+            with refuse(f"the {self.section}", hint):
+                alone = load_tokenizer({**_EMPTY, self.section: self.part})
+            self.check_tokens(json.loads(alone.to_str())[self.section], state)
+        changed = state.with_value(FILE, (self.section,), self.part)
+        if changed is state:
+            return state
+        with refuse(f"the {self.section}", hint):
+            _use(changed.documents[FILE], state.documents[FILE])
+        return with_the_file_read(changed, self.section)
+
+    def check_tokens(self, part: Mapping[str, Any], state: ModelState) -> None:
+        """Raise OperationError where the part, as the library writes it, does not fit the tokens."""
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say what another part does, and whether transformers needs a setting to read it."""
         if before.documents[FILE].get(self.section) == after.documents[FILE].get(self.section):
-            return Risk(RiskLevel.SAFE, f"it is the {self.section.replace('_', '-')} that is there")
+            return Risk.safe(f"it is the {self.section.replace('_', '-')} that is there")
         risk = self.effect(before, after)
         builder = builder_of(before, self.section)
         reasons = [risk.reason]
@@ -110,48 +116,21 @@ class SetPart(Operation):
             reasons.append(f"transformers makes one of {' and '.join(gone)}, so tokenizer_config.json loses that")
         return Risk(risk.level, "; ".join(reasons))
 
+    @abstractmethod
+    def effect(self, before: ModelState, after: ModelState) -> Risk:
+        """Return what another part does to text."""
+
     def token_changes(self) -> TokenChanges:
-        """Return no change."""
         return TokenChanges()
 
     def footprint(self) -> Footprint:
-        """Return the part; a post-processor names ids."""
+        # A post-processor names ids.
         return Footprint.of(reads=[ALL_IDS], replaces=[f"the {self.section}"])
 
-    def effect(self, before: ModelState, after: ModelState) -> Risk:
-        """Return what another part does to text."""
-        raise NotImplementedError
 
-
-def with_part(state: ModelState, section: str, value: Json) -> ModelState:
-    """Return the state with `value` as a part of tokenizer.json.
-
-    Args:
-        state: The state before.
-        section: The part's name in the file.
-        value: The part, or None for none.
-
-    Raises:
-        OperationError: The tokenizers library cannot load it or fails with it, or transformers would not read it.
-    """
-    if value is not None:
-        # On its own first: the library's complaint is then about the part, not about the whole file.
-        _try(section, value, lambda: load_tokenizer({**_EMPTY, section: value}))
-    changed = state.with_value(FILE, (section,), value)
-    if changed is state:
-        return state
-    _try(section, value, lambda: _use(changed.documents[FILE], state.documents[FILE]))
-    return with_the_file_read(changed, section)
-
-
-def guard(what: str, attempt: Callable[[], T], hint: str | None = None) -> T:
-    """Return what `attempt` gives; raises OperationError where the tokenizers library fails or panics."""
-    with library_errors(lambda cause: OperationError(f"the tokenizers library refuses {what}: {cause}", hint=hint)):
-        return attempt()
-
-
-def _try(section: str, value: Json, attempt: Callable[[], T]) -> T:
-    return guard(f"the {section}", attempt, _hint(section, value) if value else None)
+def refuse(what: str, hint: str | None = None) -> AbstractContextManager[None]:
+    """Raise OperationError where the tokenizers library fails or panics inside."""
+    return library_errors(lambda cause: OperationError(f"the tokenizers library refuses {what}: {cause}", hint=hint))
 
 
 def _use(document: Json, before: Json) -> None:
@@ -180,15 +159,12 @@ def _can_tokenize_sample(document: Json) -> bool:
     return True
 
 
-def _hint(section: str, value: Mapping[str, Any]) -> str:
-    from importlib import import_module  # noqa: PLC0415
-
+def _hint(section: str, kind: str) -> str:
     module = import_module("tokenizers." + _MODULES.get(section, f"{section}s"))
     known = [name for name in dir(module) if name[0].isupper()]
-    named = str(value["type"])
-    if named in known:
-        return f"give the fields that {named} has in a tokenizer.json; quote a text that looks like a number"
-    return suggest(named, known) or f"known types are {', '.join(known)}"
+    if kind in known:
+        return f"give the fields that {kind} has in a tokenizer.json; quote a text that looks like a number"
+    return suggest(kind, known) or f"known types are {', '.join(known)}"
 
 
 FORMS = ("NFC", "NFD", "NFKC", "NFKD")
@@ -231,7 +207,6 @@ class SetNormalizer(SetPart):
     ] = Field(description="The normalizer, by its short name or as in tokenizer.json; null for none.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with the normalizer, after the library took it."""
         state = super().apply(state, context)
         if self.part is None or self.part["type"] != "BertNormalizer":
             return state
@@ -242,10 +217,7 @@ class SetNormalizer(SetPart):
         return state
 
     def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        """Text that the two normalise differently gets other ids."""
-        return Risk(
-            RiskLevel.CAUTION, "text that is now normalised differently will be tokenized differently than in training"
-        )
+        return Risk.caution("text that is now normalised differently will be tokenized differently than in training")
 
 
 class SetPreTokenizer(SetPart):
@@ -263,7 +235,6 @@ class SetPreTokenizer(SetPart):
     pre_tokenizer: Part = Field(description="The pre-tokenizer as in tokenizer.json; null for none.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with the pre-tokenizer, after the library took it."""
         state = super().apply(state, context)
         part = self.part or {}
         for inner in (part, *(part.get("pretokenizers") or [])):
@@ -273,8 +244,7 @@ class SetPreTokenizer(SetPart):
         return state
 
     def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        """All text may be tokenized differently."""
-        return Risk(RiskLevel.BREAKING, "all text may be tokenized differently than in training")
+        return Risk.breaking("all text may be tokenized differently than in training")
 
 
 class SetPostProcessor(SetPart):
@@ -291,67 +261,45 @@ class SetPostProcessor(SetPart):
 
     post_processor: Part = Field(description="The post-processor as in tokenizer.json; null for none.")
 
-    def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with the post-processor, after its ids were checked and the library took it."""
-        for processor in _each(self.part):
-            _check_template(processor)
-            for token, number in _list_tokens(processor):
+    def check_tokens(self, part: Mapping[str, Any], state: ModelState) -> None:
+        for processor in _processors(part):
+            specials = processor.get("special_tokens", {})
+            # The library panics at a token that is not defined.
+            for side in ("single", "pair"):
+                for piece in processor.get(side, ()):
+                    used = piece.get("SpecialToken", {}).get("id")
+                    if used is not None and used not in specials:
+                        raise OperationError(
+                            f"`{side}` uses '{used}', which `special_tokens` of the post-processor does not define",
+                            hint='add "NAME": {"id": "NAME", "ids": [id], "tokens": ["NAME"]} there',
+                        )
+            given = [processor[name] for name in ("sep", "cls") if name in processor]
+            for name, special in specials.items():
+                if len(special["ids"]) != len(special["tokens"]):
+                    raise OperationError(
+                        f"the special token '{name}' of the post-processor needs as many ids as tokens"
+                    )
+                given += zip(special["tokens"], special["ids"], strict=True)
+            for token, number in given:
                 actual = id_of(state, token)
                 if number != actual:
                     raise OperationError(
                         f"the post-processor gives '{token}' the id {number}, but its id is {actual}",
                         hint=f"write {actual}",
                     )
-        return super().apply(state, context)
 
     def effect(self, before: ModelState, after: ModelState) -> Risk:
-        """Say which tokens come and go around a text."""
         old, new = (list(dict.fromkeys(post_processor_tokens(each.documents[FILE]))) for each in (before, after))
         if old == new:
-            return Risk(RiskLevel.CAUTION, "the special tokens around a text may differ from those in training")
+            return Risk.caution("the special tokens around a text may differ from those in training")
         shown = [", ".join(f"'{token}'" for token in tokens) or "none" for tokens in (old, new)]
-        return Risk(RiskLevel.CAUTION, f"the special tokens around a text were {shown[0]} in training, now {shown[1]}")
+        return Risk.caution(f"the special tokens around a text were {shown[0]} in training, now {shown[1]}")
 
 
-def _each(part: Any) -> Iterator[Mapping[str, Any]]:
-    """Yield a post-processor and those inside it."""
-    if isinstance(part, Mapping):
-        yield part
-        inner = part.get("processors")
-        for each in inner if isinstance(inner, list) else []:
-            yield from _each(each)
-
-
-def _list_tokens(processor: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield each token that a post-processor puts out, with the id it gives it."""
-    for name in ("sep", "cls"):
-        if isinstance(processor.get(name), list) and len(processor[name]) == 2:
-            yield str(processor[name][0]), processor[name][1]
-    for name, special in _specials(processor).items():
-        if not isinstance(special, Mapping):
-            continue
-        ids, tokens = special.get("ids"), special.get("tokens")
-        if not isinstance(ids, list) or not isinstance(tokens, list) or len(ids) != len(tokens):
-            raise OperationError(f"the special token '{name}' of the post-processor needs as many ids as tokens")
-        yield from zip(map(str, tokens), ids, strict=True)
-
-
-def _check_template(processor: Mapping[str, Any]) -> None:
-    """Raise OperationError where a template uses a special token that it does not define: that panics."""
-    for side in ("single", "pair"):
-        pieces = processor.get(side)
-        for piece in pieces if isinstance(pieces, list) else []:
-            used = piece.get("SpecialToken") if isinstance(piece, Mapping) else None
-            if isinstance(used, Mapping) and used.get("id") not in _specials(processor):
-                raise OperationError(
-                    f"`{side}` uses '{used.get('id')}', which `special_tokens` of the post-processor does not define",
-                    hint='add "NAME": {"id": "NAME", "ids": [id], "tokens": ["NAME"]} there',
-                )
-
-
-def _specials(processor: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = processor.get("special_tokens")
-    return found if isinstance(found, Mapping) else {}
+def _processors(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield part
+    for inner in part.get("processors", ()):
+        yield from _processors(inner)
 
 
 class SetDecoder(SetPart):
@@ -368,5 +316,4 @@ class SetDecoder(SetPart):
     decoder: Part = Field(description="The decoder as in tokenizer.json; null for none.")
 
     def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        """No id changes, only what is read from ids."""
-        return Risk(RiskLevel.CAUTION, "text gets the ids that it had; ids may become other text")
+        return Risk.caution("text gets the ids that it had; ids may become other text")

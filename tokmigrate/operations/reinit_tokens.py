@@ -17,7 +17,6 @@ from tokmigrate.operations.base import (
     Footprint,
     Operation,
     Risk,
-    RiskLevel,
     TokenChanges,
     TokenList,
     init_reads,
@@ -42,24 +41,18 @@ class ReinitTokens(Operation):
     init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with the rows initialised again."""
         return with_reinitialised_rows(state, context, {id_of(state, token): token for token in self.tokens}, self.init)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        """Say whose meaning is lost."""
         ordinary = [token for token in self.tokens if token not in before.tokenizer.added]
         if ordinary:
-            return Risk(
-                RiskLevel.BREAKING, f"ordinary text is made of {format_quoted(ordinary)}, which the model forgets"
-            )
-        return Risk(RiskLevel.CAUTION, f"what the model learnt of {format_quoted(self.tokens)} is gone")
+            return Risk.breaking(f"ordinary text is made of {format_quoted(ordinary)}, which the model forgets")
+        return Risk.caution(f"what the model learnt of {format_quoted(self.tokens)} is gone")
 
     def token_changes(self) -> TokenChanges:
-        """Return the tokens whose rows are initialised again."""
         return TokenChanges(reinitialised=self.tokens)
 
     def footprint(self) -> Footprint:
-        """Return the tokens, and those that the strategy reads."""
         return Footprint.of(name_tokens(self.tokens), init_reads(self.init))
 
 

@@ -15,17 +15,7 @@ from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_references, with_renumbered
 from tokmigrate.model.references.token_texts import with_placeholders, without_mentions
-from tokmigrate.operations.base import (
-    ALL_IDS,
-    AsTuple,
-    Context,
-    Footprint,
-    Operation,
-    Risk,
-    RiskLevel,
-    TokenChanges,
-    name_tokens,
-)
+from tokmigrate.operations.base import ALL_IDS, AsTuple, Context, Footprint, Operation, Risk, TokenChanges, name_tokens
 from tokmigrate.operations.rows import (
     check_ids_may_change,
     check_size_may_change,
@@ -67,12 +57,17 @@ class RemoveTokens(Operation):
     )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state without the tokens."""
         if self.shrink and self.ids == "tombstone":
             raise OperationError("with placeholders no row can go", hint="use `ids: compact`, or leave out `shrink`")
         gone = self.tokens
         while True:
-            after = self._without(state, gone, context)
+            numbers = frozenset(id_of(state, token) for token in gone)
+            check_not_in_use(state, frozenset(gone))
+            bare = without_mentions(state, frozenset(gone))
+            if self.ids == "compact":
+                after = self._compact(bare, context, numbers)
+            else:
+                after = self._with_placeholders(bare, context, gone)
             lost = unreachable_tokens(state, after)
             if not lost:
                 return after
@@ -84,18 +79,7 @@ class RemoveTokens(Operation):
                 )
             gone = (*gone, *lost)
 
-    def _without(self, state: ModelState, tokens: tuple[str, ...], context: Context) -> ModelState:
-        numbers = frozenset(id_of(state, token) for token in tokens)
-        check_not_in_use(state, frozenset(tokens))
-        bare = without_mentions(state, frozenset(tokens))
-        return (
-            self._compact(bare, context, numbers)
-            if self.ids == "compact"
-            else self._with_placeholders(bare, context, tokens)
-        )
-
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Removal breaks what was tokenized before."""
         if self.ids == "compact":
             reason = "higher ids move down; tokenized data will refer to other tokens"
         else:
@@ -104,14 +88,12 @@ class RemoveTokens(Operation):
         lost = [token for token in before.tokenizer.ids if token not in after.tokenizer.ids and token not in named]
         if lost:
             reason += f"; also removes {len(lost)} that no text produces without them: {format_quoted(lost)}"
-        return Risk(RiskLevel.BREAKING, reason)
+        return Risk.breaking(reason)
 
     def token_changes(self) -> TokenChanges:
-        """Return the tokens as removed ones."""
         return TokenChanges(removed=self.tokens)
 
     def footprint(self) -> Footprint:
-        """Return the tokens, and all ids where they close up."""
         return Footprint.of((*name_tokens(self.tokens), *([ALL_IDS] if self.ids == "compact" else [])))
 
     def _with_placeholders(self, state: ModelState, context: Context, tokens: tuple[str, ...]) -> ModelState:
@@ -124,14 +106,13 @@ class RemoveTokens(Operation):
         if self.init is not None:
             recipes = {number: init_recipe(state, context, names[token], self.init) for token, number in ids.items()}
         state = with_references(state, Renumbering(dict.fromkeys(ids.values())))
-        replaced = with_placeholders(state, names)
-        return with_new_rows(replaced, context, recipes) if recipes else replaced
+        return with_new_rows(with_placeholders(state, names), context, recipes)
 
     def _compact(self, state: ModelState, context: Context, gone: frozenset[int]) -> ModelState:
         size = state.vocab_size
         if max(gone) >= size:
             raise OperationError(f"id {max(gone)} is none of those that are predicted", hint="use `ids: tombstone`")
-        renumbering = Renumbering.closing_up(gone, state.rows if self.shrink else size)
+        renumbering = Renumbering.close_gaps(gone, state.rows if self.shrink else size)
         check_ids_may_change(state, renumbering, len(gone) if self.shrink else 0)
         tail = ordered_tail(state)
         if tail is not None and not tail.is_kept(renumbering):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -22,7 +22,6 @@ from tokmigrate.operations.base import (
     Footprint,
     Operation,
     Risk,
-    RiskLevel,
     TokenChanges,
     init_reads,
     name_tokens,
@@ -52,7 +51,6 @@ class RenameTokens(Operation):
     )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with the tokens renamed."""
         self._check(state)
         before = state
         if self.in_template:
@@ -87,43 +85,35 @@ class RenameTokens(Operation):
         _check_merges(state.documents[FILE]["model"], self.tokens)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say which text is tokenized differently, or what still names an old token."""
         left = find_in_templates(after, self.tokens)
         if left:
             kind = next(iter(left.values())).kind
-            return Risk(
-                RiskLevel.BREAKING, f"{kind} still names {format_quoted(tuple(left))}, which is not a token now"
-            )
+            return Risk.breaking(f"{kind} still names {format_quoted(tuple(left))}, which is not a token now")
         for part in ("normalizer", "pre_tokenizer", "decoder"):
             held = {text for _, text in texts_in(after.documents[FILE].get(part))}
             named = [token for token in self.tokens if token in held and token in before.tokenizer.added]
             if named:
-                return Risk(
-                    RiskLevel.BREAKING, f"the {part} still names {format_quoted(named)}, which is not a token now"
-                )
+                return Risk.breaking(f"the {part} still names {format_quoted(named)}, which is not a token now")
         pairs = [f"'{old}' is '{new}' now" for old, new in self.tokens.items()]
         shown = format_list(pairs, separator="; ")
         ordinary = [old for old in self.tokens if old not in before.tokenizer.added]
         if ordinary:
-            return Risk(
-                RiskLevel.CAUTION, f"{shown}; text that {format_quoted(ordinary)} stood in is tokenized differently"
-            )
+            return Risk.caution(f"{shown}; text that {format_quoted(ordinary)} stood in is tokenized differently")
         row = "its row is initialised again" if self.init else "its row keeps its trained values"
-        return Risk(RiskLevel.CAUTION, f"{shown}; {row}")
+        return Risk.caution(f"{shown}; {row}")
 
     def token_changes(self) -> TokenChanges:
-        """Return the new texts, with rows that are initialised again where `init` is given."""
         return TokenChanges(renamed=self.tokens, reinitialised=tuple(self.tokens.values()) if self.init else ())
 
     def footprint(self) -> Footprint:
-        """Return both texts of each token, and the template where they are replaced in it."""
         writes = (*name_tokens((*self.tokens, *self.tokens.values())), *([CHAT_TEMPLATE] if self.in_template else []))
         return Footprint.of(writes, init_reads(self.init) if self.init else ())
 
 
 def _check_merges(model: Mapping[str, Json], names: Mapping[str, str]) -> None:
     """Raise OperationError where a merge takes or makes one of the tokens."""
-    for left, right in _merges(model):
+    for merge in model.get("merges") or []:
+        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
         made = left + right.removeprefix(model.get("continuing_subword_prefix") or "")
         for token in (left, right, made):
             if token in names:
@@ -131,9 +121,3 @@ def _check_merges(model: Mapping[str, Json], names: Mapping[str, str]) -> None:
                     f"'{token}' cannot be renamed: the merge of '{left}' and '{right}' is made of its text",
                     hint="rename only tokens that no merge takes or makes, such as added ones",
                 )
-
-
-def _merges(model: Mapping[str, Json]) -> Iterator[tuple[str, str]]:
-    for merge in model.get("merges") or []:
-        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
-        yield left, right

@@ -12,7 +12,7 @@ from tokmigrate.init.strategies import File, Subtokens
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges, init_reads
+from tokmigrate.operations.base import Context, Footprint, Operation, Risk, TokenChanges, init_reads
 from tokmigrate.operations.rows import MEAN, check_size_may_change, choose_init, with_new_rows
 from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
 
@@ -34,7 +34,6 @@ class ResizeVocab(Operation):
     init: InitSpec | None = Field(default=None, description="How spare rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with the rows asked for."""
         if self.rows is None and self.multiple_of is None:
             raise OperationError("resize_vocab needs a size", hint="give `rows:` or `multiple_of:`")
         target = self.rows or state.vocab_size
@@ -58,18 +57,15 @@ class ResizeVocab(Operation):
         return spec
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Growing is harmless; dropped rows are reported."""
         if after.rows < before.rows:
-            return Risk(RiskLevel.CAUTION, f"{before.rows - after.rows} spare rows are dropped")
+            return Risk.caution(f"{before.rows - after.rows} spare rows are dropped")
         if after.rows > before.rows and ordered_tail(before) is not None:
             reason = f"a {before.traits.model_type} model takes rows after its last token for further timestamps"
-            return Risk(RiskLevel.CAUTION, reason)
-        return Risk(RiskLevel.SAFE, "no token changes; spare rows can win no more than their share")
+            return Risk.caution(reason)
+        return Risk.safe("no token changes; spare rows can win no more than their share")
 
     def token_changes(self) -> TokenChanges:
-        """Return no change: spare rows have no token."""
         return TokenChanges()
 
     def footprint(self) -> Footprint:
-        """Return the number of rows."""
         return Footprint.of(["the number of rows"], init_reads(self.init))

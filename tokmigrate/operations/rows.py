@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.init import InitSpec
@@ -22,25 +22,6 @@ MEAN = InitSpec.model_validate({"strategy": "mean"})
 """How a row is initialised by default: the effect of the mean on old text is bounded."""
 
 
-class TokenLookup:
-    """What an init strategy may ask of the tokenizer as it was before the operation."""
-
-    def __init__(self, state: ModelState) -> None:
-        self._tokenizer = state.tokenizer
-
-    def id_of(self, token: str) -> int | None:
-        """Return the id of `token`, or None."""
-        return self._tokenizer.ids.get(token)
-
-    def pieces(self, text: str) -> tuple[int, ...]:
-        """Return the ids that the tokenizer gives for `text`."""
-        return self._tokenizer.pieces(text)
-
-    def known(self) -> list[str]:
-        """Return every token."""
-        return list(self._tokenizer.ids)
-
-
 def choose_init(state: ModelState, context: Context, *nearest_first: InitSpec | None) -> InitSpec:
     """Return the first strategy given, of the token, the operation, the file, `set_init`; else the mean."""
     for spec in (*nearest_first, context.init):
@@ -51,31 +32,30 @@ def choose_init(state: ModelState, context: Context, *nearest_first: InitSpec | 
 
 def init_recipe(state: ModelState, context: Context, label: str, spec: InitSpec) -> InitRecipe:
     """Return the recipe for the row of the token `label`, read off the state before it."""
-    lookup = TokenLookup(state)
     if not state.population:
         raise OperationError("no row of the baseline vocabulary is left to initialise a new one from")
     return InitRecipe(
         revision=context.revision,
         label=label,
-        input=spec.start("input", lookup, label, context.data()),
-        output=spec.start("output", lookup, label, context.data()),
+        input=spec.start("input", state.tokenizer, label, context.attachments),
+        output=spec.start("output", state.tokenizer, label, context.attachments),
         population=state.population,
-        table=_find_copied_row(state, spec, lookup, label) if state.traits.has_tables else None,
+        table=_find_copied_row(state, spec, label) if state.traits.has_tables else None,
     )
 
 
-def _find_copied_row(state: ModelState, spec: InitSpec, lookup: TokenLookup, label: str) -> int:
+def _find_copied_row(state: ModelState, spec: InitSpec, label: str) -> int:
     strategy = spec.table or spec.side("input")
-    if not isinstance(strategy, Copy):
-        like = next(iter(lookup.pieces(label)), state.population[0][0])
-        written = spec.model_dump(mode="json", exclude_unset=True)
-        init = {"input": written} if "strategy" in written else written
-        init |= {"table": {"strategy": "copy", "token": state.tokenizer.texts[like]}}
-        raise OperationError(
-            f"the model looks '{label}' up in a table of integers, whose rows can only be copied",
-            hint=f"say from which token, for example: init: {json.dumps(init, ensure_ascii=False)}",
-        )
-    return strategy.sources("input", lookup, label)[0]
+    if isinstance(strategy, Copy):
+        return strategy.sources("input", state.tokenizer, label)[0]
+    like = next(iter(state.tokenizer.pieces(label)), state.population[0][0])
+    written = spec.model_dump(mode="json", exclude_unset=True)
+    init = {"input": written} if "strategy" in written else written
+    init |= {"table": {"strategy": "copy", "token": state.tokenizer.texts[like]}}
+    raise OperationError(
+        f"the model looks '{label}' up in a table of integers, whose rows can only be copied",
+        hint=f"say from which token, for example: init: {json.dumps(init, ensure_ascii=False)}",
+    )
 
 
 def with_new_rows(
@@ -97,34 +77,37 @@ def with_new_rows(
     Raises:
         OperationError: A hole would be left, or the number of rows cannot change.
     """
+    before = state.rows
     size = max(state.vocab_size, size, max(recipes, default=-1) + 1)
     rows: dict[int, Recipe] = dict(recipes)
     if size > state.vocab_size:
         check_size_may_change(state)
-        rows |= _without_token(state, context, range(state.vocab_size, size), recipes, spare)
+        for row in range(state.vocab_size, size):
+            if row in recipes:
+                continue
+            if row >= before and spare is None:
+                raise OperationError(
+                    f"row {min(recipe for recipe in recipes if recipe > row)} would leave a hole behind row {row - 1}",
+                    hint=f"add rows first: resize_vocab: {{rows: {row + 1}}}",
+                )
+            recipe = init_recipe(state, context, state.tokenizer.texts.get(row, f"row {row}"), spare or MEAN)
+            # Below `before` it has an input row already, and gets an output row.
+            rows[row] = OutputRowAdded(row, recipe) if row < before else recipe
         # Behind them the ids that are not predicted, as many as before.
-        behind = range(max(state.rows, size), size + state.traits.short)
+        behind = range(max(before, size), size + state.traits.short)
         rows |= {row: init_recipe(state, context, f"row {row}", spare or MEAN) for row in behind}
-    before = state.rows
+    copied = RowEdit.identity(before)
     pieces: list[CopiedRows | NewRow] = []
     position = 0
     for row in sorted(rows):
-        pieces += [CopiedRows(position, min(row, before))] if position < min(row, before) else []
-        pieces.append(NewRow(rows[row]))
+        pieces += [*copied.slice(position, min(row, before)), NewRow(rows[row])]
         position = row + 1
-    if position < before:
-        pieces.append(CopiedRows(position, before))
+    pieces += copied.slice(position, before)
     return with_sizes(state.with_rows(RowEdit(before, join_pieces(pieces))), state)
 
 
 def with_inserted_rows(state: ModelState, recipes: Sequence[InitRecipe], start: int, stop: int) -> ModelState:
     """Return the state with new rows from `start` on; those up to `stop` move up, into spare rows as far as there are.
-
-    Args:
-        state: The state before.
-        recipes: How the new rows are initialised, in their order.
-        start: The first new row.
-        stop: The first row behind those that move.
 
     Raises:
         OperationError: The number of rows cannot change.
@@ -132,36 +115,9 @@ def with_inserted_rows(state: ModelState, recipes: Sequence[InitRecipe], start: 
     spare = min(len(recipes), state.vocab_size - stop)
     if spare < len(recipes):
         check_size_may_change(state)
-    new = [NewRow(recipe) for recipe in recipes]
-    pieces: list[CopiedRows | NewRow] = [
-        CopiedRows(0, start),
-        *new,
-        CopiedRows(start, stop),
-        CopiedRows(stop + spare, state.rows),
-    ]
+    pieces: list[CopiedRows | NewRow] = [CopiedRows(0, start), *map(NewRow, recipes)]
+    pieces += [CopiedRows(start, stop), CopiedRows(stop + spare, state.rows)]
     return with_sizes(state.with_rows(RowEdit(state.rows, join_pieces(pieces))), state)
-
-
-def _without_token(
-    state: ModelState, context: Context, rows: Iterable[int], recipes: Mapping[int, InitRecipe], spare: InitSpec | None
-) -> dict[int, Recipe]:
-    """Return the recipes of those of `rows` that get a place in all tensors and have no recipe yet."""
-    found: dict[int, Recipe] = {}
-    for row in rows:
-        if row in recipes:
-            continue
-        if row < state.rows:
-            # It has an input row already, and gets an output row.
-            label = state.tokenizer.texts.get(row, f"row {row}")
-            found[row] = OutputRowAdded(row, init_recipe(state, context, label, spare or MEAN))
-        elif spare is None:
-            raise OperationError(
-                f"row {min(recipe for recipe in recipes if recipe > row)} would leave a hole behind row {row - 1}",
-                hint=f"add rows first: resize_vocab: {{rows: {row + 1}}}",
-            )
-        else:
-            found[row] = init_recipe(state, context, f"row {row}", spare)
-    return found
 
 
 def check_size_may_change(state: ModelState) -> None:
@@ -179,7 +135,7 @@ def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int
     Args:
         state: The state before.
         renumbering: How ids change.
-        fewer: By how much the vocabulary shrinks with it; below zero where it grows.
+        fewer: By how much the vocabulary shrinks; below zero where it grows.
     """
     model_type = state.traits.model_type
     if model_type in FIXED_IDS and not renumbering.is_identity:

@@ -9,7 +9,7 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.chat_template import with_chat_template
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, RiskLevel, TokenChanges
+from tokmigrate.operations.base import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, TokenChanges
 
 
 class SetChatTemplate(Operation):
@@ -22,29 +22,24 @@ class SetChatTemplate(Operation):
     file: str | None = Field(default=None, description="A Jinja file, relative to the migration.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
-        """Return the state with the template."""
         if (self.template is None) == (self.file is None):
             raise OperationError("set_chat_template takes one of `template:` and `file:`")
         if self.template is not None:
             return with_chat_template(state, self.template)
         try:
-            text = context.attachments[str(self.file)].data.decode("utf-8")
+            text = context.attachments[str(self.file)].decode("utf-8")
         except UnicodeDecodeError as error:
             raise OperationError("the chat template is not UTF-8", where=self.file) from error
         return with_chat_template(state, text.replace("\r\n", "\n"))
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        """A prompt in a form that the model was not trained on is worse than none."""
-        return Risk(RiskLevel.CAUTION, "chats are rendered differently; the model must have learnt the form")
+        return Risk.caution("chats are rendered differently; the model must have learnt the form")
 
     def token_changes(self) -> TokenChanges:
-        """Return no change."""
         return TokenChanges()
 
     def footprint(self) -> Footprint:
-        """Return the template."""
         return Footprint.of(replaces=[CHAT_TEMPLATE])
 
     def references(self) -> tuple[str, ...]:
-        """Return the template's file."""
         return (self.file,) if self.file else ()

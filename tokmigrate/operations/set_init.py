@@ -10,16 +10,7 @@ from pydantic import Field, model_validator
 from tokmigrate.errors import OperationError
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import (
-    DEFAULT_INIT,
-    Context,
-    Footprint,
-    Operation,
-    Risk,
-    RiskLevel,
-    TokenChanges,
-    init_reads,
-)
+from tokmigrate.operations.base import DEFAULT_INIT, Context, Footprint, Operation, Risk, TokenChanges, init_reads
 
 
 class SetInit(Operation):
@@ -39,7 +30,6 @@ class SetInit(Operation):
         return value if isinstance(value, dict) and "init" in value else {"init": value}
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        """Return the state with the strategy as its default."""
         if self.init.references():
             raise OperationError(
                 "set_init cannot take its rows from a file, since later migrations do not have it",
@@ -48,13 +38,10 @@ class SetInit(Operation):
         return replace(state, init=self.init.model_dump(mode="json", exclude_defaults=True))
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        """It changes no file of the model."""
-        return Risk(RiskLevel.SAFE, "no row changes; later migrations initialise their rows like this")
+        return Risk.safe("no row changes; later migrations initialise their rows like this")
 
     def token_changes(self) -> TokenChanges:
-        """Return no change."""
         return TokenChanges()
 
     def footprint(self) -> Footprint:
-        """Return the default of later migrations."""
         return Footprint.of([DEFAULT_INIT], init_reads(self.init))

@@ -11,7 +11,7 @@ from tokmigrate.model.documents.architecture_quirks import POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.roles import special_token, with_role
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges, name_tokens
+from tokmigrate.operations.base import Context, Footprint, Operation, Risk, TokenChanges, name_tokens
 from tokmigrate.operations.token_checks import id_of, risk_of_added
 
 
@@ -32,57 +32,45 @@ class SetPadding(Operation):
     )
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        """Return the state with padding set."""
-        if self.max_length == "off":
-            return self._without_section(state)
-        token = self.token or pad_token(state)
-        if token is None:
+        is_off = self.max_length == "off"
+        if is_off and self.pad_to_multiple_of is not None:
+            raise OperationError("set_padding is off and rounds lengths up at once", hint="leave one of them out")
+        token = self.token or (None if is_off else pad_token(state))
+        if token is None and not is_off:
             raise OperationError("the model has no pad token yet", hint="give `token:`")
-        id_of(state, token)
-        if self.token is not None or special_token(state, "pad") != token:
+        if token is not None and (self.token is not None or special_token(state, "pad") != token):
             state = with_pad_token(state, token)
-        section = padding_section(state, token)
+        if self.side is not None:
+            state = state.with_value(TOKENIZER_CONFIG, ("padding_side",), self.side)
+        if is_off or token is None:
+            is_set = state.documents[FILE].get("padding") is not None
+            return state.with_value(FILE, ("padding",), None) if is_set else state
+        section = build_section(state, token)
         if self.side is not None:
             section["direction"] = self.side.capitalize()
-            state = state.with_value(TOKENIZER_CONFIG, ("padding_side",), self.side)
         if self.pad_to_multiple_of is not None:
             section["pad_to_multiple_of"] = self.pad_to_multiple_of
         if self.max_length is not None:
-            fixed = {"Fixed": self.max_length}
-            section["strategy"] = "BatchLongest" if self.max_length == "longest" else fixed
+            section["strategy"] = "BatchLongest" if self.max_length == "longest" else {"Fixed": self.max_length}
         return state.with_value(FILE, ("padding",), section)
 
-    def _without_section(self, state: ModelState) -> ModelState:
-        if self.pad_to_multiple_of is not None:
-            raise OperationError("set_padding is off and rounds lengths up at once", hint="leave one of them out")
-        if state.documents[FILE].get("padding") is not None:
-            state = state.with_value(FILE, ("padding",), None)
-        if self.token is not None:
-            id_of(state, self.token)
-            state = with_pad_token(state, self.token)
-        if self.side is not None:
-            state = state.with_value(TOKENIZER_CONFIG, ("padding_side",), self.side)
-        return state
-
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say whether a special token is touched."""
         if (risk := risk_of_added(before, after)) is not None:
             return risk
         old, new = pad_token(before), pad_token(after)
         if old != new and old is not None:
-            return Risk(RiskLevel.CAUTION, f"padding is '{new}' instead of '{old}'; masks made by id change")
+            return Risk.caution(f"padding is '{new}' instead of '{old}'; masks made by id change")
         if new == special_token(after, "eos"):
-            return Risk(RiskLevel.CAUTION, "padding is the end token; training must not mask real ends")
-        return Risk(RiskLevel.SAFE, "no token that text is made of changes")
+            return Risk.caution("padding is the end token; training must not mask real ends")
+        return Risk.safe("no token that text is made of changes")
 
     def token_changes(self) -> TokenChanges:
-        """Return the role of the pad token."""
         return TokenChanges(roles={"pad": (self.token,)} if self.token else {})
 
     def footprint(self) -> Footprint:
-        """Return padding, and the pad token where one is given."""
-        named = [self.token] if self.token else []
-        return Footprint.of(["padding"], name_tokens(named), ["the pad token" for _ in named])
+        if self.token is None:
+            return Footprint.of(["padding"])
+        return Footprint.of(["padding"], name_tokens([self.token]), ["the pad token"])
 
 
 def pad_token(state: ModelState) -> str | None:
@@ -91,7 +79,7 @@ def pad_token(state: ModelState) -> str | None:
     return special_token(state, "pad") or section.get("pad_token")
 
 
-def padding_section(state: ModelState, token: str) -> dict[str, object]:
+def build_section(state: ModelState, token: str) -> dict[str, object]:
     """Return the `padding` section of tokenizer.json as it is, or as the library would make one."""
     default = {
         "strategy": "BatchLongest",
@@ -102,7 +90,7 @@ def padding_section(state: ModelState, token: str) -> dict[str, object]:
         "pad_token": token,
     }
     present = state.documents[FILE].get("padding") or default
-    return {**present, "pad_id": state.tokenizer.ids[token], "pad_token": token}
+    return {**present, "pad_id": id_of(state, token), "pad_token": token}
 
 
 def with_pad_token(state: ModelState, token: str) -> ModelState:
@@ -117,5 +105,5 @@ def with_pad_token(state: ModelState, token: str) -> ModelState:
         )
     state = with_role(state, "pad", token)
     if state.documents[FILE].get("padding"):
-        state = state.with_value(FILE, ("padding",), padding_section(state, token))
+        state = state.with_value(FILE, ("padding",), build_section(state, token))
     return state

@@ -11,6 +11,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.config_fields import ROLES_BY_ID, can_be_set
 from tokmigrate.model.documents.roles import (
     ROLES,
+    Role,
     list_of_specials,
     special_token,
     text_of,
@@ -22,17 +23,7 @@ from tokmigrate.model.documents.roles import (
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.references.id_settings import ListChange, Setting, tokens_in, with_setting
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.base import (
-    AsTuple,
-    Context,
-    Fields,
-    Footprint,
-    Operation,
-    Risk,
-    RiskLevel,
-    TokenChanges,
-    name_tokens,
-)
+from tokmigrate.operations.base import AsTuple, Context, Fields, Footprint, Operation, Risk, TokenChanges, name_tokens
 from tokmigrate.operations.set_padding import with_pad_token
 from tokmigrate.operations.token_checks import id_of, risk_of_added
 
@@ -49,8 +40,7 @@ class Change(Fields):
             raise ValueError("a change of a list gives `add` or `remove`")
         return self
 
-    def setting(self) -> ListChange:
-        """Return it as a setting of a field."""
+    def to_setting(self) -> ListChange:
         return ListChange(self.add, self.remove)
 
 
@@ -98,72 +88,67 @@ class SetSpecialTokens(Operation):
     def settings(self) -> dict[str, Setting]:
         """The fields that hold ids beside those of the roles, with what they are set to."""
         given: dict[str, Any] = self.model_extra or {}
-        return {name: held.setting() if isinstance(held, Change) else held for name, held in given.items()}
+        return {name: held.to_setting() if isinstance(held, Change) else held for name, held in given.items()}
 
-    def roles(self) -> dict[str, str]:
+    def roles(self) -> dict[Role, str]:
         """Return the token of each role that is given."""
         return {role: getattr(self, role) for role in ROLES if getattr(self, role) is not None}
 
     def token_changes(self) -> TokenChanges:
-        """Return the tokens by role and setting."""
-        listed = self.additional.setting() if isinstance(self.additional, Change) else self.additional or ()
-        named = {**self.roles(), **self.settings, "additional": listed}
-        return TokenChanges(roles={name: tuple(tokens_in(setting)) for name, setting in named.items()})
+        listed = self.additional.to_setting() if isinstance(self.additional, Change) else self.additional or ()
+        roles: dict[str, tuple[str, ...]] = {role: (content,) for role, content in self.roles().items()}
+        roles |= {name: tokens_in(setting) for name, setting in {**self.settings, "additional": listed}.items()}
+        return TokenChanges(roles=roles)
 
     def footprint(self) -> Footprint:
-        """Return the roles and settings; what only changes a list does not replace it."""
         replaces = [f"the {role} token" for role in self.roles()]
-        replaces += [_setting(name) for name, held in self.settings.items() if not isinstance(held, ListChange)]
-        writes = [*map(_setting, self.settings), *([] if self.additional is None else ["the list of special tokens"])]
+        # What only changes a list does not replace it.
+        replaces += [_name_field(name) for name, held in self.settings.items() if not isinstance(held, ListChange)]
+        writes = [_name_field(name) for name in self.settings]
+        writes += [] if self.additional is None else ["the list of special tokens"]
         return Footprint.of(writes, name_tokens(self._list_tokens()), replaces)
 
     def _list_tokens(self) -> tuple[str, ...]:
         return tuple(token for tokens in self.token_changes().roles.values() for token in tokens)
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        """Return the state with the roles given."""
         if not self.roles() and self.additional is None and not self.settings:
             raise OperationError("set_special_tokens names no token", hint="give one of " + ", ".join(ROLES))
         for token in self._list_tokens():
             id_of(state, token)
-        for role in ROLES:
-            content = self.roles().get(role)
-            if content is not None:
-                state = with_pad_token(state, content) if role == "pad" else with_role(state, role, content)
+        for role, content in self.roles().items():
+            state = with_pad_token(state, content) if role == "pad" else with_role(state, role, content)
         for name, setting in self.settings.items():
             state = with_setting(state, name, setting)
-        if isinstance(self.additional, Change) and TOKENIZER_CONFIG in state.documents:
-            for content in self.additional.add:
-                state = with_special_flag(state, content)
-            return with_listed_specials(without_listed_specials(state, self.additional.remove), self.additional.add)
         if self.additional is None:
             return state
-        return _with_additional(state, self.additional.add if isinstance(self.additional, Change) else self.additional)
+        contents = self.additional.add if isinstance(self.additional, Change) else self.additional
+        for content in contents:
+            state = with_special_flag(state, content)
+        if isinstance(self.additional, Change) and TOKENIZER_CONFIG in state.documents:
+            return with_listed_specials(without_listed_specials(state, self.additional.remove), contents)
+        return _with_list(state, contents)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say what a changed role does."""
         if (risk := risk_of_added(before, after)) is not None:
             return risk
         around = set(post_processor_tokens(before.documents[FILE]))
         for role in ("bos", "eos", "sep", "cls"):
             old, new = special_token(before, role), getattr(self, role)
             if new is not None and old in around and old != new:
-                return Risk(
-                    RiskLevel.CAUTION,
+                return Risk.caution(
                     f"the post-processor of tokenizer.json still puts '{old}' around a text, and not '{new}'",
                 )
         if self.eos is not None:
-            return Risk(RiskLevel.CAUTION, "generation ends at another token, which the model must have learnt")
-        return Risk(RiskLevel.CAUTION, "the model must have been trained with these tokens")
+            return Risk.caution("generation ends at another token, which the model must have learnt")
+        return Risk.caution("the model must have been trained with these tokens")
 
 
-def _setting(name: str) -> str:
+def _name_field(name: str) -> str:
     return f"the id field '{name}'"
 
 
-def _with_additional(state: ModelState, contents: tuple[str, ...]) -> ModelState:
-    for content in contents:
-        state = with_special_flag(state, content)
+def _with_list(state: ModelState, contents: tuple[str, ...]) -> ModelState:
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         document = state.documents.get(name)
         if document is None and name == SPECIAL_TOKENS_MAP:

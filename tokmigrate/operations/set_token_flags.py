@@ -20,16 +20,7 @@ from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFI
 from tokmigrate.model.formats.json_text import replace_at
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
-from tokmigrate.operations.base import (
-    Context,
-    Footprint,
-    Operation,
-    Risk,
-    RiskLevel,
-    TokenChanges,
-    TokenList,
-    name_tokens,
-)
+from tokmigrate.operations.base import Context, Footprint, Operation, Risk, TokenChanges, TokenList, name_tokens
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.ids import AddedToken
 
@@ -51,7 +42,6 @@ class SetTokenFlags(Operation):
     normalized: bool | None = Field(default=None, description="They are looked for in the normalised text.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        """Return the state with the flags."""
         flags = {name: value for name in FLAGS if (value := getattr(self, name)) is not None}
         if not flags:
             raise OperationError("set_token_flags gives no flag", hint="give one of " + ", ".join(FLAGS))
@@ -68,26 +58,21 @@ class SetTokenFlags(Operation):
         return state if self.special is None else without_listed_specials(state, self.tokens)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say whether text is tokenized differently."""
         old, new = before.tokenizer.added, after.tokenizer.added
         changed = [token for token in self.tokens if old.get(token) != new[token]]
         if not changed:
-            return Risk(RiskLevel.SAFE, "the tokens have these flags")
+            return Risk.safe("the tokens have these flags")
         new_ones = [token for token in changed if token not in old]
         if new_ones:
-            return Risk(RiskLevel.CAUTION, f"{format_quoted(new_ones)} will be looked for in all text")
+            return Risk.caution(f"{format_quoted(new_ones)} will be looked for in all text")
         if all(getattr(self, name) is None for name in FLAGS if name != "special"):
-            return Risk(RiskLevel.CAUTION, f"decoding shows or skips {format_quoted(changed)} differently than before")
-        return Risk(
-            RiskLevel.CAUTION, f"text around {format_quoted(changed)} may be tokenized differently than in training"
-        )
+            return Risk.caution(f"decoding shows or skips {format_quoted(changed)} differently than before")
+        return Risk.caution(f"text around {format_quoted(changed)} may be tokenized differently than in training")
 
     def token_changes(self) -> TokenChanges:
-        """Return the tokens whose flags are set."""
         return TokenChanges(flagged=self.tokens)
 
     def footprint(self) -> Footprint:
-        """Return the tokens."""
         return Footprint.of(name_tokens(self.tokens))
 
 

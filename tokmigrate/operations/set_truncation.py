@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,8 +11,8 @@ from tokmigrate.model.documents.sizes import NO_LIMIT
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.library import load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import Context, Footprint, Operation, Risk, RiskLevel, TokenChanges
-from tokmigrate.operations.pipeline import guard
+from tokmigrate.operations.base import Context, Footprint, Operation, Risk, TokenChanges
+from tokmigrate.operations.pipeline import refuse
 
 _STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}
 
@@ -40,13 +40,27 @@ class SetTruncation(Operation):
         default=None, description="The maximum length that transformers uses; by default `max_length`."
     )
 
+    @property
+    def _options(self) -> dict[str, Any]:
+        options = {
+            "direction": self.direction and self.direction.capitalize(),
+            "max_length": self.max_length,
+            "strategy": self.strategy and _STRATEGIES[self.strategy],
+            "stride": self.stride,
+        }
+        return {key: value for key, value in options.items() if value is not None}
+
     def apply(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
-        """Return the state with truncation set."""
-        given = (self.max_length, self.strategy, self.stride, self.direction)
-        if all(value is None for value in (*given, self.model_max_length)):
+        if not self._options and self.model_max_length is None:
             raise OperationError("set_truncation sets nothing", hint="give `max_length:`, or `off`")
-        if any(value is not None for value in given):
-            state = self._with_truncation(state, given)
+        if self.max_length == "off":
+            if len(self._options) > 1:
+                raise OperationError(
+                    "set_truncation is off and has options at once", hint="give `max_length: off` alone"
+                )
+            state = state.with_value(FILE, ("truncation",), None)
+        elif self._options:
+            state = self._with_section(state)
         if isinstance(self.model_max_length, int):
             return state.with_value(TOKENIZER_CONFIG, ("model_max_length",), self.model_max_length)
         config = state.documents.get(TOKENIZER_CONFIG) or {}
@@ -55,71 +69,52 @@ class SetTruncation(Operation):
             return state.with_document(TOKENIZER_CONFIG, left)
         return state
 
-    def _with_truncation(self, state: ModelState, given: tuple[object, ...]) -> ModelState:
-        if self.max_length == "off":
-            if any(value is not None for value in given[1:]):
-                raise OperationError(
-                    "set_truncation is off and has options at once", hint="give `max_length: off` alone"
-                )
-            return state.with_value(FILE, ("truncation",), None)
-        section = self._section(state)
-        if self.max_length is not None and self.model_max_length is None:
-            state = state.with_value(TOKENIZER_CONFIG, ("model_max_length",), self.max_length)
-        if self.direction is not None:
-            state = state.with_value(TOKENIZER_CONFIG, ("truncation_side",), self.direction)
-        _check_room(state, section["max_length"], section["stride"])
-        return state.with_value(FILE, ("truncation",), section)
-
-    def _section(self, state: ModelState) -> dict[str, object]:
+    def _with_section(self, state: ModelState) -> ModelState:
         config = state.documents.get(TOKENIZER_CONFIG) or {}
-        default = {
+        section: dict[str, Any] = {
             "direction": str(config.get("truncation_side", "right")).capitalize(),
             "max_length": config.get("model_max_length"),
             "strategy": "LongestFirst",
             "stride": 0,
         }
-        section = dict(state.documents[FILE].get("truncation") or default)
-        section.setdefault("direction", "Right")
-        if self.max_length is not None:
-            section["max_length"] = self.max_length
-        if self.strategy is not None:
-            section["strategy"] = _STRATEGIES[self.strategy]
-        if self.stride is not None:
-            section["stride"] = self.stride
-        if self.direction is not None:
-            section["direction"] = self.direction.capitalize()
+        if state.documents[FILE].get("truncation"):
+            section = {"direction": "Right", **state.documents[FILE]["truncation"]}
+        section |= self._options
         length = section["max_length"]
         if not isinstance(length, int) or length >= NO_LIMIT:
             raise OperationError("the model has no maximum length yet", hint="give `max_length:`")
-        return section
+        if self.max_length is not None and self.model_max_length is None:
+            state = state.with_value(TOKENIZER_CONFIG, ("model_max_length",), self.max_length)
+        if self.direction is not None:
+            state = state.with_value(TOKENIZER_CONFIG, ("truncation_side",), self.direction)
+        _check_room(state, length, section["stride"])
+        return state.with_value(FILE, ("truncation",), section)
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
-        """Say what is lost of a long text."""
         section = after.documents[FILE].get("truncation")
         if before.documents[FILE].get("truncation") == section:
-            return Risk(RiskLevel.CAUTION, "transformers warns and truncates at another length than before")
+            return Risk.caution("transformers warns and truncates at another length than before")
         if section is None:
-            return Risk(RiskLevel.CAUTION, "nothing is truncated; a long text may outgrow the model")
+            return Risk.caution("nothing is truncated; a long text may outgrow the model")
         length = section["max_length"]
         longest = after.documents[CONFIG].get("max_position_embeddings")
         if isinstance(longest, int) and length > longest:
-            return Risk(RiskLevel.CAUTION, f"texts of {length} tokens outgrow the {longest} positions of the model")
-        return Risk(RiskLevel.CAUTION, f"of a text longer than {length} tokens the rest is dropped without a warning")
+            return Risk.caution(f"texts of {length} tokens outgrow the {longest} positions of the model")
+        return Risk.caution(f"of a text longer than {length} tokens the rest is dropped without a warning")
 
     def token_changes(self) -> TokenChanges:
-        """Return no change."""
         return TokenChanges()
 
     def footprint(self) -> Footprint:
-        """Return truncation."""
         return Footprint.of(["truncation"])
 
 
-def _check_room(state: ModelState, length: object, stride: object) -> None:
-    """Raise OperationError where the special tokens and the stride leave no room: the library panics then."""
+def _check_room(state: ModelState, length: int, stride: int) -> None:
+    # The library panics where special tokens and stride leave no room.
     document = {**state.documents[FILE], "truncation": None, "padding": None}
-    around = guard("the tokenizer", lambda: load_tokenizer(document)).num_special_tokens_to_add(False)
-    if isinstance(length, int) and isinstance(stride, int) and length - around <= stride:
+    with refuse("the tokenizer"):
+        around = load_tokenizer(document).num_special_tokens_to_add(False)
+    if length - around <= stride:
         raise OperationError(
             f"max_length {length} leaves no room for text beside {around} special tokens and a stride of {stride}",
             hint=f"give at least {around + stride + 1}, or a smaller stride",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from tokmigrate.errors import OperationError, suggest
 from tokmigrate.formatting import format_quoted
@@ -15,7 +15,7 @@ from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import find_named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind, post_processor_tokens
 from tokmigrate.model.worker.worker import call_worker
-from tokmigrate.operations.base import Risk, RiskLevel
+from tokmigrate.operations.base import Risk
 from tokmigrate.vocabulary.ids import is_tombstone
 
 
@@ -38,54 +38,41 @@ def risk_of_added(before: ModelState, after: ModelState) -> Risk | None:
     if not added:
         return None
     reason = f"text that contains {format_quoted(added)} is tokenized differently: a token with a role is never split"
-    return Risk(RiskLevel.CAUTION, reason)
+    return Risk.caution(reason)
 
 
 def check_not_in_use(state: ModelState, gone: frozenset[str]) -> None:
-    """Raise OperationError, naming the place, where a token of `gone` is used.
-
-    Args:
-        state: The state before.
-        gone: The texts of tokens that are to go.
-    """
-    for file, place, token in (*_in_tokenizer(state), *_roles(state), *_templates(state, gone)):
+    """Raise OperationError, naming the place, where a token of `gone`, the texts of those that are to go, is used."""
+    for file, place, token in _uses(state, gone):
         if token in gone:
             raise OperationError(
                 f"'{token}' is used by {place}", where=file, hint="let another token do that first, or keep it"
             )
-    model = state.documents[FILE]["model"]
     for token in gone:
-        if token in state.tokenizer.vocabulary and _is_letter(token, model, state.documents[FILE]):
+        if token in state.tokenizer.vocabulary and _is_letter(token, state.documents[FILE]):
             raise OperationError(f"'{token}' is a letter of the alphabet; text with it could not be written any more")
 
 
-def _is_letter(token: str, model: Json, document: Json) -> bool:
-    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
-        return bool(model.get("byte_fallback"))
-    return len(token) == 1 and '"ByteLevel"' in str(document.get("pre_tokenizer")).replace("'", '"')
-
-
-def _in_tokenizer(state: ModelState) -> Iterator[tuple[str, str, str]]:
+def _uses(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, str | None]]:
     document = state.documents[FILE]
     for token in post_processor_tokens(document):
         yield FILE, "the post-processor", token
-    if document.get("padding"):
-        yield FILE, "padding", document["padding"].get("pad_token", "")
-    yield FILE, "the model, for what is unknown", state.tokenizer.unknown or ""
-
-
-def _roles(state: ModelState) -> Iterator[tuple[str, str, str]]:
+    yield FILE, "padding", (document.get("padding") or {}).get("pad_token")
+    yield FILE, "the model, for what is unknown", state.tokenizer.unknown
     for file, path, entry in find_named_tokens(state):
         # A token that is only listed loses its place in the list.
         if path[0] != "added_tokens_decoder" and not isinstance(path[-1], int):
-            yield file, f"'{'.'.join(map(str, path))}'", text_of(entry) or ""
-
-
-def _templates(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, str]]:
+            yield file, f"'{'.'.join(map(str, path))}'", text_of(entry)
     # A word of the vocabulary stands in a template by chance; an added token does not.
     named = sorted(token for token in gone if token in state.tokenizer.added)
     for token, template in find_in_templates(state, named).items():
         yield template.file, template.kind, token
+
+
+def _is_letter(token: str, document: Json) -> bool:
+    if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
+        return bool(document["model"].get("byte_fallback"))
+    return len(token) == 1 and "'ByteLevel'" in str(document.get("pre_tokenizer"))
 
 
 _FEW = 8
@@ -93,11 +80,7 @@ _FEW = 8
 
 
 def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]:
-    """Return the tokens of the model's vocabulary that text can produce before, and cannot produce after.
-
-    Args:
-        before: The state before an operation.
-        after: The state after it.
+    """Return the tokens of the model's vocabulary that text can produce before an operation, and cannot after it.
 
     Raises:
         TokenizerError: The tokenizers library cannot load one of the two.
@@ -134,7 +117,7 @@ def _in_question(before: Tokenizer, after: Tokenizer) -> Iterable[str]:
     """Return the tokens whose own text may be tokenized differently; all others are as reachable as before."""
     old, new = before.vocabulary, after.vocabulary
     kind = model_kind(before.document)
-    changed = {token for token in old if token not in new} | {token for token in new if token not in old}
+    changed = old.keys() ^ new.keys()
     # Among equal scores the order of a Unigram vocabulary decides.
     is_reordered = kind == "Unigram" and [each for each in old if each in new] != [each for each in new if each in old]
     # A word piece may have been the only one that another could stand behind.
@@ -148,8 +131,8 @@ def _in_question(before: Tokenizer, after: Tokenizer) -> Iterable[str]:
     if len(changed) <= _FEW:
         return (token for token in old if any(each in token for each in changed))
     lengths = {len(token) for token in changed}
-    return (token for token in old if not changed.isdisjoint(_slices(token, lengths)))
-
-
-def _slices(text: str, lengths: Collection[int]) -> Iterator[str]:
-    return (text[start : start + length] for length in lengths for start in range(len(text) - length + 1))
+    return (
+        token
+        for token in old
+        if any(token[start : start + length] in changed for length in lengths for start in range(len(token)))
+    )

@@ -151,7 +151,7 @@ class _Tokens:
                 yield f"the token '{token}' is not there"
             elif held.id is not None and ids[token] != held.id:
                 yield f"the token '{token}' has id {ids[token]} instead of {held.id}"
-            elif held.flags and state.tokenizer.token(token) != replace(held.flags.added(), content=token):
+            elif held.flags and state.tokenizer.token(token) != replace(held.flags.to_added_token(), content=token):
                 yield f"the token '{token}' has other flags"
 
     def made(self, state: ModelState) -> dict[int, Made]:

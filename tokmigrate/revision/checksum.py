@@ -7,7 +7,6 @@ from collections.abc import Mapping
 
 from blake3 import blake3
 
-from tokmigrate.operations.base import Attachment
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.strict_yaml import Value
 
@@ -18,7 +17,7 @@ _WITHOUT_EFFECT = ("message", "author")
 _CONSENT = "acknowledge"
 
 
-def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, Attachment]) -> str:
+def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, bytes]) -> str:
     """Return `1:` and the BLAKE3 digest of a YAML migration, as hex.
 
     It is taken over the texts of the file, not over typed fields, so that a field which a later version of
@@ -52,7 +51,7 @@ def _needs_consent(name: str) -> bool:
     return kind is not None and kind.model_fields[_CONSENT].is_required()
 
 
-def python_checksum(source: str, attachments: Mapping[str, Attachment]) -> str:
+def python_checksum(source: str, attachments: Mapping[str, bytes]) -> str:
     """Return `1:` and the BLAKE3 digest of a Python migration, as hex.
 
     Args:
@@ -63,7 +62,7 @@ def python_checksum(source: str, attachments: Mapping[str, Attachment]) -> str:
     return _digest({"python": "\n".join(lines).rstrip()}, attachments)
 
 
-def _digest(content: Mapping[str, Value], attachments: Mapping[str, Attachment]) -> str:
-    files = {name: blake3(attachment.data).hexdigest() for name, attachment in attachments.items()}
+def _digest(content: Mapping[str, Value], attachments: Mapping[str, bytes]) -> str:
+    files = {name: blake3(data).hexdigest() for name, data in attachments.items()}
     text = json.dumps({**content, "files": files}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return f"{VERSION}:{blake3(text.encode('utf-8')).hexdigest()}"

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tokmigrate.errors import OperationError, TokmigrateError, suggest
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.base import Attachment, Operation
+from tokmigrate.operations.base import Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.settings import ModelEntry
@@ -151,7 +151,7 @@ class Migration:
         number: The digits that its file name begins with, or nothing.
         checksum: What identifies its contents.
         operations: What it does; empty for a Python migration, which says so only for a given model.
-        attachments: The files that it refers to, by the names used there.
+        attachments: The bytes of the files that it refers to, by the names used there.
         data: The bytes of its file; none of one that is not a file yet.
         source: The text of a Python migration; None for YAML.
         replaces: The migrations that were squashed into it, in order; the last one had its id.
@@ -170,7 +170,7 @@ class Migration:
     number: str
     checksum: str = field(repr=False)
     operations: tuple[PlannedOperation, ...] = field(default=(), repr=False)
-    attachments: Mapping[str, Attachment] = field(default_factory=dict, repr=False)
+    attachments: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     data: bytes = field(default=b"", repr=False)
     source: str | None = field(default=None, repr=False)
     replaces: tuple[Replaced, ...] = field(default=(), repr=False)

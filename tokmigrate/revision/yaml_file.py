@@ -15,7 +15,7 @@ from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
 from tokmigrate.files import read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.base import AsTuple, Attachment
+from tokmigrate.operations.base import AsTuple
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.checksum import yaml_checksum
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
@@ -147,7 +147,7 @@ def build_migration(
     data: bytes,
     path: Path,
     shown: str,
-    attachments: Mapping[str, Attachment],
+    attachments: Mapping[str, bytes],
     checksum: str,
 ) -> Migration:
     """Return a migration with what YAML and Python files have in common.
@@ -228,7 +228,7 @@ def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
 
 def read_attachments(
     path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, tuple[str | int, ...]]]
-) -> tuple[dict[str, Attachment], list[Problem]]:
+) -> tuple[dict[str, bytes], list[Problem]]:
     """Return the files that a migration refers to, and the faults of those that cannot be had.
 
     Args:
@@ -237,7 +237,7 @@ def read_attachments(
         tree: The contents of the migration.
         references: Each name, and the part of the tree that it stands in.
     """
-    attachments: dict[str, Attachment] = {}
+    attachments: dict[str, bytes] = {}
     problems: list[Problem] = []
     for name, part in references:
         if name in attachments:
@@ -249,7 +249,7 @@ def read_attachments(
             fault = f"'{name}' is outside the workspace"
         else:
             try:
-                attachments[name] = Attachment(name, read_file(target))
+                attachments[name] = read_file(target)
             except StorageError as error:
                 fault = f"'{name}': {error.message}"
         if fault:

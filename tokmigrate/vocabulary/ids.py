@@ -27,21 +27,15 @@ class Renumbering:
         return self.new(number) != number
 
     @cached_property
-    def gone(self) -> frozenset[int]:
-        """The ids that go."""
-        return frozenset(old for old, new in self.moves.items() if new is None)
-
-    @cached_property
     def is_identity(self) -> bool:
         """Whether every id stays."""
         return all(old == new for old, new in self.moves.items())
 
     @staticmethod
-    def exchanging(moves: Mapping[int, int]) -> Renumbering:
-        """Return the permutation that does `moves`; ids that must make room go, in order, where room is left.
+    def swap(moves: Mapping[int, int]) -> Renumbering:
+        """Return the permutation that does `moves`, of which no two have the same target.
 
-        Args:
-            moves: The new id of each old one; no two are the same.
+        Ids that must make room go, in order, where room is left.
         """
         displaced = sorted(set(moves.values()) - set(moves))
         free = sorted(set(moves) - set(moves.values()))
@@ -49,16 +43,13 @@ class Renumbering:
         return Renumbering({old: new for old, new in every.items() if old != new})
 
     @staticmethod
-    def closing_up(gone: frozenset[int], size: int) -> Renumbering:
+    def close_gaps(gone: frozenset[int], size: int) -> Renumbering:
         """Return the map in which the ids below `size` close up behind those that go."""
         moves: dict[int, int | None] = {}
         passed = 0
         for number in range(min(gone, default=size), size):
-            if number in gone:
-                moves[number] = None
-                passed += 1
-            else:
-                moves[number] = number - passed
+            moves[number] = None if number in gone else number - passed
+            passed += number in gone
         return Renumbering(moves)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from tokmigrate.vocabulary.ids import Run
-from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit
+from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit, join_pieces
 
 Side = Literal["input", "output"]
 Matrix = npt.NDArray[np.float64]
@@ -36,20 +36,16 @@ class Statistics(Protocol):
     @property
     def count(self) -> int:
         """|T|."""
-        ...
 
     @property
     def width(self) -> int:
         """The numbers in a row."""
-        ...
 
     def mean(self) -> Matrix:
         """Return the mean row, `(hidden,)`."""
-        ...
 
     def median_norm(self) -> float:
         """Return the median Euclidean norm of T's rows."""
-        ...
 
     def weighted_sums(self, weights: Sequence[Callable[[int, int], Matrix]]) -> Matrix:
         """Return Σ w_i (E_i - mean) for each weighting, `(len(weights), hidden)`.
@@ -57,7 +53,6 @@ class Statistics(Protocol):
         Args:
             weights: For each sum a function that gives the weights of T's rows from a start to a stop.
         """
-        ...
 
 
 class Strategy(Protocol):
@@ -65,15 +60,12 @@ class Strategy(Protocol):
 
     def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
         """Return one row for each request, `(requests, hidden)`."""
-        ...
 
     def additions(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
         """Return what a factor that is added to the rows adds to each, `(requests, rank)`."""
-        ...
 
     def described(self) -> dict[str, Any]:
         """Return what a migration file says about it, as JSON, for the record."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -108,15 +100,13 @@ class InitRecipe(Recipe):
         """Return how the row is initialised on `side`."""
         return self.input if side == "input" else self.output
 
-    def rebased(self, first: RowEdit) -> InitRecipe:
-        """Return the same recipe in terms of the rows before `first`."""
-        return InitRecipe(
-            self.revision,
-            self.label,
-            _rebase_init(self.input, first),
-            _rebase_init(self.output, first),
-            _rebase_population(self.population, first),
-            None if self.table is None else _rebase_row(self.table, first),
+    def rebase(self, first: RowEdit) -> InitRecipe:
+        return replace(
+            self,
+            input=_rebase_init(self.input, first),
+            output=_rebase_init(self.output, first),
+            population=_rebase_population(self.population, first),
+            table=None if self.table is None else first.rebase(self.table),
         )
 
 
@@ -132,27 +122,17 @@ class RestoredRow(Recipe):
     record: str
     slot: int
 
-    def rebased(self, first: RowEdit) -> RestoredRow:  # noqa: ARG002
-        """Return itself."""
+    def rebase(self, first: RowEdit) -> RestoredRow:  # noqa: ARG002
         return self
 
 
-def _rebase_init(start: SideInit, first: RowEdit) -> SideInit:
-    return SideInit(start.strategy, tuple(_rebase_row(source, first) for source in start.sources))
-
-
-def _rebase_row(row: int | Recipe, first: RowEdit) -> int | Recipe:
-    return first.row(row) if isinstance(row, int) else row.rebased(first)
+def _rebase_init(init: SideInit, first: RowEdit) -> SideInit:
+    return SideInit(init.strategy, tuple(map(first.rebase, init.sources)))
 
 
 def _rebase_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Run, ...]:
-    rebased: list[Run] = []
-    for start, stop in population:
-        for piece in first.slice(start, stop):
-            if not isinstance(piece, CopiedRows):
-                raise TypeError("a row of the baseline vocabulary cannot be a new one")
-            if rebased and rebased[-1][1] == piece.start:
-                rebased[-1] = (rebased[-1][0], piece.stop)
-            else:
-                rebased.append((piece.start, piece.stop))
-    return tuple(rebased)
+    pieces = join_pieces(piece for start, stop in population for piece in first.slice(start, stop))
+    rebased = tuple((piece.start, piece.stop) for piece in pieces if isinstance(piece, CopiedRows))
+    if len(rebased) < len(pieces):
+        raise TypeError("a row of the baseline vocabulary cannot be a new one")
+    return rebased

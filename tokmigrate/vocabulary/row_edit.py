@@ -4,9 +4,6 @@ A row edit says about each row of the new matrix whether it is an old row or a n
 
     old rows   0 1 2 3 4 5 …          CopiedRows(0, 3)  NewRow(r)  CopiedRows(4, 6)
     new rows   0 1 2 r 4 5 …
-
-`first.then(second)` is the edit that does both: a new row's recipe, which names rows of the matrix
-between the two, is rebased onto rows of the matrix before the first.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
 
 from tokmigrate.vocabulary.ids import Run
 
@@ -24,7 +22,7 @@ class Recipe(ABC):
     """What a new row is made of; a hashable value."""
 
     @abstractmethod
-    def rebased(self, first: RowEdit) -> Recipe:
+    def rebase(self, first: RowEdit) -> Recipe:
         """Return the same recipe in terms of the rows before `first`."""
 
 
@@ -75,16 +73,12 @@ class RowEdit:
 
     @cached_property
     def _starts(self) -> list[int]:
-        starts, position = [], 0
-        for piece in self.pieces:
-            starts.append(position)
-            position += len(piece)
-        return starts
+        return [0, *accumulate(map(len, self.pieces))]
 
-    @cached_property
+    @property
     def new_rows(self) -> int:
         """How many rows the new matrix has."""
-        return sum(len(piece) for piece in self.pieces)
+        return self._starts[-1]
 
     @property
     def is_identity(self) -> bool:
@@ -101,45 +95,42 @@ class RowEdit:
 
     def slice(self, start: int, stop: int) -> Iterator[CopiedRows | NewRow]:
         """Yield the pieces of the new rows from `start` up to `stop`."""
-        if start >= stop:
-            return
         index = bisect_right(self._starts, start) - 1
-        position = start
-        while position < stop:
-            piece = self.pieces[index]
+        while start < stop:
+            piece, first = self.pieces[index], self._starts[index]
+            end = min(first + len(piece), stop)
             if isinstance(piece, CopiedRows):
-                skipped = position - self._starts[index]
-                taken = min(len(piece) - skipped, stop - position)
-                yield CopiedRows(piece.start + skipped, piece.start + skipped + taken)
-                position += taken
+                yield CopiedRows(piece.start + start - first, piece.start + end - first)
             else:
                 yield piece
-                position += 1
+            start = end
             index += 1
+
+    def rebase(self, row: int | Recipe) -> int | Recipe:
+        """Return what a new row, by its number, or a recipe that reads new rows is in terms of the old ones."""
+        return self.row(row) if isinstance(row, int) else row.rebase(self)
 
     def then(self, second: RowEdit) -> RowEdit:
         """Return the edit that does this one and then `second`."""
         if second.old_rows != self.new_rows:
             raise ValueError(f"an edit of {second.old_rows} rows cannot follow one that makes {self.new_rows}")
-
-        def pieces() -> Iterator[CopiedRows | NewRow]:
-            for piece in second.pieces:
-                if isinstance(piece, CopiedRows):
-                    yield from self.slice(piece.start, piece.stop)
-                else:
-                    yield NewRow(piece.recipe.rebased(self))
-
-        return RowEdit(self.old_rows, join_pieces(pieces()))
+        pieces: list[CopiedRows | NewRow] = []
+        for piece in second.pieces:
+            if isinstance(piece, CopiedRows):
+                pieces += self.slice(piece.start, piece.stop)
+            else:
+                pieces.append(NewRow(piece.recipe.rebase(self)))
+        return RowEdit(self.old_rows, join_pieces(pieces))
 
     def copied_rows(self) -> Iterator[tuple[int, CopiedRows]]:
-        """Yield each run of kept rows with the new row that it starts at."""
-        for start, piece in zip(self._starts, self.pieces, strict=True):
+        """Yield each run of copied rows with the new row that it starts at."""
+        for start, piece in zip(self._starts, self.pieces, strict=False):
             if isinstance(piece, CopiedRows):
                 yield start, piece
 
     def recipes(self) -> Iterator[tuple[int, Recipe]]:
         """Yield each new row's number with its recipe."""
-        for start, piece in zip(self._starts, self.pieces, strict=True):
+        for start, piece in zip(self._starts, self.pieces, strict=False):
             if isinstance(piece, NewRow):
                 yield start, piece.recipe
 
@@ -153,12 +144,11 @@ class RowEdit:
         """Return the old rows that are in the new matrix no more, as runs in rising order."""
         lost: list[Run] = []
         position = 0
-        for piece in sorted((piece for _, piece in self.copied_rows()), key=lambda piece: piece.start):
+        copied = sorted((piece for _, piece in self.copied_rows()), key=lambda piece: piece.start)
+        for piece in (*copied, CopiedRows(self.old_rows, self.old_rows)):
             if piece.start > position:
                 lost.append((position, piece.start))
             position = max(position, piece.stop)
-        if position < self.old_rows:
-            lost.append((position, self.old_rows))
         return tuple(lost)
 
 
@@ -186,10 +176,8 @@ class OutputRowAdded(Recipe):
     row: int | Recipe
     init: Recipe
 
-    def rebased(self, first: RowEdit) -> OutputRowAdded:
-        """Return the same recipe in terms of the rows before `first`."""
-        row = first.row(self.row) if isinstance(self.row, int) else self.row.rebased(first)
-        return OutputRowAdded(row, self.init.rebased(first))
+    def rebase(self, first: RowEdit) -> OutputRowAdded:
+        return OutputRowAdded(first.rebase(self.row), self.init.rebase(first))
 
 
 @dataclass(frozen=True)
@@ -216,8 +204,6 @@ class Window:
 
     def of(self, edit: RowEdit) -> RowEdit:
         """Return what an edit of all ids does to the rows of this tensor."""
-        if self == WHOLE:
-            return RowEdit(edit.old_rows, join_pieces(map(self._piece, edit.pieces)))
         old, new = self.ids(edit.old_rows), self.ids(edit.new_rows)
         pieces = [self._piece(piece) for piece in edit.slice(0, new)]
         pieces += [CopiedRows(old, old + self.tail)] if self.tail else []

@@ -1,4 +1,4 @@
-"""What happened to tokens between two vocabularies."""
+"""How two vocabularies differ, and moves of many tokens as one value."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def token_delta(before: Mapping[str, int], after: Mapping[str, int], rows: Mappi
     A token that is gone was renamed where a new text, which is no placeholder, has its id.
 
     Args:
-        before: The ids by their tokens.
+        before: The id of each token.
         after: The same afterwards.
         rows: Where rows went that have another number afterwards: a renamed token has the id of its row.
     """

@@ -147,7 +147,7 @@ class Subtokens(_FromPieces):
                 where=token,
                 hint="describe it with `description`, or use `mean`",
             )
-        if pieces == (lookup.id_of(token),):
+        if pieces == (lookup.ids.get(token),):
             raise OperationError(
                 f"'{token}' was a token of its own before this migration, so its text has no other pieces",
                 where=token,

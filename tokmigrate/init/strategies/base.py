@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
@@ -17,18 +17,15 @@ WORD_START = ("Ġ", "▁")
 
 
 class Lookup(Protocol):
-    """The tokens and the cuts of one tokenizer."""
+    """What a strategy may ask of the tokenizer as it was before the operation."""
 
-    def id_of(self, token: str) -> int | None:
-        """Return the id of `token`, or None."""
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """The id of every token."""
         ...
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids of `text`, without special tokens around them."""
-        ...
-
-    def known(self) -> Iterable[str]:
-        """Return every token."""
         ...
 
 
@@ -43,11 +40,11 @@ def source_of(lookup: Lookup, token: str, *, wanted_by: str) -> int:
     Raises:
         OperationError: The tokenizer has no such token; the hint names the nearest one.
     """
-    found = lookup.id_of(token)
+    found = lookup.ids.get(token)
     if found is not None:
         return found
-    variant = next((mark + token for mark in WORD_START if lookup.id_of(mark + token) is not None), None)
-    hint = f"did you mean '{variant}'?" if variant else suggest(token, lookup.known())
+    variant = next((mark + token for mark in WORD_START if mark + token in lookup.ids), None)
+    hint = f"did you mean '{variant}'?" if variant else suggest(token, lookup.ids)
     raise OperationError(
         f"init of '{wanted_by}': '{token}' is not a token of the tokenizer before this migration",
         where=wanted_by,

@@ -46,8 +46,7 @@ class Made(Recipe):
     revision: str
     label: str
 
-    def rebased(self, first: RowEdit) -> Made:  # noqa: ARG002
-        """Return itself."""
+    def rebase(self, first: RowEdit) -> Made:  # noqa: ARG002
         return self
 
 
