@@ -1,47 +1,34 @@
-"""Commands about what happened to models and tokens: log, blame, import, report, peft-config."""
+"""Commands about what happened to models and tokens: log, blame, import, report."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
+from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from tokmigrate import settings
 from tokmigrate.audit import blame as token_blame
-from tokmigrate.audit import ledger_check, lora, run_status
+from tokmigrate.audit import ledger_check, run_status
 from tokmigrate.audit import runs as audit_runs
 from tokmigrate.cli import console
-from tokmigrate.cli.each import Command, exit_with, find_interrupted, find_missing, print_documents, run_each
+from tokmigrate.cli.each import ModelResults, Result, find_failures, print_result
 from tokmigrate.cli.options import AsJson, Models, open_workspace, select_models
-from tokmigrate.cli.output import declare_changes, echo, echo_err, print_json
+from tokmigrate.cli.output import declare_changes
 from tokmigrate.commands.report import collect
 from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.render import blame as blame_report
-from tokmigrate.render import html, training
-from tokmigrate.render import json as json_report
+from tokmigrate.render import html
 from tokmigrate.render import log as log_report
 from tokmigrate.state import database, transfer
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
-    from tokmigrate.audit.lora import LoraRows
-    from tokmigrate.audit.runs import Run
-    from tokmigrate.commands.report.collect import Report
-    from tokmigrate.events import OnProgress
-    from tokmigrate.settings import ModelEntry, Workspace
     from tokmigrate.state.ledger import State
 
-
-class ExportFormat(StrEnum):
-    """How a ledger is exported."""
-
-    JSONL = "jsonl"
-    CSV = "csv"
+ExportFormat = Literal["jsonl", "csv"]
+"""How a ledger is exported."""
 
 
 def log(
@@ -76,47 +63,41 @@ def log(
         raise UsageError("-o is the file of --export", hint="add --export jsonl or --export csv")
     if export:
         _export(export, output, as_json)
-        return
-    if verify_chain:
+    elif verify_chain:
         _verify_chain(as_json)
-        return
+    else:
+        _log(model, limit, imported, as_json)
+
+
+def _log(model: list[str] | None, limit: int | None, imported: bool, as_json: bool) -> None:
     workspace = open_workspace()
     entries = workspace.select(model or []) if imported else select_models(workspace, model)
     runs = audit_runs.runs(workspace, entries, limit)
     if imported:
         both = (*runs, *audit_runs.list_imported_runs(workspace, limit))
-        runs = tuple(sorted(both, key=_start_time, reverse=True)[:limit])
-    interrupted = find_interrupted(entries)
-    if as_json:
-        print_documents("log", None, interrupted, runs=[log_report.run_content(run) for run in runs])
-    else:
-        console.print_rich(log_report.log_text(runs))
-    exit_with(interrupted, printed=as_json)
-
-
-def _start_time(run: Run) -> datetime:
-    return run.row.started
+        runs = tuple(sorted(both, key=attrgetter("row.started"), reverse=True)[:limit])
+    interrupted = find_failures(entries, run_status.refuse_interrupted)
+    content = {"runs": [log_report.run_content(run) for run in runs]}
+    print_result("log", Result(content, [log_report.log_text(runs)]), as_json, interrupted)
 
 
 def _verify_chain(as_json: bool) -> None:
     state = _open_state()
     unknown = ledger_check.check_ledger(open_workspace(), state)
     lengths = state.lengths()
-    if as_json:
-        content = [{"model": each.model, "revision": each.revision} for each in unknown]
-        print_json(json_report.document("log", verified=True, rows=lengths, unaccounted=content))
-        return
-    for each in unknown:
-        echo_err(f"note: {each}: the model was changed elsewhere, or the ledger is another or an older one")
     counts = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
-    echo(f"the hash chain over the runs holds: none was edited or is missing; rows: {counts}")
+    line = f"the hash chain over the runs holds: none was edited or is missing; rows: {counts}"
+    why = "the model was changed elsewhere, or the ledger is another or an older one"
+    unaccounted = [{"model": each.model, "revision": each.revision} for each in unknown]
+    content = {"verified": True, "rows": lengths, "unaccounted": unaccounted}
+    print_result("log", Result(content, [line], [f"note: {each}: {why}" for each in unknown]), as_json)
 
 
 def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
     if as_json and output is None:
         raise UsageError("--json describes a file that was written", hint="name it: -o FILE; or leave --json out")
     ledger = transfer.export_ledger(_open_state())
-    lines = ledger.json_lines() if form is ExportFormat.JSONL else ledger.csv_lines()
+    lines = ledger.json_lines() if form == "jsonl" else ledger.csv_lines()
     if output is None:
         sys.stdout.writelines(lines)
         return
@@ -126,11 +107,8 @@ def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
             file.writelines(lines)
     except OSError as error:
         raise StorageError(f"cannot be written: {error.strerror}", where=str(output)) from error
-    if as_json:
-        rows = {table: len(held) for table, held in ledger.rows.items()}
-        print_json(json_report.document("log", file=str(output), rows=rows))
-    else:
-        echo(f"wrote {output}")
+    rows = {table: len(held) for table, held in ledger.rows.items()}
+    print_result("log", Result({"file": str(output), "rows": rows}, [f"wrote {output}"]), as_json)
 
 
 def _open_state() -> State:
@@ -164,13 +142,9 @@ def blame(
         found = token_blame.blame_id(workspace, entries, number)
     else:
         raise UsageError("blame takes a token's text or --id", hint='for example: tokmigrate blame "<|im_start|>"')
-    missing = find_missing(entries)
-    if as_json:
-        print_documents("blame", [blame_report.blame_content(each) for each in found], missing)
-    else:
-        for each in found:
-            console.print_rich(blame_report.format_blame(each))
-    exit_with(missing, printed=as_json)
+    content = {"models": [blame_report.blame_content(each) for each in found]}
+    missing = find_failures(entries, settings.ModelEntry.here)
+    print_result("blame", Result(content, map(blame_report.format_blame, found)), as_json, missing)
 
 
 def import_(
@@ -189,49 +163,13 @@ def import_(
     workspace = open_workspace()
     ledger, name = audit_runs.read_ledger(source)
     new = transfer.import_ledger(database.open_state(workspace.state, workspace.root), ledger, name)
-    if as_json:
-        print_json(json_report.document("import", ledger=ledger.ledger, source=name, new=dict(new)))
-        return
-    if not any(new.values()):
-        echo(f"{name}: nothing is new since it was imported")
-        return
     counts = f"{new['runs']:,} runs, {new['applied']:,} applied revisions, {new['token_events']:,} token events"
     counts += f", {new['token_moves']:,} moves of several tokens" if new["token_moves"] else ""
-    echo(f"{name}: new or changed: {counts}; `tokmigrate log --imported` shows them")
-
-
-@dataclass(frozen=True)
-class ReportCommand(Command["tuple[Path, Report]"]):
-    """`report` for one model: its page and the data on it.
-
-    Args:
-        workspace: The workspace.
-        paths: The page of each model.
-        on_progress: Called with each event.
-    """
-
-    name = "report"
-
-    workspace: Workspace
-    paths: Mapping[str, Path]
-    on_progress: OnProgress
-
-    def run(self, entry: ModelEntry) -> tuple[Path, Report]:
-        """Write the page of a model."""
-        with run_status.reading(entry):
-            found = collect.collect_report(self.workspace, entry, self.on_progress)
-        html.write_page(self.paths[entry.name], html.format_page(found))
-        return self.paths[entry.name], found
-
-    def render(self, result: tuple[Path, Report]) -> None:
-        """Print the path of the page."""
-        path, found = result
-        echo(f"{found.document['model']}: {path}")
-
-    def content(self, result: tuple[Path, Report]) -> dict[str, Any]:
-        """Return the path of the page, and the data on it, as JSON."""
-        path, found = result
-        return {"page": str(path), **found.document}
+    line = f"new or changed: {counts}; `tokmigrate log --imported` shows them"
+    if not any(new.values()):
+        line = "nothing is new since it was imported"
+    content = {"ledger": ledger.ledger, "source": name, "new": dict(new)}
+    print_result("import", Result(content, [f"{name}: {line}"]), as_json)
 
 
 def report(
@@ -255,50 +193,13 @@ def report(
     workspace = open_workspace()
     entries = select_models(workspace, model)
     paths = html.page_paths(workspace, entries, output)
+    results = ModelResults("report", entries, as_json)
     with console.progress() as on_progress:
-        run_each(ReportCommand(workspace, paths, on_progress), entries, as_json)
-
-
-@dataclass(frozen=True)
-class PeftConfigCommand(Command["LoraRows"]):
-    """`peft-config` for one model."""
-
-    name = "peft-config"
-
-    workspace: Workspace
-
-    def run(self, entry: ModelEntry) -> LoraRows:
-        """Find the rows to train."""
-        return lora.lora_rows(self.workspace, entry)
-
-    def render(self, result: LoraRows) -> None:
-        """Print an argument of LoraConfig, and which tokens it leaves out."""
-        print_json({"trainable_token_indices": result.indices or None})
-        if not result.indices:
-            echo_err(f"note: {result.model}: no token is known to be untrained")
-        if result.unknown:
-            echo_err(
-                f"warning: {result.model}: {result.unknown} tokens are left out, of which it is not known whether they"
-                f" were trained: {result.why}; `tokmigrate status` names them, add their ids to train them"
-            )
-        if result.given:
-            echo_err(f"note: {result.model}: {result.given} tokens are left out, whose rows a file gave")
-
-    def content(self, result: LoraRows) -> dict[str, Any]:
-        """Return the rows to train as JSON."""
-        return training.lora_content(result)
-
-
-def peft_config(model: Models = None, as_json: AsJson = False) -> None:
-    """Print peft's trainable_token_indices for untrained tokens.
-
-    The JSON is an argument of peft's LoraConfig: `LoraConfig(**json.load(file), r=16, …)`. Layers are named as peft
-    finds them; a model without tied embeddings has its output layer listed too. With --json one document covers all
-    models.
-    """
-    workspace = open_workspace()
-    entries = select_models(workspace, model)
-    if len(entries) > 1 and not as_json:
-        names = ", ".join(entry.name for entry in entries)
-        raise UsageError("a LoRA run is for one model", hint=f"name it: --model; there are {names}")
-    run_each(PeftConfigCommand(workspace), entries, as_json)
+        for entry in entries:
+            with results.keep_error(entry):
+                path = paths[entry.name]
+                with run_status.reading(entry):
+                    found = collect.collect_report(workspace, entry, on_progress)
+                html.write_page(path, html.format_page(found))
+                results.add(Result({"page": str(path), **found.document}, [f"{entry.name}: {path}"]))
+    results.finish()

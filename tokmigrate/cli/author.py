@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tokmigrate.cli import console
+from tokmigrate.cli.each import Result, print_result
 from tokmigrate.cli.options import AsJson, Models, complete_model, complete_revision, open_workspace_for_writing
-from tokmigrate.cli.output import declare_changes, echo, echo_err, print_json
+from tokmigrate.cli.output import declare_changes, json_lines
 from tokmigrate.commands import autogenerate as derivation
 from tokmigrate.commands import diff as compare
 from tokmigrate.commands import lock as locking
@@ -17,13 +17,14 @@ from tokmigrate.commands import rebase as rebasing
 from tokmigrate.commands import squash as squashing
 from tokmigrate.errors import UsageError
 from tokmigrate.render import diff as diff_report
-from tokmigrate.render import json as json_report
 from tokmigrate.render import lock as lock_report
 from tokmigrate.revision import lock_file, new_file
 from tokmigrate.revision import schema as migration_schema
 from tokmigrate.settings import workspace as new_workspace
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from tokmigrate.settings import Workspace
 
 
@@ -34,12 +35,8 @@ def init(
     """Create a workspace with tokmigrate.yaml and migrations/."""
     declare_changes()
     created = [str(path) for path in new_workspace.create_workspace(directory)]
-    if as_json:
-        print_json(json_report.document("init", made=created))
-        return
-    for path in created:
-        echo(f"created {path}")
-    echo('next: list a model in tokmigrate.yaml, then `tokmigrate revision -m "What it is for"`')
+    hint = 'next: list a model in tokmigrate.yaml, then `tokmigrate revision -m "What it is for"`'
+    print_result("init", Result({"made": created}, [*(f"created {path}" for path in created), hint]), as_json)
 
 
 def revision(
@@ -79,12 +76,8 @@ def revision(
     write = new_file.write_python_migration if python else new_file.write_yaml_migration
     path = write(workspace, message)
     locked = locking.lock_head(workspace, known)
-    if as_json:
-        print_json(json_report.document("revision", file=str(path), locked=locked))
-        return
-    echo(f"wrote {path}")
-    if not locked:
-        echo_err("note: the lock lacks earlier migrations; `tokmigrate lock` updates it")
+    notes = [] if locked else ["note: the lock lacks earlier migrations; `tokmigrate lock` updates it"]
+    print_result("revision", Result({"file": str(path), "locked": locked}, [f"wrote {path}"], notes), as_json)
 
 
 def _autogenerate(workspace: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
@@ -92,29 +85,25 @@ def _autogenerate(workspace: Workspace, message: str, before: str, after: str, a
         workspace, message, compare.side_at_head(workspace, before), compare.resolve_side(workspace, after)
     )
     names = [operation.name for operation in done.operations]
-    if as_json:
-        print_json(
-            json_report.document(
-                "revision",
-                file=str(done.path) if done.path else None,
-                operations=names,
-                left=diff_report.difference_contents(done.left),
-                refused=list(done.refused),
-            )
-        )
-    elif done.path:
-        echo(f"wrote {done.path}: {', '.join(names)}")
+    if done.path:
+        line = f"wrote {done.path}: {', '.join(names)}"
     else:
-        echo("no file was written" if done.left else "the tokenizers are equivalent: no file was written")
-    if done.left and not as_json:
-        count = "1 difference is left" if len(done.left) == 1 else f"{len(done.left):,} differences are left"
-        echo_err(f"warning: {count}, which no operation expresses:")
-        for table in diff_report.difference_tables(done.left):
-            console.print_rich(table, stderr=True)
-        for reason in done.refused:
-            echo_err(f"tried, and refused: {reason}")
-    if done.left and not done.path:
-        raise typer.Exit(1)
+        line = "no file was written" if done.left else "the tokenizers are equivalent: no file was written"
+    notes: list[RenderableType] = []
+    if done.left:
+        are = "difference is" if len(done.left) == 1 else "differences are"
+        notes = [
+            f"warning: {len(done.left):,} {are} left, which no operation expresses:",
+            *diff_report.difference_tables(done.left),
+            *(f"tried, and refused: {reason}" for reason in done.refused),
+        ]
+    content = {
+        "file": str(done.path) if done.path else None,
+        "operations": names,
+        "left": diff_report.difference_contents(done.left),
+        "refused": done.refused,
+    }
+    print_result("revision", Result(content, [line], notes, exit_code=1 if done.left and not done.path else 0), as_json)
 
 
 def lock(model: Models = None, as_json: AsJson = False) -> None:
@@ -126,13 +115,9 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
     """
     workspace = open_workspace_for_writing()
     done = locking.update_lock(workspace, workspace.select(model or []), lock_file.read_lock(workspace))
-    if as_json:
-        print_json(
-            json_report.document("lock", **lock_report.lock_update_content(done, str(lock_file.lock_path(workspace))))
-        )
-        return
-    for line in lock_report.lock_update_lines(done, lock_file.lock_shown(workspace)):
-        echo(line)
+    content = lock_report.lock_update_content(done, str(lock_file.lock_path(workspace)))
+    lines = lock_report.lock_update_lines(done, lock_file.lock_shown(workspace))
+    print_result("lock", Result(content, lines), as_json)
 
 
 def rebase(
@@ -159,12 +144,9 @@ def rebase(
     """
     workspace = open_workspace_for_writing()
     done = rebasing.rebase(workspace, workspace.select(model or []), revision, onto)
-    if as_json:
-        path = str(lock_file.lock_path(workspace))
-        print_json(json_report.document("rebase", **lock_report.rebase_content(done, path)))
-        return
-    for line in lock_report.rebase_lines(done, lock_file.lock_shown(workspace)):
-        echo(line)
+    content = lock_report.rebase_content(done, str(lock_file.lock_path(workspace)))
+    lines = lock_report.rebase_lines(done, lock_file.lock_shown(workspace))
+    print_result("rebase", Result(content, lines), as_json)
 
 
 def squash(
@@ -190,11 +172,7 @@ def squash(
         raise UsageError(f"'{revisions}' is not a range", hint="FIRST:LAST, for example 0002:0005")
     workspace = open_workspace_for_writing()
     done = squashing.squash(workspace, workspace.select(model or []), first, last, message)
-    if as_json:
-        print_json(json_report.document("squash", **lock_report.squash_content(done)))
-        return
-    for line in lock_report.squash_lines(done):
-        echo(line)
+    print_result("squash", Result(lock_report.squash_content(done), lock_report.squash_lines(done)), as_json)
 
 
 def schema(as_json: AsJson = False) -> None:
@@ -203,4 +181,4 @@ def schema(as_json: AsJson = False) -> None:
     Editors use it to complete and check migrations. With --json it is inside a document like that of other commands.
     """
     content = migration_schema.json_schema()
-    print_json(json_report.document("schema", schema=content) if as_json else content)
+    print_result("schema", Result({"schema": content}, json_lines(content)), as_json)

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from tokmigrate.cli import console
-from tokmigrate.cli.each import Command, run_each
-from tokmigrate.cli.options import (
-    AcceptDrift,
-    AsJson,
-    Here,
-    Models,
-    open_workspace,
-    select_models,
-    select_present,
-    with_drift_setting,
-)
-from tokmigrate.cli.output import echo, echo_err, print_json
+from tokmigrate.cli.each import ModelResults, Result, print_result
+from tokmigrate.cli.options import AcceptDrift, AsJson, Here, Models, open_workspace, select_models
+from tokmigrate.cli.output import print_json
 from tokmigrate.commands import check as checking
 from tokmigrate.commands import lint as linting
 from tokmigrate.commands import roundtrip
@@ -31,9 +20,6 @@ from tokmigrate.render import json as json_report
 from tokmigrate.render import lint as lint_report
 from tokmigrate.render import lock as lock_report
 from tokmigrate.revision import validate as validation
-
-if TYPE_CHECKING:
-    from tokmigrate.settings import ModelEntry, Workspace
 
 Codes = Annotated[
     list[str] | None, typer.Option(help="Run only these rules, by code or prefix; repeatable.", metavar="CODES")
@@ -53,11 +39,7 @@ def validate(as_json: AsJson = False) -> None:
     Checks the order of migrations, that there is one head, checksums, and pinned ids.
     """
     valid = validation.validate(open_workspace())
-    if as_json:
-        print_json(json_report.document("validate", **lock_report.valid_content(valid)))
-        return
-    for line in lock_report.valid_lines(valid):
-        echo(line)
+    print_result("validate", Result(lock_report.valid_content(valid), lock_report.valid_lines(valid)), as_json)
 
 
 def lint(
@@ -93,44 +75,15 @@ def lint(
             print_json(json_report.error_document(error))
             raise typer.Exit(error.exit_code) from error
         raise
-    if as_json or output == "json":
-        print_json(json_report.document("lint", **lint_report.findings_content(linted)))
-    elif output == "sarif":
-        print_json(lint_report.sarif(linted))
-    elif output == "github":
-        sys.stdout.write(lint_report.workflow_commands(linted))
-    else:
-        for note in linted.notes:
-            echo_err(f"note: {note}")
-        console.print_rich(lint_report.findings_text(linted))
-    if linted.errors or (strict and linted.warnings):
-        raise typer.Exit(1)
-
-
-@dataclass(frozen=True)
-class CheckCommand(Command["checking.Checked"]):
-    """`check` for one model."""
-
-    name = "check"
-
-    workspace: Workspace
-
-    def run(self, entry: ModelEntry) -> checking.Checked:
-        """Compare a model with its migrations."""
-        return checking.check(self.workspace, entry)
-
-    def render(self, result: checking.Checked) -> None:
-        """Print what is pending, what drifted and what was trained."""
-        for line in check_report.check_lines(result):
-            echo(line)
-
-    def content(self, result: checking.Checked) -> dict[str, Any]:
-        """Return what is pending, what drifted and what was trained as JSON."""
-        return check_report.check_content(result)
-
-    def exit_code(self, result: checking.Checked) -> int:
-        """Return 0, 3 if migrations are pending, 4 on drift."""
-        return result.exit_code
+    code = 1 if linted.errors or (strict and linted.warnings) else 0
+    if output in ("sarif", "github"):
+        if output == "sarif":
+            print_json(lint_report.sarif(linted))
+        else:
+            sys.stdout.write(lint_report.workflow_commands(linted))
+        raise typer.Exit(code)
+    text, notes = lint_report.findings_text(linted), [f"note: {note}" for note in linted.notes]
+    print_result("lint", Result(lint_report.findings_content(linted), [text], notes, code), as_json or output == "json")
 
 
 def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> None:
@@ -141,44 +94,14 @@ def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> 
     another model. Lost undo data exits with 4 too, and migrations that no downgrade can undo are listed.
     """
     workspace = open_workspace()
-    entries = select_models(workspace, model)
-    if here:
-        entries = select_present(entries, as_json)
-    run_each(CheckCommand(workspace), entries, as_json)
-
-
-@dataclass(frozen=True)
-class TestCommand(Command["roundtrip.RoundTrip"]):
-    """`test` for one model.
-
-    Args:
-        workspace: The workspace.
-        from_base: Whether to run every migration, not only pending ones.
-        full_copy: Whether to use a full copy of the model.
-    """
-
-    name = "test"
-
-    workspace: Workspace
-    from_base: bool
-    full_copy: bool
-
-    def run(self, entry: ModelEntry) -> roundtrip.RoundTrip:
-        """Run migrations up, down and up on a copy of a model."""
-        subject: Literal["copy", "dummy"] = "copy" if self.full_copy else "dummy"
-        return roundtrip.run_roundtrip(self.workspace, entry, subject, from_base=self.from_base)
-
-    def render(self, result: roundtrip.RoundTrip) -> None:
-        """Print the files that came out differently."""
-        console.print_rich(check_report.roundtrip_text(result))
-
-    def content(self, result: roundtrip.RoundTrip) -> dict[str, Any]:
-        """Return the files that came out differently as JSON."""
-        return check_report.roundtrip_content(result)
-
-    def exit_code(self, result: roundtrip.RoundTrip) -> int:
-        """Return 1 if a file came out differently."""
-        return 1 if result.mismatches else 0
+    entries = select_models(workspace, model, here)
+    results = ModelResults("check", entries, as_json)
+    for entry in entries:
+        with results.keep_error(entry):
+            found = checking.check(workspace, entry)
+            content, lines = check_report.check_content(found), check_report.check_lines(found)
+            results.add(Result(content, lines, exit_code=found.exit_code))
+    results.finish()
 
 
 def test(
@@ -195,5 +118,12 @@ def test(
     libraries load the result as in `upgrade` (`verify:` in tokmigrate.yaml). The model is never changed. If its weights
     are not present, config.json gives their shapes.
     """
-    workspace = with_drift_setting(open_workspace(), accept_drift)
-    run_each(TestCommand(workspace, every, copy), select_models(workspace, model), as_json)
+    workspace = open_workspace(accept_drift)
+    entries = select_models(workspace, model)
+    results = ModelResults("test", entries, as_json)
+    for entry in entries:
+        with results.keep_error(entry):
+            done = roundtrip.run_roundtrip(workspace, entry, "copy" if copy else "dummy", from_base=every)
+            content, lines = check_report.roundtrip_content(done), check_report.roundtrip_lines(done)
+            results.add(Result(content, lines, exit_code=1 if done.mismatches else 0))
+    results.finish()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from tokmigrate.cli import console
-from tokmigrate.cli.each import Command, run_each
+from tokmigrate.cli.each import ModelResults, Result, print_result
 from tokmigrate.cli.options import (
     RECOVERED,
     AsJson,
@@ -18,53 +17,16 @@ from tokmigrate.cli.options import (
     open_workspace,
     select_models,
 )
-from tokmigrate.cli.output import declare_changes, echo, print_json
+from tokmigrate.cli.output import declare_changes, echo
 from tokmigrate.commands import file_transaction
 from tokmigrate.commands import recover as recovery
 from tokmigrate.commands import restore as restoring
-from tokmigrate.render import json as json_report
-
-if TYPE_CHECKING:
-    from tokmigrate.events import OnProgress
-    from tokmigrate.settings import ModelEntry, Workspace
 
 _OUTCOMES = {
     "nothing": "nothing to recover",
     "before": "the change was undone: the model is as before it",
     "after": "the change was finished: the model is as after it",
 }
-
-
-@dataclass(frozen=True)
-class RecoverCommand(Command[tuple[str, str]]):
-    """`recover` for one model: its name and the outcome.
-
-    Args:
-        workspace: The workspace.
-        lock_timeout_s: How long to wait for another process.
-        on_progress: Called with each event.
-    """
-
-    name = "recover"
-
-    workspace: Workspace
-    lock_timeout_s: float
-    on_progress: OnProgress
-
-    def run(self, entry: ModelEntry) -> tuple[str, str]:
-        """Finish or undo an interrupted change of a model."""
-        outcome = recovery.recover_model(self.workspace, entry, self.lock_timeout_s, self.on_progress)
-        return entry.name, outcome.value
-
-    def render(self, result: tuple[str, str]) -> None:
-        """Print the outcome."""
-        model, outcome = result
-        echo(f"{model}: {_OUTCOMES[outcome]}")
-
-    def content(self, result: tuple[str, str]) -> dict[str, Any]:
-        """Return the outcome as JSON."""
-        model, outcome = result
-        return {"model": model, "found": outcome}
 
 
 def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJson = False) -> None:
@@ -79,9 +41,14 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
     entries = select_models(workspace, model) if migrations == "nothing" else workspace.select(model or [])
     if RECOVERED[migrations] and not as_json:
         echo(f"migrations: {RECOVERED[migrations]}")
+    results = ModelResults("recover", entries, as_json)
     with console.progress() as on_progress:
-        more = {"migrations": migrations}
-        run_each(RecoverCommand(workspace, lock_timeout, on_progress), entries, as_json, **more)
+        for entry in entries:
+            with results.keep_error(entry):
+                outcome = recovery.recover_model(workspace, entry, lock_timeout, on_progress).value
+                content = {"model": entry.name, "found": outcome}
+                results.add(Result(content, [f"{entry.name}: {_OUTCOMES[outcome]}"]))
+    results.finish(migrations=migrations)
 
 
 def restore(
@@ -101,23 +68,19 @@ def restore(
     if not dry_run:
         declare_changes()
     done = restoring.restore(open_workspace(), revision, write=not dry_run)
-    if as_json:
-        content = {
-            "revision": done.revision,
-            "file": str(done.path),
-            "diff": list(done.diff),
-            "attachments": [str(path) for path in done.attachments],
-            "kept_as": str(done.kept_as) if done.kept_as else None,
-            "written": not dry_run and bool(done.diff or done.attachments),
-        }
-        print_json(json_report.document("restore", **content))
-        return
-    for line in done.diff:
-        echo(line)
-    if not done.diff and not done.attachments:
-        echo(f"{done.path} is as it was applied")
-        return
-    for path in (*([done.path] if done.diff else []), *done.attachments):
-        echo(f"{'would restore' if dry_run else 'restored'} {path}")
-    if done.kept_as:
-        echo(f"the edited file is kept as {done.kept_as}")
+    lines = list(done.diff)
+    if done.diff or done.attachments:
+        restored = (*([done.path] if done.diff else []), *done.attachments)
+        lines += [f"{'would restore' if dry_run else 'restored'} {path}" for path in restored]
+        lines += [f"the edited file is kept as {done.kept_as}"] if done.kept_as else []
+    else:
+        lines = [f"{done.path} is as it was applied"]
+    content = {
+        "revision": done.revision,
+        "file": str(done.path),
+        "diff": done.diff,
+        "attachments": [str(path) for path in done.attachments],
+        "kept_as": str(done.kept_as) if done.kept_as else None,
+        "written": not dry_run and bool(done.diff or done.attachments),
+    }
+    print_result("restore", Result(content, lines), as_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,12 +39,10 @@ def complete_tag(incomplete: str) -> list[tuple[str, str]]:
 def _complete(incomplete: str, propose: Callable[[Workspace], Iterator[proposals.Proposal]]) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     # The command reports what is wrong; a shell would print it in the middle of a line.
-    try:
+    with suppress(Exception):
         for word, meaning in propose(open_workspace()):
             if word.startswith(incomplete):
                 found.append((word, meaning))
-    except Exception:
-        return found
     return found
 
 
@@ -77,9 +76,10 @@ RECOVERED = {
 """What is printed about the migrations, by what an interrupted command had left."""
 
 
-def open_workspace() -> Workspace:
-    """Return the workspace that contains the current directory."""
-    return settings.read_workspace(settings.find_workspace(Path.cwd()))
+def open_workspace(accept_drift: bool = False) -> Workspace:
+    """Return the workspace that contains the current directory, perhaps with drift accepted whatever it says."""
+    workspace = settings.read_workspace(settings.find_workspace(Path.cwd()))
+    return replace(workspace, drift="accept") if accept_drift else workspace
 
 
 def open_workspace_for_writing() -> Workspace:
@@ -92,22 +92,16 @@ def open_workspace_for_writing() -> Workspace:
     return workspace
 
 
-def with_drift_setting(workspace: Workspace, accept_drift: bool) -> Workspace:
-    """Return the workspace, with drift accepted if `--accept-drift` is given."""
-    return replace(workspace, drift="accept") if accept_drift else workspace
+def select_models(workspace: Workspace, names: list[str] | None, here: bool = False) -> tuple[ModelEntry, ...]:
+    """Return the models that `--model` names; with `--here` those whose directory exists, and a note names the others.
 
-
-def select_models(workspace: Workspace, names: list[str] | None) -> tuple[ModelEntry, ...]:
-    """Return the models that `--model` names; raises UsageError if the workspace has none."""
+    Raises:
+        UsageError: The workspace has no models.
+    """
     entries = workspace.select(names or [])
     if not entries:
         raise UsageError("the workspace has no models", hint="list them under `models:` in tokmigrate.yaml")
-    return entries
-
-
-def select_present(entries: tuple[ModelEntry, ...], as_json: bool) -> tuple[ModelEntry, ...]:
-    """Return the models whose directory exists; without --json, a note names the others."""
-    missing = [entry.name for entry in entries if not has_directory(entry.path)]
-    if missing and not as_json:
-        echo_err(f"note: skipped, because the directory is missing: {', '.join(missing)}")
-    return tuple(entry for entry in entries if entry.name not in missing)
+    missing = [entry for entry in entries if here and not has_directory(entry.path)]
+    if missing:
+        echo_err(f"note: skipped, because the directory is missing: {', '.join(entry.name for entry in missing)}")
+    return tuple(entry for entry in entries if entry not in missing)

@@ -104,12 +104,15 @@ TRACEBACKS = ContextVar("TRACEBACKS", default=False)
 """Whether errors are printed with their tracebacks."""
 
 
+def json_lines(document: dict[str, Any]) -> list[str]:
+    """Return the lines of a JSON document for stdout, which escapes what stdout cannot encode."""
+    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
+    return escape_json(json.dumps(document, indent=2, ensure_ascii=ascii_only)).split("\n")
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Write one JSON document to stdout."""
-    # Where the stream cannot encode a character, JSON escapes it.
-    ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    sys.stdout.write(escape_json(json.dumps(document, indent=2, ensure_ascii=ascii_only)) + "\n")
-    sys.stdout.flush()
+    print("\n".join(json_lines(document)), flush=True)
 
 
 def echo(line: str) -> None:

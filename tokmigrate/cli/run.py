@@ -1,18 +1,18 @@
-"""Commands that change models: plan, upgrade, downgrade."""
+"""Commands that change models or say where they are: plan, upgrade, downgrade, stamp, tag, peft-config."""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from tokmigrate import events
+from tokmigrate.audit import lora
 from tokmigrate.cli import console
-from tokmigrate.cli.each import ChangeCommand, Command, change_each, run_each
+from tokmigrate.cli.each import ChangeResults, ModelResults, Result, print_result
 from tokmigrate.cli.options import (
     AcceptDrift,
     AsJson,
@@ -20,28 +20,28 @@ from tokmigrate.cli.options import (
     LockTimeout,
     Models,
     NoOwner,
+    complete_model,
     complete_revision,
+    complete_tag,
     open_workspace,
     select_models,
-    select_present,
-    with_drift_setting,
 )
-from tokmigrate.cli.output import declare_changes, echo, echo_err, print_json
+from tokmigrate.cli.output import declare_changes, echo, json_lines, print_json
 from tokmigrate.commands import downgrade as downgrading
-from tokmigrate.commands import plan as bound_plan
 from tokmigrate.commands import plan as planning
+from tokmigrate.commands import stamp as stamping
+from tokmigrate.commands import tag as tags
 from tokmigrate.commands import upgrade as upgrading
 from tokmigrate.errors import UsageError
 from tokmigrate.plan import corpus as plan_corpus
-from tokmigrate.render import impact, text
+from tokmigrate.render import check as check_report
+from tokmigrate.render import impact, text, training
 from tokmigrate.render import json as json_report
 
 if TYPE_CHECKING:
-    from tokmigrate.commands.library_check import Accepted
     from tokmigrate.commands.plan import BoundPlan
-    from tokmigrate.events import OnProgress
     from tokmigrate.plan.plan import Plan
-    from tokmigrate.settings import ModelEntry, Workspace
+    from tokmigrate.settings import ModelEntry
 
 _NAMES = "A revision id, a prefix of it, a file number, a tag, head, or +N."
 Target = Annotated[str, typer.Argument(help=_NAMES, autocompletion=complete_revision)]
@@ -60,52 +60,6 @@ Corpus = Annotated[
         readable=True,
     ),
 ]
-
-
-@dataclass(frozen=True)
-class PlanCommand(Command["Plan"]):
-    """`plan` for one model.
-
-    Args:
-        workspace: The workspace.
-        revision: The revision to plan for, by any of its names.
-        corpus: A text file to measure the plan on.
-        to_stderr: Whether stdout is taken by the plan file.
-        on_progress: Called with each event.
-        bounds: The plans so far, as a plan file holds them.
-    """
-
-    name = "plan"
-
-    workspace: Workspace
-    revision: str
-    corpus: Path | None
-    to_stderr: bool
-    on_progress: OnProgress
-    bounds: list[BoundPlan] = field(default_factory=list)
-
-    def run(self, entry: ModelEntry) -> Plan:
-        """Plan the upgrade of a model."""
-        plan = planning.plan(self.workspace, entry, to=self.revision)
-        for warning in plan.warnings:
-            self.on_progress(events.Warned(entry.name, warning))
-        self.bounds.append(bound_plan.bind_plan(self.workspace, plan))
-        return plan
-
-    def render(self, result: Plan) -> None:
-        """Print a plan, and what it does to the corpus."""
-        console.print_rich(text.plan_text(result), stderr=self.to_stderr)
-        if self.corpus:
-            measured = plan_corpus.measure(result, self.corpus, self.on_progress)
-            console.print_rich(impact.impact_text(measured), stderr=self.to_stderr)
-
-    def content(self, result: Plan) -> dict[str, Any]:
-        """Return a plan, and what it does to the corpus, as JSON."""
-        content = json_report.plan_content(result)
-        if self.corpus:
-            measured = plan_corpus.measure(result, self.corpus, self.on_progress)
-            content["impact"] = json_report.impact_content(measured)
-        return content
 
 
 def plan(
@@ -136,85 +90,32 @@ def plan(
     to_stdout = output == Path("-")
     if to_stdout and as_json:
         raise UsageError("-o - and --json both go to stdout", hint="name a file: -o FILE")
-    workspace = with_drift_setting(open_workspace(), accept_drift)
-    entries = select_models(workspace, model)
-    if here:
-        entries = select_present(entries, as_json)
+    workspace = open_workspace(accept_drift)
+    entries = select_models(workspace, model, here)
+    bounds: list[BoundPlan] = []
+    results = ModelResults("plan", entries, as_json)
     with console.progress() as on_progress:
-        command = PlanCommand(workspace, revision, corpus, to_stdout, on_progress)
-        run_each(command, entries, as_json)
+        for entry in entries:
+            with results.keep_error(entry):
+                made = planning.plan(workspace, entry, to=revision)
+                for warning in made.warnings:
+                    on_progress(events.Warned(entry.name, warning))
+                bounds.append(planning.bind_plan(workspace, made))
+                content, parts = json_report.plan_content(made), [text.plan_text(made)]
+                if corpus:
+                    measured = plan_corpus.measure(made, corpus, on_progress)
+                    content["impact"] = impact.impact_content(measured)
+                    parts.append(impact.impact_text(measured))
+                results.add(Result(content, notes=parts) if to_stdout else Result(content, parts))
+    results.finish()
     if to_stdout:
-        print_json(bound_plan.format_plans(command.bounds))
+        print_json(planning.format_plans(bounds))
     elif output is not None:
         declare_changes()
-        bound_plan.write_plans(output, command.bounds)
+        planning.write_plans(output, bounds)
         if not as_json:
             file = shlex.quote(str(output))
             echo(f"wrote {file}: `tokmigrate upgrade --plan {file}` applies it")
-
-
-@dataclass(frozen=True)
-class UpgradeCommand(ChangeCommand["upgrading.Upgraded"]):
-    """`upgrade` for one model.
-
-    Args:
-        workspace: The workspace.
-        revision: The revision to upgrade to, by any of its names.
-        plans: The plans of a plan file, by model; empty without one.
-        lock_timeout_s: How long to wait for another process.
-        keep_owner: Whether to refuse a change that loses owner, mode or attributes of files.
-        show_plan: Whether to print the plan before the work.
-        on_progress: Called with each event.
-    """
-
-    name = "upgrade"
-
-    workspace: Workspace
-    revision: str
-    plans: Mapping[str, BoundPlan]
-    lock_timeout_s: float
-    keep_owner: bool
-    show_plan: bool
-    on_progress: OnProgress
-
-    def plan(self, entry: ModelEntry) -> Accepted | None:
-        """Plan and verify the upgrade of a model."""
-        bound = self.plans.get(entry.name)
-        to = self._target(bound)
-        return upgrading.accept_upgrade(self.workspace, entry, to, self.on_progress, bound, keep_owner=self.keep_owner)
-
-    def run(self, entry: ModelEntry, accepted: Accepted | None = None) -> upgrading.Upgraded:
-        """Upgrade a model."""
-        bound = self.plans.get(entry.name)
-        return upgrading.upgrade(
-            self.workspace,
-            entry,
-            self._target(bound),
-            self.lock_timeout_s,
-            self.on_progress,
-            bound,
-            self.announce,
-            keep_owner=self.keep_owner,
-            accepted=accepted,
-        )
-
-    def announce(self, plan: Plan) -> None:
-        """Print the plan before the work begins."""
-        if self.show_plan:
-            console.print_rich(text.plan_text(plan))
-
-    def render(self, result: upgrading.Upgraded) -> None:
-        """Print what was upgraded."""
-        _echo_recovered(result.plan.model, result.recovered.value)
-        if result.plan.steps:
-            echo(text.upgrade_line(result.plan))
-
-    def content(self, result: upgrading.Upgraded) -> dict[str, Any]:
-        """Return what was upgraded as JSON."""
-        return json_report.upgrade_content(result)
-
-    def _target(self, bound: BoundPlan | None) -> str:
-        return (bound.to or "base") if bound else self.revision
 
 
 def upgrade(
@@ -237,62 +138,50 @@ def upgrade(
     cannot be changed, none is. Models run in order and stop at the first failure, such as a lack of space; a summary
     lists done, failed and skipped models. `--keep-going` continues with the others.
     """
-    workspace = with_drift_setting(open_workspace(), accept_drift)
+    workspace = open_workspace(accept_drift)
     plans = _read_plans(plan_file, revision, model) if plan_file else {}
+
     entries = select_models(workspace, list(plans) or model)
+    changes = ChangeResults("upgrade", entries, as_json, keep_going)
+    announce = _hide_plan if as_json else _print_plan
     with console.progress() as on_progress:
-        command = UpgradeCommand(
-            workspace, revision or "head", plans, lock_timeout, not no_owner, not as_json, on_progress
-        )
-        change_each(command, entries, as_json, keep_going=keep_going)
+        for entry in changes.to_plan():
+            with changes.keep_error(entry):
+                to, bound = _target(entry, revision, plans)
+                accepted = upgrading.accept_upgrade(workspace, entry, to, on_progress, bound, keep_owner=not no_owner)
+                changes.accept(entry, accepted)
+        for entry, accepted in changes.to_change():
+            with changes.keep_error(entry):
+                to, bound = _target(entry, revision, plans)
+                done = upgrading.upgrade(
+                    workspace,
+                    entry,
+                    to,
+                    lock_timeout,
+                    on_progress,
+                    bound,
+                    announce,
+                    keep_owner=not no_owner,
+                    accepted=accepted,
+                )
+                lines = [text.upgrade_line(done.plan)] if done.plan.steps else []
+                notes = _recovered(entry.name, done.recovered.value)
+                changes.add(Result(json_report.upgrade_content(done), lines, notes))
+    changes.finish()
 
 
-@dataclass(frozen=True)
-class DowngradeCommand(ChangeCommand["downgrading.Downgraded"]):
-    """`downgrade` for one model.
+def _target(entry: ModelEntry, revision: str | None, plans: Mapping[str, BoundPlan]) -> tuple[str, BoundPlan | None]:
+    """Return the revision to upgrade a model to, and its part of the plan file, if one is given."""
+    bound = plans.get(entry.name)
+    return (bound.to or "base") if bound else revision or "head", bound
 
-    Args:
-        workspace: The workspace.
-        revision: The revision to downgrade to, by any of its names.
-        lock_timeout_s: How long to wait for another process.
-        keep_owner: Whether to refuse a change that loses owner, mode or attributes of files.
-        on_progress: Called with each event.
-    """
 
-    name = "downgrade"
+def _print_plan(plan: Plan) -> None:
+    console.print_rich(text.plan_text(plan))
 
-    workspace: Workspace
-    revision: str
-    lock_timeout_s: float
-    keep_owner: bool
-    on_progress: OnProgress
 
-    def plan(self, entry: ModelEntry) -> Accepted | None:
-        """Find the undo data of a model, and verify the result."""
-        return downgrading.accept_downgrade(
-            self.workspace, entry, self.revision, self.on_progress, keep_owner=self.keep_owner
-        )
-
-    def run(self, entry: ModelEntry, accepted: Accepted | None = None) -> downgrading.Downgraded:
-        """Downgrade a model."""
-        return downgrading.downgrade(
-            self.workspace,
-            entry,
-            self.revision,
-            self.lock_timeout_s,
-            self.on_progress,
-            keep_owner=self.keep_owner,
-            accepted=accepted,
-        )
-
-    def render(self, result: downgrading.Downgraded) -> None:
-        """Print what was undone."""
-        _echo_recovered(result.model, result.recovered.value)
-        echo(text.downgrade_line(result))
-
-    def content(self, result: downgrading.Downgraded) -> dict[str, Any]:
-        """Return what was undone as JSON."""
-        return json_report.downgrade_content(result)
+def _hide_plan(plan: Plan) -> None:
+    """Print nothing: the plan is in the document."""
 
 
 def downgrade(
@@ -308,17 +197,140 @@ def downgrade(
 
     Several models are handled as by `upgrade`; one that is at the revision already is skipped.
     """
-    workspace = with_drift_setting(open_workspace(), accept_drift)
-    entries = select_models(workspace, model)
+    workspace = open_workspace(accept_drift)
+    changes = ChangeResults("downgrade", select_models(workspace, model), as_json, keep_going)
     with console.progress() as on_progress:
-        command = DowngradeCommand(workspace, revision, lock_timeout, not no_owner, on_progress)
-        change_each(command, entries, as_json, keep_going=keep_going)
+        for entry in changes.to_plan():
+            with changes.keep_error(entry):
+                accepted = downgrading.accept_downgrade(
+                    workspace, entry, revision, on_progress, keep_owner=not no_owner
+                )
+                changes.accept(entry, accepted)
+        for entry, accepted in changes.to_change():
+            with changes.keep_error(entry):
+                done = downgrading.downgrade(
+                    workspace, entry, revision, lock_timeout, on_progress, keep_owner=not no_owner, accepted=accepted
+                )
+                notes = _recovered(entry.name, done.recovered.value)
+                changes.add(Result(json_report.downgrade_content(done), [text.downgrade_line(done)], notes))
+    changes.finish()
+
+
+def stamp(
+    revision: Annotated[
+        str | None, typer.Argument(help="The revision that the model is at.", autocompletion=complete_revision)
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Adopt the model as a copy of this one, trained or saved elsewhere.",
+            metavar="DIR",
+            autocompletion=complete_model,
+        ),
+    ] = None,
+    model: Models = None,
+    lock_timeout: LockTimeout = 0.0,
+    no_owner: NoOwner = False,
+    as_json: AsJson = False,
+) -> None:
+    """Record that an existing model is at a revision.
+
+    The model is compared semantically with what the migrations leave. `--from DIR` adopts a fine-tuned copy of a model
+    that this workspace migrated: it gets that model's revision and undo data. To undo a stamp, delete tokmigrate.json
+    from the model; ledger and undo data remain.
+    """
+    if (revision is None) == (source is None):
+        raise UsageError("stamp takes a revision, or --from DIR", hint="tokmigrate stamp head --model NAME")
+    workspace = open_workspace()
+    entries = select_models(workspace, model)
+    if len(entries) != 1:
+        raise UsageError("stamp takes one model at a time", hint="--model NAME")
+    declare_changes()
+    with console.progress() as on_progress:
+        if source is not None:
+            known = workspace.models.get(str(source))
+            origin = known.path if known else source
+            done = stamping.stamp_copy(workspace, entries[0], origin, lock_timeout, on_progress, not no_owner)
+        else:
+            done = stamping.stamp_model(workspace, entries[0], str(revision), lock_timeout, on_progress, not no_owner)
+    undo = "undo data exists" if done.undoable else "there is no undo data here, so it cannot be downgraded"
+    lines = [f"{done.model}: stamped at {done.revision}; {undo}"]
+    if done.moved:
+        lines.append(f"changed since it was migrated: {check_report.tensors_named(done.moved)}")
+        lines += training.training_lines(done.training)
+    content = {
+        "model": done.model,
+        "revision": done.revision,
+        "undoable": done.undoable,
+        "moved": done.moved,
+        "training": training.training_content(done.training),
+    }
+    print_result("stamp", Result(content, lines), as_json)
+
+
+def tag(
+    name: Annotated[
+        str | None, typer.Argument(help="The tag; without one, all are listed.", autocompletion=complete_tag)
+    ] = None,
+    revision: Annotated[
+        str | None, typer.Argument(help="The revision to name. Default: head.", autocompletion=complete_revision)
+    ] = None,
+    delete: Annotated[
+        str | None, typer.Option("--delete", help="Delete this tag.", metavar="NAME", autocompletion=complete_tag)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give a revision a name, or list all tags.
+
+    Every command accepts a tag in place of a revision. An existing tag is moved. Tags are stored in the state of the
+    workspace, not in Git: a workspace with another state has other tags.
+    """
+    workspace = open_workspace()
+    if name is not None or delete is not None:
+        declare_changes()
+    if delete is not None:
+        if name is not None:
+            raise UsageError("--delete names the tag itself", hint=f"tokmigrate tag --delete {delete}")
+        before = tags.delete_tag(workspace, delete)
+        result = Result({"tags": {}, "deleted": {delete: before}}, [f"{delete}: deleted, it named {before}"])
+    elif name is None:
+        found = tags.list_tags(workspace)
+        result = Result({"tags": found}, [f"{each}: {target}" for each, target in found.items()])
+    elif not name.strip():
+        raise UsageError("a tag needs a name", hint="tokmigrate tag NAME")
+    else:
+        done = tags.set_tag(workspace, name, revision or "head")
+        line = f"{name}: moved from {done.before} to {done.revision}" if done.before else f"{name}: {done.revision}"
+        result = Result({"tags": {name: done.revision}, "moved_from": done.before}, [line])
+    print_result("tag", result, as_json)
+
+
+def peft_config(model: Models = None, as_json: AsJson = False) -> None:
+    """Print peft's trainable_token_indices for untrained tokens.
+
+    The JSON is an argument of peft's LoraConfig: `LoraConfig(**json.load(file), r=16, …)`. Layers are named as peft
+    finds them; a model without tied embeddings has its output layer listed too. With --json one document covers all
+    models.
+    """
+    workspace = open_workspace()
+    entries = select_models(workspace, model)
+    if len(entries) > 1 and not as_json:
+        names = ", ".join(entry.name for entry in entries)
+        raise UsageError("a LoRA run is for one model", hint=f"name it: --model; there are {names}")
+    results = ModelResults("peft-config", entries, as_json)
+    for entry in entries:
+        with results.keep_error(entry):
+            found = lora.lora_rows(workspace, entry)
+            argument = json_lines({"trainable_token_indices": found.indices or None})
+            results.add(Result(training.lora_content(found), argument, training.lora_notes(found)))
+    results.finish()
 
 
 def _read_plans(path: Path, revision: str | None, model: list[str] | None) -> dict[str, BoundPlan]:
     if revision or model:
         raise UsageError("--plan already names revision and models", hint="tokmigrate upgrade --plan FILE")
-    plans = {each.model: each for each in bound_plan.read_plans(path)}
+    plans = {each.model: each for each in planning.read_plans(path)}
     if not plans:
         raise UsageError(
             "the plan file contains no models", where=str(path), hint="write one: `tokmigrate plan -o FILE`"
@@ -326,6 +338,7 @@ def _read_plans(path: Path, revision: str | None, model: list[str] | None) -> di
     return plans
 
 
-def _echo_recovered(model: str, outcome: str) -> None:
-    if outcome != "nothing":
-        echo_err(f"{model}: recovered an interrupted change first; the model was the one {outcome} it")
+def _recovered(model: str, outcome: str) -> list[str]:
+    if outcome == "nothing":
+        return []
+    return [f"{model}: recovered an interrupted change first; the model was the one {outcome} it"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokmigrate.audit.drift import each_line, remedy
@@ -15,6 +14,9 @@ from tokmigrate.formatting import format_bytes, format_count, format_list
 from tokmigrate.render.training import training_content, training_lines
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from tokmigrate.commands.inspect import Verified
     from tokmigrate.commands.roundtrip import RoundTrip
 
 _MOST = 20
@@ -80,6 +82,29 @@ def check_content(found: Checked) -> dict[str, Any]:
     }
 
 
+def verified_lines(found: Verified) -> Iterator[str]:
+    """Yield the lines on what changed since a model was migrated."""
+    how = "saved again" if found.same_meaning else "changed"
+    changes = f"{how} since it was migrated: {', '.join(found.changed)}" if found.changed else "no file changed"
+    yield f"{found.name}: {found.revision or 'base'}, {changes}"
+    if found.changed and found.same_meaning:
+        yield "  it is equivalent to what its migrations left (`tokmigrate check`)"
+    yield from (f"  {line}" for line in undo_lines(found.undo))
+    yield from (f"  note: {note}" for note in found.notes)
+
+
+def verified_content(found: Verified) -> dict[str, Any]:
+    """Return what changed since a model was migrated as JSON."""
+    return {
+        "model": found.name,
+        "revision": found.revision,
+        "changed": found.changed,
+        "same_meaning": found.same_meaning,
+        "notes": found.notes,
+        "undo": undo_content(found.undo),
+    }
+
+
 def undo_lines(undo: UndoData) -> Iterator[str]:
     """Yield the lines on undo data that is not here."""
     if undo.ledger:
@@ -105,12 +130,8 @@ def tensors_named(names: Sequence[str]) -> str:
     return f"{format_count(len(names), 'tensor')}: {format_list(names, _NAMED)}"
 
 
-def roundtrip_text(done: RoundTrip) -> RenderableType:
-    """Return what was tried, on what, and whether every byte came out as it had to."""
-    return Group(*_roundtrip_lines(done))
-
-
-def _roundtrip_lines(done: RoundTrip) -> Iterator[Text]:
+def roundtrip_lines(done: RoundTrip) -> Iterator[RenderableType]:
+    """Yield what was tried, on what, and whether every byte came out as it had to."""
     count, start = len(done.migrations), done.start or "base"
     if not count:
         yield Text(f"{done.model}: nothing is pending at {start}; --all tries every migration from base on")

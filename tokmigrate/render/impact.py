@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -143,3 +143,54 @@ def _sources(change: CorpusChange) -> str:
 
 def _count(count: int | None) -> str:
     return "-" if count is None else f"{count:,}"
+
+
+def impact_content(impact: Impact | None) -> dict[str, Any] | None:
+    """Return the impact of a plan on a corpus as JSON, null where it can do nothing to a text."""
+    if impact is None:
+        return None
+    return {
+        "corpus": impact.corpus,
+        "lines": impact.lines,
+        "empty_lines": impact.empty,
+        "text_bytes": impact.text_bytes,
+        **_change_content(impact.whole),
+        "migrations": [
+            {"revision": migration.revision, "impact": None if shift is None else _change_content(shift)}
+            for migration, shift in impact.migrations
+        ],
+        "worst": [
+            {
+                "line": example.line,
+                "text": example.text,
+                "skipped": example.skipped,
+                "before": _tokens_content(example.before),
+                "after": _tokens_content(example.after),
+            }
+            for example in impact.worst
+        ],
+    }
+
+
+def _change_content(shift: CorpusChange) -> dict[str, Any]:
+    return {
+        "tokenized_differently": shift.tokenized_differently,
+        "other_ids": shift.other_ids,
+        "before": _counts_content(shift.before),
+        "after": _counts_content(shift.after),
+    }
+
+
+def _counts_content(counts: Counts) -> dict[str, Any]:
+    return {
+        "tokens": counts.tokens,
+        "longest_line": counts.longest,
+        "limit": counts.limit and {"tokens": counts.limit.tokens, "source": counts.limit.source},
+        "lines_beyond_limit": counts.beyond,
+        "unknown_tokens": counts.unknown,
+        "byte_tokens": counts.byte_tokens,
+    }
+
+
+def _tokens_content(cut: ExampleTokens) -> dict[str, Any]:
+    return {"tokens": cut.tokens, "shown": [piece.token for piece in cut.pieces], "more": cut.more}

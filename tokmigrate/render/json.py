@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from tokmigrate.commands.downgrade import Downgraded
     from tokmigrate.commands.inspect import ModelStatus
     from tokmigrate.commands.upgrade import Upgraded
-    from tokmigrate.plan.corpus import CorpusChange, Counts, ExampleTokens, Impact
     from tokmigrate.plan.plan import Plan
     from tokmigrate.plan.token_changes import TokenChange
     from tokmigrate.revision.migration import Migration
@@ -102,57 +101,6 @@ def _token_change(change: TokenChange) -> dict[str, Any]:
 
 def _files(plan: Plan) -> list[dict[str, Any]]:
     return [{"name": change.name, "change": change.kind, "bytes": change.bytes} for change in plan.file_changes()]
-
-
-def impact_content(impact: Impact | None) -> dict[str, Any] | None:
-    """Return the impact of a plan on a corpus as JSON, null where it can do nothing to a text."""
-    if impact is None:
-        return None
-    return {
-        "corpus": impact.corpus,
-        "lines": impact.lines,
-        "empty_lines": impact.empty,
-        "text_bytes": impact.text_bytes,
-        **_change_content(impact.whole),
-        "migrations": [
-            {"revision": migration.revision, "impact": None if shift is None else _change_content(shift)}
-            for migration, shift in impact.migrations
-        ],
-        "worst": [
-            {
-                "line": example.line,
-                "text": example.text,
-                "skipped": example.skipped,
-                "before": _tokens_content(example.before),
-                "after": _tokens_content(example.after),
-            }
-            for example in impact.worst
-        ],
-    }
-
-
-def _change_content(shift: CorpusChange) -> dict[str, Any]:
-    return {
-        "tokenized_differently": shift.tokenized_differently,
-        "other_ids": shift.other_ids,
-        "before": _counts_content(shift.before),
-        "after": _counts_content(shift.after),
-    }
-
-
-def _counts_content(counts: Counts) -> dict[str, Any]:
-    return {
-        "tokens": counts.tokens,
-        "longest_line": counts.longest,
-        "limit": counts.limit and {"tokens": counts.limit.tokens, "source": counts.limit.source},
-        "lines_beyond_limit": counts.beyond,
-        "unknown_tokens": counts.unknown,
-        "byte_tokens": counts.byte_tokens,
-    }
-
-
-def _tokens_content(cut: ExampleTokens) -> dict[str, Any]:
-    return {"tokens": cut.tokens, "shown": [piece.token for piece in cut.pieces], "more": cut.more}
 
 
 def upgrade_content(done: Upgraded) -> dict[str, Any]:

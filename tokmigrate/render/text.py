@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Group, RenderableType
@@ -165,7 +165,7 @@ def downgrade_line(done: Downgraded) -> str:
 
 
 def history_table(
-    migrations: Sequence[Migration], heads: Iterable[str], at: dict[str, Sequence[str]], tags: dict[str, Sequence[str]]
+    migrations: Sequence[Migration], heads: Iterable[str], at: Mapping[str, list[str]], tags: Mapping[str, list[str]]
 ) -> RenderableType:
     """Return the migrations, the newest first, with the tags of each and the models that are at it."""
     table = Table(box=None, pad_edge=False, show_edge=False)

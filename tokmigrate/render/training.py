@@ -123,6 +123,19 @@ def _format_change(token: HeldToken) -> str:
     return ", ".join(filter(None, [said or token.training.value, format_figures({"": _movement(token.movement)})]))
 
 
+def lora_notes(found: LoraRows) -> Iterator[str]:
+    """Yield which tokens a LoRA run is not told to train."""
+    if not found.indices:
+        yield f"note: {found.model}: no token is known to be untrained"
+    if found.unknown:
+        yield (
+            f"warning: {found.model}: {found.unknown} tokens are left out, of which it is not known whether they"
+            f" were trained: {found.why}; `tokmigrate status` names them, add their ids to train them"
+        )
+    if found.given:
+        yield f"note: {found.model}: {found.given} tokens are left out, whose rows a file gave"
+
+
 def lora_content(found: LoraRows) -> dict[str, Any]:
     """Return the rows that a LoRA run is still to train as JSON."""
     return {
