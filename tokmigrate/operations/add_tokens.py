@@ -102,13 +102,10 @@ class AddTokens(Operation):
 def with_new_tokens(
     state: ModelState, context: Context, tokens: Sequence[NewToken], init: InitSpec | None
 ) -> ModelState:
-    """Return `state` with `tokens` added to its files and rows; raises OperationError for one that exists.
+    """Return `state` with `tokens` added to its files and rows, in the order of their ids; languages come first.
 
-    Args:
-        state: The state before.
-        context: What the migration says.
-        tokens: The tokens, in the order of their ids; languages come before the others.
-        init: How the operation initialises rows.
+    Raises:
+        OperationError: One exists, or is listed twice.
     """
     _check_new(state, tokens)
     languages = [token for token in tokens if token.language]

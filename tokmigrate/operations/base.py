@@ -247,11 +247,7 @@ class Operation(Fields, ABC):
         """Return what `state` has to be for the operation to have been applied to it, besides `token_changes`.
 
         By default an operation that changes tokens expects nothing more, and any other one is applied again, which
-        must change nothing.
-
-        Args:
-            state: A model whose tokens are as they are after the migrations up to the revision that is asked about.
-            context: What the migration says.
+        must change nothing. The tokens of `state` are as they are after the migrations up to the revision in question.
         """
         changes = self.token_changes()
         return self.apply(state, context) if changes is None or changes.keeps_tokens else state

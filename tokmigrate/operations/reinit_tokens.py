@@ -59,14 +59,7 @@ class ReinitTokens(Operation):
 def with_reinitialised_rows(
     state: ModelState, context: Context, labels: Mapping[int, str], init: InitSpec | None
 ) -> ModelState:
-    """Return the state in which existing rows are initialised again.
-
-    Args:
-        state: The state before.
-        context: What the migration says.
-        labels: The text of the token of each row.
-        init: What the operation says about how they are initialised.
-    """
+    """Return the state in which the rows of `labels`, each with its token's text, are initialised again."""
     spec = choose_init(state, context, init)
     population = runs(row for row in expand(state.population) if row not in labels)
     if not population:

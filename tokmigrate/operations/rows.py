@@ -68,8 +68,6 @@ def with_new_rows(
     """Return the state with each row of `recipes` made, and config.json in step.
 
     Args:
-        state: The state before.
-        context: What the migration says.
         recipes: By row.
         size: The least size of the vocabulary afterwards.
         spare: How rows without a token are initialised; None to keep none.
@@ -133,8 +131,6 @@ def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int
     """Raise OperationError where the model counts with ids that change.
 
     Args:
-        state: The state before.
-        renumbering: How ids change.
         fewer: By how much the vocabulary shrinks; below zero where it grows.
     """
     model_type = state.traits.model_type

@@ -42,7 +42,7 @@ def risk_of_added(before: ModelState, after: ModelState) -> Risk | None:
 
 
 def check_not_in_use(state: ModelState, gone: frozenset[str]) -> None:
-    """Raise OperationError, naming the place, where a token of `gone`, the texts of those that are to go, is used."""
+    """Raise OperationError, naming the place, where a token of `gone` is used."""
     for file, place, token in _uses(state, gone):
         if token in gone:
             raise OperationError(

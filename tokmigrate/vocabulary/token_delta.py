@@ -36,8 +36,6 @@ def token_delta(before: Mapping[str, int], after: Mapping[str, int], rows: Mappi
     A token that is gone was renamed where a new text, which is no placeholder, has its id.
 
     Args:
-        before: The id of each token.
-        after: The same afterwards.
         rows: Where rows went that have another number afterwards: a renamed token has the id of its row.
     """
     gone = {token: number for token, number in before.items() if token not in after}
