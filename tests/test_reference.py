@@ -57,8 +57,8 @@ def test_every_field_is_in_the_reference_and_on_its_page(texts: Mapping[str, str
         ("set_padding", "| `pad_to_multiple_of` | a whole number from 1 on |"),
         (
             "add_tokens",
-            "| `lstrip` | `true` or `false` | It removes the white space on its left, which decoding does not"
-            " restore. | `false` |",
+            "| `lstrip` | `true` or `false` | It removes white space left of it; decoding does not restore it."
+            " | `false` |",
         ),
         ("add_tokens", "| `tokens` | a list of mappings or texts |"),
         ("add_tokens", "| `init` | an [`init`]("),
