@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 import typer
 
 from tokmigrate import __version__
-from tokmigrate.cli.lazy_group import Entry, LazyGroup
+from tokmigrate.cli.lazy_group import Entry, LazyGroup, postpone_imports
 from tokmigrate.cli.output import MAKES_CHANGES, TRACEBACKS, capture_stream_errors, echo_err, print_error
 from tokmigrate.errors import EXIT_CODES, StoppedError, TokmigrateError, UsageError
 from tokmigrate.files import storage_error
@@ -156,11 +157,13 @@ def main() -> None:
     """Run the command line; errors become messages and exit codes, and come with a traceback only with --debug."""
     # A vocabulary is a million objects without cycles: the usual number of collections takes a fifth of the time.
     gc.set_threshold(100_000)
+    # At the end of the process a last collection would only look at all that was imported.
+    atexit.register(gc.freeze)
     arguments = _without_debug(sys.argv[1:])
     as_json = "--json" in arguments
     TRACEBACKS.set(len(arguments) < len(sys.argv[1:]))
     MAKES_CHANGES.set(False)
-    with capture_stream_errors() as (out, _), raise_keyboard_interrupt():
+    with postpone_imports("numpy"), capture_stream_errors() as (out, _), raise_keyboard_interrupt():
         code = _exit_code(arguments, as_json)
         out.flush()
         if out.error:

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
+from importlib.abc import Loader
 from importlib.machinery import ModuleSpec, PathFinder
-from importlib.util import LazyLoader
 from keyword import iskeyword
-from typing import Any, ClassVar
+from types import ModuleType
+from typing import Any, ClassVar, cast
 
 import typer
 from typer.core import TyperCommand, TyperGroup
-
-_PACKAGE = "tokmigrate."
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ class LazyGroup(TyperGroup):
     def load(self, name: str) -> TyperCommand:
         """Import a command with its options."""
         entry = self.entries[name]
-        with _postpone_imports():
-            module = import_module(f"{_PACKAGE}cli.{entry.module}")
+        with postpone_imports("tokmigrate.*"):
+            module = import_module(f"tokmigrate.cli.{entry.module}")
             function = getattr(module, name.replace("-", "_") + ("_" if iskeyword(name) else ""))
         settings = {"ignore_unknown_options": True} if entry.takes_negative else None
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
@@ -83,23 +84,69 @@ def _hide_type_of_flags(parameters: list[Any]) -> list[Any]:
     return parameters
 
 
-class _LazyFinder:
-    """Finds modules of this package whose code runs when one of their names is first used."""
+_LOADING = threading.RLock()
+_POSTPONED = "postponed"
 
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
-        """Return how a module of this package is loaded, None for any other."""
-        spec = PathFinder.find_spec(name, path, target) if name.startswith(_PACKAGE) else None
+
+class _LazyModule(ModuleType):
+    """A module whose code runs when one of its names is first used; another thread waits for it."""
+
+    def __getattribute__(self, name: str) -> Any:
+        # An import of a module that is there already looks at its `__spec__` alone.
+        if name != "__spec__":
+            with _LOADING:
+                spec = object.__getattribute__(self, "__spec__")
+                if spec.loader_state == _POSTPONED:
+                    spec.loader_state = None
+                    try:
+                        spec.loader.exec_module(self)
+                    except BaseException:
+                        spec.loader_state = _POSTPONED
+                        raise
+                    object.__setattr__(self, "__class__", ModuleType)
+        return ModuleType.__getattribute__(self, name)
+
+
+class _LazyLoader(Loader):
+    """`importlib.util.LazyLoader`, which before Python 3.12 breaks where two threads use a module first."""
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
+        return self._loader.create_module(spec)
+
+    def exec_module(self, module: ModuleType) -> None:
+        spec = cast(ModuleSpec, module.__spec__)
+        module.__loader__ = spec.loader = self._loader
+        spec.loader_state = _POSTPONED
+        module.__class__ = _LazyModule
+
+
+@dataclass(frozen=True)
+class _LazyFinder:
+    """Finds modules whose names fit a pattern, as modules whose code runs later."""
+
+    pattern: str
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:
+        """Return how a module is loaded, None for any other."""
+        spec = PathFinder.find_spec(name, path, target) if fnmatchcase(name, self.pattern) else None
         if spec and spec.loader:
-            spec.loader = LazyLoader(spec.loader)
+            spec.loader = _LazyLoader(spec.loader)
         return spec
 
 
 @contextmanager
-def _postpone_imports() -> Iterator[None]:
-    """Let `from tokmigrate.x import y` cost nothing for a module `y` until `y.name` is used."""
-    sys.meta_path.insert(0, _LazyFinder)
+def postpone_imports(pattern: str) -> Iterator[None]:
+    """Let `import x` and `from package import x` cost nothing until a name of the module x is used.
+
+    Args:
+        pattern: What the full names of such modules are like, with `*` and `?`; `from package.x import y` uses y.
+    """
+    finder = _LazyFinder(pattern)
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        sys.meta_path.remove(_LazyFinder)
+        sys.meta_path.remove(finder)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from tokmigrate.vocabulary.ids import Run
 from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit, join_pieces
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 Side = Literal["input", "output"]
-Matrix = npt.NDArray[np.float64]
+Matrix: TypeAlias = "npt.NDArray[np.float64]"
 
 
 @dataclass(frozen=True)

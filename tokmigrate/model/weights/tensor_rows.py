@@ -7,16 +7,18 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
-import numpy.typing as npt
 from blake3 import blake3
 
 from tokmigrate.errors import ModelError, WeightsError
 from tokmigrate.files import MissingFileError, open_file, storage_errors
 from tokmigrate.model.formats.dtype import ITEM_BITS, to_float64
 from tokmigrate.vocabulary.ids import Run
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 BLOCK_BYTES = 8 * 1024 * 1024
 DIGEST_BYTES = 32
