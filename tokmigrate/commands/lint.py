@@ -199,7 +199,7 @@ def _collect(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
             yield Failure(file, trial.model, error)
         step = trial.step(file.migration)
         if step is not None:
-            recorded = file.recorded(tuple(each.planned for each in step.applied))
+            recorded = file.recorded(tuple(each.planned for each in step.effects))
             if recorded is not file:
                 yield recorded
             yield _on_model(recorded, trial, step)

@@ -16,9 +16,8 @@ from tokmigrate.files import has_directory
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.plan.pinned_ids import track_after, track_before
 from tokmigrate.plan.plan import plan_upgrade
-from tokmigrate.plan.steps import steps_of
+from tokmigrate.plan.steps import steps_of, track_after, track_before
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, LockTrack, lock_of
 from tokmigrate.revision.lock_file import lock_files

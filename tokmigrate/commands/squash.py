@@ -18,9 +18,8 @@ from tokmigrate.git import list_uncommitted_files
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.plan.pinned_ids import compute_pins
 from tokmigrate.plan.progress import check_progress
-from tokmigrate.plan.steps import Step, steps_of
+from tokmigrate.plan.steps import Step, compute_pins, steps_of
 from tokmigrate.revision.history import Files, History, refuse_taken
 from tokmigrate.revision.lock import FILE as LOCK
 from tokmigrate.revision.lock import Lock, PinnedIds, build_locked

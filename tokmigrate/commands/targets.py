@@ -20,9 +20,9 @@ from tokmigrate.errors import (
     UsageError,
 )
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.plan.pinned_ids import check_pins, track_before
 from tokmigrate.plan.plan import Plan, plan_upgrade
 from tokmigrate.plan.progress import Progress, check_progress, edited_revisions
+from tokmigrate.plan.steps import check_pins, track_before
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.migration import Migration

@@ -58,8 +58,8 @@ class OnModel:
     @property
     def changes(self) -> Iterator[tuple[Written, ModelState, ModelState]]:
         """Each operation with the states around it."""
-        for written, applied in zip(self.file.operations, self.step.applied, strict=True):
-            yield written, applied.before, applied.after
+        for written, effect in self.effects:
+            yield written, effect.before, effect.after
 
     @property
     def effects(self) -> Iterator[tuple[Written, Effect]]:

@@ -32,7 +32,6 @@ class Counts:
     """What one tokenizer makes of a corpus; special tokens around a line are counted with it.
 
     Args:
-        tokens: All tokens.
         longest: The most tokens of a line.
         limit: The most that the model takes, None where it states none.
         beyond: The lines with more, None without a limit.
@@ -53,8 +52,6 @@ class CorpusChange:
     """How the tokenization of a corpus changes from one state to another.
 
     Args:
-        before: The counts before.
-        after: The counts after.
         tokenized_differently: The lines whose text becomes other tokens, whatever ids these have.
         other_ids: The lines for which a model gets other ids, be it that tokens were moved or put around them.
     """
@@ -67,12 +64,7 @@ class CorpusChange:
 
 @dataclass(frozen=True)
 class Piece:
-    """A token of a line.
-
-    Args:
-        token: As the vocabulary writes it.
-        text: The text that it stands for where that is written in letters for bytes, else the same.
-    """
+    """A token of a line as the vocabulary writes it, and the text that it stands for, if it is in letters for bytes."""
 
     token: str
     text: str
@@ -80,13 +72,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class ExampleTokens:
-    """A part of a line as it is tokenized.
-
-    Args:
-        tokens: All tokens of the line, with the special ones around it.
-        pieces: The tokens of the part.
-        more: How many tokens of the line come after the part.
-    """
+    """A part of a line as it is tokenized: of all its `tokens`, special ones too, `more` come after the `pieces`."""
 
     tokens: int
     pieces: tuple[Piece, ...]
@@ -101,8 +87,6 @@ class Example:
         line: Its number.
         text: The part that is shown.
         skipped: How many tokens come before that part.
-        before: The part as it was tokenized.
-        after: The part as it will be.
     """
 
     line: int
@@ -117,10 +101,7 @@ class Impact:
     """What a plan does to a corpus.
 
     Args:
-        corpus: The file.
-        lines: Its lines with text.
-        empty: Its lines without.
-        text_bytes: The bytes of its text.
+        lines: How many lines have text; `empty` ones have none.
         whole: From the state before the plan to the one after.
         migrations: What each migration does alone, None where it can do nothing to a text.
         worst: The lines that the whole plan tokenizes differently, the worst first: those that grow most, then those
@@ -153,45 +134,84 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
         LimitError: It needs more than a worker may have.
     """
     size = corpus_bytes(corpus)
-    measurement = Measurement.of(plan)
-    if not measurement.is_needed:
+    states, steps = _list_states(plan)
+    if len(states) == 1:
         return None
+    # The whole plan comes first, then each migration that can do something to a text.
+    pairs = tuple(dict.fromkeys([(0, len(states) - 1), *(pair for pair in steps if pair[0] != pair[1])]))
+    request: dict[str, Json] = {
+        "corpus": str(corpus),
+        "tokenizers": [state.request() for state in states],
+        "pairs": [list(pair) for pair in pairs],
+    }
     on_progress(CorpusOpened(plan.model, size))
     try:
         answer = stream_worker(
             "impact",
-            measurement.request(str(corpus)),
+            request,
             lambda count: on_progress(CorpusRead(plan.model, count)),
             plan.snapshot.state.traits.worker,
         )
     finally:
         on_progress(CorpusMeasured(plan.model))
-    impact = measurement.impact(str(corpus), answer)
-    if not impact.lines:
+    if "problem" in answer:
+        raise FileProblems([Problem(**answer["problem"])])
+    if "fault" in answer:
+        raise _corpus_error(plan, states, corpus, **answer["fault"])
+    if not answer["lines"]:
         raise UsageError("no line of it has text", where=str(corpus), hint="give a text file, a line for each text")
-    return impact
+    counts = [Counts(limit=state.limit, **held) for state, held in zip(states, answer["tokenizers"], strict=True)]
+    changes = {
+        (first, second): CorpusChange(counts[first], counts[second], **found)
+        for (first, second), found in zip(pairs, answer["pairs"], strict=True)
+    }
+    return Impact(
+        corpus=str(corpus),
+        lines=answer["lines"],
+        empty=answer["empty"],
+        text_bytes=answer["text_bytes"],
+        whole=changes[pairs[0]],
+        migrations=tuple((step.migration, changes.get(pair)) for step, pair in zip(plan.steps, steps, strict=True)),
+        worst=tuple(
+            Example(
+                example["line"],
+                example["text"],
+                example["skipped"],
+                states[0].example_tokens(example["before"]),
+                states[-1].example_tokens(example["after"]),
+            )
+            for example in answer["worst"]
+        ),
+    )
 
 
 @dataclass(frozen=True)
 class _TokenizerState:
     """What of a model's state decides how a text is tokenized, and whether it is too long.
 
-    Args:
-        tokenizer: A view of what tokenizes of tokenizer.json.
-        limit: The most tokens that a text may have.
-        made_by: The migration that leads to it, None before the plan.
+    `tokenizer` is a view of what tokenizes; `made_by` the migration that leads to the state, None before the plan.
     """
 
     tokenizer: Tokenizer
     limit: Limit | None
     made_by: Migration | None
 
+    @staticmethod
+    def of(state: ModelState, made_by: Migration | None) -> _TokenizerState:
+        """Return what counts of a model's state."""
+        document = state.documents[FILE]
+        # A decoder has no part in tokenizing.
+        without = {**document, "truncation": None, "padding": None, "decoder": None}
+        if model_kind(document) == "BPE":
+            without["model"] = {**document["model"], "dropout": None}
+        return _TokenizerState(Tokenizer(without), limit_of(state), made_by)
+
     def tokenizes_like(self, other: _TokenizerState) -> bool:
         """Return whether no text can tell the two apart."""
         return self.limit == other.limit and self.tokenizer == other.tokenizer
 
     def request(self) -> dict[str, Json]:
-        """Return the tokenizer as the question `impact` takes it."""
+        """Return it as the question `impact` takes it."""
         ids, unknown = self.tokenizer.ids, self.tokenizer.unknown
         falls_back = bool(self.tokenizer.document["model"].get("byte_fallback"))
         return {
@@ -201,118 +221,40 @@ class _TokenizerState:
             "byte_tokens": [ids[token] for token in _BYTE_TOKENS if token in ids] if falls_back else [],
         }
 
-    def pieces(self, tokens: Sequence[str]) -> tuple[Piece, ...]:
-        """Return tokens with the text that they stand for."""
-        if not is_byte_level(self.tokenizer.document):
-            return tuple(Piece(token, token) for token in tokens)
+    def example_tokens(self, answer: Mapping[str, Any]) -> ExampleTokens:
+        """Return the tokens of an example, with the text that each stands for."""
+        is_plain = not is_byte_level(self.tokenizer.document)
         # An added token is written as it is.
         added = self.tokenizer.added
-        return tuple(Piece(token, token if token in added else text_of_letters(token)) for token in tokens)
+        pieces = tuple(
+            Piece(token, token if is_plain or token in added else text_of_letters(token)) for token in answer["shown"]
+        )
+        return ExampleTokens(answer["tokens"], pieces, answer["more"])
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """The states of a plan that tokenize differently, in their order, and where each migration leads from and to.
+def _list_states(plan: Plan) -> tuple[list[_TokenizerState], list[tuple[int, int]]]:
+    """Return the states of a plan that tokenize differently, and for each migration the places of its two states.
 
-    Args:
-        plan: The plan.
-        states: The states; each differs from the one before.
-        steps: For each migration the places of its states, which are the same where it can do nothing to a text.
+    These are the same where the migration can do nothing to a text.
     """
-
-    plan: Plan
-    states: tuple[_TokenizerState, ...]
-    steps: tuple[tuple[int, int], ...]
-
-    @staticmethod
-    def of(plan: Plan) -> Measurement:
-        """Return what is to be measured of a plan."""
-        states = [_tokenizer_state(plan.snapshot.state, None)]
-        steps: list[tuple[int, int]] = []
-        for step in plan.steps:
-            before, reached = len(states) - 1, _tokenizer_state(step.after, step.migration)
-            if not reached.tokenizes_like(states[-1]):
-                states.append(reached)
-            steps.append((before, len(states) - 1))
-        return Measurement(plan, tuple(states), tuple(steps))
-
-    @property
-    def is_needed(self) -> bool:
-        """Whether any migration can do something to a text."""
-        return len(self.states) > 1
-
-    @property
-    def _pairs(self) -> tuple[tuple[int, int], ...]:
-        """The states that are compared: the first and the last, and those around each migration that matters."""
-        around = [(first, second) for first, second in self.steps if first != second]
-        return tuple(dict.fromkeys([(0, len(self.states) - 1), *around]))
-
-    def request(self, corpus: str) -> dict[str, Json]:
-        """Return what the question `impact` is asked of a corpus."""
-        return {
-            "corpus": corpus,
-            "tokenizers": [state.request() for state in self.states],
-            "pairs": [list(pair) for pair in self._pairs],
-        }
-
-    def impact(self, corpus: str, answer: Mapping[str, Any]) -> Impact:
-        """Return the impact that the answer tells.
-
-        Args:
-            corpus: The file.
-            answer: What the question `impact` answered.
-
-        Raises:
-            FileProblems: The corpus is not text.
-            TokenizerError: A tokenizer cannot tokenize it.
-        """
-        if "problem" in answer:
-            raise FileProblems([Problem(**answer["problem"])])
-        if "fault" in answer:
-            raise self._corpus_error(corpus, **answer["fault"])
-        counts = [_counts(state, counts) for state, counts in zip(self.states, answer["tokenizers"], strict=True)]
-        changes = {
-            (first, second): CorpusChange(counts[first], counts[second], **found)
-            for (first, second), found in zip(self._pairs, answer["pairs"], strict=True)
-        }
-        return Impact(
-            corpus,
-            answer["lines"],
-            answer["empty"],
-            answer["text_bytes"],
-            changes[self._pairs[0]],
-            tuple((step.migration, changes.get(pair)) for step, pair in zip(self.plan.steps, self.steps, strict=True)),
-            tuple(self._example(example) for example in answer["worst"]),
-        )
-
-    def _example(self, example: Mapping[str, Any]) -> Example:
-        before, after = (
-            ExampleTokens(example[name]["tokens"], state.pieces(example[name]["shown"]), example[name]["more"])
-            for name, state in (("before", self.states[0]), ("after", self.states[-1]))
-        )
-        return Example(example["line"], example["text"], example["skipped"], before, after)
-
-    def _corpus_error(self, corpus: str, tokenizer: int, line: int | None, cause: str) -> TokenizerError:
-        made_by = self.states[tokenizer].made_by
-        which = f"the tokenizer after migration {made_by.revision}" if made_by else "the tokenizer as it is"
-        fault = "be loaded" if line is None else "tokenize this line"
-        return TokenizerError(
-            f"{which} cannot {fault}: {cause}",
-            where=self.plan.model if line is None else f"{corpus}:{line}",
-            hint="the error comes from the tokenizers library; change the migration, or leave the line out",
-        )
+    states = [_TokenizerState.of(plan.snapshot.state, None)]
+    steps: list[tuple[int, int]] = []
+    for step in plan.steps:
+        before, reached = len(states) - 1, _TokenizerState.of(step.after, step.migration)
+        if not reached.tokenizes_like(states[-1]):
+            states.append(reached)
+        steps.append((before, len(states) - 1))
+    return states, steps
 
 
-def _tokenizer_state(state: ModelState, made_by: Migration | None) -> _TokenizerState:
-    document = state.documents[FILE]
-    # A decoder has no part in tokenizing.
-    without = {**document, "truncation": None, "padding": None, "decoder": None}
-    if model_kind(document) == "BPE":
-        without["model"] = {**document["model"], "dropout": None}
-    return _TokenizerState(Tokenizer(without), limit_of(state), made_by)
-
-
-def _counts(state: _TokenizerState, counts: Mapping[str, Any]) -> Counts:
-    return Counts(
-        counts["tokens"], counts["longest"], state.limit, counts["beyond"], counts["unknown"], counts["byte_tokens"]
+def _corpus_error(
+    plan: Plan, states: Sequence[_TokenizerState], corpus: Path, tokenizer: int, line: int | None, cause: str
+) -> TokenizerError:
+    made_by = states[tokenizer].made_by
+    which = f"the tokenizer after migration {made_by.revision}" if made_by else "the tokenizer as it is"
+    fault = "be loaded" if line is None else "tokenize this line"
+    return TokenizerError(
+        f"{which} cannot {fault}: {cause}",
+        where=plan.model if line is None else f"{corpus}:{line}",
+        hint="the error comes from the tokenizers library; change the migration, or leave the line out",
     )

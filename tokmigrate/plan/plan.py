@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
@@ -16,7 +16,7 @@ from tokmigrate.model.formats.json_text import Json, Layout
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.operations.base import Operation, RiskLevel
+from tokmigrate.operations.base import RiskLevel
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.token_changes import TokenChange, token_changes
 from tokmigrate.revision.migration import Migration
@@ -38,10 +38,10 @@ class Plan:
     """An upgrade of one model.
 
     Args:
-        model: The model's name in the workspace.
+        model: The model's name in the workspace; an adapter goes by its directory.
         snapshot: The model as it is.
         steps: The pending migrations, in order; without any there is nothing to do.
-        adapters: The plans for its adapters, each named by its directory.
+        adapters: The plans for its adapters.
         remarks: What else a user should know of it.
     """
 
@@ -102,38 +102,36 @@ class Plan:
     @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know before it is applied."""
-        notes = list(self.snapshot.notes)
-        notes += find_added_on_loading(self.final)
-        notes += unknown_references(self.final)
-        notes += slow_tokenizer_notes(self.snapshot.state, self.final)
-        if self.snapshot.weights.unread:
-            notes.append(f"not looked at: {', '.join(self.snapshot.weights.unread)}")
-        return (*notes, *self.remarks)
+        unread = ", ".join(self.snapshot.weights.unread)
+        return (
+            *self.snapshot.notes,
+            *find_added_on_loading(self.final),
+            *unknown_references(self.final),
+            *slow_tokenizer_notes(self.snapshot.state, self.final),
+            *([f"not looked at: {unread}"] if unread else []),
+            *self.remarks,
+        )
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is probably a mistake, and stops nothing."""
-        empty = (step.migration.shown for step in self.steps if not step.applied)
+        empty = (step.migration.shown for step in self.steps if not step.effects)
         return tuple(f"{file} has no operations: it changes nothing but the revision" for file in empty)
 
     def file_changes(self) -> tuple[FileChange, ...]:
         """Return the files that will be written or removed, without the stamp."""
-        return tuple(self._changes())
-
-    def _changes(self) -> Iterator[FileChange]:
+        found: list[FileChange] = []
         for name in sorted(self.touched):
             data = self.rendered(self.final, name)
-            there = name in self.snapshot.texts
-            if data is None:
-                if there:
-                    yield FileChange(name, "removed", 0)
-            else:
-                yield FileChange(name, "changed" if there else "new", len(data))
-        if self.writes_rows:
-            for file in self.snapshot.vocabulary_shards:
-                shard = self.snapshot.weights.shard(file)
-                delta = sum(_growth(tensor, self.edit) * tensor.row_bytes for tensor in self.snapshot.in_shard(file))
-                yield FileChange(file, "changed", shard.size + delta)
+            is_there = name in self.snapshot.texts
+            if data is not None:
+                found.append(FileChange(name, "changed" if is_there else "new", len(data)))
+            elif is_there:
+                found.append(FileChange(name, "removed", 0))
+        for name in self.snapshot.vocabulary_shards if self.writes_rows else ():
+            delta = sum(_growth(tensor, self.edit) * tensor.row_bytes for tensor in self.snapshot.in_shard(name))
+            found.append(FileChange(name, "changed", self.snapshot.weights.shard(name).size + delta))
+        return tuple(found)
 
     @property
     def bytes_to_write(self) -> int:
@@ -176,15 +174,8 @@ def plan_upgrade(
 ) -> Plan:
     """Return the plan that applies `migrations`, in order, to a model and its adapters.
 
-    Args:
-        entry: The model in the workspace.
-        snapshot: The model as it is.
-        migrations: What is to be applied.
-        adapters: Its adapters as they are.
-
-    Raises:
-        OperationError: A precondition does not hold, an operation cannot be applied, or one is breaking and does not
-            acknowledge it.
+    Raises OperationError where a precondition does not hold, an operation cannot be applied, or one is breaking and not
+    acknowledged.
     """
     steps = steps_of(snapshot.state, migrations, lambda _, after: with_index_sizes(snapshot, after))
     _check_acknowledged(steps)
@@ -194,23 +185,16 @@ def plan_upgrade(
 
 def _check_acknowledged(steps: Sequence[Step]) -> None:
     """Raise OperationError where an operation is breaking on this model and not acknowledged."""
-    for step in steps:
-        for applied in step.applied:
-            operation = applied.planned.operation
-            if operation.acknowledge is not None:
-                continue
-            risk = operation.risk(applied.before, applied.after)
-            if risk.level is RiskLevel.BREAKING:
-                raise OperationError(
-                    f"{operation.name} is breaking, and the migration does not acknowledge it: {risk.reason}",
-                    where=applied.planned.place,
-                    hint=f"if it is intended, add `acknowledge: breaking`, as in {_format_acknowledged(operation)}",
-                )
-
-
-def _format_acknowledged(operation: Operation) -> str:
-    fields = [name for name in type(operation).model_fields if name in operation.model_fields_set]
-    return f"`{operation.name}: {{{', '.join(f'{name}: …' for name in fields)}, acknowledge: breaking}}`"
+    for effect in (each for step in steps for each in step.effects):
+        operation = effect.planned.operation
+        if operation.acknowledge is None and effect.own_risk.level is RiskLevel.BREAKING:
+            names = [name for name in type(operation).model_fields if name in operation.model_fields_set]
+            fields = ", ".join([*(f"{name}: …" for name in names), "acknowledge: breaking"])
+            raise OperationError(
+                f"{operation.name} is breaking, and the migration does not acknowledge it: {effect.own_risk.reason}",
+                where=effect.place,
+                hint=f"if it is intended, add `acknowledge: breaking`, as in `{operation.name}: {{{fields}}}`",
+            )
 
 
 def _plan_adapter(adapter: Snapshot, migrations: Sequence[Migration], steps: Sequence[Step]) -> Plan:

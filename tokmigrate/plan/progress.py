@@ -44,8 +44,7 @@ class Progress:
 def compute_progress(snapshot: Snapshot, chain: Sequence[Migration]) -> Progress:
     """Return how far a model is along a chain of migrations.
 
-    Raises:
-        DriftError: The model has a revision that is not among them, or is in the middle of a squashed one.
+    Raises DriftError where the model has a revision that is not among them, or is in the middle of a squashed one.
     """
     known = {migration.revision: migration for migration in chain}
     squashed = {migration.replaces[0].revision: migration for migration in chain if migration.replaces}
@@ -81,11 +80,7 @@ def edited_revisions(snapshot: Snapshot, migrations: Iterable[Migration]) -> fro
 
 
 def _take_replaced(snapshot: Snapshot, migration: Migration, left: list[tuple[str, str]]) -> None:
-    """Take the revisions after the first of those that `migration` replaces off what is left of a model's.
-
-    Raises:
-        DriftError: The model lacks some of them, or has one as it was not when it was squashed.
-    """
+    """Take the revisions after the first of those that `migration` replaces off what is left of a model's."""
     where = str(snapshot.directory)
     last = migration.replaces[0].revision
     for replaced in migration.replaces[1:]:
@@ -107,11 +102,7 @@ def _take_replaced(snapshot: Snapshot, migration: Migration, left: list[tuple[st
 
 
 def check_progress(snapshot: Snapshot, chain: Sequence[Migration]) -> Progress:
-    """Return how far a model is along a chain of migrations none of which was edited since the model got it.
-
-    Raises:
-        DriftError: One was edited, or as `compute_progress` says.
-    """
+    """Return how far a model is, as `compute_progress` does; raises DriftError also where a migration was edited."""
     progress = compute_progress(snapshot, chain)
     if progress.edited:
         migration = progress.edited[0]

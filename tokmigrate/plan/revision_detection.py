@@ -6,7 +6,7 @@ set them just so, and to set them again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tokmigrate.errors import OperationError, TokmigrateError
@@ -14,8 +14,9 @@ from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.semantic_diff import differences, without_ignorable
 from tokmigrate.model.documents.state import Made, ModelState
 from tokmigrate.operations.base import Context, NewToken, Operation, TokenChanges
-from tokmigrate.revision.migration import Migration, PlannedOperation
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces
+from tokmigrate.revision.migration import Migration
+from tokmigrate.vocabulary.ids import runs
+from tokmigrate.vocabulary.row_edit import RowEdit
 
 _NOT_AT = "the model is not at that revision: "
 
@@ -24,11 +25,7 @@ _NOT_AT = "the model is not at that revision: "
 class Detected:
     """What a model has of migrations that it is recorded without.
 
-    Args:
-        revisions: The migrations of which something is there, in order.
-        there: What that is.
-        reached: The revision up to which all is there, None where a part is.
-        missing: What is not there of the last of them, None where all is.
+    All is there up to the revision `reached`; it is None where a part of the last one is `missing`.
     """
 
     revisions: tuple[str, ...]
@@ -45,14 +42,9 @@ class Detected:
 
 
 def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> ModelState:
-    """Return the state with the lineage that it has after the migrations, once its files agree with that.
+    """Return the state with the lineage that it has after the migrations up to a revision, once its files agree.
 
-    Args:
-        state: The model as it is, without a lineage.
-        migrations: The migrations up to the stated revision.
-
-    Raises:
-        OperationError: What one of them does is not there, or cannot be seen in the files.
+    Raises OperationError where what one of them does is not there, or cannot be seen in the files.
     """
     tokens = _Tokens()
     expected = state
@@ -61,7 +53,13 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
             source = planned.origin or migration
             context = Context(source.revision, source.init, migration.attachments)
             tokens.follow(planned.operation, context)
-            expected = _expect(expected, planned, context)
+            try:
+                expected = planned.operation.expected(expected, context)
+            except TokmigrateError as error:
+                reason = error.message
+                if planned.operation.token_changes() is None:
+                    reason = f"what {planned.operation.name} does to tokens is not known, and {reason}"
+                raise _not_at(planned.place, reason) from error
     for reason in tokens.missing(state):
         raise _not_at(migrations[-1].shown, reason)
     other = without_ignorable(differences(expected.documents, state.documents))
@@ -69,43 +67,51 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
         raise _not_at(migrations[-1].shown, f"it differs from what they leave in {other[0]}")
     if expected.rows != state.rows:
         raise _not_at(migrations[-1].shown, f"it would have {expected.rows} rows, and has {state.rows}")
-    made = tokens.made(state)
-    pieces = join_pieces(NewRow(made[row]) if row in made else CopiedRows(row, row + 1) for row in range(state.rows))
-    baseline = tuple(_baseline_tokens(state, made))
+    made = {state.tokenizer.ids[token]: held.made for token, held in tokens.known.items() if held.made}
     return replace(
-        state, lineage=RowEdit(state.rows, pieces), baseline_tokens=baseline, init=expected.init, touched=frozenset()
+        state,
+        lineage=RowEdit.of(state.rows, (made.get(row, row) for row in range(state.rows))),
+        baseline_tokens=runs(sorted(row for row in state.tokenizer.texts if row < state.rows and row not in made)),
+        init=expected.init,
+        touched=frozenset(),
     )
 
 
 def detect_revision(state: ModelState, applied: Sequence[Migration], later: Sequence[Migration]) -> Detected | None:
-    """Return what a model has of migrations that it is recorded without, None if nothing.
-
-    Args:
-        state: The model.
-        applied: The migrations that are recorded, in order.
-        later: Those that follow.
-    """
-    detection = _Detection(state)
-    found: dict[str, tuple[str, ...]] = {}
-    for migration in later:
+    """Return what a model has of `later` migrations, which it is recorded without, None if nothing."""
+    marks: dict[int, tuple[str, ...]] = {}
+    added: set[str] = set()
+    removed: set[str] = set()
+    for place, migration in enumerate(later):
         try:
             operations = [planned.operation for planned in migration.recorded(state.tokenizer)]
         except TokmigrateError:
             # Python that cannot be run on this model tells nothing of it.
             continue
-        there = tuple(dict.fromkeys(mark for each in operations for mark in detection.of(each.token_changes())))
-        if there:
-            found[migration.revision] = there
-    if not found:
+        found: list[str] = []
+        for changes in filter(None, (each.token_changes() for each in operations)):
+            new = [] if changes.may_exist else [token.content for token in changes.added]
+            for token in (*new, *changes.renamed.values()):
+                if token in state.tokenizer.ids and token not in removed:
+                    found.append(f"the token '{token}' is there")
+                added.add(token)
+            for token in (*changes.renamed, *changes.removed):
+                if token not in state.tokenizer.ids and token not in added:
+                    found.append(f"the token '{token}' is gone")
+                removed.add(token)
+        if found:
+            marks[place] = tuple(dict.fromkeys(found))
+    if not marks:
         return None
-    last = next(place for place, migration in enumerate(later) if migration.revision == tuple(found)[-1])
+    last = max(marks)
     missing: str | None = None
     try:
         verify_at_revision(state, (*applied, *later[: last + 1]))
     except TokmigrateError as error:
         missing = error.message.removeprefix(_NOT_AT)
-    marks_there = tuple(mark for there in found.values() for mark in there)
-    return Detected(tuple(found), marks_there, None if missing else later[last].revision, missing)
+    there = tuple(mark for found_there in marks.values() for mark in found_there)
+    revisions = tuple(later[place].revision for place in marks)
+    return Detected(revisions, there, None if missing else revisions[-1], missing)
 
 
 @dataclass(frozen=True)
@@ -154,63 +160,9 @@ class _Tokens:
             elif held.flags and state.tokenizer.token(token) != replace(held.flags.to_added_token(), content=token):
                 yield f"the token '{token}' has other flags"
 
-    def made(self, state: ModelState) -> dict[int, Made]:
-        """Return how rows were made, by row."""
-        return {state.tokenizer.ids[token]: held.made for token, held in self.known.items() if held.made}
-
     def _set(self, token: str, held: _Token) -> None:
         self.known[token] = held
         self.gone.discard(token)
-
-
-@dataclass
-class _Detection:
-    """Effects of migrations that a model has, though it is recorded without them."""
-
-    state: ModelState
-    removed: set[str] = field(default_factory=set)
-    added: set[str] = field(default_factory=set)
-
-    def of(self, changes: TokenChanges | None) -> Iterator[str]:
-        """Yield what of an operation is there, and expect all of it from then on."""
-        if changes is None:
-            return
-        yield from self._find_added([] if changes.may_exist else [token.content for token in changes.added])
-        yield from self._find_added(changes.renamed.values())
-        yield from self._find_removed((*changes.renamed, *changes.removed))
-
-    def _find_added(self, tokens: Iterable[str]) -> Iterator[str]:
-        for token in tokens:
-            if token in self.state.tokenizer.ids and token not in self.removed:
-                yield f"the token '{token}' is there"
-            self.added.add(token)
-
-    def _find_removed(self, tokens: Iterable[str]) -> Iterator[str]:
-        for token in tokens:
-            if token not in self.state.tokenizer.ids and token not in self.added:
-                yield f"the token '{token}' is gone"
-            self.removed.add(token)
-
-
-def _expect(state: ModelState, planned: PlannedOperation, context: Context) -> ModelState:
-    try:
-        return planned.operation.expected(state, context)
-    except TokmigrateError as error:
-        reason = error.message
-        if planned.operation.token_changes() is None:
-            reason = f"what {planned.operation.name} does to tokens is not known, and {reason}"
-        raise _not_at(planned.place, reason) from error
-
-
-def _baseline_tokens(state: ModelState, made: dict[int, Made]) -> Iterator[tuple[int, int]]:
-    start = None
-    for row in range(state.rows + 1):
-        inside = row in state.tokenizer.texts and row not in made and row < state.rows
-        if inside and start is None:
-            start = row
-        if not inside and start is not None:
-            yield start, row
-            start = None
 
 
 def _not_at(where: str, reason: str) -> OperationError:

@@ -1,4 +1,4 @@
-"""The steps of a plan: what each migration makes of the state that it finds."""
+"""The steps of a plan: what each migration makes of the state that it finds, and its ids against those of the lock."""
 
 from __future__ import annotations
 
@@ -10,21 +10,17 @@ from typing import Literal
 from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.token_checks import unreachable_tokens
+from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
 from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.vocabulary.token_delta import TokenDelta, token_delta
 
 
 @dataclass(frozen=True, slots=True)
 class AssignedId:
-    """An id that an operation gives a token.
-
-    Args:
-        token: The token's text.
-        id: Its id.
-        row: Whether a spare row is used, the matrices grow, or its own row moves with it.
-    """
+    """An id that an operation gives a token: for a spare row, a new one, or with its own row, which moves with it."""
 
     token: str
     id: int
@@ -32,142 +28,162 @@ class AssignedId:
 
 
 @dataclass(frozen=True)
-class Applied:
-    """One operation between the two states that it leads from and to."""
+class Effect:
+    """What one operation does: the operation, and the states that it leads from and to."""
 
     planned: PlannedOperation
     before: ModelState = field(repr=False)
     after: ModelState = field(repr=False)
+
+    @property
+    def operation(self) -> str:
+        """The name of the operation."""
+        return self.planned.operation.name
+
+    @property
+    def place(self) -> str:
+        """Where it stands, as `file:line:column`."""
+        return self.planned.place
 
     @cached_property
     def delta(self) -> TokenDelta:
         """What it does to tokens."""
         return token_delta(self.before.tokenizer.ids, self.after.tokenizer.ids)
 
+    @cached_property
+    def own_risk(self) -> Risk:
+        """How risky the operation says that it is, and why."""
+        return self.planned.operation.risk(self.before, self.after)
 
-@dataclass(frozen=True)
-class Effect:
-    """What one operation does.
+    @cached_property
+    def unreachable(self) -> tuple[str, ...]:
+        """The tokens that text could produce before it, and cannot produce after it, as the tokenizers library says."""
+        return () if self.planned.operation.keeps_reachable else unreachable_tokens(self.before, self.after)
 
-    Args:
-        operation: Its name.
-        place: Where it stands, as `file:line:column`.
-        risk: How risky it is, and why.
-        unreachable: The tokens that text could produce before it, and cannot produce after it.
-        applied: The operation with the states around it.
-    """
-
-    operation: str
-    place: str
-    risk: Risk
-    unreachable: tuple[str, ...] = field(repr=False)
-    applied: Applied = field(repr=False)
+    @property
+    def risk(self) -> Risk:
+        """How risky it is, unreachable tokens included, and why."""
+        own, lost = self.own_risk, self.unreachable
+        if not lost:
+            return own
+        level = RiskLevel.CAUTION if own.level is RiskLevel.SAFE else own.level
+        count = format_count(len(lost), "token")
+        return Risk(level, f"{own.reason}; no text produces {count} any more: {format_quoted(lost)}")
 
     @cached_property
     def assigned_ids(self) -> tuple[AssignedId, ...]:
         """The ids that it gives: nearly all of them where a vocabulary is compacted."""
-        before, after, delta = self.applied.before, self.applied.after, self.applied.delta
+        moved, added = self.delta.moved, self.delta.added
         return tuple(
-            AssignedId(token, number, "moved" if token in delta.moved else row_of_new(before, after, number))
-            for token, number in after.tokenizer.ids.items()
-            if token in delta.moved or token in delta.added
+            AssignedId(token, number, "moved" if token in moved else row_of_new(self.before, self.after, number))
+            for token, number in self.after.tokenizer.ids.items()
+            if token in moved or token in added
         )
 
 
 @dataclass(frozen=True)
 class Step:
-    """One migration of a plan.
-
-    Args:
-        migration: The migration.
-        before: The state that it finds.
-        after: The state that it leaves; its edit and its touched files are this step's own.
-        applied: Each operation with the states around it.
-    """
+    """One migration of a plan; the edit and the touched files of the state after it are this step's own."""
 
     migration: Migration
     before: ModelState = field(repr=False)
     after: ModelState = field(repr=False)
-    applied: tuple[Applied, ...] = field(default=(), repr=False)
-
-    @cached_property
-    def effects(self) -> tuple[Effect, ...]:
-        """What each operation does; the tokenizers library is asked where tokens may become unreachable."""
-        return tuple(map(_effect, self.applied))
+    effects: tuple[Effect, ...] = field(default=(), repr=False)
 
 
 def steps_of(
-    state: ModelState,
-    migrations: Sequence[Migration],
-    finish: Callable[[ModelState, ModelState], ModelState],
+    state: ModelState, migrations: Sequence[Migration], finish: Callable[[ModelState, ModelState], ModelState]
 ) -> tuple[Step, ...]:
     """Return the steps that apply `migrations`, in order.
 
-    Args:
-        state: The state before the first.
-        migrations: What is to be applied.
-        finish: From the states before and after one, the state after it with what follows from both.
-
-    Raises:
-        OperationError: A precondition does not hold, or an operation cannot be applied.
+    `finish` returns, from the states before and after one, the state after it with what follows from both.
+    Raises OperationError where a precondition does not hold, or an operation cannot be applied.
     """
     steps: list[Step] = []
     for migration in migrations:
         before = state.settled()
-        _check_preconditions(migration, before)
-        applied = tuple(_apply(migration, before))
-        state = finish(before, applied[-1].after if applied else before)
-        steps.append(Step(migration, before, state, applied))
+        for condition in migration.preconditions:
+            reason = condition.find_fault(before)
+            if reason is not None:
+                raise OperationError(
+                    f"a precondition does not hold: {reason}", where=migration.shown, hint="migrate another model"
+                )
+        effects = tuple(_apply(migration, before))
+        state = finish(before, effects[-1].after if effects else before)
+        steps.append(Step(migration, before, state, effects))
     return tuple(steps)
 
 
-def _apply(migration: Migration, state: ModelState) -> Iterator[Applied]:
+def _apply(migration: Migration, state: ModelState) -> Iterator[Effect]:
     for planned in migration.recorded(state.tokenizer):
         source = planned.origin or migration
-        reached = _next(planned, state, Context(source.revision, source.init, migration.attachments))
-        yield Applied(planned, state, reached)
+        try:
+            reached = planned.operation.apply(state, Context(source.revision, source.init, migration.attachments))
+        except TokmigrateError as error:
+            error.where = planned.place if error.where is None else f"{planned.place}, {error.where}"
+            raise
+        yield Effect(planned, state, reached)
         state = reached
 
 
-def _effect(applied: Applied) -> Effect:
-    operation = applied.planned.operation
-    lost = () if operation.keeps_reachable else unreachable_tokens(applied.before, applied.after)
-    risk = operation.risk(applied.before, applied.after)
-    return Effect(operation.name, applied.planned.place, _with_unreachable(risk, lost), lost, applied)
-
-
-def _with_unreachable(risk: Risk, lost: tuple[str, ...]) -> Risk:
-    if not lost:
-        return risk
-    level = RiskLevel.CAUTION if risk.level is RiskLevel.SAFE else risk.level
-    count = format_count(len(lost), "token")
-    return Risk(level, f"{risk.reason}; no text produces {count} any more: {format_quoted(lost)}")
-
-
 def row_of_new(before: ModelState, after: ModelState, number: int) -> Literal["spare", "new"]:
-    """Return whether the row of a new token is one that was spare, or one more.
-
-    Args:
-        before: The state without the token.
-        after: The state with it.
-        number: Its id.
-    """
+    """Return whether the row of a new token, which only the second state has, was a spare one, or is one more."""
     is_there = number < before.rows and (number not in before.tokenizer.texts or after.rows <= before.rows)
     return "spare" if is_there else "new"
 
 
-def _next(planned: PlannedOperation, state: ModelState, context: Context) -> ModelState:
-    try:
-        return planned.operation.apply(state, context)
-    except TokmigrateError as error:
-        error.where = planned.place if error.where is None else f"{planned.place}, {error.where}"
-        raise
+def compute_pins(steps: Sequence[Step]) -> Iterator[tuple[str, PinnedIds]]:
+    """Yield for each step the fingerprint of the tokenizer before it, and the ids that it gives."""
+    here, document = "", None
+    for step in steps:
+        before, after = step.before.tokenizer, step.after.tokenizer
+        # A digest of all tokens takes its time, and many migrations leave the file as it is.
+        if before.document is not document:
+            here = before.fingerprint
+        reached = here if after.document is before.document else after.fingerprint
+        new = ((number, token) for token, number in after.ids.items() if token not in before.ids)
+        yield here, PinnedIds(step.migration.revision, reached, tuple(sorted(new)))
+        here, document = reached, after.document
 
 
-def _check_preconditions(migration: Migration, state: ModelState) -> None:
-    for condition in migration.preconditions:
-        reason = condition.find_fault(state)
-        if reason is not None:
-            raise OperationError(
-                f"a precondition does not hold: {reason}", where=migration.shown, hint="migrate another model"
-            )
+def track_before(snapshot: Snapshot, applied: Sequence[Migration], lock: Lock | None) -> LockTrack | None:
+    """Return the way that a model has come with the migrations that it has; None where the lock does not know it."""
+    if not applied:
+        return LockTrack(snapshot.state.tokenizer.fingerprint)
+    come = tuple(migration.revision for migration in applied)
+    base = snapshot.stamp.tokenizer if snapshot.stamp else None
+    for track in lock.tracks if lock else ():
+        if track.revisions[: len(come)] == come:
+            pins = track.pins[: len(come)]
+            here = snapshot.state.tokenizer.fingerprint
+            # A stamp that does not name its base says no more than what the tokenizer is now.
+            if track.fingerprint == base or (base is None and pins[-1].fingerprint == here):
+                return LockTrack(track.fingerprint, pins)
+    return None
+
+
+def track_after(before: LockTrack, steps: Sequence[Step]) -> LockTrack:
+    """Return the way of a model with the steps of a plan after it."""
+    return LockTrack(before.fingerprint, (*before.pins, *(pinned for _, pinned in compute_pins(steps))))
+
+
+def check_pins(lock: Lock, before: LockTrack, steps: Sequence[Step]) -> tuple[str, ...]:
+    """Return the revisions of a plan that nothing is pinned for; raises DriftError where an id is not the pinned one.
+
+    `before` is the way that the model has come.
+    """
+    come = list(before.revisions)
+    expected = before.pins[-1].fingerprint if before.pins else before.fingerprint
+    open_ones: list[str] = []
+    for here, found in compute_pins(steps):
+        come.append(found.revision)
+        pinned = lock.find_pins(before.fingerprint, come)
+        if pinned is None:
+            open_ones.append(found.revision)
+            continue
+        check_new_ids(pinned, found)
+        # Tokens that were changed outside tokmigrate are not due to this migration.
+        if here == expected:
+            check_fingerprint(pinned, found)
+        expected = pinned.fingerprint
+    return tuple(open_ones)

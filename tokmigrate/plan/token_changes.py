@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import count
 from typing import Literal
 
@@ -32,10 +31,8 @@ class TokenChange:
     """What a plan does to one token.
 
     Args:
-        token: Its text at the end, None where it is removed.
-        id: Its id at the end, None where it is removed.
-        old_token: Its text now, None where it is new.
-        old_id: Its id now, None where it is new.
+        token: Its text at the end, None where it is removed; `id` likewise.
+        old_token: Its text now, None where it is new; `old_id` likewise.
         row: Its input row is kept, initialised again, an additional one, or a spare one; None where it is removed.
         output_row: The same of its output row; None also where it has none.
         placeholder: The text of what holds the id of a removed one, None where nothing does.
@@ -60,11 +57,8 @@ class TokenChange:
 class _Trace:
     """Which tokens there are at the end of some operations.
 
-    A token that is there now goes by its id now, one that comes later by a number below zero.
-
-    Args:
-        at: By each id at the end the token that has it.
-        placeholders: By each removed token the placeholder that came in its place.
+    A token that is there now goes by its id now, one that comes later by a number below zero. `at` has the token of
+    each id at the end, `placeholders` what came in the place of each removed token.
     """
 
     at: Mapping[int, int]
@@ -74,28 +68,23 @@ class _Trace:
 def token_changes(steps: Sequence[Step], edit: RowEdit) -> tuple[TokenChange, ...]:
     """Return what happens to the tokens that a plan touches, each once, by the ids at the end.
 
-    Args:
-        steps: The steps of the plan.
-        edit: The rows at the end in terms of the rows on disk.
+    `edit` is the rows at the end in terms of the rows on disk.
     """
     if not steps:
         return ()
     before, after = steps[0].before, steps[-1].after
     trace = _trace(steps)
-    changes = [*_remaining(before, after, edit, trace), *_list_removed(before, after, trace)]
-    return tuple(sorted(changes, key=_position))
-
-
-def _position(change: TokenChange) -> tuple[int, bool]:
-    return change.id if change.id is not None else change.old_id or 0, change.token is not None
+    changes = [*_list_removed(before, after, trace), *_remaining(before, after, edit, trace)]
+    # A removed token stands before the one that has its id now.
+    return tuple(sorted(changes, key=lambda each: each.id if each.id is not None else each.old_id or 0))
 
 
 def _trace(steps: Sequence[Step]) -> _Trace:
     at = {number: number for number in steps[0].before.tokenizer.texts}
     placeholders: dict[int, int] = {}
     later = (-number for number in count(1))
-    for applied in (each for step in steps for each in step.applied):
-        after, delta = applied.after.tokenizer, applied.delta
+    for effect in (each for step in steps for each in step.effects):
+        after, delta = effect.after.tokenizer, effect.delta
         moved = {new: at.pop(old) for old, new in delta.moved.values()}
         removed = {token: at.pop(number) for token, number in delta.removed.items()}
         at |= moved
@@ -105,40 +94,32 @@ def _trace(steps: Sequence[Step]) -> _Trace:
     return _Trace(at, placeholders)
 
 
-@dataclass(frozen=True)
-class _Side:
-    """The rows of the input or the output embeddings."""
+def _row_changes(
+    window: Window, edit: RowEdit, before: ModelState, after: ModelState
+) -> Callable[[int, int], RowChange | None]:
+    """Return what says what happens to a row of the input or output embeddings.
 
-    window: Window
-    edit: RowEdit
-    before: ModelState
-    after: ModelState
+    It takes the id of a token at the end, and its id now, below zero for a new token; it is None where it has no row.
+    """
+    had, has = window.ids(edit.old_rows), window.ids(edit.new_rows)
+    fresh = frozenset(row for row, _ in window.of(edit).recipes())
 
-    @cached_property
-    def _fresh(self) -> frozenset[int]:
-        return frozenset(row for row, _ in self.window.of(self.edit).recipes())
-
-    def row(self, number: int, who: int) -> RowChange | None:
-        """Return what happens to the row of a token, None where it has none.
-
-        Args:
-            number: The token's id at the end.
-            who: Its id now, below zero for a new token.
-        """
-        if number >= self.window.ids(self.edit.new_rows):
+    def change(number: int, who: int) -> RowChange | None:
+        if number >= has:
             return None
-        if number not in self._fresh:
+        if number not in fresh:
             return "kept"
-        had = self.window.ids(self.edit.old_rows)
         if who >= 0:
             return "reinitialised" if who < had else "new"
-        return "new" if number >= had else row_of_new(self.before, self.after, number)
+        return "new" if number >= had else row_of_new(before, after, number)
+
+    return change
 
 
 def _remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Trace) -> Iterator[TokenChange]:
     """Yield what happens to the tokens that are there at the end, as far as something does."""
-    inputs = _Side(WHOLE, edit, before, after)
-    outputs = _Side(Window(short=after.traits.short), edit, before, after)
+    of_input = _row_changes(WHOLE, edit, before, after)
+    of_output = _row_changes(Window(short=after.traits.short), edit, before, after)
     old_roles, new_roles = read_declared_roles(before.documents), read_declared_roles(after.documents)
     old_ids, new_ids = before.tokenizer.ids, after.tokenizer.ids
     had = {role: old_ids.get(token) for role, token in old_roles.items()}
@@ -147,7 +128,7 @@ def _remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Tra
     for number, token in after.tokenizer.texts.items():
         who = trace.at[number]
         gains = tuple(role for role, holder in has.items() if holder == who and had.get(role) != who)
-        rows = inputs.row(number, who), outputs.row(number, who)
+        rows = of_input(number, who), of_output(number, who)
         if who < 0:
             # A placeholder is reported with its token.
             if who not in placeholders or not is_tombstone(token):
