@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from blake3 import blake3
@@ -47,74 +47,54 @@ class Drift:
 
 
 def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
-    """Return how a stamped model changed.
-
-    Args:
-        snapshot: The model.
-        applied: What its migrations left that are on record here, the first one's first.
-    """
+    """Return how a stamped model changed since what its migrations left, as far as that is on record, in order."""
     documents = document_drift(snapshot, applied)
-    shards, moved, unread = _shards(snapshot, applied)
-    return replace(documents, resaved=tuple(sorted((*documents.resaved, *shards))), moved=moved, weights=tuple(unread))
-
-
-def document_drift(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
-    """Return how a stamped model changed, except for its weights, which are not read.
-
-    Args:
-        snapshot: The model.
-        applied: What its migrations left that are on record here, the first one's first.
-    """
-    left: dict[str, bytes | None] = {}
-    for each in applied:
-        left |= each.files
-    resaved, unknown = _rewritten(snapshot, left)
-    then = with_files(snapshot.state.documents, {name: left[name] for name in resaved})
-    found = differences(then, snapshot.state.documents)
-    return Drift(tuple(sorted(resaved)), differences=without_ignorable(found), unknown=tuple(sorted(unknown)))
-
-
-def _rewritten(snapshot: Snapshot, left: Mapping[str, bytes | None]) -> tuple[list[str], list[str]]:
-    """Return the files with other bytes than the stamp says: those whose bytes then are known, and the others."""
-    known: list[str] = []
-    unknown: list[str] = []
-    for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():
-        data = snapshot.texts.get(name)
-        if (blake3(data).hexdigest() if data is not None else None) == file.digest:
-            continue
-        held = left.get(name)
-        is_known = name in left and (None if held is None else blake3(held).hexdigest()) == file.digest
-        (known if is_known else unknown).append(name)
-    # A file that is gone because another program does not write it is not a drift.
-    return known, [name for name in unknown if name in snapshot.texts]
-
-
-def _shards(snapshot: Snapshot, applied: Sequence[Left]) -> tuple[list[str], tuple[str, ...], list[str]]:
-    """Return the shards saved again with equal values, the changed tensors, and the unknown shards."""
     recorded = {name: shard.digest for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items()}
     if not recorded:
-        return [], (), []
+        return documents
     with open_tensors(snapshot) as rows:
         tables = read_tables(rows)
     fixed = read_fixed(snapshot)
     headers = {name: snapshot.weights.shard(name).header for name in snapshot.vocabulary_shards}
     changed = [name for name, held in headers.items() if shard_digest(held, tables, fixed) != recorded.get(name)]
+    if not changed:
+        return documents
     last = next((each for each in reversed(applied) if each.shards), None)
-    if not changed or last is None or dict(last.shards) != recorded:
-        return [], (), changed
+    if last is None or dict(last.shards) != recorded:
+        return replace(documents, weights=tuple(changed))
     now = {**fixed.digests, **{name: tensor_digest(table) for name, table in tables.items()}}
     moved = sorted(name for name, digest in last.tensors.items() if now.get(name, digest) != digest)
-    return ([], tuple(moved), []) if moved else (changed, (), [])
+    if moved:
+        return replace(documents, moved=tuple(moved))
+    return replace(documents, resaved=tuple(sorted((*documents.resaved, *changed))))
+
+
+def document_drift(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
+    """Return how a stamped model changed as `drift_of` does, except for its weights, which are not read."""
+    left: dict[str, bytes | None] = {}
+    for each in applied:
+        left |= each.files
+    resaved: list[str] = []
+    unknown: list[str] = []
+    for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():
+        if _digest(snapshot.texts.get(name)) == file.digest:
+            continue
+        if name in left and _digest(left[name]) == file.digest:
+            resaved.append(name)
+        # A file that is gone because another program does not write it is not a drift.
+        elif name in snapshot.texts:
+            unknown.append(name)
+    then = with_files(snapshot.state.documents, {name: left[name] for name in resaved})
+    found = differences(then, snapshot.state.documents)
+    return Drift(tuple(sorted(resaved)), differences=without_ignorable(found), unknown=tuple(sorted(unknown)))
+
+
+def _digest(data: bytes | None) -> str | None:
+    return None if data is None else blake3(data).hexdigest()
 
 
 def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) -> str | None:
-    """Return what is wrong with the stamp of a model, by what the ledger says about it; None where nothing is.
-
-    Args:
-        snapshot: The model.
-        lineage: The lineage on record for its directory, "" where none is.
-        revisions: The revisions on record for it, in order.
-    """
+    """Return what is wrong with the stamp of a model, by the lineage (or "") and the revisions on record for it."""
     if snapshot.stamp is None:
         if not revisions:
             return None
@@ -128,12 +108,7 @@ def stamp_trouble(snapshot: Snapshot, lineage: str, revisions: Sequence[str]) ->
 
 
 def remedy(drift: Drift, model: str) -> str:
-    """Return what to do about drift.
-
-    Args:
-        drift: What breaks the model.
-        model: What the command line calls it.
-    """
+    """Return what to do about drift of a model, which the command line calls `model`."""
     named = shlex.quote(model)
     if drift.stamp_at:
         return f"put {STAMP} back, or stamp the model as it is recorded: `tokmigrate stamp {drift.stamp_at} -M {named}`"

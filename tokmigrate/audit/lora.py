@@ -7,7 +7,7 @@ path ends with. In a model that ties its embeddings it lets the head follow the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,6 @@ class LoraRows:
     """The rows of a model that a LoRA run is still to train.
 
     Args:
-        model: Its name.
         indices: Their ids by layer, as peft's `trainable_token_indices` has them.
         unknown: How many tokens have a row of which it is not known whether it was trained.
         why: Why that is not known, of the first of them.
@@ -59,32 +58,18 @@ def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
         snapshot = take_snapshot(entry)
     state = open_state_if_present(workspace.state, workspace.root)
     tokens = training_on_record(state, snapshot, ObjectStore(workspace.objects))
+    indices: dict[str, list[int]] = {}
+    for side, tensor in embeddings(snapshot.tensors).items():
+        ids = sorted(token.id for token in tokens if token.sides.get(side) in _TO_TRAIN)
+        if ids:
+            indices[_layer_name(snapshot, tensor)] = ids
     left_open = [token for token in tokens if Training.UNKNOWN in token.sides.values()]
     why = next((token.why for token in left_open), None)
     given = sum(Training.GIVEN in token.sides.values() for token in tokens)
-    return LoraRows(entry.name, trainable_indices(snapshot, tokens), len(left_open), why, given)
+    return LoraRows(entry.name, indices, len(left_open), why, given)
 
 
-def trainable_indices(snapshot: Snapshot, tokens: Iterable[TokenTraining]) -> dict[str, list[int]]:
-    """Return peft's `trainable_token_indices` for the rows that were never trained, by layer.
-
-    Args:
-        snapshot: The model.
-        tokens: Its tokens and their training.
-
-    Raises:
-        ModelError: peft could not train such rows of this model.
-    """
-    known = tuple(tokens)
-    found: dict[str, list[int]] = {}
-    for side, tensor in embeddings(snapshot.tensors).items():
-        ids = sorted(token.id for token in known if token.sides.get(side) in _TO_TRAIN)
-        if ids:
-            found[layer_name(snapshot, tensor)] = ids
-    return found
-
-
-def layer_name(snapshot: Snapshot, tensor: VocabularyTensor) -> str:
+def _layer_name(snapshot: Snapshot, tensor: VocabularyTensor) -> str:
     """Return the name that peft finds the layer of a matrix by: the end of its path that no other tensor has."""
     if not tensor.name.endswith(_WEIGHT) or tensor.axis != 0:
         raise ModelError(
@@ -98,22 +83,14 @@ def layer_name(snapshot: Snapshot, tensor: VocabularyTensor) -> str:
         for _, entry in snapshot.weights.tensors()
         if entry.name.endswith(_WEIGHT) and entry.name != tensor.name
     ]
-    for length in range(1, len(own) + 1):
-        if not any(other[-length:] == own[-length:] for other in others):
-            return ".".join(own[-length:])
-    return ".".join(own)
+    lengths = range(1, len(own))
+    length = next((n for n in lengths if all(other[-n:] != own[-n:] for other in others)), len(own))
+    return ".".join(own[-length:])
 
 
 @dataclass(frozen=True)
 class HeldToken:
-    """A new token of which an adapter holds a row of its own.
-
-    Args:
-        token: Its text.
-        id: Its id.
-        training: How the adapter changed the model's row.
-        movement: How far the row is from the model's.
-    """
+    """A new token of which an adapter holds a row of its own, and how that differs from the model's."""
 
     token: str
     id: int
@@ -126,8 +103,7 @@ class HeldRows:
     """Rows of one matrix that an adapter holds in place of the model's.
 
     Args:
-        tensor: The adapter's tensor.
-        matrix: The model's.
+        tensor: The adapter's tensor, for the model's `matrix`.
         side: Which of its sides that is; tied embeddings are the input.
         is_whole: Whether it is the whole matrix, as `modules_to_save` keeps it, or the rows of listed ids.
         rows: How many rows there are.
@@ -145,10 +121,7 @@ class HeldRows:
 def rows_of_adapter(adapter: Snapshot, base: Snapshot, tokens: Sequence[TokenTraining]) -> tuple[HeldRows, ...]:
     """Return the rows that an adapter holds in place of those of its model; factors that are added to all are none.
 
-    Args:
-        adapter: An adapter of the model.
-        base: The model.
-        tokens: Its tokens whose rows migrations initialised.
+    `tokens` are those of the model whose rows migrations initialised.
     """
     sides = embeddings(base.tensors)
     found = [
@@ -180,29 +153,19 @@ def _read_held(
     *,
     is_whole: bool,
 ) -> HeldRows:
+    """Return rows that an adapter holds, and how it changed those of new tokens, compared with other rows."""
     matrix = embeddings(base.tensors)[side]
     places = {number: place for place, number in enumerate(ids) if place < entry.shape[0]}
     new = {token.id: token for token in tokens if token.id in places}
-    held = _compare_tokens(adapter, base, matrix, side, entry, places, new) if new else ()
-    return HeldRows(entry.name, matrix.name, side, is_whole, entry.shape[0], held)
-
-
-def _compare_tokens(
-    adapter: Snapshot,
-    base: Snapshot,
-    matrix: VocabularyTensor,
-    side: Side,
-    entry: TensorEntry,
-    places: Mapping[int, int],
-    new: Mapping[int, TokenTraining],
-) -> tuple[HeldToken, ...]:
-    """Return how an adapter changed the rows of new tokens, compared with other rows."""
+    held = HeldRows(entry.name, matrix.name, side, is_whole, entry.shape[0], ())
+    if not new:
+        return held
     texts = base.state.tokenizer.texts
     others = [number for number in range(matrix.geometry.rows) if number not in new]
     listed = [number for number in places if number in texts and number not in new]
     kinds = ([n for n in others if n not in texts], [n for n in others if n in texts], listed)
     compared = list(dict.fromkeys([*new, *(number for kind in kinds for number in spread(kind))]))
-    with _of(base, matrix) as rows, _open_rows(adapter, entry.name, entry.shape, entry.dtype) as own:
+    with _open_rows(base, matrix.name) as rows, _open_rows(adapter, entry.name) as own:
         # As the adapter would store them: it may be saved in a narrower dtype than the model.
         then = np.stack([to_float64(from_float64(rows.row(n), entry.dtype), entry.dtype) for n in compared])
         now = np.stack([own.row(places[n]) if n in places else row for n, row in zip(compared, then, strict=True)])
@@ -214,11 +177,12 @@ def _compare_tokens(
     )
     is_shared = side == "output" or base.state.traits.tied
     judged = (output_movements if is_shared else input_movements)(tracked)
-    return tuple(
+    found = [
         HeldToken(new[number].token, number, Training(movement.kind), movement)
         for number, movement in zip(compared, judged, strict=True)
         if number in new
-    )
+    ]
+    return replace(held, tokens=tuple(found))
 
 
 def _deltas(adapter: Snapshot, base: Snapshot) -> Iterator[tuple[Side, list[int], TensorEntry]]:
@@ -242,10 +206,7 @@ def _last(tensor: str) -> str:
     return tensor.removesuffix(_WEIGHT).split(".")[-1]
 
 
-def _of(base: Snapshot, tensor: VocabularyTensor) -> TensorRows:
-    return _open_rows(base, tensor.name, tensor.shape, tensor.dtype)
-
-
-def _open_rows(snapshot: Snapshot, name: str, shape: tuple[int, ...], dtype: str) -> TensorRows:
+def _open_rows(snapshot: Snapshot, name: str) -> TensorRows:
     shard, entry = snapshot.weights.tensor(name)
-    return TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], Geometry.of(shape, dtype, 0), dtype)
+    place = snapshot.weights.path(shard), shard.extent(entry)[0]
+    return TensorRows(*place, Geometry.of(entry.shape, entry.dtype, 0), entry.dtype)

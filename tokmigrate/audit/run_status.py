@@ -26,13 +26,6 @@ def locked_by(entry: ModelEntry) -> str | None:
     return str(read_holder(area.lock) or SOMEBODY)
 
 
-def is_interrupted(entry: ModelEntry) -> bool:
-    """Return whether a change of a model was interrupted: it is to be finished, and no process is at it."""
-    area = WorkArea(entry.path)
-    # The process may end between the two questions, and then nothing is left.
-    return _has_journal(area) and not is_held(area.lock) and _has_journal(area)
-
-
 def refuse_in_progress(entry: ModelEntry) -> None:
     """Raise BusyError where a process is changing a model, RecoveryNeededError where that was interrupted."""
     holder = locked_by(entry)
@@ -43,7 +36,9 @@ def refuse_in_progress(entry: ModelEntry) -> None:
 
 def refuse_interrupted(entry: ModelEntry) -> None:
     """Raise RecoveryNeededError where a change of a model was interrupted."""
-    if is_interrupted(entry):
+    area = WorkArea(entry.path)
+    # The process may end between the two questions, and then nothing is left.
+    if _has_journal(area) and not is_held(area.lock) and _has_journal(area):
         raise RecoveryNeededError(
             "recovery needed: a change of the model was interrupted", where=entry.name, hint="run `tokmigrate recover`"
         )
@@ -53,9 +48,7 @@ def refuse_interrupted(entry: ModelEntry) -> None:
 def reading(entry: ModelEntry) -> Iterator[None]:
     """Let a model be read inside, which another process may be changing meanwhile.
 
-    Raises:
-        RecoveryNeededError: A change of it was interrupted.
-        BusyError: What was found is wrong, and a process is changing the model: model and adapters may be out of step.
+    What is found wrong then is a BusyError: model and adapters may be out of step. An interrupted change is refused.
     """
     refuse_interrupted(entry)
     try:

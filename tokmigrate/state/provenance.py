@@ -21,16 +21,7 @@ _GIT_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Provenance:
-    """The author of a run.
-
-    Args:
-        user: The login name.
-        host: The machine's name.
-        pid: The process.
-        tool_version: The version of tokmigrate.
-        libraries: The versions of Python and of the libraries that read and write models.
-        git_commit: The commit that the workspace is at, or None.
-    """
+    """The author of a run, with the versions of tokmigrate, Python and libraries, and the commit of the workspace."""
 
     user: str
     host: str
