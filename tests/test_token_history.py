@@ -33,7 +33,7 @@ class World:
 
     def tell(self, who: int, event: TokenEvent) -> None:
         number = len(self.rows) + 1
-        self.rows.append(TokenRow(number, 1, "o", event, datetime.now(UTC), ""))
+        self.rows.append(TokenRow(number, "o", event, datetime.now(UTC)))
         self.changed.append(who)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from tokmigrate.apply.undo_record import Objects
 from tokmigrate.audit.run_status import reading
-from tokmigrate.audit.source_location import SourceLocation, locate_event
 from tokmigrate.audit.token_history import TokenHistory, read_token_histories
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.errors import UnknownNameError, suggest
@@ -18,13 +19,29 @@ from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.operations.base import TokenChanges
 from tokmigrate.revision.history import History
+from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.rows import AppliedRow, ModelRow, RunRow, TokenEventType, TokenRow
+from tokmigrate.state.rows import AppliedRow, ModelRow, RunRow, TokenEvent, TokenEventType, TokenRow
 from tokmigrate.state.transfer import ImportedLedger, read_imported
+from tokmigrate.strict_yaml import Node, read
+
+
+@dataclass(frozen=True)
+class SourceLocation:
+    """Where something stands in a migration file, and what the operation there does, as far as that is known."""
+
+    path: Path
+    shown: str
+    line: int | None
+    does: str | None = None
+
+    def __str__(self) -> str:
+        return self.shown if self.line is None else f"{self.shown}:{self.line}"
 
 
 @dataclass(frozen=True)
@@ -32,8 +49,6 @@ class BlameEvent:
     """An event of a token, with who caused it and where it is written.
 
     Args:
-        row: The row of the ledger.
-        run: The run that did it.
         message: The migration's message, as it was recorded.
         location: Where the migration says so; None where it does not, or its file is not here.
         edited: Whether the file was edited since.
@@ -55,10 +70,8 @@ class BlameToken:
     Args:
         names: The texts that it had, the first one first.
         token: Its text now, None where it is removed.
-        id: Its id now.
         initialised_by: The migration that initialised its row, None for a row of the baseline or a removed token.
         added: Whether a migration added it; None where the ledger here does not have it.
-        training: Whether it was trained since its row was initialised.
         events: Its events, the earliest first.
     """
 
@@ -76,10 +89,8 @@ class BlameModel:
     """A model of the workspace or of an imported ledger.
 
     Args:
-        model: Its name.
         path: Where it is; of an imported ledger on the host of its last run.
         revision: Its revision, None at `base`; of an imported ledger what it had when that was imported.
-        lineage: Its lineage, None at `base`.
         ledger: The imported ledger that has it, None for a model of this workspace.
         host: The host of its last run there, None for a model of this workspace.
         same_as: Of an imported ledger the names that this workspace has for the same model, known by its lineage.
@@ -124,7 +135,7 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
         lambda index: index.tokens_that_read(plain),
     )
     for reading_of in readings:
-        found = tuple(index.blame(index.by_text(reading_of(index))) for index in indexes)
+        found = tuple(index.find(reading_of(index)) for index in indexes)
         if any(each.tokens for each in found):
             return found
     known = dict.fromkeys(name for index in indexes for name in index.names)
@@ -138,7 +149,7 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
 def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -> tuple[BlameResult, ...]:
     """Return for each model the tokens that have or had an id; raise UnknownNameError where no model knows it."""
     indexes = _read_indexes(workspace, entries)
-    found = tuple(index.blame(index.by_id(number)) for index in indexes)
+    found = tuple(index.find_id(number) for index in indexes)
     if not any(each.tokens for each in found):
         rows = {index.model.model: index.snapshot.state.rows for index in indexes if index.snapshot}
         spare = [name for name, count in rows.items() if number < count]
@@ -163,7 +174,7 @@ def _read_indexes(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[_
     imported = [
         _BlameIndex.of_imported(history, ledger, model, names.get(model.lineage, ()))
         for ledger in (read_imported(state) if state else ())
-        for model in ledger.models
+        for model in ledger.list_models()
     ]
     is_all = len(entries) == len(workspace.models)
     return own + [each for each in imported if is_all or each.model.same_as]
@@ -181,12 +192,8 @@ def _unescape(text: str) -> str:
 class _BlameIndex:
     """The token histories of one model, with what the migrations, Git and the model itself tell.
 
-    Args:
-        model: The model.
-        snapshot: The model as it is; None where it is on another machine.
-        histories: The histories in its ledger.
-        training: The training of each token whose row a migration initialised, by id.
-        explain: Adds to an event who caused it, and where it is written.
+    `snapshot` is None where the model is on another machine; `explain` adds to an event who caused it, and where it is
+    written.
     """
 
     model: BlameModel
@@ -201,24 +208,23 @@ class _BlameIndex:
         with reading(entry):
             snapshot = take_snapshot(entry)
         row = state.model_at(snapshot.directory, snapshot.generation) if state else None
-        events = state.token_events(row) if state and row else ()
-        runs = state.runs(row, None) if state and row else ()
-        applied = state.list_applications(row) if state and row else ()
         lineage = snapshot.stamp.lineage if snapshot.stamp else None
         model = BlameModel(entry.name, str(entry.path), snapshot.revision, lineage)
         training = {token.id: token for token in training_on_record(state, snapshot, objects)}
-        return _BlameIndex(model, snapshot, read_token_histories(events), training, _explain(history, runs, applied))
+        if state is None or row is None:
+            return _BlameIndex(model, snapshot, (), training, _explain(history, (), ()))
+        explain = _explain(history, state.runs(row, None), state.list_applications(row))
+        return _BlameIndex(model, snapshot, read_token_histories(state.token_events(row)), training, explain)
 
     @staticmethod
     def of_imported(history: History, ledger: ImportedLedger, row: ModelRow, same_as: tuple[str, ...]) -> _BlameIndex:
         """Return the index of a model of an imported ledger; `same_as` are its names in this workspace."""
-        applied = [each for each in ledger.applied if each.model_id == row.id]
-        in_force = [each.record for each in applied if each.reverted_by is None]
-        revision = max(in_force, key=lambda record: record.position).revision if in_force else None
-        host = next((each.provenance.host for each in reversed(ledger.runs) if each.model_id == row.id), None)
+        runs, in_force = ledger.runs(row, None), ledger.list_applied(row)
+        revision = in_force[-1].record.revision if in_force else None
+        host = runs[0].provenance.host if runs else None
         model = BlameModel(row.name, row.path, revision, row.lineage or None, ledger.id, host, same_as)
-        histories = read_token_histories(each for each in ledger.tokens if each.model_id == row.id)
-        return _BlameIndex(model, None, histories, {}, _explain(history, ledger.runs, applied))
+        explain = _explain(history, runs, ledger.list_applications(row))
+        return _BlameIndex(model, None, read_token_histories(ledger.token_events(row)), {}, explain)
 
     @property
     def ids(self) -> Mapping[str, int]:
@@ -241,23 +247,20 @@ class _BlameIndex:
             return frozenset()
         return frozenset(token for token in self.names if text_of_letters(token) == text)
 
-    def by_text(self, texts: frozenset[str]) -> tuple[TokenHistory, ...]:
-        """Return the histories of the tokens that have or had one of these texts."""
-        found = [history for history in self.histories if texts.intersection(history.names)]
-        without = sorted(texts - {history.token for history in found})
-        return (*found, *(_without_events(text) for text in without if text in self.ids))
+    def find(self, texts: frozenset[str]) -> BlameResult:
+        """Return the tokens that have or had one of these texts."""
+        return self._result([each for each in self.histories if texts.intersection(each.names)], texts)
 
-    def by_id(self, number: int) -> tuple[TokenHistory, ...]:
-        """Return the histories of the tokens that have or had this id."""
-        text = next((token for token, known in self.ids.items() if known == number), None)
-        found = [each for each in self.histories if number in each.ids or (text is not None and each.token == text)]
-        if text is not None and all(history.token != text for history in found):
-            found.append(_without_events(text))
-        return tuple(found)
+    def find_id(self, number: int) -> BlameResult:
+        """Return the tokens that have or had this id."""
+        texts = frozenset(token for token, known in self.ids.items() if known == number)
+        return self._result([each for each in self.histories if number in each.ids or each.token in texts], texts)
 
-    def blame(self, histories: Iterable[TokenHistory]) -> BlameResult:
-        """Return these histories with who caused each event."""
-        return BlameResult(self.model, tuple(map(self._blame_token, histories)))
+    def _result(self, found: list[TokenHistory], texts: frozenset[str]) -> BlameResult:
+        """Return these tokens, and those with the texts that the ledger does not name, with who caused each event."""
+        without = sorted(texts.intersection(self.ids) - {history.token for history in found})
+        found += [TokenHistory((text,), (), added=False, token=text) for text in without]
+        return BlameResult(self.model, tuple(map(self._blame_token, found)))
 
     def _blame_token(self, history: TokenHistory) -> BlameToken:
         token = history.token if history.token in self.ids else None
@@ -273,10 +276,6 @@ class _BlameIndex:
             None if number is None else self.training.get(number),
             tuple(self.explain(row) for row in history.events),
         )
-
-
-def _without_events(text: str) -> TokenHistory:
-    return TokenHistory((text,), (), added=False, token=text)
 
 
 def _explain(
@@ -295,8 +294,66 @@ def _explain(
             return BlameEvent(row, by_id.get(row.run_id), message, None, False, None)
         edited = record is not None and record.record.checksum != migration.checksum
         is_in_file = row.event.event not in (TokenEventType.REVERTED, TokenEventType.TRAINED)
-        location = locate_event(migration, row.event) if is_in_file and not edited else None
+        location = _locate_event(migration, row.event) if is_in_file and not edited else None
         author = author_of(location.path, location.line) if location and location.line is not None else None
         return BlameEvent(row, by_id.get(row.run_id), message or migration.message, location, edited, author)
 
     return explain
+
+
+def _locate_event(migration: Migration, event: TokenEvent) -> SourceLocation:
+    """Return where a migration does what an event records: the line with the token, else the only operation for it."""
+    texts = frozenset(text for text in (event.token, event.old_token) if text is not None)
+    if migration.source is not None:
+        return SourceLocation(migration.path, migration.shown, _line_of_python(migration.source, texts))
+    operations = [planned.operation for planned in migration.operations]
+    changes = [operation.token_changes() for operation in operations]
+    # An operation that does not say what it does to tokens may have done it.
+    able = (
+        [number for number, each in enumerate(changes) if each and event.token in _tokens(each, event.event)]
+        or [number for number, each in enumerate(changes) if each is None or _tokens(each, event.event)]
+        or [number for number, each in enumerate(changes) if each is None or not each.keeps_tokens]
+    )
+    tree = read(migration.path, migration.shown)
+    lines = {number: next(_lines(tree.at(("operations", number)).root, texts), None) for number in able}
+    found = [number for number in able if lines[number] is not None] or (able if len(able) == 1 else [])
+    if not found:
+        return SourceLocation(migration.path, migration.shown, None)
+    operation = operations[found[0]]
+    line = lines[found[0]] or tree.key_place(("operations", found[0], operation.name))[0]
+    return SourceLocation(migration.path, migration.shown, line, operation.describe())
+
+
+def _tokens(changes: TokenChanges, event: TokenEventType) -> tuple[str, ...]:
+    """Return the tokens to which an operation does what an event records."""
+    tokens: dict[TokenEventType, tuple[str, ...]] = {
+        TokenEventType.ADDED: tuple(token.content for token in changes.added),
+        TokenEventType.RENAMED: tuple(changes.renamed.values()),
+        TokenEventType.MOVED: (*changes.moved, *changes.removed),
+        TokenEventType.REMOVED: changes.removed,
+        TokenEventType.REINITIALISED: changes.reinitialised,
+    }
+    return tokens.get(event, ())
+
+
+def _lines(node: Node, texts: frozenset[str]) -> Iterator[int]:
+    """Yield the lines on which one of the texts stands as a value or as a key."""
+    if isinstance(node.content, str):
+        if node.content in texts:
+            yield node.line
+    elif isinstance(node.content, tuple):
+        for each in node.content:
+            yield from _lines(each, texts)
+    else:
+        for key, entry in node.content.items():
+            if key in texts:
+                yield entry.line
+            yield from _lines(entry.node, texts)
+
+
+def _line_of_python(source: str, texts: frozenset[str]) -> int | None:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and node.value in texts:
+            return node.lineno
+    found = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == "upgrade")
+    return next((node.lineno for node in found), None)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import chain
+from pathlib import Path
 
 from blake3 import blake3
 
@@ -17,17 +19,12 @@ from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.transfer import find_broken_import
+from tokmigrate.state.transfer import read_imported
 
 
 @dataclass(frozen=True)
 class UnknownRun:
-    """A model whose last run the ledger does not have: it was migrated elsewhere, or the ledger is another one.
-
-    Args:
-        model: The model.
-        revision: The revision that its stamp names, None at `base`.
-    """
+    """A model whose last run the ledger does not have: it was migrated elsewhere, or the ledger is another one."""
 
     model: str
     revision: str | None
@@ -37,26 +34,18 @@ class UnknownRun:
 
 
 def check_ledger(workspace: Workspace, state: State) -> tuple[UnknownRun, ...]:
-    """Check the ledger of a workspace, and return the runs of its models that it does not have.
+    """Return the runs of models that the ledger does not have.
 
-    Raises:
-        DriftError: A hash chain is broken, or a run of this workspace is missing.
+    Raises DriftError where a hash chain is broken, or a run of this workspace is missing.
     """
-    broken = state.verify_chain()
-    if broken is not None:
-        raise DriftError(
-            f"the hash chain is broken at {broken}",
-            where=state.place,
-            hint="put a backup of the state in its place; an earlier `log --export` shows what the rows were",
-        )
-    imported = find_broken_import(state)
-    if imported is not None:
-        source, broken = imported
-        raise DriftError(
-            f"the hash chain of the ledger imported from {source} is broken at {broken}",
-            where=state.place,
-            hint="put a backup of the state in its place",
-        )
+    for ledger in chain([state], read_imported(state)):
+        broken = ledger.verify_chain()
+        if broken is not None:
+            raise DriftError(
+                f"the hash chain is broken at {broken}",
+                where=ledger.place,
+                hint="put a backup of the state in its place; an earlier `log --export` shows what the rows were",
+            )
     return tuple(_unknown_runs(workspace, state))
 
 
@@ -71,12 +60,7 @@ def _unknown_runs(workspace: Workspace, state: State) -> Iterator[UnknownRun]:
         if _is_accounted_for(state, entry, stamp):
             continue
         found = UnknownRun(entry.name, stamp.revision if stamp else None)
-        # The undo data of a run holds the very stamp that it left.
-        if (
-            stamp is not None
-            and not state.has_run_to(stamp.generation)
-            and objects.has(blake3(read_file(entry.path / STAMP)).hexdigest())
-        ):
+        if stamp is not None and not state.has_run_to(stamp.generation) and _has_stamp(objects, entry.path):
             raise DriftError(
                 f"{found}, and it was one of this workspace: its undo data is here",
                 where=state.place,
@@ -96,24 +80,16 @@ def _is_accounted_for(state: State, entry: ModelEntry, stamp: Stamp | None) -> b
 
 
 @dataclass(frozen=True)
-class LostUndo:
-    """A migration whose recorded undo data is missing or damaged."""
-
-    revision: str
-    reason: str
-
-
-@dataclass(frozen=True)
 class UndoData:
     """The undo data of a model in this workspace.
 
     Args:
-        lost: The migrations whose undo data is missing or damaged.
+        lost: By migration whose recorded undo data is missing or damaged, what is wrong with it.
         not_undoable: The migrations that no downgrade can undo here, those below a lost one included, in order.
         ledger: What is wrong with the ledger, None where nothing is.
     """
 
-    lost: tuple[LostUndo, ...] = ()
+    lost: Mapping[str, str] = field(default_factory=dict)
     not_undoable: tuple[str, ...] = ()
     ledger: str | None = None
 
@@ -132,31 +108,29 @@ def undo_data(workspace: Workspace, snapshot: Snapshot) -> UndoData:
     rows = state.list_applied(model) if state and model else ()
     records = {row.record.revision: row.record.undo for row in rows}
     objects = ObjectStore(workspace.objects)
-    applied = snapshot.revisions
-    lost: list[LostUndo] = []
+    lost: dict[str, str] = {}
     stuck = 0
-    whole: set[str] = set()
-    for number, revision in enumerate(applied, 1):
+    intact: set[str] = set()
+    for number, revision in enumerate(snapshot.revisions, 1):
         record = records.get(revision)
         if record is None:
             stuck = number
             continue
         try:
-            _check(record, objects, whole)
+            for digest in list_objects(record, objects):
+                if digest not in intact:
+                    objects.check(digest)
+                    intact.add(digest)
         except UndoError as error:
-            lost.append(LostUndo(revision, error.message))
+            lost[revision] = error.message
             stuck = number
     ledger = None
-    # The undo data of the last run holds the very stamp that it left.
-    if not rows and objects.has(blake3(read_file(snapshot.directory / STAMP)).hexdigest()):
+    if not rows and _has_stamp(objects, snapshot.directory):
         what = "the state database is missing" if state is None else "the ledger does not have the model"
         ledger = f"{what}, and its undo data is here: the model was migrated here"
-    return UndoData(tuple(lost), tuple(applied[:stuck]), ledger)
+    return UndoData(lost, snapshot.revisions[:stuck], ledger)
 
 
-def _check(record: str, objects: ObjectStore, whole: set[str]) -> None:
-    """Read the undo data of a migration, but for objects that are known to be whole; raises UndoError."""
-    for digest in list_objects(record, objects):
-        if digest not in whole:
-            objects.check(digest)
-            whole.add(digest)
+def _has_stamp(objects: ObjectStore, directory: Path) -> bool:
+    """Return whether the undo data of a run, which holds the very stamp that it left, is here."""
+    return objects.has(blake3(read_file(directory / STAMP)).hexdigest())

@@ -12,8 +12,8 @@ from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace, read_workspace
 from tokmigrate.settings.workspace import absolute
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRow, ModelRow, RunRow
+from tokmigrate.state.queries import Readable
+from tokmigrate.state.rows import ModelRow, RunRow
 from tokmigrate.state.transfer import LedgerExport, export_ledger, read_export, read_imported
 
 _SQLITE = b"SQLite format 3\0"
@@ -24,37 +24,25 @@ class Run:
     """A run.
 
     Args:
-        model: The name of its model.
-        path: Where the model was.
-        lineage: The model's lineage, "" while it has none.
-        row: Its row.
         undone: The revisions that it applied and that were undone since.
         undone_by: The run that undid the last of them, None where all hold.
         ledger: The ledger that it was imported from, None for a run of this workspace.
     """
 
-    model: str
-    path: str
-    lineage: str
+    model: ModelRow
     row: RunRow
-    undone: tuple[str, ...] = ()
-    undone_by: str | None = None
-    ledger: str | None = None
+    undone: tuple[str, ...]
+    undone_by: str | None
+    ledger: str | None
 
 
 def runs(workspace: Workspace, entries: tuple[ModelEntry, ...], limit: int | None) -> tuple[Run, ...]:
-    """Return the recorded runs of models, the newest first.
-
-    Args:
-        workspace: The workspace.
-        entries: The models.
-        limit: How many; all if None.
-    """
+    """Return the recorded runs of models, the newest first, all of them or `limit`."""
     state = open_state_if_present(workspace.state, workspace.root)
     if state is None:
         return ()
     models = {model.id: model for entry in entries if (model := state.model_at(entry.path, _generation(entry)))}
-    found = [run for model in models.values() for run in _of(state, model, limit)]
+    found = [run for model in models.values() for run in _list_runs(state, model, limit)]
     return tuple(sorted(found, key=lambda run: run.row.number, reverse=True)[:limit])
 
 
@@ -72,43 +60,24 @@ def list_imported_runs(workspace: Workspace, limit: int | None) -> tuple[Run, ..
     state = open_state_if_present(workspace.state, workspace.root)
     found: list[Run] = []
     for ledger in read_imported(state) if state else ():
-        models = {model.id: model for model in ledger.models}
-        for row in ledger.runs:
-            applied = [each for each in ledger.applied if each.run_id == row.id]
-            found.append(build_run(models[row.model_id], row, applied, ledger.id))
+        for model in ledger.list_models():
+            found += _list_runs(ledger, model, limit, ledger.id)
     return tuple(sorted(found, key=lambda run: run.row.started, reverse=True)[:limit])
 
 
-def _of(state: State, model: ModelRow, limit: int | None) -> Iterator[Run]:
+def _list_runs(state: Readable, model: ModelRow, limit: int | None, ledger: str | None = None) -> Iterator[Run]:
     applied = state.list_applications(model)
     for row in state.runs(model, limit):
-        yield build_run(model, row, [each for each in applied if each.run_id == row.id])
-
-
-def build_run(model: ModelRow, row: RunRow, applied: list[AppliedRow], ledger: str | None = None) -> Run:
-    """Return a run with the revisions that it applied and that were undone since."""
-    undone = [each for each in applied if each.reverted_by is not None]
-    last = undone[0].reverted_by if undone else None
-    return Run(
-        model.name,
-        model.path,
-        model.lineage,
-        row,
-        tuple(each.record.revision for each in undone),
-        last,
-        ledger,
-    )
+        undone = [each for each in applied if each.run_id == row.id and each.reverted_by is not None]
+        revisions = tuple(each.record.revision for each in undone)
+        yield Run(model, row, revisions, undone[0].reverted_by if undone else None, ledger)
 
 
 def read_ledger(source: str) -> tuple[LedgerExport, str]:
-    """Return a ledger, and where it is, without a password.
+    """Return a ledger, and where it is, without a password; raises UsageError where there is none.
 
-    Args:
-        source: A workspace's directory or its tokmigrate.yaml, a SQLite database, the URL of a state, or a file that
-            `log --export jsonl` wrote.
-
-    Raises:
-        UsageError: There is no ledger.
+    The source is a workspace's directory or its tokmigrate.yaml, a SQLite database, the URL of a state, or a file that
+    `log --export jsonl` wrote.
     """
     if "://" in source:
         return _of_database(source, Path())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from tokmigrate.state.rows import TokenEvent, TokenEventType, TokenRow
@@ -19,7 +19,6 @@ class TokenHistory:
 
     Args:
         names: The texts that it had, the first one first, each once.
-        events: Its events, the earliest first.
         added: Whether a migration added it; a token of the baseline otherwise.
         token: Its text at the end, None where it is removed.
     """
@@ -37,69 +36,54 @@ class TokenHistory:
 
 
 def read_token_histories(rows: Iterable[TokenRow]) -> tuple[TokenHistory, ...]:
-    """Return the history of every token that the events of a model name, in the order of their first events.
+    """Return the history of every token that the events of a model, the earliest first, name, by their first events."""
+    found: list[_OpenHistory] = []
+    by_name: dict[str, _OpenHistory] = {}
+    removed: dict[RowKey, _OpenHistory] = {}
+    addition_reverted: dict[RowKey, _OpenHistory] = {}
 
-    Args:
-        rows: The events, the earliest first.
-    """
-    reader = _Reader()
+    def take(known: dict[T, _OpenHistory], key: T, name: str, added: bool = False) -> _OpenHistory:
+        """Return a history and take it out of those that are known, or begin one."""
+        if key in known:
+            return known.pop(key)
+        found.append(_OpenHistory({name: None}, added, name))
+        return found[-1]
+
     for row in rows:
-        reader.read(row)
-    return tuple(TokenHistory(tuple(each.names), tuple(each.events), each.added, each.token) for each in reader.found)
-
-
-class _OpenHistory:
-    """A history while its events are read."""
-
-    __slots__ = ("added", "events", "names", "token")
-
-    def __init__(self, name: str, added: bool) -> None:
-        self.names: dict[str, None] = {name: None}
-        self.added = added
-        self.events: list[TokenRow] = []
-        self.token: str | None = name
-
-
-class _Reader:
-    """Follows each token from name to name."""
-
-    def __init__(self) -> None:
-        self.found: list[_OpenHistory] = []
-        self._by_name: dict[str, _OpenHistory] = {}
-        self._removed: dict[RowKey, _OpenHistory] = {}
-        self._addition_reverted: dict[RowKey, _OpenHistory] = {}
-
-    def read(self, row: TokenRow) -> None:
         event = row.event
         key = (event.revision, event.token)
         if event.event is TokenEventType.ADDED:
             # An addition that was reverted and applied again is the same token.
-            history = self._take(self._addition_reverted, key, event.token, added=True)
+            history = take(addition_reverted, key, event.token, added=True)
         elif event.event is TokenEventType.REVERTED and event.old_id is None:
-            history = self._take(self._removed, key, event.token)
+            history = take(removed, key, event.token)
         else:
             renames = event.event in (TokenEventType.RENAMED, TokenEventType.REVERTED)
             name = (event.old_token if renames else None) or event.token
-            history = self._take(self._by_name, name, name)
+            history = take(by_name, name, name)
         history.events.append(row)
         if event.token_id is None:
             history.token = None
-            (self._removed if event.event is TokenEventType.REMOVED else self._addition_reverted)[key] = history
-            return
-        former = self._by_name.get(event.token)
+            (removed if event.event is TokenEventType.REMOVED else addition_reverted)[key] = history
+            continue
+        former = by_name.get(event.token)
         if former is not None:
             # It went without an event: the model was put back by hand.
             former.token = None
         history.names.setdefault(event.token)
         history.token = event.token
-        self._by_name[event.token] = history
+        by_name[event.token] = history
+    return tuple(TokenHistory(tuple(each.names), tuple(each.events), each.added, each.token) for each in found)
 
-    def _take(self, known: dict[T, _OpenHistory], key: T, name: str, added: bool = False) -> _OpenHistory:
-        """Return a history and take it out of those that are known, or begin one."""
-        if key in known:
-            return known.pop(key)
-        self.found.append(_OpenHistory(name, added))
-        return self.found[-1]
+
+@dataclass(slots=True)
+class _OpenHistory:
+    """A history while its events are read."""
+
+    names: dict[str, None]
+    added: bool
+    token: str | None
+    events: list[TokenRow] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -109,8 +93,7 @@ class InitRecord:
     Args:
         fingerprint: The fingerprint of the row after initialisation, as `model.row_fingerprints` writes it.
         known_trained: Whether the ledger has recorded that it was trained.
-        from_file: The sides whose values came from a file, which may be trained although training did not change them
-            here.
+        from_file: The sides whose values came from a file: they may be trained although they did not change here.
     """
 
     fingerprint: str
@@ -119,11 +102,7 @@ class InitRecord:
 
 
 def read_init_records(events: Iterable[TokenEvent]) -> Mapping[RowKey, InitRecord]:
-    """Return the init records that token events hold; where a migration was applied again, those of the last time.
-
-    Args:
-        events: The events of one model, the earliest first.
-    """
+    """Return the init records that the token events of a model hold, of a migration that was applied again the last."""
     found: dict[RowKey, InitRecord] = {}
     for event in events:
         if event.event is TokenEventType.TRAINED:

@@ -11,6 +11,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from itertools import chain
 
 import numpy as np
 
@@ -32,7 +33,8 @@ from tokmigrate.model.weights.row_fingerprints import (
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state.ledger import State
-from tokmigrate.state.rows import AppliedRow, RunRow, Status, TokenEvent, TokenEventType
+from tokmigrate.state.queries import Readable
+from tokmigrate.state.rows import AppliedRow, ModelRow, Status, TokenEvent, TokenEventType
 from tokmigrate.state.transfer import read_imported
 from tokmigrate.vocabulary.ids import is_tombstone
 from tokmigrate.vocabulary.recipes import Side
@@ -55,8 +57,6 @@ class TokenTraining:
 
     Args:
         token: Its text now.
-        id: Its id now.
-        revision: The migration.
         initial_text: The text that it had then.
         sides: How its row changed in the input embeddings, and in those of the output unless tied.
         figures: How far its row moved on each side, where the initial row is on record.
@@ -101,13 +101,7 @@ class TokenTraining:
 
 @dataclass(frozen=True)
 class OnRecord:
-    """What is on record of the rows that migrations initialised in one model.
-
-    Args:
-        init_records: The rows, by revision and label.
-        undo: The undo record of each revision.
-        objects: Where undo records are.
-    """
+    """What is on record of the rows that migrations initialised in one model, and the undo record of each revision."""
 
     init_records: Mapping[RowKey, InitRecord]
     undo: Mapping[str, str]
@@ -125,11 +119,7 @@ class OnRecord:
 
 
 def undo_digests(rows: Iterable[AppliedRow]) -> dict[str, str]:
-    """Return the undo record of each revision, of its last application that has one.
-
-    Args:
-        rows: The applications on record, the earliest first.
-    """
+    """Return the undo record of each revision, of its last application that has one; the earliest row comes first."""
     return {row.record.revision: row.record.undo for row in rows if row.record.undo is not None}
 
 
@@ -145,12 +135,7 @@ def list_initialised_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made
 
 
 def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...]:
-    """Return each token whose row a migration initialised, by id; only those rows and the ones to compare are read.
-
-    Args:
-        snapshot: The model.
-        known: What is on record of its rows.
-    """
+    """Return each token whose row a migration initialised, by id; only those rows and the ones to compare are read."""
     initialised = tuple(list_initialised_tokens(snapshot))
     if not initialised:
         return ()
@@ -205,7 +190,6 @@ def _movements(
         for start, piece in state.lineage.copied_rows()
         for origin in origins[bisect_left(origins, piece.start) : bisect_left(origins, piece.stop)]
     }
-    spare = {number for number in (*new, *kept) if number not in texts}
     places = {**kept, **new}
     now = dict(_read_rows(snapshot, tensor, places))
     numbers = list(now)
@@ -214,7 +198,8 @@ def _movements(
     tracked = Tracked(
         then=np.stack([to_float64(held.rows[places[number]], held.dtype) for number in numbers]),
         now=np.stack([to_float64(now[number], tensor.dtype) for number in numbers]),
-        is_absent=np.array([number in spare and _had_none(held, state.lineage.row(number)) for number in numbers]),
+        # Without a token now, and when they were recorded.
+        is_absent=np.array([n not in texts and (n in new or state.lineage.row(n) in held.spare) for n in numbers]),
         is_sample=np.array([number in kept and number in texts for number in numbers]),
     )
     tied = side == "input" and snapshot.state.traits.tied
@@ -222,52 +207,38 @@ def _movements(
     return {number: movement for number, movement in zip(numbers, judged, strict=True) if number in new}
 
 
-def _had_none(held: InitRows, origin: object) -> bool:
-    """Return whether a row had no token when it was recorded."""
-    return origin in held.spare if isinstance(origin, int) else isinstance(origin, Made)
-
-
 def training_on_record(state: State | None, snapshot: Snapshot, objects: Objects) -> tuple[TokenTraining, ...]:
-    """Return each token whose row a migration initialised, by id, as `training_of` does.
-
-    Args:
-        state: The workspace's state, None where it was never made.
-        snapshot: The model.
-        objects: Where undo records are.
-    """
+    """Return each token whose row a migration initialised, by id, by what the state has of the model and its copies."""
     if state is None:
         return training_of(snapshot, OnRecord({}, {}, objects))
     model = state.model_at(snapshot.directory, snapshot.generation)
-    known = dict(read_init_records(row.event for row in state.token_rows(model))) if model else {}
-    undo = undo_digests(state.list_applications(model)) if model else {}
-    if any((made.revision, made.label) not in known for _, _, made in list_initialised_tokens(snapshot)):
-        elsewhere, undo_elsewhere = _on_record_elsewhere(state, snapshot.stamp)
-        known, undo = {**elsewhere, **known}, {**undo_elsewhere, **undo}
-    return training_of(snapshot, OnRecord(known, undo, objects))
+    known = _read_on_record(state, model, objects)
+    if any((made.revision, made.label) not in known.init_records for _, _, made in list_initialised_tokens(snapshot)):
+        other = _read_on_record(*_find_elsewhere(state, snapshot.stamp), objects)
+        known = OnRecord({**other.init_records, **known.init_records}, {**other.undo, **known.undo}, objects)
+    return training_of(snapshot, known)
 
 
-def _on_record_elsewhere(state: State, stamp: Stamp | None) -> tuple[Mapping[RowKey, InitRecord], Mapping[str, str]]:
-    """Return the init records and undo records of a copy that was migrated elsewhere, by a run that is on record.
+def _read_on_record(state: Readable, model: ModelRow | None, objects: Objects) -> OnRecord:
+    if model is None:
+        return OnRecord({}, {}, objects)
+    events = (row.event for row in state.token_rows(model))
+    return OnRecord(read_init_records(events), undo_digests(state.list_applications(model)), objects)
+
+
+def _find_elsewhere(state: State, stamp: Stamp | None) -> tuple[Readable, ModelRow | None]:
+    """Return a model of which this one is a copy, as a run that is on record left it, and the ledger that has it.
 
     A generation is the digest of all that a run wrote: a run that left this generation wrote these rows.
     """
     if stamp is None:
-        return {}, {}
-    for model in state.list_models():
-        if any(_is_run_of(row, stamp) for row in state.runs(model, None)):
-            events = (row.event for row in state.token_rows(model))
-            return read_init_records(events), undo_digests(state.list_applications(model))
-    for ledger in read_imported(state):
-        for row in ledger.runs:
-            if _is_run_of(row, stamp):
-                found = (event.event for event in ledger.tokens if event.model_id == row.model_id)
-                applied = (each for each in ledger.applied if each.model_id == row.model_id)
-                return read_init_records(found), undo_digests(applied)
-    return {}, {}
-
-
-def _is_run_of(row: RunRow, stamp: Stamp) -> bool:
-    return row.status is Status.APPLIED and row.generation_after == stamp.generation
+        return state, None
+    for ledger in chain([state], read_imported(state)):
+        for model in ledger.list_models():
+            applied = (row for row in ledger.runs(model, None) if row.status is Status.APPLIED)
+            if any(row.generation_after == stamp.generation for row in applied):
+                return ledger, model
+    return state, None
 
 
 def list_trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...]:
@@ -305,26 +276,27 @@ def _compare(
     rows: Mapping[Side, tuple[bytes, str]],
     movements: Mapping[Side, Movement],
 ) -> TokenTraining:
-    now: RowFingerprints = {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in rows.items()}
     marks = parse_fingerprints(record.fingerprint) if record else {}
     sides: dict[Side, Training] = {}
-    reasons: list[str] = []
+    reasons: list[str | None] = []
     for side, (raw, dtype) in rows.items():
-        mark = marks.get(side)
-        same = mark.still_is(raw, dtype) if mark else None
-        movement = movements.get(side) if same is False else None
-        if same is None:
-            sides[side] = Training.UNKNOWN
-            reasons.append(_reason(record, mark, dtype))
-        elif same:
+        same = marks[side].still_is(raw, dtype) if side in marks else None
+        movement = movements.get(side)
+        sides[side] = Training.UNKNOWN
+        if same:
             sides[side] = Training.UNTRAINED
-        elif movement is None:
-            sides[side] = Training.UNKNOWN
-            reasons.append("it moved, and the undo data here does not have its initial row")
-        else:
+        elif same is False and movement is not None:
             # By value it can be the same as before: 0.0 equals -0.0.
             sides[side] = Training(movement.kind)
-            reasons += [movement.why] if movement.why else []
+            reasons.append(movement.why)
+        elif same is False:
+            reasons.append("it moved, and the undo data here does not have its initial row")
+        elif record is None:
+            reasons.append("the ledger here does not have the migration that initialised its row")
+        elif side not in marks:
+            reasons.append("the ledger has no fingerprint of its initial row")
+        else:
+            reasons.append(f"its row was initialised in {marks[side].dtype}, which {dtype} cannot represent")
         if record and side in record.from_file and sides[side] in (Training.UNTRAINED, Training.MOVED):
             sides[side] = Training.GIVEN
     return TokenTraining(
@@ -334,15 +306,7 @@ def _compare(
         made.label,
         sides,
         movements,
-        reasons[0] if reasons else None,
-        format_fingerprints(now),
+        next(filter(None, reasons), None),
+        format_fingerprints({side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in rows.items()}),
         bool(record and record.known_trained),
     )
-
-
-def _reason(record: InitRecord | None, mark: RowFingerprint | None, dtype: str) -> str:
-    if record is None:
-        return "the ledger here does not have the migration that initialised its row"
-    if mark is None:
-        return "the ledger has no fingerprint of its initial row"
-    return f"its row was initialised in {mark.dtype}, which {dtype} cannot represent"

@@ -47,7 +47,7 @@ class NewRun:
 
     def prepared(self) -> None:
         """Record the outcome, to be finished even after a crash."""
-        self.state.prepare(self.run_id, self.outcome.payload())
+        self.state.prepare(self.run_id, self.outcome)
 
     def applied(self) -> None:
         """Finish the run in the ledger."""

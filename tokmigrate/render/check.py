@@ -109,7 +109,7 @@ def undo_lines(undo: UndoData) -> Iterator[str]:
     """Yield the lines on undo data that is not here."""
     if undo.ledger:
         yield undo.ledger
-    yield from (f"the undo data of {each.revision} is lost: {each.reason}" for each in undo.lost)
+    yield from (f"the undo data of {revision} is lost: {reason}" for revision, reason in undo.lost.items())
     if undo.not_undoable:
         yield f"no downgrade from here can undo {', '.join(undo.not_undoable)}"
     if undo.breaks:
@@ -119,7 +119,7 @@ def undo_lines(undo: UndoData) -> Iterator[str]:
 def undo_content(undo: UndoData) -> dict[str, Any]:
     """Return what of the undo data of a model is here, as JSON."""
     return {
-        "lost": [{"revision": each.revision, "reason": each.reason} for each in undo.lost],
+        "lost": [{"revision": revision, "reason": reason} for revision, reason in undo.lost.items()],
         "not_undoable": list(undo.not_undoable),
         "ledger": undo.ledger,
     }

@@ -37,7 +37,7 @@ def _lines(run: Run) -> Iterator[RenderableType]:
     )
     headline = Text.assemble(
         (moment(row.started), "dim"),
-        f"  {escape(run.model)}: {row.direction.value}{way}  ",
+        f"  {escape(run.model.name)}: {row.direction.value}{way}  ",
         (row.status.value, _STYLE.get(row.status.value, "yellow")),
         took,
     )
@@ -47,7 +47,7 @@ def _lines(run: Run) -> Iterator[RenderableType]:
     yield indent_line(f"{row.id} by {_who(row.provenance)}", 4)
     yield indent_line(f"{_versions(row.provenance)}", 4)
     if run.ledger is not None:
-        yield indent_line(f"from the ledger {run.ledger[:10]}, {escape(run.path)}", 4)
+        yield indent_line(f"from the ledger {run.ledger[:10]}, {escape(run.model.path)}", 4)
     if run.undone_by is not None:
         what = "reverted" if len(run.undone) == len(row.revisions) else f"{', '.join(run.undone)} reverted"
         yield indent_line(f"{what} by {run.undone_by}", 4)
@@ -77,9 +77,9 @@ def run_content(run: Run) -> dict[str, Any]:
     row = run.row
     return {
         "run": row.id,
-        "model": run.model,
-        "path": run.path,
-        "lineage": run.lineage or None,
+        "model": run.model.name,
+        "path": run.model.path,
+        "lineage": run.model.lineage or None,
         "ledger": run.ledger,
         "direction": row.direction.value,
         "from_revision": row.from_revision,

@@ -3,22 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    URL,
-    Connection,
-    Engine,
-    NullPool,
-    create_engine,
-    event,
-    insert,
-    inspect,
-    make_url,
-    select,
-)
+from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, insert, inspect, make_url, select
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from tokmigrate.errors import StorageError, UsageError
@@ -28,25 +18,24 @@ from tokmigrate.state.ledger import State
 from tokmigrate.state.schema import meta, metadata
 from tokmigrate.state.schema_upgrades import upgrade_schema
 
-__all__ = ["State", "open_state", "open_state_if_present"]
-
 _WRITER_WAITS_MS = 30_000
 _READER_WAITS_MS = 2_000
+_VERSION = "schema_version"
 _WORKSPACE = "workspace"
 """The key of the path from the folder of the database to the workspace; databases that lie in none have no such key."""
-_OLDER = 1
+_OLDER = "1"
 """The schema that is upgraded when the database is opened to be written."""
 
 
 def open_state(url: str, workspace: Path | None = None) -> State:
-    """Open the state database, and make it where it is not there yet.
+    """Open the state database; it is made where it is not there yet, and one of an older schema is upgraded.
 
     Args:
         url: A SQLAlchemy URL of SQLite or PostgreSQL.
         workspace: The folder of a relative SQLite path; default: the current one.
 
-    One of an older schema is upgraded. Raises UsageError for a URL that cannot be meant, StorageError where the
-    database cannot be made or read, FormatError where a newer tokmigrate made it.
+    Raises UsageError for a URL that cannot be meant, StorageError where the database cannot be made or read,
+    FormatError where a newer tokmigrate made it.
     """
     state = _state(url, workspace, _WRITER_WAITS_MS)
     file = _file(state)
@@ -59,16 +48,22 @@ def open_state(url: str, workspace: Path | None = None) -> State:
                 where=str(file.parent),
                 hint="check the permissions, or set `state` in tokmigrate.yaml",
             ) from error
-    if not _is_made(state):
+    held = _read_meta(state)
+    if held.get(_VERSION) in (None, _OLDER):
         with state.writing() as connection:
-            if not inspect(connection).has_table(meta.name):
-                _make(connection, _path_to_workspace(state))
-    if _version(state) == _OLDER:
-        with state.writing() as connection:
-            if _version_in(connection) == _OLDER:
+            # Another process may have done it meanwhile.
+            held = _meta_in(connection)
+            if not held:
+                # No look at what is there: a table of the same name belongs to another application.
+                metadata.create_all(connection, checkfirst=False)
+                connection.execute(insert(meta).values(key=_VERSION, value=str(STATE.version)))
+                path = _path_to_workspace(state)
+                if path is not None:
+                    connection.execute(insert(meta).values(key=_WORKSPACE, value=path))
+            elif held.get(_VERSION) == _OLDER:
                 upgrade_schema(connection, state.place)
-    check_version(STATE, _version(state), state.place)
-    return _place(state)
+            held = _meta_in(connection)
+    return _check(state, held)
 
 
 def open_state_if_present(url: str, workspace: Path | None = None) -> State | None:
@@ -77,15 +72,13 @@ def open_state_if_present(url: str, workspace: Path | None = None) -> State | No
     It waits two seconds for another process, `open_state` thirty; else it raises what that raises.
     """
     state = _state(url, workspace, _READER_WAITS_MS)
-    if not _is_made(state):
-        return None
-    check_version(STATE, _version(state), state.place)
-    return _place(state)
+    held = _read_meta(state)
+    return _check(state, held) if held else None
 
 
 def has_state(url: str, workspace: Path | None = None) -> bool:
     """Return whether the state database was made, in whatever schema."""
-    return _is_made(_state(url, workspace, _READER_WAITS_MS))
+    return bool(_read_meta(_state(url, workspace, _READER_WAITS_MS)))
 
 
 def _state(url: str, workspace: Path | None, timeout_ms: int) -> State:
@@ -103,11 +96,7 @@ def _state(url: str, workspace: Path | None, timeout_ms: int) -> State:
             where="state",
             hint="write `sqlite:///.tokmigrate/state.db`, or a PostgreSQL URL whose driver is installed",
         ) from error
-    raise UsageError(
-        f"the state cannot be kept in '{backend}'",
-        where="state",
-        hint="use a SQLite or a PostgreSQL URL",
-    )
+    raise UsageError(f"the state cannot be kept in '{backend}'", where="state", hint="use a SQLite or a PostgreSQL URL")
 
 
 def _absolute(url: URL, folder: Path) -> URL:
@@ -123,12 +112,7 @@ def _sqlite_engine(url: URL, timeout_ms: int) -> Engine:
     @event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
-        for pragma in (
-            f"busy_timeout={timeout_ms}",
-            "journal_mode=DELETE",
-            "synchronous=EXTRA",
-            "foreign_keys=ON",
-        ):
+        for pragma in (f"busy_timeout={timeout_ms}", "journal_mode=DELETE", "synchronous=EXTRA", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
@@ -156,37 +140,29 @@ def _path_to_workspace(state: State) -> str | None:
     return os.path.relpath(root, folder) if folder.is_relative_to(root) else None
 
 
-def _place(state: State) -> State:
-    """Return the state with the workspace that it moves with, as was settled when it was made."""
-    file = _file(state)
-    with state.reading() as connection:
-        path = connection.execute(select(meta.c.value).where(meta.c.key == _WORKSPACE)).scalar()
+def _check(state: State, held: Mapping[str, str]) -> State:
+    """Return the state with the workspace that it moves with, as was settled when it was made.
+
+    Raises FormatError where it has another schema than that of today.
+    """
+    version = held.get(_VERSION)
+    check_version(STATE, int(version) if version is not None and version.isdecimal() else version, state.place)
+    file, path = _file(state), held.get(_WORKSPACE)
     if file is None or path is None:
         return state
     return replace(state, moves_with=Path(os.path.realpath(Path(os.path.realpath(file.parent)) / path)))
 
 
-def _is_made(state: State) -> bool:
+def _read_meta(state: State) -> dict[str, str]:
+    """Return what `meta` holds; nothing where the database was never made."""
     file = _file(state)
     if file is not None and not exists(file):
-        return False
+        return {}
     with state.reading() as connection:
-        return inspect(connection).has_table(meta.name)
+        return _meta_in(connection)
 
 
-def _make(connection: Connection, path: str | None) -> None:
-    # No look at what is there: a table of the same name belongs to another application.
-    metadata.create_all(connection, checkfirst=False)
-    connection.execute(insert(meta).values(key="schema_version", value=str(STATE.version)))
-    if path is not None:
-        connection.execute(insert(meta).values(key=_WORKSPACE, value=path))
-
-
-def _version(state: State) -> int | str | None:
-    with state.reading() as connection:
-        return _version_in(connection)
-
-
-def _version_in(connection: Connection) -> int | str | None:
-    found = connection.execute(select(meta.c.value).where(meta.c.key == "schema_version")).scalar()
-    return int(found) if found is not None and found.isdecimal() else found
+def _meta_in(connection: Connection) -> dict[str, str]:
+    if not inspect(connection).has_table(meta.name):
+        return {}
+    return {row.key: row.value for row in connection.execute(select(meta))}

@@ -14,24 +14,18 @@ is in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from blake3 import blake3
-from sqlalchemy import ColumnElement, Connection, Table, Text, func, insert, select, true, type_coerce, update
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import Connection, func, insert, select, update
 
 from tokmigrate.state.rows import BrokenRun, Status
-from tokmigrate.state.schema import OF_RUNS, applied, canonical_json, meta, runs
+from tokmigrate.state.schema import OF_RUNS, Stored, applied, canonical_json, meta, read_highest, read_stored, runs
 
 START = ""
 _HEAD = "chain_head"
-_BATCH = 1000
 _NOT_HASHED = {"hash", "reverted_by"}
 _ACTIVE = frozenset(status.value for status in Status if status.active)
-
-Stored = Mapping[str, Any]
-"""The columns of a row, each as it is stored."""
 
 Linked = tuple[Sequence[tuple[str, Stored]], Sequence[int]]
 """The rows of a run with their tables, and the numbers of the rows of `applied` that it undid."""
@@ -39,14 +33,12 @@ Linked = tuple[Sequence[tuple[str, Stored]], Sequence[int]]
 
 def seal_run(connection: Connection, run_id: str) -> None:
     """Add a run that has ended to the chain, within the transaction that ends it."""
-    position = connection.execute(select(func.max(runs.c.chain_position))).scalar() or 0
-    previous = head_in(connection)
-    (row,) = read_table(connection, runs, runs.c.id == run_id)
-    link = {"chain_position": position + 1, "previous_hash": previous}
-    digest = hash_run({**row, **link}, link_reader(connection)(run_id))
+    position = read_highest(connection, runs.c.chain_position)
+    (row,) = read_stored(connection, runs, runs.c.id == run_id)
+    link = {"chain_position": position + 1, "previous_hash": head_in(connection)}
+    digest = _hash_run({**row, **link}, _linked(connection, run_id))
     connection.execute(update(runs).where(runs.c.id == run_id).values(**link, hash=digest))
-    if connection.execute(update(meta).where(meta.c.key == _HEAD).values(value=digest)).rowcount == 0:
-        connection.execute(insert(meta).values(key=_HEAD, value=digest))
+    set_head(connection, digest)
 
 
 def head_in(connection: Connection) -> str:
@@ -54,32 +46,21 @@ def head_in(connection: Connection) -> str:
     return connection.execute(select(meta.c.value).where(meta.c.key == _HEAD)).scalar() or START
 
 
-def link_reader(connection: Connection) -> Callable[[str], Linked]:
-    """Return what finds the rows of a run in a database."""
-
-    def linked(run_id: str) -> Linked:
-        rows = [
-            (table.name, row) for table in OF_RUNS for row in read_table(connection, table, table.c.run_id == run_id)
-        ]
-        taken_back = select(applied.c.number).where(applied.c.reverted_by == run_id).order_by(applied.c.number)
-        return rows, list(connection.execute(taken_back).scalars())
-
-    return linked
+def set_head(connection: Connection, digest: str) -> None:
+    """Record the hash of the run that ended last."""
+    if connection.execute(update(meta).where(meta.c.key == _HEAD).values(value=digest)).rowcount == 0:
+        connection.execute(insert(meta).values(key=_HEAD, value=digest))
 
 
-def find_broken(ledger: Iterable[Stored], linked: Callable[[str], Linked], total: int, head: str) -> BrokenRun | None:
-    """Return the first run that the chain does not account for, or None.
-
-    Args:
-        ledger: The rows of `runs`: those in the chain in its order, then the others.
-        linked: Finds the rows of a run.
-        total: How many rows there are of runs, plus how many of them were undone.
-        head: The hash of the run that ended last.
-    """
+def find_broken(connection: Connection) -> BrokenRun | None:
+    """Return the first run that the chain does not account for, None where it accounts for all."""
+    # Each row of a run, and each undo of one, is counted off when its run is checked.
+    left = connection.execute(select(func.count(applied.c.reverted_by))).scalar_one()
+    left += sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in OF_RUNS)
     position, previous, last = 0, START, ""
-    for run in ledger:
-        rows, reverted = linked(run["id"])
-        total -= len(rows) + len(reverted)
+    for run in list(read_stored(connection, runs, order=runs.c.chain_position.nulls_last())):
+        rows, reverted = _linked(connection, run["id"])
+        left -= len(rows) + len(reverted)
         if run["hash"] is None:
             if run["status"] not in _ACTIVE or rows or reverted:
                 return BrokenRun(run["id"], "it was edited, or not recorded by tokmigrate")
@@ -90,47 +71,25 @@ def find_broken(ledger: Iterable[Stored], linked: Callable[[str], Linked], total
         if _hash_or_none(run, (rows, reverted)) != run["hash"]:
             return BrokenRun(run["id"], "its row, or a row that it left, was edited, added or removed")
         previous, last = run["hash"], run["id"]
-    if previous != head:
+    if previous != head_in(connection):
         return BrokenRun(last, "runs that ended after it are missing")
-    return BrokenRun(last, "there are rows that belong to no run") if total else None
+    return BrokenRun(last, "there are rows that belong to no run") if left else None
 
 
-def read_table(
-    connection: Connection, table: Table, wanted: ColumnElement[bool] | None = None, order: str | None = None
-) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table, each value as it is stored.
-
-    Args:
-        connection: A connection.
-        table: The table.
-        wanted: Which rows; all if None.
-        order: The column that they are sorted by, those without a value last; default: `number`, or else the first.
-    """
-    columns = list(table.columns)
-    by = table.columns[order or ("number" if "number" in table.columns else columns[0].name)]
-    found = connection.execute(
-        select(*(_raw(column) for column in columns))
-        .where(true() if wanted is None else wanted)
-        .order_by(by.nulls_last()),
-        execution_options={"yield_per": _BATCH},
-    )
-    for values in found:
-        yield dict(zip((column.name for column in columns), values, strict=True))
-
-
-def _raw(column: ColumnElement[Any]) -> Any:
-    """Select what is stored, so that a value that no longer parses is found and not raised."""
-    return type_coerce(column, Text()).label(column.key) if isinstance(column.type, TypeDecorator) else column
+def _linked(connection: Connection, run_id: str) -> Linked:
+    rows = [(table.name, row) for table in OF_RUNS for row in read_stored(connection, table, table.c.run_id == run_id)]
+    undone = select(applied.c.number).where(applied.c.reverted_by == run_id).order_by(applied.c.number)
+    return rows, list(connection.execute(undone).scalars())
 
 
 def _hash_or_none(run: Stored, linked: Linked) -> str | None:
     try:
-        return hash_run(run, linked)
+        return _hash_run(run, linked)
     except (TypeError, ValueError):
         return None
 
 
-def hash_run(run: Stored, linked: Linked) -> str:
+def _hash_run(run: Stored, linked: Linked) -> str:
     """Return the hash of a run; its row has its position in the chain."""
     rows, reverted = linked
     digest = blake3()

@@ -10,14 +10,16 @@ and every step states the status that it expects, so that of two processes one l
 
 from __future__ import annotations
 
+import os
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, func, insert, select, update
+from sqlalchemy import Connection, Table, delete, insert, select, text, update
 
 from tokmigrate.errors import BusyError, DriftError, UnknownNameError
 from tokmigrate.state.hash_chain import seal_run
@@ -25,12 +27,11 @@ from tokmigrate.state.provenance import Provenance, identify
 from tokmigrate.state.queries import (
     Readable,
     active_run_in,
-    find_model_row,
+    find_model_in,
     format_stored_path,
     list_applied_in,
-    model_row,
     run_in,
-    run_row,
+    texts_on_record_in,
 )
 from tokmigrate.state.rows import (
     AppliedRecord,
@@ -44,33 +45,58 @@ from tokmigrate.state.rows import (
     TokenEvent,
     TokensMoved,
 )
-from tokmigrate.state.schema import applied, migration_texts, models, runs, tags, token_events, token_moves
+from tokmigrate.state.schema import (
+    applied,
+    migration_texts,
+    models,
+    read_highest,
+    runs,
+    tags,
+    token_events,
+    token_moves,
+)
+
+_WRITERS_LOCK = 0x746F6B6D69677261
+"""The key of the PostgreSQL advisory lock that writers hold, one at a time."""
 
 
 @dataclass(frozen=True)
 class State(Readable):
     """The state of a workspace: see `tokmigrate.state.database.open_state`."""
 
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """Give a connection that alone may write until it is done; all it did counts, or nothing.
+
+        Raises BusyError where other writers do not finish, StorageError where it cannot be written.
+        """
+        with self._explain(), self.engine.connect() as connection:
+            alone = connection.execution_options(writes=True)
+            with alone.begin():
+                if not self.is_sqlite:
+                    alone.execute(text(f"SELECT pg_advisory_xact_lock({_WRITERS_LOCK})"))
+                yield alone
+
     def model_for(self, name: str, path: Path, lineage: str = "", generation: str | None = None) -> ModelRow:
-        """Return the model at a path, recorded now if it was not; one that was moved there keeps its history.
+        """Return the model at a path, recorded now if it was not; one that was renamed or moved keeps its history.
 
         Args:
-            name: What it is called now; a model that was renamed keeps its history.
+            name: What it is called now.
             path: Its directory; models are identified by their resolved path.
-            lineage: Its lineage id, or "" while it has none. A recorded one is never replaced: compare
-                the lineage of the row with your own.
+            lineage: Its lineage id, or "" while it has none. A recorded one is never replaced.
             generation: The generation that its stamp names, None where it has no stamp.
         """
         with self.writing() as connection:
-            known = find_model_row(connection, path, self.moves_with, generation)
+            known = find_model_in(connection, path, self.moves_with, generation)
             kept = (known.lineage if known else "") or lineage
             values = {"name": name, "path": format_stored_path(path, self.moves_with), "lineage": kept}
-            if known is None:
-                connection.execute(insert(models).values(**values, created=_now()))
-            else:
+            if known is not None:
                 connection.execute(update(models).where(models.c.id == known.id).values(**values))
-            row = connection.execute(select(models).where(models.c.path == values["path"])).one()
-        return model_row(row, self.moves_with)
+                number = known.id
+            else:
+                new = insert(models).values(**values, created=_now()).returning(models.c.id)
+                number = connection.execute(new).scalar_one()
+        return ModelRow(number, name, os.path.realpath(path), kept)
 
     def begin(
         self,
@@ -84,19 +110,10 @@ class State(Readable):
         generation_after: str | None,
         provenance: Provenance | None = None,
     ) -> RunRow:
-        """Record the intent to change a model, with status STAGING.
+        """Record the intent to change a model, with status STAGING; raises BusyError where a run of it is active.
 
-        Args:
-            model: The model.
-            direction: What is done to its history.
-            from_revision: The revision that it is at; None for base.
-            to_revision: The revision that it comes to; None for base.
-            revisions: The revisions to apply or undo, in that order.
-            generation_before: The generation id in place; None at base.
-            generation_after: The generation id of the candidate; None at base.
-            provenance: The author; default: the user of this process.
-
-        Raises BusyError where a run of this model is active.
+        The revisions and generations are those of the model now and afterwards, None at base; `revisions` are to be
+        applied or undone in that order. The author is by default the user of this process.
         """
         author = provenance or identify(self.workspace)
         with self.writing() as connection:
@@ -121,23 +138,10 @@ class State(Readable):
                 generation_after=generation_after,
             )
 
-    def prepare(self, run_id: str, outcome: Outcome | Mapping[str, Any]) -> RunRow:
-        """Take a run from STAGING to PREPARED and keep what finishing it needs.
-
-        Args:
-            run_id: The run.
-            outcome: What finishing it records; or its payload, with any further keys that recovery wants.
-
-        Raises BusyError where it is not STAGING.
-        """
-        payload = outcome.payload() if isinstance(outcome, Outcome) else dict(outcome)
+    def prepare(self, run_id: str, outcome: Outcome) -> RunRow:
+        """Take a run from STAGING to PREPARED and keep what finishing it records; BusyError where it is not STAGING."""
         with self.writing() as connection:
-            return _change(
-                connection,
-                run_id,
-                Status.STAGING,
-                {"status": Status.PREPARED.value, "outcome": payload},
-            )
+            return _change(connection, run_id, Status.STAGING, status=Status.PREPARED.value, outcome=outcome.payload())
 
     def fail(self, run_id: str, error: str) -> RunRow:
         """Record that an active run failed and why; one that is over already is left as it is."""
@@ -145,7 +149,9 @@ class State(Readable):
             row = run_in(connection, run_id)
             if not row.status.active:
                 return row
-            ended = _end(connection, run_id, row.status, Status.FAILED, error)
+            ended = _change(
+                connection, run_id, row.status, status=Status.FAILED.value, **_times(row, _now()), error=error
+            )
             seal_run(connection, run_id)
             return ended
 
@@ -156,8 +162,19 @@ class State(Readable):
         Raises BusyError from any other status, DriftError where the ledger contradicts it.
         """
         with self.writing() as connection:
-            row = run_in(connection, run_id)
-            return _finish(connection, row, Outcome.of(row.payload or {}))
+            row, moment = run_in(connection, run_id), _now()
+            if row.status is Status.APPLIED:
+                return row
+            # The rows of the ledger take the place of the outcome.
+            ended = _change(
+                connection, run_id, Status.PREPARED, status=Status.APPLIED.value, **_times(row, moment), outcome=None
+            )
+            outcome = Outcome.of(row.payload or {})
+            _revert(connection, row, outcome.reverted)
+            _apply(connection, row, outcome.applied, Origin.APPLIED, moment)
+            _record_events(connection, row, outcome.tokens, moment)
+            seal_run(connection, run_id)
+            return ended
 
     def adopt(
         self,
@@ -166,17 +183,15 @@ class State(Readable):
         gone: Collection[str] = (),
         provenance: Provenance | None = None,
     ) -> RunRow | None:
-        """Bring the state in line with the stamp of a model.
+        """Bring the state in line with the stamp of a model; raises BusyError where a run of it is active.
 
         Args:
             model: The model.
-            records: What the stamp has as applied; recorded ones are skipped. They get the
-                origin `adopted` and no undo record.
+            records: What the stamp has as applied; those that are not recorded yet get the origin `adopted`.
             gone: Recorded revisions that the stamp does not have: they are marked as undone.
             provenance: The author; default: the user of this process.
 
-        Returns the run that it is recorded as, or None where there was nothing to do. Raises
-        BusyError where a run of this model is active.
+        Returns the run that it is recorded as, None where there was nothing to do.
         """
         author = provenance or identify(self.workspace)
         with self.writing() as connection:
@@ -206,11 +221,9 @@ class State(Readable):
     def keep_migration_texts(self, texts: Sequence[MigrationText]) -> None:
         """Record the texts of migrations; one that is recorded with the same checksum is skipped."""
         with self.writing() as connection:
-            found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
-            known = {(row.revision, row.checksum) for row in found}
-            new = [text for text in texts if (text.revision, text.checksum) not in known]
-            rows = [{**asdict(text), "attachments": dict(text.attachments), "recorded_at": _now()} for text in new]
-            append(connection, migration_texts, rows)
+            known = texts_on_record_in(connection)
+            new = [each for each in texts if (each.revision, each.checksum) not in known]
+            _append(connection, migration_texts, [{**asdict(each), "recorded_at": _now()} for each in new])
 
     def set_tag(self, name: str, revision: str) -> str | None:
         """Set a tag to a revision, and return the previous one, None for a new tag."""
@@ -230,33 +243,12 @@ class State(Readable):
             return before
 
 
-def _finish(connection: Connection, row: RunRow, outcome: Outcome) -> RunRow:
-    if row.status is Status.APPLIED:
-        return row
-    ended = _end(connection, row.id, Status.PREPARED, Status.APPLIED, None)
-    moment = ended.finished or _now()
-    _revert(connection, row, outcome.reverted)
-    _apply(connection, row, outcome.applied, Origin.APPLIED, moment)
-    _record_events(connection, row, outcome.tokens, moment)
-    seal_run(connection, row.id)
-    return ended
+def _times(run: RunRow, finished: datetime) -> dict[str, Any]:
+    # A clock may have been set back meanwhile.
+    return {"finished": finished, "duration_s": max(0.0, (finished - run.started).total_seconds())}
 
 
-def _end(connection: Connection, run_id: str, expected: Status, new: Status, error: str | None) -> RunRow:
-    started = run_in(connection, run_id).started
-    finished = _now()
-    changes: dict[str, Any] = {
-        "status": new.value,
-        "finished": finished,
-        "duration_s": max(0.0, (finished - started).total_seconds()),
-        "error": error,
-    }
-    if new is Status.APPLIED:
-        changes["outcome"] = None  # the ledger has it now
-    return _change(connection, run_id, expected, changes)
-
-
-def _change(connection: Connection, run_id: str, expected: Status, changes: Mapping[str, Any]) -> RunRow:
+def _change(connection: Connection, run_id: str, expected: Status, **changes: Any) -> RunRow:
     changed = connection.execute(
         update(runs).where(runs.c.id == run_id, runs.c.status == expected.value).values(**changes)
     )
@@ -278,22 +270,12 @@ def _insert_run(connection: Connection, model: ModelRow, author: Provenance, **v
             hint="the state database was replaced; run the command again",
         )
     run_id = secrets.token_hex(8)
-    connection.execute(
-        insert(runs).values(
-            id=run_id,
-            number=last_number(connection, runs) + 1,
-            model_id=model.id,
-            user_name=author.user,
-            host=author.host,
-            pid=author.pid,
-            tool_version=author.tool_version,
-            libraries=dict(author.libraries),
-            git_commit=author.git_commit,
-            started=_now(),
-            **values,
-        )
-    )
-    return run_row(connection.execute(select(runs).where(runs.c.id == run_id)).one())
+    who = asdict(author)
+    who["user_name"] = who.pop("user")
+    number = read_highest(connection, runs.c.number) + 1
+    row = {"id": run_id, "number": number, "model_id": model.id, **who, "started": _now(), **values}
+    connection.execute(insert(runs).values(row))
+    return run_in(connection, run_id)
 
 
 def _now() -> datetime:
@@ -301,16 +283,14 @@ def _now() -> datetime:
 
 
 def _apply(
-    connection: Connection,
-    run: RunRow,
-    records: Sequence[AppliedRecord],
-    origin: Origin,
-    moment: datetime,
+    connection: Connection, run: RunRow, records: Sequence[AppliedRecord], origin: Origin, moment: datetime
 ) -> None:
     """Record that `run` applied `records`; raises DriftError where one is applied already."""
     in_force = list_applied_in(connection, run.model_id)
     known = {row.record.revision for row in in_force}
     taken = {row.record.position for row in in_force}
+    of_run = {"model_id": run.model_id, "run_id": run.id, "applied_at": moment}
+    rows: list[dict[str, Any]] = []
     for record in records:
         if record.revision in known or record.position in taken:
             raise DriftError(
@@ -320,27 +300,11 @@ def _apply(
             )
         known.add(record.revision)
         taken.add(record.position)
-    append(
-        connection,
-        applied,
-        [
-            {
-                "model_id": run.model_id,
-                "run_id": run.id,
-                "origin": origin.value,
-                "position": record.position,
-                "revision": record.revision,
-                "checksum": record.checksum,
-                "message": record.message,
-                "undo_record": record.undo if origin is Origin.APPLIED else None,
-                "digests_before": dict(record.digests_before),
-                "digests_after": dict(record.digests_after),
-                "applied_at": moment,
-                "reverted_by": None,
-            }
-            for record in records
-        ],
-    )
+        columns = asdict(record)
+        undo = columns.pop("undo")
+        columns["undo_record"] = undo if origin is Origin.APPLIED else None
+        rows.append({**columns, "origin": origin.value, **of_run})
+    _append(connection, applied, rows)
 
 
 def _revert(connection: Connection, run: RunRow, revisions: Sequence[str]) -> None:
@@ -348,11 +312,7 @@ def _revert(connection: Connection, run: RunRow, revisions: Sequence[str]) -> No
     for revision in revisions:
         marked = connection.execute(
             update(applied)
-            .where(
-                applied.c.model_id == run.model_id,
-                applied.c.revision == revision,
-                applied.c.reverted_by.is_(None),
-            )
+            .where(applied.c.model_id == run.model_id, applied.c.revision == revision, applied.c.reverted_by.is_(None))
             .values(reverted_by=run.id)
         )
         if marked.rowcount != 1:
@@ -366,45 +326,23 @@ def _revert(connection: Connection, run: RunRow, revisions: Sequence[str]) -> No
 def _record_events(
     connection: Connection, run: RunRow, events: Sequence[TokenEvent | TokensMoved], moment: datetime
 ) -> None:
-    """Record what `run` did to tokens."""
-    last = last_number(connection, token_events)
+    last = read_highest(connection, token_events.c.number)
     single: list[dict[str, Any]] = []
     together: list[dict[str, Any]] = []
     for event in events:
-        row: dict[str, Any] = {
-            "model_id": run.model_id,
-            "run_id": run.id,
-            "revision": event.revision,
-            "event_type": event.event.value,
-            "recorded_at": moment,
-        }
+        row = asdict(event) | {"model_id": run.model_id, "run_id": run.id, "recorded_at": moment}
+        row["event_type"] = row.pop("event").value
         if isinstance(event, TokenEvent):
-            single.append(
-                {
-                    **row,
-                    "token": event.token,
-                    "token_id": event.token_id,
-                    "old_id": event.old_id,
-                    "old_token": event.old_token,
-                    "init": None if event.init is None else dict(event.init),
-                    "row_fingerprint": event.row_fingerprint,
-                }
-            )
+            single.append(row)
         else:
-            move = event.move
-            ids = {"start": move.start, "stop": move.stop, "shift": move.shift}
-            together.append({**row, **ids, "tokens": list(move.tokens), "after_event": last + len(single)})
-    append(connection, token_events, single)
-    append(connection, token_moves, together)
+            move = row.pop("move")
+            together.append({**row, **move, "stop": event.move.stop, "after_event": last + len(single)})
+    _append(connection, token_events, single)
+    _append(connection, token_moves, together)
 
 
-def append(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Add `rows` to a table of the ledger, numbered on from the last, within the open transaction."""
+def _append(connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add `rows` to a table of the ledger, numbered on from the last."""
     if rows:
-        start = last_number(connection, table) + 1
+        start = read_highest(connection, table.c.number) + 1
         connection.execute(insert(table), [{**row, "number": number} for number, row in enumerate(rows, start)])
-
-
-def last_number(connection: Connection, table: Table) -> int:
-    """Return the number of the last row of a table of the ledger, 0 where it has none."""
-    return connection.execute(select(func.max(table.c.number))).scalar() or 0

@@ -1,20 +1,22 @@
-"""Asking the state: rows as values, and the questions that are asked of them; nothing here writes."""
+"""Asking the state: the transactions that read, and rows as values; nothing here writes."""
 
 from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Row, func, select
+from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from tokmigrate.errors import UnknownNameError
+from tokmigrate.errors import BusyError, DriftError, StorageError, TokmigrateError, UnknownNameError
 from tokmigrate.files import exists
-from tokmigrate.state.connection import Database
-from tokmigrate.state.hash_chain import find_broken, head_in, link_reader, read_table
+from tokmigrate.state.hash_chain import find_broken
 from tokmigrate.state.provenance import Provenance
 from tokmigrate.state.rows import (
     AppliedRecord,
@@ -34,10 +36,11 @@ from tokmigrate.state.rows import (
 )
 from tokmigrate.state.schema import (
     LEDGER,
-    OF_RUNS,
     applied,
+    decode,
     migration_texts,
     models,
+    read_stored,
     runs,
     tags,
     token_events,
@@ -45,88 +48,100 @@ from tokmigrate.state.schema import (
 )
 from tokmigrate.vocabulary.token_delta import Move
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
-def format_stored_path(path: Path, root: Path | None) -> str:
-    """Return the path of a model as the state keeps it.
+    T = TypeVar("T", bound=DataclassInstance)
 
-    Args:
-        path: The model's directory; links are followed.
-        root: The workspace that the database moves with, None where it moves with none.
-    """
-    resolved = Path(os.path.realpath(path))
-    return str(resolved.relative_to(root)) if root is not None and resolved.is_relative_to(root) else str(resolved)
-
-
-def absolute_path(stored: str, root: Path | None) -> str:
-    """Return the absolute path of a model that the state keeps; one whose workspace is not known stays relative."""
-    return str(root / stored) if root is not None else stored
-
-
-def model_row(row: Row[tuple[object, ...]], root: Path | None) -> ModelRow:
-    """Return a row of `models` as a value, with the path that it has now."""
-    return ModelRow(row.id, row.name, absolute_path(row.path, root), row.lineage, row.created)
-
-
-def find_model_row(
-    connection: Connection, path: Path, root: Path | None, generation: str | None
-) -> Row[tuple[object, ...]] | None:
-    """Return the row of the model at a path: the one recorded there, or the one that was moved to it.
-
-    A model was moved where its last run left the generation that is here now, and the recorded path is gone. Several of
-    these are not distinguished, and of a run on another host it is not known whether its path is gone.
-
-    Args:
-        connection: A connection.
-        path: The model's directory.
-        root: The workspace that the database moves with.
-        generation: The generation that its stamp names, None where it has no stamp.
-    """
-    here = connection.execute(select(models).where(models.c.path == format_stored_path(path, root))).one_or_none()
-    if here is not None or generation is None:
-        return here
-    left = connection.execute(
-        select(models, runs.c.host, runs.c.generation_after)
-        .join(runs, runs.c.model_id == models.c.id)
-        .where(runs.c.status == Status.APPLIED.value)
-        .order_by(runs.c.number)
-    )
-    last = {row.id: row for row in left}
-    found = [row for row in last.values() if row.generation_after == generation and _is_gone(row, root)]
-    return found[0] if len(found) == 1 else None
-
-
-def _is_gone(row: Row[tuple[object, ...]], root: Path | None) -> bool:
-    if Path(row.path).is_absolute() and row.host != socket.gethostname():
-        return False
-    return not exists(Path(absolute_path(row.path, root)))
+_IS_ACTIVE = runs.c.status.in_([status.value for status in Status if status.active])
 
 
 @dataclass(frozen=True)
-class Readable(Database):
-    """A state database that can be asked."""
+class Readable:
+    """A state database that can be asked.
+
+    Args:
+        engine: Its SQLAlchemy engine.
+        workspace: The folder that relative paths and the Git commit are taken from.
+        moves_with: The workspace that it lies in, and moves with; None where it lies elsewhere.
+    """
+
+    engine: Engine
+    workspace: Path
+    moves_with: Path | None = None
+
+    @property
+    def place(self) -> str:
+        """Where the database is, without a password."""
+        url = self.engine.url
+        return str(url.database) if self.is_sqlite else url.render_as_string()
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file of SQLite's."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """Give a connection that sees one moment of the database; it must not write.
+
+        Raises BusyError where writers do not let it in, StorageError where the database is damaged, DriftError where
+        it holds what tokmigrate never writes.
+        """
+        with self._explain(), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                # By default PostgreSQL lets each statement see a later moment than the one before.
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def _explain(self) -> Iterator[None]:
+        """Turn errors of the database, and of values in it, into ours."""
+        try:
+            yield
+        except TokmigrateError:
+            raise
+        except ValueError as error:
+            raise DriftError(
+                f"a row of the state cannot be read: {error}",
+                where=self.place,
+                hint="`tokmigrate log --verify-chain` names the run; put a backup of the state in its place",
+            ) from error
+        except DBAPIError as error:
+            cause = str(error.orig)
+            if "database is locked" in cause or "lock timeout" in cause:
+                raise BusyError(
+                    "another process writes to the state database and does not finish",
+                    where=self.place,
+                    hint="wait for it, or end it, then try again",
+                ) from error
+            raise StorageError(
+                f"the state database cannot be used: {' '.join(cause.split())}",
+                where=self.place,
+                hint="check the free space, the permissions and the file; a backup can be put in its place"
+                if self.is_sqlite
+                else "check that the server runs, and `state:` in tokmigrate.yaml or $TOKMIGRATE_STATE",
+            ) from error
+        except SQLAlchemyError as error:
+            raise StorageError(
+                f"the state database cannot be used: {error}", where=self.place, hint="check `state` in tokmigrate.yaml"
+            ) from error
 
     def list_models(self) -> tuple[ModelRow, ...]:
         """Return every recorded model, the oldest first."""
         with self.reading() as connection:
-            found = connection.execute(select(models).order_by(models.c.id))
-            return tuple(model_row(row, self.moves_with) for row in found)
+            return tuple(_model(row, self.moves_with) for row in _rows(connection, models))
 
     def model_at(self, path: Path, generation: str | None) -> ModelRow | None:
-        """Return the model at a path, None where it is not recorded.
-
-        Args:
-            path: Its directory; models are identified by their resolved path.
-            generation: The generation that its stamp names, by which one is known that was moved there; None where it
-                has no stamp.
-        """
+        """Return the model at a path, None where it is not recorded; see `find_model_in`."""
         with self.reading() as connection:
-            row = find_model_row(connection, path, self.moves_with, generation)
-        return None if row is None else model_row(row, self.moves_with)
+            return find_model_in(connection, path, self.moves_with, generation)
 
     def run(self, run_id: str) -> RunRow | None:
         """Return a run, or None where there is none of this id."""
         with self.reading() as connection:
-            return find_run_in(connection, run_id)
+            return _find_run_in(connection, run_id)
 
     def active(self, model: ModelRow) -> RunRow | None:
         """Return the run that holds a model now, or None."""
@@ -141,67 +156,50 @@ class Readable(Database):
     def list_applications(self, model: ModelRow) -> tuple[AppliedRow, ...]:
         """Return every application of a revision to a model, undone or not, as recorded."""
         with self.reading() as connection:
-            found = connection.execute(select(applied).where(applied.c.model_id == model.id).order_by(applied.c.number))
-            return tuple(build_applied_row(row) for row in found)
+            return tuple(map(_applied_row, _rows(connection, applied, applied.c.model_id == model.id)))
 
     def runs(self, model: ModelRow | None, limit: int | None) -> tuple[RunRow, ...]:
         """Return runs, the latest first: of one model or of all, all of them or `limit`."""
-        query = select(runs).order_by(runs.c.number.desc()).limit(limit)
-        if model is not None:
-            query = query.where(runs.c.model_id == model.id)
+        wanted = [] if model is None else [runs.c.model_id == model.id]
         with self.reading() as connection:
-            return tuple(run_row(row) for row in connection.execute(query))
+            return tuple(map(_run, _rows(connection, runs, *wanted, order=runs.c.number.desc(), limit=limit)))
 
     def token_rows(self, model: ModelRow) -> tuple[TokenRow, ...]:
         """Return the events of single tokens of a model, the earliest first: all but moves."""
-        query = select(token_events).where(token_events.c.model_id == model.id).order_by(token_events.c.number)
         with self.reading() as connection:
-            return tuple(token_row(row) for row in connection.execute(query))
+            return tuple(map(_token_row, _rows(connection, token_events, token_events.c.model_id == model.id)))
 
-    def token_records(self, model: ModelRow) -> Iterator[TokenRow | MoveRow]:
+    def token_records(self, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
         """Return the token events of a model, the earliest first, a move of several tokens as one."""
-        query = select(token_moves).where(token_moves.c.model_id == model.id).order_by(token_moves.c.number)
-        single = self.token_rows(model)
+        # A move comes after the event whose number stands with it.
+        placed: list[tuple[tuple[int, int], TokenRow | MoveRow]] = [
+            ((row.number, 0), row) for row in self.token_rows(model)
+        ]
         with self.reading() as connection:
-            together = [(row.after_event, move_row(row)) for row in connection.execute(query)]
-        return in_order(single, together)
+            for row in _rows(connection, token_moves, token_moves.c.model_id == model.id):
+                placed.append(((row["after_event"], row["number"]), _move_row(row)))
+        return tuple(row for _, row in sorted(placed, key=lambda each: each[0]))
 
     def token_events(self, model: ModelRow, token: str | None = None) -> tuple[TokenRow, ...]:
-        """Return the events of each token of a model, the earliest first.
-
-        Args:
-            model: The model.
-            token: Only events of this text, also those that renamed it.
-        """
-        rows = expand_moves(self.token_records(model))
+        """Return the events of each token of a model, the earliest first; with `token` only those that name it."""
+        rows = (each for record in self.token_records(model) for each in record.each())
         return tuple(row for row in rows if token is None or token in (row.event.token, row.event.old_token))
 
     def migration_texts(self, revision: str | None = None) -> tuple[MigrationText, ...]:
         """Return the migrations as they were applied, the earliest first: those of one revision, or all."""
-        query = select(migration_texts).order_by(migration_texts.c.number)
-        if revision is not None:
-            query = query.where(migration_texts.c.revision == revision)
+        wanted = [] if revision is None else [migration_texts.c.revision == revision]
         with self.reading() as connection:
-            return tuple(
-                MigrationText(row.revision, row.checksum, row.file, row.text, row.attachments)
-                for row in connection.execute(query)
-            )
+            return tuple(_of_columns(MigrationText, row) for row in _rows(connection, migration_texts, *wanted))
 
     def texts_on_record(self) -> frozenset[tuple[str, str]]:
         """Return the revisions and checksums of the migrations whose texts are recorded."""
         with self.reading() as connection:
-            found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
-            return frozenset((row.revision, row.checksum) for row in found)
+            return texts_on_record_in(connection)
 
     def verify_chain(self) -> BrokenRun | None:
         """Return the first run that the hash chain does not account for, None where it accounts for all."""
         with self.reading() as connection:
-            linked, total = link_reader(connection), 0
-            for table in OF_RUNS:
-                total += connection.execute(select(func.count()).select_from(table)).scalar_one()
-            total += connection.execute(select(func.count(applied.c.reverted_by))).scalar_one()
-            ledger = list(read_table(connection, runs, order="chain_position"))
-            return find_broken(ledger, linked, total, head_in(connection))
+            return find_broken(connection)
 
     def has_run_to(self, generation: str) -> bool:
         """Return whether a recorded run left a generation, or is about to."""
@@ -219,18 +217,47 @@ class Readable(Database):
     def all_tags(self) -> dict[str, str]:
         """Return the revision of each tag, sorted by name."""
         with self.reading() as connection:
-            return dict(sorted((row.name, row.revision) for row in connection.execute(select(tags))))
+            return dict(sorted((row["name"], row["revision"]) for row in _rows(connection, tags)))
 
 
-def find_run_in(connection: Connection, run_id: str) -> RunRow | None:
-    """Return a run, or None where there is none of this id."""
-    row = connection.execute(select(runs).where(runs.c.id == run_id)).one_or_none()
-    return None if row is None else run_row(row)
+def format_stored_path(path: Path, root: Path | None) -> str:
+    """Return the path of a model as the state keeps it: relative to the workspace that the database moves with."""
+    resolved = Path(os.path.realpath(path))
+    return str(resolved.relative_to(root)) if root is not None and resolved.is_relative_to(root) else str(resolved)
+
+
+def find_model_in(connection: Connection, path: Path, root: Path | None, generation: str | None) -> ModelRow | None:
+    """Return the model at a path: the one recorded there, or the one that was moved to it.
+
+    A model was moved where its last run left the generation that is here now, and the recorded path is gone. Several of
+    these are not distinguished, and of a run on another host it is not known whether its path is gone.
+
+    Its stamp names `generation`, None where it has no stamp; `root` is the workspace that the database moves with.
+    """
+    for row in _rows(connection, models, models.c.path == format_stored_path(path, root)):
+        return _model(row, root)
+    if generation is None:
+        return None
+    left = connection.execute(
+        select(runs.c.model_id, runs.c.host, runs.c.generation_after)
+        .where(runs.c.status == Status.APPLIED.value)
+        .order_by(runs.c.number)
+    )
+    last = {run.model_id: run for run in left}
+    hosts = {number: run.host for number, run in last.items() if run.generation_after == generation}
+    found = [row for row in _rows(connection, models) if row["id"] in hosts and _is_gone(row, hosts[row["id"]], root)]
+    return _model(found[0], root) if len(found) == 1 else None
+
+
+def _is_gone(row: Mapping[str, Any], host: str, root: Path | None) -> bool:
+    if Path(row["path"]).is_absolute() and host != socket.gethostname():
+        return False
+    return not exists(Path(_model(row, root).path))
 
 
 def run_in(connection: Connection, run_id: str) -> RunRow:
     """Return a run; raises UnknownNameError where there is none of this id."""
-    row = find_run_in(connection, run_id)
+    row = _find_run_in(connection, run_id)
     if row is None:
         raise UnknownNameError(f"the state has no run {run_id}", hint="run `tokmigrate log` to see them")
     return row
@@ -238,111 +265,69 @@ def run_in(connection: Connection, run_id: str) -> RunRow:
 
 def active_run_in(connection: Connection, model_id: int) -> RunRow | None:
     """Return the run that holds a model now, or None."""
-    row = connection.execute(select(runs).where(runs.c.model_id == model_id, is_active())).one_or_none()
-    return None if row is None else run_row(row)
+    found = list(_rows(connection, runs, runs.c.model_id == model_id, _IS_ACTIVE))
+    return _run(found[0]) if found else None
 
 
 def list_applied_in(connection: Connection, model_id: int) -> tuple[AppliedRow, ...]:
     """Return the revisions that are applied to a model, in order."""
-    found = connection.execute(
-        select(applied)
-        .where(applied.c.model_id == model_id, applied.c.reverted_by.is_(None))
-        .order_by(applied.c.position)
-    )
-    return tuple(build_applied_row(row) for row in found)
+    in_force = (applied.c.model_id == model_id, applied.c.reverted_by.is_(None))
+    return tuple(map(_applied_row, _rows(connection, applied, *in_force, order=applied.c.position)))
 
 
-def run_row(row: Row[Any]) -> RunRow:
-    """Return a row of `runs` as a value."""
-    return RunRow(
-        id=row.id,
-        number=row.number,
-        model_id=row.model_id,
-        direction=Direction(row.direction),
-        from_revision=row.from_revision,
-        to_revision=row.to_revision,
-        revisions=tuple(row.revisions),
-        status=Status(row.status),
-        generation_before=row.generation_before,
-        generation_after=row.generation_after,
-        provenance=Provenance(row.user_name, row.host, row.pid, row.tool_version, row.libraries, row.git_commit),
-        started=row.started,
-        finished=row.finished,
-        duration_s=row.duration_s,
-        error=row.error,
-        payload=row.outcome,
-    )
+def texts_on_record_in(connection: Connection) -> frozenset[tuple[str, str]]:
+    """Return the revisions and checksums of the migrations whose texts are recorded."""
+    found = connection.execute(select(migration_texts.c.revision, migration_texts.c.checksum))
+    return frozenset((row.revision, row.checksum) for row in found)
 
 
-def is_active() -> ColumnElement[bool]:
-    """Return the condition that a run is active."""
-    return runs.c.status.in_([status.value for status in Status if status.active])
+def _find_run_in(connection: Connection, run_id: str) -> RunRow | None:
+    found = list(_rows(connection, runs, runs.c.id == run_id))
+    return _run(found[0]) if found else None
 
 
-def build_applied_row(row: Row[Any]) -> AppliedRow:
-    """Return a row of `applied` as a value."""
-    return AppliedRow(
-        number=row.number,
-        model_id=row.model_id,
-        run_id=row.run_id,
-        origin=Origin(row.origin),
-        record=AppliedRecord(
-            revision=row.revision,
-            position=row.position,
-            checksum=row.checksum,
-            message=row.message,
-            undo=row.undo_record,
-            digests_before=row.digests_before,
-            digests_after=row.digests_after,
-        ),
-        applied_at=row.applied_at,
-        reverted_by=row.reverted_by,
+def _rows(connection: Connection, table: Table, *wanted: Any, **how: Any) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a table as `read_stored` does, with the values that they stand for."""
+    return (decode(table, stored) for stored in read_stored(connection, table, *wanted, **how))
+
+
+@cache
+def _field_names(kind: type[DataclassInstance]) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(kind))
+
+
+def _of_columns(kind: type[T], row: Mapping[str, Any], **given: Any) -> T:
+    """Return a value whose fields are the columns of the same names, but for those that are given."""
+    return kind(**{name: given[name] if name in given else row[name] for name in _field_names(kind)})
+
+
+def _model(row: Mapping[str, Any], root: Path | None) -> ModelRow:
+    path = row["path"] if root is None else str(root / row["path"])
+    return _of_columns(ModelRow, row, path=path)
+
+
+def _run(row: Mapping[str, Any]) -> RunRow:
+    return _of_columns(
+        RunRow,
+        row,
+        direction=Direction(row["direction"]),
+        revisions=tuple(row["revisions"]),
+        status=Status(row["status"]),
+        provenance=_of_columns(Provenance, row, user=row["user_name"]),
+        payload=row["outcome"],
     )
 
 
-def token_row(row: Row[Any]) -> TokenRow:
-    """Return a row of `token_events` as a value."""
-    return TokenRow(
-        number=row.number,
-        model_id=row.model_id,
-        run_id=row.run_id,
-        event=TokenEvent(
-            revision=row.revision,
-            event=TokenEventType(row.event_type),
-            token=row.token,
-            token_id=row.token_id,
-            old_id=row.old_id,
-            old_token=row.old_token,
-            init=row.init,
-            row_fingerprint=row.row_fingerprint,
-        ),
-        recorded_at=row.recorded_at,
-    )
+def _applied_row(row: Mapping[str, Any]) -> AppliedRow:
+    record = _of_columns(AppliedRecord, row, undo=row["undo_record"])
+    return _of_columns(AppliedRow, row, origin=Origin(row["origin"]), record=record)
 
 
-def move_row(row: Row[Any]) -> MoveRow:
-    """Return a row of `token_moves` as a value."""
-    move = Move(row.start, row.shift, tuple(row.tokens))
-    return MoveRow(
-        number=row.number,
-        model_id=row.model_id,
-        run_id=row.run_id,
-        event=TokensMoved(row.revision, TokenEventType(row.event_type), move),
-        recorded_at=row.recorded_at,
-    )
+def _token_row(row: Mapping[str, Any]) -> TokenRow:
+    event = _of_columns(TokenEvent, row, event=TokenEventType(row["event_type"]))
+    return _of_columns(TokenRow, row, event=event, table="token_events")
 
 
-def in_order(single: Iterable[TokenRow], together: Iterable[tuple[int, MoveRow]]) -> Iterator[TokenRow | MoveRow]:
-    """Yield single events and moves in one order: each move after the event whose number stands with it."""
-    rows: list[tuple[tuple[int, int], TokenRow | MoveRow]] = [((row.number, 0), row) for row in single]
-    rows += [((after, row.number), row) for after, row in together]
-    return (row for _, row in sorted(rows, key=lambda placed: placed[0]))
-
-
-def expand_moves(rows: Iterable[TokenRow | MoveRow]) -> Iterator[TokenRow]:
-    """Yield a row for each token, in the order of `rows`."""
-    for row in rows:
-        if isinstance(row, TokenRow):
-            yield row
-        else:
-            yield from row.each()
+def _move_row(row: Mapping[str, Any]) -> MoveRow:
+    move = Move(row["start"], row["shift"], tuple(row["tokens"]))
+    return _of_columns(MoveRow, row, event=TokensMoved(row["revision"], TokenEventType(row["event_type"]), move))

@@ -58,14 +58,7 @@ class TokenEventType(StrEnum):
 class AppliedRecord:
     """A revision that a run applies, as it goes into the ledger.
 
-    Args:
-        revision: The revision's id.
-        position: Its place among the applied revisions, from 0.
-        checksum: The checksum of the migration file.
-        message: The migration's message.
-        undo: The digest of the undo record in the object store, or None.
-        digests_before: The digest of each file before, by name.
-        digests_after: The digest of each file after, by name.
+    `position` counts the applied revisions from 0; `undo` is the digest of the undo record; the others those of files.
     """
 
     revision: str
@@ -79,15 +72,7 @@ class AppliedRecord:
 
 @dataclass(frozen=True)
 class MigrationText:
-    """A migration as it was applied.
-
-    Args:
-        revision: The revision's id.
-        checksum: The checksum of the migration.
-        file: The name of its file.
-        text: What the file held.
-        attachments: The BLAKE3 digest of each file that it refers to, by the name used there.
-    """
+    """A migration as it was applied; `attachments` has the BLAKE3 digest of each file that it refers to, by name."""
 
     revision: str
     checksum: str
@@ -101,8 +86,6 @@ class TokenEvent:
     """A token event: what a revision does to one token, as it goes into the ledger.
 
     Args:
-        revision: The revision's id.
-        event: What happened.
         token: The token's text; after a rename the new one.
         token_id: The id that it has now, or None where it is gone.
         old_id: The id that it had, or None where it was not there.
@@ -124,13 +107,7 @@ class TokenEvent:
 
 @dataclass(frozen=True)
 class TokensMoved:
-    """What a revision does to tokens that move together, as it goes into the ledger: one row for all of them.
-
-    Args:
-        revision: The revision's id.
-        event: `moved`, or `reverted` where they move back.
-        move: The tokens and their ids.
-    """
+    """What a revision does to tokens that move together, in one row: `moved`, or `reverted` where they move back."""
 
     revision: str
     event: TokenEventType
@@ -144,13 +121,7 @@ class TokensMoved:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All that finishing a run writes into the ledger; kept with it before the swap.
-
-    Args:
-        applied: The revisions that an upgrade applies, in order.
-        reverted: The revisions that a downgrade undoes.
-        tokens: Its token events.
-    """
+    """All that finishing a run writes into the ledger; kept with it before the swap."""
 
     applied: tuple[AppliedRecord, ...] = ()
     reverted: tuple[str, ...] = ()
@@ -158,35 +129,24 @@ class Outcome:
 
     def payload(self) -> dict[str, Any]:
         """Return it as a JSON object."""
-        return {
-            "applied": [asdict(record) for record in self.applied],
-            "reverted": list(self.reverted),
-            "tokens": [_event_payload(event) for event in self.tokens],
-        }
+        return asdict(self)
 
     @staticmethod
     def of(payload: Mapping[str, Any]) -> Outcome:
-        """Return the outcome that `payload` holds; keys that it does not know are left alone."""
+        """Return the outcome that `payload` holds."""
         return Outcome(
             tuple(AppliedRecord(**record) for record in payload.get("applied", ())),
             tuple(payload.get("reverted", ())),
-            tuple(_event_of(event) for event in payload.get("tokens", ())),
+            tuple(map(_event_of, payload.get("tokens", ()))),
         )
 
 
-def _event_payload(event: TokenEvent | TokensMoved) -> dict[str, Any]:
-    if isinstance(event, TokenEvent):
-        return asdict(event)
-    move = {"start": event.move.start, "shift": event.move.shift, "tokens": list(event.move.tokens)}
-    return {"revision": event.revision, "event": event.event, "move": move}
-
-
 def _event_of(payload: Mapping[str, Any]) -> TokenEvent | TokensMoved:
-    happened = TokenEventType(payload["event"])
-    move = payload.get("move")
-    if move is None:
-        return TokenEvent(**{**payload, "event": happened})
-    return TokensMoved(payload["revision"], happened, Move(move["start"], move["shift"], tuple(move["tokens"])))
+    values = {**payload, "event": TokenEventType(payload["event"])}
+    if "move" not in values:
+        return TokenEvent(**values)
+    move = values["move"]
+    return TokensMoved(**{**values, "move": Move(move["start"], move["shift"], tuple(move["tokens"]))})
 
 
 @dataclass(frozen=True)
@@ -197,7 +157,6 @@ class ModelRow:
     name: str
     path: str
     lineage: str
-    created: datetime
 
 
 @dataclass(frozen=True)
@@ -226,8 +185,6 @@ class RunRow:
 class AppliedRow:
     """An applied revision in the ledger; `reverted_by` is the run that took it back."""
 
-    number: int
-    model_id: int
     run_id: str
     origin: Origin
     record: AppliedRecord
@@ -240,11 +197,14 @@ class TokenRow:
     """A token event in the ledger; `table` is where its row is."""
 
     number: int
-    model_id: int
     run_id: str
     event: TokenEvent
     recorded_at: datetime
     table: Literal["token_events", "token_moves"] = "token_events"
+
+    def each(self) -> Iterator[TokenRow]:
+        """Yield it: a row for each token, as a move of several tokens does."""
+        yield self
 
 
 @dataclass(frozen=True)
@@ -252,7 +212,6 @@ class MoveRow:
     """Tokens that moved together, in the ledger."""
 
     number: int
-    model_id: int
     run_id: str
     event: TokensMoved
     recorded_at: datetime
@@ -260,7 +219,7 @@ class MoveRow:
     def each(self) -> Iterator[TokenRow]:
         """Yield a row for each token, with the number of the one that holds them all."""
         for event in self.event.each():
-            yield TokenRow(self.number, self.model_id, self.run_id, event, self.recorded_at, "token_moves")
+            yield TokenRow(self.number, self.run_id, event, self.recorded_at, "token_moves")
 
 
 @dataclass(frozen=True)

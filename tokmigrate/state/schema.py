@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 from sqlalchemy import (
     DDL,
     Column,
+    ColumnElement,
+    Connection,
     Dialect,
     Float,
     ForeignKey,
@@ -25,8 +28,12 @@ from sqlalchemy import (
     Table,
     Text,
     event,
+    insert,
     literal_column,
+    select,
+    type_coerce,
 )
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import TypeDecorator
 
 from tokmigrate.state.rows import Status
@@ -34,81 +41,37 @@ from tokmigrate.state.rows import Status
 # A token may hold NUL (PostgreSQL refuses it), a path half a surrogate pair (UTF-8 has none).
 _UNSTORABLE = re.compile(r"[\\\x00\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
+_TYPES = {int: "an integer", float: "a number", str: "a text"}
+_BATCH = 1000
+_DIALECT = DefaultDialect()
+
+Stored = dict[str, Any]
+"""The columns of a row, each as it is stored."""
 
 
-_SHAPES = {"texts": "a list of texts", "text by name": "an object of texts", "object": "an object"}
-
-
-class ExactText(TypeDecorator[str]):
-    r"""Any Python string; a backslash, NUL and a lone surrogate are stored as `\uXXXX`."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Return what is stored for `value`."""
-        if value is None:
-            return None
-        return _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", value)
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Return the string that `value` stands for."""
-        if value is None:
-            return None
-        return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), value)
-
-
-class CanonicalJson(TypeDecorator[Any]):
-    """A JSON value as text: sorted keys, no spaces, ASCII only; None is NULL.
+class _Coded(TypeDecorator[Any]):
+    """A value that is stored as text; None is NULL.
 
     Args:
-        of: Whether the column holds a list of texts, an object of texts, or an object of any values.
+        encode: Returns the text of a value.
+        decode: Returns the value of a text; raises ValueError for one that `encode` never returns.
     """
 
     impl = Text
     cache_ok = True
 
-    def __init__(self, of: Literal["texts", "text by name", "object"]) -> None:
+    def __init__(self, encode: Callable[[Any], str], decode: Callable[[str], Any]) -> None:
         super().__init__()
-        self.of = of
+        self.encode = encode
+        self.decode = decode
 
     def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
         """Return what is stored for `value`."""
-        return None if value is None else canonical_json(value)
+        return None if value is None else self.encode(value)
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
-        """Return the JSON value that `value` stands for; raises ValueError where the column never holds such a one."""
-        if value is None:
-            return None
-        found = json.loads(value)
-        if not _is_shape(found, self.of):
-            raise ValueError(f"{value[:40]!r} is not {_SHAPES[self.of]}")
-        return found
-
-
-def _is_shape(found: Any, of: str) -> bool:
-    if of == "texts":
-        return isinstance(found, list) and _are_texts(found)
-    return isinstance(found, dict) and (of == "object" or _are_texts(found.values()))
-
-
-def _are_texts(values: Iterable[Any]) -> bool:
-    return all(isinstance(each, str) for each in values)
-
-
-class Instant(TypeDecorator[datetime]):
-    """A moment in UTC as ISO 8601 text with microseconds, which sorts by time."""
-
-    impl = Text
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> str | None:  # noqa: ARG002
-        """Return what is stored for `value`, which must know its time zone."""
-        return None if value is None else value.astimezone(UTC).isoformat(timespec="microseconds")
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002
-        """Return the moment that `value` stands for."""
-        return None if value is None else datetime.fromisoformat(value)
+        """Return what `value` stands for."""
+        return None if value is None else self.decode(value)
 
 
 def canonical_json(value: Any) -> str:
@@ -116,9 +79,49 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+def _escape(text: str) -> str:
+    return _UNSTORABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _unescape(stored: str) -> str:
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 16)), stored)
+
+
+def _read_json(is_shape: Callable[[Any], bool], shape: str, stored: str) -> Any:
+    found = json.loads(stored)
+    if not is_shape(found):
+        raise ValueError(f"{stored[:40]!r} is not {shape}")
+    return found
+
+
+def _is_object(found: Any) -> bool:
+    return isinstance(found, dict)
+
+
+def _is_texts(found: Any) -> bool:
+    return isinstance(found, list) and all(isinstance(each, str) for each in found)
+
+
+def _is_text_by_name(found: Any) -> bool:
+    return isinstance(found, dict) and _is_texts([*found.values()])
+
+
+def _format_instant(moment: datetime) -> str:
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+# Any Python string; a backslash, NUL and a lone surrogate are stored as `\uXXXX`.
+EXACT_TEXT = _Coded(_escape, _unescape)
+# A moment in UTC as ISO 8601 text, which sorts by time.
+INSTANT = _Coded(_format_instant, datetime.fromisoformat)
+# JSON values as canonical text.
+OBJECT = _Coded(canonical_json, partial(_read_json, _is_object, "an object"))
+TEXTS = _Coded(canonical_json, partial(_read_json, _is_texts, "a list of texts"))
+TEXT_BY_NAME = _Coded(canonical_json, partial(_read_json, _is_text_by_name, "an object of texts"))
+
 metadata = MetaData()
 
-# `schema_version`, and and, if the database is inside a workspace, the path to it: `workspace`.
+# `schema_version`, and, if the database is inside a workspace, the path to it: `workspace`.
 meta = Table(
     "meta",
     metadata,
@@ -130,10 +133,10 @@ models = Table(
     "models",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("name", ExactText, nullable=False),
-    Column("path", ExactText, nullable=False, unique=True),
+    Column("name", EXACT_TEXT, nullable=False),
+    Column("path", EXACT_TEXT, nullable=False, unique=True),
     Column("lineage", Text, nullable=False),
-    Column("created", Instant, nullable=False),
+    Column("created", INSTANT, nullable=False),
 )
 
 runs = Table(
@@ -145,22 +148,22 @@ runs = Table(
     Column("direction", Text, nullable=False),
     Column("from_revision", Text),
     Column("to_revision", Text),
-    Column("revisions", CanonicalJson("texts"), nullable=False),
+    Column("revisions", TEXTS, nullable=False),
     Column("status", Text, nullable=False),
     Column("generation_before", Text),
     Column("generation_after", Text),
-    Column("user_name", ExactText, nullable=False),
-    Column("host", ExactText, nullable=False),
+    Column("user_name", EXACT_TEXT, nullable=False),
+    Column("host", EXACT_TEXT, nullable=False),
     Column("pid", Integer, nullable=False),
     Column("tool_version", Text, nullable=False),
-    Column("libraries", CanonicalJson("text by name"), nullable=False),
+    Column("libraries", TEXT_BY_NAME, nullable=False),
     Column("git_commit", Text),
-    Column("started", Instant, nullable=False),
-    Column("finished", Instant),
+    Column("started", INSTANT, nullable=False),
+    Column("finished", INSTANT),
     Column("duration_s", Float),
-    Column("error", ExactText),
+    Column("error", EXACT_TEXT),
     # What finishing the run records, from PREPARED to its end.
-    Column("outcome", CanonicalJson("object")),
+    Column("outcome", OBJECT),
     # Its place in the hash chain, from its end on.
     Column("chain_position", Integer, unique=True),
     Column("previous_hash", Text),
@@ -169,13 +172,7 @@ runs = Table(
 
 # Written as literals: a partial index cannot hold bound parameters.
 _active = runs.c.status.in_([literal_column(f"'{status}'") for status in Status if status.active])
-Index(
-    "one_active_run",
-    runs.c.model_id,
-    unique=True,
-    sqlite_where=_active,
-    postgresql_where=_active,
-)
+Index("one_active_run", runs.c.model_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 
 applied = Table(
     "applied",
@@ -187,71 +184,58 @@ applied = Table(
     Column("position", Integer, nullable=False),
     Column("revision", Text, nullable=False),
     Column("checksum", Text, nullable=False),
-    Column("message", ExactText, nullable=False),
+    Column("message", EXACT_TEXT, nullable=False),
     Column("undo_record", Text),
-    Column("digests_before", CanonicalJson("text by name"), nullable=False),
-    Column("digests_after", CanonicalJson("text by name"), nullable=False),
-    Column("applied_at", Instant, nullable=False),
+    Column("digests_before", TEXT_BY_NAME, nullable=False),
+    Column("digests_after", TEXT_BY_NAME, nullable=False),
+    Column("applied_at", INSTANT, nullable=False),
     Column("reverted_by", ForeignKey("runs.id")),
 )
 
 _in_force = applied.c.reverted_by.is_(None)
-Index(
-    "applied_once",
-    applied.c.model_id,
-    applied.c.revision,
-    unique=True,
-    sqlite_where=_in_force,
-    postgresql_where=_in_force,
-)
-Index(
-    "one_at_a_position",
-    applied.c.model_id,
-    applied.c.position,
-    unique=True,
-    sqlite_where=_in_force,
-    postgresql_where=_in_force,
-)
+for _name, _column in {"applied_once": applied.c.revision, "one_at_a_position": applied.c.position}.items():
+    Index(_name, applied.c.model_id, _column, unique=True, sqlite_where=_in_force, postgresql_where=_in_force)
 
-token_events = Table(
+
+def _events_table(name: str, *columns: Column[Any]) -> Table:
+    return Table(
+        name,
+        metadata,
+        Column("number", Integer, primary_key=True, autoincrement=False),
+        Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
+        Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
+        Column("revision", Text, nullable=False),
+        Column("event_type", Text, nullable=False),
+        *columns,
+        Column("recorded_at", INSTANT, nullable=False),
+    )
+
+
+token_events = _events_table(
     "token_events",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
-    Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
-    Column("revision", Text, nullable=False),
-    Column("event_type", Text, nullable=False),
-    Column("token", ExactText, nullable=False),
+    Column("token", EXACT_TEXT, nullable=False),
     Column("token_id", Integer),
     Column("old_id", Integer),
-    Column("old_token", ExactText),
-    Column("init", CanonicalJson("object")),
+    Column("old_token", EXACT_TEXT),
+    Column("init", OBJECT),
     Column("row_fingerprint", Text),
-    Column("recorded_at", Instant, nullable=False),
 )
 
 # The tokens that one migration moves as far, from their ids before: `start` up to, not including, `stop`.
-token_moves = Table(
+token_moves = _events_table(
     "token_moves",
-    metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
-    Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
-    Column("revision", Text, nullable=False),
-    Column("event_type", Text, nullable=False),
     Column("start", Integer, nullable=False),
     Column("stop", Integer, nullable=False),
     Column("shift", Integer, nullable=False),
-    Column("tokens", CanonicalJson("texts"), nullable=False),
+    Column("tokens", TEXTS, nullable=False),
     # The last number in `token_events` before it: the two tables are read in one order.
     Column("after_event", Integer, nullable=False),
-    Column("recorded_at", Instant, nullable=False),
 )
 
 tags = Table(
     "tags",
     metadata,
-    Column("name", ExactText, primary_key=True),
+    Column("name", EXACT_TEXT, primary_key=True),
     Column("revision", Text, nullable=False),
 )
 
@@ -260,9 +244,9 @@ imported_ledgers = Table(
     "imported_ledgers",
     metadata,
     Column("ledger", Text, primary_key=True),
-    Column("source", ExactText, nullable=False),
-    Column("imported_by", ExactText, nullable=False),
-    Column("imported_at", Instant, nullable=False),
+    Column("source", EXACT_TEXT, nullable=False),
+    Column("imported_by", EXACT_TEXT, nullable=False),
+    Column("imported_at", INSTANT, nullable=False),
     Column("export", Text, nullable=False),
 )
 
@@ -272,10 +256,10 @@ migration_texts = Table(
     Column("number", Integer, primary_key=True, autoincrement=False),
     Column("revision", Text, nullable=False, index=True),
     Column("checksum", Text, nullable=False),
-    Column("file", ExactText, nullable=False),
-    Column("text", ExactText, nullable=False),
-    Column("attachments", CanonicalJson("text by name"), nullable=False),
-    Column("recorded_at", Instant, nullable=False),
+    Column("file", EXACT_TEXT, nullable=False),
+    Column("text", EXACT_TEXT, nullable=False),
+    Column("attachments", TEXT_BY_NAME, nullable=False),
+    Column("recorded_at", INSTANT, nullable=False),
 )
 
 OF_RUNS = (applied, token_events, token_moves)
@@ -303,3 +287,67 @@ for _table in (*OF_RUNS, migration_texts):
     _guard(_table, "fixed", f"UPDATE OF {_fixed} ON {_table.name}")
 _guard(runs, "fixed", "UPDATE ON runs WHEN OLD.hash IS NOT NULL")
 _guard(applied, "reverted_once", "UPDATE OF reverted_by ON applied WHEN OLD.reverted_by IS NOT NULL")
+
+
+def read_stored(
+    connection: Connection,
+    table: Table,
+    *wanted: ColumnElement[bool],
+    order: ColumnElement[Any] | None = None,
+    limit: int | None = None,
+) -> Iterator[Stored]:
+    """Yield the rows of a table, each value as it is stored: one that cannot be read is found, and not raised.
+
+    By default all rows are sorted by `number`, or else by the first column.
+    """
+    columns = list(table.columns)
+    if order is None:
+        order = table.columns["number"] if "number" in table.columns else columns[0]
+    raw = (
+        type_coerce(each, Text()).label(each.key) if isinstance(each.type, TypeDecorator) else each for each in columns
+    )
+    query = select(*raw).where(*wanted).order_by(order).limit(limit)
+    for values in connection.execute(query, execution_options={"yield_per": _BATCH}):
+        yield dict(zip(table.columns.keys(), values, strict=True))
+
+
+def read_highest(connection: Connection, column: Column[int]) -> int:
+    """Return the highest number in a column, 0 without any."""
+    table = column.table
+    for row in read_stored(connection, table, column.is_not(None), order=column.desc(), limit=1):
+        return int(decode(table, row)[column.name])
+    return 0
+
+
+def insert_stored(connection: Connection, table: Table, rows: Sequence[Stored]) -> None:
+    """Add rows whose values are as they are stored."""
+    if rows:
+        as_stored = Table(table.name, MetaData(), *(Column(each.name) for each in table.columns))
+        connection.execute(insert(as_stored), rows)
+
+
+def decode(table: Table, stored: Stored) -> dict[str, Any]:
+    """Return the values that a stored row stands for.
+
+    Raises:
+        ValueError: A column holds what is never written into it, which SQLite accepts; table and row are named.
+    """
+    values: dict[str, Any] = {}
+    for column in table.columns:
+        value = stored[column.name]
+        try:
+            values[column.name] = _decode_value(column, value)
+        except ValueError as error:
+            row = stored[next(iter(table.primary_key)).name]
+            raise ValueError(f"{table.name}, row {row}, {column.name}: {error}") from error
+    return values
+
+
+def _decode_value(column: Column[Any], value: Any) -> Any:
+    kind = column.type
+    if value is None and column.nullable:
+        return None
+    wanted = kind.python_type if isinstance(kind, Integer | Float) else str
+    if type(value) is not wanted:
+        raise ValueError(f"{value!r:.40} is not {_TYPES[wanted]}")
+    return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value

@@ -14,13 +14,15 @@ from typing import Any
 from sqlalchemy import Connection, Table, inspect, text, update
 
 from tokmigrate.errors import RecoveryNeededError
-from tokmigrate.formats import LEDGER_EXPORT, STATE
-from tokmigrate.state.hash_chain import START, hash_run, seal_run
+from tokmigrate.formats import STATE
+from tokmigrate.state.hash_chain import seal_run
 from tokmigrate.state.rows import Status
 from tokmigrate.state.schema import (
     OF_RUNS,
+    Stored,
     applied,
     imported_ledgers,
+    insert_stored,
     meta,
     migration_texts,
     models,
@@ -28,8 +30,7 @@ from tokmigrate.state.schema import (
     token_events,
     token_moves,
 )
-
-Stored = dict[str, Any]
+from tokmigrate.state.transfer import LedgerExport, export_ledger, open_export
 
 # The tables of schema 1 that change, those that refer to others first, and the tables that their rows go to.
 _TABLES: Mapping[str, Table | None] = {
@@ -56,11 +57,7 @@ _COLUMNS = {
 
 
 def upgrade_schema(connection: Connection, where: str) -> None:
-    """Bring a database of schema 1 to the schema of today.
-
-    Raises:
-        RecoveryNeededError: A run of the older version is not finished.
-    """
+    """Bring a database of schema 1 to that of today; raises RecoveryNeededError for an unfinished run."""
     held = {name: _rows(connection, name) for name in _TABLES}
     unfinished = [row["id"] for row in held["operations"] if Status(row["status"]).active]
     if unfinished:
@@ -74,11 +71,10 @@ def upgrade_schema(connection: Connection, where: str) -> None:
     for name, table in reversed(list(_TABLES.items())):
         if table is not None:
             table.create(connection, checkfirst=False)
-            _insert(connection, table, [_rename_columns(table, row) for row in held[name]])
+            insert_stored(connection, table, [_rename_columns(table, row) for row in held[name]])
+    _seal_all(connection, held["operations"])
     imported_ledgers.create(connection, checkfirst=False)
-    for run in _in_order(held["operations"]):
-        seal_run(connection, run["id"])
-    _insert(connection, imported_ledgers, list(_exports(held["imported"])))
+    insert_stored(connection, imported_ledgers, list(_exports(held["imported"])))
     connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(STATE.version)))
 
 
@@ -93,20 +89,11 @@ def _rename_columns(table: Table, row: Mapping[str, Any]) -> Stored:
     return {column.name: named.get(column.name) for column in table.columns}
 
 
-def _insert(connection: Connection, table: Table, rows: list[Stored]) -> None:
-    """Insert rows whose values are as they are stored."""
-    if rows:
-        columns = [column.name for column in table.columns]
-        names, places = ", ".join(f'"{name}"' for name in columns), ", ".join(f":{name}" for name in columns)
-        connection.execute(text(f"INSERT INTO {table.name} ({names}) VALUES ({places})"), rows)  # noqa: S608
-
-
-def _in_order(ended: Iterable[Stored]) -> list[Stored]:
-    """Return runs in the order in which they ended, the same for a ledger and for a copy that was imported."""
-    return sorted(
-        (row for row in ended if not Status(row["status"]).active),
-        key=lambda row: (row["finished"] or row["started"], row["number"]),
-    )
+def _seal_all(connection: Connection, ended: Iterable[Stored]) -> None:
+    """Chain runs in the order in which they ended, the same for a ledger and for a copy that was imported."""
+    for row in sorted(ended, key=lambda row: (row["finished"] or row["started"], row["number"])):
+        if not Status(row["status"]).active:
+            seal_run(connection, row["id"])
 
 
 def _exports(rows: list[Stored]) -> Iterator[Stored]:
@@ -114,32 +101,19 @@ def _exports(rows: list[Stored]) -> Iterator[Stored]:
     ledgers: dict[str, list[Stored]] = {}
     for row in sorted(rows, key=lambda row: row["number"]):
         ledgers.setdefault(row["ledger"], []).append(row)
+    sources = {"models": models, **{name: table for name, table in _TABLES.items() if table in (runs, *OF_RUNS)}}
     for ledger, records in ledgers.items():
         held: dict[str, dict[str, Stored]] = {}
         for row in records:
             held.setdefault(row["table_name"], {})[row["key"]] = json.loads(row["content"])
-        workspace = next((row.get("workspace") for row in held.get("models", {}).values()), None)
-        sources = {"models": models, **{name: table for name, table in _TABLES.items() if table in (runs, *OF_RUNS)}}
         tables = {
             table.name: [_rename_columns(table, row) for row in held.get(name, {}).values()]
             for name, table in sources.items()
             if table is not None
         }
-        head = _chain(tables)
-        lines: list[Stored] = [
-            {"format": LEDGER_EXPORT.version, "ledger": ledger, "workspace": workspace, "head": head},
-            *({"table": name, "row": row} for name, each in tables.items() for row in each),
-        ]
+        workspace = next((row.get("workspace") for row in held.get("models", {}).values()), None)
         values = {name: records[-1][name] for name in ("source", "imported_by", "imported_at")}
-        yield {"ledger": ledger, **values, "export": "".join(json.dumps(line) + "\n" for line in lines)}
-
-
-def _chain(tables: Mapping[str, list[Stored]]) -> str:
-    """Chain the runs of an imported ledger, and return the last hash."""
-    previous = START
-    for position, run in enumerate(_in_order(tables[runs.name]), 1):
-        rows = [(table.name, row) for table in OF_RUNS for row in tables[table.name] if row["run_id"] == run["id"]]
-        reverted = sorted(row["number"] for row in tables[applied.name] if row["reverted_by"] == run["id"])
-        run |= {"chain_position": position, "previous_hash": previous}
-        previous = run["hash"] = hash_run(run, (rows, reverted))
-    return previous
+        opened = open_export(LedgerExport(ledger, {**tables, migration_texts.name: []}, workspace=workspace), "")
+        with opened.engine.begin() as memory:
+            _seal_all(memory, tables[runs.name])
+        yield {"ledger": ledger, **values, "export": "".join(export_ledger(opened).json_lines())}

@@ -6,7 +6,8 @@ JSON Lines: the first line is `{"format": 2, "ledger": …, "workspace": …, "h
 `tokmigrate.state.hash_chain` documents the hash of a run; `head` is the last one. Relative paths of models start at
 `workspace`.
 
-A ledger is known by its first run, whose id is random. An imported one is kept as its export, the latest of each.
+A ledger is known by its first run, whose id is random. An imported one is kept as its export, the latest of each. It
+is read through a database in memory, so that it is asked, and its chain verified, as the state itself is.
 """
 
 from __future__ import annotations
@@ -14,42 +15,37 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-from sqlalchemy import Table, delete, insert, select
-from sqlalchemy.dialects.sqlite import dialect as any_dialect
-from sqlalchemy.types import TypeDecorator
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import Connection, StaticPool, Table, create_engine, delete, insert, select
+from sqlalchemy.exc import IntegrityError
 
 from tokmigrate.errors import DriftError, UsageError
 from tokmigrate.files import read_file
 from tokmigrate.formats import LEDGER_EXPORT, check_version
-from tokmigrate.state.connection import Database
-from tokmigrate.state.hash_chain import START, find_broken, head_in, read_table
+from tokmigrate.state.hash_chain import START, head_in, set_head
 from tokmigrate.state.ledger import State
 from tokmigrate.state.provenance import identify
-from tokmigrate.state.queries import (
-    absolute_path,
-    build_applied_row,
-    expand_moves,
-    in_order,
-    move_row,
-    run_row,
-    token_row,
+from tokmigrate.state.queries import Readable
+from tokmigrate.state.schema import (
+    OF_RUNS,
+    Stored,
+    decode,
+    imported_ledgers,
+    insert_stored,
+    metadata,
+    migration_texts,
+    models,
+    read_stored,
+    runs,
 )
-from tokmigrate.state.rows import AppliedRow, BrokenRun, ModelRow, RunRow, TokenRow
-from tokmigrate.state.schema import OF_RUNS, applied, imported_ledgers, migration_texts, models, runs
 
-_EXPORTED: tuple[Table, ...] = (models, runs, *OF_RUNS, migration_texts)
 _COUNTED: tuple[Table, ...] = (models, runs, *OF_RUNS)
-
-Stored = dict[str, Any]
-"""The columns of a row, each as it is stored."""
+_EXPORTED: tuple[Table, ...] = (*_COUNTED, migration_texts)
 
 
 @dataclass(frozen=True)
@@ -64,22 +60,9 @@ class LedgerExport:
     """
 
     ledger: str | None
-    rows: Mapping[str, tuple[Stored, ...]] = field(repr=False)
+    rows: Mapping[str, Sequence[Stored]] = field(repr=False)
     head: str = START
     workspace: str | None = None
-
-    def find_broken(self) -> BrokenRun | None:
-        """Return the first run that was edited, removed or slipped in, or one of its rows; None for none."""
-        held: dict[str, tuple[list[tuple[str, Stored]], list[int]]] = {}
-        for table in OF_RUNS:
-            for row in sorted(self.rows[table.name], key=lambda row: str(row["number"]).zfill(20)):
-                held.setdefault(row["run_id"], ([], []))[0].append((table.name, row))
-        for row in self.rows[applied.name]:
-            if row["reverted_by"] is not None:
-                held.setdefault(row["reverted_by"], ([], []))[1].append(row["number"])
-        total = sum(len(rows) + len(reverted) for rows, reverted in held.values())
-        ordered = sorted(self.rows[runs.name], key=lambda run: str(run["chain_position"] or "~").zfill(20))
-        return find_broken(ordered, lambda run_id: held.get(run_id, ([], [])), total, self.head)
 
     def json_lines(self) -> Iterator[str]:
         """Yield it as JSON Lines."""
@@ -96,39 +79,27 @@ class LedgerExport:
         writer = csv.DictWriter(text, ["table", *columns], lineterminator="\n")
         writer.writeheader()
         for table, rows in self.rows.items():
-            for row in rows:
-                writer.writerow({"table": table, **row})
-                yield text.getvalue()
-                text.seek(0)
-                text.truncate()
+            writer.writerows({"table": table, **row} for row in rows)
         yield text.getvalue()
 
 
 @dataclass(frozen=True)
-class ImportedLedger:
-    """A ledger of another workspace, as of the last time that it was imported.
+class ImportedLedger(Readable):
+    """A ledger of another workspace, as of the last time that it was imported; its id is that of its first run."""
 
-    Args:
-        id: The id of its first run.
-        source: Where it was imported from.
-        models: Its models; their numbers are its own.
-        runs: Its runs, the earliest first.
-        applied: Its applied revisions.
-        tokens: Its token events.
-    """
+    id: str = ""
+    source: str = ""
 
-    id: str
-    source: str
-    models: tuple[ModelRow, ...]
-    runs: tuple[RunRow, ...]
-    applied: tuple[AppliedRow, ...]
-    tokens: tuple[TokenRow, ...]
+    @property
+    def place(self) -> str:
+        """Where it came from."""
+        return f"the ledger imported from {self.source}"
 
 
-def export_ledger(database: Database) -> LedgerExport:
+def export_ledger(database: Readable) -> LedgerExport:
     """Return the whole ledger of a state database, as of one moment."""
     with database.reading() as connection:
-        rows = {table.name: tuple(read_table(connection, table)) for table in _EXPORTED}
+        rows = {table.name: tuple(read_stored(connection, table)) for table in _EXPORTED}
         head = head_in(connection)
     workspace = str(database.moves_with) if database.moves_with else None
     first = next(iter(rows[runs.name]), None)
@@ -138,10 +109,7 @@ def export_ledger(database: Database) -> LedgerExport:
 def read_export(path: Path) -> LedgerExport:
     """Return the ledger that `LedgerExport.json_lines` wrote into a file.
 
-    Raises:
-        StorageError: The file cannot be read.
-        UsageError: It is no such file.
-        FormatError: It has the format of another version of tokmigrate.
+    Raises StorageError where it cannot be read, UsageError where it is no such file, FormatError for another version.
     """
     try:
         text = read_file(path).decode("utf-8")
@@ -150,86 +118,92 @@ def read_export(path: Path) -> LedgerExport:
     return _parse_export(text, str(path))
 
 
-def import_ledger(state: State, ledger: LedgerExport, source: str) -> Mapping[str, int]:
+def open_export(export: LedgerExport, source: str) -> ImportedLedger:
+    """Return a ledger that can be asked; raises DriftError where a row is not one that tokmigrate writes."""
+    # The pool keeps the one connection that the database lives in.
+    engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"check_same_thread": False})
+    root = Path(export.workspace) if export.workspace else None
+    opened = ImportedLedger(engine, Path(), root, export.ledger or "", source)
+    try:
+        with engine.begin() as connection:
+            metadata.create_all(connection, checkfirst=False)
+            for table in _EXPORTED:
+                for row in export.rows[table.name]:
+                    decode(table, row)
+                insert_stored(connection, table, export.rows[table.name])
+            set_head(connection, export.head)
+            _check_references(connection)
+    except (IntegrityError, OverflowError, ValueError) as error:
+        cause = error.orig if isinstance(error, IntegrityError) else error
+        raise DriftError(
+            f"a row of the ledger cannot be read: {cause}",
+            where=source,
+            hint="it was edited: take the ledger from its workspace, or from a backup of it",
+        ) from error
+    return opened
+
+
+def _check_references(connection: Connection) -> None:
+    stray = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    if stray is not None:
+        raise ValueError(f"a row of {stray[0]} names one of {stray[2]} that is not there")
+
+
+def import_ledger(state: State, export: LedgerExport, source: str) -> Mapping[str, int]:
     """Keep a ledger of another workspace, in the place of what was imported of it before.
 
     Args:
         state: The state that takes it.
-        ledger: The whole ledger.
+        export: The whole ledger.
         source: Where it comes from, without a password.
 
-    Returns:
-        How many rows of each table are new or changed.
-
-    Raises:
-        DriftError: Its chain is broken, or does not go on from what was imported before.
-        UsageError: It is empty, or this workspace's own.
+    Returns how many rows of each table are new or changed. Raises DriftError where it was edited, or does not go on
+    from what was imported before, UsageError where it is empty, or this workspace's own.
     """
-    if ledger.ledger is None:
+    if export.ledger is None:
         raise UsageError("the ledger is empty: nothing was run there yet", where=source)
-    broken = ledger.find_broken()
+    opened = open_export(export, source)
+    broken = opened.verify_chain()
     if broken is not None:
         raise DriftError(
             f"the hash chain of the ledger is broken at {broken}",
             where=source,
             hint="nothing was imported; take the ledger from its workspace, or from a backup of it",
         )
-    _as_values(ledger, source)
-    known = {each.ledger: each for _, each in _exports(state)}.get(ledger.ledger)
-    if known is not None and known.head not in (START, *(run["hash"] for run in ledger.rows[runs.name])):
+    for model in opened.list_models():
+        # Raises where a row has values that this version does not know.
+        _ = opened.runs(model, None), opened.list_applications(model), opened.token_records(model)
+    known = next((each for _, each in _exports(state) if each.ledger == export.ledger), None)
+    if known is not None and known.head not in (START, *(run["hash"] for run in export.rows[runs.name])):
         raise DriftError(
             "the ledger does not go on from what was imported of it before",
             where=source,
             hint="it is an older copy, or that ledger was recreated; what was imported before is kept",
         )
-    new = {table.name: _count_new(table, ledger, known) for table in _COUNTED}
+    new = {table.name: _count_new(table, export, known) for table in _COUNTED}
     who = identify(state.workspace)
     with state.writing() as connection:
-        if connection.execute(select(runs.c.id).order_by(runs.c.number).limit(1)).scalar() == ledger.ledger:
+        if connection.execute(select(runs.c.id).order_by(runs.c.number).limit(1)).scalar() == export.ledger:
             raise UsageError("that is the ledger of this workspace itself", where=source)
         if any(new.values()):
-            connection.execute(delete(imported_ledgers).where(imported_ledgers.c.ledger == ledger.ledger))
+            connection.execute(delete(imported_ledgers).where(imported_ledgers.c.ledger == export.ledger))
             connection.execute(
                 insert(imported_ledgers).values(
-                    ledger=ledger.ledger,
+                    ledger=export.ledger,
                     source=source,
                     imported_by=f"{who.user}@{who.host}",
                     imported_at=datetime.now(UTC),
-                    export="".join(ledger.json_lines()),
+                    export="".join(export.json_lines()),
                 )
             )
     return new
 
 
-def read_imported(state: State) -> tuple[ImportedLedger, ...]:
-    """Return the ledgers of other workspaces, in the order in which they came.
-
-    Raises:
-        DriftError: One was edited in the state so that it cannot be read.
-    """
-    with _was_edited(state):
-        return tuple(_as_values(ledger, source) for source, ledger in _exports(state))
-
-
-def find_broken_import(state: State) -> tuple[str, BrokenRun] | None:
-    """Return where the first imported ledger with a broken chain came from, and the run; None for none.
-
-    Raises:
-        DriftError: One was edited in the state so that it cannot be read.
-    """
-    with _was_edited(state):
-        for source, ledger in _exports(state):
-            broken = ledger.find_broken()
-            if broken is not None:
-                return source, broken
-    return None
-
-
-@contextmanager
-def _was_edited(state: State) -> Iterator[None]:
-    """Raise DriftError where a ledger that was imported cannot be read any more."""
+def read_imported(state: State) -> Iterator[ImportedLedger]:
+    """Yield the ledgers of other workspaces, in the order in which they came; raises DriftError for an edited one."""
     try:
-        yield
+        for source, export in _exports(state):
+            yield open_export(export, source)
     except UsageError as error:
         hint = "put a backup of the state in its place"
         raise DriftError(f"what was imported was edited: {error}", where=state.place, hint=hint) from error
@@ -244,83 +218,45 @@ def _exports(state: State) -> Iterator[tuple[str, LedgerExport]]:
         yield row.source, _parse_export(row.export, f"the ledger imported from {row.source}")
 
 
-def _count_new(table: Table, ledger: LedgerExport, known: LedgerExport | None) -> int:
+def _count_new(table: Table, export: LedgerExport, known: LedgerExport | None) -> int:
     key = next(iter(table.primary_key)).name
     before = {row[key]: row for row in known.rows[table.name]} if known else {}
-    return sum(before.get(row[key]) != row for row in ledger.rows[table.name])
+    return sum(before.get(row[key]) != row for row in export.rows[table.name])
 
 
-def _as_values(ledger: LedgerExport, source: str) -> ImportedLedger:
-    """Return a ledger with the values that its rows stand for; raises UsageError where a row cannot be read."""
-    try:
-        return _read_rows(ledger, source)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"a row of the ledger cannot be read: {error}", where=source) from error
+class _Head(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+    ledger: str | None
+    workspace: str | None = None
+    head: str
 
 
-def _read_rows(ledger: LedgerExport, source: str) -> ImportedLedger:
-    start = Path(ledger.workspace) if ledger.workspace else None
-    rows = {table.name: [_decode(table, row) for row in ledger.rows[table.name]] for table in _COUNTED}
-    known = tuple(
-        ModelRow(int(row.id), row.name, absolute_path(row.path, start), row.lineage, row.created)
-        for row in rows["models"]
-    )
-    found = tuple(run_row(row) for row in rows["runs"])
-    if len({row.id for row in known}) < len(known):
-        raise ValueError("two models have one id")
-    if not {row.model_id for row in found} <= {row.id for row in known}:
-        raise ValueError("a run names a model that is not in it")
-    events = in_order(
-        map(token_row, rows["token_events"]), ((row.after_event, move_row(row)) for row in rows["token_moves"])
-    )
-    by_number = sorted(found, key=lambda row: row.number)
-    taken = tuple(build_applied_row(row) for row in rows["applied"])
-    return ImportedLedger(str(ledger.ledger), source, known, tuple(by_number), taken, tuple(expand_moves(events)))
+class _Line(BaseModel):
+    model_config = ConfigDict(strict=True)
 
-
-def _decode(table: Table, stored: Stored) -> Any:
-    """Return a stored row with the values that it stands for."""
-    values: dict[str, Any] = {}
-    for column in table.columns:
-        value = stored[column.name]
-        if value is None and not column.nullable:
-            raise ValueError(f"{table.name}.{column.name} is missing")
-        if isinstance(column.type, TypeDecorator):
-            value = column.type.process_result_value(value, any_dialect())
-        values[column.name] = value
-    return SimpleNamespace(**values)
+    table: str
+    row: dict[str, str | int | float | None]
 
 
 def _parse_export(text: str, where: str) -> LedgerExport:
-    documents = _documents(text.splitlines(), where)
-    _, head = next(documents, (1, {}))
-    if "ledger" not in head:
-        raise _no_ledger(where, 1)
-    check_version(LEDGER_EXPORT, head.get("format"), where)
-    ledger, workspace, last = (head.get(key) for key in ("ledger", "workspace", "head"))
-    if not all(isinstance(value, str | None) for value in (ledger, workspace)) or not isinstance(last, str):
-        raise _no_ledger(where, 1)
-    rows: dict[str, list[Stored]] = {table.name: [] for table in _EXPORTED}
-    columns = {table.name: {column.name for column in table.columns} for table in _EXPORTED}
-    for number, held in documents:
-        table, row = held.get("table"), held.get("row")
-        if not isinstance(row, dict) or not isinstance(table, str) or row.keys() != columns.get(table):
-            raise _no_ledger(where, number)
-        if not all(isinstance(value, str | int | float | None) for value in row.values()):
-            raise _no_ledger(where, number)
-        rows[table].append(row)
-    return LedgerExport(ledger, {table: tuple(held) for table, held in rows.items()}, last, workspace)
-
-
-def _documents(lines: Iterable[str], where: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(lines, 1):
-        try:
-            held = json.loads(line)
-        except ValueError as error:
-            raise _no_ledger(where, number) from error
-        if not isinstance(held, dict):
-            raise _no_ledger(where, number)
-        yield number, held
+    first, *lines = text.splitlines() or [""]
+    columns = {table.name: set(table.columns.keys()) for table in _EXPORTED}
+    rows: dict[str, list[Stored]] = {name: [] for name in columns}
+    number = 1
+    try:
+        document = json.loads(first)
+        if isinstance(document, dict) and "ledger" in document:
+            check_version(LEDGER_EXPORT, document.get("format"), where)
+        head = _Head.model_validate(document)
+        for number, line in enumerate(lines, 2):
+            held = _Line.model_validate_json(line)
+            if held.row.keys() != columns.get(held.table):
+                raise _no_ledger(where, number)
+            rows[held.table].append(held.row)
+    except ValueError as error:
+        raise _no_ledger(where, number) from error
+    return LedgerExport(head.ledger, rows, head.head, head.workspace)
 
 
 def _no_ledger(where: str, line: int) -> UsageError:

@@ -29,7 +29,6 @@ from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.queries import expand_moves
 from tokmigrate.state.rows import AppliedRow, Origin, RunRow, TokenEventType, TokenRow
 from tokmigrate.vocabulary.ids import expand, is_tombstone
 
@@ -154,7 +153,8 @@ def _read_ledger(workspace: Workspace, snapshot: Snapshot) -> _Ledger:
     generations = {run.generation_after for run in runs.values()}
     if model.lineage != snapshot.stamp.lineage and snapshot.stamp.generation not in generations:
         return (), {}, ()
-    return state.list_applied(model), runs, tuple(expand_moves(list_events_in_force(state, model)))
+    events = tuple(each for row in list_events_in_force(state, model) for each in row.each())
+    return state.list_applied(model), runs, events
 
 
 def _timeline(progress: Progress, ledger: _Ledger, plan: Plan | TokmigrateError | None) -> Iterator[dict[str, Any]]:
