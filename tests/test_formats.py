@@ -14,6 +14,7 @@ import pytest
 from in_process import Here
 from postgresql import server
 from sqlalchemy import create_engine, text
+from test_state import tamper
 
 from tokmigrate import formats
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
@@ -118,6 +119,28 @@ def test_an_upgrade_that_fails_changes_nothing(old: Here, monkeypatch: pytest.Mo
         assert old.run("recover").returncode == 1
     assert dump() == before
     assert old.run("recover").returncode == 0
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE tokens SET token = 'x' WHERE number = 2",
+        "DELETE FROM tokens WHERE number = (SELECT max(number) FROM tokens)",
+        "UPDATE operations SET who = 'eve' WHERE number = 1",
+        "UPDATE applied SET reverted_by = (SELECT id FROM operations WHERE number = 1) WHERE reverted_by IS NOT NULL",
+        "UPDATE imported SET content = '{}' WHERE number = 1",
+        "UPDATE chains SET head = 'x' WHERE name = 'applied'",
+    ],
+)
+def test_an_edited_state_of_an_older_version_is_not_upgraded(old: Here, statement: str) -> None:
+    database = old.root / ".tokmigrate" / "state.db"
+    assert tamper(database, statement) > 0
+    before = database.read_bytes()
+    done = old.run("recover")
+    assert done.returncode == 4, done.stderr
+    assert "the state of an older version was edited, and cannot be upgraded" in done.stderr
+    assert "`tokmigrate stamp`" in done.stderr
+    assert database.read_bytes() == before
 
 
 def test_an_interrupted_run_of_an_older_version_is_refused(old: Here) -> None:

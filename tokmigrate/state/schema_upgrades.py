@@ -1,8 +1,10 @@
 """Upgrading a state database of an older schema, within one transaction.
 
-Schema 1 had the tables `operations`, `tokens` and `moves`, and a hash chain in each table. Its rows are read as they
-are stored, its tables are dropped, and the rows are written into the tables of today; the runs are chained in the order
-in which they ended. Its own chains are not checked: `log --verify-chain` of the older version does that.
+Schema 1 had the tables `operations`, `tokens` and `moves`, and a hash chain in each table of the ledger: BLAKE3 over
+the canonical JSON of `[1, table, {column: stored value}]` without `hash` and `reverted_by`; one more table held the
+digest of each run that had ended, and the revisions that it undid. The chains are checked; then the rows are read as
+they are stored, the tables are dropped, and the rows are written into the tables of today. The runs are chained in the
+order in which they ended.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from blake3 import blake3
 from sqlalchemy import Connection, Table, inspect, text, update
 
-from tokmigrate.errors import RecoveryNeededError
+from tokmigrate.errors import DriftError, RecoveryNeededError
 from tokmigrate.formats import STATE
 from tokmigrate.state.hash_chain import seal_run
 from tokmigrate.state.rows import Status
@@ -21,6 +24,7 @@ from tokmigrate.state.schema import (
     OF_RUNS,
     Stored,
     applied,
+    canonical_json,
     imported_ledgers,
     insert_stored,
     meta,
@@ -57,7 +61,10 @@ _COLUMNS = {
 
 
 def upgrade_schema(connection: Connection, where: str) -> None:
-    """Bring a database of schema 1 to that of today; raises RecoveryNeededError for an unfinished run."""
+    """Bring a database of schema 1 to that of today; raises RecoveryNeededError for an unfinished run.
+
+    Raises DriftError where a hash chain is broken.
+    """
     held = {name: _rows(connection, name) for name in _TABLES}
     unfinished = [row["id"] for row in held["operations"] if Status(row["status"]).active]
     if unfinished:
@@ -65,6 +72,13 @@ def upgrade_schema(connection: Connection, where: str) -> None:
             f"run {unfinished[0]} of an older version of tokmigrate is not finished, and the state cannot be upgraded",
             where=where,
             hint="finish it with the version that began it: its `tokmigrate recover`",
+        )
+    broken = _find_broken(held)
+    if broken is not None:
+        raise DriftError(
+            f"the state of an older version was edited, and cannot be upgraded: {broken}",
+            where=where,
+            hint="put a backup of the state in its place; or delete it, and record the models with `tokmigrate stamp`",
         )
     for name in _TABLES:
         connection.execute(text(f"DROP TABLE IF EXISTS {name}"))
@@ -76,6 +90,41 @@ def upgrade_schema(connection: Connection, where: str) -> None:
     imported_ledgers.create(connection, checkfirst=False)
     insert_stored(connection, imported_ledgers, list(_exports(held["imported"])))
     connection.execute(update(meta).where(meta.c.key == "schema_version").values(value=str(STATE.version)))
+
+
+def _find_broken(held: Mapping[str, list[Stored]]) -> str | None:
+    """Return the first row of schema 1 that its chains do not account for, None where they account for all."""
+    ends = {row["name"]: (row["length"], row["head"]) for row in held["chains"]}
+    for name, rows in held.items():
+        if name in ("chains", "operations"):
+            continue
+        previous = ""
+        for number, row in enumerate(sorted(rows, key=lambda row: str(row["number"]).zfill(20)), 1):
+            if (row["number"], row["previous_hash"], row["hash"]) != (number, previous, _digest(name, row)):
+                return f"row {number} of '{name}'"
+            previous = row["hash"]
+        if ends.get(name, (0, "")) != (len(rows), previous):
+            return f"the end of '{name}'"
+    if "endings" not in ends:
+        # The first versions had no such table.
+        return None
+    ended = {row["operation_id"]: row for row in held["endings"]}
+    for run in held["operations"]:
+        if run["id"] not in ended or _digest("operations", run) != ended[run["id"]]["digest"]:
+            return f"run {run['id']}"
+    undone = {number: run for run, end in ended.items() for number in json.loads(end["reverted"])}
+    edited = [row["revision"] for row in held["applied"] if row["reverted_by"] != undone.get(row["number"])]
+    if edited:
+        return f"the run that undid revision {edited[0]}"
+    return None if len(ended) == len(held["operations"]) else "a run is missing"
+
+
+def _digest(name: str, row: Stored) -> str:
+    hashed = {column: value for column, value in row.items() if column not in ("hash", "reverted_by")}
+    try:
+        return blake3(canonical_json([1, name, hashed]).encode()).hexdigest()
+    except (TypeError, ValueError):
+        return "never the hash of a row"
 
 
 def _rows(connection: Connection, name: str) -> list[Stored]:
