@@ -11,6 +11,7 @@ import pytest
 import torch
 from in_process import Here
 from safetensors.torch import save
+from test_state import tamper
 from workspaces import BASE, HEAD, contents, make_workspace
 
 from tokmigrate.commands import restore as restoring
@@ -60,6 +61,27 @@ def test_an_edited_migration_is_shown_and_put_back(place: Here) -> None:
     assert place.asked("show", SECOND)["edited"] == []
     assert "is as it was applied" in place.run("restore", SECOND).stdout
     assert place.run("log", "--verify-chain").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code"),
+    [
+        ("operations:", "init: {strategy: zeros}\noperations:", 4),
+        ("operations:", "operations: [", 4),
+        # What has no part in the checksum may be another.
+        ("operations:", "# a comment\noperations:", 0),
+    ],
+)
+def test_a_text_that_was_edited_in_the_ledger_is_not_put_back(place: Here, old: str, new: str, code: int) -> None:
+    statement = "UPDATE migration_texts SET text = replace(text, ?, ?) WHERE revision = ?"
+    assert tamper(place.root / ".tokmigrate" / "state.db", statement, old, new, SECOND) == 1
+    edit(place.migration(2), "operations:", "init: {strategy: mean}\noperations:")
+    before = contents(place.root / "migrations")
+    done = place.run("restore", SECOND)
+    assert done.returncode == code, done.stderr
+    if code:
+        assert f"the text of {SECOND} on record was edited: its checksum is not the recorded one" in done.stderr
+        assert contents(place.root / "migrations") == before
 
 
 @pytest.mark.parametrize("how", ["broken", "deleted", "renamed and edited", "all deleted"])

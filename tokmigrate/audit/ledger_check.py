@@ -10,16 +10,20 @@ from pathlib import Path
 from blake3 import blake3
 
 from tokmigrate.apply.undo_record import list_objects
-from tokmigrate.errors import DriftError, UndoError
+from tokmigrate.errors import DriftError, FileProblems, UndoError
 from tokmigrate.files import read_file
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.revision.checksum import python_checksum, yaml_checksum
+from tokmigrate.revision.yaml_file import YamlHeader, read_contents
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.rows import MigrationText
 from tokmigrate.state.transfer import read_imported
+from tokmigrate.strict_yaml import parse
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,31 @@ def _is_accounted_for(state: State, entry: ModelEntry, stamp: Stamp | None) -> b
     # Of a run that is in progress or was interrupted `status` and `recover` report.
     known = [(row.record.revision, row.record.checksum) for row in state.list_applied(model)]
     return state.active(model) is not None or known == list(stamp.applied if stamp else ())
+
+
+def refuse_edited_text(text: MigrationText, attachments: Mapping[str, bytes]) -> None:
+    """Raise DriftError where the text of a migration, which the hash chain leaves out, has not the recorded checksum.
+
+    `attachments` is what the files held that it refers to, by name.
+    """
+    checksum: str | None
+    try:
+        if text.file.endswith(".py"):
+            checksum = python_checksum(text.text, attachments)
+        else:
+            tree = parse(text.text, text.file)
+            header, _, _ = read_contents(YamlHeader, tree)
+            down = header.down_revision if header else None
+            checksum = yaml_checksum({**tree.value, "down_revision": down}, attachments)
+    except (FileProblems, TypeError):
+        # It is no migration any more.
+        checksum = None
+    if checksum != text.checksum:
+        raise DriftError(
+            f"the text of {text.revision} on record was edited: its checksum is not the recorded one",
+            where=text.file,
+            hint="take the file from Git, or put a backup of the state in its place",
+        )
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,14 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
 
 from tokmigrate.apply.durable import write_durably
+from tokmigrate.audit.ledger_check import refuse_edited_text
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import (
@@ -24,7 +25,7 @@ from tokmigrate.errors import (
     UsageError,
     suggest,
 )
-from tokmigrate.files import read_if_present, storage_errors
+from tokmigrate.files import read_file, read_if_present, storage_errors
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.revision.history import History, migration_files, read_migration, refuse_unfinished
 from tokmigrate.revision.migration import Migration
@@ -115,12 +116,14 @@ def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
         UnknownNameError: No text of that name is on record.
         UsageError: It was squashed, or another migration has its file.
         UndoError: An attachment was too large to be kept, or was lost, and is not there as it was.
+        DriftError: The text was edited in the ledger.
     """
     refuse_unfinished(workspace)
     text = _on_record(workspace, name)
     path = _place(workspace, text)
     now = read_if_present(path)
     attachments = dict(_attachments(workspace, text, path))
+    refuse_edited_text(text, _recorded_attachments(workspace, text, path, attachments))
     diff = () if now == text.text.encode("utf-8") else _diff(text, os.path.relpath(path, workspace.root), now or b"")
     found = Restored(text.revision, path, diff, tuple(attachments))
     if not write or not (diff or attachments):
@@ -213,6 +216,18 @@ def _attachments(workspace: Workspace, text: MigrationText, path: Path) -> Itera
                 hint=f"put it back from a backup first: its BLAKE3 digest is {digest}",
             )
         yield target, objects.get(digest)
+
+
+def _recorded_attachments(
+    workspace: Workspace, text: MigrationText, path: Path, missing: Mapping[Path, bytes]
+) -> dict[str, bytes]:
+    """Return what the files held that a migration refers to, by name: those that are missing, and those on disk."""
+    targets = {name: attachment_path(path, name, workspace.root) for name in text.attachments}
+    return {
+        name: missing[target] if target in missing else read_file(target)
+        for name, target in targets.items()
+        if target is not None
+    }
 
 
 def _diff(text: MigrationText, shown: str, now: bytes) -> tuple[str, ...]:
