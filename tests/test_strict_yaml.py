@@ -304,3 +304,26 @@ def test_any_text_gives_a_tree_or_problems(text: str) -> None:
         parse(text, "f.yaml")
     except FileProblems as error:
         assert all(each.line >= 1 and each.column >= 1 for each in error.problems)  # noqa: PT017
+
+
+FRAGMENTS = (
+    *("a", "b: ", "- ", "? ", ": ", ":", " ", "  ", "\n", "\n  ", "{", "}", "[", "]", ", ", ",", '"', "'", "'it''s'"),
+    *("#c", " # c", "|", ">", "|-", ">+\n", "\t", "---\n", "...\n", "&a", "*a", "!t", "`", "?", "\\", "a:b", "{a:1}"),
+    *('"\\u00e9"', '"\\UFFFFFFFF"', "\r\n", "\x85", "\u2028", "\ufeff", "\u3000", "\U0001f642", "x: |\n  a\n", "~"),
+)
+
+
+@given(st.lists(st.sampled_from(FRAGMENTS), max_size=9).map("".join))
+def test_both_parsers_read_a_text_alike(text: str) -> None:
+    """Whether PyYAML was built with libyaml changes neither a tree nor a problem."""
+
+    def read() -> object:
+        try:
+            return parse(text, "f")
+        except FileProblems as error:
+            return error.problems
+
+    fast = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("yaml.__with_libyaml__", False)
+        assert read() == fast

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from pathlib import Path
 
 import yaml
@@ -70,18 +71,39 @@ def parse(text: str, path: str) -> Tree:
         raise FileProblems([_too_large(path)])
     if text.startswith("\ufeff"):
         raise FileProblems([_byte_order_mark(path)])
-    reading = _Reading(path)
     try:
         loader = yaml.SafeLoader(text)
     except yaml.reader.ReaderError as error:
         raise FileProblems([_unprintable(text, path, error)]) from error
-    try:
+    reading = _follow_fast(text, path)
+    if reading is None:
+        reading = _Reading(path)
         _follow(loader, reading)
-    finally:
-        loader.dispose()
+    loader.dispose()
     if reading.problems:
         raise FileProblems(sorted(reading.problems, key=lambda each: (each.line, each.column)))
     return Tree(path, reading.root or Node(1, 1, Plain("")))
+
+
+def _follow_fast(text: str, path: str) -> _Reading | None:
+    """Read with libyaml, ten times as fast; None where it is missing or the text has any fault.
+
+    The parser in Python then names the fault, with the same words on every machine.
+    """
+    if not yaml.__with_libyaml__ or _READ_OTHERWISE.search(text):
+        return None
+    reading = _Reading(path)
+    loader = yaml.CSafeLoader(text)
+    try:
+        while event := loader.get_event():
+            reading.take(event)
+            if reading.problems or _is_read_otherwise(event):
+                return None
+    except (yaml.YAMLError, ValueError, OverflowError):
+        return None
+    finally:
+        loader.dispose()
+    return reading
 
 
 def _follow(loader: yaml.SafeLoader, reading: _Reading) -> None:
@@ -105,6 +127,15 @@ def _follow(loader: yaml.SafeLoader, reading: _Reading) -> None:
         mark = loader.get_mark()
         message = "an escape names no Unicode character"
         reading.problems.append(Problem(reading.path, mark.line + 1, mark.column + 1, message))
+
+
+# libyaml takes tabs, byte order marks inside a text, and a comment right behind | or >.
+_READ_OTHERWISE = re.compile(r"[\t\ufeff]|[|>][-+0-9]*#")
+
+
+def _is_read_otherwise(event: yaml.Event) -> bool:
+    # libyaml ends a plain text in { } or [ ] elsewhere where it holds ?, and places empty values elsewhere.
+    return isinstance(event, yaml.ScalarEvent) and not event.style and (not event.value or "?" in event.value)
 
 
 class _Open:
@@ -160,7 +191,7 @@ class _Reading:
             if any(_SURROGATES[0] <= character <= _SURROGATES[1] for character in event.value):
                 hint = r"write the character itself, or \U with eight digits"
                 self.fault(event, "half of a surrogate pair is not a character", hint)
-            text = Plain(event.value) if event.style is None else str(event.value)
+            text = Plain(event.value) if not event.style else str(event.value)
             self.put(Node(*_start(event), text))
         elif len(self.open) == MAX_DEPTH:
             self.fault(event, f"nested deeper than {MAX_DEPTH} levels")
