@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tokmigrate.errors import TokenizerError, VerificationError
 from tokmigrate.model.worker import worker_main
 from tokmigrate.model.worker.meta_model import Tensor, matching
-from tokmigrate.model.worker.worker import call_worker, stop_server
+from tokmigrate.model.worker.worker import call_worker, prepare_worker, stop_server
 
 VOCABULARY = {"<pad>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4, "ab": 5}
 TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
@@ -170,6 +170,19 @@ def test_one_server_forks_all_workers_and_outlives_them(tmp_path: Path) -> None:
     assert servers() == [server]
     # A process with threads cannot be forked safely.
     assert len(list((server / "task").iterdir())) == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")
+def test_a_server_imports_libraries_before_the_first_question(tmp_path: Path) -> None:
+    stop_server()
+    prepare_worker("tokenizer")
+    (server,) = servers()
+    deadline = time.monotonic() + 60
+    while "tokenizers" not in (server / "maps").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert call_worker("tokenizer", {"file": str(write_tokenizer(tmp_path))})["size"] == len(VOCABULARY)
+    assert servers() == [server]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="workers are forked on Linux only")

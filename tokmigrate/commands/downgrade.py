@@ -10,7 +10,7 @@ from tokmigrate.apply.publish import Change, RecoveryOutcome
 from tokmigrate.audit.run_status import is_in_progress
 from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.adapters import adapters_of, changes_down
-from tokmigrate.commands.library_check import Accepted, outcome_of_records, verify_outcome
+from tokmigrate.commands.library_check import Accepted, outcome_of_records, prepare_libraries, verify_outcome
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, list_undo_records, refuse_drift
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.targets import find_edited, nothing_to_downgrade, way_down
@@ -103,6 +103,8 @@ def downgrade(
         DriftError: The model was changed since it was migrated.
     """
     first = None if is_in_progress(entry) else _find_records(workspace, entry, to, keep_owner=keep_owner)[0]
+    if accepted is None:
+        prepare_libraries(workspace)
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
         snapshot = take_snapshot(entry, first)
         target, revisions = way_down(workspace, entry, snapshot, to)

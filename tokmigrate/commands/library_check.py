@@ -16,6 +16,7 @@ from tokmigrate.apply.publish import Change
 from tokmigrate.commands.adapters import adapters_of, downgrades_of_adapters
 from tokmigrate.events import OnProgress, VerificationEnded, VerificationStarted, Warned
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.worker.worker import prepare_worker
 from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.conditions import Check
 from tokmigrate.settings import ModelEntry, Workspace
@@ -53,6 +54,12 @@ def outcome_of_records(workspace: Workspace, entry: ModelEntry, snapshot: Snapsh
     objects = ObjectStore(workspace.objects)
     beside = downgrades_of_adapters(adapters_of(entry, snapshot), records, objects)
     return [(each, restore_documents(each, own, objects)) for each, own in ((snapshot, records), *beside)]
+
+
+def prepare_libraries(workspace: Workspace) -> None:
+    """Have what a verification needs imported in the background: it takes seconds, and weights are read meanwhile."""
+    if workspace.verify != "fast":
+        prepare_worker("transformers")
 
 
 def verify_outcome(

@@ -9,7 +9,7 @@ from tokmigrate.apply.build_upgrade import build_upgrade
 from tokmigrate.apply.publish import Change, RecoveryOutcome
 from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.adapters import changes_up
-from tokmigrate.commands.library_check import Accepted, outcome_of_plan, verify_outcome
+from tokmigrate.commands.library_check import Accepted, outcome_of_plan, prepare_libraries, verify_outcome
 from tokmigrate.commands.plan import BoundPlan, checks_of, preview_upgrade
 from tokmigrate.commands.records import build_upgrade_outcome, list_changed_documents
 from tokmigrate.commands.restore import record_texts
@@ -106,6 +106,8 @@ def upgrade(
     if first is not None and not first.steps:
         announce(first)
         return Upgraded(first, RecoveryOutcome.NOTHING)
+    if accepted is None:
+        prepare_libraries(workspace)
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
         snapshot = take_snapshot(entry, first.snapshot if first else None)
         planned = plan_or_reuse(workspace, entry, snapshot, to, first)

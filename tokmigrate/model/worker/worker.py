@@ -39,6 +39,8 @@ _OFFLINE = {
     "OMP_NUM_THREADS": "1",
 }
 _ROOT = Path(__file__).resolve().parents[3]
+_FORKS = sys.platform == "linux"
+"""Libraries of macOS do not survive a fork."""
 
 
 class Worker(Protocol):
@@ -64,8 +66,7 @@ class _Forked:
 @contextmanager
 def start_worker(question: Question, environment: Mapping[str, str], streams: tuple[int, int, int]) -> Iterator[Worker]:
     """Start a worker with these descriptors as its standard streams, and kill it if it is still there at the end."""
-    if sys.platform != "linux":
-        # Libraries of macOS do not survive a fork.
+    if not _FORKS:
         command, variables = _command(question), {**_environment(), **environment}
         with subprocess.Popen(command, stdin=streams[0], stdout=streams[1], stderr=streams[2], env=variables) as child:
             try:
@@ -137,6 +138,12 @@ class _Server:
 
 _SERVER = _Server()
 stop_server = _SERVER.stop
+
+
+def prepare_worker(question: Question) -> None:
+    """Have the libraries for a question imported in the background, so that its answer comes sooner."""
+    if _FORKS:
+        _SERVER.send(question, {}, [])
 
 
 def _command(module: str) -> list[str]:
