@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import inspect
 import json
 import re
 import shutil
@@ -18,7 +17,6 @@ from pathlib import Path
 from workspaces import REPOSITORY
 
 import tokmigrate
-from tokmigrate import errors
 from tokmigrate.revision.schema import json_schema
 
 
@@ -46,20 +44,6 @@ def test_the_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert {"tokmigrate/py.typed", f"{about}/licenses/LICENSE", f"{about}/entry_points.txt"} <= names
     modules = {str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "tokmigrate").rglob("*.py")}
     assert {name for name in names if name.endswith(".py")} == modules
-
-
-def test_the_tree_of_errors_is_the_one_that_is_drawn() -> None:
-    drawn = {
-        name: int(code)
-        for name, code in re.findall(r"([A-Z]\w+Error|FileProblems) +(?:exit code )?(\d+)", errors.__doc__ or "")
-    }
-    real = {
-        name: kind.exit_code
-        for name, kind in inspect.getmembers(errors, inspect.isclass)
-        if issubclass(kind, errors.TokmigrateError)
-    }
-    assert drawn == real
-    assert set(real) | {"EXIT_CODES", "Problem", "in_one_line", "suggest"} == set(errors.__all__)
 
 
 def test_docstrings_name_the_parameters_that_there_are() -> None:

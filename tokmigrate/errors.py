@@ -1,30 +1,4 @@
-"""Every error that tokmigrate raises.
-
-TokmigrateError                      exit code 1: it failed, nothing was changed
-├── UsageError                    2  a file or a command line is wrong
-│   ├── FileProblems              2  problems in a text file, each with its place
-│   ├── UnknownNameError          2  no such model, revision, token, operation …
-│   ├── PluginError               2  an installed plug-in cannot be used
-│   └── HistoryError              2  the chain of migrations does not hold together
-├── ModelError                    1  a model directory cannot be worked on
-│   ├── MissingModelError         1  there is no directory of this model
-│   ├── WeightsError              1  a weight file breaks the safetensors rules
-│   ├── TokenizerError            1  a tokenizer file is missing, broken or of an unknown kind
-│   ├── OutOfStepError            1  two files of one model contradict each other
-│   └── UnexplainedTensorError    1  an axis of vocabulary size that no rule matches
-├── OperationError                1  an operation cannot be applied to this model
-├── StorageError                  1  no space, no permission, a filesystem that cannot do it
-├── VerificationError             1  the candidate is not what the plan says
-├── LimitError                    1  the libraries need more memory, time or output than they may have
-├── StalePlanError                1  a plan in a file does not fit any more
-├── UndoError                     1  the undo data is missing or damaged
-│   └── AlreadyThereError         1  there is nothing to downgrade
-├── DriftError                    4  a migration or a model was edited outside tokmigrate
-│   └── FormatError               4  a file has a format that this version does not read
-├── BusyError                     5  another process works on it, or a recovery must come first
-│   └── RecoveryNeededError       5
-└── StoppedError                130  Ctrl-C, SIGTERM or SIGHUP
-"""
+"""The one tree of errors that tokmigrate raises, each with an exit code."""
 
 from __future__ import annotations
 
@@ -32,38 +6,6 @@ import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
-
-__all__ = [
-    "EXIT_CODES",
-    "AlreadyThereError",
-    "BusyError",
-    "DriftError",
-    "FileProblems",
-    "FormatError",
-    "HistoryError",
-    "LimitError",
-    "MissingModelError",
-    "ModelError",
-    "OperationError",
-    "OutOfStepError",
-    "PluginError",
-    "Problem",
-    "RecoveryNeededError",
-    "StalePlanError",
-    "StoppedError",
-    "StorageError",
-    "TokenizerError",
-    "TokmigrateError",
-    "UndoError",
-    "UnexplainedTensorError",
-    "UnknownNameError",
-    "UsageError",
-    "VerificationError",
-    "WeightsError",
-    "in_one_line",
-    "suggest",
-]
-
 
 EXIT_CODES: Mapping[int, str] = {
     0: "done",

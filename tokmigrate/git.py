@@ -12,17 +12,10 @@ from pathlib import Path
 
 from tokmigrate.errors import UsageError
 
-_TIMEOUT_S = 60.0
-
 
 @dataclass(frozen=True)
 class GitAnswer:
-    """The answer of Git.
-
-    Args:
-        text: What it printed.
-        failure: Its error message, in English; None where it succeeded.
-    """
+    """What Git printed, and its error message in English, None where it succeeded."""
 
     text: str
     failure: str | None = None
@@ -35,15 +28,7 @@ class GitAnswer:
 
 @dataclass(frozen=True)
 class LineAuthor:
-    """Who wrote a line.
-
-    Args:
-        commit: The commit that added it.
-        author: The author's name.
-        mail: The author's address.
-        when: When the author wrote it.
-        summary: The first line of the commit message.
-    """
+    """Who added a line, in which commit, with the first line of its message."""
 
     commit: str
     author: str
@@ -53,13 +38,7 @@ class LineAuthor:
 
 
 def ask_git(folder: Path, *words: str, timeout_s: float = 20.0) -> GitAnswer:
-    """Run a Git command and return its answer.
-
-    Args:
-        folder: The folder to run it in.
-        words: The command and its arguments.
-        timeout_s: How many seconds to wait for it.
-    """
+    """Run a Git command in a folder and return its answer."""
     git = shutil.which("git")
     if git is None:
         return GitAnswer("", "git is not installed")
@@ -113,36 +92,29 @@ def files_changed_since(folder: Path, base: str) -> frozenset[Path]:
     Raises:
         UsageError: There is no repository, or no such revision, or the two have nothing in common.
     """
-    top, common = _fork(folder, base)
-    names = _output(top, "diff", "--name-only", "--no-renames", "-z", common, "--")
-    names += _output(top, "ls-files", "--others", "--exclude-standard", "-z")
+    top, common = _find_fork(folder, base)
+    names = _read_output(top, "diff", "--name-only", "--no-renames", "-z", common, "--")
+    names += _read_output(top, "ls-files", "--others", "--exclude-standard", "-z")
     return frozenset((top / name).resolve() for name in names.split("\0") if name)
 
 
 def read_text_at_fork(file: Path, base: str) -> str | None:
-    """Return what a file was where the current branch left `base`, None where it was not there.
-
-    Args:
-        file: The file, which need not be there now.
-        base: A branch, tag or commit.
-
-    Raises:
-        UsageError: There is no repository, or no such revision, or the two have nothing in common.
-    """
-    top, common = _fork(file.parent, base)
-    name = file.resolve().relative_to(top.resolve()).as_posix()
-    return _output(top, "show", f"{common}:{name}") or None
+    """Return what a file was where the current branch left `base`, None where it was not there; raises UsageError."""
+    _, common = _find_fork(file.parent, base)
+    return _read_version(file, common) or None
 
 
-def _fork(folder: Path, base: str) -> tuple[Path, str]:
+def _find_fork(folder: Path, base: str) -> tuple[Path, str]:
     """Return the top of the repository, and the commit at which the current branch left `base`."""
     top = find_repository(folder)
     if top is None:
         raise UsageError("there is no Git repository here", where=str(folder), hint="leave out --git-base")
-    commit = _output(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}").strip()
+    if shutil.which("git") is None:
+        raise UsageError("there is no program `git`", hint="install it, or leave out --git-base")
+    commit = _read_output(top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{base}^{{commit}}").strip()
     if not commit:
         raise UsageError(f"Git knows no revision '{base}'", where=str(top), hint=f"fetch it: git fetch origin {base}")
-    common = _output(top, "merge-base", commit, "HEAD").strip()
+    common = _read_output(top, "merge-base", commit, "HEAD").strip()
     if not common:
         hint = "fetch the whole history; in a GitHub workflow: actions/checkout with `fetch-depth: 0`"
         raise UsageError(f"'{base}' and HEAD have no common commit here", where=str(top), hint=hint)
@@ -150,39 +122,25 @@ def _fork(folder: Path, base: str) -> tuple[Path, str]:
 
 
 def read_merge_sides(file: Path) -> tuple[str, ...]:
-    """Return a file as both sides of the merge in progress have it; as HEAD has it where no merge is in progress.
-
-    Args:
-        file: The file, as it may have been left by hand.
-    """
-    top = find_repository(file.parent)
-    if top is None or not has_git():
-        return ()
-    name = file.resolve().relative_to(top.resolve()).as_posix()
-    sides = [_output(top, "show", f"{place}:{name}") for place in (":2", ":3")]
-    return tuple(filter(None, sides if all(sides) else [_output(top, "show", f"HEAD:{name}")]))
+    """Return a file as both sides of the merge in progress have it; as HEAD has it where no merge is in progress."""
+    sides = [_read_version(file, place) for place in (":2", ":3")]
+    return tuple(filter(None, sides if all(sides) else [_read_version(file, "HEAD")]))
 
 
 def list_uncommitted_files(folder: Path, files: Iterable[Path]) -> tuple[Path, ...]:
     """Return those of `files` that HEAD does not have as they are; none where there is no Git repository."""
-    top = find_repository(folder)
-    if top is None or not has_git():
-        return ()
-    return tuple(
-        path
-        for path in files
-        if _output(top, "status", "--porcelain", "--ignored", "--untracked-files=all", "--", str(path))
-    )
+    words = ("status", "--porcelain", "--ignored", "--untracked-files=all", "--")
+    return tuple(path for path in files if _read_output(folder, *words, str(path)))
 
 
 def list_tracked_files(folder: Path, files: Iterable[Path]) -> frozenset[Path]:
     """Return those of `files` that are tracked; all of them where there is no Git."""
-    wanted = tuple(files)
+    wanted = frozenset(files)
     top = find_repository(folder)
-    if top is None or not has_git() or not wanted:
-        return frozenset(wanted)
-    inside = [path for path in wanted if path.resolve().is_relative_to(top.resolve())]
-    names = _output(top, "ls-files", "-z", "--", *map(str, inside)) if inside else ""
+    if top is None or shutil.which("git") is None:
+        return wanted
+    inside = [str(path) for path in wanted if path.resolve().is_relative_to(top.resolve())]
+    names = _read_output(top, "ls-files", "-z", "--", *inside) if inside else ""
     listed = {(top / name).resolve() for name in names.split("\0") if name}
     return frozenset(path for path in wanted if path.resolve() in listed)
 
@@ -199,13 +157,12 @@ def list_published_files(directory: Path) -> frozenset[str] | None:
     return None if listed is None else frozenset(Path(name).name for name in listed.split("\0") if name)
 
 
-def has_git() -> bool:
-    """Return whether there is a program `git`."""
-    return shutil.which("git") is not None
+def _read_version(file: Path, place: str) -> str:
+    """Return a file as a commit or a side of a merge has it, nothing where it does not."""
+    real = file.resolve()
+    return _read_output(real.parent, "show", f"{place}:./{real.name}")
 
 
-def _output(top: Path, *words: str) -> str:
+def _read_output(folder: Path, *words: str) -> str:
     """Return what Git prints, nothing where it fails."""
-    if not has_git():
-        raise UsageError("there is no program `git`", hint="install it, or leave out --git-base")
-    return ask_git(top, *words, timeout_s=_TIMEOUT_S).output or ""
+    return ask_git(folder, *words, timeout_s=60.0).output or ""
