@@ -11,12 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TypeVar
 
-from tokmigrate.commands import check as checking
-from tokmigrate.commands import inspect as look
+from tokmigrate.commands import inspect
 from tokmigrate.commands.check import Checked
+from tokmigrate.commands.check import check as check_model
 from tokmigrate.commands.current import current as found_at
 from tokmigrate.commands.downgrade import Downgraded, accept_downgrade
 from tokmigrate.commands.downgrade import downgrade as downgrade_model
@@ -63,17 +62,12 @@ class OpenWorkspace:
     closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        """Name the directory."""
         self.directory = self.workspace.root
 
     def __enter__(self) -> OpenWorkspace:
-        """Return itself."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Close it, and let an error pass."""
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -87,7 +81,7 @@ class OpenWorkspace:
 
     def plan(self, to: str = "head", model: str | None = None) -> tuple[Plan, ...]:
         """Return what `upgrade` would do; nothing is written."""
-        return self._each(model, lambda entry: plan_model(self.workspace, entry, to))
+        return tuple(plan_model(self.workspace, entry, to) for entry in self._models(model))
 
     def upgrade(
         self,
@@ -135,11 +129,11 @@ class OpenWorkspace:
 
     def status(self, model: str | None = None) -> tuple[ModelStatus, ...]:
         """Return where models stand, and which of their tokens were never trained."""
-        return self._each(model, lambda entry: look.status(self.workspace, entry))
+        return tuple(inspect.status(self.workspace, entry) for entry in self._models(model))
 
     def check(self, model: str | None = None) -> tuple[Checked, ...]:
         """Return whether models are what their migrations say, and whether they were trained."""
-        return self._each(model, lambda entry: checking.check(self.workspace, entry))
+        return tuple(check_model(self.workspace, entry) for entry in self._models(model))
 
     def _change(
         self,
@@ -151,9 +145,6 @@ class OpenWorkspace:
         entries = self._models(model)
         accepted = [accept(entry) if len(entries) > 1 else None for entry in entries]
         return tuple(map(act, entries, accepted))
-
-    def _each(self, model: str | None, act: Callable[[ModelEntry], T]) -> tuple[T, ...]:
-        return tuple(act(entry) for entry in self._models(model))
 
     def _models(self, model: str | None) -> tuple[ModelEntry, ...]:
         if self.closed:

@@ -8,7 +8,8 @@ dummy model, as `tokmigrate test` does. Nothing of a model is changed.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -40,16 +41,27 @@ class WorkspaceTests(pytest.Collector):
             workspace = read_workspace(find_workspace(Path(self.config.invocation_params.dir)))
         except TokmigrateError as error:
             raise pytest.UsageError(f"--tokmigrate: {_format_error(error)}") from error
-        yield HistoryTest.from_parent(self, name="history", workspace=workspace)
-        yield LintTest.from_parent(self, name="lint", workspace=workspace)
+        tests: dict[str, Callable[[], object]] = {
+            "history": lambda: History.read(workspace).chain(),
+            "lint": lambda: _lint(workspace),
+        }
         for entry in workspace.models.values():
-            yield ModelTest.from_parent(self, name=f"up_down_up[{entry.name}]", workspace=workspace, entry=entry)
+            tests[f"up_down_up[{entry.name}]"] = partial(_run_up_down_up, workspace, entry)
+        for name, test in tests.items():
+            yield WorkspaceTest.from_parent(self, name=name, file=workspace.root / _FILE, test=test)
 
 
-class _Test(pytest.Item):
-    def __init__(self, *, workspace: Workspace, **options: object) -> None:
+class WorkspaceTest(pytest.Item):
+    """One test of a workspace."""
+
+    def __init__(self, *, file: Path, test: Callable[[], object], **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
-        self.workspace = workspace
+        self.file = file
+        self.test = test
+
+    def runtest(self) -> None:
+        """Run it."""
+        self.test()
 
     def repr_failure(
         self,
@@ -63,52 +75,33 @@ class _Test(pytest.Item):
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
         """Return where the test comes from."""
-        return self.workspace.root / _FILE, None, self.name
+        return self.file, None, self.name
 
 
-class HistoryTest(_Test):
-    """Every migration file can be read, and each follows another up to a single head."""
-
-    def runtest(self) -> None:
-        """Read the history."""
-        History.read(self.workspace).chain()
-
-
-class LintTest(_Test):
-    """No rule of `tokmigrate lint` finds an error."""
-
-    def runtest(self) -> None:
-        """Ask the rules that the settings select, on every model that is here."""
-        linted = lint(self.workspace, self.workspace.select([]), select_rules(self.workspace))
-        sys.stderr.write("".join(f"note: {escape(note)}\n" for note in linted.notes))
-        printed = format_findings_plain(linted)
-        if linted.errors:
-            pytest.fail(printed, pytrace=False)
-        sys.stdout.write(printed)
+def _lint(workspace: Workspace) -> None:
+    """Ask the rules that the settings select, on every model that is here; fail where one finds an error."""
+    linted = lint(workspace, workspace.select([]), select_rules(workspace))
+    sys.stderr.write("".join(f"note: {escape(note)}\n" for note in linted.notes))
+    printed = format_findings_plain(linted)
+    if linted.errors:
+        pytest.fail(printed, pytrace=False)
+    sys.stdout.write(printed)
 
 
-class ModelTest(_Test):
-    """The migrations of a model lead up, down and up again to the same bytes."""
-
-    def __init__(self, *, entry: ModelEntry, **options: object) -> None:
-        super().__init__(**options)  # type: ignore[arg-type]
-        self.entry = entry
-
-    def runtest(self) -> None:
-        """Try what is pending, or where nothing is, everything from base on."""
-        if not has_directory(self.entry.path):
-            pytest.skip(f"the model is not here: {self.entry.path}")
-        done = run_roundtrip(self.workspace, self.entry, "dummy")
-        if not done.migrations:
-            try:
-                done = run_roundtrip(self.workspace, self.entry, "dummy", from_base=True)
-            except UndoError as error:
-                pytest.skip(f"nothing is pending, and {error.message}")
-        lines = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.mismatches]
-        if lines:
-            pytest.fail("\n".join(lines), pytrace=False)
+def _run_up_down_up(workspace: Workspace, entry: ModelEntry) -> None:
+    """Try what is pending, or where nothing is, everything from base on."""
+    if not has_directory(entry.path):
+        pytest.skip(f"the model is not here: {entry.path}")
+    done = run_roundtrip(workspace, entry, "dummy")
+    if not done.migrations:
+        try:
+            done = run_roundtrip(workspace, entry, "dummy", from_base=True)
+        except UndoError as error:
+            pytest.skip(f"nothing is pending, and {error.message}")
+    lines = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.mismatches]
+    if lines:
+        pytest.fail("\n".join(lines), pytrace=False)
 
 
-def _format_error(error: Exception) -> str:
-    hint = getattr(error, "hint", None)
-    return escape_lines(f"{error}\nwhat to do: {hint}" if hint else str(error))
+def _format_error(error: TokmigrateError) -> str:
+    return escape_lines(f"{error}\nwhat to do: {error.hint}" if error.hint else str(error))
