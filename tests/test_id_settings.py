@@ -258,10 +258,10 @@ def test_it_is_written_squashed_and_derived_again(tmp_path: Path) -> None:
     made = made_with(tmp_path, files, ADD, {"set_special_tokens": fields})
     state = take_snapshot(made.entry("m")).state
     derived = derive(state, final(made), "aaaa0001")
-    assert derived.operations[-2:] == (
+    assert derived.operations[-2:] == [
         SetSpecialTokens.model_validate({"image": IMAGE}),
         SetSpecialTokens.model_validate({"suppress_tokens": [making.byte_alphabet()[1], IMAGE]}),
-    )
+    ]
     chain = History.read(made.workspace).chain()
     (_, setting) = (planned.operation for planned in chain[0].operations)
     assert dump_written_fields(setting) == fields

@@ -28,7 +28,7 @@ from tokmigrate.revision.lock_file import read_lock
 from tokmigrate.revision.migration import PlannedOperation
 from tokmigrate.revision.reparent import find_conflicts
 from tokmigrate.revision.squash import squash_lock, squash_migrations
-from tokmigrate.revision.yaml_file import read_yaml_migration
+from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import read_workspace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +128,7 @@ def test_an_installed_operation_is_rebased(installed: Here) -> None:
         fork = folder / "0003_fork.yaml"
         fork.write_text(json.dumps(other | {"operations": [{"add_tags": {"names": names}}]}), "utf-8")
         paths = (folder / name for name in ("0003_step_3.yaml", "0003_fork.yaml"))
-        ours, theirs = ([read_yaml_migration(path, path.name, installed.root)] for path in paths)
+        ours, theirs = ([yaml_migration(path.read_bytes(), path, path.name, installed.root)] for path in paths)
         assert [each for each in find_conflicts(ours, theirs) if each.startswith("the token")] == shared
     fork.write_text(json.dumps(other | {"operations": [{"add_tags": ["other"]}]}), "utf-8")
     done = answer(installed, "rebase", "aaaaaaaaaaaa", "-M", "m")

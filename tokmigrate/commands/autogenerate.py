@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,36 +27,8 @@ from tokmigrate.revision.autogenerate.settings import (
 from tokmigrate.revision.autogenerate.tokens import add, bury, make_room, move, remove, rename, resize, set_flags
 from tokmigrate.revision.names import new_revision_id
 from tokmigrate.revision.new_file import write_yaml_migration, yaml_text
-from tokmigrate.revision.yaml_file import read_yaml_migration
+from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import Workspace
-
-
-@dataclass(frozen=True)
-class Derived:
-    """What leads from one tokenizer to another.
-
-    Args:
-        operations: What to do, in order.
-        refused: Why operations that were tried could not be applied.
-    """
-
-    operations: tuple[Operation, ...]
-    refused: tuple[str, ...]
-
-
-def derive(before: ModelState, after: Documents, revision: str) -> Derived:
-    """Return the operations that lead from a state to a tokenizer, or as near to it as operations can.
-
-    Args:
-        before: The state to begin with.
-        after: The parsed files of the tokenizer to arrive at.
-        revision: The id of the migration that is to hold them.
-    """
-    way = Way(before, after, Context(revision))
-    for go in _STRETCHES:
-        go(way)
-    return Derived(tuple(way.operations), tuple(dict.fromkeys(way.refused)))
-
 
 _STRETCHES: tuple[Callable[[Way], None], ...] = (
     bury,
@@ -104,46 +75,44 @@ class Generated:
     refused: tuple[str, ...]
 
 
+def derive(before: ModelState, after: Documents, revision: str) -> Way:
+    """Return a builder with the operations of a migration that leads to a tokenizer, or as near as operations can."""
+    way = Way(before, after, Context(revision))
+    for go in _STRETCHES:
+        go(way)
+    return way
+
+
 def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) -> Generated:
     """Write the migration that leads from one tokenizer to another, as far as operations can express it.
 
     It is planned on the files of the first before it is written, so what is left is known and not guessed.
-
-    Args:
-        workspace: Where the migration goes.
-        message: What it is for.
-        before: The tokenizer to begin with.
-        after: The tokenizer to arrive at.
     """
     revision = new_revision_id()
     target = {name: held for name, held in after.documents.items() if name not in ID_FILES or name in before.documents}
     room = max(max(Tokenizer(documents[FILE]).texts, default=-1) + 1 for documents in (before.documents, target))
-    derived = derive(state_without_weights(before.documents, room), target, revision)
-    if not derived.operations:
-        return Generated(None, (), differences(before.documents, target), derived.refused)
-    left = _try(workspace, before.documents, target, room, yaml_text(revision, None, message, derived.operations))
-    remarks = _remarks(before, after, derived, left)
+    state = state_without_weights(before.documents, room)
+    way = derive(state, target, revision)
+    operations, refused = tuple(way.operations), tuple(dict.fromkeys(way.refused))
+    if not operations:
+        return Generated(None, (), differences(before.documents, target), refused)
+    text = yaml_text(revision, None, message, operations)
+    name = "migration.yaml"
+    migration = yaml_migration(text.encode("utf-8"), workspace.migrations / name, name, workspace.root)
+    (step,) = steps_of(state, [migration], lambda _, after: after)
+    left = differences(step.after.documents, target)
+    refused = refused if left else ()
+    remarks = _remarks(before, after, operations, left, refused)
     models = (before.model,) if before.model else ("*",)
-    path = write_yaml_migration(
-        workspace, message, derived.operations, revision=revision, remarks=remarks, models=models
-    )
-    return Generated(path, derived.operations, left, derived.refused if left else ())
+    path = write_yaml_migration(workspace, message, operations, revision=revision, remarks=remarks, models=models)
+    return Generated(path, operations, left, refused)
 
 
-def _try(workspace: Workspace, before: Documents, target: Documents, room: int, text: str) -> tuple[Difference, ...]:
-    """Return what differs still after the migration of that text was planned on the first tokenizer."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "migration.yaml")
-        path.write_text(text, "utf-8")
-        migration = read_yaml_migration(path, path.name, workspace.root)
-    (step,) = steps_of(state_without_weights(before, room), [migration], lambda _, after: after)
-    return differences(step.after.documents, target)
-
-
-def _remarks(before: Side, after: Side, derived: Derived, left: tuple[Difference, ...]) -> list[str]:
-    names = [Path(side.name).name for side in (before, after)]
-    remarks = [f"Leads from the tokenizer of {names[0]} to that of {names[1]}."]
-    changes = [operation.token_changes() for operation in derived.operations]
+def _remarks(
+    before: Side, after: Side, operations: Sequence[Operation], left: Sequence[Difference], refused: Sequence[str]
+) -> list[str]:
+    remarks = [f"Leads from the tokenizer of {Path(before.name).name} to that of {Path(after.name).name}."]
+    changes = [operation.token_changes() for operation in operations]
     if any(each is not None and each.added for each in changes):
         remarks.append("New rows are initialised with the mean unless `init:` says otherwise.")
     if not left:
@@ -152,6 +121,6 @@ def _remarks(before: Side, after: Side, derived: Derived, left: tuple[Difference
     remarks.append(f"It was planned on the first; no operation expresses {count}.")
     remarks += [f"- {difference}" for difference in left[:_REMARKED]]
     remarks += [f"… and {len(left) - _REMARKED} more"] if len(left) > _REMARKED else []
-    if derived.refused:
-        remarks += ["Tried, and refused:", *(f"- {reason}" for reason in derived.refused)]
+    if refused:
+        remarks += ["Tried, and refused:", *(f"- {reason}" for reason in refused)]
     return remarks

@@ -91,11 +91,6 @@ class Kind(Protocol):
     shorthand: str | None
 
 
-def read_yaml_migration(path: Path, shown: str, root: Path) -> Migration:
-    """Return the migration of a YAML file; see `yaml_migration`."""
-    return yaml_migration(migration_bytes(path, shown), path, shown, root)
-
-
 def migration_bytes(path: Path, shown: str) -> bytes:
     """Return what a migration file holds; raises FileProblems where it cannot be read."""
     try:
