@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tokmigrate.audit.run_status import reading
@@ -72,14 +72,7 @@ class Linted:
 
 
 def select_rules(workspace: Workspace) -> Selection:
-    """Return the rules that the settings of a workspace want.
-
-    Args:
-        workspace: The workspace.
-
-    Raises:
-        UsageError: No rule has such a code.
-    """
+    """Return the rules that the settings of a workspace want; raises UsageError where no rule has such a code."""
     return Selection.of(workspace.lint.select, workspace.lint.ignore, str(workspace.root / FILE_NAME))
 
 
@@ -89,7 +82,6 @@ def lint(
     """Return what rules find in the migrations of a workspace.
 
     Args:
-        workspace: The workspace.
         entries: The models that pending migrations are tried on; one that is not here is passed over with a note.
         selection: The rules that are wanted.
         git_base: Only migrations that changed since the current branch left this one are looked at.
@@ -101,46 +93,45 @@ def lint(
     """
     history = History.read(workspace)
     chain = history.chain()
-    shared = _read_shared(workspace, git_base) if git_base is not None else {}
-    wanted = _find_changed(workspace, chain, git_base) if git_base is not None else chain
+    wanted: Sequence[Migration] = chain
+    locked: Mapping[str, str] = {}
+    if git_base is not None:
+        changed = files_changed_since(workspace.root, git_base)
+        wanted = [each for each in chain if not changed.isdisjoint(_list_paths(each))]
+        locked = _read_locked_checksums(workspace, git_base)
     trials = [_try_pending(entry, history) for entry in entries] if wanted else []
     files = [
         replace(
-            _file(each, chain, workspace),
+            _read_migration_file(each, chain, workspace),
             edited_on=tuple(trial.model for trial in trials if each in trial.edited),
-            edited_since=git_base if _is_edited(each, shared) else None,
+            # A squashed migration is another one than those that it stands for, and has the id of the last.
+            edited_since=None
+            if locked.get(each.revision) in (None, each.checksum, _list_replaced(each).get(each.revision))
+            else git_base,
         )
         for each in wanted
     ]
     findings = check((item for file in files for item in _collect(file, trials)), selection)
     notes = [note for trial in trials for note in trial.notes]
-    alone = [each.shown for each in wanted if not any(trial.looked_at(each) for trial in trials)]
+    tried = {revision for trial in trials for revision in (*trial.steps, *trial.failures)}
+    alone = [each.shown for each in wanted if each.revision not in tried]
     if alone:
         names = format_list(alone)
         notes.append(f"without a model that is here and does not have them yet, rules on files alone: {names}")
-    gone = shared.keys() - {name for each in chain for name in (each.revision, *_read_replaced(each))}
+    gone = locked.keys() - {name for each in chain for name in (each.revision, *_list_replaced(each))}
     notes += [f"'{git_base}' has the migration {name}, which is not here" for name in sorted(gone)]
     return Linted(findings, tuple(files), tuple(notes), find_repository(workspace.root) or workspace.root)
 
 
 @dataclass(frozen=True)
 class _Trial:
-    """Pending migrations tried on a model."""
+    """Pending migrations tried on a model: by revision the step that each makes, or the error that it ends with."""
 
     model: str
-    steps: tuple[Step, ...] = ()
-    failure: tuple[Migration, TokmigrateError] | None = None
+    steps: Mapping[str, Step] = field(default_factory=dict)
+    failures: Mapping[str, TokmigrateError] = field(default_factory=dict)
     edited: tuple[Migration, ...] = ()
     notes: tuple[str, ...] = ()
-
-    def step(self, migration: Migration) -> Step | None:
-        return next((step for step in self.steps if step.migration is migration), None)
-
-    def refused(self, migration: Migration) -> TokmigrateError | None:
-        return self.failure[1] if self.failure and self.failure[0] is migration else None
-
-    def looked_at(self, migration: Migration) -> bool:
-        return self.step(migration) is not None or self.refused(migration) is not None
 
 
 def _try_pending(entry: ModelEntry, history: History) -> _Trial:
@@ -154,50 +145,37 @@ def _try_pending(entry: ModelEntry, history: History) -> _Trial:
         progress.check_order()
     except TokmigrateError as error:
         return _Trial(entry.name, notes=(f"{entry.name} is not checked: {error}",))
-    steps: list[Step] = []
+    steps: dict[str, Step] = {}
+    failures: dict[str, TokmigrateError] = {}
     state = snapshot.state
     for migration in progress.pending:
         try:
-            steps += steps_of(state, [migration], lambda _, after: after)
+            (steps[migration.revision],) = steps_of(state, [migration], lambda _, after: after)
         except TokmigrateError as error:
-            return _Trial(entry.name, tuple(steps), (migration, error), progress.edited)
-        state = steps[-1].after
-    return _Trial(entry.name, tuple(steps), edited=progress.edited)
+            failures[migration.revision] = error
+            break
+        state = steps[migration.revision].after
+    return _Trial(entry.name, steps, failures, progress.edited)
 
 
-def _find_changed(workspace: Workspace, chain: Sequence[Migration], git_base: str) -> tuple[Migration, ...]:
-    """Return the migrations of which a file changed since the current branch left another one."""
-    changed = files_changed_since(workspace.root, git_base)
-    return tuple(each for each in chain if not changed.isdisjoint(_paths(each)))
-
-
-def _read_shared(workspace: Workspace, git_base: str) -> Mapping[str, str]:
+def _read_locked_checksums(workspace: Workspace, git_base: str) -> Mapping[str, str]:
     """Return the checksums of the migrations that were locked where the current branch left another one."""
     text = read_text_at_fork(lock_path(workspace), git_base)
     lock = parse_lock(text, f"{lock_shown(workspace)} at {git_base}") if text else Lock()
     return {locked.revision: locked.checksum for locked in lock.revisions}
 
 
-def _is_edited(migration: Migration, shared: Mapping[str, str]) -> bool:
-    # A squashed migration is another one than those that it stands for, and has the id of the last.
-    known = shared.get(migration.revision)
-    return known is not None and known not in (
-        migration.checksum,
-        _read_replaced(migration).get(migration.revision),
-    )
-
-
-def _read_replaced(migration: Migration) -> Mapping[str, str]:
+def _list_replaced(migration: Migration) -> Mapping[str, str]:
     return {each.revision: each.checksum for each in migration.replaces}
 
 
 def _collect(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
     yield file
     for trial in trials:
-        error = trial.refused(file.migration)
+        error = trial.failures.get(file.migration.revision)
         if error is not None:
             yield Failure(file, trial.model, error)
-        step = trial.step(file.migration)
+        step = trial.steps.get(file.migration.revision)
         if step is not None:
             recorded = file.recorded(tuple(each.planned for each in step.effects))
             if recorded is not file:
@@ -206,7 +184,7 @@ def _collect(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
 
 
 def _on_model(file: MigrationFile, trial: _Trial, step: Step) -> OnModel:
-    final, limits = trial.steps[-1].after, step.after.traits.worker
+    final, limits = list(trial.steps.values())[-1].after, step.after.traits.worker
     template_error = _template_error(step, limits)
     before, after = step.before.documents[FILE], step.after.documents[FILE]
     if all(before.get(part) == after.get(part) for part in _FOUND_BY):
@@ -252,19 +230,15 @@ def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
     normalised: Mapping[str, str] = dict(zip(texts, answer["normalised"], strict=True))
     found = {}
     for token in tokens:
-        number = state.tokenizer.ids[token.content]
-        known = (text for text in texts[token.content] if text == token.content or ids[text] is not None)
-        held = {text: number in (ids[text] or ()) for text in known}
-        found[token.content] = Sighting(
-            token,
-            tuple(text for text, is_there in held.items() if is_there),
-            tuple(text for text, is_there in held.items() if not is_there),
-            normalised[token.content] if token.normalized else token.content,
-        )
+        content, number = token.content, state.tokenizer.ids[token.content]
+        known = [text for text in texts[content] if text == content or ids[text] is not None]
+        hits = tuple(text for text in known if number in (ids[text] or ()))
+        misses = tuple(text for text in known if text not in hits)
+        found[content] = Sighting(token, hits, misses, normalised[content] if token.normalized else content)
     return found
 
 
-def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace) -> MigrationFile:
+def _read_migration_file(migration: Migration, chain: Sequence[Migration], workspace: Workspace) -> MigrationFile:
     text = decode(read_file(migration.path), migration.shown)
     tree = parse(text, migration.shown) if migration.source is None else None
     beside = {name: migration.path.parent / name for name in migration.attachments}
@@ -280,7 +254,7 @@ def _file(migration: Migration, chain: Sequence[Migration], workspace: Workspace
     )
 
 
-def _paths(migration: Migration) -> frozenset[Path]:
+def _list_paths(migration: Migration) -> frozenset[Path]:
     """Return the files that a migration is made of."""
     beside = (migration.path.parent / name for name in migration.attachments)
     return frozenset(path.resolve() for path in (migration.path, *beside))
