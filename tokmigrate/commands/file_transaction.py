@@ -6,14 +6,13 @@ it whenever the process dies.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
+from pydantic import BaseModel, ConfigDict
 
 from tokmigrate.apply.durable import NotDurableError, remove_durably, unfinished, write_durably
 from tokmigrate.apply.file_metadata import read_metadata
@@ -28,37 +27,35 @@ from tokmigrate.settings import Workspace
 from tokmigrate.signals import defer_signals
 
 
-@dataclass(frozen=True)
-class FileTransaction:
-    """Files of the migrations to write together.
+class _Versioned(BaseModel):
+    """What every version of the journal holds."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: int
+
+
+class FileTransaction(_Versioned):
+    """Files of the migrations to write together, as the journal holds them.
 
     Args:
         before: By name the digest of each as it was, None where there was none.
         after: By name the new text of each, None for one that is removed.
     """
 
-    before: Mapping[str, str | None]
-    after: Mapping[str, str | None]
-
-    def encoded(self) -> bytes:
-        """Return it as the journal holds it."""
-        held = {"format": MIGRATIONS_JOURNAL.version, "before": dict(self.before), "after": dict(self.after)}
-        return (json.dumps(held, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
+    before: dict[str, str | None]
+    after: dict[str, str | None]
 
 
 def write_files(workspace: Workspace, files: Files) -> None:
     """Write files of the migrations together.
-
-    Args:
-        workspace: The workspace.
-        files: The new contents, by path; None for a file that is removed.
 
     Raises:
         BusyError: Another process writes them.
         RecoveryNeededError: Not all could be written; `finish_writing` does that.
         StorageError: Nothing was written.
     """
-    changed = {path: data for path, data in files.items() if _bytes(path) != data}
+    changed = {path: data for path, data in files.items() if read_if_present(path) != data}
     if len(changed) < 2:
         # One file alone is replaced by a rename, and needs no journal.
         with suppress(NotDurableError), defer_signals():
@@ -69,11 +66,12 @@ def write_files(workspace: Workspace, files: Files) -> None:
     with defer_signals(), _alone(workspace):
         refuse_unfinished(workspace)
         transaction = FileTransaction(
-            {path.name: _digest(_bytes(path)) for path in changed},
-            {path.name: None if data is None else data.decode("utf-8") for path, data in changed.items()},
+            format=MIGRATIONS_JOURNAL.version,
+            before={path.name: _digest(read_if_present(path)) for path in changed},
+            after={path.name: None if data is None else data.decode("utf-8") for path, data in changed.items()},
         )
         try:
-            write_durably(journal, transaction.encoded())
+            write_durably(journal, (transaction.model_dump_json(indent=2) + "\n").encode("utf-8"))
             _write_all(workspace, transaction)
             _forget(journal)
         except TokmigrateError as error:
@@ -103,7 +101,7 @@ def finish_writing(workspace: Workspace) -> RecoveryOutcome:
         transaction = _read_journal(journal)
         if transaction is None:
             return RecoveryOutcome.NOTHING
-        standing = {name: _digest(_bytes(workspace.migrations / name)) for name in transaction.after}
+        standing = {name: _digest(read_if_present(workspace.migrations / name)) for name in transaction.after}
         for name, text in transaction.after.items():
             if standing[name] not in (transaction.before[name], _digest(_encode(text))):
                 raise RecoveryNeededError(
@@ -114,8 +112,6 @@ def finish_writing(workspace: Workspace) -> RecoveryOutcome:
         found = RecoveryOutcome.BEFORE if standing == transaction.before else RecoveryOutcome.AFTER
         if found is RecoveryOutcome.AFTER:
             _write_all(workspace, transaction)
-        for name in transaction.after:
-            _remove(unfinished(workspace.migrations / name))
         _forget(journal)
         return found
 
@@ -123,14 +119,10 @@ def finish_writing(workspace: Workspace) -> RecoveryOutcome:
 def _find_unfinished(workspace: Workspace) -> list[Path]:
     """Return the files that a process was writing when it was killed."""
     folder = workspace.migrations
-    beside = entries(folder) if has_directory(folder) else []
-    mine = [unfinished(lock_path(workspace)), *map(unfinished, filter(is_migration, map(_final_path, beside)))]
-    return [path for path in (unfinished(journal_path(workspace)), *mine) if os.path.lexists(path)]
-
-
-def _final_path(path: Path) -> Path:
-    """Return the path that a file has whose unfinished name this may be."""
-    return path.with_name(path.name.removeprefix(".").removesuffix(".new") or path.name)
+    there = entries(folder) if has_directory(folder) else []
+    named = (path.with_name(path.name.removeprefix(".").removesuffix(".new") or path.name) for path in there)
+    written = (journal_path(workspace), lock_path(workspace), *filter(is_migration, named))
+    return [path for path in map(unfinished, written) if os.path.lexists(path)]
 
 
 def _write_all(workspace: Workspace, transaction: FileTransaction) -> None:
@@ -139,17 +131,13 @@ def _write_all(workspace: Workspace, transaction: FileTransaction) -> None:
         _write(workspace, workspace.migrations / name, _encode(text))
 
 
-def _behind_link(workspace: Workspace, path: Path) -> Path:
-    """Return the file that is written for a path: where a link leads in the workspace; any other link is replaced."""
-    real = Path(os.path.realpath(path))
-    return real if real.is_relative_to(os.path.realpath(workspace.root)) else path
-
-
 def _write(workspace: Workspace, path: Path, data: bytes | None) -> None:
     if data is None:
         _remove(path)
-    elif _bytes(path) != data:
-        real = _behind_link(workspace, path)
+    elif read_if_present(path) != data:
+        # A link in the workspace is followed; any other link is replaced.
+        real = Path(os.path.realpath(path))
+        real = real if real.is_relative_to(os.path.realpath(workspace.root)) else path
         mode = read_metadata(real).mode if exists(real) and not real.is_symlink() else 0o644
         write_durably(real, data, mode)
 
@@ -165,10 +153,6 @@ def _forget(journal: Path) -> None:
         _remove(journal)
 
 
-def _bytes(path: Path) -> bytes | None:
-    return read_if_present(path)
-
-
 def _digest(data: bytes | None) -> str | None:
     return None if data is None else blake3(data).hexdigest()
 
@@ -178,19 +162,16 @@ def _encode(text: str | None) -> bytes | None:
 
 
 def _read_journal(journal: Path) -> FileTransaction | None:
-    data = _bytes(journal)
+    data = read_if_present(journal)
     if data is None:
         return None
-    try:
-        held = json.loads(data)
-        if isinstance(held["format"], int):
-            check_version(MIGRATIONS_JOURNAL, held["format"], str(journal), RecoveryNeededError)
-        transaction = FileTransaction(held["before"], held["after"])
+    with suppress(ValueError):
+        version = _Versioned.model_validate_json(data).format
+        check_version(MIGRATIONS_JOURNAL, version, str(journal), RecoveryNeededError)
+        transaction = FileTransaction.model_validate_json(data)
         plain = all(Path(name).name == name for name in transaction.after)
         if plain and transaction.before.keys() == transaction.after.keys():
             return transaction
-    except (ValueError, TypeError, KeyError, AttributeError):
-        pass
     raise StorageError(
         "the journal of an interrupted command is damaged",
         where=str(journal),

@@ -6,7 +6,8 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from tokmigrate.errors import (
     UsageError,
     suggest,
 )
-from tokmigrate.files import read_file, read_if_present, storage_errors
+from tokmigrate.files import read_if_present, storage_errors
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.revision.history import History, migration_files, read_migration, refuse_unfinished
 from tokmigrate.revision.migration import Migration
@@ -61,12 +62,9 @@ class Restored:
 
 
 def record_texts(workspace: Workspace, state: State, wanted: Iterable[tuple[str, str]]) -> None:
-    """Record the texts of migrations with their attachments, unless they are on record.
+    """Record the texts and attachments of migrations, named by revision and checksum, that are not on record yet.
 
-    Args:
-        workspace: The workspace.
-        state: Its state.
-        wanted: Revisions and checksums that a model has, or is about to get; those of edited files are left out.
+    Those of edited files are left out.
     """
     missing = set(wanted) - state.texts_on_record()
     if not missing:
@@ -84,20 +82,12 @@ def record_texts(workspace: Workspace, state: State, wanted: Iterable[tuple[str,
     state.keep_migration_texts(texts)
 
 
-def read_applied_text(workspace: Workspace, revision: str) -> MigrationText | None:
-    """Return the text of a migration as the models have it, None where it is not on record."""
-    state = open_state_if_present(workspace.state, workspace.root)
-    found = state.migration_texts(revision) if state else ()
-    in_force = set(_checksums(workspace, revision))
-    return next((text for text in reversed(found) if text.checksum in in_force), found[-1] if found else None)
-
-
 def diff_since_applied(workspace: Workspace, migration: Migration) -> tuple[str, ...]:
     """Return the lines in which a migration differs from what models have, as far as that is on record."""
-    in_force = set(_checksums(workspace, migration.revision))
+    in_force = _list_checksums(workspace, migration.revision)
     if migration.replaces or not in_force or migration.checksum in in_force:
         return ()
-    text = read_applied_text(workspace, migration.revision)
+    text = _read_applied_text(workspace, migration.revision)
     return _diff(text, migration.shown, migration.data) if text else ()
 
 
@@ -107,7 +97,6 @@ def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
     The file need not hold together: it is found by its revision, or by the name that it had.
 
     Args:
-        workspace: The workspace.
         name: The revision, the beginning of it, the number of its file, or a tag.
         write: Whether to write; otherwise only report what would be written.
 
@@ -119,37 +108,47 @@ def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
         DriftError: The text was edited in the ledger.
     """
     refuse_unfinished(workspace)
-    text = _on_record(workspace, name)
-    path = _place(workspace, text)
-    now = read_if_present(path)
-    attachments = dict(_attachments(workspace, text, path))
-    refuse_edited_text(text, _recorded_attachments(workspace, text, path, attachments))
-    diff = () if now == text.text.encode("utf-8") else _diff(text, os.path.relpath(path, workspace.root), now or b"")
-    found = Restored(text.revision, path, diff, tuple(attachments))
-    if not write or not (diff or attachments):
-        return found
-    kept_as = _free(path) if diff and now is not None else None
-    for target, data in {**({kept_as: now} if kept_as and now is not None else {}), **attachments}.items():
-        with storage_errors("make the directory", target.parent):
-            target.parent.mkdir(parents=True, exist_ok=True)
-        write_durably(target, data)
-    if diff:
-        write_files(workspace, {path: text.text.encode("utf-8")})
-    return Restored(text.revision, path, diff, tuple(attachments), kept_as)
+    text = _find_text(workspace, name)
+    path = _find_place(workspace, text)
+    now, then = read_if_present(path), text.text.encode("utf-8")
+    recorded = dict(_read_attachments(workspace, text, path))
+    refuse_edited_text(text, {name: data for name, (_, data) in recorded.items()})
+    attachments = {target: data for target, data in recorded.values() if read_if_present(target) != data}
+    diff = () if now == then else _diff(text, os.path.relpath(path, workspace.root), now or b"")
+    kept: dict[Path, bytes] = {}
+    if write:
+        if diff and now is not None:
+            # A name that no file has, and that no command takes for a migration.
+            names = (path.with_name(f"{path.name}.edited{number or ''}") for number in itertools.count())
+            kept[next(free for free in names if not free.exists())] = now
+        for target, data in (*kept.items(), *attachments.items()):
+            with storage_errors("make the directory", target.parent):
+                target.parent.mkdir(parents=True, exist_ok=True)
+            write_durably(target, data)
+        write_files(workspace, {path: then})
+    return Restored(text.revision, path, diff, tuple(attachments), next(iter(kept), None))
 
 
-def _checksums(workspace: Workspace, revision: str) -> Iterator[str]:
-    """Yield the checksums of a revision that the models of a workspace have."""
+def _list_checksums(workspace: Workspace, revision: str) -> frozenset[str]:
+    """Return the checksums of a revision that the models of a workspace have."""
+    found: set[str] = set()
     for entry in workspace.models.values():
-        try:
+        # `check` tells what is wrong with a stamp.
+        with suppress(TokmigrateError):
             stamp = read_stamp(entry.path)
-        except TokmigrateError:
-            # `check` tells what is wrong with it.
-            continue
-        yield from (checksum for name, checksum in (stamp.applied if stamp else ()) if name == revision)
+            found.update(checksum for name, checksum in (stamp.applied if stamp else ()) if name == revision)
+    return frozenset(found)
 
 
-def _on_record(workspace: Workspace, name: str) -> MigrationText:
+def _read_applied_text(workspace: Workspace, revision: str) -> MigrationText | None:
+    """Return the text of a migration as the models have it, None where it is not on record."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    found = state.migration_texts(revision) if state else ()
+    in_force = _list_checksums(workspace, revision)
+    return next((text for text in reversed(found) if text.checksum in in_force), found[-1] if found else None)
+
+
+def _find_text(workspace: Workspace, name: str) -> MigrationText:
     state = open_state_if_present(workspace.state, workspace.root)
     files = {text.revision: text.file for text in (state.migration_texts() if state else ())}
     names = [RecordedName(revision, file) for revision, file in files.items()]
@@ -158,13 +157,13 @@ def _on_record(workspace: Workspace, name: str) -> MigrationText:
     except UnknownNameError as error:
         hint = suggest(name, files) or "take the file from Git, or run this in the workspace where it was applied"
         raise UnknownNameError(f"no text is on record here of what was applied: {error.message}", hint=hint) from error
-    text = read_applied_text(workspace, revision) if revision else None
+    text = _read_applied_text(workspace, revision) if revision else None
     if text is None:
         raise UsageError(f"'{name}' has no file", hint="name a revision: `tokmigrate history` lists them")
     return text
 
 
-def _place(workspace: Workspace, text: MigrationText) -> Path:
+def _find_place(workspace: Workspace, text: MigrationText) -> Path:
     """Return the file that a migration belongs into: the one that has its revision, else the one that it had."""
     recorded = workspace.migrations / Path(text.file).name
     own = re.compile(rf"^\{{?\s*[\"']?revision[\"']?\s*[:=]\s*[\"']?{text.revision}\b", re.MULTILINE)
@@ -177,7 +176,12 @@ def _place(workspace: Workspace, text: MigrationText) -> Path:
             if place is None and (own.search(data) or path == recorded):
                 place = path
             continue
-        _refuse_squashed(migration, text.revision)
+        if any(replaced.revision == text.revision for replaced in migration.replaces):
+            raise UsageError(
+                f"{text.revision} was squashed into {migration.shown}, and models that have it need no other file",
+                where=migration.shown,
+                hint="if that file was edited, take it from Git",
+            )
         if migration.revision == text.revision:
             place = path
         elif path == recorded and place is None:
@@ -189,45 +193,26 @@ def _place(workspace: Workspace, text: MigrationText) -> Path:
     return place or recorded
 
 
-def _refuse_squashed(migration: Migration, revision: str) -> None:
-    if any(replaced.revision == revision for replaced in migration.replaces):
-        raise UsageError(
-            f"{revision} was squashed into {migration.shown}, and models that have it need no other file",
-            where=migration.shown,
-            hint="if that file was edited, take it from Git",
-        )
-
-
-def _attachments(workspace: Workspace, text: MigrationText, path: Path) -> Iterator[tuple[Path, bytes]]:
-    """Yield the attachments that are not there as they were, with what they held."""
+def _read_attachments(
+    workspace: Workspace, text: MigrationText, path: Path
+) -> Iterator[tuple[str, tuple[Path, bytes]]]:
+    """Yield the attachments of a migration by name, each with its path and what it held when it was applied."""
     objects = ObjectStore(workspace.objects)
     for name, digest in text.attachments.items():
         target = attachment_path(path, name, workspace.root)
         if target is None:
             raise DriftError(f"'{name}' is outside the workspace", where=f"the text of {text.revision} on record")
-        now = read_if_present(target)
-        if now is not None and blake3(now).hexdigest() == digest:
-            continue
-        if not objects.has(digest):
-            raise UndoError(
-                f"{text.revision} needs this file as it was, and it is not kept: it was larger than "
-                f"{LARGEST_KEPT >> 20} MiB, or .tokmigrate/objects is lost",
-                where=str(target),
-                hint=f"put it back from a backup first: its BLAKE3 digest is {digest}",
-            )
-        yield target, objects.get(digest)
-
-
-def _recorded_attachments(
-    workspace: Workspace, text: MigrationText, path: Path, missing: Mapping[Path, bytes]
-) -> dict[str, bytes]:
-    """Return what the files held that a migration refers to, by name: those that are missing, and those on disk."""
-    targets = {name: attachment_path(path, name, workspace.root) for name in text.attachments}
-    return {
-        name: missing[target] if target in missing else read_file(target)
-        for name, target in targets.items()
-        if target is not None
-    }
+        data = read_if_present(target)
+        if data is None or blake3(data).hexdigest() != digest:
+            if not objects.has(digest):
+                raise UndoError(
+                    f"{text.revision} needs this file as it was, and it is not kept: it was larger than "
+                    f"{LARGEST_KEPT >> 20} MiB, or .tokmigrate/objects is lost",
+                    where=str(target),
+                    hint=f"put it back from a backup first: its BLAKE3 digest is {digest}",
+                )
+            data = objects.get(digest)
+        yield name, (target, data)
 
 
 def _diff(text: MigrationText, shown: str, now: bytes) -> tuple[str, ...]:
@@ -235,9 +220,3 @@ def _diff(text: MigrationText, shown: str, now: bytes) -> tuple[str, ...]:
     found = difflib.unified_diff(text.text.splitlines(), lines, f"{text.file} as it was applied", shown, lineterm="")
     # Line ends alone are a difference too.
     return tuple(found) or ("only line ends differ",)
-
-
-def _free(path: Path) -> Path:
-    """Return a name beside a file that no file has, and that no command takes for a migration."""
-    names = (path.with_name(f"{path.name}.edited{number or ''}") for number in itertools.count())
-    return next(free for free in names if not free.exists())

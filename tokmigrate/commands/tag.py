@@ -15,13 +15,7 @@ _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 @dataclass(frozen=True)
 class Tagged:
-    """A tag that was set.
-
-    Args:
-        name: The tag.
-        revision: The revision that it stands for now.
-        before: Another one that it stood for until now, None without such a one.
-    """
+    """A tag that was set, and another revision that it stood for until now, if there was one."""
 
     name: str
     revision: str
@@ -35,20 +29,14 @@ def list_tags(workspace: Workspace) -> dict[str, str]:
 
 
 def set_tag(workspace: Workspace, name: str, revision: str) -> Tagged:
-    """Set a tag to a revision; an existing tag is moved.
-
-    Args:
-        workspace: The workspace.
-        name: The tag.
-        revision: The revision by any of its names.
+    """Set a tag to a revision, by any of its names; an existing tag is moved.
 
     Raises:
         UsageError: The name means something else already.
         UnknownNameError: There is no such revision.
     """
     history = History.read(workspace)
-    known = [migration.revision for migration in history.migrations]
-    taken = name in ("head", "base") or any(each.startswith(name) for each in known)
+    taken = name in ("head", "base") or any(each.revision.startswith(name) for each in history.migrations)
     if taken or not _NAME.fullmatch(name):
         raise UsageError(
             f"'{name}' cannot be a tag" + (": it names a revision already" if taken else ""),
