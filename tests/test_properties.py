@@ -23,8 +23,7 @@ from tokmigrate.apply.build_upgrade import build_upgrade
 from tokmigrate.apply.stage import stage
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import verify
-from tokmigrate.commands.plan import plan
-from tokmigrate.commands.targets import plan_or_reuse
+from tokmigrate.commands.plan import plan, plan_or_reuse
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from workspaces import Workspace, make_workspace
 
-from tokmigrate.commands.targets import plan_or_reuse
+from tokmigrate.commands.plan import plan_or_reuse
 from tokmigrate.errors import FileProblems, ModelError
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, read_workspace

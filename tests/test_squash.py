@@ -19,9 +19,8 @@ from tokmigrate.apply.build_upgrade import build_upgrade
 from tokmigrate.commands import inspect as look
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.lock import update_lock
-from tokmigrate.commands.plan import plan
+from tokmigrate.commands.plan import plan, plan_or_reuse
 from tokmigrate.commands.squash import squash, verify_same_end
-from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import DriftError, FileProblems, HistoryError, ModelError, UsageError
 from tokmigrate.model.documents.stamp import FILE as STAMP

@@ -173,7 +173,7 @@ def upgrade(
 def _target(entry: ModelEntry, revision: str | None, plans: Mapping[str, BoundPlan]) -> tuple[str, BoundPlan | None]:
     """Return the revision to upgrade a model to, and its part of the plan file, if one is given."""
     bound = plans.get(entry.name)
-    return (bound.to or "base") if bound else revision or "head", bound
+    return (bound.to_revision or "base") if bound else revision or "head", bound
 
 
 def _print_plan(plan: Plan) -> None:

@@ -9,8 +9,8 @@ from tokmigrate.audit.ledger_check import UndoData, undo_data
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.commands.records import drift_on_record
-from tokmigrate.commands.stamp_hint import describe_detected
-from tokmigrate.errors import ModelError, OutOfStepError, TokenizerError
+from tokmigrate.commands.targets import describe_detected
+from tokmigrate.errors import ModelError
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.references.references import ids_without_token
 from tokmigrate.model.snapshot import take_snapshot
@@ -61,10 +61,6 @@ class Checked:
 def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     """Return whether a model is at the head, and how it changed since it was migrated; nothing is written.
 
-    Args:
-        workspace: The workspace.
-        entry: The model.
-
     Raises:
         DriftError: The stamp is damaged, or a migration that was applied was edited or is gone.
         BusyError: A process is changing it.
@@ -75,7 +71,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
     stamp = read_stamp(entry.path)
     try:
         snapshot = take_snapshot(entry)
-    except (OutOfStepError, TokenizerError, ModelError) as error:
+    except ModelError as error:
         if stamp is None:
             raise
         # It was whole when it was migrated.
@@ -92,7 +88,7 @@ def check(workspace: Workspace, entry: ModelEntry) -> Checked:
         progress.pending,
         drift,
         undo=undo_data(workspace, snapshot),
-        detected=likely,
+        detected=likely[1] if likely else None,
         notes=tuple(map(str, ids_without_token(snapshot.state))),
         training=training,
     )

@@ -71,53 +71,43 @@ def side_of(directory: Path) -> Side:
 
 
 def choose_sides(workspace: Workspace | None, first: str, second: str) -> tuple[Side, Side]:
-    """Return what two words on a command line mean: directories, models of the workspace, or a model and a revision.
+    """Return what two words on a command line mean; raises UnknownNameError where one means nothing.
 
     Args:
         workspace: The workspace, None outside of one.
         first: A model's name, or a directory.
         second: Likewise, or a revision of the first.
-
-    Raises:
-        UnknownNameError: A word means nothing.
     """
-    if workspace is None or second in workspace.models or "/" in second:
-        return resolve_side(workspace, first), resolve_side(workspace, second)
-    (entry,) = workspace.select([first])
-    try:
-        return sides_of(workspace, entry, second)
-    except UnknownNameError as error:
-        if Path(second).is_dir():
-            return resolve_side(workspace, first), resolve_side(workspace, second)
-        raise UnknownNameError(
-            f"'{second}' is not a revision, a model of this workspace or a directory", hint=error.hint
-        ) from error
+    if workspace is not None and second not in workspace.models and "/" not in second:
+        (entry,) = workspace.select([first])
+        try:
+            return sides_of(workspace, entry, second)
+        except UnknownNameError as error:
+            if not Path(second).is_dir():
+                message = f"'{second}' is not a revision, a model of this workspace or a directory"
+                raise UnknownNameError(message, hint=error.hint) from error
+    return resolve_side(workspace, first), resolve_side(workspace, second)
 
 
 def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Side, Side]:
-    """Return a model as it is, and as it is planned to be or once was at a revision.
-
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        revision: A revision by any of its names.
+    """Return a model as it is, and as it is planned to be or once was at a revision, by any of its names.
 
     Raises:
         UndoError: It is older than the model's own, and the undo data is missing here.
     """
     with reading(entry):
         snapshot = take_snapshot(entry)
-    here = Side(f"{entry.name} at {snapshot.revision or 'base'}", snapshot.state.documents)
     history = History.read(workspace)
     target = history.resolve(revision, snapshot.revision, list_tags(workspace))
     applied = [each.revision for each in check_progress(snapshot, history.chain_for(entry)).applied]
-    name = f"{entry.name} at {target or 'base'}"
-    if target == snapshot.revision:
-        return here, Side(name, here.documents)
-    if target is None or target in applied:
-        return here, Side(name, _documents_before(workspace, entry, snapshot, revision))
-    # Who compares sees what is there: drift is a part of it.
-    return here, Side(name, plan(replace(workspace, drift="accept"), entry, revision).final.documents)
+    here = documents = snapshot.state.documents
+    if target != snapshot.revision and (target is None or target in applied):
+        documents = with_files(here, read_recorded_state(workspace, entry, snapshot, revision).files)
+    elif target != snapshot.revision:
+        # Who compares sees what is there: drift is a part of it.
+        documents = plan(replace(workspace, drift="accept"), entry, revision).final.documents
+    before = Side(f"{entry.name} at {snapshot.revision or 'base'}", here)
+    return before, Side(f"{entry.name} at {target or 'base'}", documents)
 
 
 def read_recorded_state(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Candidate:
@@ -127,20 +117,12 @@ def read_recorded_state(workspace: Workspace, entry: ModelEntry, snapshot: Snaps
     return build_downgrade(snapshot, records, ObjectStore(workspace.objects)).candidate
 
 
-def _documents_before(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revision: str) -> Documents:
-    files = read_recorded_state(workspace, entry, snapshot, revision).files
-    return with_files(snapshot.state.documents, files)
-
-
 def side_at_head(workspace: Workspace, word: str) -> Side:
-    """Return the tokenizer that a new migration would be applied to.
+    """Return the tokenizer that a new migration would be applied to; raises UnknownNameError where there is none.
 
     Args:
         workspace: The workspace.
         word: A model of it, which is planned up to the head; or a directory, taken as it is.
-
-    Raises:
-        UnknownNameError: It is neither.
     """
     entry = workspace.models.get(word)
     if entry is None or not History.read(workspace).chain_for(entry):
@@ -156,7 +138,6 @@ def resolve_side(workspace: Workspace | None, word: str) -> Side:
         model = entry.name if workspace.models.get(entry.name) == entry else None
         return Side(word, side_of(entry.path).documents, model)
     if not Path(word).is_dir():
-        raise UnknownNameError(
-            f"'{word}' is not a directory", hint="models have names in a workspace, and here is none"
-        )
+        hint = "models have names in a workspace, and here is none"
+        raise UnknownNameError(f"'{word}' is not a directory", hint=hint)
     return side_of(Path(word))

@@ -9,11 +9,11 @@ from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.apply.publish import Change, RecoveryOutcome
 from tokmigrate.audit.run_status import is_in_progress
 from tokmigrate.audit.training import list_trained_events, training_on_record
-from tokmigrate.commands.adapters import adapters_of, changes_down
 from tokmigrate.commands.library_check import Accepted, outcome_of_records, prepare_libraries, verify_outcome
-from tokmigrate.commands.records import build_reverted_events, find_undo_records, list_undo_records, refuse_drift
+from tokmigrate.commands.models import adapters_of, changes_down
+from tokmigrate.commands.records import build_reverted_events, find_undo_records, refuse_drift
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
-from tokmigrate.commands.targets import find_edited, nothing_to_downgrade, way_down
+from tokmigrate.commands.targets import find_edited, way_down
 from tokmigrate.errors import UndoError
 from tokmigrate.events import ComputationStarted, OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -108,8 +108,6 @@ def downgrade(
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
         snapshot = take_snapshot(entry, first)
         target, revisions = way_down(workspace, entry, snapshot, to)
-        if not revisions:
-            raise nothing_to_downgrade(entry, to)
         refuse_drift(workspace, snapshot)
         stamp = snapshot.stamp
         if stamp is None:
@@ -121,7 +119,7 @@ def downgrade(
                 on_progress(Warned(entry.name, message))
         model = sync_with_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
-        records = list_undo_records(state, model, revisions)
+        records = find_undo_records(workspace, entry, snapshot, revisions)
         on_progress(ComputationStarted(entry.name))
         back = build_downgrade(snapshot, records, objects)
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, on_progress)

@@ -13,10 +13,10 @@ from tokmigrate.audit.ledger_check import UndoData, undo_data
 from tokmigrate.audit.lora import HeldRows, find_trained_tokens, rows_of_adapter
 from tokmigrate.audit.run_status import locked_by, reading, refuse_in_progress
 from tokmigrate.audit.training import TokenTraining, training_on_record
-from tokmigrate.commands.adapters import adapters_of
 from tokmigrate.commands.current import require_directory
+from tokmigrate.commands.models import adapters_of
 from tokmigrate.commands.records import drift_on_record, refuse_lost_stamp
-from tokmigrate.commands.stamp_hint import describe_detected
+from tokmigrate.commands.targets import describe_detected
 from tokmigrate.files import exists, read_if_present
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
@@ -112,42 +112,35 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
         RecoveryNeededError: A change of it was interrupted.
     """
     with reading(entry):
-        return _status(workspace, entry)
-
-
-def _status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
-    require_directory(entry)
-    snapshot = take_snapshot(entry)
-    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
-    likely = describe_detected(workspace, entry, snapshot, progress)
-    state = open_state_if_present(workspace.state, workspace.root)
-    training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
-    return ModelStatus(
-        name=entry.name,
-        path=str(entry.path),
-        revision=snapshot.revision,
-        pending=progress.pending,
-        locked_by=locked_by(entry),
-        rows=snapshot.state.rows,
-        tokens=len(snapshot.state.tokenizer.ids),
-        tied=snapshot.state.traits.tied,
-        tensors=snapshot.tensors,
-        adapters=tuple(
-            AdapterStatus(
-                str(adapter.directory),
-                adapter.revision,
-                adapter.tensors,
-                rows_of_adapter(adapter, snapshot, training),
-            )
-            for adapter in adapters_of(entry, snapshot)
-        ),
-        training=training,
-        notes=(
-            *snapshot.notes,
-            *find_added_on_loading(snapshot.state),
-            *([f"it looks like a model at {likely}"] if likely else []),
-        ),
-    )
+        require_directory(entry)
+        snapshot = take_snapshot(entry)
+        progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
+        likely = describe_detected(workspace, entry, snapshot, progress)
+        state = open_state_if_present(workspace.state, workspace.root)
+        training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
+        return ModelStatus(
+            name=entry.name,
+            path=str(entry.path),
+            revision=snapshot.revision,
+            pending=progress.pending,
+            locked_by=locked_by(entry),
+            rows=snapshot.state.rows,
+            tokens=len(snapshot.state.tokenizer.ids),
+            tied=snapshot.state.traits.tied,
+            tensors=snapshot.tensors,
+            adapters=tuple(
+                AdapterStatus(
+                    str(each.directory), each.revision, each.tensors, rows_of_adapter(each, snapshot, training)
+                )
+                for each in adapters_of(entry, snapshot)
+            ),
+            training=training,
+            notes=(
+                *snapshot.notes,
+                *find_added_on_loading(snapshot.state),
+                *([f"it looks like a model at {likely[1]}"] if likely else []),
+            ),
+        )
 
 
 def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
@@ -177,10 +170,8 @@ def _find_changed(snapshot: Snapshot) -> Iterator[str]:
     if snapshot.stamp is None:
         return
     for name, file in snapshot.stamp.files.items():
-        path = snapshot.directory / name
-        data = read_if_present(path)
-        found = None if data is None else blake3(data).hexdigest()
-        if found != file.digest:
+        data = read_if_present(snapshot.directory / name)
+        if (None if data is None else blake3(data).hexdigest()) != file.digest:
             yield name
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     for name, shard in snapshot.stamp.shards.items():

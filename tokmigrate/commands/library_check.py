@@ -13,7 +13,7 @@ from tokmigrate.apply.build_downgrade import restore_documents
 from tokmigrate.apply.candidate import Documents
 from tokmigrate.apply.library_check import verify_adapter_documents, verify_documents
 from tokmigrate.apply.publish import Change
-from tokmigrate.commands.adapters import adapters_of, downgrades_of_adapters
+from tokmigrate.commands.models import adapters_of, downgrades_of_adapters
 from tokmigrate.events import OnProgress, VerificationEnded, VerificationStarted, Warned
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.worker.worker import prepare_worker

@@ -9,7 +9,7 @@ from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.models import open_model_or_dummy
-from tokmigrate.commands.records import list_changed_documents, list_undo_records
+from tokmigrate.commands.records import find_undo_records, list_changed_documents
 from tokmigrate.commands.targets import progress_to
 from tokmigrate.errors import DriftError, UndoError, WeightsError
 from tokmigrate.files import has_directory
@@ -22,46 +22,24 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.lock import Lock, LockTrack, lock_of
 from tokmigrate.revision.lock_file import lock_files
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.vocabulary.row_edit import RowEdit
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """A model at an earlier time.
+def compute_state_before(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: str
+) -> tuple[ModelState, str | None] | None:
+    """Return a model as its migration `first` found it, and the fingerprint of its base tokenizer, where it is known.
 
-    Args:
-        state: Its documents and rows.
-        base: The fingerprint of its base tokenizer, None where that was not written down.
+    None if the undo data is missing here, or does not match the files.
     """
-
-    state: ModelState
-    base: str | None
-
-
-def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: str) -> Earlier | None:
-    """Return a model as its migration `first` found it.
-
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        snapshot: The model as it is.
-        first: The id of a revision that it has.
-
-    Returns:
-        None if the undo data is missing here, or does not match the files.
-    """
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(entry.path, snapshot.generation) if state else None
-    if state is None or model is None or snapshot.stamp is None or list_changed_documents(snapshot):
+    if list_changed_documents(snapshot):
         return None
     applied = snapshot.revisions
     revisions = tuple(reversed(applied[applied.index(first) :]))
     try:
-        back = build_downgrade(
-            snapshot, list_undo_records(state, model, revisions), ObjectStore(workspace.objects)
-        ).candidate
+        records = find_undo_records(workspace, entry, snapshot, revisions)
+        back = build_downgrade(snapshot, records, ObjectStore(workspace.objects)).candidate
     except (UndoError, DriftError):
         return None
     stamp = back.stamp
@@ -74,7 +52,7 @@ def earlier(workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, first: 
         reshaped=bool(stamp and stamp.reshaped),
         init=stamp.init if stamp else None,
     )
-    return Earlier(found, stamp.tokenizer if stamp else found.tokenizer.fingerprint)
+    return found, stamp.tokenizer if stamp else found.tokenizer.fingerprint
 
 
 @dataclass(frozen=True)
@@ -93,14 +71,9 @@ class LockUpdate:
 
 
 def update_lock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | None) -> LockUpdate:
-    """Write the lock of a workspace.
+    """Write the lock of a workspace, with the ids that the migrations give on the models that are here.
 
-    What is pinned stays pinned as long as the migrations up to there are the same ones.
-
-    Args:
-        workspace: The workspace.
-        entries: The models whose ids are pinned, where they are here.
-        known: The lock before.
+    What the lock before, `known`, pins stays pinned as long as the migrations up to there are the same ones.
 
     Raises:
         DriftError: A migration was edited that a model has, or gives other ids than were pinned.
@@ -114,7 +87,7 @@ def update_lock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock
 def compute_lock_update(
     workspace: Workspace, history: History, entries: Iterable[ModelEntry], known: Lock | None
 ) -> LockUpdate:
-    """Return what `relock` makes of a history; nothing is written."""
+    """Return what `update_lock` makes of a history; nothing is written."""
     chain = history.chain()
     held = known.holding(chain) if known else None
     tracks: list[LockTrack] = []
@@ -141,12 +114,7 @@ def compute_lock_update(
 
 
 def lock_head(workspace: Workspace, known: Lock | None) -> bool:
-    """Write down a new migration at the head, and return whether the lock had all that are before it.
-
-    Args:
-        workspace: The workspace.
-        known: Its lock; None where it has none, and then the first migration begins one.
-    """
+    """Lock a new migration at the head, and return whether the lock before, `known`, had all that are before it."""
     head = History.read(workspace).chain()[-1]
     lock = (known or Lock()).append_migration(head)
     if lock is None:
@@ -163,8 +131,9 @@ def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock
     if before is not None:
         return track_after(before, plan_upgrade(entry, snapshot, progress.pending).steps)
     # The lock came later than the migrations: where undo data exists, it leads to the base.
-    found = earlier(workspace, entry, snapshot, snapshot.revisions[0]) if snapshot.stamp else None
+    found = compute_state_before(workspace, entry, snapshot, snapshot.revisions[0]) if snapshot.stamp else None
     if found is None:
         return None
-    steps = steps_of(found.state, (*progress.applied, *progress.pending), lambda _, after: after)
-    return track_after(LockTrack(found.state.tokenizer.fingerprint), steps)
+    base, _ = found
+    steps = steps_of(base, (*progress.applied, *progress.pending), lambda _, after: after)
+    return track_after(LockTrack(base.tokenizer.fingerprint), steps)

@@ -1,42 +1,46 @@
-"""The models of a workspace: opened, or a dummy in their place, and which of them have a migration."""
+"""The models of a workspace: what a command line calls them, opened or as dummies, their adapters, and who has what."""
 
 from __future__ import annotations
 
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from tokmigrate.apply.build_downgrade import build_downgrade
+from tokmigrate.apply.build_upgrade import UpgradeCandidate
+from tokmigrate.apply.publish import Change
+from tokmigrate.apply.undo_record import Objects, read_adapter_records
 from tokmigrate.audit.run_status import refuse_in_progress
-from tokmigrate.errors import HistoryError
+from tokmigrate.errors import HistoryError, UndoError
+from tokmigrate.events import OnProgress, Warned
 from tokmigrate.files import has_directory
+from tokmigrate.model.adapter import list_trained_ids, take_adapter
 from tokmigrate.model.documents.stamp import read_stamp
+from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.dummy_model import lacks_weights, make_dummy_without_weights
+from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.weights import read_adapter_weights
+from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
-
-@dataclass(frozen=True)
-class OpenedModel:
-    """What something was tried on.
-
-    Args:
-        model: The model's name.
-        subject: The model itself, or a dummy model of it.
-    """
-
-    model: str
-    subject: Literal["model", "dummy"]
+AppliedModels = dict[str, tuple[str, ...]]
 
 
-def trial_of(entry: ModelEntry) -> OpenedModel:
-    """Return what `open_model_or_dummy` gives for a model."""
-    return OpenedModel(entry.name, "dummy" if lacks_weights(entry.path) else "model")
+def format_path(workspace: Workspace, directory: Path) -> str:
+    """Return a directory as seen from the workspace, which may be moved; one outside of it as it is."""
+    inside = directory.is_relative_to(workspace.root)
+    return str(directory.relative_to(workspace.root) if inside else directory)
+
+
+def format_model(workspace: Workspace, directory: Path) -> str:
+    """Return what `--model` calls the model in a directory."""
+    names = (name for name, entry in workspace.models.items() if entry.path == directory)
+    return next(names, format_path(workspace, directory))
 
 
 @contextmanager
@@ -56,9 +60,6 @@ def open_model_or_dummy(entry: ModelEntry) -> Iterator[ModelEntry]:
         yield make_dummy_without_weights(entry, Path(folder, "model"))
 
 
-AppliedModels = dict[str, tuple[str, ...]]
-
-
 def applied_models_by_revision(workspace: Workspace) -> AppliedModels:
     """Return for each revision the models that have it.
 
@@ -67,41 +68,98 @@ def applied_models_by_revision(workspace: Workspace) -> AppliedModels:
     Raises:
         BusyError: A process is changing one of them, or that was interrupted.
     """
-    found: defaultdict[str, list[str]] = defaultdict(list)
+    gone: list[tuple[str, tuple[str, ...]]] = []
     directories = {os.path.realpath(entry.path): name for name, entry in workspace.models.items()}
     state = open_state_if_present(workspace.state, workspace.root)
-    gone: dict[str, tuple[str, ...]] = {}
     for model in state.list_models() if state else ():
         if has_directory(Path(model.path)):
             directories.setdefault(model.path, model.name)
         elif state:
-            gone[model.name] = tuple(row.record.revision for row in state.list_applied(model))
+            revisions = tuple(row.record.revision for row in state.list_applied(model))
+            gone.append((f"{model.name} (not here now)", revisions))
+    here: list[tuple[str, tuple[str, ...]]] = []
     for path, name in directories.items():
         # In the middle of a change the stamp may be missing, and what a model is about to have is not in it.
         refuse_in_progress(ModelEntry(name, Path(path)))
         stamp = read_stamp(Path(path))
-        for revision in stamp.revisions if stamp else ():
-            found[revision].append(name)
-    for name, revisions in gone.items():
+        here.append((name, stamp.revisions if stamp else ()))
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for name, revisions in (*here, *gone):
         for revision in revisions:
-            found[revision].append(f"{name} (not here now)")
+            found[revision].append(name)
     return {revision: tuple(names) for revision, names in found.items()}
 
 
-def refuse_applied(migrations: Iterable[Migration], where: AppliedModels, what: str) -> None:
-    """Raise HistoryError where a model has one of the migrations.
-
-    Args:
-        migrations: Those that are to be changed.
-        where: Which models have what.
-        what: What is to be done, such as `edited`.
-    """
+def refuse_applied(migrations: Iterable[Migration], where: AppliedModels) -> None:
+    """Raise HistoryError where a model has one of the migrations that are to be moved."""
     for migration in migrations:
         names = where.get(migration.revision)
         if names:
             before = migration.down_revision or "base"
             raise HistoryError(
-                f"{migration.revision} cannot be {what}: {', '.join(names)} has it",
+                f"{migration.revision} cannot be moved: {', '.join(names)} has it",
                 where=migration.shown,
                 hint=f"`tokmigrate downgrade {before}` undoes it first; or write a new migration",
             )
+
+
+def adapters_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[Snapshot, ...]:
+    """Return the adapters that the workspace lists for a model; raises ModelError where one is not of it."""
+    return tuple(take_adapter(path, snapshot) for path in entry.adapters)
+
+
+def changes_up(plan: Plan, way: UpgradeCandidate) -> Iterator[Change]:
+    """Yield the changes of the adapters that an upgrade takes along."""
+    for adapter, own in zip(plan.adapters, way.adapters, strict=True):
+        yield Change(adapter.snapshot, own.candidate, read_adapter_weights)
+
+
+def changes_down(
+    model: str, adapters: Sequence[Snapshot], records: Sequence[str], objects: Objects, on_progress: OnProgress
+) -> Iterator[Change]:
+    """Yield the changes of the adapters that a downgrade takes along; a warning tells of those that are not listed.
+
+    Raises:
+        UndoError: One was added after a revision to undo, so it has no undo data for it.
+        DriftError: One was changed since it was migrated.
+    """
+    listed = {adapter.stamp.lineage for adapter in adapters if adapter.stamp}
+    left = {lineage for record in read_adapter_records(records, objects) for lineage in record} - listed
+    if left:
+        on_progress(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
+    for adapter, own in downgrades_of_adapters(adapters, records, objects):
+        yield Change(adapter, build_downgrade(adapter, own, objects).candidate, read_adapter_weights)
+
+
+def downgrades_of_adapters(
+    adapters: Sequence[Snapshot], records: Sequence[str], objects: Objects
+) -> Iterator[tuple[Snapshot, Sequence[str]]]:
+    """Yield the adapters that a downgrade takes along, each with its own undo records, the latest first.
+
+    Args:
+        adapters: Those that the workspace lists.
+        records: The model's undo records on the way, the latest first.
+        objects: Where the records are.
+
+    Raises:
+        UndoError: One was added after a revision to undo, so it has no undo data for it.
+    """
+    held = read_adapter_records(records, objects)
+    for adapter in adapters:
+        lineage = adapter.stamp.lineage if adapter.stamp else ""
+        own = [record[lineage] for record in held if lineage in record]
+        if len(own) < len(held) if adapter.stamp else _has_vocabulary(adapter):
+            raise UndoError(
+                "the adapter was added after a revision that the downgrade undoes, and has no undo data for it",
+                where=str(adapter.directory),
+                hint="merge the adapter into a copy of the model first, or take it out of `adapters:`",
+            )
+        if adapter.stamp:
+            yield adapter, own
+
+
+def _has_vocabulary(adapter: Snapshot) -> bool:
+    """Return whether an adapter depends on the vocabulary as it is now."""
+    return bool(
+        adapter.tensors or list(list_trained_ids(adapter.state.documents[ADAPTER_CONFIG])) or len(adapter.texts) > 1
+    )

@@ -1,10 +1,10 @@
-"""What an upgrade of a model would do: planned, and checked against what it would be refused for."""
+"""What an upgrade of a model would do: planned, checked against what it would be refused for, and bound to a file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,73 +14,52 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from tokmigrate.apply.digests import compute_sampled_digest
 from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.audit.run_status import is_in_progress, refuse_in_progress
-from tokmigrate.commands.targets import plan_or_reuse
-from tokmigrate.errors import StalePlanError, StorageError, UsageError
+from tokmigrate.commands.models import adapters_of, format_path
+from tokmigrate.commands.records import refuse_drift
+from tokmigrate.commands.targets import describe_detected, progress_to
+from tokmigrate.errors import OperationError, StalePlanError, StorageError, UsageError
 from tokmigrate.files import read_file
 from tokmigrate.formats import PLAN_FILE, check_version
 from tokmigrate.formatting import format_list
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.plan.plan import Plan
+from tokmigrate.plan.plan import Plan, plan_upgrade
+from tokmigrate.plan.progress import Progress
+from tokmigrate.plan.steps import check_pins, track_before
 from tokmigrate.revision.conditions import Check
+from tokmigrate.revision.history import History
+from tokmigrate.revision.lock_file import read_lock
+from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
-_HELD = ("from_revision", "generation", "migrations", "ids", "files", "shards", "adapters", "last_run", "seed")
 
-
-class _Part(BaseModel):
-    """What a plan depends on of a model or an adapter."""
-
+class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True)
+
+
+class _Contents(_Strict):
+    """What a plan depends on of a model or an adapter: its stamp, digests of its files and of samples of its shards."""
 
     generation: str | None
     files: dict[str, str]
     shards: dict[str, str]
 
 
-class _PlanOfModel(_Part):
-    """The plan of one model, as a file holds it."""
+class BoundPlan(_Strict):
+    """The plan of one model with all that it depends on, as a file holds it."""
 
     model: str
     to_revision: str | None
     drift: Literal["refuse", "accept"] = "refuse"
     from_revision: str | None
+    generation: str | None
     migrations: list[Annotated[list[str], Field(min_length=2, max_length=2)]]
     ids: dict[str, int | None]
-    adapters: dict[str, _Part]
+    files: dict[str, str]
+    shards: dict[str, str]
+    adapters: dict[str, _Contents]
     last_run: str | None
     seed: str
-
-
-class _Versioned(BaseModel):
-    """What every version of a file of plans holds."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-
-    format: int
-
-
-class _Plans(_Versioned):
-    """What a file of plans holds."""
-
-    plans: list[_PlanOfModel]
-
-
-@dataclass(frozen=True)
-class BoundPlan:
-    """What a plan of one model was made of.
-
-    Args:
-        model: The model's name.
-        to: The revision that it leads to.
-        held: All that it depends on.
-        drift: What the workspace made of drift when it was made.
-    """
-
-    model: str
-    to: str | None
-    held: Mapping[str, Any]
-    drift: Literal["refuse", "accept"] = "refuse"
 
     def settings(self, workspace: Workspace) -> Workspace:
         """Return the workspace with drift accepted where the plan was made so."""
@@ -88,26 +67,66 @@ class BoundPlan:
 
     def check(self, workspace: Workspace, plan: Plan) -> None:
         """Raise StalePlanError where a plan that is made now does not depend on the same."""
-        now = _build_bindings(workspace, plan)
-        if any(now[key] != self.held.get(key) for key in _HELD):
+        now = bind_plan(workspace, plan).model_copy(
+            update={"model": self.model, "to_revision": self.to_revision, "drift": self.drift}
+        )
+        if now != self:
+            causes = list(_find_causes(self, now))
+            if not causes:
+                others = now.ids != self.ids
+                causes = ["tokens would get other ids" if others else "the model was worked on since it was made"]
             raise StalePlanError(
-                f"the plan is stale: {'; '.join(_reasons(self.held, now))}",
+                f"the plan is stale: {'; '.join(causes)}",
                 where=self.model,
                 hint="make and review a new one: `tokmigrate plan -o FILE`",
             )
 
 
+class _Versioned(_Strict):
+    """What every version of a file of plans holds."""
+
+    format: int
+
+
+class _Plans(_Versioned):
+    plans: list[BoundPlan]
+
+
 def bind_plan(workspace: Workspace, plan: Plan) -> BoundPlan:
     """Return a plan with all that it depends on."""
-    return BoundPlan(plan.model, plan.after, _build_bindings(workspace, plan), workspace.drift)
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(plan.snapshot.directory, plan.snapshot.generation) if state else None
+    last = state.runs(model, 1) if state and model else ()
+    return BoundPlan(
+        model=plan.model,
+        to_revision=plan.after,
+        drift=workspace.drift,
+        from_revision=plan.before,
+        migrations=[[step.migration.revision, step.migration.checksum] for step in plan.steps],
+        ids={each.token: each.id for each in plan.tokens if each.token is not None and each.id != each.old_id},
+        adapters={
+            format_path(workspace, each.snapshot.directory): _Contents(**_read_contents(each.snapshot))
+            for each in plan.adapters
+        },
+        last_run=last[0].id if last else None,
+        seed=workspace.seed,
+        **_read_contents(plan.snapshot),
+    )
+
+
+def _read_contents(snapshot: Snapshot) -> dict[str, Any]:
+    weights = snapshot.weights
+    return {
+        "generation": snapshot.generation,
+        "files": {name: blake3(data).hexdigest() for name, data in sorted(snapshot.texts.items())},
+        # To read all of a shard would cost more than the plan.
+        "shards": {shard.file: compute_sampled_digest(weights.path(shard), shard) for shard in weights.shards},
+    }
 
 
 def format_plans(plans: Sequence[BoundPlan]) -> dict[str, Any]:
     """Return plans as what a file holds."""
-    return {
-        "format": PLAN_FILE.version,
-        "plans": [{"model": plan.model, "to_revision": plan.to, "drift": plan.drift, **plan.held} for plan in plans],
-    }
+    return _Plans(format=PLAN_FILE.version, plans=list(plans)).model_dump()
 
 
 def write_plans(path: Path, plans: Sequence[BoundPlan]) -> None:
@@ -122,119 +141,129 @@ def read_plans(path: Path) -> tuple[BoundPlan, ...]:
     """Return the plans of a file; raises UsageError where it is none, FormatError where another tokmigrate wrote it."""
     try:
         data = read_file(path)
-        version = _Versioned.model_validate_json(data).format
-        check_version(PLAN_FILE, version, str(path))
-        read = _Plans.model_validate_json(data)
+        check_version(PLAN_FILE, _Versioned.model_validate_json(data).format, str(path))
+        return tuple(_Plans.model_validate_json(data).plans)
     except StorageError as error:
         raise UsageError(f"the plan cannot be read: {error.message}", where=str(path), hint=error.hint) from error
     except ValidationError as error:
         raise UsageError("not a plan", where=str(path), hint="`tokmigrate plan -o FILE` writes one") from error
-    return tuple(
-        BoundPlan(each.model, each.to_revision, each.model_dump(include={*_HELD}), each.drift) for each in read.plans
-    )
 
 
-def _reasons(held: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what is otherwise than when a plan was made, the cause of the rest first; what follows from it is left out.
-
-    Args:
-        held: What the plan depends on.
-        now: The same as it is.
-    """
-    found = list(_causes(held, now))
-    if not found and now["ids"] != held["ids"]:
-        found.append("tokens would get other ids")
-    if not found:
-        found.append("the model was worked on since it was made")
-    yield from found
-
-
-def _causes(held: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    moved = now["from_revision"] != held["from_revision"]
+def _find_causes(held: BoundPlan, now: BoundPlan) -> Iterator[str]:
+    """Yield what differs from when a plan was made, the cause of the rest first; what follows from it is left out."""
+    moved = now.from_revision != held.from_revision
     if moved:
-        yield f"the model is at {now['from_revision'] or 'base'} now, not at {held['from_revision'] or 'base'}"
-    old, new = dict(held["migrations"]), dict(now["migrations"])
+        yield f"the model is at {now.from_revision or 'base'} now, not at {held.from_revision or 'base'}"
+    old, new = dict(held.migrations), dict(now.migrations)
     edited = [revision for revision in old if revision in new and old[revision] != new[revision]]
     if edited:
-        yield f"since it was made {_format_names(edited)} {'was' if len(edited) == 1 else 'were'} edited"
-    if now["seed"] != held["seed"]:
+        yield f"since it was made {format_list(edited)} {'was' if len(edited) == 1 else 'were'} edited"
+    if now.seed != held.seed:
         yield "the workspace has another seed"
     if moved:
         # Other migrations are pending then, and other files there.
         return
     if list(old) != list(new):
-        yield f"it leads by {_format_names(list(old))}, and {_format_names(list(new))} would be next"
-    if now["files"] != held["files"]:
-        yield f"files of the model were changed: {_format_names(_others(held['files'], now['files']))}"
-    if now["shards"] != held["shards"]:
-        yield f"weights of the model were changed: {_format_names(_others(held['shards'], now['shards']))}"
-    if now["adapters"] != held["adapters"]:
-        yield f"adapters of the model were changed: {_format_names(_others(held['adapters'], now['adapters']))}"
-    if now["generation"] != held["generation"]:
+        would = format_list(list(new)) or "nothing"
+        yield f"it leads by {format_list(list(old)) or 'nothing'}, and {would} would be next"
+    parts: tuple[tuple[str, Mapping[str, object], Mapping[str, object]], ...] = (
+        ("files", held.files, now.files),
+        ("weights", held.shards, now.shards),
+        ("adapters", held.adapters, now.adapters),
+    )
+    for what, before, after in parts:
+        if before != after:
+            changed = [name for name in sorted({*before, *after}) if before.get(name) != after.get(name)]
+            yield f"{what} of the model were changed: {format_list(changed)}"
+    if now.generation != held.generation:
         yield "its stamp is another one"
 
 
-def _others(held: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    return [name for name in sorted({*held, *now}) if held.get(name) != now.get(name)]
-
-
-def _format_names(names: Sequence[str]) -> str:
-    return format_list(names) or "nothing"
-
-
-def _build_bindings(workspace: Workspace, plan: Plan) -> dict[str, Any]:
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(plan.snapshot.directory, plan.snapshot.generation) if state else None
-    last = state.runs(model, 1) if state and model else ()
-    return {
-        "from_revision": plan.before,
-        "generation": plan.snapshot.generation,
-        "migrations": [[step.migration.revision, step.migration.checksum] for step in plan.steps],
-        "ids": {
-            change.token: change.id for change in plan.tokens if change.token is not None and change.id != change.old_id
-        },
-        "files": dict(_files(plan.snapshot)),
-        "shards": dict(_shards(plan.snapshot)),
-        "adapters": {
-            _place(adapter.snapshot.directory, workspace): {
-                "generation": adapter.snapshot.generation,
-                "files": dict(_files(adapter.snapshot)),
-                "shards": dict(_shards(adapter.snapshot)),
-            }
-            for adapter in plan.adapters
-        },
-        "last_run": last[0].id if last else None,
-        "seed": workspace.seed,
-    }
-
-
-def _place(directory: Path, workspace: Workspace) -> str:
-    """Return a directory as a plan names it: relative to the workspace where it lies in it, which may be moved."""
-    inside = directory.is_relative_to(workspace.root)
-    return str(directory.relative_to(workspace.root) if inside else directory)
-
-
-def _files(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    for name, data in sorted(snapshot.texts.items()):
-        yield name, blake3(data).hexdigest()
-
-
-def _shards(snapshot: Snapshot) -> Iterator[tuple[str, str]]:
-    """Yield a digest of a sample of each shard: reading all of it would cost more than the plan."""
-    for shard in snapshot.weights.shards:
-        yield shard.file, compute_sampled_digest(snapshot.weights.path(shard), shard)
-
-
 def plan(workspace: Workspace, entry: ModelEntry, to: str = "head") -> Plan:
-    """Return what an upgrade of a model would do; nothing is written.
-
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        to: A revision by any of its names.
-    """
+    """Return what an upgrade of a model to a revision, by any of its names, would do; nothing is written."""
     refuse_in_progress(entry)
     return plan_or_reuse(workspace, entry, take_snapshot(entry), to)
+
+
+def plan_or_reuse(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str, earlier: Plan | None = None
+) -> Plan:
+    """Return the plan that brings a model up to a revision.
+
+    Args:
+        to: A revision by any of its names.
+        earlier: A plan made before, whose steps are taken over where model and migrations are the same.
+
+    Raises:
+        DriftError: Its history does not fit, it is not what its migrations left, or an id would come out otherwise than
+            the lock pins.
+        OperationError: A migration cannot be applied; the hint says where the model seems to be at it already.
+    """
+    history = History.read(workspace)
+    progress = progress_to(workspace, history, entry, snapshot, to)
+    pending = progress.pending
+    if not pending:
+        return Plan(entry.name, snapshot, ())
+    drift = (f"accepted drift: {line}" for line in refuse_drift(workspace, snapshot))
+    adapters = adapters_of(entry, snapshot)
+    try:
+        made = _reuse(earlier, snapshot, pending, adapters) or plan_upgrade(entry, snapshot, pending, adapters)
+    except OperationError as error:
+        error.hint = _add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
+        raise
+    return replace(made, remarks=(*drift, *_check_lock(workspace, history, progress.applied, made)))
+
+
+def _reuse(
+    earlier: Plan | None, snapshot: Snapshot, pending: Sequence[Migration], adapters: Sequence[Snapshot]
+) -> Plan | None:
+    """Return an earlier plan if it is of the same model and migrations: steps of a large vocabulary take seconds."""
+    if earlier is None or adapters or earlier.adapters or earlier.snapshot is not snapshot:
+        return None
+    return earlier if [step.migration for step in earlier.steps] == list(pending) else None
+
+
+def _add_stamp_hint(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, progress: Progress, hint: str | None
+) -> str | None:
+    """Return what to do where a migration cannot be applied: perhaps the model is at it already."""
+    found = describe_detected(workspace, entry, snapshot, progress)
+    if found is None:
+        return hint
+    detected, text = found
+    seems = f"the model looks like one at {text}"
+    if hint is None:
+        return seems
+    if detected.reached:
+        return f"{seems}; else {hint}"
+    # A part of a migration is there by chance more often than by a manual change.
+    return f"{hint}; if a part of {detected.revisions[-1]} was done by hand, `tokmigrate check` names what is there"
+
+
+def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migration], plan: Plan) -> tuple[str, ...]:
+    """Check the ids of a plan against the lock, and return what a user should know of it.
+
+    A workspace without a lock has pinned nothing. A migration that is another one than the lock knows binds
+    nothing either, but is reported: `validate` refuses it.
+
+    Raises:
+        DriftError: An id would not be the one that the lock pins.
+        FileProblems: The lock is damaged, or has conflict markers.
+    """
+    lock = read_lock(workspace)
+    if lock is None:
+        return ()
+    held = lock.holding(history.chain())
+    known = {locked.revision for locked in held.revisions}
+    planned = [step.migration.revision for step in plan.steps]
+    before = track_before(plan.snapshot, applied, held)
+    unpinned = check_pins(held, before, plan.steps) if before else planned
+    strange = [revision for revision in planned if revision not in known]
+    if strange:
+        return (f"the lock does not know {', '.join(strange)} as it is now: `tokmigrate lock` writes it",)
+    if unpinned:
+        return (f"the lock pins no ids for this tokenizer in {', '.join(unpinned)}: `tokmigrate lock` writes it",)
+    return ()
 
 
 def preview_upgrade(
@@ -248,8 +277,6 @@ def preview_upgrade(
     """Return what an upgrade would do, None if a change is in progress or has to be recovered first.
 
     Args:
-        workspace: The workspace.
-        entry: The model.
         to: A revision by any of its names.
         bound: A plan made before.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tokmigrate.commands.file_transaction import write_files
@@ -71,7 +72,11 @@ def rebase(
     shared: tuple[str, ...] = ()
     if len(history.heads) > 1:
         branch, other = _choose_branches(workspace, history, revision, onto)
-        behind, moved, shared = other.head.revision, reparent_branch(branch, other.head), _find_shared(branch, other)
+        behind, moved = other.head.revision, reparent_branch(branch, other.head)
+        try:
+            shared = find_conflicts(branch.migrations, other.migrations)
+        except TokmigrateError as error:
+            shared = (str(error),)
     else:
         moved = renumber_files(history.chain())
     files = list_reparented_files(moved)
@@ -94,7 +99,7 @@ def _choose_branches(
             raise HistoryError(f"'{revision}' is not a migration of a single branch", hint=_format_branches(found))
     else:
         branch = _find_movable(workspace, found, where)
-    refuse_applied(branch.migrations, where, "moved")
+    refuse_applied(branch.migrations, where)
     others = [each for each in found if each is not branch]
     if onto is not None:
         wanted = history.resolve(onto, None, list_tags(workspace))
@@ -109,48 +114,31 @@ def _choose_branches(
 
 
 def _find_movable(workspace: Workspace, found: Sequence[Branch], where: AppliedModels) -> Branch:
-    """Return the branch that is not published; raises HistoryError where that is not exactly one."""
+    """Return the branch that no model has and that is not published; raises HistoryError where not exactly one is."""
     free = [branch for branch in found if where.keys().isdisjoint(branch.revisions)]
     if not free:
-        refuse_applied(found[-1].migrations, where, "moved")
-    published = list_published_files(workspace.migrations)
-    if len(free) > 1 and published is not None:
-        own = [branch for branch in free if published.isdisjoint(each.path.name for each in branch.migrations)]
-        free = own or free
-    if published is not None and len(free) == 1 < len(found):
-        _refuse_published(free[0], found, published)
-    if len(free) == 1:
-        return free[0]
-    raise HistoryError(
-        "either branch could go after the other, and nothing says which one is yours",
-        hint=f"name the one to move, `tokmigrate rebase REVISION`: {_format_branches(free)}",
-    )
-
-
-def _refuse_published(branch: Branch, found: Sequence[Branch], published: frozenset[str]) -> None:
-    """Raise HistoryError where the branch that no model has is the one that others have, and the other one is not."""
-    if published.isdisjoint(each.path.name for each in branch.migrations):
-        return
-    for other in found:
-        if other is not branch and published.isdisjoint(each.path.name for each in other.migrations):
-            first = other.migrations[0]
-            raise HistoryError(
-                f"{branch.head.revision} is published, and a model has {other.head.revision}: neither is yours to move",
-                where=other.head.shown,
-                hint=f"`tokmigrate downgrade {first.down_revision or 'base'}` first, then `tokmigrate rebase`; or name "
-                "the one that moves",
-            )
+        refuse_applied(found[-1].migrations, where)
+    published = list_published_files(workspace.migrations) or frozenset()
+    own = [branch for branch in found if published.isdisjoint(each.path.name for each in branch.migrations)]
+    free = [branch for branch in free if branch in own] or free
+    if len(free) > 1:
+        raise HistoryError(
+            "either branch could go after the other, and nothing says which one is yours",
+            hint=f"name the one to move, `tokmigrate rebase REVISION`: {_format_branches(free)}",
+        )
+    if own and free[0] not in own:
+        head, first = own[0].head, own[0].migrations[0]
+        raise HistoryError(
+            f"{free[0].head.revision} is published, and a model has {head.revision}: neither is yours to move",
+            where=head.shown,
+            hint=f"`tokmigrate downgrade {first.down_revision or 'base'}` first, then `tokmigrate rebase`; or name "
+            "the one that moves",
+        )
+    return free[0]
 
 
 def _format_branches(found: Sequence[Branch]) -> str:
     return " or ".join(f"{branch.head.revision} ({branch.head.shown})" for branch in found)
-
-
-def _find_shared(branch: Branch, other: Branch) -> tuple[str, ...]:
-    try:
-        return find_conflicts(branch.migrations, other.migrations)
-    except TokmigrateError as error:
-        return (str(error),)
 
 
 @dataclass(frozen=True)
@@ -168,23 +156,24 @@ def _read_locks(workspace: Workspace) -> _KnownLocks:
         return _KnownLocks()
     sides = conflict_sides(text)
     if sides[0] != sides[1]:
-        return _KnownLocks(tuple(lock for side in sides if (lock := _parse_if_readable(side))), conflict=True)
+        return _KnownLocks(_parse_readable(sides), conflict=True)
     try:
         return _KnownLocks((parse_lock(text, lock_shown(workspace)),))
     except FileProblems as error:
-        held = tuple(lock for side in read_merge_sides(lock_path(workspace)) if (lock := _parse_if_readable(side)))
+        held = _parse_readable(read_merge_sides(lock_path(workspace)))
         if not held:
             hint = "Git has no complete one either: delete it, then `tokmigrate rebase` recreates it"
             raise FileProblems([replace(problem, hint=hint) for problem in error.problems]) from error
         return _KnownLocks(held, conflict=len(held) > 1, restored=True)
 
 
-def _parse_if_readable(text: str) -> Lock | None:
-    # Where lines of one side did not touch those of the other, Git gave them to both: that is not a lock any more.
-    try:
-        return parse_lock(text, "")
-    except FileProblems:
-        return None
+def _parse_readable(texts: Iterable[str]) -> tuple[Lock, ...]:
+    locks: list[Lock] = []
+    for text in texts:
+        # Where lines of one side did not touch those of the other, Git gave them to both: that is not a lock any more.
+        with suppress(FileProblems):
+            locks.append(parse_lock(text, ""))
+    return tuple(locks)
 
 
 def _update_lock(

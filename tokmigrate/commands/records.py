@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from blake3 import blake3
@@ -10,6 +10,7 @@ from blake3 import blake3
 from tokmigrate.apply.build_upgrade import AppliedStep
 from tokmigrate.apply.undo_record import Left, read_left
 from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, remedy, stamp_trouble
+from tokmigrate.commands.models import format_model
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -36,33 +37,18 @@ from tokmigrate.vocabulary.token_delta import moves_of
 
 def build_upgrade_outcome(applied_steps: tuple[AppliedStep, ...], already: int) -> Outcome:
     """Return what finishing an upgrade records."""
-    records = [
-        AppliedRecord(
-            revision=step.revision,
-            position=already + number,
-            checksum=step.checksum,
-            message=step.message,
-            undo=step.undo,
-            digests_before=step.before,
-            digests_after=step.after,
-        )
-        for number, step in enumerate(applied_steps)
-    ]
-    events = [event for step in applied_steps for event in _events(step)]
-    return Outcome(applied=tuple(records), tokens=tuple(events))
+    records = (
+        AppliedRecord(step.revision, position, step.checksum, step.message, step.undo, step.before, step.after)
+        for position, step in enumerate(applied_steps, already)
+    )
+    return Outcome(applied=tuple(records), tokens=tuple(event for step in applied_steps for event in _events(step)))
 
 
 def _events(step: AppliedStep) -> Iterator[TokenEvent | TokensMoved]:
     for new in step.tokens:
+        kind = TokenEventType(new.kind)
         yield TokenEvent(
-            step.revision,
-            TokenEventType(new.kind),
-            new.token,
-            new.id,
-            new.old_id,
-            new.old_token,
-            new.init,
-            new.row_fingerprint,
+            step.revision, kind, new.token, new.id, new.old_id, new.old_token, new.init, new.row_fingerprint
         )
     for token, number in step.removed.items():
         yield TokenEvent(step.revision, TokenEventType.REMOVED, token, None, number)
@@ -73,13 +59,7 @@ def _events(step: AppliedStep) -> Iterator[TokenEvent | TokensMoved]:
 def build_reverted_events(
     state: State, model: ModelRow, revisions: tuple[str, ...]
 ) -> tuple[TokenEvent | TokensMoved, ...]:
-    """Return the token events of a downgrade: those of each revision, reversed.
-
-    Args:
-        state: The state, which has the events of each revision.
-        model: The model.
-        revisions: The revisions that are undone, the latest first.
-    """
+    """Return the token events of a downgrade: those of each revision, the latest first, reversed."""
     grouped: dict[str, list[TokenEvent | TokensMoved]] = {}
     for row in list_events_in_force(state, model):
         grouped.setdefault(row.event.revision, []).append(row.event)
@@ -121,68 +101,40 @@ def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | Move
             if before and before[0][1].run_id != row.run_id:
                 before.clear()
             before.append((place, row))
-    holding = [
-        placed
-        for row in state.list_applied(model)
-        if (found := grouped.get(row.record.revision)) and _hold(state, found[0][1].run_id, row.run_id)
-        for placed in found
-    ]
+    holding: list[tuple[int, TokenRow | MoveRow]] = []
+    for applied in state.list_applied(model):
+        found = grouped.get(applied.record.revision, [])
+        if found and found[0][1].run_id != applied.run_id:
+            by = state.run(applied.run_id)
+            found = [] if by is None or by.direction is Direction.UPGRADE else found
+        holding += found
     return tuple(row for _, row in sorted(holding, key=lambda placed: placed[0]))
 
 
-def _hold(state: State, told_by: str, run_id: str) -> bool:
-    """Return whether the events that a run recorded of a revision hold after the run that applied it last."""
-    by = state.run(run_id)
-    return told_by == run_id or (by is not None and by.direction is not Direction.UPGRADE)
-
-
-def list_undo_records(state: State, model: ModelRow, revisions: tuple[str, ...]) -> list[str]:
-    """Return the undo records of applied revisions, the latest first.
-
-    Raises:
-        UndoError: One is not on record.
-    """
-    known = {row.record.revision: row.record for row in state.list_applied(model)}
-    records: list[str] = []
-    for revision in revisions:
-        record = known.get(revision)
-        if record is None or record.undo is None:
-            raise no_undo_error(revision, model.name)
-        records.append(record.undo)
-    return records
+def list_applied(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:
+    """Return the revisions that the ledger has as applied to a model."""
+    state = open_state_if_present(workspace.state, workspace.root)
+    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
+    return state.list_applied(model) if state and model else ()
 
 
 def find_undo_records(
     workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, revisions: tuple[str, ...]
 ) -> list[str]:
-    """Return the undo records of applied revisions, the latest first, as this workspace has them; writes nothing.
-
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        snapshot: The model as it is.
-        revisions: The revisions, the latest first.
-
-    Raises:
-        UndoError: One is not on record.
-    """
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    if state is not None and model is not None:
-        return list_undo_records(state, model, revisions)
-    if revisions:
-        raise no_undo_error(revisions[0], entry.name)
-    return []
-
-
-def no_undo_error(revision: str, model: str) -> UndoError:
-    """Return the error for a revision whose undo data this workspace does not have."""
-    return UndoError(
-        f"the undo data of {revision} is missing in this workspace",
-        where=model,
-        hint="downgrade it where it was upgraded; of a copy of a model that was upgraded here, remove tokmigrate.json "
-        "and stamp it with `tokmigrate stamp --from`; or take the baseline from its source",
-    )
+    """Return the undo records of applied revisions, in their order; raises UndoError where one is not on record."""
+    known = {row.record.revision: row.record.undo for row in list_applied(workspace, snapshot)}
+    records: list[str] = []
+    for revision in revisions:
+        undo = known.get(revision)
+        if undo is None:
+            raise UndoError(
+                f"the undo data of {revision} is missing in this workspace",
+                where=entry.name,
+                hint="downgrade it where it was upgraded; of a copy of a model that was upgraded here, remove "
+                "tokmigrate.json and stamp it with `tokmigrate stamp --from`; or take the baseline from its source",
+            )
+        records.append(undo)
+    return records
 
 
 def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
@@ -197,11 +149,7 @@ def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
 
 def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
     """Return what happened to a model since it was migrated, by its stamp and by what this workspace has on record."""
-    rows = _list_applied(workspace, snapshot)
-    trouble = _stamp_trouble(workspace, snapshot, rows)
-    if trouble or snapshot.stamp is None:
-        return _stamp_drift(trouble, snapshot, rows)
-    return drift_of(snapshot, tuple(_read_left(workspace, rows)))
+    return _compare_with_record(workspace, snapshot, lambda left: drift_of(snapshot, tuple(left)))
 
 
 def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
@@ -210,21 +158,21 @@ def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
     Raises:
         DriftError: The model is not what its migrations left, and the workspace does not accept that.
     """
-    found = _document_drift(workspace, snapshot)
+    found = _compare_with_record(workspace, snapshot, lambda left: _find_document_drift(snapshot, left))
     lines = tuple(each_line(found))
     if lines and workspace.drift == "refuse":
-        raise _refusal(workspace, snapshot, found, lines)
+        raise _build_drift_error(workspace, snapshot, found, lines)
     return lines
 
 
 def refuse_lost_stamp(workspace: Workspace, snapshot: Snapshot) -> None:
     """Raise DriftError where a model has no stamp, and the ledger has migrations of it."""
-    found = _document_drift(workspace, snapshot) if snapshot.stamp is None else Drift()
+    found = drift_on_record(workspace, snapshot) if snapshot.stamp is None else Drift()
     if found.stamp_at:
-        raise _refusal(workspace, snapshot, found, tuple(each_line(found)))
+        raise _build_drift_error(workspace, snapshot, found, tuple(each_line(found)))
 
 
-def _refusal(workspace: Workspace, snapshot: Snapshot, found: Drift, lines: Sequence[str]) -> DriftError:
+def _build_drift_error(workspace: Workspace, snapshot: Snapshot, found: Drift, lines: Sequence[str]) -> DriftError:
     hint = (
         "put it back as it was, or, if the change is intended, continue with --accept-drift "
         "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` lists everything"
@@ -232,40 +180,26 @@ def _refusal(workspace: Workspace, snapshot: Snapshot, found: Drift, lines: Sequ
     return DriftError(
         f"the model is not what its migrations left: {format_list(lines, separator='; ')}",
         where=str(snapshot.directory),
-        hint=remedy(found, _name(workspace, snapshot)) if found.stamp_at else hint,
+        hint=remedy(found, format_model(workspace, snapshot.directory)) if found.stamp_at else hint,
     )
 
 
-def _name(workspace: Workspace, snapshot: Snapshot) -> str:
-    names = (name for name, entry in workspace.models.items() if entry.path == snapshot.directory)
-    return next(names, str(snapshot.directory))
+def _find_document_drift(snapshot: Snapshot, left: Iterable[Left]) -> Drift:
+    # Undo records are read only where a document has other bytes.
+    return document_drift(snapshot, tuple(left)) if list_changed_documents(snapshot) else Drift()
 
 
-def _stamp_drift(trouble: str | None, snapshot: Snapshot, rows: Sequence[AppliedRow]) -> Drift:
-    recorded = rows[-1].record.revision if trouble and snapshot.stamp is None and rows else None
-    return Drift(stamp=trouble, stamp_at=recorded)
-
-
-def _document_drift(workspace: Workspace, snapshot: Snapshot) -> Drift:
-    rows = _list_applied(workspace, snapshot)
-    trouble = _stamp_trouble(workspace, snapshot, rows)
-    if trouble or not list_changed_documents(snapshot):
-        return _stamp_drift(trouble, snapshot, rows)
-    return document_drift(snapshot, tuple(_read_left(workspace, rows)))
-
-
-def _list_applied(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:
-    """Return the revisions that the ledger has as applied to a model."""
-    state = open_state_if_present(workspace.state, workspace.root)
-    model = state.model_at(snapshot.directory, snapshot.generation) if state else None
-    return state.list_applied(model) if state and model else ()
-
-
-def _stamp_trouble(workspace: Workspace, snapshot: Snapshot, rows: Sequence[AppliedRow]) -> str | None:
+def _compare_with_record(workspace: Workspace, snapshot: Snapshot, compare: Callable[[Iterable[Left]], Drift]) -> Drift:
+    """Return what is wrong with a stamp; where nothing is, how the model differs from what its migrations left."""
+    rows = list_applied(workspace, snapshot)
     stamps = (left.files[STAMP] for left in _read_left(workspace, rows[::-1]) if STAMP in left.files)
     last = next((stamp for stamp in stamps if stamp is not None), None)
     lineage = parse_stamp(last.decode("utf-8"), STAMP).lineage if last else ""
-    return stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
+    trouble = stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
+    if trouble or snapshot.stamp is None:
+        lost = snapshot.stamp is None and rows
+        return Drift(stamp=trouble, stamp_at=rows[-1].record.revision if lost else None)
+    return compare(_read_left(workspace, rows))
 
 
 def _read_left(workspace: Workspace, rows: Sequence[AppliedRow]) -> Iterator[Left]:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Literal
 
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.commands.file_transaction import write_files
-from tokmigrate.commands.lock import earlier
-from tokmigrate.commands.models import OpenedModel, applied_models_by_revision, open_model_or_dummy, trial_of
+from tokmigrate.commands.lock import compute_state_before
+from tokmigrate.commands.models import applied_models_by_revision, open_model_or_dummy
 from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import DriftError, HistoryError, ModelError, UsageError
 from tokmigrate.files import has_directory
 from tokmigrate.git import list_uncommitted_files
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.steps import Step, compute_pins, steps_of
@@ -29,8 +28,15 @@ from tokmigrate.revision.new_file import dump_written_fields, file_name
 from tokmigrate.revision.squash import format_squashed, squash_lock, squash_migrations
 from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.vocabulary.ids import Run
 from tokmigrate.vocabulary.row_edit import RowEdit
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A model that the result was compared on: itself, or a dummy model of it."""
+
+    model: str
+    subject: Literal["model", "dummy"]
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ class Squashed:
 
     migration: Migration
     replaced: tuple[Migration, ...]
-    trials: tuple[OpenedModel, ...]
+    trials: tuple[Trial, ...]
     dropped: int
     lock: Lock | None
 
@@ -58,9 +64,8 @@ def squash(
     """Put one migration in the place of several, and write the lock.
 
     Args:
-        workspace: The workspace.
-        entries: The models that it is tried on, where they are here and can be thought back to before the first; of
-            one whose weights are not here, a dummy model.
+        entries: The models that it is tried on, where they are here and known as before the first; of one whose
+            weights are not here, a dummy model.
         first: The first of the migrations, by any of its names.
         last: The last of them.
         message: What the new one is for.
@@ -79,20 +84,19 @@ def squash(
         raise DriftError("the lock and the migrations do not agree", where=LOCK, hint="`tokmigrate validate`")
     _refuse_middle(workspace, members)
     _refuse_uncommitted(workspace, members)
-    path = _path(workspace, members, message)
+    number, _, name = file_name(workspace, message or "squashed", ".yaml").partition("_")
+    path = workspace.migrations / f"{members[-1].number or number}_{name}"
     subject = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
     drafted = squash_migrations(members, subject, path, os.path.relpath(path, workspace.root))
     proven: dict[str, PinnedIds] = {}
-    tried: list[OpenedModel] = []
+    tried: list[Trial] = []
     for entry in entries:
         with open_model_or_dummy(entry) as here:
-            state = _before(workspace, here, history, members)
-        if state is None:
-            continue
-        base, state_before = state
-        pinned = verify_same_end(state_before, members, drafted, entry.name)
-        tried.append(trial_of(entry))
-        proven[base] = pinned
+            found = _find_state_before(workspace, here, history, members)
+        if found is not None:
+            state, base = found
+            proven[base] = verify_same_end(state, members, drafted, entry.name)
+            tried.append(Trial(entry.name, "model" if here is entry else "dummy"))
     if not tried:
         raise ModelError(
             "there is no model here to try it on",
@@ -144,9 +148,9 @@ def _refuse_uncommitted(workspace: Workspace, members: Sequence[Migration]) -> N
         raise UsageError(f"Git does not have {', '.join(lost)} as it is", hint="commit it before it is squashed")
 
 
-def _before(
+def _find_state_before(
     workspace: Workspace, entry: ModelEntry, history: History, members: Sequence[Migration]
-) -> tuple[str, ModelState] | None:
+) -> tuple[ModelState, str] | None:
     """Return a model as the first of the migrations finds it, with its base; None if that is unknown."""
     if not has_directory(entry.path) or not members[0].applies_to(entry):
         return None
@@ -154,14 +158,14 @@ def _before(
     snapshot = take_snapshot(entry)
     progress = check_progress(snapshot, history.chain_for(entry))
     if members[0] in progress.applied:
-        found = earlier(workspace, entry, snapshot, members[0].revision)
-        return (found.base or "", found.state) if found else None
+        found = compute_state_before(workspace, entry, snapshot, members[0].revision)
+        return (found[0], found[1] or "") if found else None
     progress.check_order()
     pending = progress.pending
     steps = steps_of(snapshot.state, pending[: pending.index(members[0])], lambda _, after: after)
     stamp = snapshot.stamp
     base = (stamp.tokenizer or "") if stamp else snapshot.state.tokenizer.fingerprint
-    return base, steps[-1].after if steps else snapshot.state
+    return steps[-1].after if steps else snapshot.state, base
 
 
 def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> PinnedIds:
@@ -180,9 +184,9 @@ def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migrat
         DriftError: Its result differs from that of the others.
     """
     several, single = (steps_of(state, migrations, lambda _, after: after) for migrations in (members, [one]))
-    ends = [_end(steps) for steps in (several, single)]
-    for what, before, after in zip(_END, *ends, strict=True):
-        if before != after:
+    expected, found = _describe_end(several), _describe_end(single)
+    for what in expected:
+        if found[what] != expected[what]:
             raise DriftError(
                 f"as one migration they would leave other {what} on {model}",
                 where=f"{members[0].shown} to {members[-1].shown}",
@@ -192,23 +196,18 @@ def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migrat
     return pinned
 
 
-_END = ("files", "rows", "origins of rows", "defaults for later rows")
-
-
-def _end(steps: Sequence[Step]) -> tuple[Mapping[str, Json], RowEdit, tuple[RowEdit, tuple[Run, ...], bool], Json]:
-    """Return the state at the end, with its rows in terms of those at the beginning."""
+def _describe_end(steps: Sequence[Step]) -> dict[str, object]:
+    """Return the state at the end, with its rows in terms of those at the beginning, by what a message calls it."""
     edit = RowEdit.identity(steps[0].before.rows)
     for step in steps:
         edit = edit.then(step.after.edit)
     last = steps[-1].after
-    return last.documents, edit, (last.lineage, last.baseline_tokens, last.reshaped), last.init
-
-
-def _path(workspace: Workspace, members: Sequence[Migration], message: str | None) -> Path:
-    last = members[-1]
-    name = file_name(workspace, message or "squashed", ".yaml")
-    digits = name.partition("_")[0]
-    return workspace.migrations / f"{last.number or digits}{name[len(digits) :]}"
+    return {
+        "files": last.documents,
+        "rows": edit,
+        "origins of rows": (last.lineage, last.baseline_tokens, last.reshaped),
+        "defaults for later rows": last.init,
+    }
 
 
 def _check_same(read: Migration, drafted: Migration) -> None:

@@ -1,7 +1,8 @@
-"""Record that a model which another program wrote is at a revision, after verifying that it is."""
+"""Record that a model is at a revision without changing it, after verifying that it is."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from tokmigrate.audit.training import OnRecord, TokenTraining, list_trained_even
 from tokmigrate.commands.records import list_events_in_force
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
-from tokmigrate.commands.stamp_hint import format_stamp_commands
 from tokmigrate.commands.tag import list_tags
+from tokmigrate.commands.targets import format_stamp_commands
 from tokmigrate.errors import DriftError, OperationError, UsageError
 from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.formatting import format_list
@@ -41,116 +42,6 @@ from tokmigrate.vocabulary.row_edit import RowEdit
 
 
 @dataclass(frozen=True)
-class RecordedStamp:
-    """A stamp, and the migrations recorded for it.
-
-    Args:
-        stamp: The new stamp.
-        records: The revisions that it says are applied.
-        events: The token events to record for the model.
-        moved: The tensors that hold other numbers than the migrations left.
-        training: The training of the tokens whose rows they initialised.
-    """
-
-    stamp: Stamp
-    records: tuple[AppliedRecord, ...]
-    events: tuple[TokenEvent | TokensMoved, ...] = ()
-    moved: tuple[str, ...] = ()
-    training: tuple[TokenTraining, ...] = ()
-
-
-def find_recorded_stamp(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> RecordedStamp | None:
-    """Return what the ledger knows of a directory that was at a revision and lost its stamp, None without that."""
-    model = state.model_at(snapshot.directory, None)
-    rows = state.list_applied(model) if model else ()
-    digest = next((row.record.undo for row in rows if row.record.revision == target), None)
-    objects = ObjectStore(workspace.objects)
-    if digest is None or not objects.has(digest):
-        return None
-    left = read_left(digest, objects).files.get(STAMP)
-    if left is None:
-        return None
-    return build_stamp_from(state, workspace, snapshot, parse_stamp(left.decode("utf-8"), STAMP), snapshot.directory)
-
-
-def build_stamp_from(
-    state: State, workspace: Workspace, snapshot: Snapshot, source: Stamp, directory: Path
-) -> RecordedStamp:
-    """Return the stamp of a model for another directory or time, with the records of the ledger.
-
-    Args:
-        state: The state.
-        workspace: The workspace.
-        snapshot: The directory, which has no stamp.
-        source: The new stamp, except for the digests of its files.
-        directory: Where the model is that the source is the stamp of; its own directory where it lost its stamp.
-
-    Raises:
-        DriftError: The directory does not mean what the migrations left.
-    """
-    if source.rows.new_rows != snapshot.state.rows:
-        raise DriftError(
-            f"it has {snapshot.state.rows} rows, and a model at {source.revision} has {source.rows.new_rows}",
-            where=str(snapshot.directory),
-            hint="name the revision that it is at",
-        )
-    model = state.model_at(directory, source.generation)
-    rows = {row.record.revision: row.record for row in (state.list_applied(model) if model else ())}
-    records = tuple(
-        replace(rows[revision], position=place) if revision in rows else AppliedRecord(revision, place, checksum)
-        for place, (revision, checksum) in enumerate(source.applied)
-    )
-    objects = ObjectStore(workspace.objects)
-    left = [read_left(record.undo, objects) for record in records if record.undo is not None]
-    drift = drift_of(replace(snapshot, stamp=source), left)
-    if drift.differences:
-        raise mismatch_error(
-            str(snapshot.directory),
-            "the migrations left",
-            list(each_line(drift)),
-            "put the tokenizer's files back as they were",
-        )
-    began = replace(snapshot, state=replace(snapshot.state, lineage=source.rows))
-    if model is not None and directory == snapshot.directory:
-        # What its tokens went through is on record: only their training may be news.
-        known = read_init_records(row.event for row in state.token_rows(model))
-        events: tuple[TokenEvent | TokensMoved, ...] = ()
-    else:
-        wanted = {*source.revisions}
-        events_in_force = (row.event for row in (list_events_in_force(state, model) if model else ()))
-        events = tuple(event for event in events_in_force if event.revision in wanted)
-        known = read_init_records(event for event in events if isinstance(event, TokenEvent))
-    undo = {record.revision: record.undo for record in records if record.undo is not None}
-    training = training_of(began, OnRecord(known, undo, objects))
-    told_of = (*events, *list_trained_events(training))
-    return RecordedStamp(_update_stamp(source, snapshot), records, told_of, drift.moved, training)
-
-
-def _update_stamp(source: Stamp, snapshot: Snapshot) -> Stamp:
-    """Return a stamp with the same history for the files that are there."""
-    texts = snapshot.texts
-    files = {
-        name: ChangedFile(
-            blake3(texts[name]).hexdigest() if name in texts else None, layout(snapshot, name) if file.layout else None
-        )
-        for name, file in source.files.items()
-    }
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    shards = {
-        name: ChangedShard(
-            read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows),
-            snapshot.weights.shard(name).header.data_start,
-        )
-        for name in (snapshot.vocabulary_shards if source.shards else ())
-    }
-    return replace(source, files=files, shards=shards)
-
-
-def mismatch_error(where: str, wanted: str, found: list[str], hint: str) -> DriftError:
-    return DriftError(f"it does not mean what {wanted}: {format_list(found, separator='; ')}", where=where, hint=hint)
-
-
-@dataclass(frozen=True)
 class StampResult:
     """A model that was stamped.
 
@@ -169,6 +60,25 @@ class StampResult:
     training: tuple[TokenTraining, ...] = ()
 
 
+@dataclass(frozen=True)
+class _NewStamp:
+    """A stamp, and what is recorded with it.
+
+    Args:
+        stamp: The new stamp.
+        records: The revisions that it says are applied.
+        events: The token events to record for the model.
+        moved: The tensors that hold other numbers than the migrations left.
+        training: The training of the tokens whose rows they initialised.
+    """
+
+    stamp: Stamp
+    records: tuple[AppliedRecord, ...]
+    events: tuple[TokenEvent | TokensMoved, ...] = ()
+    moved: tuple[str, ...] = ()
+    training: tuple[TokenTraining, ...] = ()
+
+
 def stamp_model(
     workspace: Workspace,
     entry: ModelEntry,
@@ -177,16 +87,13 @@ def stamp_model(
     on_progress: OnProgress = no_progress,
     keep_owner: bool = True,
 ) -> StampResult:
-    """Record that a model is at a revision without changing it, after verifying it.
+    """Record that a model is at a revision.
 
     Where the ledger knows that the directory was at it, its undo data is kept; otherwise there is none.
 
     Args:
-        workspace: The workspace.
         entry: The model; it must not have a stamp.
         revision: The revision by any of its names.
-        lock_timeout_s: How many seconds to wait for another process.
-        on_progress: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
@@ -203,29 +110,23 @@ def stamp_model(
             where=entry.name,
             hint="a model at base needs no stamp; `tokmigrate history` lists the migrations",
         )
-    migrations = chain[: names.index(target) + 1]
+    count = names.index(target) + 1
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, _found):
-        snapshot = _without_stamp(entry)
-        known = find_recorded_stamp(state, workspace, snapshot, target)
-        if known is None:
-            _refuse_past(workspace, entry, snapshot, migrations, chain[len(migrations) :])
-            taken = verify_at_revision(snapshot.state, migrations)
-            stamp_now = Stamp(
-                lineage=_lineage(snapshot),
-                applied=tuple((migration.revision, migration.checksum) for migration in migrations),
-                files={},
-                shards={},
-                baseline_tokens=taken.baseline_tokens,
-                rows=taken.lineage,
-                reshaped=False,
-                init=taken.init,
-            )
-            records = tuple(
-                AppliedRecord(migration.revision, place, migration.checksum, migration.message)
-                for place, migration in enumerate(migrations)
-            )
-            known = RecordedStamp(stamp_now, records)
-        return _carry_out(workspace, entry, state, snapshot, known, on_progress, keep_owner=keep_owner)
+        snapshot = _read_unstamped(entry)
+        left = _find_lost_stamp(state, workspace, snapshot, target)
+        if left is not None:
+            new = _copy_stamp(state, workspace, snapshot, left, snapshot.directory)
+        else:
+            detected = detect_revision(snapshot.state, chain[:count], chain[count:])
+            if detected is not None:
+                # No upgrade could go through the later migrations again.
+                raise OperationError(
+                    f"the model is past that revision: {detected}",
+                    where=entry.name,
+                    hint=format_stamp_commands(workspace, entry, detected),
+                )
+            new = _make_stamp(snapshot, chain[:count])
+        return _publish(workspace, entry, state, snapshot, new, on_progress, keep_owner=keep_owner)
 
 
 def stamp_copy(
@@ -239,11 +140,8 @@ def stamp_copy(
     """Record that a copy of a model, fine-tuned or saved elsewhere, is at the revision of that model.
 
     Args:
-        workspace: The workspace.
         entry: The copy; it must not have a stamp.
         other: The directory of the model that it was made of.
-        lock_timeout_s: How many seconds to wait for another process.
-        on_progress: Called at every step.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
@@ -257,22 +155,18 @@ def stamp_copy(
             "the other model has no stamp", where=str(other), hint="name the model that was upgraded, or a revision"
         )
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, _found):
-        snapshot = _without_stamp(entry)
+        snapshot = _read_unstamped(entry)
         _, documents, _ = read_documents(other, source)
         found = without_ignorable(differences(documents, snapshot.state.documents))
         if found:
-            raise mismatch_error(
-                entry.name,
-                "the other model means",
-                [str(each) for each in found],
-                "save the tokenizer of that model beside these weights",
-            )
-        known = build_stamp_from(state, workspace, snapshot, source, other)
-        check_progress(replace(snapshot, stamp=known.stamp), History.read(workspace).chain_for(entry))
-        return _carry_out(workspace, entry, state, snapshot, known, on_progress, keep_owner=keep_owner)
+            wanted, hint = "the other model means", "save the tokenizer of that model beside these weights"
+            raise _build_mismatch(entry.name, wanted, map(str, found), hint)
+        new = _copy_stamp(state, workspace, snapshot, source, other)
+        check_progress(replace(snapshot, stamp=new.stamp), History.read(workspace).chain_for(entry))
+        return _publish(workspace, entry, state, snapshot, new, on_progress, keep_owner=keep_owner)
 
 
-def _without_stamp(entry: ModelEntry) -> Snapshot:
+def _read_unstamped(entry: ModelEntry) -> Snapshot:
     snapshot = take_snapshot(entry)
     if snapshot.stamp is not None:
         raise UsageError(
@@ -284,54 +178,126 @@ def _without_stamp(entry: ModelEntry) -> Snapshot:
     return snapshot
 
 
-def _refuse_past(
-    workspace: Workspace,
-    entry: ModelEntry,
-    snapshot: Snapshot,
-    migrations: tuple[Migration, ...],
-    later: tuple[Migration, ...],
-) -> None:
-    """Raise OperationError where later migrations have left something: no upgrade could go through them again."""
-    detected = detect_revision(snapshot.state, migrations, later)
-    if detected is not None:
-        raise OperationError(
-            f"the model is past that revision: {detected}",
-            where=entry.name,
-            hint=format_stamp_commands(workspace, entry, detected),
+def _find_lost_stamp(state: State, workspace: Workspace, snapshot: Snapshot, target: str) -> Stamp | None:
+    """Return the stamp that a run left in a directory when it came to a revision, None where that is not on record."""
+    model = state.model_at(snapshot.directory, None)
+    rows = state.list_applied(model) if model else ()
+    digest = next((row.record.undo for row in rows if row.record.revision == target), None)
+    objects = ObjectStore(workspace.objects)
+    left = read_left(digest, objects).files.get(STAMP) if digest is not None and objects.has(digest) else None
+    return None if left is None else parse_stamp(left.decode("utf-8"), STAMP)
+
+
+def _make_stamp(snapshot: Snapshot, migrations: Sequence[Migration]) -> _NewStamp:
+    """Return the stamp of a model that the ledger does not know; raises OperationError where it is not there."""
+    taken = verify_at_revision(snapshot.state, migrations)
+    stamp = Stamp(
+        lineage=lineage(snapshot, _read_digests(snapshot)),
+        applied=tuple((migration.revision, migration.checksum) for migration in migrations),
+        files={},
+        shards={},
+        baseline_tokens=taken.baseline_tokens,
+        rows=taken.lineage,
+        reshaped=False,
+        init=taken.init,
+    )
+    records = (
+        AppliedRecord(migration.revision, place, migration.checksum, migration.message)
+        for place, migration in enumerate(migrations)
+    )
+    return _NewStamp(stamp, tuple(records))
+
+
+def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: Stamp, directory: Path) -> _NewStamp:
+    """Return a stamp with the history of another one, for the files that are there, with the records of the ledger.
+
+    Args:
+        snapshot: The directory, which has no stamp.
+        source: The stamp of the model in `directory`.
+        directory: Where that model is; the snapshot's own directory where it lost its stamp.
+
+    Raises:
+        DriftError: The directory does not mean what the migrations left.
+    """
+    if source.rows.new_rows != snapshot.state.rows:
+        raise DriftError(
+            f"it has {snapshot.state.rows} rows, and a model at {source.revision} has {source.rows.new_rows}",
+            where=str(snapshot.directory),
+            hint="name the revision that it is at",
         )
+    model = state.model_at(directory, source.generation)
+    rows = {row.record.revision: row.record for row in (state.list_applied(model) if model else ())}
+    records = tuple(
+        replace(rows[revision], position=place) if revision in rows else AppliedRecord(revision, place, checksum)
+        for place, (revision, checksum) in enumerate(source.applied)
+    )
+    objects = ObjectStore(workspace.objects)
+    undo = {record.revision: record.undo for record in records if record.undo is not None}
+    drift = drift_of(replace(snapshot, stamp=source), [read_left(digest, objects) for digest in undo.values()])
+    if drift.differences:
+        wanted, hint = "the migrations left", "put the tokenizer's files back as they were"
+        raise _build_mismatch(str(snapshot.directory), wanted, each_line(drift), hint)
+    events: tuple[TokenEvent | TokensMoved, ...] = ()
+    if model is not None and directory == snapshot.directory:
+        # What its tokens went through is on record: only their training may be news.
+        known = read_init_records(row.event for row in state.token_rows(model))
+    else:
+        in_force = (row.event for row in (list_events_in_force(state, model) if model else ()))
+        events = tuple(event for event in in_force if event.revision in source.revisions)
+        known = read_init_records(event for event in events if isinstance(event, TokenEvent))
+    with_lineage = replace(snapshot, state=replace(snapshot.state, lineage=source.rows))
+    training = training_of(with_lineage, OnRecord(known, undo, objects))
+    stamp = _update_stamp(source, snapshot)
+    return _NewStamp(stamp, records, (*events, *list_trained_events(training)), drift.moved, training)
 
 
-def _lineage(snapshot: Snapshot) -> str:
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    found = {
-        name: read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows)
-        for name in snapshot.vocabulary_shards
+def _update_stamp(source: Stamp, snapshot: Snapshot) -> Stamp:
+    """Return a stamp with the same history for the files that are there."""
+    files = {}
+    for name, file in source.files.items():
+        data = snapshot.texts.get(name)
+        digest = None if data is None else blake3(data).hexdigest()
+        files[name] = ChangedFile(digest, layout(snapshot, name) if file.layout else None)
+    shards = {
+        name: ChangedShard(digest, snapshot.weights.shard(name).header.data_start)
+        for name, digest in (_read_digests(snapshot) if source.shards else {}).items()
     }
-    return lineage(snapshot, found)
+    return replace(source, files=files, shards=shards)
 
 
-def _carry_out(
+def _read_digests(snapshot: Snapshot) -> dict[str, str]:
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    rows = snapshot.state.rows
+    return {name: read_shard_digest(snapshot.directory / name, tensors, rows) for name in snapshot.vocabulary_shards}
+
+
+def _build_mismatch(where: str, wanted: str, found: Iterable[str], hint: str) -> DriftError:
+    listed = format_list(list(found), separator="; ")
+    return DriftError(f"it does not mean what {wanted}: {listed}", where=where, hint=hint)
+
+
+def _publish(
     workspace: Workspace,
     entry: ModelEntry,
     state: State,
     snapshot: Snapshot,
-    known: RecordedStamp,
+    new: _NewStamp,
     on_progress: OnProgress,
     *,
     keep_owner: bool,
 ) -> StampResult:
     model = sync_with_stamp(state, entry, snapshot)
     candidate = Candidate(
-        files={STAMP: known.stamp.encoded()},
+        files={STAMP: new.stamp.encoded()},
         metadata={},
         shards={},
         edit=RowEdit.identity(snapshot.state.rows),
         row=lambda _tensor, _recipe: b"",
         tokens=snapshot.state.tokenizer.ids,
     )
-    outcome = Outcome(applied=known.records, tokens=known.events)
-    run = Run(Direction.STAMP, known.stamp.revision, known.stamp.revisions, outcome)
-    record_texts(workspace, state, [(record.revision, record.checksum) for record in known.records])
+    outcome = Outcome(applied=new.records, tokens=new.events)
+    run = Run(Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)
+    record_texts(workspace, state, new.stamp.applied)
     publish_run(workspace, entry, state, model, run, (Change(snapshot, candidate),), on_progress, keep_owner=keep_owner)
-    undoable = all(record.undo is not None for record in known.records)
-    return StampResult(entry.name, known.stamp.revision, undoable, known.moved, known.training)
+    undoable = all(record.undo is not None for record in new.records)
+    return StampResult(entry.name, new.stamp.revision, undoable, new.moved, new.training)

@@ -1,101 +1,31 @@
-"""Which migrations a command means for a model."""
+"""Which migrations a command means for a model, and which of them its files look like having."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from tokmigrate.commands.adapters import adapters_of
+from tokmigrate.commands.models import format_model
 from tokmigrate.commands.records import refuse_drift
-from tokmigrate.commands.stamp_hint import add_stamp_hint
 from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import (
     AlreadyThereError,
+    DriftError,
     FileProblems,
     HistoryError,
-    OperationError,
     UndoError,
     UnknownNameError,
     UsageError,
 )
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.plan.plan import Plan, plan_upgrade
 from tokmigrate.plan.progress import Progress, check_progress, edited_revisions
-from tokmigrate.plan.steps import check_pins, track_before
+from tokmigrate.plan.revision_detection import Detected, detect_revision
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock_file import read_lock
-from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.names import RecordedName, resolve
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
-
-
-def plan_or_reuse(
-    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str, earlier: Plan | None = None
-) -> Plan:
-    """Return the plan that brings a model up to a revision.
-
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        snapshot: The model as it is.
-        to: A revision by any of its names.
-        earlier: A plan made before, whose steps are taken over where model and migrations are the same.
-
-    Raises:
-        DriftError: Its history does not fit, it is not what its migrations left, or an id would come out otherwise than
-            the lock pins.
-        OperationError: A migration cannot be applied; the hint says where the model seems to be at it already.
-    """
-    history = History.read(workspace)
-    progress = progress_to(workspace, history, entry, snapshot, to)
-    applied, pending = progress.applied, progress.pending
-    accepted = refuse_drift(workspace, snapshot) if pending else ()
-    adapters = adapters_of(entry, snapshot) if pending else ()
-    try:
-        plan = _reuse(earlier, snapshot, pending, adapters) or plan_upgrade(entry, snapshot, pending, adapters)
-    except OperationError as error:
-        error.hint = add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
-        raise
-    if not pending:
-        return plan
-    drift = (f"accepted drift: {line}" for line in accepted)
-    return replace(plan, remarks=(*drift, *_check_lock(workspace, history, applied, plan)))
-
-
-def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migration], plan: Plan) -> tuple[str, ...]:
-    """Check the ids of a plan against the lock, and return what a user should know of it.
-
-    A workspace without a lock has pinned nothing. A migration that is another one than the lock knows binds
-    nothing either, but is reported: `validate` refuses it.
-
-    Raises:
-        DriftError: An id would not be the one that the lock pins.
-        FileProblems: The lock is damaged, or has conflict markers.
-    """
-    lock = read_lock(workspace)
-    if lock is None:
-        return ()
-    held = lock.holding(history.chain())
-    known = {locked.revision for locked in held.revisions}
-    strange = [step.migration.revision for step in plan.steps if step.migration.revision not in known]
-    before = track_before(plan.snapshot, applied, held)
-    unpinned = check_pins(held, before, plan.steps) if before else [s.migration.revision for s in plan.steps]
-    if strange:
-        return (f"the lock does not know {', '.join(strange)} as it is now: `tokmigrate lock` writes it",)
-    if unpinned:
-        return (f"the lock pins no ids for this tokenizer in {', '.join(unpinned)}: `tokmigrate lock` writes it",)
-    return ()
-
-
-def _reuse(
-    earlier: Plan | None, snapshot: Snapshot, pending: Sequence[Migration], adapters: Sequence[Snapshot]
-) -> Plan | None:
-    """Return an earlier plan if it is of the same model and migrations: steps of a large vocabulary take seconds."""
-    if earlier is None or adapters or earlier.adapters or earlier.snapshot is not snapshot:
-        return None
-    return replace(earlier, remarks=()) if [step.migration for step in earlier.steps] == list(pending) else None
 
 
 def progress_to(workspace: Workspace, history: History, entry: ModelEntry, snapshot: Snapshot, to: str) -> Progress:
@@ -114,7 +44,12 @@ def progress_to(workspace: Workspace, history: History, entry: ModelEntry, snaps
 def way_down(
     workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, to: str
 ) -> tuple[str | None, tuple[str, ...]]:
-    """Return the revision to go down to, and the revisions on the way, the latest first."""
+    """Return the revision to go down to, and the revisions on the way, the latest first.
+
+    Raises:
+        AlreadyThereError: There is nothing to downgrade.
+        UndoError: The model does not have the revision.
+    """
     applied = snapshot.revisions
     target = _resolve_down(workspace, snapshot, to)
     if target is not None and target not in applied:
@@ -124,12 +59,13 @@ def way_down(
             hint="`tokmigrate current` shows where it is",
         )
     kept = applied.index(target) + 1 if target is not None else 0
-    revisions = tuple(reversed(applied[kept:]))
-    if not revisions:
+    if kept == len(applied):
         # Without its stamp a model seems to be at base.
         refuse_drift(workspace, snapshot)
-        raise nothing_to_downgrade(entry, to)
-    return target, revisions
+        raise AlreadyThereError(
+            f"nothing to downgrade: the model is already at '{to}'", where=entry.name, hint="`tokmigrate current`"
+        )
+    return target, tuple(reversed(applied[kept:]))
 
 
 def _resolve_down(workspace: Workspace, snapshot: Snapshot, to: str) -> str | None:
@@ -153,8 +89,36 @@ def find_edited(workspace: Workspace, snapshot: Snapshot) -> frozenset[str]:
     return frozenset()
 
 
-def nothing_to_downgrade(entry: ModelEntry, to: str) -> AlreadyThereError:
-    """Return the error for a downgrade that would do nothing."""
-    return AlreadyThereError(
-        f"nothing to downgrade: the model is already at '{to}'", where=entry.name, hint="`tokmigrate current`"
-    )
+def describe_detected(
+    workspace: Workspace, entry: ModelEntry, snapshot: Snapshot, progress: Progress
+) -> tuple[Detected, str] | None:
+    """Return the revision that a model looks like, and that with what shows it and what to do, as text.
+
+    None where nothing is there of what the model lacks by its stamp.
+    """
+    detected = detect_revision(snapshot.state, progress.applied, progress.pending)
+    if detected is None:
+        return None
+    off = f"its stamp is wrong: remove {STAMP}, then " if snapshot.stamp else ""
+    revision = detected.reached or f"a part of {detected.revisions[-1]}"
+    return detected, f"{revision}: {detected}; {off}{format_stamp_commands(workspace, entry, detected)}"
+
+
+def format_stamp_commands(workspace: Workspace, entry: ModelEntry, detected: Detected) -> str:
+    """Return the commands that stamp a model which looks like one at a later revision."""
+    name = format_model(workspace, entry.path)
+    copy = f"`tokmigrate stamp --from {_find_source(workspace, entry, detected)} --model {name}`"
+    stamps = f"{copy} stamps it as a copy of that model, with its undo data"
+    if detected.reached is None:
+        return f"complete it by hand, or take its tokenizer from a model that was upgraded; then {stamps}"
+    return f"{stamps}, `tokmigrate stamp {detected.reached} --model {name}` without"
+
+
+def _find_source(workspace: Workspace, entry: ModelEntry, detected: Detected) -> str:
+    """Return the first model of the workspace that is where this one seems to be, a word in its place without any."""
+    for other in workspace.models.values():
+        with suppress(DriftError):
+            stamp = read_stamp(other.path)
+            if stamp is not None and stamp.revision == detected.revisions[-1] and other.path != entry.path:
+                return other.name
+    return "MODEL"

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from tokmigrate.apply.build_upgrade import build_upgrade
 from tokmigrate.apply.publish import Change, RecoveryOutcome
 from tokmigrate.audit.training import list_trained_events, training_on_record
-from tokmigrate.commands.adapters import changes_up
 from tokmigrate.commands.library_check import Accepted, outcome_of_plan, prepare_libraries, verify_outcome
-from tokmigrate.commands.plan import BoundPlan, checks_of, preview_upgrade
+from tokmigrate.commands.models import changes_up
+from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade
 from tokmigrate.commands.records import build_upgrade_outcome, list_changed_documents
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
-from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.events import ComputationStarted, OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.plan import Plan

@@ -10,9 +10,8 @@ from tokmigrate.render.escape import escape_quoted
 
 if TYPE_CHECKING:
     from tokmigrate.commands.lock import LockUpdate
-    from tokmigrate.commands.models import OpenedModel
     from tokmigrate.commands.rebase import Rebased
-    from tokmigrate.commands.squash import Squashed
+    from tokmigrate.commands.squash import Squashed, Trial
     from tokmigrate.revision.lock import Lock, PinnedIds
     from tokmigrate.revision.validate import Valid
 
@@ -117,7 +116,7 @@ def squash_content(done: Squashed) -> dict[str, Any]:
     }
 
 
-def _format_trials(trials: Sequence[OpenedModel]) -> str:
+def _format_trials(trials: Sequence[Trial]) -> str:
     names = [trial.model for trial in trials if trial.subject == "model"]
     dummies = [trial.model for trial in trials if trial.subject == "dummy"]
     if dummies:

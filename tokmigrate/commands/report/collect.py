@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 from tokmigrate.audit.run_status import locked_by
 from tokmigrate.audit.token_history import TokenHistory, read_init_records, read_token_histories
 from tokmigrate.audit.training import OnRecord, TokenTraining, Training, training_of, undo_digests
+from tokmigrate.commands.plan import plan_or_reuse
 from tokmigrate.commands.records import list_changed_documents, list_events_in_force
 from tokmigrate.commands.report.rows import COMPARED_AT_MOST, embedding_matrices, norm_concerns, survey_matrices
-from tokmigrate.commands.targets import plan_or_reuse
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import BytesStreamed, OnProgress, StreamStarted, WeightsRead, no_progress
 from tokmigrate.model.documents.roles import ROLES, special_token
