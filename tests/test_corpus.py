@@ -14,7 +14,7 @@ from shared_models import shared_model
 
 from tokmigrate.commands.plan import plan
 from tokmigrate.errors import FileProblems, TokenizerError, UsageError
-from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, Event
+from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, Event
 from tokmigrate.model.worker.corpus import BLOCK, LONGEST_LINE, blocks
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.plan.corpus import measure
@@ -74,10 +74,10 @@ def test_progress_is_told(tmp_path: Path) -> None:
     told: list[Event] = []
     measure(plan(model.workspace, model.entry), corpus, told.append)
     opened, *reads, measured_at_last = told
-    assert opened == CorpusOpened("m", corpus.stat().st_size)
-    assert measured_at_last == CorpusMeasured("m")
+    assert opened == ActivityStarted("m", "tokenizing the corpus", corpus.stat().st_size)
+    assert measured_at_last == ActivityEnded("m")
     assert len(reads) > 1
-    assert sum(read.count for read in reads if isinstance(read, CorpusRead)) == corpus.stat().st_size
+    assert sum(read.count for read in reads if isinstance(read, BytesProcessed)) == corpus.stat().st_size
 
 
 def children() -> set[str]:
@@ -95,13 +95,13 @@ def test_who_stops_listening_ends_the_child(tmp_path: Path) -> None:
 
     def stop(event: Event) -> None:
         told.append(event)
-        if isinstance(event, CorpusRead):
+        if isinstance(event, BytesProcessed):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         measure(planned, corpus, stop)
     assert children() <= before
-    assert told[-1] == CorpusMeasured("m")
+    assert told[-1] == ActivityEnded("m")
 
 
 @pytest.mark.parametrize(

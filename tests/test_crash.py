@@ -26,7 +26,7 @@ from workspaces import BASE, HEAD, Contents, Image, contents, image, make_worksp
 from tokmigrate.cli.app import main
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.events import BytesStreamed, Event, OnProgress, Step, StepReached, no_progress
+from tokmigrate.events import BytesProcessed, Event, OnProgress, Step, StepReached, no_progress
 from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 
@@ -59,7 +59,7 @@ def dying_at(root: Path, direction: str, moment: str) -> None:
         nonlocal streamed
         if isinstance(event, StepReached) and event.step == moment:
             die()
-        if isinstance(event, BytesStreamed) and moment == STREAMED:
+        if isinstance(event, BytesProcessed) and moment == STREAMED:
             streamed += event.count
             if streamed > 1 << 20:
                 die()

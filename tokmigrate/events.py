@@ -32,70 +32,32 @@ class StepReached:
 
 
 @dataclass(frozen=True)
-class ComputationStarted:
-    """The new rows of a change of `model`, and its undo data, are about to be computed."""
+class ActivityStarted:
+    """An activity on `model` starts; `total` is how many bytes it reads or writes, None where they are not counted."""
 
     model: str
+    activity: Literal[
+        "computing the new rows",
+        "staging",
+        "reading",
+        "verifying",
+        "verifying with transformers",
+        "tokenizing the corpus",
+    ]
+    total: int | None = None
 
 
 @dataclass(frozen=True)
-class StreamStarted:
-    """`total` bytes of `model` are about to be written beside it, or read."""
-
-    model: str
-    total: int
-    doing: Literal["staging", "reading"]
-
-
-@dataclass(frozen=True)
-class BytesStreamed:
-    """`count` more bytes have been written, or read."""
-
-    model: str
-    count: int
-
-
-@dataclass(frozen=True)
-class VerificationStarted:
-    """The libraries are about to load `model` as a change leaves it; `full` asks transformers too."""
-
-    model: str
-    thoroughness: Literal["fast", "full"]
-
-
-@dataclass(frozen=True)
-class VerificationEnded:
-    """They have answered."""
-
-    model: str
-
-
-@dataclass(frozen=True)
-class WeightsRead:
-    """The reading of `model`'s weights has ended."""
-
-    model: str
-
-
-@dataclass(frozen=True)
-class CorpusOpened:
-    """`total` bytes of a corpus are about to be cut by `model`'s tokenizers."""
-
-    model: str
-    total: int
-
-
-@dataclass(frozen=True)
-class CorpusRead:
-    """`count` more bytes of it have been cut."""
+class BytesProcessed:
+    """The activity on `model` has read or written `count` more bytes."""
 
     model: str
     count: int
 
 
 @dataclass(frozen=True)
-class CorpusMeasured:
-    """The reading of it has ended."""
+class ActivityEnded:
+    """The activity on `model` has ended."""
 
     model: str
 
@@ -108,19 +70,7 @@ class Warned:
     message: str
 
 
-Event = (
-    StepReached
-    | ComputationStarted
-    | StreamStarted
-    | BytesStreamed
-    | VerificationStarted
-    | VerificationEnded
-    | WeightsRead
-    | CorpusOpened
-    | CorpusRead
-    | CorpusMeasured
-    | Warned
-)
+Event = StepReached | ActivityStarted | BytesProcessed | ActivityEnded | Warned
 OnProgress = Callable[[Event], None]
 
 

@@ -23,7 +23,7 @@ from tokmigrate.apply.metadata_check import cannot_be_kept, find_lost_metadata, 
 from tokmigrate.apply.stage import stage, verify_stage, write_file
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, StorageError
-from tokmigrate.events import BytesStreamed, OnProgress, Step, StepReached, StreamStarted, Warned
+from tokmigrate.events import ActivityStarted, BytesProcessed, OnProgress, Step, StepReached, Warned
 from tokmigrate.files import UnsupportedError, exists, storage_errors
 from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -133,14 +133,14 @@ def publish(
             if keep_owner:
                 _try_metadata(changes)
             accept()
-            on_progress(StreamStarted(model, total, "staging"))
+            on_progress(ActivityStarted(model, "staging", total))
             for change in changes:
                 change.area.remove_stage()
                 stage(
                     change.snapshot,
                     change.area.stage,
                     change.candidate,
-                    lambda count: on_progress(BytesStreamed(model, count)),
+                    lambda count: on_progress(BytesProcessed(model, count)),
                 )
             reached(Step.STAGED)
             for change in changes:

@@ -30,26 +30,15 @@ class _Progress:
     def on_progress(self, event: Event) -> None:
         """Show what an event says."""
         match event:
-            case events.ComputationStarted(model):
-                self._start(model, "computing the new rows")
-            case events.StreamStarted(model, total, doing):
-                self._start(model, doing, total)
-            case events.CorpusOpened(model, total):
-                self._start(model, "tokenizing the corpus", total)
-            case events.BytesStreamed(model, count) | events.CorpusRead(model, count):
+            case events.ActivityStarted(model, activity, total):
+                self._start(model, activity, total)
+            case events.BytesProcessed(model, count):
                 self.bars.advance(self._tasks[model], count)
-            case events.VerificationStarted(model, thoroughness):
-                self._start(model, "verifying with transformers" if thoroughness == "full" else "verifying")
             case events.StepReached(model, events.Step.STAGED):
                 self._start(model, "comparing what was written")
             case events.StepReached(model, events.Step.VERIFIED):
                 self._start(model, "publishing")
-            case (
-                events.WeightsRead(model)
-                | events.VerificationEnded(model)
-                | events.CorpusMeasured(model)
-                | events.StepReached(model, events.Step.CLEANED)
-            ):
+            case events.ActivityEnded(model) | events.StepReached(model, events.Step.CLEANED):
                 self._stop(model)
             case events.Warned(model, message):
                 echo_err(f"warning: {model}: {message}")

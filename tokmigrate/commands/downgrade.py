@@ -15,7 +15,7 @@ from tokmigrate.commands.records import build_reverted_events, find_undo_records
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.targets import find_edited, way_down
 from tokmigrate.errors import UndoError
-from tokmigrate.events import ComputationStarted, OnProgress, Warned, no_progress
+from tokmigrate.events import ActivityStarted, OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
@@ -120,7 +120,7 @@ def downgrade(
         model = sync_with_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
         records = find_undo_records(workspace, entry, snapshot, revisions)
-        on_progress(ComputationStarted(entry.name))
+        on_progress(ActivityStarted(entry.name, "computing the new rows"))
         back = build_downgrade(snapshot, records, objects)
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, on_progress)
         changes = (Change(snapshot, back.candidate), *beside)

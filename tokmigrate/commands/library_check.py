@@ -14,7 +14,7 @@ from tokmigrate.apply.candidate import Documents
 from tokmigrate.apply.library_check import verify_adapter_documents, verify_documents
 from tokmigrate.apply.publish import Change
 from tokmigrate.commands.models import adapters_of, downgrades_of_adapters
-from tokmigrate.events import OnProgress, VerificationEnded, VerificationStarted, Warned
+from tokmigrate.events import ActivityEnded, ActivityStarted, OnProgress, Warned
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.worker.worker import prepare_worker
 from tokmigrate.plan.plan import Plan
@@ -77,14 +77,15 @@ def verify_outcome(
     Raises:
         TokmigrateError: A library would load something else than the files say.
     """
-    on_progress(VerificationStarted(model, workspace.verify))
+    with_transformers = workspace.verify == "full"
+    on_progress(ActivityStarted(model, "verifying with transformers" if with_transformers else "verifying"))
     (snapshot, documents), *adapters = outcome
     try:
         notes = verify_documents(snapshot, documents, checks, workspace.verify)
         for adapter, own in adapters:
             verify_adapter_documents(adapter, own)
     finally:
-        on_progress(VerificationEnded(model))
+        on_progress(ActivityEnded(model))
     return Accepted(tuple(each for _, each in outcome), notes)
 
 

@@ -14,7 +14,7 @@ from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, previe
 from tokmigrate.commands.records import build_upgrade_outcome, list_changed_documents
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
-from tokmigrate.events import ComputationStarted, OnProgress, Warned, no_progress
+from tokmigrate.events import ActivityStarted, OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace
@@ -122,7 +122,7 @@ def upgrade(
             on_progress(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
         for warning in planned.warnings:
             on_progress(Warned(entry.name, warning))
-        on_progress(ComputationStarted(entry.name))
+        on_progress(ActivityStarted(entry.name, "computing the new rows"))
         way = build_upgrade(planned, workspace.seed, ObjectStore(workspace.objects))
         applied = planned.snapshot.applied
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import FileProblems, Problem, TokenizerError, UsageError
-from tokmigrate.events import CorpusMeasured, CorpusOpened, CorpusRead, OnProgress, no_progress
+from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
 from tokmigrate.model.documents.sizes import Limit, limit_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
@@ -144,16 +144,16 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
         "tokenizers": [state.request() for state in states],
         "pairs": [list(pair) for pair in pairs],
     }
-    on_progress(CorpusOpened(plan.model, size))
+    on_progress(ActivityStarted(plan.model, "tokenizing the corpus", size))
     try:
         answer = stream_worker(
             "impact",
             request,
-            lambda count: on_progress(CorpusRead(plan.model, count)),
+            lambda count: on_progress(BytesProcessed(plan.model, count)),
             plan.snapshot.state.traits.worker,
         )
     finally:
-        on_progress(CorpusMeasured(plan.model))
+        on_progress(ActivityEnded(plan.model))
     if "problem" in answer:
         raise FileProblems([Problem(**answer["problem"])])
     if "fault" in answer:

@@ -15,7 +15,7 @@ from tokmigrate.commands.plan import plan_or_reuse
 from tokmigrate.commands.records import list_changed_documents, list_events_in_force
 from tokmigrate.commands.report.rows import COMPARED_AT_MOST, embedding_matrices, norm_concerns, survey_matrices
 from tokmigrate.errors import TokmigrateError
-from tokmigrate.events import BytesStreamed, OnProgress, StreamStarted, WeightsRead, no_progress
+from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
@@ -87,10 +87,11 @@ def collect_report(workspace: Workspace, entry: ModelEntry, on_progress: OnProgr
     # New rows that start alike would only name each other.
     old = set(expand(snapshot.state.population))
     new = [number for number in new_rows(snapshot) if number in texts and kinds[number] != "placeholder"]
-    on_progress(StreamStarted(entry.name, sum(each.geometry.size for each in embedding_matrices(snapshot)), "reading"))
+    size = sum(each.geometry.size for each in embedding_matrices(snapshot))
+    on_progress(ActivityStarted(entry.name, "reading", size))
     among = [number for number in texts if number in old and kinds[number] != "placeholder"]
-    norms, nearest, equal = survey_matrices(snapshot, new, among, lambda n: on_progress(BytesStreamed(entry.name, n)))
-    on_progress(WeightsRead(entry.name))
+    norms, nearest, equal = survey_matrices(snapshot, new, among, lambda n: on_progress(BytesProcessed(entry.name, n)))
+    on_progress(ActivityEnded(entry.name))
     records = read_init_records(row.event for row in rows)
     known = OnRecord(records, undo_digests(applied), ObjectStore(workspace.objects))
     training = {token.id: token for token in training_of(snapshot, known)}
