@@ -96,8 +96,6 @@ class OpenWorkspace:
 
         Args:
             to: A revision by any of its names.
-            model: One model.
-            on_progress: Called at every step.
             lock_timeout_s: How many seconds to wait for another process.
             keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         """

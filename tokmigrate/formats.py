@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from tokmigrate.errors import FormatError, TokmigrateError
 
-UPGRADE = "upgrade tokmigrate: a newer version wrote it"
-
 
 @dataclass(frozen=True)
 class FileFormat:
@@ -28,7 +26,7 @@ class FileFormat:
     def hint(self, found: object) -> str:
         """Return what to do about a version that is not read."""
         newer = isinstance(found, int) and found > self.version
-        return UPGRADE if newer else self.older
+        return "upgrade tokmigrate: a newer version wrote it" if newer else self.older
 
 
 SETTINGS = FileFormat("tokmigrate.yaml", 1)
@@ -47,30 +45,9 @@ LEDGER_EXPORT = FileFormat(
 )
 JSON_OUTPUT = FileFormat("JSON output", 1)
 
-ALL = (
-    SETTINGS,
-    MIGRATION,
-    LOCK,
-    STAMP,
-    STATE,
-    JOURNAL,
-    MIGRATIONS_JOURNAL,
-    UNDO_RECORD,
-    PLAN_FILE,
-    LEDGER_EXPORT,
-    JSON_OUTPUT,
-)
-
 
 def check_version(written: FileFormat, found: object, where: str, error: type[TokmigrateError] = FormatError) -> None:
-    """Raise an error where a file has a version of its format that this tokmigrate does not read.
-
-    Args:
-        written: The format.
-        found: What the file says is its version.
-        where: The file.
-        error: The kind of error.
-    """
+    """Raise an error where a file has a version of its format that this tokmigrate does not read."""
     if found is True or found not in (written.version, *written.reads):
         message = f"the {written.name} has format version {found!r}, and this tokmigrate reads "
         known = " and ".join(map(str, (*written.reads, written.version)))

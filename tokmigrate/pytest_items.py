@@ -60,7 +60,6 @@ class WorkspaceTest(pytest.Item):
         self.test = test
 
     def runtest(self) -> None:
-        """Run it."""
         self.test()
 
     def repr_failure(
@@ -74,7 +73,6 @@ class WorkspaceTest(pytest.Item):
         return str(super().repr_failure(excinfo))
 
     def reportinfo(self) -> tuple[Path, int | None, str]:
-        """Return where the test comes from."""
         return self.file, None, self.name
 
 

@@ -29,9 +29,7 @@ class Checked:
     """What `check` found of a model.
 
     Args:
-        name: The model.
         revision: Its revision, None at `base`.
-        pending: The migrations that it lacks.
         drift: How it changed since it was migrated.
         broken: Why it cannot be worked on any more, None where it can.
         undo: What of its undo data is here.

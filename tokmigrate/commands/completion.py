@@ -15,7 +15,6 @@ from tokmigrate.settings import Workspace
 Proposal = tuple[str, str]
 """A word, and what it stands for."""
 
-_SUFFIXES = (".yaml", ".yml", ".py")
 _FIELD = re.compile(r"""(revision|message)\s*[:=]\s*(["']?)(.*?)\2\s*(?:#.*)?$""")
 _HEAD_LINES = 40
 _SQLITE = "sqlite:///"
@@ -23,22 +22,20 @@ _SQLITE = "sqlite:///"
 
 def propose_models(workspace: Workspace) -> Iterator[Proposal]:
     """Yield each model of the workspace, with its directory."""
-    for name, entry in workspace.models.items():
-        yield name, str(entry.path)
+    yield from ((name, str(entry.path)) for name, entry in workspace.models.items())
 
 
 def propose_revisions(workspace: Workspace) -> Iterator[Proposal]:
     """Yield what a revision may be called: its position, its number, its id, a tag; with its message."""
-    yield "head", "the last migration"
-    yield "base", "before any migration"
+    yield from (("head", "the last migration"), ("base", "before any migration"))
     yield from propose_tags(workspace)
-    for path in sorted(workspace.migrations.iterdir()):
-        if path.suffix not in _SUFFIXES or path.name.startswith(("_", ".")):
+    for path in sorted(workspace.migrations.glob("[!._]*")):
+        if path.suffix not in (".yaml", ".yml", ".py"):
             continue
         with path.open(encoding="utf-8") as file:
             fields = {found[1]: found[3] for line in islice(file, _HEAD_LINES) if (found := _FIELD.match(line))}
-        number = re.match(r"\d+", path.name)
-        for name in (number[0] if number else "", fields.get("revision", "")):
+        number = re.match(r"\d*", path.name)
+        for name in (number and number[0], fields.get("revision")):
             if name:
                 yield name, fields.get("message", "")
 

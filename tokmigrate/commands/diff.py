@@ -34,7 +34,6 @@ class Side:
 
     Args:
         name: What a user calls it.
-        documents: Its parsed files by name.
         model: The model of the workspace that has it, None for another directory.
     """
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-
-from blake3 import blake3
 
 from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.library_check import verify_model
@@ -15,9 +12,9 @@ from tokmigrate.audit.run_status import locked_by, reading, refuse_in_progress
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.commands.current import require_directory
 from tokmigrate.commands.models import adapters_of
-from tokmigrate.commands.records import drift_on_record, refuse_lost_stamp
+from tokmigrate.commands.records import drift_on_record, list_changed_documents, refuse_lost_stamp
 from tokmigrate.commands.targets import describe_detected
-from tokmigrate.files import exists, read_if_present
+from tokmigrate.files import exists
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
@@ -34,7 +31,6 @@ class AdapterStatus:
     """Where an adapter stands.
 
     Args:
-        path: Its directory.
         revision: The revision of its stamp, None where it has none.
         tensors: Its tensors that have rows of the vocabulary.
         rows: The rows that it holds in place of the model's.
@@ -56,15 +52,9 @@ class ModelStatus:
     """Where a model stands.
 
     Args:
-        name: Its name in the workspace.
-        path: Its directory.
         revision: Its revision, None at `base`.
-        pending: The migrations that it lacks.
         locked_by: The process that is changing it now, None where none is.
-        rows: The rows of its vocabulary tensors.
-        tokens: The tokens of its tokenizer.
         tied: Whether input and output embeddings are one matrix.
-        tensors: Its vocabulary tensors.
         adapters: The adapters that are changed with it.
         training: The tokens whose rows migrations initialised, and whether they were trained.
         notes: What a user should know of it.
@@ -89,8 +79,6 @@ class Verified:
     """What `verify` found.
 
     Args:
-        name: The model.
-        revision: Its revision.
         changed: The files that have other bytes than the stamp says, or are gone.
         same_meaning: Whether it is semantically what its migrations left, as after training or saving it.
         undo: What of its undo data is here.
@@ -154,8 +142,8 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     refuse_in_progress(entry)
     snapshot = take_snapshot(entry)
     refuse_lost_stamp(workspace, snapshot)
-    own = list(_find_changed(snapshot))
-    beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _find_changed(each)]
+    own = _list_changed(snapshot)
+    beside = [f"{each.directory}/{name}" for each in adapters_of(entry, snapshot) for name in _list_changed(each)]
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
     checks = [check for migration in progress.applied for check in migration.checks]
     notes = verify_model(snapshot, checks, workspace.verify)
@@ -165,16 +153,12 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     return Verified(entry.name, snapshot.revision, changed, same, undo_data(workspace, snapshot), notes)
 
 
-def _find_changed(snapshot: Snapshot) -> Iterator[str]:
-    """Yield the files that have other bytes than the stamp says, or are gone."""
-    if snapshot.stamp is None:
-        return
-    for name, file in snapshot.stamp.files.items():
-        data = read_if_present(snapshot.directory / name)
-        if (None if data is None else blake3(data).hexdigest()) != file.digest:
-            yield name
+def _list_changed(snapshot: Snapshot) -> list[str]:
+    """Return the files that have other bytes than the stamp says, or are gone."""
+    changed = list(list_changed_documents(snapshot))
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    for name, shard in snapshot.stamp.shards.items():
+    for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items():
         path = snapshot.directory / name
         if not exists(path) or read_shard_digest(path, tensors, snapshot.state.rows) != shard.digest:
-            yield name
+            changed.append(name)
+    return changed

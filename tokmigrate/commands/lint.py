@@ -83,7 +83,6 @@ def lint(
 
     Args:
         entries: The models that pending migrations are tried on; one that is not here is passed over with a note.
-        selection: The rules that are wanted.
         git_base: Only migrations that changed since the current branch left this one are looked at.
 
     Raises:

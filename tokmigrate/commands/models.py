@@ -134,12 +134,9 @@ def changes_down(
 def downgrades_of_adapters(
     adapters: Sequence[Snapshot], records: Sequence[str], objects: Objects
 ) -> Iterator[tuple[Snapshot, Sequence[str]]]:
-    """Yield the adapters that a downgrade takes along, each with its own undo records, the latest first.
+    """Yield the adapters that a downgrade takes along, each with its own undo records.
 
-    Args:
-        adapters: Those that the workspace lists.
-        records: The model's undo records on the way, the latest first.
-        objects: Where the records are.
+    Records are those of the model and of each adapter, the latest migration's first.
 
     Raises:
         UndoError: One was added after a revision to undo, so it has no undo data for it.

@@ -274,15 +274,13 @@ def preview_upgrade(
     *,
     keep_owner: bool = True,
 ) -> Plan | None:
-    """Return what an upgrade would do, None if a change is in progress or has to be recovered first.
+    """Return what an upgrade would do; raise what it would be refused for.
+
+    None if a change is in progress or has to be recovered first.
 
     Args:
         to: A revision by any of its names.
-        bound: A plan made before.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
-
-    Raises:
-        TokmigrateError: What the upgrade would be refused for.
     """
     if is_in_progress(entry):
         return None

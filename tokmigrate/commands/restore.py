@@ -47,8 +47,6 @@ class Restored:
     """A migration that was put back, or would be.
 
     Args:
-        revision: Its revision.
-        path: Its file.
         diff: The lines in which the file differs from what was applied; none where it is as it was.
         attachments: The attachments that differ, by their paths.
         kept_as: Where the edited file was kept; None where there was none.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,28 +32,18 @@ from tokmigrate.vocabulary.row_edit import RowEdit
 
 
 @dataclass(frozen=True)
-class Trial:
-    """A model that the result was compared on: itself, or a dummy model of it."""
-
-    model: str
-    subject: Literal["model", "dummy"]
-
-
-@dataclass(frozen=True)
 class Squashed:
     """The result of squashing.
 
     Args:
-        migration: The one that takes their place.
-        replaced: The ones that are gone.
-        trials: What it was tried on.
+        trials: The models that it was tried on, by name: themselves, or a dummy model of each.
         dropped: How many preconditions of later ones are gone.
         lock: The lock afterwards; None where there is none.
     """
 
     migration: Migration
     replaced: tuple[Migration, ...]
-    trials: tuple[Trial, ...]
+    trials: Mapping[str, Literal["model", "dummy"]]
     dropped: int
     lock: Lock | None
 
@@ -61,14 +51,11 @@ class Squashed:
 def squash(
     workspace: Workspace, entries: Sequence[ModelEntry], first: str, last: str, message: str | None = None
 ) -> Squashed:
-    """Put one migration in the place of several, and write the lock.
+    """Put one migration in the place of those from `first` to `last`, by any of their names, and write the lock.
 
     Args:
         entries: The models that it is tried on, where they are here and known as before the first; of one whose
             weights are not here, a dummy model.
-        first: The first of the migrations, by any of its names.
-        last: The last of them.
-        message: What the new one is for.
 
     Raises:
         UsageError: That is not two migrations or more.
@@ -83,20 +70,24 @@ def squash(
     if lock is not None and lock.revisions != tuple(map(build_locked, chain)):
         raise DriftError("the lock and the migrations do not agree", where=LOCK, hint="`tokmigrate validate`")
     _refuse_middle(workspace, members)
-    _refuse_uncommitted(workspace, members)
+    # A file that goes is one that Git can bring back, with the comments in it.
+    uncommitted = list_uncommitted_files(workspace.root, (each.path for each in members))
+    if uncommitted:
+        lost = ", ".join(os.path.relpath(each, workspace.root) for each in uncommitted)
+        raise UsageError(f"Git does not have {lost} as it is", hint="commit it before it is squashed")
     number, _, name = file_name(workspace, message or "squashed", ".yaml").partition("_")
     path = workspace.migrations / f"{members[-1].number or number}_{name}"
     subject = message or f"Squash {members[0].number or first} to {members[-1].number or last}"
     drafted = squash_migrations(members, subject, path, os.path.relpath(path, workspace.root))
     proven: dict[str, PinnedIds] = {}
-    tried: list[Trial] = []
+    tried: dict[str, Literal["model", "dummy"]] = {}
     for entry in entries:
         with open_model_or_dummy(entry) as here:
             found = _find_state_before(workspace, here, history, members)
         if found is not None:
             state, base = found
             proven[base] = verify_same_end(state, members, drafted, entry.name)
-            tried.append(Trial(entry.name, "model" if here is entry else "dummy"))
+            tried[entry.name] = "model" if here is entry else "dummy"
     if not tried:
         raise ModelError(
             "there is no model here to try it on",
@@ -110,7 +101,7 @@ def squash(
     refuse_taken(path, gone)
     write_files(workspace, {**gone, path: text, **(lock_files(workspace, after) if after else {})})
     dropped = sum(len(each.preconditions) for each in members[1:])
-    return Squashed(migration, tuple(members), tuple(tried), dropped, after)
+    return Squashed(migration, members, tried, dropped, after)
 
 
 def _members(workspace: Workspace, history: History, first: str, last: str) -> tuple[Migration, ...]:
@@ -138,14 +129,6 @@ def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
                 where=migration.shown,
                 hint=f"`tokmigrate upgrade {members[-1].revision}` or `tokmigrate downgrade {down}` first",
             )
-
-
-def _refuse_uncommitted(workspace: Workspace, members: Sequence[Migration]) -> None:
-    """Raise UsageError where a file would go that Git could not bring back; comments in it would be lost."""
-    beside = (each.path for each in members)
-    lost = [os.path.relpath(path, workspace.root) for path in list_uncommitted_files(workspace.root, beside)]
-    if lost:
-        raise UsageError(f"Git does not have {', '.join(lost)} as it is", hint="commit it before it is squashed")
 
 
 def _find_state_before(
@@ -176,9 +159,6 @@ def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migrat
 
     Args:
         state: A model as the first of them finds it.
-        members: The several.
-        one: The one.
-        model: The model's name, for the message.
 
     Raises:
         DriftError: Its result differs from that of the others.

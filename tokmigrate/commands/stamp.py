@@ -46,8 +46,6 @@ class StampResult:
     """A model that was stamped.
 
     Args:
-        model: The model.
-        revision: The revision that it is at.
         undoable: Whether its undo data is here.
         moved: The tensors that hold other numbers than its migrations left.
         training: The training of the tokens whose rows they initialised, as far as the ledger knows.
@@ -62,15 +60,7 @@ class StampResult:
 
 @dataclass(frozen=True)
 class _NewStamp:
-    """A stamp, and what is recorded with it.
-
-    Args:
-        stamp: The new stamp.
-        records: The revisions that it says are applied.
-        events: The token events to record for the model.
-        moved: The tensors that hold other numbers than the migrations left.
-        training: The training of the tokens whose rows they initialised.
-    """
+    """A stamp, and what is recorded with it and reported."""
 
     stamp: Stamp
     records: tuple[AppliedRecord, ...]
@@ -93,7 +83,6 @@ def stamp_model(
 
     Args:
         entry: The model; it must not have a stamp.
-        revision: The revision by any of its names.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
@@ -137,12 +126,7 @@ def stamp_copy(
     on_progress: OnProgress = no_progress,
     keep_owner: bool = True,
 ) -> StampResult:
-    """Record that a copy of a model, fine-tuned or saved elsewhere, is at the revision of that model.
-
-    Args:
-        entry: The copy; it must not have a stamp.
-        other: The directory of the model that it was made of.
-        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+    """Record that a copy of a model, fine-tuned or saved elsewhere, is at the revision of that one, in `other`.
 
     Raises:
         UsageError: The other model has no stamp.
@@ -212,12 +196,11 @@ def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: 
     """Return a stamp with the history of another one, for the files that are there, with the records of the ledger.
 
     Args:
-        snapshot: The directory, which has no stamp.
         source: The stamp of the model in `directory`.
         directory: Where that model is; the snapshot's own directory where it lost its stamp.
 
     Raises:
-        DriftError: The directory does not mean what the migrations left.
+        DriftError: The snapshot does not mean what the migrations left.
     """
     if source.rows.new_rows != snapshot.state.rows:
         raise DriftError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.formatting import format_count, format_list
@@ -11,7 +11,7 @@ from tokmigrate.render.escape import escape_quoted
 if TYPE_CHECKING:
     from tokmigrate.commands.lock import LockUpdate
     from tokmigrate.commands.rebase import Rebased
-    from tokmigrate.commands.squash import Squashed, Trial
+    from tokmigrate.commands.squash import Squashed
     from tokmigrate.revision.lock import Lock, PinnedIds
     from tokmigrate.revision.validate import Valid
 
@@ -109,16 +109,16 @@ def squash_content(done: Squashed) -> dict[str, Any]:
         "revision": done.migration.revision,
         "file": str(done.migration.path),
         "replaced": [{"revision": each.revision, "file": each.shown} for each in done.replaced],
-        "models": [trial.model for trial in done.trials],
-        "tried_on": [{"model": trial.model, "subject": trial.subject} for trial in done.trials],
+        "models": list(done.trials),
+        "tried_on": [{"model": model, "subject": subject} for model, subject in done.trials.items()],
         "dropped_preconditions": done.dropped,
         "lock": lock_content(done.lock) if done.lock else None,
     }
 
 
-def _format_trials(trials: Sequence[Trial]) -> str:
-    names = [trial.model for trial in trials if trial.subject == "model"]
-    dummies = [trial.model for trial in trials if trial.subject == "dummy"]
+def _format_trials(trials: Mapping[str, str]) -> str:
+    names = [model for model, subject in trials.items() if subject == "model"]
+    dummies = [model for model, subject in trials.items() if subject == "dummy"]
     if dummies:
         each = "a dummy model" if len(dummies) == 1 else "dummy models"
         theirs = "its" if len(dummies) == 1 else "their"
