@@ -16,17 +16,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "BusyError": "errors",
+    **dict.fromkeys(("OpenWorkspace", "open"), "api"),
+    **dict.fromkeys(("BusyError", "DriftError", "TokmigrateError", "UsageError"), "errors"),
     "Checked": "commands.check",
     "Downgraded": "commands.downgrade",
-    "DriftError": "errors",
     "ModelStatus": "commands.inspect",
-    "OpenWorkspace": "api",
     "Plan": "plan.plan",
-    "TokmigrateError": "errors",
     "Upgraded": "commands.upgrade",
-    "UsageError": "errors",
-    "open": "api",
 }
 
 __all__ = [

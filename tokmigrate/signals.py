@@ -26,14 +26,13 @@ def raise_keyboard_interrupt() -> Iterator[None]:
 def defer_signals() -> Iterator[None]:
     """Let what is inside come to its end; a signal that arrives meanwhile takes effect after it."""
     came: list[int] = []
-    waiting = [number for number in _STOPPING if _is_main_thread() and signal.getsignal(number) not in _LEFT_ALONE]
+    waiting = [
+        number for number in _STOPPING if _is_main_thread() and signal.getsignal(number) not in (signal.SIG_IGN, None)
+    ]
     with _handle(dict.fromkeys(waiting, lambda number, _: came.append(number))):
         yield
     if came:
         signal.raise_signal(came[0])
-
-
-_LEFT_ALONE = (signal.SIG_IGN, None)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,29 +30,10 @@ from tokmigrate.revision.new_file import write_yaml_migration, yaml_text
 from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import Workspace
 
-_STRETCHES: tuple[Callable[[Way], None], ...] = (
-    bury,
-    rename,
-    remove,
-    add,
-    # A token that is listed as special cannot become another one afterwards.
-    set_flags,
-    set_roles,
-    set_template,
-    set_parts,
-    set_padding,
-    set_truncation,
-    # What was in use before is not any more.
-    bury,
-    remove,
-    make_room,
-    move,
-    set_flags,
-    set_padding,
-    set_role_ids,
-    set_other_ids,
-    resize,
-)
+# Flags are set before roles: a token that is listed as special cannot become another one afterwards.
+_SETTLE = (bury, rename, remove, add, set_flags, set_roles, set_template, set_parts, set_padding, set_truncation)
+# What was in use before may go now.
+_ARRANGE = (bury, remove, make_room, move, set_flags, set_padding, set_role_ids, set_other_ids, resize)
 
 _REMARKED = 20
 """How many differences that are left a file lists."""
@@ -78,7 +59,7 @@ class Generated:
 def derive(before: ModelState, after: Documents, revision: str) -> Way:
     """Return a builder with the operations of a migration that leads to a tokenizer, or as near as operations can."""
     way = Way(before, after, Context(revision))
-    for go in _STRETCHES:
+    for go in (*_SETTLE, *_ARRANGE):
         go(way)
     return way
 

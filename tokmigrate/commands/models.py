@@ -28,7 +28,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 
-AppliedModels = dict[str, tuple[str, ...]]
+AppliedModels = dict[str, list[str]]
 
 
 def format_path(workspace: Workspace, directory: Path) -> str:
@@ -68,26 +68,22 @@ def applied_models_by_revision(workspace: Workspace) -> AppliedModels:
     Raises:
         BusyError: A process is changing one of them, or that was interrupted.
     """
-    gone: list[tuple[str, tuple[str, ...]]] = []
+    found: defaultdict[str, list[str]] = defaultdict(list)
     directories = {os.path.realpath(entry.path): name for name, entry in workspace.models.items()}
     state = open_state_if_present(workspace.state, workspace.root)
     for model in state.list_models() if state else ():
         if has_directory(Path(model.path)):
             directories.setdefault(model.path, model.name)
         elif state:
-            revisions = tuple(row.record.revision for row in state.list_applied(model))
-            gone.append((f"{model.name} (not here now)", revisions))
-    here: list[tuple[str, tuple[str, ...]]] = []
+            for row in state.list_applied(model):
+                found[row.record.revision].append(f"{model.name} (not here now)")
     for path, name in directories.items():
         # In the middle of a change the stamp may be missing, and what a model is about to have is not in it.
         refuse_in_progress(ModelEntry(name, Path(path)))
         stamp = read_stamp(Path(path))
-        here.append((name, stamp.revisions if stamp else ()))
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for name, revisions in (*here, *gone):
-        for revision in revisions:
+        for revision in stamp.revisions if stamp else ():
             found[revision].append(name)
-    return {revision: tuple(names) for revision, names in found.items()}
+    return dict(found)
 
 
 def refuse_applied(migrations: Iterable[Migration], where: AppliedModels) -> None:

@@ -6,7 +6,7 @@ import difflib
 import itertools
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +85,8 @@ def diff_since_applied(workspace: Workspace, migration: Migration) -> tuple[str,
     in_force = _list_checksums(workspace, migration.revision)
     if migration.replaces or not in_force or migration.checksum in in_force:
         return ()
-    text = _read_applied_text(workspace, migration.revision)
-    return _diff(text, migration.shown, migration.data) if text else ()
+    texts = _read_texts(workspace, migration.revision)
+    return _diff(_choose_applied(texts, in_force), migration.shown, migration.data) if texts else ()
 
 
 def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
@@ -138,27 +138,29 @@ def _list_checksums(workspace: Workspace, revision: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _read_applied_text(workspace: Workspace, revision: str) -> MigrationText | None:
-    """Return the text of a migration as the models have it, None where it is not on record."""
+def _read_texts(workspace: Workspace, revision: str | None = None) -> tuple[MigrationText, ...]:
     state = open_state_if_present(workspace.state, workspace.root)
-    found = state.migration_texts(revision) if state else ()
-    in_force = _list_checksums(workspace, revision)
-    return next((text for text in reversed(found) if text.checksum in in_force), found[-1] if found else None)
+    return state.migration_texts(revision) if state else ()
+
+
+def _choose_applied(texts: Sequence[MigrationText], in_force: Collection[str]) -> MigrationText:
+    """Return the text of a migration that the models have, the latest where they have none of them."""
+    return next((text for text in reversed(texts) if text.checksum in in_force), texts[-1])
 
 
 def _find_text(workspace: Workspace, name: str) -> MigrationText:
-    state = open_state_if_present(workspace.state, workspace.root)
-    files = {text.revision: text.file for text in (state.migration_texts() if state else ())}
+    texts = _read_texts(workspace)
+    files = {text.revision: text.file for text in texts}
     names = [RecordedName(revision, file) for revision, file in files.items()]
     try:
         revision = resolve(name, names, lambda: names, None, list_tags(workspace))
     except UnknownNameError as error:
         hint = suggest(name, files) or "take the file from Git, or run this in the workspace where it was applied"
         raise UnknownNameError(f"no text is on record here of what was applied: {error.message}", hint=hint) from error
-    text = _read_applied_text(workspace, revision) if revision else None
-    if text is None:
+    if revision is None:
         raise UsageError(f"'{name}' has no file", hint="name a revision: `tokmigrate history` lists them")
-    return text
+    own = [text for text in texts if text.revision == revision]
+    return _choose_applied(own, _list_checksums(workspace, revision))
 
 
 def _find_place(workspace: Workspace, text: MigrationText) -> Path:
