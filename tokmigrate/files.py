@@ -33,10 +33,6 @@ _HINTS = {
     errno.ENAMETOOLONG: "use a shorter path",
     errno.EMFILE: "raise the limit of open files with `ulimit -n`, and run the command again",
 }
-_READING_HINTS = {
-    errno.EACCES: "ask for the permission to read it, or run the command as its owner",
-    errno.EPERM: "ask for the permission to read it, or run the command as its owner",
-}
 
 
 class UnsupportedError(StorageError):
@@ -156,5 +152,6 @@ def _reading(doing: str, path: Path) -> Iterator[None]:
         if error.errno == errno.ENXIO:
             raise _not_regular(path, 0) from error
         problem = storage_error(doing, path, error)
-        problem.hint = _READING_HINTS.get(error.errno or 0, problem.hint)
+        if error.errno in (errno.EACCES, errno.EPERM):
+            problem.hint = "ask for the permission to read it, or run the command as its owner"
         raise problem from error

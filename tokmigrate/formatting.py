@@ -8,13 +8,7 @@ _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
 def format_list(items: Sequence[str], most: int = 3, separator: str = ", ") -> str:
-    """Return the first of `items`, and how many more there are, as in `a, b, c and 4 more`.
-
-    Args:
-        items: The items.
-        most: How many are shown.
-        separator: What stands between them.
-    """
+    """Return the first of `items`, and how many more there are, as in `a, b, c and 4 more`."""
     shown = separator.join(items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most:,} more"
 

@@ -85,10 +85,6 @@ def find_repository(folder: Path) -> Path | None:
 def files_changed_since(folder: Path, base: str) -> frozenset[Path]:
     """Return the files that differ from where the current branch left `base`, committed or not, new ones too.
 
-    Args:
-        folder: A folder of the repository.
-        base: A branch, tag or commit.
-
     Raises:
         UsageError: There is no repository, or no such revision, or the two have nothing in common.
     """

@@ -45,7 +45,6 @@ class Generated:
 
     Args:
         path: Its file; None where no operation leads nearer.
-        operations: What it does.
         left: What differs still after it.
         refused: Why operations that were tried could not be applied.
     """

@@ -30,12 +30,7 @@ from tokmigrate.state.objects import ObjectStore
 
 @dataclass(frozen=True)
 class Side:
-    """A tokenizer to be compared.
-
-    Args:
-        name: What a user calls it.
-        model: The model of the workspace that has it, None for another directory.
-    """
+    """A tokenizer to be compared, by what a user calls it; `model` is that of the workspace that has it, if one has."""
 
     name: str
     documents: Documents

@@ -28,13 +28,7 @@ from tokmigrate.state.objects import ObjectStore
 
 @dataclass(frozen=True)
 class AdapterStatus:
-    """Where an adapter stands.
-
-    Args:
-        revision: The revision of its stamp, None where it has none.
-        tensors: Its tensors that have rows of the vocabulary.
-        rows: The rows that it holds in place of the model's.
-    """
+    """Where an adapter stands; `rows` are those that it holds in place of the model's."""
 
     path: str
     revision: str | None

@@ -46,7 +46,6 @@ class Linted:
 
     Args:
         findings: In the order of files and places.
-        files: The migrations that were looked at.
         notes: What could not be looked at.
         root: The directory that programs which read the findings call files from: the repository's, or the workspace's.
     """
@@ -104,9 +103,9 @@ def lint(
             _read_migration_file(each, chain, workspace),
             edited_on=tuple(trial.model for trial in trials if each in trial.edited),
             # A squashed migration is another one than those that it stands for, and has the id of the last.
-            edited_since=None
-            if locked.get(each.revision) in (None, each.checksum, _list_replaced(each).get(each.revision))
-            else git_base,
+            edited_since=git_base
+            if locked.get(each.revision) not in (None, each.checksum, _list_replaced(each).get(each.revision))
+            else None,
         )
         for each in wanted
     ]
@@ -186,9 +185,8 @@ def _on_model(file: MigrationFile, trial: _Trial, step: Step) -> OnModel:
     final, limits = list(trial.steps.values())[-1].after, step.after.traits.worker
     template_error = _template_error(step, limits)
     before, after = step.before.documents[FILE], step.after.documents[FILE]
-    if all(before.get(part) == after.get(part) for part in _FOUND_BY):
-        return OnModel(file, trial.model, step, final, template_error=template_error)
-    sightings = _sightings(step.after, limits)
+    is_same = all(before.get(part) == after.get(part) for part in _FOUND_BY)
+    sightings = {} if is_same else _sightings(step.after, limits)
     # What was not found before either is no fault of this migration.
     is_old = any(sighting.missed and text in step.before.tokenizer.added for text, sighting in sightings.items())
     old = _sightings(step.before, limits) if is_old else {}

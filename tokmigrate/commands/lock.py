@@ -57,13 +57,7 @@ def compute_state_before(
 
 @dataclass(frozen=True)
 class LockUpdate:
-    """The changes of the lock.
-
-    Args:
-        before: What it said, None where there was none.
-        after: What it says now.
-        notes: The models that could add nothing to it, and why.
-    """
+    """What the lock said, None where there was none, and says now; notes tell which models add nothing, and why."""
 
     before: Lock | None
     after: Lock
