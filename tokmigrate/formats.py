@@ -12,8 +12,6 @@ class FileFormat:
     """A format.
 
     Args:
-        name: What messages call it.
-        version: The version that is written.
         reads: The older versions that are read too.
         older: What to do about an older one that is not read.
     """

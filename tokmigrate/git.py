@@ -15,15 +15,10 @@ from tokmigrate.errors import UsageError
 
 @dataclass(frozen=True)
 class GitAnswer:
-    """What Git printed, and its error message in English, None where it succeeded."""
+    """What Git printed, None where it failed, and then its error message in English."""
 
-    text: str
-    failure: str | None = None
-
-    @property
-    def output(self) -> str | None:
-        """What it printed, None where it failed."""
-        return self.text if self.failure is None else None
+    output: str | None
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -41,7 +36,7 @@ def ask_git(folder: Path, *words: str, timeout_s: float = 20.0) -> GitAnswer:
     """Run a Git command in a folder and return its answer."""
     git = shutil.which("git")
     if git is None:
-        return GitAnswer("", "git is not installed")
+        return GitAnswer(None, "git is not installed")
     # The messages are matched, so they have to be English; and a command that reads takes no locks.
     environment = {**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"}
     try:
@@ -54,20 +49,21 @@ def ask_git(folder: Path, *words: str, timeout_s: float = 20.0) -> GitAnswer:
             env=environment,
         )
     except (OSError, subprocess.SubprocessError):
-        return GitAnswer("", "git does not answer")
-    message = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ")
-    return GitAnswer(done.stdout.decode("utf-8", "surrogateescape"), message if done.returncode else None)
+        return GitAnswer(None, "git does not answer")
+    if done.returncode:
+        return GitAnswer(None, done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: "))
+    return GitAnswer(done.stdout.decode("utf-8", "surrogateescape"))
 
 
 def read_line_author(path: Path, line: int) -> LineAuthor | str:
     """Return who wrote a line of a file, counted from 1; or why that is not known."""
     answer = ask_git(path.parent, "blame", "--porcelain", "-L", f"{line},{line}", "--", path.name)
-    if answer.failure is not None:
+    if answer.output is None:
         if "not a git repository" in answer.failure:
             return "not in a Git repository"
         is_new = "no such path" in answer.failure or "no such ref" in answer.failure
         return "not committed to Git yet" if is_new else answer.failure
-    first, *lines = answer.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split("\n")
+    first, *lines = answer.output.encode("utf-8", "surrogateescape").decode("utf-8", "replace").split("\n")
     commit = first.split(" ")[0]
     if not commit.strip("0"):
         return "not committed to Git yet"
@@ -85,8 +81,7 @@ def find_repository(folder: Path) -> Path | None:
 def files_changed_since(folder: Path, base: str) -> frozenset[Path]:
     """Return the files that differ from where the current branch left `base`, committed or not, new ones too.
 
-    Raises:
-        UsageError: There is no repository, or no such revision, or the two have nothing in common.
+    Raises UsageError where there is no repository, or no such revision, or the two have nothing in common.
     """
     top, common = _find_fork(folder, base)
     names = _read_output(top, "diff", "--name-only", "--no-renames", "-z", common, "--")

@@ -300,9 +300,9 @@ def tag(
     elif not name.strip():
         raise UsageError("a tag needs a name", hint="tokmigrate tag NAME")
     else:
-        done = tags.set_tag(workspace, name, revision or "head")
-        line = f"{name}: moved from {done.before} to {done.revision}" if done.before else f"{name}: {done.revision}"
-        result = Result({"tags": {name: done.revision}, "moved_from": done.before}, [line])
+        new, old = tags.set_tag(workspace, name, revision or "head")
+        line = f"{name}: moved from {old} to {new}" if old else f"{name}: {new}"
+        result = Result({"tags": {name: new}, "moved_from": old}, [line])
     print_result("tag", result, as_json)
 
 

@@ -16,8 +16,6 @@ Proposal = tuple[str, str]
 """A word, and what it stands for."""
 
 _FIELD = re.compile(r"""(revision|message)\s*[:=]\s*(["']?)(.*?)\2\s*(?:#.*)?$""")
-_HEAD_LINES = 40
-_SQLITE = "sqlite:///"
 
 
 def propose_models(workspace: Workspace) -> Iterator[Proposal]:
@@ -33,7 +31,7 @@ def propose_revisions(workspace: Workspace) -> Iterator[Proposal]:
         if path.suffix not in (".yaml", ".yml", ".py"):
             continue
         with path.open(encoding="utf-8") as file:
-            fields = {found[1]: found[3] for line in islice(file, _HEAD_LINES) if (found := _FIELD.match(line))}
+            fields = {found[1]: found[3] for line in islice(file, 40) if (found := _FIELD.match(line))}
         number = re.match(r"\d*", path.name)
         for name in (number and number[0], fields.get("revision")):
             if name:
@@ -42,8 +40,8 @@ def propose_revisions(workspace: Workspace) -> Iterator[Proposal]:
 
 def propose_tags(workspace: Workspace) -> Iterator[Proposal]:
     """Yield each tag with its revision, where the state is a SQLite file; importing SQLAlchemy takes too long here."""
-    path, _, _ = workspace.state.removeprefix(_SQLITE).partition("?")
-    if not workspace.state.startswith(_SQLITE) or not exists(Path(path)):
+    found = re.match(r"sqlite:///([^?]+)", workspace.state)
+    if not found or not exists(Path(found[1])):
         return
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.2)) as database:
+    with closing(sqlite3.connect(f"file:{found[1]}?mode=ro", uri=True, timeout=0.2)) as database:
         yield from database.execute("SELECT name, revision FROM tags ORDER BY name")

@@ -86,8 +86,7 @@ def choose_sides(workspace: Workspace | None, first: str, second: str) -> tuple[
 def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Side, Side]:
     """Return a model as it is, and as it is planned to be or once was at a revision, by any of its names.
 
-    Raises:
-        UndoError: It is older than the model's own, and the undo data is missing here.
+    Raises UndoError where the revision is older than the model's own, and the undo data is missing here.
     """
     with reading(entry):
         snapshot = take_snapshot(entry)
@@ -112,12 +111,7 @@ def read_recorded_state(workspace: Workspace, entry: ModelEntry, snapshot: Snaps
 
 
 def side_at_head(workspace: Workspace, word: str) -> Side:
-    """Return the tokenizer that a new migration would be applied to; raises UnknownNameError where there is none.
-
-    Args:
-        workspace: The workspace.
-        word: A model of it, which is planned up to the head; or a directory, taken as it is.
-    """
+    """Return the tokenizer of a model as planned at the head, or of a directory; raises as `resolve_side`."""
     entry = workspace.models.get(word)
     if entry is None or not History.read(workspace).chain_for(entry):
         return resolve_side(workspace, word)

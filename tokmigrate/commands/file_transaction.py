@@ -36,12 +36,7 @@ class _Versioned(BaseModel):
 
 
 class FileTransaction(_Versioned):
-    """Files of the migrations to write together, as the journal holds them.
-
-    Args:
-        before: By name the digest of each as it was, None where there was none.
-        after: By name the new text of each, None for one that is removed.
-    """
+    """By name the digest of each file as it was, and its new text, as the journal holds them; None for no file."""
 
     before: dict[str, str | None]
     after: dict[str, str | None]

@@ -51,7 +51,6 @@ class ModelStatus:
         tied: Whether input and output embeddings are one matrix.
         adapters: The adapters that are changed with it.
         training: The tokens whose rows migrations initialised, and whether they were trained.
-        notes: What a user should know of it.
     """
 
     name: str
@@ -76,7 +75,6 @@ class Verified:
         changed: The files that have other bytes than the stamp says, or are gone.
         same_meaning: Whether it is semantically what its migrations left, as after training or saving it.
         undo: What of its undo data is here.
-        notes: What a user should know of it.
     """
 
     name: str

@@ -48,10 +48,7 @@ def open_model_or_dummy(entry: ModelEntry) -> Iterator[ModelEntry]:
     """Give the model itself, or a dummy model where its weights are not here and its configuration is.
 
     The dummy model has the model's files, ids, number of rows and stamp, and so the same states before and after a
-    migration; its rows hold nothing, and it is gone afterwards.
-
-    Raises:
-        WeightsError: The weights are not here, and what shapes they have is not known.
+    migration; its rows hold nothing, and it is gone afterwards. Raises WeightsError where their shapes are not known.
     """
     if not lacks_weights(entry.path):
         yield entry

@@ -191,7 +191,6 @@ def plan_or_reuse(
     """Return the plan that brings a model up to a revision.
 
     Args:
-        to: A revision by any of its names.
         earlier: A plan made before, whose steps are taken over where model and migrations are the same.
 
     Raises:
@@ -206,21 +205,17 @@ def plan_or_reuse(
         return Plan(entry.name, snapshot, ())
     drift = (f"accepted drift: {line}" for line in refuse_drift(workspace, snapshot))
     adapters = adapters_of(entry, snapshot)
-    try:
-        made = _reuse(earlier, snapshot, pending, adapters) or plan_upgrade(entry, snapshot, pending, adapters)
-    except OperationError as error:
-        error.hint = _add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
-        raise
+    steps = [step.migration for step in earlier.steps] if earlier else []
+    # Steps of a large vocabulary take seconds.
+    if earlier and earlier.snapshot is snapshot and not (adapters or earlier.adapters) and steps == list(pending):
+        made = earlier
+    else:
+        try:
+            made = plan_upgrade(entry, snapshot, pending, adapters)
+        except OperationError as error:
+            error.hint = _add_stamp_hint(workspace, entry, snapshot, progress, error.hint)
+            raise
     return replace(made, remarks=(*drift, *_check_lock(workspace, history, progress.applied, made)))
-
-
-def _reuse(
-    earlier: Plan | None, snapshot: Snapshot, pending: Sequence[Migration], adapters: Sequence[Snapshot]
-) -> Plan | None:
-    """Return an earlier plan if it is of the same model and migrations: steps of a large vocabulary take seconds."""
-    if earlier is None or adapters or earlier.adapters or earlier.snapshot is not snapshot:
-        return None
-    return earlier if [step.migration for step in earlier.steps] == list(pending) else None
 
 
 def _add_stamp_hint(
@@ -279,7 +274,6 @@ def preview_upgrade(
     None if a change is in progress or has to be recovered first.
 
     Args:
-        to: A revision by any of its names.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
     """
     if is_in_progress(entry):

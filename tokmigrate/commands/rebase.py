@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -33,7 +33,6 @@ class Rebased:
 
     Args:
         onto: The new down revision; None where nothing had to be moved.
-        moved: The migrations that follow it, with their files.
         shared: What one branch changes and the other changes or reads, or why that is not known.
         conflict: Whether Git had left a conflict in the lock.
         restored: Whether the lock could not be read, so that what Git has was taken.
@@ -55,7 +54,6 @@ def rebase(
 
     Args:
         workspace: The workspace; its lock may hold a conflict.
-        entries: The models whose ids are pinned.
         revision: A migration of the branch that is moved. By default the branch that no model has, and that the
             upstream branch of Git has not.
         onto: The head that it goes behind; by default the other one.
@@ -65,13 +63,12 @@ def rebase(
     """
     history = History.read_forked(workspace)
     tags = list_tags(workspace)
-    for name in filter(None, (revision, onto)):
-        history.resolve(name, None, tags)
+    ids = {name: history.resolve(name, None, tags) for name in (revision, onto) if name is not None}
     locks = _read_locks(workspace)
     behind: str | None = None
     shared: tuple[str, ...] = ()
     if len(history.heads) > 1:
-        branch, other = _choose_branches(workspace, history, revision, onto)
+        branch, other = _choose_branches(workspace, history, revision, onto, ids)
         behind, moved = other.head.revision, reparent_branch(branch, other.head)
         try:
             shared = find_conflicts(branch.migrations, other.migrations)
@@ -87,14 +84,13 @@ def rebase(
 
 
 def _choose_branches(
-    workspace: Workspace, history: History, revision: str | None, onto: str | None
+    workspace: Workspace, history: History, revision: str | None, onto: str | None, ids: Mapping[str, str | None]
 ) -> tuple[Branch, Branch]:
-    """Return the branch that is moved, and the one that it goes behind."""
+    """Return the branch that is moved, and the one that it goes behind; `ids` are those of the names."""
     found = branches(history)
     where = applied_models_by_revision(workspace)
     if revision is not None:
-        named = history.resolve(revision, None, list_tags(workspace))
-        branch = next((each for each in found if named in each.revisions), None)
+        branch = next((each for each in found if ids[revision] in each.revisions), None)
         if branch is None:
             raise HistoryError(f"'{revision}' is not a migration of a single branch", hint=_format_branches(found))
     else:
@@ -102,8 +98,7 @@ def _choose_branches(
     refuse_applied(branch.migrations, where)
     others = [each for each in found if each is not branch]
     if onto is not None:
-        wanted = history.resolve(onto, None, list_tags(workspace))
-        others = [each for each in others if each.head.revision == wanted]
+        others = [each for each in others if each.head.revision == ids[onto]]
         if not others:
             raise HistoryError(f"'{onto}' is not another head", hint="`tokmigrate heads` shows them")
     if len(others) > 1:

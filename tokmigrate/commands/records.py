@@ -155,8 +155,7 @@ def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
 def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
     """Return what a user accepts of drift of a model; its weights are not read, since training them is none.
 
-    Raises:
-        DriftError: The model is not what its migrations left, and the workspace does not accept that.
+    Raises DriftError where the model is not what its migrations left, and the workspace does not accept that.
     """
     found = _compare_with_record(workspace, snapshot, lambda left: _find_document_drift(snapshot, left))
     lines = tuple(each_line(found))

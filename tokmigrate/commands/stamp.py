@@ -199,8 +199,7 @@ def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: 
         source: The stamp of the model in `directory`.
         directory: Where that model is; the snapshot's own directory where it lost its stamp.
 
-    Raises:
-        DriftError: The snapshot does not mean what the migrations left.
+    Raises DriftError where the snapshot does not mean what the migrations left.
     """
     if source.rows.new_rows != snapshot.state.rows:
         raise DriftError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from tokmigrate.errors import UnknownNameError, UsageError, suggest
 from tokmigrate.revision.history import History
@@ -13,23 +12,16 @@ from tokmigrate.state.database import open_state, open_state_if_present
 _NAME = re.compile(r"[A-Za-z][\w.-]*")
 
 
-@dataclass(frozen=True)
-class Tagged:
-    """A tag that was set, and another revision that it stood for until now, if there was one."""
-
-    name: str
-    revision: str
-    before: str | None
-
-
 def list_tags(workspace: Workspace) -> dict[str, str]:
     """Return the revisions that tags stand for."""
     state = open_state_if_present(workspace.state, workspace.root)
     return state.all_tags() if state else {}
 
 
-def set_tag(workspace: Workspace, name: str, revision: str) -> Tagged:
+def set_tag(workspace: Workspace, name: str, revision: str) -> tuple[str, str | None]:
     """Set a tag to a revision, by any of its names; an existing tag is moved.
+
+    Returns the revision, and another one that the tag stood for until now, if there was one.
 
     Raises:
         UsageError: The name means something else already.
@@ -46,7 +38,7 @@ def set_tag(workspace: Workspace, name: str, revision: str) -> Tagged:
     if target is None:
         raise UsageError("base is not a revision, and already has a name", where=name)
     before = open_state(workspace.state, workspace.root).set_tag(name, target)
-    return Tagged(name, target, before if before != target else None)
+    return target, before if before != target else None
 
 
 def delete_tag(workspace: Workspace, name: str) -> str:

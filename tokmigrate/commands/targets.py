@@ -31,8 +31,7 @@ from tokmigrate.state.database import open_state_if_present
 def progress_to(workspace: Workspace, history: History, entry: ModelEntry, snapshot: Snapshot, to: str) -> Progress:
     """Return which migrations a model has, and which it lacks up to a revision.
 
-    Raises:
-        DriftError: One was edited since it was applied, or one that the model lacks stands before one that it has.
+    Raises DriftError where one was edited since it was applied, or one that it lacks precedes one that it has.
     """
     progress = check_progress(snapshot, history.chain_for(entry))
     target = history.resolve(to, snapshot.revision, list_tags(workspace))
