@@ -110,7 +110,7 @@ def changes_up(plan: Plan, way: UpgradeCandidate) -> Iterator[Change]:
 def changes_down(
     model: str, adapters: Sequence[Snapshot], records: Sequence[str], objects: Objects, on_progress: OnProgress
 ) -> Iterator[Change]:
-    """Yield the changes of the adapters that a downgrade takes along; a warning tells of those that are not listed.
+    """Yield the changes of the adapters that a downgrade takes along; a warning counts those that are not listed.
 
     Raises:
         UndoError: One was added after a revision to undo, so it has no undo data for it.
