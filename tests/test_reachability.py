@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import time
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -22,7 +23,9 @@ from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.operations.base import Context, RiskLevel
 from tokmigrate.operations.remove_tokens import RemoveTokens
+from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.plan.steps import Effect
+from tokmigrate.vocabulary.ids import AddedToken
 from tokmigrate.vocabulary.row_edit import RowEdit
 
 MEANT = {"acknowledge": "breaking"}
@@ -73,6 +76,16 @@ def without(document: dict[str, Any], tokens: list[str], **fields: Any) -> Token
     """The tokenizer after a removal."""
     given = {"tokens": tokens, "ids": "tombstone", "acknowledge": "breaking", **fields}
     return RemoveTokens.model_validate(given).apply(state_of(document), Context("r")).tokenizer
+
+
+def test_two_tokens_cost_one_look_at_a_large_vocabulary() -> None:
+    vocabulary = {f"word{number}": number for number in range(60_000)}
+    before = Tokenizer({"model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "word0"}, "added_tokens": []})
+    after = before.with_tokens([AddedToken("<|one|>"), AddedToken("<|two|>")])
+    states = state_of(dict(before.document)), state_of(dict(after.document))
+    started = time.process_time()
+    assert unreachable_tokens(*states) == ()
+    assert time.process_time() - started < 2.0
 
 
 def test_what_was_unreachable_before_never_counts() -> None:

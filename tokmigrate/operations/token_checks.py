@@ -117,7 +117,8 @@ def _in_question(before: Tokenizer, after: Tokenizer) -> Iterable[str]:
     """Return the tokens whose own text may be tokenized differently; all others are as reachable as before."""
     old, new = before.vocabulary, after.vocabulary
     kind = model_kind(before.document)
-    changed = old.keys() ^ new.keys()
+    # A copy: the result of `^` has room for the whole vocabulary, and going through it takes as long.
+    changed = set(old.keys() ^ new.keys())
     # Among equal scores the order of a Unigram vocabulary decides.
     is_reordered = kind == "Unigram" and [each for each in old if each in new] != [each for each in new if each in old]
     # A word piece may have been the only one that another could stand behind.
