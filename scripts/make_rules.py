@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from rule_examples import example_workspace
 
 from tokmigrate.commands.lint import lint
+from tokmigrate.lint.linter import GROUPS, RULES, Selection
 from tokmigrate.lint.rule import Rule, Severity
-from tokmigrate.lint.selection import GROUPS, RULES, Selection
 from tokmigrate.render.lint import explanation, format_findings_plain
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"

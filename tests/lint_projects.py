@@ -15,7 +15,7 @@ from workspaces import DEMO, environment
 
 from tokmigrate.cli.app import main
 from tokmigrate.commands.lint import Linted, lint
-from tokmigrate.lint.selection import Selection
+from tokmigrate.lint.linter import Selection
 from tokmigrate.settings import Workspace, read_workspace
 
 ALL = Selection()

@@ -16,8 +16,8 @@ from test_properties import folder, thorough
 from workspaces import REPOSITORY
 
 from tokmigrate.commands.lint import lint
+from tokmigrate.lint.linter import GROUPS, RULES, Selection
 from tokmigrate.lint.rule import Rule
-from tokmigrate.lint.selection import GROUPS, RULES, Selection
 from tokmigrate.settings import read_workspace
 
 

@@ -16,8 +16,8 @@ from workspaces import run_here
 from tokmigrate.commands.lint import lint
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import UsageError
-from tokmigrate.lint.selection import RULES, Selection
-from tokmigrate.lint.spelling import invisible
+from tokmigrate.lint.linter import RULES, Selection
+from tokmigrate.lint.rules.tm1_texts import invisible
 
 SPACED = "operations:\n  - add_tokens:\n      tokens:\n        - {content: '<tool> ', special: true}\n"
 CODES = st.sampled_from(list(RULES))

@@ -17,7 +17,7 @@ from lint_projects import ALL, Project, empty_project
 from workspaces import command_line, environment, run_here
 
 from tokmigrate.commands.lint import Linted, lint
-from tokmigrate.lint.selection import RULES
+from tokmigrate.lint.linter import RULES
 from tokmigrate.render.escape import escape
 from tokmigrate.render.lint import format_findings_plain, sarif, workflow_commands
 

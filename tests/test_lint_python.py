@@ -13,8 +13,8 @@ from test_properties import Chain, Kind, folder, stories, thorough
 from workspaces import image
 
 from tokmigrate.commands.lint import lint
+from tokmigrate.lint.linter import Selection
 from tokmigrate.lint.python_ast import find_imports, outside_reads, set_orders, world_reads
-from tokmigrate.lint.selection import Selection
 
 
 @pytest.mark.parametrize(

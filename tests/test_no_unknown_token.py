@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 
 from tokmigrate.commands.lint import lint
 from tokmigrate.errors import OperationError, TokenizerError, VerificationError
-from tokmigrate.lint.selection import Selection
+from tokmigrate.lint.linter import Selection
 
 WILD = DATA / "cases" / "wild"
 WORDS = ["ab", "cd", "+", "\u00e9t\u00e9"]

@@ -18,7 +18,7 @@ from shared_models import SharedModel, shared_model
 from tokmigrate.commands.lint import lint
 from tokmigrate.commands.plan import plan
 from tokmigrate.errors import OperationError
-from tokmigrate.lint.selection import Selection
+from tokmigrate.lint.linter import Selection
 from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.operations.base import Context, RiskLevel

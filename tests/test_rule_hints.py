@@ -15,7 +15,7 @@ from rule_examples import example_workspace
 from tokenizers import Tokenizer
 
 from tokmigrate.commands.plan import plan
-from tokmigrate.lint.selection import RULES
+from tokmigrate.lint.linter import RULES
 
 Follow = Callable[[str, str], str]
 

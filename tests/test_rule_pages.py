@@ -9,7 +9,7 @@ import pytest
 from make_rules import generated, out_of_date, write
 from workspaces import REPOSITORY
 
-from tokmigrate.lint.selection import GROUPS, RULES
+from tokmigrate.lint.linter import GROUPS, RULES
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 import tokmigrate
 from tokmigrate.commands.lint import lint
 from tokmigrate.init import strategy_types
-from tokmigrate.lint.selection import Selection
+from tokmigrate.lint.linter import Selection
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.revision.conditions import CHECKS

@@ -16,7 +16,7 @@ from workspaces import contents, make_workspace
 
 from tokmigrate.commands.lint import lint
 from tokmigrate.errors import FileProblems, LimitError, OperationError
-from tokmigrate.lint.selection import Selection
+from tokmigrate.lint.linter import Selection
 from tokmigrate.model.documents.chat_template import check_template
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.settings import WorkerLimits, read_workspace

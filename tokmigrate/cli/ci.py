@@ -14,7 +14,7 @@ from tokmigrate.commands import check as checking
 from tokmigrate.commands import lint as linting
 from tokmigrate.commands import roundtrip
 from tokmigrate.errors import TokmigrateError, UsageError
-from tokmigrate.lint import selection
+from tokmigrate.lint import linter
 from tokmigrate.render import check as check_report
 from tokmigrate.render import json as json_report
 from tokmigrate.render import lint as lint_report
@@ -64,8 +64,8 @@ def lint(
         raise UsageError(f"--json contradicts --format {output}", hint="leave one of them out")
     workspace = open_workspace()
     configured = linting.select_rules(workspace)
-    asked = selection.Selection.of(select or (), ignore or (), "the command line")
-    rules = selection.Selection(asked.select or configured.select, (*asked.ignore, *configured.ignore))
+    asked = linter.Selection.of(select or (), ignore or (), "the command line")
+    rules = linter.Selection(asked.select or configured.select, (*asked.ignore, *configured.ignore))
     try:
         linted = linting.lint(workspace, workspace.select(model or []), rules, git_base)
     except TokmigrateError as error:

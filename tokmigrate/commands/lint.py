@@ -13,10 +13,16 @@ from tokmigrate.errors import LimitError, TokmigrateError
 from tokmigrate.files import read_file
 from tokmigrate.formatting import format_list
 from tokmigrate.git import files_changed_since, find_repository, list_tracked_files, read_text_at_fork
-from tokmigrate.lint.checking import Finding, Seen, check
-from tokmigrate.lint.file import Failure, MigrationFile, list_operations
-from tokmigrate.lint.model import OnModel, Sighting, Sightings, texts_with
-from tokmigrate.lint.selection import Selection
+from tokmigrate.lint.linter import Finding, Seen, Selection, check
+from tokmigrate.lint.subjects import (
+    Failure,
+    MigrationFile,
+    OnModel,
+    Sighting,
+    Sightings,
+    list_operations,
+    texts_with,
+)
 from tokmigrate.model.documents.chat_template import chat_template
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState

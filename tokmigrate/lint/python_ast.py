@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tokmigrate.lint.file import Location
+from tokmigrate.lint.subjects import Location
 
 _READING = frozenset({"open", "read_text", "read_bytes", "readlines", "iterdir", "glob", "rglob", "listdir", "scandir"})
 _WORLD = frozenset({"random", "secrets", "uuid", "time", "socket", "subprocess", "urllib", "http", "requests", "httpx"})
@@ -21,13 +21,7 @@ _ORDERING = frozenset({"list", "tuple", "enumerate", "iter", "zip", "map", "join
 
 @dataclass(frozen=True)
 class CodeUse:
-    """A piece of code.
-
-    Args:
-        location: Where it is.
-        what: It, or the name in it that matters.
-        texts: The texts in it, and in what its names stand for.
-    """
+    """A piece of code, what of it matters, and the texts in it and in what its names stand for."""
 
     location: Location
     what: str
@@ -46,17 +40,14 @@ def outside_reads(source: str) -> Iterator[CodeUse]:
 def world_reads(source: str) -> Iterator[CodeUse]:
     """Yield each use of something that is not the same at another time or on another machine."""
     module = ast.parse(source)
-    finding = _WorldReads(frozenset(_names_of_the_world(module)))
-    finding.visit(module)
-    yield from finding.uses
+    yield from _world_uses(module, frozenset(_names_of_the_world(module)))
 
 
 def set_orders(source: str) -> Iterator[CodeUse]:
     """Yield each piece of code that takes the members of a set one after the other."""
     module = ast.parse(source)
-    sets = frozenset(
-        name for name, values in _meanings(module).items() if all(_is_set(value, frozenset()) for value in values)
-    )
+    meanings = _meanings(module).items()
+    sets = frozenset(name for name, values in meanings if all(_is_set(value, frozenset()) for value in values))
     for node in ast.walk(module):
         if isinstance(node, ast.Call) and _last_name(node.func) in _ORDERING:
             used: list[ast.expr] = node.args
@@ -86,27 +77,17 @@ def find_imports(source: str) -> Iterator[CodeUse]:
                 yield CodeUse(_location(node), f"'{name}'")
 
 
-class _WorldReads(ast.NodeVisitor):
-    """Finds names of the world, each with all that is taken out of it."""
-
-    def __init__(self, names: frozenset[str]) -> None:
-        self._names = names
-        self.uses: list[CodeUse] = []
-
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        if node.attr in _ASKING or _first_name(node) in self._names:
-            self.uses.append(CodeUse(_location(node), f"`{ast.unparse(node)}`"))
-        else:
-            self.generic_visit(node)
-
-    def visit_Name(self, node: ast.Name) -> None:
-        if node.id in self._names and isinstance(node.ctx, ast.Load):
-            self.uses.append(CodeUse(_location(node), f"`{node.id}`"))
-
-    def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Name) and node.func.id in _BUILT_IN:
-            self.uses.append(CodeUse(_location(node), f"`{node.func.id}`"))
-        self.generic_visit(node)
+def _world_uses(node: ast.AST, names: frozenset[str]) -> Iterator[CodeUse]:
+    """Yield names of the world, each with all that is taken out of it."""
+    if isinstance(node, ast.Attribute) and (node.attr in _ASKING or _first_name(node) in names):
+        yield CodeUse(_location(node), f"`{ast.unparse(node)}`")
+        return
+    if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load):
+        yield CodeUse(_location(node), f"`{node.id}`")
+    if isinstance(node, ast.Call) and _last_name(node.func) in _BUILT_IN and isinstance(node.func, ast.Name):
+        yield CodeUse(_location(node), f"`{node.func.id}`")
+    for inner in ast.iter_child_nodes(node):
+        yield from _world_uses(inner, names)
 
 
 def _names_of_the_world(module: ast.Module) -> Iterator[str]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal, TypeVar, get_type_hints
 
-from tokmigrate.lint.file import Failure, Location, MigrationFile
-from tokmigrate.lint.model import OnModel
+from tokmigrate.lint.subjects import Failure, Location, MigrationFile, OnModel
 
 T = TypeVar("T", MigrationFile, OnModel, Failure)
 
@@ -32,13 +31,7 @@ ERROR, WARNING = Severity.ERROR, Severity.WARNING
 
 @dataclass(frozen=True)
 class Found:
-    """What a rule finds.
-
-    Args:
-        location: Where.
-        message: What is wrong.
-        help: What to do.
-    """
+    """What a rule finds: where, what is wrong, and what to do."""
 
     location: Location
     message: str
@@ -58,7 +51,6 @@ class Rule:
         wrong: A migration in which it finds something, without the fields that identify one.
         right: The same as it should be.
         given: A migration before either of them.
-        language: In which of the two languages for migrations the examples are.
         looks_at: What it needs, in words.
         branch: The branch that its examples are compared with, None for a rule that reads none.
     """
@@ -71,7 +63,6 @@ class Rule:
     wrong: str
     right: str
     given: str
-    language: Literal["yaml", "python"]
     looks_at: str
     branch: str | None
 
@@ -83,12 +74,16 @@ class Rule:
     @property
     def why(self) -> str:
         """Why that matters."""
-        return self._documentation[1].strip()
+        return self._documentation[2].strip()
 
     @property
-    def _documentation(self) -> tuple[str, str]:
-        first, _, rest = (inspect.getdoc(self.check) or "").partition("\n")
-        return first, rest
+    def language(self) -> Literal["yaml", "python"]:
+        """In which of the two languages for migrations the examples are."""
+        return "python" if "def upgrade(op):" in self.right else "yaml"
+
+    @property
+    def _documentation(self) -> tuple[str, str, str]:
+        return (inspect.getdoc(self.check) or "").partition("\n")
 
 
 REGISTERED: dict[str, Rule] = {}
@@ -103,22 +98,12 @@ def rule(
     wrong: str,
     right: str,
     given: str = "",
-    language: Literal["yaml", "python"] = "yaml",
     beside: str = "",
     branch: str | None = None,
 ) -> Callable[[Callable[[T], Iterable[Found]]], Callable[[T], Iterable[Found]]]:
     """Register a function as the check of a rule; the type of its parameter says what the rule is run on.
 
-    Args:
-        code: See `Rule`, as for the others.
-        name: Its name.
-        severity: What a finding of it is.
-        wrong: An example with a finding.
-        right: The same without.
-        given: A migration before either of them.
-        language: The language of the examples.
-        beside: What it needs besides the file, where the type of the parameter does not tell.
-        branch: The branch that its examples are compared with.
+    Arguments are those of `Rule`; `beside` says what it needs besides the file where that type does not tell.
 
     Raises:
         ValueError: The code is taken.
@@ -129,7 +114,31 @@ def rule(
             raise ValueError(f"two rules have the code {code}: {REGISTERED[code].name} and {name}")
         subject = next(iter(get_type_hints(check).values()))
         looks_at = f"the file, and {beside}" if beside else _LOOKS_AT[subject]
-        REGISTERED[code] = Rule(code, name, severity, check, subject, wrong, right, given, language, looks_at, branch)
+        REGISTERED[code] = Rule(code, name, severity, check, subject, wrong, right, given, looks_at, branch)
         return check
 
     return register
+
+
+def operations(*each: str) -> str:
+    """Return an example in YAML with these operations."""
+    return "operations:\n" + "".join(f"  - {operation}\n" for operation in each)
+
+
+def upgrade(line: str, imports: str = "") -> str:
+    """Return an example in Python whose `upgrade(op)` is this line."""
+    head = f"{imports}\n\n" if imports else ""
+    return f'{head}message = "Add the tools"\n\n\ndef upgrade(op):\n    {line}\n'
+
+
+def escape_text(text: str) -> str:
+    """Return a text as YAML has it between double quotes, in letters that everybody can tell apart."""
+    return '"' + "".join(map(_escape, text)) + '"'
+
+
+def _escape(letter: str) -> str:
+    if letter in '"\\':
+        return f"\\{letter}"
+    if " " <= letter <= "~":
+        return letter
+    return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"

@@ -20,7 +20,7 @@ from tokmigrate.render.terminal import print_plain
 
 if TYPE_CHECKING:
     from tokmigrate.commands.lint import Linted
-    from tokmigrate.lint.checking import Finding
+    from tokmigrate.lint.linter import Finding
     from tokmigrate.lint.rule import Rule
 
 _AROUND = 80

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.init.strategies import Zeros
-from tokmigrate.lint.file import Failure, Location, MigrationFile, parse_location
-from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
+from tokmigrate.lint.rule import ERROR, WARNING, Found, operations, rule
+from tokmigrate.lint.subjects import Failure, Location, MigrationFile, OnModel, parse_location
 from tokmigrate.operations.base import RiskLevel
 
 _MULTIPLE = 64
@@ -20,14 +19,8 @@ _MULTIPLE = 64
     "TM201",
     "moved-ids",
     ERROR,
-    wrong="""\
-operations:
-  - move_tokens: {tokens: {"!": 2, "\\"": 1}}
-""",
-    right="""\
-operations:
-  - move_tokens: {tokens: {"!": 2, "\\"": 1}, acknowledge: breaking}
-""",
+    wrong=operations('move_tokens: {tokens: {"!": 2, "\\"": 1}}'),
+    right=operations('move_tokens: {tokens: {"!": 2, "\\"": 1}, acknowledge: breaking}'),
 )
 def moved_ids(file: MigrationFile) -> Iterator[Found]:
     """Tokens get other ids, and the migration does not acknowledge it.
@@ -37,10 +30,9 @@ def moved_ids(file: MigrationFile) -> Iterator[Found]:
     """
     for written in file.operations:
         if written.tokens.moved and written.operation.acknowledge is None:
-            verb = "gets another id" if len(written.tokens.moved) == 1 else "get other ids"
-            message = (
-                f"{format_quoted(tuple(written.tokens.moved))} {verb}: data tokenized before refer to other tokens"
-            )
+            moved = tuple(written.tokens.moved)
+            verb = "gets another id" if len(moved) == 1 else "get other ids"
+            message = f"{format_quoted(moved)} {verb}: data tokenized before refer to other tokens"
             help_ = f"keep the ids; if it is intended, add `acknowledge: breaking` to {written.operation.name}"
             yield Found(written.location, message, help_)
 
@@ -49,18 +41,9 @@ def moved_ids(file: MigrationFile) -> Iterator[Found]:
     "TM202",
     "breaking",
     ERROR,
-    wrong="""\
-operations:
-  - reinit_tokens: {tokens: ["!"], init: {strategy: mean}}
-""",
-    right="""\
-operations:
-  - reinit_tokens: {tokens: ["<tool>"], init: {strategy: mean}}
-""",
-    given="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
+    given=operations('add_tokens: ["<tool>"]'),
+    wrong=operations('reinit_tokens: {tokens: ["!"], init: {strategy: mean}}'),
+    right=operations('reinit_tokens: {tokens: ["<tool>"], init: {strategy: mean}}'),
 )
 def breaking(seen: OnModel) -> Iterator[Found]:
     """An operation breaks what the model has learnt, and does not acknowledge it.
@@ -81,14 +64,8 @@ def breaking(seen: OnModel) -> Iterator[Found]:
     "TM207",
     "unreachable-tokens",
     WARNING,
-    wrong="""\
-operations:
-  - set_normalizer: {type: Lowercase}
-""",
-    right="""\
-operations:
-  - set_normalizer: NFC
-""",
+    wrong=operations("set_normalizer: {type: Lowercase}"),
+    right=operations("set_normalizer: NFC"),
 )
 def unreachable(seen: OnModel) -> Iterator[Found]:
     """An operation leaves tokens that no text produces any more.
@@ -108,12 +85,7 @@ def unreachable(seen: OnModel) -> Iterator[Found]:
     "TM203",
     "zeros-as-output",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", init: {strategy: zeros}}
-""",
+    wrong=operations('add_tokens: {tokens: [{content: "<tool>", init: {strategy: zeros}}]}'),
     right="""\
 operations:
   - add_tokens:
@@ -151,22 +123,15 @@ def _inits(file: MigrationFile) -> Iterator[tuple[Location, str, InitSpec]]:
     "TM204",
     "off-a-multiple",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-    right="""\
-operations:
-  - add_tokens: ["<tool>"]
-  - resize_vocab: {multiple_of: 64}
-""",
+    wrong=operations('add_tokens: ["<tool>"]'),
+    right=operations('add_tokens: ["<tool>"]', "resize_vocab: {multiple_of: 64}"),
 )
 def off_a_multiple(seen: OnModel) -> Iterator[Found]:
     """The number of rows was a multiple of 64, and grows to one that is not.
 
     The kernels that multiply by the head are much slower on such sizes, and tensor parallelism may refuse them.
     """
-    cause = seen.last_that(lambda before, after: after.vocab_size > before.vocab_size)
+    cause = seen.last_that(lambda old, new: new.vocab_size > old.vocab_size)
     before, after = seen.step.before.vocab_size, seen.step.after.vocab_size
     # A later migration may round it up.
     is_off = before % _MULTIPLE == 0 and after % _MULTIPLE and seen.final.vocab_size % _MULTIPLE
@@ -179,18 +144,9 @@ def off_a_multiple(seen: OnModel) -> Iterator[Found]:
     "TM205",
     "fewer-rows",
     WARNING,
-    given="""\
-operations:
-  - resize_vocab: {multiple_of: 1088}
-""",
-    wrong="""\
-operations:
-  - resize_vocab: {rows: 1050}
-""",
-    right="""\
-operations:
-  - resize_vocab: {multiple_of: 64}
-""",
+    given=operations("resize_vocab: {multiple_of: 1088}"),
+    wrong=operations("resize_vocab: {rows: 1050}"),
+    right=operations("resize_vocab: {multiple_of: 64}"),
 )
 def fewer_rows(seen: OnModel) -> Iterator[Found]:
     """The model ends with fewer rows than it had.
@@ -198,13 +154,12 @@ def fewer_rows(seen: OnModel) -> Iterator[Found]:
     Spare rows are padding that its makers put there: for kernels, for sharding over devices, for adapters and optimizer
     states that have as many rows. `resize_token_embeddings(len(tokenizer))` is how they are lost elsewhere.
     """
-    cause = seen.last_that(lambda before, after: after.vocab_size < before.vocab_size)
+    cause = seen.last_that(lambda old, new: new.vocab_size < old.vocab_size)
     before, after = seen.step.before.vocab_size, seen.step.after.vocab_size
     if cause and after < before:
-        lost = (
-            f", and {after} is not a multiple of {_MULTIPLE}" if before % _MULTIPLE == 0 and after % _MULTIPLE else ""
-        )
-        message = f"the model has {after} rows instead of {before}{lost}"
+        message = f"the model has {after} rows instead of {before}"
+        if before % _MULTIPLE == 0 and after % _MULTIPLE:
+            message += f", and {after} is not a multiple of {_MULTIPLE}"
         help_ = f"keep the spare rows, later tokens use them first: end with resize_vocab: {{rows: {before}}}"
         yield Found(cause.location, message, help_)
 
@@ -241,11 +196,8 @@ def same_init(file: MigrationFile) -> Iterator[Found]:
             source = getattr(init.side("output"), "token", None) if init else None
             if source is not None and source in copied:
                 message = f"'{token.content}' gets the same row as '{copied[source]}': both copy '{source}'"
-                yield Found(
-                    written.location_of(token.content),
-                    message,
-                    "initialise one of them with `description` or `average`",
-                )
+                help_ = "initialise one of them with `description` or `average`"
+                yield Found(written.location_of(token.content), message, help_)
             elif source is not None:
                 copied[source] = token.content
 
@@ -254,23 +206,16 @@ def same_init(file: MigrationFile) -> Iterator[Found]:
     "TM001",
     "cannot-be-applied",
     ERROR,
-    wrong="""\
-operations:
-  - set_special_tokens: {eos: "<|end_of_turn|>"}
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|end_of_turn|>", special: true, init: {strategy: mean}}
-  - set_special_tokens: {eos: "<|end_of_turn|>"}
-""",
+    wrong=operations('set_special_tokens: {eos: "<|end_of_turn|>"}'),
+    right=operations(
+        'add_tokens: {tokens: [{content: "<|end_of_turn|>", special: true, init: {strategy: mean}}]}',
+        'set_special_tokens: {eos: "<|end_of_turn|>"}',
+    ),
 )
 def cannot_be_applied(failure: Failure) -> Iterator[Found]:
     """A model of the workspace refuses the migration.
 
-    Reports early what `tokmigrate upgrade` would refuse. Later migrations cannot be checked
-    on that model.
+    Reports early what `tokmigrate upgrade` would refuse. Later migrations cannot be checked on that model.
     """
     where = failure.error.where or ""
     shown = failure.file.migration.shown

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokmigrate.lint.file import Location, MigrationFile, Written
-from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
-from tokmigrate.lint.spelling import escape_text
+from tokmigrate.lint.rule import ERROR, WARNING, Found, escape_text, operations, rule
+from tokmigrate.lint.subjects import Location, MigrationFile, OnModel, Written
 from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
 from tokmigrate.operations.base import TokenChanges
@@ -18,18 +16,11 @@ from tokmigrate.vocabulary.ids import is_tombstone
     "TM101",
     "token-not-found",
     ERROR,
-    wrong="""\
-operations:
-  - set_normalizer: {type: Prepend, prepend: "▁"}
-  - add_tokens: ["<tool>"]
-""",
-    right="""\
-operations:
-  - set_normalizer: {type: Prepend, prepend: "▁"}
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", normalized: false}
-""",
+    wrong=operations('set_normalizer: {type: Prepend, prepend: "▁"}', 'add_tokens: ["<tool>"]'),
+    right=operations(
+        'set_normalizer: {type: Prepend, prepend: "▁"}',
+        'add_tokens: {tokens: [{content: "<tool>", normalized: false}]}',
+    ),
 )
 def not_found(seen: OnModel) -> Iterator[Found]:
     """An added token is not found in text that holds it.
@@ -43,34 +34,23 @@ def not_found(seen: OnModel) -> Iterator[Found]:
         if not sighting.missed or (held is not None and held.missed):
             continue
         cause = seen.causes.get(text)
-        place = cause.location_of(text) if cause else _last_change(seen)
-        example = f"'{sighting.missed[0]}'"
-        message = f"'{text}' is not found in {example}"
+        last_change = max((written.location for written in seen.file.operations), default=Location(1, 1))
+        message = f"'{text}' is not found in '{sighting.missed[0]}'"
+        help_ = "choose a text in which no other token is found first"
         if sighting.found:
             message += f", though it is in '{sighting.found[0]}'"
         if sighting.sought != text:
             message += f": what is looked for is '{sighting.sought}', which the normalizer makes of it"
-            yield Found(place, message, "give it `normalized: false`, or `special: true`")
-        else:
-            yield Found(place, message, "choose a text in which no other token is found first")
-
-
-def _last_change(seen: OnModel) -> Location:
-    return max((written.location for written in seen.file.operations), default=Location(1, 1))
+            help_ = "give it `normalized: false`, or `special: true`"
+        yield Found(cause.location_of(text) if cause else last_change, message, help_)
 
 
 @rule(
     "TM102",
     "token-within-another",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<tool>", "<tool>:"]
-""",
-    right="""\
-operations:
-  - add_tokens: ["<tool>", "</tool>"]
-""",
+    wrong=operations('add_tokens: ["<tool>", "<tool>:"]'),
+    right=operations('add_tokens: ["<tool>", "</tool>"]'),
 )
 def within_another(seen: OnModel) -> Iterator[Found]:
     """The text of a new token is part of another added token's text, or holds one.
@@ -81,7 +61,8 @@ def within_another(seen: OnModel) -> Iterator[Found]:
     """
     added = {text: token for text, (token, _) in seen.step.after.tokenizer.added.items() if text.strip()}
     for outer in added:
-        for inner in _parts(outer):
+        ends = range(1, len(outer) + 1)
+        for inner in {outer[start:end] for end in ends for start in range(end)} - {outer}:
             cause = seen.causes.get(outer) or seen.causes.get(inner)
             if inner not in added or cause is None or is_tombstone(outer):
                 continue
@@ -91,28 +72,12 @@ def within_another(seen: OnModel) -> Iterator[Found]:
                 yield Found(cause.location_of(outer, inner), f"'{inner}' is part of '{outer}'", help_)
 
 
-def _parts(text: str) -> Iterator[str]:
-    """Yield each part of a text once, but not the whole."""
-    ends = range(1, len(text) + 1)
-    yield from {text[start:end] for end in ends for start in range(end)} - {text}
-
-
 @rule(
     "TM112",
     "found-as-other-text",
     WARNING,
-    wrong="""\
-operations:
-  - set_normalizer: NFKC
-  - add_tokens: ["①"]
-""",
-    right="""\
-operations:
-  - set_normalizer: NFKC
-  - add_tokens:
-      tokens:
-        - {content: "①", normalized: false}
-""",
+    wrong=operations("set_normalizer: NFKC", 'add_tokens: ["①"]'),
+    right=operations("set_normalizer: NFKC", 'add_tokens: {tokens: [{content: "①", normalized: false}]}'),
 )
 def found_as_other_text(seen: OnModel) -> Iterator[Found]:
     """A new token is found in text that is not its own.
@@ -130,18 +95,8 @@ def found_as_other_text(seen: OnModel) -> Iterator[Found]:
     "TM115",
     "vocabulary-notation",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "Ġkubernetes", single_word: true}
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "kubernetes", single_word: true}
-""",
+    wrong=operations('add_tokens: {tokens: [{content: "Ġkubernetes", single_word: true}]}'),
+    right=operations('add_tokens: {tokens: [{content: "kubernetes", single_word: true}]}'),
 )
 def vocabulary_notation(seen: OnModel) -> Iterator[Found]:
     """A new token is written like a piece of a word in the vocabulary, with a marker for the space before it.
@@ -166,14 +121,8 @@ def vocabulary_notation(seen: OnModel) -> Iterator[Found]:
     "TM116",
     "not-decoded",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<caf\\u00e9>"]
-""",
-    right="""\
-operations:
-  - add_tokens: ["<cafe>"]
-""",
+    wrong=operations('add_tokens: ["<caf\\u00e9>"]'),
+    right=operations('add_tokens: ["<cafe>"]'),
 )
 def not_decoded(seen: OnModel) -> Iterator[Found]:
     """A new token is decoded as another text than its own.
@@ -213,17 +162,8 @@ _POINTLESS = {
     "TM113",
     "changed-twice",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-  - set_token_flags: {tokens: "<tool>", special: true}
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<tool>", special: true}
-""",
+    wrong=operations('add_tokens: ["<tool>"]', 'set_token_flags: {tokens: "<tool>", special: true}'),
+    right=operations('add_tokens: {tokens: [{content: "<tool>", special: true}]}'),
 )
 def changed_twice(file: MigrationFile) -> Iterator[Found]:
     """A token is changed by one operation, and then by another one of the same file.
@@ -257,15 +197,8 @@ def _changes(tokens: TokenChanges) -> Iterator[tuple[str, str]]:
     "TM307",
     "said-twice",
     WARNING,
-    wrong="""\
-operations:
-  - set_normalizer: NFC
-  - set_normalizer: NFKC
-""",
-    right="""\
-operations:
-  - set_normalizer: NFKC
-""",
+    wrong=operations("set_normalizer: NFC", "set_normalizer: NFKC"),
+    right=operations("set_normalizer: NFKC"),
 )
 def said_twice(file: MigrationFile) -> Iterator[Found]:
     """The same thing is set twice in one file.

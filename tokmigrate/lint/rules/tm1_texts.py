@@ -6,26 +6,26 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 
-from tokmigrate.lint.file import MigrationFile, Written
-from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
-from tokmigrate.lint.spelling import escape_text, foreign_letters, invisible, likeness
+from tokmigrate.lint.rule import ERROR, WARNING, Found, escape_text, operations, rule
+from tokmigrate.lint.subjects import MigrationFile, OnModel, Written
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.token_checks import risk_of_added
+
+_JOINER = "\u200d"
+# Cyrillic and Greek letters whose shape a Latin letter has too (Unicode Technical Standard 39, confusables).
+_LIKE_LATIN = frozenset(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u04bb\u0501\u051b\u051d"
+    "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0425\u0406\u0408\u0405"
+    "\u03bf\u03bd\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7"
+)
 
 
 @rule(
     "TM103",
     "space-at-the-edge",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<tool> "]
-""",
-    right="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
+    wrong=operations('add_tokens: ["<tool> "]'),
+    right=operations('add_tokens: ["<tool>"]'),
 )
 def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
     """The text of a token begins or ends with white space.
@@ -37,9 +37,8 @@ def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
     for written, text in _new_texts(file):
         if text.strip() and text != text.strip():
             side = "begins" if text != text.lstrip() else "ends"
-            without = escape_text(text.strip())
-            meant = "If the token needs it, write `# noqa: TM103` and why"
-            help_ = f"write {without}; the text keeps its white space. {meant}"
+            help_ = f"write {escape_text(text.strip())}; the text keeps its white space."
+            help_ += " If the token needs it, write `# noqa: TM103` and why"
             yield Found(written.location_of(text), f"'{text}' {side} with white space", help_)
 
 
@@ -47,14 +46,8 @@ def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
     "TM104",
     "unstable-text",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<cafe\\u0301>"]
-""",
-    right="""\
-operations:
-  - add_tokens: ["<cafe>"]
-""",
+    wrong=operations('add_tokens: ["<cafe\\u0301>"]'),
+    right=operations('add_tokens: ["<cafe>"]'),
 )
 def unstable_text(file: MigrationFile) -> Iterator[Found]:
     """The text of a token is another one in Unicode's normal form NFC.
@@ -65,25 +58,16 @@ def unstable_text(file: MigrationFile) -> Iterator[Found]:
     for written, text in _new_texts(file):
         composed = unicodedata.normalize("NFC", text)
         if composed != text:
-            yield Found(
-                written.location_of(text),
-                f"'{text}' is not in the form NFC",
-                f"write {escape_text(composed)}, or a text of ASCII letters",
-            )
+            help_ = f"write {escape_text(composed)}, or a text of ASCII letters"
+            yield Found(written.location_of(text), f"'{text}' is not in the form NFC", help_)
 
 
 @rule(
     "TM105",
     "invisible-character",
     ERROR,
-    wrong="""\
-operations:
-  - add_tokens: ["<tool\\u200b>"]
-""",
-    right="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
+    wrong=operations('add_tokens: ["<tool\\u200b>"]'),
+    right=operations('add_tokens: ["<tool>"]'),
 )
 def invisible_character(file: MigrationFile) -> Iterator[Found]:
     """The text of a token holds a character that cannot be seen.
@@ -100,18 +84,24 @@ def invisible_character(file: MigrationFile) -> Iterator[Found]:
             yield Found(written.location_of(text), f"'{visible}' holds {shown}", help_)
 
 
+def invisible(text: str) -> list[str]:
+    """Return the characters of a text that cannot be seen, each once; plain spaces and emoji's joiners are none."""
+    found: dict[str, None] = {}
+    for place, letter in enumerate(text):
+        if letter in " \t\n\r" or unicodedata.category(letter) not in {"Cc", "Cf", "Co", "Cn", "Zs", "Zl", "Zp"}:
+            continue
+        around = text[max(0, place - 2) : place] + text[place + 1 : place + 2]
+        if letter != _JOINER or all(unicodedata.category(other) != "So" for other in around):
+            found[letter] = None
+    return list(found)
+
+
 @rule(
     "TM107",
     "mixed-scripts",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<t\\u043e\\u043el>"]  # two Cyrillic letters
-""",
-    right="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
+    wrong=operations('add_tokens: ["<t\\u043e\\u043el>"]  # two Cyrillic letters'),
+    right=operations('add_tokens: ["<tool>"]'),
 )
 def mixed_scripts(file: MigrationFile) -> Iterator[Found]:
     """A token's text mixes Latin letters with a similar letter of another script.
@@ -119,28 +109,19 @@ def mixed_scripts(file: MigrationFile) -> Iterator[Found]:
     A Cyrillic or Greek letter between Latin ones cannot be distinguished from the Latin letter that it looks like.
     """
     for written, text in _new_texts(file):
-        foreign = foreign_letters(text)
-        if foreign:
+        foreign = dict.fromkeys(letter for letter in text if letter in _LIKE_LATIN)
+        if foreign and any(unicodedata.name(letter, "").startswith("LATIN") for letter in text):
             shown = ", ".join(f"U+{ord(letter):04X} {unicodedata.name(letter)}" for letter in foreign)
-            yield Found(
-                written.location_of(text), f"'{text}' holds {shown} among Latin letters", "write it in one script"
-            )
+            message = f"'{text}' holds {shown} among Latin letters"
+            yield Found(written.location_of(text), message, "write it in one script")
 
 
 @rule(
     "TM109",
     "found-inside-words",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["cat"]
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "cat", single_word: true}
-""",
+    wrong=operations('add_tokens: ["cat"]'),
+    right=operations('add_tokens: {tokens: [{content: "cat", single_word: true}]}'),
 )
 def inside_words(file: MigrationFile) -> Iterator[Found]:
     """A token that is a word is also found inside other words.
@@ -159,16 +140,8 @@ def inside_words(file: MigrationFile) -> Iterator[Found]:
     "TM114",
     "mark-not-special",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<|tool|>"]
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|tool|>", special: true}
-""",
+    wrong=operations('add_tokens: ["<|tool|>"]'),
+    right=operations('add_tokens: {tokens: [{content: "<|tool|>", special: true}]}'),
 )
 def mark_not_special(file: MigrationFile) -> Iterator[Found]:
     """A token written `<|…|>` is added without `special`.
@@ -194,14 +167,8 @@ def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
     "TM106",
     "lookalike",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens: ["<|tool|>", "<|Tool|>"]
-""",
-    right="""\
-operations:
-  - add_tokens: ["<|tool|>", "<|result|>"]
-""",
+    wrong=operations('add_tokens: ["<|tool|>", "<|Tool|>"]'),
+    right=operations('add_tokens: ["<|tool|>", "<|result|>"]'),
 )
 def lookalike(seen: OnModel) -> Iterator[Found]:
     """A new token differs from another added token only in case, width or compatibility forms.
@@ -211,14 +178,18 @@ def lookalike(seen: OnModel) -> Iterator[Found]:
     """
     others: dict[str, list[str]] = {}
     for text in seen.step.after.tokenizer.added:
-        others.setdefault(likeness(text), []).append(text)
+        others.setdefault(_fold(text), []).append(text)
     reported: set[str] = set()
     for text, cause in seen.causes.items():
-        alike = [other for other in others[likeness(text)] if other != text and other not in reported]
+        alike = [other for other in others[_fold(text)] if other != text and other not in reported]
         reported.add(text)
         if alike:
             message = f"'{text}' looks like '{alike[0]}'"
             yield Found(cause.location_of(text), message, "use the token that is there, or choose another text")
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).casefold().strip()
 
 
 _RESERVED = re.compile(
@@ -233,18 +204,9 @@ _IN_USE = re.compile(r"<extra_id_\d+>")
     "TM108",
     "reserved-token-free",
     WARNING,
-    given="""\
-operations:
-  - add_tokens: ["<|reserved_0|>"]
-""",
-    wrong="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-    right="""\
-operations:
-  - rename_tokens: {tokens: {"<|reserved_0|>": "<tool>"}, init: {strategy: mean}}
-""",
+    given=operations('add_tokens: ["<|reserved_0|>"]'),
+    wrong=operations('add_tokens: ["<tool>"]'),
+    right=operations('rename_tokens: {tokens: {"<|reserved_0|>": "<tool>"}, init: {strategy: mean}}'),
 )
 def reserved_token_free(seen: OnModel) -> Iterator[Found]:
     """Tokens are added after the vocabulary although the tokenizer has unused reserved tokens.
@@ -258,26 +220,22 @@ def reserved_token_free(seen: OnModel) -> Iterator[Found]:
         free = [t for t in before.tokenizer.ids if _RESERVED.fullmatch(t) and not _IN_USE.fullmatch(t)]
         if len(free) >= len(new):
             message = f"the tokenizer has reserved tokens, such as '{free[0]}': the matrices need not grow"
-            yield Found(
-                written.location, message, _renaming(written, dict(zip(free, new, strict=False)), before, after)
-            )
+            texts = dict(zip(free, new, strict=False))
+            yield Found(written.location, message, _explain_renaming(written, texts, before, after))
 
 
-def _renaming(written: Written, texts: Mapping[str, str], before: ModelState, after: ModelState) -> str:
+def _explain_renaming(written: Written, texts: Mapping[str, str], before: ModelState, after: ModelState) -> str:
     """Return the operations that give reserved tokens their new texts, with the flags that the new ones should have."""
     named = ", ".join(f"{escape_text(free)}: {escape_text(new)}" for free, new in texts.items())
     parts = [f"rename_tokens: {{tokens: {{{named}}}, init: {{strategy: mean}}}}"]
-    for special in (True, False):
-        wrong = [
-            new
-            for free, new in texts.items()
-            if new in after.tokenizer.added
-            and after.tokenizer.added[new][0].special is special
-            and (free not in before.tokenizer.added or before.tokenizer.added[free][0].special is not special)
-        ]
-        if wrong:
-            flagged = ", ".join(map(escape_text, wrong))
-            parts.append(f"set_token_flags: {{tokens: [{flagged}], special: {'true' if special else 'false'}}}")
+    wrong: dict[bool, list[str]] = {True: [], False: []}
+    for free, new in texts.items():
+        held, token = before.tokenizer.token(free), after.tokenizer.token(new)
+        if token is not None and (held is None or held.special != token.special):
+            wrong[token.special].append(escape_text(new))
+    for special, names in wrong.items():
+        if names:
+            parts.append(f"set_token_flags: {{tokens: [{', '.join(names)}], special: {str(special).lower()}}}")
     if written.tokens.roles:
         parts.append(f"{written.operation.name} with `existing: reuse`")
     return "; then ".join(parts)
@@ -287,17 +245,8 @@ def _renaming(written: Written, texts: Mapping[str, str], before: ModelState, af
     "TM110",
     "ordinary-token-added",
     WARNING,
-    wrong="""\
-operations:
-  - set_padding: {token: "!"}
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|pad|>", special: true}
-  - set_padding: {token: "<|pad|>"}
-""",
+    wrong=operations('set_padding: {token: "!"}'),
+    right=operations('add_tokens: {tokens: [{content: "<|pad|>", special: true}]}', 'set_padding: {token: "<|pad|>"}'),
 )
 def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
     """A token of ordinary text becomes an added token.
@@ -317,18 +266,9 @@ def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
     "TM111",
     "special-flag-changed",
     WARNING,
-    given="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
-    wrong="""\
-operations:
-  - set_token_flags: {tokens: "<tool>", special: true}
-""",
-    right="""\
-operations:
-  - set_token_flags: {tokens: "<tool>", single_word: true}
-""",
+    given=operations('add_tokens: ["<tool>"]'),
+    wrong=operations('set_token_flags: {tokens: "<tool>", special: true}'),
+    right=operations('set_token_flags: {tokens: "<tool>", single_word: true}'),
 )
 def special_flag_changed(seen: OnModel) -> Iterator[Found]:
     """An existing token becomes special, or is no longer special.
@@ -342,7 +282,5 @@ def special_flag_changed(seen: OnModel) -> Iterator[Found]:
             if held is not None and held.special != token.special and text not in seen.causes:
                 does = "leaves it out" if token.special else "shows it"
                 message = f"'{text}' is {'special' if token.special else 'not special any more'}: decoding {does}"
-                help_ = (
-                    "add a token of its own; if it is intended, write `# noqa: TM111` and tell everybody who decodes"
-                )
-                yield Found(written.location_of(text), message, help_)
+                help_ = "add a token of its own; if it is intended, write `# noqa: TM111`"
+                yield Found(written.location_of(text), message, f"{help_} and tell everybody who decodes")

@@ -6,10 +6,8 @@ import re
 from collections.abc import Iterator
 
 from tokmigrate.formatting import format_quoted
-from tokmigrate.lint.file import Location, MigrationFile, Written
-from tokmigrate.lint.model import OnModel
-from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
-from tokmigrate.lint.spelling import escape_text
+from tokmigrate.lint.rule import ERROR, WARNING, Found, escape_text, operations, rule
+from tokmigrate.lint.subjects import Location, MigrationFile, OnModel, Written
 from tokmigrate.model.documents.chat_template import CHAT, Template, find_in_templates, templates
 from tokmigrate.model.documents.roles import ROLES, special_token, text_of
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
@@ -27,14 +25,8 @@ _CHAT_ROLES = ("bos", "eos", "sep", "cls", "mask", "chat")
     "TM302",
     "role-token-without-init",
     WARNING,
-    wrong="""\
-operations:
-  - add_role_tokens: {preset: chatml}
-""",
-    right="""\
-operations:
-  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
-""",
+    wrong=operations("add_role_tokens: {preset: chatml}"),
+    right=operations("add_role_tokens: {preset: chatml, init: {strategy: mean}}"),
 )
 def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
     """A token with a role is added without `init:`.
@@ -43,10 +35,8 @@ def role_token_without_init(file: MigrationFile) -> Iterator[Found]:
     nothing. `description`, `copy` or `average` begin with what is known of such tokens. `{strategy: mean}`
     confirms it.
     """
-    if file.migration.init is not None or any(_sets_init(earlier) for earlier in file.earlier):
-        return
     # What Python migrations set is known only for a model.
-    if any(earlier.source is not None for earlier in file.earlier):
+    if file.migration.init or any(earlier.source is not None or _sets_init(earlier) for earlier in file.earlier):
         return
     named = (written.tokens.roles.get(role, ()) for written in file.operations for role in _CHAT_ROLES)
     roles = {token for tokens in named for token in tokens}
@@ -73,17 +63,10 @@ def _sets_init(migration: Migration) -> bool:
     "TM303",
     "pad-is-end",
     WARNING,
-    wrong="""\
-operations:
-  - set_padding: {token: "<|endoftext|>", side: left}
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|pad|>", special: true}
-  - set_padding: {token: "<|pad|>", side: left}
-""",
+    wrong=operations('set_padding: {token: "<|endoftext|>", side: left}'),
+    right=operations(
+        'add_tokens: {tokens: [{content: "<|pad|>", special: true}]}', 'set_padding: {token: "<|pad|>", side: left}'
+    ),
 )
 def pad_is_end(seen: OnModel) -> Iterator[Found]:
     """The pad token is the end token.
@@ -122,21 +105,14 @@ operations:
       pair: [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]
       special_tokens: {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}
 """,
-    wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|begin|>", special: true}
-  - set_special_tokens: {bos: "<|begin|>"}
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|begin|>", special: true}
-  - set_special_tokens: {bos: "<|begin|>"}
-  - set_post_processor: null
-""",
+    wrong=operations(
+        'add_tokens: {tokens: [{content: "<|begin|>", special: true}]}', 'set_special_tokens: {bos: "<|begin|>"}'
+    ),
+    right=operations(
+        'add_tokens: {tokens: [{content: "<|begin|>", special: true}]}',
+        'set_special_tokens: {bos: "<|begin|>"}',
+        "set_post_processor: null",
+    ),
 )
 def old_token_around_text(seen: OnModel) -> Iterator[Found]:
     """A role moves to another token, but the post-processor still puts the old one around texts.
@@ -158,20 +134,11 @@ def old_token_around_text(seen: OnModel) -> Iterator[Found]:
     "TM308",
     "id-without-token",
     WARNING,
+    wrong=operations('add_tokens: {tokens: [{content: "<image>", special: true}]}'),
+    right=operations(
+        'add_tokens: {tokens: [{content: "<image>", special: true}]}', 'set_special_tokens: {image: "<image>"}'
+    ),
     beside="its effect on a model without it, here one whose config.json has `image_token_index: 1200`",
-    wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<image>", special: true}
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<image>", special: true}
-  - set_special_tokens: {image: "<image>"}
-""",
 )
 def id_without_token(seen: OnModel) -> Iterator[Found]:
     """A field of a configuration holds an id that no token of the model has at the end.
@@ -207,17 +174,11 @@ _ENDS_A_TURN = (
     "TM301",
     "names-no-token",
     ERROR,
-    wrong="""\
-operations:
-  - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|turn|>", special: true}
-  - set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"
-""",
+    wrong=operations('set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"'),
+    right=operations(
+        'add_tokens: {tokens: [{content: "<|turn|>", special: true}]}',
+        'set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"',
+    ),
 )
 def names_no_token(seen: OnModel) -> Iterator[Found]:
     """A chat template writes `<|…|>` that is not a token.
@@ -251,21 +212,15 @@ def _chat_templates(state: ModelState) -> list[Template]:
     "TM304",
     "without-use",
     WARNING,
-    wrong="""\
-operations:
-  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
-  - add_tokens:
-      tokens:
-        - {content: "<|tool|>", special: true}
-""",
-    right="""\
-operations:
-  - add_role_tokens: {preset: chatml, init: {strategy: mean}}
-  - add_tokens:
-      tokens:
-        - {content: "<|tool|>", special: true}
-  - set_special_tokens: {additional: ["<|tool|>"]}
-""",
+    wrong=operations(
+        "add_role_tokens: {preset: chatml, init: {strategy: mean}}",
+        'add_tokens: {tokens: [{content: "<|tool|>", special: true}]}',
+    ),
+    right=operations(
+        "add_role_tokens: {preset: chatml, init: {strategy: mean}}",
+        'add_tokens: {tokens: [{content: "<|tool|>", special: true}]}',
+        'set_special_tokens: {additional: ["<|tool|>"]}',
+    ),
 )
 def without_ignorable(seen: OnModel) -> Iterator[Found]:
     """A special token is added that no template and no role uses.
@@ -305,21 +260,15 @@ def _may_be_built(token: str, texts: list[str]) -> bool:
     "TM305",
     "turn-does-not-end",
     WARNING,
-    wrong="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|end|>", special: true}
-  - set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
-""",
-    right="""\
-operations:
-  - add_tokens:
-      tokens:
-        - {content: "<|end|>", special: true}
-  - set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"
-  - set_special_tokens: {eos: "<|end|>"}
-""",
+    wrong=operations(
+        'add_tokens: {tokens: [{content: "<|end|>", special: true}]}',
+        'set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"',
+    ),
+    right=operations(
+        'add_tokens: {tokens: [{content: "<|end|>", special: true}]}',
+        'set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"',
+        'set_special_tokens: {eos: "<|end|>"}',
+    ),
 )
 def turn_does_not_end(seen: OnModel) -> Iterator[Found]:
     """The chat template ends turns with a token at which generation does not stop.
@@ -353,14 +302,8 @@ def _ends(state: ModelState) -> set[Json]:
     "TM309",
     "cannot-be-rendered",
     WARNING,
-    wrong="""\
-operations:
-  - set_chat_template: "{% for m in messages %}{{ m.text.strip() }}{% endfor %}"
-""",
-    right="""\
-operations:
-  - set_chat_template: "{% for m in messages %}{{ m.content.strip() }}{% endfor %}"
-""",
+    wrong=operations('set_chat_template: "{% for m in messages %}{{ m.text.strip() }}{% endfor %}"'),
+    right=operations('set_chat_template: "{% for m in messages %}{{ m.content.strip() }}{% endfor %}"'),
 )
 def cannot_be_rendered(seen: OnModel) -> Iterator[Found]:
     """The chat template cannot be rendered, or needs more than a second of CPU time.

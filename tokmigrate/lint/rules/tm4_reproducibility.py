@@ -6,9 +6,9 @@ import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 
-from tokmigrate.lint.file import Location, MigrationFile
 from tokmigrate.lint.python_ast import CodeUse, find_imports, outside_reads, set_orders, world_reads
-from tokmigrate.lint.rule import ERROR, WARNING, Found, rule
+from tokmigrate.lint.rule import ERROR, WARNING, Found, operations, rule, upgrade
+from tokmigrate.lint.subjects import Location, MigrationFile
 from tokmigrate.revision.conditions import Encodes
 
 
@@ -16,14 +16,8 @@ from tokmigrate.revision.conditions import Encodes
     "TM401",
     "edited-after-applied",
     ERROR,
-    wrong="""\
-operations:
-  - add_tokens: ["<tool>", "<result>"]  # <result> was added later
-""",
-    right="""\
-operations:
-  - add_tokens: ["<tool>"]
-""",
+    wrong=operations('add_tokens: ["<tool>", "<result>"]  # <result> was added later'),
+    right=operations('add_tokens: ["<tool>"]'),
     beside="a model that it was applied to",
 )
 def edited_after_applied(file: MigrationFile) -> Iterator[Found]:
@@ -42,14 +36,8 @@ def edited_after_applied(file: MigrationFile) -> Iterator[Found]:
     "TM411",
     "edited-after-shared",
     ERROR,
-    wrong="""\
-operations:
-  - add_tokens: ["<tool>", "<result>"]  # the branch has it without <result>
-""",
-    right="""\
-operations:
-  - add_tokens: ["<tool>"]  # only this comment is new
-""",
+    wrong=operations('add_tokens: ["<tool>", "<result>"]  # the branch has it without <result>'),
+    right=operations('add_tokens: ["<tool>"]  # only this comment is new'),
     beside="the lock of the branch that `--git-base` names",
     branch="main",
 )
@@ -68,15 +56,9 @@ def edited_after_shared(file: MigrationFile) -> Iterator[Found]:
     "TM402",
     "unpinned-file",
     ERROR,
-    wrong="""\
-from pathlib import Path
-
-message = "Add the tools"
-
-
-def upgrade(op):
-    op.add_tokens(tokens=Path(__file__).with_name("tools.txt").read_text().split())
-""",
+    wrong=upgrade(
+        'op.add_tokens(tokens=Path(__file__).with_name("tools.txt").read_text().split())', "from pathlib import Path"
+    ),
     right="""\
 from pathlib import Path
 
@@ -87,7 +69,6 @@ files = ["tools.txt"]
 def upgrade(op):
     op.add_tokens(tokens=Path(__file__).with_name("tools.txt").read_text().split())
 """,
-    language="python",
 )
 def unpinned_file(file: MigrationFile) -> Iterator[Found]:
     """The code of a migration reads a file that the checksum does not cover.
@@ -105,23 +86,8 @@ def unpinned_file(file: MigrationFile) -> Iterator[Found]:
     "TM403",
     "unpinned-world",
     ERROR,
-    wrong="""\
-import os
-
-message = "Add the tools"
-
-
-def upgrade(op):
-    op.add_tokens(tokens=[os.environ.get("TOOL_TOKEN", "<tool>")])
-""",
-    right="""\
-message = "Add the tools"
-
-
-def upgrade(op):
-    op.add_tokens(tokens=["<tool>"])
-""",
-    language="python",
+    wrong=upgrade('op.add_tokens(tokens=[os.environ.get("TOOL_TOKEN", "<tool>")])', "import os"),
+    right=upgrade('op.add_tokens(tokens=["<tool>"])'),
 )
 def unpinned_world(file: MigrationFile) -> Iterator[Found]:
     """The code of a migration uses the time, randomness, the environment, the network or another program.
@@ -136,21 +102,8 @@ def unpinned_world(file: MigrationFile) -> Iterator[Found]:
     "TM404",
     "order-of-a-set",
     ERROR,
-    wrong="""\
-message = "Add the tools"
-
-
-def upgrade(op):
-    op.add_tokens(tokens=list({"<tool>", "<result>"}))
-""",
-    right="""\
-message = "Add the tools"
-
-
-def upgrade(op):
-    op.add_tokens(tokens=sorted({"<tool>", "<result>"}))
-""",
-    language="python",
+    wrong=upgrade('op.add_tokens(tokens=list({"<tool>", "<result>"}))'),
+    right=upgrade('op.add_tokens(tokens=sorted({"<tool>", "<result>"}))'),
 )
 def order_of_a_set(file: MigrationFile) -> Iterator[Found]:
     """The code of a migration iterates over a set.
@@ -165,25 +118,8 @@ def order_of_a_set(file: MigrationFile) -> Iterator[Found]:
     "TM405",
     "imported-code",
     WARNING,
-    wrong="""\
-import yaml
-
-message = "Add the tools"
-
-
-def upgrade(op):
-    op.add_tokens(tokens=yaml.safe_load("[<tool>]"))
-""",
-    right="""\
-import json
-
-message = "Add the tools"
-
-
-def upgrade(op):
-    op.add_tokens(tokens=json.loads('["<tool>"]'))
-""",
-    language="python",
+    wrong=upgrade('op.add_tokens(tokens=yaml.safe_load("[<tool>]"))', "import yaml"),
+    right=upgrade("""op.add_tokens(tokens=json.loads('["<tool>"]'))""", "import json"),
 )
 def imported_code(file: MigrationFile) -> Iterator[Found]:
     """The code of a migration imports a module that does not come with Python or tokmigrate.
@@ -194,23 +130,16 @@ def imported_code(file: MigrationFile) -> Iterator[Found]:
         yield Found(use.location, f"it imports {use.what}, which is not pinned", "write what it needs into the file")
 
 
-def _code(file: MigrationFile, find: Callable[[str], Iterable[CodeUse]]) -> Iterator[CodeUse]:
-    if file.migration.source is not None:
-        yield from find(file.migration.source)
+def _code(file: MigrationFile, find: Callable[[str], Iterable[CodeUse]]) -> Iterable[CodeUse]:
+    return () if file.migration.source is None else find(file.migration.source)
 
 
 @rule(
     "TM406",
     "not-in-git",
     WARNING,
-    wrong="""\
-operations:
-  - set_chat_template: {file: ignored.jinja}  # .gitignore names it
-""",
-    right="""\
-operations:
-  - set_chat_template: {file: chat.jinja}
-""",
+    wrong=operations("set_chat_template: {file: ignored.jinja}  # .gitignore names it"),
+    right=operations("set_chat_template: {file: chat.jinja}"),
     beside="what Git keeps",
 )
 def not_in_git(file: MigrationFile) -> Iterator[Found]:
@@ -219,16 +148,10 @@ def not_in_git(file: MigrationFile) -> Iterator[Found]:
     On other machines the migration cannot be read.
     """
     for name in sorted(file.not_in_git):
-        yield Found(
-            _reference(file, name),
-            f"'{name}' is not in Git",
-            f"git add -f {shlex.quote(name)}, in the folder of the migrations",
-        )
-
-
-def _reference(file: MigrationFile, name: str) -> Location:
-    locations = [written.location_of(name) for written in file.operations if name in written.operation.references()]
-    return locations[0] if locations else file.location_of("files" if file.is_python else "init")
+        places = (written.location_of(name) for written in file.operations if name in written.operation.references())
+        place = next(places, None) or file.location_of("files" if file.is_python else "init")
+        help_ = f"git add -f {shlex.quote(name)}, in the folder of the migrations"
+        yield Found(place, f"'{name}' is not in Git", help_)
 
 
 _SEGMENTATION = frozenset({"the normalizer", "the pre_tokenizer"})
@@ -245,16 +168,8 @@ _EMPTY_WORDS = re.compile(
     "TM407",
     "message-says-nothing",
     WARNING,
-    wrong="""\
-message: update
-operations:
-  - set_init: {strategy: mean}
-""",
-    right="""\
-message: Start new rows from the mean
-operations:
-  - set_init: {strategy: mean}
-""",
+    wrong="message: update\n" + operations("set_init: {strategy: mean}"),
+    right="message: Start new rows from the mean\n" + operations("set_init: {strategy: mean}"),
 )
 def message_says_nothing(file: MigrationFile) -> Iterator[Found]:
     """The message does not say what the migration is for.
@@ -267,48 +182,23 @@ def message_says_nothing(file: MigrationFile) -> Iterator[Found]:
         yield Found(file.location_of("message"), f"{shown} what it is for", "name the tokens and their purpose")
 
 
-_FILL_IN = "fill it in; or delete the file, if it was not applied and no migration follows it"
-
-
-@rule(
-    "TM408",
-    "does-nothing",
-    WARNING,
-    wrong="""\
-operations: []
-""",
-    right="""\
-operations:
-  - set_init: {strategy: mean}
-""",
-)
+@rule("TM408", "does-nothing", WARNING, wrong="operations: []\n", right=operations("set_init: {strategy: mean}"))
 def does_nothing(file: MigrationFile) -> Iterator[Found]:
     """A migration has no operations.
 
     Usually it was created and not filled in.
     """
     if not file.is_python and not file.operations:
-        yield Found(
-            file.location_of("operations"),
-            "it has no operations",
-            _FILL_IN,
-        )
+        help_ = "fill it in; or delete the file, if it was not applied and no migration follows it"
+        yield Found(file.location_of("operations"), "it has no operations", help_)
 
 
 @rule(
     "TM410",
     "pipeline-without-check",
     WARNING,
-    wrong="""\
-operations:
-  - set_normalizer: NFKC
-""",
-    right="""\
-operations:
-  - set_normalizer: NFKC
-verify:
-  - encodes: {text: "①", tokens: ["1"]}
-""",
+    wrong=operations("set_normalizer: NFKC"),
+    right=operations("set_normalizer: NFKC") + 'verify:\n  - encodes: {text: "①", tokens: ["1"]}\n',
 )
 def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
     """How text is tokenized changes, and no `encodes` under `verify:` says what comes out.
@@ -328,16 +218,8 @@ def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
     "TM409",
     "for-no-model",
     WARNING,
-    wrong="""\
-models: [dmeo]
-operations:
-  - set_init: {strategy: mean}
-""",
-    right="""\
-models: [demo]
-operations:
-  - set_init: {strategy: mean}
-""",
+    wrong="models: [dmeo]\n" + operations("set_init: {strategy: mean}"),
+    right="models: [demo]\n" + operations("set_init: {strategy: mean}"),
     beside="the models that the workspace lists",
 )
 def for_no_model(file: MigrationFile) -> Iterator[Found]:
@@ -345,10 +227,8 @@ def for_no_model(file: MigrationFile) -> Iterator[Found]:
 
     With a misspelt name the migration applies to no model, without a warning.
     """
-    if not file.known_models:
-        return
+    known = sorted(file.known_models)
     for place, name in enumerate(file.migration.models):
-        if name not in {"*", *file.known_models}:
-            known = ", ".join(sorted(file.known_models))
+        if known and name not in ("*", *known):
             message = f"'{name}' is neither a model nor a tag of the workspace"
-            yield Found(file.location_of("models", place), message, f"known are {known}")
+            yield Found(file.location_of("models", place), message, f"known are {', '.join(known)}")

@@ -1,16 +1,19 @@
-"""A migration file as rules see it: what it says, and where."""
+"""What rules look at: a migration file, what it makes of a model, and its failure on one."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from tokmigrate.errors import TokmigrateError
+from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.base import Footprint, NewToken, Operation, TokenChanges
+from tokmigrate.plan.steps import Effect, Step
 from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.strict_yaml.tree import Node, Tree
+from tokmigrate.vocabulary.ids import AddedToken
 
 _YAML_LINE = re.compile("\r\n|[\r\n\x85\u2028\u2029]")
 _PYTHON_LINE = re.compile("\r\n|\r|\n")
@@ -55,7 +58,10 @@ class Written:
 
     @cached_property
     def _locations(self) -> dict[str, Location]:
-        return dict(_texts(self.node)) if self.node else {}
+        found: dict[str, Location] = {}
+        for text, location in _locate_texts(self.node) if self.node else ():
+            found.setdefault(text, location)
+        return found
 
 
 @dataclass(frozen=True)
@@ -124,6 +130,75 @@ class Failure:
     error: TokmigrateError
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """Where the tokenizers library finds an added token.
+
+    Args:
+        token: The token.
+        found: Texts that hold the token and in which it is found.
+        missed: Texts that hold the token and in which it is not.
+        sought: The text that is looked for: what the normalizer makes of the token's, where it is normalised.
+    """
+
+    token: AddedToken
+    found: tuple[str, ...]
+    missed: tuple[str, ...]
+    sought: str
+
+
+Sightings = Mapping[str, Sighting]
+"""By the text of the token."""
+
+
+@dataclass(frozen=True)
+class OnModel:
+    """A migration on one model.
+
+    Args:
+        file: The migration.
+        model: The model's name.
+        step: What it does to the model.
+        final: The state after all pending migrations.
+        before: The sightings before it; empty where it changes nothing about them.
+        after: The sightings after it; empty where it changes nothing about them.
+        template_error: Why the default chat template cannot be used after it; None where it can, or stays as it is.
+    """
+
+    file: MigrationFile
+    model: str
+    step: Step
+    final: ModelState
+    before: Sightings = field(default_factory=dict)
+    after: Sightings = field(default_factory=dict)
+    template_error: str | None = None
+
+    @property
+    def changes(self) -> Iterator[tuple[Written, ModelState, ModelState]]:
+        """Each operation with the states around it."""
+        for written, effect in self.effects:
+            yield written, effect.before, effect.after
+
+    @property
+    def effects(self) -> Iterator[tuple[Written, Effect]]:
+        """Each operation with what it does."""
+        return zip(self.file.operations, self.step.effects, strict=True)
+
+    def last_that(self, happens: Callable[[ModelState, ModelState], bool]) -> Written | None:
+        """Return the last operation with whose states before and after something happens; None where it never does."""
+        return next((written for written, *around in [*self.changes][::-1] if happens(*around)), None)
+
+    @cached_property
+    def causes(self) -> Mapping[str, Written]:
+        """Each added token that the migration brings, or gives another text, with the operation that does."""
+        left = self.step.after.tokenizer.added.keys()
+        found: dict[str, Written] = {}
+        for written, before, after in self.changes:
+            held = before.tokenizer.added
+            found |= {token: written for token in after.tokenizer.added if token in left and token not in held}
+        return found
+
+
 def list_operations(migration: Migration, tree: Tree | None) -> tuple[Written, ...]:
     """Return the operations of a YAML migration with what the file says about each; none of a Python one."""
     if tree is None:
@@ -134,24 +209,26 @@ def list_operations(migration: Migration, tree: Tree | None) -> tuple[Written, .
     )
 
 
+def texts_with(token: AddedToken) -> tuple[str, ...]:
+    """Return texts in which a token has to be found: alone, inside a text, and between words."""
+    between = f"x {token.content} x"
+    return (token.content, between) if token.single_word else (token.content, f"x{token.content}x", between)
+
+
 def parse_location(where: str | None) -> Location:
     """Return the place in `file:line:column`, perhaps with words after it; the first one where there is none."""
     found = _PLACE.search(where or "")
     return Location(int(found[1]), int(found[2] or 1)) if found else Location(1, 1)
 
 
-def _texts(node: Node) -> Iterator[tuple[str, Location]]:
-    """Yield the places of all texts and keys, so that of equal ones the first comes last."""
-    yield from reversed(list(_in_order(node)))
-
-
-def _in_order(node: Node) -> Iterator[tuple[str, Location]]:
+def _locate_texts(node: Node) -> Iterator[tuple[str, Location]]:
+    """Yield all texts and keys with their places, in the order of the file."""
     if isinstance(node.content, str):
         yield node.content, Location(node.line, node.column)
     elif isinstance(node.content, Mapping):
         for key, entry in node.content.items():
             yield key, Location(entry.line, entry.column)
-            yield from _in_order(entry.node)
+            yield from _locate_texts(entry.node)
     else:
         for inner in node.content:
-            yield from _in_order(inner)
+            yield from _locate_texts(inner)
