@@ -12,8 +12,7 @@ from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.lint.rule import Rule
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import lock_of
-from tokmigrate.revision.lock_file import lock_files
+from tokmigrate.revision.lock_file import lock_files, lock_of
 from tokmigrate.settings import Workspace, read_workspace
 
 DEMO = Path(__file__).resolve().parent.parent / "models" / "demo"

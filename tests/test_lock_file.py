@@ -25,8 +25,19 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import Lock, Locked, LockTrack, PinnedIds, lock_of
-from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_text, parse_lock, read_lock
+from tokmigrate.revision.lock_file import (
+    Lock,
+    Locked,
+    LockTrack,
+    PinnedIds,
+    conflict_sides,
+    lock_files,
+    lock_of,
+    lock_path,
+    lock_text,
+    parse_lock,
+    read_lock,
+)
 from tokmigrate.revision.validate import validate
 from tokmigrate.settings import Workspace as Settings
 

@@ -32,8 +32,7 @@ from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.plan.progress import compute_progress
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import Lock
-from tokmigrate.revision.lock_file import lock_path, lock_shown, parse_lock
+from tokmigrate.revision.lock_file import Lock, lock_path, lock_shown, parse_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import FILE_NAME, ModelEntry, WorkerLimits, Workspace
 from tokmigrate.strict_yaml import decode

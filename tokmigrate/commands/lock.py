@@ -19,8 +19,7 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.plan import plan_upgrade
 from tokmigrate.plan.steps import steps_of, track_after, track_before
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import Lock, LockTrack, lock_of
-from tokmigrate.revision.lock_file import lock_files
+from tokmigrate.revision.lock_file import Lock, LockTrack, lock_files, lock_of
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.vocabulary.row_edit import RowEdit

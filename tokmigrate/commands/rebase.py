@@ -13,8 +13,16 @@ from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
 from tokmigrate.git import list_published_files, read_merge_sides
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import Lock, lock_of
-from tokmigrate.revision.lock_file import conflict_sides, lock_files, lock_path, lock_shown, parse_lock, read_lock_text
+from tokmigrate.revision.lock_file import (
+    Lock,
+    conflict_sides,
+    lock_files,
+    lock_of,
+    lock_path,
+    lock_shown,
+    parse_lock,
+    read_lock_text,
+)
 from tokmigrate.revision.reparent import (
     Branch,
     Reparented,

@@ -20,9 +20,8 @@ from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.steps import Step, compute_pins, steps_of
 from tokmigrate.revision.history import Files, History, refuse_taken
-from tokmigrate.revision.lock import FILE as LOCK
-from tokmigrate.revision.lock import Lock, PinnedIds, build_locked
-from tokmigrate.revision.lock_file import lock_files, read_lock
+from tokmigrate.revision.lock_file import FILE as LOCK
+from tokmigrate.revision.lock_file import Lock, PinnedIds, build_locked, lock_files, read_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.new_file import dump_written_fields, file_name
 from tokmigrate.revision.squash import format_squashed, squash_lock, squash_migrations

@@ -13,7 +13,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.operations.base import Context, Risk, RiskLevel
 from tokmigrate.operations.token_checks import unreachable_tokens
-from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
+from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
 from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.vocabulary.token_delta import TokenDelta, token_delta
 

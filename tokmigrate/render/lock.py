@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokmigrate.commands.lock import LockUpdate
     from tokmigrate.commands.rebase import Rebased
     from tokmigrate.commands.squash import Squashed
-    from tokmigrate.revision.lock import Lock, PinnedIds
+    from tokmigrate.revision.lock_file import Lock, PinnedIds
     from tokmigrate.revision.validate import Valid
 
 _SHORT = 12

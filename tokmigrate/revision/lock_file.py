@@ -1,4 +1,4 @@
-"""tokmigrate.lock on disk and as text:
+"""tokmigrate.lock: the migrations in order, and the ids that they give. As text:
 
     tokmigrate.lock 1
     head REVISION SEAL                       the seal is a digest of all lines below
@@ -16,20 +16,28 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.errors import FileProblems, Problem, StorageError
+from tokmigrate.errors import DriftError, FileProblems, Problem, StorageError
 from tokmigrate.files import read_if_present
 from tokmigrate.formats import LOCK
 from tokmigrate.revision.history import Files
-from tokmigrate.revision.lock import FILE, Lock, Locked, LockTrack, PinnedIds, longest
+from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import Workspace
 
+FILE = "tokmigrate.lock"
+
 REWRITE = "`tokmigrate lock` recreates it from the migrations"
-RESTORE = "`tokmigrate rebase` takes what Git has of it; without Git, delete it, and `tokmigrate lock` recreates it"
+_RESTORE = "`tokmigrate rebase` takes what Git has of it; without Git, delete it, and `tokmigrate lock` recreates it"
+_OTHER_IDS = (
+    "the tokenizer was changed between two migrations, or another tokmigrate wrote the lock: put the tokenizer back; "
+    f"only if other ids are meant, delete {FILE} and let `tokmigrate lock` write it from models at base"
+)
 
 _PREFACE = """\
 # Written by tokmigrate: the order of the migrations, their checksums, and the ids that they give.
@@ -44,10 +52,166 @@ _ID = re.compile(r'id (0|[1-9][0-9]*) (".*")')
 _MARKER = re.compile(r"(<{7}|\|{7}|={7}|>{7})( .*)?")
 
 
+@dataclass(frozen=True)
+class Locked:
+    """A migration as the lock knows it; `line` is where the file says so, counting from 1."""
+
+    revision: str
+    checksum: str
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class PinnedIds:
+    """The ids that a migration gives on one base tokenizer.
+
+    Args:
+        revision: The migration.
+        fingerprint: That of the tokenizer afterwards.
+        new_ids: Each id that a text gets that was no token before, in rising order.
+        line: Where the file says so, counting from 1.
+    """
+
+    revision: str
+    fingerprint: str
+    new_ids: tuple[tuple[int, str], ...]
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class LockTrack:
+    """The fingerprint of a base tokenizer, and what each migration that is applied to it makes of its ids."""
+
+    fingerprint: str
+    pins: tuple[PinnedIds, ...] = ()
+
+    @property
+    def revisions(self) -> tuple[str, ...]:
+        """The migrations that are applied to it."""
+        return tuple(pinned.revision for pinned in self.pins)
+
+
+@dataclass(frozen=True)
+class Lock:
+    """The migrations from the first to the head, and the base tokenizers that ids are pinned for."""
+
+    revisions: tuple[Locked, ...] = ()
+    tracks: tuple[LockTrack, ...] = ()
+
+    @property
+    def head(self) -> str:
+        """The last revision, or `base`."""
+        return self.revisions[-1].revision if self.revisions else "base"
+
+    def holding(self, chain: Sequence[Migration]) -> Lock:
+        """Return the part that holds for these migrations: up to the first that it knows otherwise."""
+        pairs = zip(self.revisions, chain, strict=False)
+        kept = [locked for locked, _ in takewhile(lambda pair: pair[0] == build_locked(pair[1]), pairs)]
+        known = {locked.revision for locked in kept}
+        tracks = (
+            LockTrack(track.fingerprint, tuple(takewhile(lambda each: each.revision in known, track.pins)))
+            for track in self.tracks
+        )
+        return Lock(tuple(kept), _longest(track for track in tracks if track.pins))
+
+    def append_migration(self, migration: Migration) -> Lock | None:
+        """Return the lock with one more migration, None where it does not follow the last one here."""
+        if migration.down_revision != (self.revisions[-1].revision if self.revisions else None):
+            return None
+        return Lock((*self.revisions, build_locked(migration)), self.tracks)
+
+    def find_pins(self, fingerprint: str, revisions: Sequence[str]) -> PinnedIds | None:
+        """Return what is pinned for the last of `revisions`, applied in this order to a base; None for nothing."""
+        wanted = tuple(revisions)
+        for track in self.tracks:
+            if track.fingerprint == fingerprint and track.revisions[: len(wanted)] == wanted:
+                return track.pins[len(wanted) - 1]
+        return None
+
+
+def build_locked(migration: Migration) -> Locked:
+    """Return a migration as the lock writes it down."""
+    return Locked(migration.revision, migration.checksum)
+
+
+def lock_of(chain: Sequence[Migration], known: Lock | None, tracks: Iterable[LockTrack] = ()) -> Lock:
+    """Return the lock of a chain of migrations.
+
+    Args:
+        chain: The migrations from the first to the head.
+        known: The lock before; what still holds of its pins is kept.
+        tracks: More pins.
+
+    Raises:
+        DriftError: Two pins contradict each other.
+    """
+    held = [*known.holding(chain).tracks] if known else []
+    for track in tracks:
+        for other in held:
+            if other.fingerprint == track.fingerprint:
+                _check_same_ids(other, track)
+        if track.pins:
+            held.append(track)
+    return Lock(tuple(map(build_locked, chain)), _longest(held))
+
+
+def _longest(tracks: Iterable[LockTrack]) -> tuple[LockTrack, ...]:
+    """Return the tracks without those that another one with the same base begins with."""
+    kept: list[LockTrack] = []
+    for track in sorted(tracks, key=lambda each: -len(each.pins)):
+        longer = (other.revisions for other in kept if other.fingerprint == track.fingerprint)
+        if not any(revisions[: len(track.pins)] == track.revisions for revisions in longer):
+            kept.append(track)
+    return tuple(sorted(kept, key=lambda each: (each.fingerprint, each.revisions)))
+
+
+def _check_same_ids(known: LockTrack, found: LockTrack) -> None:
+    for pinned, new in zip(known.pins, found.pins, strict=False):
+        if pinned.revision != new.revision:
+            return
+        check_new_ids(pinned, new)
+        check_fingerprint(pinned, new)
+
+
+def check_new_ids(pinned: PinnedIds, found: PinnedIds) -> None:
+    """Raise DriftError where a new text gets another id than was pinned."""
+    wanted = {token: number for number, token in pinned.new_ids}
+    actual = {token: number for number, token in found.new_ids}
+    for token in dict.fromkeys([*wanted, *actual]):
+        if wanted.get(token) != actual.get(token):
+            effect = f"pins it to id {wanted[token]}" if token in wanted else "does not know it"
+            came = f"would get id {actual[token]}" if token in actual else "would get none"
+            raise _drift(pinned, f"'{token}' {came} in migration {pinned.revision}, and the lock {effect}")
+
+
+def check_fingerprint(pinned: PinnedIds, found: PinnedIds) -> None:
+    """Raise DriftError where any token of the tokenizer afterwards has another id than was pinned."""
+    if pinned.fingerprint != found.fingerprint:
+        message = f"tokens that were there before get other ids in migration {pinned.revision} than the lock says"
+        raise _drift(pinned, message)
+
+
+def _drift(pinned: PinnedIds, message: str) -> DriftError:
+    return DriftError(message, where=f"{FILE}:{pinned.line}:1" if pinned.line else FILE, hint=_OTHER_IDS)
+
+
 def lock_text(lock: Lock) -> str:
     """Return the text of a lock file."""
     body = list(_body(lock))
     return _PREFACE + "\n".join([_TITLE, f"head {lock.head} {_seal(body)}", *body]) + "\n"
+
+
+def _body(lock: Lock) -> Iterator[str]:
+    link = ""
+    for locked in lock.revisions:
+        link = _link(link, locked)
+        yield f"revision {locked.revision} {locked.checksum} {link}"
+    for track in _longest(lock.tracks):
+        yield f"tokenizer {track.fingerprint}"
+        for pinned in track.pins:
+            yield f"ids {pinned.revision} {pinned.fingerprint}"
+            for number, token in pinned.new_ids:
+                yield f"id {number} {_quote(token)}"
 
 
 def parse_lock(text: str, shown: str) -> Lock:
@@ -60,12 +224,66 @@ def parse_lock(text: str, shown: str) -> Lock:
     Raises:
         FileProblems: It has conflict markers, or is not as tokmigrate wrote it.
     """
-    lines = text.splitlines()
-    marker = next((number for number, line in enumerate(lines, 1) if _MARKER.fullmatch(line)), None)
+    lines = list(enumerate(text.splitlines(), 1))
+    marker = next((number for number, line in lines if _MARKER.fullmatch(line)), None)
     if marker is not None:
-        problem = Problem(shown, marker, 1, "Git left a conflict here", "`tokmigrate rebase` resolves it")
-        raise FileProblems([problem])
-    return _Reading(shown, lines).lock()
+        raise _wrong(shown, marker, "Git left a conflict here", "`tokmigrate rebase` resolves it")
+    lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
+    number, title = lines[0] if lines else (1, "")
+    if title != _TITLE:
+        version = title.removeprefix(f"{FILE} ")
+        hint = LOCK.hint(int(version)) if version.isdecimal() else _RESTORE
+        raise _wrong(shown, number, f"expected '{_TITLE}', found '{title}'", hint)
+    number, line = lines[1] if len(lines) > 1 else (number, "")
+    head = _HEAD.fullmatch(line)
+    if head is None:
+        raise _wrong(shown, number, f"expected 'head REVISION SEAL', found '{line}'")
+    lock = _parse_body(lines[2:], shown)
+    if head[1] != lock.head:
+        raise _wrong(shown, number, f"the head is '{head[1]}' here, and '{lock.head}' by the lines below")
+    if head[2] != _seal([line for _, line in lines[2:]]):
+        raise _wrong(shown, number, "the lock was edited by hand: the seal is that of other lines")
+    return lock
+
+
+def _parse_body(lines: Iterable[tuple[int, str]], shown: str) -> Lock:
+    revisions: dict[str, Locked] = {}
+    bases: list[str] = []
+    # The place of the base, the migration, and its ids.
+    pins: list[tuple[int, PinnedIds, list[tuple[int, str]]]] = []
+    link = ""
+    for number, line in lines:
+        if (found := _REVISION.fullmatch(line)) and not bases:
+            locked = Locked(found[1], found[2], number)
+            link = _link(link, locked)
+            if found[3] != link:
+                raise _wrong(shown, number, "the chain breaks here: this line or one above it was edited by hand")
+            if locked.revision in revisions:
+                raise _wrong(shown, number, f"revision '{locked.revision}' appears a second time")
+            revisions[locked.revision] = locked
+        elif found := _TOKENIZER.fullmatch(line):
+            bases.append(found[1])
+        elif bases and (found := _IDS.fullmatch(line)):
+            pins.append((len(bases) - 1, PinnedIds(found[1], found[2], (), number), []))
+        elif pins and pins[-1][0] == len(bases) - 1 and (found := _ID.fullmatch(line)):
+            pins[-1][2].append((int(found[1]), _parse_token(found[2], number, shown)))
+        else:
+            raise _wrong(shown, number, f"this line means nothing here: '{line}'")
+    tracks: list[list[PinnedIds]] = [[] for _ in bases]
+    for place, pinned, new_ids in pins:
+        tracks[place].append(replace(pinned, new_ids=tuple(new_ids)))
+    return Lock(tuple(revisions.values()), tuple(map(LockTrack, bases, map(tuple, tracks))))
+
+
+def _parse_token(quoted: str, number: int, shown: str) -> str:
+    try:
+        return str(json.loads(quoted))
+    except ValueError as error:
+        raise _wrong(shown, number, f"{quoted} is not a text in JSON") from error
+
+
+def _wrong(shown: str, number: int, message: str, hint: str = _RESTORE) -> FileProblems:
+    return FileProblems([Problem(shown, number, 1, message, hint)])
 
 
 def conflict_sides(text: str) -> tuple[str, str]:
@@ -82,92 +300,6 @@ def conflict_sides(text: str) -> tuple[str, str]:
     return "\n".join(ours) + "\n", "\n".join(theirs) + "\n"
 
 
-def _body(lock: Lock) -> Iterator[str]:
-    link = ""
-    for locked in lock.revisions:
-        link = _link(link, locked)
-        yield f"revision {locked.revision} {locked.checksum} {link}"
-    for track in longest(lock.tracks):
-        yield f"tokenizer {track.fingerprint}"
-        for pinned in track.pins:
-            yield f"ids {pinned.revision} {pinned.fingerprint}"
-            for number, token in pinned.new_ids:
-                yield f"id {number} {_quoted(token)}"
-
-
-class _Ids:
-    """The pinned ids of a migration while their lines are read."""
-
-    def __init__(self, revision: str, fingerprint: str, line: int) -> None:
-        self.revision = revision
-        self.fingerprint = fingerprint
-        self.line = line
-        self.new_ids: list[tuple[int, str]] = []
-
-    def pinned(self) -> PinnedIds:
-        return PinnedIds(self.revision, self.fingerprint, tuple(self.new_ids), self.line)
-
-
-class _Reading:
-    """Reads the lines of a lock in one pass."""
-
-    def __init__(self, shown: str, lines: Sequence[str]) -> None:
-        self._shown = shown
-        self._lines = [(number, line) for number, line in enumerate(lines, 1) if line and not line.startswith("#")]
-        self._revisions: list[Locked] = []
-        self._tracks: list[tuple[str, int, list[_Ids]]] = []
-        self._link = ""
-
-    def lock(self) -> Lock:
-        """Return the whole of it."""
-        number, title = self._lines[0] if self._lines else (1, "")
-        if title != _TITLE:
-            version = title.removeprefix(f"{FILE} ")
-            hint = LOCK.hint(int(version)) if version.isdecimal() else RESTORE
-            raise self._wrong(number, f"expected '{_TITLE}', found '{title}'", hint)
-        number, line = self._lines[1] if len(self._lines) > 1 else (number, "")
-        head = _HEAD.fullmatch(line)
-        if head is None:
-            raise self._wrong(number, f"expected 'head REVISION SEAL', found '{line}'")
-        for place, each in self._lines[2:]:
-            self._take(place, each)
-        tracks = (LockTrack(base, tuple(ids.pinned() for ids in held), place) for base, place, held in self._tracks)
-        lock = Lock(tuple(self._revisions), tuple(tracks))
-        if head[1] != lock.head:
-            raise self._wrong(number, f"the head is '{head[1]}' here, and '{lock.head}' by the lines below")
-        if head[2] != _seal([each for _, each in self._lines[2:]]):
-            raise self._wrong(number, "the lock was edited by hand: the seal is that of other lines")
-        return lock
-
-    def _take(self, number: int, line: str) -> None:
-        held = self._tracks[-1][2] if self._tracks else []
-        if (found := _REVISION.fullmatch(line)) and not self._tracks:
-            locked = Locked(found[1], found[2], number)
-            self._link = _link(self._link, locked)
-            if found[3] != self._link:
-                raise self._wrong(number, "the chain breaks here: this line or one above it was edited by hand")
-            if any(each.revision == locked.revision for each in self._revisions):
-                raise self._wrong(number, f"revision '{locked.revision}' appears a second time")
-            self._revisions.append(locked)
-        elif found := _TOKENIZER.fullmatch(line):
-            self._tracks.append((found[1], number, []))
-        elif self._tracks and (found := _IDS.fullmatch(line)):
-            held.append(_Ids(found[1], found[2], number))
-        elif held and (found := _ID.fullmatch(line)):
-            held[-1].new_ids.append((int(found[1]), self._token(number, found[2])))
-        else:
-            raise self._wrong(number, f"this line means nothing here: '{line}'")
-
-    def _token(self, number: int, quoted: str) -> str:
-        try:
-            return str(json.loads(quoted))
-        except ValueError as error:
-            raise self._wrong(number, f"{quoted} is not a text in JSON") from error
-
-    def _wrong(self, number: int, message: str, hint: str = RESTORE) -> FileProblems:
-        return FileProblems([Problem(self._shown, number, 1, message, hint)])
-
-
 def _link(before: str, locked: Locked) -> str:
     return _digest(f"{before} {locked.revision} {locked.checksum}")
 
@@ -180,7 +312,7 @@ def _digest(text: str) -> str:
     return blake3(text.encode("utf-8")).hexdigest()[:32]
 
 
-def _quoted(token: str) -> str:
+def _quote(token: str) -> str:
     # What some programs take for the end of a line is escaped, so that a token stays in its line.
     text = json.dumps(token, ensure_ascii=False)
     return re.sub("[\x7f-\x9f\u2028\u2029]", lambda found: f"\\u{ord(found[0]):04x}", text)
@@ -209,7 +341,7 @@ def read_lock_text(workspace: Workspace) -> str | None:
         return None if data is None else data.decode("utf-8")
     except (StorageError, UnicodeDecodeError) as error:
         reason = error.message if isinstance(error, StorageError) else "it is not UTF-8"
-        raise FileProblems([Problem(lock_shown(workspace), 1, 1, f"cannot be read: {reason}", RESTORE)]) from error
+        raise _wrong(lock_shown(workspace), 1, f"cannot be read: {reason}") from error
 
 
 def lock_files(workspace: Workspace, lock: Lock) -> Files:
@@ -218,6 +350,4 @@ def lock_files(workspace: Workspace, lock: Lock) -> Files:
     data = lock_text(lock).encode("utf-8")
     # A checkout may have given it other line ends.
     held = read_if_present(path)
-    if held is not None and held.replace(b"\r\n", b"\n") == data:
-        return {}
-    return {path: data}
+    return {} if held is not None and held.replace(b"\r\n", b"\n") == data else {path: data}

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 
 from tokmigrate.errors import HistoryError
 from tokmigrate.revision.conditions import Check, Precondition
-from tokmigrate.revision.lock import Lock, LockTrack, PinnedIds, build_locked
+from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, build_locked
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced
 from tokmigrate.revision.new_file import dump_written_fields
 from tokmigrate.revision.schema import SCHEMA_FILE

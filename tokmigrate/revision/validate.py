@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from tokmigrate.errors import FileProblems, HistoryError, Problem
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock import Lock, LockTrack
-from tokmigrate.revision.lock_file import REWRITE, lock_shown, read_lock
+from tokmigrate.revision.lock_file import REWRITE, Lock, LockTrack, lock_shown, read_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import Workspace
 
