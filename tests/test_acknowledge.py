@@ -7,8 +7,8 @@ from shared_models import SharedModel, shared_model
 
 from tokmigrate.errors import OperationError
 from tokmigrate.operations.base import RiskLevel
-from tokmigrate.revision.checksum import yaml_checksum
 from tokmigrate.revision.history import History
+from tokmigrate.revision.yaml_file import yaml_checksum
 
 BREAKING = {
     "- move_tokens: {tokens: {the: 419, and: 1196}}": (

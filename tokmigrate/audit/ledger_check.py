@@ -15,8 +15,7 @@ from tokmigrate.files import read_file
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.revision.checksum import python_checksum, yaml_checksum
-from tokmigrate.revision.yaml_file import YamlHeader, read_contents
+from tokmigrate.revision.yaml_file import YamlHeader, python_checksum, read_contents, yaml_checksum
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.ledger import State

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tokmigrate.model.documents.state import ModelState
+from tokmigrate.operations.base import Fields
 
 
-class _Condition(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
+class _Condition(Fields):
     name: ClassVar[str]
     shorthand: ClassVar[str | None] = None
 
@@ -46,7 +45,6 @@ class TokenPresent(_Condition):
     token: str = Field(min_length=1, description="The text of the token.")
 
     def find_fault(self, state: ModelState) -> str | None:
-        """Return why it does not hold in a state, None where it does."""
         return None if self.token in state.tokenizer.ids else f"there is no token '{self.token}'"
 
 
@@ -59,7 +57,6 @@ class ModelType(_Condition):
     model_type: str = Field(min_length=1, description="The `model_type` of config.json.")
 
     def find_fault(self, state: ModelState) -> str | None:
-        """Return why it does not hold in a state, None where it does."""
         found = state.traits.model_type
         return None if found == self.model_type else f"the model is of type '{found}', not '{self.model_type}'"
 
@@ -86,7 +83,6 @@ class Encodes(_Condition):
     tokens: tuple[str, ...] = Field(description="The tokens as the vocabulary writes them.")
 
     def find_fault(self, tokens: tuple[str, ...]) -> str | None:
-        """Return why it does not hold for the tokens that its text is encoded as, None where it does."""
         return _tokens_fault(self.text, tokens, self.tokens)
 
 

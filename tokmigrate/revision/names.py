@@ -8,9 +8,9 @@ import shlex
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from tokmigrate.errors import HistoryError, UnknownNameError, UsageError, suggest
+from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.yaml_file import file_number
 
 _RELATIVE = re.compile(r"[+-][0-9]+")
@@ -24,28 +24,9 @@ def new_revision_id() -> str:
     return secrets.token_hex(6)
 
 
-class Named(Protocol):
-    """Something with a revision that can be called by name: a migration, or one that only the ledger has."""
-
-    @property
-    def revision(self) -> str:
-        """Its id."""
-        ...
-
-    @property
-    def number(self) -> str:
-        """The digits that the name of its file begins with, or nothing."""
-        ...
-
-    @property
-    def shown(self) -> str:
-        """The name that messages give its file."""
-        ...
-
-
 @dataclass(frozen=True)
 class RecordedName:
-    """A migration that is on record, by its revision and the name of its file."""
+    """A migration that only the ledger has, by its revision and the name of its file."""
 
     revision: str
     shown: str
@@ -56,13 +37,13 @@ class RecordedName:
         return file_number(Path(self.shown))
 
 
-Chain = Callable[[], Sequence[Named]]
+Named = Migration | RecordedName
 
 
 def resolve(
     name: str,
     migrations: Sequence[Named],
-    chain: Chain,
+    chain: Callable[[], Sequence[Named]],
     current: str | None,
     tags: Mapping[str, str | None],
     models: Collection[str] = (),
@@ -99,16 +80,14 @@ def resolve(
     if found:
         matches = ", ".join(f"{each.revision} ({each.shown})" for each in found)
         raise UnknownNameError(f"'{name}' can mean any of {matches}", hint="give more of the id")
+    message = f"no revision is called '{name}'"
     if name in models:
-        raise UnknownNameError(
-            f"no revision is called '{name}': it is a model", hint=f"name a model with -M: -M {shlex.quote(name)}"
-        )
+        raise UnknownNameError(f"{message}: it is a model", hint=f"name a model with -M: -M {shlex.quote(name)}")
     if name in _BEFORE_ALL:
-        hint = "what a model is before any migration is called 'base'"
-        raise UnknownNameError(f"no revision is called '{name}'", hint=hint)
+        raise UnknownNameError(message, hint="what a model is before any migration is called 'base'")
     known = [word for each in migrations for word in (each.revision, each.number)]
     hint = suggest(name, [*known, *tags, "head", "base"]) or "'tokmigrate history' lists all revisions"
-    raise UnknownNameError(f"no revision is called '{name}'", hint=hint)
+    raise UnknownNameError(message, hint=hint)
 
 
 def _is_short_for(name: str, migration: Named) -> bool:
@@ -128,17 +107,13 @@ def _follow_steps(steps: int, chain: Sequence[Named], current: str | None) -> st
             f"the current revision '{current}' is not in the history",
             hint="is its file missing? fetch it, or switch the branch",
         )
-    position = revisions.index(current) + steps
-    if not 0 <= position < len(revisions):
-        room = len(revisions) - 1 - revisions.index(current) if steps > 0 else revisions.index(current)
-        end = "head" if steps > 0 else "base"
-        raise UsageError(f"'{steps:+d}' leads past the {end}", hint=_room(room, end, current or "base"))
-    return revisions[position]
-
-
-def _room(count: int, end: str, current: str) -> str:
-    prefix, way = ("+", "after") if end == "head" else ("-", "before")
-    if not count:
-        return f"the model is at {current}: there is no revision {way} it"
-    steps = f"{prefix}1" if count == 1 else f"{prefix}1 to {prefix}{count}"
-    return f"the model is at {current}: give {steps}, or {end}"
+    here = revisions.index(current)
+    if 0 <= here + steps < len(revisions):
+        return revisions[here + steps]
+    sign, way, end, count = ("+", "after", "head", len(chain) - here) if steps > 0 else ("-", "before", "base", here)
+    hint = f"the model is at {current or 'base'}: "
+    if count:
+        hint += f"give {sign}1{f' to {sign}{count}' if count > 1 else ''}, or {end}"
+    else:
+        hint += f"there is no revision {way} it"
+    raise UsageError(f"'{steps:+d}' leads past the {end}", hint=hint)

@@ -9,9 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from tokmigrate.errors import FileProblems, Problem
-from tokmigrate.revision.checksum import python_checksum
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.yaml_file import PythonHeader, build_migration, in_order, read_attachments, read_contents
+from tokmigrate.revision.yaml_file import (
+    PythonHeader,
+    build_migration,
+    python_checksum,
+    read_attachments,
+    read_contents,
+    sort_problems,
+)
 from tokmigrate.strict_yaml import Entry, Node, Plain, Tree, decode
 
 _NAMES = tuple(PythonHeader.model_fields)
@@ -45,10 +51,10 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
     problems += reading.problems
     problems += _upgrade_problems(module, shown)
     names = header.files if header else ()
-    attachments, faults = read_attachments(path, root, tree, [(name, ("files",)) for name in names])
+    attachments, faults = read_attachments(path, root, tree, [(name, "files") for name in names])
     problems += faults
     if header is None or problems:
-        raise FileProblems(in_order(problems))
+        raise FileProblems(sort_problems(problems))
     checksum = python_checksum(source, attachments)
     return replace(build_migration(header, body, data, path, shown, attachments, checksum), source=source)
 
@@ -75,7 +81,7 @@ class _Literals:
     def constants(self, module: ast.Module) -> Tree:
         """Return the module-level names that mean something, as a mapping."""
         entries: dict[str, Entry] = {}
-        for target, value in _assignments(module):
+        for target, value in find_assignments(module):
             if target.id not in _NAMES:
                 continue
             if target.id in entries:
@@ -134,7 +140,8 @@ class _Literals:
         self.problems.append(Problem(self.shown, *self.place(node), message))
 
 
-def _assignments(module: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
+def find_assignments(module: ast.Module) -> Iterator[tuple[ast.Name, ast.expr]]:
+    """Yield each module-level name that is assigned, with its value."""
     for statement in module.body:
         if isinstance(statement, ast.Assign):
             for target in statement.targets:

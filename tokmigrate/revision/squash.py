@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
 from tokmigrate.errors import HistoryError
-from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, build_locked
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced
 from tokmigrate.revision.new_file import dump_written_fields
@@ -77,12 +75,12 @@ def format_squashed(migration: Migration) -> str:
     ]
     body: dict[str, Any] = {"replaces": [_dump_replaced(each) for each in migration.replaces]}
     if migration.preconditions:
-        body["preconditions"] = [_item(each) for each in migration.preconditions]
+        body["preconditions"] = [each.as_written() for each in migration.preconditions]
     body["operations"] = [
         {planned.operation.name: dump_written_fields(planned.operation)} for planned in migration.operations
     ]
     if migration.checks:
-        body["verify"] = [_item(each) for each in migration.checks]
+        body["verify"] = [each.as_written() for each in migration.checks]
     return "\n".join(head) + "\n" + yaml.safe_dump(body, allow_unicode=True, sort_keys=False, width=100)
 
 
@@ -142,8 +140,3 @@ def _dump_replaced(each: Replaced) -> dict[str, Any]:
     if each.init is not None:
         written["init"] = each.init.model_dump(mode="json", exclude_defaults=True)
     return written
-
-
-def _item(condition: Precondition | Check) -> dict[str, Any]:
-    model: BaseModel = condition
-    return {condition.name: dump_written_fields(model)}

@@ -1,7 +1,8 @@
-"""From the contents of a migration file, YAML or Python, to a Migration."""
+"""From the contents of a migration file, YAML or Python, to a Migration; and its checksum."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,45 +10,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from blake3 import blake3
+from pydantic import AfterValidator, BaseModel, Field
 
 from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
 from tokmigrate.files import read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.base import AsTuple
+from tokmigrate.operations.base import AsTuple, Fields
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.revision.checksum import yaml_checksum
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced
-from tokmigrate.strict_yaml import Entry, Node, OptionalText, Tree, check, decode, is_null, parse
+from tokmigrate.strict_yaml import Entry, Node, OptionalText, Tree, Value, check, decode, is_null, parse
 
-RESERVED = ("head", "heads", "base")
+CHECKSUM_VERSION = "1"
+
+_RESERVED = ("head", "heads", "base")
 """Words that name a revision by its position, and so cannot be ids."""
 
 _ID = re.compile(r"[0-9a-z_]{4,40}")
 _FORMAT_HINT = f"this tokmigrate reads 'format: {MIGRATION.version}'; for a newer one upgrade tokmigrate"
 
 
-def _revision_id(value: str) -> str:
-    if not _ID.fullmatch(value):
+def _check_revision_id(value: str | None) -> str | None:
+    if value is not None and not _ID.fullmatch(value):
         raise ValueError(f"'{value}' is not a revision id: 4 to 40 of 0-9, a-z and _")
-    if value in RESERVED:
+    if value in _RESERVED:
         raise ValueError(f"'{value}' has a meaning of its own and cannot be a revision id")
     return value
 
 
-def _optional_revision_id(value: str | None) -> str | None:
-    return value if value is None else _revision_id(value)
-
-
-class _Header(BaseModel):
+class _Header(Fields):
     """The fields that both kinds of files share; the lists are read item by item."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    revision: Annotated[str, AfterValidator(_revision_id)]
-    down_revision: Annotated[OptionalText, AfterValidator(_optional_revision_id)] = None
+    revision: Annotated[str, AfterValidator(_check_revision_id)]
+    down_revision: Annotated[OptionalText, AfterValidator(_check_revision_id)] = None
     message: str = ""
     author: OptionalText = None
     models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), min_length=1)
@@ -79,9 +76,9 @@ class PythonHeader(_Header):
 class Body:
     """What both kinds of files hold besides the header."""
 
-    init: InitSpec | None
-    preconditions: tuple[Precondition, ...]
-    checks: tuple[Check, ...]
+    init: InitSpec | None = None
+    preconditions: tuple[Precondition, ...] = ()
+    checks: tuple[Check, ...] = ()
 
 
 class Kind(Protocol):
@@ -114,26 +111,43 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
     tree = parse(decode(data, shown), shown)
     header, body, problems = read_contents(YamlHeader, tree)
     operations: list[PlannedOperation] = []
-    references: list[tuple[str, tuple[str | int, ...]]] = []
+    references: list[tuple[str, str]] = []
     if isinstance(tree.value, Mapping):
-        items, faults = read_items(tree, "operations", operation_types(), "operation")
+        items, faults = _read_items(tree, "operations", operation_types(), "operation")
         problems += faults
         operations = [PlannedOperation(operation, place) for operation, place in items]
-        references = [(name, ("operations",)) for planned in operations for name in planned.operation.references()]
-        if body.init is not None:
-            references += [(name, ("init",)) for name in body.init.references()]
+        references = [(name, "operations") for planned in operations for name in planned.operation.references()]
+        references += [(name, "init") for name in (body.init.references() if body.init else ())]
         if header is not None and header.replaces:
             problems += _replaces_problems(tree, header, len(operations))
-            operations = _with_origins(operations, header.replaces)
+            origins = (replaced for replaced in header.replaces for _ in range(replaced.operations))
+            operations = [replace(each, origin=origin) for each, origin in zip(operations, origins, strict=False)]
             specs = [replaced.init for replaced in header.replaces if replaced.init]
-            references += [(name, ("replaces",)) for spec in specs for name in spec.references()]
+            references += [(name, "replaces") for spec in specs for name in spec.references()]
     attachments, faults = read_attachments(path, root, tree, references)
     problems += faults
     if header is None or problems:
-        raise FileProblems(in_order(problems))
+        raise FileProblems(sort_problems(problems))
     checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
     migration = build_migration(header, body, data, path, shown, attachments, checksum)
     return replace(migration, operations=tuple(operations), replaces=header.replaces)
+
+
+def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Problem]]:
+    """Return header and body of a migration file, and all their faults."""
+    header, problems = check(kind, tree)
+    problems = [_with_format_hint(problem) for problem in problems]
+    if not isinstance(tree.value, Mapping):
+        return header, Body(), problems
+    init: InitSpec | None = None
+    if not is_null(tree.value.get("init")) and "init" in tree.value:
+        init, faults = check(InitSpec, tree, ("init",))
+        problems += faults
+    preconditions, faults = _read_items(tree, "preconditions", PRECONDITIONS, "precondition")
+    problems += faults
+    checks, faults = _read_items(tree, "verify", CHECKS, "check")
+    problems += faults
+    return header, Body(init, tuple(item for item, _ in preconditions), tuple(item for item, _ in checks)), problems
 
 
 def build_migration(
@@ -145,17 +159,7 @@ def build_migration(
     attachments: Mapping[str, bytes],
     checksum: str,
 ) -> Migration:
-    """Return a migration with what YAML and Python files have in common.
-
-    Args:
-        header: The fields that identify it.
-        body: The other fields.
-        data: The bytes of the file.
-        path: Its absolute path.
-        shown: The name that messages give it.
-        attachments: The files that it refers to.
-        checksum: What identifies its contents.
-    """
+    """Return a migration with what YAML and Python files have in common."""
     return Migration(
         revision=header.revision,
         down_revision=header.down_revision,
@@ -174,34 +178,16 @@ def build_migration(
     )
 
 
-def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Problem]]:
-    """Return header and body of a migration file, and all their faults."""
-    header, problems = check(kind, tree)
-    problems = [_with_format_hint(problem) for problem in problems]
-    if not isinstance(tree.value, Mapping):
-        return header, Body(None, (), ()), problems
-    init: InitSpec | None = None
-    if "init" in tree.value and not is_null(tree.value["init"]):
-        init, faults = check(InitSpec, tree, ("init",))
-        problems += faults
-    preconditions, faults = read_items(tree, "preconditions", PRECONDITIONS, "precondition")
-    problems += faults
-    checks, faults = read_items(tree, "verify", CHECKS, "check")
-    problems += faults
-    body = Body(init, tuple(item for item, _ in preconditions), tuple(item for item, _ in checks))
-    return header, body, problems
-
-
-def _with_origins(operations: list[PlannedOperation], replaces: Iterable[Replaced]) -> list[PlannedOperation]:
-    origins = (replaced for replaced in replaces for _ in range(replaced.operations))
-    return [replace(planned, origin=origin) for planned, origin in zip(operations, origins, strict=False)]
+def _with_format_hint(problem: Problem) -> Problem:
+    is_of_format = "'format'" in problem.message or "expected '1'" in problem.message
+    return replace(problem, hint=_FORMAT_HINT) if is_of_format else problem
 
 
 def _replaces_problems(tree: Tree, header: YamlHeader, operations: int) -> Iterator[Problem]:
     """Yield what of `replaces:` does not fit the rest of the file."""
     hint = "`tokmigrate squash` writes both"
-    if header.replaces[-1].revision != header.revision:
-        last = header.replaces[-1].revision
+    last = header.replaces[-1].revision
+    if last != header.revision:
         message = f"a squashed migration has the id of the last one that it replaces, which is '{last}'"
         yield tree.problem(("revision",), message, hint)
     counted = sum(replaced.operations for replaced in header.replaces)
@@ -222,7 +208,7 @@ def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
 
 
 def read_attachments(
-    path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, tuple[str | int, ...]]]
+    path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, str]]
 ) -> tuple[dict[str, bytes], list[Problem]]:
     """Return the files that a migration refers to, and the faults of those that cannot be had.
 
@@ -230,26 +216,25 @@ def read_attachments(
         path: The migration, which the names are relative to.
         root: The directory that they must be inside.
         tree: The contents of the migration.
-        references: Each name, and the part of the tree that it stands in.
+        references: Each name, and the field that it stands in.
     """
     attachments: dict[str, bytes] = {}
     problems: list[Problem] = []
-    for name, part in references:
+    for name, field in references:
         if name in attachments:
             continue
-        place = next((node for node in tree.at(part).root.texts() if node.content == name), tree.at(part).root)
         target = attachment_path(path, name, root)
-        fault: str | None = None
-        if target is None:
-            fault = f"'{name}' is outside the workspace"
-        else:
-            try:
+        try:
+            if target is not None:
                 attachments[name] = read_file(target)
-            except StorageError as error:
-                fault = f"'{name}': {error.message}"
-        if fault:
-            hint = f"a file is named relative to {Path(tree.path).parent}"
-            problems.append(Problem(tree.path, place.line, place.column, fault, hint))
+                continue
+            fault = f"'{name}' is outside the workspace"
+        except StorageError as error:
+            fault = f"'{name}': {error.message}"
+        around = tree.at((field,)).root
+        place = next((node for node in around.texts() if node.content == name), around)
+        hint = f"a file is named relative to {Path(tree.path).parent}"
+        problems.append(Problem(tree.path, place.line, place.column, fault, hint))
     return attachments, problems
 
 
@@ -259,18 +244,12 @@ def file_number(path: Path) -> str:
     return digits[0] if digits else ""
 
 
-def in_order(problems: Iterable[Problem]) -> list[Problem]:
+def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
     """Return the problems in the order of the file."""
     return sorted(problems, key=lambda each: (each.path, each.line, each.column))
 
 
-def _with_format_hint(problem: Problem) -> Problem:
-    if "'format'" in problem.message or "expected '1'" in problem.message:
-        return Problem(problem.path, problem.line, problem.column, problem.message, _FORMAT_HINT)
-    return problem
-
-
-def read_items(
+def _read_items(
     tree: Tree, field: str, kinds: Mapping[str, type[T]], noun: str
 ) -> tuple[list[tuple[T, str]], list[Problem]]:
     """Return the items of the list `field` with their places, and all their faults.
@@ -317,3 +296,47 @@ def _with_fields(tree: Tree, kind: Kind) -> Tree:
         empty: dict[str, Entry] = {}
         return Tree(tree.path, Node(tree.root.line, tree.root.column, empty))
     return tree.under(kind.shorthand) if kind.shorthand else tree
+
+
+def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, bytes]) -> str:
+    """Return `1:` and the BLAKE3 digest of a YAML migration, as hex.
+
+    It is taken over the texts of the file, not over typed fields, so that a field which a later version of
+    tokmigrate adds, or whose default changes, leaves the checksums of old files as they are.
+
+    Args:
+        content: The file as dict, list and str; `message`, `author` and `acknowledge` of operations do not count.
+        attachments: The files that it refers to, by the names used there.
+    """
+    effective = {key: value for key, value in content.items() if key not in ("message", "author")}
+    if isinstance(effective.get("operations"), list):
+        effective["operations"] = [_without_consent(item) for item in effective["operations"]]
+    return _compute_checksum({"yaml": effective}, attachments)
+
+
+def _without_consent(item: Value) -> Value:
+    """Return an operation without `acknowledge`, which may be added to a migration that models have already."""
+    if not isinstance(item, Mapping):
+        return item
+    changed = {}
+    for name, fields in item.items():
+        kind = operation_types().get(name)
+        # Where an operation cannot be written without it, all its checksums cover it.
+        covers = not isinstance(fields, Mapping) or (kind and kind.model_fields["acknowledge"].is_required())
+        changed[name] = fields if covers else {key: value for key, value in fields.items() if key != "acknowledge"}
+    return changed
+
+
+def python_checksum(source: str, attachments: Mapping[str, bytes]) -> str:
+    """Return `1:` and the BLAKE3 digest of a Python migration, as hex.
+
+    Line ends and white space at the ends of lines and of the file do not count.
+    """
+    code = "\n".join(line.rstrip() for line in re.split(r"\r\n|\r|\n", source)).rstrip()
+    return _compute_checksum({"python": code}, attachments)
+
+
+def _compute_checksum(content: Mapping[str, Value], attachments: Mapping[str, bytes]) -> str:
+    files = {name: blake3(data).hexdigest() for name, data in attachments.items()}
+    text = json.dumps({**content, "files": files}, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return f"{CHECKSUM_VERSION}:{blake3(text.encode('utf-8')).hexdigest()}"
