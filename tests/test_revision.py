@@ -480,7 +480,7 @@ def test_new_ids_are_random() -> None:
 
 
 def test_new_files_follow_each_other_and_can_be_read(workspace: Workspace) -> None:
-    first = write_yaml_migration(workspace, "Add ChatML röle-tokens!", author="A: Writer #1")
+    first = write_yaml_migration(workspace, "Add ChatML röle-tokens!")
     operations = (
         AddTokens(
             tokens=(NewToken(content="no", special=True), NewToken(content="0002")),
@@ -496,7 +496,7 @@ def test_new_files_follow_each_other_and_can_be_read(workspace: Workspace) -> No
         "0003_say_x_y_now.py",
     ]
     one, two, three = History.read(workspace).chain()
-    assert (one.message, one.author) == ("Add ChatML röle-tokens!", "A: Writer #1")
+    assert one.message == "Add ChatML röle-tokens!"
     assert tuple(planned.operation for planned in two.operations) == operations
     assert three.message == 'Say "x\\y" {now}'
     assert three.recorded(None) == ()

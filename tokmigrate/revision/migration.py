@@ -10,24 +10,22 @@ from traceback import walk_tb
 from types import FrameType, ModuleType
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from tokmigrate.errors import OperationError, TokmigrateError, suggest
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.base import Operation
+from tokmigrate.operations.base import Fields, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.settings import ModelEntry
 from tokmigrate.strict_yaml import messages
 
 
-class Replaced(BaseModel):
+class Replaced(Fields):
     """A migration that became part of another one.
 
     Its operations keep its name and its `init:`, so that random rows come from the same seed.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     revision: Annotated[str, Field(pattern=r"^[0-9a-z_]{4,40}$", description="Its id.")]
     checksum: str = Field(min_length=1, description="What identified its contents.")
@@ -37,13 +35,7 @@ class Replaced(BaseModel):
 
 @dataclass(frozen=True)
 class PlannedOperation:
-    """An operation of a migration.
-
-    Args:
-        operation: What is to be done.
-        place: Where the migration says so, `file:line:column`.
-        origin: The migration that it came from, where it is one that others were squashed into.
-    """
+    """An operation of a migration, its `file:line:column`, and the migration that it was squashed from, if any."""
 
     operation: Operation
     place: str
@@ -51,31 +43,23 @@ class PlannedOperation:
 
 
 class Recorder:
-    """The `op` of `def upgrade(op)`: each method is an operation, its arguments are the fields.
-
-    Args:
-        tokenizer: What `op.tokenizer` gives.
-        code: The file name of the migration's code.
-        shown: The name that places give the file.
-    """
+    """The `op` of `def upgrade(op)`: each method is an operation, its arguments are the fields."""
 
     def __init__(self, tokenizer: object, code: str, shown: str) -> None:
         self.tokenizer = tokenizer
         self._code = code
         self._shown = shown
-        self._recorded: list[PlannedOperation] = []
+        self.recorded: list[PlannedOperation] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
-        kind = operation_types().get(name)
-        if kind is None:
-            raise OperationError(
-                f"there is no operation '{name}'",
-                hint=suggest(name, operation_types()) or "known are " + ", ".join(operation_types()),
-            )
+        kinds = operation_types()
+        if name not in kinds:
+            hint = suggest(name, kinds) or "known are " + ", ".join(kinds)
+            raise OperationError(f"there is no operation '{name}'", hint=hint)
 
         def record(*values: object, **fields: object) -> None:
-            operation = _operation(kind, values, fields)
-            self._recorded.append(PlannedOperation(operation, self._place(sys._getframe(1))))
+            operation = _build_operation(kinds[name], values, fields)
+            self.recorded.append(PlannedOperation(operation, self._place(sys._getframe(1))))
 
         return record
 
@@ -84,23 +68,12 @@ class Recorder:
             frame = frame.f_back
         if frame is None:
             return self._shown
-        positions = list(frame.f_code.co_positions())
-        line, _, column, _ = positions[frame.f_lasti // 2]
+        line, _, column, _ = list(frame.f_code.co_positions())[frame.f_lasti // 2]
         return f"{self._shown}:{line or frame.f_lineno}:{(column or 0) + 1}"
 
 
-def record(source: str, path: Path, shown: str, tokenizer: object) -> tuple[PlannedOperation, ...]:
-    """Return the operations that the `upgrade(op)` of a Python migration records.
-
-    Args:
-        source: The text of the migration.
-        path: Its file.
-        shown: The name that places give the file.
-        tokenizer: What `op.tokenizer` gives to it: the tokenizer as it is before the migration.
-
-    Raises:
-        OperationError: The code raises anything, or asks for an operation that cannot be.
-    """
+def _record(source: str, path: Path, shown: str, tokenizer: object) -> tuple[PlannedOperation, ...]:
+    """Return the operations that the `upgrade(op)` of a Python migration records."""
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     recorder = Recorder(tokenizer, str(path), shown)
@@ -111,10 +84,10 @@ def record(source: str, path: Path, shown: str, tokenizer: object) -> tuple[Plan
         raise
     except BaseException as error:  # the tokenizers library panics with a BaseException
         raise _explain(error, path, shown) from error
-    return tuple(recorder._recorded)
+    return tuple(recorder.recorded)
 
 
-def _operation(kind: type[Operation], values: tuple[object, ...], fields: dict[str, Any]) -> Operation:
+def _build_operation(kind: type[Operation], values: tuple[object, ...], fields: dict[str, Any]) -> Operation:
     if values:
         if kind.shorthand is None or len(values) > 1 or kind.shorthand in fields:
             raise OperationError(f"{kind.name} takes its fields by name", hint=f"op.{kind.name}(field=…)")
@@ -190,7 +163,7 @@ class Migration:
         """
         if self.source is None:
             return self.operations
-        operations = record(self.source, self.path, self.shown, tokenizer)
+        operations = _record(self.source, self.path, self.shown, tokenizer)
         for planned in operations:
             for name in planned.operation.references():
                 if name not in self.attachments:

@@ -47,7 +47,7 @@ _PYTHON = '''\
 revision = {revision}
 down_revision = {down_revision}
 message = {message}
-author = {author}
+author = None
 models = ["*"]
 files = []  # the files that operations refer to, relative to this one
 
@@ -65,7 +65,6 @@ def write_yaml_migration(
     workspace: Workspace,
     message: str,
     operations: Sequence[Operation] = (),
-    author: str | None = None,
     revision: str | None = None,
     remarks: Sequence[str] = (),
     models: Sequence[str] = ("*",),
@@ -76,7 +75,6 @@ def write_yaml_migration(
         workspace: Where.
         message: What it is for; also makes the file's name.
         operations: What it does; commented examples by default.
-        author: Who wrote it.
         revision: Its id; a random one by default.
         remarks: Lines of comment above the operations.
         models: The names or tags of the models that it is for.
@@ -86,112 +84,18 @@ def write_yaml_migration(
         UsageError: The message is empty or more than one line.
         StorageError: The file cannot be written.
     """
-    down = _head(workspace, message)
-    text = yaml_text(revision or new_revision_id(), down, message, operations, author, remarks, models)
+    down = _find_head(workspace, message)
+    text = yaml_text(revision or new_revision_id(), down, message, operations, remarks, models)
     return _write(workspace, message, ".yaml", text)
 
 
-def write_python_migration(
-    workspace: Workspace, message: str, author: str | None = None, revision: str | None = None
-) -> Path:
-    """Write a Python migration that follows the head, and the JSON Schema beside it; return its path.
-
-    Arguments and errors are those of `write_yaml_migration`.
-    """
-    down = _head(workspace, message)
-    text = python_text(revision or new_revision_id(), down, message, author)
+def write_python_migration(workspace: Workspace, message: str) -> Path:
+    """Write a Python migration that follows the head as `write_yaml_migration` does, and return its path."""
+    text = python_text(new_revision_id(), _find_head(workspace, message), message)
     return _write(workspace, message, ".py", text)
 
 
-def yaml_text(
-    revision: str,
-    down_revision: str | None,
-    message: str,
-    operations: Sequence[Operation] = (),
-    author: str | None = None,
-    remarks: Sequence[str] = (),
-    models: Sequence[str] = ("*",),
-) -> str:
-    """Return the text of a new YAML migration; its arguments are those of `write_yaml_migration`."""
-    lines = [
-        f"# yaml-language-server: $schema={SCHEMA_FILE}",
-        "format: 1",
-        f"revision: {json.dumps(revision)}",
-        f"down_revision: {json.dumps(down_revision)}",
-        f"message: {json.dumps(message, ensure_ascii=False)}",
-    ]
-    if author:
-        lines.append(f"author: {json.dumps(author, ensure_ascii=False)}")
-    lines += [f"models: {json.dumps(list(models), ensure_ascii=False)}", ""]
-    if not operations:
-        return "\n".join(lines) + "\n" + _EXAMPLES
-    lines += [f"# {_printable(remark)}" for remark in remarks]
-    items = [{operation.name: dump_written_fields(operation)} for operation in operations]
-    body = yaml.dump({"operations": items}, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
-    return "\n".join(lines) + "\n" + body
-
-
-class _Dumper(yaml.SafeDumper):
-    """Writes a text of several lines as lines."""
-
-
-def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _represent)
-
-
-def _printable(text: str) -> str:
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
-
-
-def python_text(revision: str, down_revision: str | None, message: str, author: str | None = None) -> str:
-    """Return the text of a new Python migration."""
-    title = message.replace("\\", "\\\\").replace('"', '\\"').strip()
-    return _PYTHON.format(
-        title=title.rstrip(".") + ".",
-        revision=_literal(revision),
-        down_revision=_literal(down_revision),
-        message=_literal(message),
-        author=_literal(author),
-    )
-
-
-def dump_written_fields(model: BaseModel) -> dict[str, Any]:
-    """Return the fields that a file has to give to make `model`: those that differ from their defaults."""
-    fields: dict[str, Any] = {}
-    # What every operation has comes after the fields of its own.
-    for name, field in sorted(type(model).model_fields.items(), key=lambda item: item[0] == "acknowledge"):
-        value = getattr(model, name)
-        # A field with one possible value tells the members of a union apart.
-        if value != field.get_default(call_default_factory=True) or get_origin(field.annotation) is Literal:
-            fields[field.alias or name] = _plain(value)
-    return fields | {name: _plain(value) for name, value in (model.model_extra or {}).items()}
-
-
-def write_schema(workspace: Workspace) -> Path:
-    """Write the JSON Schema of migrations beside them, and return its path."""
-    path = workspace.migrations / SCHEMA_FILE
-    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
-    try:
-        workspace.migrations.mkdir(parents=True, exist_ok=True)
-        if read_if_present(path) != text.encode("utf-8"):
-            path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise StorageError(f"the schema cannot be written: {error.strerror}", where=str(path)) from error
-    return path
-
-
-def file_name(workspace: Workspace, message: str, suffix: str) -> str:
-    """Return the name of the next migration file, such as `0004_add_chat_roles.yaml`."""
-    numbers = [int(file_number(path) or "0") for path in migration_files(workspace)]
-    letters = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
-    slug = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")[:48].rstrip("_") or "migration"
-    return f"{max(numbers, default=0) + 1:04d}_{slug}{suffix}"
-
-
-def _head(workspace: Workspace, message: str) -> str | None:
+def _find_head(workspace: Workspace, message: str) -> str | None:
     if not message.strip() or not message.isprintable():
         raise UsageError("a migration needs a message, one line of printable text", hint="say what it is for: -m TEXT")
     chain = History.read(workspace).chain()
@@ -209,6 +113,90 @@ def _write(workspace: Workspace, message: str, suffix: str, text: str) -> Path:
     return path
 
 
+def file_name(workspace: Workspace, message: str, suffix: str) -> str:
+    """Return the name of the next migration file, such as `0004_add_chat_roles.yaml`."""
+    numbers = [int(file_number(path) or "0") for path in migration_files(workspace)]
+    letters = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
+    slug = re.sub(r"[^a-z0-9]+", "_", letters).strip("_")[:48].rstrip("_") or "migration"
+    return f"{max(numbers, default=0) + 1:04d}_{slug}{suffix}"
+
+
+def write_schema(workspace: Workspace) -> Path:
+    """Write the JSON Schema of migrations beside them, and return its path."""
+    path = workspace.migrations / SCHEMA_FILE
+    text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    try:
+        workspace.migrations.mkdir(parents=True, exist_ok=True)
+        if read_if_present(path) != text.encode("utf-8"):
+            path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise StorageError(f"the schema cannot be written: {error.strerror}", where=str(path)) from error
+    return path
+
+
+def yaml_text(
+    revision: str,
+    down_revision: str | None,
+    message: str,
+    operations: Sequence[Operation] = (),
+    remarks: Sequence[str] = (),
+    models: Sequence[str] = ("*",),
+) -> str:
+    """Return the text of a new YAML migration; its arguments are those of `write_yaml_migration`."""
+    head = format_header(revision, down_revision, message, models) + "\n"
+    if not operations:
+        return head + _EXAMPLES
+    comments = "".join(f"# {_printable(remark)}\n" for remark in remarks)
+    items = [{operation.name: dump_written_fields(operation)} for operation in operations]
+    body = yaml.dump({"operations": items}, Dumper=_Dumper, allow_unicode=True, sort_keys=False, width=100)
+    return head + comments + body
+
+
+def format_header(revision: str, down_revision: str | None, message: str, models: Sequence[str]) -> str:
+    """Return the lines of a YAML migration that say which one it is."""
+    fields = {"revision": revision, "down_revision": down_revision, "message": message, "models": list(models)}
+    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items()]
+    return f"# yaml-language-server: $schema={SCHEMA_FILE}\nformat: 1\n" + "".join(lines)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes a text of several lines as lines."""
+
+
+def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _represent)
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
+def python_text(revision: str, down_revision: str | None, message: str) -> str:
+    """Return the text of a new Python migration."""
+    title = message.replace("\\", "\\\\").replace('"', '\\"').strip()
+    return _PYTHON.format(
+        title=title.rstrip(".") + ".",
+        revision=json.dumps(revision),
+        down_revision=json.dumps(down_revision) if down_revision else None,
+        message=json.dumps(message, ensure_ascii=False),
+    )
+
+
+def dump_written_fields(model: BaseModel) -> dict[str, Any]:
+    """Return the fields that a file has to give to make `model`: those that differ from their defaults."""
+    fields: dict[str, Any] = {}
+    # What every operation has comes after the fields of its own.
+    for name, field in sorted(type(model).model_fields.items(), key=lambda item: item[0] == "acknowledge"):
+        value = getattr(model, name)
+        # A field with one possible value tells the members of a union apart.
+        if value != field.get_default(call_default_factory=True) or get_origin(field.annotation) is Literal:
+            fields[field.alias or name] = _plain(value)
+    return fields | {name: _plain(value) for name, value in (model.model_extra or {}).items()}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, InitSpec):
         # It knows both ways to write itself, and its strategies theirs.
@@ -220,7 +208,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     return value
-
-
-def _literal(value: str | None) -> str:
-    return "None" if value is None else json.dumps(value, ensure_ascii=False)

@@ -16,9 +16,6 @@ from tokmigrate.revision.yaml_file import Kind
 
 SCHEMA_FILE = "tokmigrate.schema.json"
 
-_DIALECT = "https://json-schema.org/draft/2020-12/schema"
-_ID = "^[0-9a-z_]{4,40}$"
-
 Schema = dict[str, Any]
 
 
@@ -29,27 +26,31 @@ def json_schema() -> Schema:
         "preconditions": PRECONDITIONS,
         "verify": CHECKS,
     }
-    kinds = [kind for named in groups.values() for kind in named.values()]
-    models: list[type[BaseModel]] = [InitSpec, Replaced, *kinds]
+    models: list[type[BaseModel]] = [
+        InitSpec,
+        Replaced,
+        *(kind for named in groups.values() for kind in named.values()),
+    ]
     references, shared = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
     definitions: Schema = shared.get("$defs", {})
     schemas = {model: schema for (model, _), schema in references.items()}
-    lists = {
-        field: _list([_item(kind, schemas[kind], definitions) for kind in kinds.values()])
-        for field, kinds in groups.items()
-    }
+    lists: dict[str, Schema] = {}
+    for field, named in groups.items():
+        items = [_item(kind, schemas[kind], definitions) for kind in named.values()]
+        lists[field] = {"anyOf": [{"type": "array", "items": {"anyOf": items}}, {"type": "null"}]}
     text: Schema = {"type": "string"}
+    revision: Schema = {**text, "pattern": "^[0-9a-z_]{4,40}$"}
     document: Schema = {
-        "$schema": _DIALECT,
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "tokmigrate migration",
         "type": "object",
         "additionalProperties": False,
         "required": ["format", "revision"],
         "properties": {
             "format": {"const": 1, "description": "The version of this format."},
-            "revision": {**text, "pattern": _ID, "description": "The id of this migration; never changes."},
+            "revision": {**revision, "description": "The id of this migration; never changes."},
             "down_revision": {
-                "anyOf": [{**text, "pattern": _ID}, {"type": "null"}],
+                "anyOf": [revision, {"type": "null"}],
                 "description": "The id of the migration before; null for the first.",
             },
             "message": {**text, "description": "What the migration is for."},
@@ -79,10 +80,6 @@ def json_schema() -> Schema:
     return cast(Schema, _loosen(document))
 
 
-def _list(items: list[Schema]) -> Schema:
-    return {"anyOf": [{"type": "array", "items": {"anyOf": items}}, {"type": "null"}]}
-
-
 def _item(kind: type[BaseModel], fields: Schema, definitions: Schema) -> Schema:
     """Return the schema of `- name: fields`, also of `- name: value` where one value stands for a field."""
     named = cast(Kind, kind)
@@ -92,12 +89,11 @@ def _item(kind: type[BaseModel], fields: Schema, definitions: Schema) -> Schema:
         forms.append(definition["properties"][named.shorthand])
     if not definition.get("required"):
         forms.append({"type": "null"})
-    description = str(definition.get("description", ""))
     return {
         "type": "object",
         "additionalProperties": False,
         "required": [named.name],
-        "properties": {named.name: {"anyOf": forms, "description": description}},
+        "properties": {named.name: {"anyOf": forms, "description": str(definition.get("description", ""))}},
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +11,8 @@ import yaml
 
 from tokmigrate.errors import HistoryError
 from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, build_locked
-from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced
-from tokmigrate.revision.new_file import dump_written_fields
-from tokmigrate.revision.schema import SCHEMA_FILE
+from tokmigrate.revision.migration import Migration, Replaced
+from tokmigrate.revision.new_file import dump_written_fields, format_header
 
 
 def squash_migrations(migrations: Sequence[Migration], message: str, path: Path, shown: str) -> Migration:
@@ -37,13 +35,15 @@ def squash_migrations(migrations: Sequence[Migration], message: str, path: Path,
         reason = _obstacle(first, each)
         if reason:
             raise HistoryError(f"{each.revision} cannot be squashed: {reason}", where=each.shown, hint="leave it out")
-    replaces: list[Replaced] = []
-    operations: list[PlannedOperation] = []
-    for each in migrations:
-        count = len(each.operations)
-        origin = Replaced(revision=each.revision, checksum=each.checksum, operations=count, init=each.init)
-        replaces.append(origin)
-        operations += [replace(planned, origin=origin) for planned in each.operations]
+    replaces = [
+        Replaced(revision=each.revision, checksum=each.checksum, operations=len(each.operations), init=each.init)
+        for each in migrations
+    ]
+    operations = [
+        replace(planned, origin=origin)
+        for each, origin in zip(migrations, replaces, strict=True)
+        for planned in each.operations
+    ]
     return Migration(
         revision=last.revision,
         down_revision=first.down_revision,
@@ -65,14 +65,7 @@ def squash_migrations(migrations: Sequence[Migration], message: str, path: Path,
 
 def format_squashed(migration: Migration) -> str:
     """Return the text of a squashed migration."""
-    head = [
-        f"# yaml-language-server: $schema={SCHEMA_FILE}",
-        "format: 1",
-        f"revision: {json.dumps(migration.revision)}",
-        f"down_revision: {json.dumps(migration.down_revision)}",
-        f"message: {json.dumps(migration.message, ensure_ascii=False)}",
-        f"models: {json.dumps(list(migration.models), ensure_ascii=False)}",
-    ]
+    head = format_header(migration.revision, migration.down_revision, migration.message, migration.models)
     body: dict[str, Any] = {"replaces": [_dump_replaced(each) for each in migration.replaces]}
     if migration.preconditions:
         body["preconditions"] = [each.as_written() for each in migration.preconditions]
@@ -81,7 +74,7 @@ def format_squashed(migration: Migration) -> str:
     ]
     if migration.checks:
         body["verify"] = [each.as_written() for each in migration.checks]
-    return "\n".join(head) + "\n" + yaml.safe_dump(body, allow_unicode=True, sort_keys=False, width=100)
+    return head + yaml.safe_dump(body, allow_unicode=True, sort_keys=False, width=100)
 
 
 def squash_lock(lock: Lock, migration: Migration, proven: Mapping[str, PinnedIds]) -> Lock:

@@ -14,13 +14,7 @@ from tokmigrate.settings import Workspace
 
 @dataclass(frozen=True)
 class Valid:
-    """A workspace whose migrations and lock agree.
-
-    Args:
-        chain: The migrations from the first to the head.
-        lock: The lock.
-        unpinned: By the fingerprint of a base tokenizer, the revisions that it has no ids for.
-    """
+    """The migrations up to the head, their lock, and by base tokenizer the revisions without pinned ids."""
 
     chain: tuple[Migration, ...]
     lock: Lock
@@ -30,9 +24,7 @@ class Valid:
 def validate(workspace: Workspace) -> Valid:
     """Check the order of the migrations, their single head, their checksums and the ids that are pinned.
 
-    Raises:
-        FileProblems: All that is wrong, with places.
-        HistoryError: The files do not hold together.
+    Raises FileProblems with all that is wrong, or HistoryError where the files do not hold together.
     """
     problems: list[Problem] = []
     history = History.read(workspace)
@@ -45,14 +37,13 @@ def validate(workspace: Workspace) -> Valid:
     lock: Lock | None = None
     try:
         lock = read_lock(workspace)
-        if lock is None and not history.migrations:
-            lock = Lock()
-        elif lock is None:
+        if lock is None and history.migrations:
             problems.append(Problem(shown, 1, 1, "there is no lock", "`tokmigrate lock` writes it"))
     except FileProblems as error:
         problems += error.problems
-    if problems or lock is None:
+    if problems:
         raise FileProblems(problems)
+    lock = lock or Lock()
     problems = [*_order_problems(lock, chain, shown), *_id_problems(lock, shown)]
     if problems:
         raise FileProblems(sorted(problems, key=lambda each: (each.path, each.line)))
@@ -96,11 +87,9 @@ def _id_problems(lock: Lock, shown: str) -> Iterator[Problem]:
         for pinned in track.pins:
             place = order.get(pinned.revision, -1)
             if place <= last:
-                message = f"ids of {pinned.revision} are pinned out of order"
-                yield Problem(shown, pinned.line, 1, message, REWRITE)
+                yield Problem(shown, pinned.line, 1, f"ids of {pinned.revision} are pinned out of order", REWRITE)
             last = place
-            numbers = [number for number, _ in pinned.new_ids]
-            tokens = [token for _, token in pinned.new_ids]
-            if len(set(numbers)) < len(numbers) or len(set(tokens)) < len(tokens):
-                message = f"{pinned.revision} pins an id, or a token, twice"
-                yield Problem(shown, pinned.line, 1, message, REWRITE)
+            numbers = {number for number, _ in pinned.new_ids}
+            tokens = {token for _, token in pinned.new_ids}
+            if min(len(numbers), len(tokens)) < len(pinned.new_ids):
+                yield Problem(shown, pinned.line, 1, f"{pinned.revision} pins an id, or a token, twice", REWRITE)
