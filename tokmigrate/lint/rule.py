@@ -92,7 +92,6 @@ REGISTERED: dict[str, Rule] = {}
 
 def rule(
     code: str,
-    name: str,
     severity: Severity,
     *,
     wrong: str,
@@ -101,7 +100,7 @@ def rule(
     beside: str = "",
     branch: str | None = None,
 ) -> Callable[[Callable[[T], Iterable[Found]]], Callable[[T], Iterable[Found]]]:
-    """Register a function as the check of a rule; the type of its parameter says what the rule is run on.
+    """Register a function as the check of a rule, which it gives its name; the type of its parameter is the subject.
 
     Arguments are those of `Rule`; `beside` says what it needs besides the file where that type does not tell.
 
@@ -110,6 +109,7 @@ def rule(
     """
 
     def register(check: Callable[[T], Iterable[Found]]) -> Callable[[T], Iterable[Found]]:
+        name = check.__name__.replace("_", "-")
         if code in REGISTERED:
             raise ValueError(f"two rules have the code {code}: {REGISTERED[code].name} and {name}")
         subject = next(iter(get_type_hints(check).values()))
@@ -123,6 +123,11 @@ def rule(
 def operations(*each: str) -> str:
     """Return an example in YAML with these operations."""
     return "operations:\n" + "".join(f"  - {operation}\n" for operation in each)
+
+
+def add_special(token: str) -> str:
+    """Return an operation that adds a special token."""
+    return f'add_tokens: {{tokens: [{{content: "{token}", special: true}}]}}'
 
 
 def upgrade(line: str, imports: str = "") -> str:

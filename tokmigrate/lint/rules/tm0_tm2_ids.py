@@ -17,7 +17,6 @@ _MULTIPLE = 64
 
 @rule(
     "TM201",
-    "moved-ids",
     ERROR,
     wrong=operations('move_tokens: {tokens: {"!": 2, "\\"": 1}}'),
     right=operations('move_tokens: {tokens: {"!": 2, "\\"": 1}, acknowledge: breaking}'),
@@ -39,7 +38,6 @@ def moved_ids(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM202",
-    "breaking",
     ERROR,
     given=operations('add_tokens: ["<tool>"]'),
     wrong=operations('reinit_tokens: {tokens: ["!"], init: {strategy: mean}}'),
@@ -60,14 +58,8 @@ def breaking(seen: OnModel) -> Iterator[Found]:
             yield Found(written.location, f"{effect.operation} breaks the model: {effect.risk.reason}", help_)
 
 
-@rule(
-    "TM207",
-    "unreachable-tokens",
-    WARNING,
-    wrong=operations("set_normalizer: {type: Lowercase}"),
-    right=operations("set_normalizer: NFC"),
-)
-def unreachable(seen: OnModel) -> Iterator[Found]:
+@rule("TM207", WARNING, wrong=operations("set_normalizer: {type: Lowercase}"), right=operations("set_normalizer: NFC"))
+def unreachable_tokens(seen: OnModel) -> Iterator[Found]:
     """An operation leaves tokens that no text produces any more.
 
     Their rows stay in the model and are never used, and the texts that they stood for become other tokens than in
@@ -83,7 +75,6 @@ def unreachable(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM203",
-    "zeros-as-output",
     WARNING,
     wrong=operations('add_tokens: {tokens: [{content: "<tool>", init: {strategy: zeros}}]}'),
     right="""\
@@ -121,7 +112,6 @@ def _inits(file: MigrationFile) -> Iterator[tuple[Location, str, InitSpec]]:
 
 @rule(
     "TM204",
-    "off-a-multiple",
     WARNING,
     wrong=operations('add_tokens: ["<tool>"]'),
     right=operations('add_tokens: ["<tool>"]', "resize_vocab: {multiple_of: 64}"),
@@ -142,7 +132,6 @@ def off_a_multiple(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM205",
-    "fewer-rows",
     WARNING,
     given=operations("resize_vocab: {multiple_of: 1088}"),
     wrong=operations("resize_vocab: {rows: 1050}"),
@@ -166,7 +155,6 @@ def fewer_rows(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM206",
-    "same-init",
     WARNING,
     wrong="""\
 operations:
@@ -204,7 +192,6 @@ def same_init(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM001",
-    "cannot-be-applied",
     ERROR,
     wrong=operations('set_special_tokens: {eos: "<|end_of_turn|>"}'),
     right=operations(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tokmigrate.lint.rule import ERROR, WARNING, Found, escape_text, operations, rule
+from tokmigrate.lint.rule import ERROR, WARNING, Found, add_special, escape_text, operations, rule
 from tokmigrate.lint.subjects import Location, MigrationFile, OnModel, Written
 from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
@@ -14,7 +14,6 @@ from tokmigrate.vocabulary.ids import is_tombstone
 
 @rule(
     "TM101",
-    "token-not-found",
     ERROR,
     wrong=operations('set_normalizer: {type: Prepend, prepend: "▁"}', 'add_tokens: ["<tool>"]'),
     right=operations(
@@ -22,7 +21,7 @@ from tokmigrate.vocabulary.ids import is_tombstone
         'add_tokens: {tokens: [{content: "<tool>", normalized: false}]}',
     ),
 )
-def not_found(seen: OnModel) -> Iterator[Found]:
+def token_not_found(seen: OnModel) -> Iterator[Found]:
     """An added token is not found in text that holds it.
 
     A token with `normalized: true`, the default of those that are not special, is looked for in the text that the
@@ -47,12 +46,11 @@ def not_found(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM102",
-    "token-within-another",
     WARNING,
     wrong=operations('add_tokens: ["<tool>", "<tool>:"]'),
     right=operations('add_tokens: ["<tool>", "</tool>"]'),
 )
-def within_another(seen: OnModel) -> Iterator[Found]:
+def token_within_another(seen: OnModel) -> Iterator[Found]:
     """The text of a new token is part of another added token's text, or holds one.
 
     Of tokens that begin at the same place the longest is found. What was tokenized as the shorter one and something
@@ -74,7 +72,6 @@ def within_another(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM112",
-    "found-as-other-text",
     WARNING,
     wrong=operations("set_normalizer: NFKC", 'add_tokens: ["①"]'),
     right=operations("set_normalizer: NFKC", 'add_tokens: {tokens: [{content: "①", normalized: false}]}'),
@@ -93,7 +90,6 @@ def found_as_other_text(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM115",
-    "vocabulary-notation",
     WARNING,
     wrong=operations('add_tokens: {tokens: [{content: "Ġkubernetes", single_word: true}]}'),
     right=operations('add_tokens: {tokens: [{content: "kubernetes", single_word: true}]}'),
@@ -117,13 +113,7 @@ def vocabulary_notation(seen: OnModel) -> Iterator[Found]:
             yield Found(cause.location_of(text), message, f"write {escape_text(text.removeprefix(marker))}")
 
 
-@rule(
-    "TM116",
-    "not-decoded",
-    WARNING,
-    wrong=operations('add_tokens: ["<caf\\u00e9>"]'),
-    right=operations('add_tokens: ["<cafe>"]'),
-)
+@rule("TM116", WARNING, wrong=operations('add_tokens: ["<caf\\u00e9>"]'), right=operations('add_tokens: ["<cafe>"]'))
 def not_decoded(seen: OnModel) -> Iterator[Found]:
     """A new token is decoded as another text than its own.
 
@@ -160,10 +150,9 @@ _POINTLESS = {
 
 @rule(
     "TM113",
-    "changed-twice",
     WARNING,
     wrong=operations('add_tokens: ["<tool>"]', 'set_token_flags: {tokens: "<tool>", special: true}'),
-    right=operations('add_tokens: {tokens: [{content: "<tool>", special: true}]}'),
+    right=operations(add_special("<tool>")),
 )
 def changed_twice(file: MigrationFile) -> Iterator[Found]:
     """A token is changed by one operation, and then by another one of the same file.
@@ -195,7 +184,6 @@ def _changes(tokens: TokenChanges) -> Iterator[tuple[str, str]]:
 
 @rule(
     "TM307",
-    "said-twice",
     WARNING,
     wrong=operations("set_normalizer: NFC", "set_normalizer: NFKC"),
     right=operations("set_normalizer: NFKC"),

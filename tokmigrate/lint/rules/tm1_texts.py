@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Mapping
 
-from tokmigrate.lint.rule import ERROR, WARNING, Found, escape_text, operations, rule
+from tokmigrate.lint.rule import ERROR, WARNING, Found, add_special, escape_text, operations, rule
 from tokmigrate.lint.subjects import MigrationFile, OnModel, Written
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.token_checks import risk_of_added
@@ -20,13 +20,7 @@ _LIKE_LATIN = frozenset(
 )
 
 
-@rule(
-    "TM103",
-    "space-at-the-edge",
-    WARNING,
-    wrong=operations('add_tokens: ["<tool> "]'),
-    right=operations('add_tokens: ["<tool>"]'),
-)
+@rule("TM103", WARNING, wrong=operations('add_tokens: ["<tool> "]'), right=operations('add_tokens: ["<tool>"]'))
 def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
     """The text of a token begins or ends with white space.
 
@@ -42,13 +36,7 @@ def space_at_the_edge(file: MigrationFile) -> Iterator[Found]:
             yield Found(written.location_of(text), f"'{text}' {side} with white space", help_)
 
 
-@rule(
-    "TM104",
-    "unstable-text",
-    WARNING,
-    wrong=operations('add_tokens: ["<cafe\\u0301>"]'),
-    right=operations('add_tokens: ["<cafe>"]'),
-)
+@rule("TM104", WARNING, wrong=operations('add_tokens: ["<cafe\\u0301>"]'), right=operations('add_tokens: ["<cafe>"]'))
 def unstable_text(file: MigrationFile) -> Iterator[Found]:
     """The text of a token is another one in Unicode's normal form NFC.
 
@@ -62,13 +50,7 @@ def unstable_text(file: MigrationFile) -> Iterator[Found]:
             yield Found(written.location_of(text), f"'{text}' is not in the form NFC", help_)
 
 
-@rule(
-    "TM105",
-    "invisible-character",
-    ERROR,
-    wrong=operations('add_tokens: ["<tool\\u200b>"]'),
-    right=operations('add_tokens: ["<tool>"]'),
-)
+@rule("TM105", ERROR, wrong=operations('add_tokens: ["<tool\\u200b>"]'), right=operations('add_tokens: ["<tool>"]'))
 def invisible_character(file: MigrationFile) -> Iterator[Found]:
     """The text of a token holds a character that cannot be seen.
 
@@ -98,7 +80,6 @@ def invisible(text: str) -> list[str]:
 
 @rule(
     "TM107",
-    "mixed-scripts",
     WARNING,
     wrong=operations('add_tokens: ["<t\\u043e\\u043el>"]  # two Cyrillic letters'),
     right=operations('add_tokens: ["<tool>"]'),
@@ -118,12 +99,11 @@ def mixed_scripts(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM109",
-    "found-inside-words",
     WARNING,
     wrong=operations('add_tokens: ["cat"]'),
     right=operations('add_tokens: {tokens: [{content: "cat", single_word: true}]}'),
 )
-def inside_words(file: MigrationFile) -> Iterator[Found]:
+def found_inside_words(file: MigrationFile) -> Iterator[Found]:
     """A token that is a word is also found inside other words.
 
     An added token is matched anywhere in a text: `cat` splits `category` in two.
@@ -136,13 +116,7 @@ def inside_words(file: MigrationFile) -> Iterator[Found]:
             yield Found(written.location_of(token.content), message, "give it `single_word: true`")
 
 
-@rule(
-    "TM114",
-    "mark-not-special",
-    WARNING,
-    wrong=operations('add_tokens: ["<|tool|>"]'),
-    right=operations('add_tokens: {tokens: [{content: "<|tool|>", special: true}]}'),
-)
+@rule("TM114", WARNING, wrong=operations('add_tokens: ["<|tool|>"]'), right=operations(add_special("<|tool|>")))
 def mark_not_special(file: MigrationFile) -> Iterator[Found]:
     """A token written `<|…|>` is added without `special`.
 
@@ -165,7 +139,6 @@ def _new_texts(file: MigrationFile) -> Iterator[tuple[Written, str]]:
 
 @rule(
     "TM106",
-    "lookalike",
     WARNING,
     wrong=operations('add_tokens: ["<|tool|>", "<|Tool|>"]'),
     right=operations('add_tokens: ["<|tool|>", "<|result|>"]'),
@@ -202,7 +175,6 @@ _IN_USE = re.compile(r"<extra_id_\d+>")
 
 @rule(
     "TM108",
-    "reserved-token-free",
     WARNING,
     given=operations('add_tokens: ["<|reserved_0|>"]'),
     wrong=operations('add_tokens: ["<tool>"]'),
@@ -243,10 +215,9 @@ def _explain_renaming(written: Written, texts: Mapping[str, str], before: ModelS
 
 @rule(
     "TM110",
-    "ordinary-token-added",
     WARNING,
     wrong=operations('set_padding: {token: "!"}'),
-    right=operations('add_tokens: {tokens: [{content: "<|pad|>", special: true}]}', 'set_padding: {token: "<|pad|>"}'),
+    right=operations(add_special("<|pad|>"), 'set_padding: {token: "<|pad|>"}'),
 )
 def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
     """A token of ordinary text becomes an added token.
@@ -264,7 +235,6 @@ def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM111",
-    "special-flag-changed",
     WARNING,
     given=operations('add_tokens: ["<tool>"]'),
     wrong=operations('set_token_flags: {tokens: "<tool>", special: true}'),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from tokmigrate.formatting import format_quoted
-from tokmigrate.lint.rule import ERROR, WARNING, Found, escape_text, operations, rule
+from tokmigrate.lint.rule import ERROR, WARNING, Found, add_special, escape_text, operations, rule
 from tokmigrate.lint.subjects import Location, MigrationFile, OnModel, Written
 from tokmigrate.model.documents.chat_template import CHAT, Template, find_in_templates, templates
 from tokmigrate.model.documents.roles import ROLES, special_token, text_of
@@ -23,7 +23,6 @@ _CHAT_ROLES = ("bos", "eos", "sep", "cls", "mask", "chat")
 
 @rule(
     "TM302",
-    "role-token-without-init",
     WARNING,
     wrong=operations("add_role_tokens: {preset: chatml}"),
     right=operations("add_role_tokens: {preset: chatml, init: {strategy: mean}}"),
@@ -61,12 +60,9 @@ def _sets_init(migration: Migration) -> bool:
 
 @rule(
     "TM303",
-    "pad-is-end",
     WARNING,
     wrong=operations('set_padding: {token: "<|endoftext|>", side: left}'),
-    right=operations(
-        'add_tokens: {tokens: [{content: "<|pad|>", special: true}]}', 'set_padding: {token: "<|pad|>", side: left}'
-    ),
+    right=operations(add_special("<|pad|>"), 'set_padding: {token: "<|pad|>", side: left}'),
 )
 def pad_is_end(seen: OnModel) -> Iterator[Found]:
     """The pad token is the end token.
@@ -95,7 +91,6 @@ def _pads_with_end(state: ModelState) -> bool:
 
 @rule(
     "TM306",
-    "old-token-around-text",
     WARNING,
     given="""\
 operations:
@@ -105,14 +100,8 @@ operations:
       pair: [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}]
       special_tokens: {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [0], "tokens": ["<|endoftext|>"]}}
 """,
-    wrong=operations(
-        'add_tokens: {tokens: [{content: "<|begin|>", special: true}]}', 'set_special_tokens: {bos: "<|begin|>"}'
-    ),
-    right=operations(
-        'add_tokens: {tokens: [{content: "<|begin|>", special: true}]}',
-        'set_special_tokens: {bos: "<|begin|>"}',
-        "set_post_processor: null",
-    ),
+    wrong=operations(add_special("<|begin|>"), 'set_special_tokens: {bos: "<|begin|>"}'),
+    right=operations(add_special("<|begin|>"), 'set_special_tokens: {bos: "<|begin|>"}', "set_post_processor: null"),
 )
 def old_token_around_text(seen: OnModel) -> Iterator[Found]:
     """A role moves to another token, but the post-processor still puts the old one around texts.
@@ -132,12 +121,9 @@ def old_token_around_text(seen: OnModel) -> Iterator[Found]:
 
 @rule(
     "TM308",
-    "id-without-token",
     WARNING,
-    wrong=operations('add_tokens: {tokens: [{content: "<image>", special: true}]}'),
-    right=operations(
-        'add_tokens: {tokens: [{content: "<image>", special: true}]}', 'set_special_tokens: {image: "<image>"}'
-    ),
+    wrong=operations(add_special("<image>")),
+    right=operations(add_special("<image>"), 'set_special_tokens: {image: "<image>"}'),
     beside="its effect on a model without it, here one whose config.json has `image_token_index: 1200`",
 )
 def id_without_token(seen: OnModel) -> Iterator[Found]:
@@ -172,12 +158,10 @@ _ENDS_A_TURN = (
 
 @rule(
     "TM301",
-    "names-no-token",
     ERROR,
     wrong=operations('set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"'),
     right=operations(
-        'add_tokens: {tokens: [{content: "<|turn|>", special: true}]}',
-        'set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"',
+        add_special("<|turn|>"), 'set_chat_template: "{% for m in messages %}<|turn|>{{ m.content }}{% endfor %}"'
     ),
 )
 def names_no_token(seen: OnModel) -> Iterator[Found]:
@@ -210,19 +194,15 @@ def _chat_templates(state: ModelState) -> list[Template]:
 
 @rule(
     "TM304",
-    "without-use",
     WARNING,
-    wrong=operations(
-        "add_role_tokens: {preset: chatml, init: {strategy: mean}}",
-        'add_tokens: {tokens: [{content: "<|tool|>", special: true}]}',
-    ),
+    wrong=operations("add_role_tokens: {preset: chatml, init: {strategy: mean}}", add_special("<|tool|>")),
     right=operations(
         "add_role_tokens: {preset: chatml, init: {strategy: mean}}",
-        'add_tokens: {tokens: [{content: "<|tool|>", special: true}]}',
+        add_special("<|tool|>"),
         'set_special_tokens: {additional: ["<|tool|>"]}',
     ),
 )
-def without_ignorable(seen: OnModel) -> Iterator[Found]:
+def without_use(seen: OnModel) -> Iterator[Found]:
     """A special token is added that no template and no role uses.
 
     A special token is written by a template, or stands for something by its role; one that is neither is never met.
@@ -258,14 +238,12 @@ def _may_be_built(token: str, texts: list[str]) -> bool:
 
 @rule(
     "TM305",
-    "turn-does-not-end",
     WARNING,
     wrong=operations(
-        'add_tokens: {tokens: [{content: "<|end|>", special: true}]}',
-        'set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"',
+        add_special("<|end|>"), 'set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"'
     ),
     right=operations(
-        'add_tokens: {tokens: [{content: "<|end|>", special: true}]}',
+        add_special("<|end|>"),
         'set_chat_template: "{% for m in messages %}{{ m.content }}<|end|>{% endfor %}"',
         'set_special_tokens: {eos: "<|end|>"}',
     ),
@@ -300,7 +278,6 @@ def _ends(state: ModelState) -> set[Json]:
 
 @rule(
     "TM309",
-    "cannot-be-rendered",
     WARNING,
     wrong=operations('set_chat_template: "{% for m in messages %}{{ m.text.strip() }}{% endfor %}"'),
     right=operations('set_chat_template: "{% for m in messages %}{{ m.content.strip() }}{% endfor %}"'),

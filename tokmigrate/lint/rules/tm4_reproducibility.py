@@ -14,7 +14,6 @@ from tokmigrate.revision.conditions import Encodes
 
 @rule(
     "TM401",
-    "edited-after-applied",
     ERROR,
     wrong=operations('add_tokens: ["<tool>", "<result>"]  # <result> was added later'),
     right=operations('add_tokens: ["<tool>"]'),
@@ -34,7 +33,6 @@ def edited_after_applied(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM411",
-    "edited-after-shared",
     ERROR,
     wrong=operations('add_tokens: ["<tool>", "<result>"]  # the branch has it without <result>'),
     right=operations('add_tokens: ["<tool>"]  # only this comment is new'),
@@ -54,7 +52,6 @@ def edited_after_shared(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM402",
-    "unpinned-file",
     ERROR,
     wrong=upgrade(
         'op.add_tokens(tokens=Path(__file__).with_name("tools.txt").read_text().split())', "from pathlib import Path"
@@ -84,7 +81,6 @@ def unpinned_file(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM403",
-    "unpinned-world",
     ERROR,
     wrong=upgrade('op.add_tokens(tokens=[os.environ.get("TOOL_TOKEN", "<tool>")])', "import os"),
     right=upgrade('op.add_tokens(tokens=["<tool>"])'),
@@ -100,7 +96,6 @@ def unpinned_world(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM404",
-    "order-of-a-set",
     ERROR,
     wrong=upgrade('op.add_tokens(tokens=list({"<tool>", "<result>"}))'),
     right=upgrade('op.add_tokens(tokens=sorted({"<tool>", "<result>"}))'),
@@ -116,7 +111,6 @@ def order_of_a_set(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM405",
-    "imported-code",
     WARNING,
     wrong=upgrade('op.add_tokens(tokens=yaml.safe_load("[<tool>]"))', "import yaml"),
     right=upgrade("""op.add_tokens(tokens=json.loads('["<tool>"]'))""", "import json"),
@@ -136,7 +130,6 @@ def _code(file: MigrationFile, find: Callable[[str], Iterable[CodeUse]]) -> Iter
 
 @rule(
     "TM406",
-    "not-in-git",
     WARNING,
     wrong=operations("set_chat_template: {file: ignored.jinja}  # .gitignore names it"),
     right=operations("set_chat_template: {file: chat.jinja}"),
@@ -166,7 +159,6 @@ _EMPTY_WORDS = re.compile(
 
 @rule(
     "TM407",
-    "message-says-nothing",
     WARNING,
     wrong="message: update\n" + operations("set_init: {strategy: mean}"),
     right="message: Start new rows from the mean\n" + operations("set_init: {strategy: mean}"),
@@ -182,7 +174,7 @@ def message_says_nothing(file: MigrationFile) -> Iterator[Found]:
         yield Found(file.location_of("message"), f"{shown} what it is for", "name the tokens and their purpose")
 
 
-@rule("TM408", "does-nothing", WARNING, wrong="operations: []\n", right=operations("set_init: {strategy: mean}"))
+@rule("TM408", WARNING, wrong="operations: []\n", right=operations("set_init: {strategy: mean}"))
 def does_nothing(file: MigrationFile) -> Iterator[Found]:
     """A migration has no operations.
 
@@ -195,7 +187,6 @@ def does_nothing(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM410",
-    "pipeline-without-check",
     WARNING,
     wrong=operations("set_normalizer: NFKC"),
     right=operations("set_normalizer: NFKC") + 'verify:\n  - encodes: {text: "①", tokens: ["1"]}\n',
@@ -216,7 +207,6 @@ def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
 
 @rule(
     "TM409",
-    "for-no-model",
     WARNING,
     wrong="models: [dmeo]\n" + operations("set_init: {strategy: mean}"),
     right="models: [demo]\n" + operations("set_init: {strategy: mean}"),
