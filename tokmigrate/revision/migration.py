@@ -49,7 +49,7 @@ class Recorder:
         self.tokenizer = tokenizer
         self._code = code
         self._shown = shown
-        self.recorded: list[PlannedOperation] = []
+        self._recorded: list[PlannedOperation] = []
 
     def __getattr__(self, name: str) -> Callable[..., None]:
         kinds = operation_types()
@@ -59,7 +59,7 @@ class Recorder:
 
         def record(*values: object, **fields: object) -> None:
             operation = _build_operation(kinds[name], values, fields)
-            self.recorded.append(PlannedOperation(operation, self._place(sys._getframe(1))))
+            self._recorded.append(PlannedOperation(operation, self._place(sys._getframe(1))))
 
         return record
 
@@ -84,7 +84,7 @@ def _record(source: str, path: Path, shown: str, tokenizer: object) -> tuple[Pla
         raise
     except BaseException as error:  # the tokenizers library panics with a BaseException
         raise _explain(error, path, shown) from error
-    return tuple(recorder.recorded)
+    return tuple(recorder._recorded)
 
 
 def _build_operation(kind: type[Operation], values: tuple[object, ...], fields: dict[str, Any]) -> Operation:
