@@ -110,10 +110,7 @@ def _follow_steps(steps: int, chain: Sequence[Named], current: str | None) -> st
     here = revisions.index(current)
     if 0 <= here + steps < len(revisions):
         return revisions[here + steps]
-    sign, way, end, count = ("+", "after", "head", len(chain) - here) if steps > 0 else ("-", "before", "base", here)
-    hint = f"the model is at {current or 'base'}: "
-    if count:
-        hint += f"give {sign}1{f' to {sign}{count}' if count > 1 else ''}, or {end}"
-    else:
-        hint += f"there is no revision {way} it"
-    raise UsageError(f"'{steps:+d}' leads past the {end}", hint=hint)
+    end, side, count, unit = ("head", "after", len(chain) - here, 1) if steps > 0 else ("base", "before", here, -1)
+    possible = " to ".join(f"{number * unit:+d}" for number in sorted({1, count}))
+    hint = f"give {possible}, or {end}" if count else f"there is no revision {side} it"
+    raise UsageError(f"'{steps:+d}' leads past the {end}", hint=f"the model is at {current or 'base'}: {hint}")

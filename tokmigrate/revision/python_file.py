@@ -87,11 +87,8 @@ class _Literals:
             if target.id in entries:
                 self.fault(target, f"'{target.id}' is assigned twice")
                 continue
-            node = self.node(value)
-            if node is not None:
-                entries[target.id] = Entry(*self.place(target), node)
-            else:
-                entries[target.id] = Entry(*self.place(target), Node(*self.place(value), ""))
+            node = self.node(value) or Node(*self.place(value), "")
+            entries[target.id] = Entry(*self.place(target), node)
         return Tree(self.shown, Node(1, 1, entries))
 
     def node(self, value: ast.expr) -> Node | None:
