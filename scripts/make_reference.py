@@ -18,7 +18,7 @@ from tokmigrate.init import InitSpec
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
-from tokmigrate.revision.schema import SCHEMA_FILE, json_schema
+from tokmigrate.revision.new_file import SCHEMA_FILE, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE, SCHEMA = "docs/reference.md", f"migrations/{SCHEMA_FILE}"

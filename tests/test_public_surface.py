@@ -17,7 +17,7 @@ from pathlib import Path
 from workspaces import REPOSITORY
 
 import tokmigrate
-from tokmigrate.revision.schema import json_schema
+from tokmigrate.revision.new_file import json_schema
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

@@ -12,7 +12,7 @@ from workspaces import REPOSITORY
 
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.revision.schema import json_schema
+from tokmigrate.revision.new_file import json_schema
 from tokmigrate.settings import FILE_NAME, STATE_VARIABLE, read_workspace
 from tokmigrate.settings.reading import DEFAULT_STATE, FileKeys, LintKeys, ModelKeys, TensorKeys
 

@@ -25,13 +25,13 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.names import new_revision_id
 from tokmigrate.revision.new_file import (
+    json_schema,
     python_text,
     write_python_migration,
     write_schema,
     write_yaml_migration,
     yaml_text,
 )
-from tokmigrate.revision.schema import json_schema
 from tokmigrate.settings import ModelEntry, Workspace
 
 FULL = """\

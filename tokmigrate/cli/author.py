@@ -19,7 +19,6 @@ from tokmigrate.errors import UsageError
 from tokmigrate.render import diff as diff_report
 from tokmigrate.render import lock as lock_report
 from tokmigrate.revision import lock_file, new_file
-from tokmigrate.revision import schema as migration_schema
 from tokmigrate.settings import workspace as new_workspace
 
 if TYPE_CHECKING:
@@ -180,5 +179,5 @@ def schema(as_json: AsJson = False) -> None:
 
     Editors use it to complete and check migrations. With --json it is inside a document like that of other commands.
     """
-    content = migration_schema.json_schema()
+    content = new_file.json_schema()
     print_result("schema", Result({"schema": content}, json_lines(content)), as_json)

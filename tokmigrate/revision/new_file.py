@@ -1,4 +1,4 @@
-"""Writes new migration files."""
+"""New migration files, and the JSON Schema that editors check them with."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_origin
+from typing import Any, Literal, cast, get_origin
 
 import yaml
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 
 from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.files import read_if_present
 from tokmigrate.init import InitSpec
 from tokmigrate.operations.base import Operation
+from tokmigrate.operations.registry import operation_types
+from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
 from tokmigrate.revision.history import History, migration_files
 from tokmigrate.revision.names import new_revision_id
-from tokmigrate.revision.schema import SCHEMA_FILE, json_schema
-from tokmigrate.revision.yaml_file import file_number
+from tokmigrate.revision.yaml_file import Kind, YamlHeader, file_number
 from tokmigrate.settings import Workspace
+
+SCHEMA_FILE = "tokmigrate.schema.json"
+
+Schema = dict[str, Any]
 
 _EXAMPLES = """\
 operations:
@@ -132,6 +138,57 @@ def write_schema(workspace: Workspace) -> Path:
     except OSError as error:
         raise StorageError(f"the schema cannot be written: {error.strerror}", where=str(path)) from error
     return path
+
+
+def json_schema() -> Schema:
+    """Return the JSON Schema (2020-12) of a YAML migration with all operations that are installed."""
+    lists: dict[str, Mapping[str, type[BaseModel]]] = {
+        "preconditions": PRECONDITIONS,
+        "verify": CHECKS,
+        "operations": operation_types(),
+    }
+    models: list[type[BaseModel]] = [YamlHeader, InitSpec]
+    models += [kind for kinds in lists.values() for kind in kinds.values()]
+    references, shared = models_json_schema([(model, "validation") for model in models], ref_template="#/$defs/{model}")
+    schemas = {model: schema for (model, _), schema in references.items()}
+    definitions: Schema = shared["$defs"]
+    document: Schema = definitions.pop(YamlHeader.__name__)
+    fields = document["properties"]
+    fields["init"]["anyOf"] = [schemas[InitSpec], {"type": "null"}]
+    for name, kinds in lists.items():
+        items = [_item(kind, schemas[kind], definitions) for kind in kinds.values()]
+        fields[name]["anyOf"] = [{"type": "array", "items": {"anyOf": items}}, {"type": "null"}]
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "tokmigrate migration"}
+    return cast(Schema, _loosen({**document, **head, "$defs": definitions}))
+
+
+def _item(kind: type[BaseModel], fields: Schema, definitions: Schema) -> Schema:
+    """Return the schema of `- name: fields`, also of `- name: value` where one value stands for a field."""
+    named = cast(Kind, kind)
+    definition = definitions[fields["$ref"].rpartition("/")[2]]
+    forms = [fields]
+    if named.shorthand:
+        forms.append(definition["properties"][named.shorthand])
+    if not definition.get("required"):
+        forms.append({"type": "null"})
+    return {
+        "type": "object",
+        "additionalProperties": False,
+        "required": [named.name],
+        "properties": {named.name: {"anyOf": forms, "description": str(definition.get("description", ""))}},
+    }
+
+
+def _loosen(schema: Any) -> Any:
+    """Return the schema in which a text may look like a number: `0002` and `no` are texts to tokmigrate."""
+    if isinstance(schema, list):
+        return [_loosen(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    loosened = {key: _loosen(value) for key, value in schema.items()}
+    if schema.get("type") == "string" and not {"enum", "const", "pattern"} & schema.keys():
+        loosened["type"] = ["string", "number", "boolean"]
+    return loosened
 
 
 def yaml_text(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
 
 from blake3 import blake3
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
 
 from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
 from tokmigrate.files import read_file
@@ -40,17 +40,29 @@ def _check_revision_id(value: str | None) -> str | None:
     return value
 
 
+_ID_SCHEMA = {"type": "string", "pattern": f"^{_ID.pattern}$"}
+RevisionId = Annotated[str, AfterValidator(_check_revision_id), WithJsonSchema(_ID_SCHEMA)]
+OptionalRevisionId = Annotated[
+    OptionalText, AfterValidator(_check_revision_id), WithJsonSchema({"anyOf": [_ID_SCHEMA, {"type": "null"}]})
+]
+
+
 class _Header(Fields):
     """The fields that both kinds of files share; the lists are read item by item."""
 
-    revision: Annotated[str, AfterValidator(_check_revision_id)]
-    down_revision: Annotated[OptionalText, AfterValidator(_check_revision_id)] = None
-    message: str = ""
-    author: OptionalText = None
-    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(default=("*",), min_length=1)
-    init: Any = None
-    preconditions: list[Any] | None = None
-    verify: list[Any] | None = None
+    format: Literal["1"] = "1"
+    revision: RevisionId = Field(description="The id of this migration; never changes.")
+    down_revision: OptionalRevisionId = Field(
+        default=None, description="The id of the migration before; null for the first."
+    )
+    message: str = Field(default="", description="What the migration is for.")
+    author: OptionalText = Field(default=None, description="Who wrote it.")
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=("*",), min_length=1, description="Names or tags from tokmigrate.yaml; * for all models."
+    )
+    init: Any = Field(default=None, description="How new rows are initialised by default.")
+    preconditions: list[Any] | None = Field(default=None, description="What has to hold before.")
+    verify: list[Any] | None = Field(default=None, description="What has to hold after.")
 
 
 H = TypeVar("H", bound=_Header)
@@ -60,15 +72,17 @@ T = TypeVar("T", bound=BaseModel)
 class YamlHeader(_Header):
     """The fields of a YAML migration."""
 
-    format: Literal["1"]
-    replaces: Annotated[tuple[Replaced, ...], AsTuple] = ()
-    operations: list[Any] | None = None
+    format: Annotated[Literal["1"], WithJsonSchema({"const": 1})] = Field(description="The version of this format.")
+    replaces: Annotated[tuple[Replaced, ...], AsTuple] = Field(
+        default=(),
+        description="The migrations that were squashed into this one; `tokmigrate squash` writes it.",
+    )
+    operations: list[Any] | None = Field(default=None, description="What is done, in this order.")
 
 
 class PythonHeader(_Header):
     """The module-level names that mean something in a Python migration."""
 
-    format: Literal["1"] = "1"
     files: tuple[str, ...] = ()
 
 
