@@ -7,11 +7,12 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from blake3 import blake3
 from hypothesis import given, settings
@@ -26,9 +27,11 @@ from tokenizers.pre_tokenizers import WhitespaceSplit
 from tokmigrate.errors import FileProblems, ModelError, OperationError, WeightsError
 from tokmigrate.init import InitSpec, RowStatistics, initialise_rows, seed_for, strategy_types
 from tokmigrate.init.noise import gaussian
+from tokmigrate.init.statistics import sum_blocks
 from tokmigrate.init.strategies.base import tree_sum
+from tokmigrate.model.formats.dtype import from_float64, to_float64
 from tokmigrate.strict_yaml import parse, validate_as
-from tokmigrate.vocabulary.ids import Run, count
+from tokmigrate.vocabulary.ids import Run
 from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Side
 from tokmigrate.vocabulary.row_edit import Recipe
 
@@ -75,13 +78,17 @@ def begun(
     return InitRecipe("9f3c2a7e41b0", label, starts[0], starts[1], population)
 
 
+def reader(values: npt.NDArray[Any]) -> Callable[[Sequence[Run]], npt.NDArray[np.uint8]]:
+    """Return what gives rows as a file has them."""
+    return lambda runs: np.concatenate([values[start:stop] for start, stop in runs]).view(np.uint8)
+
+
 def made(
     recipes: Sequence[InitRecipe],
     values: Matrix,
     side: Side = "input",
     tensor: str = "embed_tokens.weight",
     seed: str = "",
-    block: int = 5,
 ) -> Matrix:
     def source(wanted: int | Recipe) -> Matrix:
         assert isinstance(wanted, int)
@@ -89,12 +96,7 @@ def made(
         return row
 
     def known(population: tuple[Run, ...]) -> RowStatistics:
-        def blocks() -> Iterator[Matrix]:
-            for start, stop in population:
-                for begin in range(start, stop, block):
-                    yield values[begin : min(begin + block, stop)]
-
-        return RowStatistics(blocks, count(population), values.shape[1])
+        return RowStatistics(reader(values), "F64", population, values.shape[1])
 
     return initialise_rows(recipes, side, tensor, seed, source, known)
 
@@ -130,10 +132,8 @@ def test_tree_sum_is_the_same_for_any_memory_layout() -> None:
 
 
 def statistics(values: Matrix, cuts: Sequence[int] = ()) -> RowStatistics:
-    borders = [0, *cuts, len(values)]
-    return RowStatistics(
-        lambda: (values[start:stop] for start, stop in itertools.pairwise(borders)), len(values), values.shape[1]
-    )
+    population = list(itertools.pairwise([0, *cuts, len(values)]))
+    return RowStatistics(reader(values), "F64", population, values.shape[1])
 
 
 def weighting(numbers: Matrix) -> Callable[[int, int], Matrix]:
@@ -173,10 +173,31 @@ def test_a_weighted_sum_does_not_depend_on_the_others() -> None:
     assert together[1].tobytes() == statistics(BIG).weighted_sums(weights[1:2])[0].tobytes()
 
 
-def test_a_wrong_count_is_noticed() -> None:
-    for announced in (2, 4):
-        with pytest.raises(ValueError, match="announced"):
-            RowStatistics(lambda: iter([matrix(3, 2)]), announced, 2).mean()
+def test_no_statistic_depends_on_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = matrix(3000, 400)
+    noise = gaussian(b"weights", 0, 3000)
+    found = []
+    for cores in (1, 2, 5):
+        monkeypatch.setattr("tokmigrate.parallel.count_cores", lambda cores=cores: cores)
+        known = statistics(large)
+        found.append((known.mean().tobytes(), known.median_norm(), known.weighted_sums([weighting(noise)]).tobytes()))
+    assert found[0] == found[1] == found[2]
+
+
+def test_sums_of_blocks_are_trees_of_1024_rows_added_in_order() -> None:
+    numbers = matrix(2600, 300)
+    rows = np.frombuffer(from_float64(numbers, "BF16"), np.uint8).reshape(2600, 600)
+    rounded = to_float64(rows, "BF16").reshape(2600, 300)
+    total = np.zeros(300)
+    for start in range(0, 2600, 1024):
+        total += tree_sum(rounded[start : start + 1024], 0)
+    blocks = sum_blocks(rows, "BF16")
+    assert len(blocks) == 3
+    assert (blocks[0] + blocks[1] + blocks[2]).tobytes() == total.tobytes()
+    read = RowStatistics(
+        lambda runs: np.concatenate([rows[start:stop] for start, stop in runs]), "BF16", [(0, 2600)], 300
+    )
+    assert read.mean().tobytes() == (total / 2600.0).tobytes()
 
 
 def test_infinities_and_empty_populations_are_refused() -> None:
@@ -187,7 +208,7 @@ def test_infinities_and_empty_populations_are_refused() -> None:
             ask(statistics(values))
         assert caught.value.hint
         with pytest.raises(OperationError, match="no row of the baseline"):
-            ask(RowStatistics(lambda: iter([]), 0, 3))
+            ask(RowStatistics(reader(values), "F64", [], 3))
 
 
 # Strategies
@@ -219,7 +240,7 @@ def test_mean_cov_has_the_scaled_covariance_of_the_baseline() -> None:
     values = matrix(200, 4) @ np.array([[2, 0, 0, 1], [0, 1, 0.5, 0], [0, 0, 0.3, 0], [0, 0, 0, 1.0]])
     init = spec(strategy="mean_cov", scale="0.25")
     recipes = [begun(init, f"<{number}>", ((0, 200),)) for number in range(4000)]
-    rows = made(recipes, values, block=200)
+    rows = made(recipes, values)
     expected = 0.25 * np.cov(values.T)
     size = float(np.sqrt(np.diag(expected).max()))
     np.testing.assert_allclose(rows.mean(0), values.mean(0), atol=4 * size / math.sqrt(4000))
@@ -365,12 +386,12 @@ def mixed() -> list[InitRecipe]:
     return [begun(spec(**init), label) for label, init in MIXED]
 
 
-@given(st.permutations(range(len(MIXED))), st.integers(1, len(MIXED)), st.integers(1, 12))
+@given(st.permutations(range(len(MIXED))), st.integers(1, len(MIXED)))
 @settings(deadline=None, max_examples=40)
-def test_a_row_does_not_depend_on_what_it_is_made_with(order: list[int], kept: int, block: int) -> None:
+def test_a_row_does_not_depend_on_what_it_is_made_with(order: list[int], kept: int) -> None:
     values, recipes = matrix(ROWS, 6), mixed()
     whole = made(recipes, values)
-    part = made([recipes[place] for place in order[:kept]], values, block=block)
+    part = made([recipes[place] for place in order[:kept]], values)
     assert part.tobytes() == whole[order[:kept]].tobytes()
 
 
@@ -418,7 +439,7 @@ def test_seeds_tell_shifted_texts_apart() -> None:
     "strategy", [{"strategy": "zeros"}, {"strategy": "normal"}, {"strategy": "copy", "token": "a"}]
 )
 def test_the_baseline_is_read_only_where_a_strategy_needs_it(strategy: dict[str, Any]) -> None:
-    def unread() -> Iterator[Matrix]:
+    def unread(_: Sequence[Run]) -> npt.NDArray[np.uint8]:
         raise AssertionError("the baseline was read")
 
     rows = initialise_rows(
@@ -427,7 +448,7 @@ def test_the_baseline_is_read_only_where_a_strategy_needs_it(strategy: dict[str,
         "t",
         "",
         lambda _: np.ones(4),
-        lambda population: RowStatistics(unread, count(population), 4),
+        lambda population: RowStatistics(unread, "F64", population, 4),
     )
     assert rows.shape == (1, 4)
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, replace
 from blake3 import blake3
 
 from tokmigrate.apply.candidate import Candidate, Documents, ShardImage, baseline_start, header_with_rows
-from tokmigrate.apply.digests import edit_tables, read_fixed, read_shard_digest, read_tables, shard_digest
+from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_digest, shard_digest
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
-from tokmigrate.apply.new_rows import open_tensors
 from tokmigrate.apply.undo_record import Objects, StoredRows, Undo, read_undo_record
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.chat_template import chat_template, with_chat_template, without_chat_template
@@ -76,15 +75,14 @@ def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     recipes = [recipe for _, recipe in edit.recipes()]
     made = {name: _Rows(name, stored) for name in tensors} if recipes else {}
-    with open_tensors(snapshot) as rows:
-        tables = edit_tables(read_tables(rows), edit, tensors, made)
-    fixed = read_fixed(snapshot)
+    found = read_contents(snapshot)
+    tables = edit_tables(found.tables, edit, tensors, made)
     images: dict[str, ShardImage] = {}
     for file in snapshot.vocabulary_shards:
         header = snapshot.weights.shard(file).header
         if edit.new_rows != edit.old_rows:
             header = header_with_rows(snapshot, file, edit.new_rows)
-        images[file] = ShardImage(header, shard_digest(header, tables, fixed))
+        images[file] = ShardImage(header, shard_digest(header, tables, found.fixed))
     return images
 
 

@@ -10,9 +10,10 @@ from blake3 import blake3
 
 from tokmigrate.apply.build_downgrade import collect_lost_rows
 from tokmigrate.apply.candidate import Candidate, ShardImage, baseline_start, header_with_rows
-from tokmigrate.apply.digests import Fixed, Tables, edit_tables, lineage, read_fixed, read_tables, shard_digest
+from tokmigrate.apply.digests import Tables, edit_tables, lineage, read_contents, shard_digest
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
-from tokmigrate.apply.new_rows import InitRows, RowBytes, init_rows, new_row_bytes, open_tensors
+from tokmigrate.apply.new_rows import InitRows, RowBytes, find_populations, init_rows, new_row_bytes, open_tensors
+from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.undo_record import Objects, Undo, keep
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -82,12 +83,11 @@ def build_upgrade(plan: Plan, seed: str, objects: Objects) -> UpgradeCandidate:
         objects: Where undo data goes.
     """
     adapters = tuple(build_upgrade(adapter, seed, objects) for adapter in plan.adapters)
+    needed = plan.writes_rows or plan.snapshot.stamp is None
+    found = read_contents(plan.snapshot, find_populations(plan)) if needed else Contents()
     with open_tensors(plan.snapshot) as rows:
-        made = new_row_bytes(plan, rows, seed) if plan.writes_rows else {}
-        needed = plan.writes_rows or plan.snapshot.stamp is None
-        tables = read_tables(rows) if needed else {}
-        fixed = read_fixed(plan.snapshot) if needed else Fixed({})
-        return _UpgradeBuilder(plan, rows, made, fixed, objects, adapters).walk(tables)
+        made = new_row_bytes(plan, rows, seed, found.means) if plan.writes_rows else {}
+        return _UpgradeBuilder(plan, rows, made, found.fixed, objects, adapters).walk(found.tables)
 
 
 class _UpgradeBuilder:
@@ -98,7 +98,7 @@ class _UpgradeBuilder:
         plan: Plan,
         rows: Mapping[str, TensorRows],
         made: RowBytes,
-        fixed: Fixed,
+        fixed: Mapping[str, str],
         objects: Objects,
         adapters: tuple[UpgradeCandidate, ...],
     ) -> None:
@@ -235,7 +235,7 @@ class _UpgradeBuilder:
         left_tensors: dict[str, str] = {}
         if changes_rows:
             left_tensors = {name: tensor_digest(table) for name, table in left_tables.items()}
-            left_tensors |= self._fixed.digests
+            left_tensors |= self._fixed
         present = [name for name in (*files, *shards) if exists(directory / name)]
         saved = {
             name: collect_lost_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))

@@ -7,48 +7,33 @@ bytes. The state between two migrations is thus proven without a pass over the w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from blake3 import blake3
 
 from tokmigrate.apply.new_rows import RowBytes
+from tokmigrate.apply.shard_pass import Contents, read_shard
 from tokmigrate.files import opened
 from tokmigrate.model.formats.safetensors_header import Header, read_header
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, TensorRows, plain_digest, tensor_digest
+from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, tensor_digest
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Shard
+from tokmigrate.vocabulary.ids import Run
 from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
 
 Tables = Mapping[str, bytes]
 """For each vocabulary tensor the digests of its rows, 32 bytes each."""
 
 
-@dataclass(frozen=True)
-class Fixed:
-    """The digests of the tensors that have no vocabulary axis, in shards that have one that does."""
-
-    digests: Mapping[str, str]
-
-
-def read_tables(rows: Mapping[str, TensorRows]) -> Tables:
-    """Return the digests of all rows on disk."""
-    return {name: tensor.row_digests(0, tensor.geometry.rows) for name, tensor in rows.items()}
-
-
-def read_fixed(snapshot: Snapshot) -> Fixed:
-    """Return the digests of the other tensors beside vocabulary tensors."""
-    vocabulary = {tensor.name for tensor in snapshot.tensors}
-    digests: dict[str, str] = {}
-    for shard in snapshot.weights.shards:
-        if shard.file not in snapshot.vocabulary_shards:
-            continue
-        for entry in shard.header.entries:
-            if entry.name not in vocabulary:
-                digests[entry.name] = plain_digest(snapshot.weights.path(shard), *shard.extent(entry))
-    return Fixed(digests)
+def read_contents(snapshot: Snapshot, means: Mapping[str, Sequence[Run]] | None = None) -> Contents:
+    """Return the digests of everything in the shards that hold a vocabulary tensor, and the means of some rows."""
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    found = Contents()
+    for file in snapshot.vocabulary_shards:
+        found = found.join(read_shard(snapshot.directory / file, snapshot.weights.shard(file).header, tensors, means))
+    return found
 
 
 def edit_tables(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor], made: RowBytes) -> Tables:
@@ -71,11 +56,11 @@ def edit_tables(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyT
     return result
 
 
-def shard_digest(header: Header, tables: Tables, fixed: Fixed) -> str:
-    """Return the digest of a shard with that header and those tensors."""
+def shard_digest(header: Header, tables: Tables, fixed: Mapping[str, str]) -> str:
+    """Return the digest of a shard with that header, those rows and those other tensors."""
     hasher = blake3(b"shard 1\n" + blake3(header.raw).digest())
     for entry in header.by_offset:
-        found = tensor_digest(tables[entry.name]) if entry.name in tables else fixed.digests[entry.name]
+        found = tensor_digest(tables[entry.name]) if entry.name in tables else fixed[entry.name]
         hasher.update(f"{entry.name}\n{found}\n".encode())
     return "s1:" + hasher.hexdigest()
 
@@ -89,18 +74,8 @@ def read_shard_digest(path: Path, tensors: Mapping[str, VocabularyTensor], ids: 
         ids: For how many ids they have rows in this file.
     """
     header = read_header(path)
-    tables: dict[str, bytes] = {}
-    fixed: dict[str, str] = {}
-    for entry in header.entries:
-        begin, end = header.data_start + entry.begin, header.data_start + entry.end
-        tensor = tensors.get(entry.name)
-        if tensor is None:
-            fixed[entry.name] = plain_digest(path, begin, end)
-            continue
-        lie = tensor.with_ids(ids).geometry
-        with TensorRows(path, begin, lie, tensor.dtype) as opened:
-            tables[entry.name] = opened.row_digests(0, lie.rows)
-    return shard_digest(header, tables, Fixed(fixed))
+    found = read_shard(path, header, {name: tensor.with_ids(ids) for name, tensor in tensors.items()})
+    return shard_digest(header, found.tables, found.fixed)
 
 
 def lineage(snapshot: Snapshot, shards: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ from tokmigrate.model.weights.row_fingerprints import RowFingerprint
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.plan import Plan
-from tokmigrate.vocabulary.ids import Run, count, expand
+from tokmigrate.vocabulary.ids import Run, expand
 from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Statistics
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit, Window
 
@@ -44,7 +44,20 @@ def open_tensors(snapshot: Snapshot) -> Iterator[Mapping[str, TensorRows]]:
         yield found
 
 
-def new_row_bytes(plan: Plan, rows: Mapping[str, TensorRows], seed: str) -> RowBytes:
+def find_populations(plan: Plan) -> dict[str, tuple[Run, ...]]:
+    """Return the rows whose mean the new rows of a plan need, by the tensor; a mean that is missing is read later."""
+    found: dict[str, tuple[Run, ...]] = {}
+    ids = plan.snapshot.state.rows
+    for tensor in plan.snapshot.tensors if plan.writes_rows else ():
+        recipes = (recipe for edit in plan.edits for _, recipe in tensor.window.of(edit).recipes())
+        for recipe in recipes if not tensor.is_table else ():
+            if isinstance(recipe, InitRecipe) and recipe.start(tensor.side).strategy.needs_mean:
+                found[tensor.name] = tuple(tensor.window.clipped(recipe.population, ids))
+                break
+    return found
+
+
+def new_row_bytes(plan: Plan, rows: Mapping[str, TensorRows], seed: str, means: Mapping[str, Matrix]) -> RowBytes:
     """Return the bytes of every row that a step of `plan` makes.
 
     A row that a later step reads is read as it is stored, rounded to the tensor's dtype, so that one run
@@ -54,18 +67,27 @@ def new_row_bytes(plan: Plan, rows: Mapping[str, TensorRows], seed: str) -> RowB
         plan: The upgrade.
         rows: The open tensors.
         seed: The workspace's seed for random strategies.
+        means: The means of the rows that `find_populations` names.
     """
     by_name = {tensor.name: tensor for tensor in plan.snapshot.tensors}
+    populations = find_populations(plan)
     made: dict[str, dict[Recipe, bytes]] = {}
     for tensor in sorted(plan.snapshot.tensors, key=lambda tensor: tensor.name != tensor.canonical):
         if tensor.canonical in made and by_name[tensor.canonical].dtype == tensor.dtype:
             made[tensor.name] = made[tensor.canonical]
             continue
-        made[tensor.name] = _rows_of(plan, by_name[tensor.canonical], rows[tensor.name], seed)
+        known = {populations[tensor.name]: means[tensor.name]} if tensor.name in means else {}
+        made[tensor.name] = _rows_of(plan, by_name[tensor.canonical], rows[tensor.name], seed, known)
     return made
 
 
-def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) -> dict[Recipe, bytes]:
+def _rows_of(
+    plan: Plan,
+    tensor: VocabularyTensor,
+    rows: TensorRows,
+    seed: str,
+    means: Mapping[tuple[Run, ...], Matrix],
+) -> dict[Recipe, bytes]:
     made: dict[Recipe, bytes] = {}
     known: dict[tuple[Run, ...], RowStatistics] = {}
     ids, make = plan.snapshot.state.rows, additions if tensor.adds else made_rows
@@ -79,7 +101,7 @@ def _rows_of(plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str) 
     def statistics(population: tuple[Run, ...]) -> Statistics:
         there = tuple(tensor.window.clipped(population, ids))
         if there not in known:
-            known[there] = RowStatistics(lambda: rows.float_rows(there), count(there), rows.width)
+            known[there] = RowStatistics(rows.read_runs, rows.dtype, there, rows.width, means.get(there))
         return known[there]
 
     def read(recipe: InitRecipe) -> tuple[int | Recipe, ...]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
-from tokmigrate.apply.digests import read_fixed, read_tables, shard_digest
-from tokmigrate.apply.new_rows import open_tensors
+from tokmigrate.apply.digests import read_contents, shard_digest
 from tokmigrate.apply.undo_record import Left
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.semantic_diff import Difference, differences, without_ignorable
@@ -52,17 +51,16 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
     recorded = {name: shard.digest for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items()}
     if not recorded:
         return documents
-    with open_tensors(snapshot) as rows:
-        tables = read_tables(rows)
-    fixed = read_fixed(snapshot)
+    found = read_contents(snapshot)
     headers = {name: snapshot.weights.shard(name).header for name in snapshot.vocabulary_shards}
-    changed = [name for name, held in headers.items() if shard_digest(held, tables, fixed) != recorded.get(name)]
+    digests = {name: shard_digest(header, found.tables, found.fixed) for name, header in headers.items()}
+    changed = [name for name, digest in digests.items() if digest != recorded.get(name)]
     if not changed:
         return documents
     last = next((each for each in reversed(applied) if each.shards), None)
     if last is None or dict(last.shards) != recorded:
         return replace(documents, weights=tuple(changed))
-    now = {**fixed.digests, **{name: tensor_digest(table) for name, table in tables.items()}}
+    now = {**found.fixed, **{name: tensor_digest(table) for name, table in found.tables.items()}}
     moved = sorted(name for name, digest in last.tensors.items() if now.get(name, digest) != digest)
     if moved:
         return replace(documents, moved=tuple(moved))

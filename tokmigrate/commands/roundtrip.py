@@ -26,7 +26,7 @@ from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.dummy_model import NARROW, lacks_weights, make_dummy_model
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.weights.tensor_rows import plain_digest
+from tokmigrate.model.weights.tensor_rows import digest_range
 from tokmigrate.plan.plan import Plan
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
@@ -224,4 +224,4 @@ def _files(directory: Path) -> list[Path]:
 
 
 def _digests(directory: Path) -> Digests:
-    return {str(path.relative_to(directory)): plain_digest(path, 0, path.stat().st_size) for path in _files(directory)}
+    return {str(path.relative_to(directory)): digest_range(path, 0, path.stat().st_size) for path in _files(directory)}

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from blake3 import blake3
@@ -11,13 +10,14 @@ from blake3 import blake3
 from tokmigrate.errors import ModelError
 from tokmigrate.init.noise import gaussian
 from tokmigrate.vocabulary.ids import Run
-from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Request, Side, SideInit, Statistics, Strategy
+from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Noise, Request, Side, SideInit, Statistics, Strategy
 from tokmigrate.vocabulary.row_edit import Recipe
 
 _DOMAIN = b"tokmigrate row noise 1"
 
-# Requests that hold their source rows in memory at the same time; no row depends on it.
-_BATCH = 64
+# The most bytes of rows, those that are made and those that they are made from, in memory at the same time. `mean_cov`
+# reads the baseline once for each batch; no row depends on it.
+_BATCH_BYTES = 32 << 20
 
 
 def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> bytes:
@@ -88,8 +88,7 @@ def initialise_rows(
     made: list[Matrix] = [np.empty(0)] * len(recipes)
     for (strategy, population), places in groups.items():
         known = statistics(population)
-        for first in range(0, len(places), _BATCH):
-            batch = places[first : first + _BATCH]
+        for batch in _batches(places, [len(recipes[place].start(side).sources) for place in places], known.width):
             requests = [
                 Request(
                     _sources(recipes[place].start(side), known.width, source_rows),
@@ -112,10 +111,25 @@ def initialise_rows(
     return np.stack(made) if made else np.empty((0, 0))
 
 
+def _batches(places: Sequence[int], sources: Sequence[int], width: int) -> Iterator[list[int]]:
+    """Yield `places` in batches of a bounded size; each makes one row from so many `sources`."""
+    batch: list[int] = []
+    held = 0
+    for place, read in zip(places, sources, strict=True):
+        batch.append(place)
+        held += (1 + read) * width * 8
+        if held > _BATCH_BYTES:
+            yield batch
+            batch, held = [], 0
+    if batch:
+        yield batch
+
+
 def _sources(start: SideInit, width: int, source_rows: Callable[[int | Recipe], Matrix]) -> Matrix:
     rows = [source_rows(source) for source in start.sources]
     return np.stack(rows) if rows else np.empty((0, width))
 
 
-def _noise(workspace_seed: str, recipe: InitRecipe, tensor: str) -> Callable[[int], Matrix]:
-    return partial(gaussian, seed_for(workspace_seed, recipe.revision, recipe.label, tensor), 0)
+def _noise(workspace_seed: str, recipe: InitRecipe, tensor: str) -> Noise:
+    seed = seed_for(workspace_seed, recipe.revision, recipe.label, tensor)
+    return lambda count, start=0: gaussian(seed, start, count)

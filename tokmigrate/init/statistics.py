@@ -2,39 +2,74 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
+import numpy.typing as npt
 
 from tokmigrate.errors import ModelError, OperationError
 from tokmigrate.init.strategies.base import fold, tree_sum
+from tokmigrate.model.formats.dtype import ITEM_BITS, to_float64
+from tokmigrate.parallel import run_in_order
+from tokmigrate.vocabulary.ids import Run, count, cut_runs
 from tokmigrate.vocabulary.recipes import Matrix
 
 BLOCK_ROWS = 1024
 """The rows that are summed as one tree; part of what fixes the bits of every result."""
 
 # Columns of a block that are summed at a time: about what a processor's cache holds; no result depends on it.
-_SLAB = 64
+_SLAB = 256
+_ALONE_BYTES = 8 << 20
+Octets = npt.NDArray[np.uint8]
+
+
+def sum_blocks(rows: Octets, dtype: str) -> list[Matrix]:
+    """Return the sum of each `BLOCK_ROWS` of stored rows, `(rows, row_bytes)`; the last block may have fewer."""
+    return [_sum_block(rows[start : start + BLOCK_ROWS], dtype) for start in range(0, len(rows), BLOCK_ROWS)]
+
+
+def _sum_block(rows: Octets, dtype: str) -> Matrix:
+    total = np.empty(rows.shape[1] * 8 // ITEM_BITS[dtype])
+    for left in range(0, len(total), _SLAB):
+        total[left : left + _SLAB] = fold(_slab(rows, dtype, left))
+    return total
+
+
+def _slab(rows: Octets, dtype: str, left: int) -> Matrix:
+    """Return some columns of stored rows as numbers, in memory of their own."""
+    item = ITEM_BITS[dtype] // 8
+    return to_float64(rows[:, left * item : (left + _SLAB) * item], dtype).reshape(len(rows), -1)
 
 
 class RowStatistics:
     """The statistics of T, the rows of the baseline vocabulary that are still there.
 
-    Nothing is read before it is asked for, and mean and median norm are computed once. No result depends on
-    how the rows are cut into blocks. The memory is that of a few blocks of 1024 rows in float64, and of the
-    weights for as many rows.
+    Nothing is read before it is asked for, and mean and median norm are computed once. Blocks of 1024 rows are read by
+    all cores, and what is found in them is added in their order, so that no result depends on the number of threads.
 
     Args:
-        blocks: Begins a pass over T in the order of the baseline's ids; yields `(any, hidden)` in float64.
-        count: |T|.
+        read: Returns the stored rows of some runs, `(rows, row_bytes)`; called by several threads.
+        dtype: The dtype that they are stored in.
+        population: T as runs of rows, in the order of the baseline's ids.
         width: The numbers in a row.
+        mean: The mean row, where it is known already.
     """
 
-    def __init__(self, blocks: Callable[[], Iterator[Matrix]], count: int, width: int) -> None:
-        self._blocks = blocks
-        self._count = count
+    def __init__(
+        self,
+        read: Callable[[Sequence[Run]], Octets],
+        dtype: str,
+        population: Sequence[Run],
+        width: int,
+        mean: Matrix | None = None,
+    ) -> None:
+        self._read = read
+        self._dtype = dtype
+        self._population = population
         self._width = width
+        self._known_mean = mean
+        self._count = count(population)
 
     @property
     def count(self) -> int:
@@ -73,23 +108,28 @@ class RowStatistics:
             weights: For each sum a function that gives the weights of T's rows from a start to a stop.
         """
         mean = self.mean()
-        sums = np.zeros((len(weights), self._width))
-        for start, block in self._canonical():
-            centred = block - mean
-            columns = [weighting(start, start + len(block))[:, np.newaxis] for weighting in weights]
+
+        def compute(start: int, rows: Octets) -> Matrix:
+            columns = [weighting(start, start + len(rows))[:, np.newaxis] for weighting in weights]
+            found = np.empty((len(weights), self._width))
             for left in range(0, self._width, _SLAB):
-                slab = np.ascontiguousarray(centred[:, left : left + _SLAB])
-                for total, column in zip(sums, columns, strict=True):
-                    total[left : left + _SLAB] += fold(slab * column)
+                centred = _slab(rows, self._dtype, left) - mean[left : left + _SLAB]
+                for total, column in zip(found, columns, strict=True):
+                    total[left : left + _SLAB] = fold(centred * column)
+            return found
+
+        sums = np.zeros((len(weights), self._width))
+        self._pass(compute, lambda found: np.add(sums, found, out=sums))
         return sums
 
     @cached_property
     def _mean(self) -> Matrix:
         self._refuse_empty()
-        total = np.zeros(self._width)
-        for _, block in self._canonical():
-            total += tree_sum(block, 0)
-        mean: Matrix = total / float(self._count)
+        mean = self._known_mean
+        if mean is None:
+            total = np.zeros(self._width)
+            self._pass(lambda _, rows: _sum_block(rows, self._dtype), lambda found: np.add(total, found, out=total))
+            mean = total / float(self._count)
         self._refuse_unless_finite(mean)
         mean.flags.writeable = False
         return mean
@@ -97,30 +137,30 @@ class RowStatistics:
     @cached_property
     def _median_norm(self) -> float:
         self._refuse_empty()
-        norms = np.concatenate([np.sqrt(tree_sum(block * block, 1)) for _, block in self._canonical()])
+        blocks: list[Matrix] = []
+        self._pass(self._norms, blocks.append)
+        norms = np.concatenate(blocks)
         self._refuse_unless_finite(norms)
         norms.sort()
         middle = self._count // 2
         return float(norms[middle] if self._count % 2 else (norms[middle - 1] + norms[middle]) * 0.5)
 
-    def _canonical(self) -> Iterator[tuple[int, Matrix]]:
-        """Yield T in blocks of `BLOCK_ROWS` rows, each with the number of its first row."""
-        buffer = np.empty((min(BLOCK_ROWS, self._count), self._width))
-        filled = start = 0
-        for block in self._blocks():
-            position = 0
-            while position < len(block):
-                taken = min(len(buffer) - filled, len(block) - position)
-                if not taken:
-                    raise ValueError(f"more than the {self._count} rows that were announced")
-                buffer[filled : filled + taken] = block[position : position + taken]
-                filled, position = filled + taken, position + taken
-                if filled == len(buffer):
-                    yield start, buffer
-                    start, filled = start + filled, 0
-                    buffer = buffer[: self._count - start]
-        if filled or start != self._count:
-            raise ValueError(f"{start + filled} rows, but {self._count} were announced")
+    def _norms(self, _start: int, rows: Octets) -> Matrix:
+        numbers = to_float64(rows, self._dtype).reshape(len(rows), self._width)
+        norms: Matrix = np.sqrt(tree_sum(numbers * numbers, 1))
+        return norms
+
+    def _pass(self, compute: Callable[[int, Octets], Matrix], add: Callable[[Matrix], object]) -> None:
+        """Call `compute` with each block of T and the number of its first row, and `add` with what it returns."""
+
+        def work(block: tuple[int, Sequence[Run]]) -> Matrix:
+            return compute(block[0] * BLOCK_ROWS, self._read(block[1]))
+
+        def done(_: object, found: Matrix) -> None:
+            add(found)
+
+        alone = self._count * self._width * ITEM_BITS[self._dtype] // 8 < _ALONE_BYTES
+        run_in_order(work, list(enumerate(cut_runs(self._population, BLOCK_ROWS))), done, alone=alone)
 
     def _refuse_empty(self) -> None:
         if not self._count:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -108,3 +108,31 @@ def expand(parts: Iterable[Run]) -> Iterable[int]:
 def count(parts: Iterable[Run]) -> int:
     """Return how many numbers `parts` hold."""
     return sum(stop - start for start, stop in parts)
+
+
+def cut_runs(parts: Iterable[Run], size: int) -> Iterator[tuple[Run, ...]]:
+    """Yield the numbers of `parts`, in their order, in groups of `size`; the last may have fewer."""
+    group: list[Run] = []
+    room = size
+    for start, stop in parts:
+        position = start
+        while position < stop:
+            end = min(stop, position + room)
+            group.append((position, end))
+            position, room = end, room - (end - position)
+            if not room:
+                yield tuple(group)
+                group, room = [], size
+    if group:
+        yield tuple(group)
+
+
+def find_gaps(parts: Iterable[Run], stop: int) -> Iterator[Run]:
+    """Yield what of the numbers below `stop` is in none of `parts`, as runs in rising order."""
+    position = 0
+    for start, end in sorted(parts):
+        if start > position:
+            yield position, start
+        position = max(position, end)
+    if position < stop:
+        yield position, stop

@@ -17,18 +17,25 @@ Side = Literal["input", "output"]
 Matrix: TypeAlias = "npt.NDArray[np.float64]"
 
 
+class Noise(Protocol):
+    """A stream of independent N(0, 1) numbers, set by revision, token, tensor and seed: the same on every machine."""
+
+    def __call__(self, count: int, start: int = 0) -> Matrix:
+        """Return `count` numbers of the stream, `(count,)`, from the number `start` on."""
+        ...
+
+
 @dataclass(frozen=True)
 class Request:
     """One row that a strategy has to make for one tensor.
 
     Args:
         sources: The rows that the strategy asked for, `(sources, hidden)`.
-        noise: Returns that many independent N(0, 1) numbers, the same on every machine; the stream
-            depends on revision, token, tensor and the workspace's seed alone.
+        noise: The random numbers of the row.
     """
 
     sources: Matrix
-    noise: Callable[[int], Matrix]
+    noise: Noise
 
 
 class Statistics(Protocol):
@@ -58,6 +65,11 @@ class Statistics(Protocol):
 
 class Strategy(Protocol):
     """Frozen data that makes rows; see `tokmigrate.init` for the ones that come with the package."""
+
+    @property
+    def needs_mean(self) -> bool:
+        """Whether it asks for the mean row."""
+        ...
 
     def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
         """Return one row for each request, `(requests, hidden)`."""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from tokmigrate.vocabulary.ids import Run
+from tokmigrate.vocabulary.ids import Run, find_gaps
 
 
 class Recipe(ABC):
@@ -142,14 +142,7 @@ class RowEdit:
 
     def lost(self) -> tuple[Run, ...]:
         """Return the old rows that are in the new matrix no more, as runs in rising order."""
-        lost: list[Run] = []
-        position = 0
-        copied = sorted((piece for _, piece in self.copied_rows()), key=lambda piece: piece.start)
-        for piece in (*copied, CopiedRows(self.old_rows, self.old_rows)):
-            if piece.start > position:
-                lost.append((position, piece.start))
-            position = max(position, piece.stop)
-        return tuple(lost)
+        return tuple(find_gaps(((piece.start, piece.stop) for _, piece in self.copied_rows()), self.old_rows))
 
 
 def join_pieces(pieces: Iterable[CopiedRows | NewRow]) -> tuple[CopiedRows | NewRow, ...]:

@@ -97,6 +97,8 @@ class RowStrategy(BaseModel, ABC):
 
     is_sum: ClassVar[bool] = False
     """Whether a row that it makes is a weighted sum of other rows, before `norm`."""
+    needs_mean: ClassVar[bool] = False
+    """Whether it asks for the mean row, which is then computed while the weights are copied."""
 
     norm: Norm | None = Field(default=None, description=_NORM)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -24,6 +25,7 @@ class Mean(RowStrategy):
     """
 
     is_sum: ClassVar[bool] = True
+    needs_mean: ClassVar[bool] = True
 
     strategy: Literal["mean"]
 
@@ -87,20 +89,18 @@ class Copy(RowStrategy):
         return (source_of(lookup, self.token, wanted_by=token),)
 
 
-# Rows made in one pass over the baseline; each holds |T| numbers of noise in memory meanwhile.
-_BATCH = 32
-
-
 class MeanCov(RowStrategy):
     """A draw from N(μ, scale · Σ), with the mean μ and the covariance Σ of the baseline's rows.
 
     For new tokens that must differ at once. The draw is
     μ + sqrt(scale / (|T| - 1)) Σ_i z_i (E_i - μ) with independent z_i ~ N(0, 1), which has exactly that
-    distribution and needs no matrix of the covariance; every 32 rows cost one pass over the embeddings. A
+    distribution and needs no matrix of the covariance; all rows cost one pass over the embeddings. A
     `scale` of 1 is what mergekit draws with, 1e-9 what transformers does. The bound of `mean` holds
     approximately while `scale` is small. A bias is drawn in the same way, independently of its row.
     Source: Hewitt (2021); `resize_token_embeddings(mean_resizing=True)` of transformers.
     """
+
+    needs_mean: ClassVar[bool] = True
 
     strategy: Literal["mean_cov"]
     scale: float = Field(
@@ -120,10 +120,7 @@ class MeanCov(RowStrategy):
             raise OperationError(
                 f"mean_cov needs two rows of the baseline vocabulary, {count} left", hint="use `mean` or `copy`"
             )
-        draws = np.empty((len(requests), statistics.width))
-        for first in range(0, len(requests), _BATCH):
-            weights = [_weighting(request.noise(count)) for request in requests[first : first + _BATCH]]
-            draws[first : first + len(weights)] = statistics.weighted_sums(weights)
+        draws = statistics.weighted_sums([partial(_weigh, request) for request in requests])
         factor = np.sqrt(np.float64(self.scale) / np.float64(count - 1))
         made: Matrix = statistics.mean() + factor * draws
         return made
@@ -133,5 +130,5 @@ class MeanCov(RowStrategy):
         return np.tile(statistics.mean(), (len(requests), 1))
 
 
-def _weighting(noise: Matrix) -> Callable[[int, int], Matrix]:
-    return lambda start, stop: noise[start:stop]
+def _weigh(request: Request, start: int, stop: int) -> Matrix:
+    return request.noise(stop - start, start)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -73,6 +73,7 @@ class StoredRow:
     path: str
     tensor: str
     norm: Norm | None = None
+    needs_mean: ClassVar[bool] = False
 
     def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:  # noqa: ARG002
         """Return the row for each request, `(requests, hidden)`; the mean where a row is a single bias.

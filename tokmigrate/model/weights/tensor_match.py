@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from blake3 import blake3
-
 from tokmigrate.errors import OutOfStepError, UnexplainedTensorError, UnknownNameError, suggest
-from tokmigrate.files import opened
 from tokmigrate.model.documents.architecture_quirks import side_sizes
 from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.weights.architectures import GENERIC, Architecture
+from tokmigrate.model.weights.tensor_rows import digest_range
 from tokmigrate.model.weights.weights import Shard, Weights
 from tokmigrate.vocabulary.recipes import Side
 
@@ -207,7 +205,6 @@ def _setting(name: str, shape: tuple[int, ...], reply: Mapping[str, Any] | None)
     return f'"{name}": ignore  # {list(shape)}; or: {{axis: {axis}, side: input}}, or side: output'
 
 
-_BLOCK_BYTES = 8 * 1024 * 1024
 _AHEAD = re.compile(r"(?:^|\.)(?:mtp|nextn)\w*\.")
 
 
@@ -317,14 +314,7 @@ def _alike(one: TensorMatch, other: TensorMatch) -> bool:
 
 def digest_of(weights: Weights, match: TensorMatch) -> str:
     """Return the digest of a tensor's bytes."""
-    begin, end = match.shard.extent(match.entry)
-    digest = blake3()
-    with opened(weights.path(match.shard)) as file:
-        file.seek(begin)
-        while begin < end and (block := file.read(min(_BLOCK_BYTES, end - begin))):
-            digest.update(block)
-            begin += len(block)
-    return digest.hexdigest()
+    return digest_range(weights.path(match.shard), *match.shard.extent(match.entry))
 
 
 _SIDES = ("encoder", "decoder")

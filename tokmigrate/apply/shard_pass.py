@@ -1,0 +1,183 @@
+"""One pass over a shard on all cores: the thread that reads a block digests it, sums it and hands it to a writer."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from blake3 import blake3
+
+from tokmigrate.init.statistics import BLOCK_ROWS, sum_blocks
+from tokmigrate.model.formats.safetensors_header import Header, TensorEntry
+from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, DIGEST_BYTES, Octets, OpenFile, TensorRows, digest_rows
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.parallel import run_in_order
+from tokmigrate.vocabulary.ids import Run, count, cut_runs, find_gaps
+from tokmigrate.vocabulary.recipes import Matrix
+
+_ALONE_BYTES = 16 << 20
+"""A shard of fewer bytes is read by the calling thread alone."""
+_DIGESTED_AT_ONCE = 1 << 16
+"""A digest outweighs a bias of two bytes, so that blocks are bounded by their rows too."""
+_buffers = threading.local()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a pass found in shards.
+
+    Args:
+        tables: For each vocabulary tensor the digests of its rows, 32 bytes each.
+        fixed: The digest of each other tensor.
+        means: The mean row of each tensor that it was asked for.
+    """
+
+    tables: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    fixed: Mapping[str, str] = field(default_factory=dict, repr=False)
+    means: Mapping[str, Matrix] = field(default_factory=dict, repr=False)
+
+    def join(self, other: Contents) -> Contents:
+        """Return both."""
+        means = {**self.means, **other.means}
+        return Contents({**self.tables, **other.tables}, {**self.fixed, **other.fixed}, means)
+
+
+class BlockWriter(Protocol):
+    """What takes the blocks of a pass; several threads call it, each with another part of the shard."""
+
+    def put_rows(self, tensor: str, start: int, rows: Octets, digests: bytes) -> None:
+        """Take rows of a vocabulary tensor from `start` on, `(rows, row_bytes)`, and their digests."""
+        ...
+
+    def put_bytes(self, tensor: str, offset: int, data: memoryview) -> None:
+        """Take bytes of another tensor, from `offset` in it on."""
+        ...
+
+    def end_tensor(self, tensor: str, digest: str) -> None:
+        """Take the digest of another tensor, all bytes of which were put."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Block:
+    """What one thread does at a time: its bytes, and the sums of each 1024 rows, where a mean is wanted."""
+
+    tensor: str
+    size: int
+    read: Callable[[], Sequence[Matrix]]
+
+
+def read_shard(
+    path: Path,
+    header: Header,
+    tensors: Mapping[str, VocabularyTensor],
+    means: Mapping[str, Sequence[Run]] | None = None,
+    writer: BlockWriter | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Contents:
+    """Read each byte of a shard once.
+
+    Args:
+        path: The file.
+        header: Its header.
+        tensors: The vocabulary tensors of the model by name, with the rows that they have in this file.
+        means: The rows whose mean is wanted, in their order, by tensor.
+        writer: What takes the blocks.
+        progress: Called by this thread with the bytes of each block that is done.
+
+    Raises:
+        WeightsError: The file is missing or too short.
+        StorageError: It cannot be read, or a block cannot be written.
+    """
+    means = means or {}
+    tables: dict[str, bytearray] = {}
+    fixed: dict[str, str] = {}
+    sums: dict[str, Matrix] = {}
+
+    def done(block: _Block, found: Sequence[Matrix]) -> None:
+        for each in found:
+            sums[block.tensor] += each
+        if progress is not None:
+            progress(block.size)
+
+    with ExitStack() as stack:
+        file = stack.enter_context(OpenFile(path))
+        blocks: list[_Block] = []
+        for entry in header.by_offset:
+            tensor, begin = tensors.get(entry.name), header.data_start + entry.begin
+            if tensor is None:
+                work = partial(_read_fixed, file, entry, begin, fixed, writer)
+                blocks.append(_Block(entry.name, len(entry), work))
+                continue
+            rows = stack.enter_context(TensorRows(path, begin, tensor.geometry, tensor.dtype))
+            table = tables[entry.name] = bytearray(DIGEST_BYTES * tensor.geometry.rows)
+            if entry.name in means:
+                sums[entry.name] = np.zeros(rows.width)
+            for runs, is_summed in _cut(rows, means.get(entry.name, ())):
+                size = count(runs) * tensor.row_bytes
+                read = partial(_read_rows, rows, entry.name, runs, table, writer, is_summed=is_summed)
+                blocks.append(_Block(entry.name, size, read))
+        run_in_order(lambda block: block.read(), blocks, done, alone=header.data_size < _ALONE_BYTES)
+    found = {name: total / float(count(means[name])) for name, total in sums.items() if count(means[name])}
+    return Contents({name: bytes(table) for name, table in tables.items()}, fixed, found)
+
+
+def _cut(rows: TensorRows, summed: Sequence[Run]) -> Iterator[tuple[Sequence[Run], bool]]:
+    """Yield all rows in blocks of a few megabytes; of those to be summed each has whole groups of 1024 rows."""
+    size = min(max(1, BLOCK_BYTES // max(1, rows.geometry.row_bytes)), _DIGESTED_AT_ONCE)
+    for runs in cut_runs(summed, max(1, size // BLOCK_ROWS) * BLOCK_ROWS):
+        yield runs, True
+    for runs in cut_runs(find_gaps(summed, rows.geometry.rows), size):
+        yield runs, False
+
+
+def _read_rows(
+    rows: TensorRows,
+    tensor: str,
+    runs: Sequence[Run],
+    table: bytearray,
+    writer: BlockWriter | None,
+    *,
+    is_summed: bool,
+) -> Sequence[Matrix]:
+    held = rows.read_runs(runs, _buffer(count(runs) * rows.geometry.row_bytes))
+    digests = digest_rows(held)
+    done = 0
+    for start, stop in runs:
+        end = done + stop - start
+        part = digests[done * DIGEST_BYTES : end * DIGEST_BYTES]
+        table[start * DIGEST_BYTES : stop * DIGEST_BYTES] = part
+        if writer is not None:
+            writer.put_rows(tensor, start, held[done:end], part)
+        done = end
+    return sum_blocks(held, rows.dtype) if is_summed else ()
+
+
+def _read_fixed(
+    file: OpenFile, entry: TensorEntry, begin: int, fixed: dict[str, str], writer: BlockWriter | None
+) -> Sequence[Matrix]:
+    hasher = blake3()
+    for offset in range(0, len(entry), BLOCK_BYTES):
+        data = _buffer(min(BLOCK_BYTES, len(entry) - offset)).data
+        file.fill(data, begin + offset)
+        hasher.update(data)
+        if writer is not None:
+            writer.put_bytes(entry.name, offset, data)
+    fixed[entry.name] = hasher.hexdigest()
+    if writer is not None:
+        writer.end_tensor(entry.name, fixed[entry.name])
+    return ()
+
+
+def _buffer(size: int) -> Octets:
+    """Return memory of this thread, which the next call gives again."""
+    held: Octets | None = getattr(_buffers, "held", None)
+    if held is None or len(held) < size:
+        held = _buffers.held = np.empty(size, np.uint8)
+    return held[:size]
