@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+Thoroughness = Literal["full", "fast", "paranoid"]
+"""How a change is verified: see `verify` in docs/workspace.md."""
+
 
 class Step(StrEnum):
     """The steps of a change in their order; a process may die between any two of them."""

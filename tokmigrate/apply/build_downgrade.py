@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
-from tokmigrate.apply.candidate import Candidate, Documents, ShardImage, baseline_start, header_with_rows
+from tokmigrate.apply.candidate import Candidate, Completion, Documents, ShardImage, baseline_start, header_with_rows
 from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_digest, shard_digest
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.undo_record import Objects, StoredRows, Undo, read_undo_record
@@ -229,10 +229,12 @@ class DowngradeCandidate:
 
     Args:
         candidate: The new contents of the directory.
+        completion: The rest of them, which the undo records give.
         semantic_undo: The files that were trained or rewritten since, sorted; without any, every byte comes back.
     """
 
     candidate: Candidate
+    completion: Completion
     semantic_undo: tuple[str, ...]
 
 
@@ -280,14 +282,17 @@ def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects
     trained = _find_changed_shards(snapshot, undone)
     if trained:
         images = shards_before(snapshot, edit, stored)
-    files[STAMP] = next((undo.files[STAMP] for undo in reversed(undone)), None)
+    stamp = next((undo.files[STAMP] for undo in reversed(undone)), None)
     if rewritten or trained:
-        files[STAMP] = stamp_before(files[STAMP], files, images, snapshot)
+        stamp = stamp_before(stamp, files, images, snapshot)
         metadata = {name: held for name, held in metadata.items() if name not in rewritten}
         links = {name: held for name, held in links.items() if name not in rewritten}
-    tokens = _tokens(snapshot, files)
+    headers = {name: image.header for name, image in images.items()}
+    digests = {name: image.digest for name, image in images.items()}
     return DowngradeCandidate(
-        Candidate(files, metadata, images, edit, stored.row, tokens, links), tuple(sorted({*rewritten, *trained}))
+        Candidate(files, metadata, headers, edit, _tokens(snapshot, files), links),
+        Completion(stamp, digests, stored.row),
+        tuple(sorted({*rewritten, *trained})),
     )
 
 

@@ -9,10 +9,11 @@ from typing import Any, Literal
 from blake3 import blake3
 
 from tokmigrate.apply.build_downgrade import collect_lost_rows
-from tokmigrate.apply.candidate import Candidate, ShardImage, baseline_start, header_with_rows
-from tokmigrate.apply.digests import Tables, edit_tables, lineage, read_contents, shard_digest
+from tokmigrate.apply.candidate import Candidate, Completion, ShardImage, baseline_start, header_with_rows
+from tokmigrate.apply.digests import Tables, edit_tables, lineage, shard_digest
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
 from tokmigrate.apply.new_rows import InitRows, RowBytes, find_populations, init_rows, new_row_bytes, open_tensors
+from tokmigrate.apply.publish import Change
 from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.undo_record import Objects, Undo, keep
 from tokmigrate.files import exists
@@ -23,6 +24,7 @@ from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import real_path
 from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings, format_fingerprints
 from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
+from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.plan import Plan, layout
 from tokmigrate.plan.steps import Step
 from tokmigrate.vocabulary.recipes import InitRecipe, Side
@@ -57,65 +59,58 @@ class AppliedStep:
     removed: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class UpgradeCandidate:
-    """An upgrade, ready to be published.
-
-    Args:
-        candidate: The new contents of the directory.
-        applied_steps: The migrations on the way.
-        stamp: The stamp at its end.
-        adapters: The ways of the adapters that go along, in the order of the plan.
-    """
-
-    candidate: Candidate
-    applied_steps: tuple[AppliedStep, ...]
-    stamp: Stamp
-    adapters: tuple[UpgradeCandidate, ...] = ()
-
-
-def build_upgrade(plan: Plan, seed: str, objects: Objects) -> UpgradeCandidate:
-    """Return the candidate of an upgrade; its undo records are stored on the way.
+class UpgradeBuilder:
+    """The candidate of an upgrade, completed when the weights have been read; its undo records are stored then.
 
     Args:
         plan: A plan with at least one step.
         seed: The workspace's seed.
         objects: Where undo data goes.
     """
-    adapters = tuple(build_upgrade(adapter, seed, objects) for adapter in plan.adapters)
-    needed = plan.writes_rows or plan.snapshot.stamp is None
-    found = read_contents(plan.snapshot, find_populations(plan)) if needed else Contents()
-    with open_tensors(plan.snapshot) as rows:
-        made = new_row_bytes(plan, rows, seed, found.means) if plan.writes_rows else {}
-        return _UpgradeBuilder(plan, rows, made, found.fixed, objects, adapters).walk(found.tables)
 
-
-class _UpgradeBuilder:
-    """The walk over the steps of one plan; it knows at each step what the last one left."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        rows: Mapping[str, TensorRows],
-        made: RowBytes,
-        fixed: Mapping[str, str],
-        objects: Objects,
-        adapters: tuple[UpgradeCandidate, ...],
-    ) -> None:
+    def __init__(self, plan: Plan, seed: str, objects: Objects) -> None:
+        self.adapters = tuple(UpgradeBuilder(adapter, seed, objects) for adapter in plan.adapters)
+        self.applied_steps: tuple[AppliedStep, ...] = ()
+        """The migrations on the way, once it is completed."""
         self._plan = plan
-        self._adapters = adapters
+        self._seed = seed
+        self._objects = objects
         self._snapshot = plan.snapshot
         self._tensors = {tensor.name: tensor for tensor in plan.snapshot.tensors}
-        self._rows = rows
-        self._made = made
-        self._fixed = fixed
-        self._objects = objects
+        self._rows: Mapping[str, TensorRows] = {}
+        self._made: RowBytes = {}
+        self._fixed: Mapping[str, str] = {}
+        self._lineage = ""
 
-    def walk(self, tables: Tables) -> UpgradeCandidate:
+    def changes(self) -> tuple[Change, ...]:
+        """Return the change of the model, and after it those of its adapters."""
+        plan, snapshot = self._plan, self._snapshot
+        files = {name: plan.rendered(plan.final, name) for name in sorted(plan.touched)}
+        shards = snapshot.vocabulary_shards if plan.writes_rows else ()
+        candidate = Candidate(
+            files=files,
+            metadata={},
+            headers={name: self._header(name, plan.final) for name in shards},
+            edit=plan.edit,
+            tokens=plan.final.tokenizer.ids,
+        )
+        own = Change(snapshot, candidate, self._complete, find_populations(plan), reads_all=snapshot.stamp is None)
+        beside = (replace(each.changes()[0], read=read_adapter_weights) for each in self.adapters)
+        return own, *beside
+
+    def _complete(self, contents: Contents) -> Completion:
+        plan, snapshot = self._plan, self._snapshot
+        tables, self._fixed = contents.tables, contents.fixed
+        with open_tensors(snapshot) as self._rows:
+            self._made = new_row_bytes(plan, self._rows, self._seed, contents.means) if plan.writes_rows else {}
+            return self._walk(tables)
+
+    def _walk(self, tables: Tables) -> Completion:
         snapshot = self._snapshot
         images = self._images(snapshot.state, tables)
         stamp = snapshot.stamp
-        origin = stamp.lineage if stamp else lineage(snapshot, {name: image.digest for name, image in images.items()})
+        digests = {name: image.digest for name, image in images.items()}
+        self._lineage = stamp.lineage if stamp else lineage(snapshot, digests)
         edit = RowEdit.identity(snapshot.state.rows)
         applied_steps: list[AppliedStep] = []
         for step, reached in zip(self._plan.steps, self._plan.edits, strict=True):
@@ -125,7 +120,7 @@ class _UpgradeBuilder:
             if changes_rows:
                 after_tables = self._tables(tables, step, reached)
                 after_images = self._images(step.after, after_tables)
-            after_stamp = self._stamp(origin, stamp, step, after_images)
+            after_stamp = self._stamp(stamp, step, after_images)
             undo = self._undo(
                 step, edit, (stamp, images), (after_stamp, after_images, after_tables), len(applied_steps)
             )
@@ -151,16 +146,9 @@ class _UpgradeBuilder:
             tables, images, stamp, edit = after_tables, after_images, after_stamp, reached
         if stamp is None:
             raise ValueError("a plan without steps has no upgrade")
-        files = {name: self._plan.rendered(self._plan.final, name) for name in sorted(self._plan.touched)}
-        candidate = Candidate(
-            files={**files, STAMP: stamp.encoded()},
-            metadata={},
-            shards=images if self._plan.writes_rows else {},
-            edit=self._plan.edit,
-            row=lambda tensor, recipe: self._made[tensor][recipe],
-            tokens=self._plan.final.tokenizer.ids,
-        )
-        return UpgradeCandidate(candidate, tuple(applied_steps), stamp, self._adapters)
+        self.applied_steps = tuple(applied_steps)
+        digests = {name: image.digest for name, image in images.items()}
+        return Completion(stamp.encoded(), digests, lambda tensor, recipe: self._made[tensor][recipe])
 
     def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
         """Return the digests after a step: its new rows are looked up by their recipes in terms of the disk."""
@@ -189,7 +177,7 @@ class _UpgradeBuilder:
             return header_with_rows(self._snapshot, file, state.rows)
         return self._snapshot.weights.shard(file).header
 
-    def _stamp(self, origin: str, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
+    def _stamp(self, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
         files = dict(last.files) if last else {}
         for name in step.after.touched:
             data = self._plan.rendered(step.after, name)
@@ -203,7 +191,7 @@ class _UpgradeBuilder:
                 shards[name] = ChangedShard(image.digest, baseline_start(self._snapshot, name))
         applied = last.applied if last else ()
         return Stamp(
-            lineage=origin,
+            lineage=self._lineage,
             applied=(*applied, (step.migration.revision, step.migration.checksum)),
             files=files,
             shards=shards,
@@ -243,7 +231,7 @@ class _UpgradeBuilder:
         }
         metadata = {name: read_metadata(real_path(directory, name)) for name in present}
         links = {name: link for name in present if (link := read_link_metadata(directory / name)) is not None}
-        adapters = {way.stamp.lineage: way.applied_steps[number].undo for way in self._adapters}
+        adapters = {each._lineage: each.applied_steps[number].undo for each in self.adapters}
         return Undo(files, left, metadata, step.after.edit, saved, shards, left_shards, left_tensors, adapters, links)
 
     def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.files import storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import Stamp, parse_stamp
+from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
@@ -35,37 +35,49 @@ class ShardImage:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A directory in terms of the one on disk; what it does not name stays.
+    """A directory in terms of the one on disk, as far as it is known before weights are read; what it omits stays.
 
     Args:
-        files: The bytes of written files, None for removed ones; the stamp among them.
+        files: The bytes of written files, None for removed ones; without the stamp.
         metadata: Mode, owner and times of files that are given back.
-        shards: The shards to be written.
+        headers: The headers of the shards that are written.
         edit: Rows of the written shards in terms of the rows on disk.
-        row: The bytes of a new row of a tensor.
         tokens: The id that every token must have.
         links: The names of written files that are symbolic links, and what these hold.
     """
 
     files: Mapping[str, bytes | None]
     metadata: Mapping[str, FileMetadata]
-    shards: Mapping[str, ShardImage]
+    headers: Mapping[str, Header]
     edit: RowEdit
-    row: Callable[[str, Recipe], bytes]
     tokens: Mapping[str, int]
     links: Mapping[str, LinkMetadata] = field(default_factory=dict)
-
-    @property
-    def stamp(self) -> Stamp | None:
-        """The new stamp of the directory, None at `base`."""
-        data = self.files[STAMP]
-        return None if data is None else parse_stamp(data.decode("utf-8"), STAMP)
 
     @property
     def bytes(self) -> int:
         """The bytes that will be written."""
         texts = sum(len(data) for data in self.files.values() if data is not None)
-        return texts + sum(image.header.file_size for image in self.shards.values())
+        return texts + sum(header.file_size for header in self.headers.values())
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What completes a candidate when its shards have been read.
+
+    Args:
+        stamp: The stamp of the directory, None at `base`.
+        digests: What `digests.shard_digest` must give for each written shard.
+        row: The bytes of a new row of a tensor.
+    """
+
+    stamp: bytes | None
+    digests: Mapping[str, str]
+    row: Callable[[str, Recipe], bytes]
+
+    @property
+    def generation(self) -> str | None:
+        """The generation of the directory, None at `base`."""
+        return None if self.stamp is None else parse_stamp(self.stamp.decode("utf-8"), STAMP).generation
 
 
 def baseline_start(snapshot: Snapshot, file: str) -> int:
@@ -135,8 +147,7 @@ class Documents:
     @classmethod
     def of_candidate(cls, candidate: Candidate) -> Documents:
         """Return what a change leaves."""
-        files = {name: data for name, data in candidate.files.items() if name != STAMP}
-        return cls(files, candidate.edit.new_rows, candidate.tokens)
+        return cls(candidate.files, candidate.edit.new_rows, candidate.tokens)
 
     def shapes(self, snapshot: Snapshot) -> dict[str, list[int]]:
         """Return the shape of every tensor afterwards."""

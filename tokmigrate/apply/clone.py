@@ -26,7 +26,7 @@ from tokmigrate.files import UnsupportedError, exists, has_directory, storage_er
 
 # Source: the manual page ioctl_ficlone(2).
 _FICLONE = 0x40049409
-_NO_REFLINK = {
+NO_REFLINK = {
     errno.EOPNOTSUPP,
     errno.EXDEV,
     errno.EINVAL,
@@ -95,7 +95,7 @@ def reflink_file(source: Path, target: Path) -> None:
         try:
             fcntl.ioctl(target_fd, _FICLONE, source_fd)
         except OSError as error:
-            if error.errno in _NO_REFLINK:
+            if error.errno in NO_REFLINK:
                 raise UnsupportedError("the filesystem cannot share blocks", where=str(target)) from error
             raise
 

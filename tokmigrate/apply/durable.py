@@ -50,6 +50,14 @@ def fsync_descriptor(descriptor: int) -> None:
         os.fsync(descriptor)
 
 
+def drop_cache(path: Path) -> None:
+    """Write a file to the disk, and let the next read come from there."""
+    fsync_file(path)
+    with storage_errors("read the file again", path), path.open("rb") as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def fsync_directory(path: Path) -> None:
     """Return once the names in the directory `path` are on the disk.
 

@@ -16,6 +16,9 @@ from tokmigrate.files import exists
 from tokmigrate.formats import JOURNAL, check_version
 from tokmigrate.model.documents.stamp import read_stamp
 
+UNKNOWN = ""
+"""The generation afterwards while it is not known: no directory is of it."""
+
 PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 
 
@@ -62,7 +65,7 @@ class JournalEntry:
     Args:
         area: Its work area.
         before: The generation in place before, None at `base`.
-        after: The one afterwards.
+        after: The one afterwards, or `UNKNOWN`.
     """
 
     area: WorkArea

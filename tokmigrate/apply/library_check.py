@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tokmigrate.apply.candidate import Documents, stage_files, stage_tokenizer
 from tokmigrate.errors import TokmigrateError, VerificationError
+from tokmigrate.events import Thoroughness
 from tokmigrate.model.documents.pipeline_overrides import loading_class
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG
@@ -19,8 +20,6 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.revision.conditions import Check
-
-Thoroughness = Literal["fast", "full"]
 
 FAST = "`verify: fast` in tokmigrate.yaml loads with tokenizers only"
 
@@ -43,7 +42,7 @@ def verify_documents(
         snapshot: The model as it is.
         documents: Its files after the change.
         checks: What migrations say under `verify:`.
-        thoroughness: `full` also asks transformers.
+        thoroughness: All but `fast` ask transformers too.
 
     Returns:
         What a user should know of it.
@@ -76,7 +75,7 @@ def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thor
     Args:
         snapshot: The model.
         checks: What migrations say under `verify:`.
-        thoroughness: `full` also asks transformers.
+        thoroughness: All but `fast` ask transformers too.
 
     Returns:
         What a user should know of it.

@@ -6,21 +6,22 @@ The order of the steps is what makes a crash harmless; see docs/architecture.md,
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from tokmigrate.apply.atomic_swap import finish_two_step, swap, two_step_swap
-from tokmigrate.apply.candidate import Candidate
+from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.clone import seal_tree
 from tokmigrate.apply.durable import fsync_directory, fsync_tree_bottom_up
-from tokmigrate.apply.journal import Journal, JournalEntry, generation_in_place
+from tokmigrate.apply.journal import UNKNOWN, Journal, JournalEntry, generation_in_place
 from tokmigrate.apply.metadata_check import cannot_be_kept, find_lost_metadata, not_kept, special_files
-from tokmigrate.apply.stage import stage, verify_stage, write_file
+from tokmigrate.apply.shard_pass import Contents
+from tokmigrate.apply.stage import StagedDirectory, stage, write_file
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.events import ActivityStarted, BytesProcessed, OnProgress, Step, StepReached, Warned
@@ -30,6 +31,7 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.weights import read_weights
 from tokmigrate.signals import defer_signals
+from tokmigrate.vocabulary.ids import Run
 
 
 class RunRecorder(Protocol):
@@ -39,8 +41,8 @@ class RunRecorder(Protocol):
         """Record the intent and return the id of the run."""
         ...
 
-    def prepared(self) -> None:
-        """Write down that the candidate is whole, with all that `applied` will need."""
+    def prepared(self, generation: str | None) -> None:
+        """Write down that the candidate is whole, its generation, and all that `applied` will need."""
         ...
 
     def applied(self) -> None:
@@ -59,11 +61,17 @@ class Change:
     Args:
         snapshot: The directory as it is.
         candidate: Its new contents.
+        complete: Completes them with what was found in the shards; called once, the model's after those of adapters.
+        populations: The rows whose mean `complete` needs, by tensor.
+        reads_all: Whether it needs the digests of all vocabulary shards, also of those that are not written.
         read: Reads the weights of a staged directory, and raises where they are none.
     """
 
     snapshot: Snapshot
     candidate: Candidate
+    complete: Callable[[Contents], Completion]
+    populations: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    reads_all: bool = False
     read: Callable[[Path], object] = read_weights
 
     @cached_property
@@ -75,12 +83,6 @@ class Change:
     def before(self) -> str | None:
         """The generation in place before, None at `base`."""
         return self.snapshot.generation
-
-    @cached_property
-    def after(self) -> str | None:
-        """The generation afterwards, None at `base`."""
-        stamp = self.candidate.stamp
-        return stamp.generation if stamp else None
 
 
 class RecoveryOutcome(StrEnum):
@@ -100,6 +102,7 @@ def publish(
     accept: Callable[[], None],
     *,
     keep_owner: bool = True,
+    reads_again: bool = False,
 ) -> None:
     """Publish the new contents of directories, or leave all as they are.
 
@@ -111,6 +114,7 @@ def publish(
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
         accept: Raises where the libraries would load something else; asked before anything is staged.
         keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
+        reads_again: Whether staged shards are read again from the disk.
 
     Raises:
         RecoveryNeededError: The change was made, and what comes after it failed.
@@ -120,39 +124,25 @@ def publish(
     def reached(step: Step) -> None:
         on_progress(StepReached(model, step))
 
+    def journal_of(run: str, after: Sequence[str | None]) -> Journal:
+        parts = [JournalEntry(change.area, change.before, to) for change, to in zip(changes, after, strict=True)]
+        return Journal(run, parts[0], tuple(parts[1:]))
+
     _check_room(changes)
-    total = sum(change.candidate.bytes for change in changes)
-    model_part, *adapters = (JournalEntry(change.area, change.before, change.after) for change in changes)
-    journal = Journal(recorder.staging(), model_part, tuple(adapters))
+    # What comes after is known when the weights were read: until then nothing that is in place can be that.
+    run = recorder.staging()
+    journal = journal_of(run, [UNKNOWN] * len(changes))
     area = changes[0].area
     # Behind the commit point a change is finished, whatever signal comes.
     with ExitStack() as stack:
         try:
             area.write_journal(journal.to_json(workspace))
             reached(Step.RECORDED)
-            if keep_owner:
-                _try_metadata(changes)
-            accept()
-            on_progress(ActivityStarted(model, "staging", total))
-            for change in changes:
-                change.area.remove_stage()
-                stage(
-                    change.snapshot,
-                    change.area.stage,
-                    change.candidate,
-                    lambda count: on_progress(BytesProcessed(model, count)),
-                )
-            reached(Step.STAGED)
-            for change in changes:
-                verify_stage(change.area.stage, change.snapshot, change.candidate)
-                change.read(change.area.stage)
-            reached(Step.VERIFIED)
-            for change in changes:
-                _seal(change)
-                lost = find_lost_metadata(change.area.stage, change.snapshot.directory, change.candidate)
-                _check_kept(model, change, lost, on_progress, keep_owner=keep_owner)
-            reached(Step.STAMPED)
-            recorder.prepared()
+            completed = _build(model, changes, on_progress, accept, keep_owner=keep_owner, reads_again=reads_again)
+            after = [completion.generation for completion in completed]
+            journal = journal_of(run, after)
+            area.write_journal(journal.to_json(workspace))
+            recorder.prepared(after[0])
             reached(Step.PREPARED)
             stack.enter_context(defer_signals())
             _commit(area)
@@ -267,7 +257,7 @@ def _try_metadata(changes: Sequence[Change]) -> None:
     """Refuse changes that would lose owner, mode or attributes of files, before any of them is staged."""
     for change in changes:
         candidate, directory = change.candidate, change.snapshot.directory
-        written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.shards}
+        written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.headers, STAMP}
         # Where the stage will be: with the journal in place a recovery removes it as well.
         change.area.remove_stage()
         _require_kept(change, not_kept(change.area.stage, special_files(directory, written, candidate.metadata)))
@@ -285,8 +275,48 @@ def _check_kept(model: str, change: Change, lost: list[str], on_progress: OnProg
         on_progress(Warned(model, f"owner, mode or attributes are not kept: {format_list(lost)}"))
 
 
-def _seal(change: Change) -> None:
-    stage_, stamp = change.area.stage, change.candidate.files.get(STAMP)
+def _build(
+    model: str,
+    changes: Sequence[Change],
+    on_progress: OnProgress,
+    accept: Callable[[], None],
+    *,
+    keep_owner: bool,
+    reads_again: bool,
+) -> list[Completion]:
+    """Build the new directories beside the old ones, and verify them; the arguments are those of `publish`."""
+    if keep_owner:
+        _try_metadata(changes)
+    accept()
+    on_progress(ActivityStarted(model, "staging", sum(change.candidate.bytes for change in changes)))
+    staged = [_stage(change, lambda count: on_progress(BytesProcessed(model, count))) for change in changes]
+    # The record of the model names those of its adapters.
+    completed = [change.complete(part.contents) for change, part in zip(changes[::-1], staged[::-1], strict=True)]
+    completed.reverse()
+    for change, part, completion in zip(changes, staged, completed, strict=True):
+        part.complete(change.snapshot, change.candidate, completion)
+    on_progress(StepReached(model, Step.STAGED))
+    for change, part, completion in zip(changes, staged, completed, strict=True):
+        part.verify(change.snapshot, change.candidate, completion, reads_again=reads_again)
+        change.read(change.area.stage)
+    on_progress(StepReached(model, Step.VERIFIED))
+    for change, completion in zip(changes, completed, strict=True):
+        _seal(change, completion)
+        lost = find_lost_metadata(change.area.stage, change.snapshot.directory, change.candidate)
+        _check_kept(model, change, lost, on_progress, keep_owner=keep_owner)
+    on_progress(StepReached(model, Step.STAMPED))
+    return completed
+
+
+def _stage(change: Change, progress: Callable[[int], None]) -> StagedDirectory:
+    change.area.remove_stage()
+    return stage(
+        change.snapshot, change.area.stage, change.candidate, change.populations, progress, reads_all=change.reads_all
+    )
+
+
+def _seal(change: Change, completion: Completion) -> None:
+    stage_, stamp = change.area.stage, completion.stamp
     with storage_errors("writing the stamp", stage_):
         if stamp is not None:
             write_file(change.snapshot.directory, stage_, STAMP, stamp, change.candidate)

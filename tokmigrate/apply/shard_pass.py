@@ -21,6 +21,7 @@ from tokmigrate.parallel import run_in_order
 from tokmigrate.vocabulary.ids import Run, count, cut_runs, find_gaps
 from tokmigrate.vocabulary.recipes import Matrix
 
+CACHED_BYTES = 1 << 20
 _ALONE_BYTES = 16 << 20
 """A shard of fewer bytes is read by the calling thread alone."""
 _DIGESTED_AT_ONCE = 1 << 16
@@ -146,25 +147,31 @@ def _read_rows(
     *,
     is_summed: bool,
 ) -> Sequence[Matrix]:
-    held = rows.read_runs(runs, _buffer(count(runs) * rows.geometry.row_bytes))
-    digests = digest_rows(held)
+    row_bytes = rows.geometry.row_bytes
+    memory = _buffer(count(runs) * row_bytes)
     done = 0
-    for start, stop in runs:
-        end = done + stop - start
-        part = digests[done * DIGEST_BYTES : end * DIGEST_BYTES]
-        table[start * DIGEST_BYTES : stop * DIGEST_BYTES] = part
-        if writer is not None:
-            writer.put_rows(tensor, start, held[done:end], part)
-        done = end
-    return sum_blocks(held, rows.dtype) if is_summed else ()
+    # Parts that stay in a processor's cache while they are read, digested and written.
+    for group in cut_runs(runs, max(1, CACHED_BYTES // max(1, row_bytes))):
+        held = rows.read_runs(group, memory[done : done + count(group) * row_bytes])
+        done += held.size
+        digests = digest_rows(held)
+        first = 0
+        for start, stop in group:
+            last = first + stop - start
+            part = digests[first * DIGEST_BYTES : last * DIGEST_BYTES]
+            table[start * DIGEST_BYTES : stop * DIGEST_BYTES] = part
+            if writer is not None:
+                writer.put_rows(tensor, start, held[first:last], part)
+            first = last
+    return sum_blocks(memory.reshape(-1, row_bytes), rows.dtype) if is_summed and row_bytes else ()
 
 
 def _read_fixed(
     file: OpenFile, entry: TensorEntry, begin: int, fixed: dict[str, str], writer: BlockWriter | None
 ) -> Sequence[Matrix]:
     hasher = blake3()
-    for offset in range(0, len(entry), BLOCK_BYTES):
-        data = _buffer(min(BLOCK_BYTES, len(entry) - offset)).data
+    for offset in range(0, len(entry), CACHED_BYTES):
+        data = _buffer(min(CACHED_BYTES, len(entry) - offset)).data
         file.fill(data, begin + offset)
         hasher.update(data)
         if writer is not None:

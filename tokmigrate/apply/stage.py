@@ -3,65 +3,122 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tokmigrate.apply.candidate import Candidate, ShardImage
-from tokmigrate.apply.clone import clone_tree, copy_range
+from tokmigrate.apply.candidate import Candidate, Completion
+from tokmigrate.apply.clone import clone_tree
 from tokmigrate.apply.digests import read_shard_digest
+from tokmigrate.apply.durable import drop_cache
 from tokmigrate.apply.file_metadata import read_metadata, write_metadata
+from tokmigrate.apply.shard_pass import Contents, read_shard
+from tokmigrate.apply.shard_writer import ShardWriter
 from tokmigrate.errors import DriftError, VerificationError
-from tokmigrate.files import exists, open_file, read_file, storage_errors
+from tokmigrate.files import exists, read_file, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import entry_name, read_link, real_name, real_path
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit
-
-Progress = Callable[[int], None]
+from tokmigrate.vocabulary.ids import Run
 
 
 @dataclass(frozen=True)
-class Copied:
-    """Bytes of the old file from `start` up to `stop`."""
+class StagedDirectory:
+    """A directory that is being built beside the model.
 
-    start: int
-    stop: int
+    Args:
+        path: Where it is.
+        contents: What was found in the shards of the model.
+        writers: What wrote each new shard.
+    """
+
+    path: Path
+    contents: Contents
+    writers: Mapping[str, ShardWriter]
+
+    def complete(self, snapshot: Snapshot, candidate: Candidate, completion: Completion) -> None:
+        """Write the new rows of the shards, and give these their metadata."""
+        with storage_errors("staging the new model", self.path):
+            for name, writer in self.writers.items():
+                with writer:
+                    writer.put_new_rows(completion.row)
+                _set_metadata(real_path(snapshot.directory, name), writer.path, name, candidate)
+
+    def verify(self, snapshot: Snapshot, candidate: Candidate, completion: Completion, *, reads_again: bool) -> None:
+        """Check that it is what was planned.
+
+        Args:
+            snapshot: The model or adapter before.
+            candidate: The new contents of the directory.
+            completion: The rest of them.
+            reads_again: Whether shards are read again, and not only compared by the digests of what was written.
+
+        Raises:
+            VerificationError: It is not.
+            DriftError: Nor is the model what it was when it was migrated.
+        """
+        _check_files(self.path, snapshot, candidate)
+        tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+        for name, writer in self.writers.items():
+            found = writer.digest()
+            if found == completion.digests[name] and reads_again:
+                drop_cache(writer.path)
+                found = read_shard_digest(writer.path, tensors, candidate.edit.new_rows)
+            if found != completion.digests[name]:
+                _check_untouched(snapshot, name)
+                raise VerificationError(
+                    "the bytes are not those that were planned: the model was changed since it was migrated",
+                    where=name,
+                    hint="nothing was changed; look with `tokmigrate verify`",
+                )
 
 
-@dataclass(frozen=True)
-class Written:
-    """New bytes."""
-
-    data: bytes
-
-
-def stage(snapshot: Snapshot, target: Path, candidate: Candidate, progress: Progress) -> None:
-    """Write the candidate, all but its stamp, into the directory `target`, which must not exist.
+def stage(
+    snapshot: Snapshot,
+    target: Path,
+    candidate: Candidate,
+    populations: Mapping[str, Sequence[Run]],
+    progress: Callable[[int], None],
+    *,
+    reads_all: bool,
+) -> StagedDirectory:
+    """Write the candidate, all but its stamp and its new rows, into the directory `target`, which must not exist.
 
     Args:
         snapshot: The model as it is.
         target: Where the candidate goes.
         candidate: Its new contents.
+        populations: The rows whose mean is wanted, by tensor.
         progress: Called with the bytes as they are written.
+        reads_all: Whether vocabulary shards are read that are not written.
 
     Raises:
         StorageError: The filesystem will not do it.
     """
-    names = {*candidate.files, *candidate.shards, STAMP}
+    names = {*candidate.files, *candidate.headers, STAMP}
     gone = {name for name, data in candidate.files.items() if data is None}
     written = {real_name(snapshot.directory, name) for name in names - gone}
     written |= {entry_name(snapshot.directory, name) for name in gone}
+    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+    contents, writers = Contents(), {}
     with storage_errors("staging the new model", target):
         clone_tree(snapshot.directory, target, written)
         for name, data in candidate.files.items():
-            if data is not None and name != STAMP:
+            if data is not None:
                 write_file(snapshot.directory, target, name, data, candidate)
                 progress(len(data))
-        for name, image in candidate.shards.items():
-            _write_shard(snapshot, target, name, image, candidate, progress)
+        for name in dict.fromkeys((*candidate.headers, *(snapshot.vocabulary_shards if reads_all else ()))):
+            source, old = real_path(snapshot.directory, name), snapshot.weights.shard(name).header
+            if name not in candidate.headers:
+                contents = contents.join(read_shard(source, old, tensors, populations))
+                continue
+            own = {tensor.name: tensor for tensor in snapshot.in_shard(name)}
+            path = _free_place(target, name, candidate)
+            writers[name] = writer = ShardWriter(path, candidate.headers[name], own, candidate.edit)
+            with writer:
+                writer.start(source, old)
+                contents = contents.join(read_shard(source, old, own, populations, writer, progress))
+    return StagedDirectory(target, contents, writers)
 
 
 def write_file(source: Path, target: Path, name: str, data: bytes, candidate: Candidate) -> None:
@@ -95,121 +152,14 @@ def _set_metadata(old: Path, new: Path, name: str, candidate: Candidate) -> None
         write_metadata(new, replace(read_metadata(old), mtime_ns=new.stat().st_mtime_ns))
 
 
-def _write_shard(
-    snapshot: Snapshot, directory: Path, name: str, image: ShardImage, candidate: Candidate, progress: Progress
-) -> None:
-    path = _free_place(directory, name, candidate)
-    shard = snapshot.weights.shard(name)
-    tensors = {tensor.name: tensor for tensor in snapshot.in_shard(name)}
-    old = real_path(snapshot.directory, name)
-    source = open_file(old)
-    try:
-        target = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
-        try:
-            position = _put(target, image.header.raw, 0, progress)
-            for part in join_parts(shard_parts(shard.header, tensors, candidate.edit, candidate.row)):
-                if isinstance(part, Copied):
-                    copy_range(source, part.start, target, position, part.stop - part.start, progress)
-                    position += part.stop - part.start
-                else:
-                    position += _put(target, part.data, position, progress)
-        finally:
-            os.close(target)
-    finally:
-        os.close(source)
-    _set_metadata(old, path, name, candidate)
-
-
-def shard_parts(
-    header: Header,
-    tensors: Mapping[str, VocabularyTensor],
-    edit: RowEdit,
-    row: Callable[[str, Recipe], bytes],
-) -> Iterator[Copied | Written]:
-    """Yield the data section of the new shard in terms of the old file.
-
-    Args:
-        header: The old file's header.
-        tensors: Its vocabulary tensors by name.
-        edit: What happens to the rows of all ids.
-        row: The bytes of a new row.
-    """
-    for entry in header.by_offset:
-        begin = header.data_start + entry.begin
-        tensor = tensors.get(entry.name)
-        if tensor is None:
-            yield Copied(begin, begin + len(entry))
-            continue
-        lie, pieces = tensor.geometry, tensor.window.of(edit).pieces
-        inner = lie.inner_bytes
-        for outer in range(lie.outer):
-            first = begin + outer * lie.rows * inner
-            for piece in pieces:
-                if isinstance(piece, CopiedRows):
-                    yield Copied(first + piece.start * inner, first + piece.stop * inner)
-                else:
-                    yield Written(row(entry.name, piece.recipe)[outer * inner : (outer + 1) * inner])
-
-
-def join_parts(parts: Iterator[Copied | Written]) -> Iterator[Copied | Written]:
-    """Yield `parts` with copies that continue each other made one."""
-    pending: Copied | None = None
-    for part in parts:
-        if isinstance(part, Copied) and pending and pending.stop == part.start:
-            pending = Copied(pending.start, part.stop)
-            continue
-        if pending:
-            yield pending
-        pending = part if isinstance(part, Copied) else None
-        if isinstance(part, Written):
-            yield part
-    if pending:
-        yield pending
-
-
-def _put(target: int, data: bytes, position: int, progress: Progress) -> int:
-    done = 0
-    while done < len(data):
-        done += os.pwrite(target, data[done:], position + done)
-    progress(len(data))
-    return len(data)
-
-
-def verify_stage(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
-    """Raise VerificationError where a staged directory is not what was planned, DriftError where its source changed.
-
-    Args:
-        directory: The staged directory.
-        snapshot: The model or adapter before.
-        candidate: The new contents of the directory.
-    """
-    _check_files(directory, snapshot, candidate)
-    _check_shards(directory, snapshot, candidate)
-
-
 def _check_files(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
     """Raise VerificationError where a small file, written or taken over, is not the one that the libraries accepted."""
     for name, data in {**snapshot.texts, **candidate.files}.items():
         path = directory / name
-        if name == STAMP:
-            continue
         if data is None and os.path.lexists(path):
             raise VerificationError("a file that was to go is still there", where=str(path))
         if data is not None and read_file(path) != data:
             raise VerificationError("the file has other bytes than were written", where=str(path))
-
-
-def _check_shards(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
-    tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    for name, image in candidate.shards.items():
-        found = read_shard_digest(directory / name, tensors, candidate.edit.new_rows)
-        if found != image.digest:
-            _check_untouched(snapshot, name)
-            raise VerificationError(
-                "the bytes are not those that were planned: the model was changed meanwhile, or since it was migrated",
-                where=name,
-                hint="nothing was changed; look with `tokmigrate verify`",
-            )
 
 
 def _check_untouched(snapshot: Snapshot, shard: str) -> None:

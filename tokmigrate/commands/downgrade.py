@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.apply.metadata_check import refuse_losses
-from tokmigrate.apply.publish import Change, RecoveryOutcome
+from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.run_status import is_in_progress
 from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.library_check import Accepted, outcome_of_records, prepare_libraries, verify_outcome
-from tokmigrate.commands.models import adapters_of, changes_down
+from tokmigrate.commands.models import adapters_of, change_down, changes_down
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, refuse_drift
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
 from tokmigrate.commands.targets import find_edited, way_down
@@ -123,9 +124,9 @@ def downgrade(
         on_progress(ActivityStarted(entry.name, "computing the new rows"))
         back = build_downgrade(snapshot, records, objects)
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, on_progress)
-        changes = (Change(snapshot, back.candidate), *beside)
+        changes = (change_down(snapshot, back), *beside)
         trained = list_trained_events(training_on_record(state, snapshot, objects))
         events = (*trained, *build_reverted_events(state, model, revisions))
-        run = Run(Direction.DOWNGRADE, target, revisions, Outcome(reverted=revisions, tokens=events))
+        run = Run(Direction.DOWNGRADE, target, revisions, partial(Outcome, reverted=revisions, tokens=events))
         publish_run(workspace, entry, state, model, run, changes, on_progress, keep_owner=keep_owner, accepted=accepted)
         return Downgraded(entry.name, stamp.revision, target, revisions, back.semantic_undo, recovered)

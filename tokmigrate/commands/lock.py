@@ -14,6 +14,8 @@ from tokmigrate.commands.targets import progress_to
 from tokmigrate.errors import DriftError, UndoError, WeightsError
 from tokmigrate.files import has_directory
 from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.plan import plan_upgrade
@@ -38,14 +40,14 @@ def compute_state_before(
     revisions = tuple(reversed(applied[applied.index(first) :]))
     try:
         records = find_undo_records(workspace, entry, snapshot, revisions)
-        back = build_downgrade(snapshot, records, ObjectStore(workspace.objects)).candidate
+        back = build_downgrade(snapshot, records, ObjectStore(workspace.objects))
     except (UndoError, DriftError):
         return None
-    stamp = back.stamp
-    rows = back.edit.new_rows
+    stamp = parse_stamp(back.completion.stamp.decode("utf-8"), STAMP) if back.completion.stamp else None
+    rows = back.candidate.edit.new_rows
     found = replace(
         snapshot.state,
-        documents=with_files(snapshot.state.documents, back.files),
+        documents=with_files(snapshot.state.documents, back.candidate.files),
         edit=RowEdit.identity(rows),
         lineage=stamp.rows if stamp else RowEdit.identity(rows),
         reshaped=bool(stamp and stamp.reshaped),

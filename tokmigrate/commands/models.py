@@ -7,10 +7,10 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from tokmigrate.apply.build_downgrade import build_downgrade
-from tokmigrate.apply.build_upgrade import UpgradeCandidate
+from tokmigrate.apply.build_downgrade import DowngradeCandidate, build_downgrade
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import Objects, read_adapter_records
 from tokmigrate.audit.run_status import refuse_in_progress
@@ -23,7 +23,6 @@ from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.dummy_model import lacks_weights, make_dummy_without_weights
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.weights import read_adapter_weights
-from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -101,10 +100,9 @@ def adapters_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[Snapshot, ...]:
     return tuple(take_adapter(path, snapshot) for path in entry.adapters)
 
 
-def changes_up(plan: Plan, way: UpgradeCandidate) -> Iterator[Change]:
-    """Yield the changes of the adapters that an upgrade takes along."""
-    for adapter, own in zip(plan.adapters, way.adapters, strict=True):
-        yield Change(adapter.snapshot, own.candidate, read_adapter_weights)
+def change_down(snapshot: Snapshot, back: DowngradeCandidate) -> Change:
+    """Return the change of a downgrade."""
+    return Change(snapshot, back.candidate, lambda _: back.completion)
 
 
 def changes_down(
@@ -121,7 +119,7 @@ def changes_down(
     if left:
         on_progress(Warned(model, f"{len(left)} adapters that went up with it are not listed, and stay as they are"))
     for adapter, own in downgrades_of_adapters(adapters, records, objects):
-        yield Change(adapter, build_downgrade(adapter, own, objects).candidate, read_adapter_weights)
+        yield replace(change_down(adapter, build_downgrade(adapter, own, objects)), read=read_adapter_weights)
 
 
 def downgrades_of_adapters(

@@ -21,6 +21,7 @@ from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.plan import checks_of, plan
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import UsageError
+from tokmigrate.events import Thoroughness
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.dummy_model import NARROW, lacks_weights, make_dummy_model
@@ -77,7 +78,7 @@ class RoundTrip:
     bytes: int
     mismatches: tuple[Mismatch, ...]
     left_out: tuple[Path, ...]
-    verified: Literal["fast", "full"]
+    verified: Thoroughness
     made_of: Literal["model", "configuration"] = "model"
 
 

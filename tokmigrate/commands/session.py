@@ -32,12 +32,12 @@ class NewRun:
     Args:
         state: The workspace's state.
         begin: Records the intent.
-        outcome: What finishing it records.
+        outcome: Returns what finishing it records.
     """
 
     state: State
     begin: Callable[[], RunRow]
-    outcome: Outcome
+    outcome: Callable[[], Outcome]
     run_id: str = ""
 
     def staging(self) -> str:
@@ -45,9 +45,9 @@ class NewRun:
         self.run_id = self.begin().id
         return self.run_id
 
-    def prepared(self) -> None:
-        """Record the outcome, to be finished even after a crash."""
-        self.state.prepare(self.run_id, self.outcome)
+    def prepared(self, generation: str | None) -> None:
+        """Record the generation and the outcome, to be finished even after a crash."""
+        self.state.prepare(self.run_id, self.outcome(), generation)
 
     def applied(self) -> None:
         """Finish the run in the ledger."""
@@ -70,7 +70,7 @@ class RecoveredRun:
         """Return the id of the run."""
         return self.run_id
 
-    def prepared(self) -> None:
+    def prepared(self, generation: str | None) -> None:
         """Do nothing: it was prepared before the crash."""
 
     def applied(self) -> None:
@@ -92,13 +92,13 @@ class Run:
         direction: Which way it goes.
         to: The revision that it leads to, None for `base`.
         revisions: The migrations on the way.
-        outcome: What finishing it records.
+        outcome: Returns what finishing it records, once its changes are staged.
     """
 
     direction: Direction
     to: str | None
     revisions: Sequence[str]
-    outcome: Outcome
+    outcome: Callable[[], Outcome]
 
 
 def publish_run(
@@ -136,11 +136,20 @@ def publish_run(
         to_revision=run.to,
         revisions=list(run.revisions),
         generation_before=changes[0].before,
-        generation_after=changes[0].after,
+        generation_after=None,
     )
     accept = partial(verify_once, workspace, entry.name, outcome_of_changes(changes), checks, on_progress, accepted)
     recorder = NewRun(state, begin, run.outcome)
-    publish(entry.name, changes, recorder, on_progress, workspace.root, accept, keep_owner=keep_owner)
+    publish(
+        entry.name,
+        changes,
+        recorder,
+        on_progress,
+        workspace.root,
+        accept,
+        keep_owner=keep_owner,
+        reads_again=workspace.verify == "paranoid",
+    )
 
 
 @contextmanager

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from blake3 import blake3
 
-from tokmigrate.apply.candidate import Candidate
+from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.digests import lineage, read_shard_digest
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.undo_record import read_left
@@ -270,16 +271,17 @@ def _publish(
 ) -> StampResult:
     model = sync_with_stamp(state, entry, snapshot)
     candidate = Candidate(
-        files={STAMP: new.stamp.encoded()},
+        files={},
         metadata={},
-        shards={},
+        headers={},
         edit=RowEdit.identity(snapshot.state.rows),
-        row=lambda _tensor, _recipe: b"",
         tokens=snapshot.state.tokenizer.ids,
     )
-    outcome = Outcome(applied=new.records, tokens=new.events)
+    completion = Completion(new.stamp.encoded(), {}, lambda _tensor, _recipe: b"")
+    outcome = partial(Outcome, applied=new.records, tokens=new.events)
     run = Run(Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)
     record_texts(workspace, state, new.stamp.applied)
-    publish_run(workspace, entry, state, model, run, (Change(snapshot, candidate),), on_progress, keep_owner=keep_owner)
+    change = Change(snapshot, candidate, lambda _: completion)
+    publish_run(workspace, entry, state, model, run, (change,), on_progress, keep_owner=keep_owner)
     undoable = all(record.undo is not None for record in new.records)
     return StampResult(entry.name, new.stamp.revision, undoable, new.moved, new.training)

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from tokmigrate.apply.build_upgrade import build_upgrade
-from tokmigrate.apply.publish import Change, RecoveryOutcome
+from tokmigrate.apply.build_upgrade import UpgradeBuilder
+from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.library_check import Accepted, outcome_of_plan, prepare_libraries, verify_outcome
-from tokmigrate.commands.models import changes_up
 from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade
 from tokmigrate.commands.records import build_upgrade_outcome, list_changed_documents
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
-from tokmigrate.events import ActivityStarted, OnProgress, Warned, no_progress
+from tokmigrate.events import OnProgress, Warned, no_progress
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.rows import Direction
+from tokmigrate.state.rows import Direction, Outcome
 
 
 @dataclass(frozen=True)
@@ -122,16 +121,19 @@ def upgrade(
             on_progress(Warned(entry.name, f"{name} was changed since the last migration; it is migrated as it is now"))
         for warning in planned.warnings:
             on_progress(Warned(entry.name, warning))
-        on_progress(ActivityStarted(entry.name, "computing the new rows"))
-        way = build_upgrade(planned, workspace.seed, ObjectStore(workspace.objects))
+        objects = ObjectStore(workspace.objects)
+        builder = UpgradeBuilder(planned, workspace.seed, objects)
         applied = planned.snapshot.applied
         pending = [(step.migration.revision, step.migration.checksum) for step in planned.steps]
         record_texts(workspace, state, [*applied, *pending])
-        outcome = build_upgrade_outcome(way.applied_steps, len(applied))
-        trained = list_trained_events(training_on_record(state, planned.snapshot, ObjectStore(workspace.objects)))
-        revisions = [revision for revision, _ in pending]
-        run = Run(Direction.UPGRADE, planned.after, revisions, replace(outcome, tokens=(*trained, *outcome.tokens)))
-        changes = (Change(planned.snapshot, way.candidate), *changes_up(planned, way))
+        trained = list_trained_events(training_on_record(state, planned.snapshot, objects))
+
+        def outcome() -> Outcome:
+            made = build_upgrade_outcome(builder.applied_steps, len(applied))
+            return replace(made, tokens=(*trained, *made.tokens))
+
+        run = Run(Direction.UPGRADE, planned.after, [revision for revision, _ in pending], outcome)
+        changes = builder.changes()
         publish_run(
             workspace,
             entry,

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 
 from tokmigrate.errors import ModelError, OperationError
 from tokmigrate.init.strategies.base import fold, tree_sum
 from tokmigrate.model.formats.dtype import ITEM_BITS, to_float64
+from tokmigrate.model.weights.tensor_rows import Octets
 from tokmigrate.parallel import run_in_order
 from tokmigrate.vocabulary.ids import Run, count, cut_runs
 from tokmigrate.vocabulary.recipes import Matrix
@@ -21,7 +21,6 @@ BLOCK_ROWS = 1024
 # Columns of a block that are summed at a time: about what a processor's cache holds; no result depends on it.
 _SLAB = 256
 _ALONE_BYTES = 8 << 20
-Octets = npt.NDArray[np.uint8]
 
 
 def sum_blocks(rows: Octets, dtype: str) -> list[Matrix]:

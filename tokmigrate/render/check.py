@@ -142,7 +142,7 @@ def roundtrip_lines(done: RoundTrip) -> Iterator[RenderableType]:
     if not done.mismatches:
         yield Text.assemble(what, ("passed", "green"), on)
         yield Text("  up in one run, down, up one by one, down one by one: the same bytes each time")
-        libraries = "tokenizers and transformers" if done.verified == "full" else "tokenizers"
+        libraries = "tokenizers" if done.verified == "fast" else "tokenizers and transformers"
         yield Text(f"  {libraries} load it as planned (`verify: {done.verified}`)")
     else:
         yield Text.assemble(what, ("failed", "bold red"), on)

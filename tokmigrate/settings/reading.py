@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from tokmigrate.errors import FileProblems, Problem, UsageError
+from tokmigrate.events import Thoroughness
 from tokmigrate.files import exists
 from tokmigrate.formats import SETTINGS
 from tokmigrate.settings.workspace import (
@@ -117,10 +118,10 @@ class FileKeys(_Closed):
         description="The models, each as its keys or its directory alone, by the names that commands and migrations "
         "give them. A name has no `/`, and is neither `.`, `..` nor `*`.",
     )
-    verify: Literal["full", "fast"] = Field(
+    verify: Thoroughness = Field(
         default="full",
         description="`full` loads a result with tokenizers and transformers before it is published, `fast` with"
-        " tokenizers only.",
+        " tokenizers only. `paranoid` does what `full` does, and reads the written weights again from the disk.",
     )
     drift: Literal["refuse", "accept"] = Field(
         default="refuse",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from tokmigrate.errors import MissingModelError, UnknownNameError, UsageError, suggest
+from tokmigrate.events import Thoroughness
 from tokmigrate.files import exists, has_directory, read_if_present, storage_errors
 
 FILE_NAME = "tokmigrate.yaml"
@@ -110,7 +111,7 @@ class Workspace:
         state: The SQLAlchemy URL of the state.
         objects: The directory of the undo data.
         models: The models by name, in the order of the file.
-        verify: `full` loads a result with transformers, `fast` with tokenizers only.
+        verify: `full` loads a result with transformers, `fast` with tokenizers only; `paranoid` also reads it again.
         drift: Whether a change stops at a model that is not what its migrations left.
         seed: Part of the seed of every random row.
         lint: Which rules `tokmigrate lint` checks.
@@ -123,7 +124,7 @@ class Workspace:
     state: str
     objects: Path
     models: Mapping[str, ModelEntry]
-    verify: Literal["full", "fast"] = "full"
+    verify: Thoroughness = "full"
     drift: Literal["refuse", "accept"] = "refuse"
     seed: str = ""
     lint: LintSetting = LintSetting()

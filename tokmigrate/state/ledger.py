@@ -112,8 +112,9 @@ class State(Readable):
     ) -> RunRow:
         """Record the intent to change a model, with status STAGING; raises BusyError where a run of it is active.
 
-        The revisions and generations are those of the model now and afterwards, None at base; `revisions` are to be
-        applied or undone in that order. The author is by default the user of this process.
+        The revisions and generations are those of the model now and afterwards, None at base, or where `prepare` tells
+        the one afterwards; `revisions` are to be applied or undone in that order. The author is by default the user of
+        this process.
         """
         author = provenance or identify(self.workspace)
         with self.writing() as connection:
@@ -138,10 +139,13 @@ class State(Readable):
                 generation_after=generation_after,
             )
 
-    def prepare(self, run_id: str, outcome: Outcome) -> RunRow:
+    def prepare(self, run_id: str, outcome: Outcome, generation_after: str | None = None) -> RunRow:
         """Take a run from STAGING to PREPARED and keep what finishing it records; BusyError where it is not STAGING."""
+        changes: dict[str, Any] = {"status": Status.PREPARED.value, "outcome": outcome.payload()}
+        if generation_after is not None:
+            changes["generation_after"] = generation_after
         with self.writing() as connection:
-            return _change(connection, run_id, Status.STAGING, status=Status.PREPARED.value, outcome=outcome.payload())
+            return _change(connection, run_id, Status.STAGING, **changes)
 
     def fail(self, run_id: str, error: str) -> RunRow:
         """Record that an active run failed and why; one that is over already is left as it is."""

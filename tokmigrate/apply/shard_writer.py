@@ -1,0 +1,199 @@
+"""Writing a new shard from the blocks of the old one, with the digest of what was written by its place there."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+import sys
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+
+from tokmigrate.apply.clone import NO_REFLINK
+from tokmigrate.apply.digests import shard_digest
+from tokmigrate.files import opened
+from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES as PAGE
+from tokmigrate.model.formats.safetensors_header import Header
+from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, DIGEST_BYTES, Octets, digest_rows
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.vocabulary.ids import Run, find_gaps
+from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
+
+# Source: the manual pages ioctl_ficlonerange(2) and sync_file_range(2).
+_FICLONERANGE = 0x4020940D
+_SYNC_FILE_RANGE_WRITE = 2
+
+
+class _Places:
+    """Where the rows of an old tensor go in the new one."""
+
+    def __init__(self, edit: RowEdit) -> None:
+        runs = sorted((piece.start, piece.stop, row) for row, piece in edit.copied_rows())
+        self._runs = runs
+        self._starts = [start for start, _, _ in runs]
+        # A row may go to several places, so that runs may overlap.
+        self._reach = list(accumulate((stop for _, stop, _ in runs), max))
+
+    def of(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+        """Yield what of the rows from `start` up to `stop` is kept: from and up to where, and the first new row."""
+        for begin, end, row in self._runs[bisect_right(self._reach, start) : bisect_right(self._starts, stop - 1)]:
+            first, last = max(begin, start), min(end, stop)
+            if first < last:
+                yield first, last, row + first - begin
+
+
+class ShardWriter:
+    """Writes a new shard while the old one is read; open while the `with` statement runs, which may run again.
+
+    Args:
+        path: The new file.
+        header: Its header.
+        tensors: The vocabulary tensors of the old file by name.
+        edit: What happens to the rows of all ids.
+    """
+
+    def __init__(self, path: Path, header: Header, tensors: Mapping[str, VocabularyTensor], edit: RowEdit) -> None:
+        self.path = path
+        self._header = header
+        self._tensors = tensors
+        self._edits = {name: tensor.window.of(edit) for name, tensor in tensors.items()}
+        self._places = {name: _Places(own) for name, own in self._edits.items()}
+        self._tables = {name: bytearray(DIGEST_BYTES * own.new_rows) for name, own in self._edits.items()}
+        self._fixed: dict[str, str] = {}
+        self._shared: list[Run] = []
+        self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+        self._descriptor = -1
+
+    def start(self, path: Path, old: Header) -> None:
+        """Write the header, and share with the old file the blocks that the filesystem can share."""
+        os.ftruncate(self._descriptor, self._header.file_size)
+        self._write(memoryview(self._header.raw), 0)
+        with opened(path) as file:
+            self._share(file.fileno(), old)
+
+    def _share(self, source: int, old: Header) -> None:
+        for start, target, size in self._copies(old):
+            # Whole blocks are shared, and only where they begin at a block in both files.
+            first = -start % PAGE
+            length = (size - first) // PAGE * PAGE
+            if (start - target) % PAGE or length <= 0:
+                continue
+            if not _share(source, start + first, self._descriptor, target + first, length):
+                return
+            self._shared.append((target + first, target + first + length))
+
+    def _copies(self, old: Header) -> Iterator[tuple[int, int, int]]:
+        """Yield what is copied: where it begins in the old file and in the new one, and how many bytes it has."""
+        pending: tuple[int, int, int] | None = None
+        for part in self._parts(old):
+            if pending and (pending[0] + pending[2], pending[1] + pending[2]) == part[:2]:
+                pending = (pending[0], pending[1], pending[2] + part[2])
+                continue
+            if pending:
+                yield pending
+            pending = part
+        if pending:
+            yield pending
+
+    def _parts(self, old: Header) -> Iterator[tuple[int, int, int]]:
+        for entry in old.by_offset:
+            begin, target = old.data_start + entry.begin, self._position(entry.name)
+            tensor = self._tensors.get(entry.name)
+            if tensor is None:
+                yield begin, target, len(entry)
+            elif tensor.geometry.outer == 1:
+                size = tensor.row_bytes
+                for row, piece in self._edits[entry.name].copied_rows():
+                    yield begin + piece.start * size, target + row * size, len(piece) * size
+
+    def put_rows(self, tensor: str, start: int, rows: Octets, digests: bytes) -> None:
+        """Write those of the rows from `start` on that are kept."""
+        for first, last, row in self._places[tensor].of(start, start + len(rows)):
+            kept = slice(first - start, last - start)
+            self._put(tensor, row, rows[kept], digests[kept.start * DIGEST_BYTES : kept.stop * DIGEST_BYTES])
+
+    def put_bytes(self, tensor: str, offset: int, data: memoryview) -> None:
+        """Write bytes of a tensor that is copied as a whole."""
+        self._write(data, self._position(tensor) + offset)
+
+    def end_tensor(self, tensor: str, digest: str) -> None:
+        """Take the digest of such a tensor."""
+        self._fixed[tensor] = digest
+
+    def put_new_rows(self, make: Callable[[str, Recipe], bytes]) -> None:
+        """Write the new rows of all tensors; `make` returns the bytes of one by its recipe."""
+        for name, own in self._edits.items():
+            most = max(1, BLOCK_BYTES // max(1, self._tensors[name].row_bytes))
+            group: list[bytes] = []
+            first = 0
+            for row, recipe in own.recipes():
+                if group and (row != first + len(group) or len(group) == most):
+                    self._put_joined(name, first, group)
+                    group = []
+                first = first if group else row
+                group.append(make(name, recipe))
+            if group:
+                self._put_joined(name, first, group)
+
+    def _put_joined(self, tensor: str, row: int, rows: list[bytes]) -> None:
+        octets = np.frombuffer(b"".join(rows), np.uint8).reshape(len(rows), -1)
+        self._put(tensor, row, octets, digest_rows(octets))
+
+    def _put(self, tensor: str, row: int, rows: Octets, digests: bytes) -> None:
+        geometry = self._tensors[tensor].geometry
+        begin, inner, held = self._position(tensor), geometry.inner_bytes, self._edits[tensor].new_rows
+        for outer in range(geometry.outer):
+            part = np.ascontiguousarray(rows[:, outer * inner : (outer + 1) * inner])
+            self._write(part.reshape(-1).data, begin + (outer * held + row) * inner)
+        self._tables[tensor][row * DIGEST_BYTES : row * DIGEST_BYTES + len(digests)] = digests
+
+    def digest(self) -> str:
+        """Return the digest of the shard, made of those of what was written at each place."""
+        tables = {name: bytes(table) for name, table in self._tables.items()}
+        return shard_digest(self._header, tables, self._fixed)
+
+    def _position(self, tensor: str) -> int:
+        return self._header.data_start + self._header.entry(tensor).begin
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        end = offset + len(data)
+        inside = [(max(start, offset), min(stop, end)) for start, stop in self._shared if start < end and offset < stop]
+        for start, stop in find_gaps([(first - offset, last - offset) for first, last in inside], len(data)):
+            position = start
+            while position < stop:
+                position += os.pwrite(self._descriptor, data[position:stop], offset + position)
+        start_writing_back(self._descriptor, offset, len(data))
+
+
+def _share(source: int, source_offset: int, target: int, target_offset: int, length: int) -> bool:
+    """Let two files share blocks, and return whether the filesystem can do that."""
+    if sys.platform != "linux":
+        return False
+    try:
+        fcntl.ioctl(target, _FICLONERANGE, struct.pack("qQQQ", source, source_offset, length, target_offset))
+    except OSError as error:
+        if error.errno in NO_REFLINK:
+            return False
+        raise
+    return True
+
+
+def start_writing_back(descriptor: int, offset: int, size: int) -> None:
+    """Let the kernel begin to write bytes to the disk, so that the last fsync has little left to wait for."""
+    call = getattr(ctypes.CDLL(None), "sync_file_range", None)
+    if call is not None:
+        # A hint: what it cannot do, fsync does, and reports.
+        call(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
