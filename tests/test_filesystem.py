@@ -510,7 +510,15 @@ except SystemExit as leaving:
     assert answer["code"] == 0
 
 
-WRITING_OR_LOCKING = {"atomic_swap.py", "clone.py", "durable.py", "lock.py", "objects.py", "stage.py", "output.py"}
+WRITING_OR_LOCKING = {
+    "atomic_swap.py",
+    "clone.py",
+    "durable.py",
+    "lock.py",
+    "objects.py",
+    "shard_writer.py",
+    "output.py",
+}
 
 
 def test_files_are_opened_for_reading_in_one_place() -> None:

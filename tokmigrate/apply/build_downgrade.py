@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from blake3 import blake3
 
@@ -257,13 +258,16 @@ def inverse(edit: RowEdit, record: str) -> RowEdit:
     return RowEdit(edit.new_rows, join_pieces(piece for _, piece in pieces))
 
 
-def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> DowngradeCandidate:
+def build_downgrade(
+    snapshot: Snapshot, records: Sequence[str], objects: Objects, known: Mapping[str, str] = MappingProxyType({})
+) -> DowngradeCandidate:
     """Return the candidate that undoes migrations.
 
     Args:
         snapshot: The model as it is.
         records: Their undo records, the latest migration's first.
         objects: Where the records are.
+        known: The digests of shards that are known, which are not read for it.
 
     Raises:
         UndoError: A record is missing, damaged or of a newer format.
@@ -279,7 +283,7 @@ def build_downgrade(snapshot: Snapshot, records: Sequence[str], objects: Objects
         images |= undo.shards
     files, rewritten = documents_before(snapshot, undone, edit)
     stored = StoredRows(snapshot, dict(zip(records, undone, strict=True)))
-    trained = _find_changed_shards(snapshot, undone)
+    trained = _find_changed_shards(snapshot, undone, known)
     if trained:
         images = shards_before(snapshot, edit, stored)
     stamp = next((undo.files[STAMP] for undo in reversed(undone)), None)
@@ -341,13 +345,13 @@ def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes
     return b"".join(read(row) for row in expand(window.clipped(edit.lost(), edit.old_rows)))
 
 
-def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo]) -> frozenset[str]:
+def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo], known: Mapping[str, str]) -> frozenset[str]:
     """Return the shards that are not, or were not on the way, what the migrations left."""
     if not any(undo.shards for undo in undone):
         return frozenset()
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     found: Mapping[str, str] = {
-        name: read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows)
+        name: known.get(name) or read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows)
         for name in snapshot.vocabulary_shards
     }
     for undo in undone:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tokmigrate.apply.file_metadata import read_metadata, write_metadata
 from tokmigrate.errors import StorageError
-from tokmigrate.files import exists, storage_errors
+from tokmigrate.files import exists, opened, storage_errors
 
 
 class NotDurableError(StorageError):
@@ -53,7 +53,7 @@ def fsync_descriptor(descriptor: int) -> None:
 def drop_cache(path: Path) -> None:
     """Write a file to the disk, and let the next read come from there."""
     fsync_file(path)
-    with storage_errors("read the file again", path), path.open("rb") as file:
+    with opened(path) as file:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

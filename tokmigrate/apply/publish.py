@@ -103,7 +103,7 @@ def publish(
     *,
     keep_owner: bool = True,
     reads_again: bool = False,
-) -> None:
+) -> Mapping[str, str]:
     """Publish the new contents of directories, or leave all as they are.
 
     Args:
@@ -115,6 +115,9 @@ def publish(
         accept: Raises where the libraries would load something else; asked before anything is staged.
         keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
         reads_again: Whether staged shards are read again from the disk.
+
+    Returns:
+        The digests of the shards of the model that were written.
 
     Raises:
         RecoveryNeededError: The change was made, and what comes after it failed.
@@ -163,6 +166,7 @@ def publish(
             reached(Step.CLEANED)
         except BaseException as error:
             raise _unfinished_error(area, error) from error
+    return completed[0].digests
 
 
 def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace: Path) -> RecoveryOutcome:

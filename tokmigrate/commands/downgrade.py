@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tokmigrate.apply.build_downgrade import build_downgrade
+from tokmigrate.apply.known_files import find_known
 from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.run_status import is_in_progress
@@ -122,7 +123,7 @@ def downgrade(
         objects = ObjectStore(workspace.objects)
         records = find_undo_records(workspace, entry, snapshot, revisions)
         on_progress(ActivityStarted(entry.name, "computing the new rows"))
-        back = build_downgrade(snapshot, records, objects)
+        back = build_downgrade(snapshot, records, objects, find_known(snapshot, state.known_files(model)))
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, on_progress)
         changes = (change_down(snapshot, back), *beside)
         trained = list_trained_events(training_on_record(state, snapshot, objects))

@@ -77,7 +77,7 @@ def verify_outcome(
     Raises:
         TokmigrateError: A library would load something else than the files say.
     """
-    with_transformers = workspace.verify == "full"
+    with_transformers = workspace.verify != "fast"
     on_progress(ActivityStarted(model, "verifying with transformers" if with_transformers else "verifying"))
     (snapshot, documents), *adapters = outcome
     try:

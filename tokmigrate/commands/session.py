@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from tokmigrate.apply.journal import Journal
+from tokmigrate.apply.known_files import describe_files, find_known
 from tokmigrate.apply.lock import ModelLock
 from tokmigrate.apply.publish import Change, RecoveryOutcome, publish, recover
 from tokmigrate.apply.workarea import WorkArea
@@ -140,7 +141,8 @@ def publish_run(
     )
     accept = partial(verify_once, workspace, entry.name, outcome_of_changes(changes), checks, on_progress, accepted)
     recorder = NewRun(state, begin, run.outcome)
-    publish(
+    known = find_known(changes[0].snapshot, state.known_files(model))
+    written = publish(
         entry.name,
         changes,
         recorder,
@@ -150,6 +152,8 @@ def publish_run(
         keep_owner=keep_owner,
         reads_again=workspace.verify == "paranoid",
     )
+    # What was not written has a new inode or time too, as a clone of the old file.
+    state.remember_files(model, describe_files(changes[0].area.model, {**known, **written}))
 
 
 @contextmanager

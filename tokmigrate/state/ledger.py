@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, select, text, update
+from sqlalchemy import Connection, Table, delete, insert, inspect, select, text, update
 
 from tokmigrate.errors import BusyError, DriftError, UnknownNameError
 from tokmigrate.state.hash_chain import seal_run
@@ -47,6 +47,7 @@ from tokmigrate.state.rows import (
 )
 from tokmigrate.state.schema import (
     applied,
+    known_files,
     migration_texts,
     models,
     read_highest,
@@ -228,6 +229,22 @@ class State(Readable):
             known = texts_on_record_in(connection)
             new = [each for each in texts if (each.revision, each.checksum) not in known]
             _append(connection, migration_texts, [{**asdict(each), "recorded_at": _now()} for each in new])
+
+    def known_files(self, model: ModelRow) -> dict[str, str]:
+        """Return what `remember_files` recorded of a model."""
+        with self.reading() as connection:
+            if not inspect(connection).has_table(known_files.name):
+                return {}
+            found = connection.execute(select(known_files.c.files).where(known_files.c.model_id == model.id)).scalar()
+            return found or {}
+
+    def remember_files(self, model: ModelRow, files: Mapping[str, str]) -> None:
+        """Record what is known of the files of a model, by name, in the place of what was."""
+        with self.writing() as connection:
+            # A database of an older version may not have the table.
+            known_files.create(connection, checkfirst=True)
+            connection.execute(delete(known_files).where(known_files.c.model_id == model.id))
+            connection.execute(insert(known_files).values(model_id=model.id, files=dict(files)))
 
     def set_tag(self, name: str, revision: str) -> str | None:
         """Set a tag to a revision, and return the previous one, None for a new tag."""

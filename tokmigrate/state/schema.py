@@ -139,6 +139,15 @@ models = Table(
     Column("created", INSTANT, nullable=False),
 )
 
+# The shards of a model that tokmigrate last read or wrote as a whole, each with what the filesystem said of it and its
+# digest. Only a hint: a database without this table, or without a row, is as good.
+known_files = Table(
+    "known_files",
+    metadata,
+    Column("model_id", ForeignKey("models.id"), primary_key=True),
+    Column("files", TEXT_BY_NAME, nullable=False),
+)
+
 runs = Table(
     "runs",
     metadata,
