@@ -122,7 +122,7 @@ def test_every_key_of_the_settings_is_on_their_page(texts: Mapping[str, str]) ->
         for key, field in kind.model_fields.items():
             assert field.description, key
             assert f"\n| `{key}` | " in page
-    assert "| `verify` | `full`, `fast` | " in page
+    assert "| `verify` | `full`, `fast`, `paranoid` | " in page
     assert f"`{DEFAULT_STATE}` |" in page
     assert f"## `{STATE_VARIABLE}`" in page
 

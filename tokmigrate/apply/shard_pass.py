@@ -21,7 +21,8 @@ from tokmigrate.parallel import run_in_order
 from tokmigrate.vocabulary.ids import Run, count, cut_runs, find_gaps
 from tokmigrate.vocabulary.recipes import Matrix
 
-CACHED_BYTES = 1 << 20
+CACHED_BYTES = 1 << 18
+"""What is read at a time, so that it stays in the cache of a core until it is digested and written."""
 _ALONE_BYTES = 16 << 20
 """A shard of fewer bytes is read by the calling thread alone."""
 _DIGESTED_AT_ONCE = 1 << 16
@@ -150,7 +151,6 @@ def _read_rows(
     row_bytes = rows.geometry.row_bytes
     memory = _buffer(count(runs) * row_bytes)
     done = 0
-    # Parts that stay in a processor's cache while they are read, digested and written.
     for group in cut_runs(runs, max(1, CACHED_BYTES // max(1, row_bytes))):
         held = rows.read_runs(group, memory[done : done + count(group) * row_bytes])
         done += held.size

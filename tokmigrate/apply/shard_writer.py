@@ -194,6 +194,8 @@ def _share(source: int, source_offset: int, target: int, target_offset: int, len
 def start_writing_back(descriptor: int, offset: int, size: int) -> None:
     """Let the kernel begin to write bytes to the disk, so that the last fsync has little left to wait for."""
     call = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    if call is not None:
-        # A hint: what it cannot do, fsync does, and reports.
-        call(descriptor, ctypes.c_int64(offset), ctypes.c_int64(size), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
+    # Up to the last whole page: the rest of it is about to be written.
+    length = (offset + size) // PAGE * PAGE - offset
+    if call is not None and length > 0:
+        # Only a hint: what it cannot do, fsync does, and reports.
+        call(descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
