@@ -1,0 +1,174 @@
+"""A shard that several threads copy: a process that dies in the middle, a disk that fails, and what proves the copy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from in_process import Here
+from test_crash import dying_at, exit_code
+from tracing import strace_works
+from workspaces import BASE, Contents, Workspace, contents, make_workspace
+
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.files import open_file
+from tokmigrate.model.formats.safetensors_header import read_header
+from tokmigrate.settings import read_workspace
+from tokmigrate.state.database import open_state
+
+SHARD = "model-00001-of-00002.safetensors"
+STREAMED = "in the middle of the bytes"
+MORE, SIZE = 4, 9_000_000
+
+
+def make_large(root: Path) -> Workspace:
+    """Return the demo with four more tensors in a shard, so that several threads read it."""
+    place = make_workspace(root)
+    shard, index = place.model / SHARD, place.model / "model.safetensors.index.json"
+    octets = shard.read_bytes()
+    length = int.from_bytes(octets[:8], "little")
+    header, listed = json.loads(octets[8 : 8 + length]), json.loads(index.read_text("utf-8"))
+    end = len(octets) - 8 - length
+    for number in range(MORE):
+        header[f"extra.{number}"] = {"dtype": "U8", "shape": [SIZE], "data_offsets": [end, end + SIZE]}
+        listed["weight_map"][f"extra.{number}"] = SHARD
+        end += SIZE
+    text = json.dumps(header).encode()
+    more = np.random.default_rng(0).integers(0, 256, MORE * SIZE, np.uint8).tobytes()
+    shard.write_bytes(len(text).to_bytes(8, "little") + text + octets[8 + length :] + more)
+    listed["metadata"]["total_size"] += MORE * SIZE
+    index.write_text(json.dumps(listed, indent=2) + "\n", "utf-8")
+    place.settings.write_text(place.settings.read_text("utf-8").replace("verify: full", "verify: fast"), "utf-8")
+    return place
+
+
+def go(place: Workspace, direction: str) -> None:
+    found = read_workspace(place.settings)
+    if direction == "upgrade":
+        upgrade(found, found.models["demo"])
+    else:
+        downgrade(found, found.models["demo"], BASE)
+
+
+@pytest.fixture(scope="module")
+def at_base(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    return make_large(tmp_path_factory.mktemp("base") / "workspace")
+
+
+@pytest.fixture(scope="module")
+def at_head(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    place = make_large(tmp_path_factory.mktemp("head") / "workspace")
+    go(place, "upgrade")
+    return place
+
+
+@pytest.fixture(params=["upgrade", "downgrade"])
+def direction(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def place(direction: str, at_base: Workspace, at_head: Workspace) -> Workspace:
+    """Return a workspace that a command is about to change; what fails leaves it as it is."""
+    return at_base if direction == "upgrade" else at_head
+
+
+def is_as_before(place: Workspace, before: Contents) -> None:
+    assert Here(place.root).run("recover").returncode == 0
+    assert contents(place.model) == before
+    assert place.left_over() == []
+
+
+def test_killed_while_threads_copy(place: Workspace, direction: str) -> None:
+    before = contents(place.model)
+    assert exit_code(dying_at, place.root, direction, STREAMED) == -signal.SIGKILL
+    assert contents(place.model) == before
+    assert place.left_over() != []
+    is_as_before(place, before)
+
+
+@pytest.mark.parametrize("number", [1, 9, 60])
+def test_a_disk_that_fails_at_a_read(place: Workspace, direction: str, number: int) -> None:
+    if not strace_works():
+        pytest.skip("strace is not installed, or may not trace here")
+    before = contents(place.model)
+    failing = ("strace", "-f", "-qq", "-o", os.devnull, "-e", "trace=preadv")
+    words = ["upgrade"] if direction == "upgrade" else ["downgrade", BASE]
+    done = place.run(*words, before=(*failing, "-e", f"inject=preadv:error=EIO:when={number}"))
+    assert done.returncode == 1, done.stderr
+    assert "cannot read the file: Input/output error" in done.stderr
+    assert "Traceback" not in done.stderr
+    is_as_before(place, before)
+
+
+def test_up_and_down_again_by_any_number_of_threads(
+    tmp_path: Path, at_head: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokmigrate.parallel.count_cores", lambda: 5)
+    place = make_large(tmp_path / "workspace")
+    before = contents(place.model)
+    go(place, "upgrade")
+    assert contents(place.model) == contents(at_head.model)
+    go(place, "downgrade")
+    assert contents(place.model) == before
+
+
+def test_paranoid_reads_what_was_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = make_workspace(tmp_path / "workspace")
+    read: list[Path] = []
+    monkeypatch.setattr(
+        "tokmigrate.model.weights.tensor_rows.open_file", lambda path: read.append(path) or open_file(path)
+    )
+    for word, staged in (("fast", 0), ("paranoid", 2)):
+        place.settings.write_text(place.settings.read_text("utf-8").replace("verify: full", f"verify: {word}"), "utf-8")
+        read.clear()
+        go(place, "upgrade")
+        assert len({path for path in read if path.parent.name == "stage"}) == staged
+        go(place, "downgrade")
+        place.settings.write_text(place.settings.read_text("utf-8").replace(f"verify: {word}", "verify: full"), "utf-8")
+
+
+def test_a_known_shard_is_read_once_and_another_one_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = make_large(tmp_path / "workspace")
+    before = contents(place.model)
+    read: list[Path] = []
+    monkeypatch.setattr("tokmigrate.apply.digests.read_header", lambda path: read.append(path) or read_header(path))
+    monkeypatch.setattr("tokmigrate.apply.known_files._FINE_NS", 0)
+    go(place, "upgrade")
+    go(place, "downgrade")
+    assert read == []
+    assert contents(place.model) == before
+
+    go(place, "upgrade")
+    os.utime(place.model / SHARD)
+    go(place, "downgrade")
+    assert [path.name for path in read] == [SHARD]
+    assert contents(place.model) == before
+
+
+def test_a_trained_shard_is_seen_whatever_is_on_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = make_large(tmp_path / "workspace")
+    monkeypatch.setattr("tokmigrate.apply.known_files._FINE_NS", 0)
+    go(place, "upgrade")
+    shard = place.model / SHARD
+    status = shard.stat()
+    with shard.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x07")
+    os.utime(shard, ns=(status.st_atime_ns, status.st_mtime_ns))
+    found = read_workspace(place.settings)
+    assert downgrade(found, found.models["demo"], BASE).semantic_undo == (SHARD,)
+
+
+def test_what_was_changed_just_now_is_not_recorded(tmp_path: Path) -> None:
+    place = make_workspace(tmp_path / "workspace")
+    place.settings.write_text(place.settings.read_text("utf-8").replace("verify: full", "verify: fast"), "utf-8")
+    go(place, "upgrade")
+    found = read_workspace(place.settings)
+    state = open_state(found.state, found.root)
+    assert state.known_files(state.model_for("demo", place.model)) == {}
