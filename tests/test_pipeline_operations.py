@@ -114,6 +114,13 @@ def test_the_other_parts_up_and_down(tmp_path: Path) -> None:
             OperationError,
             "does not define",
         ),
+        (
+            # The library takes a list for a mapping, as serde does.
+            'set_post_processor: {type: TemplateProcessing, single: [{SpecialToken: ["</s>", 0]}], pair: [],'
+            ' special_tokens: {"</s>": ["</s>", [0], ["</s>"]]}}',
+            OperationError,
+            "gives '</s>' the id 0, but its id is 2",
+        ),
         ("set_post_processor: {type: RobertaProcesing}", OperationError, "refuses the post_processor"),
         ("set_truncation: {max_length: 4, stride: 2}", OperationError, "no room"),
         ("set_truncation: {max_length: off, stride: 2}", OperationError, "off"),
