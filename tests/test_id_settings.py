@@ -14,7 +14,6 @@ import transformers
 from in_process import Here
 from making import BOS, EOS, TOKENS, Made, write_json
 
-from tokmigrate.commands.autogenerate import derive
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.upgrade import upgrade
@@ -22,6 +21,7 @@ from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.operations.base import Context
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
+from tokmigrate.revision.derivation import derive
 from tokmigrate.revision.history import History
 from tokmigrate.revision.new_file import dump_written_fields
 

@@ -8,32 +8,16 @@ from pathlib import Path
 
 from tokmigrate.commands.diff import Side
 from tokmigrate.formatting import format_count
-from tokmigrate.model.documents.declared import ID_FILES, Documents, state_without_weights
+from tokmigrate.model.documents.declared import ID_FILES, state_without_weights
 from tokmigrate.model.documents.semantic_diff import Difference, differences
-from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.operations.base import Context, Operation
+from tokmigrate.operations.base import Operation
 from tokmigrate.plan.steps import steps_of
-from tokmigrate.revision.autogenerate.builder import Way
-from tokmigrate.revision.autogenerate.settings import (
-    set_other_ids,
-    set_padding,
-    set_parts,
-    set_role_ids,
-    set_roles,
-    set_template,
-    set_truncation,
-)
-from tokmigrate.revision.autogenerate.tokens import add, bury, make_room, move, remove, rename, resize, set_flags
+from tokmigrate.revision.derivation import derive
 from tokmigrate.revision.names import new_revision_id
 from tokmigrate.revision.new_file import write_yaml_migration, yaml_text
 from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import Workspace
-
-# Flags are set before roles: a token that is listed as special cannot become another one afterwards.
-_SETTLE = (bury, rename, remove, add, set_flags, set_roles, set_template, set_parts, set_padding, set_truncation)
-# What was in use before may go now.
-_ARRANGE = (bury, remove, make_room, move, set_flags, set_padding, set_role_ids, set_other_ids, resize)
 
 _REMARKED = 20
 """How many differences that are left a file lists."""
@@ -55,14 +39,6 @@ class Generated:
     refused: tuple[str, ...]
 
 
-def derive(before: ModelState, after: Documents, revision: str) -> Way:
-    """Return a builder with the operations of a migration that leads to a tokenizer, or as near as operations can."""
-    way = Way(before, after, Context(revision))
-    for go in (*_SETTLE, *_ARRANGE):
-        go(way)
-    return way
-
-
 def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) -> Generated:
     """Write the migration that leads from one tokenizer to another, as far as operations can express it.
 
@@ -72,8 +48,8 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
     target = {name: held for name, held in after.documents.items() if name not in ID_FILES or name in before.documents}
     room = max(max(Tokenizer(documents[FILE]).texts, default=-1) + 1 for documents in (before.documents, target))
     state = state_without_weights(before.documents, room)
-    way = derive(state, target, revision)
-    operations, refused = tuple(way.operations), tuple(dict.fromkeys(way.refused))
+    derived = derive(state, target, revision)
+    operations, refused = tuple(derived.operations), tuple(dict.fromkeys(derived.refused))
     if not operations:
         return Generated(None, (), differences(before.documents, target), refused)
     text = yaml_text(revision, None, message, operations)

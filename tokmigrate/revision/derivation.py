@@ -1,0 +1,389 @@
+"""The operations that lead from one tokenizer to another, tried one after the other."""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tokmigrate.errors import TokmigrateError
+from tokmigrate.model.documents.architecture_quirks import LANGUAGES, ordered_tail
+from tokmigrate.model.documents.config_fields import role_of, shape_of
+from tokmigrate.model.documents.declared import (
+    ID_FILES,
+    Documents,
+    list_specials,
+    read_declared_ids,
+    read_declared_roles,
+    read_declared_rows,
+    read_declared_settings,
+    read_declared_templates,
+)
+from tokmigrate.model.documents.roles import ROLES
+from tokmigrate.model.documents.semantic_diff import canonical_part, differences
+from tokmigrate.model.documents.state import GENERATION, ModelState
+from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer, merges_of, product
+from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.base import Context, NewToken, Operation, RiskLevel
+from tokmigrate.operations.move_tokens import MoveTokens
+from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
+from tokmigrate.operations.remove_tokens import RemoveTokens
+from tokmigrate.operations.rename_tokens import RenameTokens
+from tokmigrate.operations.resize_vocab import ResizeVocab
+from tokmigrate.operations.set_chat_template import SetChatTemplate
+from tokmigrate.operations.set_padding import SetPadding
+from tokmigrate.operations.set_special_tokens import SetSpecialTokens
+from tokmigrate.operations.set_token_flags import SetTokenFlags
+from tokmigrate.operations.set_truncation import SetTruncation
+from tokmigrate.vocabulary.ids import AddedToken, tombstone
+
+_PARTS: Mapping[str, type[Operation]] = {
+    "normalizer": SetNormalizer,
+    "pre_tokenizer": SetPreTokenizer,
+    "decoder": SetDecoder,
+}
+_STRATEGIES = {"LongestFirst": "longest_first", "OnlyFirst": "only_first", "OnlySecond": "only_second"}
+
+
+class Draft:
+    """The state that has been reached, the tokenizer that is wanted, and the operations so far.
+
+    Args:
+        state: The state to begin with.
+        wanted: The parsed files of the tokenizer to arrive at.
+        context: What operations may know besides the model.
+    """
+
+    def __init__(self, state: ModelState, wanted: Documents, context: Context) -> None:
+        self.state = state
+        self.documents = wanted
+        self.target = Tokenizer(wanted[FILE])
+        self.operations: list[Operation] = []
+        self.refused: list[str] = []
+        self._context = context
+
+    def add_if_nearer(self, operation: Operation) -> None:
+        """Add an operation if it can be applied and leaves fewer differences."""
+        reached = self.try_apply(operation)
+        if reached is not None and self._distance(reached) < self._distance(self.state):
+            self._add(operation, reached)
+
+    def add_if_possible(self, operation: Operation) -> bool:
+        """Add an operation if it can be applied, also where ids will be right only when tokens have moved."""
+        reached = self.try_apply(operation)
+        if reached is not None:
+            self._add(operation, reached)
+        return reached is not None
+
+    def try_apply(self, operation: Operation) -> ModelState | None:
+        """Return the state after an operation, None with the reason noted where it cannot be applied."""
+        try:
+            return operation.apply(self.state, self._context)
+        except TokmigrateError as error:
+            self.refused.append(f"{operation.name}: {error.message}")
+            return None
+
+    def _add(self, operation: Operation, reached: ModelState) -> None:
+        # The reader of the derived migration sees that the other tokenizer breaks with this one.
+        if operation.risk(self.state, reached).level is RiskLevel.BREAKING:
+            operation = operation.model_copy(update={"acknowledge": "breaking"})
+        self.state = reached
+        self.operations.append(operation)
+
+    def _distance(self, state: ModelState) -> int:
+        return len(differences(state.documents, self.documents))
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """The id of each token in the state that has been reached."""
+        return self.state.tokenizer.ids
+
+    @property
+    def lost(self) -> dict[str, int]:
+        """The tokens that the other tokenizer does not have, with their ids, in rising order."""
+        ordered = sorted(self.ids.items(), key=lambda item: item[1])
+        return {content: number for content, number in ordered if content not in self.target.ids}
+
+    def read_both(self, read: Callable[..., Any], *more: Any) -> tuple[Any, Any]:
+        """Return what `read` finds in the files as they are, and in those that are wanted."""
+        return read(self.state.documents, *more), read(self.documents, *more)
+
+
+def derive(before: ModelState, after: Documents, revision: str) -> Draft:
+    """Return the operations of a migration that leads to a tokenizer, or as near as operations can.
+
+    Args:
+        before: The state to begin with.
+        after: The parsed files of the tokenizer to arrive at.
+        revision: The id of the migration.
+    """
+    draft = Draft(before, after, Context(revision))
+    for add_some in (*_SETTLE, *_ARRANGE):
+        add_some(draft)
+    return draft
+
+
+def _tombstone(draft: Draft) -> None:
+    removed = [content for content, number in draft.lost.items() if draft.target.texts.get(number) == tombstone(number)]
+    if removed:
+        draft.add_if_nearer(RemoveTokens(tokens=tuple(removed), ids="tombstone", acknowledge="breaking"))
+
+
+def _rename(draft: Draft) -> None:
+    """Rename tokens that have another text under the same id, where no merge is made of the old one."""
+    model = draft.state.documents[FILE]["model"]
+    prefix = model.get("continuing_subword_prefix") or ""
+    merged = {part for merge in merges_of(model) for part in (*merge, product(merge, prefix))}
+    names: dict[str, str] = {}
+    for content, number in draft.lost.items():
+        new = draft.target.texts.get(number)
+        if new is not None and new not in draft.ids and new != tombstone(number) and content not in merged:
+            names[content] = new
+    if names:
+        draft.add_if_nearer(RenameTokens(tokens=names))
+
+
+def _remove(draft: Draft) -> None:
+    """Remove tokens: the ids above close up, or stay where the tokens are moved to the end before."""
+    lost, ids = draft.lost, draft.ids
+    if not lost:
+        return
+    below = sorted(lost.values())
+    stay = move_up = 0
+    for content in ids.keys() - lost.keys():
+        stay += draft.target.ids[content] == ids[content]
+        move_up += draft.target.ids[content] == ids[content] - bisect(below, ids[content])
+    removal = RemoveTokens(tokens=tuple(lost), ids="compact", acknowledge="breaking")
+    if draft.try_apply(removal) is None:
+        return
+    end = max(ids.values()) + 1
+    if stay > move_up and end + len(lost) <= draft.state.rows:
+        draft.add_if_possible(MoveTokens(tokens={content: end + place for place, content in enumerate(lost)}))
+    draft.add_if_possible(removal)
+
+
+def _add(draft: Draft) -> None:
+    """Add tokens; one of the tokenizer's model cannot be added."""
+    languages = (draft.documents.get(GENERATION) or {}).get(LANGUAGES) or {} if ordered_tail(draft.state) else {}
+    tokens: list[NewToken] = []
+    for token, _ in sorted(draft.target.added.values(), key=lambda held: held[1]):
+        if token.content not in draft.ids:
+            flags = {name: True for name in FLAGS if name != "normalized" and getattr(token, name)}
+            if token.content in languages:
+                flags["language"] = True
+            if token.normalized == token.special:
+                flags["normalized"] = token.normalized
+            tokens.append(NewToken(content=token.content, **flags))
+    if tokens:
+        draft.add_if_possible(AddTokens(tokens=tuple(tokens)))
+
+
+def _make_room(draft: Draft) -> None:
+    """Grow to as many rows as ids need; only a stated size can be changed."""
+    needed = max(draft.target.texts, default=-1) + 1
+    if needed > draft.state.rows:
+        draft.add_if_possible(ResizeVocab(rows=max(needed, _size(draft.documents) or 0)))
+
+
+def _resize(draft: Draft) -> None:
+    size = _size(draft.documents)
+    if size is not None and size != draft.state.vocab_size:
+        draft.add_if_nearer(ResizeVocab(rows=size))
+
+
+def _size(documents: Documents) -> int | None:
+    return next(iter(read_declared_rows(documents).values()), None)
+
+
+def _move(draft: Draft) -> None:
+    """Move tokens that have another id, unless one that cannot be moved has it."""
+    ids, rows = draft.ids, draft.state.rows
+    moves = {content: number for content, number in draft.target.ids.items() if ids.get(content, number) != number}
+    while True:
+        staying = {number for content, number in ids.items() if content not in moves}
+        possible = {content: number for content, number in moves.items() if number not in staying and number < rows}
+        if len(possible) == len(moves):
+            break
+        moves = possible
+    if moves:
+        draft.add_if_possible(MoveTokens(tokens=dict(sorted(moves.items(), key=lambda move: move[1]))))
+
+
+def _set_flags(draft: Draft) -> None:
+    """Set flags that differ, for the tokens together that differ in the same ones."""
+    changes: dict[tuple[tuple[str, Any], ...], list[str]] = {}
+    for content, (token, _) in draft.target.added.items():
+        if content not in draft.ids:
+            continue
+        held = draft.state.tokenizer.token(content)
+        token_before = held or AddedToken(content, special=token.special, normalized=not token.special)
+        flags = {name: getattr(token, name) for name in FLAGS if getattr(token, name) != getattr(token_before, name)}
+        if held is None:
+            flags["special"] = token.special
+        if flags:
+            changes.setdefault(tuple(sorted(flags.items())), []).append(content)
+    for changed, contents in changes.items():
+        draft.add_if_nearer(SetTokenFlags(tokens=tuple(contents), **dict(changed)))
+
+
+def _set_parts(draft: Draft) -> None:
+    old, new = draft.state.documents[FILE], draft.documents[FILE]
+    for name, kind in _PARTS.items():
+        if canonical_part(old.get(name)) != canonical_part(new.get(name)):
+            draft.add_if_nearer(kind.model_validate({name: new.get(name)}))
+    wanted = _with_ids(new.get("post_processor"), draft.ids)
+    if canonical_part(old.get("post_processor")) != canonical_part(wanted):
+        draft.add_if_possible(SetPostProcessor(post_processor=wanted))
+
+
+def _with_ids(part: Json, ids: Mapping[str, int]) -> Json:
+    """Return a post-processor with the ids that its tokens have now; the right ones come with their moves."""
+    if not isinstance(part, dict):
+        return part
+    changed = dict(part)
+    if part.get("processors"):
+        changed["processors"] = [_with_ids(inner, ids) for inner in part["processors"]]
+    for name in ("sep", "cls"):
+        if isinstance(part.get(name), list):
+            changed[name] = [part[name][0], ids.get(part[name][0], part[name][1])]
+    specials: dict[str, Json] = {}
+    for name, held in (part.get("special_tokens") or {}).items():
+        numbers = [ids.get(token, number) for token, number in zip(held["tokens"], held["ids"], strict=True)]
+        specials[name] = {**held, "ids": numbers}
+    if specials:
+        changed["special_tokens"] = specials
+    return changed
+
+
+def _set_padding(draft: Draft) -> None:
+    old, new = draft.read_both(_section, "padding")
+    old_side, side = (each["padding_side"] for each in draft.read_both(read_declared_settings))
+    fields: dict[str, Any] = {}
+    if new.get("pad_token") != old.get("pad_token") and new.get("pad_token") in draft.ids:
+        fields["token"] = new["pad_token"]
+    if old_side != side or (new and new["direction"] != old.get("direction", "Right")):
+        fields["side"] = side
+    if new.get("pad_to_multiple_of") not in (None, old.get("pad_to_multiple_of")):
+        fields["pad_to_multiple_of"] = new["pad_to_multiple_of"]
+    if new and new["strategy"] != old.get("strategy", "BatchLongest"):
+        fixed = new["strategy"]
+        fields["max_length"] = fixed["Fixed"] if isinstance(fixed, dict) else "longest"
+    if not new and (old or fields):
+        fields["max_length"] = "off"
+    if fields:
+        draft.add_if_nearer(SetPadding(**fields))
+
+
+def _set_truncation(draft: Draft) -> None:
+    old, new = draft.read_both(_section, "truncation")
+    old_settings, settings = draft.read_both(read_declared_settings)
+    old_length, length = old_settings["model_max_length"], settings["model_max_length"]
+    fields: dict[str, Any] = {}
+    if old and not new:
+        fields["max_length"] = "off"
+    elif new != old:
+        fields["max_length"] = new["max_length"]
+        if new["strategy"] != old.get("strategy", "LongestFirst"):
+            fields["strategy"] = _STRATEGIES[new["strategy"]]
+        if new["stride"] != old.get("stride", 0):
+            fields["stride"] = new["stride"]
+    if new and old_settings["truncation_side"] != settings["truncation_side"]:
+        fields["direction"] = settings["truncation_side"]
+    follows = new["max_length"] if new and "max_length" in fields else old_length
+    if length != follows:
+        fields["model_max_length"] = "keep" if length == old_length else length or "none"
+    if fields:
+        draft.add_if_nearer(SetTruncation(**fields))
+
+
+def _section(documents: Documents, name: str) -> dict[str, Any]:
+    """Return a part of tokenizer.json in its plain spelling, empty where it is not there."""
+    return canonical_part(documents[FILE].get(name)) or {}
+
+
+def _set_roles(draft: Draft) -> None:
+    """Set roles that other tokens have, and the list of special tokens."""
+    old, new = draft.read_both(read_declared_roles)
+    changed: dict[str, Any] = {
+        role: new[role] for role in ROLES if new.get(role) in draft.ids and new[role] != old.get(role)
+    }
+    if changed.get("pad") == _section(draft.documents, "padding").get("pad_token"):
+        # set_padding gives that role too.
+        changed.pop("pad", None)
+    old_listed, listed = draft.read_both(list_specials)
+    if set(listed) != set(old_listed) and draft.ids.keys() >= set(listed):
+        changed["additional"] = listed
+    if changed and not draft.add_if_possible(SetSpecialTokens(**changed)):
+        for role, content in changed.items():
+            draft.add_if_possible(SetSpecialTokens.model_validate({role: content}))
+
+
+def _set_role_ids(draft: Draft) -> None:
+    """Set roles whose token is the same, but not the id that config.json or generation_config.json gives it."""
+    roles = read_declared_roles(draft.documents)
+    for role in ROLES:
+        if roles.get(role) in draft.ids and _has_other_id(draft, role):
+            draft.add_if_nearer(SetSpecialTokens.model_validate({role: roles[role]}))
+
+
+def _has_other_id(draft: Draft, role: str) -> bool:
+    for name in ID_FILES:
+        old, new = draft.read_both(read_declared_ids, name)
+        if any(old.get(place) != new.get(place) for place in {*old, *new} if place.endswith(f"{role}_token_id")):
+            return True
+    return False
+
+
+def _set_other_ids(draft: Draft) -> None:
+    """Set fields beside those of the roles that name other tokens by their ids."""
+    settings: dict[str, Any] = {}
+    for name in ID_FILES:
+        old, new = draft.read_both(read_declared_ids, name)
+        for place, held in new.items():
+            field = place.rpartition(".")[2]
+            setting = _name_tokens(field, held, draft.state.tokenizer.texts) if old.get(place) != held else None
+            if setting is not None and role_of(field) not in ROLES:
+                settings[role_of(field)] = setting
+    for role, setting in settings.items():
+        draft.add_if_nearer(SetSpecialTokens.model_validate({role: setting}))
+
+
+def _name_tokens(field: str, held: Json, texts: Mapping[int, str]) -> Any:
+    """Return what set_special_tokens sets a field to, None where it cannot be said in tokens."""
+    shape = shape_of(field)
+    if shape == "positions":
+        is_whole = isinstance(held, list) and [pair[0] for pair in held] == list(range(1, len(held) + 1))
+        held = [pair[1] for pair in held] if is_whole else None
+    if shape == "map":
+        named = held.items() if isinstance(held, dict) else ()
+        return {key: texts[number] for key, number in named if number in texts} or None
+    if shape == "ids" and isinstance(held, int):
+        return texts.get(held)
+    items = held if isinstance(held, list) else [] if held is None else [held]
+    numbers = [item[0] if isinstance(item, list) and len(item) == 1 else item for item in items]
+    is_said = bool(numbers) and all(isinstance(number, int) and number in texts for number in numbers)
+    return [texts[number] for number in numbers] if is_said else None
+
+
+def _set_template(draft: Draft) -> None:
+    old, new = (each.get("default") for each in draft.read_both(read_declared_templates))
+    if new is not None and new != old:
+        draft.add_if_nearer(SetChatTemplate(template=new))
+
+
+# Flags are set before roles: a token that is listed as special cannot become another one afterwards.
+_SETTLE = (
+    _tombstone,
+    _rename,
+    _remove,
+    _add,
+    _set_flags,
+    _set_roles,
+    _set_template,
+    _set_parts,
+    _set_padding,
+    _set_truncation,
+)
+# What was in use before may be removed now.
+_ARRANGE = (_tombstone, _remove, _make_room, _move, _set_flags, _set_padding, _set_role_ids, _set_other_ids, _resize)
