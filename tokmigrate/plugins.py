@@ -32,9 +32,8 @@ def load_plugins(
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, point.value)):
         if point.name in found:
             problem = f"the name '{point.name}' is taken by {owners[point.name]}"
-            raise PluginError(
-                problem, where=_describe(point), hint=f"{_uninstall(point)}, or install a version with another name"
-            )
+            hint = f"{_uninstall(point)}, or install a version with another name"
+            raise PluginError(problem, where=_describe(point), hint=hint)
         found[point.name] = _load(point, base, name_of)
         owners[point.name] = _distribution(point)
     return MappingProxyType(found)

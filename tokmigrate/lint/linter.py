@@ -7,7 +7,6 @@ import re
 import tokenize
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 
 import yaml
 
@@ -16,18 +15,16 @@ from tokmigrate.lint.rule import REGISTERED, Rule, Severity
 from tokmigrate.lint.rules import tm0_tm2_ids, tm1_matching, tm1_texts, tm3_roles, tm4_reproducibility  # noqa: F401 - a rule is registered by the import of its module
 from tokmigrate.lint.subjects import Failure, Location, MigrationFile, OnModel
 
-GROUPS: Mapping[str, str] = MappingProxyType(
-    {
-        "TM0": "Whether it can be applied",
-        "TM1": "Tokens",
-        "TM2": "Ids and rows",
-        "TM3": "Templates and special tokens",
-        "TM4": "Reproducibility",
-    }
-)
+GROUPS: Mapping[str, str] = {
+    "TM0": "Whether it can be applied",
+    "TM1": "Tokens",
+    "TM2": "Ids and rows",
+    "TM3": "Templates and special tokens",
+    "TM4": "Reproducibility",
+}
 """What the first digit of a code means."""
 
-RULES: Mapping[str, Rule] = MappingProxyType(dict(sorted(REGISTERED.items())))
+RULES: Mapping[str, Rule] = dict(sorted(REGISTERED.items()))
 """Every rule by its code, in the order of the codes."""
 
 Seen = MigrationFile | OnModel | Failure
@@ -53,13 +50,7 @@ class Selection:
     def of(select: Iterable[str], ignore: Iterable[str], where: str) -> Selection:
         """Return the selection that words make, each one code or several with commas between.
 
-        Args:
-            select: From `--select` or the settings.
-            ignore: From `--ignore` and the settings.
-            where: Who says so, for errors.
-
-        Raises:
-            UsageError: A word is the beginning of no code.
+        Raises UsageError, with `where`, for a word that is the beginning of no code.
         """
         return Selection(_codes(select, where), _codes(ignore, where))
 
@@ -83,16 +74,7 @@ def _codes(words: Iterable[str], where: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a rule found in a file.
-
-    Args:
-        rule: The rule.
-        file: The file.
-        location: Where.
-        message: What is wrong.
-        help: What to do.
-        models: The models on which it was found; none where the file alone shows it.
-    """
+    """What a rule found in a file, and on which models; on none where the file alone shows it."""
 
     rule: Rule
     file: MigrationFile
@@ -116,9 +98,7 @@ class Finding:
 def check(seen: Iterable[Seen], selection: Selection) -> tuple[Finding, ...]:
     """Return what rules find, in the order of files and places; what several models show is one finding.
 
-    Args:
-        seen: Files in order, and models before and after them; each file before the models that it is applied to.
-        selection: The rules that are wanted.
+    In `seen` each file comes before the models that it is applied to.
     """
     found: dict[tuple[str, Location, str, str], Finding] = {}
     silent: dict[str, Mapping[int, frozenset[str]]] = {}
@@ -167,8 +147,7 @@ def _yaml_comments(file: MigrationFile) -> Iterator[tuple[int, str]]:
     inside = list(_texts(file.text))
     for number, line in enumerate(file.lines):
         for mark in re.finditer(r"(?:^|(?<=\s))#", line):
-            place = (number, mark.start())
-            if not any(start <= place < end for start, end in inside):
+            if not any(start <= (number, mark.start()) < end for start, end in inside):
                 yield number + 1, line[mark.start() :]
                 break
 

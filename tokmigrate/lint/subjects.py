@@ -30,13 +30,7 @@ class Location:
 
 @dataclass(frozen=True)
 class Written:
-    """An operation where it is written.
-
-    Args:
-        operation: The operation.
-        location: Where it begins.
-        node: What the file says about it; None in a Python migration.
-    """
+    """An operation, where it begins, and what the file says about it; None in a Python migration."""
 
     operation: Operation
     location: Location
@@ -74,7 +68,7 @@ class MigrationFile:
         tree: The places of its values; None for Python.
         operations: What it does; of a Python migration only where a model is there.
         earlier: The migrations before it, from the first on.
-        known_models: Names and tags of the workspace's models.
+        known_models: Names and tags of models.
         edited_on: The models that it was applied to before it was edited.
         not_in_git: The files that it refers to and Git does not keep.
         edited_since: The branch that has it with other contents, None where none is known to.
@@ -107,11 +101,8 @@ class MigrationFile:
 
     def recorded(self, operations: tuple[PlannedOperation, ...]) -> MigrationFile:
         """Return the file with what its code does to a model; what a YAML file does is the same for all."""
-        if not self.is_python:
-            return self
-        return replace(
-            self, operations=tuple(Written(each.operation, parse_location(each.place)) for each in operations)
-        )
+        written = tuple(Written(each.operation, parse_location(each.place)) for each in operations)
+        return replace(self, operations=written) if self.is_python else self
 
     def location_of(self, *steps: str | int) -> Location:
         """Return the place of a field, or of a value in it; of the file's start where it does not stand there."""
@@ -136,8 +127,8 @@ class Sighting:
 
     Args:
         token: The token.
-        found: Texts that hold the token and in which it is found.
-        missed: Texts that hold the token and in which it is not.
+        found: Texts that hold it, and in which it is found.
+        missed: Texts that hold it, and in which it is not.
         sought: The text that is looked for: what the normalizer makes of the token's, where it is normalised.
     """
 
@@ -160,8 +151,8 @@ class OnModel:
         model: The model's name.
         step: What it does to the model.
         final: The state after all pending migrations.
-        before: The sightings before it; empty where it changes nothing about them.
-        after: The sightings after it; empty where it changes nothing about them.
+        before: The sightings before it; empty where it changes nothing about them, as those after it.
+        after: The sightings after it.
         template_error: Why the default chat template cannot be used after it; None where it can, or stays as it is.
     """
 

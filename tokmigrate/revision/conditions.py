@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, ClassVar
 
 from pydantic import Field
@@ -93,7 +92,5 @@ def _tokens_fault(text: str, tokens: tuple[str, ...], wanted: tuple[str, ...]) -
 Precondition = TokenAbsent | TokenPresent | ModelType
 Check = SingleToken | Encodes
 
-PRECONDITIONS: Mapping[str, type[Precondition]] = MappingProxyType(
-    {kind.name: kind for kind in (TokenAbsent, TokenPresent, ModelType)}
-)
-CHECKS: Mapping[str, type[Check]] = MappingProxyType({kind.name: kind for kind in (SingleToken, Encodes)})
+PRECONDITIONS: Mapping[str, type[Precondition]] = {kind.name: kind for kind in (TokenAbsent, TokenPresent, ModelType)}
+CHECKS: Mapping[str, type[Check]] = {kind.name: kind for kind in (SingleToken, Encodes)}

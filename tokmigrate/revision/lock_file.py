@@ -63,13 +63,9 @@ class Locked:
 
 @dataclass(frozen=True)
 class PinnedIds:
-    """The ids that a migration gives on one base tokenizer.
+    """The ids that texts get which were no tokens before a migration, in rising order.
 
-    Args:
-        revision: The migration.
-        fingerprint: That of the tokenizer afterwards.
-        new_ids: Each id that a text gets that was no token before, in rising order.
-        line: Where the file says so, counting from 1.
+    `fingerprint` is that of the tokenizer afterwards, `line` where the file says so, counting from 1.
     """
 
     revision: str
@@ -135,15 +131,9 @@ def build_locked(migration: Migration) -> Locked:
 
 
 def lock_of(chain: Sequence[Migration], known: Lock | None, tracks: Iterable[LockTrack] = ()) -> Lock:
-    """Return the lock of a chain of migrations.
+    """Return the lock of a chain of migrations: `tracks`, and what still holds of the pins of the lock before.
 
-    Args:
-        chain: The migrations from the first to the head.
-        known: The lock before; what still holds of its pins is kept.
-        tracks: More pins.
-
-    Raises:
-        DriftError: Two pins contradict each other.
+    Raises DriftError where two pins contradict each other.
     """
     held = [*known.holding(chain).tracks] if known else []
     for track in tracks:
@@ -198,7 +188,8 @@ def _drift(pinned: PinnedIds, message: str) -> DriftError:
 def lock_text(lock: Lock) -> str:
     """Return the text of a lock file."""
     body = list(_body(lock))
-    return _PREFACE + "\n".join([_TITLE, f"head {lock.head} {_seal(body)}", *body]) + "\n"
+    seal = _digest("\n".join(body))
+    return _PREFACE + "\n".join([_TITLE, f"head {lock.head} {seal}", *body]) + "\n"
 
 
 def _body(lock: Lock) -> Iterator[str]:
@@ -215,14 +206,9 @@ def _body(lock: Lock) -> Iterator[str]:
 
 
 def parse_lock(text: str, shown: str) -> Lock:
-    """Return what a lock file says.
+    """Return what a lock file says, with any line ends.
 
-    Args:
-        text: Its text, with any line ends.
-        shown: The name that messages give the file.
-
-    Raises:
-        FileProblems: It has conflict markers, or is not as tokmigrate wrote it.
+    Raises FileProblems where it has conflict markers, or is not as tokmigrate wrote it.
     """
     lines = list(enumerate(text.splitlines(), 1))
     marker = next((number for number, line in lines if _MARKER.fullmatch(line)), None)
@@ -241,7 +227,7 @@ def parse_lock(text: str, shown: str) -> Lock:
     lock = _parse_body(lines[2:], shown)
     if head[1] != lock.head:
         raise _wrong(shown, number, f"the head is '{head[1]}' here, and '{lock.head}' by the lines below")
-    if head[2] != _seal([line for _, line in lines[2:]]):
+    if head[2] != _digest("\n".join(line for _, line in lines[2:])):
         raise _wrong(shown, number, "the lock was edited by hand: the seal is that of other lines")
     return lock
 
@@ -302,10 +288,6 @@ def conflict_sides(text: str) -> tuple[str, str]:
 
 def _link(before: str, locked: Locked) -> str:
     return _digest(f"{before} {locked.revision} {locked.checksum}")
-
-
-def _seal(body: Sequence[str]) -> str:
-    return _digest("\n".join(body))
 
 
 def _digest(text: str) -> str:

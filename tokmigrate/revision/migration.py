@@ -113,7 +113,7 @@ class Migration:
     Args:
         revision: Its id.
         down_revision: The id of the one before; None for the first.
-        message: What it is for, in words.
+        message: What it is for.
         author: Who wrote it.
         models: Names or tags of the models that it is for; `*` for all.
         init: How its new rows are initialised by default.
@@ -153,13 +153,9 @@ class Migration:
         return not {"*", entry.name, *entry.tags}.isdisjoint(self.models)
 
     def recorded(self, tokenizer: object) -> tuple[PlannedOperation, ...]:
-        """Return what it does to a model.
+        """Return what it does to a model with this tokenizer before it, the `op.tokenizer` of a Python migration.
 
-        Args:
-            tokenizer: What `op.tokenizer` of a Python migration gives: the tokenizer before the migration.
-
-        Raises:
-            OperationError: The code of a Python migration fails, or refers to a file that it does not declare.
+        Raises OperationError where its code fails, or refers to a file that it does not declare.
         """
         if self.source is None:
             return self.operations
@@ -167,9 +163,7 @@ class Migration:
         for planned in operations:
             for name in planned.operation.references():
                 if name not in self.attachments:
-                    raise OperationError(
-                        f"the migration does not declare the file '{name}'",
-                        where=planned.place,
-                        hint=f"write 'files = [\"{name}\"]' at the top, so that the checksum covers it",
-                    )
+                    message = f"the migration does not declare the file '{name}'"
+                    hint = f"write 'files = [\"{name}\"]' at the top, so that the checksum covers it"
+                    raise OperationError(message, where=planned.place, hint=hint)
         return operations

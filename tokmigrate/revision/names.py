@@ -55,8 +55,8 @@ def resolve(
             number of steps from `current` (`+2`, `-1`).
         migrations: All migrations.
         chain: Gives those from base to head, or raises where there are several heads.
-        current: The id of the revision that a model is at; None for base.
-        tags: Revision ids by tag.
+        current: The revision that a model is at; None for base.
+        tags: Revisions by tag.
         models: The models of the workspace, which a user may take for revisions.
 
     Raises:
@@ -103,10 +103,8 @@ def _is_short_for(name: str, migration: Named) -> bool:
 def _follow_steps(steps: int, chain: Sequence[Named], current: str | None) -> str | None:
     revisions = [None, *(migration.revision for migration in chain)]
     if current not in revisions:
-        raise HistoryError(
-            f"the current revision '{current}' is not in the history",
-            hint="is its file missing? fetch it, or switch the branch",
-        )
+        hint = "is its file missing? fetch it, or switch the branch"
+        raise HistoryError(f"the current revision '{current}' is not in the history", hint=hint)
     here = revisions.index(current)
     if 0 <= here + steps < len(revisions):
         return revisions[here + steps]

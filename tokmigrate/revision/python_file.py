@@ -27,16 +27,8 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
     """Return the migration that the bytes of a Python file are.
 
     Its module-level `revision`, `down_revision`, `message`, `author`, `models`, `init`, `preconditions`,
-    `verify` and `files` have to be literals; `files` lists the files that its operations refer to.
-
-    Args:
-        data: The bytes.
-        path: The absolute path of the file, which need not be there yet.
-        shown: The name that messages give it.
-        root: The workspace's directory, out of which no reference may lead.
-
-    Raises:
-        FileProblems: All that is wrong in it, with places.
+    `verify` and `files` have to be literals; `files` lists the files that its operations refer to. Arguments and
+    errors are those of `yaml_migration`.
     """
     try:
         source = decode(data, shown)

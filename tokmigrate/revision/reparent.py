@@ -97,13 +97,7 @@ def list_reparented_files(moved: Sequence[Reparented]) -> Files:
 
 
 def with_down_revision(text: str, suffix: str, down_revision: str | None) -> str:
-    """Return the text of a migration that follows another one; comments, layout and quotes stay.
-
-    Args:
-        text: The text of a migration.
-        suffix: How its file's name ends; `.py` for a Python migration.
-        down_revision: What it follows, None for nothing.
-    """
+    """Return the text of a migration file with this suffix that follows another; comments, layout and quotes stay."""
     return (_with_python_value if suffix == ".py" else _with_yaml_value)(text, down_revision)
 
 
@@ -173,8 +167,7 @@ def _offset(lines: Sequence[str], line: int, column: int) -> int:
 def find_conflicts(ours: Iterable[Migration], theirs: Iterable[Migration]) -> tuple[str, ...]:
     """Return in words what one of two branches writes and the other one reads or writes.
 
-    Raises:
-        HistoryError: What one of them does is known only for a given model.
+    Raises HistoryError where what one of them does is known only for a given model.
     """
     ours_whole, theirs_whole = (
         functools.reduce(operator.or_, map(_footprint, branch), Footprint()) for branch in (ours, theirs)

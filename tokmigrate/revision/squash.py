@@ -21,14 +21,7 @@ def squash_migrations(migrations: Sequence[Migration], message: str, path: Path,
     It has the id of the last one, since it leads to the same state. The preconditions are those of the first: what
     the others ask is about states that no model is in any more. All checks are kept, as one run of all makes them.
 
-    Args:
-        migrations: At least two, each following the one before it.
-        message: What it is for.
-        path: Its file.
-        shown: The name that messages give the file.
-
-    Raises:
-        HistoryError: One of them cannot become part of another.
+    Raises HistoryError where one of them cannot become part of another.
     """
     first, last = migrations[0], migrations[-1]
     for each in migrations:
@@ -66,7 +59,8 @@ def squash_migrations(migrations: Sequence[Migration], message: str, path: Path,
 def format_squashed(migration: Migration) -> str:
     """Return the text of a squashed migration."""
     head = format_header(migration.revision, migration.down_revision, migration.message, migration.models)
-    body: dict[str, Any] = {"replaces": [_dump_replaced(each) for each in migration.replaces]}
+    replaces = [each.model_dump(mode="json", exclude_defaults=True) for each in migration.replaces]
+    body: dict[str, Any] = {"replaces": replaces}
     if migration.preconditions:
         body["preconditions"] = [each.as_written() for each in migration.preconditions]
     body["operations"] = [
@@ -80,10 +74,7 @@ def format_squashed(migration: Migration) -> str:
 def squash_lock(lock: Lock, migration: Migration, proven: Mapping[str, PinnedIds]) -> Lock:
     """Return the lock with a squashed migration in place of those that it replaces.
 
-    Args:
-        lock: A lock that has those.
-        migration: The squashed one, as its file was read.
-        proven: What it gives, by the fingerprint of a base tokenizer that it was tried on.
+    `proven` is what it gives, by the fingerprint of a base tokenizer that it was tried on.
     """
     old = {replaced.revision for replaced in migration.replaces}
     place = next(index for index, locked in enumerate(lock.revisions) if locked.revision in old)
@@ -104,18 +95,14 @@ def _track(track: LockTrack, migration: Migration, exact: PinnedIds | None, toke
     if [pinned.revision for pinned in inside] != order:
         return LockTrack(track.fingerprint, before)
     if exact is None:
-        if not _ids_stay(migration):
+        changes = [planned.operation.token_changes() for planned in migration.operations]
+        # A token that got an id on the way has it at the end too, if it is still there.
+        if not all(each is not None and each.keeps_ids for each in changes):
             return LockTrack(track.fingerprint, before)
         given = {token: number for pinned in inside for number, token in pinned.new_ids if token in tokens}
         pairs = sorted((number, token) for token, number in given.items())
         exact = PinnedIds(migration.revision, inside[-1].fingerprint, tuple(pairs))
     return LockTrack(track.fingerprint, (*before, exact, *behind))
-
-
-def _ids_stay(migration: Migration) -> bool:
-    """Return whether a token that got an id on the way still has it at the end, if it is still there."""
-    changes = (planned.operation.token_changes() for planned in migration.operations)
-    return all(each is not None and each.keeps_ids for each in changes)
 
 
 def _obstacle(first: Migration, each: Migration) -> str | None:
@@ -126,10 +113,3 @@ def _obstacle(first: Migration, each: Migration) -> str | None:
     if set(each.models) != set(first.models):
         return f"it is for other models than {first.revision}"
     return None
-
-
-def _dump_replaced(each: Replaced) -> dict[str, Any]:
-    written = {"revision": each.revision, "checksum": each.checksum, "operations": each.operations}
-    if each.init is not None:
-        written["init"] = each.init.model_dump(mode="json", exclude_defaults=True)
-    return written

@@ -117,7 +117,7 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
         data: The bytes.
         path: The absolute path of the file, which need not be there yet.
         shown: The name that messages give it.
-        root: The workspace's directory, out of which no reference may lead.
+        root: The workspace's directory, which no reference may leave.
 
     Raises:
         FileProblems: All that is wrong in it, with places.
@@ -210,13 +210,7 @@ def _replaces_problems(tree: Tree, header: YamlHeader, operations: int) -> Itera
 
 
 def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
-    """Return the path of a file that a migration names, None where it is outside the workspace.
-
-    Args:
-        migration: The path of the migration file, which `name` is relative to.
-        name: The name as the migration has it.
-        root: The directory of the workspace.
-    """
+    """Return the path of a file that a migration names, relative to its own; None outside the workspace `root`."""
     target = Path(os.path.abspath(migration.parent / name))  # noqa: PTH100 - links stay as they are named
     return target if not Path(name).is_absolute() and target.is_relative_to(root) else None
 
@@ -224,13 +218,9 @@ def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
 def read_attachments(
     path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, str]]
 ) -> tuple[dict[str, bytes], list[Problem]]:
-    """Return the files that a migration refers to, and the faults of those that cannot be had.
+    """Return the files that a migration refers to, and the faults of those that cannot be read.
 
-    Args:
-        path: The migration, which the names are relative to.
-        root: The directory that they must be inside.
-        tree: The contents of the migration.
-        references: Each name, and the field that it stands in.
+    `references` has each name, and the field that it is in.
     """
     attachments: dict[str, bytes] = {}
     problems: list[Problem] = []
@@ -266,14 +256,7 @@ def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
 def _read_items(
     tree: Tree, field: str, kinds: Mapping[str, type[T]], noun: str
 ) -> tuple[list[tuple[T, str]], list[Problem]]:
-    """Return the items of the list `field` with their places, and all their faults.
-
-    Args:
-        tree: A mapping, which may lack the field.
-        field: The name of the list.
-        kinds: What an item can be, by name.
-        noun: What an item is called in messages.
-    """
+    """Return the items of the list `field`, which may be missing, with their places, and all their faults."""
     content = tree.value.get(field)
     items: list[tuple[T, str]] = []
     problems: list[Problem] = []
@@ -316,11 +299,8 @@ def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, bytes]
     """Return `1:` and the BLAKE3 digest of a YAML migration, as hex.
 
     It is taken over the texts of the file, not over typed fields, so that a field which a later version of
-    tokmigrate adds, or whose default changes, leaves the checksums of old files as they are.
-
-    Args:
-        content: The file as dict, list and str; `message`, `author` and `acknowledge` of operations do not count.
-        attachments: The files that it refers to, by the names used there.
+    tokmigrate adds, or whose default changes, leaves the checksums of old files as they are. `message`, `author` and
+    `acknowledge` of operations do not count.
     """
     effective = {key: value for key, value in content.items() if key not in ("message", "author")}
     if isinstance(effective.get("operations"), list):

@@ -69,19 +69,10 @@ def pad_is_end(seen: OnModel) -> Iterator[Found]:
 
     Training masks padding, and masks the real ends with it: the model does not learn to stop.
     """
-    cause = seen.last_that(_becomes_one)
-    if cause and _becomes_one(seen.step.before, seen.step.after):
-        token = special_token(seen.step.after, "pad")
-        yield Found(
-            cause.location,
-            f"'{token}' is both the pad and the end token",
-            "add a token for padding alone, and pad with it: set_padding: {token: …}",
-        )
-
-
-def _becomes_one(before: ModelState, after: ModelState) -> bool:
-    """Return whether pad and end become the same token."""
-    return _pads_with_end(after) and not _pads_with_end(before)
+    cause = seen.last_that(lambda old, new: _pads_with_end(new) and not _pads_with_end(old))
+    if cause and _pads_with_end(seen.step.after) and not _pads_with_end(seen.step.before):
+        message = f"'{special_token(seen.step.after, 'pad')}' is both the pad and the end token"
+        yield Found(cause.location, message, "add a token for padding alone, and pad with it: set_padding: {token: …}")
 
 
 def _pads_with_end(state: ModelState) -> bool:
@@ -170,7 +161,7 @@ def names_no_token(seen: OnModel) -> Iterator[Found]:
     The text is then tokenized into pieces that the model has never seen as a mark, and nothing fails.
     """
     known = seen.step.after.tokenizer.ids
-    cause = _template_set(seen)
+    cause = _last_template_change(seen)
     if cause is None:
         return
     before = _chat_templates(seen.step.before)
@@ -183,8 +174,7 @@ def names_no_token(seen: OnModel) -> Iterator[Found]:
                 yield Found(cause.location, message, "add it with add_tokens, or correct the template")
 
 
-def _template_set(seen: OnModel) -> Written | None:
-    """Return the last operation that changes a chat template."""
+def _last_template_change(seen: OnModel) -> Written | None:
     return seen.last_that(lambda before, after: _chat_templates(before) != _chat_templates(after))
 
 
@@ -219,8 +209,8 @@ def without_use(seen: OnModel) -> Iterator[Found]:
     # A list has every special token, and says about none what it is for.
     used |= {text_of(entry) or "" for _, path, entry in find_named_tokens(final) if str(path[-1]).endswith("_token")}
     used |= {final.tokenizer.texts.get(number, "") for *_, ids in ids_by_field(final) for number in ids}
-    named = (tokens for written in seen.file.operations for tokens in written.tokens.roles.values())
-    used |= {token for tokens in named for token in tokens}
+    for written in seen.file.operations:
+        used.update(*written.tokens.roles.values())
     used.add((final.documents[FILE].get("padding") or {}).get("pad_token", ""))
     used.add(final.tokenizer.unknown or "")
     for token in special:
@@ -253,7 +243,7 @@ def turn_does_not_end(seen: OnModel) -> Iterator[Found]:
 
     The model writes the end of its turn, and then continues with the user's.
     """
-    cause = _template_set(seen)
+    cause = _last_template_change(seen)
     if cause is None:
         return
     after = seen.step.after
@@ -288,7 +278,7 @@ def cannot_be_rendered(seen: OnModel) -> Iterator[Found]:
     It is rendered as transformers does it, in the same sandbox, for one message of a user. What fails there fails for
     everybody, and full verification refuses the model; a loop or a text that does not end takes a server down.
     """
-    cause = _template_set(seen)
+    cause = _last_template_change(seen)
     if cause is not None and seen.template_error is not None:
         help_ = "correct the template until transformers' apply_chat_template renders one message of a user"
         yield Found(cause.location, f"the chat template {seen.template_error}", help_)
