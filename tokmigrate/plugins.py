@@ -16,16 +16,12 @@ T = TypeVar("T")
 def load_plugins(
     group: str, base: type[Any], built_in: Mapping[str, type[T]], name_of: Callable[[type[T]], str | None]
 ) -> Mapping[str, type[T]]:
-    """Return the classes of a group by name, those of the package first.
+    """Return the classes of an entry point group by name, those of the package first.
 
-    Args:
-        group: The entry point group.
-        base: What each of them derives from.
-        built_in: The classes of the package, by name.
-        name_of: Returns the name that a class gives itself, None where it gives none.
+    `name_of` returns the name that a class gives itself, None where it gives none.
 
     Raises:
-        PluginError: One cannot be loaded, is of another kind, or has a name that is taken.
+        PluginError: One cannot be loaded, does not derive from `base`, or has a name that is taken.
     """
     found = dict(built_in)
     owners: dict[str, str] = dict.fromkeys(built_in, "tokmigrate")

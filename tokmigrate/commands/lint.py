@@ -236,7 +236,7 @@ def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
         known = [text for text in texts[content] if text == content or ids[text] is not None]
         hits = tuple(text for text in known if number in (ids[text] or ()))
         misses = tuple(text for text in known if text not in hits)
-        found[content] = Sighting(token, hits, misses, normalised[content] if token.normalized else content)
+        found[content] = Sighting(hits, misses, normalised[content] if token.normalized else content)
     return found
 
 

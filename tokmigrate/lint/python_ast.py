@@ -49,17 +49,13 @@ def set_orders(source: str) -> Iterator[CodeUse]:
     meanings = _meanings(module).items()
     sets = frozenset(name for name, values in meanings if all(_is_set(value, frozenset()) for value in values))
     for node in ast.walk(module):
-        if isinstance(node, ast.Call) and _last_name(node.func) in _ORDERING:
-            used: list[ast.expr] = node.args
-        elif isinstance(node, ast.For | ast.comprehension):
-            used = [node.iter]
-        elif isinstance(node, ast.Starred):
-            used = [node.value]
-        else:
-            continue
-        for part in used:
-            if _is_set(part, sets):
-                yield CodeUse(_location(part), f"`{ast.unparse(part)}`")
+        used: list[ast.expr] = []
+        match node:
+            case ast.Call(func=func, args=args) if _last_name(func) in _ORDERING:
+                used = args
+            case ast.For(iter=part) | ast.comprehension(iter=part) | ast.Starred(value=part):
+                used = [part]
+        yield from (CodeUse(_location(part), f"`{ast.unparse(part)}`") for part in used if _is_set(part, sets))
 
 
 def find_imports(source: str) -> Iterator[CodeUse]:

@@ -126,13 +126,11 @@ class Sighting:
     """Where the tokenizers library finds an added token.
 
     Args:
-        token: The token.
         found: Texts that hold it, and in which it is found.
         missed: Texts that hold it, and in which it is not.
         sought: The text that is looked for: what the normalizer makes of the token's, where it is normalised.
     """
 
-    token: AddedToken
     found: tuple[str, ...]
     missed: tuple[str, ...]
     sought: str

@@ -38,22 +38,12 @@ from tokmigrate.operations.set_token_flags import SetTokenFlags
 from tokmigrate.operations.set_truncation import SetTruncation
 from tokmigrate.vocabulary.ids import AddedToken, tombstone
 
-_PARTS: Mapping[str, type[Operation]] = {
-    "normalizer": SetNormalizer,
-    "pre_tokenizer": SetPreTokenizer,
-    "decoder": SetDecoder,
-}
+_PARTS: tuple[type[Operation], ...] = (SetNormalizer, SetPreTokenizer, SetDecoder)
 _STRATEGIES = {"LongestFirst": "longest_first", "OnlyFirst": "only_first", "OnlySecond": "only_second"}
 
 
 class Draft:
-    """The state that has been reached, the tokenizer that is wanted, and the operations so far.
-
-    Args:
-        state: The state to begin with.
-        wanted: The parsed files of the tokenizer to arrive at.
-        context: What operations may know besides the model.
-    """
+    """The state that has been reached, the tokenizer that is wanted, and the operations so far."""
 
     def __init__(self, state: ModelState, wanted: Documents, context: Context) -> None:
         self.state = state
@@ -111,13 +101,7 @@ class Draft:
 
 
 def derive(before: ModelState, after: Documents, revision: str) -> Draft:
-    """Return the operations of a migration that leads to a tokenizer, or as near as operations can.
-
-    Args:
-        before: The state to begin with.
-        after: The parsed files of the tokenizer to arrive at.
-        revision: The id of the migration.
-    """
+    """Return the operations of a migration that leads to the files of a tokenizer, or as near as operations can."""
     draft = Draft(before, after, Context(revision))
     for add_some in (*_SETTLE, *_ARRANGE):
         add_some(draft)
@@ -200,12 +184,11 @@ def _move(draft: Draft) -> None:
     """Move tokens that have another id, unless one that cannot be moved has it."""
     ids, rows = draft.ids, draft.state.rows
     moves = {content: number for content, number in draft.target.ids.items() if ids.get(content, number) != number}
-    while True:
+    count = len(moves) + 1
+    while len(moves) < count:
+        count = len(moves)
         staying = {number for content, number in ids.items() if content not in moves}
-        possible = {content: number for content, number in moves.items() if number not in staying and number < rows}
-        if len(possible) == len(moves):
-            break
-        moves = possible
+        moves = {content: number for content, number in moves.items() if number not in staying and number < rows}
     if moves:
         draft.add_if_possible(MoveTokens(tokens=dict(sorted(moves.items(), key=lambda move: move[1]))))
 
@@ -229,7 +212,8 @@ def _set_flags(draft: Draft) -> None:
 
 def _set_parts(draft: Draft) -> None:
     old, new = draft.state.documents[FILE], draft.documents[FILE]
-    for name, kind in _PARTS.items():
+    for kind in _PARTS:
+        name = kind.name.removeprefix("set_")
         if canonical_part(old.get(name)) != canonical_part(new.get(name)):
             draft.add_if_nearer(kind.model_validate({name: new.get(name)}))
     wanted = _with_ids(new.get("post_processor"), draft.ids)

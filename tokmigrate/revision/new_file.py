@@ -83,7 +83,7 @@ def write_yaml_migration(
         operations: What it does; commented examples by default.
         revision: Its id; a random one by default.
         remarks: Lines of comment above the operations.
-        models: The names or tags of the models that it is for.
+        models: Names or tags.
 
     Raises:
         FileProblems, HistoryError: The migrations that are there do not hold together.

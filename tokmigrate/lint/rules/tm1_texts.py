@@ -152,10 +152,10 @@ def lookalike(seen: OnModel) -> Iterator[Found]:
     others: dict[str, list[str]] = {}
     for text in seen.step.after.tokenizer.added:
         others.setdefault(_fold(text), []).append(text)
-    reported: set[str] = set()
     for text, cause in seen.causes.items():
-        alike = [other for other in others[_fold(text)] if other != text and other not in reported]
-        reported.add(text)
+        alike = others[_fold(text)]
+        # Of a pair of new ones the first is reported.
+        alike.remove(text)
         if alike:
             message = f"'{text}' looks like '{alike[0]}'"
             yield Found(cause.location_of(text), message, "use the token that is there, or choose another text")
