@@ -328,8 +328,7 @@ def read_lock_text(workspace: Workspace) -> str | None:
 
 def lock_files(workspace: Workspace, lock: Lock) -> Files:
     """Return what has to be written for the workspace to have this lock: nothing where it says the same already."""
-    path = lock_path(workspace)
-    data = lock_text(lock).encode("utf-8")
+    path, data = lock_path(workspace), lock_text(lock).encode("utf-8")
     # A checkout may have given it other line ends.
     held = read_if_present(path)
     return {} if held is not None and held.replace(b"\r\n", b"\n") == data else {path: data}

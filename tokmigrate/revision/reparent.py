@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ast
-import functools
-import operator
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from operator import or_
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +169,8 @@ def find_conflicts(ours: Iterable[Migration], theirs: Iterable[Migration]) -> tu
 
     Raises HistoryError where what one of them does is known only for a given model.
     """
-    ours_whole, theirs_whole = (
-        functools.reduce(operator.or_, map(_footprint, branch), Footprint()) for branch in (ours, theirs)
-    )
-    return ours_whole.conflicts(theirs_whole)
+    first, second = (reduce(or_, map(_footprint, branch), Footprint()) for branch in (ours, theirs))
+    return first.conflicts(second)
 
 
 def _footprint(migration: Migration) -> Footprint:

@@ -147,9 +147,6 @@ def not_in_git(file: MigrationFile) -> Iterator[Found]:
         yield Found(place, f"'{name}' is not in Git", help_)
 
 
-_SEGMENTATION = frozenset({"the normalizer", "the pre_tokenizer"})
-"""What decides how text is tokenized, in the words of footprints."""
-
 _EMPTY_WORDS = re.compile(
     r"(what it is for|(new |a |the |add |my )?(migration|revision|change|update|fix(es)?|token|wip|todo|test)s?"
     r"|initial|.{0,2})[.!]?",
@@ -200,7 +197,7 @@ def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
     if any(isinstance(check, Encodes) for check in file.migration.checks):
         return
     for written in file.operations:
-        if written.footprint.writes & _SEGMENTATION:
+        if written.footprint.writes & {"the normalizer", "the pre_tokenizer"}:
             message = f"{written.operation.name} changes how text is tokenized, and no example shows how"
             yield Found(written.location, message, "verify: [{encodes: {text: …, tokens: […]}}]")
 
