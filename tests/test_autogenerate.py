@@ -23,7 +23,8 @@ from tokmigrate.commands.autogenerate import Generated, autogenerate
 from tokmigrate.commands.diff import Side, side_of
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import TokmigrateError
-from tokmigrate.model.documents.declared import read_declared_templates, state_without_weights
+from tokmigrate.model.documents.chat_template import read_chat_templates
+from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
@@ -199,7 +200,7 @@ def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[
         }
     if name == "rename":
         # A template that names what is not a token keeps that from being removed.
-        template = str(read_declared_templates(documents).get("default"))
+        template = str(read_chat_templates(documents).get("default"))
         unnamed = [content for content in tokenizer.added if content not in template]
         return "rename_tokens", {"tokens": {draw(st.sampled_from(unnamed)): draw(st.sampled_from(NEW))}}
     if name == "remove":

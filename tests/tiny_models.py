@@ -13,8 +13,7 @@ import torch
 import transformers
 from transformers.models.auto import modeling_auto
 
-from tokmigrate.model.documents.config_fields import NESTED, shape_of
-from tokmigrate.model.documents.sizes import SIZES, UNPADDED
+from tokmigrate.model.documents.config_fields import NESTED, SIZES, UNPADDED, shape_of
 
 MAPPINGS = {
     "causal": modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,

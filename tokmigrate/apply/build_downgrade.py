@@ -17,10 +17,10 @@ from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_dige
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.undo_record import Objects, StoredRows, Undo, read_undo_record
 from tokmigrate.errors import DriftError, UndoError
-from tokmigrate.model.documents.chat_template import chat_template, with_chat_template, without_chat_template
+from tokmigrate.model.documents.chat_template import chat_template, with_chat_template
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.roles import text_of
-from tokmigrate.model.documents.semantic_diff import revert_keys, tokenizer_by_key, tokenizer_document
+from tokmigrate.model.documents.semantic_diff import revert_document, revert_keys
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp
 from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, GENERATION, TOKENIZER_CONFIG, ModelState
@@ -144,11 +144,7 @@ def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None,
             hint="put it back as tokmigrate wrote it; `tokmigrate check` lists what differs",
         )
     held, before, after = (parse(data.decode("utf-8"), name) if data else {} for data in (now, was, left))
-    if name == TOKENIZER:
-        held, before, after = map(tokenizer_by_key, (held, before, after))
-        document = tokenizer_document(revert_keys(held, before, after, name))
-    else:
-        document = revert_keys(held, before, after, name)
+    document = revert_document(name, held, before, after)
     if was is None and not document:
         return None
     return layout(snapshot, name).encoded(document)
@@ -188,7 +184,7 @@ def _with_template(state: ModelState, was: str | None, left: str | None) -> Mode
     """Return the state with the chat template as it was, where it is still the one that the migrations left."""
     if was == left or chat_template(state) != left:
         return state
-    return without_chat_template(state) if was is None else with_chat_template(state, was)
+    return with_chat_template(state, was)
 
 
 def _like_config(document: Json, undone: Sequence[Undo]) -> Json:

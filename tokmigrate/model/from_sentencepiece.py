@@ -50,8 +50,8 @@ def make_tokenizer_json(directory: Path) -> Path:
         if exists(directory / name)
     }
     document = tokenizer_document(SentencePieceModel.read(read_file(models[0]), str(models[0])), settings)
-    with path.open("x", encoding="utf-8") as file:
-        file.write(Layout().render(document))
+    with path.open("xb") as file:
+        file.write(Layout().encoded(document))
     return path
 
 
@@ -80,7 +80,7 @@ def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) 
         "pre_tokenizer": None,
         "post_processor": _post_processor(model, settings.get(TOKENIZER_CONFIG) or {}, added),
         "decoder": _decoder(model),
-        "model": _bpe(model) if model.algorithm is Algorithm.BPE else _unigram(model),
+        "model": _model(model),
     }
     Tokenizer(document).checked()
     return document
@@ -92,21 +92,22 @@ def known_differences(model: SentencePieceModel) -> list[str]:
     if model.charsmap:
         found.append("text with combining marks, which the tokenizers library normalises together with their letter")
     named = [piece.text for piece in model.pieces if piece.kind is Kind.USER_DEFINED]
-    if named and (model.puts_space_before or any(SPACE in text for text in named)):
+    if named and (model.setting("add_dummy_prefix") or any(SPACE in text for text in named)):
         found.append(f"text around its {len(named)} user-defined pieces, as '{named[0]}'")
     return found
 
 
 def _check_can_be_made(model: SentencePieceModel) -> None:
-    if model.algorithm not in (Algorithm.BPE, Algorithm.UNIGRAM):
-        raise TokenizerError(f"the tokenizers library has no model that tokenizes text like {model.algorithm.name}")
-    if model.puts_space_behind or not model.marks_spaces:
+    algorithm = Algorithm(model.setting("model_type"))
+    if algorithm not in (Algorithm.BPE, Algorithm.UNIGRAM):
+        raise TokenizerError(f"the tokenizers library has no model that tokenizes text like {algorithm.name}")
+    if model.setting("treat_whitespace_as_suffix") or not model.setting("escape_whitespaces"):
         raise TokenizerError("it treats spaces in a way that is not carried over")
     if any(piece.kind is Kind.UNUSED for piece in model.pieces):
         raise TokenizerError("it has pieces that are marked as not in use, which are not carried over")
 
 
-def merges(pieces: Sequence[Piece]) -> list[list[str]]:
+def _merges(pieces: Sequence[Piece]) -> list[list[str]]:
     """Return the merges of a BPE model: each way to make a piece of two others, the best score first."""
     ids = {piece.text: number for number, piece in enumerate(pieces) if piece.kind is Kind.NORMAL}
     found = [
@@ -118,7 +119,16 @@ def merges(pieces: Sequence[Piece]) -> list[list[str]]:
     return [[pieces[left].text, pieces[right].text] for _, _, left, right in sorted(found)]
 
 
-def _bpe(model: SentencePieceModel) -> dict[str, Any]:
+def _model(model: SentencePieceModel) -> dict[str, Any]:
+    byte_fallback = bool(model.setting("byte_fallback"))
+    if model.setting("model_type") == Algorithm.UNIGRAM:
+        vocabulary = [[piece.text, piece.score] for piece in model.pieces]
+        return {
+            "type": "Unigram",
+            "unk_id": model.role_id("unk"),
+            "vocab": vocabulary,
+            "byte_fallback": byte_fallback,
+        }
     return {
         "type": "BPE",
         "dropout": None,
@@ -126,19 +136,10 @@ def _bpe(model: SentencePieceModel) -> dict[str, Any]:
         "continuing_subword_prefix": None,
         "end_of_word_suffix": None,
         "fuse_unk": True,
-        "byte_fallback": model.has_byte_fallback,
+        "byte_fallback": byte_fallback,
         "ignore_merges": False,
         "vocab": {piece.text: number for number, piece in enumerate(model.pieces)},
-        "merges": merges(model.pieces),
-    }
-
-
-def _unigram(model: SentencePieceModel) -> dict[str, Any]:
-    return {
-        "type": "Unigram",
-        "unk_id": model.role_id("unk"),
-        "vocab": [[piece.text, piece.score] for piece in model.pieces],
-        "byte_fallback": model.has_byte_fallback,
+        "merges": _merges(model.pieces),
     }
 
 
@@ -146,11 +147,11 @@ def _normalizer(model: SentencePieceModel) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     if model.charsmap:
         steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
-    if model.joins_spaces:
+    if model.setting("remove_extra_whitespaces"):
         # The library's own `Strip` takes line ends and tabs as well.
         steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
         steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
-    if model.puts_space_before:
+    if model.setting("add_dummy_prefix"):
         steps.append({"type": "Prepend", "prepend": SPACE})
     steps.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
     return {"type": "Sequence", "normalizers": steps}
@@ -158,9 +159,9 @@ def _normalizer(model: SentencePieceModel) -> dict[str, Any]:
 
 def _decoder(model: SentencePieceModel) -> dict[str, Any]:
     steps: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}]
-    steps += [{"type": "ByteFallback"}] if model.has_byte_fallback else []
+    steps += [{"type": "ByteFallback"}] if model.setting("byte_fallback") else []
     steps += [{"type": "Fuse"}]
-    steps += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if model.puts_space_before else []
+    steps += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if model.setting("add_dummy_prefix") else []
     return {"type": "Sequence", "decoders": steps}
 
 
@@ -177,8 +178,10 @@ def _find_added_tokens(model: SentencePieceModel, settings: Mapping[str, Json]) 
             flags = {name: bool(entry.get(name, False)) for name in FLAGS}
             flagged[int(number)] = AddedToken(entry["content"], **flags)
     else:
+        entries = (token_entries(settings.get(name) or {}) for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP))
+        specials = {text_of(entry) for found in entries for _, entry in found}
         for content, number in (settings.get(ADDED_TOKENS) or {}).items():
-            special = content in _special(settings)
+            special = content in specials
             flagged[int(number)] = AddedToken(content, special=special, normalized=not special)
     for number, token in flagged.items():
         if number < len(model.pieces) and model.pieces[number].text != token.content:
@@ -188,16 +191,6 @@ def _find_added_tokens(model: SentencePieceModel, settings: Mapping[str, Json]) 
                 hint="take the entry out of the settings, or give the directory the model that belongs to them",
             )
     return flagged
-
-
-def _special(settings: Mapping[str, Json]) -> set[str]:
-    """Return the texts that have a role or are listed as special, as transformers finds them."""
-    return {
-        text
-        for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP)
-        for _, entry in token_entries(settings.get(name) or {})
-        if (text := text_of(entry)) is not None
-    }
 
 
 def _post_processor(
@@ -211,12 +204,11 @@ def _post_processor(
         return None
 
     def pieces(sequence: str, kind: int) -> list[Json]:
-        inner: list[Json] = [{"Sequence": {"id": sequence, "type_id": kind}}]
-        if "bos" in wanted:
-            inner.insert(0, {"SpecialToken": {"id": wanted["bos"], "type_id": kind}})
-        if "eos" in wanted:
-            inner.append({"SpecialToken": {"id": wanted["eos"], "type_id": kind}})
-        return inner
+        bos, eos = (
+            [{"SpecialToken": {"id": wanted[role], "type_id": kind}}] if role in wanted else []
+            for role in ("bos", "eos")
+        )
+        return [*bos, {"Sequence": {"id": sequence, "type_id": kind}}, *eos]
 
     return {
         "type": "TemplateProcessing",

@@ -1,8 +1,6 @@
 """Which file a name of a model directory means: symbolic links are followed inside the directory, and never out of it.
 
-A link that stays inside is kept as it is, and the file that it leads to is the one that is read and replaced. The
-Hugging Face cache keeps each file once, under `blobs/`, and each revision of a repository as a directory of links into
-it; a change there would reach other revisions, so such a directory is refused.
+A link that stays inside is kept as it is, and the file that it leads to is the one that is read and replaced.
 """
 
 from __future__ import annotations
@@ -20,9 +18,7 @@ _MOST_LINKS = 40
 def real_name(directory: Path, name: str) -> str:
     """Return the name of the file that `name` leads to, which need not exist, with no link on the way to it.
 
-    Args:
-        directory: The directory of a model or an adapter.
-        name: A path relative to it, with `/` between its parts.
+    Both are paths relative to the directory, with `/` between their parts.
 
     Raises:
         ModelError: A link points outside the directory, is absolute, or leads round in a circle.
@@ -78,9 +74,7 @@ def read_link(path: Path) -> str | None:
 def check_files(directory: Path, names: Iterable[str]) -> None:
     """Raise an error where something else than files lies in a directory, or a link is in the way of a change.
 
-    Args:
-        directory: The directory of a model or an adapter.
-        names: The files that migrations may write, which need not be there.
+    Migrations may write the files of those names, which need not be there.
 
     Raises:
         ModelError: A file cannot be replaced through its link.
@@ -113,7 +107,7 @@ def check_files(directory: Path, names: Iterable[str]) -> None:
 
 def _leads_out(directory: Path, name: str) -> ModelError | StorageError:
     target, home = (directory / name).resolve(), directory.resolve()
-    # In the cache a snapshot's files are links to ../../blobs/DIGEST, shared by all snapshots.
+    # In the cache a snapshot's files are links to ../../blobs/DIGEST: a change there would reach other snapshots.
     if target.parent.name == "blobs" and target.parent.parent in home.parents:
         return StorageError(
             "a Hugging Face cache snapshot is refused in place: its files are links into a shared store",

@@ -8,19 +8,18 @@ from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.files import entries, read_file
-from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.architecture_quirks import fixed_size
 from tokmigrate.model.documents.pipeline_overrides import missing_files
 from tokmigrate.model.documents.reading import json_layout, parse_document, read_documents, read_texts, writable_names
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
-from tokmigrate.model.documents.state import ModelState, Traits
+from tokmigrate.model.documents.state import CONFIG, ModelState, Traits
 from tokmigrate.model.formats.json_text import Layout
 from tokmigrate.model.model_files import check_files
 from tokmigrate.model.references.config_references import check_declared
 from tokmigrate.model.references.references import configurations
-from tokmigrate.model.tokenizer import tokenizer_json as tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
-from tokmigrate.model.weights.tensor_match import Overrides
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, ids_elsewhere
 from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors
 from tokmigrate.model.weights.weights import Weights, read_weights
@@ -100,9 +99,9 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
     listed = _file_names(directory)
     texts, documents, layouts = read_documents(directory, stamp)
     check_files(directory, writable_names(texts))
-    if names.CONFIG not in documents:
+    if CONFIG not in documents:
         raise ModelError("there is no config.json", where=str(directory), hint="name a transformers model directory")
-    if tokenizer.FILE not in documents:
+    if TOKENIZER not in documents:
         raise no_tokenizer_json(directory, documents)
     weights = read_weights(directory)
     if weights.index is not None:
@@ -110,9 +109,13 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
         texts[weights.index] = text
         documents[weights.index] = parse_document(weights.index, text, str(directory / weights.index))
         layouts[weights.index] = json_layout(weights.index, text.decode("utf-8"), stamp)
-    config = documents[names.CONFIG]
-    read = tokenizer.Tokenizer(documents[tokenizer.FILE])
-    found = find_vocabulary_tensors(weights, config, _overrides(entry), directory, entry.worker, read)
+    config = documents[CONFIG]
+    overrides = {
+        name: None if setting == "ignore" else (setting.axis, setting.side)
+        for name, setting in entry.vocab_tensors.items()
+    }
+    read = Tokenizer(documents[TOKENIZER])
+    found = find_vocabulary_tensors(weights, config, overrides, directory, entry.worker, read)
     rows = found.ids
     lineage = stamp.rows if stamp else RowEdit.identity(rows)
     if lineage.new_rows != rows:
@@ -149,9 +152,8 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
             hint="give the model the tokenizer that it was trained with",
         )
     if stamp is None:
-        state = replace(
-            state, baseline_tokens=runs(sorted(number for number in state.tokenizer.texts if number < rows))
-        )
+        with_rows = sorted(number for number in state.tokenizer.texts if number < rows)
+        state = replace(state, baseline_tokens=runs(with_rows))
     notes = (*found.notes, *missing_files(documents, directory))
     return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, notes, listed)
 
@@ -169,10 +171,3 @@ def _is_unchanged(earlier: Snapshot, directory: Path, stamp: Stamp | None) -> bo
 
 def _file_names(directory: Path) -> tuple[str, ...]:
     return tuple(path.name for path in entries(directory))
-
-
-def _overrides(entry: ModelEntry) -> Overrides:
-    return {
-        name: None if setting == "ignore" else (setting.axis, setting.side)
-        for name, setting in entry.vocab_tensors.items()
-    }

@@ -11,7 +11,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
-from tokmigrate.model.documents.sizes import with_sizes
+from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_references, with_renumbered
 from tokmigrate.model.references.token_texts import with_placeholders, without_mentions

@@ -9,9 +9,8 @@ from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.init import InitSpec
 from tokmigrate.init.strategies import Copy
 from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, POSITION_IDS_FROM_PAD
-from tokmigrate.model.documents.config_fields import parts_of
+from tokmigrate.model.documents.config_fields import parts_of, with_sizes
 from tokmigrate.model.documents.pipeline_overrides import default_ids
-from tokmigrate.model.documents.sizes import with_sizes
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.operations.base import Context
 from tokmigrate.vocabulary.ids import Renumbering

@@ -11,7 +11,7 @@ from tokmigrate.formatting import format_quoted
 from tokmigrate.model.documents.roles import (
     ROLES,
     special_token,
-    with_added_token,
+    with_added_tokens,
     with_added_tokens_decoder,
     with_listed_specials,
     without_listed_specials,
@@ -92,7 +92,7 @@ def _make_added(state: ModelState, token: str, flags: dict[str, bool]) -> ModelS
             f"'{token}' is a token of the tokenizer's model, which has no flags",
             hint="give `special: true` or `special: false` to make it an added token, looked for in all text",
         )
-    return with_added_token(state, AddedToken(token, **{"normalized": not flags["special"], **flags}))
+    return with_added_tokens(state, (AddedToken(token, **{"normalized": not flags["special"], **flags}),))
 
 
 def _with_flags(state: ModelState, token: str, number: int, flags: dict[str, bool]) -> ModelState:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.documents.sizes import NO_LIMIT
+from tokmigrate.model.documents.config_fields import NO_LIMIT
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.library import load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE

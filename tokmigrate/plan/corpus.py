@@ -14,7 +14,7 @@ from typing import Any
 
 from tokmigrate.errors import FileProblems, Problem, TokenizerError, UsageError
 from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
-from tokmigrate.model.documents.sizes import Limit, limit_of
+from tokmigrate.model.documents.config_fields import Limit, limit_of
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.formats.json_text import Json

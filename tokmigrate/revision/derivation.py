@@ -8,20 +8,19 @@ from typing import Any
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.documents.architecture_quirks import LANGUAGES, ordered_tail
-from tokmigrate.model.documents.config_fields import role_of, shape_of
+from tokmigrate.model.documents.chat_template import read_chat_templates
+from tokmigrate.model.documents.config_fields import read_declared_sizes, role_of, shape_of
 from tokmigrate.model.documents.declared import (
     ID_FILES,
     Documents,
     list_specials,
     read_declared_ids,
     read_declared_roles,
-    read_declared_rows,
     read_declared_settings,
-    read_declared_templates,
 )
 from tokmigrate.model.documents.roles import ROLES
 from tokmigrate.model.documents.semantic_diff import canonical_part, differences
-from tokmigrate.model.documents.state import GENERATION, ModelState
+from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer, merges_of, product
 from tokmigrate.operations.add_tokens import AddTokens
@@ -177,7 +176,7 @@ def _resize(draft: Draft) -> None:
 
 
 def _size(documents: Documents) -> int | None:
-    return next(iter(read_declared_rows(documents).values()), None)
+    return next((size for _, size in read_declared_sizes(documents.get(CONFIG) or {})), None)
 
 
 def _move(draft: Draft) -> None:
@@ -351,7 +350,7 @@ def _name_tokens(field: str, held: Json, texts: Mapping[int, str]) -> Any:
 
 
 def _set_template(draft: Draft) -> None:
-    old, new = (each.get("default") for each in draft.read_both(read_declared_templates))
+    old, new = (each.get("default") for each in draft.read_both(read_chat_templates))
     if new is not None and new != old:
         draft.add_if_nearer(SetChatTemplate(template=new))
 

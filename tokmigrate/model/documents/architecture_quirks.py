@@ -17,12 +17,7 @@ from tokmigrate.vocabulary.ids import Renumbering
 
 @dataclass(frozen=True)
 class Refusal:
-    """Why a vocabulary cannot be changed at all.
-
-    Args:
-        reason: What stands in the way.
-        hint: What to do instead.
-    """
+    """Why a vocabulary cannot be changed at all, and what to do instead."""
 
     reason: str
     hint: str
@@ -34,6 +29,7 @@ _AUDIO_CODES = Refusal(
 )
 _DRAFT = f"{_TAKE_OUT}; the migrated model needs a draft model that is trained for it"
 _CLUSTERS = Refusal("its tensor `token_ordering` holds ids, sorted into clusters of a fixed size", _DRAFT)
+_HASHED = ("qwen4_exp", "qwen4_exp_text")
 _BEHIND = "ids right after its vocabulary are {}"
 
 REFUSED: Mapping[str, Refusal] = MappingProxyType(
@@ -41,17 +37,15 @@ REFUSED: Mapping[str, Refusal] = MappingProxyType(
         "blt": Refusal(
             "its ids are bytes, and rows are found by a hash of several of them", f"{_TAKE_OUT}: bytes are a fixed set"
         ),
-        "dia": _AUDIO_CODES,
+        **dict.fromkeys(
+            ("dia", "musicgen", "musicgen_decoder", "musicgen_melody", "musicgen_melody_decoder"), _AUDIO_CODES
+        ),
         "gemma4_assistant": _CLUSTERS,
         "gemma4_unified_assistant": _CLUSTERS,
         "ibert": Refusal(
             "it keeps a quantized copy of its embeddings, for which no new row can be computed",
             "migrate the RoBERTa model that it was quantized from, then quantize again",
         ),
-        "musicgen": _AUDIO_CODES,
-        "musicgen_decoder": _AUDIO_CODES,
-        "musicgen_melody": _AUDIO_CODES,
-        "musicgen_melody_decoder": _AUDIO_CODES,
     }
 )
 """Model types that are refused as a whole."""
@@ -61,17 +55,15 @@ FIXED_SIZE: Mapping[str, str] = MappingProxyType(
         "gemma3n": _BEHIND.format("taken for sounds"),
         "kyutai_speech_to_text": _BEHIND.format("an audio codec's"),
         "molmo2": _BEHIND.format("those of images, in a second matrix"),
-        "qwen4_exp": "the hash by which it finds rows for several tokens depends on the size of its vocabulary",
-        "qwen4_exp_text": "the hash by which it finds rows for several tokens depends on the size of its vocabulary",
+        **dict.fromkeys(
+            _HASHED, "the hash by which it finds rows for several tokens depends on the size of its vocabulary"
+        ),
     }
 )
 """Model types whose number of rows cannot change, with the reason."""
 
 FIXED_IDS: Mapping[str, str] = MappingProxyType(
-    {
-        "qwen4_exp": "finds rows by a hash of the ids of several tokens",
-        "qwen4_exp_text": "finds rows by a hash of the ids of several tokens",
-    }
+    dict.fromkeys(_HASHED, "finds rows by a hash of the ids of several tokens")
 )
 """Model types in which no id can change, with what they do with ids."""
 
@@ -97,12 +89,7 @@ TWO_SIDED = ("encoder-decoder", "fsmt")
 
 
 def refusal(config: Mapping[str, Any], tensors: frozenset[str]) -> Refusal | None:
-    """Return why a model's vocabulary cannot be changed at all, None where it can.
-
-    Args:
-        config: config.json.
-        tensors: The names of its tensors.
-    """
+    """Return why a model with that config.json and those tensors cannot be changed, None where it can."""
     refused = REFUSED.get(str(config.get("model_type")))
     if refused is not None:
         return refused
@@ -117,11 +104,7 @@ def refusal(config: Mapping[str, Any], tensors: frozenset[str]) -> Refusal | Non
 
 
 def side_sizes(config: Mapping[str, Any]) -> tuple[int | None, int | None] | None:
-    """Return the sizes of the vocabularies of encoder and decoder, None where the model type has one for both.
-
-    Args:
-        config: config.json.
-    """
+    """Return the sizes of the vocabularies of encoder and decoder, None where the model type has one for both."""
     if config.get("model_type") not in TWO_SIDED and config.get("share_encoder_decoder_embeddings") is not False:
         return None
     encoder, decoder = (config[side] if isinstance(config.get(side), Mapping) else config for side in _SIDES)
@@ -131,11 +114,8 @@ def side_sizes(config: Mapping[str, Any]) -> tuple[int | None, int | None] | Non
 
 
 def is_static(config: Mapping[str, Any]) -> bool:
-    """Return whether a model is one of model2vec: embeddings alone, which transformers does not load.
-
-    Args:
-        config: config.json, in which newer versions of model2vec state no model type.
-    """
+    """Return whether a model is one of model2vec: embeddings alone, which transformers does not load."""
+    # Newer versions of model2vec state no model type.
     return config.get("model_type") == "model2vec" or ("model_type" not in config and "embedding_dtype" in config)
 
 
@@ -154,12 +134,7 @@ LANGUAGES = "lang_to_id"
 
 @dataclass(frozen=True)
 class OrderedTail:
-    """The ids that stay together and last.
-
-    Args:
-        start: The first of them.
-        stop: The first id after them.
-    """
+    """The ids from `start` up to, not including, `stop`, which stay together and last."""
 
     start: int
     stop: int
@@ -202,8 +177,7 @@ def place_of_languages(state: ModelState) -> int:
         known = (state.documents.get(GENERATION) or {}).get(LANGUAGES)
         if known:
             return int(max(known.values())) + 1
-        found = [state.tokenizer.ids[token] for token in _TASKS if token in state.tokenizer.ids]
-        if found:
+        if found := [state.tokenizer.ids[token] for token in _TASKS if token in state.tokenizer.ids]:
             return min(found)
     raise OperationError(
         f"this {state.traits.model_type} model has no tokens of languages", hint="leave out `language: true`"

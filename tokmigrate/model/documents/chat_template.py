@@ -3,52 +3,98 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.state import LEGACY_TEMPLATE, MORE_TEMPLATES, TEMPLATE, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 
+CHAT, RESPONSE = "the chat template", "the response template"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A text that may name tokens.
+
+    Args:
+        kind: What it is.
+        name: What a chat template is called; the one that is used unasked is `default`.
+        file: The file that it is in.
+        path: Its place there, empty where it is the whole file.
+        text: The text.
+        is_pattern: Whether it is a regular expression, in which the characters of a token are escaped.
+    """
+
+    kind: str
+    name: str
+    file: str
+    path: tuple[str | int, ...]
+    text: str
+    is_pattern: bool = False
+
+
+def read_chat_templates(documents: Mapping[str, Json]) -> dict[str, str]:
+    """Return the chat templates of a model by name, as transformers finds them."""
+    found: dict[str, str] = {}
+    for template in _find_chat_templates(documents):
+        found.setdefault(template.name, template.text)
+    return found
+
 
 def chat_template(state: ModelState) -> str | None:
-    """Return the default chat template as transformers finds it: the file before tokenizer_config.json."""
-    if TEMPLATE in state.documents:
-        return str(state.documents[TEMPLATE])
-    held = (state.documents.get(TOKENIZER_CONFIG) or {}).get("chat_template")
-    if isinstance(held, list):
-        held = next((named["template"] for named in held if named.get("name") == "default"), None)
-    return held
+    """Return the default chat template."""
+    return read_chat_templates(state.documents).get("default")
 
 
-def with_chat_template(state: ModelState, template: str) -> ModelState:
-    """Return the state with `template` wherever the model keeps one; a new one goes into chat_template.jinja."""
-    check_template(template)
-    held = (state.documents.get(TOKENIZER_CONFIG) or {}).get("chat_template")
-    if isinstance(held, list):
-        others = [named for named in held if named.get("name") != "default"]
-        named = [{"name": "default", "template": template}, *others]
-        state = state.with_value(TOKENIZER_CONFIG, ("chat_template",), named)
-    elif held is not None:
-        state = state.with_value(TOKENIZER_CONFIG, ("chat_template",), template)
-    if LEGACY_TEMPLATE in state.documents:
-        state = state.with_value(LEGACY_TEMPLATE, ("chat_template",), template)
-    if TEMPLATE in state.documents or held is None:
-        state = state.with_document(TEMPLATE, template)
-    return state
+def templates(state: ModelState) -> Iterator[Template]:
+    """Yield each chat template, and each text by which transformers finds the parts of a response."""
+    yield from _find_chat_templates(state.documents)
+    response = (state.documents.get(TOKENIZER_CONFIG) or {}).get("response_template")
+    for path, text in texts_in(response):
+        is_pattern = any(str(step).endswith("_pattern") for step in path)
+        yield Template(RESPONSE, "", TOKENIZER_CONFIG, ("response_template", *path), text, is_pattern)
 
 
-def without_chat_template(state: ModelState) -> ModelState:
-    """Return the state without a default chat template."""
+def _find_chat_templates(documents: Mapping[str, Json]) -> Iterator[Template]:
+    """Yield the chat templates; of several with one name the first counts."""
+    for file, text in documents.items():
+        if file == TEMPLATE:
+            yield Template(CHAT, "default", file, (), text)
+        elif file.startswith(f"{MORE_TEMPLATES}/"):
+            name = file.removeprefix(f"{MORE_TEMPLATES}/").removesuffix(".jinja")
+            yield Template(CHAT, name, file, (), text)
+    for file in (LEGACY_TEMPLATE, TOKENIZER_CONFIG):
+        held = (documents.get(file) or {}).get("chat_template")
+        if isinstance(held, str):
+            yield Template(CHAT, "default", file, ("chat_template",), held)
+        elif isinstance(held, list):
+            for position, named in enumerate(held):
+                yield Template(CHAT, named["name"], file, ("chat_template", position, "template"), named["template"])
+
+
+def with_chat_template(state: ModelState, template: str | None) -> ModelState:
+    """Return the state with `template` wherever the model keeps one, or with none.
+
+    A new one goes into chat_template.jinja.
+    """
+    if template is not None:
+        check_template(template)
     config = state.documents.get(TOKENIZER_CONFIG) or {}
     held = config.get("chat_template")
     if isinstance(held, list):
-        others = [named for named in held if named.get("name") != "default"]
-        state = state.with_value(TOKENIZER_CONFIG, ("chat_template",), others)
+        named = [] if template is None else [{"name": "default", "template": template}]
+        others = [each for each in held if each["name"] != "default"]
+        state = state.with_value(TOKENIZER_CONFIG, ("chat_template",), [*named, *others])
+    elif held is not None and template is not None:
+        state = state.with_value(TOKENIZER_CONFIG, ("chat_template",), template)
     elif held is not None:
         state = state.with_document(TOKENIZER_CONFIG, {k: v for k, v in config.items() if k != "chat_template"})
-    for name in (LEGACY_TEMPLATE, TEMPLATE):
-        state = state.with_document(name, None)
+    if LEGACY_TEMPLATE in state.documents:
+        legacy = None if template is None else {**state.documents[LEGACY_TEMPLATE], "chat_template": template}
+        state = state.with_document(LEGACY_TEMPLATE, legacy)
+    if TEMPLATE in state.documents or held is None:
+        state = state.with_document(TEMPLATE, template)
     return state
 
 
@@ -82,42 +128,6 @@ def check_template(template: str) -> None:
         ) from error
 
 
-CHAT, RESPONSE = "the chat template", "the response template"
-
-
-@dataclass(frozen=True)
-class Template:
-    """A text that may name tokens.
-
-    Args:
-        kind: What it is.
-        file: The file that it is in.
-        path: Its place there, empty where it is the whole file.
-        text: The text.
-        is_pattern: Whether it is a regular expression, in which the characters of a token are escaped.
-    """
-
-    kind: str
-    file: str
-    path: tuple[str | int, ...]
-    text: str
-    is_pattern: bool = False
-
-
-def templates(state: ModelState) -> Iterator[Template]:
-    """Yield each chat template, and each text by which transformers finds the parts of a response."""
-    for name, held in state.documents.items():
-        if name == TEMPLATE or name.startswith(f"{MORE_TEMPLATES}/"):
-            yield Template(CHAT, name, (), str(held))
-    for name in (TOKENIZER_CONFIG, LEGACY_TEMPLATE):
-        held = (state.documents.get(name) or {}).get("chat_template")
-        yield from (Template(CHAT, name, ("chat_template", *path), text) for path, text in _chat_texts(held))
-    response = (state.documents.get(TOKENIZER_CONFIG) or {}).get("response_template")
-    for path, text in texts_in(response):
-        is_pattern = any(str(step).endswith("_pattern") for step in path)
-        yield Template(RESPONSE, TOKENIZER_CONFIG, ("response_template", *path), text, is_pattern)
-
-
 def find_in_templates(state: ModelState, tokens: Iterable[str]) -> dict[str, Template]:
     """Return those of `tokens` that a template of the model names, each with the first one that does."""
     wanted = tuple(tokens)
@@ -140,7 +150,12 @@ def with_tokens_in_templates(state: ModelState, names: Mapping[str, str]) -> Mod
         names: New texts by the old ones.
     """
     for template in list(templates(state)):
-        renamed = _pattern(state, names, template).sub(_renaming(names, template), template.text)
+
+        def rename(match: re.Match[str], template: Template = template) -> str:
+            token = _plain(match[0], template)
+            return _spell(names[token], template) if token in names else match[0]
+
+        renamed = _pattern(state, names, template).sub(rename, template.text)
         if renamed == template.text:
             continue
         if template.kind == CHAT:
@@ -160,30 +175,12 @@ def _pattern(state: ModelState, tokens: Iterable[str], template: Template) -> re
     return re.compile("|".join(re.escape(_spell(token, template)) for token in ordered))
 
 
-def _renaming(names: Mapping[str, str], template: Template) -> Callable[[re.Match[str]], str]:
-    def renamed(match: re.Match[str]) -> str:
-        token = _plain(match[0], template)
-        return _spell(names[token], template) if token in names else match[0]
-
-    return renamed
-
-
 def _spell(token: str, template: Template) -> str:
     return re.escape(token) if template.is_pattern else token
 
 
 def _plain(written: str, template: Template) -> str:
     return re.sub(r"\\(.)", r"\1", written, flags=re.DOTALL) if template.is_pattern else written
-
-
-def _chat_texts(held: Json) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield the chat templates that a file holds: one, a list of named ones, or an object of them."""
-    if isinstance(held, list):
-        for position, named in enumerate(held):
-            if isinstance(named.get("template"), str):
-                yield (position, "template"), named["template"]
-    else:
-        yield from texts_in(held)
 
 
 def texts_in(held: Json) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -1,4 +1,4 @@
-"""The fields of config.json: its nested parts, and which fields hold ids of tokens."""
+"""The fields of config.json: its nested parts, the sizes that it declares, and which fields hold ids of tokens."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from tokmigrate.model.documents.architecture_quirks import is_static
+from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.settings import FieldShape
 
@@ -38,29 +40,20 @@ def config_parts(config: Mapping[str, Any], path: Path = ()) -> Iterator[tuple[P
 
 
 def parts_of(config: Mapping[str, Any], size: int) -> Iterator[tuple[Path, Json]]:
-    """Yield the parts of config.json that describe the vocabulary of that size: those that give no other one.
-
-    Args:
-        config: The parsed file.
-        size: The `vocab_size` of the language model.
-    """
+    """Yield the parts of config.json that describe the vocabulary of that size: those that give no other one."""
     for path, part in config_parts(config):
         if not path or part.get("vocab_size", size) == size:
             yield path, part
 
 
-def read_declared_sizes(config: Mapping[str, Any]) -> list[tuple[str, int]]:
+def read_declared_sizes(config: Mapping[str, Any], path: str = "") -> list[tuple[str, int]]:
     """Return every `vocab_size` that config.json gives, with its dotted place; the one that counts comes first."""
-    return list(_list_sizes(config, ""))
-
-
-def _list_sizes(config: Mapping[str, Any], path: str) -> Iterator[tuple[str, int]]:
+    found = []
     for name in NESTED:
         if isinstance(config.get(name), Mapping):
-            yield from _list_sizes(config[name], f"{path}{name}.")
-    for name in ("vocab_size", "tgt_vocab_size"):
-        if isinstance(size := config.get(name), int):
-            yield f"{path}{name}", size
+            found += read_declared_sizes(config[name], f"{path}{name}.")
+    names = ("vocab_size", "tgt_vocab_size")
+    return found + [(f"{path}{name}", config[name]) for name in names if isinstance(config.get(name), int)]
 
 
 Shape = FieldShape
@@ -69,39 +62,29 @@ Declared = Mapping[str, Shape | Literal["ignore"]]
 """What the workspace says about fields, by name or dotted path; `ignore` for one that holds no ids."""
 
 
-@dataclass(frozen=True)
-class IdField:
-    """Fields that hold ids in one way.
-
-    Args:
-        name: A regular expression for the whole name of a field.
-        shape: How it holds them.
-    """
-
-    name: str
-    shape: Shape
-
-
 _ROLES = "pad|bos|eos|sep|cls|mask|unk|eod|start|end|decoder_start|forced_bos|forced_eos|blank|document|question|pred"
 _MEDIA = "image|video|audio|vision|speech|frame|low_res_image"
 _PARTS = "start|end|bos|eos|pad|prompt|latent|delay|prompt_bos"
 
-ID_FIELDS: tuple[IdField, ...] = (
-    IdField(rf"_?(?:{_ROLES})_token_ids?", "ids"),
-    IdField(rf"(?:{_MEDIA})(?:_(?:{_PARTS}))?_token_(?:id|ids|index)", "ids"),
-    IdField(r"(?:boi|eoi|boa|eoa|bov|eov)_token_(?:id|index)", "ids"),
-    IdField(r"(?:user|system|assistant|im_start|im_end|timestamp|no_timestamps|prev_sot)_token_id", "ids"),
-    IdField(r"tts_(?:bos|eos|pad|text_start|text_end|text_pad)_token_id", "ids"),
-    IdField(r"(?:yes|no)_token_index|(?:true|false)_token_id|visual_indicator_token_ids", "ids"),
-    IdField(r"(?:image|slice)_(?:start|end|patch)_id|im_(?:start|end|newline)_id|newline_id", "ids"),
-    IdField(r"(?:pad|bos|eos|unk|mask)_index", "ids"),
-    IdField(r"suppress_tokens|begin_suppress_tokens|bad_words_ids|force_words_ids", "list"),
-    IdField(r"vocabulary_map|lang_to_id|task_to_id", "map"),
-    IdField(r"vocab_list|keep_only_token_ids", "list"),
-    IdField(r"forced_decoder_ids", "positions"),
-    IdField(r"sequence_bias", "bias"),
+ID_FIELDS: tuple[tuple[str, Shape], ...] = (
+    (rf"_?(?:{_ROLES})_token_ids?", "ids"),
+    (rf"(?:{_MEDIA})(?:_(?:{_PARTS}))?_token_(?:id|ids|index)", "ids"),
+    (r"(?:boi|eoi|boa|eoa|bov|eov)_token_(?:id|index)", "ids"),
+    (r"(?:user|system|assistant|im_start|im_end|timestamp|no_timestamps|prev_sot)_token_id", "ids"),
+    (r"tts_(?:bos|eos|pad|text_start|text_end|text_pad)_token_id", "ids"),
+    (r"(?:yes|no)_token_index|(?:true|false)_token_id|visual_indicator_token_ids", "ids"),
+    (r"(?:image|slice)_(?:start|end|patch)_id|im_(?:start|end|newline)_id|newline_id", "ids"),
+    (r"(?:pad|bos|eos|unk|mask)_index", "ids"),
+    (r"suppress_tokens|begin_suppress_tokens|bad_words_ids|force_words_ids", "list"),
+    (r"vocabulary_map|lang_to_id|task_to_id", "map"),
+    (r"vocab_list|keep_only_token_ids", "list"),
+    (r"forced_decoder_ids", "positions"),
+    (r"sequence_bias", "bias"),
 )
-"""The names of transformers' configurations, generation settings and processors."""
+"""Regular expressions for whole names of fields, and how these hold ids.
+
+The names are those of transformers' configurations, generation settings and processors.
+"""
 
 OTHER_IDS = re.compile(
     r"(?:codebook|codec|tts_codec|t2u|char|entity|ngram|type|tag|subs|speaker|lang|task|layer)_\w*"
@@ -129,16 +112,11 @@ _ENDINGS = ("_token_id", "_token_ids", "_token_index", "_index", "_id")
 
 def shape_of(name: str) -> Shape | None:
     """Return how the field `name` holds ids, None if it is not known to hold any."""
-    return next((field.shape for field in ID_FIELDS if re.fullmatch(field.name, name)), None)
+    return next((shape for names, shape in ID_FIELDS if re.fullmatch(names, name)), None)
 
 
 def shape_at(place: tuple[str, ...], declared: Declared) -> Shape | Literal["ignore"] | None:
-    """Return how the field at a place holds ids, None if that is not known; what the workspace says goes before.
-
-    Args:
-        place: The names of the fields around it, and its own.
-        declared: What the workspace says.
-    """
+    """Return how the field at a place holds ids, None if that is not known; what the workspace says goes before."""
     return declared.get(".".join(place)) or declared.get(place[-1]) or shape_of(place[-1])
 
 
@@ -160,3 +138,69 @@ def can_be_set(name: str) -> bool:
     if any(shape_of(f"{name}{ending}") == "ids" for ending in _ENDINGS):
         return True
     return shape_of(name) not in (None, "bias") or may_hold_ids(name)
+
+
+SIZES = ("vocab_size", "decoder_vocab_size", "src_vocab_size", "tgt_vocab_size", "vocab_size_per_layer_input")
+"""The fields that give the size of the vocabulary, or of a table beside it, where they give the same number."""
+REPEATED = ("depth_decoder_config",)
+"""The parts that repeat the size, and whose ids are other things: Moshi's counts codes of audio."""
+UNPADDED = "unpadded_vocab_size"
+"""The field that gives the number of rows that are not padding: logits after it are cut off."""
+
+
+def with_sizes(state: ModelState, before: ModelState) -> ModelState:
+    """Return the state in which config.json gives the rows that there are now; so far it gives those of `before`."""
+    old, new = before.vocab_size, state.vocab_size
+    parts = list(parts_of(state.documents[CONFIG], old))
+    if new != old:
+        config = state.documents[CONFIG]
+        repeating = [((name,), part) for name in REPEATED if isinstance(part := config.get(name), Mapping)]
+        holders = [(path, field) for path, part in (*parts, *repeating) for field in SIZES if part.get(field) == old]
+        # Where no file states the size, transformers' default held so far; the language model inside gets it.
+        for path, field in holders or ([] if is_static(config) else [(_innermost(state), "vocab_size")]):
+            state = state.with_value(CONFIG, (*path, field), new)
+    for path, part in parts:
+        held = part.get(UNPADDED)
+        if isinstance(held, int):
+            state = state.with_value(CONFIG, (*path, UNPADDED), min(max(held, max(state.tokenizer.texts) + 1), new))
+    return state
+
+
+def _innermost(state: ModelState) -> Path:
+    path: Path = ()
+    for inner, _ in config_parts(state.documents[CONFIG]):
+        if len(inner) == len(path) + 1 and inner[: len(path)] == path:
+            path = inner
+    return path
+
+
+NO_LIMIT = 10**9
+"""transformers writes a huge `model_max_length` where there is none."""
+
+_LENGTH = "model_max_length"
+_POSITIONS = ("max_position_embeddings", "n_positions")
+
+
+@dataclass(frozen=True)
+class Limit:
+    """The most tokens that a text may have, special ones included, and the field that says so."""
+
+    tokens: int
+    source: str
+
+
+def limit_of(state: ModelState) -> Limit | None:
+    """Return the limit that a model states for its texts, None where it states none.
+
+    It is `model_max_length` of tokenizer_config.json, at which transformers truncates; where that is missing or
+    stands for no limit, the positions that config.json gives the model.
+    """
+    length = (state.documents.get(TOKENIZER_CONFIG) or {}).get(_LENGTH)
+    if isinstance(length, int) and length < NO_LIMIT:
+        return Limit(length, _LENGTH)
+    config = state.documents.get(CONFIG) or {}
+    for part in (config, config.get("text_config") or {}):
+        for name in _POSITIONS:
+            if isinstance(part.get(name), int):
+                return Limit(part[name], name)
+    return None

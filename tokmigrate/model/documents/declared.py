@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from tokmigrate.model.documents.architecture_quirks import fixed_size
-from tokmigrate.model.documents.config_fields import config_parts, read_declared_sizes, shape_of
+from tokmigrate.model.documents.config_fields import NO_LIMIT, config_parts, read_declared_sizes, shape_of
 from tokmigrate.model.documents.pipeline_overrides import default_ids, default_roles
 from tokmigrate.model.documents.roles import LISTS, text_of
-from tokmigrate.model.documents.sizes import NO_LIMIT
 from tokmigrate.model.documents.state import (
     CONFIG,
     GENERATION,
-    LEGACY_TEMPLATE,
-    MORE_TEMPLATES,
     SPECIAL_TOKENS_MAP,
-    TEMPLATE,
     TOKENIZER_CONFIG,
     ModelState,
     Traits,
@@ -41,7 +37,12 @@ def read_declared_roles(documents: Documents) -> dict[str, str]:
         held = documents.get(name) or {}
         extra = held.get("extra_special_tokens")
         for fields in (held.get("model_specific_special_tokens"), extra if isinstance(extra, dict) else None, held):
-            found |= dict(_roles(fields or {}))
+            # None says that no token has the role.
+            found |= {
+                field.removesuffix("_token"): text_of(entry)
+                for field, entry in (fields or {}).items()
+                if field.endswith("_token") and (entry is None or text_of(entry) is not None)
+            }
     padding = (documents[FILE].get("padding") or {}).get("pad_token")
     if padding is not None:
         found.setdefault("pad", padding)
@@ -49,14 +50,6 @@ def read_declared_roles(documents: Documents) -> dict[str, str]:
         if text in tokenizer.ids:
             found.setdefault(role, text)
     return {role: text for role, text in found.items() if text is not None}
-
-
-def _roles(fields: Mapping[str, Json]) -> Iterator[tuple[str, str | None]]:
-    """Yield each role that a file names, with None if it says that no token has it."""
-    for name, entry in fields.items():
-        text = text_of(entry)
-        if name.endswith("_token") and (text is not None or entry is None):
-            yield name.removesuffix("_token"), text
 
 
 def list_specials(documents: Documents) -> tuple[str, ...]:
@@ -69,50 +62,26 @@ def list_specials(documents: Documents) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def read_declared_templates(documents: Documents) -> dict[str, str]:
-    """Return the chat templates by name, as transformers finds them; the one that is used unasked is `default`."""
-    found: dict[str, str] = {}
-    legacy = (documents.get(LEGACY_TEMPLATE) or {}).get("chat_template")
-    for held in ((documents.get(TOKENIZER_CONFIG) or {}).get("chat_template"), legacy):
-        if isinstance(held, str):
-            found["default"] = held
-        elif isinstance(held, dict):
-            found |= held
-        for named in held if isinstance(held, list) else []:
-            found[named["name"]] = named["template"]
-    for name, text in documents.items():
-        if name == TEMPLATE:
-            found["default"] = text
-        elif name.startswith(f"{MORE_TEMPLATES}/"):
-            found[name.removeprefix(f"{MORE_TEMPLATES}/").removesuffix(".jinja")] = text
-    return found
-
-
 def read_declared_settings(documents: Documents) -> dict[str, Json]:
     """Return what tokenizer_config.json sets beside tokens, with transformers' defaults."""
     config = documents.get(TOKENIZER_CONFIG) or {}
     document = documents[FILE]
     length = config.get("model_max_length")
+    sides = {
+        f"{part}_side": config.get(f"{part}_side") or str((document.get(part) or {}).get("direction", "Right")).lower()
+        for part in ("padding", "truncation")
+    }
     return {
-        "padding_side": config.get("padding_side") or _side(document.get("padding")),
-        "truncation_side": config.get("truncation_side") or _side(document.get("truncation")),
+        **sides,
         "model_max_length": length if isinstance(length, int) and length < NO_LIMIT else None,
         "clean_up_tokenization_spaces": bool(config.get("clean_up_tokenization_spaces")),
     }
-
-
-def _side(section: Json) -> str:
-    return str((section or {}).get("direction", "Right")).lower()
 
 
 def read_declared_ids(documents: Documents, name: str) -> dict[str, Json]:
     """Return the ids of tokens in config.json or generation_config.json by their dotted places.
 
     An id that transformers takes by default counts as written; a list of one is that one.
-
-    Args:
-        documents: The files.
-        name: Which of the two.
     """
     held = documents.get(name) or {}
     parts = config_parts(held) if name == CONFIG else [((), held)]
@@ -126,20 +95,15 @@ def read_declared_ids(documents: Documents, name: str) -> dict[str, Json]:
     return found
 
 
-def read_declared_rows(documents: Documents) -> dict[str, int]:
-    """Return the sizes of the vocabulary that config.json gives, by their dotted places."""
-    return dict(read_declared_sizes(documents.get(CONFIG) or {}))
-
-
 ID_FILES = (CONFIG, GENERATION)
 """The files whose ids are compared where both sides have them."""
 
 
 def state_without_weights(documents: Documents, room: int) -> ModelState:
-    """Return the state of a model of which only the documents are known.
+    """Return the state of a model of which only the documents are known, tokenizer.json among them.
 
     Args:
-        documents: Its parsed files by name; tokenizer.json has to be there.
+        documents: Its parsed files by name.
         room: The rows that it has where config.json does not say how many.
 
     Raises:
@@ -147,7 +111,8 @@ def state_without_weights(documents: Documents, room: int) -> ModelState:
     """
     config = documents.get(CONFIG) or {}
     ids = Tokenizer(documents[FILE]).checked().texts
-    rows = max(next(iter(read_declared_rows(documents).values()), room), max(ids, default=-1) + 1)
+    declared = next((size for _, size in read_declared_sizes(config)), room)
+    rows = max(declared, max(ids, default=-1) + 1)
     return ModelState(
         documents={CONFIG: {}, **documents},
         touched=frozenset(),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from operator import itemgetter
 from typing import Any, Literal
 
 from tokmigrate.model.documents.config_fields import parts_of
@@ -43,29 +45,23 @@ def special_token(state: ModelState, role: Role) -> str | None:
 
 
 def with_role(state: ModelState, role: Role, content: str) -> ModelState:
-    """Return the state in which every file says that `content` has `role`.
-
-    Args:
-        state: The state before.
-        role: The role.
-        content: A token of the vocabulary.
-    """
+    """Return the state in which every file says that the token `content` has `role`."""
     number = state.tokenizer.ids[content]
     state = with_special_flag(state, content)
     state = state.with_value(TOKENIZER_CONFIG, (f"{role}_token",), content)
     if SPECIAL_TOKENS_MAP in state.documents:
         state = state.with_value(SPECIAL_TOKENS_MAP, (f"{role}_token",), content)
     if role == "unk":
-        return _with_unknown(state, content, number)
-    return with_role_id(state, f"{role}_token_id", number)
-
-
-def with_role_id(state: ModelState, key: str, number: int) -> ModelState:
-    """Return the state in which config.json and generation_config.json hold `number` under `key`."""
+        model = state.documents[FILE]["model"]
+        for key, value in (("unk_token", content), ("unk_id", number)):
+            if model.get(key) is not None:
+                state = state.with_value(FILE, ("model", key), value)
+        return state
+    key = f"{role}_token_id"
     config = state.documents[CONFIG]
-    holders = [path for path, part in parts_of(config, state.vocab_size) if key in part] or [()]
-    for path in holders:
-        state = state.with_value(CONFIG, (*path, key), _with_id(_at(config, path).get(key), number))
+    holders = [(path, part) for path, part in parts_of(config, state.vocab_size) if key in part] or [((), config)]
+    for path, part in holders:
+        state = state.with_value(CONFIG, (*path, key), _with_id(part.get(key), number))
     generation = state.documents.get(GENERATION)
     if generation is not None:
         state = state.with_value(GENERATION, (key,), _with_id(generation.get(key), number))
@@ -76,17 +72,13 @@ def with_special_flag(state: ModelState, content: str) -> ModelState:
     """Return the state in which `content` is an added special token, as transformers makes it on loading."""
     if content in state.tokenizer.added:
         return with_added_tokens_decoder(state)
-    return with_added_token(state, AddedToken(content, special=True))
+    return with_added_tokens(state, (AddedToken(content, special=True),))
 
 
 def with_listed_specials(state: ModelState, contents: Sequence[str]) -> ModelState:
     """Return the state in which the files that list special tokens list `contents` too, each where its id puts it.
 
     Whisper takes the id after the last one that is listed for its first timestamp.
-
-    Args:
-        state: The state before, which has the tokens.
-        contents: Their texts.
     """
     ids = state.tokenizer.ids
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
@@ -119,9 +111,7 @@ def list_of_specials(state: ModelState, name: str) -> str | None:
     transformers 5 writes `extra_special_tokens`; older releases wrote `additional_special_tokens`, and a map under the
     other name.
 
-    Args:
-        state: The model.
-        name: tokenizer_config.json, which gets a list where it has none, or special_tokens_map.json.
+    tokenizer_config.json gets one where it has none, special_tokens_map.json does not.
     """
     document = state.documents.get(name)
     if document is None:
@@ -134,17 +124,10 @@ def list_of_specials(state: ModelState, name: str) -> str | None:
     return LISTS[0] if is_old else LISTS[1]
 
 
-def with_added_token(state: ModelState, token: AddedToken) -> ModelState:
-    """Return the state with `token` in tokenizer.json and in the files that repeat its added tokens."""
-    return with_added_tokens(state, (token,))
-
-
 def with_added_tokens(state: ModelState, tokens: Sequence[AddedToken]) -> ModelState:
     """Return the state with `tokens` in tokenizer.json and in the files that repeat its added tokens.
 
-    Args:
-        state: The state before.
-        tokens: The tokens in the order of their ids, no text twice.
+    They are in the order of their ids, and no text occurs twice.
     """
     tokenizer = state.tokenizer.with_tokens(tokens)
     state = state.with_document(FILE, tokenizer.document)
@@ -173,24 +156,13 @@ def with_added_tokens_decoder(state: ModelState) -> ModelState:
                 state = state.with_value(TOKENIZER_CONFIG, (key,), [text_of(entry) for entry in held])
         elif text_of(held) is not None and text_of(held) != text_of(config.get(key)):
             state = state.with_value(TOKENIZER_CONFIG, (key,), text_of(held))
-    added = sorted(state.tokenizer.added.values(), key=lambda each: each[1])
+    added = sorted(state.tokenizer.added.values(), key=itemgetter(1))
     entries = {str(number): _decoder_entry(token) for token, number in added}
     return state.with_value(TOKENIZER_CONFIG, ("added_tokens_decoder",), entries)
 
 
 def _decoder_entry(token: AddedToken) -> dict[str, Any]:
-    return {
-        name: getattr(token, name) for name in ("content", "lstrip", "normalized", "rstrip", "single_word", "special")
-    }
-
-
-def _with_unknown(state: ModelState, content: str, number: int) -> ModelState:
-    model = state.documents[FILE]["model"]
-    if model.get("unk_token") is not None:
-        state = state.with_value(FILE, ("model", "unk_token"), content)
-    if model.get("unk_id") is not None:
-        state = state.with_value(FILE, ("model", "unk_id"), number)
-    return state
+    return dict(sorted(asdict(token).items()))
 
 
 def _with_id(held: Json, number: int) -> Json:
@@ -198,9 +170,3 @@ def _with_id(held: Json, number: int) -> Json:
     if isinstance(held, list):
         return [number, *(other for other in held if other != number)]
     return number
-
-
-def _at(value: Json, path: tuple[str | int, ...]) -> Json:
-    for name in path:
-        value = value[name]
-    return value

@@ -14,19 +14,19 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from tokmigrate.errors import DriftError
+from tokmigrate.model.documents.chat_template import read_chat_templates
+from tokmigrate.model.documents.config_fields import read_declared_sizes
 from tokmigrate.model.documents.declared import (
     ID_FILES,
     Documents,
     list_specials,
     read_declared_ids,
     read_declared_roles,
-    read_declared_rows,
     read_declared_settings,
-    read_declared_templates,
 )
 from tokmigrate.model.documents.state import CONFIG
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, SECTIONS, Merge, Tokenizer, merges_of, model_kind
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, SECTIONS, Tokenizer, merges_of, model_kind
 from tokmigrate.vocabulary.token_delta import token_delta
 
 PARTS = (*SECTIONS, "truncation", "padding")
@@ -64,11 +64,7 @@ _BOTH = [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type
 def canonical_part(part: Json) -> Json:
     """Return a part of tokenizer.json with its defaults written, its old spellings replaced and no needless nesting.
 
-    Args:
-        part: The part, None for none.
-
-    Returns:
-        The part; None where it does nothing.
+    None is returned for a part that does nothing.
     """
     if not isinstance(part, dict):
         return part
@@ -83,20 +79,14 @@ def canonical_part(part: Json) -> Json:
         # Only a scheme that says the same may stand beside it.
         part.pop("add_prefix_space", None)
     if part.get("type") == "TemplateProcessing":
-        return _canonical_template(part)
-    if "strategy" in part:
-        part = {"direction": "Right", **part}
-    return part
-
-
-def _canonical_template(part: Mapping[str, Any]) -> Json:
-    pieces = [piece for side in ("single", "pair") for piece in part.get(side) or []]
-    used = {piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece}
-    if not used and part.get("single") == _ALONE and part.get("pair") == _BOTH:
-        # What the library does without a post-processor.
-        return None
-    specials = part.get("special_tokens") or {}
-    return {**part, "special_tokens": {name: held for name, held in specials.items() if name in used}}
+        pieces = [piece for side in ("single", "pair") for piece in part.get(side) or []]
+        used = {piece["SpecialToken"]["id"] for piece in pieces if "SpecialToken" in piece}
+        if not used and part.get("single") == _ALONE and part.get("pair") == _BOTH:
+            # What the library does without a post-processor.
+            return None
+        specials = part.get("special_tokens") or {}
+        part["special_tokens"] = {name: held for name, held in specials.items() if name in used}
+    return {"direction": "Right", **part} if "strategy" in part else part
 
 
 def canonical_model(document: Json) -> dict[str, Json]:
@@ -112,28 +102,9 @@ def canonical_model(document: Json) -> dict[str, Json]:
     return settings
 
 
-def canonical_merges(document: Json) -> list[Merge]:
-    """Return the merges of a tokenizer's model as pairs, in their order; none where it has no merges."""
-    return merges_of(document["model"])
-
-
-Aspect = Literal[
-    "added",
-    "removed",
-    "renamed",
-    "moved",
-    "flags",
-    "scores",
-    "merges",
-    "model",
-    "part",
-    "role",
-    "specials",
-    "template",
-    "setting",
-    "id field",
-    "rows",
-]
+_Token = Literal["added", "removed", "renamed", "moved", "flags", "scores", "merges"]
+_Setting = Literal["model", "part", "role", "specials", "template", "setting", "id field", "rows"]
+Aspect = _Token | _Setting
 """What a difference is about.
 
 `added`, `removed`: a token, with its id. `renamed`: an id, with its texts. `moved`: a token, with its ids. `flags`: a
@@ -153,7 +124,7 @@ class Difference:
         aspect: What it is about.
         subject: Which one: a token, an id, a field.
         before: What the first has, None for nothing.
-        after: What the second has, None for nothing.
+        after: What the second has.
     """
 
     aspect: Aspect
@@ -187,11 +158,7 @@ def _shorten(*values: Json, most: int = 80) -> Iterator[str]:
 def differences(before: Documents, after: Documents) -> tuple[Difference, ...]:
     """Return in what two tokenizers differ semantically; nothing where a text and a model get the same from both.
 
-    Sizes, and ids in config.json and generation_config.json, are compared where both have the file.
-
-    Args:
-        before: The parsed files of the first by name; tokenizer.json has to be there.
-        after: Those of the second.
+    Both have a tokenizer.json; sizes and ids in other files are compared where both have the file.
     """
     return tuple(_all(before, after))
 
@@ -200,14 +167,14 @@ def _all(before: Documents, after: Documents) -> Iterator[Difference]:
     old, new = before[FILE], after[FILE]
     yield from _tokens(Tokenizer(old), Tokenizer(new))
     yield from _scores(old["model"]["vocab"], new["model"]["vocab"])
-    yield from _merges(canonical_merges(old), canonical_merges(new))
+    yield from _merges(merges_of(old["model"]), merges_of(new["model"]))
     yield from _fields("model", canonical_model(old), canonical_model(new))
     parts = [{name: canonical_part(document.get(name)) for name in PARTS} for document in (old, new)]
     yield from _fields("part", *parts)
     yield from _fields("role", read_declared_roles(before), read_declared_roles(after))
     listed = [sorted(list_specials(documents)) for documents in (before, after)]
     yield from _fields("specials", {"listed": listed[0]}, {"listed": listed[1]})
-    yield from _fields("template", read_declared_templates(before), read_declared_templates(after))
+    yield from _fields("template", read_chat_templates(before), read_chat_templates(after))
     yield from _fields("setting", read_declared_settings(before), read_declared_settings(after))
     for name in ID_FILES:
         if name in before and name in after:
@@ -217,7 +184,8 @@ def _all(before: Documents, after: Documents) -> Iterator[Difference]:
             ]
             yield from _fields("id field", *ids)
     if CONFIG in before and CONFIG in after:
-        yield from _fields("rows", read_declared_rows(before), read_declared_rows(after))
+        sizes = [dict(read_declared_sizes(documents[CONFIG])) for documents in (before, after)]
+        yield from _fields("rows", *sizes)
 
 
 def _fields(aspect: Aspect, before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[Difference]:
@@ -287,23 +255,40 @@ def _merges(before: list[tuple[str, str]], after: list[tuple[str, str]]) -> Iter
 
 
 def without_ignorable(found: Sequence[Difference]) -> tuple[Difference, ...]:
-    """Return the differences that are more than traces of use: transformers saves the padding of its last call.
-
-    Args:
-        found: Differences between a tokenizer and the same one later.
-    """
+    """Return the differences that are more than traces of use: transformers saves the padding of its last call."""
     return tuple(each for each in found if not _is_ignorable(each))
 
 
 def _is_ignorable(found: Difference) -> bool:
-    if found.aspect != "part" or found.subject not in ("padding", "truncation") or found.after is None:
-        return found.aspect == "part" and found.subject in ("padding", "truncation")
-    if found.subject != "padding" or found.before is None:
+    if found.aspect != "part" or found.subject not in ("padding", "truncation"):
+        return False
+    if found.after is None:
+        return True
+    if found.subject == "truncation" or found.before is None:
         return False
     return all(found.before.get(key) == found.after.get(key) for key in ("pad_id", "pad_token", "direction"))
 
 
 _MISSING: Any = object()
+
+
+def revert_document(name: str, now: Json, before: Json, after: Json) -> Json:
+    """Return a JSON file with what a migration changed as it was before; the rest is that of `revert_keys`.
+
+    In tokenizer.json added tokens are compared by their texts, and merges as pairs.
+    """
+    if name != FILE:
+        return revert_keys(now, before, after, name)
+    keyed = revert_keys(_by_key(now), _by_key(before), _by_key(after), name)
+    return {**keyed, "added_tokens": sorted(keyed["added_tokens"].values(), key=lambda entry: int(entry["id"]))}
+
+
+def _by_key(document: Mapping[str, Json]) -> dict[str, Json]:
+    model = dict(document["model"])
+    if model.get("merges"):
+        model["merges"] = [list(merge) for merge in merges_of(model)]
+    added = {entry["content"]: entry for entry in document.get("added_tokens") or []}
+    return {**document, "model": model, "added_tokens": added}
 
 
 def revert_keys(now: Json, before: Json, after: Json, place: str) -> Json:
@@ -334,20 +319,6 @@ def revert_keys(now: Json, before: Json, after: Json, place: str) -> Json:
         where=place,
         hint="set it back, or make the change a migration of its own on the state before",
     )
-
-
-def tokenizer_by_key(document: Mapping[str, Json]) -> dict[str, Json]:
-    """Return a tokenizer.json in which added tokens stand under their texts, and merges are pairs."""
-    model = dict(document["model"])
-    if model.get("merges"):
-        model["merges"] = [merge.split(" ") if isinstance(merge, str) else list(merge) for merge in model["merges"]]
-    added = {entry["content"]: entry for entry in document.get("added_tokens") or []}
-    return {**document, "model": model, "added_tokens": added}
-
-
-def tokenizer_document(keyed: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the tokenizer.json that `tokenizer_by_key` made a tree of."""
-    return {**keyed, "added_tokens": sorted(keyed["added_tokens"].values(), key=lambda entry: int(entry["id"]))}
 
 
 def _object(now: Mapping[str, Json], before: Mapping[str, Json], after: Mapping[str, Json], place: str) -> Json:

@@ -37,18 +37,15 @@ def read_slow_tokenizer_files(directory: Path) -> dict[str, bytes]:
 
 
 def with_slow_files_in_step(before: ModelState, after: ModelState, renumbering: Renumbering) -> ModelState:
-    """Return `after` with each SentencePiece model in step with its tokenizer.json.
-
-    Args:
-        before: The state before ids or texts changed.
-        after: The state whose tokenizer.json has changed.
-        renumbering: How ids change.
+    """Return `after`, whose tokenizer.json has changed, with each SentencePiece model in step with it.
 
     Raises:
         OutOfStepError: A file cannot follow.
     """
     old, new = before.tokenizer, after.tokenizer
-    changed = {number for number, text in old.texts.items() if _becomes(number, new, renumbering) != (number, text)}
+    changed = {
+        number for number, text in old.texts.items() if renumbering.touches(number) or new.texts.get(number) != text
+    }
     for name, data in _list_files(before):
         if is_sentencepiece(data) and (model := SentencePieceModel.read(data, name)).is_in_order_of(old.texts):
             if any(number < len(model.pieces) for number in changed):
@@ -83,7 +80,8 @@ def slow_tokenizer_notes(before: ModelState, after: ModelState) -> Iterator[str]
     for name, data in _list_files(after):
         kind = _format(name, data)
         reader = "transformers with mistral-common" if kind == "tekken" else f"a program that reads only {name}"
-        unseen = [token for token in new if token not in _texts_held(name, data)]
+        held = _texts_held(name, data)
+        unseen = [token for token in new if token not in held]
         if unseen:
             yield f"{name}: {reader} does not see {format_quoted(unseen, 1)}: added tokens are not written into it"
         if tokenizes_differently:
@@ -97,11 +95,6 @@ def is_tiktoken(data: bytes) -> bool:
         return len(parts) == 2 and bool(base64.b64decode(parts[0], validate=True)) and parts[1].isdigit()
     except binascii.Error:
         return False
-
-
-def _becomes(number: int, new: Tokenizer, renumbering: Renumbering) -> tuple[int | None, str | None]:
-    place = renumbering.new(number)
-    return place, None if place is None else new.texts.get(place)
 
 
 def _list_files(state: ModelState) -> list[tuple[str, bytes]]:

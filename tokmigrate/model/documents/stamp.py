@@ -24,7 +24,6 @@ from tokmigrate.vocabulary.ids import Run
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit
 
 FILE = "tokmigrate.json"
-_LAYOUT = Layout()
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class Stamp:
 
     def encoded(self) -> bytes:
         """Return the stamp as the bytes of its file."""
-        return _LAYOUT.render({"format": STAMP.version, "generation": self.generation, **self._content()}).encode()
+        return Layout().encoded({"format": STAMP.version, "generation": self.generation, **self._content()})
 
     def _content(self) -> dict[str, Json]:
         return {

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Literal
 
-from tokmigrate.model.documents.config_fields import Declared
 from tokmigrate.model.formats.json_text import Json, replace_at
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.settings import WorkerLimits
+from tokmigrate.settings import FieldShape, WorkerLimits
 from tokmigrate.vocabulary.ids import Run
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
 
@@ -71,7 +71,7 @@ class Traits:
     stops: tuple[int, ...] = ()
     has_tables: bool = False
     fixed_size: str | None = None
-    id_fields: Declared = field(default_factory=dict)
+    id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
     worker: WorkerLimits = field(default_factory=WorkerLimits)
 
 

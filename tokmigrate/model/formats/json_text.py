@@ -38,12 +38,8 @@ class Layout:
     compact: bool = False
     newline: str = "\n"
 
-    def render(self, value: Json) -> str:
-        """Return `value` as text in this layout, as the json module writes it."""
-        return "".join(self._pieces(value, 0)) + self.newline
-
     def encoded(self, value: Json) -> bytes:
-        """Return what `render` does as UTF-8, without ever holding all of its pieces."""
+        """Return `value` as text in this layout, as the json module writes it, in UTF-8."""
         written = BytesIO()
         for piece in self._pieces(value, 0):
             written.write(piece.encode("utf-8"))

@@ -77,23 +77,13 @@ def float_field(number: int, value: float) -> Field:
 
 def last(message: Iterable[Field], number: int) -> Field | None:
     """Return the field that counts where a number occurs more than once: the last."""
-    found = None
-    for field in message:
-        if field.number == number:
-            found = field
-    return found
+    return next((field for field in reversed(tuple(message)) if field.number == number), None)
 
 
 def with_field(message: Sequence[Field], new: Field) -> tuple[Field, ...]:
     """Return the message with `new` in the place of every field of its number, else at the end."""
-    places = [place for place, field in enumerate(message) if field.number == new.number]
-    if not places:
-        return (*message, new)
-    return tuple(
-        new if place == places[0] else field
-        for place, field in enumerate(message)
-        if place == places[0] or field.number != new.number
-    )
+    start = next((place for place, field in enumerate(message) if field.number == new.number), len(message))
+    return (*message[:start], new, *(field for field in message[start:] if field.number != new.number))
 
 
 def signed(value: int) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
+from typing import NamedTuple
 
 from tokmigrate.errors import TokenizerError
 from tokmigrate.model.formats import protobuf
@@ -40,16 +41,8 @@ class Algorithm(IntEnum):
     CHAR = 4
 
 
-@dataclass(frozen=True)
-class Role:
-    """A piece with a role, as the trainer's specification names it.
-
-    Args:
-        id_field: The field that holds its id.
-        text_field: The field that holds its text.
-        id: The id where the specification gives none; -1 is none.
-        text: The text where it gives none.
-    """
+class Role(NamedTuple):
+    """A piece with a role: the trainer's fields with its id and its text, and both where these say nothing."""
 
     id_field: int
     text_field: int
@@ -63,6 +56,16 @@ ROLES: Mapping[str, Role] = {
     "eos": Role(42, 47, 2, "</s>"),
     "pad": Role(43, 48, -1, "<pad>"),
 }
+
+_SETTINGS: Mapping[str, tuple[int, int, int]] = {
+    "model_type": (_TRAINER, 3, Algorithm.UNIGRAM),
+    "treat_whitespace_as_suffix": (_TRAINER, 24, 0),
+    "byte_fallback": (_TRAINER, 35, 0),
+    "add_dummy_prefix": (_NORMALIZER, 3, 1),
+    "remove_extra_whitespaces": (_NORMALIZER, 4, 1),
+    "escape_whitespaces": (_NORMALIZER, 5, 1),
+}
+"""The part and the field of each setting, and its value where it is not given."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +108,8 @@ class Piece:
 
     def called(self, text: str) -> Piece:
         """Return the piece with another text."""
-        return Piece(
-            protobuf.join_fields(protobuf.with_field(self._fields, protobuf.bytes_field(_TEXT, text.encode())))
-        )
+        field = protobuf.bytes_field(_TEXT, text.encode())
+        return Piece(protobuf.join_fields(protobuf.with_field(self._fields, field)))
 
 
 @dataclass(frozen=True)
@@ -150,41 +152,16 @@ class SentencePieceModel:
     def _normalizer(self) -> tuple[Field, ...]:
         return self._part(_NORMALIZER)
 
-    @property
-    def algorithm(self) -> Algorithm:
-        """How it tokenizes text."""
-        return Algorithm(_number(self._trainer, 3, Algorithm.UNIGRAM))
-
-    @property
-    def has_byte_fallback(self) -> bool:
-        """Whether what is unknown becomes bytes."""
-        return bool(_number(self._trainer, 35, 0))
-
-    @property
-    def puts_space_behind(self) -> bool:
-        """Whether a word's space is the end of its piece, and not the beginning."""
-        return bool(_number(self._trainer, 24, 0))
+    def setting(self, name: str) -> int:
+        """Return the value of a setting of `_SETTINGS`, by SentencePiece's name."""
+        part, number, default = _SETTINGS[name]
+        return _number(self._trainer if part == _TRAINER else self._normalizer, number, default)
 
     @property
     def charsmap(self) -> bytes:
         """The compiled table of characters that stand for others, empty where there is none."""
         found = protobuf.last(self._normalizer, 2)
         return found.data if found else b""
-
-    @property
-    def puts_space_before(self) -> bool:
-        """Whether a space is put before every text."""
-        return bool(_number(self._normalizer, 3, 1))
-
-    @property
-    def joins_spaces(self) -> bool:
-        """Whether spaces around a text go, and more than one between words are one."""
-        return bool(_number(self._normalizer, 4, 1))
-
-    @property
-    def marks_spaces(self) -> bool:
-        """Whether a space is written as U+2581."""
-        return bool(_number(self._normalizer, 5, 1))
 
     def is_in_order_of(self, texts: Mapping[int, str]) -> bool:
         """Return whether the place of every piece is the id that `texts` gives it."""
@@ -202,11 +179,10 @@ class SentencePieceModel:
 
     def with_pieces(self, pieces: Sequence[Piece]) -> SentencePieceModel:
         """Return the model with other pieces, and with a size that counts them."""
-        places = [place for place, field in enumerate(self.fields) if field.number == _PIECES]
+        start = next(place for place, field in enumerate(self.fields) if field.number == _PIECES)
         new = [protobuf.bytes_field(_PIECES, piece.message) for piece in pieces]
-        before = self.fields[: places[0]]
-        after = tuple(field for field in self.fields[places[0] :] if field.number != _PIECES)
-        model = SentencePieceModel((*before, *new, *after))
+        after = (field for field in self.fields[start:] if field.number != _PIECES)
+        model = SentencePieceModel((*self.fields[:start], *new, *after))
         if _number(self._trainer, _VOCAB_SIZE, 0) == len(self.pieces) != len(pieces):
             return model.with_trainer(protobuf.number_field(_VOCAB_SIZE, len(pieces)))
         return model

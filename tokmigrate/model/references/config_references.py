@@ -49,7 +49,7 @@ def with_ids_of_config(
                 case "list":
                     return _without_gone(value, renumbering)
                 case "positions":
-                    return [[position, map_ids(number, new)] for position, number in value]
+                    return [[pair[0], map_ids(pair[1], new)] for pair in value]
                 case "bias":
                     return [[map_ids(ids, new), bias] for ids, bias in value]
         if shape == "bias" and isinstance(value, dict):

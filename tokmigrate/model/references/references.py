@@ -9,6 +9,7 @@ from operator import itemgetter
 from typing import Any
 
 from tokmigrate.errors import OperationError
+from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import parts_of, role_of
 from tokmigrate.model.documents.pipeline_overrides import default_ids
@@ -81,24 +82,6 @@ def _by_text(ids: Json, renumbering: Renumbering, names: Names, file: str) -> Js
     if list(ids.values()) == sorted(ids.values()):
         left.sort(key=itemgetter(1))
     return dict(left)
-
-
-def with_ids_of_tokenizer(document: Json, renumbering: Renumbering) -> Json:
-    """Return tokenizer.json with the ids beside its vocabulary; raises OperationError where one goes that is used."""
-
-    def new(place: str) -> Callable[[int], int]:
-        return lambda number: require_new_id(renumbering, number, place, FILE)
-
-    changed = dict(document)
-    if document.get("post_processor"):
-        changed["post_processor"] = map_post_processor(document["post_processor"], str, new("post_processor"))
-    if document.get("padding"):
-        pad = new("padding")(document["padding"].get("pad_id", 0))
-        changed["padding"] = {**document["padding"], "pad_id": pad}
-    model = document["model"]
-    if model.get("unk_id") is not None:
-        changed["model"] = {**model, "unk_id": new("model.unk_id")(model["unk_id"])}
-    return changed
 
 
 def map_post_processor(part: Json, text: Callable[[str], str], number: Callable[[int], int]) -> Json:
@@ -257,7 +240,19 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
             numbers = value if isinstance(value, list) else [value]
             if name not in part and any(renumbering.touches(number) for number in numbers):
                 state = state.with_value(CONFIG, (*path, name), value)
-    state = state.with_document(FILE, with_ids_of_tokenizer(state.documents[FILE], renumbering))
+
+    def new(place: str) -> Callable[[int], int]:
+        return lambda number: require_new_id(renumbering, number, place, FILE)
+
+    document = state.documents[FILE]
+    if document.get("post_processor"):
+        part = map_post_processor(document["post_processor"], str, new("post_processor"))
+        state = state.with_value(FILE, ("post_processor",), part)
+    if document.get("padding"):
+        pad = new("padding")(document["padding"].get("pad_id", 0))
+        state = state.with_value(FILE, ("padding", "pad_id"), pad)
+    if document["model"].get("unk_id") is not None:
+        state = state.with_value(FILE, ("model", "unk_id"), new("model.unk_id")(document["model"]["unk_id"]))
     for name, document in configurations(state.documents).items():
         changed = with_ids_of_config(document, renumbering, name, state.vocab_size, state.traits.id_fields)
         state = state.with_document(name, changed)
@@ -271,14 +266,11 @@ def unknown_references(state: ModelState) -> Iterator[str]:
         for place, number in suspects(document, state.vocab_size, state.traits.id_fields):
             numbers.setdefault(place, []).append(number)
         for place, held in numbers.items():
+            shown = format_list([*map(str, held)], 5)
             yield (
-                f"{name}: '{place}' holds {_shorten(held)} and may be the id of a token; it is left alone;"
+                f"{name}: '{place}' holds {shown} and may be the id of a token; it is left alone;"
                 f' say which, in tokmigrate.yaml: id_fields: {{"{place}": ids}}, or ignore'
             )
-
-
-def _shorten(ids: Sequence[int]) -> str:
-    return ", ".join(map(str, ids[:5])) + (" …" if len(ids) > 5 else "")
 
 
 @dataclass(frozen=True)
@@ -304,7 +296,7 @@ class IdWithoutToken:
 
     def __str__(self) -> str:
         rows = "" if self.has_row else ", and has no row" if len(self.ids) == 1 else ", and not all have a row"
-        return f"{self.file}: '{self.place}' holds {_shorten(self.ids)}, which no token has{rows}"
+        return f"{self.file}: '{self.place}' holds {format_list([*map(str, self.ids)], 5)}, which no token has{rows}"
 
 
 def ids_without_token(state: ModelState) -> Iterator[IdWithoutToken]:

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokmigrate.model.documents.config_fields import NESTED
-from tokmigrate.model.documents.sizes import SIZES
+from tokmigrate.model.documents.config_fields import NESTED, SIZES
 
 
 class UnknownModelError(Exception):
