@@ -16,8 +16,18 @@ from test_tokenizer_kinds import train
 from tokenizers import Tokenizer
 
 from tokmigrate.errors import OutOfStepError, TokenizerError
-from tokmigrate.model.formats import protobuf
-from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
+from tokmigrate.model.formats.sentencepiece import (
+    Algorithm,
+    Field,
+    Kind,
+    Message,
+    Piece,
+    SentencePieceModel,
+    bytes_field,
+    float_field,
+    is_sentencepiece,
+    number_field,
+)
 from tokmigrate.model.from_sentencepiece import known_differences, make_tokenizer_json, tokenizer_document
 
 PLAIN = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False}
@@ -81,7 +91,7 @@ def test_bytes_come_back(trained: dict[str, Path]) -> None:
         data = file.read_bytes()
         model = read(data)
         assert is_sentencepiece(data)
-        assert model.data == data
+        assert b"".join(field.raw for field in model.fields) == data
         assert model.with_pieces(model.pieces).data == data
         assert model.with_pieces([piece.called(piece.text) for piece in model.pieces]).data == data
         judge = processor(data)
@@ -95,23 +105,23 @@ def test_bytes_come_back(trained: dict[str, Path]) -> None:
 def test_what_a_message_says_besides_stays(data: st.DataObject) -> None:
     number = st.integers(1, 2**20)
     field = (
-        st.builds(protobuf.number_field, number, st.integers(-(2**63), 2**63 - 1))
-        | st.builds(protobuf.bytes_field, number, st.binary(max_size=300))
-        | st.builds(protobuf.float_field, number, st.floats(width=32))
+        st.builds(number_field, number, st.integers(-(2**63), 2**63 - 1))
+        | st.builds(bytes_field, number, st.binary(max_size=300))
+        | st.builds(float_field, number, st.floats(width=32))
     )
     message = data.draw(st.lists(field, max_size=8))
-    raw = protobuf.join_fields(message)
-    assert list(protobuf.fields(raw)) == [
-        protobuf.Field(each.number, each.value % 2**64 if isinstance(each.value, int) else each.value, each.raw)
+    raw = b"".join(each.raw for each in message)
+    assert list(Message(raw).fields) == [
+        Field(each.number, each.value % 2**64 if isinstance(each.value, int) else each.value, each.raw)
         for each in message
     ]
     new = data.draw(field)
-    kept = [each for each in message if each.number != new.number]
-    changed = protobuf.with_field(message, new)
-    assert [each for each in changed if each.number != new.number] == kept
-    assert protobuf.last(changed, new.number) == new
+    kept = [each.raw for each in message if each.number != new.number]
+    changed = Message(Message(raw).with_field(new))
+    assert [each.raw for each in changed.fields if each.number != new.number] == kept
+    assert [each.raw for each in changed.fields if each.number == new.number] == [new.raw]
     with pytest.raises(TokenizerError):
-        list(protobuf.fields(raw + b"\x0a\x05abc"))
+        list(Message(raw + b"\x0a\x05abc").fields)
 
 
 def test_pieces_that_move_have_their_new_ids(trained: dict[str, Path]) -> None:
@@ -196,7 +206,7 @@ def test_added_tokens_and_what_stands_around_a_text(trained: dict[str, Path], tm
 
 def test_what_the_library_cannot_do_is_refused(trained: dict[str, Path]) -> None:
     model = read(trained["bpe"].read_bytes())
-    for field in (protobuf.number_field(3, Algorithm.WORD), protobuf.number_field(24, 1)):
+    for field in (number_field(3, Algorithm.WORD), number_field(24, 1)):
         with pytest.raises(TokenizerError):
             tokenizer_document(model.with_trainer(field), {})
     with pytest.raises(TokenizerError, match="not in use"):

@@ -162,10 +162,6 @@ def list_trained_ids(config: Json) -> Iterator[int]:
 def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
     """Return the state after a migration in which adapter_config.json gives the new ids; its rows stay as they are.
 
-    Args:
-        before: The state before the migration.
-        after: The state after it, with the migration's own edit.
-
     Raises:
         OperationError: A row that the adapter trains is removed or initialised again.
     """
@@ -203,10 +199,6 @@ def _in_use(before: ModelState, number: int, why: str) -> OperationError:
 
 def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
     """Read an adapter of a model; its state is the model's, with the files that the adapter keeps itself.
-
-    Args:
-        directory: The adapter's directory.
-        base: The model that it was trained on.
 
     Raises:
         ModelError: It cannot be worked on, or is not of this model as it is.

@@ -10,15 +10,15 @@ from __future__ import annotations
 import base64
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import OutOfStepError, TokenizerError, TokmigrateError
-from tokmigrate.files import entries, exists, read_file
+from tokmigrate.files import exists
+from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import ADDED_TOKENS, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG
-from tokmigrate.model.formats.json_text import Json, Layout, parse
+from tokmigrate.model.formats.json_text import Json, Layout
 from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
@@ -41,26 +41,19 @@ def make_tokenizer_json(directory: Path) -> Path:
     path = directory / FILE
     if exists(path):
         raise TokenizerError("there is a tokenizer.json already", where=str(path), hint="remove it first")
-    models = [file for file in entries(directory) if file.match("*.model") and is_sentencepiece(read_file(file))]
+    _, documents, _ = read_documents(directory, None)
+    models = {name: data for name, data in documents.items() if name.endswith(".model") and is_sentencepiece(data)}
     if len(models) != 1:
         raise TokenizerError(f"{len(models)} files hold a SentencePiece model, and one has to", where=str(directory))
-    settings = {
-        name: parse(read_file(directory / name).decode("utf-8"), str(directory / name))
-        for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP, ADDED_TOKENS)
-        if exists(directory / name)
-    }
-    document = tokenizer_document(SentencePieceModel.read(read_file(models[0]), str(models[0])), settings)
+    ((name, data),) = models.items()
+    document = tokenizer_document(SentencePieceModel.read(data, str(directory / name)), documents)
     with path.open("xb") as file:
         file.write(Layout().encoded(document))
     return path
 
 
 def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) -> dict[str, Any]:
-    """Return tokenizer.json for a SentencePiece model.
-
-    Args:
-        model: The model.
-        settings: Those of tokenizer_config.json, special_tokens_map.json and added_tokens.json that there are.
+    """Return tokenizer.json for a SentencePiece model and the other files of its directory.
 
     Raises:
         TokenizerError: The tokenizers library has nothing that tokenizes text like this.
@@ -73,7 +66,7 @@ def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) 
         "truncation": None,
         "padding": None,
         "added_tokens": [
-            {"id": number} | {name: asdict(token)[name] for name in ("content", *FLAGS)}
+            {"id": number} | {name: getattr(token, name) for name in ("content", *FLAGS)}
             for number, token in sorted(added.items())
         ],
         "normalizer": _normalizer(model),

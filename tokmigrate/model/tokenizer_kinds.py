@@ -64,12 +64,7 @@ class Remedy:
 
 
 def no_tokenizer_json(directory: Path, documents: Mapping[str, Json]) -> TokenizerError:
-    """Return the refusal of a directory without tokenizer.json; it names the command that makes one.
-
-    Args:
-        directory: The model's directory.
-        documents: Its parsed files, config.json among them.
-    """
+    """Return the refusal of a directory without tokenizer.json; it names the command that makes one."""
     found = remedy(directory, documents)
     lines = []
     if found.command:
@@ -85,7 +80,7 @@ def no_tokenizer_json(directory: Path, documents: Mapping[str, Json]) -> Tokeniz
 
 
 def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
-    """Return how a directory gets its tokenizer.json; the arguments are those of `no_tokenizer_json`."""
+    """Return how a directory gets its tokenizer.json; config.json is among its parsed files."""
     model_type = str(documents[CONFIG].get("model_type", ""))
     tekken = next((file for file in entries(directory) if file.match(TEKKEN_FILES)), None)
     if tekken is not None:

@@ -13,12 +13,11 @@ from tokmigrate.model.documents.config_fields import read_declared_sizes, role_o
 from tokmigrate.model.documents.declared import (
     ID_FILES,
     Documents,
-    list_specials,
     read_declared_ids,
     read_declared_roles,
     read_declared_settings,
 )
-from tokmigrate.model.documents.roles import ROLES
+from tokmigrate.model.documents.roles import ROLES, list_specials
 from tokmigrate.model.documents.semantic_diff import canonical_part, differences
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json

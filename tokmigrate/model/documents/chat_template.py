@@ -143,12 +143,7 @@ def find_in_templates(state: ModelState, tokens: Iterable[str]) -> dict[str, Tem
 
 
 def with_tokens_in_templates(state: ModelState, names: Mapping[str, str]) -> ModelState:
-    """Return the state whose templates name tokens by their new texts.
-
-    Args:
-        state: The state, with the tokens by their old names.
-        names: New texts by the old ones.
-    """
+    """Return the state whose templates name tokens by their new texts, which `names` gives by the old ones."""
     for template in list(templates(state)):
 
         def rename(match: re.Match[str], template: Template = template) -> str:

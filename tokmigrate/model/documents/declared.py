@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tokmigrate.model.documents.architecture_quirks import fixed_size
 from tokmigrate.model.documents.config_fields import NO_LIMIT, config_parts, read_declared_sizes, shape_of
 from tokmigrate.model.documents.pipeline_overrides import default_ids, default_roles
-from tokmigrate.model.documents.roles import LISTS, text_of
+from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import (
     CONFIG,
     GENERATION,
@@ -50,16 +50,6 @@ def read_declared_roles(documents: Documents) -> dict[str, str]:
         if text in tokenizer.ids:
             found.setdefault(role, text)
     return {role: text for role, text in found.items() if text is not None}
-
-
-def list_specials(documents: Documents) -> tuple[str, ...]:
-    """Return the special tokens that are listed, with or without a role, each once."""
-    found: list[str] = []
-    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
-        for key in LISTS:
-            held = (documents.get(name) or {}).get(key)
-            found += [text for entry in held if (text := text_of(entry))] if isinstance(held, list) else []
-    return tuple(dict.fromkeys(found))
 
 
 def read_declared_settings(documents: Documents) -> dict[str, Json]:

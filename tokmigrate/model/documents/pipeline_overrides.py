@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import OperationError
-from tokmigrate.model.documents.roles import ROLES, text_of
+from tokmigrate.model.documents.roles import ROLES, list_specials, text_of
 from tokmigrate.model.documents.state import CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, SECTIONS
@@ -62,12 +62,7 @@ def is_python_class(name: str | None) -> bool:
 
 
 def builder_of(state: ModelState, section: str) -> str | None:
-    """Return the class with which transformers builds a part of the pipeline itself, None where it reads the file.
-
-    Args:
-        state: The model.
-        section: `normalizer`, `pre_tokenizer`, `post_processor` or `decoder`.
-    """
+    """Return the class with which transformers builds a part of `SECTIONS` itself, None where it reads the file."""
     name = loading_class(state.documents)
     return name if is_python_class(name) or section in _entry(name).get("builds", ()) else None
 
@@ -101,8 +96,8 @@ def find_added_on_loading(state: ModelState) -> Iterator[str]:
             found.setdefault(text, f"{role} token of {loading_class(state.documents)}")
     for role in ROLES:
         found.setdefault(text_of(held.get(f"{role}_token")) or "", f"{role} token of {TOKENIZER_CONFIG}")
-    for entry in (*_read_list(held, "additional_special_tokens"), *_read_list(held, "extra_special_tokens"), *listed):
-        found.setdefault(text_of(entry) or "", f"token that {TOKENIZER_CONFIG} lists")
+    for content in (*list_specials({TOKENIZER_CONFIG: held}), *map(text_of, listed)):
+        found.setdefault(content or "", f"token that {TOKENIZER_CONFIG} lists")
     for text, token in found.items():
         if text and text not in state.tokenizer.ids:
             yield f"transformers adds '{text}' when it loads the tokenizer, the {token}, and it has no row; {ONLY_FAST}"
@@ -118,10 +113,6 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
     """Return the state in which transformers takes a part of the pipeline from tokenizer.json.
 
     What the class that built it took by default is then written into tokenizer_config.json.
-
-    Args:
-        state: The state before.
-        section: The part.
 
     Raises:
         OperationError: transformers loads the class of this model type whatever the files say, or one of Python code.
@@ -153,11 +144,6 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
         if key not in held and (not key.endswith("_token") or value in known):
             state = state.with_value(TOKENIZER_CONFIG, (key,), value)
     return state.with_value(TOKENIZER_CONFIG, (_CLASS,), READS_THE_FILE)
-
-
-def _read_list(held: Mapping[str, Json], key: str) -> list[Json]:
-    found = held.get(key)
-    return found if isinstance(found, list) else []
 
 
 def _find_class(name: str | None) -> str | None:

@@ -72,11 +72,7 @@ def read_texts(directory: Path, json_files: Sequence[str] = JSON_FILES) -> dict[
 
 
 def writable_names(texts: Mapping[str, bytes]) -> tuple[str, ...]:
-    """Return the names of the files that a migration may write, there or not: weights and their index are others.
-
-    Args:
-        texts: The documents that are there, by name.
-    """
+    """Return the names of the files that a migration may write: those documents, and some that are not there."""
     return tuple(dict.fromkeys((*JSON_FILES, *TEXT_FILES, STAMP, *texts)))
 
 

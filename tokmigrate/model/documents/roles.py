@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from operator import itemgetter
 from typing import Any, Literal
@@ -33,6 +33,16 @@ def text_of(entry: Json) -> str | None:
     if isinstance(entry, dict):
         entry = entry.get("content")
     return entry if isinstance(entry, str) else None
+
+
+def list_specials(documents: Mapping[str, Json]) -> tuple[str, ...]:
+    """Return the special tokens that are listed, with or without a role, each once."""
+    found: list[str] = []
+    for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
+        for key in LISTS:
+            held = (documents.get(name) or {}).get(key)
+            found += [text for entry in held if (text := text_of(entry))] if isinstance(held, list) else []
+    return tuple(dict.fromkeys(found))
 
 
 def special_token(state: ModelState, role: Role) -> str | None:

@@ -19,11 +19,11 @@ from tokmigrate.model.documents.config_fields import read_declared_sizes
 from tokmigrate.model.documents.declared import (
     ID_FILES,
     Documents,
-    list_specials,
     read_declared_ids,
     read_declared_roles,
     read_declared_settings,
 )
+from tokmigrate.model.documents.roles import list_specials
 from tokmigrate.model.documents.state import CONFIG
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, SECTIONS, Tokenizer, merges_of, model_kind

@@ -32,14 +32,9 @@ def _parts(part: Json, inner: str) -> Iterator[Json]:
 
 
 def text_of_letters(token: str) -> str:
-    """Return the text of a token that is written in letters for bytes.
+    """Return the text of a token that is written in letters for bytes; another token is its own text.
 
-    Args:
-        token: The token as the vocabulary writes it.
-
-    Returns:
-        Its text; a byte that makes no whole character stands as `\\xNN`. A token that is not written in such
-        letters is its own text.
+    A byte that makes no whole character stands as `\\xNN`.
     """
     octets = bytes_of_letters(token)
     return token if octets is None else octets.decode("utf-8", "backslashreplace")

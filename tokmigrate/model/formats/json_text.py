@@ -163,10 +163,7 @@ def layout_of(text: str) -> Layout:
 def replace_at(value: Json, path: tuple[str | int, ...], new: Json) -> Json:
     """Return `value` with `new` at `path`, copying only what lies on the path.
 
-    Args:
-        value: A JSON value; it is not changed.
-        path: Names and list positions from the root; the last name may be missing and is then added at the end.
-        new: What stands there afterwards.
+    The path has names and list positions from the root; a name that is missing is added at the end.
     """
     if not path:
         return new

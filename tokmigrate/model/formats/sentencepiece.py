@@ -1,24 +1,130 @@
 """A SentencePiece model as a document: its pieces, whose place is their id; what is not changed keeps its bytes.
 
-Format: `sentencepiece_model.proto` of google/sentencepiece, ModelProto.
+Formats: `sentencepiece_model.proto` of google/sentencepiece, ModelProto; the wire format of
+protobuf.dev/programming-guides/encoding.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 from typing import NamedTuple
 
 from tokmigrate.errors import TokenizerError
-from tokmigrate.model.formats import protobuf
-from tokmigrate.model.formats.protobuf import Field
 
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _PIECES, _TRAINER, _NORMALIZER = 1, 2, 3
 _TEXT, _SCORE, _KIND = 1, 2, 3
 _VOCAB_SIZE = 4
+
+
+class Field(NamedTuple):
+    """One field of a message: its number, a whole number or the bytes of anything else, and how it is written."""
+
+    number: int
+    value: int | bytes
+    raw: bytes
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of a text, a message or a fixed number."""
+        return self.value if isinstance(self.value, bytes) else b""
+
+
+def number_field(number: int, value: int) -> Field:
+    """Return a field that holds a whole number; a negative one takes ten bytes, as the format wants it."""
+    return Field(number, value, _encode(number << 3 | _VARINT) + _encode(value % (1 << 64)))
+
+
+def bytes_field(number: int, value: bytes) -> Field:
+    """Return a field that holds a text or a message."""
+    return Field(number, value, _encode(number << 3 | _BYTES) + _encode(len(value)) + value)
+
+
+def float_field(number: int, value: float) -> Field:
+    """Return a field that holds a number of single precision."""
+    data = struct.pack("<f", value)
+    return Field(number, data, _encode(number << 3 | _FIXED32) + data)
+
+
+def read_fields(message: bytes) -> Iterator[Field]:
+    """Yield the fields of a message in the order of its bytes; raises TokenizerError where it is none."""
+    position = 0
+    while position < len(message):
+        start = position
+        tag, position = _read_varint(message, position)
+        value: int | bytes
+        if tag & 7 == _VARINT:
+            value, position = _read_varint(message, position)
+        else:
+            if tag & 7 == _BYTES:
+                size, position = _read_varint(message, position)
+            else:
+                size = {_FIXED64: 8, _FIXED32: 4}.get(tag & 7, len(message))
+            value, position = message[position : position + size], position + size
+        if position > len(message):
+            raise TokenizerError(f"not a message of Protocol Buffers: it breaks off at byte {start}")
+        yield Field(tag >> 3, value, message[start:position])
+
+
+def _read_varint(message: bytes, position: int) -> tuple[int, int]:
+    value = shift = 0
+    while position < len(message) and shift < 70:
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+        shift += 7
+    raise TokenizerError(f"not a message of Protocol Buffers: no number ends at byte {position}")
+
+
+def _encode(value: int) -> bytes:
+    found = bytearray()
+    while value > 0x7F:
+        found.append(value & 0x7F | 0x80)
+        value >>= 7
+    found.append(value)
+    return bytes(found)
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message of Protocol Buffers."""
+
+    data: bytes
+
+    @cached_property
+    def fields(self) -> tuple[Field, ...]:
+        """Its fields, in the order of its bytes."""
+        return tuple(read_fields(self.data))
+
+    def last(self, number: int) -> Field | None:
+        """Return the field that counts where a number occurs more than once: the last."""
+        return next((field for field in reversed(self.fields) if field.number == number), None)
+
+    def integer(self, number: int, default: int) -> int:
+        """Return the whole number that a field holds."""
+        found = self.last(number)
+        return found.value if found and isinstance(found.value, int) else default
+
+    def octets(self, number: int, default: bytes = b"") -> bytes:
+        """Return the bytes that a field holds."""
+        found = self.last(number)
+        return found.data if found else default
+
+    def with_field(self, new: Field) -> bytes:
+        """Return the message with `new` in the place of every field of its number, else at the end."""
+        start = next((place for place, field in enumerate(self.fields) if field.number == new.number), len(self.fields))
+        after = (field for field in self.fields[start:] if field.number != new.number)
+        return _join(*self.fields[:start], new, *after)
+
+
+def _join(*fields: Field) -> bytes:
+    return b"".join(field.raw for field in fields)
 
 
 class Kind(IntEnum):
@@ -68,65 +174,42 @@ _SETTINGS: Mapping[str, tuple[int, int, int]] = {
 """The part and the field of each setting, and its value where it is not given."""
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One piece, in the bytes of its message."""
-
-    message: bytes
+class Piece(Message):
+    """One piece."""
 
     @staticmethod
     def new(text: str, kind: Kind) -> Piece:
         """Return a piece without a score."""
-        fields = (
-            protobuf.bytes_field(_TEXT, text.encode()),
-            protobuf.float_field(_SCORE, 0.0),
-            protobuf.number_field(_KIND, kind),
-        )
-        return Piece(protobuf.join_fields(fields))
-
-    @cached_property
-    def _fields(self) -> tuple[Field, ...]:
-        return tuple(protobuf.fields(self.message))
+        return Piece(_join(bytes_field(_TEXT, text.encode()), float_field(_SCORE, 0.0), number_field(_KIND, kind)))
 
     @cached_property
     def text(self) -> str:
         """Its text."""
-        found = protobuf.last(self._fields, _TEXT)
-        return found.data.decode() if found else ""
+        return self.octets(_TEXT).decode()
 
     @property
     def score(self) -> float:
         """Its score: a logarithm of its probability, or the rank of its merge."""
-        found = protobuf.last(self._fields, _SCORE)
-        return float(struct.unpack("<f", found.data)[0]) if found else 0.0
+        return float(struct.unpack("<f", self.octets(_SCORE, bytes(4)))[0])
 
     @property
     def kind(self) -> Kind:
         """What it is for."""
-        found = protobuf.last(self._fields, _KIND)
-        return Kind(found.value) if found and isinstance(found.value, int) else Kind.NORMAL
+        return Kind(self.integer(_KIND, Kind.NORMAL))
 
     def called(self, text: str) -> Piece:
         """Return the piece with another text."""
-        field = protobuf.bytes_field(_TEXT, text.encode())
-        return Piece(protobuf.join_fields(protobuf.with_field(self._fields, field)))
+        return Piece(self.with_field(bytes_field(_TEXT, text.encode())))
 
 
-@dataclass(frozen=True)
-class SentencePieceModel:
-    """A view of a SentencePiece model's file.
-
-    Args:
-        fields: The fields of its message.
-    """
-
-    fields: tuple[Field, ...]
+class SentencePieceModel(Message):
+    """The file of a SentencePiece model."""
 
     @staticmethod
     def read(data: bytes, where: str) -> SentencePieceModel:
         """Return the model that a file holds; raises TokenizerError where it holds none."""
         try:
-            model = SentencePieceModel(tuple(protobuf.fields(data)))
+            model = SentencePieceModel(data)
             has_pieces = bool(model.pieces) and all(piece.text for piece in model.pieces)
         except (TokenizerError, ValueError) as error:
             raise TokenizerError(f"not a SentencePiece model: {error}", where=where) from error
@@ -134,34 +217,28 @@ class SentencePieceModel:
             raise TokenizerError("not a SentencePiece model: it has no pieces", where=where)
         return model
 
-    @property
-    def data(self) -> bytes:
-        """The bytes of its file."""
-        return protobuf.join_fields(self.fields)
-
     @cached_property
     def pieces(self) -> tuple[Piece, ...]:
         """The pieces; the place of each is its id."""
         return tuple(Piece(field.data) for field in self.fields if field.number == _PIECES)
 
     @cached_property
-    def _trainer(self) -> tuple[Field, ...]:
-        return self._part(_TRAINER)
+    def _trainer(self) -> Message:
+        return Message(self.octets(_TRAINER))
 
     @cached_property
-    def _normalizer(self) -> tuple[Field, ...]:
-        return self._part(_NORMALIZER)
+    def _normalizer(self) -> Message:
+        return Message(self.octets(_NORMALIZER))
 
     def setting(self, name: str) -> int:
         """Return the value of a setting of `_SETTINGS`, by SentencePiece's name."""
         part, number, default = _SETTINGS[name]
-        return _number(self._trainer if part == _TRAINER else self._normalizer, number, default)
+        return (self._trainer if part == _TRAINER else self._normalizer).integer(number, default)
 
     @property
     def charsmap(self) -> bytes:
         """The compiled table of characters that stand for others, empty where there is none."""
-        found = protobuf.last(self._normalizer, 2)
-        return found.data if found else b""
+        return self._normalizer.octets(2)
 
     def is_in_order_of(self, texts: Mapping[int, str]) -> bool:
         """Return whether the place of every piece is the id that `texts` gives it."""
@@ -169,53 +246,43 @@ class SentencePieceModel:
 
     def role_id(self, role: str) -> int:
         """Return the id of the piece with a role of `ROLES`, -1 where there is none."""
-        known = ROLES[role]
-        return protobuf.signed(_number(self._trainer, known.id_field, known.id))
+        # The field holds 32 bits in two's complement.
+        value = self._trainer.integer(ROLES[role].id_field, ROLES[role].id) % (1 << 32)
+        return value - (1 << 32) if value >> 31 else value
 
     def role_text(self, role: str) -> str:
         """Return the text of the piece with a role of `ROLES`; the library finds it by that."""
-        found = protobuf.last(self._trainer, ROLES[role].text_field)
-        return found.data.decode() if found else ROLES[role].text
+        return self._trainer.octets(ROLES[role].text_field, ROLES[role].text.encode()).decode()
 
     def with_pieces(self, pieces: Sequence[Piece]) -> SentencePieceModel:
         """Return the model with other pieces, and with a size that counts them."""
         start = next(place for place, field in enumerate(self.fields) if field.number == _PIECES)
-        new = [protobuf.bytes_field(_PIECES, piece.message) for piece in pieces]
+        new = (bytes_field(_PIECES, piece.data) for piece in pieces)
         after = (field for field in self.fields[start:] if field.number != _PIECES)
-        model = SentencePieceModel((*self.fields[:start], *new, *after))
-        if _number(self._trainer, _VOCAB_SIZE, 0) == len(self.pieces) != len(pieces):
-            return model.with_trainer(protobuf.number_field(_VOCAB_SIZE, len(pieces)))
+        model = SentencePieceModel(_join(*self.fields[:start], *new, *after))
+        if self._trainer.integer(_VOCAB_SIZE, 0) == len(self.pieces) != len(pieces):
+            return model.with_trainer(number_field(_VOCAB_SIZE, len(pieces)))
         return model
 
     def with_role_id(self, role: str, number: int) -> SentencePieceModel:
         """Return the model in which the piece with that id, or with -1 none, has `role`."""
         if number == self.role_id(role):
             return self
-        return self.with_trainer(protobuf.number_field(ROLES[role].id_field, number))
+        return self.with_trainer(number_field(ROLES[role].id_field, number))
 
     def with_role_text(self, role: str, text: str) -> SentencePieceModel:
         """Return the model in which the piece with `role` is found by `text`."""
-        return self.with_trainer(protobuf.bytes_field(ROLES[role].text_field, text.encode()))
+        return self.with_trainer(bytes_field(ROLES[role].text_field, text.encode()))
 
     def with_trainer(self, field: Field) -> SentencePieceModel:
         """Return the model with a field of the trainer's specification."""
-        trainer = protobuf.join_fields(protobuf.with_field(self._trainer, field))
-        return SentencePieceModel(protobuf.with_field(self.fields, protobuf.bytes_field(_TRAINER, trainer)))
-
-    def _part(self, number: int) -> tuple[Field, ...]:
-        found = protobuf.last(self.fields, number)
-        return tuple(protobuf.fields(found.data)) if found else ()
+        return SentencePieceModel(self.with_field(bytes_field(_TRAINER, self._trainer.with_field(field))))
 
 
 def is_sentencepiece(data: bytes) -> bool:
     """Return whether a file begins like a SentencePiece model: with a piece that has a text."""
     try:
-        first = next(protobuf.fields(data), None)
+        first = next(read_fields(data), None)
         return first is not None and first.number == _PIECES and bool(Piece(first.data).text)
     except (TokenizerError, ValueError):
         return False
-
-
-def _number(message: Sequence[Field], number: int, default: int) -> int:
-    found = protobuf.last(message, number)
-    return found.value if found and isinstance(found.value, int) else default

@@ -17,14 +17,9 @@ NONE_DECLARED: Declared = MappingProxyType({})
 def with_ids_of_config(
     document: Json, renumbering: Renumbering, file: str, size: int, declared: Declared = NONE_DECLARED
 ) -> Json:
-    """Return a configuration in which every known field follows.
+    """Return a configuration, the contents of `file`, in which every known field follows.
 
-    Args:
-        document: The parsed file.
-        renumbering: How ids change.
-        file: Its name, for errors.
-        size: The size of the vocabulary, as `with_fields` takes it.
-        declared: What the workspace says about fields.
+    Size and what is declared are those of `with_fields`.
 
     Raises:
         OperationError: A field needs an id that goes.
@@ -215,11 +210,7 @@ def known_fields(document: Json, size: int, declared: Declared) -> list[tuple[tu
 
 
 def check_declared(configurations: Mapping[str, Json], declared: Declared) -> None:
-    """Raise where the workspace's `id_fields` do not fit the model.
-
-    Args:
-        configurations: The files in which ids stand under names of fields.
-        declared: What the workspace says.
+    """Raise where the workspace's `id_fields` do not fit the configurations of the model.
 
     Raises:
         UnknownNameError: No file has such a field.

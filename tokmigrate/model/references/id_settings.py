@@ -54,10 +54,7 @@ def tokens_in(setting: Setting) -> tuple[str, ...]:
 def with_setting(state: ModelState, name: str, setting: Setting) -> ModelState:
     """Return the state in which every field that `name` means names other tokens, and each file that gives their text.
 
-    Args:
-        state: The state before, which has the tokens.
-        name: A role, such as `image`, or the name of a field.
-        setting: The tokens.
+    The name is a role, such as `image`, or that of a field; the tokens are in the vocabulary.
 
     Raises:
         OperationError: The model has no such field, or the field cannot hold that.

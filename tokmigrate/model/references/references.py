@@ -46,11 +46,6 @@ Names = Mapping[str, str]
 def with_vocabulary_files(state: ModelState, renumbering: Renumbering, names: Names) -> ModelState:
     """Return the state whose added_tokens.json, vocab.json and vocab.txt give tokens their new ids and texts.
 
-    Args:
-        state: The state before.
-        renumbering: How ids change.
-        names: How texts change.
-
     Raises:
         OperationError: A file has no way to say it.
     """
@@ -85,13 +80,7 @@ def _by_text(ids: Json, renumbering: Renumbering, names: Names, file: str) -> Js
 
 
 def map_post_processor(part: Json, text: Callable[[str], str], number: Callable[[int], int]) -> Json:
-    """Return a post-processor, or a sequence of them, with other texts and ids of tokens; the library checks neither.
-
-    Args:
-        part: The post-processor.
-        text: Gives the new text of a token.
-        number: Gives the new id of a token.
-    """
+    """Return a post-processor, or a sequence of them, with new texts and ids of tokens; the library checks neither."""
     changed = dict(part)
     if part.get("processors"):
         changed["processors"] = [map_post_processor(inner, text, number) for inner in part["processors"]]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from tokmigrate.model.documents.config_fields import shape_of
 from tokmigrate.model.documents.roles import (
+    LISTS,
     text_of,
     with_added_tokens,
     with_added_tokens_decoder,
@@ -28,7 +29,7 @@ from tokmigrate.vocabulary.ids import AddedToken, Renumbering
 
 _ALL_STAY = Renumbering({})
 SKIPPED = "skiplist_words"
-_LISTS = ("additional_special_tokens", "extra_special_tokens", "model_specific_special_tokens", "added_tokens_decoder")
+_LISTS = (*LISTS, "model_specific_special_tokens", "added_tokens_decoder")
 
 
 Entry = tuple[str, tuple[str | int, ...], Json]
@@ -159,12 +160,7 @@ def without_mentions(state: ModelState, gone: frozenset[str]) -> ModelState:
 
 
 def with_placeholders(state: ModelState, names: Names) -> ModelState:
-    """Return the state in which placeholders have the ids of tokens that go.
-
-    Args:
-        state: The state before, without mentions of those tokens.
-        names: The placeholder of each token that goes.
-    """
+    """Return the state in which each token that goes, and that nothing mentions, has its placeholder instead."""
     before = state
     state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
     placeholders = {*names.values()}
