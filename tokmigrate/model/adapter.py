@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from typing import NamedTuple
 
 from tokmigrate.errors import (
     DriftError,
@@ -31,15 +32,11 @@ from tokmigrate.model.weights.weights import Weights, read_adapter_weights
 from tokmigrate.vocabulary.row_edit import WHOLE
 
 
-@dataclass(frozen=True)
-class _Kept:
+class _Kept(NamedTuple):
     """What an adapter keeps of a module.
 
-    Args:
-        name: A regular expression for what follows the module's path.
-        of: The base model's parameter that it goes with, `weight` or `bias`.
-        axis: The axis that counts the vocabulary.
-        adds: Whether it is a factor that is added to the parameter.
+    `name` is a regular expression for what follows the module's path, `of` the base model's parameter, `axis` the one
+    that counts the vocabulary; `adds` says that it is a factor which is added to the parameter.
     """
 
     name: str

@@ -53,29 +53,23 @@ class Remedy:
     Args:
         has: The files that it has instead; None where there are none.
         command: What makes one; None where nothing does.
-        packages: What has to be installed for it besides transformers.
-        remarks: Where the result is not known to be exact, and why there is no command.
+        remarks: What has to be installed, where the result is not known to be exact, or why there is no command.
     """
 
     has: str | None
     command: str | None
-    packages: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
 
 def no_tokenizer_json(directory: Path, documents: Mapping[str, Json]) -> TokenizerError:
     """Return the refusal of a directory without tokenizer.json; it names the command that makes one."""
     found = remedy(directory, documents)
-    lines = []
-    if found.command:
-        lines.append(f"make one, which is then migrated with the rest:\n  {found.command}")
-    if found.packages:
-        lines.append(f"it needs: pip install {' '.join(found.packages)}")
+    command = f"make one, which is then migrated with the rest:\n  {found.command}"
     other = f"but {found.has}" if found.has else "and no other file that one can be made of"
     return TokenizerError(
         f"there is no tokenizer.json, {other}",
         where=str(directory),
-        hint="\n".join((*lines, *found.remarks)),
+        hint="\n".join((*([command] if found.command else []), *found.remarks)),
     )
 
 
@@ -133,10 +127,10 @@ def _first(directory: Path, patterns: Iterable[str], fits: Callable[[bytes], boo
 
 def _of_sentencepiece(file: Path, name: str | None) -> Remedy:
     if name is not None:
-        exact = name in TOKENIZES_AS_SENTENCEPIECE
-        remark = f"not exact: transformers' {name} tokenizes some texts differently from {file.name}"
-        packages = ("sentencepiece", "protobuf")
-        return Remedy(file.name, _by_class(name, file.parent), packages, () if exact else (remark,))
+        remarks = ["it needs: pip install sentencepiece protobuf"]
+        if name not in TOKENIZES_AS_SENTENCEPIECE:
+            remarks.append(f"not exact: transformers' {name} tokenizes some texts differently from {file.name}")
+        return Remedy(file.name, _by_class(name, file.parent), tuple(remarks))
     model = SentencePieceModel.read(read_file(file), str(file))
     return Remedy(
         file.name,
@@ -150,7 +144,6 @@ def _of_sentencepiece(file: Path, name: str | None) -> Remedy:
 
 
 def _of_tiktoken(file: Path) -> Remedy:
-    remark = "not known to be exact: the file does not say how text is split first; this takes the rule of Llama 3"
     if file.suffix == ".model":
         command = _by_class("TokenizersBackend", file.parent)
         specials = "special tokens are those that tokenizer_config.json lists in added_tokens_decoder"
@@ -158,7 +151,12 @@ def _of_tiktoken(file: Path) -> Remedy:
         code = f"from transformers.convert_slow_tokenizer import TikTokenConverter; TikTokenConverter({_quote(file)})"
         command = _python(f"{code}.converted()", file)
         specials = "special tokens are not in it; add them with a migration, in the order of their ids"
-    return Remedy(file.name, f"TIKTOKEN_CACHE_DIR= {command}", ("tiktoken",), (remark, specials))
+    remarks = (
+        "it needs: pip install tiktoken",
+        "not known to be exact: the file does not say how text is split first; this takes the rule of Llama 3",
+        specials,
+    )
+    return Remedy(file.name, f"TIKTOKEN_CACHE_DIR= {command}", remarks)
 
 
 def _by_class(name: str, directory: Path) -> str:

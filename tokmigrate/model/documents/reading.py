@@ -282,13 +282,10 @@ class _Config(_Shape):
 
 
 class _AdapterConfig(_Shape):
-    peft_type: str | None = None
-    base_model_name_or_path: str | None = None
     trainable_token_indices: list[Id] | dict[str, list[Id]] | None = None
     token_indices: list[Id] | dict[str, list[Id]] | None = None
     alora_invocation_tokens: list[Id] | dict[str, list[Id]] | None = None
     modules_to_save: list[str] | None = None
-    target_modules: str | list[str] | None = None
 
 
 _SHAPES: Mapping[str, type[BaseModel]] = {

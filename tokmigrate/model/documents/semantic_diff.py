@@ -210,22 +210,12 @@ def _tokens(before: Tokenizer, after: Tokenizer) -> Iterator[Difference]:
     for content in old:
         renamed = content if content in new else names.get(content, "")
         if renamed:
-            yield from _flags(renamed, _list_flags(before, content), _list_flags(after, renamed))
-
-
-def _flags(token: str, before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[Difference]:
-    # Of a token that is added on one side only the other has no flags to compare.
-    names = ("added",) if before["added"] != after["added"] else FLAGS
-    for name in names:
-        if before.get(name) != after.get(name):
-            yield Difference("flags", f"{token}: {name}", before.get(name), after.get(name))
-
-
-def _list_flags(tokenizer: Tokenizer, content: str) -> dict[str, Json]:
-    token = tokenizer.token(content)
-    if token is None:
-        return {"added": False}
-    return {"added": True, **{name: getattr(token, name) for name in FLAGS}}
+            sides = (before.token(content), after.token(renamed))
+            if None in sides:
+                flags = [{f"{renamed}: added": token is not None} for token in sides]
+            else:
+                flags = [{f"{renamed}: {name}": getattr(token, name) for name in FLAGS} for token in sides]
+            yield from _fields("flags", *flags)
 
 
 def _scores(before: Json, after: Json) -> Iterator[Difference]:
