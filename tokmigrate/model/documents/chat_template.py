@@ -155,10 +155,7 @@ def with_tokens_in_templates(state: ModelState, names: Mapping[str, str]) -> Mod
             continue
         if template.kind == CHAT:
             check_template(renamed)
-        if template.path:
-            state = state.with_value(template.file, template.path, renamed)
-        else:
-            state = state.with_document(template.file, renamed)
+        state = state.with_value(template.file, template.path, renamed)
     return state
 
 

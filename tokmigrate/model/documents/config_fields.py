@@ -157,7 +157,7 @@ def with_sizes(state: ModelState, before: ModelState) -> ModelState:
         repeating = [((name,), part) for name in REPEATED if isinstance(part := config.get(name), Mapping)]
         holders = [(path, field) for path, part in (*parts, *repeating) for field in SIZES if part.get(field) == old]
         # Where no file states the size, transformers' default held so far; the language model inside gets it.
-        for path, field in holders or ([] if is_static(config) else [(_innermost(state), "vocab_size")]):
+        for path, field in holders or ([] if is_static(config) else [(_innermost(config), "vocab_size")]):
             state = state.with_value(CONFIG, (*path, field), new)
     for path, part in parts:
         held = part.get(UNPADDED)
@@ -166,12 +166,9 @@ def with_sizes(state: ModelState, before: ModelState) -> ModelState:
     return state
 
 
-def _innermost(state: ModelState) -> Path:
-    path: Path = ()
-    for inner, _ in config_parts(state.documents[CONFIG]):
-        if len(inner) == len(path) + 1 and inner[: len(path)] == path:
-            path = inner
-    return path
+def _innermost(config: Mapping[str, Any]) -> Path:
+    name = next((name for name in NESTED if isinstance(config.get(name), Mapping)), None)
+    return () if name is None else (name, *_innermost(config[name]))
 
 
 NO_LIMIT = 10**9

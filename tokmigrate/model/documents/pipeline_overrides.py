@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import OperationError
+from tokmigrate.model.documents.config_fields import parts_of
 from tokmigrate.model.documents.roles import ROLES, list_specials, text_of
 from tokmigrate.model.documents.state import CONFIG, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
@@ -172,6 +173,13 @@ def _table() -> Mapping[str, Mapping[str, Any]]:
 def default_ids(model_type: str) -> Mapping[str, Json]:
     """Return the ids by field that the config of a model type has by default, in transformers."""
     return _read_table("default_ids").get(model_type, {})
+
+
+def part_defaults(state: ModelState) -> Iterator[tuple[tuple[str | int, ...], Json, Mapping[str, Json]]]:
+    """Yield each part of config.json that describes the vocabulary, with its path and its ids by default."""
+    for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
+        model_type = part.get("model_type", "" if path else state.traits.model_type)
+        yield path, part, default_ids(str(model_type))
 
 
 @cache

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tokmigrate.errors import OperationError, suggest
-from tokmigrate.model.documents.config_fields import NESTED, Shape, parts_of, role_of, shape_of
-from tokmigrate.model.documents.pipeline_overrides import default_ids
+from tokmigrate.model.documents.config_fields import NESTED, Shape, role_of, shape_of
+from tokmigrate.model.documents.pipeline_overrides import part_defaults
 from tokmigrate.model.documents.roles import text_of, with_special_flag
 from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
@@ -63,10 +63,9 @@ def with_setting(state: ModelState, name: str, setting: Setting) -> ModelState:
     reached, found = _with_fields_set(state, name, setting, are_empty=False)
     if not found:
         reached, found = _with_fields_set(state, name, setting, are_empty=True)
-    for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
-        model_type = str(part.get("model_type", "" if path else state.traits.model_type))
+    for path, part, defaults in part_defaults(state):
         # What transformers takes by default counts as said, unless the part says it by another name.
-        for field, held in default_ids(model_type).items():
+        for field, held in defaults.items():
             if _means(name, field) and not any(_means(name, known) for known in part):
                 value = _change_field(field, held, setting, ids, shape_of(field) or "ids")
                 reached, found = reached.with_value(CONFIG, (*path, field), value), True

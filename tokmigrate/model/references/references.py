@@ -11,8 +11,8 @@ from typing import Any
 from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
-from tokmigrate.model.documents.config_fields import parts_of, role_of
-from tokmigrate.model.documents.pipeline_overrides import default_ids
+from tokmigrate.model.documents.config_fields import role_of
+from tokmigrate.model.documents.pipeline_overrides import part_defaults
 from tokmigrate.model.documents.roles import with_added_tokens, with_added_tokens_decoder
 from tokmigrate.model.documents.slow_tokenizer_files import with_slow_files_in_step
 from tokmigrate.model.documents.state import (
@@ -223,9 +223,8 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
         OutOfStepError: A field that is not known seems to hold an id that changes.
     """
     # What transformers took by default has to be written where it changes.
-    for path, part in parts_of(state.documents[CONFIG], state.vocab_size):
-        model_type = str(part.get("model_type", "" if path else state.traits.model_type))
-        for name, value in default_ids(model_type).items():
+    for path, part, defaults in part_defaults(state):
+        for name, value in defaults.items():
             numbers = value if isinstance(value, list) else [value]
             if name not in part and any(renumbering.touches(number) for number in numbers):
                 state = state.with_value(CONFIG, (*path, name), value)
