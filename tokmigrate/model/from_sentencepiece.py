@@ -7,7 +7,7 @@ and its LlamaTokenizer orders merges by ids where SentencePiece goes by scores.
 
 from __future__ import annotations
 
-import base64
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -61,20 +61,12 @@ def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) 
     """
     _check_can_be_made(model)
     added = _find_added_tokens(model, settings)
-    document = {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": number} | {name: getattr(token, name) for name in ("content", *FLAGS)}
-            for number, token in sorted(added.items())
-        ],
-        "normalizer": _normalizer(model),
-        "pre_tokenizer": None,
-        "post_processor": _post_processor(model, settings.get(TOKENIZER_CONFIG) or {}, added),
-        "decoder": _decoder(model),
-        "model": _model(model),
-    }
+    entries = [
+        {"id": number} | {name: getattr(token, name) for name in ("content", *FLAGS)}
+        for number, token in sorted(added.items())
+    ]
+    post_processor = _post_processor(model, settings.get(TOKENIZER_CONFIG) or {}, added)
+    document = {**_build_pipeline(model), "added_tokens": entries, "post_processor": post_processor}
     Tokenizer(document).checked()
     return document
 
@@ -100,7 +92,41 @@ def _check_can_be_made(model: SentencePieceModel) -> None:
         raise TokenizerError("it has pieces that are marked as not in use, which are not carried over")
 
 
-def _merges(pieces: Sequence[Piece]) -> list[list[str]]:
+def _build_pipeline(model: SentencePieceModel) -> dict[str, Any]:
+    """Return tokenizer.json as the tokenizers library writes it, without added tokens and post-processor."""
+    from tokenizers import Regex, decoders, models, normalizers  # noqa: PLC0415 - only who makes one pays for it
+    from tokenizers import Tokenizer as LibraryTokenizer  # noqa: PLC0415
+
+    byte_fallback = bool(model.setting("byte_fallback"))
+    if model.setting("model_type") == Algorithm.UNIGRAM:
+        scores = [(piece.text, piece.score) for piece in model.pieces]
+        made = LibraryTokenizer(models.Unigram(scores, model.role_id("unk"), byte_fallback))
+    else:
+        vocabulary = {piece.text: number for number, piece in enumerate(model.pieces)}
+        unknown = model.role_text("unk")
+        bpe = models.BPE(
+            vocabulary, _merges(model.pieces), unk_token=unknown, fuse_unk=True, byte_fallback=byte_fallback
+        )
+        made = LibraryTokenizer(bpe)
+    steps: list[Any] = [normalizers.Precompiled(model.charsmap)] if model.charsmap else []
+    if model.setting("remove_extra_whitespaces"):
+        # The library's own `Strip` takes line ends and tabs as well.
+        steps += [normalizers.Replace(Regex(r"\A +| +\z"), ""), normalizers.Replace(Regex(" {2,}"), " ")]
+    back: list[Any] = [
+        decoders.Replace(SPACE, " "),
+        *([decoders.ByteFallback()] if byte_fallback else []),
+        decoders.Fuse(),
+    ]
+    if model.setting("add_dummy_prefix"):
+        steps.append(normalizers.Prepend(SPACE))
+        back.append(decoders.Strip(" ", 1, 0))
+    made.normalizer = normalizers.Sequence([*steps, normalizers.Replace(" ", SPACE)])
+    made.decoder = decoders.Sequence(back)
+    document: dict[str, Any] = json.loads(made.to_str())
+    return document
+
+
+def _merges(pieces: Sequence[Piece]) -> list[tuple[str, str]]:
     """Return the merges of a BPE model: each way to make a piece of two others, the best score first."""
     ids = {piece.text: number for number, piece in enumerate(pieces) if piece.kind is Kind.NORMAL}
     found = [
@@ -109,53 +135,7 @@ def _merges(pieces: Sequence[Piece]) -> list[list[str]]:
         for cut in range(1, len(text))
         if text[:cut] in ids and text[cut:] in ids
     ]
-    return [[pieces[left].text, pieces[right].text] for _, _, left, right in sorted(found)]
-
-
-def _model(model: SentencePieceModel) -> dict[str, Any]:
-    byte_fallback = bool(model.setting("byte_fallback"))
-    if model.setting("model_type") == Algorithm.UNIGRAM:
-        vocabulary = [[piece.text, piece.score] for piece in model.pieces]
-        return {
-            "type": "Unigram",
-            "unk_id": model.role_id("unk"),
-            "vocab": vocabulary,
-            "byte_fallback": byte_fallback,
-        }
-    return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": model.role_text("unk"),
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": True,
-        "byte_fallback": byte_fallback,
-        "ignore_merges": False,
-        "vocab": {piece.text: number for number, piece in enumerate(model.pieces)},
-        "merges": _merges(model.pieces),
-    }
-
-
-def _normalizer(model: SentencePieceModel) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = []
-    if model.charsmap:
-        steps.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(model.charsmap).decode()})
-    if model.setting("remove_extra_whitespaces"):
-        # The library's own `Strip` takes line ends and tabs as well.
-        steps.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
-        steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
-    if model.setting("add_dummy_prefix"):
-        steps.append({"type": "Prepend", "prepend": SPACE})
-    steps.append({"type": "Replace", "pattern": {"String": " "}, "content": SPACE})
-    return {"type": "Sequence", "normalizers": steps}
-
-
-def _decoder(model: SentencePieceModel) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = [{"type": "Replace", "pattern": {"String": SPACE}, "content": " "}]
-    steps += [{"type": "ByteFallback"}] if model.setting("byte_fallback") else []
-    steps += [{"type": "Fuse"}]
-    steps += [{"type": "Strip", "content": " ", "start": 1, "stop": 0}] if model.setting("add_dummy_prefix") else []
-    return {"type": "Sequence", "decoders": steps}
+    return [(pieces[left].text, pieces[right].text) for _, _, left, right in sorted(found)]
 
 
 def _find_added_tokens(model: SentencePieceModel, settings: Mapping[str, Json]) -> dict[int, AddedToken]:
