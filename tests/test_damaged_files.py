@@ -378,7 +378,7 @@ def test_a_stamp_of_another_shape_that_is_sealed_again(places_of_work: dict[str,
             said = json.dumps(content, sort_keys=True, ensure_ascii=False)
             mutated["generation"] = blake3(f"generation 1\n{said}\n".encode()).hexdigest()
         try:
-            parse_stamp(json.dumps(mutated), "tokmigrate.json")
+            parse_stamp(json.dumps(mutated).encode(), "tokmigrate.json")
         except DriftError as error:
             hints.append(error.hint)
     assert len(hints) > 100

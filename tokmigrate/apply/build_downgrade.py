@@ -100,7 +100,7 @@ def stamp_before(
     """
     if before is None:
         return None
-    stamp: Stamp = parse_stamp(before.decode("utf-8"), STAMP)
+    stamp: Stamp = parse_stamp(before, STAMP)
     known = dict(stamp.files)
     for name in known.keys() & files.keys():
         data = files[name]

@@ -77,7 +77,7 @@ class Completion:
     @property
     def generation(self) -> str | None:
         """The generation of the directory, None at `base`."""
-        return None if self.stamp is None else parse_stamp(self.stamp.decode("utf-8"), STAMP).generation
+        return None if self.stamp is None else parse_stamp(self.stamp, STAMP).generation
 
 
 def baseline_start(snapshot: Snapshot, file: str) -> int:

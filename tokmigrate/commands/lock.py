@@ -43,7 +43,7 @@ def compute_state_before(
         back = build_downgrade(snapshot, records, ObjectStore(workspace.objects))
     except (UndoError, DriftError):
         return None
-    stamp = parse_stamp(back.completion.stamp.decode("utf-8"), STAMP) if back.completion.stamp else None
+    stamp = parse_stamp(back.completion.stamp, STAMP) if back.completion.stamp else None
     rows = back.candidate.edit.new_rows
     found = replace(
         snapshot.state,

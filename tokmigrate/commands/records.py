@@ -193,7 +193,7 @@ def _compare_with_record(workspace: Workspace, snapshot: Snapshot, compare: Call
     rows = list_applied(workspace, snapshot)
     stamps = (left.files[STAMP] for left in _read_left(workspace, rows[::-1]) if STAMP in left.files)
     last = next((stamp for stamp in stamps if stamp is not None), None)
-    lineage = parse_stamp(last.decode("utf-8"), STAMP).lineage if last else ""
+    lineage = parse_stamp(last, STAMP).lineage if last else ""
     trouble = stamp_trouble(snapshot, lineage, [row.record.revision for row in rows])
     if trouble or snapshot.stamp is None:
         lost = snapshot.stamp is None and rows

@@ -170,7 +170,7 @@ def _find_lost_stamp(state: State, workspace: Workspace, snapshot: Snapshot, tar
     digest = next((row.record.undo for row in rows if row.record.revision == target), None)
     objects = ObjectStore(workspace.objects)
     left = read_left(digest, objects).files.get(STAMP) if digest is not None and objects.has(digest) else None
-    return None if left is None else parse_stamp(left.decode("utf-8"), STAMP)
+    return None if left is None else parse_stamp(left, STAMP)
 
 
 def _make_stamp(snapshot: Snapshot, migrations: Sequence[Migration]) -> _NewStamp:

@@ -117,13 +117,7 @@ def read_stamp(directory: Path) -> Stamp | None:
     """Return the stamp of a model directory, None where there is none; errors are those of `parse_stamp`."""
     path = directory / FILE
     data = read_if_present(path)
-    if data is None:
-        return None
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise _damaged_error(str(path)) from error
-    return parse_stamp(text, str(path))
+    return None if data is None else parse_stamp(data, str(path))
 
 
 class _StoredRevision(BaseModel):
@@ -152,18 +146,18 @@ class _StoredStamp(BaseModel):
     tokenizer: str | None = None
 
 
-def parse_stamp(text: str, where: str) -> Stamp:
-    """Return the stamp that `text` holds; raises DriftError where it is damaged or of a newer format."""
+def parse_stamp(data: bytes, where: str) -> Stamp:
+    """Return the stamp that a file holds; raises DriftError where it is damaged or of a newer format."""
     try:
-        held = parse(text, where)
-    except ModelError as error:
+        held = parse(data.decode("utf-8"), where)
+    except (UnicodeDecodeError, ModelError) as error:
         raise _damaged_error(where) from error
     if not isinstance(held, dict):
         raise _damaged_error(where)
     check_version(STAMP, held.get("format"), where)
     try:
         # From the text, since in a parsed value every array would have to be a tuple.
-        stored = _StoredStamp.model_validate_json(text, strict=True)
+        stored = _StoredStamp.model_validate_json(data, strict=True)
         stamp = Stamp(
             lineage=stored.lineage,
             applied=tuple((entry.revision, entry.checksum) for entry in stored.applied),
