@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from making import BOS, EOS, tokenizer_json
 from real_tokenizers import available, is_available, real
 
+from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.declared import Documents
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.semantic_diff import Difference, differences
@@ -301,3 +302,20 @@ def test_a_change_is_told_as_what_it_is(change: str, spellings: list[Callable[[A
     for spell in spellings:
         spell(other)
     assert differences(made(), other) == tuple(Difference(*each) for each in expected)  # type: ignore[arg-type]
+
+
+def test_a_chat_template_is_the_one_that_transformers_takes() -> None:
+    documents: dict[str, Any] = {
+        "tokenizer_config.json": {
+            "chat_template": [{"name": "default", "template": "config"}, {"name": "tool_use", "template": "tools"}]
+        },
+        "chat_template.json": {"chat_template": "processor"},
+        "chat_template.jinja": "file",
+        "additional_chat_templates/rag.jinja": "rag",
+    }
+    others = {"tool_use": "tools", "rag": "rag"}
+    assert read_chat_templates(documents) == {"default": "file", **others}
+    del documents["chat_template.jinja"]
+    assert read_chat_templates(documents) == {"default": "processor", **others}
+    del documents["chat_template.json"]
+    assert read_chat_templates(documents) == {"default": "config", **others}

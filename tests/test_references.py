@@ -63,6 +63,7 @@ def test_an_id_that_goes() -> None:
     gone = Renumbering.close_gaps(frozenset({4}), ROWS)
     lists = {"suppress_tokens": [3, 4, 5], "bad_words_ids": [[4], [5, 6], [3, 4]]}
     assert with_ids_of_config(lists, gone, "f", ROWS) == {"suppress_tokens": [3, 4], "bad_words_ids": [[4, 5]]}
+    assert with_ids_of_config({"bad_words_ids": [5, [4], [6]]}, gone, "f", ROWS) == {"bad_words_ids": [4, [5]]}
     with pytest.raises(OperationError, match=r"f: 'a\.eos_token_id'"):
         with_ids_of_config({"a": {"eos_token_id": [3, 4]}}, gone, "f", ROWS)
 
