@@ -101,17 +101,17 @@ CASES = (
         put('" kubernetes"', '{content: "kubernetes", single_word: true}'),
         operations('add_tokens: {tokens: [" kubernetes"]}'),
     ),
-    Case("TM104", 'write "<caf\\u00e9>", or a text of ASCII letters', put("<cafe\\u0301>", "<cafe>")),
+    Case("TM104", 'write "<caf\\xe9>", or a text of ASCII letters', put("<cafe\\u0301>", "<cafe>")),
     Case(
         "TM104",
-        'write "<\\u4e00\\u00e9>", or a text of ASCII letters',
+        'write "<\\u4e00\\xe9>", or a text of ASCII letters',
         put("<\\u4e00e\\u0301>", "<\\u4e00\\u00e9>"),
         operations('add_tokens: ["<\\u4e00e\\u0301>"]'),
     ),
     # The composed letter may stand in the text already.
     Case(
         "TM104",
-        'write "<\\u4e00\\u00e9\\u00e9>", or a text of ASCII letters',
+        'write "<\\u4e00\\xe9\\xe9>", or a text of ASCII letters',
         put("<\\u4e00\\u00e9e\\u0301>", "<\\u4e00\\u00e9\\u00e9>"),
         operations('add_tokens: ["<\\u4e00\\u00e9e\\u0301>"]'),
     ),

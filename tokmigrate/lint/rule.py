@@ -138,12 +138,5 @@ def upgrade(line: str, imports: str = "") -> str:
 
 def escape_text(text: str) -> str:
     """Return a text as YAML has it between double quotes, in letters that everybody can tell apart."""
-    return '"' + "".join(map(_escape, text)) + '"'
-
-
-def _escape(letter: str) -> str:
-    if letter in '"\\':
-        return f"\\{letter}"
-    if " " <= letter <= "~":
-        return letter
-    return f"\\u{ord(letter):04x}" if ord(letter) < 0x10000 else f"\\U{ord(letter):08x}"
+    # Python writes the escapes \x, \u and \U as YAML does.
+    return '"' + text.encode("unicode_escape").decode("ascii").replace('"', '\\"') + '"'

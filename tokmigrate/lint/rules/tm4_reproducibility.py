@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 
-from tokmigrate.lint.python_ast import CodeUse, find_imports, outside_reads, set_orders, world_reads
+from tokmigrate.lint.python_ast import find_imports, outside_reads, set_orders, world_reads
 from tokmigrate.lint.rule import ERROR, WARNING, Found, operations, rule, upgrade
 from tokmigrate.lint.subjects import Location, MigrationFile
 from tokmigrate.revision.conditions import Encodes
@@ -73,7 +73,7 @@ def unpinned_file(file: MigrationFile) -> Iterator[Found]:
     If that file changes, the migration gives other tokens without an error. A file that is listed in `files` is
     part of the checksum.
     """
-    for use in _code(file, outside_reads):
+    for use in outside_reads(file.migration.source or ""):
         if not any(name in use.texts for name in file.migration.attachments):
             message = f"{use.what} reads a file that is not pinned"
             yield Found(use.location, message, 'name the file at the top: files = ["…"]')
@@ -90,7 +90,7 @@ def unpinned_world(file: MigrationFile) -> Iterator[Found]:
 
     It gives other operations elsewhere or later, so that two models with the same revision differ.
     """
-    for use in _code(file, world_reads):
+    for use in world_reads(file.migration.source or ""):
         yield Found(use.location, f"{use.what} is not the same everywhere", "write down what it gave")
 
 
@@ -105,7 +105,7 @@ def order_of_a_set(file: MigrationFile) -> Iterator[Found]:
 
     Python gives texts in a set another order in each process, so that tokens get other ids each time.
     """
-    for use in _code(file, set_orders):
+    for use in set_orders(file.migration.source or ""):
         yield Found(use.location, f"{use.what} goes through a set, in any order", "sort it, or use a list")
 
 
@@ -120,12 +120,8 @@ def imported_code(file: MigrationFile) -> Iterator[Found]:
 
     The checksum does not cover it: with another version of it the migration may do something else.
     """
-    for use in _code(file, find_imports):
+    for use in find_imports(file.migration.source or ""):
         yield Found(use.location, f"it imports {use.what}, which is not pinned", "write what it needs into the file")
-
-
-def _code(file: MigrationFile, find: Callable[[str], Iterable[CodeUse]]) -> Iterable[CodeUse]:
-    return () if file.migration.source is None else find(file.migration.source)
 
 
 @rule(
