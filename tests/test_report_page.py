@@ -23,7 +23,7 @@ from making import llama, workspace
 from PIL import Image
 from shared_models import SharedModel, shared_model
 
-from tokmigrate.commands.report.collect import Report, collect_report
+from tokmigrate.commands.report import Report, collect_report
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.render.escape import escape_parts, escape_prose_parts
 from tokmigrate.render.html import LISTED_AT_MOST, format_page
@@ -181,7 +181,7 @@ def test_readers_of_every_kind_are_told_what_is_what(small: Report) -> None:
     assert [int(level) for level in re.findall(r"<h(\d)", text)] == [1] + [2] * 6
     labels = set(re.findall(r'aria-labelledby="([^"]*)"', text))
     assert labels <= set(Parsed.of(text).ids)
-    assert all("aria-label" in opening for opening in re.findall(r"<(?:section|nav|form|table role)[^>]*>", text))
+    assert all("aria-label" in opening for opening in re.findall(r"<(?:section|nav|form|table class)[^>]*>", text))
     assert all(
         'aria-hidden="true"' in opening or "aria-label=" in opening for opening in re.findall(r"<svg[^>]*>", text)
     )
@@ -265,7 +265,7 @@ def browsed(path: Path, *arguments: str, fragment: str = "") -> str:
 def found_in(dom: str) -> dict[str, str]:
     """Return the shown token of each line that is not hidden, by its shown id."""
     found: dict[str, str] = {}
-    for opening, row in re.findall(r"<tr role=\"row\"([^>]*)>(.*?)</tr>", dom, re.DOTALL):
+    for opening, row in re.findall(r"<tr([^>]*)>(.*?)</tr>", dom, re.DOTALL):
         cells = [re.sub(r"<[^>]*>", "", cell).strip() for cell in re.findall(r"<td.*?</td>", row, re.DOTALL)]
         if cells and not re.search(r"\bhidden\b", opening):
             found[cells[0]] = unescape(cells[1])

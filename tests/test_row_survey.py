@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from making import Dtype
 from safetensors.torch import save_file
 
-from tokmigrate.commands.report.rows import Nearest, Numbers, count_equal_rows, survey_rows
+from tokmigrate.commands.row_survey import Nearest, Numbers, count_equal_rows, survey_rows
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
 
@@ -31,10 +31,10 @@ def opened(path: Path, matrix: torch.Tensor) -> Iterator[TensorRows]:
 
 
 def surveyed(
-    path: Path, matrix: torch.Tensor, asked: list[int], among: np.ndarray | None, block_bytes: int
+    path: Path, matrix: torch.Tensor, asked: list[int], among: np.ndarray, block_bytes: int
 ) -> tuple[Numbers, Nearest]:
     with opened(path, matrix) as rows:
-        return survey_rows(rows, len(matrix), asked, among, block_bytes=block_bytes)
+        return survey_rows(rows, len(matrix), asked, among, lambda _: None, block_bytes)
 
 
 @given(
@@ -75,7 +75,7 @@ def test_blocks_give_what_the_whole_matrix_gives(
 def test_equal_rows_are_named_in_the_order_of_their_ids(tmp_path: Path) -> None:
     matrix = torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0], [1.0, 0.0], [4.0, 0.0]])
     for block_bytes in (16, 48, 1000):
-        _, nearest = surveyed(tmp_path / "m.safetensors", matrix, [3], None, block_bytes)
+        _, nearest = surveyed(tmp_path / "m.safetensors", matrix, [3], np.ones(5, bool), block_bytes)
         assert nearest[3] == [(0, 1), (2, 1), (4, 1), (1, 0)]
 
 
@@ -87,7 +87,7 @@ def test_equal_rows_are_counted(tmp_path: Path) -> None:
 
 def test_rows_that_are_no_numbers_have_no_direction_and_hide_no_other(tmp_path: Path) -> None:
     matrix = torch.tensor([[1.0, 0.0], [float("nan"), 1.0], [float("inf"), 0.0], [1e-30, 1e-30], [3e38, 3e38]])
-    norms, nearest = surveyed(tmp_path / "m.safetensors", matrix, [0, 1, 2, 3], None, 32)
+    norms, nearest = surveyed(tmp_path / "m.safetensors", matrix, [0, 1, 2, 3], np.ones(5, bool), 32)
     assert [number for number, _ in nearest[3]] == [4, 0]
     assert nearest[1] == nearest[2] == []
     assert np.isfinite(norms).tolist() == [True, False, False, True, True]

@@ -7,7 +7,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
 from tokmigrate import settings
 from tokmigrate.audit import blame as token_blame
@@ -17,11 +17,10 @@ from tokmigrate.cli import console
 from tokmigrate.cli.each import ModelResults, Result, find_failures, print_result
 from tokmigrate.cli.options import AsJson, Models, open_workspace, select_models
 from tokmigrate.cli.output import declare_changes
-from tokmigrate.commands.report import collect
+from tokmigrate.commands import report as reporting
 from tokmigrate.errors import StorageError, UsageError
-from tokmigrate.render import blame as blame_report
 from tokmigrate.render import html
-from tokmigrate.render import log as log_report
+from tokmigrate.render import ledger as ledger_report
 from tokmigrate.state import database, transfer
 
 if TYPE_CHECKING:
@@ -33,17 +32,14 @@ ExportFormat = Literal["jsonl", "csv"]
 
 def log(
     model: Models = None,
-    limit: Annotated[int | None, typer.Option(help="Show at most this many runs.", min=1)] = None,
-    imported: Annotated[bool, typer.Option("--imported", help="Include the runs of imported ledgers.")] = False,
+    limit: Annotated[int | None, Option(help="Show at most this many runs.", min=1)] = None,
+    imported: Annotated[bool, Option("--imported", help="Include the runs of imported ledgers.")] = False,
     verify_chain: Annotated[
-        bool, typer.Option("--verify-chain", help="Verify the hash chain over the runs; exit with 4 if it is broken.")
+        bool, Option("--verify-chain", help="Verify the hash chain over the runs; exit with 4 if it is broken.")
     ] = False,
-    export: Annotated[
-        ExportFormat | None, typer.Option(help="Write the whole ledger, every row with its hash.")
-    ] = None,
+    export: Annotated[ExportFormat | None, Option(help="Write the whole ledger, every row with its hash.")] = None,
     output: Annotated[
-        Path | None,
-        typer.Option("--output", "-o", help="Write the export to this file instead of stdout.", metavar="FILE"),
+        Path | None, Option("--output", "-o", help="Write the export to this file instead of stdout.", metavar="FILE")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,8 +73,8 @@ def _log(model: list[str] | None, limit: int | None, imported: bool, as_json: bo
         both = (*runs, *audit_runs.list_imported_runs(workspace, limit))
         runs = tuple(sorted(both, key=attrgetter("row.started"), reverse=True)[:limit])
     interrupted = find_failures(entries, run_status.refuse_interrupted)
-    content = {"runs": [log_report.run_content(run) for run in runs]}
-    print_result("log", Result(content, [log_report.log_text(runs)]), as_json, interrupted)
+    content = {"runs": [ledger_report.run_content(run) for run in runs]}
+    print_result("log", Result(content, [ledger_report.log_text(runs)]), as_json, interrupted)
 
 
 def _verify_chain(as_json: bool) -> None:
@@ -121,11 +117,9 @@ def _open_state() -> State:
 
 def blame(
     token: Annotated[
-        str | None, typer.Argument(help="A present or former token text; escapes such as \\n are understood.")
+        str | None, Argument(help="A present or former token text; escapes such as \\n are understood.")
     ] = None,
-    number: Annotated[
-        int | None, typer.Option("--id", help="Select the token by id instead.", min=0, metavar="ID")
-    ] = None,
+    number: Annotated[int | None, Option("--id", help="Select the token by id instead.", min=0, metavar="ID")] = None,
     model: Models = None,
     as_json: AsJson = False,
 ) -> None:
@@ -142,15 +136,14 @@ def blame(
         found = token_blame.blame_id(workspace, entries, number)
     else:
         raise UsageError("blame takes a token's text or --id", hint='for example: tokmigrate blame "<|im_start|>"')
-    content = {"models": [blame_report.blame_content(each) for each in found]}
+    content = {"models": [ledger_report.blame_content(each) for each in found]}
     missing = find_failures(entries, settings.ModelEntry.here)
-    print_result("blame", Result(content, map(blame_report.format_blame, found)), as_json, missing)
+    print_result("blame", Result(content, map(ledger_report.format_blame, found)), as_json, missing)
 
 
 def import_(
     source: Annotated[
-        str,
-        typer.Argument(help="A workspace directory, a state.db, a state URL, or a JSONL export.", metavar="LEDGER"),
+        str, Argument(help="A workspace directory, a state.db, a state URL, or a JSONL export.", metavar="LEDGER")
     ],
     as_json: AsJson = False,
 ) -> None:
@@ -176,7 +169,7 @@ def report(
     model: Models = None,
     output: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--output",
             "-o",
             help="Write to this directory or .html file; default: .tokmigrate/reports.",
@@ -199,7 +192,7 @@ def report(
             with results.keep_error(entry):
                 path = paths[entry.name]
                 with run_status.reading(entry):
-                    found = collect.collect_report(workspace, entry, on_progress)
+                    found = reporting.collect_report(workspace, entry, on_progress)
                 html.write_page(path, html.format_page(found))
                 results.add(Result({"page": str(path), **found.document}, [f"{entry.name}: {path}"]))
     results.finish()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from tokmigrate.cli.each import Result, print_result
 from tokmigrate.cli.options import AsJson, Models, complete_model, complete_revision, open_workspace_for_writing
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def init(
-    directory: Annotated[Path, typer.Argument(help="The directory of the new workspace.")] = Path(),
+    directory: Annotated[Path, Argument(help="The directory of the new workspace.")] = Path(),
     as_json: AsJson = False,
 ) -> None:
     """Create a workspace with tokmigrate.yaml and migrations/."""
@@ -39,18 +40,16 @@ def init(
 
 
 def revision(
-    message: Annotated[str, typer.Option("--message", "-m", help="Set the message of the migration.")],
-    python: Annotated[bool, typer.Option("--python", help="Write a Python migration instead of YAML.")] = False,
+    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    python: Annotated[bool, Option("--python", help="Write a Python migration instead of YAML.")] = False,
     autogenerate: Annotated[
-        bool, typer.Option("--autogenerate", help="Derive the operations from the tokenizers of --from and --to.")
+        bool, Option("--autogenerate", help="Derive the operations from the tokenizers of --from and --to.")
     ] = False,
     before: Annotated[
-        str | None,
-        typer.Option("--from", metavar="DIR", help="Set the old tokenizer.", autocompletion=complete_model),
+        str | None, Option("--from", metavar="DIR", help="Set the old tokenizer.", autocompletion=complete_model)
     ] = None,
     after: Annotated[
-        str | None,
-        typer.Option("--to", metavar="DIR", help="Set the new tokenizer.", autocompletion=complete_model),
+        str | None, Option("--to", metavar="DIR", help="Set the new tokenizer.", autocompletion=complete_model)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -99,7 +98,7 @@ def _autogenerate(workspace: Workspace, message: str, before: str, after: str, a
     content = {
         "file": str(done.path) if done.path else None,
         "operations": names,
-        "left": diff_report.difference_contents(done.left),
+        "left": [asdict(each) for each in done.left],
         "refused": done.refused,
     }
     print_result("revision", Result(content, [line], notes, exit_code=1 if done.left and not done.path else 0), as_json)
@@ -122,14 +121,12 @@ def lock(model: Models = None, as_json: AsJson = False) -> None:
 def rebase(
     revision: Annotated[
         str | None,
-        typer.Argument(
-            help="A migration of the branch to move; by default the unpublished one.",
-            autocompletion=complete_revision,
+        Argument(
+            help="A migration of the branch to move; by default the unpublished one.", autocompletion=complete_revision
         ),
     ] = None,
     onto: Annotated[
-        str | None,
-        typer.Option("--onto", help="Set the head to move it after.", autocompletion=complete_revision),
+        str | None, Option("--onto", help="Set the head to move it after.", autocompletion=complete_revision)
     ] = None,
     model: Models = None,
     as_json: AsJson = False,
@@ -149,12 +146,8 @@ def rebase(
 
 
 def squash(
-    revisions: Annotated[
-        str, typer.Argument(metavar="FIRST:LAST", help="The first and the last revision of the range.")
-    ],
-    message: Annotated[
-        str | None, typer.Option("--message", "-m", help="Set the message of the new migration.")
-    ] = None,
+    revisions: Annotated[str, Argument(metavar="FIRST:LAST", help="The first and the last revision of the range.")],
+    message: Annotated[str | None, Option("--message", "-m", help="Set the message of the new migration.")] = None,
     model: Models = None,
     as_json: AsJson = False,
 ) -> None:

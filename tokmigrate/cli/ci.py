@@ -6,30 +6,27 @@ import sys
 from typing import Annotated, Literal
 
 import typer
+from typer import Option
 
 from tokmigrate.cli.each import ModelResults, Result, print_result
 from tokmigrate.cli.options import AcceptDrift, AsJson, Here, Models, open_workspace, select_models
-from tokmigrate.cli.output import print_json
+from tokmigrate.cli.output import error_document, print_json
 from tokmigrate.commands import check as checking
 from tokmigrate.commands import lint as linting
 from tokmigrate.commands import roundtrip
 from tokmigrate.errors import TokmigrateError, UsageError
 from tokmigrate.lint import linter
 from tokmigrate.render import check as check_report
-from tokmigrate.render import json as json_report
 from tokmigrate.render import lint as lint_report
 from tokmigrate.render import lock as lock_report
 from tokmigrate.revision import validate as validation
 
 Codes = Annotated[
-    list[str] | None, typer.Option(help="Run only these rules, by code or prefix; repeatable.", metavar="CODES")
+    list[str] | None, Option(help="Run only these rules, by code or prefix; repeatable.", metavar="CODES")
 ]
-Ignored = Annotated[
-    list[str] | None, typer.Option(help="Skip these rules, by code or prefix; repeatable.", metavar="CODES")
-]
+Ignored = Annotated[list[str] | None, Option(help="Skip these rules, by code or prefix; repeatable.", metavar="CODES")]
 Format = Annotated[
-    Literal["text", "json", "github", "sarif"] | None,
-    typer.Option("--format", help="Set the output format; default: text."),
+    Literal["text", "json", "github", "sarif"] | None, Option("--format", help="Set the output format; default: text.")
 ]
 
 
@@ -47,10 +44,9 @@ def lint(
     select: Codes = None,
     ignore: Ignored = None,
     git_base: Annotated[
-        str | None,
-        typer.Option(help="Check only migrations that changed since the branch left this commit.", metavar="REV"),
+        str | None, Option(help="Check only migrations that changed since the branch left this commit.", metavar="REV")
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings too.")] = False,
+    strict: Annotated[bool, Option("--strict", help="Exit with 1 on warnings too.")] = False,
     output: Format = None,
     as_json: AsJson = False,
 ) -> None:
@@ -72,7 +68,7 @@ def lint(
         if output == "github":
             sys.stdout.write(lint_report.problem_commands(error, workspace.root))
         if output == "json" and not as_json:
-            print_json(json_report.error_document(error))
+            print_json(error_document(error))
             raise typer.Exit(error.exit_code) from error
         raise
     code = 1 if linted.errors or (strict and linted.warnings) else 0
@@ -94,9 +90,8 @@ def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> 
     another model. Lost undo data exits with 4 too, and migrations that no downgrade can undo are listed.
     """
     workspace = open_workspace()
-    entries = select_models(workspace, model, here)
-    results = ModelResults("check", entries, as_json)
-    for entry in entries:
+    results = ModelResults("check", select_models(workspace, model, here), as_json)
+    for entry in results.entries:
         with results.keep_error(entry):
             found = checking.check(workspace, entry)
             content, lines = check_report.check_content(found), check_report.check_lines(found)
@@ -106,8 +101,8 @@ def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> 
 
 def test(
     model: Models = None,
-    every: Annotated[bool, typer.Option("--all", help="Run every migration from base, not only pending ones.")] = False,
-    copy: Annotated[bool, typer.Option("--copy", help="Use a full copy of the model, weights included.")] = False,
+    every: Annotated[bool, Option("--all", help="Run every migration from base, not only pending ones.")] = False,
+    copy: Annotated[bool, Option("--copy", help="Use a full copy of the model, weights included.")] = False,
     accept_drift: AcceptDrift = False,
     as_json: AsJson = False,
 ) -> None:
@@ -119,9 +114,8 @@ def test(
     are not present, config.json gives their shapes.
     """
     workspace = open_workspace(accept_drift)
-    entries = select_models(workspace, model)
-    results = ModelResults("test", entries, as_json)
-    for entry in entries:
+    results = ModelResults("test", select_models(workspace, model), as_json)
+    for entry in results.entries:
         with results.keep_error(entry):
             done = roundtrip.run_roundtrip(workspace, entry, "copy" if copy else "dummy", from_base=every)
             content, lines = check_report.roundtrip_content(done), check_report.roundtrip_lines(done)

@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tokmigrate.cli import console
-from tokmigrate.cli.output import declare_changes, echo, echo_err, is_lost, print_error, print_json, print_traceback
+from tokmigrate.cli import console, output
 from tokmigrate.errors import AlreadyThereError, TokmigrateError, UsageError
-from tokmigrate.render.json import document, error_document
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,14 +24,7 @@ _LEAST_SERIOUS_FIRST = (0, 3, 2, 1, 5, 4)
 
 @dataclass(frozen=True)
 class Result:
-    """What a command prints.
-
-    Args:
-        content: What the JSON document holds; the rest is printed where none is asked for.
-        text: Lines and tables for stdout.
-        notes: Lines and tables for stderr; they come first.
-        exit_code: The exit code.
-    """
+    """What a command prints: the content of a JSON document, or lines and tables, the notes to stderr and first."""
 
     content: dict[str, Any]
     text: Iterable[RenderableType] = ()
@@ -42,14 +33,16 @@ class Result:
 
     def print(self) -> None:
         """Print notes and text."""
-        for parts, stderr in ((self.notes, True), (self.text, False)):
-            for part in parts:
-                if not isinstance(part, str):
-                    console.print_rich(part, stderr=stderr)
-                elif stderr:
-                    echo_err(part)
-                else:
-                    echo(part)
+        for part in self.notes:
+            if isinstance(part, str):
+                output.echo_err(part)
+            else:
+                console.print_rich(part, stderr=True)
+        for part in self.text:
+            if isinstance(part, str):
+                output.echo(part)
+            else:
+                console.print_rich(part)
 
 
 @dataclass(frozen=True)
@@ -62,13 +55,7 @@ class Failure:
 
 @dataclass
 class ModelResults:
-    """The results of a command that goes through models: each is printed as it comes, or one document holds all.
-
-    Args:
-        command: Its name.
-        entries: The models.
-        as_json: Whether to print a document.
-    """
+    """The results of a command that goes through models: each is printed as it comes, or one document holds all."""
 
     command: str
     entries: Sequence[ModelEntry]
@@ -107,29 +94,24 @@ class ModelResults:
 class ChangeResults(ModelResults):
     """The results of a command that plans and verifies the change of each model before it makes the first.
 
-    If one model cannot be changed, none is. Models are changed in order, and the first that fails ends the command.
-
-    Args:
-        command: Its name.
-        entries: The models.
-        as_json: Whether to print a document.
-        keep_going: Whether to continue with the other models after one fails.
+    If one model cannot be changed, none is. Models are changed in order; unless `keep_going`, the first that fails ends
+    the command.
     """
 
     keep_going: bool
     _planned: list[tuple[ModelEntry, Accepted | None]] = field(default_factory=list, init=False)
     _already_there: list[Failure] = field(default_factory=list, init=False)
 
-    def to_plan(self) -> Sequence[ModelEntry]:
+    def list_to_plan(self) -> Sequence[ModelEntry]:
         """Return the models to plan the change of; a model alone is planned when it is changed."""
-        declare_changes()
+        output.declare_changes()
         return self.entries if len(self.entries) > 1 else ()
 
     def accept(self, entry: ModelEntry, accepted: Accepted | None) -> None:
         """Keep what was verified of the change of a model, which is not verified again."""
         self._planned.append((entry, accepted))
 
-    def to_change(self) -> Iterator[tuple[ModelEntry, Accepted | None]]:
+    def take_planned(self) -> Iterator[tuple[ModelEntry, Accepted | None]]:
         """Yield the models to change, with what was verified."""
         if len(self.entries) == 1:
             yield self.entries[0], None
@@ -156,25 +138,19 @@ class ChangeResults(ModelResults):
                 _print_failures(self.failures)
         elif not self.as_json:
             for each in self._already_there:
-                echo_err(f"note: {each.model}: {each.error.message}")
+                output.echo_err(f"note: {each.model}: {each.error.message}")
         failed = [each.model for each in self.failures]
         not_tried = [entry.name for entry, _ in self._planned]
         if failed and len(self.entries) > 1 and not self.as_json:
             others = {*failed, *not_tried, *(each.model for each in self._already_there)}
             done = [entry.name for entry in self.entries if entry.name not in others]
             parts = {"done": done, "failed": failed, "not tried": not_tried}
-            echo_err("; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in parts.items()))
+            output.echo_err("; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in parts.items()))
         super().finish(not_tried=not_tried, **more)
 
 
 def print_result(command: str, result: Result, as_json: bool, failures: Sequence[Failure] = ()) -> None:
-    """Print the result of a command that has one for all models.
-
-    Args:
-        command: Its name.
-        result: The result.
-        as_json: Whether to print a document.
-        failures: Models that the command should have covered.
+    """Print the result of a command that has one for all models, and those that it could not cover.
 
     Raises:
         Exit: With the most serious code, if that is not 0.
@@ -201,15 +177,15 @@ def find_failures(entries: Iterable[ModelEntry], check: Callable[[ModelEntry], o
 def _print_document(command: str, content: dict[str, Any], failures: Sequence[Failure]) -> None:
     """Print the document of a command; `error` is the most serious one of the failures, the first of its kind."""
     if not failures:
-        print_json(document(command, **content))
+        output.print_json(output.document(command, **content))
         return
     code = _most_serious(failures)
     worst = next(each.error for each in failures if each.error.exit_code == code)
-    failed = [{"model": each.model, "error": error_document(each.error)["error"]} for each in failures]
+    failed = [{"model": each.model, "error": output.error_document(each.error)["error"]} for each in failures]
     for each in failures:
-        print_traceback(each.error)
-    print_json({**error_document(worst), "command": command, "failed": failed, **content})
-    if is_lost(sys.stdout):
+        output.print_traceback(each.error)
+    output.print_json({**output.error_document(worst), "command": command, "failed": failed, **content})
+    if output.is_lost(sys.stdout):
         _print_failures(failures)
 
 
@@ -225,7 +201,7 @@ def _print_failure(failure: Failure, before: Iterable[Failure], *, alone: bool) 
         return
     # An error in a file or on the command line concerns all models.
     is_clear = alone or isinstance(error, UsageError) or error.where == failure.model
-    print_error(error, as_json=False, model=None if is_clear else failure.model)
+    output.print_error(error, as_json=False, model=None if is_clear else failure.model)
 
 
 def _exit_with(failures: Iterable[Failure], codes: Iterable[int]) -> None:

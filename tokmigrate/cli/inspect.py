@@ -6,7 +6,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from tokmigrate import settings
 from tokmigrate.audit import run_status
@@ -30,8 +30,7 @@ from tokmigrate.files import exists, has_directory
 from tokmigrate.model.documents import stamp as stamps
 from tokmigrate.render import check as check_report
 from tokmigrate.render import diff as diff_report
-from tokmigrate.render import json as json_report
-from tokmigrate.render import text
+from tokmigrate.render import status as status_report
 from tokmigrate.revision import history as histories
 
 if TYPE_CHECKING:
@@ -47,9 +46,8 @@ def current(model: Models = None, as_json: AsJson = False) -> None:
 
     Exits with 1 if a model's directory is missing.
     """
-    entries = select_models(open_workspace(), model)
-    results = ModelResults("current", entries, as_json)
-    for entry in entries:
+    results = ModelResults("current", select_models(open_workspace(), model), as_json)
+    for entry in results.entries:
         with results.keep_error(entry):
             found = current_revision.current(entry)
             results.add(Result({"model": entry.name, "revision": found}, [f"{entry.name}: {found or 'base'}"]))
@@ -64,7 +62,7 @@ def heads(as_json: AsJson = False) -> None:
     found = histories.History.read(open_workspace()).heads
     lines = [f"{migration.revision} {migration.message} ({migration.shown})" for migration in found]
     warnings = ["warning: more than one head; `tokmigrate rebase` puts one after the other"] if len(found) > 1 else []
-    content = {"heads": [json_report.migration_content(migration) for migration in found]}
+    content = {"heads": [status_report.migration_content(migration) for migration in found]}
     print_result("heads", Result(content, lines or [NO_MIGRATIONS], warnings), as_json)
 
 
@@ -72,36 +70,27 @@ def history(as_json: AsJson = False) -> None:
     """List migrations, newest first, with tags and models."""
     workspace = open_workspace()
     found = histories.History.read(workspace)
-    tags_of: defaultdict[str, list[str]] = defaultdict(list)
+    tags_of, models_at = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
     for name, revision in tags.list_tags(workspace).items():
         tags_of[revision].append(name)
     entries = tuple(workspace.models.values())
-    missing = [entry for entry in entries if not has_directory(entry.path)]
-    models_at: defaultdict[str, list[str]] = defaultdict(list)
     for entry in entries:
         stamp = stamps.read_stamp(entry.path)
         if stamp:
             models_at[stamp.revision].append(entry.name)
+    missing = [entry for entry in entries if not has_directory(entry.path)]
+    warnings = [f"warning: {entry.name} is missing: there is no directory {entry.path}" for entry in missing]
     content = {
-        "migrations": [
-            {
-                **json_report.migration_content(migration),
-                "models_here": models_at.get(migration.revision, []),
-                "tags": tags_of.get(migration.revision, []),
-            }
-            for migration in found.ordered()
-        ],
+        "migrations": status_report.history_content(found.ordered(), models_at, tags_of),
         "missing": [entry.name for entry in missing],
     }
-    warnings = [f"warning: {entry.name} is missing: there is no directory {entry.path}" for entry in missing]
-    heads_of = [migration.revision for migration in found.heads]
-    table = text.history_table(found.ordered(), heads_of, models_at, tags_of) if found.migrations else NO_MIGRATIONS
+    table = status_report.history_table(found, models_at, tags_of) if found.migrations else NO_MIGRATIONS
     interrupted = find_failures(entries, run_status.refuse_interrupted)
     print_result("history", Result(content, [table], warnings), as_json, interrupted)
 
 
 def show(
-    revision: Annotated[str, typer.Argument(help="A revision by any of its names.", autocompletion=complete_revision)],
+    revision: Annotated[str, Argument(help="A revision by any of its names.", autocompletion=complete_revision)],
     as_json: AsJson = False,
 ) -> None:
     """Show one migration, and edits since it was applied."""
@@ -115,10 +104,10 @@ def show(
         )
     migration = found.get(target)
     edited = restore.diff_since_applied(workspace, migration)
-    parts: list[RenderableType] = [text.migration_text(migration)]
+    parts: list[RenderableType] = [status_report.migration_text(migration)]
     if edited:
         parts += [f"edited since it was applied; `tokmigrate restore {migration.revision}` restores it:", *edited]
-    content = {"migration": json_report.migration_content(migration), "edited": edited}
+    content = {"migration": status_report.migration_content(migration), "edited": edited}
     print_result("show", Result(content, parts), as_json)
 
 
@@ -131,12 +120,11 @@ def status(model: Models = None, here: Here = False, as_json: AsJson = False) ->
     occurrences.
     """
     workspace = open_workspace()
-    entries = select_models(workspace, model, here)
-    results = ModelResults("status", entries, as_json)
-    for entry in entries:
+    results = ModelResults("status", select_models(workspace, model, here), as_json)
+    for entry in results.entries:
         with results.keep_error(entry):
             found = look.status(workspace, entry)
-            results.add(Result(json_report.status_content(found), [text.status_text(found)]))
+            results.add(Result(status_report.status_content(found), [status_report.status_text(found)]))
     results.finish()
 
 
@@ -147,9 +135,8 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
     too: `tokmigrate check` tells whether the content is still equivalent to what its migrations left.
     """
     workspace = open_workspace()
-    entries = select_models(workspace, model)
-    results = ModelResults("verify", entries, as_json)
-    for entry in entries:
+    results = ModelResults("verify", select_models(workspace, model), as_json)
+    for entry in results.entries:
         with results.keep_error(entry):
             found = look.verify(workspace, entry)
             code = DriftError.exit_code if found.changed or found.undo.breaks else 0
@@ -162,15 +149,13 @@ def verify(model: Models = None, as_json: AsJson = False) -> None:
 def diff(
     first: Annotated[
         str,
-        typer.Argument(metavar="A", help="A directory, or a model of the workspace.", autocompletion=complete_model),
+        Argument(metavar="A", help="A directory, or a model of the workspace.", autocompletion=complete_model),
     ],
     second: Annotated[
         str,
-        typer.Argument(
-            metavar="B", help="A directory, a model, or a revision of model A.", autocompletion=complete_revision
-        ),
+        Argument(metavar="B", help="A directory, a model, or a revision of model A.", autocompletion=complete_revision),
     ],
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 if they differ.")] = False,
+    exit_code: Annotated[bool, Option("--exit-code", help="Exit with 1 if they differ.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare two tokenizers: tokens, ids, pipeline and templates.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
+from typer import Argument, Option
 
 from tokmigrate.cli import console
 from tokmigrate.cli.each import ModelResults, Result, print_result
@@ -52,11 +52,9 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
 
 
 def restore(
-    revision: Annotated[
-        str, typer.Argument(help="A revision that was applied here.", autocompletion=complete_revision)
-    ],
+    revision: Annotated[str, Argument(help="A revision that was applied here.", autocompletion=complete_revision)],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be restored, without writing anything.")
+        bool, Option("--dry-run", help="Show what would be restored, without writing anything.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 from tokmigrate import settings
 from tokmigrate.cli.output import declare_changes, echo_err
@@ -48,7 +48,7 @@ def _complete(incomplete: str, propose: Callable[[Workspace], Iterator[proposals
 
 Models = Annotated[
     list[str] | None,
-    typer.Option(
+    Option(
         "--model",
         "-M",
         help="Select a model by name or path; repeatable; all models by default.",
@@ -56,16 +56,16 @@ Models = Annotated[
         autocompletion=complete_model,
     ),
 ]
-Here = Annotated[bool, typer.Option("--here", help="Skip models whose directory is missing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document to stdout, errors included.")]
+Here = Annotated[bool, Option("--here", help="Skip models whose directory is missing.")]
+AsJson = Annotated[bool, Option("--json", help="Print one JSON document to stdout, errors included.")]
 AcceptDrift = Annotated[
-    bool, typer.Option("--accept-drift", help="Continue from a model that differs from what its migrations left.")
+    bool, Option("--accept-drift", help="Continue from a model that differs from what its migrations left.")
 ]
 LockTimeout = Annotated[
-    float, typer.Option("--lock-timeout", help="Wait this long for another process.", metavar="SECONDS", min=0)
+    float, Option("--lock-timeout", help="Wait this long for another process.", metavar="SECONDS", min=0)
 ]
 NoOwner = Annotated[
-    bool, typer.Option("--no-owner", help="Continue if owner, mode or attributes of files cannot be preserved.")
+    bool, Option("--no-owner", help="Continue if owner, mode or attributes of files cannot be preserved.")
 ]
 
 RECOVERED = {

@@ -10,11 +10,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import asdict
 from typing import Any, TextIO, cast
 
 from tokmigrate.errors import FileProblems, TokmigrateError
+from tokmigrate.formats import JSON_OUTPUT
 from tokmigrate.render.escape import escape, escape_json, escape_lines
-from tokmigrate.render.json import error_document
 
 MAKES_CHANGES = ContextVar("MAKES_CHANGES", default=False)
 """Whether the command changes files: then its exit code is that of the change, even if its output is lost."""
@@ -26,11 +27,7 @@ def declare_changes() -> None:
 
 
 class Stream:
-    """A stream whose errors are kept.
-
-    Args:
-        target: The stream that it writes to, None where that is closed.
-    """
+    """A stream whose errors are kept; its target is None where it is closed."""
 
     def __init__(self, target: TextIO | None) -> None:
         self._target: TextIO = target or io.StringIO()
@@ -44,8 +41,7 @@ class Stream:
 
     def write(self, text: str) -> int:
         """Write a text, unless an earlier write failed."""
-        if self.error is None:
-            self._keep_error(self._target.write, text)
+        self._try(self._target.write, text)
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
@@ -55,21 +51,14 @@ class Stream:
 
     def flush(self) -> None:
         """Flush, unless an earlier write failed."""
+        self._try(self._target.flush)
+
+    def _try(self, act: Callable[..., object], *arguments: str) -> None:
         if self.error is None:
-            self._keep_error(self._target.flush)
-
-    def close_lost(self) -> None:
-        """Flush; after an error, redirect to /dev/null, since the interpreter flushes once more when it exits."""
-        self.flush()
-        if self.error:
-            with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
-                os.dup2(nowhere.fileno(), self._target.fileno())
-
-    def _keep_error(self, act: Callable[..., object], *arguments: str) -> None:
-        try:
-            act(*arguments)
-        except OSError as error:
-            self.error = error.strerror or str(error)
+            try:
+                act(*arguments)
+            except OSError as error:
+                self.error = error.strerror or str(error)
 
 
 def is_lost(stream: object) -> bool:
@@ -89,7 +78,11 @@ def capture_stream_errors() -> Iterator[tuple[Stream, Stream]]:
     finally:
         sys.stdout, sys.stderr = out, err
         for each in streams:
-            each.close_lost()
+            each.flush()
+            if each.error:
+                # The interpreter flushes once more when it exits.
+                with suppress(OSError, ValueError), open(os.devnull, "w") as nowhere:  # noqa: PTH123
+                    os.dup2(nowhere.fileno(), each.fileno())
 
 
 def _open_closed_descriptors() -> None:
@@ -108,6 +101,25 @@ def json_lines(document: dict[str, Any]) -> list[str]:
     """Return the lines of a JSON document for stdout, which escapes what stdout cannot encode."""
     ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
     return escape_json(json.dumps(document, indent=2, ensure_ascii=ascii_only)).split("\n")
+
+
+def document(command: str, **content: Any) -> dict[str, Any]:
+    """Return the document of one command."""
+    return {"schema_version": JSON_OUTPUT.version, "command": command, **content}
+
+
+def error_document(error: TokmigrateError) -> dict[str, Any]:
+    """Return the document of an error."""
+    found: dict[str, Any] = {
+        "kind": type(error).__name__,
+        "message": error.message,
+        "where": error.where,
+        "hint": error.hint,
+        "exit_code": error.exit_code,
+    }
+    if isinstance(error, FileProblems):
+        found["problems"] = [asdict(problem) for problem in error.problems]
+    return {"schema_version": JSON_OUTPUT.version, "error": found}
 
 
 def print_json(document: dict[str, Any]) -> None:
@@ -132,13 +144,7 @@ def print_traceback(error: TokmigrateError) -> None:
 
 
 def print_error(error: TokmigrateError, as_json: bool, model: str | None = None) -> None:
-    """Write an error, and its traceback to stderr if --debug is given.
-
-    Args:
-        error: The error.
-        as_json: As a document on stdout; else to stderr.
-        model: The model that the error is about, where the message has to name it.
-    """
+    """Write an error, which may have to name its model, and its traceback if --debug is given."""
     print_traceback(error)
     if as_json:
         print_json(error_document(error))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, Option
 
 from tokmigrate import events
 from tokmigrate.audit import lora
@@ -35,8 +35,8 @@ from tokmigrate.commands import upgrade as upgrading
 from tokmigrate.errors import UsageError
 from tokmigrate.plan import corpus as plan_corpus
 from tokmigrate.render import check as check_report
-from tokmigrate.render import impact, text, training
-from tokmigrate.render import json as json_report
+from tokmigrate.render import impact, training
+from tokmigrate.render import plan as plan_report
 
 if TYPE_CHECKING:
     from tokmigrate.commands.plan import BoundPlan
@@ -44,34 +44,28 @@ if TYPE_CHECKING:
     from tokmigrate.settings import ModelEntry
 
 _NAMES = "A revision id, a prefix of it, a file number, a tag, head, or +N."
-Target = Annotated[str, typer.Argument(help=_NAMES, autocompletion=complete_revision)]
+Target = Annotated[str, Argument(help=_NAMES, autocompletion=complete_revision)]
 
-KeepGoing = Annotated[
-    bool, typer.Option("--keep-going", metavar="", help="Continue with the other models after one fails.")
-]
-
-Corpus = Annotated[
-    Path | None,
-    typer.Option(
-        help="Count how the plan changes the tokenization of this file, line by line.",
-        metavar="FILE",
-        exists=True,
-        dir_okay=False,
-        readable=True,
-    ),
-]
+KeepGoing = Annotated[bool, Option("--keep-going", metavar="", help="Continue with the other models after one fails.")]
 
 
 def plan(
     revision: Target = "head",
     model: Models = None,
     here: Here = False,
-    corpus: Corpus = None,
+    corpus: Annotated[
+        Path | None,
+        Option(
+            help="Count how the plan changes the tokenization of this file, line by line.",
+            metavar="FILE",
+            exists=True,
+            dir_okay=False,
+            readable=True,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
-        typer.Option(
-            "--output", "-o", help="Write the plan to a file for `upgrade --plan`; - is stdout.", metavar="FILE"
-        ),
+        Option("--output", "-o", help="Write the plan to a file for `upgrade --plan`; - is stdout.", metavar="FILE"),
     ] = None,
     accept_drift: AcceptDrift = False,
     as_json: AsJson = False,
@@ -101,7 +95,9 @@ def plan(
                 for warning in made.warnings:
                     on_progress(events.Warned(entry.name, warning))
                 bounds.append(planning.bind_plan(workspace, made))
-                content, parts = json_report.plan_content(made), [text.plan_text(made)]
+                # Of a large vocabulary the document is made only where it is printed.
+                content = plan_report.plan_content(made) if as_json else {}
+                parts = [plan_report.plan_text(made)]
                 if corpus:
                     measured = plan_corpus.measure(made, corpus, on_progress)
                     content["impact"] = impact.impact_content(measured)
@@ -119,12 +115,10 @@ def plan(
 
 
 def upgrade(
-    revision: Annotated[
-        str | None, typer.Argument(help=f"{_NAMES} Default: head.", autocompletion=complete_revision)
-    ] = None,
+    revision: Annotated[str | None, Argument(help=f"{_NAMES} Default: head.", autocompletion=complete_revision)] = None,
     model: Models = None,
     plan_file: Annotated[
-        Path | None, typer.Option("--plan", help="Apply this plan file; refuse it if it is stale.", metavar="FILE")
+        Path | None, Option("--plan", help="Apply this plan file; refuse it if it is stale.", metavar="FILE")
     ] = None,
     accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
@@ -140,17 +134,16 @@ def upgrade(
     """
     workspace = open_workspace(accept_drift)
     plans = _read_plans(plan_file, revision, model) if plan_file else {}
-
     entries = select_models(workspace, list(plans) or model)
     changes = ChangeResults("upgrade", entries, as_json, keep_going)
     announce = _hide_plan if as_json else _print_plan
     with console.progress() as on_progress:
-        for entry in changes.to_plan():
+        for entry in changes.list_to_plan():
             with changes.keep_error(entry):
                 to, bound = _target(entry, revision, plans)
                 accepted = upgrading.accept_upgrade(workspace, entry, to, on_progress, bound, keep_owner=not no_owner)
                 changes.accept(entry, accepted)
-        for entry, accepted in changes.to_change():
+        for entry, accepted in changes.take_planned():
             with changes.keep_error(entry):
                 to, bound = _target(entry, revision, plans)
                 done = upgrading.upgrade(
@@ -164,9 +157,9 @@ def upgrade(
                     keep_owner=not no_owner,
                     accepted=accepted,
                 )
-                lines = [text.upgrade_line(done.plan)] if done.plan.steps else []
-                notes = _recovered(entry.name, done.recovered.value)
-                changes.add(Result(json_report.upgrade_content(done), lines, notes))
+                lines = [plan_report.upgrade_line(done.plan)] if done.plan.steps else []
+                notes = _recovery_notes(entry.name, done.recovered.value)
+                changes.add(Result(plan_report.upgrade_content(done) if as_json else {}, lines, notes))
     changes.finish()
 
 
@@ -177,7 +170,7 @@ def _target(entry: ModelEntry, revision: str | None, plans: Mapping[str, BoundPl
 
 
 def _print_plan(plan: Plan) -> None:
-    console.print_rich(text.plan_text(plan))
+    console.print_rich(plan_report.plan_text(plan))
 
 
 def _hide_plan(plan: Plan) -> None:
@@ -185,7 +178,7 @@ def _hide_plan(plan: Plan) -> None:
 
 
 def downgrade(
-    revision: Annotated[str, typer.Argument(help="base, a revision, or -N.", autocompletion=complete_revision)],
+    revision: Annotated[str, Argument(help="base, a revision, or -N.", autocompletion=complete_revision)],
     model: Models = None,
     accept_drift: AcceptDrift = False,
     lock_timeout: LockTimeout = 0.0,
@@ -200,29 +193,29 @@ def downgrade(
     workspace = open_workspace(accept_drift)
     changes = ChangeResults("downgrade", select_models(workspace, model), as_json, keep_going)
     with console.progress() as on_progress:
-        for entry in changes.to_plan():
+        for entry in changes.list_to_plan():
             with changes.keep_error(entry):
                 accepted = downgrading.accept_downgrade(
                     workspace, entry, revision, on_progress, keep_owner=not no_owner
                 )
                 changes.accept(entry, accepted)
-        for entry, accepted in changes.to_change():
+        for entry, accepted in changes.take_planned():
             with changes.keep_error(entry):
                 done = downgrading.downgrade(
                     workspace, entry, revision, lock_timeout, on_progress, keep_owner=not no_owner, accepted=accepted
                 )
-                notes = _recovered(entry.name, done.recovered.value)
-                changes.add(Result(json_report.downgrade_content(done), [text.downgrade_line(done)], notes))
+                notes = _recovery_notes(entry.name, done.recovered.value)
+                changes.add(Result(plan_report.downgrade_content(done), [plan_report.downgrade_line(done)], notes))
     changes.finish()
 
 
 def stamp(
     revision: Annotated[
-        str | None, typer.Argument(help="The revision that the model is at.", autocompletion=complete_revision)
+        str | None, Argument(help="The revision that the model is at.", autocompletion=complete_revision)
     ] = None,
     source: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--from",
             help="Adopt the model as a copy of this one, trained or saved elsewhere.",
             metavar="DIR",
@@ -257,7 +250,7 @@ def stamp(
     undo = "undo data exists" if done.undoable else "there is no undo data here, so it cannot be downgraded"
     lines = [f"{done.model}: stamped at {done.revision}; {undo}"]
     if done.moved:
-        lines.append(f"changed since it was migrated: {check_report.tensors_named(done.moved)}")
+        lines.append(f"changed since it was migrated: {check_report.format_tensors(done.moved)}")
         lines += training.training_lines(done.training)
     content = {
         "model": done.model,
@@ -271,13 +264,13 @@ def stamp(
 
 def tag(
     name: Annotated[
-        str | None, typer.Argument(help="The tag; without one, all are listed.", autocompletion=complete_tag)
+        str | None, Argument(help="The tag; without one, all are listed.", autocompletion=complete_tag)
     ] = None,
     revision: Annotated[
-        str | None, typer.Argument(help="The revision to name. Default: head.", autocompletion=complete_revision)
+        str | None, Argument(help="The revision to name. Default: head.", autocompletion=complete_revision)
     ] = None,
     delete: Annotated[
-        str | None, typer.Option("--delete", help="Delete this tag.", metavar="NAME", autocompletion=complete_tag)
+        str | None, Option("--delete", help="Delete this tag.", metavar="NAME", autocompletion=complete_tag)
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -338,7 +331,7 @@ def _read_plans(path: Path, revision: str | None, model: list[str] | None) -> di
     return plans
 
 
-def _recovered(model: str, outcome: str) -> list[str]:
+def _recovery_notes(model: str, outcome: str) -> list[str]:
     if outcome == "nothing":
         return []
     return [f"{model}: recovered an interrupted change first; the model was the one {outcome} it"]

@@ -1,1 +1,1 @@
-"""How results look: text for people (`text`), one JSON document for programs (`json`), the HTML page (`page`)."""
+"""How results look: text for a terminal, content for JSON, and the HTML page."""

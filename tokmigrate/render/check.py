@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -40,7 +41,7 @@ def check_lines(found: Checked) -> Iterator[str]:
         yield f"  looks like {found.detected}"
     drift = found.drift
     if drift.moved:
-        yield f"  changed by training (fine): {tensors_named(drift.moved)}"
+        yield f"  changed by training (fine): {format_tensors(drift.moved)}"
         yield from (f"  {line}" for line in training_lines(found.training))
     if drift.weights:
         yield f"  trained or saved again since (fine; which of the two is not known here): {', '.join(drift.weights)}"
@@ -59,26 +60,17 @@ def check_lines(found: Checked) -> Iterator[str]:
 
 def check_content(found: Checked) -> dict[str, Any]:
     """Return what `check` found as JSON."""
-    drift = found.drift
     return {
         "model": found.name,
         "revision": found.revision,
         "exit_code": found.exit_code,
         "pending": [migration.revision for migration in found.pending],
-        "moved": list(drift.moved),
+        **asdict(found.drift),
         "training": training_content(found.training),
-        "resaved": list(drift.resaved),
-        "weights": list(drift.weights),
-        "stamp": drift.stamp,
         "broken": found.broken,
         "detected": found.detected,
-        "notes": list(found.notes),
-        "unknown": list(drift.unknown),
+        "notes": found.notes,
         "undo": undo_content(found.undo),
-        "differences": [
-            {"aspect": each.aspect, "subject": each.subject, "before": each.before, "after": each.after}
-            for each in drift.differences
-        ],
     }
 
 
@@ -95,14 +87,8 @@ def verified_lines(found: Verified) -> Iterator[str]:
 
 def verified_content(found: Verified) -> dict[str, Any]:
     """Return what changed since a model was migrated as JSON."""
-    return {
-        "model": found.name,
-        "revision": found.revision,
-        "changed": found.changed,
-        "same_meaning": found.same_meaning,
-        "notes": found.notes,
-        "undo": undo_content(found.undo),
-    }
+    content = asdict(found)
+    return {"model": content.pop("name"), **content, "undo": undo_content(found.undo)}
 
 
 def undo_lines(undo: UndoData) -> Iterator[str]:
@@ -120,12 +106,12 @@ def undo_content(undo: UndoData) -> dict[str, Any]:
     """Return what of the undo data of a model is here, as JSON."""
     return {
         "lost": [{"revision": revision, "reason": reason} for revision, reason in undo.lost.items()],
-        "not_undoable": list(undo.not_undoable),
+        "not_undoable": undo.not_undoable,
         "ledger": undo.ledger,
     }
 
 
-def tensors_named(names: Sequence[str]) -> str:
+def format_tensors(names: Sequence[str]) -> str:
     """Return how many tensors there are, and the first few of them."""
     return f"{format_count(len(names), 'tensor')}: {format_list(names, _NAMED)}"
 
@@ -165,6 +151,6 @@ def roundtrip_content(done: RoundTrip) -> dict[str, Any]:
         "verified": done.verified,
         "files": done.files,
         "bytes": done.bytes,
-        "mismatches": [{"file": each.file, "after": each.after, "expected": each.expected} for each in done.mismatches],
+        "mismatches": [asdict(each) for each in done.mismatches],
         "adapters_left_out": [str(adapter) for adapter in done.left_out],
     }

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from tokmigrate.render.escape import escape, escape_quoted
+from tokmigrate.render.terminal import plain_table
 
 if TYPE_CHECKING:
     from tokmigrate.commands.diff import Comparison
@@ -22,7 +24,8 @@ _SHOWN = 20
 """How many of one aspect are shown on a screen; JSON has all."""
 
 _LONGEST = 120
-_TOKENS = ("added", "removed", "renamed", "moved")
+_LINE_STYLES = {"+": "green", "-": "red", "@": "dim"}
+_TOKENS: tuple[Aspect, ...] = ("added", "removed", "renamed", "moved")
 _TITLES: dict[Aspect, str] = {
     "flags": "flags of added tokens",
     "scores": "scores",
@@ -48,54 +51,36 @@ def comparison_text(comparison: Comparison) -> RenderableType:
 
 def difference_tables(found: Sequence[Difference]) -> Iterator[RenderableType]:
     """Yield the lines of differences, a kind after the other, with an empty line before each."""
-    tokens = [each for each in found if each.aspect in _TOKENS]
+    by_aspect: defaultdict[Aspect, list[Difference]] = defaultdict(list)
+    for each in found:
+        by_aspect[each.aspect].append(each)
+    tokens = {aspect: by_aspect[aspect] for aspect in _TOKENS if by_aspect[aspect]}
     if tokens:
-        yield from _add_title(_format_counts(tokens), _token_table(tokens), tokens)
+        counts = ", ".join(f"{len(rows):,} {aspect}" for aspect, rows in tokens.items())
+        some = [each for rows in tokens.values() for each in rows[:_SHOWN]]
+        more = sum(max(0, len(rows) - _SHOWN) for rows in tokens.values())
+        yield from _add_title(f"tokens: {counts}", _token_table(some), more)
     for aspect, heading in _TITLES.items():
-        some = [each for each in found if each.aspect == aspect]
-        if some:
-            yield from _add_title(heading, _value_table(some), some)
-    for each in found:
-        if each.aspect == "part":
-            yield from _add_title(each.subject, _part_table(each), [])
-    for each in found:
-        if each.aspect == "template":
-            yield from _add_title(f"chat template '{each.subject}'", _template_lines(each), [])
+        if by_aspect[aspect]:
+            more = max(0, len(by_aspect[aspect]) - _SHOWN)
+            yield from _add_title(heading, _value_table(by_aspect[aspect][:_SHOWN]), more)
+    for each in by_aspect["part"]:
+        yield from _add_title(each.subject, _part_table(each))
+    for each in by_aspect["template"]:
+        yield from _add_title(f"chat template '{each.subject}'", _template_lines(each))
 
 
-def _add_title(heading: str, body: RenderableType, rows: Sequence[Difference]) -> Iterator[RenderableType]:
+def _add_title(heading: str, body: RenderableType, more: int = 0) -> Iterator[RenderableType]:
     yield Text()
     yield Text(escape(heading), style="bold")
     yield body
-    more = sum(max(0, len([each for each in rows if each.aspect == aspect]) - _SHOWN) for aspect in _aspects(rows))
     if more:
         yield Text(f"… and {more:,} more, which --json lists", style="dim")
 
 
-def _aspects(rows: Sequence[Difference]) -> tuple[Aspect, ...]:
-    return tuple(dict.fromkeys(each.aspect for each in rows))
-
-
-def _format_counts(tokens: Sequence[Difference]) -> str:
-    counts = {aspect: len([each for each in tokens if each.aspect == aspect]) for aspect in _TOKENS}
-    return "tokens: " + ", ".join(f"{count:,} {aspect}" for aspect, count in counts.items() if count)
-
-
-def _select_shown(rows: Sequence[Difference]) -> Iterator[Difference]:
-    for aspect in _aspects(rows):
-        yield from [each for each in rows if each.aspect == aspect][:_SHOWN]
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
-def _token_table(tokens: Sequence[Difference]) -> Table:
-    table = _table("what", "token", "id")
-    for each in _select_shown(tokens):
+def _token_table(tokens: Sequence[Difference]) -> RenderableType:
+    table = plain_table("what", "token", "id")
+    for each in tokens:
         if each.aspect == "renamed":
             token, number = f"{escape_quoted(each.before)} → {escape_quoted(each.after)}", each.subject
         else:
@@ -105,9 +90,9 @@ def _token_table(tokens: Sequence[Difference]) -> Table:
     return table
 
 
-def _value_table(rows: Sequence[Difference]) -> Table:
-    table = _table("", "before", "after")
-    for each in _select_shown(rows):
+def _value_table(rows: Sequence[Difference]) -> RenderableType:
+    table = plain_table("", "before", "after")
+    for each in rows:
         values = (each.before, each.after)
         if each.aspect == "specials":
             old, new = values
@@ -116,8 +101,8 @@ def _value_table(rows: Sequence[Difference]) -> Table:
     return table
 
 
-def _part_table(part: Difference) -> Table:
-    table = _table("", "before", "after")
+def _part_table(part: Difference) -> RenderableType:
+    table = plain_table("", "before", "after")
     # A part that only one side has is shown field by field as well.
     alone = part.before is None or part.after is None
     leaves = _fields(part.before or {}, part.after or {}) if alone else _leaves(part.before, part.after)
@@ -155,16 +140,11 @@ def _value(held: Json) -> str:
 
 def _template_lines(template: Difference) -> RenderableType:
     if template.before is None or template.after is None:
-        there = "only the first has one" if template.after is None else "only the second has one"
-        return Text(there)
+        return Text("only the first has one" if template.after is None else "only the second has one")
     lines = list(difflib.unified_diff(template.before.split("\n"), template.after.split("\n"), lineterm="", n=1))[2:]
-    first = [Text(escape(line), style=_line_style(line)) for line in lines[: 2 * _SHOWN]]
+    first = [Text(escape(line), style=_LINE_STYLES.get(line[:1], "")) for line in lines[: 2 * _SHOWN]]
     more = [Text(f"… and {len(lines) - len(first)} more lines", style="dim")] if len(lines) > len(first) else []
     return Group(*first, *more)
-
-
-def _line_style(line: str) -> str:
-    return {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
 
 
 def comparison_content(comparison: Comparison) -> dict[str, Any]:
@@ -173,12 +153,5 @@ def comparison_content(comparison: Comparison) -> dict[str, Any]:
         "before": comparison.before,
         "after": comparison.after,
         "equal": not comparison.differences,
-        "differences": difference_contents(comparison.differences),
+        "differences": [asdict(each) for each in comparison.differences],
     }
-
-
-def difference_contents(found: Sequence[Difference]) -> list[dict[str, Any]]:
-    """Return differences as JSON."""
-    return [
-        {"aspect": each.aspect, "subject": each.subject, "before": each.before, "after": each.after} for each in found
-    ]

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterator
 from itertools import groupby
 from typing import NamedTuple
 
@@ -30,12 +29,7 @@ _DOTTED_CIRCLE = "◌"
 
 
 class Part(NamedTuple):
-    """A part of a text as it is shown.
-
-    Args:
-        text: What is shown.
-        name: For a character that is spelt out what it is; empty for text that stands for itself.
-    """
+    """A part of a text as it is shown; a character that is spelt out has a name."""
 
     text: str
     name: str = ""
@@ -43,22 +37,26 @@ class Part(NamedTuple):
 
 def escape_parts(text: str) -> tuple[Part, ...]:
     """Return a text as parts that are safe to show side by side."""
-    return tuple(_parts(text))
+    parts: list[Part] = []
+    for hidden, letters in groupby(text, _is_hidden):
+        if hidden:
+            parts += map(_spell, letters)
+        else:
+            plain = "".join(letters)
+            # A mark without a letter before it would sit on what stands in front of the text.
+            parts.append(Part(_DOTTED_CIRCLE + plain if unicodedata.category(plain[0]).startswith("M") else plain))
+    return tuple(parts)
 
 
 def escape_prose_parts(text: str) -> tuple[Part, ...]:
     """Return words about a token or a file as parts that are safe to show; their spaces stay spaces."""
-    return tuple(Part(" ") if part.text == _SHORT[" "] and part.name else part for part in _parts(text))
-
-
-def escape_prose(text: str) -> str:
-    """Return a text in one piece, for places that hold nothing else."""
-    return "".join(part.text for part in escape_prose_parts(text))
+    return tuple(Part(" ") if part.text == _SHORT[" "] and part.name else part for part in escape_parts(text))
 
 
 def escape(text: str) -> str:
     """Return words of unknown origin for a terminal, in one line."""
-    return "".join(_escape(letter) if letter != " " and _is_hidden(letter) else letter for letter in text)
+    hidden = {letter for letter in text if letter != " " and _is_hidden(letter)}
+    return text.translate({ord(letter): letter.encode("unicode_escape").decode() for letter in hidden})
 
 
 def escape_quoted(token: str) -> str:
@@ -76,25 +74,11 @@ def escape_lines(lines: str) -> str:
     return "\n".join(map(escape, lines.split("\n")))
 
 
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode()
-
-
-def _parts(text: str) -> Iterator[Part]:
-    for hidden, letters in groupby(text, _is_hidden):
-        if hidden:
-            yield from map(_spelt, letters)
-        else:
-            text = "".join(letters)
-            # A mark without a letter before it would sit on what stands in front of the text.
-            yield Part(_DOTTED_CIRCLE + text if unicodedata.category(text[0]).startswith("M") else text)
-
-
 def _is_hidden(letter: str) -> bool:
     return unicodedata.category(letter)[0] in "CZ" or ord(letter) in _INVISIBLE
 
 
-def _spelt(letter: str) -> Part:
+def _spell(letter: str) -> Part:
     code = f"U+{ord(letter):04X}"
     name = _NAMES.get(letter) or unicodedata.name(letter, "")
     return Part(_SHORT.get(letter, code), f"{code} {name}".rstrip())

@@ -5,20 +5,21 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from tokmigrate import __version__
-from tokmigrate.commands.report.collect import Report
+from tokmigrate.commands.report import Report
 from tokmigrate.errors import UsageError
 from tokmigrate.files import storage_errors
-from tokmigrate.render.escape import Part, escape_parts, escape_prose, escape_prose_parts
+from tokmigrate.render.escape import Part, escape, escape_parts, escape_prose_parts
 from tokmigrate.render.impact import share
 from tokmigrate.render.training import format_figures, format_init
 from tokmigrate.settings import ModelEntry, Workspace
@@ -26,7 +27,7 @@ from tokmigrate.settings import ModelEntry, Workspace
 LISTED_AT_MOST = 2000
 """How many tokens have a line of their own in the table; a search finds the others."""
 
-COLUMNS, _CELLS_AT_MOST, _RUNS_AT_MOST = 64, 2048, 60
+COLUMNS, _CELLS_AT_MOST = 64, 2048
 
 
 def format_page(report: Report) -> str:
@@ -35,7 +36,6 @@ def format_page(report: Report) -> str:
     # Those that only moved give way to the others.
     first = sorted(range(len(document["listed"])), key=lambda at: (document["listed"][at]["kind"] == "moved", at))
     listed = [document["listed"][at] for at in sorted(first[:LISTED_AT_MOST])]
-    changed = [run for run in document["runs"] if run["kind"] != "base"]
     script = _ENVIRONMENT.get_template("report.js").render()
     return _ENVIRONMENT.get_template("report.html.j2").render(
         doc=document,
@@ -43,8 +43,6 @@ def format_page(report: Report) -> str:
         version=__version__,
         listed=listed,
         map=vocabulary_map(document["runs"]),
-        runs=changed[:_RUNS_AT_MOST],
-        more_runs=max(0, len(changed) - _RUNS_AT_MOST),
         charts=[(norms, _chart(norms)) for norms in document["norms"]],
         input_rows={row["id"]: (row, norms) for norms in document["norms"][:1] for row in norms["rows"]},
         vocabulary=pack_vocabulary(report, listed),
@@ -56,7 +54,7 @@ def format_page(report: Report) -> str:
 def pack_vocabulary(report: Report, listed: Sequence[Mapping[str, Any]]) -> str:
     """Return the tokens without a line of their own, for the script: JSON, deflated, in base 64.
 
-    Each is its id, its text, its kind, its parts or 0 where they are its text, and the parts of its reading or 0.
+    Each is its id, text, kind and parts, its reading and the parts of that; null where parts are the text.
     """
     known = {token["id"] for token in listed}
     kinds = {n: run["kind"] for run in report.document["runs"] for n in range(run["first"], run["last"] + 1)}
@@ -64,29 +62,25 @@ def pack_vocabulary(report: Report, listed: Sequence[Mapping[str, Any]]) -> str:
     for number, text in sorted(report.texts.items()):
         if number not in known:
             parts, reading = escape_parts(text), report.readings.get(number)
-            read = 0 if reading is None else escape_parts(reading)
-            rest.append([number, text, kinds[number], 0 if parts == (Part(text),) else parts, read])
+            read = None if reading is None else escape_parts(reading)
+            rest.append([number, text, kinds[number], None if parts == (Part(text),) else parts, reading, read])
     return base64.b64encode(zlib.compress(json.dumps(rest, separators=(",", ":")).encode(), 9)).decode()
 
 
 def vocabulary_map(runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the map of a vocabulary: lines of `COLUMNS` cells, each of `span` ids, in the colour of what is rarest."""
     kinds = [run["kind"] for run in runs for _ in range(run["first"], run["last"] + 1)]
-    span = 1
-    while len(kinds) > span * _CELLS_AT_MOST:
-        span *= 2
+    span = max(1, -(-len(kinds) // _CELLS_AT_MOST))
     counts = Counter(kinds)
-    held = [Counter(kinds[start : start + span]) for start in range(0, len(kinds), span)]
-    cells = [min(each, key=lambda kind: (counts[kind], kind)) for each in held]
-    rects: list[dict[str, Any]] = []
-    for at, kind in enumerate(cells):
-        row, column = divmod(at, COLUMNS)
-        if column == 0 or cells[at - 1] != kind:
-            rects.append({"kind": kind, "row": row, "column": column, "cells": 0, "counts": Counter()})
-            rects[-1]["first"] = at * span
-        rects[-1]["cells"] += 1
-        rects[-1]["counts"] += held[at]
-        rects[-1]["last"] = min((at + 1) * span, len(kinds)) - 1
+    cells = [
+        min(kinds[start : start + span], key=lambda kind: (counts[kind], kind)) for start in range(0, len(kinds), span)
+    ]
+    rects = []
+    for (row, kind), run in groupby(range(len(cells)), lambda at: (at // COLUMNS, cells[at])):
+        first, *others = run
+        ids = range(first * span, min((first + len(others) + 1) * span, len(kinds)))
+        rect = {"kind": kind, "row": row, "column": first % COLUMNS, "cells": 1 + len(others)}
+        rects.append({**rect, "first": ids.start, "last": ids.stop - 1, "counts": Counter(kinds[ids.start : ids.stop])})
     return {"span": span, "rows": -(-len(cells) // COLUMNS), "rects": rects}
 
 
@@ -97,7 +91,7 @@ def _chart(norms: Mapping[str, Any]) -> dict[str, Any]:
     step = 480 / len(histogram["counts"])
     bars = [(round(at * step, 1), round(150 * count / top, 1)) for at, count in enumerate(histogram["counts"]) if count]
     width = histogram["high"] - histogram["low"] or 1
-    lines = {round(480 * (row["norm"] - histogram["low"]) / width) for row in norms["rows"] if row["norm"] is not None}
+    lines = {round(480 * (row["norm"] - histogram["low"]) / width) for row in norms["rows"]}
     return {"top": top, "bars": bars, "lines": sorted(lines)}
 
 
@@ -112,21 +106,15 @@ def page_paths(workspace: Workspace, entries: Sequence[ModelEntry], output: Path
             hint = "name a directory, or one --model"
             raise UsageError(f"one file for {len(entries)} models", where=str(output), hint=hint)
         return {entry.name: output for entry in entries}
-    folder = workspace.root / ".tokmigrate" / "reports" if output is None else output
-    names = {entry.name: re.sub(r"[^\w.-]+", "-", entry.name).strip("-.") or "model" for entry in entries}
-    for entry, name in names.items():
-        if [each.casefold() for each in names.values()].count(name.casefold()) > 1:
-            raise UsageError("two models would have one page", where=entry, hint="name a file, and one --model")
-    return {entry: folder / f"report-{name}.html" for entry, name in names.items()}
+    folder = output or workspace.root / ".tokmigrate" / "reports"
+    return {entry.name: folder / f"report-{quote(entry.name, safe='')}.html" for entry in entries}
 
 
 def write_page(path: Path, text: str) -> None:
-    """Write a page; what was there stays until the new one is complete. Raise StorageError where that fails."""
+    """Write a page; raise StorageError where that fails."""
     with storage_errors("write the page", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_name(f".{path.name}.unfinished")
-        unfinished.write_text(text, "utf-8")
-        unfinished.replace(path)
+        path.write_text(text, "utf-8")
 
 
 def _number(value: float) -> str:
@@ -140,7 +128,7 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-_ENVIRONMENT.filters |= {"parts": escape_parts, "prose": escape_prose_parts, "plain": escape_prose}
+_ENVIRONMENT.filters |= {"parts": escape_parts, "prose": escape_prose_parts, "plain": escape}
 # An attribute cannot hold every character of a token as it is; JSON can.
 _ENVIRONMENT.filters |= {"quoted": json.dumps, "number": _number, "init": format_init, "figures": format_figures}
 _ENVIRONMENT.globals["share"] = share

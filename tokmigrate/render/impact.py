@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from tokmigrate.formatting import format_bytes
 from tokmigrate.render.escape import escape
+from tokmigrate.render.terminal import plain_table
 
 if TYPE_CHECKING:
     from tokmigrate.plan.corpus import CorpusChange, Counts, Example, ExampleTokens, Impact
@@ -42,35 +44,32 @@ def impact_text(impact: Impact | None) -> RenderableType:
 
 
 def _figures(impact: Impact) -> Table:
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("")
-    for column in ("before", "after", ""):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    columns = [Column(name, justify="right" if name else "left", no_wrap=True) for name in ("before", "after", "")]
+    table = plain_table(Column(), *columns)
     before, after, lines = impact.whole.before, impact.whole.after, impact.lines
-    for name, count in (
-        ("lines tokenized differently", impact.whole.tokenized_differently),
-        ("lines with other ids", impact.whole.other_ids),
-    ):
-        table.add_row(name, "", f"{count:,}", share(count, lines))
+    differently, other_ids = impact.whole.tokenized_differently, impact.whole.other_ids
+    table.add_row("lines tokenized differently", "", f"{differently:,}", share(differently, lines))
+    table.add_row("lines with other ids", "", f"{other_ids:,}", share(other_ids, lines))
     table.add_row("tokens", f"{before.tokens:,}", f"{after.tokens:,}", _growth(impact.whole))
     table.add_row("tokens per line", f"{before.tokens / lines:.2f}", f"{after.tokens / lines:.2f}", "")
     table.add_row("longest line", f"{before.longest:,}", f"{after.longest:,}", "")
-    table.add_row("most a line may have", _limit(before), _limit(after), _sources(impact.whole))
+    limits = [counts.limit for counts in (before, after)]
+    sources = ", ".join(dict.fromkeys(limit.source for limit in limits if limit))
+    most = [f"{limit.tokens:,}" if limit else "not stated" for limit in limits]
+    table.add_row("most a line may have", *most, sources)
     for name, old, new in (
         ("lines beyond that", before.beyond, after.beyond),
         ("unknown tokens", before.unknown, after.unknown),
         ("tokens for single bytes", before.byte_tokens, after.byte_tokens),
     ):
         if old is not None or new is not None:
-            table.add_row(name, _count(old), _count(new), "")
+            table.add_row(name, *("-" if count is None else f"{count:,}" for count in (old, new)), "")
     return table
 
 
 def _migrations(impact: Impact) -> Table:
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    table.add_column("migration", overflow="fold")
-    for column in ("tokenized differently", "other ids", "tokens"):
-        table.add_column(column, justify="right", no_wrap=True)
+    columns = [Column(name, justify="right", no_wrap=True) for name in ("tokenized differently", "other ids", "tokens")]
+    table = plain_table("migration", *columns)
     for migration, change in impact.migrations:
         first = escape(f"{migration.revision} {migration.message}")
         if change is None:
@@ -132,19 +131,6 @@ def _growth(change: CorpusChange) -> str:
     return f"{100 * (after - before) / before:+.2f} %" if before and after != before else ""
 
 
-def _limit(counts: Counts) -> str:
-    return f"{counts.limit.tokens:,}" if counts.limit else "not stated"
-
-
-def _sources(change: CorpusChange) -> str:
-    sources = [counts.limit.source for counts in (change.before, change.after) if counts.limit]
-    return ", ".join(dict.fromkeys(sources))
-
-
-def _count(count: int | None) -> str:
-    return "-" if count is None else f"{count:,}"
-
-
 def impact_content(impact: Impact | None) -> dict[str, Any] | None:
     """Return the impact of a plan on a corpus as JSON, null where it can do nothing to a text."""
     if impact is None:
@@ -185,12 +171,12 @@ def _counts_content(counts: Counts) -> dict[str, Any]:
     return {
         "tokens": counts.tokens,
         "longest_line": counts.longest,
-        "limit": counts.limit and {"tokens": counts.limit.tokens, "source": counts.limit.source},
+        "limit": asdict(counts.limit) if counts.limit else None,
         "lines_beyond_limit": counts.beyond,
         "unknown_tokens": counts.unknown,
         "byte_tokens": counts.byte_tokens,
     }
 
 
-def _tokens_content(cut: ExampleTokens) -> dict[str, Any]:
-    return {"tokens": cut.tokens, "shown": [piece.token for piece in cut.pieces], "more": cut.more}
+def _tokens_content(tokens: ExampleTokens) -> dict[str, Any]:
+    return {"tokens": tokens.tokens, "shown": [piece.token for piece in tokens.pieces], "more": tokens.more}

@@ -21,21 +21,22 @@ _MANY = 8
 
 def lock_update_lines(done: LockUpdate, shown: str) -> Iterator[str]:
     """Yield the changes of the lock."""
-    lock = done.after
-    if done.before == lock:
-        yield f"{shown} is up to date: {_size(lock)}"
-    else:
-        yield f"wrote {shown}: {_size(lock)}"
-    for change, revision in _changes(done.before, lock):
+    before, after = _pins(done.before), _pins(done.after)
+    yield (
+        f"{shown} is up to date: {_size(done.after)}"
+        if done.before == done.after
+        else f"wrote {shown}: {_size(done.after)}"
+    )
+    for change, revision in _changes(done.before, done.after):
         yield f"  {change} {revision}"
-    for base, pinned in _pins(lock):
-        if (base, pinned) not in _pins(done.before):
-            yield f"  on tokenizer {base[:_SHORT]} {pinned.revision} gives {_new_ids(pinned)}"
-    for base, pinned in _pins(done.before):
-        if not any((base, pinned.revision) == (other, kept.revision) for other, kept in _pins(lock)):
-            yield f"  on tokenizer {base[:_SHORT]} nothing is pinned for {pinned.revision} any more"
-    for note in done.notes:
-        yield f"note: {note}"
+    for (base, revision), pinned in after.items():
+        if before.get((base, revision)) != pinned:
+            ids = [f"{escape_quoted(token)} id {number}" for number, token in pinned.new_ids]
+            yield f"  on tokenizer {base[:_SHORT]} {revision} gives {format_list(ids, _MANY) or 'no new token'}"
+    for base, revision in before:
+        if (base, revision) not in after:
+            yield f"  on tokenizer {base[:_SHORT]} nothing is pinned for {revision} any more"
+    yield from (f"note: {note}" for note in done.notes)
 
 
 def lock_update_content(done: LockUpdate, file: str) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def lock_update_content(done: LockUpdate, file: str) -> dict[str, Any]:
         "lock": file,
         "written": done.before != done.after,
         "changes": [{"change": change, "revision": name} for change, name in _changes(done.before, done.after)],
-        **lock_content(done.after),
-        "notes": list(done.notes),
+        **_lock_content(done.after),
+        "notes": done.notes,
     }
 
 
@@ -56,18 +57,15 @@ def rebase_lines(done: Rebased, shown: str) -> Iterator[str]:
         yield f"{shown} could not be read, so it is restored from {source}"
     if done.onto is None:
         yield "one head: no migration has to move"
-        for each in done.moved:
-            yield f"its number was taken: {each.migration.shown} is now {each.path.name}"
-    for each in done.moved if done.onto else ():
-        renamed = each.path != each.migration.path
-        into = f", now {each.path.name}" if renamed else ""
-        yield f"moved {each.migration.revision} behind {done.onto} ({each.migration.shown}{into})"
-        break
-    for each in done.moved[1:] if done.onto else ():
-        if each.path != each.migration.path:
-            yield f"  with it {each.migration.revision} ({each.migration.shown}, now {each.path.name})"
+    for each in done.moved:
+        name = each.migration.shown
+        now = f", now {each.path.name}" if each.path != each.migration.path else ""
+        if done.onto is None:
+            yield f"its number was taken: {name} is now {each.path.name}"
+        elif each is done.moved[0]:
+            yield f"moved {each.migration.revision} behind {done.onto} ({name}{now})"
         else:
-            yield f"  with it {each.migration.revision} ({each.migration.shown})"
+            yield f"  with it {each.migration.revision} ({name}{now})"
     if done.shared:
         yield f"check this: both branches change or read {', '.join(done.shared)}"
     if done.relocked is None:
@@ -84,7 +82,7 @@ def rebase_content(done: Rebased, file: str) -> dict[str, Any]:
     return {
         "onto": done.onto,
         "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
-        "shared": list(done.shared),
+        "shared": done.shared,
         "conflict": done.conflict,
         "restored": done.restored,
         **(lock_update_content(done.relocked, file) if done.relocked else {"lock": file, "written": False}),
@@ -112,7 +110,7 @@ def squash_content(done: Squashed) -> dict[str, Any]:
         "models": list(done.trials),
         "tried_on": [{"model": model, "subject": subject} for model, subject in done.trials.items()],
         "dropped_preconditions": done.dropped,
-        "lock": lock_content(done.lock) if done.lock else None,
+        "lock": _lock_content(done.lock) if done.lock else None,
     }
 
 
@@ -120,14 +118,12 @@ def _format_trials(trials: Mapping[str, str]) -> str:
     names = [model for model, subject in trials.items() if subject == "model"]
     dummies = [model for model, subject in trials.items() if subject == "dummy"]
     if dummies:
-        each = "a dummy model" if len(dummies) == 1 else "dummy models"
-        theirs = "its" if len(dummies) == 1 else "their"
-        names.append(f"{each} of {', '.join(dummies)} ({theirs} weights are not here)")
+        are, their = ("a dummy model", "its") if len(dummies) == 1 else ("dummy models", "their")
+        names.append(f"{are} of {', '.join(dummies)} ({their} weights are not here)")
     return ", ".join(names)
 
 
-def lock_content(lock: Lock) -> dict[str, Any]:
-    """Return a lock as JSON."""
+def _lock_content(lock: Lock) -> dict[str, Any]:
     return {
         "head": lock.head,
         "revisions": [{"revision": locked.revision, "checksum": locked.checksum} for locked in lock.revisions],
@@ -160,8 +156,8 @@ def valid_lines(valid: Valid) -> Iterator[str]:
 
 def valid_content(valid: Valid) -> dict[str, Any]:
     """Return what `validate` found right as JSON."""
-    unpinned = [{"fingerprint": base, "revisions": list(names)} for base, names in valid.unpinned]
-    return {**lock_content(valid.lock), "unpinned": unpinned}
+    unpinned = [{"fingerprint": base, "revisions": names} for base, names in valid.unpinned]
+    return {**_lock_content(valid.lock), "unpinned": unpinned}
 
 
 def _size(lock: Lock) -> str:
@@ -173,19 +169,13 @@ def _changes(before: Lock | None, after: Lock) -> Iterator[tuple[str, str]]:
     old = {locked.revision: locked.checksum for locked in before.revisions} if before else {}
     new = {locked.revision: locked.checksum for locked in after.revisions}
     for revision, checksum in new.items():
-        if revision not in old:
-            yield "new", revision
-        elif old[revision] != checksum:
-            yield "changed", revision
-    for revision in old:
-        if revision not in new:
-            yield "gone", revision
+        if old.get(revision) != checksum:
+            yield "changed" if revision in old else "new", revision
+    yield from (("gone", revision) for revision in old if revision not in new)
 
 
-def _pins(lock: Lock | None) -> list[tuple[str, PinnedIds]]:
-    return [(track.fingerprint, pinned) for track in (lock.tracks if lock else ()) for pinned in track.pins]
-
-
-def _new_ids(pinned: PinnedIds) -> str:
-    labels = [f"{escape_quoted(token)} id {number}" for number, token in pinned.new_ids]
-    return format_list(labels, _MANY) or "no new token"
+def _pins(lock: Lock | None) -> dict[tuple[str, str], PinnedIds]:
+    """Return the pinned ids by base tokenizer and revision."""
+    return {
+        (track.fingerprint, pinned.revision): pinned for track in (lock.tracks if lock else ()) for pinned in track.pins
+    }

@@ -7,12 +7,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import IO
+from functools import partial
+from io import StringIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.segment import Segment
+from rich.table import Column, Table
 from rich.text import Text
 
 from tokmigrate.formatting import format_bytes
@@ -22,14 +24,16 @@ _NO_FOLD = 400
 """The width of a pipe without COLUMNS, which has none: nothing is to be cut or folded there."""
 
 
+_console = partial(Console, highlight=False, markup=False, emoji=False)
+
+
 def terminal(*, stderr: bool = False) -> Console:
     """Return the console of stdout or stderr; NO_COLOR and pipes are respected."""
-    found = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
-    if found.is_terminal:
-        return found
-    width = os.environ.get("COLUMNS", "")
-    wide = int(width) if width.isdecimal() and int(width) > 0 else _NO_FOLD
-    return Console(stderr=stderr, width=wide, highlight=False, markup=False, emoji=False)
+    found = _console(stderr=stderr)
+    if not found.is_terminal:
+        width = os.environ.get("COLUMNS", "")
+        found.width = int(width) if width.isdecimal() and int(width) > 0 else _NO_FOLD
+    return found
 
 
 def print_renderable(renderable: RenderableType, console: Console) -> None:
@@ -43,12 +47,17 @@ def print_renderable(renderable: RenderableType, console: Console) -> None:
     console.file.flush()
 
 
-def print_plain(renderable: RenderableType, file: IO[str]) -> None:
-    """Write a renderable into a file, without colours, as a pipe gets it."""
-    console = Console(
-        file=file, force_terminal=False, color_system=None, width=_NO_FOLD, highlight=False, markup=False, emoji=False
-    )
-    print_renderable(renderable, console)
+def format_plain(renderable: RenderableType) -> str:
+    """Return a renderable as a pipe without COLUMNS gets it."""
+    file = StringIO()
+    print_renderable(renderable, _console(file=file, force_terminal=False, color_system=None, width=_NO_FOLD))
+    return file.getvalue()
+
+
+def plain_table(*columns: str | Column) -> Table:
+    """Return a table without lines; a column that is given by its header folds long texts."""
+    all_columns = (Column(each, overflow="fold") if isinstance(each, str) else each for each in columns)
+    return Table(*all_columns, box=None, pad_edge=False, show_edge=False)
 
 
 class SanitizedRenderable:
@@ -66,8 +75,13 @@ class SanitizedRenderable:
 _NARROWEST = 20
 
 
-def moment(when: datetime) -> str:
-    """Return a moment to the second, in UTC and saying so: who reads a ledger may live elsewhere."""
+def format_revision(revision: str | None) -> str:
+    """Return a revision as messages name it."""
+    return revision or "base"
+
+
+def format_time(when: datetime) -> str:
+    """Return a time to the second in UTC, and say so: a reader may be in another time zone."""
     return f"{when.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
@@ -78,12 +92,7 @@ def indent_line(line: str, by: int, style: str = "") -> RenderableType:
 
 @dataclass(frozen=True)
 class Hanging:
-    """A headline of which what is folded stands under its beginning.
-
-    Args:
-        headline: The headline.
-        by: How far its further lines are indented.
-    """
+    """A headline whose further lines, where a narrow terminal folds it, are indented."""
 
     headline: Text
     by: int
@@ -96,11 +105,7 @@ class Hanging:
 
 
 def progress_lines(console: Console) -> Progress:
-    """Return lines that are gone when they are done; where the console is not a terminal there are none.
-
-    Args:
-        console: Where they are shown.
-    """
+    """Return lines that are gone when they are done; where the console is not a terminal there are none."""
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
@@ -115,10 +120,9 @@ def progress_lines(console: Console) -> Progress:
 
 
 class _Bytes(ProgressColumn):
-    """The bytes of a task that counts them, and how many in a second."""
+    """The bytes of a task that counts them, and how many in a second, in the units of the plan."""
 
     def render(self, task: Task) -> Text:
-        """Return them in the units of the plan."""
         if task.total is None:
             return Text()
         speed = task.finished_speed or task.speed

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.formatting import format_list
 from tokmigrate.render.escape import escape_quoted
 
 if TYPE_CHECKING:
-    from tokmigrate.audit.lora import HeldRows, HeldToken, LoraRows
+    from tokmigrate.audit.lora import HeldRows, LoraRows
     from tokmigrate.audit.training import TokenTraining
     from tokmigrate.model.weights.movement import Movement
 
@@ -44,15 +45,21 @@ def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
 def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
     """Yield lines on the tokens whose rows migrations initialised: how many of each kind, and the first ones."""
     for kind, said in SAID.items():
-        tokens = [token for token in found if token.training.value == kind]
-        if not tokens:
-            continue
-        named = format_list([f"{escape_quoted(token.token)} ({_id(token)})" for token in tokens], _SHOWN)
-        yield f"{len(tokens):,} of {len(found):,} new tokens {said}: {named}"
-    why = list(dict.fromkeys(token.why for token in found if token.why))
-    yield from (f"not known: {reason}" for reason in why)
+        labels = [_format_token(token) for token in found if token.training.value == kind]
+        if labels:
+            yield f"{len(labels):,} of {len(found):,} new tokens {said}: {format_list(labels, _SHOWN)}"
+    yield from (f"not known: {why}" for why in dict.fromkeys(token.why for token in found if token.why))
     if any(token.training.value in ("untrained", "moved", "partly") for token in found):
         yield "`tokmigrate peft-config` gives the ids of those not trained, for a LoRA run"
+
+
+def _format_token(token: TokenTraining) -> str:
+    parts = [str(token.id)]
+    if token.training.value == "partly":
+        left = [side for side, became in token.sides.items() if became.value != "trained"]
+        parts.append(f"not the {' and '.join(left)} row")
+    figures = format_figures(figures_content(token))
+    return f"{escape_quoted(token.token)} ({', '.join([*parts, figures] if figures else parts)})"
 
 
 def figures_content(token: TokenTraining) -> dict[str, Any]:
@@ -87,14 +94,6 @@ def _movement(movement: Movement) -> dict[str, float | None]:
     return {"change": movement.change, "likeness": movement.likeness}
 
 
-def _id(token: TokenTraining) -> str:
-    parts = [str(token.id)]
-    if token.training.value == "partly":
-        left = [side for side, became in token.sides.items() if became.value != "trained"]
-        parts.append(f"not the {' and '.join(left)} row")
-    return ", ".join([*parts, *filter(None, [format_figures(figures_content(token))])])
-
-
 def adapter_rows_content(held: HeldRows) -> dict[str, Any]:
     """Return the rows that an adapter holds in place of its model's as JSON."""
     return {
@@ -113,18 +112,17 @@ def adapter_rows_content(held: HeldRows) -> dict[str, Any]:
 def adapter_rows_line(held: HeldRows) -> str:
     """Return what rows an adapter holds in place of its model's, and the training of new tokens among them."""
     what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
-    labels = [f"{escape_quoted(token.token)} ({token.id}, {_format_change(token)})" for token in held.tokens]
+    labels = []
+    for token in held.tokens:
+        said = {"untrained": "as in the model", "unknown": "not known to be trained"}
+        parts = [said.get(token.training.value, token.training.value), format_figures({"": _movement(token.movement)})]
+        labels.append(f"{escape_quoted(token.token)} ({token.id}, {', '.join(filter(None, parts))})")
     tokens = f"new tokens among them: {format_list(labels, _SHOWN)}" if labels else "no new token among them"
     return f"it holds {what} of {held.matrix}, {tokens}"
 
 
-def _format_change(token: HeldToken) -> str:
-    said = {"untrained": "as in the model", "unknown": "not known to be trained"}.get(token.training.value)
-    return ", ".join(filter(None, [said or token.training.value, format_figures({"": _movement(token.movement)})]))
-
-
 def lora_notes(found: LoraRows) -> Iterator[str]:
-    """Yield which tokens a LoRA run is not told to train."""
+    """Yield notes on the tokens that a LoRA run leaves out."""
     if not found.indices:
         yield f"note: {found.model}: no token is known to be untrained"
     if found.unknown:
@@ -138,10 +136,5 @@ def lora_notes(found: LoraRows) -> Iterator[str]:
 
 def lora_content(found: LoraRows) -> dict[str, Any]:
     """Return the rows that a LoRA run is still to train as JSON."""
-    return {
-        "model": found.model,
-        "trainable_token_indices": dict(found.indices) or None,
-        "unknown": found.unknown,
-        "why": found.why,
-        "given": found.given,
-    }
+    content = asdict(found)
+    return {"model": content.pop("model"), "trainable_token_indices": content.pop("indices") or None, **content}

@@ -1,8 +1,8 @@
-"""The history of tokens, as text and as JSON."""
+"""What the ledger knows: the runs, and the history of tokens, as text and as JSON."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +10,79 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokmigrate.render.escape import escape, escape_quoted
-from tokmigrate.render.terminal import Hanging, indent_line, moment
+from tokmigrate.render.terminal import Hanging, format_revision, format_time, indent_line
 from tokmigrate.render.training import SAID, figures_content, format_figures, format_init
 
 if TYPE_CHECKING:
     from tokmigrate.audit.blame import BlameEvent, BlameModel, BlameResult, BlameToken
+    from tokmigrate.audit.runs import Run
     from tokmigrate.git import LineAuthor
     from tokmigrate.state.rows import TokenEvent
 
+_STYLE = {"APPLIED": "green", "FAILED": "bold red"}
+_MINUTE = 60
 _ORIGINS = {None: "not on record", True: "migration", False: "baseline"}
+
+
+def log_text(runs: Sequence[Run]) -> RenderableType:
+    """Return the runs, the newest first, a block of lines for each."""
+    if not runs:
+        return Text("no runs yet")
+    return Group(*(line for run in runs for line in _run_lines(run)))
+
+
+def _run_lines(run: Run) -> Iterator[RenderableType]:
+    row, who = run.row, run.row.provenance
+    is_adopted = row.direction.value == "adopt"
+    way = "" if is_adopted else f" {format_revision(row.from_revision)} → {format_revision(row.to_revision)}"
+    took = "" if row.duration_s is None else f", {row.duration_s:.1f} s"
+    if row.duration_s is not None and row.duration_s >= _MINUTE:
+        minutes, seconds = divmod(round(row.duration_s), _MINUTE)
+        took = f", {minutes} min {seconds} s"
+    headline = Text.assemble(
+        (format_time(row.started), "dim"),
+        f"  {escape(run.model.name)}: {row.direction.value}{way}  ",
+        (row.status.value, _STYLE.get(row.status.value, "yellow")),
+        took,
+    )
+    yield Hanging(headline, 4)
+    if is_adopted:
+        yield indent_line(f"the state follows the stamp of the model: {', '.join(row.revisions)}", 4)
+    commit = f", workspace at commit {who.git_commit[:10]}" if who.git_commit else ""
+    yield indent_line(f"{row.id} by {escape(who.user)} on {escape(who.host)}, process {who.pid}{commit}", 4)
+    libraries = " ".join(f"{name} {version}" for name, version in who.libraries.items())
+    yield indent_line(", ".join(filter(None, [f"tokmigrate {who.tool_version}", libraries])), 4)
+    if run.ledger is not None:
+        yield indent_line(f"from the ledger {run.ledger[:10]}, {escape(run.model.path)}", 4)
+    if run.undone_by is not None:
+        what = "reverted" if len(run.undone) == len(row.revisions) else f"{', '.join(run.undone)} reverted"
+        yield indent_line(f"{what} by {run.undone_by}", 4)
+    if row.error:
+        yield indent_line(f"error: {escape(row.error)}", 4, "red")
+
+
+def run_content(run: Run) -> dict[str, Any]:
+    """Return a run as JSON."""
+    row, who = run.row, run.row.provenance
+    return {
+        "run": row.id,
+        "model": run.model.name,
+        "path": run.model.path,
+        "lineage": run.model.lineage or None,
+        "ledger": run.ledger,
+        "direction": row.direction.value,
+        "from_revision": row.from_revision,
+        "to_revision": row.to_revision,
+        "revisions": row.revisions,
+        "status": row.status.value,
+        **asdict(who),
+        "started": row.started.isoformat(),
+        "finished": row.finished.isoformat() if row.finished else None,
+        "duration_s": row.duration_s,
+        "undone_by": run.undone_by,
+        "undone": run.undone,
+        "error": row.error,
+    }
 
 
 def format_blame(found: BlameResult) -> RenderableType:
@@ -33,7 +97,7 @@ def _format_token(found: BlameResult, token: BlameToken) -> Iterator[RenderableT
     if not token.added:
         yield indent_line(_origin(token), 2)
     for event in token.events:
-        when = f"  {moment(event.row.recorded_at)}"
+        when = f"  {format_time(event.row.recorded_at)}"
         yield Hanging(Text.assemble((when, "dim"), "  ", _format_event(event.row.event)), 6)
         yield from (indent_line(line, 6) for line in _details(event))
 
@@ -49,19 +113,16 @@ def _format_model(model: BlameModel) -> str:
 
 
 def _headline(token: BlameToken) -> str:
-    names = token.names
+    names, training = token.names, token.training
     if token.token is None or token.id is None:
         first = f", formerly {escape_quoted(names[0])}" if len(names) > 1 else ""
         return f"{escape_quoted(names[-1])}, removed{first}"
     parts = [escape_quoted(token.token), f"id {token.id}"]
-    parts += (
-        [f"formerly {', '.join(escape_quoted(name) for name in names if name != token.token)}"]
-        if len(names) > 1
-        else []
-    )
-    if token.training is not None:
-        parts += filter(None, [SAID[token.training.training.value], format_figures(figures_content(token.training))])
-        parts += [f"because {token.training.why}"] if token.training.why else []
+    former = ", ".join(escape_quoted(name) for name in names if name != token.token)
+    parts += [f"formerly {former}"] if former else []
+    if training is not None:
+        parts += filter(None, [SAID[training.training.value], format_figures(figures_content(training))])
+        parts += [f"because {training.why}"] if training.why else []
     return ", ".join(parts)
 
 
@@ -131,12 +192,11 @@ def blame_content(found: BlameResult) -> dict[str, Any]:
     """Return the history of the tokens of a model as JSON."""
     return {
         **asdict(found.model),
-        "same_as": list(found.model.same_as),
         "tokens": [
             {
                 "token": token.token,
                 "id": token.id,
-                "names": list(token.names),
+                "names": token.names,
                 "origin": _ORIGINS[token.added],
                 "initialised_by": token.initialised_by,
                 "training": token.training.training.value if token.training else None,
@@ -149,7 +209,8 @@ def blame_content(found: BlameResult) -> dict[str, Any]:
 
 
 def _event_content(event: BlameEvent) -> dict[str, Any]:
-    row, run, author = event.row.event, event.run, event.author
+    row, location, author = event.row.event, event.location, event.author
+    by = event.run.provenance if event.run else None
     return {
         "table": event.row.table,
         "number": event.row.number,
@@ -162,23 +223,20 @@ def _event_content(event: BlameEvent) -> dict[str, Any]:
         "init": row.init,
         "revision": row.revision,
         "message": event.message,
-        "file": event.location.shown if event.location else None,
-        "line": event.location.line if event.location else None,
-        "does": event.location.does if event.location else None,
+        "file": location.shown if location else None,
+        "line": location.line if location else None,
+        "does": location.does if location else None,
         "edited_since": event.edited,
-        "author": None
-        if author is None or isinstance(author, str)
-        else {
-            "name": author.author,
-            "mail": author.mail,
-            "when": author.when.isoformat(),
-            "commit": author.commit,
-            "summary": author.summary,
-        },
+        "author": _author_content(author) if author is not None and not isinstance(author, str) else None,
         "no_author": author if isinstance(author, str) else None,
         "run": event.row.run_id,
-        "user": run.provenance.user if run else None,
-        "host": run.provenance.host if run else None,
-        "tool_version": run.provenance.tool_version if run else None,
-        "workspace_commit": run.provenance.git_commit if run else None,
+        "user": by.user if by else None,
+        "host": by.host if by else None,
+        "tool_version": by.tool_version if by else None,
+        "workspace_commit": by.git_commit if by else None,
     }
+
+
+def _author_content(author: LineAuthor) -> dict[str, Any]:
+    content = asdict(author)
+    return {"name": content.pop("author"), **content, "when": author.when.isoformat()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,13 +13,13 @@ from blake3 import blake3
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.operations.base import RiskLevel
 from tokmigrate.vocabulary.ids import expand
 
 COMPARED_AT_MOST = 256
 """How many new tokens are compared with all others: each costs a product with the whole matrix."""
 
 _BINS = 48
+_NEAREST = 5
 _QUANTILES = {"min": 0.0, "p1": 0.01, "median": 0.5, "p99": 0.99, "max": 1.0}
 # Cosines that agree so far are ordered by the id, so that no order depends on rounding.
 _DIGITS = 9
@@ -41,11 +41,7 @@ def survey_matrices(
 ) -> tuple[list[dict[str, Any]], Nearest, dict[int, int]]:
     """Read each matrix once; return its norms, the nearest rows of new ones, and how many new rows equal each.
 
-    Args:
-        snapshot: The model.
-        new: The ids of the tokens whose rows migrations initialised.
-        among: The ids that may be named as nearest.
-        on_bytes: Called with the bytes of each block that was read.
+    Only ids `among` are named as nearest; `on_bytes` is called with the bytes of each block that was read.
     """
     population = np.fromiter(expand(snapshot.state.population), np.int64)
     embeds = next((tensor.canonical for tensor in snapshot.tensors if tensor.embeds), None)
@@ -58,10 +54,9 @@ def survey_matrices(
         allowed = np.zeros(ids, np.bool_)
         allowed[[number for number in among if number < ids]] = True
         shard, entry = snapshot.weights.tensor(tensor.name)
-        place = snapshot.weights.path(shard), shard.extent(entry)[0]
-        with TensorRows(*place, tensor.geometry, tensor.dtype) as rows:
+        with TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], tensor.geometry, tensor.dtype) as rows:
             asked = held[:COMPARED_AT_MOST] if is_input else []
-            norms, near = survey_rows(rows, ids, asked, allowed, on_bytes=on_bytes)
+            norms, near = survey_rows(rows, ids, asked, allowed, on_bytes)
             nearest |= near
             equal = count_equal_rows(rows, held) if is_input else equal
         found.append(
@@ -97,29 +92,12 @@ def _figures(values: Numbers) -> dict[str, Any]:
     return {"count": int(values.size), **dict(zip(_QUANTILES, quantiles, strict=True))}
 
 
-def norm_concerns(texts: Mapping[int, str], norms: Mapping[str, Any]) -> Iterator[tuple[RiskLevel, str, list[str]]]:
-    """Yield what is odd about the norms of a matrix, and the tokens; a list may be empty."""
-    broken = [texts.get(number, f"row {number}") for number in norms["not_finite"]]
-    yield RiskLevel.BREAKING, "rows with an infinity or a NaN", broken
-    rows = [(texts[row["id"]], row["norm"]) for row in norms["rows"]]
-    is_output = norms["side"] == "output"
-    effect = "where all other logits are negative such a token is predicted" if is_output else "they are all the same"
-    yield RiskLevel.CAUTION, f"rows of zeros; {effect}", [token for token, norm in rows if norm == 0]
-    if norms["old"]["count"]:
-        low, high = norms["old"]["min"], norms["old"]["max"]
-        short = [token for token, norm in rows if 0 < norm < low]
-        yield RiskLevel.SAFE, f"new rows are shorter than every old one ({low:.4g})", short
-        long = [token for token, norm in rows if norm > high]
-        yield RiskLevel.CAUTION, f"new rows are longer than every old one ({high:.4g})", long
-
-
 def survey_rows(
     rows: TensorRows,
     stop: int,
-    asked: Sequence[int] = (),
-    among: npt.NDArray[np.bool_] | None = None,
-    count: int = 5,
-    on_bytes: Callable[[int], None] = lambda _: None,
+    asked: Sequence[int],
+    among: npt.NDArray[np.bool_],
+    on_bytes: Callable[[int], None],
     block_bytes: int = BLOCK_BYTES,
 ) -> tuple[Numbers, Nearest]:
     """Return the norm of each row before `stop`, and the nearest rows of a few; one block is in memory at a time.
@@ -128,35 +106,31 @@ def survey_rows(
         rows: The open tensor.
         stop: Up to which row.
         asked: The rows whose nearest are wanted.
-        among: Which rows may be named as nearest, `(stop,)`; all of them if it is None.
-        count: How many of the nearest.
+        among: Which rows may be named as nearest, `(stop,)`.
         on_bytes: Called with the bytes of each block that was read.
         block_bytes: The most bytes of float64 in a block.
     """
     norms = np.empty(stop, np.float64)
     wanted = _directions(np.stack([rows.row(number) for number in asked])) if asked else np.empty((0, rows.width))
     own = np.asarray(asked, np.int64)[:, np.newaxis]
-    best_ids, best = np.full((len(asked), count), -1), np.full((len(asked), count), -np.inf)
+    best_ids, best = np.full((len(asked), _NEAREST), -1), np.full((len(asked), _NEAREST), -np.inf)
     position = 0
     for block in rows.float_rows([(0, stop)], block_bytes):
-        end = position + len(block)
+        ids = np.arange(position, position + len(block))
         with np.errstate(over="ignore", invalid="ignore"):
-            norms[position:end] = np.sqrt(np.einsum("ij,ij->i", block, block))
+            norms[ids] = np.sqrt(np.einsum("ij,ij->i", block, block))
         if asked:
-            ids = np.arange(position, end)
             cosines = np.round(wanted @ _directions(block).T, _DIGITS)
-            cosines[~np.isfinite(cosines) | (own == ids)] = -np.inf
-            if among is not None:
-                cosines[:, ~among[position:end]] = -np.inf
+            cosines[~np.isfinite(cosines) | (own == ids) | ~among[ids]] = -np.inf
             # Most blocks have nothing better for most rows, and sorting is what costs.
             better = np.flatnonzero(cosines.max(axis=1) > best[:, -1])
             cosines = np.concatenate([best[better], cosines[better]], axis=1)
             numbers = np.concatenate([best_ids[better], np.broadcast_to(ids, (len(better), len(ids)))], axis=1)
             # Ids rise along each line, so a stable sort puts the lower one first among equals.
-            order = np.argsort(-cosines, axis=1, kind="stable")[:, :count]
+            order = np.argsort(-cosines, axis=1, kind="stable")[:, :_NEAREST]
             best_ids[better] = np.take_along_axis(numbers, order, axis=1)
             best[better] = np.take_along_axis(cosines, order, axis=1)
-        position = end
+        position += len(block)
         on_bytes(len(block) * rows.geometry.row_bytes)
     pairs = [zip(ids.tolist(), line.tolist(), strict=True) for ids, line in zip(best_ids, best, strict=True)]
     return norms, {row: [each for each in near if each[0] >= 0] for row, near in zip(asked, pairs, strict=True)}
