@@ -62,10 +62,10 @@ class Problem:
 
 
 class FileProblems(UsageError):  # noqa: N818 - it holds several
-    """All that is wrong in one or more text files."""
+    """All that is wrong in one or more text files, in their order."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        self.problems = tuple(problems)
+        self.problems = tuple(sorted(problems, key=lambda each: (each.path, each.line, each.column)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
 

@@ -45,9 +45,7 @@ class Rule:
     Args:
         code: Such as `TM101`.
         name: Words joined by hyphens.
-        severity: What a finding of it is.
         check: Yields what it finds in its subject. Its docstring is the summary and the reason of the rule.
-        subject: What it checks.
         wrong: A migration in which it finds something, without the fields that identify one.
         right: The same as it should be.
         given: A migration before either of them.

@@ -63,8 +63,6 @@ class MigrationFile:
     """A migration file with what a workspace knows of it.
 
     Args:
-        migration: What it says.
-        text: Its text.
         tree: The places of its values; None for Python.
         operations: What it does; of a Python migration only where a model is there.
         earlier: The migrations before it, from the first on.
@@ -145,8 +143,6 @@ class OnModel:
     """A migration on one model.
 
     Args:
-        file: The migration.
-        model: The model's name.
         step: What it does to the model.
         final: The state after all pending migrations.
         before: The sightings before it; empty where it changes nothing about them, as those after it.
@@ -163,28 +159,23 @@ class OnModel:
     template_error: str | None = None
 
     @property
-    def changes(self) -> Iterator[tuple[Written, ModelState, ModelState]]:
-        """Each operation with the states around it."""
-        for written, effect in self.effects:
-            yield written, effect.before, effect.after
-
-    @property
     def effects(self) -> Iterator[tuple[Written, Effect]]:
-        """Each operation with what it does."""
+        """Each operation with what it does, and the states around it."""
         return zip(self.file.operations, self.step.effects, strict=True)
 
     def last_that(self, happens: Callable[[ModelState, ModelState], bool]) -> Written | None:
         """Return the last operation with whose states before and after something happens; None where it never does."""
-        return next((written for written, *around in [*self.changes][::-1] if happens(*around)), None)
+        effects = reversed([*self.effects])
+        return next((written for written, effect in effects if happens(effect.before, effect.after)), None)
 
     @cached_property
     def causes(self) -> Mapping[str, Written]:
         """Each added token that the migration brings, or gives another text, with the operation that does."""
         left = self.step.after.tokenizer.added.keys()
         found: dict[str, Written] = {}
-        for written, before, after in self.changes:
-            held = before.tokenizer.added
-            found |= {token: written for token in after.tokenizer.added if token in left and token not in held}
+        for written, effect in self.effects:
+            held, added = effect.before.tokenizer.added, effect.after.tokenizer.added
+            found |= {token: written for token in added if token in left and token not in held}
         return found
 
 

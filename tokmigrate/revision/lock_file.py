@@ -252,20 +252,16 @@ def _parse_body(lines: Iterable[tuple[int, str]], shown: str) -> Lock:
         elif bases and (found := _IDS.fullmatch(line)):
             pins.append((len(bases) - 1, PinnedIds(found[1], found[2], (), number), []))
         elif pins and pins[-1][0] == len(bases) - 1 and (found := _ID.fullmatch(line)):
-            pins[-1][2].append((int(found[1]), _parse_token(found[2], number, shown)))
+            try:
+                pins[-1][2].append((int(found[1]), str(json.loads(found[2]))))
+            except ValueError as error:
+                raise _wrong(shown, number, f"{found[2]} is not a text in JSON") from error
         else:
             raise _wrong(shown, number, f"this line means nothing here: '{line}'")
     tracks: list[list[PinnedIds]] = [[] for _ in bases]
     for place, pinned, new_ids in pins:
         tracks[place].append(replace(pinned, new_ids=tuple(new_ids)))
     return Lock(tuple(revisions.values()), tuple(map(LockTrack, bases, map(tuple, tracks))))
-
-
-def _parse_token(quoted: str, number: int, shown: str) -> str:
-    try:
-        return str(json.loads(quoted))
-    except ValueError as error:
-        raise _wrong(shown, number, f"{quoted} is not a text in JSON") from error
 
 
 def _wrong(shown: str, number: int, message: str, hint: str = _RESTORE) -> FileProblems:

@@ -111,10 +111,7 @@ class Migration:
     """What a migration file says.
 
     Args:
-        revision: Its id.
         down_revision: The id of the one before; None for the first.
-        message: What it is for.
-        author: Who wrote it.
         models: Names or tags of the models that it is for; `*` for all.
         init: How its new rows are initialised by default.
         preconditions: What has to hold before it.
@@ -122,7 +119,6 @@ class Migration:
         path: The absolute path of its file.
         shown: The name that messages give the file, relative to the workspace.
         number: The digits that its file name begins with, or nothing.
-        checksum: What identifies its contents.
         operations: What it does; empty for a Python migration, which says so only for a given model.
         attachments: The bytes of the files that it refers to, by the names used there.
         data: The bytes of its file; none of one that is not a file yet.

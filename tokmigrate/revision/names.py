@@ -53,10 +53,8 @@ def resolve(
     Args:
         name: `head`, `base`, an id, a tag, a file number (`0003` or `3`), the beginning of an id, or a
             number of steps from `current` (`+2`, `-1`).
-        migrations: All migrations.
         chain: Gives those from base to head, or raises where there are several heads.
         current: The revision that a model is at; None for base.
-        tags: Revisions by tag.
         models: The models of the workspace, which a user may take for revisions.
 
     Raises:

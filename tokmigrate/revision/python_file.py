@@ -16,7 +16,6 @@ from tokmigrate.revision.yaml_file import (
     python_checksum,
     read_attachments,
     read_contents,
-    sort_problems,
 )
 from tokmigrate.strict_yaml import Entry, Node, Plain, Tree, decode
 
@@ -46,7 +45,7 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
     attachments, faults = read_attachments(path, root, tree, [(name, "files") for name in names])
     problems += faults
     if header is None or problems:
-        raise FileProblems(sort_problems(problems))
+        raise FileProblems(problems)
     checksum = python_checksum(source, attachments)
     return replace(build_migration(header, body, data, path, shown, attachments, checksum), source=source)
 

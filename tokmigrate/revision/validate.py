@@ -46,7 +46,7 @@ def validate(workspace: Workspace) -> Valid:
     lock = lock or Lock()
     problems = [*_order_problems(lock, chain, shown), *_id_problems(lock, shown)]
     if problems:
-        raise FileProblems(sorted(problems, key=lambda each: (each.path, each.line)))
+        raise FileProblems(problems)
     open_ones = ((track.fingerprint, _behind(track, chain)) for track in lock.tracks)
     return Valid(chain, lock, tuple((base, left) for base, left in open_ones if left))
 

@@ -114,7 +114,6 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
     """Return the migration that the bytes of a YAML file are.
 
     Args:
-        data: The bytes.
         path: The absolute path of the file, which need not be there yet.
         shown: The name that messages give it.
         root: The workspace's directory, which no reference may leave.
@@ -141,7 +140,7 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
     attachments, faults = read_attachments(path, root, tree, references)
     problems += faults
     if header is None or problems:
-        raise FileProblems(sort_problems(problems))
+        raise FileProblems(problems)
     checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
     migration = build_migration(header, body, data, path, shown, attachments, checksum)
     return replace(migration, operations=tuple(operations), replaces=header.replaces)
@@ -246,11 +245,6 @@ def file_number(path: Path) -> str:
     """Return the digits that a file name begins with."""
     digits = re.match(r"[0-9]*", path.name)
     return digits[0] if digits else ""
-
-
-def sort_problems(problems: Iterable[Problem]) -> list[Problem]:
-    """Return the problems in the order of the file."""
-    return sorted(problems, key=lambda each: (each.path, each.line, each.column))
 
 
 def _read_items(

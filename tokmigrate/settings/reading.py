@@ -177,7 +177,7 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
     problems = [_with_hint(problem, tree) for problem in problems] + _name_problems(tree)
     problems += _state_problems(tree)
     if content is None or problems:
-        raise FileProblems(sorted(problems, key=lambda each: (each.line, each.column)))
+        raise FileProblems(problems)
     root = absolute(Path.cwd(), str(path)).parent
     worker = WorkerLimits(content.worker.memory_mib, content.worker.cpu_seconds, content.worker.output_mib)
     models = {name: _entry(name, model, root, worker) for name, model in (content.models or {}).items()}

@@ -81,7 +81,7 @@ def parse(text: str, path: str) -> Tree:
         _follow(loader, reading)
     loader.dispose()
     if reading.problems:
-        raise FileProblems(sorted(reading.problems, key=lambda each: (each.line, each.column)))
+        raise FileProblems(reading.problems)
     return Tree(path, reading.root or Node(1, 1, Plain("")))
 
 

@@ -185,7 +185,8 @@ def reserved_token_free(seen: OnModel) -> Iterator[Found]:
 
     A reserved token has an id and a row already: with `rename_tokens` it gets the new text, and no matrix grows.
     """
-    for written, before, after in seen.changes:
+    for written, effect in seen.effects:
+        before, after = effect.before, effect.after
         if not written.tokens.added or after.rows == before.rows:
             continue
         new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids]
@@ -225,7 +226,8 @@ def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
     It is then looked for before the text is tokenized, so that words that it is a part of are split differently than in
     training.
     """
-    for written, before, after in seen.changes:
+    for written, effect in seen.effects:
+        before, after = effect.before, effect.after
         risk = risk_of_added(before, after)
         # Setting flags of such a token shows that it is intended.
         if risk is not None and not written.tokens.flagged:
@@ -245,7 +247,8 @@ def special_flag_changed(seen: OnModel) -> Iterator[Found]:
 
     Decoding with `skip_special_tokens=True` then leaves it out where programs relied on it, or shows it to users.
     """
-    for written, before, after in seen.changes:
+    for written, effect in seen.effects:
+        before, after = effect.before, effect.after
         for text, (token, _) in after.tokenizer.added.items():
             held = before.tokenizer.token(text)
             # A token that the same migration brings was not in use before.

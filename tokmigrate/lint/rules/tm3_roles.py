@@ -103,7 +103,7 @@ def old_token_around_text(seen: OnModel) -> Iterator[Found]:
     for role in ROLES:
         old, new = special_token(seen.step.before, role), special_token(seen.step.after, role)
         if old in around and new not in (None, old):
-            cause = next(w for w, _, after in seen.changes if special_token(after, role) == new)
+            cause = next(w for w, effect in seen.effects if special_token(effect.after, role) == new)
             message = f"the {role} token is '{new}', but the post-processor still puts '{old}' around a text"
             number = seen.step.after.tokenizer.ids.get(str(new))
             help_ = f"set_post_processor with '{new}' (id {number}) in the place of '{old}', or null"
