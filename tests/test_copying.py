@@ -14,12 +14,12 @@ from test_crash import dying_at, exit_code
 from tracing import strace_works
 from workspaces import BASE, Contents, Workspace, contents, make_workspace
 
+from tokmigrate.apply.known_files import describe_files
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.files import open_file
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.settings import read_workspace
-from tokmigrate.state.database import open_state
 
 SHARD = "model-00001-of-00002.safetensors"
 STREAMED = "in the middle of the bytes"
@@ -165,10 +165,10 @@ def test_a_trained_shard_is_seen_whatever_is_on_record(tmp_path: Path, monkeypat
     assert downgrade(found, found.models["demo"], BASE).semantic_undo == (SHARD,)
 
 
-def test_what_was_changed_just_now_is_not_recorded(tmp_path: Path) -> None:
-    place = make_workspace(tmp_path / "workspace")
-    place.settings.write_text(place.settings.read_text("utf-8").replace("verify: full", "verify: fast"), "utf-8")
-    go(place, "upgrade")
-    found = read_workspace(place.settings)
-    state = open_state(found.state, found.root)
-    assert state.known_files(state.model_for("demo", place.model)) == {}
+def test_what_was_changed_just_now_is_not_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "shard"
+    file.write_bytes(b"rows")
+    changed = file.stat().st_ctime_ns
+    for passed, recorded in ((0, []), (100_000_000, []), (100_000_001, ["shard"])):
+        monkeypatch.setattr("tokmigrate.apply.known_files.time.time_ns", lambda now=changed + passed: now)
+        assert list(describe_files(tmp_path, {"shard": "s1:0"})) == recorded
