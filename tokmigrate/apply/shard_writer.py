@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
-import struct
-import sys
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
@@ -15,7 +12,7 @@ from typing import Self
 
 import numpy as np
 
-from tokmigrate.apply.clone import NO_REFLINK
+from tokmigrate.apply.clone import share_range
 from tokmigrate.apply.digests import shard_digest
 from tokmigrate.files import opened
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES as PAGE
@@ -25,9 +22,8 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.ids import Run, find_gaps
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
-# Source: the manual pages ioctl_ficlonerange(2) and sync_file_range(2).
-_FICLONERANGE = 0x4020940D
 _SYNC_FILE_RANGE_WRITE = 2
+"""Source: the manual page sync_file_range(2)."""
 
 
 class _Places:
@@ -91,7 +87,7 @@ class ShardWriter:
             length = (size - first) // PAGE * PAGE
             if (start - target) % PAGE or length <= 0:
                 continue
-            if not _share(source, start + first, self._descriptor, target + first, length):
+            if not share_range(source, start + first, self._descriptor, target + first, length):
                 return
             self._shared.append((target + first, target + first + length))
 
@@ -176,19 +172,6 @@ class ShardWriter:
             while position < stop:
                 position += os.pwrite(self._descriptor, data[position:stop], offset + position)
         start_writing_back(self._descriptor, offset, len(data))
-
-
-def _share(source: int, source_offset: int, target: int, target_offset: int, length: int) -> bool:
-    """Let two files share blocks, and return whether the filesystem can do that."""
-    if sys.platform != "linux":
-        return False
-    try:
-        fcntl.ioctl(target, _FICLONERANGE, struct.pack("qQQQ", source, source_offset, length, target_offset))
-    except OSError as error:
-        if error.errno in NO_REFLINK:
-            return False
-        raise
-    return True
 
 
 def start_writing_back(descriptor: int, offset: int, size: int) -> None:
