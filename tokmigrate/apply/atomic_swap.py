@@ -17,7 +17,6 @@ import errno
 import os
 import platform
 import sys
-from enum import StrEnum
 from pathlib import Path
 
 from tokmigrate.apply.durable import fsync_directory, fsync_parents
@@ -30,19 +29,10 @@ _RENAME_EXCHANGE = 2
 _RENAME_SWAP = 2
 _SYSCALL_RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347}
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
-_MOUNTS = Path("/proc/self/mountinfo")
 
 
 class SwapUnsupportedError(UnsupportedError):
     """The system or the filesystem has no atomic swap; three renames and a journal replace it."""
-
-
-class TwoStep(StrEnum):
-    """What `finish_two_step` found, and did."""
-
-    NOT_STARTED = "not started"
-    COMPLETED = "completed"
-    PUT_BACK = "put back"
 
 
 def swap(a: Path, b: Path) -> None:
@@ -57,10 +47,9 @@ def swap(a: Path, b: Path) -> None:
     if number in _UNSUPPORTED:
         raise SwapUnsupportedError("the filesystem has no atomic swap of two directories", where=str(a))
     if number == errno.EBUSY:
-        mounted = b if is_mount_point(b) else a
         raise StorageError(
             "is a mount point: it cannot be swapped with another directory",
-            where=str(mounted),
+            where=str(a),
             hint="put the model into a directory inside it",
         )
     if number:
@@ -99,7 +88,7 @@ def two_step_swap(a: Path, b: Path, aside: Path) -> None:
     Raises:
         StorageError: A rename failed; what was renamed before is left for `finish_two_step`.
     """
-    if _exists(aside):
+    if os.path.lexists(aside):
         raise StorageError(
             "an interrupted swap has left this",
             where=str(aside),
@@ -109,61 +98,39 @@ def two_step_swap(a: Path, b: Path, aside: Path) -> None:
         _rename(source, target)
 
 
-def finish_two_step(a: Path, b: Path, aside: Path) -> TwoStep:
+def finish_two_step(a: Path, b: Path, aside: Path) -> None:
     """Finish a two-step swap that may have been interrupted; calling it again does no harm.
 
-    It goes forward. NOT_STARTED means that the swap did not start or is complete: the stamps say
-    which. If `b` disappeared before it could replace `a`, `a` is put back.
+    It goes forward. If the swap did not start or is complete, the stamps say which. If `b` disappeared before it could
+    replace `a`, `a` is put back.
 
     Raises:
         StorageError: The directories are not as an interrupted swap leaves them, or a rename failed.
     """
-    there = _exists(a), _exists(b), _exists(aside)
-    if there in ((True, True, False), (True, False, False)):
-        # What is found may still be on its way to the disk.
-        fsync_parents(a, aside)
-        return TwoStep.NOT_STARTED
-    if there == (False, True, True):
-        _rename(b, a)
-        _rename(aside, b)
-        return TwoStep.COMPLETED
-    if there == (True, False, True):
-        _rename(aside, b)
-        return TwoStep.COMPLETED
-    if there == (False, False, True):
-        _rename(aside, a)
-        return TwoStep.PUT_BACK
-    if there == (True, True, True):
+    there = tuple(map(os.path.lexists, (a, b, aside)))
+    left = {
+        (False, True, True): ((b, a), (aside, b)),
+        (True, False, True): ((aside, b),),
+        (False, False, True): ((aside, a),),
+    }
+    if there in left:
+        for source, target in left[there]:
+            _rename(source, target)
+    elif there == (True, True, True):
         raise StorageError(
             "an interrupted swap left the old model aside, and both other directories exist too",
             where=str(aside),
             hint=f"something was put at {a} meanwhile: move it away, then run `tokmigrate recover`",
         )
-    raise StorageError(
-        "the model directory does not exist, and no swap left it aside",
-        where=str(a),
-        hint=f"look into {b} for what is left" if there[1] else "restore it from a backup",
-    )
-
-
-def is_mount_point(path: Path) -> bool:
-    """Return whether something is mounted at `path`, a bind mount of the same filesystem included."""
-    resolved = path.resolve()
-    if os.path.ismount(resolved):
-        return True
-    try:
-        lines = _MOUNTS.read_bytes().splitlines()
-    except OSError:
-        return False
-    return os.fsencode(resolved) in (_read_mount_point(line) for line in lines)
-
-
-def _read_mount_point(line: bytes) -> bytes:
-    # proc_pid_mountinfo(5): the fifth field; space, tab, newline and backslash are octal in it.
-    field = line.split(b" ", 5)[4]
-    for code, character in ((b"\\040", b" "), (b"\\011", b"\t"), (b"\\012", b"\n"), (b"\\134", b"\\")):
-        field = field.replace(code, character)
-    return field
+    elif not there[0]:
+        raise StorageError(
+            "the model directory does not exist, and no swap left it aside",
+            where=str(a),
+            hint=f"look into {b} for what is left" if there[1] else "restore it from a backup",
+        )
+    else:
+        # What is found may still be on its way to the disk.
+        fsync_parents(a, aside)
 
 
 def _rename(source: Path, target: Path) -> None:
@@ -173,7 +140,3 @@ def _rename(source: Path, target: Path) -> None:
     fsync_directory(target.parent)
     if source.parent != target.parent:
         fsync_directory(source.parent)
-
-
-def _exists(path: Path) -> bool:
-    return os.path.lexists(path)

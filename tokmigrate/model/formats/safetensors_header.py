@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import struct
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -34,15 +35,7 @@ _FIELDS = ("dtype", "shape", "data_offsets")
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """One tensor of a header.
-
-    Args:
-        name: As the file names it.
-        dtype: The format's word, such as `BF16`.
-        shape: `()` for a scalar.
-        begin: Its first byte, counted from the start of the data section.
-        end: The byte after its last.
-    """
+    """One tensor of a header; its bytes are counted from the start of the data section."""
 
     name: str
     dtype: str
@@ -110,12 +103,7 @@ class Header:
         return found
 
     def reshaped(self, shapes: Mapping[str, tuple[int, ...]], congruent_to: int) -> Header:
-        """Return the header with other shapes: same names, order of data, order of keys and metadata.
-
-        Args:
-            shapes: The new shape of each tensor that gets one.
-            congruent_to: The start of the data section modulo 4096.
-        """
+        """Return the header with other shapes of some tensors; the data section starts as given modulo 4096."""
         for name in shapes:
             self.entry(name)
         raw = encode_header(
@@ -130,9 +118,6 @@ class Header:
 
 def read_header(path: Path) -> Header:
     """Read and check the header of a safetensors file.
-
-    Args:
-        path: The file.
 
     Raises:
         WeightsError: The file is missing or breaks a rule of the format.
@@ -185,7 +170,7 @@ def encode_header(
 
     Args:
         tensors: Name, dtype and shape of each tensor, in the order of the keys.
-        metadata: `__metadata__`, or None.
+        metadata: `__metadata__`, if any.
         congruent_to: The start of the data section modulo 4096.
         data_order: The names in the order of their data; that of the keys if not given.
         metadata_at: How many tensors stand before `__metadata__`.
@@ -234,79 +219,63 @@ def _header_length(prefix: bytes, file_size: int, where: str) -> int:
 
 def _parse(raw: bytes, where: str) -> Header:
     document = _document(raw[LENGTH_BYTES:], where)
-    metadata = _metadata(document[METADATA], where) if METADATA in document else None
-    metadata_at = list(document).index(METADATA) if METADATA in document else 0
-    entries = tuple(_entry(name, value, where) for name, value in document.items() if name != METADATA)
-    return Header(raw, entries, metadata, metadata_at)
+    metadata, metadata_at = None, 0
+    if METADATA in document:
+        metadata_at = list(document).index(METADATA)
+        metadata = _metadata(document.pop(METADATA), where)
+    return Header(raw, tuple(_entry(name, value, where) for name, value in document.items()), metadata, metadata_at)
 
 
 def _document(text: bytes, where: str) -> dict[str, Any]:
-    hint = "the file's start is damaged, or a tool wrote it wrongly: save it again with the safetensors library"
-
     def refuse(message: str) -> NoReturn:
-        raise WeightsError(message, where=where, hint=hint)
+        raise _fault(f"the header {message}", where)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in pairs:
-            if name in found:
-                refuse(f"the header names {name!r} twice, and readers would drop one of the two")
-            found[name] = value
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            name = next(name for name, times in Counter(name for name, _ in pairs).items() if times > 1)
+            refuse(f"names {name!r} twice, and readers would drop one of the two")
         return found
 
     def whole(digits: str) -> int:
         # Check for `-` first: Python reads -0 as 0, and refuses very long numbers with an error of its own.
         if digits.startswith("-") or len(digits) > 20 or int(digits) > _MAX_U64:
-            refuse(f"the header holds {digits[:24]}, which is not an unsigned 64-bit integer")
+            refuse(f"holds {digits[:24]}, which is not an unsigned 64-bit integer")
         return int(digits)
 
     if not text.startswith(b"{"):
-        refuse("the header does not begin with '{'")
+        refuse("does not begin with '{'")
     try:
         document = json.loads(
             text.decode("utf-8"),
             object_pairs_hook=unique,
             parse_int=whole,
-            parse_float=lambda digits: refuse(f"the header holds {digits[:24]}, which is not an integer"),
-            parse_constant=lambda word: refuse(f"the header holds {word}, which is not JSON"),
+            parse_float=lambda digits: refuse(f"holds {digits[:24]}, which is not an integer"),
+            parse_constant=lambda word: refuse(f"holds {word}, which is not JSON"),
         )
     except UnicodeDecodeError as error:
-        raise WeightsError(f"the header is not UTF-8: {error.reason}", where=where, hint=hint) from error
+        refuse(f"is not UTF-8: {error.reason}")
     except json.JSONDecodeError as error:
-        raise WeightsError(
-            f"the header is not JSON: {error.msg} at character {error.pos}", where=where, hint=hint
-        ) from error
-    except RecursionError as error:
-        raise WeightsError("the header is nested too deeply", where=where, hint=hint) from error
+        refuse(f"is not JSON: {error.msg} at character {error.pos}")
+    except RecursionError:
+        refuse("is nested too deeply")
     return dict(document)
 
 
 def _metadata(value: Any, where: str) -> Mapping[str, str]:
     if not isinstance(value, dict):
-        raise WeightsError("__metadata__ is not an object", where=where, hint="save the file again")
+        raise _fault("__metadata__ is not an object", where)
     for name, text in value.items():
         if not isinstance(text, str):
-            raise WeightsError(
-                f"__metadata__ holds {name!r} with a value that is not a string",
-                where=where,
-                hint="the format allows strings only: save the file again",
-            )
+            raise _fault(f"__metadata__ holds {name!r} with a value that is not a string", where)
         if not (_is_unicode(name) and _is_unicode(text)):
-            raise WeightsError(
-                f"__metadata__ holds {name!r} with half a surrogate pair, which UTF-8 cannot write",
-                where=where,
-                hint="save the file again",
-            )
+            raise _fault(f"__metadata__ holds {name!r} with half a surrogate pair, which UTF-8 cannot write", where)
     return value
 
 
 def _entry(name: str, value: Any, where: str) -> TensorEntry:
     def refuse(message: str) -> NoReturn:
-        raise WeightsError(
-            f"tensor {name!r}: {message}",
-            where=where,
-            hint="the header is damaged or was written wrongly: save the file again",
-        )
+        raise _fault(f"tensor {name!r}: {message}", where)
 
     # A terminal would obey them, and databases refuse NUL in a text.
     if any(ord(character) < 32 or ord(character) == 127 for character in name):
@@ -347,17 +316,9 @@ def _tensor_bytes(name: str, dtype: str, shape: tuple[int, ...], where: str) -> 
     for factor in (*shape, ITEM_BITS[dtype]):
         bits *= factor
         if bits > _MAX_U64:
-            raise WeightsError(
-                f"tensor {name!r}: {dtype} {list(shape)} is larger than 64 bits can count",
-                where=where,
-                hint="the header is damaged",
-            )
+            raise _fault(f"tensor {name!r}: {dtype} {list(shape)} is larger than 64 bits can count", where)
     if bits % 8:
-        raise WeightsError(
-            f"tensor {name!r}: {dtype} {list(shape)} does not end on a whole byte",
-            where=where,
-            hint="the header is damaged",
-        )
+        raise _fault(f"tensor {name!r}: {dtype} {list(shape)} does not end on a whole byte", where)
     return bits // 8
 
 
@@ -366,15 +327,14 @@ def _check_cover(header: Header, file_size: int, where: str) -> None:
     for entry in header.by_offset:
         if entry.begin != position:
             fault = "a hole before it" if entry.begin > position else "an overlap with the one before it"
-            raise WeightsError(
-                f"tensor {entry.name!r}: {fault}: it begins at {entry.begin}, not at {position}",
-                where=where,
-                hint="the header is damaged or was written wrongly: save the file again",
-            )
+            raise _fault(f"tensor {entry.name!r}: {fault}: it begins at {entry.begin}, not at {position}", where)
         position = entry.end
     if header.file_size != file_size:
-        raise WeightsError(
-            f"the header describes {header.file_size} bytes, the file has {file_size}",
-            where=where,
-            hint=_DAMAGED,
-        )
+        message = f"the header describes {header.file_size} bytes, the file has {file_size}"
+        raise WeightsError(message, where=where, hint=_DAMAGED)
+
+
+def _fault(message: str, where: str) -> WeightsError:
+    return WeightsError(
+        message, where=where, hint="the header is damaged or was written wrongly: save the file again with safetensors"
+    )
