@@ -86,7 +86,7 @@ def test_a_mount_point_is_refused_with_the_remedy(tmp_path: Path) -> None:
     script = """
 import json, os, sys
 from pathlib import Path
-from tokmigrate.apply.atomic_swap import is_mount_point, swap
+from tokmigrate.apply.atomic_swap import swap
 from tokmigrate.errors import StorageError
 a, b = map(Path, sys.argv[1:])
 try:
@@ -94,7 +94,7 @@ try:
     said = []
 except StorageError as error:
     said = [str(error), error.hint]
-print(json.dumps({"said": said, "a": is_mount_point(a), "b": is_mount_point(b), "stamp": (a / "stamp").read_text()}))
+print(json.dumps({"said": said, "stamp": (a / "stamp").read_text()}))
 """
     mounting = 'mount --bind "$1" "$1" || exit 77; exec "$0" -c "$3" "$1" "$2"'
     done = subprocess.run(
@@ -111,7 +111,7 @@ print(json.dumps({"said": said, "a": is_mount_point(a), "b": is_mount_point(b), 
     message, hint = answer["said"]
     assert message.startswith(f"{a}: is a mount point")
     assert "a directory inside it" in hint
-    assert (answer["a"], answer["b"], answer["stamp"]) == (True, False, "old")
+    assert answer["stamp"] == "old"
 
 
 def test_two_steps_are_a_swap(tmp_path: Path) -> None:

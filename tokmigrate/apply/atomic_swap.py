@@ -76,14 +76,9 @@ def _call_swap(a: Path, b: Path) -> int:
 
 
 def two_step_swap(a: Path, b: Path, aside: Path) -> None:
-    """Let two directories change places by renames; between two of them `a` is missing for an instant.
+    """Let two directories change places by renames, by way of a free name `aside`; in between `a` is missing.
 
     Before the call the caller writes to its journal that the swap starts; `finish_two_step` finishes it.
-
-    Args:
-        a: The model directory.
-        b: The directory that takes its place.
-        aside: A free name beside `b`.
 
     Raises:
         StorageError: A rename failed; what was renamed before is left for `finish_two_step`.

@@ -41,9 +41,7 @@ def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) 
     """Return the files before the migrations, None for those that were not there, and which were rewritten since.
 
     Args:
-        snapshot: The model as it is.
         undone: The undo records, the latest migration's first.
-        edit: The rows before in terms of the rows as they are.
 
     Raises:
         DriftError: What a migration changed was changed again.
@@ -66,13 +64,7 @@ def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) 
 
 
 def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict[str, ShardImage]:
-    """Return the new vocabulary shards: rows that `edit` keeps stay as they are now.
-
-    Args:
-        snapshot: The model as it is.
-        edit: The rows before in terms of the rows as they are.
-        stored: The rows that come back.
-    """
+    """Return the new vocabulary shards: rows that `edit` keeps stay as they are now."""
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     recipes = [recipe for _, recipe in edit.recipes()]
     made = {name: _Rows(name, stored) for name in tensors} if recipes else {}
@@ -94,9 +86,6 @@ def stamp_before(
 
     Args:
         before: The stamp of that revision, which knows other bytes.
-        files: The new files.
-        images: The shards that are written.
-        snapshot: The model as it is.
     """
     if before is None:
         return None
@@ -225,8 +214,6 @@ class DowngradeCandidate:
     """A downgrade, ready to be published.
 
     Args:
-        candidate: The new contents of the directory.
-        completion: The rest of them, which the undo records give.
         semantic_undo: The files that were trained or rewritten since, sorted; without any, every byte comes back.
     """
 
@@ -236,12 +223,7 @@ class DowngradeCandidate:
 
 
 def inverse(edit: RowEdit, record: str) -> RowEdit:
-    """Return the edit back: kept rows go where they were, lost ones come from `record`.
-
-    Args:
-        edit: What a migration did; its recipes are not looked at.
-        record: The digest of the undo record.
-    """
+    """Return the edit back: kept rows go where they were, lost ones come from the undo record of that digest."""
     pieces: list[tuple[int, CopiedRows | NewRow]] = []
     seen = 0
     for row, piece in sorted(edit.copied_rows(), key=lambda run: run[1].start):
@@ -260,9 +242,7 @@ def build_downgrade(
     """Return the candidate that undoes migrations.
 
     Args:
-        snapshot: The model as it is.
         records: Their undo records, the latest migration's first.
-        objects: Where the records are.
         known: The digests of shards that are known, which are not read for it.
 
     Raises:
@@ -297,12 +277,7 @@ def build_downgrade(
 
 
 def restore_documents(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Documents:
-    """Return the small files that `build_downgrade` would give, for which no weights are read.
-
-    Args:
-        snapshot: The model as it is.
-        records: The undo records of the migrations, the latest one's first.
-        objects: Where the records are.
+    """Return the small files that `build_downgrade` would give, for which no weights are read; errors are the same.
 
     Raises:
         UndoError: A record is missing, damaged or of a newer format.
@@ -331,13 +306,7 @@ def _tokens(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Mapping[st
 
 
 def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:
-    """Return the rows of a tensor that `edit` loses, joined.
-
-    Args:
-        edit: What happens to the rows of all ids; the ids that the tensor has no rows for are the last ones.
-        window: Which ids it has rows for.
-        read: Gives the bytes of a row before it.
-    """
+    """Return the rows of a tensor that `edit` loses, joined."""
     return b"".join(read(row) for row in expand(window.clipped(edit.lost(), edit.old_rows)))
 
 

@@ -37,14 +37,9 @@ class AppliedStep:
     """One applied migration.
 
     Args:
-        revision: The migration.
-        checksum: Its checksum.
-        message: Its message.
-        undo: The digest of its undo record.
         before: The digests of files and shards before, by name.
         after: Those afterwards.
         tokens: The tokens that it adds, renames or reinitialises.
-        moved: The tokens that it moves.
         removed: The id of each token that it removes.
     """
 
@@ -60,13 +55,7 @@ class AppliedStep:
 
 
 class UpgradeBuilder:
-    """The candidate of an upgrade, completed when the weights have been read; its undo records are stored then.
-
-    Args:
-        plan: A plan with at least one step.
-        seed: The workspace's seed.
-        objects: Where undo data goes.
-    """
+    """The candidate of an upgrade, completed when the weights have been read; its undo records are stored then."""
 
     def __init__(self, plan: Plan, seed: str, objects: Objects) -> None:
         self.adapters = tuple(UpgradeBuilder(adapter, seed, objects) for adapter in plan.adapters)
@@ -285,13 +274,9 @@ class InitialisedToken:
     """A token that a migration adds, renames or reinitialises.
 
     Args:
-        kind: Which of these.
         token: Its text, after a rename the new one.
-        id: Its id.
-        old_token: Before a rename the old text.
         init: How its row is initialised, as JSON; None where the row stays.
         row_fingerprint: The marks of its new row, as `model.row_fingerprints` writes them.
-        old_id: Its id before, None where it was not there.
     """
 
     kind: Literal["added", "renamed", "reinitialised"]
@@ -309,9 +294,6 @@ def list_initialised_tokens(
     """Return the tokens that a step adds, renames or reinitialises.
 
     Args:
-        step: The step.
-        delta: What it does to tokens.
-        reached: The rows after it in terms of the rows on disk.
         digest: Gives the marks of a new row.
     """
     old_texts = {new: old for old, new in delta.renamed.items()}

@@ -22,12 +22,7 @@ from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
 @dataclass(frozen=True)
 class ShardImage:
-    """A shard to be written.
-
-    Args:
-        header: Its new header.
-        digest: What `digests.shard_digest` must give for it.
-    """
+    """The header of a shard, and its digest as `digests.shard_digest` makes it."""
 
     header: Header
     digest: str
@@ -93,11 +88,6 @@ def header_with_rows(snapshot: Snapshot, file: str, rows: int) -> Header:
 
     It depends on the baseline and on `rows` alone, not on the way between them. The padding keeps the
     longest run of bytes congruent to where it was at the baseline, so that blocks can be shared.
-
-    Args:
-        snapshot: The model on disk.
-        file: The shard.
-        rows: The rows wanted.
     """
     header = _header_on_disk(snapshot, file)
     tensors = {tensor.name: tensor for tensor in snapshot.in_shard(file)}
@@ -130,8 +120,6 @@ class Documents:
 
     Args:
         files: The bytes of changed files, None for removed ones; without the stamp, which no library reads.
-        rows: The ids that have a row.
-        tokens: The id that every token must have.
     """
 
     files: Mapping[str, bytes | None] = field(repr=False)
@@ -159,10 +147,6 @@ class Documents:
 def stage_tokenizer(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
     """Give tokenizer.json as it is after a change, which is all that the tokenizers library reads.
 
-    Args:
-        snapshot: The model as it is.
-        documents: The contents of its small files.
-
     Raises:
         StorageError: The temporary directory has no space for it.
     """
@@ -180,10 +164,6 @@ def stage_tokenizer(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
 @contextmanager
 def stage_files(snapshot: Snapshot, documents: Documents) -> Iterator[Path]:
     """Give a directory with the model's files after a change; those that it does not touch are links to the model's.
-
-    Args:
-        snapshot: The model as it is.
-        documents: The contents of its small files.
 
     Raises:
         StorageError: The temporary directory has no space for them.

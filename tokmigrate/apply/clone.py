@@ -46,10 +46,6 @@ _BUFFER_BYTES = 1 << 20
 def clone_file(source: Path, target: Path) -> None:
     """Make `target` the same file as `source` by the cheapest way, with its mode, owner, times and attributes.
 
-    Args:
-        source: A regular file that the change leaves as it is.
-        target: A name that is free.
-
     Raises:
         StorageError: The name is taken, no space, or no permission; `target` is not left behind.
     """
@@ -131,8 +127,6 @@ def clone_tree(source_dir: Path, target_dir: Path, except_names: Collection[str]
     change the times again, and `seal_tree` sets them once more.
 
     Args:
-        source_dir: The directory whose files are shared.
-        target_dir: A directory that is empty or still to be made.
         except_names: Paths relative to `source_dir` with `/` between their parts; a directory goes as a whole.
 
     Raises:

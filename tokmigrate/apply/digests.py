@@ -37,14 +37,7 @@ def read_contents(snapshot: Snapshot, means: Mapping[str, Sequence[Run]] | None 
 
 
 def edit_tables(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor], made: RowBytes) -> Tables:
-    """Return the digests of the rows after `edit`.
-
-    Args:
-        tables: Those before it.
-        edit: What happens to the rows; its recipes are those of `made`.
-        tensors: The vocabulary tensors by name.
-        made: The bytes of new rows.
-    """
+    """Return the digests of the rows after `edit`, whose recipes are those of `made`."""
     result: dict[str, bytes] = {}
     for name, table in tables.items():
         result[name] = b"".join(
@@ -69,8 +62,6 @@ def read_shard_digest(path: Path, tensors: Mapping[str, VocabularyTensor], ids: 
     """Return the digest of a shard as it is on disk.
 
     Args:
-        path: The file.
-        tensors: The vocabulary tensors of the model by name.
         ids: For how many ids they have rows in this file.
     """
     header = read_header(path)
@@ -79,12 +70,7 @@ def read_shard_digest(path: Path, tensors: Mapping[str, VocabularyTensor], ids: 
 
 
 def lineage(snapshot: Snapshot, shards: Mapping[str, str]) -> str:
-    """Return the digest of a baseline: its documents, its vocabulary shards, a sample of every other shard.
-
-    Args:
-        snapshot: The model without stamp.
-        shards: The digests of its vocabulary shards.
-    """
+    """Return the digest of a baseline: its documents, its vocabulary shards, a sample of every other shard."""
     hasher = blake3(b"lineage 1\n")
     for name, data in sorted(snapshot.texts.items()):
         hasher.update(f"{name}\n{blake3(data).hexdigest()}\n".encode())

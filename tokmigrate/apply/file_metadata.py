@@ -29,10 +29,7 @@ class FileMetadata:
 
     Args:
         mode: The permission bits, without the kind of file.
-        uid: The owner's number.
-        gid: The group's number.
         mtime_ns: When its contents were last changed, in nanoseconds since 1970.
-        attributes: Its extended attributes.
     """
 
     mode: int
@@ -63,12 +60,7 @@ class FileMetadata:
 
 @dataclass(frozen=True)
 class LinkMetadata:
-    """What a symbolic link is given back.
-
-    Args:
-        target: What it holds.
-        metadata: Owner and times of the link itself.
-    """
+    """What a symbolic link holds, and its own owner and times."""
 
     target: str
     metadata: FileMetadata

@@ -63,8 +63,6 @@ class JournalEntry:
     """One directory of a change.
 
     Args:
-        area: Its work area.
-        before: The generation in place before, None at `base`.
         after: The one afterwards, or `UNKNOWN`.
     """
 
@@ -78,9 +76,6 @@ class Journal:
     """A change of a model and its adapters.
 
     Args:
-        run: The id of the run in the state.
-        model: The model.
-        adapters: The adapters that go along.
         others: Directories in the journal of a copied model that go along with the original, and not with the copy.
     """
 

@@ -30,12 +30,7 @@ def find_known(snapshot: Snapshot, recorded: Mapping[str, str]) -> dict[str, str
 
 
 def describe_files(directory: Path, digests: Mapping[str, str]) -> dict[str, str]:
-    """Return what is recorded of the files of a model, by name; nothing of one that was changed only just now.
-
-    Args:
-        directory: The model's directory.
-        digests: The digests of files that were read or written as a whole.
-    """
+    """Return what is recorded of the files of a model, by name; nothing of one that was changed only just now."""
     found: dict[str, str] = {}
     for name, digest in digests.items():
         with storage_errors("look at the file", directory / name):

@@ -24,13 +24,7 @@ from tokmigrate.model.model_files import entry_name, real_name
 
 @dataclass(frozen=True)
 class NewFile:
-    """A file or directory that a change recreates.
-
-    Args:
-        name: Its name in the directory of the model.
-        is_directory: Whether it is one.
-        metadata: Its new metadata.
-    """
+    """A file or directory that a change recreates, by its name in the directory of the model."""
 
     name: str
     is_directory: bool
@@ -41,20 +35,13 @@ def special_files(source: Path, names: Collection[str], given: Mapping[str, File
     """Return the recreated files whose owner must differ from the default of new files.
 
     Args:
-        source: The directory as it is; each directory in it is recreated.
-        names: The files that are written.
         given: The metadata of written files; others keep theirs.
     """
     return [file for file in _new(source, names, given) if _is_special(file.metadata)]
 
 
 def not_kept(place: Path, files: Sequence[NewFile]) -> list[str]:
-    """Return what of the metadata of new files cannot be set, a line for each file; it is found by trying it.
-
-    Args:
-        place: A free name on the filesystem of the model.
-        files: The files.
-    """
+    """Return what of the metadata of new files cannot be set, a line for each file; it is found by trying it."""
     tried: dict[tuple[bool, FileMetadata], list[str]] = {}
     lost: list[str] = []
     for file in files:
@@ -67,12 +54,7 @@ def not_kept(place: Path, files: Sequence[NewFile]) -> list[str]:
 
 
 def refuse_losses(source: Path, names: Collection[str]) -> None:
-    """Raise StorageError where a change of a directory would lose owner, mode or attributes; nothing is left there.
-
-    Args:
-        source: The directory.
-        names: The files that are written.
-    """
+    """Raise StorageError where a change of a directory would lose owner, mode or attributes; nothing is left there."""
     files = special_files(source, names, {})
     parent = Path(os.path.realpath(source)).parent
     # Where nothing may be written the change is refused for that.
@@ -84,13 +66,7 @@ def refuse_losses(source: Path, names: Collection[str]) -> None:
 
 
 def find_lost_metadata(stage: Path, source: Path, candidate: Candidate) -> list[str]:
-    """Return what of the metadata of a staged directory is not as it should be, a line for each file or directory.
-
-    Args:
-        stage: The staged directory, its stamp and its own times included.
-        source: The directory as it is.
-        candidate: Its new contents.
-    """
+    """Return what of the metadata of a staged directory is not as it should be, a line for each file or directory."""
     given = _collect_given(stage, candidate)
     lost: list[str] = []
     for name, path in _tree(stage):

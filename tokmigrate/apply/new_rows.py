@@ -64,9 +64,6 @@ def new_row_bytes(plan: Plan, rows: Mapping[str, TensorRows], seed: str, means: 
     over many migrations gives what many runs give.
 
     Args:
-        plan: The upgrade.
-        rows: The open tensors.
-        seed: The workspace's seed for random strategies.
         means: The means of the rows that `find_populations` names.
     """
     by_name = {tensor.name: tensor for tensor in plan.snapshot.tensors}
@@ -140,9 +137,6 @@ def in_order(
 
     Args:
         wanted: The recipes; one that they read, and that no row is left of, comes along.
-        sources: What a recipe reads.
-        window: Which ids the tensor has rows for.
-        made: What is made already.
     """
     level: dict[InitRecipe, int] = {}
 
@@ -209,12 +203,7 @@ class InitRows:
 
     @staticmethod
     def of(held: StoredInitRows, data: bytes) -> InitRows:
-        """Return what an undo record holds.
-
-        Args:
-            held: What it says.
-            data: The rows, joined.
-        """
+        """Return what an undo record holds."""
         size = len(data) // held.count if held.count else 0
         rows = tuple(data[place * size : (place + 1) * size] for place in range(held.count))
         return InitRows(held.dtype, held.new, dict(held.spare), dict(held.sample), rows)
@@ -226,9 +215,7 @@ def init_rows(
     """Return the rows of a matrix that a step makes, with rows to compare them with; None where it makes none.
 
     Args:
-        after: The state after the step.
         reached: The rows after it in terms of the rows on disk.
-        dtype: The dtype of the matrix.
         made: The bytes of each row that the upgrade makes, by its recipe.
         kept: Gives the bytes of a row that the step keeps, by its number after it; None where the matrix has none.
     """

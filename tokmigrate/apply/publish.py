@@ -59,8 +59,6 @@ class Change:
     """The change of one directory.
 
     Args:
-        snapshot: The directory as it is.
-        candidate: Its new contents.
         complete: Completes them with what was found in the shards; called once, the model's after those of adapters.
         populations: The rows whose mean `complete` needs, by tensor.
         reads_all: Whether it needs the digests of all vocabulary shards, also of those that are not written.
@@ -107,10 +105,7 @@ def publish(
     """Publish the new contents of directories, or leave all as they are.
 
     Args:
-        model: The model's name, for events.
         changes: That of the model, and after it those of its adapters.
-        recorder: Records the run.
-        on_progress: Called at every step.
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
         accept: Raises where the libraries would load something else; asked before anything is staged.
         keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
@@ -174,8 +169,6 @@ def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace
 
     Args:
         area: The work area of the model, whose lock the caller holds, and those of the adapters in its journal.
-        recorder_of: Records the run of an id.
-        workspace: The directory of the workspace.
 
     Raises:
         RecoveryNeededError: What is in place is neither what was there before nor what was to be.
@@ -338,10 +331,7 @@ def _check_room(changes: Sequence[Change]) -> None:
 
 
 def free_bytes(path: Path) -> int:
-    """Return the bytes that this user may still write to the filesystem of `path`.
-
-    Args:
-        path: A file or directory, or one that is still to be made; a user's quota is not known here.
+    """Return the bytes that this user may still write to the filesystem of `path`, which need not be there yet.
 
     Raises:
         StorageError: The filesystem does not say.

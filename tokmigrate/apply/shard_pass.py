@@ -86,11 +86,8 @@ def read_shard(
     """Read each byte of a shard once.
 
     Args:
-        path: The file.
-        header: Its header.
         tensors: The vocabulary tensors of the model by name, with the rows that they have in this file.
         means: The rows whose mean is wanted, in their order, by tensor.
-        writer: What takes the blocks.
         progress: Called by this thread with the bytes of each block that is done.
 
     Raises:

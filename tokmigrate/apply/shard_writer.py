@@ -45,14 +45,7 @@ class _Places:
 
 
 class ShardWriter:
-    """Writes a new shard while the old one is read; open while the `with` statement runs, which may run again.
-
-    Args:
-        path: The new file.
-        header: Its header.
-        tensors: The vocabulary tensors of the old file by name.
-        edit: What happens to the rows of all ids.
-    """
+    """Writes a new shard while the old one is read; open while the `with` statement runs, which may run again."""
 
     def __init__(self, path: Path, header: Header, tensors: Mapping[str, VocabularyTensor], edit: RowEdit) -> None:
         self.path = path

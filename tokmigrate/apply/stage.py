@@ -24,13 +24,7 @@ from tokmigrate.vocabulary.ids import Run
 
 @dataclass(frozen=True)
 class StagedDirectory:
-    """A directory that is being built beside the model.
-
-    Args:
-        path: Where it is.
-        contents: What was found in the shards of the model.
-        writers: What wrote each new shard.
-    """
+    """A directory that is being built, with what was found in the shards of the model and what writes the new ones."""
 
     path: Path
     contents: Contents
@@ -46,12 +40,6 @@ class StagedDirectory:
 
     def verify(self, snapshot: Snapshot, candidate: Candidate, completion: Completion, *, reads_again: bool) -> None:
         """Check that it is what was planned.
-
-        Args:
-            snapshot: The model or adapter before.
-            candidate: The new contents of the directory.
-            completion: The rest of them.
-            reads_again: Whether shards are read again, and not only compared by the digests of what was written.
 
         Raises:
             VerificationError: It is not.
@@ -85,11 +73,7 @@ def stage(
     """Write the candidate, all but its stamp and its new rows, into the directory `target`, which must not exist.
 
     Args:
-        snapshot: The model as it is.
-        target: Where the candidate goes.
-        candidate: Its new contents.
         populations: The rows whose mean is wanted, by tensor.
-        progress: Called with the bytes as they are written.
         reads_all: Whether vocabulary shards are read that are not written.
 
     Raises:

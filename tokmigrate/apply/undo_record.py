@@ -159,13 +159,7 @@ def read_undo_record(digest: str, objects: Objects) -> Undo:
 
 @dataclass(frozen=True)
 class Left:
-    """What a migration left.
-
-    Args:
-        files: The bytes of each file that it changed, None for one that it removed.
-        shards: The digest of each shard.
-        tensors: The digest of each tensor in them.
-    """
+    """What a migration left: the bytes of files, None for a removed one, and digests of shards and their tensors."""
 
     files: Mapping[str, bytes | None]
     shards: Mapping[str, str]
@@ -257,12 +251,7 @@ def _damaged_error(digest: str) -> UndoError:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """The rows of undo records.
-
-    Args:
-        snapshot: The model as it is.
-        undone: The undo records by their digests.
-    """
+    """The rows of undo records, by the digests of these."""
 
     snapshot: Snapshot
     undone: Mapping[str, Undo]

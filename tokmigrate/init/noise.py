@@ -96,9 +96,7 @@ def gaussian(seed: bytes, start: int, count: int) -> Matrix:
     """Return numbers `start` to `start + count` of the N(0, 1) stream that `seed` names, `(count,)`.
 
     Args:
-        seed: Any bytes; each seed has a stream of its own.
         start: The first number wanted, from 0; the same number comes whatever it is asked along with.
-        count: How many.
     """
     if start < 0 or count < 0:
         raise ValueError(f"a stream has no numbers {start} to {start + count}")

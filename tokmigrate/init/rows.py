@@ -27,8 +27,6 @@ def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> byt
     bytes, so that no two different quadruples feed it the same bytes.
 
     Args:
-        workspace_seed: `seed` of tokmigrate.yaml.
-        revision: The revision that makes the row.
         label: The token's text, or `row N`.
         tensor: The tensor's name; of tied tensors the same one for all.
     """
@@ -70,13 +68,9 @@ def initialise_rows(
     recipes it is `(0, 0)`.
 
     Args:
-        recipes: The rows wanted.
         side: What the tensor is; output for the biases of output embeddings too.
         tensor: The tensor's name, for the seeds; of tied tensors the same one for all.
-        workspace_seed: `seed` of tokmigrate.yaml.
         source_rows: Returns the row, `(hidden,)`, that a number or a recipe means in this tensor.
-        statistics: Returns what is known of the rows of a population.
-        make: What is made of a strategy.
 
     Raises:
         OperationError: A strategy cannot make its row.

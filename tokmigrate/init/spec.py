@@ -197,9 +197,6 @@ class InitSpec(BaseModel):
         """Return how the row of `token` starts on `side`.
 
         Args:
-            side: Which embeddings.
-            lookup: The tokenizer as it was before the migration.
-            token: The token's text.
             attachments: The files that the migration refers to, by the name used there.
 
         Raises:

@@ -49,10 +49,7 @@ class RowStatistics:
 
     Args:
         read: Returns the stored rows of some runs, `(rows, row_bytes)`; called by several threads.
-        dtype: The dtype that they are stored in.
         population: T as runs of rows, in the order of the baseline's ids.
-        width: The numbers in a row.
-        mean: The mean row, where it is known already.
     """
 
     def __init__(

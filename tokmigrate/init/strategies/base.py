@@ -33,8 +33,6 @@ def source_of(lookup: Lookup, token: str, *, wanted_by: str) -> int:
     """Return the row of the token that a strategy reads.
 
     Args:
-        lookup: The tokenizer before the migration.
-        token: The token to read, as the vocabulary writes it.
         wanted_by: The token whose row is being made; errors name it.
 
     Raises:
@@ -57,10 +55,6 @@ def tree_sum(a: Matrix, axis: int) -> Matrix:
 
     Of n slices, slice i takes slice i + ceil(n/2) to itself until one is left. The rounding error grows with
     log2(n), as in any pairwise sum (Higham, Accuracy and Stability of Numerical Algorithms, §4.2).
-
-    Args:
-        a: Numbers of any shape; they stay as they are.
-        axis: The axis that goes.
     """
     moved = np.moveaxis(a, axis, 0)
     if not len(moved):
@@ -147,7 +141,6 @@ class RowStrategy(BaseModel, ABC):
 
         Args:
             attachments: The files that the migration refers to, by the name used there.
-            token: The token that the new row belongs to.
 
         Raises:
             OperationError: A file holds no such row.
@@ -164,7 +157,6 @@ def with_norm(rows: Matrix, norm: Norm | None, statistics: Statistics) -> Matrix
 
     Args:
         rows: Each is scaled for itself; one of zeros stays.
-        norm: `match` for the median norm of the baseline's rows, None to leave them.
         statistics: Of the baseline's rows. Rows of one number are biases, and are left.
     """
     if norm is None or statistics.width == 1:

@@ -60,14 +60,7 @@ class File(RowStrategy):
 
 @dataclass(frozen=True)
 class StoredRow:
-    """A row that is known already.
-
-    Args:
-        values: Little-endian float64 numbers.
-        path: The file that it is from.
-        tensor: Its name there.
-        norm: As in `RowStrategy`.
-    """
+    """A row of little-endian float64 numbers that is known already, with the file and the tensor that it is from."""
 
     values: bytes
     path: str

@@ -33,8 +33,6 @@ class TensorPattern:
 
     Args:
         name: A regular expression for the name without the prefixes of the modules around it.
-        side: Whether the rows are initialised like input or like output embeddings.
-        axis: The axis that counts the vocabulary.
         copies: Whether it may repeat the embeddings of its side, which is seen by its bytes.
         table: Whether it may hold integers, whose rows can only be copied.
         mapped_by: The tensor that, where it is there, gives ids their rows in this one, which then counts other things.
@@ -298,11 +296,7 @@ _STATIC = Architecture(STATIC, tied=False)
 
 
 def architecture_of(config: Mapping[str, Any]) -> Architecture | None:
-    """Return what is known of a model by its config.json; that of a language model inside counts too.
-
-    Args:
-        config: The parsed file.
-    """
+    """Return what is known of a model by its config.json; that of a language model inside counts too."""
     if is_static(config):
         return _STATIC
     known = ARCHITECTURES.get(str(config.get("model_type")))

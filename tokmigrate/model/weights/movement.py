@@ -45,10 +45,8 @@ class Movement:
     """What happened to a row since its init.
 
     Args:
-        kind: What it comes to.
         change: The norm of the change as a share of the row's norm at init; None where that is zero.
         likeness: The cosine of its movement with that of rows without occurrences; None where that is not known.
-        why: Why it is unknown.
     """
 
     kind: Literal["untrained", "moved", "trained", "unknown"]
@@ -138,15 +136,7 @@ def _output_movements(rows: Tracked) -> tuple[Movement, ...]:
 
 @dataclass(frozen=True, eq=False)
 class _Common:
-    """How rows without occurrences move.
-
-    Args:
-        direction: The unit vector that they share.
-        lowest: The least of their cosines with it.
-        median: The median of these.
-        shortest: The norm of the shortest of their movements.
-        longest: That of the longest.
-    """
+    """How rows without occurrences move: their common unit vector, their cosines with it, and their norms."""
 
     direction: Numbers
     lowest: float

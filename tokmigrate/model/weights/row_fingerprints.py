@@ -27,12 +27,7 @@ _WIDER: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class RowFingerprint:
-    """A row of one matrix as a migration initialised it.
-
-    Args:
-        dtype: The dtype that it was stored in.
-        digest: BLAKE3 of its bytes, in hexadecimal.
-    """
+    """The digest (BLAKE3, in hexadecimal) and dtype of a row of one matrix as a migration initialised it."""
 
     dtype: str
     digest: str
@@ -46,7 +41,6 @@ class RowFingerprint:
         """Return whether a row is as it was initialised.
 
         Args:
-            raw: Its bytes now.
             dtype: The dtype that it is stored in now. Another one that holds every number of the first is no
                 change: the numbers are compared.
 

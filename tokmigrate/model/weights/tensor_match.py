@@ -34,9 +34,6 @@ class TensorMatch:
     """A tensor on disk that has a vocabulary axis, as the registry or a setting says.
 
     Args:
-        shard: The file that it is in.
-        entry: Its place there.
-        axis: The axis that counts the vocabulary.
         side: Whether its rows are initialised like input or like output embeddings.
         rank: Its place among those that others may be tied to; the lowest comes first.
         copies: Whether it may repeat the embeddings of its side.
@@ -54,11 +51,6 @@ class TensorMatch:
 
 def match_by_name(entries: Entries, architecture: Architecture | None, overrides: Overrides) -> dict[str, TensorMatch]:
     """Return the matches of the registry and of the workspace, by tensor name.
-
-    Args:
-        entries: The tensors on disk.
-        architecture: What the registry knows of the model type, None if nothing.
-        overrides: What the workspace says, which goes before.
 
     Raises:
         UnknownNameError: The workspace names a tensor that the model does not have.
@@ -96,9 +88,7 @@ def open_names(entries: Entries, settled: set[str], rows: int | None, architectu
     """Return the tensors that may have a vocabulary axis, by a dimension or a name, and that are not settled.
 
     Args:
-        entries: The tensors on disk.
         settled: Those of which the registry or the workspace tells.
-        rows: The length of the vocabulary axis, None if it is not known.
         architecture: What the registry knows; only without it a name alone raises the question.
     """
     return [
@@ -116,10 +106,8 @@ def match_by_answer(
 
     Args:
         answer: To the question `vocabulary_axes`.
-        entries: The tensors on disk.
         settled: Those of which the registry or the workspace tells.
         open_: Those that were asked about.
-        where: The model's directory.
 
     Raises:
         UnexplainedTensorError: A tensor that was asked about is not explained.
@@ -153,7 +141,6 @@ def candidates(entries: Entries, ids: int) -> dict[str, tuple[int, ...]]:
     """Return the tensors that may have a row for each id, by name or by length, with their shapes.
 
     Args:
-        entries: The tensors on disk.
         ids: How many ids the tokenizer gives; matrices are padded, but not by much.
     """
     longest = ids + max(ids // 8, 1024)
@@ -179,12 +166,7 @@ def _unexplained_error(
 
 
 def settings_hint(shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Any] = MappingProxyType({})) -> str:
-    """Return the lines of tokmigrate.yaml that say what tensors are, as far as their names tell.
-
-    Args:
-        shapes: The shape of each tensor, by name.
-        found: What transformers reports about some of them.
-    """
+    """Return the lines of tokmigrate.yaml that say what tensors are, as far as their names tell."""
     settings = "".join(f"\n  {_setting(name, shape, found.get(name))}" for name, shape in shapes.items())
     return f"write for this model in tokmigrate.yaml:\nvocab_tensors:{settings}"
 
@@ -214,8 +196,6 @@ class Ties:
 
     Args:
         first: For each tensor the first of those that are the same matrix, itself included.
-        tied: Whether input and output embeddings are one matrix.
-        notes: What a user should know.
     """
 
     first: Mapping[str, TensorMatch]
@@ -229,9 +209,6 @@ def find_ties(weights: Weights, matches: Iterable[TensorMatch], is_tied: bool, d
     Tensors are compared only where the config ties them: two that are equal by chance stay two.
 
     Args:
-        weights: The tensors on disk.
-        matches: The vocabulary tensors.
-        is_tied: Whether the model ties its embeddings.
         declared: What config.json says about it, None if nothing.
     """
     every = list(matches)
@@ -277,12 +254,6 @@ def match_repeated(
     """Return the matches of tensors that repeat a vocabulary tensor byte for byte in a layer that predicts ahead.
 
     transformers does not load such layers, so that its own model does not report them.
-
-    Args:
-        weights: The tensors on disk.
-        entries: The same by name.
-        matches: The vocabulary tensors that are known.
-        settled: The tensors of which it is known already what they are.
     """
     found: dict[str, TensorMatch] = {}
     for name, (shard, entry) in entries.items():
@@ -326,11 +297,7 @@ def check_one_vocabulary(
     """Check that an id is the same token for encoder and decoder.
 
     Args:
-        weights: The tensors on disk.
-        config: config.json, which gives both sides the same size, if any.
-        matches: The vocabulary tensors.
         overrides: What the workspace says about tensors; it says that both sides follow by naming one of each.
-        where: The model's directory.
 
     Raises:
         UnexplainedTensorError: Nothing shows it.

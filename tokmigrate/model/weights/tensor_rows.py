@@ -29,13 +29,7 @@ TENSOR_DIGEST_PREFIX = "r1:"
 
 @dataclass(frozen=True)
 class Geometry:
-    """How rows lie in a tensor's bytes: `outer` times `rows` pieces of `inner_bytes`.
-
-    Args:
-        outer: The product of the dimensions before the vocabulary axis.
-        rows: The length of the vocabulary axis.
-        inner_bytes: The bytes of the dimensions after it.
-    """
+    """How rows lie in a tensor's bytes: `outer` times `rows` pieces of `inner_bytes`, where `rows` is the vocabulary axis."""
 
     outer: int
     rows: int
@@ -44,11 +38,6 @@ class Geometry:
     @staticmethod
     def of(shape: tuple[int, ...], dtype: str, axis: int) -> Geometry:
         """Return the geometry of a tensor.
-
-        Args:
-            shape: The tensor's shape.
-            dtype: Its safetensors dtype.
-            axis: Which dimension counts the vocabulary, from 0.
 
         Raises:
             ModelError: The tensor has no such axis, or a row would begin within a byte.
@@ -126,10 +115,7 @@ class TensorRows(OpenFile):
     """The rows of one tensor of an open file.
 
     Args:
-        path: The safetensors file.
         begin: The tensor's first byte, counted from the start of the file.
-        geometry: How its rows lie.
-        dtype: Its safetensors dtype.
     """
 
     def __init__(self, path: Path, begin: int, geometry: Geometry, dtype: str) -> None:
@@ -153,7 +139,6 @@ class TensorRows(OpenFile):
         They come at once: who reads many asks for them in parts.
 
         Args:
-            runs: Starts and stops of rows.
             memory: Where they go, as many bytes as they have; new memory if it is not given.
 
         Raises:
@@ -187,7 +172,6 @@ class TensorRows(OpenFile):
         """Yield the rows of `runs` as numbers, in their order, in blocks `(rows, width)` of equal length but the last.
 
         Args:
-            runs: Starts and stops of rows.
             block_bytes: The most bytes of float64 in a block, if a row is not longer.
         """
         for group in cut_runs(runs, max(1, block_bytes // max(1, self.width * 8))):

@@ -25,11 +25,7 @@ class VocabularyTensor:
     """A tensor with one slice for each id.
 
     Args:
-        name: As on disk.
-        file: The shard that it is in.
-        axis: The axis that counts the vocabulary.
         side: Whether rows are initialised like input or like output embeddings; tied ones like input.
-        dtype: The word of safetensors, such as `BF16`.
         shape: Its shape; `shape[axis]` is the number of its rows.
         canonical: The first of the tensors that are the same matrix as this one; its own name otherwise.
         window: Which ids it has rows for.
@@ -114,11 +110,6 @@ def is_divided_wrongly(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
     """Return whether transformers divided a matrix of two vocabularies in the middle when it saved the model.
 
     transformers 5.23 does so with Molmo2, and joins the two whatever their lengths when it loads them.
-
-    Args:
-        config: config.json.
-        shapes: The shape of each tensor on disk.
-        size: `vocab_size`.
     """
     if config.get("model_type") != "molmo2":
         return False
@@ -130,11 +121,8 @@ def window_of(config: Mapping[str, Any], name: str, rows: int, size: int, side: 
     """Return which ids a vocabulary tensor has rows for.
 
     Args:
-        config: config.json.
-        name: The tensor's name.
         rows: How many rows it has on disk.
         size: `vocab_size`.
-        side: Whether it is one of the input or the output embeddings.
     """
     model_type = str(config.get("model_type"))
     if model_type in INPUT_ONLY and side == "output":

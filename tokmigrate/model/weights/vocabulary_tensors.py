@@ -57,7 +57,6 @@ class VocabularyTensors:
         ids: For how many ids the longest of them has rows.
         short: How many of the last ids have a row in the input embeddings only.
         tied: Whether input and output embeddings are one matrix.
-        notes: What a user should know.
     """
 
     tensors: tuple[VocabularyTensor, ...]
@@ -78,11 +77,7 @@ def find_vocabulary_tensors(
     """Find every tensor of a model that has a vocabulary axis.
 
     Args:
-        weights: The tensors on disk.
-        config: config.json.
-        overrides: What the workspace's `vocab_tensors` say, by the tensor's name.
         directory: The model's directory, for transformers to look at where the registry leaves something open.
-        limits: What transformers may use for that.
         tokenizer: The model's, whose ids tell which tensors may be meant where nothing else does.
 
     Raises:

@@ -44,9 +44,6 @@ class Shard:
     """One safetensors file of a model.
 
     Args:
-        file: Its name in the model's directory.
-        header: Its header, checked.
-        size: Its bytes.
         identity: Device, inode, times of its last write and last change: equal only where its bytes are the same.
     """
 
@@ -65,8 +62,6 @@ class Weights:
     """All tensors of a model.
 
     Args:
-        directory: The model's directory.
-        shards: Its safetensors files, sorted by name.
         index: The name of the index file, None where there is one file without index.
         unread: Other weight files beside them, and a dead index, which transformers would not load.
     """
@@ -113,9 +108,6 @@ class Weights:
 def read_weights(directory: Path) -> Weights:
     """Read the headers of a model's weights and check that they agree with its index.
 
-    Args:
-        directory: The model's directory.
-
     Raises:
         WeightsError: There are no weights, only pickled ones, or files that contradict each other.
         StorageError: The directory is a Hugging Face cache snapshot or cannot be read.
@@ -143,9 +135,6 @@ def read_weights(directory: Path) -> Weights:
 
 def read_adapter_weights(directory: Path) -> Weights:
     """Read the header of the weights of a peft adapter.
-
-    Args:
-        directory: The adapter's directory.
 
     Raises:
         WeightsError: There are none, only pickled ones, or the file breaks the rules.
