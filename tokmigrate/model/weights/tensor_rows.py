@@ -29,7 +29,7 @@ TENSOR_DIGEST_PREFIX = "r1:"
 
 @dataclass(frozen=True)
 class Geometry:
-    """How rows lie in a tensor's bytes: `outer` times `rows` pieces of `inner_bytes`, where `rows` is the vocabulary axis."""
+    """How rows lie in a tensor's bytes: `outer` times `rows`, the vocabulary axis, times `inner_bytes`."""
 
     outer: int
     rows: int
