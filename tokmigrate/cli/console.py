@@ -34,6 +34,8 @@ class _Progress:
                 self._start(model, activity, total)
             case events.BytesProcessed(model, count):
                 self.bars.advance(self._tasks[model], count)
+                # The result of another model may have stopped them.
+                self.bars.start()
             case events.StepReached(model, events.Step.STAGED):
                 self._start(model, "comparing what was written")
             case events.StepReached(model, events.Step.VERIFIED):

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
 from tokmigrate.cli import console, output
+from tokmigrate.commands import fleet
 from tokmigrate.errors import AlreadyThereError, TokmigrateError, UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from tokmigrate.commands.library_check import Accepted
+    from tokmigrate.events import OnProgress
     from tokmigrate.settings import ModelEntry
 
 _LEAST_SERIOUS_FIRST = (0, 3, 2, 1, 5, 4)
@@ -90,6 +92,27 @@ class ModelResults:
         _exit_with(self.failures, self._codes)
 
 
+class ChangeCommand(Protocol):
+    """What a command that changes models does with each."""
+
+    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
+        """Plan the change of a model, and verify it with the libraries."""
+
+    def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
+        """Change a model; what was accepted is not verified again."""
+
+
+@dataclass(frozen=True)
+class _Change:
+    """The change of a model with what was accepted of it."""
+
+    command: ChangeCommand
+    accepted: Mapping[str, Accepted | None]
+
+    def __call__(self, entry: ModelEntry, on_progress: OnProgress) -> Result:
+        return self.command.change(entry, self.accepted.get(entry.name), on_progress)
+
+
 @dataclass
 class ChangeResults(ModelResults):
     """The results of a command that plans and verifies the change of each model before it makes the first.
@@ -99,24 +122,26 @@ class ChangeResults(ModelResults):
     """
 
     keep_going: bool
-    _planned: list[tuple[ModelEntry, Accepted | None]] = field(default_factory=list, init=False)
     _already_there: list[Failure] = field(default_factory=list, init=False)
+    _accepted: dict[str, Accepted | None] = field(default_factory=dict, init=False)
+    _tried: set[str] = field(default_factory=set, init=False)
 
-    def list_to_plan(self) -> Sequence[ModelEntry]:
-        """Return the models to plan the change of; a model alone is planned when it is changed."""
+    def run(self, command: ChangeCommand, jobs: int, on_progress: OnProgress) -> None:
+        """Accept and change the models, `jobs` at a time; a model alone is accepted when it is changed."""
         output.declare_changes()
-        return self.entries if len(self.entries) > 1 else ()
-
-    def accept(self, entry: ModelEntry, accepted: Accepted | None) -> None:
-        """Keep what was verified of the change of a model, which is not verified again."""
-        self._planned.append((entry, accepted))
-
-    def take_planned(self) -> Iterator[tuple[ModelEntry, Accepted | None]]:
-        """Yield the models to change, with what was verified."""
-        if len(self.entries) == 1:
-            yield self.entries[0], None
-        while self._planned and (self.keep_going or not self.failures):
-            yield self._planned.pop(0)
+        entries = self.entries
+        if len(entries) > 1:
+            for entry, accept in fleet.each_model(entries, command.accept, jobs, on_progress):
+                with self.keep_error(entry):
+                    self._accepted[entry.name] = accept()
+            entries = [entry for entry in entries if entry.name in self._accepted]
+            if self.failures and not self.keep_going:
+                return
+        work = _Change(command, self._accepted)
+        for entry, change in fleet.each_model(entries, work, jobs, on_progress, keep_going=self.keep_going):
+            self._tried.add(entry.name)
+            with self.keep_error(entry):
+                self.add(change())
 
     @contextmanager
     def keep_error(self, entry: ModelEntry) -> Iterator[None]:
@@ -140,7 +165,7 @@ class ChangeResults(ModelResults):
             for each in self._already_there:
                 output.echo_err(f"note: {each.model}: {each.error.message}")
         failed = [each.model for each in self.failures]
-        not_tried = [entry.name for entry, _ in self._planned]
+        not_tried = [name for name in self._accepted if name not in self._tried]
         if failed and len(self.entries) > 1 and not self.as_json:
             others = {*failed, *not_tried, *(each.model for each in self._already_there)}
             done = [entry.name for entry in self.entries if entry.name not in others]

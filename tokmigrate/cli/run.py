@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,14 +40,17 @@ from tokmigrate.render import impact, training
 from tokmigrate.render import plan as plan_report
 
 if TYPE_CHECKING:
+    from tokmigrate.commands.library_check import Accepted
     from tokmigrate.commands.plan import BoundPlan
+    from tokmigrate.events import OnProgress
     from tokmigrate.plan.plan import Plan
-    from tokmigrate.settings import ModelEntry
+    from tokmigrate.settings import ModelEntry, Workspace
 
 _NAMES = "A revision id, a prefix of it, a file number, a tag, head, or +N."
 Target = Annotated[str, Argument(help=_NAMES, autocompletion=complete_revision)]
 
 KeepGoing = Annotated[bool, Option("--keep-going", metavar="", help="Continue with the other models after one fails.")]
+Jobs = Annotated[int, Option("--jobs", "-j", help="Work on this many models at a time.", metavar="N", min=1)]
 
 
 def plan(
@@ -124,43 +128,61 @@ def upgrade(
     lock_timeout: LockTimeout = 0.0,
     no_owner: NoOwner = False,
     keep_going: KeepGoing = False,
+    jobs: Jobs = 1,
     as_json: AsJson = False,
 ) -> None:
     """Apply pending migrations to tokenizer and embeddings.
 
     A model is changed completely or not at all. All models are planned and verified with the libraries first: if one
     cannot be changed, none is. Models run in order and stop at the first failure, such as a lack of space; a summary
-    lists done, failed and skipped models. `--keep-going` continues with the others.
+    lists done, failed and skipped models. `--keep-going` continues with the others. With `-j N`, N models are worked on
+    at a time; what is printed stays in the order of the models.
     """
     workspace = open_workspace(accept_drift)
     plans = _read_plans(plan_file, revision, model) if plan_file else {}
     entries = select_models(workspace, list(plans) or model)
+    command = _Upgrade(workspace, revision, plans, lock_timeout, not no_owner, as_json, jobs == 1 or len(entries) == 1)
     changes = ChangeResults("upgrade", entries, as_json, keep_going)
-    announce = _hide_plan if as_json else _print_plan
     with console.progress() as on_progress:
-        for entry in changes.list_to_plan():
-            with changes.keep_error(entry):
-                to, bound = _target(entry, revision, plans)
-                accepted = upgrading.accept_upgrade(workspace, entry, to, on_progress, bound, keep_owner=not no_owner)
-                changes.accept(entry, accepted)
-        for entry, accepted in changes.take_planned():
-            with changes.keep_error(entry):
-                to, bound = _target(entry, revision, plans)
-                done = upgrading.upgrade(
-                    workspace,
-                    entry,
-                    to,
-                    lock_timeout,
-                    on_progress,
-                    bound,
-                    announce,
-                    keep_owner=not no_owner,
-                    accepted=accepted,
-                )
-                lines = [plan_report.upgrade_line(done.plan)] if done.plan.steps else []
-                notes = _recovery_notes(entry.name, done.recovered.value)
-                changes.add(Result(plan_report.upgrade_content(done) if as_json else {}, lines, notes))
+        changes.run(command, jobs, on_progress)
     changes.finish()
+
+
+@dataclass(frozen=True)
+class _Upgrade:
+    """`upgrade` of one model; the plan is printed before the work, or with the result."""
+
+    workspace: Workspace
+    revision: str | None
+    plans: Mapping[str, BoundPlan]
+    lock_timeout_s: float
+    keep_owner: bool
+    as_json: bool
+    announces: bool
+
+    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
+        to, bound = _target(entry, self.revision, self.plans)
+        return upgrading.accept_upgrade(self.workspace, entry, to, on_progress, bound, keep_owner=self.keep_owner)
+
+    def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
+        to, bound = _target(entry, self.revision, self.plans)
+        announce = _print_plan if self.announces and not self.as_json else _hide_plan
+        done = upgrading.upgrade(
+            self.workspace,
+            entry,
+            to,
+            self.lock_timeout_s,
+            on_progress,
+            bound,
+            announce,
+            keep_owner=self.keep_owner,
+            accepted=accepted,
+        )
+        notes = _recovery_notes(entry.name, done.recovered.value)
+        if self.as_json:
+            return Result(plan_report.upgrade_content(done), (), notes)
+        lines = [] if self.announces else [plan_report.plan_text(done.plan)]
+        return Result({}, [*lines, *([plan_report.upgrade_line(done.plan)] if done.plan.steps else [])], notes)
 
 
 def _target(entry: ModelEntry, revision: str | None, plans: Mapping[str, BoundPlan]) -> tuple[str, BoundPlan | None]:
@@ -184,6 +206,7 @@ def downgrade(
     lock_timeout: LockTimeout = 0.0,
     no_owner: NoOwner = False,
     keep_going: KeepGoing = False,
+    jobs: Jobs = 1,
     as_json: AsJson = False,
 ) -> None:
     """Undo migrations down to a revision, byte for byte.
@@ -193,20 +216,36 @@ def downgrade(
     workspace = open_workspace(accept_drift)
     changes = ChangeResults("downgrade", select_models(workspace, model), as_json, keep_going)
     with console.progress() as on_progress:
-        for entry in changes.list_to_plan():
-            with changes.keep_error(entry):
-                accepted = downgrading.accept_downgrade(
-                    workspace, entry, revision, on_progress, keep_owner=not no_owner
-                )
-                changes.accept(entry, accepted)
-        for entry, accepted in changes.take_planned():
-            with changes.keep_error(entry):
-                done = downgrading.downgrade(
-                    workspace, entry, revision, lock_timeout, on_progress, keep_owner=not no_owner, accepted=accepted
-                )
-                notes = _recovery_notes(entry.name, done.recovered.value)
-                changes.add(Result(plan_report.downgrade_content(done), [plan_report.downgrade_line(done)], notes))
+        changes.run(_Downgrade(workspace, revision, lock_timeout, not no_owner), jobs, on_progress)
     changes.finish()
+
+
+@dataclass(frozen=True)
+class _Downgrade:
+    """`downgrade` of one model."""
+
+    workspace: Workspace
+    revision: str
+    lock_timeout_s: float
+    keep_owner: bool
+
+    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
+        return downgrading.accept_downgrade(
+            self.workspace, entry, self.revision, on_progress, keep_owner=self.keep_owner
+        )
+
+    def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
+        done = downgrading.downgrade(
+            self.workspace,
+            entry,
+            self.revision,
+            self.lock_timeout_s,
+            on_progress,
+            keep_owner=self.keep_owner,
+            accepted=accepted,
+        )
+        notes = _recovery_notes(entry.name, done.recovered.value)
+        return Result(plan_report.downgrade_content(done), [plan_report.downgrade_line(done)], notes)
 
 
 def stamp(

@@ -120,11 +120,12 @@ def progress_lines(console: Console) -> Progress:
 
 
 class _Bytes(ProgressColumn):
-    """The bytes of a task that counts them, and how many in a second, in the units of the plan."""
+    """The bytes of a task that counts them, how many in a second, in the units of the plan, and the time left."""
 
     def render(self, task: Task) -> Text:
         if task.total is None:
             return Text()
         speed = task.finished_speed or task.speed
         amount = f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}"
-        return Text(f"{amount}, {format_bytes(int(speed))}/s" if speed else amount)
+        left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
+        return Text(f"{amount}, {format_bytes(int(speed))}/s{left}" if speed else amount)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -98,6 +100,21 @@ def parse_document(name: str, data: bytes, where: str) -> Json:
     Raises:
         ModelError: It is damaged, or holds something of another type than what is read of it.
     """
+    source = _Source(name, data, where)
+    return _parse_again(source) if len(data) >= _LARGE else _parse(source)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The bytes of a document; two are equal that are parsed to the same value."""
+
+    name: str
+    data: bytes
+    where: str = field(compare=False)
+
+
+def _parse(source: _Source) -> Json:
+    name, data, where = source.name, source.data, source.where
     if name.endswith(SUFFIXES) or PurePosixPath(name).match(TEKKEN_FILES):
         return data
     text = _decode(data, where)
@@ -114,6 +131,13 @@ def parse_document(name: str, data: bytes, where: str) -> Json:
             kind = TokenizerError if name == TOKENIZER else ModelError
             raise kind(_format_union_error(error.errors(include_url=False), value), where=where, hint=_HINT) from error
     return value
+
+
+_LARGE = 2**17
+"""The bytes from which a document is parsed once where it is read several times, or by several models."""
+
+_parse_again = lru_cache(maxsize=2)(_parse)
+"""One for the tokenizer before a change, one for that after it: a value of a large file takes ten times its bytes."""
 
 
 def json_layout(name: str, text: str, stamp: Stamp | None) -> Layout:

@@ -1,0 +1,181 @@
+"""`-j N`: several models at a time, with the results, the guarantees and the output of one after the other."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from workspaces import BASE, DEMO, HEAD, Contents, Workspace, contents, environment, make_workspace
+
+from tokmigrate.commands.fleet import each_model
+from tokmigrate.errors import StorageError
+from tokmigrate.events import Event, OnProgress, Step, StepReached, Warned, no_progress
+from tokmigrate.settings import ModelEntry
+
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Workspace:
+    """Four copies of the demo."""
+    made = make_workspace(tmp_path / "place")
+    for name in NAMES:
+        shutil.copytree(made.model, made.root / "models" / name)
+    models = "".join(f"  {name}: {{path: models/{name}}}\n" for name in NAMES)
+    made.settings.write_text(f"format: 1\nverify: fast\nmodels:\n{models}", "utf-8")
+    return made
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Contents:
+    upgraded = make_workspace(tmp_path_factory.mktemp("head") / "workspace")
+    assert upgraded.run("upgrade").returncode == 0
+    return contents(upgraded.model)
+
+
+def models(place: Workspace) -> list[Contents]:
+    return [contents(place.root / "models" / name) for name in NAMES]
+
+
+def entries(*names: str) -> list[ModelEntry]:
+    return [ModelEntry(name, Path("/nowhere", name)) for name in names]
+
+
+def test_models_side_by_side_are_changed_and_printed_as_one_after_the_other(place: Workspace, head: Contents) -> None:
+    one_by_one = place.run("upgrade")
+    assert models(place) == [head] * len(NAMES)
+    assert place.run("downgrade", BASE, "-j", "4").stdout == "".join(
+        f"{name}: {HEAD} → base, 3 reverted, every byte verified\n" for name in NAMES
+    )
+    assert models(place) == [contents(DEMO)] * len(NAMES)
+    together = place.run("upgrade", "-j", "3")
+    assert (together.returncode, together.stderr) == (0, one_by_one.stderr)
+    assert together.stdout == one_by_one.stdout
+    assert models(place) == [head] * len(NAMES)
+    assert place.run("check").returncode == 0
+    assert place.run("log", "--verify-chain").returncode == 0
+
+
+def test_none_is_changed_if_one_cannot_be(place: Workspace) -> None:
+    (place.root / "models" / "c" / "tokenizer.json").write_text("{", "utf-8")
+    before = models(place)
+    done = place.run("upgrade", "-j", "2")
+    assert done.returncode == 1
+    assert done.stderr.endswith("done: none; failed: c; not tried: a, b, d\n")
+    assert models(place) == before
+
+
+@pytest.mark.parametrize("step", [Step.RECORDED, Step.STAGED, Step.PREPARED, Step.SWAPPED, Step.APPLIED])
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGTERM])
+def test_each_model_is_as_before_or_as_after_when_the_process_ends(
+    place: Workspace, head: Contents, step: Step, ending: signal.Signals
+) -> None:
+    code = f"""
+import os, sys, threading, time
+from tokmigrate.apply import publish
+from tokmigrate.cli.app import main
+from tokmigrate.events import Step, StepReached
+real, seen = publish.StepReached, []
+def reached(model, step):
+    if step == Step({step.value!r}):
+        seen.append(model)
+        if len(seen) == 2:
+            os.kill(os.getpid(), {ending.value})
+    return real(model, step)
+publish.StepReached = reached
+sys.argv = ["tokmigrate", "upgrade", "-j", "2"]
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=place.root, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode in {-signal.SIGKILL, 130}, done.stderr
+    if ending == signal.SIGTERM:
+        assert all(each in (contents(DEMO), head) for each in models(place))
+    recovered = place.run("recover")
+    assert recovered.returncode == 0, recovered.stderr
+    assert all(each in (contents(DEMO), head) for each in models(place))
+    if step in {Step.SWAPPED, Step.APPLIED}:
+        assert models(place).count(head) >= 2
+    assert place.run("upgrade", "-j", "2").returncode == 0
+    assert models(place) == [head] * len(NAMES)
+    assert place.run("log", "--verify-chain").returncode == 0
+
+
+def test_results_and_warnings_come_in_the_order_of_the_models() -> None:
+    second_ended = threading.Event()
+    heard: list[str] = []
+
+    def work(entry: ModelEntry, on_progress: OnProgress) -> str:
+        if entry.name == "a":
+            assert second_ended.wait(30)
+        on_progress(Warned(entry.name, "about"))
+        if entry.name == "b":
+            second_ended.set()
+        return entry.name.upper()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Warned):
+            heard.append(event.model)
+
+    for entry, result in each_model(entries(*NAMES), work, 2, listen):
+        heard.append(result())
+        assert heard[-2:] == [entry.name, entry.name.upper()]
+    assert heard == ["a", "A", "b", "B", "c", "C", "d", "D"]
+
+
+@pytest.mark.parametrize(("keep_going", "tried"), [(False, ["a", "b"]), (True, ["a", "b", "c", "d"])])
+def test_no_model_is_begun_after_one_failed(keep_going: bool, tried: list[str]) -> None:
+    both = threading.Barrier(2)
+
+    def work(entry: ModelEntry, _: OnProgress) -> None:
+        if entry.name in "ab":
+            both.wait(30)
+        if entry.name == "a":
+            raise StorageError("no space")
+        if entry.name == "b":
+            # It ends after the other has failed.
+            failed.wait(30)
+
+    failed = threading.Event()
+    found: list[str] = []
+    for entry, result in each_model(entries(*NAMES), work, 2, no_progress, keep_going=keep_going):
+        found.append(entry.name)
+        if entry.name == "a":
+            with pytest.raises(StorageError):
+                result()
+            failed.set()
+    assert found == tried
+
+
+def test_an_interrupt_reaches_models_that_are_not_committed() -> None:
+    begun = threading.Barrier(3)
+    ended: dict[str, str] = {}
+    going_on = threading.Event()
+
+    def work(entry: ModelEntry, on_progress: OnProgress) -> None:
+        begun.wait(30)
+        assert going_on.wait(30)
+        try:
+            on_progress(StepReached(entry.name, Step.PREPARED if entry.name == "a" else Step.SWAPPED))
+            ended[entry.name] = "done"
+        except KeyboardInterrupt:
+            ended[entry.name] = "undone"
+
+    running = each_model(entries("a", "b"), work, 2, no_progress)
+    threading.Timer(0.1, interrupt_when, (begun, going_on)).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(running)
+    assert ended == {"a": "undone", "b": "done"}
+
+
+def interrupt_when(begun: threading.Barrier, going_on: threading.Event) -> None:
+    begun.wait(30)
+    os.kill(os.getpid(), signal.SIGINT)
+    threading.Timer(1, going_on.set).start()
