@@ -67,21 +67,17 @@ class Rule:
     @property
     def summary(self) -> str:
         """What it finds, in one sentence."""
-        return self._documentation[0]
+        return (inspect.getdoc(self.check) or "").partition("\n")[0]
 
     @property
     def why(self) -> str:
         """Why that matters."""
-        return self._documentation[2].strip()
+        return (inspect.getdoc(self.check) or "").partition("\n")[2].strip()
 
     @property
     def language(self) -> Literal["yaml", "python"]:
         """In which of the two languages for migrations the examples are."""
         return "python" if "def upgrade(op):" in self.right else "yaml"
-
-    @property
-    def _documentation(self) -> tuple[str, str, str]:
-        return (inspect.getdoc(self.check) or "").partition("\n")
 
 
 REGISTERED: dict[str, Rule] = {}

@@ -101,7 +101,7 @@ class Draft:
 def derive(before: ModelState, after: Documents, revision: str) -> Draft:
     """Return the operations of a migration that leads to the files of a tokenizer, or as near as operations can."""
     draft = Draft(before, after, Context(revision))
-    for add_some in (*_SETTLE, *_ARRANGE):
+    for add_some in (*_TOKENS, *_SETTINGS, *_REST):
         add_some(draft)
     return draft
 
@@ -355,17 +355,7 @@ def _set_template(draft: Draft) -> None:
 
 
 # Flags are set before roles: a token that is listed as special cannot become another one afterwards.
-_SETTLE = (
-    _tombstone,
-    _rename,
-    _remove,
-    _add,
-    _set_flags,
-    _set_roles,
-    _set_template,
-    _set_parts,
-    _set_padding,
-    _set_truncation,
-)
+_TOKENS = (_tombstone, _rename, _remove, _add, _set_flags)
+_SETTINGS = (_set_roles, _set_template, _set_parts, _set_padding, _set_truncation)
 # What was in use before may be removed now.
-_ARRANGE = (_tombstone, _remove, _make_room, _move, _set_flags, _set_padding, _set_role_ids, _set_other_ids, _resize)
+_REST = (_tombstone, _remove, _make_room, _move, _set_flags, _set_padding, _set_role_ids, _set_other_ids, _resize)

@@ -14,7 +14,6 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.yaml_file import file_number
 
 _RELATIVE = re.compile(r"[+-][0-9]+")
-_SHORTEST_PREFIX_OF_DIGITS = 4
 _BEFORE_ALL = ("0", "zero", "none", "empty")
 """What other tools call the state before the first migration."""
 
@@ -93,7 +92,7 @@ def _is_short_for(name: str, migration: Named) -> bool:
         if migration.number and int(migration.number) == int(name):
             return True
         # A short number is the number of a file, even where an id happens to begin with it.
-        if len(name) < _SHORTEST_PREFIX_OF_DIGITS:
+        if len(name) < 4:
             return False
     return name != "" and migration.revision.startswith(name)
 

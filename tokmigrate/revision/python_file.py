@@ -19,8 +19,6 @@ from tokmigrate.revision.yaml_file import (
 )
 from tokmigrate.strict_yaml import Entry, Node, Plain, Tree, decode
 
-_NAMES = tuple(PythonHeader.model_fields)
-
 
 def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration:
     """Return the migration that the bytes of a Python file are.
@@ -73,7 +71,7 @@ class _Literals:
         """Return the module-level names that mean something, as a mapping."""
         entries: dict[str, Entry] = {}
         for target, value in find_assignments(module):
-            if target.id not in _NAMES:
+            if target.id not in PythonHeader.model_fields:
                 continue
             if target.id in entries:
                 self.fault(target, f"'{target.id}' is assigned twice")

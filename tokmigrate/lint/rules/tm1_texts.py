@@ -227,11 +227,10 @@ def ordinary_token_added(seen: OnModel) -> Iterator[Found]:
     training.
     """
     for written, effect in seen.effects:
-        before, after = effect.before, effect.after
-        risk = risk_of_added(before, after)
+        risk = risk_of_added(effect.before, effect.after)
         # Setting flags of such a token shows that it is intended.
         if risk is not None and not written.tokens.flagged:
-            tokens = [t for t in after.tokenizer.added if t not in before.tokenizer.added]
+            tokens = [t for t in effect.after.tokenizer.added if t not in effect.before.tokenizer.added]
             yield Found(written.location_of(*tokens), risk.reason, "add a token of its own for that")
 
 
@@ -248,9 +247,8 @@ def special_flag_changed(seen: OnModel) -> Iterator[Found]:
     Decoding with `skip_special_tokens=True` then leaves it out where programs relied on it, or shows it to users.
     """
     for written, effect in seen.effects:
-        before, after = effect.before, effect.after
-        for text, (token, _) in after.tokenizer.added.items():
-            held = before.tokenizer.token(text)
+        for text, (token, _) in effect.after.tokenizer.added.items():
+            held = effect.before.tokenizer.token(text)
             # A token that the same migration brings was not in use before.
             if held is not None and held.special != token.special and text not in seen.causes:
                 does = "leaves it out" if token.special else "shows it"

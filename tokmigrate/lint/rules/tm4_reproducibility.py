@@ -46,8 +46,8 @@ def edited_after_shared(file: MigrationFile) -> Iterator[Found]:
     Comments, `message` and `author` may change.
     """
     if file.edited_since is not None:
-        message = f"'{file.edited_since}' has it with other contents"
-        yield Found(Location(1, 1), message, "restore it, and write a new migration")
+        help_ = "restore it, and write a new migration"
+        yield Found(Location(1, 1), f"'{file.edited_since}' has it with other contents", help_)
 
 
 @rule(
@@ -75,8 +75,8 @@ def unpinned_file(file: MigrationFile) -> Iterator[Found]:
     """
     for use in outside_reads(file.migration.source or ""):
         if not any(name in use.texts for name in file.migration.attachments):
-            message = f"{use.what} reads a file that is not pinned"
-            yield Found(use.location, message, 'name the file at the top: files = ["…"]')
+            help_ = 'name the file at the top: files = ["…"]'
+            yield Found(use.location, f"{use.what} reads a file that is not pinned", help_)
 
 
 @rule(
