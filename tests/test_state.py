@@ -23,17 +23,20 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from tokmigrate.errors import BusyError, DriftError, StorageError, UnknownNameError, UsageError
 from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.ledger import State
-from tokmigrate.state.provenance import Provenance, git_commit, identify, library_versions
 from tokmigrate.state.rows import (
     AppliedRecord,
     Direction,
     ModelRow,
     Origin,
     Outcome,
+    Provenance,
     RunRow,
     Status,
     TokenEvent,
     TokenEventType,
+    git_commit,
+    identify,
+    library_versions,
 )
 from tokmigrate.state.schema import OF_RUNS, metadata, runs
 from tokmigrate.state.transfer import LedgerExport, export_ledger, open_export
@@ -496,7 +499,6 @@ from pathlib import Path
 from tokmigrate.errors import BusyError
 from tokmigrate.state.database import open_state
 from tokmigrate.state.rows import *
-from tokmigrate.state.provenance import Provenance
 workspace, name, me = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 state = open_state("sqlite:///.tokmigrate/state.db", workspace)
 model = state.model_for(name, workspace / name)
@@ -673,7 +675,7 @@ def test_who_without_the_libraries(tmp_path: Path) -> None:
     script = (
         "import json, sys\n"
         "from pathlib import Path\n"
-        "from tokmigrate.state.provenance import identify\n"
+        "from tokmigrate.state.rows import identify\n"
         "who = identify(Path(sys.argv[1]))\n"
         "heavy = [m for m in ('torch', 'transformers', 'tokenizers', 'sqlalchemy') if m in sys.modules]\n"
         "print(json.dumps([who.libraries, who.git_commit, heavy]))\n"

@@ -49,7 +49,6 @@ class BlameEvent:
     """An event of a token, with who caused it and where it is written.
 
     Args:
-        message: The migration's message, as it was recorded.
         location: Where the migration says so; None where it does not, or its file is not here.
         edited: Whether the file was edited since.
         author: Who wrote that line, or why that is not known; None without a line.
@@ -72,7 +71,6 @@ class BlameToken:
         token: Its text now, None where it is removed.
         initialised_by: The migration that initialised its row, None for a row of the baseline or a removed token.
         added: Whether a migration added it; None where the ledger here does not have it.
-        events: Its events, the earliest first.
     """
 
     names: tuple[str, ...]

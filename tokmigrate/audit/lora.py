@@ -40,8 +40,7 @@ class LoraRows:
 
     Args:
         indices: Their ids by layer, as peft's `trainable_token_indices` has them.
-        unknown: How many tokens have a row of which it is not known whether it was trained.
-        why: Why that is not known, of the first of them.
+        unknown: How many tokens have a row of which it is not known whether it was trained; `why` is of the first.
         given: How many have a row that a file gave and that was not trained here.
     """
 
@@ -106,8 +105,7 @@ class HeldRows:
         tensor: The adapter's tensor, for the model's `matrix`.
         side: Which of its sides that is; tied embeddings are the input.
         is_whole: Whether it is the whole matrix, as `modules_to_save` keeps it, or the rows of listed ids.
-        rows: How many rows there are.
-        tokens: The tokens among them whose rows migrations initialised.
+        tokens: The tokens whose rows migrations initialised, among all its `rows`.
     """
 
     tensor: str

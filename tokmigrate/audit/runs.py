@@ -21,12 +21,9 @@ _SQLITE = b"SQLite format 3\0"
 
 @dataclass(frozen=True)
 class Run:
-    """A run.
+    """A run, with the revisions of it that were undone since, and the run that undid the last of them.
 
-    Args:
-        undone: The revisions that it applied and that were undone since.
-        undone_by: The run that undid the last of them, None where all hold.
-        ledger: The ledger that it was imported from, None for a run of this workspace.
+    `ledger` is the one that it was imported from, None for a run of this workspace.
     """
 
     model: ModelRow

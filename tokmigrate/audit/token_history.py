@@ -15,12 +15,9 @@ RowKey = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class TokenHistory:
-    """The events of one token.
+    """The events of one token, which a migration added or the baseline had.
 
-    Args:
-        names: The texts that it had, the first one first, each once.
-        added: Whether a migration added it; a token of the baseline otherwise.
-        token: Its text at the end, None where it is removed.
+    `names` are the texts that it had, the first one first; `token` is its text at the end, None where it is removed.
     """
 
     names: tuple[str, ...]

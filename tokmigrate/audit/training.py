@@ -114,8 +114,7 @@ class OnRecord:
 
     def init_rows(self, revision: str) -> Mapping[Side, InitRows]:
         """Return the rows as a migration left them; none where that is not on record, or not here."""
-        digest = self.undo.get(revision)
-        return read_init_rows(digest, self.objects) if digest is not None else {}
+        return read_init_rows(self.undo[revision], self.objects) if revision in self.undo else {}
 
 
 def undo_digests(rows: Iterable[AppliedRow]) -> dict[str, str]:
@@ -124,10 +123,7 @@ def undo_digests(rows: Iterable[AppliedRow]) -> dict[str, str]:
 
 
 def list_initialised_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made]]:
-    """Yield each token whose row a migration initialised, with its id and what the lineage knows of the row.
-
-    Placeholders of removed tokens are left out: they are not trained.
-    """
+    """Yield each token (no placeholders) whose row a migration initialised, with its id and origin in the lineage."""
     texts = snapshot.state.tokenizer.texts
     for number, recipe in snapshot.state.lineage.recipes():
         if number in texts and isinstance(recipe, Made) and recipe.revision and not is_tombstone(texts[number]):

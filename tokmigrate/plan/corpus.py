@@ -83,10 +83,7 @@ class ExampleTokens:
 class Example:
     """A line that is tokenized differently, shown around the first token that differs.
 
-    Args:
-        line: Its number.
-        text: The part that is shown.
-        skipped: How many tokens come before that part.
+    `skipped` tokens come before the part `text`.
     """
 
     line: int

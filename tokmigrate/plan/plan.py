@@ -41,7 +41,6 @@ class Plan:
         model: The model's name in the workspace; an adapter goes by its directory.
         snapshot: The model as it is.
         steps: The pending migrations, in order; without any there is nothing to do.
-        adapters: The plans for its adapters.
         remarks: What else a user should know of it.
     """
 

@@ -68,7 +68,11 @@ def find_broken(connection: Connection) -> BrokenRun | None:
         position += 1
         if run["chain_position"] != position or run["previous_hash"] != previous:
             return BrokenRun(run["id"], "the run that ended before it is missing, or was edited")
-        if _hash_or_none(run, (rows, reverted)) != run["hash"]:
+        try:
+            digest = _hash_run(run, (rows, reverted))
+        except (TypeError, ValueError):
+            digest = ""
+        if digest != run["hash"]:
             return BrokenRun(run["id"], "its row, or a row that it left, was edited, added or removed")
         previous, last = run["hash"], run["id"]
     if previous != head_in(connection):
@@ -80,13 +84,6 @@ def _linked(connection: Connection, run_id: str) -> Linked:
     rows = [(table.name, row) for table in OF_RUNS for row in read_stored(connection, table, table.c.run_id == run_id)]
     undone = select(applied.c.number).where(applied.c.reverted_by == run_id).order_by(applied.c.number)
     return rows, list(connection.execute(undone).scalars())
-
-
-def _hash_or_none(run: Stored, linked: Linked) -> str | None:
-    try:
-        return _hash_run(run, linked)
-    except (TypeError, ValueError):
-        return None
 
 
 def _hash_run(run: Stored, linked: Linked) -> str:

@@ -23,7 +23,6 @@ from sqlalchemy import Connection, Table, delete, insert, inspect, select, text,
 
 from tokmigrate.errors import BusyError, DriftError, UnknownNameError
 from tokmigrate.state.hash_chain import seal_run
-from tokmigrate.state.provenance import Provenance, identify
 from tokmigrate.state.queries import (
     Readable,
     active_run_in,
@@ -40,10 +39,12 @@ from tokmigrate.state.rows import (
     ModelRow,
     Origin,
     Outcome,
+    Provenance,
     RunRow,
     Status,
     TokenEvent,
     TokensMoved,
+    identify,
 )
 from tokmigrate.state.schema import (
     applied,

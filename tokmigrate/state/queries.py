@@ -17,7 +17,6 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from tokmigrate.errors import BusyError, DriftError, StorageError, TokmigrateError, UnknownNameError
 from tokmigrate.files import exists
 from tokmigrate.state.hash_chain import find_broken
-from tokmigrate.state.provenance import Provenance
 from tokmigrate.state.rows import (
     AppliedRecord,
     AppliedRow,
@@ -27,6 +26,7 @@ from tokmigrate.state.rows import (
     ModelRow,
     MoveRow,
     Origin,
+    Provenance,
     RunRow,
     Status,
     TokenEvent,

@@ -1,15 +1,26 @@
-"""The rows of the state as frozen values, free of SQL."""
+"""The rows of the state as frozen values, free of SQL; and who makes them, with which programs, from which commit."""
 
 from __future__ import annotations
 
+import getpass
+import os
+import platform
+import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
+from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
-from tokmigrate.state.provenance import Provenance
+from tokmigrate import __version__
+from tokmigrate.git import ask_git
 from tokmigrate.vocabulary.token_delta import Move
+
+LIBRARIES = ("transformers", "tokenizers", "torch", "safetensors", "numpy")
+_GIT_TIMEOUT_S = 5.0
 
 
 class Direction(StrEnum):
@@ -150,6 +161,18 @@ def _event_of(payload: Mapping[str, Any]) -> TokenEvent | TokensMoved:
 
 
 @dataclass(frozen=True)
+class Provenance:
+    """The author of a run, with the versions of tokmigrate, Python and libraries, and the commit of the workspace."""
+
+    user: str
+    host: str
+    pid: int
+    tool_version: str = __version__
+    libraries: dict[str, str] = field(default_factory=dict)
+    git_commit: str | None = None
+
+
+@dataclass(frozen=True)
 class ModelRow:
     """A model that the state knows."""
 
@@ -231,3 +254,36 @@ class BrokenRun:
 
     def __str__(self) -> str:
         return f"run {self.run_id or '(none)'}: {self.reason}"
+
+
+def identify(workspace: Path) -> Provenance:
+    """Return who runs this process, and at which commit `workspace` is."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        user = str(os.getuid())
+    return Provenance(
+        user=user,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        libraries=dict(library_versions()),
+        git_commit=git_commit(workspace),
+    )
+
+
+@cache
+def library_versions() -> Mapping[str, str]:
+    """Return the installed versions by name, without importing a library."""
+    versions = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def git_commit(folder: Path) -> str | None:
+    """Return the commit that `folder` is at, or None outside Git, without Git, or where it hangs."""
+    found = ask_git(folder, "rev-parse", "--verify", "HEAD", timeout_s=_GIT_TIMEOUT_S).output
+    return found.strip() or None if found else None

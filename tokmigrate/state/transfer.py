@@ -29,8 +29,8 @@ from tokmigrate.files import read_file
 from tokmigrate.formats import LEDGER_EXPORT, check_version
 from tokmigrate.state.hash_chain import START, head_in, set_head
 from tokmigrate.state.ledger import State
-from tokmigrate.state.provenance import identify
 from tokmigrate.state.queries import Readable
+from tokmigrate.state.rows import identify
 from tokmigrate.state.schema import (
     OF_RUNS,
     Stored,
