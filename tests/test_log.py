@@ -447,6 +447,7 @@ def test_an_export_that_was_edited_by_hand(
     for words in (("log", "--verify-chain"), ("log", "--imported")):
         done = run(made, *words)
         assert "in tokmigrate itself" not in done.stderr
+        assert ("what was imported was edited" in done.stderr) == (column != "status")
         # Names of models are not in the chain.
         assert done.returncode == 4 or (table == "models" and "--verify-chain" in words), words
 

@@ -204,7 +204,7 @@ def read_imported(state: State) -> Iterator[ImportedLedger]:
     try:
         for source, export in _exports(state):
             yield open_export(export, source)
-    except UsageError as error:
+    except (DriftError, UsageError) as error:
         hint = "put a backup of the state in its place"
         raise DriftError(f"what was imported was edited: {error}", where=state.place, hint=hint) from error
 
