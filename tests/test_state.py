@@ -321,6 +321,16 @@ def test_every_token_text_comes_back(state: State, model: ModelRow, text: str) -
 # --- the chain
 
 
+def test_a_last_row_that_cannot_be_read_does_not_hinder_the_end_of_a_run(state: State, model: ModelRow) -> None:
+    upgraded(state, model, Outcome(applied=(record("aaaa", 0),), tokens=(EVENT,)))
+    run = begun(state, model)
+    state.prepare(run.id, Outcome(applied=(record("bbbb", 1),), tokens=(EVENT,)))
+    tamper(database_of(state), "UPDATE token_events SET token_id = 'x'")
+    tamper(database_of(state), "UPDATE runs SET pid = 'x' WHERE number = 1")
+    assert state.finish(run.id).status is Status.APPLIED
+    assert state.verify_chain() is not None
+
+
 def test_a_run_that_ended_is_in_the_chain_once(state: State, model: ModelRow) -> None:
     failed = begun(state, model)
     other = begun(state, state.model_for("other", database_of(state).parent / "other"))

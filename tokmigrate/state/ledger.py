@@ -291,6 +291,8 @@ def _insert_run(connection: Connection, model: ModelRow, author: Provenance, **v
             where=model.path,
             hint="the state database was replaced; run the command again",
         )
+    # A chain that cannot go on is found before the model is changed, and not when the run ends.
+    read_highest(connection, runs.c.chain_position)
     run_id = secrets.token_hex(8)
     who = asdict(author)
     who["user_name"] = who.pop("user")

@@ -322,9 +322,9 @@ def read_stored(
 
 def read_highest(connection: Connection, column: Column[int]) -> int:
     """Return the highest number in a column, 0 without any."""
-    table = column.table
-    for row in read_stored(connection, table, column.is_not(None), order=column.desc(), limit=1):
-        return int(decode(table, row)[column.name])
+    # Text sorts behind all numbers. What else the last row holds does not matter.
+    for row in read_stored(connection, column.table, column.is_not(None), order=column.desc(), limit=1):
+        return int(_decode_value(column, row))
     return 0
 
 
@@ -341,22 +341,19 @@ def decode(table: Table, stored: Stored) -> dict[str, Any]:
     Raises:
         ValueError: A column holds what is never written into it, which SQLite accepts; table and row are named.
     """
-    values: dict[str, Any] = {}
-    for column in table.columns:
-        value = stored[column.name]
-        try:
-            values[column.name] = _decode_value(column, value)
-        except ValueError as error:
-            row = stored[next(iter(table.primary_key)).name]
-            raise ValueError(f"{table.name}, row {row}, {column.name}: {error}") from error
-    return values
+    return {column.name: _decode_value(column, stored) for column in table.columns}
 
 
-def _decode_value(column: Column[Any], value: Any) -> Any:
-    kind = column.type
+def _decode_value(column: Column[Any], stored: Stored) -> Any:
+    kind, value = column.type, stored[column.name]
     if value is None and column.nullable:
         return None
     wanted = kind.python_type if isinstance(kind, Integer | Float) else str
-    if type(value) is not wanted:
-        raise ValueError(f"{value!r:.40} is not {_TYPES[wanted]}")
-    return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value
+    try:
+        if type(value) is wanted:
+            return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value
+        fault = f"{value!r:.40} is not {_TYPES[wanted]}"
+    except ValueError as error:
+        fault = str(error)
+    row = stored[next(iter(column.table.primary_key)).name]
+    raise ValueError(f"{column.table.name}, row {row}, {column.name}: {fault}")
