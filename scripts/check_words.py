@@ -63,8 +63,8 @@ ALLOWED = {
 }
 """A text that may stand around a word, and why."""
 
-PARTICIPLES = re.compile(r"_*(?:begun|held|kept|listed|named|shown|told|tried)(?:_|$)")
-"""How no function is named."""
+PARTICIPLES = re.compile(r"_*(?:begun|held|kept|listed|named|shown|told|tried)(?:_|$)|_*(?!expected$)[a-z]*[^e]ed$")
+"""How no function is named; `expected` is a method that plug-ins have."""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import pytest
 from shared_models import SharedModel, shared_model
 
 from tokmigrate.errors import OperationError
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 from tokmigrate.revision.history import History
 from tokmigrate.revision.yaml_file import yaml_checksum
 

@@ -28,7 +28,7 @@ from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.reading import read_documents
 from tokmigrate.model.documents.semantic_diff import differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.operations.base import Context
+from tokmigrate.operations.operation import Context
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.settings import Workspace, read_workspace
 

@@ -23,7 +23,7 @@ from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError, OutOfStepError, UnknownNameError
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 
 SPECIALS = ("<s>", "</s>", "<pad>", "<unk>", "<image>", "<|en|>", "<|fr|>", "<|im_end|>", "<mask>", "<yes>", "<|old|>")
 DOCUMENT = tokenizer_json(SPECIALS)

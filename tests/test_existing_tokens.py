@@ -15,7 +15,7 @@ from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import OperationError
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 
 OWN = ("<|im_start|>", "<|im_end|>")
 

@@ -19,7 +19,7 @@ from tokmigrate.commands.plan import plan
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.model.snapshot import take_snapshot
-from tokmigrate.operations.base import Context
+from tokmigrate.operations.operation import Context
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.revision.derivation import derive
 from tokmigrate.revision.history import History

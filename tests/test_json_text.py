@@ -30,4 +30,4 @@ def test_text_is_what_the_json_module_writes(value: object, layout: Layout) -> N
     """The faster way changes no byte, whatever brackets and control characters the strings hold."""
     separators = (",", ":") if layout.compact else None
     expected = json.dumps(value, indent=layout.indent, ensure_ascii=layout.ascii, separators=separators) + "\n"
-    assert layout.encoded(value) == expected.encode()
+    assert layout.encode(value) == expected.encode()

@@ -328,7 +328,7 @@ def test_a_stamp_that_does_not_name_its_base_is_known_by_its_ids(tmp_path: Path)
     stamp = read_stamp(tmp_path / "model")
     assert stamp is not None
     assert stamp.tokenizer == lock.tracks[0].fingerprint
-    (tmp_path / "model" / STAMP).write_bytes(replace(stamp, tokenizer=None).encoded())
+    (tmp_path / "model" / STAMP).write_bytes(replace(stamp, tokenizer=None).encode())
     assert plan(made.workspace, made.entry("m")).remarks == ()
     # Its ids are its only name: with others nobody knows what was pinned to it.
     with_token_by_hand(tmp_path / "model", "<mine>")

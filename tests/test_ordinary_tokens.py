@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 
 
 @pytest.mark.parametrize(

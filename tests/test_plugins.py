@@ -20,7 +20,7 @@ from tokmigrate.init import strategy_types
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.operations.add_tokens import with_new_tokens
-from tokmigrate.operations.base import Context, NewToken, Operation, Risk, RiskLevel
+from tokmigrate.operations.operation import Context, NewToken, Operation, Risk, RiskLevel
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.plan.revision_detection import verify_at_revision
 from tokmigrate.revision.history import History
@@ -166,7 +166,7 @@ def test_an_operation_that_says_nothing_of_itself_is_not_trusted(tmp_path: Path)
     with pytest.raises(HistoryError, match="what unknown reads and writes is not known"):
         find_conflicts([unknown], [migration])
     before = take_snapshot(made.entry("m")).state
-    after = Unknown().apply(before, Context(migration.revision)).settled()
+    after = Unknown().apply(before, Context(migration.revision)).settle()
     with pytest.raises(OperationError, match="what unknown does to tokens is not known, and the token '<x>' exists"):
         verify_at_revision(after, [unknown])
     assert Unknown().describe() == "unknown"
@@ -175,7 +175,7 @@ def test_an_operation_that_says_nothing_of_itself_is_not_trusted(tmp_path: Path)
 BROKEN = """
 from typing import Literal
 from tokmigrate.init import RowStrategy
-from tokmigrate.operations.base import Operation, Risk, RiskLevel
+from tokmigrate.operations.operation import Operation, Risk, RiskLevel
 
 class Shout(Operation):
     name = "shout"

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tokmigrate.errors import TokenizerError, VerificationError
 from tokmigrate.model.worker import worker_main
-from tokmigrate.model.worker.meta_model import Tensor, matching
+from tokmigrate.model.worker.meta_model import Tensor, find_name
 from tokmigrate.model.worker.worker import call_worker, prepare_worker, stop_server
 
 VOCABULARY = {"<pad>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4, "ab": 5}
@@ -354,7 +354,7 @@ def test_a_name_is_matched_only_where_one_thing_fits(prefix: str, name: str) -> 
         "b.norm.weight": Tensor((2,), None),
     }
 
-    known = matching(prefix + name, tensors, "base")
+    known = find_name(prefix + name, tensors, "base")
 
     # "model.embed.weight" ends like nothing that the model has.
     fits = name == "embed.weight" and prefix in {"", "base."}

@@ -351,7 +351,7 @@ def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tup
     snapshot = take_snapshot(entry)
     way = build_upgrade(plan_or_reuse(place, entry, snapshot, to), place.seed, ObjectStore(place.objects))
     stage(snapshot, target, way.candidate, uncounted)
-    (target / STAMP).write_bytes(way.stamp.encoded())
+    (target / STAMP).write_bytes(way.stamp.encode())
     return replace(entry, path=target), [passage.undo for passage in reversed(way.applied_steps)]
 
 

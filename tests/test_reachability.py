@@ -21,7 +21,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.lint.linter import Selection
 from tokmigrate.model.documents.state import ModelState, Traits
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
-from tokmigrate.operations.base import Context, RiskLevel
+from tokmigrate.operations.operation import Context, RiskLevel
 from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.plan.steps import Effect

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tokmigrate.errors import FileProblems, HistoryError, OperationError, UnknownNameError, UsageError
 from tokmigrate.init import InitSpec
 from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.base import NewToken
+from tokmigrate.operations.operation import NewToken
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.set_padding import SetPadding
 from tokmigrate.revision.conditions import Encodes, ModelType, SingleToken, TokenAbsent
@@ -123,7 +123,7 @@ def test_everything_that_a_yaml_file_says(workspace: Workspace, write: Write) ->
     ]
     assert migration.operations[1].place == "migrations/0001_roles.yaml:16:5"
     assert migration.attachments["chat.jinja"] == b"{{ x }}"
-    assert migration.recorded(None) == migration.operations
+    assert migration.record_operations(None) == migration.operations
 
 
 def test_a_migration_is_for_models_by_name_tag_or_star(workspace: Workspace, write: Write) -> None:
@@ -282,7 +282,7 @@ def test_a_python_file_is_read_without_being_run(workspace: Workspace, write: Wr
 
 def test_a_python_migration_records_operations_for_a_model(workspace: Workspace, write: Write) -> None:
     path = write("0002_p.py", PYTHON)
-    recorded = only(workspace).recorded(SimpleNamespace(letters="ab"))
+    recorded = only(workspace).record_operations(SimpleNamespace(letters="ab"))
     assert [planned.operation for planned in recorded] == [
         AddTokens(tokens=(NewToken(content="a", special=True),)),
         AddTokens(tokens=(NewToken(content="b", special=True),)),
@@ -313,7 +313,7 @@ def test_a_python_migration_records_operations_for_a_model(workspace: Workspace,
 def test_a_failure_of_the_code_has_its_place(workspace: Workspace, write: Write, body: str, told: str) -> None:
     write("1.py", f"revision = 'aaaa'\ndef upgrade(op):\n    {body}\ndef helper():\n    return {{}}['x']\n")
     with pytest.raises(OperationError, match=told) as caught:
-        only(workspace).recorded(None)
+        only(workspace).record_operations(None)
     line = 5 if body == "helper()" else 3
     assert str(caught.value.where).startswith(f"migrations/1.py:{line}")
 
@@ -323,7 +323,7 @@ def test_a_python_migration_declares_its_files(workspace: Workspace, write: Writ
     write("chat.jinja", "x")
     write("1.py", text)
     migration = only(workspace)
-    assert [planned.operation.references() for planned in migration.recorded(None)] == [("chat.jinja",)]
+    assert [planned.operation.references() for planned in migration.record_operations(None)] == [("chat.jinja",)]
     write("1.py", text.replace("\n", "  \r\n") + "\n\n")
     assert only(workspace).checksum == migration.checksum
     write("chat.jinja", "y")
@@ -367,7 +367,7 @@ def test_two_heads_can_be_listed_but_not_followed(workspace: Workspace, write: W
     write("0003_y.yaml", short("rev_other", ids[0]))
     history = History.read(workspace)
     assert [each.revision for each in history.heads] == [ids[1], "rev_other"]
-    assert [each.revision for each in history.ordered()] == [*ids, "rev_other"]
+    assert [each.revision for each in history.order()] == [*ids, "rev_other"]
     assert [each.revision for each in history.between(ids[0], ids[1])] == [ids[1]]
     for follow in (history.chain, lambda: history.resolve("head"), lambda: history.resolve("+1", ids[0])):
         with pytest.raises(HistoryError) as caught:
@@ -499,7 +499,7 @@ def test_new_files_follow_each_other_and_can_be_read(workspace: Workspace) -> No
     assert one.message == "Add ChatML röle-tokens!"
     assert tuple(planned.operation for planned in two.operations) == operations
     assert three.message == 'Say "x\\y" {now}'
-    assert three.recorded(None) == ()
+    assert three.record_operations(None) == ()
     assert (workspace.migrations / "tokmigrate.schema.json").is_file()
     assert first.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=tokmigrate.schema.json\n")
 
@@ -519,7 +519,7 @@ def test_the_commented_examples_are_true(workspace: Workspace, write: Write) -> 
     assert migration.checks
     write("1.yaml", "format: 1\nrevision: aaaa\n")
     write("2.py", python_text("bbbb", "aaaa", "x").replace("# op.add_tokens", "op.add_tokens"))
-    assert len(History.read(workspace).chain()[1].recorded(None)) == 1
+    assert len(History.read(workspace).chain()[1].record_operations(None)) == 1
 
 
 @pytest.mark.parametrize("message", ["", "  ", "a\nb", "a\x00"])

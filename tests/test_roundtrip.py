@@ -108,7 +108,7 @@ def test_a_model_of_any_size_is_tried_by_its_headers(tmp_path: Path) -> None:
     name = next(entry.name for entry in header.entries if "embed" not in entry.name and "lm_head" not in entry.name)
     # Twenty gigabytes with nothing in them.
     shape = (10**5, 10**5)
-    raw = header.reshaped({name: shape}, header.data_start % BLOCK_BYTES).raw
+    raw = header.reshape({name: shape}, header.data_start % BLOCK_BYTES).raw
     with large.open("wb") as file:
         file.write(raw)
         file.truncate(len(raw) + header.data_size - len(header.entry(name)) + 2 * 10**10)

@@ -110,8 +110,8 @@ def test_pieces_are_joined_and_cover_every_row(chain: tuple[RowEdit, ...]) -> No
         if isinstance(piece, CopiedRows) and isinstance(following, CopiedRows):
             assert piece.stop != following.start
     kept = {row for _, run in edit.copied_rows() for row in range(run.start, run.stop)}
-    assert kept | set(expand(edit.lost())) == set(range(edit.old_rows))
-    assert not kept & set(expand(edit.lost()))
+    assert kept | set(expand(edit.find_lost_rows())) == set(range(edit.old_rows))
+    assert not kept & set(expand(edit.find_lost_rows()))
     assert sum(len(run) for _, run in edit.copied_rows()) + len(list(edit.recipes())) == edit.new_rows
     for old, new in edit.positions().items():
         assert edit.row(new) == old
@@ -160,8 +160,8 @@ def test_what_is_not_lost_is_not_stored(chain: tuple[RowEdit, ...]) -> None:
     (edit,) = chain
     back = inverse(edit, "record")
     stored = [recipe for _, recipe in back.recipes()]
-    assert stored == [RestoredRow("record", slot) for slot in range(count(edit.lost()))]
-    assert edit.then(back).lost() == edit.lost()
+    assert stored == [RestoredRow("record", slot) for slot in range(count(edit.find_lost_rows()))]
+    assert edit.then(back).find_lost_rows() == edit.find_lost_rows()
 
 
 @FAST

@@ -201,7 +201,7 @@ def test_reads_what_the_library_writes_and_writes_the_same(
     assert {entry.name: (entry.dtype, entry.shape) for entry in header.entries} == wanted
     assert (dict(header.metadata) if header.metadata is not None else None) == meta
     assert header.raw == octets[: header.data_start]
-    assert header.reshaped({}, header.data_start).raw == header.raw
+    assert header.reshape({}, header.data_start).raw == header.raw
 
 
 @given(
@@ -234,7 +234,7 @@ def test_the_library_reads_what_is_written(
     assert [entry.name for entry in header.entries] == list(found)
     by_offset = [(entry.begin, entry.end) for entry in header.by_offset]
     assert by_offset == sorted(by_offset)
-    assert header.reshaped({}, len(raw)).raw == raw
+    assert header.reshape({}, len(raw)).raw == raw
 
 
 def test_every_alignment_opens_with_safetensors_and_torch(tmp_path: Path) -> None:
@@ -258,7 +258,7 @@ def test_new_shapes_move_the_tensors_behind_and_keep_the_order_of_keys() -> None
         '"a":{"dtype":"F16","shape":[2,1],"data_offsets":[0,4]}}'
     )
     header = parsed(file_bytes(text, bytes(6)))
-    grown = header.reshaped({"a": (5, 1)}, 100)
+    grown = header.reshape({"a": (5, 1)}, 100)
     assert grown.raw[8:].rstrip() == (
         b'{"z":{"dtype":"U8","shape":[2],"data_offsets":[10,12]},"__metadata__":{"format":"pt"},'
         b'"a":{"dtype":"F16","shape":[5,1],"data_offsets":[0,10]}}'
@@ -266,7 +266,7 @@ def test_new_shapes_move_the_tensors_behind_and_keep_the_order_of_keys() -> None
     assert grown.data_start % 4096 == 100
     assert grown.data_size == 12
     with pytest.raises(WeightsError, match="no such tensor"):
-        header.reshaped({"b": (1,)}, 0)
+        header.reshape({"b": (1,)}, 0)
 
 
 def test_writing_refuses_a_wrong_order_and_a_header_beyond_the_limit() -> None:

@@ -93,7 +93,7 @@ def test_bytes_come_back(trained: dict[str, Path]) -> None:
         assert is_sentencepiece(data)
         assert b"".join(field.raw for field in model.fields) == data
         assert model.with_pieces(model.pieces).data == data
-        assert model.with_pieces([piece.called(piece.text) for piece in model.pieces]).data == data
+        assert model.with_pieces([piece.with_text(piece.text) for piece in model.pieces]).data == data
         judge = processor(data)
         assert [piece.text for piece in model.pieces] == [judge.id_to_piece(n) for n in range(len(judge))]
         scores = [(piece.score, piece.kind is Kind.CONTROL, piece.kind is Kind.BYTE) for piece in model.pieces]
@@ -132,7 +132,7 @@ def test_pieces_that_move_have_their_new_ids(trained: dict[str, Path]) -> None:
         judge = processor(model.with_pieces(pieces).data)
         assert [judge.id_to_piece(n) for n in range(len(judge))] == [piece.text for piece in pieces]
         assert judge.encode("<new>")[-1] == 3
-        swapped = [model.pieces[1], model.pieces[0], model.pieces[2].called("</end>"), *model.pieces[3:]]
+        swapped = [model.pieces[1], model.pieces[0], model.pieces[2].with_text("</end>"), *model.pieces[3:]]
         other = model.with_pieces(swapped).with_role_id("unk", 1).with_role_id("bos", 0).with_role_text("eos", "</end>")
         judge = processor(other.data)
         assert (judge.unk_id(), judge.bos_id(), judge.eos_id()) == (1, 0, 2)

@@ -109,7 +109,7 @@ def test_reading_makes_no_database(tmp_path: Path) -> None:
 
 
 def test_durable_settings(state: State) -> None:
-    with state.reading() as connection:
+    with state.begin_read() as connection:
         found = {
             name: connection.exec_driver_sql(f"PRAGMA {name}").scalar()
             for name in ("journal_mode", "synchronous", "foreign_keys")
@@ -250,7 +250,7 @@ def test_one_active_operation_per_model(state: State, model: ModelRow, tmp_path:
 
 def test_the_index_alone_holds_one_active_run(state: State, model: ModelRow, tmp_path: Path) -> None:
     first, second = begun(state, model), begun(state, state.model_for("other", tmp_path / "other"))
-    with pytest.raises(StorageError, match="UNIQUE"), state.writing() as connection:
+    with pytest.raises(StorageError, match="UNIQUE"), state.begin_write() as connection:
         connection.execute(update(runs).values(model_id=model.id))
     assert [row.model_id for row in state.runs(None, None)] == [second.model_id, first.model_id]
 

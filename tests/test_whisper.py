@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from shared_models import SharedModel
 
 from tokmigrate.errors import OperationError
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 
 STAMPS = [f"<|{number * 0.02:.2f}|>" for number in range(40)]
 LANGUAGES = ["<|en|>", "<|zh|>"]

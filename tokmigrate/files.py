@@ -72,7 +72,7 @@ def open_file(path: Path) -> int:
         MissingFileError: There is no such file.
         StorageError: It is a pipe, a socket, a device or a directory, or it cannot be opened.
     """
-    with _reading("open the file", path):
+    with _explain_errors("open the file", path):
         # A pipe must not block, and a terminal must not become this process's own.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
     mode = os.fstat(descriptor).st_mode
@@ -83,16 +83,16 @@ def open_file(path: Path) -> int:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
+def open_for_reading(path: Path) -> Iterator[BinaryIO]:
     """Give a regular file that is opened for reading, and closed behind; errors are those of `open_file`."""
     descriptor = open_file(path)
-    with _reading("read the file", path), os.fdopen(descriptor, "rb") as file:
+    with _explain_errors("read the file", path), os.fdopen(descriptor, "rb") as file:
         yield file
 
 
 def read_file(path: Path) -> bytes:
     """Return the bytes of a regular file; errors are those of `open_file`."""
-    with opened(path) as file:
+    with open_for_reading(path) as file:
         return file.read()
 
 
@@ -121,14 +121,14 @@ def exists(path: Path) -> bool:
 
 def entries(directory: Path) -> list[Path]:
     """Return what a directory holds, sorted by name; raises StorageError where it cannot be listed."""
-    with _reading("list the directory", directory):
+    with _explain_errors("list the directory", directory):
         return sorted(directory.iterdir())
 
 
 def _mode(path: Path) -> int:
     """Return the mode of what is at `path`, 0 where nothing is."""
     try:
-        with _reading("look at it", path):
+        with _explain_errors("look at it", path):
             return path.stat().st_mode
     except MissingFileError:
         return 0
@@ -143,7 +143,7 @@ def _not_regular(path: Path, mode: int) -> StorageError:
 
 
 @contextmanager
-def _reading(doing: str, path: Path) -> Iterator[None]:
+def _explain_errors(doing: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:

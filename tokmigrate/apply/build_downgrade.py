@@ -29,7 +29,7 @@ from tokmigrate.model.references.token_texts import find_named_tokens, without_m
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
-from tokmigrate.plan.plan import layout, rendered, with_index_sizes
+from tokmigrate.plan.plan import layout, render_document, with_index_sizes
 from tokmigrate.vocabulary.ids import expand
 from tokmigrate.vocabulary.recipes import RestoredRow
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, Window, join_pieces
@@ -99,7 +99,7 @@ def stamp_before(
     shards = dict(stamp.shards)
     if images and shards:
         shards = {name: ChangedShard(image.digest, baseline_start(snapshot, name)) for name, image in images.items()}
-    return replace(stamp, files=known, shards=shards).encoded()
+    return replace(stamp, files=known, shards=shards).encode()
 
 
 class _Rows(Mapping[Recipe, bytes]):
@@ -136,7 +136,7 @@ def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None,
     document = revert_document(name, held, before, after)
     if was is None and not document:
         return None
-    return layout(snapshot, name).encoded(document)
+    return layout(snapshot, name).encode(document)
 
 
 def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files, edit: RowEdit) -> Files:
@@ -152,7 +152,7 @@ def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files, ed
     state = _without(state, gone)
     state = with_index_sizes(snapshot, replace(state, edit=edit))
     names = {*files, *(state.touched & {*snapshot.texts, *state.documents})}
-    touched = {name: rendered(snapshot, state, name) for name in names if name in state.touched}
+    touched = {name: render_document(snapshot, state, name) for name in names if name in state.touched}
     return {**files, **touched}
 
 
@@ -231,7 +231,7 @@ def inverse(edit: RowEdit, record: str) -> RowEdit:
         if start < piece.stop:
             pieces.append((start, CopiedRows(row + start - piece.start, row + len(piece))))
             seen = piece.stop
-    pieces += [(row, NewRow(RestoredRow(record, slot))) for slot, row in enumerate(expand(edit.lost()))]
+    pieces += [(row, NewRow(RestoredRow(record, slot))) for slot, row in enumerate(expand(edit.find_lost_rows()))]
     pieces.sort(key=lambda placed: placed[0])
     return RowEdit(edit.new_rows, join_pieces(piece for _, piece in pieces))
 
@@ -307,7 +307,7 @@ def _tokens(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Mapping[st
 
 def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:
     """Return the rows of a tensor that `edit` loses, joined."""
-    return b"".join(read(row) for row in expand(window.clipped(edit.lost(), edit.old_rows)))
+    return b"".join(read(row) for row in expand(window.clip(edit.find_lost_rows(), edit.old_rows)))
 
 
 def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo], known: Mapping[str, str]) -> frozenset[str]:

@@ -74,7 +74,7 @@ class UpgradeBuilder:
     def changes(self) -> tuple[Change, ...]:
         """Return the change of the model, and after it those of its adapters."""
         plan, snapshot = self._plan, self._snapshot
-        files = {name: plan.rendered(plan.final, name) for name in sorted(plan.touched)}
+        files = {name: plan.render_document(plan.final, name) for name in sorted(plan.touched)}
         shards = snapshot.vocabulary_shards if plan.writes_rows else ()
         candidate = Candidate(
             files=files,
@@ -137,7 +137,7 @@ class UpgradeBuilder:
             raise ValueError("a plan without steps has no upgrade")
         self.applied_steps = tuple(applied_steps)
         digests = {name: image.digest for name, image in images.items()}
-        return Completion(stamp.encoded(), digests, lambda tensor, recipe: self._made[tensor][recipe])
+        return Completion(stamp.encode(), digests, lambda tensor, recipe: self._made[tensor][recipe])
 
     def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
         """Return the digests after a step: its new rows are looked up by their recipes in terms of the disk."""
@@ -169,7 +169,7 @@ class UpgradeBuilder:
     def _stamp(self, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
         files = dict(last.files) if last else {}
         for name in step.after.touched:
-            data = self._plan.rendered(step.after, name)
+            data = self._plan.render_document(step.after, name)
             is_json = not isinstance(step.after.documents.get(name), str | bytes)
             files[name] = ChangedFile(
                 None if data is None else blake3(data).hexdigest(), layout(self._snapshot, name) if is_json else None
@@ -203,9 +203,9 @@ class UpgradeBuilder:
         left_stamp, left_images, left_tables = after
         directory = self._snapshot.directory
         touched = sorted(step.after.touched)
-        files = {name: self._plan.rendered(step.before, name) for name in touched}
-        left = {name: self._plan.rendered(step.after, name) for name in touched}
-        files[STAMP], left[STAMP] = stamp.encoded() if stamp else None, left_stamp.encoded()
+        files = {name: self._plan.render_document(step.before, name) for name in touched}
+        left = {name: self._plan.render_document(step.after, name) for name in touched}
+        files[STAMP], left[STAMP] = stamp.encode() if stamp else None, left_stamp.encode()
         changes_rows = not step.after.edit.is_identity
         shards = dict(images) if changes_rows else {}
         left_shards = {name: image.digest for name, image in left_images.items()} if changes_rows else {}
@@ -315,4 +315,4 @@ def list_initialised_tokens(
 
 
 def _init(recipe: InitRecipe) -> dict[str, Any]:
-    return {"input": recipe.input.strategy.described(), "output": recipe.output.strategy.described()}
+    return {"input": recipe.input.strategy.describe(), "output": recipe.output.strategy.describe()}

@@ -16,7 +16,7 @@ from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
-from tokmigrate.plan.plan import Plan, rendered
+from tokmigrate.plan.plan import Plan, render_document
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
 
@@ -107,7 +107,7 @@ def header_with_rows(snapshot: Snapshot, file: str, rows: int) -> Header:
         best_shift = shift
     congruent_to = (baseline_start(snapshot, file) - best_shift) % BLOCK_BYTES
     shapes = {name: tensor.with_ids(rows).shape for name, tensor in tensors.items()}
-    return header.reshaped(shapes, congruent_to)
+    return header.reshape(shapes, congruent_to)
 
 
 def _header_on_disk(snapshot: Snapshot, file: str) -> Header:
@@ -129,7 +129,7 @@ class Documents:
     @classmethod
     def of_plan(cls, plan: Plan) -> Documents:
         """Return what an upgrade leaves; no weights are needed for it."""
-        files = {name: rendered(plan.snapshot, plan.final, name) for name in sorted(plan.touched)}
+        files = {name: render_document(plan.snapshot, plan.final, name) for name in sorted(plan.touched)}
         return cls(files, plan.edit.new_rows, plan.final.tokenizer.ids)
 
     @classmethod

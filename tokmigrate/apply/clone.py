@@ -24,7 +24,7 @@ from typing import BinaryIO
 
 from tokmigrate.apply.file_metadata import copy_metadata
 from tokmigrate.errors import StorageError
-from tokmigrate.files import entries, exists, has_directory, opened, storage_errors
+from tokmigrate.files import entries, exists, has_directory, open_for_reading, storage_errors
 
 # Source: the manual pages ioctl_ficlone(2) and ioctl_ficlonerange(2).
 _FICLONE = 0x40049409
@@ -108,7 +108,11 @@ def _open_pair(doing: str, source: Path, target: Path) -> Iterator[tuple[BinaryI
     """Open `source` and a new file `target`, which is removed again where the body fails."""
     if source.is_symlink():
         raise StorageError("is not a regular file", where=str(source))
-    with opened(source) as reader, storage_errors(doing, target), open(target, "xb", opener=_private) as writer:
+    with (
+        open_for_reading(source) as reader,
+        storage_errors(doing, target),
+        open(target, "xb", opener=_private) as writer,
+    ):
         try:
             yield reader, writer
         except BaseException:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tokmigrate.apply.file_metadata import read_metadata, write_metadata
 from tokmigrate.errors import StorageError
-from tokmigrate.files import exists, opened, storage_errors
+from tokmigrate.files import exists, open_for_reading, storage_errors
 
 
 class NotDurableError(StorageError):
@@ -53,7 +53,7 @@ def fsync_descriptor(descriptor: int) -> None:
 def drop_cache(path: Path) -> None:
     """Write a file to the disk, and let the next read come from there."""
     fsync_file(path)
-    with opened(path) as file:
+    with open_for_reading(path) as file:
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
@@ -110,7 +110,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
         NotDurableError: The new file is there, and a loss of power may bring the old one back.
         StorageError: The old file is still there, and nothing else.
     """
-    temporary = unfinished(path)
+    temporary = temporary_path(path)
     with storage_errors("write the file", path):
         try:
             # One that a killed process left is no use to anyone.
@@ -138,7 +138,7 @@ def remove_durably(path: Path) -> None:
     _fsync_name(path)
 
 
-def unfinished(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """Return the name under which `write_durably` writes, and which a process that was killed leaves behind."""
     return path.with_name(f".{path.name}.new")
 

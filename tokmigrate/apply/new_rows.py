@@ -52,7 +52,7 @@ def find_populations(plan: Plan) -> dict[str, tuple[Run, ...]]:
         recipes = (recipe for edit in plan.edits for _, recipe in tensor.window.of(edit).recipes())
         for recipe in recipes if not tensor.is_table else ():
             if isinstance(recipe, InitRecipe) and recipe.start(tensor.side).strategy.needs_mean:
-                found[tensor.name] = tuple(tensor.window.clipped(recipe.population, ids))
+                found[tensor.name] = tuple(tensor.window.clip(recipe.population, ids))
                 break
     return found
 
@@ -96,7 +96,7 @@ def _rows_of(
         return to_float64(made[wanted], rows.dtype)
 
     def statistics(population: tuple[Run, ...]) -> Statistics:
-        there = tuple(tensor.window.clipped(population, ids))
+        there = tuple(tensor.window.clip(population, ids))
         if there not in known:
             known[there] = RowStatistics(rows.read_runs, rows.dtype, there, rows.width, means.get(there))
         return known[there]
@@ -190,7 +190,7 @@ class InitRows:
         """Return the mark of a new row."""
         return RowFingerprint.of(self.rows[self.new[label]], self.dtype)
 
-    def stored(self, put: Callable[[bytes], str]) -> StoredInitRows:
+    def store(self, put: Callable[[bytes], str]) -> StoredInitRows:
         """Return it as an undo record holds it, with its rows kept by `put`, which returns their digest."""
         return StoredInitRows(
             dtype=self.dtype,

@@ -37,19 +37,19 @@ from tokmigrate.vocabulary.ids import Run
 class RunRecorder(Protocol):
     """Records one run in the state; every method may be called again after a crash."""
 
-    def staging(self) -> str:
+    def record_intent(self) -> str:
         """Record the intent and return the id of the run."""
         ...
 
-    def prepared(self, generation: str | None) -> None:
-        """Write down that the candidate is whole, its generation, and all that `applied` will need."""
+    def record_prepared(self, generation: str | None) -> None:
+        """Write down that the candidate is whole, its generation, and all that `record_applied` will need."""
         ...
 
-    def applied(self) -> None:
+    def record_applied(self) -> None:
         """Write down that the candidate is in place."""
         ...
 
-    def failed(self, reason: str) -> None:
+    def record_failed(self, reason: str) -> None:
         """Write down that nothing was changed, and why."""
         ...
 
@@ -119,7 +119,7 @@ def publish(
         TokmigrateError: Nothing was changed.
     """
 
-    def reached(step: Step) -> None:
+    def report(step: Step) -> None:
         on_progress(StepReached(model, step))
 
     def journal_of(run: str, after: Sequence[str | None]) -> Journal:
@@ -128,20 +128,20 @@ def publish(
 
     _check_room(changes)
     # What comes after is known when the weights were read: until then nothing that is in place can be that.
-    run = recorder.staging()
+    run = recorder.record_intent()
     journal = journal_of(run, [UNKNOWN] * len(changes))
     area = changes[0].area
     # Behind the commit point a change is finished, whatever signal comes.
     with ExitStack() as stack:
         try:
             area.write_journal(journal.to_json(workspace))
-            reached(Step.RECORDED)
+            report(Step.RECORDED)
             completed = _build(model, changes, on_progress, accept, keep_owner=keep_owner, reads_again=reads_again)
             after = [completion.generation for completion in completed]
             journal = journal_of(run, after)
             area.write_journal(journal.to_json(workspace))
-            recorder.prepared(after[0])
-            reached(Step.PREPARED)
+            recorder.record_prepared(after[0])
+            report(Step.PREPARED)
             stack.enter_context(defer_signals())
             _commit(area)
         except BaseException as error:
@@ -151,14 +151,14 @@ def publish(
                     raise
             raise _unfinished_error(area, error) from error
         try:
-            reached(Step.SWAPPED)
+            report(Step.SWAPPED)
             for change in changes[1:]:
                 _commit(change.area)
-            reached(Step.FOLLOWED)
-            recorder.applied()
-            reached(Step.APPLIED)
+            report(Step.FOLLOWED)
+            recorder.record_applied()
+            report(Step.APPLIED)
             _clean(journal.areas)
-            reached(Step.CLEANED)
+            report(Step.CLEANED)
         except BaseException as error:
             raise _unfinished_error(area, error) from error
     return completed[0].digests
@@ -187,7 +187,7 @@ def recover(area: WorkArea, recorder_of: Callable[[str], RunRecorder], workspace
         fsync_directory(area.model.parent)
         for adapter in journal.adapters:
             _follow(adapter)
-        recorder.applied()
+        recorder.record_applied()
         _clean(journal.areas)
         return RecoveryOutcome.AFTER
     if generation == journal.model.before:
@@ -239,7 +239,7 @@ def _unfinished_error(area: WorkArea, error: BaseException) -> RecoveryNeededErr
 def _undo_preparation(journal: Journal, recorder: RunRecorder, reason: str) -> None:
     for area in journal.areas:
         area.remove_stage()
-    recorder.failed(reason)
+    recorder.record_failed(reason)
     journal.model.area.remove_journal()
 
 

@@ -99,7 +99,7 @@ def read_shard(
     fixed: dict[str, str] = {}
     sums: dict[str, Matrix] = {}
 
-    def done(block: _Block, found: Sequence[Matrix]) -> None:
+    def collect(block: _Block, found: Sequence[Matrix]) -> None:
         for each in found:
             sums[block.tensor] += each
         if progress is not None:
@@ -122,7 +122,7 @@ def read_shard(
                 size = count(runs) * tensor.row_bytes
                 read = partial(_read_rows, rows, entry.name, runs, table, writer, is_summed=is_summed)
                 blocks.append(_Block(entry.name, size, read))
-        run_in_order(lambda block: block.read(), blocks, done, alone=header.data_size < _ALONE_BYTES)
+        run_in_order(lambda block: block.read(), blocks, collect, alone=header.data_size < _ALONE_BYTES)
     found = {name: total / float(count(means[name])) for name, total in sums.items() if count(means[name])}
     return Contents({name: bytes(table) for name, table in tables.items()}, fixed, found)
 

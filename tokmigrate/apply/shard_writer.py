@@ -14,7 +14,7 @@ import numpy as np
 
 from tokmigrate.apply.clone import share_range
 from tokmigrate.apply.digests import shard_digest
-from tokmigrate.files import opened
+from tokmigrate.files import open_for_reading
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES as PAGE
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, DIGEST_BYTES, Octets, digest_rows
@@ -70,7 +70,7 @@ class ShardWriter:
         """Write the header, and share with the old file the blocks that the filesystem can share."""
         os.ftruncate(self._descriptor, self._header.file_size)
         self._write(memoryview(self._header.raw), 0)
-        with opened(path) as file:
+        with open_for_reading(path) as file:
             self._share(file.fileno(), old)
 
     def _share(self, source: int, old: Header) -> None:

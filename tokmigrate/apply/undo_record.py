@@ -122,7 +122,7 @@ def keep(undo: Undo, objects: Objects) -> str:
         "tensors_after": dict(undo.left_tensors),
         "adapters": dict(undo.adapters),
         **({"links": {name: link.to_json() for name, link in undo.links.items()}} if undo.links else {}),
-        "init_rows": {side: rows.stored(objects.put).model_dump() for side, rows in undo.init_rows.items()},
+        "init_rows": {side: rows.store(objects.put).model_dump() for side, rows in undo.init_rows.items()},
     }
     return objects.put(json.dumps(record, sort_keys=True).encode())
 

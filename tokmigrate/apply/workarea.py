@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.apply.durable import fsync_directory, unfinished, write_durably
+from tokmigrate.apply.durable import fsync_directory, temporary_path, write_durably
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.files import WAYS_ROUND, exists, has_directory, read_if_present, storage_errors
 
@@ -135,7 +135,7 @@ class WorkArea:
             StorageError: The disk refuses it.
         """
         with storage_errors("remove the journal", self.journal):
-            unfinished(self.journal).unlink(missing_ok=True)
+            temporary_path(self.journal).unlink(missing_ok=True)
             self.journal.unlink(missing_ok=True)
         fsync_directory(self.root)
 

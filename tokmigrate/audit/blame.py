@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from tokmigrate.apply.undo_record import Objects
-from tokmigrate.audit.run_status import reading
+from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.token_history import TokenHistory, read_token_histories
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.errors import UnknownNameError, suggest
@@ -19,7 +19,7 @@ from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import TokenChanges
+from tokmigrate.operations.operation import TokenChanges
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
@@ -203,7 +203,7 @@ class _BlameIndex:
     @staticmethod
     def of_model(state: State | None, history: History, entry: ModelEntry, objects: Objects) -> _BlameIndex:
         """Return the index of a model of this workspace, whose undo data is in `objects`."""
-        with reading(entry):
+        with guard_reading(entry):
             snapshot = take_snapshot(entry)
         row = state.model_at(snapshot.directory, snapshot.generation) if state else None
         lineage = snapshot.stamp.lineage if snapshot.stamp else None

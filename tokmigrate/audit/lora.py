@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tokmigrate.apply.new_rows import spread
-from tokmigrate.audit.run_status import reading
+from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.audit.training import TokenTraining, Training, training_on_record
 from tokmigrate.errors import ModelError
 from tokmigrate.model.adapter import TRAINED
@@ -53,7 +53,7 @@ class LoraRows:
 
 def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
     """Return the rows of a model that migrations initialised and that were not trained since, moved ones too."""
-    with reading(entry):
+    with guard_reading(entry):
         snapshot = take_snapshot(entry)
     state = open_state_if_present(workspace.state, workspace.root)
     tokens = training_on_record(state, snapshot, ObjectStore(workspace.objects))

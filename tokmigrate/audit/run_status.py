@@ -17,7 +17,7 @@ def is_in_progress(entry: ModelEntry) -> bool:
     return _has_journal(WorkArea(entry.path))
 
 
-def locked_by(entry: ModelEntry) -> str | None:
+def find_lock_holder(entry: ModelEntry) -> str | None:
     """Return the process that is changing a model now, None where none is."""
     area = WorkArea(entry.path)
     # Check the journal first: probing the lock would briefly block another process from taking it.
@@ -28,7 +28,7 @@ def locked_by(entry: ModelEntry) -> str | None:
 
 def refuse_in_progress(entry: ModelEntry) -> None:
     """Raise BusyError where a process is changing a model, RecoveryNeededError where that was interrupted."""
-    holder = locked_by(entry)
+    holder = find_lock_holder(entry)
     if holder is not None:
         raise BusyError(f"locked by {holder}", where=entry.name, hint="retry when it has finished")
     refuse_interrupted(entry)
@@ -45,7 +45,7 @@ def refuse_interrupted(entry: ModelEntry) -> None:
 
 
 @contextmanager
-def reading(entry: ModelEntry) -> Iterator[None]:
+def guard_reading(entry: ModelEntry) -> Iterator[None]:
     """Let a model be read inside, which another process may be changing meanwhile.
 
     What is found wrong then is a BusyError: model and adapters may be out of step. An interrupted change is refused.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.errors import DriftError, UsageError
-from tokmigrate.files import exists, has_directory, opened
+from tokmigrate.files import exists, has_directory, open_for_reading
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace, read_workspace
 from tokmigrate.settings.workspace import absolute
@@ -87,7 +87,7 @@ def read_ledger(source: str) -> tuple[LedgerExport, str]:
         raise UsageError(
             "there is no ledger", where=str(path), hint="name a workspace, a state.db, a URL, or an exported file"
         )
-    with opened(path) as file:
+    with open_for_reading(path) as file:
         if file.read(len(_SQLITE)) == _SQLITE:
             return _of_database(f"sqlite:///{path}", Path())
     return read_export(path), str(path)

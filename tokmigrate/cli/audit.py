@@ -191,7 +191,7 @@ def report(
         for entry in entries:
             with results.keep_error(entry):
                 path = paths[entry.name]
-                with run_status.reading(entry):
+                with run_status.guard_reading(entry):
                     found = reporting.collect_report(workspace, entry, on_progress)
                 html.write_page(path, html.format_page(found))
                 results.add(Result({"page": str(path), **found.document}, [f"{entry.name}: {path}"]))

@@ -81,7 +81,7 @@ def history(as_json: AsJson = False) -> None:
     missing = [entry for entry in entries if not has_directory(entry.path)]
     warnings = [f"warning: {entry.name} is missing: there is no directory {entry.path}" for entry in missing]
     content = {
-        "migrations": status_report.history_content(found.ordered(), models_at, tags_of),
+        "migrations": status_report.history_content(found.order(), models_at, tags_of),
         "missing": [entry.name for entry in missing],
     }
     table = status_report.history_table(found, models_at, tags_of) if found.migrations else NO_MIGRATIONS

@@ -11,7 +11,7 @@ from tokmigrate.formatting import format_count
 from tokmigrate.model.documents.declared import ID_FILES, state_without_weights
 from tokmigrate.model.documents.semantic_diff import Difference, differences
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
-from tokmigrate.operations.base import Operation
+from tokmigrate.operations.operation import Operation
 from tokmigrate.plan.steps import steps_of
 from tokmigrate.revision.derivation import derive
 from tokmigrate.revision.names import new_revision_id

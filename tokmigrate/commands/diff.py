@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokmigrate.apply.build_downgrade import build_downgrade
 from tokmigrate.apply.candidate import Candidate
-from tokmigrate.audit.run_status import reading
+from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.plan import plan
 from tokmigrate.commands.records import find_undo_records
@@ -53,7 +53,7 @@ def compare(before: Side, after: Side) -> Comparison:
 
 def side_of(directory: Path) -> Side:
     """Return the tokenizer of a directory, which needs no weights; raises ModelError where it has none."""
-    with reading(ModelEntry(str(directory), directory)):
+    with guard_reading(ModelEntry(str(directory), directory)):
         if not has_directory(directory):
             raise ModelError("no such directory", where=str(directory))
         _, documents, _ = read_documents(directory, None)
@@ -88,7 +88,7 @@ def sides_of(workspace: Workspace, entry: ModelEntry, revision: str) -> tuple[Si
 
     Raises UndoError where the revision is older than the model's own, and the undo data is missing here.
     """
-    with reading(entry):
+    with guard_reading(entry):
         snapshot = take_snapshot(entry)
     history = History.read(workspace)
     target = history.resolve(revision, snapshot.revision, list_tags(workspace))

@@ -14,7 +14,7 @@ from pathlib import Path
 from blake3 import blake3
 from pydantic import BaseModel, ConfigDict
 
-from tokmigrate.apply.durable import NotDurableError, remove_durably, unfinished, write_durably
+from tokmigrate.apply.durable import NotDurableError, remove_durably, temporary_path, write_durably
 from tokmigrate.apply.file_metadata import read_metadata
 from tokmigrate.apply.lock import ModelLock
 from tokmigrate.apply.publish import RecoveryOutcome
@@ -117,7 +117,7 @@ def _find_unfinished(workspace: Workspace) -> list[Path]:
     there = entries(folder) if has_directory(folder) else []
     named = (path.with_name(path.name.removeprefix(".").removesuffix(".new") or path.name) for path in there)
     written = (journal_path(workspace), lock_path(workspace), *filter(is_migration, named))
-    return [path for path in map(unfinished, written) if os.path.lexists(path)]
+    return [path for path in map(temporary_path, written) if os.path.lexists(path)]
 
 
 def _write_all(workspace: Workspace, transaction: FileTransaction) -> None:

@@ -8,7 +8,7 @@ from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.library_check import verify_model
 from tokmigrate.audit.ledger_check import UndoData, undo_data
 from tokmigrate.audit.lora import HeldRows, find_trained_tokens, rows_of_adapter
-from tokmigrate.audit.run_status import locked_by, reading, refuse_in_progress
+from tokmigrate.audit.run_status import find_lock_holder, guard_reading, refuse_in_progress
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.commands.current import require_directory
 from tokmigrate.commands.models import adapters_of
@@ -91,7 +91,7 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
     Raises:
         RecoveryNeededError: A change of it was interrupted.
     """
-    with reading(entry):
+    with guard_reading(entry):
         require_directory(entry)
         snapshot = take_snapshot(entry)
         progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
@@ -103,7 +103,7 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
             path=str(entry.path),
             revision=snapshot.revision,
             pending=progress.pending,
-            locked_by=locked_by(entry),
+            locked_by=find_lock_holder(entry),
             rows=snapshot.state.rows,
             tokens=len(snapshot.state.tokenizer.ids),
             tied=snapshot.state.traits.tied,

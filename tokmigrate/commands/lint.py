@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from tokmigrate.audit.run_status import reading
+from tokmigrate.audit.run_status import guard_reading
 from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.errors import LimitError, TokmigrateError
 from tokmigrate.files import read_file
@@ -142,7 +142,7 @@ def _try_pending(entry: ModelEntry, history: History) -> _Trial:
     if not chain:
         return _Trial(entry.name)
     try:
-        with reading(entry), open_model_or_dummy(entry) as here:
+        with guard_reading(entry), open_model_or_dummy(entry) as here:
             snapshot = take_snapshot(here)
         progress = compute_progress(snapshot, chain)
         progress.check_order()
@@ -180,7 +180,7 @@ def _collect(file: MigrationFile, trials: Sequence[_Trial]) -> Iterator[Seen]:
             yield Failure(file, trial.model, error)
         step = trial.steps.get(file.migration.revision)
         if step is not None:
-            recorded = file.recorded(tuple(each.planned for each in step.effects))
+            recorded = file.with_operations(tuple(each.planned for each in step.effects))
             if recorded is not file:
                 yield recorded
             yield _on_model(recorded, trial, step)

@@ -84,7 +84,7 @@ def compute_lock_update(
 ) -> LockUpdate:
     """Return what `update_lock` makes of a history; nothing is written."""
     chain = history.chain()
-    held = known.holding(chain) if known else None
+    held = known.keep_valid(chain) if known else None
     tracks: list[LockTrack] = []
     notes: list[str] = []
     for entry in entries:

@@ -248,7 +248,7 @@ def _check_lock(workspace: Workspace, history: History, applied: Sequence[Migrat
     lock = read_lock(workspace)
     if lock is None:
         return ()
-    held = lock.holding(history.chain())
+    held = lock.keep_valid(history.chain())
     known = {locked.revision for locked in held.revisions}
     planned = [step.migration.revision for step in plan.steps]
     before = track_before(plan.snapshot, applied, held)

@@ -186,7 +186,7 @@ def _update_lock(
     chain = history.chain()
     known: Lock | None = None
     for lock in locks:
-        known = lock_of(chain, known, lock.holding(chain).tracks)
+        known = lock_of(chain, known, lock.keep_valid(chain).tracks)
     before = next((lock for lock in locks if lock.head == onto), locks[0] if locks else None)
     try:
         done = compute_lock_update(workspace, history, entries, known)

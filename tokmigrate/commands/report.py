@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Literal, get_args
 
-from tokmigrate.audit.run_status import locked_by
+from tokmigrate.audit.run_status import find_lock_holder
 from tokmigrate.audit.token_history import TokenHistory, read_init_records, read_token_histories
 from tokmigrate.audit.training import OnRecord, TokenTraining, Training, training_of, undo_digests
 from tokmigrate.commands.plan import plan_or_reuse
@@ -23,7 +23,7 @@ from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 from tokmigrate.plan.plan import Plan
 from tokmigrate.plan.progress import Progress, check_progress
 from tokmigrate.revision.history import History
@@ -205,7 +205,7 @@ def _concerns(
     plan: Plan | TokmigrateError | None,
 ) -> Iterator[tuple[RiskLevel, str, str, Sequence[str]]]:
     """Yield what a user should know of: how serious it is, a subject, a text and the tokens."""
-    holder, texts = locked_by(entry), snapshot.state.tokenizer.texts
+    holder, texts = find_lock_holder(entry), snapshot.state.tokenizer.texts
     if holder:
         yield RiskLevel.CAUTION, "locked", f"{holder} was changing it when this page was made", ()
     for name in list_changed_documents(snapshot):

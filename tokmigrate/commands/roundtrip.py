@@ -170,7 +170,7 @@ def _subject(
     made = make_dummy_model(entry, snapshot, directory, texts, rows, width=width)
     if snapshot.stamp is not None and not again:
         stamp = _stamp(snapshot.stamp, snapshot, made)
-        (directory / STAMP).write_bytes(stamp.encoded())
+        (directory / STAMP).write_bytes(stamp.encode())
     return made
 
 

@@ -41,20 +41,20 @@ class NewRun:
     outcome: Callable[[], Outcome]
     run_id: str = ""
 
-    def staging(self) -> str:
+    def record_intent(self) -> str:
         """Record the intent and return the id of the run."""
         self.run_id = self.begin().id
         return self.run_id
 
-    def prepared(self, generation: str | None) -> None:
+    def record_prepared(self, generation: str | None) -> None:
         """Record the generation and the outcome, to be finished even after a crash."""
         self.state.prepare(self.run_id, self.outcome(), generation)
 
-    def applied(self) -> None:
+    def record_applied(self) -> None:
         """Finish the run in the ledger."""
         self.state.finish(self.run_id)
 
-    def failed(self, reason: str) -> None:
+    def record_failed(self, reason: str) -> None:
         """Close the run as failed; its row stays."""
         self.state.fail(self.run_id, reason)
 
@@ -67,19 +67,19 @@ class RecoveredRun:
     known: bool
     run_id: str
 
-    def staging(self) -> str:
+    def record_intent(self) -> str:
         """Return the id of the run."""
         return self.run_id
 
-    def prepared(self, generation: str | None) -> None:
+    def record_prepared(self, generation: str | None) -> None:
         """Do nothing: it was prepared before the crash."""
 
-    def applied(self) -> None:
+    def record_applied(self) -> None:
         """Finish the run in the ledger."""
         if self.known:
             self.state.finish(self.run_id)
 
-    def failed(self, reason: str) -> None:
+    def record_failed(self, reason: str) -> None:
         """Close the run as failed; its row stays."""
         if self.known:
             self.state.fail(self.run_id, reason)

@@ -277,7 +277,7 @@ def _publish(
         edit=RowEdit.identity(snapshot.state.rows),
         tokens=snapshot.state.tokenizer.ids,
     )
-    completion = Completion(new.stamp.encoded(), {}, lambda _tensor, _recipe: b"")
+    completion = Completion(new.stamp.encode(), {}, lambda _tensor, _recipe: b"")
     outcome = partial(Outcome, applied=new.records, tokens=new.events)
     run = Run(Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)
     record_texts(workspace, state, new.stamp.applied)

@@ -204,4 +204,4 @@ class InitSpec(BaseModel):
                 that its file does not hold.
         """
         strategy = self.side(side)
-        return SideInit(strategy.resolved(attachments, token), strategy.sources(side, lookup, token))
+        return SideInit(strategy.resolve(attachments, token), strategy.sources(side, lookup, token))

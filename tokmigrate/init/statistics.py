@@ -152,11 +152,11 @@ class RowStatistics:
         def work(block: tuple[int, Sequence[Run]]) -> Matrix:
             return compute(block[0] * BLOCK_ROWS, self._read(block[1]))
 
-        def done(_: object, found: Matrix) -> None:
+        def collect(_: object, found: Matrix) -> None:
             add(found)
 
         alone = self._count * self._width * ITEM_BITS[self._dtype] // 8 < _ALONE_BYTES
-        run_in_order(work, list(enumerate(cut_runs(self._population, BLOCK_ROWS))), done, alone=alone)
+        run_in_order(work, list(enumerate(cut_runs(self._population, BLOCK_ROWS))), collect, alone=alone)
 
     def _refuse_empty(self) -> None:
         if not self._count:

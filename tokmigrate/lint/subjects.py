@@ -9,7 +9,7 @@ from functools import cached_property
 
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import Footprint, NewToken, Operation, TokenChanges
+from tokmigrate.operations.operation import Footprint, NewToken, Operation, TokenChanges
 from tokmigrate.plan.steps import Effect, Step
 from tokmigrate.revision.migration import Migration, PlannedOperation
 from tokmigrate.strict_yaml.tree import Node, Tree
@@ -97,7 +97,7 @@ class MigrationFile:
         """Each token that an operation adds."""
         return ((written, token) for written in self.operations for token in written.tokens.added)
 
-    def recorded(self, operations: tuple[PlannedOperation, ...]) -> MigrationFile:
+    def with_operations(self, operations: tuple[PlannedOperation, ...]) -> MigrationFile:
         """Return the file with what its code does to a model; what a YAML file does is the same for all."""
         written = tuple(Written(each.operation, parse_location(each.place)) for each in operations)
         return replace(self, operations=written) if self.is_python else self

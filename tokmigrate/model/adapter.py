@@ -165,12 +165,12 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
     config = after.documents[ADAPTER_CONFIG]
     positions = WHOLE.of(after.edit).positions()
 
-    def trained(number: int) -> int:
+    def find_row(number: int) -> int:
         if number not in positions:
             raise _in_use(before, number, "whose row it trains, is initialised again or removed")
         return positions[number]
 
-    def calling(number: int) -> int:
+    def find_token(number: int) -> int:
         text = before.tokenizer.texts.get(number)
         found = positions.get(number, after.tokenizer.ids.get(text or ""))
         if found is None:
@@ -179,9 +179,9 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
 
     for name in TRAINED:
         if config.get(name):
-            after = after.with_value(ADAPTER_CONFIG, (name,), map_ids(config[name], trained))
+            after = after.with_value(ADAPTER_CONFIG, (name,), map_ids(config[name], find_row))
     if config.get(CALLING):
-        after = after.with_value(ADAPTER_CONFIG, (CALLING,), map_ids(config[CALLING], calling))
+        after = after.with_value(ADAPTER_CONFIG, (CALLING,), map_ids(config[CALLING], find_token))
     return after
 
 

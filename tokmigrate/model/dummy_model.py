@@ -69,7 +69,7 @@ def make_dummy_model(
         header = shard.header
         narrow = {each.name: shapes.get(each.name, _narrow(each.shape, NARROW)) for each in header.entries}
         with (directory / shard.file).open("wb") as file:
-            file.write(header.reshaped(narrow, header.data_start % BLOCK_BYTES).raw)
+            file.write(header.reshape(narrow, header.data_start % BLOCK_BYTES).raw)
             for each in header.by_offset:
                 same = tensors[each.name].canonical if each.name in tensors else each.name
                 file.write(_numbers(same, each.dtype, narrow[each.name]))
@@ -151,7 +151,7 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
     if stamp is not None:
         # The digest is that of weights which are elsewhere; who compares it makes a stamp for what is here.
         held = next(iter(stamp.shards.values()), None)
-        texts[STAMP] = replace(stamp, shards={SINGLE: held} if held else {}).encoded()
+        texts[STAMP] = replace(stamp, shards={SINGLE: held} if held else {}).encode()
     for name, data in texts.items():
         path = directory / name
         path.parent.mkdir(parents=True, exist_ok=True)

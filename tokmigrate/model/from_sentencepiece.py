@@ -48,7 +48,7 @@ def make_tokenizer_json(directory: Path) -> Path:
     ((name, data),) = models.items()
     document = tokenizer_document(SentencePieceModel.read(data, str(directory / name)), documents)
     with path.open("xb") as file:
-        file.write(Layout().encoded(document))
+        file.write(Layout().encode(document))
     return path
 
 
@@ -67,7 +67,7 @@ def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) 
     ]
     post_processor = _post_processor(model, settings.get(TOKENIZER_CONFIG) or {}, added)
     document = {**_build_pipeline(model), "added_tokens": entries, "post_processor": post_processor}
-    Tokenizer(document).checked()
+    Tokenizer(document).check()
     return document
 
 

@@ -144,7 +144,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
         ),
     )
     check_declared(configurations(documents), entry.id_fields)
-    highest = max(state.tokenizer.checked().texts, default=-1)
+    highest = max(state.tokenizer.check().texts, default=-1)
     if highest >= rows + ids_elsewhere(config):
         raise OutOfStepError(
             f"the token '{state.tokenizer.texts[highest]}' has id {highest}, the embeddings have {rows} rows",

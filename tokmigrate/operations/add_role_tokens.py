@@ -16,7 +16,7 @@ from tokmigrate.model.documents.chat_template import with_chat_template
 from tokmigrate.model.documents.roles import with_role
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.add_tokens import describe_existing, with_new_tokens
-from tokmigrate.operations.base import (
+from tokmigrate.operations.operation import (
     CHAT_TEMPLATE,
     Context,
     Footprint,

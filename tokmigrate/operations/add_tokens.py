@@ -15,7 +15,7 @@ from tokmigrate.model.documents.roles import with_added_tokens, with_listed_spec
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_inserted_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS
-from tokmigrate.operations.base import (
+from tokmigrate.operations.operation import (
     AsTuple,
     Context,
     Footprint,
@@ -27,7 +27,13 @@ from tokmigrate.operations.base import (
     init_reads,
     name_tokens,
 )
-from tokmigrate.operations.rows import check_ids_may_change, choose_init, init_recipe, with_inserted_rows, with_new_rows
+from tokmigrate.operations.row_changes import (
+    check_ids_may_change,
+    choose_init,
+    init_recipe,
+    with_inserted_rows,
+    with_new_rows,
+)
 from tokmigrate.vocabulary.ids import Renumbering
 
 

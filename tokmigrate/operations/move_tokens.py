@@ -10,8 +10,8 @@ from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_renumbered
-from tokmigrate.operations.base import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges, name_tokens
-from tokmigrate.operations.rows import check_ids_may_change
+from tokmigrate.operations.operation import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges, name_tokens
+from tokmigrate.operations.row_changes import check_ids_may_change
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.ids import Renumbering
 from tokmigrate.vocabulary.row_edit import RowEdit

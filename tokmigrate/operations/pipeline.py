@@ -23,7 +23,7 @@ from tokmigrate.model.documents.state import TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.library import library_errors, load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.base import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges
+from tokmigrate.operations.operation import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.strict_yaml import is_null
 from tokmigrate.strict_yaml.tree import Plain

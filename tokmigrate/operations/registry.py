@@ -8,8 +8,8 @@ from functools import cache
 
 from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.base import Operation
 from tokmigrate.operations.move_tokens import MoveTokens
+from tokmigrate.operations.operation import Operation
 from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
 from tokmigrate.operations.reinit_tokens import ReinitTokens
 from tokmigrate.operations.remove_tokens import RemoveTokens

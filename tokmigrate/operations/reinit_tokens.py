@@ -12,7 +12,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import (
+from tokmigrate.operations.operation import (
     Context,
     Footprint,
     Operation,
@@ -22,7 +22,7 @@ from tokmigrate.operations.base import (
     init_reads,
     name_tokens,
 )
-from tokmigrate.operations.rows import choose_init, init_recipe, with_new_rows
+from tokmigrate.operations.row_changes import choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.ids import expand, runs
 

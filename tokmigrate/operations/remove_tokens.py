@@ -15,8 +15,17 @@ from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_references, with_renumbered
 from tokmigrate.model.references.token_texts import with_placeholders, without_mentions
-from tokmigrate.operations.base import ALL_IDS, AsTuple, Context, Footprint, Operation, Risk, TokenChanges, name_tokens
-from tokmigrate.operations.rows import (
+from tokmigrate.operations.operation import (
+    ALL_IDS,
+    AsTuple,
+    Context,
+    Footprint,
+    Operation,
+    Risk,
+    TokenChanges,
+    name_tokens,
+)
+from tokmigrate.operations.row_changes import (
     check_ids_may_change,
     check_size_may_change,
     choose_init,

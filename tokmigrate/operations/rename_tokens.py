@@ -16,7 +16,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import (
+from tokmigrate.operations.operation import (
     CHAT_TEMPLATE,
     Context,
     Footprint,

@@ -12,8 +12,8 @@ from tokmigrate.init.strategies import File, Subtokens
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import Context, Footprint, Operation, Risk, TokenChanges, init_reads
-from tokmigrate.operations.rows import MEAN, check_size_may_change, choose_init, with_new_rows
+from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges, init_reads
+from tokmigrate.operations.row_changes import MEAN, check_size_may_change, choose_init, with_new_rows
 from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
 
 OF_A_TOKEN = (Subtokens, File)

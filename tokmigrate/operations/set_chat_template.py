@@ -9,7 +9,7 @@ from pydantic import Field
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.chat_template import with_chat_template
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, TokenChanges
+from tokmigrate.operations.operation import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, TokenChanges
 
 
 class SetChatTemplate(Operation):

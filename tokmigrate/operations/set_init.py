@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from tokmigrate.errors import OperationError
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import DEFAULT_INIT, Context, Footprint, Operation, Risk, TokenChanges, init_reads
+from tokmigrate.operations.operation import DEFAULT_INIT, Context, Footprint, Operation, Risk, TokenChanges, init_reads
 
 
 class SetInit(Operation):

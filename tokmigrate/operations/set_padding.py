@@ -11,7 +11,7 @@ from tokmigrate.model.documents.architecture_quirks import POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.roles import special_token, with_role
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import Context, Footprint, Operation, Risk, TokenChanges, name_tokens
+from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges, name_tokens
 from tokmigrate.operations.token_checks import id_of, risk_of_added
 
 

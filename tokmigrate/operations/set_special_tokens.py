@@ -23,7 +23,16 @@ from tokmigrate.model.documents.roles import (
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.references.id_settings import ListChange, Setting, tokens_in, with_setting
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.base import AsTuple, Context, Fields, Footprint, Operation, Risk, TokenChanges, name_tokens
+from tokmigrate.operations.operation import (
+    AsTuple,
+    Context,
+    Fields,
+    Footprint,
+    Operation,
+    Risk,
+    TokenChanges,
+    name_tokens,
+)
 from tokmigrate.operations.set_padding import with_pad_token
 from tokmigrate.operations.token_checks import id_of, risk_of_added
 

@@ -20,7 +20,7 @@ from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFI
 from tokmigrate.model.formats.json_text import replace_at
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
-from tokmigrate.operations.base import Context, Footprint, Operation, Risk, TokenChanges, TokenList, name_tokens
+from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges, TokenList, name_tokens
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.ids import AddedToken
 

@@ -11,7 +11,7 @@ from tokmigrate.model.documents.config_fields import NO_LIMIT
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.library import load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.base import Context, Footprint, Operation, Risk, TokenChanges
+from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.pipeline import refuse
 
 _STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}

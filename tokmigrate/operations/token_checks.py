@@ -15,7 +15,7 @@ from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import find_named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind, post_processor_tokens
 from tokmigrate.model.worker.worker import call_worker
-from tokmigrate.operations.base import Risk
+from tokmigrate.operations.operation import Risk
 from tokmigrate.vocabulary.ids import is_tombstone
 
 

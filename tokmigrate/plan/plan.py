@@ -16,7 +16,7 @@ from tokmigrate.model.formats.json_text import Json, Layout
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.token_changes import TokenChange, token_changes
 from tokmigrate.revision.migration import Migration
@@ -121,7 +121,7 @@ class Plan:
         """Return the files that will be written or removed, without the stamp."""
         found: list[FileChange] = []
         for name in sorted(self.touched):
-            data = self.rendered(self.final, name)
+            data = self.render_document(self.final, name)
             is_there = name in self.snapshot.texts
             if data is not None:
                 found.append(FileChange(name, "changed" if is_there else "new", len(data)))
@@ -138,17 +138,17 @@ class Plan:
         own = sum(change.bytes for change in self.file_changes())
         return own + sum(adapter.bytes_to_write for adapter in self.adapters)
 
-    def rendered(self, state: ModelState, name: str) -> bytes | None:
-        """Return the bytes of a document in a state, as `rendered` does; the last two of a name are kept."""
+    def render_document(self, state: ModelState, name: str) -> bytes | None:
+        """Return the bytes of a document in a state, as `render_document` does; the last two of a name are kept."""
         value = state.documents.get(name)
         kept = self._rendered.setdefault(name, [])
         found = next((each for each in kept if each[0] is value), None)
-        found = found or (value, rendered(self.snapshot, state, name))
+        found = found or (value, render_document(self.snapshot, state, name))
         kept[:] = [*[each for each in kept if each is not found][-1:], found]
         return found[1]
 
 
-def rendered(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
+def render_document(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
     """Return the bytes of the document `name` in `state`; an untouched one is as on disk."""
     if name not in state.documents:
         return None
@@ -159,7 +159,7 @@ def rendered(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
         return value
     if isinstance(value, str):
         return value.encode("utf-8")
-    return layout(snapshot, name).encoded(value)
+    return layout(snapshot, name).encode(value)
 
 
 def layout(snapshot: Snapshot, name: str) -> Layout:

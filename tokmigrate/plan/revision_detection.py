@@ -13,7 +13,7 @@ from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.semantic_diff import differences, without_ignorable
 from tokmigrate.model.documents.state import Made, ModelState
-from tokmigrate.operations.base import Context, NewToken, Operation, TokenChanges
+from tokmigrate.operations.operation import Context, NewToken, Operation, TokenChanges
 from tokmigrate.revision.migration import Migration
 from tokmigrate.vocabulary.ids import runs
 from tokmigrate.vocabulary.row_edit import RowEdit
@@ -49,7 +49,7 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
     tokens = _Tokens()
     expected = state
     for migration in migrations:
-        for planned in migration.recorded(state.tokenizer):
+        for planned in migration.record_operations(state.tokenizer):
             source = planned.origin or migration
             context = Context(source.revision, source.init, migration.attachments)
             tokens.follow(planned.operation, context)
@@ -60,7 +60,7 @@ def verify_at_revision(state: ModelState, migrations: Sequence[Migration]) -> Mo
                 if planned.operation.token_changes() is None:
                     reason = f"what {planned.operation.name} does to tokens is not known, and {reason}"
                 raise _not_at(planned.place, reason) from error
-    for reason in tokens.missing(state):
+    for reason in tokens.find_missing(state):
         raise _not_at(migrations[-1].shown, reason)
     other = without_ignorable(differences(expected.documents, state.documents))
     if other:
@@ -84,7 +84,7 @@ def detect_revision(state: ModelState, applied: Sequence[Migration], later: Sequ
     removed: set[str] = set()
     for place, migration in enumerate(later):
         try:
-            operations = [planned.operation for planned in migration.recorded(state.tokenizer)]
+            operations = [planned.operation for planned in migration.record_operations(state.tokenizer)]
         except TokmigrateError:
             # Python that cannot be run on this model tells nothing of it.
             continue
@@ -148,7 +148,7 @@ class _Tokens:
         for token in changes.reinitialised:
             self._set(token, replace(self.known.get(token, _Token()), made=Made(context.revision, token)))
 
-    def missing(self, state: ModelState) -> Iterator[str]:
+    def find_missing(self, state: ModelState) -> Iterator[str]:
         """Yield what of it is not so in a model."""
         ids = state.tokenizer.ids
         yield from (f"the token '{token}' is still there" for token in self.gone if token in ids)

@@ -11,7 +11,7 @@ from tokmigrate.errors import OperationError, TokmigrateError
 from tokmigrate.formatting import format_count, format_quoted
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.operations.base import Context, Risk, RiskLevel
+from tokmigrate.operations.operation import Context, Risk, RiskLevel
 from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
 from tokmigrate.revision.migration import Migration, PlannedOperation
@@ -101,7 +101,7 @@ def steps_of(
     """
     steps: list[Step] = []
     for migration in migrations:
-        before = state.settled()
+        before = state.settle()
         for condition in migration.preconditions:
             reason = condition.find_fault(before)
             if reason is not None:
@@ -115,7 +115,7 @@ def steps_of(
 
 
 def _apply(migration: Migration, state: ModelState) -> Iterator[Effect]:
-    for planned in migration.recorded(state.tokenizer):
+    for planned in migration.record_operations(state.tokenizer):
         source = planned.origin or migration
         try:
             reached = planned.operation.apply(state, Context(source.revision, source.init, migration.attachments))

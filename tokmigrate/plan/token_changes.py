@@ -74,7 +74,7 @@ def token_changes(steps: Sequence[Step], edit: RowEdit) -> tuple[TokenChange, ..
         return ()
     before, after = steps[0].before, steps[-1].after
     trace = _trace(steps)
-    changes = [*_list_removed(before, after, trace), *_remaining(before, after, edit, trace)]
+    changes = [*_list_removed(before, after, trace), *_list_remaining(before, after, edit, trace)]
     # A removed token stands before the one that has its id now.
     return tuple(sorted(changes, key=lambda each: each.id if each.id is not None else each.old_id or 0))
 
@@ -116,7 +116,7 @@ def _row_changes(
     return change
 
 
-def _remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Trace) -> Iterator[TokenChange]:
+def _list_remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Trace) -> Iterator[TokenChange]:
     """Yield what happens to the tokens that are there at the end, as far as something does."""
     of_input = _row_changes(WHOLE, edit, before, after)
     of_output = _row_changes(Window(short=after.traits.short), edit, before, after)

@@ -38,7 +38,7 @@ def impact_text(impact: Impact | None) -> RenderableType:
     if len(impact.migrations) > 1:
         parts += [Text(), _migrations(impact)]
     if impact.worst:
-        parts += [Text(), Text(_heading(impact), style="bold")]
+        parts += [Text(), Text(_format_heading(impact), style="bold")]
         parts += [line for example in impact.worst for line in _example(example)]
     return Group(*parts)
 
@@ -80,7 +80,7 @@ def _migrations(impact: Impact) -> Table:
     return table
 
 
-def _heading(impact: Impact) -> str:
+def _format_heading(impact: Impact) -> str:
     count, worst = impact.whole.tokenized_differently, len(impact.worst)
     if count == 1:
         return "the line that is tokenized differently"

@@ -12,7 +12,7 @@ from rich.table import Column
 from rich.text import Text
 
 from tokmigrate.formatting import format_bytes
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 from tokmigrate.render.escape import escape, escape_quoted
 from tokmigrate.render.terminal import format_revision, plain_table
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.base import Fields
+from tokmigrate.operations.operation import Fields
 
 
 class _Condition(Fields):

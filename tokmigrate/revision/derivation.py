@@ -23,8 +23,8 @@ from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer, merges_of, product
 from tokmigrate.operations.add_tokens import AddTokens
-from tokmigrate.operations.base import Context, NewToken, Operation, RiskLevel
 from tokmigrate.operations.move_tokens import MoveTokens
+from tokmigrate.operations.operation import Context, NewToken, Operation, RiskLevel
 from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
 from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.operations.rename_tokens import RenameTokens

@@ -127,7 +127,7 @@ class History:
         followed = {migration.down_revision for migration in self.migrations}
         return tuple(each for each in self.migrations if each.revision not in followed)
 
-    def ordered(self) -> tuple[Migration, ...]:
+    def order(self) -> tuple[Migration, ...]:
         """Return all migrations, each after the one that it follows; branches by file name."""
         after: defaultdict[str | None, list[Migration]] = defaultdict(list)
         for migration in self.migrations:
@@ -307,7 +307,7 @@ def _refuse_several_bases(history: History) -> None:
 
 
 def _refuse_cycles(history: History) -> None:
-    reached = {migration.revision for migration in history.ordered()}
+    reached = {migration.revision for migration in history.order()}
     circling = [migration for migration in history.migrations if migration.revision not in reached]
     if circling:
         # Branches off a cycle are unreachable too; walking down far enough ends on the cycle itself.

@@ -99,7 +99,7 @@ class Lock:
         """The last revision, or `base`."""
         return self.revisions[-1].revision if self.revisions else "base"
 
-    def holding(self, chain: Sequence[Migration]) -> Lock:
+    def keep_valid(self, chain: Sequence[Migration]) -> Lock:
         """Return the part that holds for these migrations: up to the first that it knows otherwise."""
         pairs = zip(self.revisions, chain, strict=False)
         kept = [locked for locked, _ in takewhile(lambda pair: pair[0] == build_locked(pair[1]), pairs)]
@@ -135,7 +135,7 @@ def lock_of(chain: Sequence[Migration], known: Lock | None, tracks: Iterable[Loc
 
     Raises DriftError where two pins contradict each other.
     """
-    held = [*known.holding(chain).tracks] if known else []
+    held = [*known.keep_valid(chain).tracks] if known else []
     for track in tracks:
         for other in held:
             if other.fingerprint == track.fingerprint:

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from tokmigrate.errors import OperationError, TokmigrateError, suggest
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.base import Fields, Operation
+from tokmigrate.operations.operation import Fields, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.settings import ModelEntry
@@ -148,7 +148,7 @@ class Migration:
         """Return whether the migration is for this model: by its name, one of its tags, or `*`."""
         return not {"*", entry.name, *entry.tags}.isdisjoint(self.models)
 
-    def recorded(self, tokenizer: object) -> tuple[PlannedOperation, ...]:
+    def record_operations(self, tokenizer: object) -> tuple[PlannedOperation, ...]:
         """Return what it does to a model with this tokenizer before it, the `op.tokenizer` of a Python migration.
 
         Raises OperationError where its code fails, or refers to a file that it does not declare.

@@ -16,7 +16,7 @@ from pydantic.json_schema import models_json_schema
 from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.files import read_if_present
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.base import Operation
+from tokmigrate.operations.operation import Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
 from tokmigrate.revision.history import History, migration_files

@@ -16,7 +16,7 @@ import yaml
 
 from tokmigrate.errors import HistoryError
 from tokmigrate.files import read_file
-from tokmigrate.operations.base import DEFAULT_INIT, Footprint
+from tokmigrate.operations.operation import DEFAULT_INIT, Footprint
 from tokmigrate.revision.history import Files, History, refuse_taken
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.python_file import find_assignments

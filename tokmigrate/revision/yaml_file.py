@@ -17,7 +17,7 @@ from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
 from tokmigrate.files import read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.base import AsTuple, Fields
+from tokmigrate.operations.operation import AsTuple, Fields
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced

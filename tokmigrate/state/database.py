@@ -50,7 +50,7 @@ def open_state(url: str, workspace: Path | None = None) -> State:
             ) from error
     held = _read_meta(state)
     if held.get(_VERSION) in (None, _OLDER):
-        with state.writing() as connection:
+        with state.begin_write() as connection:
             # Another process may have done it meanwhile.
             held = _meta_in(connection)
             if not held:
@@ -158,7 +158,7 @@ def _read_meta(state: State) -> dict[str, str]:
     file = _file(state)
     if file is not None and not exists(file):
         return {}
-    with state.reading() as connection:
+    with state.begin_read() as connection:
         return _meta_in(connection)
 
 

@@ -36,7 +36,7 @@ def seal_run(connection: Connection, run_id: str) -> None:
     position = read_highest(connection, runs.c.chain_position)
     (row,) = read_stored(connection, runs, runs.c.id == run_id)
     link = {"chain_position": position + 1, "previous_hash": head_in(connection)}
-    digest = _hash_run({**row, **link}, _linked(connection, run_id))
+    digest = _hash_run({**row, **link}, _read_linked(connection, run_id))
     connection.execute(update(runs).where(runs.c.id == run_id).values(**link, hash=digest))
     set_head(connection, digest)
 
@@ -59,7 +59,7 @@ def find_broken(connection: Connection) -> BrokenRun | None:
     left += sum(connection.execute(select(func.count()).select_from(table)).scalar_one() for table in OF_RUNS)
     position, previous, last = 0, START, ""
     for run in list(read_stored(connection, runs, order=runs.c.chain_position.nulls_last())):
-        rows, reverted = _linked(connection, run["id"])
+        rows, reverted = _read_linked(connection, run["id"])
         left -= len(rows) + len(reverted)
         if run["hash"] is None:
             if run["status"] not in _ACTIVE or rows or reverted:
@@ -80,7 +80,7 @@ def find_broken(connection: Connection) -> BrokenRun | None:
     return BrokenRun(last, "there are rows that belong to no run") if left else None
 
 
-def _linked(connection: Connection, run_id: str) -> Linked:
+def _read_linked(connection: Connection, run_id: str) -> Linked:
     rows = [(table.name, row) for table in OF_RUNS for row in read_stored(connection, table, table.c.run_id == run_id)]
     undone = select(applied.c.number).where(applied.c.reverted_by == run_id).order_by(applied.c.number)
     return rows, list(connection.execute(undone).scalars())

@@ -67,7 +67,7 @@ class State(Readable):
     """The state of a workspace: see `tokmigrate.state.database.open_state`."""
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def begin_write(self) -> Iterator[Connection]:
         """Give a connection that alone may write until it is done; all it did counts, or nothing.
 
         Raises BusyError where other writers do not finish, StorageError where it cannot be written.
@@ -88,7 +88,7 @@ class State(Readable):
             lineage: Its lineage id, or "" while it has none. A recorded one is never replaced.
             generation: The generation that its stamp names, None where it has no stamp.
         """
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             known = find_model_in(connection, path, self.moves_with, generation)
             kept = (known.lineage if known else "") or lineage
             values = {"name": name, "path": format_stored_path(path, self.moves_with), "lineage": kept}
@@ -119,7 +119,7 @@ class State(Readable):
         this process.
         """
         author = provenance or identify(self.workspace)
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             busy = active_run_in(connection, model.id)
             if busy is not None:
                 raise BusyError(
@@ -146,12 +146,12 @@ class State(Readable):
         changes: dict[str, Any] = {"status": Status.PREPARED.value, "outcome": outcome.payload()}
         if generation_after is not None:
             changes["generation_after"] = generation_after
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             return _change(connection, run_id, Status.STAGING, **changes)
 
     def fail(self, run_id: str, error: str) -> RunRow:
         """Record that an active run failed and why; one that is over already is left as it is."""
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             row = run_in(connection, run_id)
             if not row.status.active:
                 return row
@@ -167,7 +167,7 @@ class State(Readable):
         One that is APPLIED already is left as it is, so recovery may call it again.
         Raises BusyError from any other status, DriftError where the ledger contradicts it.
         """
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             row, moment = run_in(connection, run_id), _now()
             if row.status is Status.APPLIED:
                 return row
@@ -200,7 +200,7 @@ class State(Readable):
         Returns the run that it is recorded as, None where there was nothing to do.
         """
         author = provenance or identify(self.workspace)
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             if active_run_in(connection, model.id) is not None:
                 raise BusyError("a run of this model is in progress", where=model.name, hint="run `tokmigrate recover`")
             known = {row.record.revision for row in list_applied_in(connection, model.id)}
@@ -226,14 +226,14 @@ class State(Readable):
 
     def keep_migration_texts(self, texts: Sequence[MigrationText]) -> None:
         """Record the texts of migrations; one that is recorded with the same checksum is skipped."""
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             known = texts_on_record_in(connection)
             new = [each for each in texts if (each.revision, each.checksum) not in known]
             _append(connection, migration_texts, [{**asdict(each), "recorded_at": _now()} for each in new])
 
     def known_files(self, model: ModelRow) -> dict[str, str]:
         """Return what `remember_files` recorded of a model."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             if not inspect(connection).has_table(known_files.name):
                 return {}
             found = connection.execute(select(known_files.c.files).where(known_files.c.model_id == model.id)).scalar()
@@ -241,7 +241,7 @@ class State(Readable):
 
     def remember_files(self, model: ModelRow, files: Mapping[str, str]) -> None:
         """Record what is known of the files of a model, by name, in the place of what was."""
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             # A database of an older version may not have the table.
             known_files.create(connection, checkfirst=True)
             connection.execute(delete(known_files).where(known_files.c.model_id == model.id))
@@ -249,7 +249,7 @@ class State(Readable):
 
     def set_tag(self, name: str, revision: str) -> str | None:
         """Set a tag to a revision, and return the previous one, None for a new tag."""
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             before = connection.execute(select(tags.c.revision).where(tags.c.name == name)).scalar()
             if before is None:
                 connection.execute(insert(tags).values(name=name, revision=revision))
@@ -259,7 +259,7 @@ class State(Readable):
 
     def delete_tag(self, name: str) -> str | None:
         """Delete a tag, and return the revision that it stood for, None where there is none of this name."""
-        with self.writing() as connection:
+        with self.begin_write() as connection:
             before = connection.execute(select(tags.c.revision).where(tags.c.name == name)).scalar()
             connection.execute(delete(tags).where(tags.c.name == name))
             return before

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from tokmigrate.errors import StorageError, UndoError
-from tokmigrate.files import MissingFileError, has_directory, has_file, opened
+from tokmigrate.files import MissingFileError, has_directory, has_file, open_for_reading
 
 _RAW = b"r"
 _ZLIB = b"z"
@@ -87,7 +87,7 @@ class ObjectStore:
         path = self._path(digest)
         seen = blake3()
         try:
-            with opened(path) as file:
+            with open_for_reading(path) as file:
                 for data in _unpack(file):
                     seen.update(data)
                     yield data
@@ -105,7 +105,7 @@ class ObjectStore:
     def remove_unfinished(self) -> None:
         """Remove the files that killed processes were writing; those that are being written stay."""
         for path in self.root.glob(f"{_UNFINISHED}*"):
-            with suppress(OSError, StorageError), opened(path) as file:
+            with suppress(OSError, StorageError), open_for_reading(path) as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 path.unlink()
 

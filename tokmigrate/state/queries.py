@@ -82,7 +82,7 @@ class Readable:
         return self.engine.dialect.name == "sqlite"
 
     @contextmanager
-    def reading(self) -> Iterator[Connection]:
+    def begin_read(self) -> Iterator[Connection]:
         """Give a connection that sees one moment of the database; it must not write.
 
         Raises BusyError where writers do not let it in, StorageError where the database is damaged, DriftError where
@@ -130,43 +130,43 @@ class Readable:
 
     def list_models(self) -> tuple[ModelRow, ...]:
         """Return every recorded model, the oldest first."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return tuple(_model(row, self.moves_with) for row in _rows(connection, models))
 
     def model_at(self, path: Path, generation: str | None) -> ModelRow | None:
         """Return the model at a path, None where it is not recorded; see `find_model_in`."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return find_model_in(connection, path, self.moves_with, generation)
 
     def run(self, run_id: str) -> RunRow | None:
         """Return a run, or None where there is none of this id."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return _find_run_in(connection, run_id)
 
     def active(self, model: ModelRow) -> RunRow | None:
         """Return the run that holds a model now, or None."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return active_run_in(connection, model.id)
 
     def list_applied(self, model: ModelRow) -> tuple[AppliedRow, ...]:
         """Return the revisions that are applied to a model, in order."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return list_applied_in(connection, model.id)
 
     def list_applications(self, model: ModelRow) -> tuple[AppliedRow, ...]:
         """Return every application of a revision to a model, undone or not, as recorded."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return tuple(map(_applied_row, _rows(connection, applied, applied.c.model_id == model.id)))
 
     def runs(self, model: ModelRow | None, limit: int | None) -> tuple[RunRow, ...]:
         """Return runs, the latest first: of one model or of all, all of them or `limit`."""
         wanted = [] if model is None else [runs.c.model_id == model.id]
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return tuple(map(_run, _rows(connection, runs, *wanted, order=runs.c.number.desc(), limit=limit)))
 
     def token_rows(self, model: ModelRow) -> tuple[TokenRow, ...]:
         """Return the events of single tokens of a model, the earliest first: all but moves."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return tuple(map(_token_row, _rows(connection, token_events, token_events.c.model_id == model.id)))
 
     def token_records(self, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
@@ -175,7 +175,7 @@ class Readable:
         placed: list[tuple[tuple[int, int], TokenRow | MoveRow]] = [
             ((row.number, 0), row) for row in self.token_rows(model)
         ]
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             for row in _rows(connection, token_moves, token_moves.c.model_id == model.id):
                 placed.append(((row["after_event"], row["number"]), _move_row(row)))
         return tuple(row for _, row in sorted(placed, key=lambda each: each[0]))
@@ -188,35 +188,35 @@ class Readable:
     def migration_texts(self, revision: str | None = None) -> tuple[MigrationText, ...]:
         """Return the migrations as they were applied, the earliest first: those of one revision, or all."""
         wanted = [] if revision is None else [migration_texts.c.revision == revision]
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return tuple(_of_columns(MigrationText, row) for row in _rows(connection, migration_texts, *wanted))
 
     def texts_on_record(self) -> frozenset[tuple[str, str]]:
         """Return the revisions and checksums of the migrations whose texts are recorded."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return texts_on_record_in(connection)
 
     def verify_chain(self) -> BrokenRun | None:
         """Return the first run that the hash chain does not account for, None where it accounts for all."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return find_broken(connection)
 
     def has_run_to(self, generation: str) -> bool:
         """Return whether a recorded run left a generation, or is about to."""
         found = select(runs.c.id).where(runs.c.generation_after == generation, runs.c.status != Status.FAILED.value)
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return connection.execute(found.limit(1)).first() is not None
 
     def lengths(self) -> dict[str, int]:
         """Return how many rows each table of the ledger has."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return {
                 table.name: connection.execute(select(func.count()).select_from(table)).scalar_one() for table in LEDGER
             }
 
     def all_tags(self) -> dict[str, str]:
         """Return the revision of each tag, sorted by name."""
-        with self.reading() as connection:
+        with self.begin_read() as connection:
             return dict(sorted((row["name"], row["revision"]) for row in _rows(connection, tags)))
 
 

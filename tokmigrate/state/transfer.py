@@ -98,7 +98,7 @@ class ImportedLedger(Readable):
 
 def export_ledger(database: Readable) -> LedgerExport:
     """Return the whole ledger of a state database, as of one moment."""
-    with database.reading() as connection:
+    with database.begin_read() as connection:
         rows = {table.name: tuple(read_stored(connection, table)) for table in _EXPORTED}
         head = head_in(connection)
     workspace = str(database.moves_with) if database.moves_with else None
@@ -182,7 +182,7 @@ def import_ledger(state: State, export: LedgerExport, source: str) -> Mapping[st
         )
     new = {table.name: _count_new(table, export, known) for table in _COUNTED}
     who = identify(state.workspace)
-    with state.writing() as connection:
+    with state.begin_write() as connection:
         if connection.execute(select(runs.c.id).order_by(runs.c.number).limit(1)).scalar() == export.ledger:
             raise UsageError("that is the ledger of this workspace itself", where=source)
         if any(new.values()):
@@ -211,7 +211,7 @@ def read_imported(state: State) -> Iterator[ImportedLedger]:
 
 def _exports(state: State) -> Iterator[tuple[str, LedgerExport]]:
     """Yield the imported ledgers, each with where it came from."""
-    with state.reading() as connection:
+    with state.begin_read() as connection:
         query = select(imported_ledgers.c.source, imported_ledgers.c.export).order_by(imported_ledgers.c.imported_at)
         held = list(connection.execute(query))
     for row in held:

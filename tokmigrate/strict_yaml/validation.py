@@ -81,7 +81,7 @@ def messages(error: ValidationError) -> list[str]:
     lines = []
     for detail in error.errors(include_url=False):
         field = ".".join(str(step) for step in detail["loc"])
-        message, hint = wording(detail)
+        message, hint = describe_fault(detail)
         spot = field if field and detail["type"] not in ("missing", "extra_forbidden") else ""
         lines.append((f"{spot}: " if spot else "") + message + (f" ({hint})" if hint else ""))
     return lines
@@ -104,7 +104,7 @@ def unlike(liked: Iterable[str], found: object) -> tuple[str, str | None]:
     return f"expected {choices}, found {describe_value(found)}", suggest(str(found), choices.split("'")[1::2])
 
 
-def wording(detail: ErrorDetails) -> tuple[str, str | None]:
+def describe_fault(detail: ErrorDetails) -> tuple[str, str | None]:
     """Return message and hint for one pydantic error."""
     kind = detail["type"]
     found: Any = detail.get("input")
@@ -290,7 +290,7 @@ def _goes_further(place: Location, faults: list[ErrorDetails], places: list[Loca
 
 
 def _problem(model: type[BaseModel], tree: Tree, fault: ErrorDetails, place: Location) -> Problem:
-    message, hint = wording(fault)
+    message, hint = describe_fault(fault)
     location = fault["loc"]
     if fault["type"] == "extra_forbidden":
         names = field_names(model, location[:-1])

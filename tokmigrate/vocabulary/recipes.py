@@ -77,7 +77,7 @@ class Strategy(Protocol):
     def additions(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
         """Return what a factor that is added to the rows adds to each, `(requests, rank)`."""
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what a migration file says about it, as JSON, for the record."""
 
 

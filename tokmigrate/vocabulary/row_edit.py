@@ -140,7 +140,7 @@ class RowEdit:
             piece.start + offset: start + offset for start, piece in self.copied_rows() for offset in range(len(piece))
         }
 
-    def lost(self) -> tuple[Run, ...]:
+    def find_lost_rows(self) -> tuple[Run, ...]:
         """Return the old rows that are in the new matrix no more, as runs in rising order."""
         return tuple(find_gaps(((piece.start, piece.stop) for _, piece in self.copied_rows()), self.old_rows))
 
@@ -202,7 +202,7 @@ class Window:
         pieces += [CopiedRows(old, old + self.tail)] if self.tail else []
         return RowEdit(old + self.tail, join_pieces(pieces))
 
-    def clipped(self, runs: Iterable[Run], ids: int) -> Iterator[Run]:
+    def clip(self, runs: Iterable[Run], ids: int) -> Iterator[Run]:
         """Yield the parts of `runs` that it has rows for where there are `ids` ids."""
         end = self.ids(ids)
         for start, stop in runs:

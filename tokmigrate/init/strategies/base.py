@@ -119,7 +119,7 @@ class RowStrategy(BaseModel, ABC):
             return self.unscaled_rows(side, requests, statistics)
         return np.zeros((len(requests), statistics.width))
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what a migration file says about it, as JSON."""
         return self.model_dump(mode="json", exclude_defaults=True)
 
@@ -136,7 +136,7 @@ class RowStrategy(BaseModel, ABC):
         """
         return ()
 
-    def resolved(self, attachments: Mapping[str, bytes], token: str) -> Strategy:  # noqa: ARG002
+    def resolve(self, attachments: Mapping[str, bytes], token: str) -> Strategy:  # noqa: ARG002
         """Return the strategy with what it needs of the attached files taken in.
 
         Args:

@@ -40,7 +40,7 @@ class File(RowStrategy):
         """Return the file."""
         return (self.path,)
 
-    def resolved(self, attachments: Mapping[str, bytes], token: str) -> Strategy:
+    def resolve(self, attachments: Mapping[str, bytes], token: str) -> Strategy:
         """Return the row as data.
 
         Raises:
@@ -89,7 +89,7 @@ class StoredRow:
         """Return nothing to add for each request, `(requests, rank)`."""
         return np.zeros((len(requests), statistics.width))
 
-    def described(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what a migration file says about it, as JSON, with the tensor's name in any case."""
         stated = {"strategy": "file", "path": self.path, "tensor": self.tensor}
         return stated if self.norm is None else {**stated, "norm": self.norm}

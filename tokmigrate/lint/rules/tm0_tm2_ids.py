@@ -9,7 +9,7 @@ from tokmigrate.init import InitSpec
 from tokmigrate.init.strategies import Zeros
 from tokmigrate.lint.rule import ERROR, WARNING, Found, operations, rule
 from tokmigrate.lint.subjects import Failure, Location, MigrationFile, OnModel, parse_location
-from tokmigrate.operations.base import RiskLevel
+from tokmigrate.operations.operation import RiskLevel
 
 _MULTIPLE = 64
 """Matrix products are fastest where the vocabulary is a multiple of it (NVIDIA, Deep Learning Performance Guide)."""

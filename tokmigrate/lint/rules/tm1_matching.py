@@ -8,7 +8,7 @@ from tokmigrate.lint.rule import ERROR, WARNING, Found, add_special, escape_text
 from tokmigrate.lint.subjects import Location, MigrationFile, OnModel, Written
 from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, model_kind
-from tokmigrate.operations.base import TokenChanges
+from tokmigrate.operations.operation import TokenChanges
 from tokmigrate.vocabulary.ids import is_tombstone
 
 

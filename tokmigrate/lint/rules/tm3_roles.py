@@ -15,7 +15,7 @@ from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.references import ids_by_field, ids_without_token
 from tokmigrate.model.references.token_texts import find_named_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.base import DEFAULT_INIT
+from tokmigrate.operations.operation import DEFAULT_INIT
 from tokmigrate.revision.migration import Migration
 
 _CHAT_ROLES = ("bos", "eos", "sep", "cls", "mask", "chat")

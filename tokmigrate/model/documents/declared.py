@@ -100,7 +100,7 @@ def state_without_weights(documents: Documents, room: int) -> ModelState:
         OutOfStepError: The ids written down are not those that loading gives.
     """
     config = documents.get(CONFIG) or {}
-    ids = Tokenizer(documents[FILE]).checked().texts
+    ids = Tokenizer(documents[FILE]).check().texts
     declared = next((size for _, size in read_declared_sizes(config)), room)
     rows = max(declared, max(ids, default=-1) + 1)
     return ModelState(

@@ -19,7 +19,7 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.formats.json_text import Json, Layout, layout_of, parse
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
-from tokmigrate.strict_yaml.validation import describe_expected, unlike, wording
+from tokmigrate.strict_yaml.validation import describe_expected, describe_fault, unlike
 
 JSON_FILES = (
     TOKENIZER,
@@ -329,7 +329,7 @@ def _format_union_error(faults: Sequence[ErrorDetails], value: Json) -> str:
     deepest = max(places, key=len)
     there = [fault for fault, place in zip(faults, places, strict=True) if place == deepest]
     choices = [each for each in map(describe_expected, there) if each]
-    message = unlike(choices, there[0]["input"])[0] if choices else wording(there[0])[0]
+    message = unlike(choices, there[0]["input"])[0] if choices else describe_fault(there[0])[0]
     return f"{'.'.join(map(str, deepest)) or 'the file'}: {message}"
 
 

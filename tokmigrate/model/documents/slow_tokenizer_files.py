@@ -156,7 +156,7 @@ def _rename(piece: Piece, text: str) -> Piece:
     if text == piece.text:
         return piece
     # A placeholder stands for no text.
-    return Piece.new(text, Kind.CONTROL) if is_tombstone(text) else piece.called(text)
+    return Piece.new(text, Kind.CONTROL) if is_tombstone(text) else piece.with_text(text)
 
 
 def _of_added_token(number: int, tokenizer: Tokenizer, name: str) -> Piece:

@@ -94,9 +94,9 @@ class Stamp:
         content = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
         return blake3(f"generation 1\n{content}\n".encode()).hexdigest()
 
-    def encoded(self) -> bytes:
+    def encode(self) -> bytes:
         """Return the stamp as the bytes of its file."""
-        return Layout().encoded({"format": STAMP.version, "generation": self.generation, **self._content()})
+        return Layout().encode({"format": STAMP.version, "generation": self.generation, **self._content()})
 
     def _content(self) -> dict[str, Json]:
         return {

@@ -114,7 +114,7 @@ class ModelState:
         """The size of the vocabulary as config.json gives it: the ids that can be predicted."""
         return self.rows - self.traits.short
 
-    def settled(self) -> ModelState:
+    def settle(self) -> ModelState:
         """Return the same state as the start of a next step."""
         return replace(self, touched=frozenset(), edit=RowEdit.identity(self.rows))
 

@@ -38,7 +38,7 @@ class Layout:
     compact: bool = False
     newline: str = "\n"
 
-    def encoded(self, value: Json) -> bytes:
+    def encode(self, value: Json) -> bytes:
         """Return `value` as text in this layout, as the json module writes it, in UTF-8."""
         written = BytesIO()
         for piece in self._pieces(value, 0):

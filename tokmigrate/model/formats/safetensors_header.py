@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from tokmigrate.errors import WeightsError, suggest
-from tokmigrate.files import MissingFileError, opened
+from tokmigrate.files import MissingFileError, open_for_reading
 from tokmigrate.model.formats.dtype import ITEM_BITS
 
 LENGTH_BYTES = 8
@@ -102,7 +102,7 @@ class Header:
             raise WeightsError("no such tensor in the file", where=name, hint=suggest(name, self._by_name))
         return found
 
-    def reshaped(self, shapes: Mapping[str, tuple[int, ...]], congruent_to: int) -> Header:
+    def reshape(self, shapes: Mapping[str, tuple[int, ...]], congruent_to: int) -> Header:
         """Return the header with other shapes of some tensors; the data section starts as given modulo 4096."""
         for name in shapes:
             self.entry(name)
@@ -125,7 +125,7 @@ def read_header(path: Path) -> Header:
     """
     where = str(path)
     try:
-        with opened(path) as file:
+        with open_for_reading(path) as file:
             size = os.fstat(file.fileno()).st_size
             prefix = file.read(LENGTH_BYTES)
             prefix += file.read(_header_length(prefix, size, where))

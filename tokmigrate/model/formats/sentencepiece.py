@@ -197,7 +197,7 @@ class Piece(Message):
         """What it is for."""
         return Kind(self.integer(_KIND, Kind.NORMAL))
 
-    def called(self, text: str) -> Piece:
+    def with_text(self, text: str) -> Piece:
         """Return the piece with another text."""
         return Piece(self.with_field(bytes_field(_TEXT, text.encode())))
 

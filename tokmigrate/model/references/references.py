@@ -137,7 +137,7 @@ def with_token_ids(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
     document: dict[str, Any] = {**tokenizer.document, "model": model}
     if "added_tokens" in document:
         document["added_tokens"] = entries
-    return Tokenizer(document).checked()
+    return Tokenizer(document).check()
 
 
 def _build_unigram(model: Mapping[str, Json], plain: Mapping[str, int], entries: list[dict[str, Any]]) -> list[Json]:

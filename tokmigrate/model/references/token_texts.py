@@ -184,7 +184,7 @@ def with_placeholders(state: ModelState, names: Names) -> ModelState:
     state = with_vocabulary_files(state, _ALL_STAY, names)
     plain = [placeholder for placeholder in names.values() if placeholder not in state.tokenizer.added]
     state = with_added_tokens(state, [AddedToken(placeholder, special=True) for placeholder in plain])
-    state.tokenizer.checked()
+    state.tokenizer.check()
     return with_slow_files_in_step(before, state, _ALL_STAY)
 
 

@@ -190,7 +190,7 @@ class Tokenizer:
         found = self.added.get(content)
         return found[0] if found else None
 
-    def checked(self) -> Tokenizer:
+    def check(self) -> Tokenizer:
         """Return itself; raises OutOfStepError where the ids written down are not those that loading gives."""
         size = len(self.vocabulary)
         if len(set(self.vocabulary.values())) != size:
@@ -217,7 +217,7 @@ class Tokenizer:
         # Behind a hole in the vocabulary the library gives an id twice, or one that depends on its version.
         crowded = token.content not in self.vocabulary and (len(given) > 1 or min(given) in self.texts)
         number = max(self.texts) + 1 if crowded else min(given)
-        listed = self._listing([_entry(token, number)])
+        listed = self._with_entries([_entry(token, number)])
         if not crowded:
             return listed
         if not isinstance(self.document["model"]["vocab"], dict):
@@ -234,7 +234,7 @@ class Tokenizer:
         reached = self
         for is_inside, group in groupby(tokens, lambda token: token.content in self.vocabulary):
             if is_inside:
-                reached = reached._listing(_entry(token, self.vocabulary[token.content]) for token in group)
+                reached = reached._with_entries(_entry(token, self.vocabulary[token.content]) for token in group)
             else:
                 reached = reached._with_outside(list(group))
         return reached
@@ -246,12 +246,12 @@ class Tokenizer:
             number = reached.ids[token.content]
             if token.content not in reached.vocabulary and number == max(reached.texts):
                 # From the end of all ids on, each gets the next one.
-                return reached._listing(
+                return reached._with_entries(
                     _entry(each, number + 1 + more) for more, each in enumerate(tokens[place + 1 :])
                 )
         return reached
 
-    def _listing(self, new: Iterable[Mapping[str, Any]]) -> Tokenizer:
+    def _with_entries(self, new: Iterable[Mapping[str, Any]]) -> Tokenizer:
         """Return a view of the file with further entries of `added_tokens`, each before the first higher id."""
         entries = [*(self.document.get("added_tokens") or [])]
         highest = max((entry["id"] for entry in entries), default=-1)

@@ -167,7 +167,7 @@ def _unexplained_error(
 
 def settings_hint(shapes: Mapping[str, tuple[int, ...]], found: Mapping[str, Any] = MappingProxyType({})) -> str:
     """Return the lines of tokmigrate.yaml that say what tensors are, as far as their names tell."""
-    settings = "".join(f"\n  {_setting(name, shape, found.get(name))}" for name, shape in shapes.items())
+    settings = "".join(f"\n  {_format_setting(name, shape, found.get(name))}" for name, shape in shapes.items())
     return f"write for this model in tokmigrate.yaml:\nvocab_tensors:{settings}"
 
 
@@ -180,7 +180,7 @@ def _guess(name: str, shape: tuple[int, ...], reply: Mapping[str, Any] | None) -
     return shape.index(max(shape)), None
 
 
-def _setting(name: str, shape: tuple[int, ...], reply: Mapping[str, Any] | None) -> str:
+def _format_setting(name: str, shape: tuple[int, ...], reply: Mapping[str, Any] | None) -> str:
     axis, side = _guess(name, shape, reply)
     if side is not None:
         return f'"{name}": {{axis: {axis}, side: {side}}}  # {list(shape)}; or: ignore'

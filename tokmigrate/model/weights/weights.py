@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import ModelError, StorageError, WeightsError, suggest
-from tokmigrate.files import MissingFileError, entries, opened, read_file
+from tokmigrate.files import MissingFileError, entries, open_for_reading, read_file
 from tokmigrate.formatting import format_list
 from tokmigrate.model.formats import json_text
 from tokmigrate.model.formats.safetensors_header import Header, TensorEntry, read_header
@@ -156,7 +156,7 @@ def read_adapter_weights(directory: Path) -> Weights:
 def is_pointer(path: Path) -> bool:
     """Return whether a file is what Git LFS leaves in the place of one that was not fetched."""
     try:
-        with opened(path) as file:
+        with open_for_reading(path) as file:
             return file.read(len(_POINTER)) == _POINTER
     except StorageError:
         return False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tokmigrate.errors import FileProblems, Problem, StorageError, UsageError
-from tokmigrate.files import opened
+from tokmigrate.files import open_for_reading
 
 BLOCK = 2**19
 """About how many bytes of lines are held at once."""
@@ -42,7 +42,7 @@ class Block:
 def corpus_bytes(path: Path) -> int:
     """Return the size of a corpus; raises UsageError where it is not a file that can be read."""
     try:
-        with opened(path) as file:
+        with open_for_reading(path) as file:
             return os.fstat(file.fileno()).st_size
     except StorageError as error:
         raise UsageError(error.message, where=str(path), hint="give a text file, a line for each text") from error
@@ -59,7 +59,7 @@ def blocks(path: Path) -> Iterator[Block]:
     """
     lines: list[tuple[int, str]] = []
     empty = text_bytes = read = number = 0
-    with opened(path) as file:
+    with open_for_reading(path) as file:
         while line := file.readline(LONGEST_LINE + len(b"\r\n")):
             number += 1
             read += len(line)

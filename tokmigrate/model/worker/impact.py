@@ -60,7 +60,7 @@ class Library:
             return [Segmentation(encoding.ids, encoding.ids) for encoding in encodings]
         return [Segmentation(encoding.ids, post_processor.process(encoding).ids) for encoding in encodings]
 
-    def encoding(self, text: str) -> Any:
+    def encode(self, text: str) -> Any:
         """Return the library's encoding of a text alone."""
         with text_alone(self.tokenizer):
             return self.tokenizer.encode(text, add_special_tokens=False)
@@ -218,7 +218,7 @@ def example(number: int, text: str, before: Library, after: Library) -> dict[str
         how many of the text are left out after them.
     """
     sides = (before, after)
-    encodings = [side.encoding(text) for side in sides]
+    encodings = [side.encode(text) for side in sides]
     tokens = [side.tokens(encoding.ids) for side, encoding in zip(sides, encodings, strict=True)]
     same_first = _same(*tokens)
     same_last = _same(*(made[same_first:][::-1] for made in tokens))

@@ -138,15 +138,15 @@ def tensors_on_disk(model: Any) -> dict[str, Tensor]:
     except Exception:
         saved = {}
 
-    def described(tensor: Any) -> Tensor:
+    def describe(tensor: Any) -> Tensor:
         name = names.get(id(tensor))
         return Tensor(tuple(tensor.shape), None if name is None else name.rpartition(".")[0])
 
-    found = {name: described(tensor) for name, tensor in state.items()}
-    return found | {name: described(tensor) for name, tensor in saved.items()}
+    found = {name: describe(tensor) for name, tensor in state.items()}
+    return found | {name: describe(tensor) for name, tensor in saved.items()}
 
 
-def matching(name: str, tensors: Mapping[str, Tensor], prefix: str) -> str | None:
+def find_name(name: str, tensors: Mapping[str, Tensor], prefix: str) -> str | None:
     """Return the model's name of a tensor on disk, None where nothing or more than one thing fits.
 
     Args:

@@ -83,7 +83,7 @@ class _Tokenizer:
         own = self._bare(token)
         return own.replace("\u2581", " ") if self._marks_spaces else own
 
-    def produced(self, texts: Mapping[str, str]) -> Iterator[str]:
+    def find_produced(self, texts: Mapping[str, str]) -> Iterator[str]:
         """Yield the tokens that are found in their texts, alone or next to other letters."""
         missing = dict(texts)
         for before, after in self._contexts():
@@ -131,19 +131,19 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     texts = {old: before.text(old) for old in tokens}
     silent = [old for old, text in texts.items() if text is None]
     lost = {tokens[old] for old in silent if before.makes(old) and not after.makes(tokens[old])}
-    found = before.produced({old: text for old, text in texts.items() if text is not None})
+    found = before.find_produced({old: text for old, text in texts.items() if text is not None})
     return {"unreachable": _in_order({*lost, *_not_produced({tokens[old] for old in found}, before, after)}, tokens)}
 
 
 def _not_produced(tokens: set[str], before: _Tokenizer, after: _Tokenizer) -> set[str]:
     """Return the tokens that are found in no text, whether that is read off them as before or as after."""
     texts = {token: text for token in tokens if (text := before.text(token)) is not None}
-    tokens = tokens.difference(after.produced(texts))
+    tokens = tokens.difference(after.find_produced(texts))
     if before.is_byte_level and not after.is_byte_level:
         # Letters for bytes, typed as such, do not occur in real text.
         return tokens
     others = {token: text for token in tokens if (text := after.text(token)) not in (None, texts.get(token))}
-    return tokens.difference(after.produced(others))
+    return tokens.difference(after.find_produced(others))
 
 
 def _in_order(lost: set[str], tokens: Mapping[str, str]) -> list[str]:

@@ -36,11 +36,11 @@ def of_library(tokenizer: Any, request: Mapping[str, Any]) -> dict[str, Any]:
     if "expected" in request:
         found["differences"] = id_differences(request["expected"], tokenizer.get_vocab(with_added_tokens=True))
     with text_alone(tokenizer):
-        found["encodings"] = [_encoding(tokenizer, text) for text in request.get("encode", [])]
+        found["encodings"] = [_encode(tokenizer, text) for text in request.get("encode", [])]
     return found
 
 
-def _encoding(tokenizer: Any, text: str) -> dict[str, Any]:
+def _encode(tokenizer: Any, text: str) -> dict[str, Any]:
     try:
         encoding = tokenizer.encode(text, add_special_tokens=False)
     except Exception as error:

@@ -33,8 +33,8 @@ from tokmigrate.model.worker.chat_template import MESSAGES
 from tokmigrate.model.worker.meta_model import (
     UnknownModelError,
     build,
+    find_name,
     load_config,
-    matching,
     missing_package,
     tensors_on_disk,
     vocabulary_size,
@@ -286,7 +286,7 @@ def _of_model(request: Mapping[str, Any]) -> dict[str, Any]:
     mismatched = {}
     for name, shape in on_disk.items():
         known = (
-            matching(name, expected, model.base_model_prefix) if _worth_a_search(name, expected, shape, size) else None
+            find_name(name, expected, model.base_model_prefix) if _worth_a_search(name, expected, shape, size) else None
         )
         # Quantized layers are stored in other shapes than they have.
         if known is not None and tuple(shape) != expected[known].shape and (known in vocabulary or not packed):

@@ -20,8 +20,8 @@ from tokmigrate.model.worker.meta_model import (
     Tensor,
     UnknownModelError,
     build,
+    find_name,
     load_config,
-    matching,
     tensors_on_disk,
     ties_vocabulary,
     vocabulary_size,
@@ -58,7 +58,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     }
     explained = {}
     for name in request["open"]:
-        known = matching(name, before, model.base_model_prefix)
+        known = find_name(name, before, model.base_model_prefix)
         if known is not None:
             explained[name] = following.get(known)
     return {

@@ -30,7 +30,7 @@ def run_worker(answer: Callable[[Request], Answer]) -> None:
     Args:
         answer: From a request to an answer, both JSON objects.
     """
-    with _speaking() as say:
+    with _open_answers() as say:
         say(answer(_apply_limits(_request())))
 
 
@@ -40,7 +40,7 @@ def run_streaming_worker(answer: Callable[[Request, Tell], Answer]) -> None:
     Args:
         answer: From a request, and what it tells its progress to, to an answer.
     """
-    with _speaking() as say:
+    with _open_answers() as say:
         request = _apply_limits(_request())
 
         def tell(done: int) -> None:
@@ -85,7 +85,7 @@ def _address_space() -> int | None:
 
 
 @contextmanager
-def _speaking() -> Iterator[Callable[[Answer], None]]:
+def _open_answers() -> Iterator[Callable[[Answer], None]]:
     """Give a function that writes a line of JSON to standard output."""
     # What a library prints must not get into the answer.
     out = os.dup(1)

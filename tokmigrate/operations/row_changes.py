@@ -12,7 +12,7 @@ from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, POSITION_I
 from tokmigrate.model.documents.config_fields import parts_of, with_sizes
 from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.documents.state import CONFIG, ModelState
-from tokmigrate.operations.base import Context
+from tokmigrate.operations.operation import Context
 from tokmigrate.vocabulary.ids import Renumbering
 from tokmigrate.vocabulary.recipes import InitRecipe
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, join_pieces
