@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokmigrate.model.formats.json_text import Layout
+from tokmigrate.model.formats.json_text import Layout, Parts
 
 TEXTS = st.text(st.sampled_from('a]}[{,:"\\\0\n é \U0001f642'), max_size=6)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
@@ -31,3 +31,13 @@ def test_text_is_what_the_json_module_writes(value: object, layout: Layout) -> N
     separators = (",", ":") if layout.compact else None
     expected = json.dumps(value, indent=layout.indent, ensure_ascii=layout.ascii, separators=separators) + "\n"
     assert layout.encode(value) == expected.encode()
+
+
+@given(st.lists(LARGE, min_size=1, max_size=2), st.lists(st.tuples(st.integers(0, 1), SCALARS), max_size=6), LAYOUTS)
+def test_what_states_share_is_written_once(large: list[dict], states: list[tuple[int, object]], layout: Layout) -> None:
+    """The text is the same whichever states were written before."""
+    parts: Parts = {}
+    for which, other in states:
+        value = {"added_tokens": [other], "model": large[which % len(large)]}
+        assert layout.encode(value, parts) == layout.encode(value)
+    assert len(parts) <= 4

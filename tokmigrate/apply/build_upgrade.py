@@ -300,7 +300,10 @@ def list_initialised_tokens(
     old_ids = step.before.tokenizer.ids
     new = {row for row, _ in step.after.edit.recipes()}
     found: list[InitialisedToken] = []
-    for token, number in step.after.tokenizer.ids.items():
+    changed = [
+        (token, number) for token, number in step.after.tokenizer.ids.items() if number in new or token in old_texts
+    ]
+    for token, number in changed:
         recipe = reached.row(number) if number in new else None
         init = row_fingerprint = None
         if isinstance(recipe, InitRecipe):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from tokmigrate.model.adapter import with_adapter_ids
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.json_text import Json, Layout
+from tokmigrate.model.formats.json_text import Json, Layout, Parts
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
@@ -51,6 +52,9 @@ class Plan:
     remarks: tuple[str, ...] = ()
     _rendered: dict[str, list[tuple[Json, bytes | None]]] = field(
         default_factory=dict, init=False, repr=False, compare=False
+    )
+    _parts: defaultdict[str, Parts] = field(
+        default_factory=lambda: defaultdict(dict), init=False, repr=False, compare=False
     )
 
     @property
@@ -143,13 +147,13 @@ class Plan:
         value = state.documents.get(name)
         kept = self._rendered.setdefault(name, [])
         found = next((each for each in kept if each[0] is value), None)
-        found = found or (value, render_document(self.snapshot, state, name))
+        found = found or (value, render_document(self.snapshot, state, name, self._parts[name]))
         kept[:] = [*[each for each in kept if each is not found][-1:], found]
         return found[1]
 
 
-def render_document(snapshot: Snapshot, state: ModelState, name: str) -> bytes | None:
-    """Return the bytes of the document `name` in `state`; an untouched one is as on disk."""
+def render_document(snapshot: Snapshot, state: ModelState, name: str, parts: Parts | None = None) -> bytes | None:
+    """Return the bytes of the document `name` in `state`, an untouched one as on disk; `parts` is for `encode`."""
     if name not in state.documents:
         return None
     value = state.documents[name]
@@ -159,7 +163,7 @@ def render_document(snapshot: Snapshot, state: ModelState, name: str) -> bytes |
         return value
     if isinstance(value, str):
         return value.encode("utf-8")
-    return layout(snapshot, name).encode(value)
+    return layout(snapshot, name).encode(value, parts)
 
 
 def layout(snapshot: Snapshot, name: str) -> Layout:

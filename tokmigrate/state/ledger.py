@@ -44,6 +44,7 @@ from tokmigrate.state.rows import (
     Status,
     TokenEvent,
     TokensMoved,
+    field_values,
     identify,
 )
 from tokmigrate.state.schema import (
@@ -354,7 +355,7 @@ def _record_events(
     single: list[dict[str, Any]] = []
     together: list[dict[str, Any]] = []
     for event in events:
-        row = asdict(event) | {"model_id": run.model_id, "run_id": run.id, "recorded_at": moment}
+        row = field_values(event) | {"model_id": run.model_id, "run_id": run.id, "recorded_at": moment}
         row["event_type"] = row.pop("event").value
         if isinstance(event, TokenEvent):
             single.append(row)

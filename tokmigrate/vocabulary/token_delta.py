@@ -38,7 +38,9 @@ def token_delta(before: Mapping[str, int], after: Mapping[str, int], rows: Mappi
     Args:
         rows: Where rows went that have another number afterwards: a renamed token has the id of its row.
     """
-    gone = {token: number for token, number in before.items() if token not in after}
+    # Most migrations only add, which is found out in C.
+    old = () if before.items() <= after.items() else before.items()
+    gone = {token: number for token, number in old if token not in after}
     new = {token: number for token, number in after.items() if token not in before}
     texts = {number: token for token, number in new.items()}
     successors = {token: texts[place] for token, number in gone.items() if (place := rows.get(number, number)) in texts}
@@ -49,9 +51,7 @@ def token_delta(before: Mapping[str, int], after: Mapping[str, int], rows: Mappi
         added={token: number for token, number in new.items() if token not in known},
         removed={token: number for token, number in gone.items() if token not in renamed},
         renamed=renamed,
-        moved={
-            token: (number, place) for token, number in before.items() if (place := after.get(token, number)) != number
-        },
+        moved={token: (number, place) for token, number in old if (place := after.get(token, number)) != number},
         placeholders=placeholders,
     )
 

@@ -18,7 +18,11 @@ Json = Any
 """A value as the json module gives it."""
 
 
+Parts = dict[int, tuple[Json, bytes]]
+"""Large lists and dictionaries with their texts, by identity."""
+
 _BLOCK = 4096
+_PARTS = 4
 _CONTAINERS = {dict, list}
 
 
@@ -38,15 +42,24 @@ class Layout:
     compact: bool = False
     newline: str = "\n"
 
-    def encode(self, value: Json) -> bytes:
-        """Return `value` as text in this layout, as the json module writes it, in UTF-8."""
+    def encode(self, value: Json, parts: Parts | None = None) -> bytes:
+        """Return `value` as text in this layout, as the json module writes it, in UTF-8.
+
+        Args:
+            value: What is written.
+            parts: Texts of large parts of the values that were written with it before, which are not written anew: the
+                states of a tokenizer mostly share their vocabulary and merges. It is brought up to date.
+        """
         written = BytesIO()
-        for piece in self._pieces(value, 0):
-            written.write(piece.encode("utf-8"))
+        parts = {} if parts is None else parts
+        for piece in self._pieces(value, 0, parts):
+            written.write(piece if isinstance(piece, bytes) else piece.encode("utf-8"))
         written.write(self.newline.encode("utf-8"))
+        for stale in list(parts)[:-_PARTS]:
+            del parts[stale]
         return written.getvalue()
 
-    def _pieces(self, value: Json, level: int) -> Iterator[str]:
+    def _pieces(self, value: Json, level: int, parts: Parts) -> Iterator[str | bytes]:
         # The json module indents in Python, a call for each member. Its C code, which knows no levels, writes the
         # members of a container that holds no other, with the new line in the separator.
         if not isinstance(value, dict | list) or not value:
@@ -73,9 +86,20 @@ class Layout:
             for key, member in value.items() if isinstance(value, dict) else enumerate(value):
                 name = "" if isinstance(value, list) else self._dump(key, "") + (":" if self.compact else ": ")
                 yield lead + name
-                yield from self._pieces(member, level + 1)
+                if isinstance(member, dict | list) and len(member) > _BLOCK:
+                    # By identity: a state is never changed, and the entry holds it.
+                    if id(member) not in parts:
+                        parts[id(member)] = (member, self._part(member, level + 1))
+                    parts[id(member)] = parts.pop(id(member))
+                    yield parts[id(member)][1]
+                else:
+                    yield from self._pieces(member, level + 1, parts)
                 lead = between
         yield self._line(level) + closing
+
+    def _part(self, value: Json, level: int) -> bytes:
+        pieces = self._pieces(value, level, {})
+        return b"".join(piece if isinstance(piece, bytes) else piece.encode("utf-8") for piece in pieces)
 
     def _line(self, level: int) -> str:
         if self.indent is None:
