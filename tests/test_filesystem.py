@@ -418,7 +418,6 @@ except SystemExit as leaving:
 
 
 WRITING_OR_LOCKING = {
-    "atomic_swap.py",
     "clone.py",
     "durable.py",
     "lock.py",

@@ -22,6 +22,8 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.ids import Run, find_gaps
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
+_WRITE_BACK_BYTES = 32 << 20
+"""After how many bytes the kernel is asked to write to the disk."""
 _SYNC_FILE_RANGE_WRITE = 2
 """Source: the manual page sync_file_range(2)."""
 
@@ -56,6 +58,7 @@ class ShardWriter:
         self._tables = {name: bytearray(DIGEST_BYTES * own.new_rows) for name, own in self._edits.items()}
         self._fixed: dict[str, str] = {}
         self._shared: list[Run] = []
+        self._waiting = 0
         self._descriptor = -1
 
     def __enter__(self) -> Self:
@@ -164,14 +167,15 @@ class ShardWriter:
             position = start
             while position < stop:
                 position += os.pwrite(self._descriptor, data[position:stop], offset + position)
-        start_writing_back(self._descriptor, offset, len(data))
+        self._waiting += len(data)
+        if self._waiting > _WRITE_BACK_BYTES:
+            self._waiting = 0
+            start_writing_back(self._descriptor)
 
 
-def start_writing_back(descriptor: int, offset: int, size: int) -> None:
-    """Let the kernel begin to write bytes to the disk, so that the last fsync has little left to wait for."""
+def start_writing_back(descriptor: int) -> None:
+    """Let the kernel begin to write a file to the disk, so that the last fsync has little left to wait for."""
     call = getattr(ctypes.CDLL(None), "sync_file_range", None)
-    # Up to the last whole page: the rest of it is about to be written.
-    length = (offset + size) // PAGE * PAGE - offset
-    if call is not None and length > 0:
-        # Only a hint: what it cannot do, fsync does, and reports.
-        call(descriptor, ctypes.c_int64(offset), ctypes.c_int64(length), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
+    if call is not None:
+        # Of the whole file. Only a hint: what it cannot do, fsync does, and reports.
+        call(descriptor, ctypes.c_int64(0), ctypes.c_int64(0), ctypes.c_uint(_SYNC_FILE_RANGE_WRITE))
