@@ -36,16 +36,7 @@ _DOES = {
 def verify_documents(
     snapshot: Snapshot, documents: Documents, checks: Sequence[Check], thoroughness: Thoroughness
 ) -> tuple[str, ...]:
-    """Load a model's files as a change leaves them with the libraries, and compare with what they load now.
-
-    Args:
-        snapshot: The model as it is.
-        documents: Its files after the change.
-        checks: What migrations say under `verify:`.
-        thoroughness: All but `fast` ask transformers too.
-
-    Returns:
-        What a user should know of it.
+    """Load a model's files as a change leaves them, compare with what is loaded now, and return notes for the user.
 
     Raises:
         VerificationError: A library would load something else than the documents say.
@@ -70,15 +61,7 @@ def verify_adapter_documents(snapshot: Snapshot, documents: Documents) -> None:
 
 
 def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thoroughness) -> tuple[str, ...]:
-    """Load a model as it is with the libraries.
-
-    Args:
-        snapshot: The model.
-        checks: What migrations say under `verify:`.
-        thoroughness: All but `fast` ask transformers too.
-
-    Returns:
-        What a user should know of it.
+    """Load a model as it is with the libraries, and return notes for the user.
 
     Raises:
         VerificationError: A library loads something else than the files say.
@@ -193,11 +176,7 @@ class _Loaded:
         return self.tokenizer["pipeline"]["parts"] if self.is_compared else {}
 
     def faults(self, encoded: Sequence[Sequence[int]]) -> dict[str, str]:
-        """Return what is wrong by its kind, the gravest first.
-
-        Args:
-            encoded: The ids that tokenizers gives the texts.
-        """
+        """Return what is wrong by kind, the gravest first; `encoded` are the ids that tokenizers gives the texts."""
         return dict(self._faults(encoded))
 
     def _faults(self, encoded: Sequence[Sequence[int]]) -> Iterator[tuple[str, str]]:
@@ -225,13 +204,7 @@ class _Loaded:
 
 
 def _raise_first(after: Mapping[str, str], before: Mapping[str, str] | None, snapshot: Snapshot) -> None:
-    """Raise the gravest fault, if there is one.
-
-    Args:
-        after: The faults by kind.
-        before: Those before the change, None where there is no change.
-        snapshot: The model.
-    """
+    """Raise the gravest fault, if there is one; `before` is None where there is no change."""
     if not after:
         return
     kind, what = next(iter(after.items()))

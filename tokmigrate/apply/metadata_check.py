@@ -32,11 +32,7 @@ class NewFile:
 
 
 def special_files(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> list[NewFile]:
-    """Return the recreated files whose owner must differ from the default of new files.
-
-    Args:
-        given: The metadata of written files; others keep theirs.
-    """
+    """Return the recreated files whose owner must differ from the default of new files; `given` is for written ones."""
     return [file for file in _new(source, names, given) if _is_special(file.metadata)]
 
 

@@ -28,13 +28,8 @@ from tokmigrate.state.rows import Direction, Outcome
 class Downgraded:
     """What a downgrade did.
 
-    Args:
-        model: The model.
-        before: The revision before.
-        after: The revision afterwards, None for `base`.
-        reverted: The migrations that were undone, the latest first.
-        semantic_undo: The files that were trained or rewritten since; without any, every byte is back.
-        recovered: What an earlier interruption had left.
+    `reverted` are the migrations that were undone, the latest first; `semantic_undo` the files that were trained or
+    rewritten since: without any, every byte is back.
     """
 
     model: str
@@ -49,13 +44,6 @@ def accept_downgrade(
     workspace: Workspace, entry: ModelEntry, to: str, on_progress: OnProgress = no_progress, *, keep_owner: bool = True
 ) -> Accepted | None:
     """Find the way of a downgrade and have the libraries load what it leaves, as `accept_upgrade` does for an upgrade.
-
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        to: A revision by any of its names.
-        on_progress: Called when the libraries load the result.
-        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
 
     Raises:
         AlreadyThereError: There is nothing to downgrade.
@@ -91,14 +79,7 @@ def downgrade(
 ) -> Downgraded:
     """Undo migrations down to a revision: byte for byte, or semantically if the model was trained since.
 
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        to: The revision to go back to, by any of its names.
-        lock_timeout_s: How many seconds to wait for another process.
-        on_progress: Called at every step.
-        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
-        accepted: What the libraries accepted before.
+    The arguments are those of `upgrade`.
 
     Raises:
         UndoError: The undo data is missing here.

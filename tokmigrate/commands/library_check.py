@@ -28,12 +28,7 @@ Outcome = Sequence[tuple[Snapshot, Documents]]
 
 @dataclass(frozen=True)
 class Accepted:
-    """What the libraries accepted of a model.
-
-    Args:
-        documents: Its files after the change, and those of its adapters.
-        notes: What a user should know of it.
-    """
+    """What the libraries accepted: the files of a model and its adapters after the change, and notes for the user."""
 
     documents: tuple[Documents, ...]
     notes: tuple[str, ...]
@@ -65,14 +60,7 @@ def prepare_libraries(workspace: Workspace) -> None:
 def verify_outcome(
     workspace: Workspace, model: str, outcome: Outcome, checks: Sequence[Check], on_progress: OnProgress
 ) -> Accepted:
-    """Have the libraries load a model, and its adapters, as a change leaves them.
-
-    Args:
-        workspace: The workspace, which says how thoroughly.
-        model: The model's name, for events.
-        outcome: What the change leaves.
-        checks: What migrations say under `verify:`.
-        on_progress: Called at the start and at the end.
+    """Have the libraries load a model, and its adapters, as a change leaves them; `checks` are those of its migrations.
 
     Raises:
         TokmigrateError: A library would load something else than the files say.
@@ -97,16 +85,7 @@ def verify_once(
     on_progress: OnProgress,
     accepted: Accepted | None,
 ) -> None:
-    """Do what `verify_outcome` does, unless the libraries accepted the same files before, and tell what is to be known.
-
-    Args:
-        workspace: The workspace, which says how thoroughly.
-        model: The model's name, for events.
-        outcome: What the change leaves.
-        checks: What migrations say under `verify:`.
-        on_progress: Receives the event.
-        accepted: What they accepted before.
-    """
+    """Do what `verify_outcome` does, unless the libraries accepted the same files before, and emit the notes."""
     if accepted is None or accepted.documents != tuple(documents for _, documents in outcome):
         accepted = verify_outcome(workspace, model, outcome, checks, on_progress)
     for note in accepted.notes:

@@ -40,13 +40,7 @@ Digests = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Mismatch:
-    """A file that came out differently than it had to.
-
-    Args:
-        file: Its name.
-        after: What was done last.
-        expected: When it was as it had to be.
-    """
+    """A file that came out differently: what was done last, and when it was as it had to be."""
 
     file: str
     after: str
@@ -58,15 +52,13 @@ class RoundTrip:
     """What was tried on a model's dummy or copy.
 
     Args:
-        model: The model's name.
-        subject: What it was tried on.
         start: The revision that it began at, None for base.
         migrations: The migrations applied and undone.
         files: How many files were compared each time.
         bytes: Their size at the end.
         mismatches: The files that came out differently.
         left_out: The adapters of the model, which were not part of it.
-        verified: What its files were loaded with: `full` is transformers too, as `verify:` of the workspace says.
+        verified: What its files were loaded with, as `verify:` of the workspace says.
         made_of: Where the shapes of its weights come from: the model, or its configuration if they are missing.
     """
 
@@ -86,16 +78,8 @@ def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, 
     """Try migrations: all up in one run, all down, up one by one, and down one by one.
 
     After each step the files have to be, byte for byte, those of the first time. For a dummy model the model's weights
-    need not be here: its configuration then gives their shapes.
-
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        subject: Whether a dummy model made of its headers is tried, or a copy of it.
-        from_base: Whether every migration for the model is tried, and not only those that are pending.
-
-    Raises:
-        TokmigrateError: A migration cannot be applied or undone.
+    need not be here: its configuration then gives their shapes. With `from_base` every migration for the model is
+    tried, and not only those that are pending. Raises TokmigrateError where one cannot be applied or undone.
     """
     if subject == "copy":
         return _run_roundtrip(workspace, entry, subject, from_base=from_base)

@@ -28,13 +28,7 @@ from tokmigrate.state.rows import AppliedRecord, Direction, ModelRow, Outcome, R
 
 @dataclass
 class NewRun:
-    """Records a run that starts now, step by step.
-
-    Args:
-        state: The workspace's state.
-        begin: Records the intent.
-        outcome: Returns what finishing it records.
-    """
+    """Records a run that starts now, step by step: `begin` the intent, `outcome` what finishing it records."""
 
     state: State
     begin: Callable[[], RunRow]
@@ -89,11 +83,8 @@ class RecoveredRun:
 class Run:
     """What a run does to a model, as the ledger records it.
 
-    Args:
-        direction: Which way it goes.
-        to: The revision that it leads to, None for `base`.
-        revisions: The migrations on the way.
-        outcome: Returns what finishing it records, once its changes are staged.
+    `to` is the revision that it leads to, None for base; `outcome` returns what finishing records, once its changes are
+    staged.
     """
 
     direction: Direction
@@ -115,19 +106,9 @@ def publish_run(
     checks: Sequence[Check] = (),
     accepted: Accepted | None = None,
 ) -> None:
-    """Publish the changes of a run and record it; see `publish`.
+    """Publish the changes of a run, the model's before those of its adapters, and record it; see `publish`.
 
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        state: The workspace's state.
-        model: The model's row in it.
-        run: What the run does.
-        changes: That of the model, and after it those of its adapters.
-        on_progress: Called at every step.
-        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
-        checks: What migrations say under `verify:`.
-        accepted: What the libraries accepted before.
+    `checks` are what migrations say under `verify:`, `accepted` is what the libraries accepted before.
     """
     begin = partial(
         state.begin,

@@ -40,15 +40,8 @@ def accept_upgrade(
 ) -> Accepted | None:
     """Plan an upgrade and have the libraries load what it leaves, as is done for all of several models first.
 
-    No weights are read, and nothing is written beside the model.
-
-    Args:
-        workspace: The workspace.
-        entry: The model.
-        to: A revision by any of its names.
-        on_progress: Called when the libraries load the result.
-        bound: A plan made before.
-        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
+    No weights are read, and nothing is written beside the model. `bound` is a plan made before; `keep_owner`
+    refuses a loss of owner, mode or attributes.
 
     Returns:
         What `upgrade` need not check again; None if there is nothing to do, or if a change is in progress or has to
@@ -82,11 +75,7 @@ def upgrade(
     """Bring a model up to a revision, or leave it as it is.
 
     Args:
-        workspace: The workspace.
-        entry: The model.
-        to: A revision by any of its names.
         lock_timeout_s: How many seconds to wait for another process.
-        on_progress: Called at every step.
         bound: A plan made before; only what it says is done.
         announce: Given the plan before anything of it is done, also where nothing is pending.
         keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.

@@ -48,7 +48,6 @@ def make_dummy_model(
     """Make a dummy of a model, and return it as a model of the workspace under the same name.
 
     Args:
-        entry: The model.
         snapshot: The model as it is; of its weights only the headers are looked at.
         directory: Where it is made; it must not be there yet.
         texts: The bytes of its documents by name.
@@ -120,13 +119,9 @@ def lacks_weights(directory: Path) -> bool:
 
 
 def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
-    """Make a dummy of a model that lacks weights, and return it under the name of that model.
+    """Make a dummy of a model that lacks weights in a new directory, and return it under the name of that model.
 
     Its vocabulary tensors have the shapes that the configuration gives them, and take no room: a file of holes.
-
-    Args:
-        entry: The model.
-        directory: Where it is made; it must not be there yet.
 
     Raises:
         WeightsError: What shapes they have is not known.

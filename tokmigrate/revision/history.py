@@ -57,10 +57,7 @@ _KINDS = {".yaml": yaml_migration, ".yml": yaml_migration, ".py": python_migrati
 class History:
     """Migrations that hold together: one base, no cycle, no id twice; but maybe several heads.
 
-    Args:
-        migrations: In the order of their file names.
-        directory: Where their files are.
-        models: The models of the workspace.
+    They are in the order of their file names; `models` are those of the workspace.
     """
 
     migrations: tuple[Migration, ...]
@@ -175,16 +172,10 @@ class History:
             ) from None
 
     def between(self, current: str | None, target: str | None) -> tuple[Migration, ...]:
-        """Return what leads from one revision to another, in the order in which it has to be done.
+        """Return what leads from one revision to another, None for base, in the order in which it has to be done.
 
-        Args:
-            current: Where a model is; None for base.
-            target: The target; None for base. After `current`: the migrations to apply, oldest first.
-                Before it: those to undo, newest first.
-
-        Raises:
-            UnknownNameError: No file has one of the revisions.
-            HistoryError: They are on different branches.
+        To a later one: the migrations to apply, oldest first; to an earlier one: those to undo, newest first. Raises
+        UnknownNameError where no file has one of them, HistoryError where they are on different branches.
         """
         here, there = self.lineage(current), self.lineage(target)
         if there[: len(here)] == here:
@@ -239,11 +230,7 @@ def _no_file(path: Path, shown: str) -> Problem:
 
 
 def migration_files(workspace: Workspace) -> tuple[Path, ...]:
-    """Return all that is named like a migration file in the migrations directory, by name.
-
-    Raises:
-        FileProblems: There is no such directory.
-    """
+    """Return all that is named like a migration file in the migrations directory, by name; raises FileProblems."""
     directory = workspace.migrations
     if not has_directory(directory):
         raise FileProblems([_no_directory(workspace)])

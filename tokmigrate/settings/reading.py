@@ -146,11 +146,7 @@ _SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
 
 
 def find_workspace(start: Path) -> Path:
-    """Return the `tokmigrate.yaml` of `start` or of the nearest directory above it.
-
-    Raises:
-        UsageError: There is none.
-    """
+    """Return the `tokmigrate.yaml` of `start` or of the nearest directory above it; raises UsageError without one."""
     first = absolute(Path.cwd(), str(start))
     for directory in (first, *first.parents):
         if exists(directory / FILE_NAME):
@@ -163,14 +159,9 @@ def find_workspace(start: Path) -> Path:
 
 
 def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> Workspace:
-    """Return the workspace that a `tokmigrate.yaml` describes.
+    """Return the workspace that a `tokmigrate.yaml` describes; `TOKMIGRATE_STATE` may take the place of `state:`.
 
-    Args:
-        path: The file.
-        environment: Where `TOKMIGRATE_STATE` may take the place of `state:`.
-
-    Raises:
-        FileProblems: All that is wrong in it, with places.
+    Raises FileProblems with all that is wrong in it.
     """
     tree = read(path)
     content, problems = check(FileKeys, tree)

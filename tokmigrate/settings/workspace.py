@@ -29,12 +29,7 @@ each with a number, as an object or as pairs.
 
 @dataclass(frozen=True)
 class VocabTensorSetting:
-    """The setting of the workspace for a tensor that no rule matches.
-
-    Args:
-        axis: Its vocabulary axis.
-        side: Whether its rows are initialised like input or like output embeddings.
-    """
+    """The vocabulary axis of a tensor that no rule matches, and which embeddings its rows are initialised like."""
 
     axis: int
     side: Literal["input", "output"]
@@ -90,12 +85,7 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class LintSetting:
-    """Which rules `tokmigrate lint` checks.
-
-    Args:
-        select: Codes or beginnings of codes; none for all rules.
-        ignore: Those that are left out.
-    """
+    """Which rules `tokmigrate lint` checks, by codes or their beginnings; nothing selected means all."""
 
     select: tuple[str, ...] = ()
     ignore: tuple[str, ...] = ()
@@ -132,14 +122,9 @@ class Workspace:
     migrations_at: tuple[int, int] | None = field(default=None, compare=False)
 
     def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:
-        """Return the models that `names` mean, each once, in the order given.
+        """Return the models that `names` mean, each once, in the order given; without names all of the workspace.
 
-        Args:
-            names: Names of models or paths of model directories, also of ones that the workspace does
-                not list; none at all means every model of the workspace.
-
-        Raises:
-            UnknownNameError: A name that is neither.
+        A name may be the path of a model directory, also of one that is not listed. Raises UnknownNameError.
         """
         if not names:
             return tuple(self.models.values())
@@ -224,14 +209,9 @@ seed: ""
 
 
 def create_workspace(directory: Path) -> list[Path]:
-    """Create a workspace, and return what was written.
+    """Create a workspace and its directory, and return what was written.
 
-    Args:
-        directory: Its directory; it is created if it does not exist.
-
-    Raises:
-        UsageError: There is a workspace already.
-        StorageError: A file cannot be written.
+    Raises UsageError where there is one already, StorageError where a file cannot be written.
     """
     settings, migrations, ignore_file = directory / FILE_NAME, directory / "migrations", directory / ".gitignore"
     if exists(settings):

@@ -20,15 +20,7 @@ _SURROGATES = ("\ud800", "\udfff")
 
 
 def read(path: Path, shown: str | None = None) -> Tree:
-    """Return the tree of a YAML file.
-
-    Args:
-        path: The file.
-        shown: The name that problems give it; `path` by default.
-
-    Raises:
-        FileProblems: It cannot be read, or is not the strict YAML that `parse` takes.
-    """
+    """Return the tree of a YAML file, which problems call `shown`; raises FileProblems as `parse` does."""
     name = shown or str(path)
     try:
         data = read_file(path)
@@ -38,11 +30,7 @@ def read(path: Path, shown: str | None = None) -> Tree:
 
 
 def decode(data: bytes, path: str) -> str:
-    """Return the text of a file that has to be UTF-8 without a byte order mark.
-
-    Raises:
-        FileProblems: It is too large, or something else than UTF-8.
-    """
+    """Return the text of a file that has to be UTF-8 without a byte order mark; raises FileProblems."""
     if len(data) > MAX_BYTES:
         raise FileProblems([_too_large(path)])
     if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -58,14 +46,10 @@ def decode(data: bytes, path: str) -> str:
 
 
 def parse(text: str, path: str) -> Tree:
-    """Return the tree of a YAML text.
+    """Return the tree of a YAML text, which problems give the name `path`.
 
-    Args:
-        text: One YAML document without anchors, aliases, tags and duplicate keys, nested at most 64 deep.
-        path: The name of the file, for the problems.
-
-    Raises:
-        FileProblems: All faults of the text, as far as it can be followed.
+    It is one document without anchors, aliases, tags and duplicate keys, nested at most 64 deep. Raises FileProblems
+    with all faults, as far as it can be followed.
     """
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise FileProblems([_too_large(path)])

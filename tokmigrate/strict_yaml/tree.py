@@ -76,12 +76,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Tree:
-    """A file, or a part of one.
-
-    Args:
-        path: The file, as problems name it.
-        root: The outermost value.
-    """
+    """A file, or a part of one, with the name that problems give it."""
 
     path: str
     root: Node

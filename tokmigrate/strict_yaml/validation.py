@@ -168,11 +168,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def validate_as(model: type[M], tree: Tree, at: Location = ()) -> M:
-    """Return the part of `tree` at `at` as a `model`.
-
-    Raises:
-        FileProblems: All its faults, each with its place.
-    """
+    """Return the part of `tree` at `at` as a `model`; raises FileProblems with all its faults."""
     instance, problems = check(model, tree, at)
     if instance is None:
         raise FileProblems(problems)

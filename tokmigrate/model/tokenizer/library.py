@@ -17,10 +17,7 @@ from tokmigrate.errors import TokmigrateError
 
 
 def load_tokenizer(source: Path | str | Mapping[str, Any]) -> Any:
-    """Return the library's tokenizer with all that its file says, to ask whether the library takes it.
-
-    Args:
-        source: A tokenizer.json, its text, or the document in it.
+    """Return the library's tokenizer of a file, its text or its document, with all that it says.
 
     Raises:
         BaseException: Whatever the library raises; its panics are no Exception.
@@ -33,14 +30,7 @@ def load_tokenizer(source: Path | str | Mapping[str, Any]) -> Any:
 
 
 def open_tokenizer(source: Path | str | Mapping[str, Any]) -> Any:
-    """Return the library's tokenizer for computing: without the padding, truncation and dropout of its file.
-
-    Args:
-        source: A tokenizer.json, its text, or the document in it.
-
-    Raises:
-        BaseException: Whatever the library raises; its panics are no Exception.
-    """
+    """Return the same for computing: without the padding, truncation and dropout of its file."""
     tokenizer = load_tokenizer(source)
     drop_saved_state(tokenizer)
     return tokenizer

@@ -27,12 +27,7 @@ _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def list_ids(vocabulary: Mapping[str, int], added: Iterable[str]) -> Iterator[tuple[str, frozenset[int]]]:
-    """Yield each added token with the ids that versions of the library give it.
-
-    Args:
-        vocabulary: The ids of the tokenizer's model.
-        added: The added tokens, in the order of the file.
-    """
+    """Yield each added token, in the order of the file, with the ids that versions of the library give it."""
     after_all = after_outside = len(vocabulary)
     for content in added:
         known = vocabulary.get(content)
@@ -49,13 +44,7 @@ def with_tokens_inside(
 ) -> dict[str, int]:
     """Return the vocabulary with the added tokens in it that loading would otherwise give another id.
 
-    Args:
-        vocabulary: The ids of the tokenizer's model.
-        entries: `added_tokens`, in its order.
-        model: The tokenizer's model, whose vocabulary that is.
-
-    Raises:
-        OperationError: One of them cannot be inside.
+    Raises OperationError where one of `entries`, the `added_tokens` of the file, cannot be inside.
     """
     inside = dict(vocabulary)
     written = {entry["content"]: entry for entry in entries}
@@ -131,11 +120,7 @@ def model_kind(document: Json) -> str:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A view of tokenizer.json.
-
-    Args:
-        document: The parsed file; it is never changed.
-    """
+    """A view of the parsed tokenizer.json, which is never changed."""
 
     document: Mapping[str, Any]
 
@@ -208,11 +193,7 @@ class Tokenizer:
         return self
 
     def with_token(self, token: AddedToken) -> Tokenizer:
-        """Return a view of the file with `token` added; a token of the vocabulary keeps its id.
-
-        Args:
-            token: The token and its flags.
-        """
+        """Return a view of the file with `token` added; a token of the vocabulary keeps its id."""
         *_, (_, given) = list_ids(self.vocabulary, [*self.added, token.content])
         # Behind a hole in the vocabulary the library gives an id twice, or one that depends on its version.
         crowded = token.content not in self.vocabulary and (len(given) > 1 or min(given) in self.texts)
@@ -226,11 +207,7 @@ class Tokenizer:
         return Tokenizer(replace_at(listed.document, ("model", "vocab"), inside))
 
     def with_tokens(self, tokens: Sequence[AddedToken]) -> Tokenizer:
-        """Return a view of the file with `tokens` added, as `with_token` adds them one after the other.
-
-        Args:
-            tokens: The tokens and their flags, no text twice.
-        """
+        """Return a view of the file with `tokens` added as `with_token` adds them one by one; no text occurs twice."""
         reached = self
         for is_inside, group in groupby(tokens, lambda token: token.content in self.vocabulary):
             if is_inside:

@@ -24,13 +24,9 @@ LONGEST_LINE = 2**23
 
 @dataclass(frozen=True)
 class Block:
-    """Lines that follow each other.
+    """Lines that follow each other: those with text and their numbers from 1, and how many have none.
 
-    Args:
-        lines: Those with text, each with its number, counted from 1.
-        empty: How many there are without.
-        text_bytes: The bytes of the text, without line ends.
-        read: The bytes that were read for it.
+    `text_bytes` leaves out line ends; `read` are all bytes that were read for it.
     """
 
     lines: tuple[tuple[int, str], ...]
@@ -49,14 +45,7 @@ def corpus_bytes(path: Path) -> int:
 
 
 def blocks(path: Path) -> Iterator[Block]:
-    """Yield the lines of a corpus in blocks.
-
-    Args:
-        path: The file.
-
-    Raises:
-        FileProblems: A line is not UTF-8, or longer than `LONGEST_LINE`.
-    """
+    """Yield the lines in blocks; raises FileProblems where one is not UTF-8, or longer than `LONGEST_LINE`."""
     lines: list[tuple[int, str]] = []
     empty = text_bytes = read = number = 0
     with open_for_reading(path) as file:

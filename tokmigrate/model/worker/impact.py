@@ -28,12 +28,7 @@ from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
 
 @dataclass(frozen=True)
 class Segmentation:
-    """A line as a model gets it.
-
-    Args:
-        text_ids: The ids of the text alone.
-        ids: Those that the model gets, with the special tokens around the text.
-    """
+    """The ids of a line's text, and `ids` with the special tokens around them, as a model gets them."""
 
     text_ids: list[int]
     ids: list[int]
@@ -41,12 +36,7 @@ class Segmentation:
 
 @dataclass(frozen=True)
 class Library:
-    """A tokenizer of the tokenizers library.
-
-    Args:
-        tokenizer: It, without padding, truncation and dropout.
-        texts: The text of each id, as the vocabulary has it.
-    """
+    """A tokenizer of the library without padding, truncation and dropout, and the text of each id."""
 
     tokenizer: Any
     texts: Mapping[int, str]
@@ -82,9 +72,6 @@ class Tally:
     """What one tokenizer makes of a corpus.
 
     Args:
-        limit: The most tokens that a text may have.
-        unknown: The id of the unknown token.
-        byte_tokens: The ids of tokens for single bytes.
         tokens: All tokens, with the special ones around each line.
         longest: The most tokens of a line.
         beyond: The lines with more than `limit`.
@@ -142,7 +129,6 @@ class _Changed:
         growth: How many tokens more it has; 0 where it has fewer.
         difference: How many tokens of either side the other has not.
         earliness: Its number, negative.
-        text: Its text.
     """
 
     growth: int
@@ -156,8 +142,6 @@ class Comparison:
     """How the tokenization of a corpus changes from one tokenizer to another.
 
     Args:
-        before: The one.
-        after: The other.
         tokenized_differently: The lines whose text becomes other tokens.
         other_ids: The lines with other ids, those of special tokens around them included.
     """
@@ -204,13 +188,7 @@ class Comparison:
 
 
 def example(number: int, text: str, before: Library, after: Library) -> dict[str, Any]:
-    """Return a line as two tokenizers line it, from just before the first token that differs to just after the last.
-
-    Args:
-        number: The line's number.
-        text: Its text.
-        before: The one tokenizer.
-        after: The other.
+    """Return a line as two tokenizers tokenize it, from before the first token that differs to after the last.
 
     Returns:
         `line`; `skipped`, the tokens left out before; `text`, the part of the line that is shown; `before` and `after`,

@@ -16,12 +16,7 @@ class UnknownModelError(Exception):
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of the model as it is on disk.
-
-    Args:
-        shape: Its shape.
-        module: The name of its module in the model, None where a conversion made it of several.
-    """
+    """A tensor as it is on disk, and the name of its module, None where a conversion made it of several."""
 
     shape: tuple[int, ...]
     module: str | None
@@ -149,10 +144,7 @@ def tensors_on_disk(model: Any) -> dict[str, Tensor]:
 def find_name(name: str, tensors: Mapping[str, Tensor], prefix: str) -> str | None:
     """Return the model's name of a tensor on disk, None where nothing or more than one thing fits.
 
-    Args:
-        name: The name on disk.
-        tensors: The model's, by name.
-        prefix: The model's `base_model_prefix`, which a file may have or lack.
+    The `prefix` is the model's `base_model_prefix`, which a file may have or lack.
     """
     for candidate in (name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")):
         if candidate in tensors:

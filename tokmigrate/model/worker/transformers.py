@@ -85,7 +85,6 @@ class Declared:
     Args:
         ids: The ids of each sample, None where it cannot be tokenized.
         surrounded: The same with special tokens around.
-        decoded: What the ids decode to.
         parts: A digest of each part of the pipeline.
     """
 
@@ -108,11 +107,7 @@ class Declared:
 
 
 def compare(tokenizer: Any, declared: Declared) -> dict[str, Any]:
-    """Return how a tokenizer of transformers differs from its tokenizer.json.
-
-    Args:
-        tokenizer: It; the padding, truncation and dropout of its file are turned off.
-        declared: What the tokenizer.json says.
+    """Return how a tokenizer of transformers differs from its tokenizer.json, without padding and truncation.
 
     Returns:
         `parts`, for each part of the pipeline a digest of it in transformers and in the file; `different`, by what is

@@ -172,17 +172,11 @@ def call_worker(
     limits: WorkerLimits = DEFAULT_LIMITS,
     timeout: float = SECONDS,
 ) -> dict[str, Any]:
-    """Ask a worker, and return its answer.
-
-    Args:
-        question: The module of `tokmigrate.model.worker` that answers, and that documents request and answer.
-        request: What the module wants to know, as JSON.
-        limits: What the worker may use.
-        timeout: Seconds after which the worker is ended.
+    """Ask a worker, whose module documents request and answer, and return its answer.
 
     Raises:
         TokenizerError: The worker that loads a tokenizer failed.
-        VerificationError: Another worker failed.
+        VerificationError: Another worker failed, or took longer than `timeout` seconds.
         LimitError: It needs more than `limits`.
     """
     answer: dict[str, Any] | None = None
@@ -199,19 +193,10 @@ def stream_worker(
     on_progress: Callable[[int], None],
     limits: WorkerLimits = DEFAULT_LIMITS,
 ) -> dict[str, Any]:
-    """Ask a worker whose answer takes as long as its work is large, and hear how far it is.
+    """Ask a worker whose answer takes as long as its work is large, and hear how much more is done.
 
-    It may use all processors, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise.
-
-    Args:
-        question: The module of `tokmigrate.model.worker` that answers at length.
-        request: What the module wants to know, as JSON.
-        on_progress: Called with how much more is done.
-        limits: What the worker may use; each processor may use that much memory.
-
-    Raises:
-        TokenizerError: The worker failed.
-        LimitError: It needs more than `limits`.
+    It may use all processors, unless TOKENIZERS_PARALLELISM or RAYON_NUM_THREADS says otherwise, and the memory of
+    `limits` for each. Raises what `call_worker` raises.
     """
     answer: dict[str, Any] | None = None
     parallel = {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}

@@ -25,21 +25,13 @@ Tell = Callable[[int], None]
 
 
 def run_worker(answer: Callable[[Request], Answer]) -> None:
-    """Read one request, and write what `answer` makes of it.
-
-    Args:
-        answer: From a request to an answer, both JSON objects.
-    """
+    """Read one request, and write what `answer` makes of it, both JSON objects."""
     with _open_answers() as say:
         say(answer(_apply_limits(_request())))
 
 
 def run_streaming_worker(answer: Callable[[Request, Tell], Answer]) -> None:
-    """Read one request, and write how far `answer` is, as `{"done": n}` each time, and at last `{"answer": …}`.
-
-    Args:
-        answer: From a request, and what it tells its progress to, to an answer.
-    """
+    """Read one request, and write how far `answer` is, as `{"done": n}` each time, and at last `{"answer": …}`."""
     with _open_answers() as say:
         request = _apply_limits(_request())
 
@@ -100,11 +92,7 @@ def _open_answers() -> Iterator[Callable[[Answer], None]]:
 
 
 def id_differences(expected: Mapping[str, int], found: Mapping[str, int]) -> dict[str, Any]:
-    """Return how the ids of tokens differ from what is expected.
-
-    Args:
-        expected: Ids by the texts of tokens.
-        found: The same, as a library has it.
+    """Return how the ids of tokens in a library differ from what is expected.
 
     Returns:
         `count`; and up to 20 of them as `examples`, `{token: [expected or null, found or null]}`.
