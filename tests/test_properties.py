@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 from workspaces import contents, image
 
 from tokmigrate.apply.build_downgrade import build_downgrade
-from tokmigrate.apply.build_upgrade import build_upgrade
+from tokmigrate.apply.build_upgrade import UpgradeBuilder
+from tokmigrate.apply.publish import Change
 from tokmigrate.apply.stage import stage
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.inspect import verify
@@ -348,11 +349,10 @@ def uncounted(count: int) -> None:
 
 def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tuple[ModelEntry, list[str]]:
     """Stage an upgrade without publishing it, and return the staged model with its undo records, the latest first."""
-    snapshot = take_snapshot(entry)
-    way = build_upgrade(plan_or_reuse(place, entry, snapshot, to), place.seed, ObjectStore(place.objects))
-    stage(snapshot, target, way.candidate, uncounted)
-    (target / STAMP).write_bytes(way.stamp.encode())
-    return replace(entry, path=target), [passage.undo for passage in reversed(way.applied_steps)]
+    planned = plan_or_reuse(place, entry, take_snapshot(entry), to)
+    builder = UpgradeBuilder(planned, place.seed, ObjectStore(place.objects))
+    stage_change(builder.changes()[0], target)
+    return replace(entry, path=target), [step.undo for step in reversed(builder.applied_steps)]
 
 
 def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target: Path) -> ModelEntry:
@@ -360,12 +360,19 @@ def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target:
     snapshot = take_snapshot(entry)
     back = build_downgrade(snapshot, records, ObjectStore(place.objects))
     assert not back.semantic_undo
-    candidate = back.candidate
-    stage(snapshot, target, candidate, uncounted)
-    stamp = candidate.files[STAMP]
-    if stamp is not None:
-        (target / STAMP).write_bytes(stamp)
+    stage_change(Change(snapshot, back.candidate, lambda _: back.completion), target)
     return replace(entry, path=target)
+
+
+def stage_change(change: Change, target: Path) -> None:
+    """Write the directory of a change, with its stamp."""
+    snapshot, candidate = change.snapshot, change.candidate
+    staged = stage(snapshot, target, candidate, change.populations, uncounted, reads_all=change.reads_all)
+    completion = change.complete(staged.contents)
+    staged.complete(snapshot, candidate, completion)
+    staged.verify(snapshot, candidate, completion, reads_again=False)
+    if completion.stamp is not None:
+        (target / STAMP).write_bytes(completion.stamp)
 
 
 @thorough(24)

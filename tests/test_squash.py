@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from test_properties import Chain, Draft, Kind, folder, kinds, thorough
 from workspaces import contents
 
-from tokmigrate.apply.build_upgrade import build_upgrade
+from tokmigrate.apply.build_upgrade import UpgradeBuilder
+from tokmigrate.apply.digests import read_contents
 from tokmigrate.commands import inspect as look
 from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.lock import update_lock
@@ -40,9 +41,10 @@ def without_stamp(model: Path) -> dict[str, tuple[bytes, int]]:
 def end(made: making.Made, model: str) -> tuple[dict[str, bytes | None], dict[str, str]]:
     """Return what an upgrade to the head makes: the bytes of files, and the digests of all bytes of shards."""
     place, entry = made.workspace, made.entry(model)
-    way = build_upgrade(plan_or_reuse(place, entry, take_snapshot(entry), "head"), "seed", ObjectStore(place.objects))
-    files = {name: data for name, data in way.candidate.files.items() if name != STAMP}
-    return files, {name: image.digest for name, image in way.candidate.shards.items()}
+    planned = plan_or_reuse(place, entry, take_snapshot(entry), "head")
+    change = UpgradeBuilder(planned, "seed", ObjectStore(place.objects)).changes()[0]
+    completion = change.complete(read_contents(change.snapshot, change.populations))
+    return dict(change.candidate.files), dict(completion.digests)
 
 
 @st.composite
