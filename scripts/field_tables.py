@@ -24,7 +24,7 @@ def tables(kind: type[BaseModel], reference: str = "", left_out: tuple[str, ...]
     Args:
         kind: The model.
         reference: The page that links lead to, as seen from the page that the table is for.
-        left_out: Fields that are said elsewhere.
+        left_out: Fields that are listed elsewhere.
     """
     schema = kind.model_json_schema()
     return schema_tables(schema, schema.get("$defs", {}), reference, left_out)
@@ -71,7 +71,7 @@ def takes(schema: Schema, definitions: Schema, reference: str, *, is_optional: b
         members = [each for each in choices if not (is_optional and each.get("type") == "null")]
         return " or ".join(dict.fromkeys(takes(each, definitions, reference) for each in members))
     if choices:
-        # Only strategies are told apart by a field.
+        # Only strategies are distinguished by a field.
         return f"a [strategy]({reference}#init-strategies)"
     if "$ref" in schema:
         name = _named(schema)

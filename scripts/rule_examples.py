@@ -50,7 +50,7 @@ def example_workspace(root: Path, rule: Rule, example: str) -> Workspace:
     if rule.branch is not None:
         # The branch has it, without the comment.
         write_migration(migrations, rule.right.split("  #")[0] + "\n")
-        lock_anew(workspace)
+        lock_again(workspace)
         _git(root, "init", "-q", "-b", rule.branch)
         _git(root, "add", "-A")
         _git(root, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "shared")
@@ -66,7 +66,7 @@ def example_workspace(root: Path, rule: Rule, example: str) -> Workspace:
     return workspace
 
 
-def lock_anew(workspace: Workspace) -> None:
+def lock_again(workspace: Workspace) -> None:
     """Write the lock of the migrations that are there, without a word on ids."""
     write_files(workspace, lock_files(workspace, lock_of(History.read(workspace).chain(), None)))
 

@@ -134,7 +134,7 @@ def pair(root: Path, options: Mapping[str, Any], head: making.Head = "untied", s
     torch.manual_seed(3)
     wrapped = peft.get_peft_model(base, peft.LoraConfig(r=4, task_type="CAUSAL_LM", **options))
     with torch.no_grad():
-        # What is fresh adds nothing, and would not show that it moved.
+        # A new row adds nothing, and would not show that it moved.
         for parameter in wrapped.parameters():
             if parameter.requires_grad:
                 parameter.add_(torch.randn_like(parameter) * 0.3)
@@ -240,7 +240,7 @@ def test_a_trained_row_keeps_its_place_in_the_list(tmp_path: Path) -> None:
         {"remove_tokens": {"tokens": ["Ġof"], "ids": "compact", "acknowledge": "breaking"}},
     ],
 )
-def test_a_row_that_the_adapter_trains_is_neither_begun_anew_nor_taken_away(
+def test_a_row_that_the_adapter_trains_is_neither_initialised_again_nor_removed(
     tmp_path: Path, operation: dict[str, Any]
 ) -> None:
     both = pair(tmp_path, KINDS["of a list of tokens"])
@@ -385,7 +385,7 @@ def test_an_adapter_that_came_later_goes_up_but_not_below(tmp_path: Path) -> Non
         downgrade(both.workspace, both.entry, "base")
 
 
-def test_an_adapter_that_is_not_listed_any_more_stays_and_is_told_of(tmp_path: Path) -> None:
+def test_an_adapter_that_is_not_listed_any_more_stays_and_is_reported(tmp_path: Path) -> None:
     both = pair(tmp_path, KINDS["on the head"])
     both.write(ADD)
     upgrade(both.workspace, both.entry)

@@ -174,7 +174,7 @@ def test_a_vanished_candidate_gives_the_model_back(tmp_path: Path) -> None:
     assert texts(a, b, aside) == ["old", None, None]
 
 
-def test_what_no_interruption_leaves_is_told_and_not_touched(tmp_path: Path) -> None:
+def test_what_no_interruption_leaves_is_reported_and_not_touched(tmp_path: Path) -> None:
     a, b, aside = make(tmp_path)
     shutil.copytree(a, aside)
     with pytest.raises(StorageError, match="both other directories exist") as caught:

@@ -1,4 +1,4 @@
-"""`revision --autogenerate`: the migration between two tokenizers leads from one to the other, by meaning."""
+"""`revision --autogenerate`: the migration between two tokenizers turns one into the other, by semantic diff."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ def operation(draw: st.DrawFn, documents: Mapping[str, Any]) -> tuple[str, dict[
 
 
 def wandered(draw: st.DrawFn, documents: Mapping[str, Any], most: int) -> Mapping[str, Any]:
-    """Return what becomes of a tokenizer through a random chain of operations."""
+    """Return a tokenizer after a random chain of operations."""
     state = state_without_weights(copy.deepcopy(dict(documents)), 0)
     for number in range(draw(st.integers(1, most))):
         name, fields = draw(operation(state.documents))
@@ -265,7 +265,7 @@ def leads_there(workspace: Workspace, before: Mapping[str, Any], after: Mapping[
         done.path.unlink()
     told = [f"{operation.name} {operation.model_dump(exclude_defaults=True)}" for operation in done.operations]
     if any("matches whole words only" in reason for reason in done.refused):
-        # On the way there is a hole, behind which the library gives such a token no id.
+        # In between there is a hole, behind which the library gives such a token no id.
         return
     assert done.left == (), (told, done.refused)
     assert (done.path is None) == (differences(before, after) == ())

@@ -141,7 +141,7 @@ def test_an_alias_bomb(bench: Bench) -> None:
     bench.add_migration("\n".join(lines) + "\n")
     told = bench.refused(2, *UPGRADE)
     assert "0004_new.yaml:6:5: anchor '&a0' is not allowed" in told.text
-    # What it would expand to is never built, nor told.
+    # What it would expand to is never built, nor printed.
     assert len(told.text) < 20_000
 
 
@@ -185,7 +185,7 @@ def test_an_operation_that_does_not_fit(bench: Bench, operation: str, said: str)
 def only_pickled(model: Path) -> None:
     for path in model.glob("*.safetensors*"):
         path.unlink()
-    # Whoever unpickles this makes a file `opened` in the current directory.
+    # Unpickling this makes a file `opened` in the current directory.
     (model / "pytorch_model.bin").write_bytes(b"cos\nsystem\n(S'touch opened'\ntR.")
 
 

@@ -187,7 +187,7 @@ def test_a_python_migration_and_a_preset(tmp_path: Path) -> None:
 
 
 @NEEDS_GIT
-def test_the_author_of_the_line_is_told(tmp_path: Path) -> None:
+def test_the_author_of_the_line_is_shown(tmp_path: Path) -> None:
     path = tmp_path / "file.yaml"
     assert read_line_author(path, 1) == "not in a Git repository"
     git(tmp_path, "init", "-q")

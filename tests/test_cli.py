@@ -232,7 +232,7 @@ def test_problems_of_files_are_listed(place: Workspace, call: Call) -> None:
         (("plan", "-M", "dem"), ("no model is called 'dem'", "did you mean 'demo'?")),
     ],
 )
-def test_mistakes_are_told(place: Workspace, call: Call, sentence: tuple[str, ...], words: tuple[str, ...]) -> None:
+def test_mistakes_are_reported(place: Workspace, call: Call, sentence: tuple[str, ...], words: tuple[str, ...]) -> None:
     said = call(place.root, *sentence)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("error: ")
@@ -240,7 +240,7 @@ def test_mistakes_are_told(place: Workspace, call: Call, sentence: tuple[str, ..
     assert "Traceback" not in said.err
 
 
-def test_ambiguous_beginnings_are_told(place: Workspace, call: Call) -> None:
+def test_ambiguous_prefixes_are_reported(place: Workspace, call: Call) -> None:
     file = place.migration(3)
     file.write_text(file.read_text("utf-8").replace(HEAD, "9f3c99999999"), "utf-8")
     said = call(place.root, "upgrade", "9f3c")
@@ -501,7 +501,7 @@ def test_what_a_narrow_terminal_folds_hangs(place: Workspace) -> None:
         assert any(re.search(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC  ", line) for line in lines)
 
 
-def test_a_terminal_is_told_what_is_being_done(place: Workspace) -> None:
+def test_a_terminal_shows_what_is_being_done(place: Workspace) -> None:
     sent = on_terminal(place, "upgrade", "+2")
     steps = (
         "computing the new rows",
@@ -530,7 +530,7 @@ def test_a_plan_is_there_before_the_work(place: Workspace) -> None:
     assert "a `verify:` case does not hold" in done.stderr
 
 
-def test_a_plan_in_a_file_is_told_of(place: Workspace, call: Call) -> None:
+def test_a_plan_in_a_file_is_reported(place: Workspace, call: Call) -> None:
     said = call(place.root, "plan", "-o", "plan.json")
     assert said.out.endswith("wrote plan.json: `tokmigrate upgrade --plan plan.json` applies it\n")
     held = (place.root / "plan.json").read_text("utf-8")

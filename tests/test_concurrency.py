@@ -92,7 +92,7 @@ def test_the_second_leaves_with_5(workspace: Workspace, head: Contents, step: st
     assert [run["status"] for run in runs] == ["APPLIED"]
 
 
-def test_recover_does_not_touch_what_is_under_way(workspace: Workspace, head: Contents) -> None:
+def test_recover_does_not_touch_what_is_in_progress(workspace: Workspace, head: Contents) -> None:
     slow = Slow(workspace, "prepared")
     second = workspace.run("recover")
     assert second.returncode == 5, second.stdout

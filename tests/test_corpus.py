@@ -66,7 +66,7 @@ def test_the_longest_line(tmp_path: Path) -> None:
     assert (problem.line, problem.column) == (2, 1)
 
 
-def test_progress_is_told(tmp_path: Path) -> None:
+def test_progress_is_reported(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "gpt2-chatml")
     model.write("- set_normalizer: NFC")
     corpus = tmp_path / "corpus.txt"

@@ -89,7 +89,7 @@ def without_swap(root: Path, direction: str) -> None:
 
 
 def forbid_swap() -> None:
-    """Let the kernel answer EINVAL to renameat2 with RENAME_EXCHANGE in this process from now on."""
+    """Let the kernel answer EINVAL to renameat2 with RENAME_EXCHANGE in this process afterwards."""
     number = {"x86_64": 316, "aarch64": 276, "riscv64": 276}[platform.machine()]
 
     def instruction(code: int, yes: int, no: int, operand: int) -> bytes:

@@ -309,7 +309,7 @@ FAILING = (
 
 
 @pytest.mark.parametrize(("name", "call", "words"), FAILING)
-def test_an_error_of_the_disk_is_said_with_its_place(
+def test_an_error_of_the_disk_is_reported_with_its_path(
     tmp_path: Path, name: str, call: str, words: tuple[str, ...]
 ) -> None:
     if not strace_works():

@@ -23,7 +23,7 @@ WINDOW, WINDOWS = 128, 12
 
 @dataclass(frozen=True)
 class Story:
-    """What became of the demo.
+    """The demo after the commands.
 
     Args:
         base: A copy of it before.
@@ -130,7 +130,7 @@ def test_a_batch_is_padded_on_the_left_to_a_multiple(story: Story) -> None:
     assert torch.isfinite(logits[:, -1]).all()
 
 
-def test_old_text_is_cut_as_before(story: Story) -> None:
+def test_old_text_is_tokenized_as_before(story: Story) -> None:
     text = TEXT.read_text("utf-8")
     assert tokenizer_of(story.head)(text)["input_ids"] == tokenizer_of(story.base)(text)["input_ids"]
 
@@ -164,7 +164,7 @@ def test_a_second_upgrade_touches_nothing(story: Story) -> None:
     assert story.images[1] == story.images[2]
 
 
-def test_the_way_back_gives_every_byte_mode_and_time(story: Story) -> None:
+def test_downgrade_restores_every_byte_mode_and_time(story: Story) -> None:
     before, upgraded, _, after = story.images
     assert "tokmigrate.json" in upgraded
     assert upgraded != before

@@ -46,7 +46,7 @@ def test_the_planned_state_and_the_recorded_one_mirror_each_other(place: Workspa
     assert at(place, "head") == planned
 
 
-def test_without_the_record_of_the_way_back_it_is_said(place: Workspace) -> None:
+def test_a_missing_undo_record_is_reported(place: Workspace) -> None:
     assert place.run("upgrade").returncode == 0
     (place.root / ".tokmigrate" / "state.db").unlink()
     with pytest.raises(UndoError, match="undo data of"):

@@ -1,4 +1,4 @@
-"""What becomes of a model after it was migrated, each kind for real, and what `check` says of it."""
+"""Changes of a model after it was migrated, each kind for real, and what `check` reports."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from in_process import Here
-from test_by_meaning import trained
 from test_demo import model_of, tokenizer_of
+from test_semantic_undo import trained
 from workspaces import HEAD, Workspace, image, make_workspace
 
 
@@ -41,7 +41,7 @@ def checked(place: Workspace, code: int) -> tuple[str, dict[str, Any]]:
     return said.stdout, found
 
 
-def times_told_trained(place: Workspace, model: str) -> int:
+def times_reported_as_trained(place: Workspace, model: str) -> int:
     """Return how often `blame` has that the token which begins a message was trained."""
     told = place.asked("blame", "<|im_start|>", "--model", model)
     (token,) = told["models"][0]["tokens"]
@@ -58,7 +58,7 @@ def test_pending_and_up_to_date(tmp_path: Path) -> None:
     assert said == f"demo: at {HEAD}, up to date\n"
 
 
-def test_saved_anew(place: Workspace) -> None:
+def test_saved_again(place: Workspace) -> None:
     model_of(place.model).save_pretrained(place.model)
     tokenizer_of(place.model).save_pretrained(place.model)
     said, found = checked(place, 0)
@@ -72,7 +72,7 @@ def test_trained(place: Workspace) -> None:
     said, found = checked(place, 0)
     assert "changed by training (fine): " in said
     assert {"model.embed_tokens.weight", "lm_head.weight"} <= set(found["moved"])
-    # Which of the new tokens were in the text is said of each.
+    # For each new token it is reported whether it was in the text.
     assert "new tokens trained since init: " in said
     assert {token["token"]: token["training"] for token in found["training"]}["<|pad|>"] in ("moved", "untrained")
     assert found["differences"] == []
@@ -151,11 +151,11 @@ def test_a_copy_that_was_trained_elsewhere(place: Workspace, tmp_path: Path) -> 
     taken = place.asked("stamp", "--from", "demo", "--model", "tuned")
     assert (taken["revision"], taken["undoable"]) == (HEAD, True)
     assert "model.embed_tokens.weight" in taken["moved"]
-    assert times_told_trained(place, "tuned") == 1
+    assert times_reported_as_trained(place, "tuned") == 1
     done = place.run("downgrade", "base", "--model", "tuned")
     assert done.returncode == 0, done.stderr
     assert "by a semantic undo" in done.stdout
-    assert times_told_trained(place, "tuned") == 1
+    assert times_reported_as_trained(place, "tuned") == 1
     left = model_of(target).get_input_embeddings().weight.detach()
     assert torch.equal(left, learnt[: len(left)])
     assert tokenizer_of(target).get_vocab() == tokenizer_of(base.model).get_vocab()
@@ -170,15 +170,15 @@ def test_a_few_of_the_trained_tensors_are_named(place: Workspace) -> None:
     assert re.fullmatch(r"changed since it was migrated: (\d+) tensors: \S+, \S+, \S+ and \d+ more", said)
 
 
-def test_taken_on_again_a_token_is_said_to_be_trained_once(place: Workspace) -> None:
+def test_adopted_again_a_token_is_reported_as_trained_once(place: Workspace) -> None:
     for _ in range(2):
         trained(place.model, place.model)
         (place.model / "tokmigrate.json").unlink()
         assert place.run("stamp", "head").returncode == 0
-    assert times_told_trained(place, "demo") == 1
+    assert times_reported_as_trained(place, "demo") == 1
 
 
-def test_what_is_not_a_copy_is_not_taken_on(place: Workspace) -> None:
+def test_what_is_not_a_copy_is_not_adopted(place: Workspace) -> None:
     target = place.root / "models" / "tuned"
     shutil.copytree(place.model, target)
     (target / "tokmigrate.json").unlink()
@@ -191,7 +191,7 @@ def test_what_is_not_a_copy_is_not_taken_on(place: Workspace) -> None:
     assert not (target / "tokmigrate.json").exists()
 
 
-def test_a_model_is_taken_on_where_it_is_what_the_migrations_say(place: Workspace) -> None:
+def test_a_model_is_adopted_where_it_is_what_the_migrations_say(place: Workspace) -> None:
     shutil.rmtree(place.root / ".tokmigrate")
     (place.model / "tokmigrate.json").unlink()
     done = place.asked("stamp", "head")
@@ -210,7 +210,7 @@ def test_a_model_is_taken_on_where_it_is_what_the_migrations_say(place: Workspac
         (lambda d: d["padding"].update({"direction": "Right"}), "padding"),
     ],
 )
-def test_a_model_that_is_not_there_is_not_taken_on(place: Workspace, edit: Callable[[Any], None], said: str) -> None:
+def test_a_model_that_is_not_there_is_not_adopted(place: Workspace, edit: Callable[[Any], None], said: str) -> None:
     shutil.rmtree(place.root / ".tokmigrate")
     (place.model / "tokmigrate.json").unlink()
     change(place.model / "tokenizer.json", edit)
@@ -229,7 +229,7 @@ def test_a_tag_stands_for_a_revision(place: Workspace) -> None:
         assert place.run("tag", name, "head").returncode == 2
 
 
-def test_a_plan_is_carried_out_as_it_was_made(tmp_path: Path) -> None:
+def test_a_plan_is_applied_as_it_was_made(tmp_path: Path) -> None:
     made = make_workspace(tmp_path / "w")
     assert made.run("plan", "0002", "-o", "plan.json").returncode == 0
     done = made.run("upgrade", "--plan", "plan.json")
@@ -315,7 +315,7 @@ def test_what_is_no_plan(tmp_path: Path) -> None:
         assert "Traceback" not in refused.stderr
 
 
-def test_verify_says_that_a_model_was_saved_anew(place: Workspace) -> None:
+def test_verify_says_that_a_model_was_saved_again(place: Workspace) -> None:
     assert place.run("verify").returncode == 0
     model_of(place.model).save_pretrained(place.model)
     assert not (place.model / "model-00001-of-00002.safetensors").exists()
@@ -362,7 +362,7 @@ def test_nothing_is_planned_or_changed_through_drift(tmp_path: Path) -> None:
     assert place.run("diff", "demo", "head").returncode == 0
 
 
-def test_drift_that_is_accepted_is_told_and_stays(tmp_path: Path) -> None:
+def test_drift_that_is_accepted_is_reported_and_stays(tmp_path: Path) -> None:
     place = drifted(tmp_path / "w")
     assert place.run("test", "--accept-drift").returncode == 0
     done = place.run("plan", "--accept-drift", "-o", "p.json")

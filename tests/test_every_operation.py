@@ -162,7 +162,7 @@ def role_tokens(trial: Trial) -> None:
     trial.same_rows()
 
 
-def rows_that_begin_as_said(trial: Trial) -> None:
+def rows_initialised_as_stated(trial: Trial) -> None:
     assert torch.equal(trial.after.row("<ent>"), trial.before.row(trial.tokens.end))
 
 
@@ -232,7 +232,7 @@ def other_ids(trial: Trial) -> None:
     assert trial.after.ids[first] in trial.after.cut(text)
 
 
-def rows_begun_anew(trial: Trial) -> None:
+def rows_initialised_again(trial: Trial) -> None:
     word = trial.words[0]
     assert not torch.equal(trial.before.row(word), trial.after.row(word))
     is_the_mean(trial, word, trial.after.row(word))
@@ -326,7 +326,7 @@ EFFECTS: dict[str, tuple[Written, Effect]] = {
     "add_role_tokens": (lambda trial: [_roles(trial)], role_tokens),
     "set_init": (
         lambda trial: [{"set_init": {"init": {"strategy": "copy", "token": trial.tokens.end}}}, ENTITY],
-        rows_that_begin_as_said,
+        rows_initialised_as_stated,
     ),
     "set_padding": (lambda trial: [{"set_padding": _padding(trial)}], padding),
     "set_special_tokens": (lambda trial: [{"set_special_tokens": {"mask": trial.tokens.slot}}], special_tokens),
@@ -350,7 +350,7 @@ EFFECTS: dict[str, tuple[Written, Effect]] = {
     ),
     "reinit_tokens": (
         lambda trial: [{"reinit_tokens": {"acknowledge": "breaking", "tokens": [trial.words[0]]}}],
-        rows_begun_anew,
+        rows_initialised_again,
     ),
     "set_token_flags": (
         lambda trial: [{"set_token_flags": {"tokens": [trial.tokens.end], "lstrip": "true"}}],

@@ -365,7 +365,7 @@ CHAT = (
     ],
     ids=["chat_template.json", "additional_chat_templates", "response_template"],
 )
-def test_a_template_that_is_left_is_told_of(
+def test_a_template_that_is_left_is_reported(
     model: Path, tmp_path: Path, left: tuple[Callable[[Path], None], ...], kind: str
 ) -> None:
     for take in left:
@@ -394,7 +394,7 @@ def test_a_processor_keeps_its_token(model: Path, tmp_path: Path, name: str) -> 
         plan(*_of(migrated(tmp_path, model, removing)))
 
 
-def test_a_normalizer_that_names_a_token_is_told_of(model: Path, tmp_path: Path) -> None:
+def test_a_normalizer_that_names_a_token_is_reported(model: Path, tmp_path: Path) -> None:
     held = json.loads((model / "tokenizer.json").read_text("utf-8"))
     held["normalizer"] = {"type": "Replace", "pattern": {"String": "<mask>"}, "content": " "}
     write_json(model / "tokenizer.json", held)

@@ -155,7 +155,7 @@ def test_an_interrupted_run_of_an_older_version_is_refused(old: Here) -> None:
     assert done.returncode == 5
     assert "the journal of an interrupted change has format version 1" in done.stderr
     assert "finish it with the version that began it" in done.stderr
-    # Without the journal, the state tells of it.
+    # Without the journal, the state records it.
     (area / "journal").unlink()
     done = old.run("recover")
     assert done.returncode == 5

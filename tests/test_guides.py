@@ -1,4 +1,4 @@
-"""Every example of the docs, carried out: the pages of operations and strategies, the cookbook, the tutorial."""
+"""Every example of the docs is run: the pages of operations and strategies, the cookbook, the tutorial."""
 
 from __future__ import annotations
 

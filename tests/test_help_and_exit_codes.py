@@ -71,7 +71,7 @@ def kinds(kind: type[TokmigrateError]) -> list[type[TokmigrateError]]:
     return [kind, *(each for child in children for each in kinds(child))]
 
 
-def test_exit_codes_are_said_alike_everywhere(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exit_codes_are_documented_alike_everywhere(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     given = {each.exit_code for each in kinds(TokmigrateError)} | {UP_TO_DATE, PENDING, DRIFTED}
     assert given == set(EXIT_CODES)
     short = "; ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
@@ -158,7 +158,7 @@ def test_a_letter_is_one_thing_in_all_commands(place: Workspace) -> None:
             assert each.name not in ("message", "model") or {"-m", "-M"} & set(each.opts), name
 
 
-def test_a_model_that_is_named_with_the_letter_of_a_message_is_told_apart(place: Workspace) -> None:
+def test_a_model_that_is_named_with_the_letter_of_a_message_is_distinguished(place: Workspace) -> None:
     said = run_here(place.root, "plan", "-m", "demo")
     assert said.returncode == 2
     assert "-M NAME" in said.stderr

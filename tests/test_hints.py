@@ -26,7 +26,7 @@ def place(tmp_path: Path) -> Workspace:
 
 
 def refused(place: Workspace, *words: str, code: int = 2) -> str:
-    """Return what is said of a command that has to fail."""
+    """Return the output of a command that has to fail."""
     said = run_here(place.root, *words)
     assert said.returncode == code, said.stdout + said.stderr
     return said.stdout + said.stderr

@@ -40,7 +40,7 @@ UNREADABLE = RIGHT.replace("add_tokens", "add_token")
 
 @dataclass(frozen=True)
 class Committed:
-    """What became of a commit."""
+    """The result of a commit."""
 
     went_through: bool
     said: str

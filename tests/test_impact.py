@@ -100,7 +100,7 @@ def expected_worst(old: list[Encoded], new: list[Encoded], lines: list[str]) -> 
 
 @dataclass(frozen=True)
 class Pending:
-    """A plan for a model, and what it starts from and leads to."""
+    """A plan for a model, with its first and its last state."""
 
     plan: Plan
     before: tokenizers.Tokenizer

@@ -1,4 +1,4 @@
-"""How new rows start, through the surface that operations and the weights' writer use."""
+"""How new rows are initialised, through the surface that operations and the weights' writer use."""
 
 from __future__ import annotations
 

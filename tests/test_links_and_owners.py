@@ -183,7 +183,7 @@ def owners(directory: Path) -> dict[str, tuple[int, int]]:
 
 @needs_root
 @pytest.mark.parametrize("given", ["directory", "group"])
-def test_an_owner_that_cannot_be_kept_is_said_before_anything_changes(place: Here, given: str) -> None:
+def test_an_owner_that_cannot_be_kept_is_reported_before_anything_changes(place: Here, given: str) -> None:
     names = {"directory": ".", "document": "tokenizer.json", "shard": SHARD, "group": "config.json"}
     os.chown(place.model / names[given], 0 if given == "group" else 1234, 2345)
     before, owned = tree(place.model), owners(place.model)
@@ -201,7 +201,7 @@ def test_an_owner_that_cannot_be_kept_is_said_before_anything_changes(place: Her
 
 
 @needs_root
-def test_going_on_without_the_owner_is_said(place: Here) -> None:
+def test_going_on_without_the_owner_is_reported(place: Here) -> None:
     os.chown(place.model / "tokenizer.json", 1234, 2345)
     before = tree(place.model)
     done = without_the_right_to_give(place, "upgrade", "--no-owner")

@@ -63,7 +63,7 @@ def test_the_projects_own_migrations_pass() -> None:
     assert linted.notes == ()
 
 
-def test_codes_are_in_groups_and_names_are_told_once() -> None:
+def test_codes_are_in_groups_and_names_are_reported_once() -> None:
     for code, rule in RULES.items():
         assert re.fullmatch(r"TM[0-4]\d\d", code)
         assert rule.code == code
@@ -140,7 +140,7 @@ def test_a_turn_that_does_not_end(project: Project, template: str, eos: str, is_
     assert ("TM305" in project.codes()) == is_found
 
 
-def test_a_migration_that_changes_the_response_template_alone_is_not_told_of_the_chat_template(
+def test_a_migration_that_changes_the_response_template_alone_gets_no_finding_on_the_chat_template(
     project: Project,
 ) -> None:
     path = project.root / "models" / "demo" / "tokenizer_config.json"
@@ -161,7 +161,7 @@ _RARE = st.text(st.sampled_from("\u4e02\u4e04\u4e05"), min_size=1, max_size=4)
 
 @thorough(12)
 @given(st.lists(_RARE, min_size=1, max_size=6, unique=True), st.booleans())
-def test_every_part_of_another_token_is_told_once(texts: list[str], is_single_word: bool) -> None:
+def test_every_part_of_another_token_is_reported_once(texts: list[str], is_single_word: bool) -> None:
     with folder() as root:
         project = demo_project(root / "p")
         tokens = [{"content": text, "single_word": is_single_word, "normalized": False} for text in texts]

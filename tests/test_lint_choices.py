@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lint_projects import Project, demo_project, empty_project
-from rule_examples import FIRST, SECOND, lock_anew
+from rule_examples import FIRST, SECOND, lock_again
 from workspaces import run_here
 
 from tokmigrate.commands.lint import lint
@@ -120,7 +120,7 @@ def test_what_a_token_says_silences_nothing(alone: Project, text: str) -> None:
         assert len(lint(alone.workspace, [], Selection(("TM103",))).findings) == 1
 
 
-def test_noqa_may_stand_behind_the_sign_of_a_block_and_not_in_it(tmp_path: Path) -> None:
+def test_noqa_may_stand_behind_the_indicator_of_a_block_and_not_in_it(tmp_path: Path) -> None:
     project = demo_project(tmp_path)
     block = "operations:\n  - set_chat_template:\n      template: |{}\n        <|turn|> # noqa\n"
     project.write(block.format(""))
@@ -192,15 +192,15 @@ def test_what_a_branch_has_may_not_be_edited_away(tmp_path: Path) -> None:
     first = project.write("operations:\n  - add_tokens: ['<tool>']\n")
     project.write("operations:\n  - add_tokens: ['<result>']\n", "0002_second", after=FIRST)
     project.git("init", "-q", "-b", "main")
-    lock_anew(project.workspace)
+    lock_again(project.workspace)
     project.git("add", "-A")
     project.git("commit", "-qm", "both")
     project.git("checkout", "-qb", "branch")
     text = first.read_text("utf-8")
     first.write_text(text.replace("<tool>", "<call>"), "utf-8")
-    lock_anew(project.workspace)
+    lock_again(project.workspace)
     project.git("commit", "-qam", "edited and locked again")
-    # Locked anew it is valid by itself; only the branch that it left tells.
+    # Locked again it is valid by itself; only the branch that it left tells.
     (found,) = [each for each in project.lint(git_base="main").findings if each.is_error]
     assert (found.rule.code, found.message) == ("TM411", "'main' has it with other contents")
     first.write_text("# Why we need it\n" + text, "utf-8")
@@ -231,7 +231,7 @@ def test_a_base_that_git_does_not_know(tmp_path: Path) -> None:
         project.lint(git_base="main")
 
 
-def test_models_that_are_not_here_are_told_of(tmp_path: Path) -> None:
+def test_models_that_are_not_here_are_reported(tmp_path: Path) -> None:
     project = demo_project(tmp_path)
     project.write("operations:\n  - set_special_tokens: {eos: '<nothing>'}\n")
     assert project.codes() == ["TM001"]

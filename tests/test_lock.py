@@ -103,7 +103,7 @@ def test_a_lock_is_taken_and_given_back_and_its_file_stays(lock: Path) -> None:
         assert lock.stat().st_ino == inode
 
 
-def test_a_second_one_is_told_who_holds_it(lock: Path) -> None:
+def test_a_second_one_is_shown_who_holds_it(lock: Path) -> None:
     with process(HOLD, lock, 30) as (holder, line):
         assert line == "held"
         with pytest.raises(BusyError) as caught, ModelLock(lock):
@@ -194,13 +194,13 @@ def test_a_lock_on_a_removed_work_area_is_no_lock(lock: Path) -> None:
             assert read_holder(lock) == Holder(os.getpid(), socket.gethostname())
 
 
-def test_a_file_replaced_before_it_is_locked_is_opened_anew(lock: Path) -> None:
+def test_a_file_replaced_before_it_is_locked_is_opened_again(lock: Path) -> None:
     lock.touch()
     with process(REPLACED, lock) as (_, line):
         assert line == "['fcntl.flock'] True"
 
 
-def test_what_cannot_be_a_lock_file_is_told(lock: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_a_lock_file_is_reported(lock: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot open the lock file"), ModelLock(tmp_path / "no" / "lock"):
         pass
     lock.symlink_to(tmp_path / "elsewhere")

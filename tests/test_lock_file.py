@@ -188,7 +188,7 @@ def place(tmp_path: Path) -> Workspace:
     return Here(make_workspace(tmp_path / "work").root)
 
 
-def test_a_workspace_without_lock_is_told_how_to_make_one(place: Workspace) -> None:
+def test_a_workspace_without_lock_is_shown_how_to_make_one(place: Workspace) -> None:
     (place.root / "migrations" / "tokmigrate.lock").unlink(missing_ok=True)
     told = place.run("validate")
     assert (told.returncode, "there is no lock (`tokmigrate lock` writes it)" in told.stderr) == (2, True)
@@ -274,7 +274,7 @@ def with_token_by_hand(model: Path, token: str) -> None:
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False), "utf-8")
 
 
-def test_a_token_added_by_hand_between_two_migrations_takes_a_promised_id(tmp_path: Path) -> None:
+def test_a_token_added_by_hand_between_two_migrations_takes_a_pinned_id(tmp_path: Path) -> None:
     making.llama(tmp_path / "model", spare=8)
     added = [{"operations": [{"add_tokens": {"tokens": [token]}}]} for token in ("<a>", "<b>")]
     made = making.workspace(tmp_path, {"m": tmp_path / "model"}, added)
@@ -287,7 +287,7 @@ def test_a_token_added_by_hand_between_two_migrations_takes_a_promised_id(tmp_pa
         plan(replace(made.workspace, drift="accept"), made.entry("m"))
 
 
-def test_another_base_has_ids_of_its_own_and_is_told_that_none_are_promised(tmp_path: Path) -> None:
+def test_another_base_has_ids_of_its_own_and_is_reported_to_have_none_pinned(tmp_path: Path) -> None:
     for name in ("one", "other"):
         making.llama(tmp_path / name)
     making.write_tokenizer(tmp_path / "other", making.tokenizer_json(words=making.WORDS[:-1]))

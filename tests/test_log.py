@@ -252,7 +252,7 @@ def test_a_model_that_is_called_otherwise_is_no_edit(first: Made, tmp_path: Path
     assert asked(copy, "log", "--verify-chain")["verified"]
 
 
-def test_a_ledger_that_was_emptied_is_told_by_the_stamps(first: Made, tmp_path: Path) -> None:
+def test_a_ledger_that_was_emptied_is_detected_by_the_stamps(first: Made, tmp_path: Path) -> None:
     copy = copied(first, tmp_path / "w")
     for table in ("token_events", "applied", "migration_texts", "runs", "models"):
         tamper(Path(state_of(copy).place), f"DELETE FROM {table}")  # noqa: S608
@@ -274,7 +274,7 @@ def test_of_a_model_that_was_migrated_elsewhere_there_is_no_run(first: Made, tmp
     assert asked(copy, "log", "--verify-chain")["unaccounted"] == [{"model": "m", "revision": first.revisions[1]}]
 
 
-def test_an_older_ledger_is_told_by_the_revisions_of_the_models(first: Made, tmp_path: Path) -> None:
+def test_an_older_ledger_is_detected_by_the_revisions_of_the_models(first: Made, tmp_path: Path) -> None:
     copy = copied(first, tmp_path / "w")
     one, two, _ = copy.revisions
     place = Path(state_of(copy).place)

@@ -46,7 +46,7 @@ def revision(place: Workspace) -> str | None:
         (">/dev/full 2>&1", ()),
     ],
 )
-def test_a_change_that_cannot_be_told_is_done(place: Workspace, redirected: str, json: tuple[str, ...]) -> None:
+def test_a_change_that_cannot_be_reported_is_done(place: Workspace, redirected: str, json: tuple[str, ...]) -> None:
     for words, after in ((("upgrade",), HEAD), (("downgrade", BASE), None)):
         done = told(place, *words, *json, redirected=redirected)
         assert (done.returncode, revision(place)) == (0, after), done.stderr
@@ -80,7 +80,7 @@ def test_what_only_says_something_has_failed(place: Workspace) -> None:
     assert told(place, "status", "--json", redirected=">&-").returncode == 1
 
 
-def test_an_error_that_cannot_be_told_as_json_is_told_on_stderr(place: Workspace) -> None:
+def test_an_error_that_cannot_be_printed_as_json_is_printed_on_stderr(place: Workspace) -> None:
     done = told(place, "downgrade", "nonsense", "--json")
     assert done.returncode == 2
     assert "error: " in done.stderr

@@ -1,4 +1,4 @@
-"""Workspaces and models that are moved keep their ledger, and with it the way back."""
+"""Workspaces and models that are moved keep their ledger, and can be downgraded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def listed(place: Here, **models: str) -> None:
     place.settings.write_text(f"format: 1\nmodels:\n{lines}verify: fast\n", "utf-8")
 
 
-def test_a_workspace_that_was_moved_knows_the_way_back(place: Here, tmp_path: Path) -> None:
+def test_a_workspace_that_was_moved_can_be_downgraded(place: Here, tmp_path: Path) -> None:
     before = contents(place.model)
     assert place.run("upgrade").returncode == 0
     place.root.rename(tmp_path / "y")

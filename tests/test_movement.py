@@ -121,7 +121,7 @@ def test_untied_the_input_row_decides(untied: Ready, optimizer: Optimizer, decay
 def test_tied_a_row_has_to_move_away(tied: Ready, optimizer: Optimizer, decay: float, dtype: torch.dtype) -> None:
     tied.train(optimizer, decay, dtype)
     found = tied.found()
-    # In bfloat16 what decay does to a row is of the size of what rounding does: then nothing is said.
+    # In bfloat16 what decay does to a row is of the size of what rounding does: then nothing is reported.
     unclear = {Training.UNKNOWN} if dtype is torch.bfloat16 and optimizer == "SGD" else set()
     assert found[USED].training in {Training.TRAINED} | unclear
     assert found[UNUSED].training in {Training.MOVED} | unclear
@@ -167,7 +167,7 @@ def test_all_commands_say_it_with_the_figure(tied: Ready) -> None:
     ]
 
 
-def test_the_ledger_is_told_of_the_trained_token_alone(tmp_path: Path) -> None:
+def test_the_ledger_records_the_trained_token_alone(tmp_path: Path) -> None:
     ready = migrated(tmp_path, tied=True, operation=ADD)
     ready.train("AdamW", 0.0, torch.float32)
     downgrade(ready.made.workspace, ready.made.entry("m"), "base")
@@ -177,7 +177,7 @@ def test_the_ledger_is_told_of_the_trained_token_alone(tmp_path: Path) -> None:
     assert [event.token for event in events if event.event is TokenEventType.TRAINED] == [USED]
 
 
-def test_without_the_rows_as_they_were_nothing_is_said(tmp_path: Path) -> None:
+def test_without_the_rows_as_they_were_nothing_is_reported(tmp_path: Path) -> None:
     ready = migrated(tmp_path, tied=True, operation=ADD)
     ready.train("AdamW", 0.0, torch.float32)
     shutil.rmtree(ready.made.workspace.objects)
@@ -186,7 +186,7 @@ def test_without_the_rows_as_they_were_nothing_is_said(tmp_path: Path) -> None:
         assert "undo data" in str(token.why)
 
 
-def test_when_every_row_moved_on_its_own_nothing_is_said(untied: Ready, tied: Ready) -> None:
+def test_when_every_row_moved_on_its_own_nothing_is_reported(untied: Ready, tied: Ready) -> None:
     """As where two models were merged: no row tells what those without occurrences did."""
     for ready in (untied, tied):
         noise = torch.Generator().manual_seed(3)
@@ -227,8 +227,8 @@ def test_a_row_that_a_file_gave_is_given_until_it_is_trained(tmp_path: Path) -> 
     assert found[UNUSED].training is Training.GIVEN
 
 
-def test_what_an_older_version_told_the_ledger_stays_readable(tmp_path: Path) -> None:
-    """It told of every row that changed."""
+def test_what_an_older_version_recorded_stays_readable(tmp_path: Path) -> None:
+    """It recorded every row that changed."""
     ready = migrated(tmp_path, tied=True, operation=ADD)
     ready.train("AdamW", 0.0, torch.float32)
     place = ready.made

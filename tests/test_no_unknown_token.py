@@ -117,7 +117,7 @@ def test_a_part_that_takes_the_unknown_token_away_from_text_is_refused(tmp_path:
 SPLIT = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
 
 
-def test_what_cannot_be_tokenized_is_said_of_inits_and_of_verify_cases(tmp_path: Path) -> None:
+def test_what_cannot_be_tokenized_is_reported_for_inits_and_verify_cases(tmp_path: Path) -> None:
     model = model_of(tmp_path, document(MODELS["unigram"]))
     with pytest.raises(TokenizerError, match="cannot tokenize '<tool>'") as raised:
         model.planned("- add_tokens: {tokens: [{content: <tool>, init: {strategy: subtokens}}]}")

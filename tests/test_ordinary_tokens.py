@@ -23,7 +23,7 @@ from tokmigrate.operations.operation import RiskLevel
         {"add_role_tokens": {"roles": {"user": making.BOS}, "end": "in", "existing": "reuse"}},
     ],
 )
-def test_a_word_with_a_role_cuts_text_and_is_told(operation: dict[str, Any], tmp_path: Path) -> None:
+def test_a_word_with_a_role_changes_tokenization_and_is_reported(operation: dict[str, Any], tmp_path: Path) -> None:
     making.llama(tmp_path / "model")
     made = making.workspace(tmp_path, {"model": tmp_path / "model"}, [{"operations": [operation]}])
     before = Tokenizer.from_file(str(tmp_path / "model" / "tokenizer.json")).encode("ing").tokens

@@ -168,7 +168,7 @@ def test_padding_on_one_side_without_padding_by_itself(tmp_path: Path) -> None:
     assert model.bytes() == before
 
 
-def test_truncation_and_its_companions(tmp_path: Path) -> None:
+def test_truncation_and_the_settings_beside_it(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "gpt2-roberta")
     before = model.bytes()
     model.migrate("- set_truncation: {max_length: 8, direction: left, strategy: only_first, stride: 2}")
@@ -215,7 +215,7 @@ def test_flags_in_the_decoder_table(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_normalizer_and_rows_begun_anew(name: str, tmp_path: Path) -> None:
+def test_a_normalizer_and_rows_initialised_again(name: str, tmp_path: Path) -> None:
     model = shared_model(tmp_path, name)
     before, old, library = model.bytes(), model.rows(), model.library()
     token = library.id_to_token(5)
@@ -233,7 +233,7 @@ def test_a_normalizer_and_rows_begun_anew(name: str, tmp_path: Path) -> None:
     number = library.token_to_id("<new>")
     for key, values in model.rows().items():
         np.testing.assert_allclose(values[5], old[key][kept].astype(np.float64).mean(0), atol=1e-6)
-        # The later token starts from the rows that are left, without the one begun anew.
+        # The later token is initialised from the rows that are left, without the one initialised again.
         assert np.array_equal(values[number], values[5])
         untouched = [row for row in range(len(values)) if row not in (5, number)]
         assert np.array_equal(values[untouched], old[key][untouched])

@@ -81,7 +81,7 @@ def test_the_class_that_loads_a_tokenizer_is_the_one_that_auto_tokenizer_takes(
 
 
 @pytest.mark.parametrize("name", [*BUILDERS, *(f"{name}Fast" for name in BUILDERS)])
-def test_a_class_under_another_name_is_told_to_read_the_file(name: str, tmp_path: Path) -> None:
+def test_a_class_under_another_name_reads_the_file(name: str, tmp_path: Path) -> None:
     after = _planned(tmp_path, {"tokenizer_class": name}, {"set_normalizer": {"normalizer": {"type": "NFKC"}}})
     assert after["tokenizer_class"] == READS_THE_FILE
 

@@ -148,7 +148,7 @@ def test_a_corpus_cannot_drive_the_terminal(words: tuple[str, ...], tmp_path: Pa
         assert "①[bold]①" in done.stdout
 
 
-def test_several_migrations_are_told_apart(tmp_path: Path) -> None:
+def test_several_migrations_are_distinguished(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "gpt2-chatml")
     for operations in ("- set_normalizer: NFKC", "- set_decoder: null", "- add_tokens: {tokens: [tokmigrate]}"):
         model.write(operations)
@@ -158,7 +158,7 @@ def test_several_migrations_are_told_apart(tmp_path: Path) -> None:
     assert all("%" in row for row in (table[0], table[2]))
 
 
-def test_nothing_that_cuts_is_said(tmp_path: Path) -> None:
+def test_an_operation_that_leaves_text_alone_is_reported_as_that(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "gpt2-chatml")
     model.write("- set_decoder: null")
     done = run(model, "plan", "--corpus", docs(tmp_path))

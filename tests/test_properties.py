@@ -125,7 +125,7 @@ class Draft:
         self.rows = max(self.rows, self.tokens)
 
     def strategy(self) -> dict[str, Any]:
-        """Draw how rows start."""
+        """Draw how rows are initialised."""
         draw = self.draw
         name = draw(
             st.sampled_from(["mean", "mean_cov", "zeros", "normal", "copy", "average", "subtokens", "description"])
@@ -221,7 +221,7 @@ class Draft:
             self.rows = self.tokens + self.draw(st.integers(0, 7))
             content = self.with_init({"rows": self.rows})
         if "subtokens" in str(content.get("init")):
-            # A spare row has no text to start from, which is refused where it is asked for.
+            # A spare row has no text to be initialised from, which is refused where it is asked for.
             del content["init"]
         return content
 
@@ -356,7 +356,7 @@ def staged_up(place: Workspace, entry: ModelEntry, to: str, target: Path) -> tup
 
 
 def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target: Path) -> ModelEntry:
-    """Stage the way back over migrations without publishing it."""
+    """Stage the downgrade over migrations without publishing it."""
     snapshot = take_snapshot(entry)
     back = build_downgrade(snapshot, records, ObjectStore(place.objects))
     assert not back.semantic_undo

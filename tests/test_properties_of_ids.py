@@ -33,7 +33,7 @@ INIT = {"input": {"strategy": "average", "tokens": ["Ġa", "Ġin"]}, "table": {"
 
 @dataclass
 class Story:
-    """A chain while it is drawn, with what becomes of each token.
+    """A chain while it is drawn, with the changes of each token.
 
     Args:
         kind: The model that it is for.

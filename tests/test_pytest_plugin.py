@@ -84,7 +84,7 @@ def test_lint_fails_with_what_the_command_prints(project: pytest.Pytester) -> No
     assert "Traceback" not in done.stdout.str()
 
 
-def test_a_warning_is_told_and_does_not_fail(project: pytest.Pytester) -> None:
+def test_a_warning_is_reported_and_does_not_fail(project: pytest.Pytester) -> None:
     with_an_invisible_character(project)
     settled(project, "{ignore: [TM105]}")
     done = project.runpytest_subprocess(*OPTIONS, "--tokmigrate", "-k", "lint", "-rP")

@@ -345,7 +345,7 @@ class Stop:
 
 @dataclass(frozen=True)
 class Migrated:
-    """A case before and after its migration, and after the way back."""
+    """A case before and after its migration, and after the downgrade."""
 
     case: Case
     before: Stop
@@ -380,14 +380,14 @@ def test_downgrade_restores_every_byte(migrated: Migrated) -> None:
     assert contents(migrated.after.directory) != contents(migrated.before.directory)
 
 
-def test_every_text_is_cut_as_before(migrated: Migrated) -> None:
+def test_every_text_is_tokenized_as_before(migrated: Migrated) -> None:
     before, after = migrated.before.library, migrated.after.library
     for text in ALL_TEXTS:
         assert cut(after, text) == cut(before, text)
         assert after.encode(text).ids == before.encode(text).ids
 
 
-def test_every_text_is_cut_as_before_by_transformers(migrated: Migrated) -> None:
+def test_every_text_is_tokenized_as_before_by_transformers(migrated: Migrated) -> None:
     before, after = migrated.before.auto, migrated.after.auto
     assert type(after) is type(before)
     for text in ALL_TEXTS:
@@ -567,7 +567,7 @@ def test_published_ids_hold_after_the_migration(migrated: Migrated) -> None:
         assert auto_cut(auto, text) == wanted
 
 
-# How rows start
+# How rows are initialised
 
 Rows = npt.NDArray[np.float64]
 COUNT = 50295

@@ -1,4 +1,4 @@
-"""Real embeddings, those of WordLlama with 32,000 tokens: migrated up, what becomes of text, and back to every byte."""
+"""Real embeddings, those of WordLlama with 32,000 tokens: upgraded, used on text, and downgraded to the exact bytes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tokmigrate.commands.upgrade import upgrade
 
 pytestmark = pytest.mark.skipif(sys.version_info >= (3, 14), reason="WordLlama has no wheel for this Python")
 
-TEXTS = ["A tokenizer cuts text into tokens.", "Größe, naïve, 東京 and 🙂", "def main(): return 0"]
+TEXTS = ["A tokenizer turns text into tokens.", "Größe, naïve, 東京 and 🙂", "def main(): return 0"]
 STEPS: list[dict[str, Any]] = [
     {
         "add_tokens": {

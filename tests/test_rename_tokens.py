@@ -79,7 +79,7 @@ def test_every_file_that_names_the_token(tmp_path: Path) -> None:
     assert model.bytes() == before
 
 
-def test_a_template_that_still_writes_the_old_text_is_told(tmp_path: Path) -> None:
+def test_a_template_that_still_writes_the_old_text_is_reported(tmp_path: Path) -> None:
     model = shared_model(tmp_path, "gpt2-chatml")
     planned = model.planned('- rename_tokens: {tokens: {"<|im_start|>": "<|turn|>"}, acknowledge: breaking}')
     (effect,) = planned.steps[0].effects

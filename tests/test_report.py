@@ -238,7 +238,7 @@ def test_more_new_tokens_than_are_compared_are_counted(tmp_path: Path) -> None:
     assert sum(bool(token["neighbours"]) for token in data["listed"]) == COMPARED_AT_MOST
 
 
-def test_odd_rows_are_told_of(tmp_path: Path) -> None:
+def test_odd_rows_are_reported(tmp_path: Path) -> None:
     model = llama(tmp_path / "m")
     adding = {
         "tokens": [
@@ -277,7 +277,7 @@ def test_tokens_in_letters_for_bytes_are_read_as_the_library_decodes_them(tmp_pa
     assert data.document["concerns"] == []
 
 
-def test_what_is_pending_is_told_with_its_risks_or_why_it_cannot_be_planned(tmp_path: Path) -> None:
+def test_what_is_pending_is_reported_with_its_risks_or_why_it_cannot_be_planned(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=2)
     operations = [{"operations": [ADDING]}, {"operations": [removing("Ġand", ids="tombstone")]}]
     made = workspace(tmp_path / "w", {"m": model}, operations)
@@ -331,7 +331,7 @@ def test_the_command_writes_a_page_and_prints_where(demo: Workspace) -> None:
     assert image(demo.model) == before
 
 
-def test_the_page_goes_where_it_is_told_to(demo: Workspace) -> None:
+def test_the_page_goes_where_the_option_says(demo: Workspace) -> None:
     place = read_workspace(demo.settings, {})
     entry = ModelEntry("a/b", Path("x"))
     for output, expected in (
@@ -355,13 +355,13 @@ def test_the_document_says_what_the_page_says(demo: Workspace) -> None:
     assert (ends["id"], ends["roles"], ends["flags"], ends["kind"]) == (1025, ["eos"], ["special"], "added")
     assert len(ends["neighbours"]) == 5
     assert {near["id"] for near in ends["neighbours"]} < set(range(1024))
-    # All three start from the mean.
+    # All three are initialised with the mean.
     assert ends["same_row"] == 2
     page = Path(model["page"]).read_text("utf-8")
     assert page.count("same row as 2 other new tokens") == 3
 
 
-def test_mistakes_are_told_and_write_nothing(demo: Workspace) -> None:
+def test_mistakes_are_reported_and_write_nothing(demo: Workspace) -> None:
     other = demo.root / "models" / "other"
     shutil.copytree(demo.model, other)
     done = demo.run("report", "--model", "demo", "--model", "models/other", "-o", "one.html")

@@ -174,7 +174,7 @@ def test_the_page_needs_nothing_beside_it(small: Report) -> None:
     assert "default-src 'none'" in text
 
 
-def test_readers_of_every_kind_are_told_what_is_what(small: Report) -> None:
+def test_the_page_is_labelled_for_readers_of_every_kind(small: Report) -> None:
     text = format_page(small)
     assert '<html lang="en">' in text
     assert text.count("<h1>") == 1

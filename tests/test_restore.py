@@ -173,7 +173,7 @@ def test_files_that_a_migration_refers_to_are_put_back_too(tmp_path: Path) -> No
     assert place.run("status").returncode == 0
 
 
-def test_a_file_that_was_too_large_to_keep_is_said_to_be_missing(
+def test_a_file_that_was_too_large_to_keep_is_reported_as_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(restoring, "LARGEST_KEPT", 4)

@@ -94,7 +94,7 @@ def test_a_row_that_is_read_from_a_file_fits(tmp_path: Path) -> None:
     assert run_roundtrip(made.workspace, made.entry("m"), "dummy").mismatches == ()
 
 
-def test_what_cannot_be_applied_is_told_as_by_plan(tmp_path: Path) -> None:
+def test_what_cannot_be_applied_is_reported_as_by_plan(tmp_path: Path) -> None:
     step = {"operations": [{"remove_tokens": {"tokens": ["<no>"], "ids": "compact", "acknowledge": "breaking"}}]}
     made = making.workspace(tmp_path, {"m": MAKERS["tied"](tmp_path / "m")}, [step])
     with pytest.raises(OperationError, match="<no>"):

@@ -55,7 +55,7 @@ def edits(draw: st.DrawFn, rows: int) -> RowEdit:
     recipes = st.builds(Sum, st.integers(-9, 9), st.lists(old, max_size=3).map(tuple) if rows else st.just(()))
     if draw(st.booleans()):
         return RowEdit.of(rows, draw(st.lists(old | recipes if rows else recipes, max_size=8)))
-    # As migrations make them: what is kept stays in order, some rows go, some are begun.
+    # As migrations make them: what is kept stays in order, some rows go, some are new.
     held: list[int | Recipe] = [row for row in range(rows) if draw(st.integers(0, 4))]
     for recipe in draw(st.lists(recipes, max_size=4)):
         held.insert(draw(st.integers(0, len(held))), recipe)
@@ -187,7 +187,7 @@ def begun(sources: tuple[int | Recipe, ...], population: tuple[Run, ...]) -> Ini
     return InitRecipe("revision", "token", start, start, population)
 
 
-def test_a_begun_row_follows_its_sources_and_its_population() -> None:
+def test_a_new_row_follows_its_sources_and_its_population() -> None:
     source = begun((1,), ((0, 3),))
     first = RowEdit.of(4, [3, 0, 1, 2, source])
     later = begun((4, 0), ((1, 4),))

@@ -1,4 +1,4 @@
-"""Each hint of `tokmigrate lint`, carried out: what it was about is gone, nothing new is found, and text survives."""
+"""Each hint of `tokmigrate lint`, followed: what it was about is gone, nothing new is found, and text survives."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Follow = Callable[[str, str], str]
 
 @dataclass(frozen=True)
 class Case:
-    """A finding, and what becomes of the migration when its hint is followed.
+    """A finding, and the migration after its hint is followed.
 
     Args:
         code: The rule.

@@ -141,7 +141,7 @@ def test_pieces_that_move_have_their_new_ids(trained: dict[str, Path]) -> None:
 
 @given(st.data())
 @settings(max_examples=150, deadline=None)
-def test_text_is_cut_as_sentencepiece_cuts_it(trained: dict[str, Path], made: dict[str, Any], data: Any) -> None:
+def test_text_is_tokenized_as_by_sentencepiece(trained: dict[str, Path], made: dict[str, Any], data: Any) -> None:
     name = data.draw(st.sampled_from(list(trained)))
     text = data.draw(st.sampled_from(["", " "])).join(data.draw(SENTENCES))
     tokenizer, judge = made[name]
@@ -163,7 +163,7 @@ def made(trained: dict[str, Path]) -> dict[str, Any]:
     }
 
 
-def test_where_it_is_not_exact_is_said(trained: dict[str, Path]) -> None:
+def test_where_it_is_not_exact_is_reported(trained: dict[str, Path]) -> None:
     said = {name: known_differences(read(file.read_bytes())) for name, file in trained.items()}
     assert {name for name, texts in said.items() if texts} == {"unigram that normalises"}
     marked = read(trained["bpe"].read_bytes())

@@ -87,7 +87,7 @@ def test_the_most_serious_code_is_that_of_the_command(place: Workspace) -> None:
     assert run_here(place.root, "check").returncode == 4
 
 
-def test_the_same_error_is_told_once(place: Workspace) -> None:
+def test_the_same_error_is_reported_once(place: Workspace) -> None:
     copied(place, "other")
     listed(place, "demo", "other")
     done = run_here(place.root, "plan", "nosuch")

@@ -1,4 +1,4 @@
-"""Files that repeat the vocabulary: SentencePiece models and lists follow, others are told of or stand in the way."""
+"""Files that repeat the vocabulary: SentencePiece models and lists follow, others are reported or stand in the way."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def notes_on(made: Made, name: str) -> list[str]:
     return [note for note in plan(made.workspace, made.entry("m")).notes if note.startswith(name)]
 
 
-def test_added_tokens_and_rules_are_told(trained: dict[str, Path], tmp_path: Path) -> None:
+def test_added_tokens_and_rules_are_reported(trained: dict[str, Path], tmp_path: Path) -> None:
     model = model_with_pieces(tmp_path / "m", trained["bpe"])
     made = migrated(
         tmp_path / "w", model, {"add_tokens": {"tokens": ["<|new|>", "<|two|>"]}}, {"set_normalizer": "NFKC"}
@@ -202,7 +202,7 @@ def test_pieces_in_another_order_stand_in_the_way_only_of_their_own(trained: dic
 
 
 @pytest.mark.parametrize("name", ["q.tiktoken", "tekken.json"])
-def test_other_formats_are_told_of_or_stand_in_the_way(name: str, tmp_path: Path) -> None:
+def test_other_formats_are_reported_or_stand_in_the_way(name: str, tmp_path: Path) -> None:
     model = tmp_path / "m"
     model.mkdir()
     _, size = (tekken if name == "tekken.json" else of_tiktoken(name))(model)

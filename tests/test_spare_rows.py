@@ -1,4 +1,4 @@
-"""Spare rows have no text to start from."""
+"""Spare rows have no text to be initialised from."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ def test_no_range_is_squashed_that_a_model_is_in_the_middle_of(tmp_path: Path) -
     assert sorted(path.name for path in (tmp_path / "migrations").iterdir()) == files
 
 
-def test_a_model_in_the_middle_is_told_what_to_do(tmp_path: Path) -> None:
+def test_a_model_in_the_middle_is_shown_what_to_do(tmp_path: Path) -> None:
     making.llama(tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     added = [{"operations": [{"add_tokens": {"tokens": [f"<{word}>"]}}]} for word in "abcd"]
@@ -153,7 +153,7 @@ def test_a_model_in_the_middle_is_told_what_to_do(tmp_path: Path) -> None:
         plan(made.workspace, made.entry("two"))
     assert "tokmigrate upgrade 000000000003" in str(caught.value.hint)
 
-    # As it is told: with the old migrations up or down, then on with the new ones.
+    # As the hint says: with the old migrations up or down, then on with the new ones.
     downgrade(there.workspace, there.entry("two"), "base")
     upgrade(made.workspace, made.entry("two"))
     assert without_stamp(tmp_path / "two") == without_stamp(tmp_path / "one")

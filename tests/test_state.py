@@ -187,7 +187,7 @@ def test_tags(state: State) -> None:
     assert list(state.all_tags().items()) == [("alpha", "aaaa"), ("release", "bbbb")]
 
 
-# --- the life of an operation
+# --- an operation from intent to outcome
 
 
 def test_up_and_down_leave_their_history(state: State, model: ModelRow) -> None:

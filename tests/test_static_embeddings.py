@@ -103,7 +103,7 @@ def test_a_vocabulary_that_is_not_quantized_has_a_row_for_each_token(name: str, 
     assert torch.allclose(new[-1].double(), expected, rtol=1e-3)
 
 
-def test_weights_of_another_tokenizer_are_said_to_be_that(tmp_path: Path) -> None:
+def test_weights_of_another_tokenizer_are_reported_as_that(tmp_path: Path) -> None:
     model = static(tmp_path / "model", {}, {"matrix": torch.rand(CLUSTERS, 6)})
     made = making.workspace(tmp_path, {"m": model}, [{"operations": [{"add_tokens": {"tokens": ["<new>"]}}]}])
     with pytest.raises(ModelError, match=f"no tensor has a row for each of the {making.TOKENS} ids") as raised:

@@ -78,7 +78,7 @@ def test_a_scalar_stays_the_text_that_it_looks_like(text: str) -> None:
     assert validate_as(Sample, tree).text == text
 
 
-def test_plain_and_quoted_text_can_be_told_apart() -> None:
+def test_plain_and_quoted_text_can_be_distinguished() -> None:
     value = parse("a: null\nb: 'null'\nc:\nd: |\n  null\n", "f.yaml").value
     assert [isinstance(each, Plain) for each in value.values()] == [True, False, True, False]
 
@@ -115,7 +115,7 @@ def test_an_alias_bomb_is_refused_without_being_expanded() -> None:
     assert len(problems("\n".join(lines))) >= 90
 
 
-def test_a_flood_of_faults_is_cut_off() -> None:
+def test_a_flood_of_faults_is_shortened() -> None:
     assert len(problems("[" + "*a, " * 5000 + "x]")) == 100
 
 

@@ -79,7 +79,7 @@ def test_a_removed_token_is_named_with_what_holds_its_place(place: Here) -> None
     assert '"Ġwell"' in said
 
 
-def test_a_token_is_told_of_once_with_what_it_is_at_the_end(place: Here) -> None:
+def test_a_token_is_listed_once_with_what_it_is_at_the_end(place: Here) -> None:
     add(
         place,
         'add_tokens: {tokens: ["<a>", "<b>", {content: "<c>", special: true}]}',
@@ -148,7 +148,7 @@ def test_a_slot_that_is_used_again_is_a_new_token(place: Here) -> None:
     ]
 
 
-def test_what_comes_and_goes_on_the_way_is_not_told(place: Here) -> None:
+def test_what_comes_and_goes_on_the_way_is_not_listed(place: Here) -> None:
     place.run("upgrade")
     add(
         place,
@@ -182,7 +182,7 @@ def test_a_plan_in_a_file_is_bound_to_the_ids_at_the_end(place: Here) -> None:
     assert place.run("upgrade", "--plan", "plan.json").returncode == 0
 
 
-def test_input_and_output_rows_are_told_apart(tmp_path: Path) -> None:
+def test_input_and_output_rows_are_distinguished(tmp_path: Path) -> None:
     model = mllama(tmp_path / "m")
     made = workspace(tmp_path / "w", {"m": model}, [{"operations": [{"add_tokens": {"tokens": ["<a>", "<b>"]}}]}])
     place = Here(made.workspace.root)

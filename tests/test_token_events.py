@@ -88,7 +88,7 @@ def test_moved_and_removed_tokens(tmp_path: Path) -> None:
         (first, TokenEventType.REVERTED, "ing", ing, the),
         (first, TokenEventType.REVERTED, "the", the, ing),
     ]
-    # What is applied a second time is told, and taken back, once more.
+    # What is applied a second time is recorded, and reverted, once more.
     upgrade(made.workspace, made.entry("m"), first)
     downgrade(made.workspace, made.entry("m"), "base")
     assert [one[1] for one in told(made)[-4:]] == [
@@ -99,7 +99,7 @@ def test_moved_and_removed_tokens(tmp_path: Path) -> None:
     ]
 
 
-def test_rows_that_begin_anew_are_told_of_on_the_way_back(tmp_path: Path) -> None:
+def test_rows_that_are_initialised_again_are_reported_on_the_downgrade(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=2)
     number = ids_of(model)["the"]
     made = migrated(

@@ -68,7 +68,7 @@ def migrate(world: World, revision: str, draw: st.DrawFn) -> None:
 
 
 def take_back(world: World, revision: str, before: tuple[dict[str, int], dict[int, int]], told: range) -> None:
-    """Tell of the way back as the runner does: each event the other way round."""
+    """Record the downgrade as the runner does: each event the other way round."""
     for place in told:
         event, who = world.rows[place].event, world.changed[place]
         if event.event is not TokenEventType.TRAINED:

@@ -45,7 +45,7 @@ class Kind:
 
     Args:
         model_type: What config.json says.
-        write: Writes the tokenizer's files, and returns how they cut text and how many ids they have.
+        write: Writes the tokenizer's files, and returns how they tokenize text and how many ids they have.
         tensor: The model's embeddings.
         command: How the command begins that the refusal names.
         remark: What the refusal says besides, or nothing.
@@ -61,7 +61,7 @@ class Kind:
 
 
 def of_files(source: str, files: Sequence[str]) -> Callable[[Path], tuple[Encode, int]]:
-    """Return what copies published files, and cuts text with the tokenizer.json that is published beside them."""
+    """Return what copies published files, and tokenizes text with the tokenizer.json that is published beside them."""
 
     def write(directory: Path) -> tuple[Encode, int]:
         for name in files:
@@ -260,7 +260,7 @@ def remedy_for(directory: Path, model_type: str, settings: Mapping[str, Any] | N
     return remedy(directory, {"config.json": {"model_type": model_type}, "tokenizer_config.json": settings or {}})
 
 
-def test_what_no_command_can_do_is_said(tmp_path: Path) -> None:
+def test_what_no_command_can_do_is_reported(tmp_path: Path) -> None:
     found = remedy_for(tmp_path, "llama")
     assert (found.command, found.remarks) == (
         None,

@@ -67,7 +67,7 @@ def cast(model: Path, dtype: torch.dtype) -> None:
     chosen=st.sets(st.tuples(st.sampled_from(NEW), st.sampled_from(["input", "output"]))),
     later=st.lists(st.sampled_from(["rename", "move", "compact", "more"]), unique=True),
 )
-def test_exactly_the_changed_rows_are_told_wherever_they_went(
+def test_exactly_the_changed_rows_are_reported_wherever_they_went(
     tmp_path_factory: pytest.TempPathFactory, head: Head, chosen: set[tuple[str, str]], later: list[str]
 ) -> None:
     root = tmp_path_factory.mktemp("training")
@@ -132,7 +132,7 @@ def test_a_wider_dtype_is_compared_by_value_and_a_narrower_one_is_not_known(tmp_
     cast(model, torch.float64)
     assert {token.training for token in training(made).values()} == {Training.UNTRAINED}
     tensors = tensors_of(model)
-    # Less than the dtype of birth could hold.
+    # Less than the dtype at the init could hold.
     tensors[EMBEDDINGS][TOKENS, 0] *= 1 + 2.0**-40
     write_weights(model, tensors)
     assert training(made)["<x>"].training is Training.PARTLY
@@ -185,7 +185,7 @@ def test_who_looks_writes_nothing_and_a_run_tells_each_trained_token_once(tmp_pa
     assert state.verify_chain() is None
 
 
-def test_a_way_back_begins_nothing_and_a_second_way_up_begins_anew(tmp_path: Path) -> None:
+def test_a_downgrade_initialises_nothing_and_a_second_upgrade_initialises_again(tmp_path: Path) -> None:
     model = llama(tmp_path / "m")
     made = migrated(
         tmp_path / "w",
@@ -204,7 +204,7 @@ def test_a_way_back_begins_nothing_and_a_second_way_up_begins_anew(tmp_path: Pat
     assert {token.training for token in training(made).values()} == {Training.UNTRAINED}
 
 
-def test_a_token_that_moves_and_begins_anew_in_one_migration(tmp_path: Path) -> None:
+def test_a_token_that_moves_and_is_initialised_again_in_one_migration(tmp_path: Path) -> None:
     model = llama(tmp_path / "m", spare=2)
     move = {"move_tokens": {"acknowledge": "breaking", "tokens": {"the": TOKENS}}}
     made = workspace(

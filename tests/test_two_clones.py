@@ -123,7 +123,7 @@ def test_a_lock_that_was_settled_by_hand_and_wrongly_is_taken_from_git(clones: t
     assert track.revisions[-2:] == ("222222222222", "111111111111")
 
 
-def test_a_lock_that_is_broken_in_git_too_is_written_anew(clones: tuple[Clone, Clone]) -> None:
+def test_a_lock_that_is_broken_in_git_too_is_written_again(clones: tuple[Clone, Clone]) -> None:
     first, _ = clones
     first.lock.write_text("nonsense\n", "utf-8")
     first.commit("Broken")

@@ -78,7 +78,7 @@ def lose_the_database(place: Here) -> None:
         (lose_the_database, "the state database is missing", 3),
     ],
 )
-def test_undo_data_that_is_lost_is_told(place: Here, lose: Callable[[Here], None], said: str, stuck: int) -> None:
+def test_undo_data_that_is_lost_is_reported(place: Here, lose: Callable[[Here], None], said: str, stuck: int) -> None:
     lose(place)
     for command in ("check", "verify"):
         done = place.run(command)

@@ -98,7 +98,7 @@ def test_no_model_is_changed_where_the_libraries_refuse_another(fleet: Made, tmp
     assert Here(copied.root).run("upgrade").returncode == 0
 
 
-def test_what_transformers_adds_is_said_before_anything_is_verified(fleet: Made) -> None:
+def test_what_transformers_adds_is_reported_before_anything_is_verified(fleet: Made) -> None:
     here = Here(fleet.root)
     for command in ("plan", "status"):
         done = here.run(command, "-M", "b-odd")
@@ -235,7 +235,7 @@ def test_a_file_behind_a_link_is_not_written_into_the_model(tmp_path: Path) -> N
     assert contents(tmp_path) == before
 
 
-def test_a_class_that_reads_the_file_from_now_on_is_named(tmp_path: Path) -> None:
+def test_a_class_that_reads_the_file_afterwards_is_named(tmp_path: Path) -> None:
     model = with_settings(llama(tmp_path / "m"), tokenizer_class="GPT2Tokenizer", unk_token="</s>")
     held = tokenizer_json()
     write_json(model / "tokenizer.json", held | {"pre_tokenizer": held["pre_tokenizer"] | {"add_prefix_space": True}})

@@ -285,7 +285,7 @@ def test_a_tied_head_that_is_the_only_one_stored_starts_like_the_input(tmp_path:
     assert [(tensor.name, tensor.side) for tensor in result.tensors] == [("lm_head.weight", "input")]
 
 
-def test_a_tie_that_the_bytes_deny_is_said(tmp_path: Path) -> None:
+def test_a_tie_that_the_bytes_deny_is_reported(tmp_path: Path) -> None:
     directory = llama(tmp_path)
     state(directory, tie_word_embeddings=True)
 

@@ -201,7 +201,7 @@ def test_a_linked_directory_is_the_directory(tmp_path: Path) -> None:
     refused(tmp_path / "link", "missing")
 
 
-def test_an_index_that_leads_nowhere_does_not_count(tmp_path: Path) -> None:
+def test_a_dangling_index_does_not_count(tmp_path: Path) -> None:
     save(sharded(tmp_path), SINGLE, a=3)
     for path in tmp_path.glob("model-*.safetensors"):
         path.unlink()

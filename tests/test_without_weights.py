@@ -10,7 +10,7 @@ from pathlib import Path
 import making
 import pytest
 from in_process import Here
-from test_rechain import forked, tokens
+from test_rebase import forked, tokens
 from workspaces import contents
 
 from tokmigrate.commands.lock import update_lock
@@ -176,7 +176,7 @@ def test_a_model_past_the_range_cannot_be_thought_back_without_weights(tmp_path:
     assert (told.returncode, "no model here to try it on" in told.stderr) == (1, True)
 
 
-def test_what_transformers_does_not_know_is_told(tmp_path: Path) -> None:
+def test_what_transformers_does_not_know_is_reported(tmp_path: Path) -> None:
     model = making.llama(tmp_path / "m")
     take_away(model)
     config = json.loads((model / "config.json").read_text("utf-8"))

@@ -1,4 +1,4 @@
-"""What a worker may use, and what is said where it needs more."""
+"""What a worker may use, and the error where it needs more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from in_process import Here
-from test_probe import write_model, write_tokenizer
+from test_worker import write_model, write_tokenizer
 from workspaces import contents, make_workspace
 
 from tokmigrate.commands.lint import lint
@@ -71,7 +71,7 @@ def test_every_worker_is_limited(tmp_path: Path) -> None:
     assert call_worker("tokenizer", {"file": str(path), "encode": ["ab"]}, WorkerLimits(100, 5, 1))["size"] == 6
 
 
-def test_cpu_time_counts_anew_with_each_step_of_a_long_answer() -> None:
+def test_cpu_time_counts_again_with_each_step_of_a_long_answer() -> None:
     code = """
 import time
 from tokmigrate.model.worker.worker_main import run_streaming_worker

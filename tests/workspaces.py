@@ -102,7 +102,7 @@ class Workspace:
         return document
 
     def left_over(self) -> list[str]:
-        """Return what lies in the work area beside the lock, which stays for good."""
+        """Return what lies in the work area beside the lock, which always stays."""
         return sorted(path.name for path in self.area.iterdir() if path.name != "lock") if self.area.exists() else []
 
 

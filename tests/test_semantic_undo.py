@@ -1,4 +1,4 @@
-"""A model that was trained, or written anew by transformers, after it was migrated: what comes back, and what stays."""
+"""A model that was trained, or saved again by transformers, after it was migrated: what comes back, and what stays."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_one_step_back_and_the_rest_later(place: Workspace, tmp_path: Path) -> N
     assert settings(place.model) == settings(tmp_path / "base")
 
 
-def test_a_model_that_was_only_saved_anew(place: Workspace, tmp_path: Path) -> None:
+def test_a_model_that_was_only_saved_again(place: Workspace, tmp_path: Path) -> None:
     model_of(place.model).save_pretrained(place.model)
     tokenizer_of(place.model).save_pretrained(place.model)
     done = place.run("downgrade", "base")

@@ -1,4 +1,4 @@
-"""What the children answer, and that whatever befalls one of them reaches the caller as an error."""
+"""What the children answer, and that each failure of one of them reaches the caller as an error."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_the_tokenizers_library_is_asked(tmp_path: Path) -> None:
     assert answer["decodings"] == ["ab </s>"]
 
 
-def test_ids_that_the_library_gives_anew_are_reported(tmp_path: Path) -> None:
+def test_ids_that_the_library_gives_itself_are_reported(tmp_path: Path) -> None:
     file = write_tokenizer(tmp_path)
     document = tokenizer_document()
     document["added_tokens"].append(document["added_tokens"][0] | {"id": 20, "content": "<new>"})

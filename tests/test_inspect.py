@@ -1,4 +1,4 @@
-"""What the commands that look say of a model that is not there, or that another process works on; and of tags."""
+"""What `status`, `current` and `log` report about a model that is missing or being changed; and about tags."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two tokenizers are compared by meaning: written otherwise they are equal, and each change is told as what it is."""
+"""The semantic diff of two tokenizers: written otherwise they are equal, and each change is named as what it is."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_roles_that_only_the_class_knows(name: str, model_type: str, config: Any
     assert [each.aspect for each in found] == (["specials"] if name == "t5-small" else [])
 
 
-def test_a_class_that_builds_the_tokenizer_anew_is_seen(tmp_path: Path) -> None:
+def test_a_class_that_builds_the_tokenizer_itself_is_found(tmp_path: Path) -> None:
     saved = resaved("mistral-chat", transformers.AutoTokenizer, tmp_path)
     found = {(each.aspect, each.subject) for each in differences(files(tmp_path / "source"), saved)}
     assert found == {("model", "unk_token"), ("part", "normalizer"), ("part", "pre_tokenizer")}
@@ -295,7 +295,7 @@ def test_written_otherwise_it_is_the_same(spellings: list[Callable[[Any], None]]
 @pytest.mark.parametrize("change", CHANGES)
 @given(spellings=st.lists(st.sampled_from(SPELLINGS), max_size=4, unique=True))
 @settings(max_examples=8, deadline=None)
-def test_a_change_is_told_as_what_it_is(change: str, spellings: list[Callable[[Any], None]]) -> None:
+def test_a_change_is_reported_as_what_it_is(change: str, spellings: list[Callable[[Any], None]]) -> None:
     make, expected = CHANGES[change]
     other = copy.deepcopy(made())
     make(other)

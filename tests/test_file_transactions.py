@@ -17,7 +17,7 @@ import pytest
 from dying import exit_code, place_of, put_together, rebased, settled
 from in_process import Here
 from test_crash import strace_works
-from test_rechain import add, forked, tokens
+from test_rebase import add, forked, tokens
 from workspaces import Contents, command_line, contents, environment
 
 from tokmigrate.apply.lock import ModelLock
@@ -197,7 +197,7 @@ def test_what_somebody_changed_meanwhile_is_not_written_over(tmp_path: Path, squ
 @pytest.mark.parametrize(
     "text", ["{", "[]", "{}", json.dumps({"before": {"../x": None}, "after": {"../x": "text"}}), '{"before": {}}']
 )
-def test_a_damaged_journal_is_told(tmp_path: Path, text: str) -> None:
+def test_a_damaged_journal_is_reported(tmp_path: Path, text: str) -> None:
     place = making.workspace(tmp_path, {}, [tokens("<a>")]).workspace
     journal_path(place).parent.mkdir()
     journal_path(place).write_text(text, "utf-8")
@@ -215,7 +215,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     assert not (place.migrations / "a").exists()
 
 
-def test_a_disk_that_refuses_half_way_is_told_and_finished_later(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_half_way_is_reported_and_finished_later(tmp_path: Path) -> None:
     place = making.workspace(tmp_path, {}, [tokens("<a>")]).workspace
     # A directory stands where the second file is written first.
     obstacle = place.migrations / ".b.new"

@@ -215,7 +215,7 @@ def test_with_three_heads_one_says_behind_which(tmp_path: Path) -> None:
         rebase(made.workspace, [entry], "bbbb")
 
 
-def test_a_branch_that_cannot_be_applied_is_told_of_and_the_order_settled_all_the_same(tmp_path: Path) -> None:
+def test_a_branch_that_cannot_be_applied_is_reported_and_the_order_resolved_all_the_same(tmp_path: Path) -> None:
     made, entry = forked(tmp_path, tokens("<same>"), tokens("<same>"))
     done = rebase(made.workspace, [entry], "bbbb")
     assert done.shared == ("the token '<same>'",)
@@ -265,7 +265,7 @@ def test_rebase_of_what_has_nothing_in_common(tmp_path: Path) -> None:
     upgrade(made.workspace, entry)
 
 
-def test_what_a_python_migration_claims_is_not_known(tmp_path: Path) -> None:
+def test_the_footprint_of_a_python_migration_is_not_known(tmp_path: Path) -> None:
     made, entry = forked(tmp_path, tokens("<ours>"), tokens("<theirs>"))
     (tmp_path / "migrations" / "0002_theirs.yaml").unlink()
     text = python_text("aaaaaaaaaaaa", made.revisions[0], "Theirs")
@@ -328,7 +328,7 @@ def test_a_model_that_is_not_here_still_has_its_migrations(tmp_path: Path) -> No
         rebase(made.workspace, [], "aaaa")
 
 
-def test_branches_that_claim_the_same_are_told_by_the_history(tmp_path: Path) -> None:
+def test_branches_with_the_same_footprint_are_reported_from_the_history(tmp_path: Path) -> None:
     made, _ = forked(tmp_path, tokens("<a>", "<b>"), tokens("<b>", "<c>"))
     first, theirs, ours = sorted(History.read(made.workspace).migrations, key=lambda each: each.revision)
     assert find_conflicts([ours], [theirs]) == ("the token '<b>'",)
