@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from in_process import Here
 from test_crash import dying_at, exit_code
+from test_filesystem import in_namespace
 from tracing import strace_works
 from workspaces import BASE, Contents, Workspace, contents, make_workspace
 
@@ -116,6 +119,39 @@ def test_up_and_down_again_by_any_number_of_threads(
     assert contents(place.model) == contents(at_head.model)
     go(place, "downgrade")
     assert contents(place.model) == before
+
+
+@pytest.mark.parametrize("maker", ["mkfs.xfs -q -m reflink=1", "mkfs.btrfs -q"])
+def test_blocks_that_can_be_shared_are_not_written(tmp_path: Path, at_head: Workspace, maker: str) -> None:
+    program = maker.split(maxsplit=1)[0]
+    if shutil.which(program) is None or shutil.which("losetup") is None:
+        pytest.skip(f"no {program} or no losetup here to make a filesystem that shares blocks")
+    (tmp_path / "mounted").mkdir()
+    mounting = f"truncate -s 600M image && {maker} image >&2 && mount -o loop image mounted"
+    script = f"""
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_copying import go, make_large
+from workspaces import contents
+from blake3 import blake3
+def free():
+    os.sync()
+    status = os.statvfs("mounted")
+    return status.f_bavail * status.f_frsize
+place = make_large(Path("mounted/workspace"))
+before, room = contents(place.model), free()
+go(place, "upgrade")
+used, made = room - free(), {{name: blake3(data).hexdigest() for name, (data, _) in contents(place.model).items()}}
+size = (place.model / {SHARD!r}).stat().st_size
+go(place, "downgrade")
+print(json.dumps({{"used": used, "size": size, "made": made, "same": contents(place.model) == before}}))
+"""
+    answer = in_namespace(tmp_path, mounting, script)
+    assert answer["same"] is True
+    assert answer["made"] == {name: blake3(data).hexdigest() for name, (data, _) in contents(at_head.model).items()}
+    assert isinstance(answer["used"], int)
+    assert answer["used"] < 3 << 20
 
 
 def test_paranoid_reads_what_was_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

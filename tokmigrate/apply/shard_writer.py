@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
@@ -58,6 +58,8 @@ class ShardWriter:
         self._tables = {name: bytearray(DIGEST_BYTES * own.new_rows) for name, own in self._edits.items()}
         self._fixed: dict[str, str] = {}
         self._shared: list[Run] = []
+        self._starts: list[int] = []
+        self._ends: list[int] = []
         self._waiting = 0
         self._descriptor = -1
 
@@ -74,9 +76,10 @@ class ShardWriter:
         os.ftruncate(self._descriptor, self._header.file_size)
         self._write(memoryview(self._header.raw), 0)
         with open_for_reading(path) as file:
-            self._share(file.fileno(), old)
+            self._shared = sorted(self._share(file.fileno(), old))
+        self._starts, self._ends = [start for start, _ in self._shared], [stop for _, stop in self._shared]
 
-    def _share(self, source: int, old: Header) -> None:
+    def _share(self, source: int, old: Header) -> Iterator[Run]:
         for start, target, size in self._copies(old):
             # Whole blocks are shared, and only where they begin at a block in both files.
             first = -start % PAGE
@@ -85,7 +88,7 @@ class ShardWriter:
                 continue
             if not share_range(source, start + first, self._descriptor, target + first, length):
                 return
-            self._shared.append((target + first, target + first + length))
+            yield target + first, target + first + length
 
     def _copies(self, old: Header) -> Iterator[tuple[int, int, int]]:
         """Yield what is copied: where it begins in the old file and in the new one, and how many bytes it has."""
@@ -162,8 +165,8 @@ class ShardWriter:
 
     def _write(self, data: memoryview, offset: int) -> None:
         end = offset + len(data)
-        inside = [(max(start, offset), min(stop, end)) for start, stop in self._shared if start < end and offset < stop]
-        for start, stop in find_gaps([(first - offset, last - offset) for first, last in inside], len(data)):
+        near = self._shared[bisect_right(self._ends, offset) : bisect_left(self._starts, end)]
+        for start, stop in find_gaps([(max(0, first - offset), last - offset) for first, last in near], len(data)):
             position = start
             while position < stop:
                 position += os.pwrite(self._descriptor, data[position:stop], offset + position)
