@@ -6,6 +6,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -18,7 +19,12 @@ def count_cores() -> int:
 
 
 def run_in_order(
-    work: Callable[[Item], Result], items: Sequence[Item], done: Callable[[Item, Result], None], *, alone: bool
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    done: Callable[[Item, Result], None],
+    *,
+    alone: bool,
+    stopped: Event | None = None,
 ) -> None:
     """Call `work` for each item on all cores, and `done` with each result in this thread, in the order of the items.
 
@@ -29,6 +35,7 @@ def run_in_order(
         items: What it is called with.
         done: Called when an item and all before it are done; few results wait for it.
         alone: Whether this thread calls `work` itself, for too little work for several.
+        stopped: Set at the first error, for calls that take long.
     """
     if alone or len(items) < 2 or count_cores() < 2:
         for item in items:
@@ -44,5 +51,8 @@ def run_in_order(
                     done(first, result.result())
             for item, result in started:
                 done(item, result.result())
-        finally:
+        except BaseException:
+            if stopped is not None:
+                stopped.set()
             pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -98,6 +98,7 @@ def read_shard(
     tables: dict[str, bytearray] = {}
     fixed: dict[str, str] = {}
     sums: dict[str, Matrix] = {}
+    stopped = threading.Event()
 
     def collect(block: _Block, found: Sequence[Matrix]) -> None:
         for each in found:
@@ -111,7 +112,7 @@ def read_shard(
         for entry in header.by_offset:
             tensor, begin = tensors.get(entry.name), header.data_start + entry.begin
             if tensor is None:
-                work = partial(_read_fixed, file, entry, begin, fixed, writer)
+                work = partial(_read_fixed, file, entry, begin, fixed, writer, stopped)
                 blocks.append(_Block(entry.name, len(entry), work))
                 continue
             rows = stack.enter_context(TensorRows(path, begin, tensor.geometry, tensor.dtype))
@@ -122,7 +123,8 @@ def read_shard(
                 size = count(runs) * tensor.row_bytes
                 read = partial(_read_rows, rows, entry.name, runs, table, writer, is_summed=is_summed)
                 blocks.append(_Block(entry.name, size, read))
-        run_in_order(lambda block: block.read(), blocks, collect, alone=header.data_size < _ALONE_BYTES)
+        is_small = header.data_size < _ALONE_BYTES
+        run_in_order(lambda block: block.read(), blocks, collect, alone=is_small, stopped=stopped)
     found = {name: total / float(count(means[name])) for name, total in sums.items() if count(means[name])}
     return Contents({name: bytes(table) for name, table in tables.items()}, fixed, found)
 
@@ -164,10 +166,17 @@ def _read_rows(
 
 
 def _read_fixed(
-    file: OpenFile, entry: TensorEntry, begin: int, fixed: dict[str, str], writer: BlockWriter | None
+    file: OpenFile,
+    entry: TensorEntry,
+    begin: int,
+    fixed: dict[str, str],
+    writer: BlockWriter | None,
+    stopped: threading.Event,
 ) -> Sequence[Matrix]:
     hasher = blake3()
     for offset in range(0, len(entry), CACHED_BYTES):
+        if stopped.is_set():
+            break
         data = _buffer(min(CACHED_BYTES, len(entry) - offset)).data
         file.fill(data, begin + offset)
         hasher.update(data)
