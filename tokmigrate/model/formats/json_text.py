@@ -47,7 +47,7 @@ class Layout:
 
         Args:
             value: What is written.
-            parts: Texts of large parts of the values that were written with it before, which are not written anew: the
+            parts: Texts of large parts of the values that were written with it before, which are not written again: the
                 states of a tokenizer mostly share their vocabulary and merges. It is brought up to date.
         """
         written = BytesIO()
