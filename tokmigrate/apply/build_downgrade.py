@@ -6,7 +6,7 @@ restored. If the model was trained or rewritten, the undo is semantic: `apply.se
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
@@ -32,7 +32,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.plan.plan import layout, render_document, with_index_sizes
 from tokmigrate.vocabulary.ids import expand
 from tokmigrate.vocabulary.recipes import RestoredRow
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, Window, join_pieces
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, Window, join_pieces
 
 Files = dict[str, bytes | None]
 
@@ -66,8 +66,10 @@ def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) 
 def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict[str, ShardImage]:
     """Return the new vocabulary shards: rows that `edit` keeps stay as they are now."""
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    recipes = [recipe for _, recipe in edit.recipes()]
-    made = {name: _Rows(name, stored) for name in tensors} if recipes else {}
+    made = {
+        name: {recipe: stored.row(name, recipe) for _, recipe in tensor.window.of(edit).recipes()}
+        for name, tensor in tensors.items()
+    }
     found = read_contents(snapshot)
     tables = edit_tables(found.tables, edit, tensors, made)
     images: dict[str, ShardImage] = {}
@@ -100,23 +102,6 @@ def stamp_before(
     if images and shards:
         shards = {name: ChangedShard(image.digest, baseline_start(snapshot, name)) for name, image in images.items()}
     return replace(stamp, files=known, shards=shards).encode()
-
-
-class _Rows(Mapping[Recipe, bytes]):
-    """The rows of one tensor that come back, by their recipes."""
-
-    def __init__(self, tensor: str, stored: StoredRows) -> None:
-        self._tensor = tensor
-        self._stored = stored
-
-    def __getitem__(self, recipe: Recipe) -> bytes:
-        return self._stored.row(self._tensor, recipe)
-
-    def __iter__(self) -> Iterator[Recipe]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
 
 
 def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None, left: bytes | None) -> bytes | None:
@@ -277,12 +262,7 @@ def build_downgrade(
 
 
 def restore_documents(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> Documents:
-    """Return the small files that `build_downgrade` would give, for which no weights are read; errors are the same.
-
-    Raises:
-        UndoError: A record is missing, damaged or of a newer format.
-        DriftError: What a migration changed was changed again.
-    """
+    """Return the small files that `build_downgrade` would give, for which no weights are read; errors are the same."""
     undone, edit = _read_undone(snapshot, records, objects)
     files, _ = documents_before(snapshot, undone, edit)
     return Documents(files, edit.new_rows, _tokens(snapshot, files))

@@ -7,7 +7,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -124,20 +124,11 @@ def copy_metadata(source: Path, target: Path) -> None:
 def _chown(path: Path, status: os.stat_result, metadata: FileMetadata) -> None:
     if (status.st_uid, status.st_gid) == (metadata.uid, metadata.gid):
         return
-    try:
-        os.chown(path, metadata.uid, metadata.gid, follow_symlinks=False)
-    except PermissionError:
-        _chown_group(path, status, metadata)
-
-
-def _chown_group(path: Path, status: os.stat_result, metadata: FileMetadata) -> None:
     # Without privileges the owner stays, but a group of one's own can still be given.
-    if status.st_gid == metadata.gid:
-        return
-    try:
-        os.chown(path, -1, metadata.gid, follow_symlinks=False)
-    except PermissionError:
-        return
+    for uid in (metadata.uid, -1):
+        with suppress(PermissionError):
+            os.chown(path, uid, metadata.gid, follow_symlinks=False)
+            return
 
 
 def _attributes(path: Path) -> Attributes:
