@@ -257,19 +257,9 @@ def _try_metadata(changes: Sequence[Change]) -> None:
         written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.headers, STAMP}
         # Where the stage will be: with the journal in place a recovery removes it as well.
         change.area.remove_stage()
-        _require_kept(change, not_kept(change.area.stage, special_files(directory, written, candidate.metadata)))
-
-
-def _require_kept(change: Change, lost: list[str]) -> None:
-    if lost:
-        raise cannot_be_kept(change.snapshot.directory, lost)
-
-
-def _check_kept(model: str, change: Change, lost: list[str], on_progress: OnProgress, *, keep_owner: bool) -> None:
-    if keep_owner:
-        _require_kept(change, lost)
-    elif lost:
-        on_progress(Warned(model, f"owner, mode or attributes are not kept: {format_list(lost)}"))
+        lost = not_kept(change.area.stage, special_files(directory, written, candidate.metadata))
+        if lost:
+            raise cannot_be_kept(directory, lost)
 
 
 def _build(
@@ -300,7 +290,10 @@ def _build(
     for change, completion in zip(changes, completed, strict=True):
         _seal(change, completion)
         lost = find_lost_metadata(change.area.stage, change.snapshot.directory, change.candidate)
-        _check_kept(model, change, lost, on_progress, keep_owner=keep_owner)
+        if lost and keep_owner:
+            raise cannot_be_kept(change.snapshot.directory, lost)
+        if lost:
+            on_progress(Warned(model, f"owner, mode or attributes are not kept: {format_list(lost)}"))
     on_progress(StepReached(model, Step.STAMPED))
     return completed
 
