@@ -84,11 +84,7 @@ def two_step_swap(a: Path, b: Path, aside: Path) -> None:
         StorageError: A rename failed; what was renamed before is left for `finish_two_step`.
     """
     if os.path.lexists(aside):
-        raise StorageError(
-            "an interrupted swap has left this",
-            where=str(aside),
-            hint="run `tokmigrate recover`",
-        )
+        raise StorageError("an interrupted swap has left this", where=str(aside), hint="run `tokmigrate recover`")
     for source, target in ((a, aside), (b, a), (aside, b)):
         _rename(source, target)
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from blake3 import blake3
 
 from tokmigrate.apply.candidate import Candidate, Completion, Documents, ShardImage, baseline_start, header_with_rows
-from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_digest, shard_digest
+from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_digest
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.undo_record import Objects, StoredRows, Undo, read_undo_record
 from tokmigrate.errors import DriftError, UndoError
@@ -29,6 +29,7 @@ from tokmigrate.model.references.token_texts import find_named_tokens, without_m
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.model.weights.tensor_rows import shard_digest
 from tokmigrate.plan.plan import layout, render_document, with_index_sizes
 from tokmigrate.vocabulary.ids import expand
 from tokmigrate.vocabulary.recipes import RestoredRow

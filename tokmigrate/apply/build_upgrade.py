@@ -10,7 +10,7 @@ from blake3 import blake3
 
 from tokmigrate.apply.build_downgrade import collect_lost_rows
 from tokmigrate.apply.candidate import Candidate, Completion, ShardImage, baseline_start, header_with_rows
-from tokmigrate.apply.digests import Tables, edit_tables, lineage, shard_digest
+from tokmigrate.apply.digests import Tables, edit_tables, lineage
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
 from tokmigrate.apply.new_rows import InitRows, RowBytes, find_populations, init_rows, new_row_bytes, open_tensors
 from tokmigrate.apply.publish import Change
@@ -23,7 +23,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import real_path
 from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings, format_fingerprints
-from tokmigrate.model.weights.tensor_rows import TensorRows, tensor_digest
+from tokmigrate.model.weights.tensor_rows import TensorRows, shard_digest, tensor_digest
 from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.plan import Plan, layout
 from tokmigrate.plan.steps import Step

@@ -22,7 +22,7 @@ from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
 @dataclass(frozen=True)
 class ShardImage:
-    """The header of a shard, and its digest as `digests.shard_digest` makes it."""
+    """The header of a shard, and its digest as `shard_digest` makes it."""
 
     header: Header
     digest: str
@@ -61,7 +61,7 @@ class Completion:
 
     Args:
         stamp: The stamp of the directory, None at `base`.
-        digests: What `digests.shard_digest` must give for each written shard.
+        digests: What `shard_digest` must give for each written shard.
         row: The bytes of a new row of a tensor.
     """
 

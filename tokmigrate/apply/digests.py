@@ -15,9 +15,9 @@ from blake3 import blake3
 from tokmigrate.apply.new_rows import RowBytes
 from tokmigrate.apply.shard_pass import Contents, read_shard
 from tokmigrate.files import open_for_reading
-from tokmigrate.model.formats.safetensors_header import Header, read_header
+from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, tensor_digest
+from tokmigrate.model.weights.tensor_rows import DIGEST_BYTES, shard_digest
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import Shard
 from tokmigrate.vocabulary.ids import Run
@@ -47,15 +47,6 @@ def edit_tables(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyT
             for piece in tensors[name].window.of(edit).pieces
         )
     return result
-
-
-def shard_digest(header: Header, tables: Tables, fixed: Mapping[str, str]) -> str:
-    """Return the digest of a shard with that header, those rows and those other tensors."""
-    hasher = blake3(b"shard 1\n" + blake3(header.raw).digest())
-    for entry in header.by_offset:
-        found = tensor_digest(tables[entry.name]) if entry.name in tables else fixed[entry.name]
-        hasher.update(f"{entry.name}\n{found}\n".encode())
-    return "s1:" + hasher.hexdigest()
 
 
 def read_shard_digest(path: Path, tensors: Mapping[str, VocabularyTensor], ids: int) -> str:

@@ -26,11 +26,7 @@ FAST = "`verify: fast` in tokmigrate.yaml loads with tokenizers only"
 _OF_THE_MODEL = ("died", "model", "shapes")
 """The kinds of faults that are not the tokenizer's."""
 
-_DOES = {
-    "tokenizes": "tokenizes",
-    "surrounds": "puts special tokens around",
-    "decodes": "decodes the tokens of",
-}
+_DOES = {"tokenizes": "tokenizes", "surrounds": "puts special tokens around", "decodes": "decodes the tokens of"}
 
 
 def verify_documents(

@@ -79,11 +79,7 @@ def new_row_bytes(plan: Plan, rows: Mapping[str, TensorRows], seed: str, means: 
 
 
 def _rows_of(
-    plan: Plan,
-    tensor: VocabularyTensor,
-    rows: TensorRows,
-    seed: str,
-    means: Mapping[tuple[Run, ...], Matrix],
+    plan: Plan, tensor: VocabularyTensor, rows: TensorRows, seed: str, means: Mapping[tuple[Run, ...], Matrix]
 ) -> dict[Recipe, bytes]:
     made: dict[Recipe, bytes] = {}
     known: dict[tuple[Run, ...], RowStatistics] = {}

@@ -8,11 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from blake3 import blake3
 
+from tokmigrate.apply.shard_writer import ShardWriter
 from tokmigrate.init.statistics import BLOCK_ROWS, sum_blocks
 from tokmigrate.model.formats.safetensors_header import Header, TensorEntry
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, DIGEST_BYTES, Octets, OpenFile, TensorRows, digest_rows
@@ -50,22 +50,6 @@ class Contents:
         return Contents({**self.tables, **other.tables}, {**self.fixed, **other.fixed}, means)
 
 
-class BlockWriter(Protocol):
-    """What takes the blocks of a pass; several threads call it, each with another part of the shard."""
-
-    def put_rows(self, tensor: str, start: int, rows: Octets, digests: bytes) -> None:
-        """Take rows of a vocabulary tensor from `start` on, `(rows, row_bytes)`, and their digests."""
-        ...
-
-    def put_bytes(self, tensor: str, offset: int, data: memoryview) -> None:
-        """Take bytes of another tensor, from `offset` in it on."""
-        ...
-
-    def end_tensor(self, tensor: str, digest: str) -> None:
-        """Take the digest of another tensor, all bytes of which were put."""
-        ...
-
-
 @dataclass(frozen=True)
 class _Block:
     """What one thread does at a time: its bytes, and the sums of each 1024 rows, where a mean is wanted."""
@@ -80,7 +64,7 @@ def read_shard(
     header: Header,
     tensors: Mapping[str, VocabularyTensor],
     means: Mapping[str, Sequence[Run]] | None = None,
-    writer: BlockWriter | None = None,
+    writer: ShardWriter | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Contents:
     """Read each byte of a shard once.
@@ -139,13 +123,7 @@ def _cut(rows: TensorRows, summed: Sequence[Run]) -> Iterator[tuple[Sequence[Run
 
 
 def _read_rows(
-    rows: TensorRows,
-    tensor: str,
-    runs: Sequence[Run],
-    table: bytearray,
-    writer: BlockWriter | None,
-    *,
-    is_summed: bool,
+    rows: TensorRows, tensor: str, runs: Sequence[Run], table: bytearray, writer: ShardWriter | None, *, is_summed: bool
 ) -> Sequence[Matrix]:
     row_bytes = rows.geometry.row_bytes
     memory = _buffer(count(runs) * row_bytes)
@@ -170,7 +148,7 @@ def _read_fixed(
     entry: TensorEntry,
     begin: int,
     fixed: dict[str, str],
-    writer: BlockWriter | None,
+    writer: ShardWriter | None,
     stopped: threading.Event,
 ) -> Sequence[Matrix]:
     hasher = blake3()

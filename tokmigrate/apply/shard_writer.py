@@ -13,11 +13,10 @@ from typing import Self
 import numpy as np
 
 from tokmigrate.apply.clone import share_range
-from tokmigrate.apply.digests import shard_digest
 from tokmigrate.files import open_for_reading
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES as PAGE
 from tokmigrate.model.formats.safetensors_header import Header
-from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, DIGEST_BYTES, Octets, digest_rows
+from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, DIGEST_BYTES, Octets, digest_rows, shard_digest
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.ids import Run, find_gaps
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit

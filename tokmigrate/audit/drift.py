@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 
 from blake3 import blake3
 
-from tokmigrate.apply.digests import read_contents, shard_digest
+from tokmigrate.apply.digests import read_contents
 from tokmigrate.apply.undo_record import Left
 from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.semantic_diff import Difference, differences, without_ignorable
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.tensor_rows import tensor_digest
+from tokmigrate.model.weights.tensor_rows import shard_digest, tensor_digest
 
 
 @dataclass(frozen=True)

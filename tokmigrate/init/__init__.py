@@ -8,12 +8,4 @@ from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.init.strategies import RowStrategy
 from tokmigrate.init.strategies.base import Lookup
 
-__all__ = [
-    "InitSpec",
-    "Lookup",
-    "RowStatistics",
-    "RowStrategy",
-    "initialise_rows",
-    "seed_for",
-    "strategy_types",
-]
+__all__ = ["InitSpec", "Lookup", "RowStatistics", "RowStrategy", "initialise_rows", "seed_for", "strategy_types"]

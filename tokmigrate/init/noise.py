@@ -130,9 +130,7 @@ def _tail_quantile(p: Matrix, q: Matrix) -> Matrix:
     r = np.sqrt(-_log(np.where(q < 0.0, p, 1.0 - p)))
     near, far = r - 1.6, r - 5.0
     size = np.where(
-        r <= 5.0,
-        _polynomial(_C, near) / _polynomial(_D, near),
-        _polynomial(_E, far) / _polynomial(_F, far),
+        r <= 5.0, _polynomial(_C, near) / _polynomial(_D, near), _polynomial(_E, far) / _polynomial(_F, far)
     )
     signed: Matrix = np.where(q < 0.0, -size, size)
     return signed

@@ -44,7 +44,7 @@ class ChangedShard:
     """A shard with a vocabulary tensor.
 
     Args:
-        digest: As `apply.digests.shard_digest` makes it.
+        digest: As `shard_digest` makes it.
         baseline_start: Where its data section began at the baseline, in bytes.
     """
 

@@ -172,11 +172,7 @@ def _common(steps: Numbers, chosen: Mask) -> _Common | None:
     if core.sum() * 2 <= len(units):
         return None
     return _Common(
-        direction,
-        float(cosines.min()),
-        float(np.median(cosines)),
-        float(norms[core].min()),
-        float(norms[core].max()),
+        direction, float(cosines.min()), float(np.median(cosines)), float(norms[core].min()), float(norms[core].max())
     )
 
 

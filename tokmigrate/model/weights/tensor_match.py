@@ -128,10 +128,7 @@ def match_by_answer(
         raise _unexplained_error({name: entries[name][1].shape for name in unexplained}, found, reason, where)
     return {
         name: TensorMatch(
-            *entries[name],
-            int(reply["axis"]),
-            reply["side"],
-            expected=tuple(reply["shape"]) == entries[name][1].shape,
+            *entries[name], int(reply["axis"]), reply["side"], expected=tuple(reply["shape"]) == entries[name][1].shape
         )
         for name, reply in found.items()
     }

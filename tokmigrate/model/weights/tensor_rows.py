@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeAlias
@@ -15,6 +15,7 @@ from blake3 import blake3
 from tokmigrate.errors import ModelError, WeightsError
 from tokmigrate.files import MissingFileError, open_file, storage_errors
 from tokmigrate.model.formats.dtype import ITEM_BITS, to_float64
+from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.vocabulary.ids import Run, count, cut_runs
 
 if TYPE_CHECKING:
@@ -44,8 +45,7 @@ class Geometry:
         """
         if not 0 <= axis < len(shape):
             raise ModelError(
-                f"a tensor of shape {list(shape)} has no axis {axis}",
-                hint="correct the axis under vocab_tensors",
+                f"a tensor of shape {list(shape)} has no axis {axis}", hint="correct the axis under vocab_tensors"
             )
         inner_bits = math.prod(shape[axis + 1 :]) * ITEM_BITS[dtype]
         if inner_bits % 8:
@@ -192,6 +192,15 @@ def tensor_digest(digests: bytes) -> str:
     It follows from the rows' digests alone, so moving rows changes it without reading the tensor again.
     """
     return TENSOR_DIGEST_PREFIX + blake3(digests).hexdigest()
+
+
+def shard_digest(header: Header, tables: Mapping[str, bytes], fixed: Mapping[str, str]) -> str:
+    """Return the digest of a shard with that header, those rows and those other tensors."""
+    hasher = blake3(b"shard 1\n" + blake3(header.raw).digest())
+    for entry in header.by_offset:
+        found = tensor_digest(tables[entry.name]) if entry.name in tables else fixed[entry.name]
+        hasher.update(f"{entry.name}\n{found}\n".encode())
+    return "s1:" + hasher.hexdigest()
 
 
 def digest_range(path: Path, begin: int, end: int) -> str:

@@ -90,9 +90,7 @@ class Weights:
         found = self._by_name.get(name)
         if found is None:
             raise WeightsError(
-                f"the model has no tensor '{name}'",
-                where=str(self.directory),
-                hint=suggest(name, self._by_name),
+                f"the model has no tensor '{name}'", where=str(self.directory), hint=suggest(name, self._by_name)
             )
         return found
 
