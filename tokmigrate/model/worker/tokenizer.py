@@ -1,11 +1,11 @@
 """What the tokenizers library makes of a tokenizer.json.
 
 Request: `file`, the path, or `document`, the parsed file; `expected`, the id of every token by its text (optional);
-`encode`, texts; `decode`, lists of ids (optional); `normalise`, texts (optional).
+`encode`, texts; `normalise`, texts (optional).
 
 Answer: `size` with added tokens; `differences` from `expected` as `id_differences` gives them; `encodings`,
 `{ids, tokens}` for each text without special tokens added, or `{error}` where the tokenizer cannot tokenize it;
-`decodings`, texts with special tokens; `normalised`, what the normalizer makes of texts. The padding, truncation,
+`normalised`, what the normalizer makes of texts. The padding, truncation,
 dropout and post-processor of the file have no part in it.
 """
 
@@ -23,7 +23,6 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     """Load the tokenizer and answer."""
     tokenizer = open_tokenizer(Path(request["file"]) if "file" in request else request["document"])
     found = of_library(tokenizer, request)
-    found["decodings"] = [tokenizer.decode(ids, skip_special_tokens=False) for ids in request.get("decode", [])]
     normalizer = tokenizer.normalizer
     texts = request.get("normalise", [])
     found["normalised"] = [normalizer.normalize_str(text) for text in texts] if normalizer else texts

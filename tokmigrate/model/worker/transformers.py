@@ -6,11 +6,10 @@ tensor on disk (optional); `encode`, texts; `model`, false where only the tokeni
 Answer: `library`, what the tokenizers library makes of tokenizer.json, as the question `tokenizer` answers it, or
 `error`; and of transformers `tokenizer` and `model`, each with `unknown` and the reason where transformers has no code
 for them, or with `error` and the cause where it cannot load them. The tokenizer's: `class`; `size`; `differences` from
-`expected`; `special`, `{pad: [text, id], …}`; `padding_side`; `encodings`, ids for each text without special tokens
-added; `pipeline`, how it differs from tokenizer.json as `pipeline.compare` gives it, if the library takes that; `chat`,
-a user's message by the chat template, null without one, or `chat_error`. The model's: `class`; `vocab_size`; `ids`,
-what the config gives to roles; `vocabulary`, shapes with an axis of that size; `mismatched`, `{name: [on disk,
-expected]}`, up to 20 of them. Nothing is expected of names that the model does not have.
+`expected`; `encodings`, ids for each text without special tokens added; `pipeline`, how it differs from tokenizer.json
+as `compare` gives it, if the library takes that; `chat_error`, why the chat template cannot be rendered. The model's:
+`class`; `mismatched`, `{name: [on disk, expected]}`, up to 20 of them. Nothing is expected of names that the model does
+not have.
 
 A class of transformers can build parts of the pipeline itself; that part of the file is then unused. So the parts are
 compared as the library writes them, and how many kinds of text are tokenized.
@@ -190,7 +189,6 @@ def _try(make: Callable[[S], T], of: S) -> T | None:
         return None
 
 
-_ROLES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _LONGEST = 300
 """How many characters of an error are reported."""
 
@@ -236,10 +234,7 @@ def _of_tokenizer(request: Request, declared: list[Declared]) -> dict[str, Any]:
     found: dict[str, Any] = {
         "class": type(tokenizer).__name__,
         "size": len(tokenizer),
-        "special": {role: _special(tokenizer, role) for role in _ROLES},
-        "padding_side": tokenizer.padding_side,
         "encodings": _encodings(tokenizer, request.get("encode", [])),
-        "chat": None,
     }
     if declared:
         found["pipeline"] = compare(tokenizer, *declared)
@@ -247,7 +242,7 @@ def _of_tokenizer(request: Request, declared: list[Declared]) -> dict[str, Any]:
         found["differences"] = id_differences(request["expected"], tokenizer.get_vocab())
     if tokenizer.chat_template:
         try:
-            found["chat"] = tokenizer.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)
+            tokenizer.apply_chat_template(list(MESSAGES), tokenize=False, add_generation_prompt=True)
         except MemoryError:
             raise
         except Exception as error:
@@ -263,10 +258,6 @@ def _encodings(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
         return [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
 
 
-def _special(tokenizer: Any, role: str) -> list[Any]:
-    return [getattr(tokenizer, f"{role}_token"), getattr(tokenizer, f"{role}_token_id")]
-
-
 def _of_model(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
         config = load_config(request["directory"])
@@ -276,23 +267,17 @@ def _of_model(request: Mapping[str, Any]) -> dict[str, Any]:
     size = vocabulary_size(config)
     expected = tensors_on_disk(model)
     on_disk: Mapping[str, list[int]] = request.get("shapes", {})
-    vocabulary = {name: list(tensor.shape) for name, tensor in expected.items() if size in tensor.shape}
+    # Quantized layers are stored in other shapes than they have.
     packed = getattr(config, "quantization_config", None) is not None
     mismatched = {}
     for name, shape in on_disk.items():
         known = (
             find_name(name, expected, model.base_model_prefix) if _worth_a_search(name, expected, shape, size) else None
         )
-        # Quantized layers are stored in other shapes than they have.
-        if known is not None and tuple(shape) != expected[known].shape and (known in vocabulary or not packed):
-            mismatched[name] = [shape, list(expected[known].shape)]
-    return {
-        "class": type(model).__name__,
-        "vocab_size": size,
-        "ids": {f"{role}_token_id": getattr(config, f"{role}_token_id", None) for role in _ROLES},
-        "vocabulary": vocabulary,
-        "mismatched": dict(islice(sorted(mismatched.items()), SHOWN)),
-    }
+        wanted = expected[known].shape if known is not None else tuple(shape)
+        if tuple(shape) != wanted and (size in wanted or not packed):
+            mismatched[name] = [shape, list(wanted)]
+    return {"class": type(model).__name__, "mismatched": dict(islice(sorted(mismatched.items()), SHOWN))}
 
 
 def _worth_a_search(name: str, expected: Mapping[str, Any], shape: list[int], size: int | None) -> bool:
