@@ -11,11 +11,15 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.shard_pass import Contents, read_shard
+from tokmigrate.apply.shard_writer import ShardWriter
 from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.model.formats.dtype import from_float64
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.vocabulary.recipes import RestoredRow
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit
 
 ROWS, WIDTH = 5000, 300
 TENSORS = {
@@ -86,3 +90,24 @@ def test_means_are_those_of_the_statistics(shard: Path, population: list[tuple[i
             contents = found(shard, **{name: wanted})
             assert contents.means[name].tobytes() == read.mean().tobytes()
             assert contents.tables == found(shard).tables
+
+
+def test_a_byte_in_another_place_is_seen(shard: Path, tmp_path: Path) -> None:
+    header, copy = read_header(shard), tmp_path / "copy"
+    edit = RowEdit(ROWS, (CopiedRows(0, 10), NewRow(RestoredRow("record", 0)), CopiedRows(10, ROWS)))
+    longer = header.reshaped({name: tensor.with_ids(ROWS + 1).shape for name, tensor in TENSORS.items()}, 100)
+    new = {"embed": bytes(2 * WIDTH), "across": bytes(12), "bias": bytes(2)}
+    writer = ShardWriter(copy, longer, TENSORS, edit)
+    with writer:
+        writer.start(shard, header)
+        read_shard(shard, header, TENSORS, writer=writer)
+    assert writer.digest() != read_shard_digest(copy, TENSORS, ROWS + 1)
+    with writer:
+        writer.put_new_rows(lambda name, _: new[name])
+    assert writer.digest() == read_shard_digest(copy, TENSORS, ROWS + 1)
+    assert writer.is_in_place(shard, header)
+    octets = copy.read_bytes()
+    for entry in longer.entries:
+        for place in (longer.data_start + entry.begin, longer.data_start + entry.end - 1):
+            copy.write_bytes(octets[:place] + bytes([octets[place] ^ 1]) + octets[place + 1 :])
+            assert not writer.is_in_place(shard, header), entry.name

@@ -6,6 +6,7 @@ import ctypes
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
@@ -16,7 +17,15 @@ from tokmigrate.apply.clone import share_range
 from tokmigrate.files import open_for_reading
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES as PAGE
 from tokmigrate.model.formats.safetensors_header import Header
-from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, DIGEST_BYTES, Octets, digest_rows, shard_digest
+from tokmigrate.model.weights.tensor_rows import (
+    BLOCK_BYTES,
+    DIGEST_BYTES,
+    Octets,
+    OpenFile,
+    TensorRows,
+    digest_rows,
+    shard_digest,
+)
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.ids import Run, find_gaps
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
@@ -158,6 +167,24 @@ class ShardWriter:
         """Return the digest of the shard, made of those of what was written at each place."""
         tables = {name: bytes(table) for name, table in self._tables.items()}
         return shard_digest(self._header, tables, self._fixed)
+
+    def is_in_place(self, source: Path, old: Header) -> bool:
+        """Return whether a sample reads back as it must: both ends of each tensor, and a row in the middle."""
+        with OpenFile(self.path) as new, OpenFile(source) as before:
+            for name in (entry.name for entry in old.entries if entry.name not in self._tensors):
+                begin, target, size = old.data_start + old.entry(name).begin, self._position(name), len(old.entry(name))
+                edge = min(size, PAGE)
+                for offset in (0, size - edge):
+                    if new.read(target + offset, edge) != before.read(begin + offset, edge):
+                        return False
+        for name, table in self._tables.items():
+            count, tensor = len(table) // DIGEST_BYTES, self._tensors[name]
+            lie = replace(tensor.geometry, rows=count)
+            with TensorRows(self.path, self._position(name), lie, tensor.dtype) as rows:
+                for row in {0, count // 2, count - 1} if count else ():
+                    if digest_rows(rows.read_run(row, row + 1)) != table[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]:
+                        return False
+        return True
 
     def _position(self, tensor: str) -> int:
         return self._header.data_start + self._header.entry(tensor).begin

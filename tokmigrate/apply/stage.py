@@ -48,11 +48,13 @@ class StagedDirectory:
         _check_files(self.path, snapshot, candidate)
         tensors = {tensor.name: tensor for tensor in snapshot.tensors}
         for name, writer in self.writers.items():
-            found = writer.digest()
-            if found == completion.digests[name] and reads_again:
+            is_right = writer.digest() == completion.digests[name]
+            if is_right and reads_again:
                 drop_cache(writer.path)
-                found = read_shard_digest(writer.path, tensors, candidate.edit.new_rows)
-            if found != completion.digests[name]:
+                is_right = read_shard_digest(writer.path, tensors, candidate.edit.new_rows) == completion.digests[name]
+            if is_right:
+                is_right = writer.is_in_place(snapshot.directory / name, snapshot.weights.shard(name).header)
+            if not is_right:
                 _check_untouched(snapshot, name)
                 raise VerificationError(
                     "the bytes are not those that were planned: the model was changed since it was migrated",

@@ -91,6 +91,12 @@ class OpenFile:
         os.close(self._descriptor)
         self._descriptor = -1
 
+    def read(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes of the file from `offset` on; errors are those of `fill`."""
+        octets = bytearray(size)
+        self.fill(memoryview(octets), offset)
+        return bytes(octets)
+
     def fill(self, target: memoryview, offset: int) -> None:
         """Fill `target`, a view of bytes, with what the file holds from `offset` on.
 
