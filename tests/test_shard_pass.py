@@ -95,7 +95,7 @@ def test_means_are_those_of_the_statistics(shard: Path, population: list[tuple[i
 def test_a_byte_in_another_place_is_seen(shard: Path, tmp_path: Path) -> None:
     header, copy = read_header(shard), tmp_path / "copy"
     edit = RowEdit(ROWS, (CopiedRows(0, 10), NewRow(RestoredRow("record", 0)), CopiedRows(10, ROWS)))
-    longer = header.reshaped({name: tensor.with_ids(ROWS + 1).shape for name, tensor in TENSORS.items()}, 100)
+    longer = header.reshape({name: tensor.with_ids(ROWS + 1).shape for name, tensor in TENSORS.items()}, 100)
     new = {"embed": bytes(2 * WIDTH), "across": bytes(12), "bias": bytes(2)}
     writer = ShardWriter(copy, longer, TENSORS, edit)
     with writer:

@@ -6,6 +6,7 @@ import ctypes
 import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -69,13 +70,16 @@ class ShardWriter:
         self._starts: list[int] = []
         self._ends: list[int] = []
         self._waiting = 0
+        self._pool = ThreadPoolExecutor(1)
         self._descriptor = -1
 
     def __enter__(self) -> Self:
         self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        self._pool = ThreadPoolExecutor(1)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
         os.close(self._descriptor)
         self._descriptor = -1
 
@@ -199,7 +203,8 @@ class ShardWriter:
         self._waiting += len(data)
         if self._waiting > _WRITE_BACK_BYTES:
             self._waiting = 0
-            start_writing_back(self._descriptor)
+            # In a thread of its own: the call waits where the disk is busy.
+            self._pool.submit(start_writing_back, self._descriptor)
 
 
 def start_writing_back(descriptor: int) -> None:
