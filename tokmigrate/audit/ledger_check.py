@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
@@ -17,12 +18,14 @@ from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.revision.yaml_file import YamlHeader, python_checksum, read_contents, yaml_checksum
 from tokmigrate.settings import ModelEntry, Workspace
+from tokmigrate.state import transfer
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import MigrationText
-from tokmigrate.state.transfer import read_imported
 from tokmigrate.strict_yaml import parse
+
+if TYPE_CHECKING:
+    from tokmigrate.state.ledger import State
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ def check_ledger(workspace: Workspace, state: State) -> tuple[UnknownRun, ...]:
 
     Raises DriftError where a hash chain is broken, or a run of this workspace is missing.
     """
-    for ledger in chain([state], read_imported(state)):
+    for ledger in chain([state], transfer.read_imported(state)):
         broken = ledger.verify_chain()
         if broken is not None:
             raise DriftError(

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import chain
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,12 +33,14 @@ from tokmigrate.model.weights.row_fingerprints import (
 )
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.state.ledger import State
-from tokmigrate.state.queries import Readable
+from tokmigrate.state import transfer
 from tokmigrate.state.rows import AppliedRow, ModelRow, Status, TokenEvent, TokenEventType
-from tokmigrate.state.transfer import read_imported
 from tokmigrate.vocabulary.ids import is_tombstone
 from tokmigrate.vocabulary.recipes import Side
+
+if TYPE_CHECKING:
+    from tokmigrate.state.ledger import State
+    from tokmigrate.state.queries import Readable
 
 
 class Training(StrEnum):
@@ -229,7 +232,7 @@ def _find_elsewhere(state: State, stamp: Stamp | None) -> tuple[Readable, ModelR
     """
     if stamp is None:
         return state, None
-    for ledger in chain([state], read_imported(state)):
+    for ledger in chain([state], transfer.read_imported(state)):
         for model in ledger.list_models():
             applied = (row for row in ledger.runs(model, None) if row.status is Status.APPLIED)
             if any(row.generation_after == stamp.generation for row in applied):

@@ -156,14 +156,20 @@ def _without_debug(arguments: list[str]) -> list[str]:
 def main() -> None:
     """Run the command line; errors become messages and exit codes, and come with a traceback only with --debug."""
     # A vocabulary is a million objects without cycles: the usual number of collections takes a fifth of the time.
-    gc.set_threshold(100_000)
+    gc.set_threshold(400_000)
     # At the end of the process a last collection would only look at all that was imported.
     atexit.register(gc.freeze)
     arguments = _without_debug(sys.argv[1:])
     as_json = "--json" in arguments
     TRACEBACKS.set(len(arguments) < len(sys.argv[1:]))
     MAKES_CHANGES.set(False)
-    with postpone_imports("numpy"), capture_stream_errors() as (out, _), raise_keyboard_interrupt():
+    with (
+        postpone_imports("numpy"),
+        postpone_imports("sqlalchemy"),
+        postpone_imports("tokmigrate.state.*"),
+        capture_stream_errors() as (out, _),
+        raise_keyboard_interrupt(),
+    ):
         code = _exit_code(arguments, as_json)
         out.flush()
         if out.error:

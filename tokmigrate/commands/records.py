@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from blake3 import blake3
 
@@ -18,7 +19,6 @@ from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
-from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import (
     AppliedRecord,
@@ -33,6 +33,9 @@ from tokmigrate.state.rows import (
     TokensMoved,
 )
 from tokmigrate.vocabulary.token_delta import moves_of
+
+if TYPE_CHECKING:
+    from tokmigrate.state.ledger import State
 
 
 def build_upgrade_outcome(applied_steps: tuple[AppliedStep, ...], already: int) -> Outcome:

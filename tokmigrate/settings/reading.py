@@ -142,7 +142,7 @@ class FileKeys(_Closed):
 STATE_VARIABLE = "TOKMIGRATE_STATE"
 """The environment variable that, where it is set and not empty, takes the place of `state:`."""
 
-_SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
+SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
 
 
 def find_workspace(start: Path) -> Path:
@@ -212,7 +212,7 @@ def _entry(name: str, model: ModelKeys, root: Path, worker: WorkerLimits) -> Mod
 
 def _resolve_state(url: str, root: Path) -> str:
     """Return the URL with a relative SQLite path made absolute."""
-    match = _SQLITE_FILE.fullmatch(url)
+    match = SQLITE_FILE.fullmatch(url)
     if match is None or match[2].startswith("file:"):
         return url
     return f"{match[1]}{absolute(root, match[2])}{match[3]}"
@@ -248,7 +248,7 @@ def _state_problems(tree: Tree) -> list[Problem]:
         return []
     if "://" not in state:
         return [tree.problem(("state",), f"'{state}' is not a database URL", f"for example {DEFAULT_STATE}")]
-    match = _SQLITE_FILE.fullmatch(state)
+    match = SQLITE_FILE.fullmatch(state)
     if state.startswith("sqlite") and (match is None or match[2] in ("", ":memory:")):
         message = "a state in memory would be lost with the command"
         return [tree.problem(("state",), message, f"for example {DEFAULT_STATE}")]

@@ -6,17 +6,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, insert, inspect, make_url, select
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+import sqlalchemy
 
 from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.files import exists
 from tokmigrate.formats import STATE, check_version
-from tokmigrate.state.ledger import State
-from tokmigrate.state.schema import meta, metadata
-from tokmigrate.state.schema_upgrades import upgrade_schema
+from tokmigrate.settings.reading import SQLITE_FILE
+from tokmigrate.state import ledger, schema, schema_upgrades
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL, Connection, Engine
+
+    from tokmigrate.state.ledger import State
 
 _WRITER_WAITS_MS = 30_000
 _READER_WAITS_MS = 2_000
@@ -55,13 +58,13 @@ def open_state(url: str, workspace: Path | None = None) -> State:
             held = _meta_in(connection)
             if not held:
                 # No look at what is there: a table of the same name belongs to another application.
-                metadata.create_all(connection, checkfirst=False)
-                connection.execute(insert(meta).values(key=_VERSION, value=str(STATE.version)))
+                schema.metadata.create_all(connection, checkfirst=False)
+                connection.execute(sqlalchemy.insert(schema.meta).values(key=_VERSION, value=str(STATE.version)))
                 path = _path_to_workspace(state)
                 if path is not None:
-                    connection.execute(insert(meta).values(key=_WORKSPACE, value=path))
+                    connection.execute(sqlalchemy.insert(schema.meta).values(key=_WORKSPACE, value=path))
             elif held.get(_VERSION) == _OLDER:
-                upgrade_schema(connection, state.place)
+                schema_upgrades.upgrade_schema(connection, state.place)
             held = _meta_in(connection)
     return _check(state, held)
 
@@ -71,6 +74,8 @@ def open_state_if_present(url: str, workspace: Path | None = None) -> State | No
 
     It waits two seconds for another process, `open_state` thirty; else it raises what that raises.
     """
+    if _lacks_file(url, workspace):
+        return None
     state = _state(url, workspace, _READER_WAITS_MS)
     held = _read_meta(state)
     return _check(state, held) if held else None
@@ -81,16 +86,24 @@ def has_state(url: str, workspace: Path | None = None) -> bool:
     return bool(_read_meta(_state(url, workspace, _READER_WAITS_MS)))
 
 
+def _lacks_file(url: str, workspace: Path | None) -> bool:
+    """Return whether the state is a file of SQLite that is not there; SQLAlchemy is not loaded to say so."""
+    match = SQLITE_FILE.fullmatch(url)
+    if match is None or match[1] != "sqlite:///" or match[2] in ("", ":memory:") or match[2].startswith("file:"):
+        return False
+    return not exists((workspace or Path()) / match[2])
+
+
 def _state(url: str, workspace: Path | None, timeout_ms: int) -> State:
     folder = (workspace or Path()).resolve()
     try:
-        parsed = make_url(url)
+        parsed = sqlalchemy.make_url(url)
         backend = parsed.get_backend_name()
         if backend == "sqlite":
-            return State(_sqlite_engine(_absolute(parsed, folder), timeout_ms), folder)
+            return ledger.State(_sqlite_engine(_absolute(parsed, folder), timeout_ms), folder)
         if backend == "postgresql":
-            return State(create_engine(parsed, pool_pre_ping=True), folder)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+            return ledger.State(sqlalchemy.create_engine(parsed, pool_pre_ping=True), folder)
+    except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
         raise UsageError(
             f"the state database cannot be opened: {error}",
             where="state",
@@ -101,21 +114,21 @@ def _state(url: str, workspace: Path | None, timeout_ms: int) -> State:
 
 def _absolute(url: URL, folder: Path) -> URL:
     if not url.database or url.database == ":memory:" or url.database.startswith("file:"):
-        raise ArgumentError("a SQLite state needs the plain path of a file")
+        raise sqlalchemy.exc.ArgumentError("a SQLite state needs the plain path of a file")
     return url.set(database=str(folder / url.database))
 
 
 def _sqlite_engine(url: URL, timeout_ms: int) -> Engine:
     # One connection for each transaction: nothing open is carried over a fork.
-    engine = create_engine(url, poolclass=NullPool)
+    engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
 
-    @event.listens_for(engine, "connect")
+    @sqlalchemy.event.listens_for(engine, "connect")
     def _configure(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions of its own
         for pragma in (f"busy_timeout={timeout_ms}", "journal_mode=DELETE", "synchronous=EXTRA", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
-    @event.listens_for(engine, "begin")
+    @sqlalchemy.event.listens_for(engine, "begin")
     def _begin(connection: Connection) -> None:
         writes = connection.get_execution_options().get("writes", False)
         # A state that was opened to be read is written as well where a tag goes.
@@ -163,6 +176,6 @@ def _read_meta(state: State) -> dict[str, str]:
 
 
 def _meta_in(connection: Connection) -> dict[str, str]:
-    if not inspect(connection).has_table(meta.name):
+    if not sqlalchemy.inspect(connection).has_table(schema.meta.name):
         return {}
-    return {row.key: row.value for row in connection.execute(select(meta))}
+    return {row.key: row.value for row in connection.execute(sqlalchemy.select(schema.meta))}
