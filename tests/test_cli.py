@@ -505,9 +505,9 @@ def test_what_a_narrow_terminal_folds_hangs(place: Workspace) -> None:
 def test_a_terminal_shows_what_is_being_done(place: Workspace) -> None:
     sent = on_terminal(place, "upgrade", "+2")
     steps = (
-        "computing the new rows",
         "verifying",
         "staging",
+        "computing the new rows",
         "comparing what was written",
         "publishing",
         "upgraded to",

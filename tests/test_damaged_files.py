@@ -304,7 +304,8 @@ FAILING = (
     ("migrations/0002_add_chat_roles.yaml", "newfstatat", ("plan",)),
     ("models/demo/config.json", "read", ("plan",)),
     ("models/demo", "getdents64", ("plan",)),
-    (f"models/.demo.tokmigrate/stage/{SHARD}", "pread64", ("upgrade",)),
+    (f"models/.demo.tokmigrate/stage/{SHARD}", "pwrite64", ("upgrade",)),
+    (f"models/.demo.tokmigrate/stage/{SHARD}", "preadv2", ("upgrade",)),
 )
 
 

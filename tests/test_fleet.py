@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,6 +155,15 @@ def test_no_model_is_begun_after_one_failed(keep_going: bool, tried: list[str]) 
     assert found == tried
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    # A shell without job control has its background ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_reaches_models_that_are_not_committed() -> None:
     begun = threading.Barrier(3)
     ended: dict[str, str] = {}

@@ -98,7 +98,7 @@ NOT_IN_HELP = re.findall(
 VERBS = re.findall(
     r"[\w-]+",
     """
-    Adopt Apply Check Compare Continue Count Create Delete Derive Exit Finish Give Import Include Install List
+    Adopt Apply Change Check Compare Continue Count Create Delete Derive Exit Finish Give Import Include Install List
     Move Print Record Replace Restore Run Select Set Show Skip Undo Update Use Verify Wait Write
     """,
 )
@@ -152,7 +152,7 @@ def test_a_letter_is_one_thing_in_all_commands(place: Workspace) -> None:
             for word in each.opts:
                 if len(word) == 2:
                     meant.setdefault(word, set()).add(each.name)
-    assert meant == {"-m": {"message"}, "-M": {"model"}, "-o": {"output"}}
+    assert meant == {"-m": {"message"}, "-M": {"model"}, "-o": {"output"}, "-j": {"jobs"}}
     for name, command in commands().items():
         for each in command.params:
             assert each.name not in ("message", "model") or {"-m", "-M"} & set(each.opts), name

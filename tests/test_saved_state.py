@@ -216,4 +216,6 @@ def test_one_place_opens_tokenizers() -> None:
                 names = [node.attr]
             if opening.intersection(names):
                 found.add(str(path.relative_to(package)))
-    assert found == {"model/tokenizer/library.py", "model/worker/transformers.py"}
+    # The last one makes a new tokenizer, which has no state.
+    opens = {"model/tokenizer/library.py", "model/worker/transformers.py"}
+    assert found == {*opens, "model/from_sentencepiece.py"}

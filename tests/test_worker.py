@@ -175,11 +175,12 @@ def test_one_server_forks_all_workers_and_outlives_them(tmp_path: Path) -> None:
 def test_a_server_imports_libraries_before_the_first_question(tmp_path: Path) -> None:
     stop_server()
     prepare_worker("tokenizer")
-    (server,) = servers()
     deadline = time.monotonic() + 60
-    while "tokenizers" not in (server / "maps").read_text():
+    # A process that has just been started has no command line yet.
+    while not any("tokenizers" in (server / "maps").read_text() for server in servers()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+    (server,) = servers()
     assert call_worker("tokenizer", {"file": str(write_tokenizer(tmp_path))})["size"] == len(VOCABULARY)
     assert servers() == [server]
 

@@ -277,6 +277,7 @@ def _build(
     accept()
     on_progress(ActivityStarted(model, "staging", sum(change.candidate.bytes for change in changes)))
     staged = [_stage(change, lambda count: on_progress(BytesProcessed(model, count))) for change in changes]
+    on_progress(ActivityStarted(model, "computing the new rows"))
     # The record of the model names those of its adapters.
     completed = [change.complete(part.contents) for change, part in zip(changes[::-1], staged[::-1], strict=True)]
     completed.reverse()
@@ -307,7 +308,7 @@ def _stage(change: Change, progress: Callable[[int], None]) -> StagedDirectory:
 
 def _seal(change: Change, completion: Completion) -> None:
     stage_, stamp = change.area.stage, completion.stamp
-    with storage_errors("writing the stamp", stage_):
+    with storage_errors("write the stamp", stage_):
         if stamp is not None:
             write_file(change.snapshot.directory, stage_, STAMP, stamp, change.candidate)
     seal_tree(change.snapshot.directory, stage_)

@@ -15,7 +15,7 @@ from typing import Self
 import numpy as np
 
 from tokmigrate.apply.clone import share_range
-from tokmigrate.files import open_for_reading
+from tokmigrate.files import open_for_reading, storage_errors
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES as PAGE
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.weights.tensor_rows import (
@@ -74,7 +74,8 @@ class ShardWriter:
         self._descriptor = -1
 
     def __enter__(self) -> Self:
-        self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        with storage_errors("write the file", self.path):
+            self._descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         self._pool = ThreadPoolExecutor(1)
         return self
 
@@ -85,7 +86,8 @@ class ShardWriter:
 
     def start(self, path: Path, old: Header) -> None:
         """Write the header, and share with the old file the blocks that the filesystem can share."""
-        os.ftruncate(self._descriptor, self._header.file_size)
+        with storage_errors("write the file", self.path):
+            os.ftruncate(self._descriptor, self._header.file_size)
         self._write(memoryview(self._header.raw), 0)
         with open_for_reading(path) as file:
             self._shared = sorted(self._share(file.fileno(), old))
@@ -198,8 +200,9 @@ class ShardWriter:
         near = self._shared[bisect_right(self._ends, offset) : bisect_left(self._starts, end)]
         for start, stop in find_gaps([(max(0, first - offset), last - offset) for first, last in near], len(data)):
             position = start
-            while position < stop:
-                position += os.pwrite(self._descriptor, data[position:stop], offset + position)
+            with storage_errors("write the file", self.path):
+                while position < stop:
+                    position += os.pwrite(self._descriptor, data[position:stop], offset + position)
         self._waiting += len(data)
         if self._waiting > _WRITE_BACK_BYTES:
             self._waiting = 0

@@ -32,7 +32,7 @@ class StagedDirectory:
 
     def complete(self, snapshot: Snapshot, candidate: Candidate, completion: Completion) -> None:
         """Write the new rows of the shards, and give these their metadata."""
-        with storage_errors("staging the new model", self.path):
+        with storage_errors("stage the new model", self.path):
             for name, writer in self.writers.items():
                 with writer:
                     writer.put_new_rows(completion.row)
@@ -87,7 +87,7 @@ def stage(
     written |= {entry_name(snapshot.directory, name) for name in gone}
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     contents, writers = Contents(), {}
-    with storage_errors("staging the new model", target):
+    with storage_errors("stage the new model", target):
         clone_tree(snapshot.directory, target, written)
         for name, data in candidate.files.items():
             if data is not None:

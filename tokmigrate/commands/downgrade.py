@@ -103,7 +103,7 @@ def downgrade(
         model = sync_with_stamp(state, entry, snapshot)
         objects = ObjectStore(workspace.objects)
         records = find_undo_records(workspace, entry, snapshot, revisions)
-        on_progress(ActivityStarted(entry.name, "computing the new rows"))
+        on_progress(ActivityStarted(entry.name, "reading"))
         back = build_downgrade(snapshot, records, objects, find_known(snapshot, state.known_files(model)))
         beside = changes_down(entry.name, adapters_of(entry, snapshot), records, objects, on_progress)
         changes = (change_down(snapshot, back), *beside)

@@ -12,7 +12,7 @@ from io import StringIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
@@ -108,9 +108,8 @@ def progress_lines(console: Console) -> Progress:
     """Return lines that are gone when they are done; where the console is not a terminal there are none."""
     return Progress(
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        _Bytes(),
+        BarColumn(bar_width=16),
+        _Amount(table_column=Column(no_wrap=True)),
         console=console,
         transient=True,
         # What is written to stdout is a result, and goes there while stderr shows this.
@@ -119,12 +118,15 @@ def progress_lines(console: Console) -> Progress:
     )
 
 
-class _Bytes(ProgressColumn):
-    """The bytes of a task that counts them, how many in a second, in the units of the plan, and the time left."""
+class _Amount(ProgressColumn):
+    """The bytes of a task that counts them, how many in a second, in the units of the plan, and the time left.
+
+    A task that counts none shows the seconds since it started.
+    """
 
     def render(self, task: Task) -> Text:
         if task.total is None:
-            return Text()
+            return Text(f"{task.elapsed or 0:.0f} s")
         speed = task.finished_speed or task.speed
         amount = f"{format_bytes(int(task.completed))} of {format_bytes(int(task.total))}"
         left = f", {task.time_remaining:.0f} s left" if task.time_remaining else ""
