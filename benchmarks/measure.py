@@ -39,6 +39,8 @@ def run(words: Sequence[str], directory: Path, environment: Mapping[str, str] | 
     Raises:
         SystemExit: The command failed; its output is shown.
     """
+    # Installed packages have their compiled files.
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     stop, lowest = threading.Event(), [_free(directory)]
     before = lowest[0]
 
@@ -53,7 +55,7 @@ def run(words: Sequence[str], directory: Path, environment: Mapping[str, str] | 
         with subprocess.Popen(
             list(words),
             cwd=directory,
-            env={**os.environ, **(environment or {})},
+            env={**inherited, **(environment or {})},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         ) as child:
