@@ -148,9 +148,9 @@ def test_who_reads_does_not_wait_long_for_a_locked_state(tmp_path: Path) -> None
     holder = sqlite3.connect(place.root / ".tokmigrate" / "state.db", isolation_level=None)
     holder.execute("BEGIN EXCLUSIVE")
     try:
-        begun = time.monotonic()
+        start_time = time.monotonic()
         done = place.run("status")
-        waited = time.monotonic() - begun
+        waited = time.monotonic() - start_time
     finally:
         holder.close()
     assert done.returncode == 5

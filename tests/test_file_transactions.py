@@ -49,12 +49,12 @@ def begin(root: Path, command: str) -> None:
         update_lock(made.workspace, [made.entry("m")], None)
 
 
-def deaths(command: Callable[[Path], None], begun: Path, scratch: Path) -> list[Path]:
+def deaths(command: Callable[[Path], None], started: Path, scratch: Path) -> list[Path]:
     """Return a copy of a workspace for each instant at which a command may die in it."""
     dead: list[Path] = []
     for number in count():
         copy = scratch / str(number)
-        shutil.copytree(begun, copy)
+        shutil.copytree(started, copy)
         code = exit_code(command, copy, number)
         if code == 0:
             shutil.rmtree(copy)
@@ -94,13 +94,13 @@ def migrations(root: Path) -> Contents:
 
 
 def told(command: str, root: Path) -> Story:
-    begin(root / "begun", command)
-    shutil.copytree(root / "begun", root / "done")
+    begin(root / "started", command)
+    shutil.copytree(root / "started", root / "done")
     COMMANDS[command](root / "done")
-    before, after = (contents(root / name / "migrations") for name in ("begun", "done"))
+    before, after = (contents(root / name / "migrations") for name in ("started", "done"))
     assert before != after
     assert not journal_path(place_of(root / "done")).exists()
-    return Story(command, before, after, tuple(deaths(COMMANDS[command], root / "begun", root / "dead")))
+    return Story(command, before, after, tuple(deaths(COMMANDS[command], root / "started", root / "dead")))
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +233,7 @@ def test_a_disk_that_refuses_half_way_is_reported_and_finished_later(tmp_path: P
 def test_a_disk_that_confirms_all_but_the_last_name_is_no_failure(tmp_path: Path) -> None:
     if not strace_works():
         pytest.skip("strace is not installed, or may not trace here")
-    begin(tmp_path / "begun", "rebase")
+    begin(tmp_path / "started", "rebase")
     command = [*command_line(), "rebase", "cccc"]
 
     def under_strace(root: Path, *injected: str) -> subprocess.CompletedProcess[str]:
@@ -242,11 +242,11 @@ def test_a_disk_that_confirms_all_but_the_last_name_is_no_failure(tmp_path: Path
             [*traced, *command], cwd=root, env=environment(), capture_output=True, text=True, check=False
         )
 
-    done = under_strace(Path(shutil.copytree(tmp_path / "begun", tmp_path / "done")))
+    done = under_strace(Path(shutil.copytree(tmp_path / "started", tmp_path / "done")))
     assert done.returncode == 0, done.stderr
     calls = [line for line in done.stderr.splitlines() if "fsync(" in line]
     assert ".tokmigrate>" in calls[-1]
-    root = Path(shutil.copytree(tmp_path / "begun", tmp_path / "failed"))
+    root = Path(shutil.copytree(tmp_path / "started", tmp_path / "failed"))
     failed = under_strace(root, "-e", f"inject=fsync:error=EIO:when={len(calls)}")
     assert "EIO" in failed.stderr
     assert failed.returncode == 0, failed.stderr

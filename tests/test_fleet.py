@@ -165,12 +165,12 @@ def _interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_reaches_models_that_are_not_committed() -> None:
-    begun = threading.Barrier(3)
+    ready = threading.Barrier(3)
     ended: dict[str, str] = {}
     going_on = threading.Event()
 
     def work(entry: ModelEntry, on_progress: OnProgress) -> None:
-        begun.wait(30)
+        ready.wait(30)
         assert going_on.wait(30)
         try:
             on_progress(StepReached(entry.name, Step.PREPARED if entry.name == "a" else Step.SWAPPED))
@@ -179,13 +179,13 @@ def test_an_interrupt_reaches_models_that_are_not_committed() -> None:
             ended[entry.name] = "undone"
 
     running = each_model(entries("a", "b"), work, 2, no_progress)
-    threading.Timer(0.1, interrupt_when, (begun, going_on)).start()
+    threading.Timer(0.1, interrupt_when, (ready, going_on)).start()
     with pytest.raises(KeyboardInterrupt):
         next(running)
     assert ended == {"a": "undone", "b": "done"}
 
 
-def interrupt_when(begun: threading.Barrier, going_on: threading.Event) -> None:
-    begun.wait(30)
+def interrupt_when(ready: threading.Barrier, going_on: threading.Event) -> None:
+    ready.wait(30)
     os.kill(os.getpid(), signal.SIGINT)
     threading.Timer(1, going_on.set).start()

@@ -68,7 +68,7 @@ def spec(**fields: Any) -> InitSpec:
     return InitSpec.model_validate(fields)
 
 
-def begun(
+def init_recipe(
     init: InitSpec,
     label: str = "<new>",
     population: tuple[Run, ...] = ((0, ROWS),),
@@ -216,7 +216,7 @@ def test_infinities_and_empty_populations_are_refused() -> None:
 
 def test_mean_is_over_the_population_only() -> None:
     values = matrix(ROWS, 6)
-    rows = made([begun(spec(strategy="mean"), population=((1, 3), (6, 9)))], values)
+    rows = made([init_recipe(spec(strategy="mean"), population=((1, 3), (6, 9)))], values)
     np.testing.assert_allclose(rows[0], values[[1, 2, 6, 7, 8]].mean(0), rtol=1e-13)
 
 
@@ -227,7 +227,7 @@ def test_mean_rows_keep_the_bound_on_the_models_behaviour(
 ) -> None:
     head, bias = matrix(rows, width, b"h%d" % seed) * spread, matrix(rows, 1, b"b%d" % seed)
     context = gaussian(b"c%d" % seed, 0, width)
-    recipes = [begun(spec(strategy="mean"), f"<{number}>", ((0, rows),)) for number in range(new)]
+    recipes = [init_recipe(spec(strategy="mean"), f"<{number}>", ((0, rows),)) for number in range(new)]
     logits = np.concatenate([head, made(recipes, head, "output")]) @ context
     logits += np.concatenate([bias, made(recipes, bias, "output", "lm_head.bias")])[:, 0]
     old = logits[:rows]
@@ -239,7 +239,7 @@ def test_mean_rows_keep_the_bound_on_the_models_behaviour(
 def test_mean_cov_has_the_scaled_covariance_of_the_baseline() -> None:
     values = matrix(200, 4) @ np.array([[2, 0, 0, 1], [0, 1, 0.5, 0], [0, 0, 0.3, 0], [0, 0, 0, 1.0]])
     init = spec(strategy="mean_cov", scale="0.25")
-    recipes = [begun(init, f"<{number}>", ((0, 200),)) for number in range(4000)]
+    recipes = [init_recipe(init, f"<{number}>", ((0, 200),)) for number in range(4000)]
     rows = made(recipes, values)
     expected = 0.25 * np.cov(values.T)
     size = float(np.sqrt(np.diag(expected).max()))
@@ -249,7 +249,7 @@ def test_mean_cov_has_the_scaled_covariance_of_the_baseline() -> None:
 
 def test_mean_cov_is_what_its_formula_says() -> None:
     values = matrix(ROWS, 6)
-    rows = made([begun(spec(strategy="mean_cov", scale=1.0))], values, seed="s")
+    rows = made([init_recipe(spec(strategy="mean_cov", scale=1.0))], values, seed="s")
     noise = gaussian(seed_for("s", "9f3c2a7e41b0", "<new>", "embed_tokens.weight"), 0, ROWS)
     centred = values - values.mean(0)
     np.testing.assert_allclose(rows[0], values.mean(0) + noise @ centred / math.sqrt(ROWS - 1), rtol=1e-11)
@@ -257,34 +257,34 @@ def test_mean_cov_is_what_its_formula_says() -> None:
 
 def test_mean_cov_defaults_to_rows_near_the_mean_and_to_two_rows_at_least() -> None:
     values = matrix(ROWS, 6)
-    rows = made([begun(spec(strategy="mean_cov"))], values)
+    rows = made([init_recipe(spec(strategy="mean_cov"))], values)
     assert 0 < float(np.abs(rows[0] - values.mean(0)).max()) < 1e-3
     with pytest.raises(OperationError, match="two rows"):
-        made([begun(spec(strategy="mean_cov"), population=((0, 1),))], values)
+        made([init_recipe(spec(strategy="mean_cov"), population=((0, 1),))], values)
 
 
 def test_zeros_and_normal() -> None:
     values = matrix(ROWS, 20_000)
-    assert not made([begun(spec(strategy="zeros"))], values).any()
-    row = made([begun(spec(strategy="normal", std="0.5", mean="3"))], values)[0]
+    assert not made([init_recipe(spec(strategy="zeros"))], values).any()
+    row = made([init_recipe(spec(strategy="normal", std="0.5", mean="3"))], values)[0]
     assert abs(float(row.mean()) - 3) < 4 * 0.5 / math.sqrt(20_000)
     assert abs(float(row.std()) - 0.5) < 0.02
-    assert 0.019 < float(made([begun(spec(strategy="normal"))], values)[0].std()) < 0.021
+    assert 0.019 < float(made([init_recipe(spec(strategy="normal"))], values)[0].std()) < 0.021
 
 
 def test_copy_gives_the_very_row() -> None:
     values = matrix(ROWS, 6)
-    rows = made([begun(spec(strategy="copy", token="</s>"))], values)
+    rows = made([init_recipe(spec(strategy="copy", token="</s>"))], values)
     assert rows[0].tobytes() == values[WORDS.index("</s>")].tobytes()
 
 
 def test_average_divides_by_the_sum_of_its_weights() -> None:
     values = matrix(ROWS, 6)
-    weighted = made([begun(spec(strategy="average", tokens={"b": "6", "a": "2"}))], values)[0]
+    weighted = made([init_recipe(spec(strategy="average", tokens={"b": "6", "a": "2"}))], values)[0]
     np.testing.assert_allclose(weighted, 0.25 * values[0] + 0.75 * values[1], rtol=1e-13)
-    alike = made([begun(spec(strategy="average", tokens=["a", "b", "c"]))], values)[0]
+    alike = made([init_recipe(spec(strategy="average", tokens=["a", "b", "c"]))], values)[0]
     np.testing.assert_allclose(alike, values[:3].mean(0), rtol=1e-13)
-    away = made([begun(spec(strategy="average", tokens={"a": 2, "b": -1}))], values)[0]
+    away = made([init_recipe(spec(strategy="average", tokens={"a": 2, "b": -1}))], values)[0]
     np.testing.assert_allclose(away, 2 * values[0] - values[1], rtol=1e-13)
 
 
@@ -298,7 +298,9 @@ def test_the_order_of_an_averages_mapping_means_nothing() -> None:
 
 def test_subtokens_averages_the_pieces_of_the_text() -> None:
     values = matrix(ROWS, 6)
-    rows = made([begun(spec(strategy="subtokens"), "cdab"), begun(spec(strategy="subtokens"), "abab")], values)
+    rows = made(
+        [init_recipe(spec(strategy="subtokens"), "cdab"), init_recipe(spec(strategy="subtokens"), "abab")], values
+    )
     np.testing.assert_allclose(rows[0], (values[6] + values[5]) / 2, rtol=1e-13)
     np.testing.assert_allclose(rows[1], values[5], rtol=1e-13)
 
@@ -311,14 +313,14 @@ def test_subtokens_strips_marks_where_the_text_gives_nothing(label: str) -> None
 
 
 def test_subtokens_takes_the_text_as_it_stands_first() -> None:
-    assert begun(spec(strategy="subtokens"), "##cd").input.sources == LOOKUP.pieces("##cd")
+    assert init_recipe(spec(strategy="subtokens"), "##cd").input.sources == LOOKUP.pieces("##cd")
 
 
 def test_first_piece_looks_at_the_side() -> None:
     values = matrix(ROWS, 6)
-    recipe = begun(spec(strategy="subtokens", output="first_piece"), "eab" + "cde")
+    recipe = init_recipe(spec(strategy="subtokens", output="first_piece"), "eab" + "cde")
     assert recipe.input.sources == (4, 7, 4)
-    recipe = begun(spec(strategy="description", text="a b c", output="first_piece"))
+    recipe = init_recipe(spec(strategy="description", text="a b c", output="first_piece"))
     predicted, read = (made([recipe], values, side)[0] for side in ("output", "input"))
     np.testing.assert_allclose(predicted, (4 * values[0] + 2 * values[1] + values[2]) / 7, rtol=1e-13)
     np.testing.assert_allclose(read, (values[0] + 2 * values[1] + 4 * values[2]) / 7, rtol=1e-13)
@@ -326,7 +328,7 @@ def test_first_piece_looks_at_the_side() -> None:
 
 def test_description_takes_the_pieces_of_its_text() -> None:
     values = matrix(ROWS, 6)
-    rows = made([begun(spec(strategy="description", text="ab e"))], values)
+    rows = made([init_recipe(spec(strategy="description", text="ab e"))], values)
     np.testing.assert_allclose(rows[0], (values[5] + values[4]) / 2, rtol=1e-13)
 
 
@@ -344,7 +346,7 @@ def test_description_takes_the_pieces_of_its_text() -> None:
 )
 def test_norm_match_gives_the_median_norm_but_not_to_biases(init: dict[str, Any]) -> None:
     values, bias = matrix(ROWS, 6), matrix(ROWS, 1)
-    scaled, plain = begun(spec(**init, norm="match"), "abc"), begun(spec(**init), "abc")
+    scaled, plain = init_recipe(spec(**init, norm="match"), "abc"), init_recipe(spec(**init), "abc")
     row, unscaled = made([scaled], values)[0], made([plain], values)[0]
     median = float(np.median(np.linalg.norm(values, axis=1)))
     assert math.isclose(float(np.linalg.norm(row)), median, rel_tol=1e-12)
@@ -353,7 +355,7 @@ def test_norm_match_gives_the_median_norm_but_not_to_biases(init: dict[str, Any]
 
 
 def test_norm_match_leaves_a_row_of_zeros() -> None:
-    assert not made([begun(spec(strategy="zeros", norm="match"))], matrix(ROWS, 6)).any()
+    assert not made([init_recipe(spec(strategy="zeros", norm="match"))], matrix(ROWS, 6)).any()
 
 
 # Sides, seeds and batches
@@ -361,11 +363,11 @@ def test_norm_match_leaves_a_row_of_zeros() -> None:
 
 def test_input_and_output_are_apart() -> None:
     values = matrix(ROWS, 6)
-    both = begun(spec(input={"strategy": "copy", "token": "a"}, output={"strategy": "zeros"}))
+    both = init_recipe(spec(input={"strategy": "copy", "token": "a"}, output={"strategy": "zeros"}))
     assert made([both], values, "input")[0].tobytes() == values[0].tobytes()
     assert not made([both], values, "output").any()
     for only in ("input", "output"):
-        recipe = begun(spec(**{only: {"strategy": "copy", "token": "b"}}))
+        recipe = init_recipe(spec(**{only: {"strategy": "copy", "token": "b"}}))
         assert recipe.input == recipe.output
 
 
@@ -383,7 +385,7 @@ MIXED: list[tuple[str, dict[str, Any]]] = [
 
 
 def mixed() -> list[InitRecipe]:
-    return [begun(spec(**init), label) for label, init in MIXED]
+    return [init_recipe(spec(**init), label) for label, init in MIXED]
 
 
 @given(st.permutations(range(len(MIXED))), st.integers(1, len(MIXED)))
@@ -397,7 +399,7 @@ def test_a_row_does_not_depend_on_what_it_is_made_with(order: list[int], kept: i
 
 def test_many_rows_are_the_same_as_one_at_a_time() -> None:
     values = matrix(ROWS, 3)
-    recipes = [begun(spec(strategy="mean_cov", scale=1), f"<{number}>") for number in range(150)]
+    recipes = [init_recipe(spec(strategy="mean_cov", scale=1), f"<{number}>") for number in range(150)]
     together = made(recipes, values)
     for number in (0, 31, 32, 63, 64, 149):
         assert together[number].tobytes() == made([recipes[number]], values)[0].tobytes()
@@ -412,14 +414,14 @@ def test_pinned_bits_of_every_strategy() -> None:
 
 def test_noise_depends_on_seed_revision_token_and_tensor() -> None:
     values = matrix(ROWS, 6)
-    recipe = begun(spec(strategy="normal"))
+    recipe = init_recipe(spec(strategy="normal"))
     later = InitRecipe("000000000000", recipe.label, recipe.input, recipe.output, recipe.population)
     rows = [
         made([recipe], values),
         made([recipe], values, tensor="lm_head.weight"),
         made([recipe], values, seed="1"),
         made([later], values),
-        made([begun(spec(strategy="normal"), "<other>")], values),
+        made([init_recipe(spec(strategy="normal"), "<other>")], values),
     ]
     assert len({row.tobytes() for row in rows}) == len(rows)
     assert made([recipe], values).tobytes() == rows[0].tobytes()
@@ -443,7 +445,7 @@ def test_the_baseline_is_read_only_where_a_strategy_needs_it(strategy: dict[str,
         raise AssertionError("the baseline was read")
 
     rows = initialise_rows(
-        [begun(spec(**strategy))],
+        [init_recipe(spec(**strategy))],
         "input",
         "t",
         "",
@@ -461,7 +463,7 @@ def test_a_nan_is_never_handed_on() -> None:
     values = matrix(ROWS, 3)
     values[0, 1] = np.nan
     with pytest.raises(ModelError, match="'<new>' would hold a NaN") as caught:
-        made([begun(spec(strategy="copy", token="a"))], values)
+        made([init_recipe(spec(strategy="copy", token="a"))], values)
     assert caught.value.where == "embed_tokens.weight"
 
 
@@ -473,27 +475,27 @@ def test_a_nan_is_never_handed_on() -> None:
 )
 def test_an_unknown_token_is_named_with_the_nearest(init: dict[str, Any]) -> None:
     with pytest.raises(OperationError, match="'</s' is not a token") as caught:
-        begun(spec(**init))
+        init_recipe(spec(**init))
     assert caught.value.hint == "did you mean '</s>'?"
     assert caught.value.where == "<new>"
 
 
 def test_an_unknown_token_may_lack_the_mark_of_a_space() -> None:
     with pytest.raises(OperationError) as caught:
-        begun(spec(strategy="copy", token="hello"))
+        init_recipe(spec(strategy="copy", token="hello"))
     assert caught.value.hint == "did you mean 'Ġhello'?"
 
 
 @pytest.mark.parametrize("init", [{"strategy": "subtokens"}, {"strategy": "description", "text": "xyz"}])
 def test_no_pieces_are_an_error(init: dict[str, Any]) -> None:
     with pytest.raises(OperationError, match="gives no pieces") as caught:
-        begun(spec(**init), "xyz")
+        init_recipe(spec(**init), "xyz")
     assert caught.value.hint
 
 
 def test_subtokens_of_a_token_that_is_its_own_piece() -> None:
     with pytest.raises(OperationError, match="a token of its own"):
-        begun(spec(strategy="subtokens"), "abcd")
+        init_recipe(spec(strategy="subtokens"), "abcd")
 
 
 # Files
@@ -507,24 +509,26 @@ def stored(**tensors: Any) -> dict[str, bytes]:
 def test_file_gives_its_row_exactly(dtype: type[np.floating[Any]]) -> None:
     row = matrix(1, 6)[0].astype(dtype)
     init = spec(strategy="file", path="rows.safetensors")
-    recipe = begun(init, "tool", attachments=stored(other=row * 2, tool=row))
+    recipe = init_recipe(init, "tool", attachments=stored(other=row * 2, tool=row))
     assert made([recipe], matrix(ROWS, 6))[0].tobytes() == row.astype(np.float64).tobytes()
-    assert hash(recipe) == hash(begun(init, "tool", attachments=stored(other=row * 2, tool=row)))
+    assert hash(recipe) == hash(init_recipe(init, "tool", attachments=stored(other=row * 2, tool=row)))
     assert init.references() == ("rows.safetensors",)
     named = spec(strategy="file", path="rows.safetensors", tensor="other")
-    assert made([begun(named, "tool", attachments=stored(other=row))], matrix(ROWS, 6))[0].tolist() == row.tolist()
+    assert (
+        made([init_recipe(named, "tool", attachments=stored(other=row))], matrix(ROWS, 6))[0].tolist() == row.tolist()
+    )
 
 
 def test_file_reads_bfloat16() -> None:
     header = b'{"t":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'
     data = len(header).to_bytes(8, "little") + header + b"\x80\x3f\x40\xc0"
-    recipe = begun(spec(strategy="file", path="f"), "t", attachments={"f": data})
+    recipe = init_recipe(spec(strategy="file", path="f"), "t", attachments={"f": data})
     assert made([recipe], matrix(ROWS, 2))[0].tolist() == [1.0, -3.0]
 
 
 def test_file_starts_biases_as_their_mean_and_takes_norm() -> None:
     row = np.ones(6)
-    recipe = begun(spec(strategy="file", path="rows.safetensors", norm="match"), "t", attachments=stored(t=row))
+    recipe = init_recipe(spec(strategy="file", path="rows.safetensors", norm="match"), "t", attachments=stored(t=row))
     bias, values = matrix(ROWS, 1), matrix(ROWS, 6)
     np.testing.assert_allclose(made([recipe], bias, "output")[0], bias.mean(0), rtol=1e-13)
     median = float(np.median(np.linalg.norm(values, axis=1)))
@@ -543,16 +547,16 @@ def test_file_starts_biases_as_their_mean_and_takes_norm() -> None:
 )
 def test_file_faults(attachments: dict[str, bytes], message: str) -> None:
     with pytest.raises(OperationError, match=message) as caught:
-        begun(spec(strategy="file", path="rows.safetensors"), "tool", attachments=attachments)
+        init_recipe(spec(strategy="file", path="rows.safetensors"), "tool", attachments=attachments)
     assert caught.value.hint
 
 
 def test_file_of_another_width_and_file_that_is_none() -> None:
     init = spec(strategy="file", path="rows.safetensors")
     with pytest.raises(OperationError, match="5 numbers, the embeddings are 6 wide"):
-        made([begun(init, "t", attachments=stored(t=np.ones(5)))], matrix(ROWS, 6))
+        made([init_recipe(init, "t", attachments=stored(t=np.ones(5)))], matrix(ROWS, 6))
     with pytest.raises(WeightsError):
-        begun(init, "t", attachments={"rows.safetensors": b"no weights at all"})
+        init_recipe(init, "t", attachments={"rows.safetensors": b"no weights at all"})
 
 
 # What stands in a migration file
@@ -689,7 +693,7 @@ def test_an_installed_plug_in_is_a_strategy(tmp_path: Path, monkeypatch: pytest.
     install(tmp_path, "constant = plug_one:Constant", "plug_one")
     monkeypatch.syspath_prepend(tmp_path)
     init = spec(strategy="constant", value="2.5")
-    assert made([begun(init)], matrix(ROWS, 3)).tolist() == [[2.5, 2.5, 2.5]]
+    assert made([init_recipe(init)], matrix(ROWS, 3)).tolist() == [[2.5, 2.5, 2.5]]
     assert init.model_dump(mode="json", exclude_defaults=True) == {"strategy": "constant", "value": 2.5}
     assert "Constant" in Document.model_json_schema()["$defs"]
     assert "constant" in strategy_types()

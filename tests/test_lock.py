@@ -135,12 +135,12 @@ def test_killing_the_holder_frees_it(lock: Path) -> None:
 
 def test_waiting_gets_it_or_ends_in_time(lock: Path) -> None:
     with process(HOLD, lock, 0.6):
-        begun = time.monotonic()
+        start_time = time.monotonic()
         with pytest.raises(BusyError, match=r"still after 0\.2 s"), ModelLock(lock, 0.2):
             pass
-        assert 0.2 <= time.monotonic() - begun < 5
+        assert 0.2 <= time.monotonic() - start_time < 5
         with ModelLock(lock, 30):
-            assert time.monotonic() - begun < 20
+            assert time.monotonic() - start_time < 20
 
 
 @pytest.mark.parametrize("child_does", ["stays", "leaves"])

@@ -239,9 +239,9 @@ def test_a_normalizer_and_rows_initialised_again(name: str, tmp_path: Path) -> N
         assert np.array_equal(values[untouched], old[key][untouched])
     events = {event.token: event for event in model.events()}
     assert events["<new>"].event is TokenEventType.ADDED
-    begun = events[token]
-    assert (begun.event, begun.token_id, begun.old_id) == (TokenEventType.REINITIALISED, 5, 5)
-    assert begun.init is not None
-    assert begun.row_fingerprint is not None
+    event = events[token]
+    assert (event.event, event.token_id, event.old_id) == (TokenEventType.REINITIALISED, 5, 5)
+    assert event.init is not None
+    assert event.row_fingerprint is not None
     model.down()
     assert model.bytes() == before

@@ -52,13 +52,13 @@ def test_each_token_has_the_history_that_its_migrations_gave_it(tmp_path_factory
     merges = json.loads((model / "tokenizer.json").read_text("utf-8"))["model"]["merges"]
     parts = {part for merge in merges for part in merge}
     words = [token for token in ids if token.startswith("Ġ") and len(token) > 2 and token not in parts]
-    moved, removed, begun = draw.sample(words, 3)
+    moved, removed, reinitialised = draw.sample(words, 3)
     way = draw.choice(["compact", "tombstone"])
     steps: list[dict[str, Any]] = [
         removing(removed, ids=way),
         {"rename_tokens": {"tokens": {"</s>": "<e>"}}},
         {"rename_tokens": {"tokens": {"<s>": "<b>"}}},
-        {"reinit_tokens": {"tokens": begun, "acknowledge": "breaking"}},
+        {"reinit_tokens": {"tokens": reinitialised, "acknowledge": "breaking"}},
         ADDING,
     ]
     draw.shuffle(steps)
@@ -81,7 +81,7 @@ def test_each_token_has_the_history_that_its_migrations_gave_it(tmp_path_factory
                 histories[token] = [("added", revision)]
             elif token in old and old[token] != place:
                 histories.setdefault(token, []).append(("moved", revision))
-            elif token == begun and "reinit_tokens" in step:
+            elif token == reinitialised and "reinit_tokens" in step:
                 histories[token] = [*histories[token], ("reinitialised", revision)]
 
     data = reported(made)
@@ -102,7 +102,7 @@ def test_each_token_has_the_history_that_its_migrations_gave_it(tmp_path_factory
     assert (gone["token"], gone["kind"]) == expected
     spare = sorted(set(range(data["rows"])) - set(ids.values()))
     assert [number for number, kind in enumerate(kinds) if kind == "spare"] == spare
-    assert set(data["untrained"]) == {"<x>", "<y>", begun}
+    assert set(data["untrained"]) == {"<x>", "<y>", reinitialised}
 
     fused = _migrated(root / "fused", llama(root / "other", spare=3), steps)
     upgrade(fused.workspace, fused.entry("m"))

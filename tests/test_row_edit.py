@@ -182,15 +182,15 @@ class Nothing:
         raise AssertionError(asked)
 
 
-def begun(sources: tuple[int | Recipe, ...], population: tuple[Run, ...]) -> InitRecipe:
+def init_recipe(sources: tuple[int | Recipe, ...], population: tuple[Run, ...]) -> InitRecipe:
     start = SideInit(Nothing(), sources)  # type: ignore[arg-type]
     return InitRecipe("revision", "token", start, start, population)
 
 
 def test_a_new_row_follows_its_sources_and_its_population() -> None:
-    source = begun((1,), ((0, 3),))
+    source = init_recipe((1,), ((0, 3),))
     first = RowEdit.of(4, [3, 0, 1, 2, source])
-    later = begun((4, 0), ((1, 4),))
+    later = init_recipe((4, 0), ((1, 4),))
     rebased = later.rebase(first)
     assert rebased.input.sources == rebased.output.sources == (source, 3)
     assert rebased.population == ((0, 3),)
@@ -198,9 +198,9 @@ def test_a_new_row_follows_its_sources_and_its_population() -> None:
 
 
 def test_the_population_may_not_hold_rows_that_migrations_made() -> None:
-    first = RowEdit(2, (CopiedRows(0, 2), NewRow(begun((), ((0, 2),)))))
+    first = RowEdit(2, (CopiedRows(0, 2), NewRow(init_recipe((), ((0, 2),)))))
     with pytest.raises(TypeError):
-        begun((), ((0, 3),)).rebase(first)
+        init_recipe((), ((0, 3),)).rebase(first)
 
 
 def test_edits_that_do_not_fit_are_refused() -> None:

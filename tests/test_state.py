@@ -60,7 +60,7 @@ def record(revision: str, position: int, undo: str | None = "u") -> AppliedRecor
     return AppliedRecord(revision, position, f"v1:{revision}", f"Do {revision}", undo, {"a": "1"}, {"a": "2"})
 
 
-def begun(state: State, model: ModelRow, direction: Direction = Direction.UPGRADE) -> RunRow:
+def begin_run(state: State, model: ModelRow, direction: Direction = Direction.UPGRADE) -> RunRow:
     return state.begin(
         model,
         direction,
@@ -74,13 +74,13 @@ def begun(state: State, model: ModelRow, direction: Direction = Direction.UPGRAD
 
 
 def upgraded(state: State, model: ModelRow, outcome: Outcome) -> RunRow:
-    operation = begun(state, model)
+    operation = begin_run(state, model)
     state.prepare(operation.id, outcome)
     return state.finish(operation.id)
 
 
 def downgraded(state: State, model: ModelRow, revisions: tuple[str, ...]) -> RunRow:
-    operation = begun(state, model, Direction.DOWNGRADE)
+    operation = begin_run(state, model, Direction.DOWNGRADE)
     state.prepare(operation.id, Outcome(reverted=revisions))
     return state.finish(operation.id)
 
@@ -224,7 +224,7 @@ def test_finish_is_idempotent(state: State, model: ModelRow) -> None:
 
 def test_the_payload_survives_for_recovery(state: State, model: ModelRow, tmp_path: Path) -> None:
     outcome = Outcome((record("aaaa", 0), record("bbbb", 1, None)), ("cccc",), (EVENT,))
-    operation = begun(state, model)
+    operation = begin_run(state, model)
     state.prepare(operation.id, outcome)
     reopened = open_state_if_present(URL, tmp_path)
     assert reopened is not None
@@ -236,27 +236,27 @@ def test_the_payload_survives_for_recovery(state: State, model: ModelRow, tmp_pa
 
 
 def test_one_active_operation_per_model(state: State, model: ModelRow, tmp_path: Path) -> None:
-    operation = begun(state, model)
+    operation = begin_run(state, model)
     assert state.active(model) == operation
     with pytest.raises(BusyError, match=r"ada on analytical-engine") as raised:
-        begun(state, model)
+        begin_run(state, model)
     assert raised.value.hint is not None
     with pytest.raises(BusyError):
         state.adopt(model, [record("aaaa", 0)])
-    begun(state, state.model_for("other", tmp_path / "other"))
+    begin_run(state, state.model_for("other", tmp_path / "other"))
     state.fail(operation.id, "no space")
-    begun(state, model)
+    begin_run(state, model)
 
 
 def test_the_index_alone_holds_one_active_run(state: State, model: ModelRow, tmp_path: Path) -> None:
-    first, second = begun(state, model), begun(state, state.model_for("other", tmp_path / "other"))
+    first, second = begin_run(state, model), begin_run(state, state.model_for("other", tmp_path / "other"))
     with pytest.raises(StorageError, match="UNIQUE"), state.begin_write() as connection:
         connection.execute(update(runs).values(model_id=model.id))
     assert [row.model_id for row in state.runs(None, None)] == [second.model_id, first.model_id]
 
 
 def test_compare_and_set(state: State, model: ModelRow) -> None:
-    run = begun(state, model)
+    run = begin_run(state, model)
     with pytest.raises(BusyError, match="STAGING"):
         state.finish(run.id)
     state.prepare(run.id, Outcome())
@@ -280,7 +280,7 @@ def test_a_ledger_that_contradicts_keeps_all_as_it_was(state: State, model: Mode
         Outcome(reverted=("aaaa", "cccc"), tokens=(EVENT,)),
         Outcome(reverted=("aaaa", "aaaa"), tokens=(EVENT,)),
     ):
-        operation = begun(state, model)
+        operation = begin_run(state, model)
         state.prepare(operation.id, outcome)
         with pytest.raises(DriftError) as raised:
             state.finish(operation.id)
@@ -323,7 +323,7 @@ def test_every_token_text_comes_back(state: State, model: ModelRow, text: str) -
 
 def test_a_last_row_that_cannot_be_read_does_not_hinder_the_end_of_a_run(state: State, model: ModelRow) -> None:
     upgraded(state, model, Outcome(applied=(record("aaaa", 0),), tokens=(EVENT,)))
-    run = begun(state, model)
+    run = begin_run(state, model)
     state.prepare(run.id, Outcome(applied=(record("bbbb", 1),), tokens=(EVENT,)))
     tamper(database_of(state), "UPDATE token_events SET token_id = 'x'")
     tamper(database_of(state), "UPDATE runs SET pid = 'x' WHERE number = 1")
@@ -332,8 +332,8 @@ def test_a_last_row_that_cannot_be_read_does_not_hinder_the_end_of_a_run(state: 
 
 
 def test_a_run_that_ended_is_in_the_chain_once(state: State, model: ModelRow) -> None:
-    failed = begun(state, model)
-    other = begun(state, state.model_for("other", database_of(state).parent / "other"))
+    failed = begin_run(state, model)
+    other = begin_run(state, state.model_for("other", database_of(state).parent / "other"))
     state.fail(other.id, "no space")
     state.fail(failed.id, "no space")
     state.fail(failed.id, "again")
@@ -341,7 +341,7 @@ def test_a_run_that_ended_is_in_the_chain_once(state: State, model: ModelRow) ->
     state.finish(done.id)
     adopted = state.adopt(model, [record("bbbb", 1)], gone=["aaaa"])
     assert adopted is not None
-    in_progress = begun(state, model)
+    in_progress = begin_run(state, model)
     with sqlite3.connect(database_of(state)) as raw:
         found = raw.execute("SELECT id, chain_position FROM runs WHERE hash IS NOT NULL ORDER BY chain_position")
         assert found.fetchall() == [(other.id, 1), (failed.id, 2), (done.id, 3), (adopted.id, 4)]
@@ -386,7 +386,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> tuple[State, bytes]:
     model = state.model_for("demo", folder / "demo")
     filled(state, model)
     downgraded(state, model, ("r3",))
-    state.fail(begun(state, model).id, "no space")
+    state.fail(begin_run(state, model).id, "no space")
     return state, database_of(state).read_bytes()
 
 
@@ -579,15 +579,15 @@ def test_four_processes_that_race_get_one_operation(tmp_path: Path) -> None:
     script = """
 try:
     begin()
-    print("begun")
+    print("begin_run")
 except BusyError:
     print("busy")
 """
-    assert sorted(results(children(tmp_path, script, *["shared"] * 4))) == ["begun", "busy", "busy", "busy"]
+    assert sorted(results(children(tmp_path, script, *["shared"] * 4))) == ["begin_run", "busy", "busy", "busy"]
 
 
 def test_four_processes_finish_one_operation_once(state: State, model: ModelRow, tmp_path: Path) -> None:
-    operation = begun(state, model)
+    operation = begin_run(state, model)
     state.prepare(operation.id, Outcome(applied=(record("aaaa", 0),), tokens=(EVENT,)))
     script = f"print(state.finish({operation.id!r}).status)"
     assert results(children(tmp_path, script, *["demo"] * 4)) == ["APPLIED"] * 4
