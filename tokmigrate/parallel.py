@@ -37,16 +37,17 @@ def run_in_order(
         alone: Whether this thread calls `work` itself, for too little work for several.
         stopped: Set at the first error, for calls that take long.
     """
-    if alone or len(items) < 2 or count_cores() < 2:
+    cores = count_cores()
+    if alone or len(items) < 2 or cores < 2:
         for item in items:
             done(item, work(item))
         return
-    with ThreadPoolExecutor(count_cores()) as pool:
+    with ThreadPoolExecutor(cores) as pool:
         started: deque[tuple[Item, Future[Result]]] = deque()
         try:
             for item in items:
                 started.append((item, pool.submit(work, item)))
-                if len(started) > 2 * count_cores():
+                if len(started) > 2 * cores:
                     first, result = started.popleft()
                     done(first, result.result())
             for item, result in started:

@@ -62,6 +62,7 @@ class UpgradeBuilder:
         self.applied_steps: tuple[AppliedStep, ...] = ()
         """The migrations on the way, once it is completed."""
         self._plan = plan
+        self._populations = find_populations(plan)
         self._seed = seed
         self._objects = objects
         self._snapshot = plan.snapshot
@@ -83,7 +84,7 @@ class UpgradeBuilder:
             edit=plan.edit,
             tokens=plan.final.tokenizer.ids,
         )
-        own = Change(snapshot, candidate, self._complete, find_populations(plan), reads_all=snapshot.stamp is None)
+        own = Change(snapshot, candidate, self._complete, self._populations, reads_all=snapshot.stamp is None)
         beside = (replace(each.changes()[0], read=read_adapter_weights) for each in self.adapters)
         return own, *beside
 
@@ -91,7 +92,8 @@ class UpgradeBuilder:
         plan, snapshot = self._plan, self._snapshot
         tables, self._fixed = contents.tables, contents.fixed
         with open_tensors(snapshot) as self._rows:
-            self._made = new_row_bytes(plan, self._rows, self._seed, contents.means) if plan.writes_rows else {}
+            if plan.writes_rows:
+                self._made = new_row_bytes(plan, self._rows, self._seed, self._populations, contents.means)
             return self._walk(tables)
 
     def _walk(self, tables: Tables) -> Completion:

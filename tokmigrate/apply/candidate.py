@@ -16,7 +16,7 @@ from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
-from tokmigrate.plan.plan import Plan, render_document
+from tokmigrate.plan.plan import Plan
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
 
@@ -129,7 +129,7 @@ class Documents:
     @classmethod
     def of_plan(cls, plan: Plan) -> Documents:
         """Return what an upgrade leaves; no weights are needed for it."""
-        files = {name: render_document(plan.snapshot, plan.final, name) for name in sorted(plan.touched)}
+        files = {name: plan.render_document(plan.final, name) for name in sorted(plan.touched)}
         return cls(files, plan.edit.new_rows, plan.final.tokenizer.ids)
 
     @classmethod

@@ -84,8 +84,7 @@ class ModelLock:
         if descriptor in _held:
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
-            _held.discard(descriptor)
-            os.close(descriptor)
+            _close(descriptor)
 
 
 def read_holder(path: Path) -> Holder | None:

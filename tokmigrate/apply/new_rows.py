@@ -57,17 +57,23 @@ def find_populations(plan: Plan) -> dict[str, tuple[Run, ...]]:
     return found
 
 
-def new_row_bytes(plan: Plan, rows: Mapping[str, TensorRows], seed: str, means: Mapping[str, Matrix]) -> RowBytes:
+def new_row_bytes(
+    plan: Plan,
+    rows: Mapping[str, TensorRows],
+    seed: str,
+    populations: Mapping[str, tuple[Run, ...]],
+    means: Mapping[str, Matrix],
+) -> RowBytes:
     """Return the bytes of every row that a step of `plan` makes.
 
     A row that a later step reads is read as it is stored, rounded to the tensor's dtype, so that one run
     over many migrations gives what many runs give.
 
     Args:
-        means: The means of the rows that `find_populations` names.
+        populations: What `find_populations` returns for the plan.
+        means: The means of these rows.
     """
     by_name = {tensor.name: tensor for tensor in plan.snapshot.tensors}
-    populations = find_populations(plan)
     made: dict[str, dict[Recipe, bytes]] = {}
     for tensor in sorted(plan.snapshot.tensors, key=lambda tensor: tensor.name != tensor.canonical):
         if tensor.canonical in made and by_name[tensor.canonical].dtype == tensor.dtype:

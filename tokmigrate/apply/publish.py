@@ -218,8 +218,6 @@ def _commit(area: WorkArea) -> None:
         swap(area.model, area.stage)
     except UnsupportedError:
         two_step_swap(area.model, area.stage, area.aside)
-    fsync_directory(area.model.parent)
-    fsync_directory(area.root)
 
 
 def _is_untouched(area: WorkArea, journal: Journal) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from typing import Self
 
@@ -67,8 +68,6 @@ class ShardWriter:
         self._tables = {name: bytearray(DIGEST_BYTES * own.new_rows) for name, own in self._edits.items()}
         self._fixed: dict[str, str] = {}
         self._shared: list[Run] = []
-        self._starts: list[int] = []
-        self._ends: list[int] = []
         self._waiting = 0
         self._pool = ThreadPoolExecutor(1)
         self._descriptor = -1
@@ -91,7 +90,6 @@ class ShardWriter:
         self._write(memoryview(self._header.raw), 0)
         with open_for_reading(path) as file:
             self._shared = sorted(self._share(file.fileno(), old))
-        self._starts, self._ends = [start for start, _ in self._shared], [stop for _, stop in self._shared]
 
     def _share(self, source: int, old: Header) -> Iterator[Run]:
         for start, target, size in self._copies(old):
@@ -197,7 +195,8 @@ class ShardWriter:
 
     def _write(self, data: memoryview, offset: int) -> None:
         end = offset + len(data)
-        near = self._shared[bisect_right(self._ends, offset) : bisect_left(self._starts, end)]
+        first_near = bisect_right(self._shared, offset, key=itemgetter(1))
+        near = self._shared[first_near : bisect_left(self._shared, end, key=itemgetter(0))]
         for start, stop in find_gaps([(max(0, first - offset), last - offset) for first, last in near], len(data)):
             position = start
             with storage_errors("write the file", self.path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -17,6 +18,7 @@ from tokmigrate.formats import UNDO_RECORD, check_version
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.vocabulary.recipes import RestoredRow, Side
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
 
@@ -74,6 +76,11 @@ class Undo:
     adapters: Mapping[str, str] = field(default_factory=dict)
     links: Mapping[str, LinkMetadata] = field(default_factory=dict)
     init_rows: Mapping[Side, InitRows] = field(default_factory=dict)
+
+    @cached_property
+    def dtypes(self) -> Mapping[str, str]:
+        """The dtype of each tensor in those shards before, by its name."""
+        return {entry.name: entry.dtype for image in self.shards.values() for entry in image.header.entries}
 
 
 class _Shard(BaseModel):
@@ -256,17 +263,21 @@ class StoredRows:
     snapshot: Snapshot
     undone: Mapping[str, Undo]
 
+    @cached_property
+    def _tensors(self) -> Mapping[str, VocabularyTensor]:
+        return {tensor.name: tensor for tensor in self.snapshot.tensors}
+
     def row(self, name: str, recipe: Recipe) -> bytes:
         """Return a row of a tensor, rounded once where the tensor has another dtype than it had.
 
         Raises:
             UndoError: No record holds it, or it cannot be given in the dtype of today.
         """
-        tensor = next(tensor for tensor in self.snapshot.tensors if tensor.name == name)
+        tensor = self._tensors[name]
         undo = self.undone.get(recipe.record) if isinstance(recipe, RestoredRow) else None
         if not isinstance(recipe, RestoredRow) or undo is None or name not in undo.saved:
             raise UndoError("the undo data holds no row of it", where=name, hint="restore the model from a backup")
-        dtype = _dtype(undo, name)
+        dtype = undo.dtypes[name]
         size = tensor.row_bytes * ITEM_BITS[dtype] // ITEM_BITS[tensor.dtype]
         held = undo.saved[name][recipe.slot * size : (recipe.slot + 1) * size]
         if dtype == tensor.dtype:
@@ -278,7 +289,3 @@ class StoredRows:
                 hint=f"save the model as {dtype} again, or downgrade the model as it was",
             )
         return from_float64(to_float64(held, dtype), tensor.dtype)
-
-
-def _dtype(undo: Undo, name: str) -> str:
-    return next(entry.dtype for image in undo.shards.values() for entry in image.header.entries if entry.name == name)

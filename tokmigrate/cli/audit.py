@@ -24,6 +24,7 @@ from tokmigrate.render import ledger as ledger_report
 from tokmigrate.state import database, transfer
 
 if TYPE_CHECKING:
+    from tokmigrate.settings import Workspace
     from tokmigrate.state.ledger import State
 
 ExportFormat = Literal["jsonl", "csv"]
@@ -78,8 +79,9 @@ def _log(model: list[str] | None, limit: int | None, imported: bool, as_json: bo
 
 
 def _verify_chain(as_json: bool) -> None:
-    state = _open_state()
-    unknown = ledger_check.check_ledger(open_workspace(), state)
+    workspace = open_workspace()
+    state = _open_state(workspace)
+    unknown = ledger_check.check_ledger(workspace, state)
     lengths = state.lengths()
     counts = ", ".join(f"{count:,} of '{table}'" for table, count in lengths.items())
     line = f"the hash chain over the runs holds: none was edited or is missing; rows: {counts}"
@@ -92,7 +94,7 @@ def _verify_chain(as_json: bool) -> None:
 def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
     if as_json and output is None:
         raise UsageError("--json describes a file that was written", hint="name it: -o FILE; or leave --json out")
-    ledger = transfer.export_ledger(_open_state())
+    ledger = transfer.export_ledger(_open_state(open_workspace()))
     lines = ledger.json_lines() if form == "jsonl" else ledger.csv_lines()
     if output is None:
         sys.stdout.writelines(lines)
@@ -107,8 +109,7 @@ def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
     print_result("log", Result({"file": str(output), "rows": rows}, [f"wrote {output}"]), as_json)
 
 
-def _open_state() -> State:
-    workspace = open_workspace()
+def _open_state(workspace: Workspace) -> State:
     state = database.open_state_if_present(workspace.state, workspace.root)
     if state is None:
         raise UsageError("there is no ledger yet", where=str(workspace.root), hint="the first run creates it")

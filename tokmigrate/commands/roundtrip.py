@@ -90,8 +90,7 @@ def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, 
 
 
 def _run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool) -> RoundTrip:
-    plan(workspace, entry)
-    snapshot = take_snapshot(entry)
+    snapshot = plan(workspace, entry).snapshot
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
     again = from_base and bool(progress.applied)
     if again and subject == "copy":

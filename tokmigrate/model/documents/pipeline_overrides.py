@@ -92,9 +92,10 @@ def find_added_on_loading(state: ModelState) -> Iterator[str]:
     if "added_tokens_decoder" not in held:
         held = {**held, **(state.documents.get(SPECIAL_TOKENS_MAP) or {})}
     found: dict[str, str] = {}
+    loading = loading_class(state.documents)
     for role, text in default_roles(state.documents).items():
         if f"{role}_token" not in held:
-            found.setdefault(text, f"{role} token of {loading_class(state.documents)}")
+            found.setdefault(text, f"{role} token of {loading}")
     for role in ROLES:
         found.setdefault(text_of(held.get(f"{role}_token")) or "", f"{role} token of {TOKENIZER_CONFIG}")
     for content in (*list_specials({TOKENIZER_CONFIG: held}), *map(text_of, listed)):

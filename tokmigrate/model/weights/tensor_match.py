@@ -18,7 +18,6 @@ from tokmigrate.errors import OutOfStepError, UnexplainedTensorError, UnknownNam
 from tokmigrate.model.documents.architecture_quirks import side_sizes
 from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.weights.architectures import GENERIC, Architecture
-from tokmigrate.model.weights.tensor_rows import digest_range
 from tokmigrate.model.weights.weights import Shard, Weights
 from tokmigrate.vocabulary.recipes import Side
 
@@ -240,7 +239,7 @@ def _same_bytes(weights: Weights, matches: list[TensorMatch]) -> dict[str, Tenso
         by_digest: dict[str, TensorMatch] = {}
         for match in alike:
             # Nothing is read where there is nothing to compare it with.
-            digest = digest_of(weights, match) if len(alike) > 1 else ""
+            digest = weights.digest(match.entry.name) if len(alike) > 1 else ""
             first[match.entry.name] = by_digest.setdefault(digest, match)
     return first
 
@@ -258,7 +257,7 @@ def match_repeated(
             continue
         for match in matches.values():
             copy = TensorMatch(shard, entry, match.axis, match.side, copies=True)
-            if _alike(copy, match) and digest_of(weights, copy) == digest_of(weights, match):
+            if _alike(copy, match) and weights.digest(copy.entry.name) == weights.digest(match.entry.name):
                 found[name] = copy
                 break
     return found
@@ -271,18 +270,15 @@ def _find_copied(
     found: dict[str, TensorMatch] = {}
     for copy in copies:
         alike = [match for match in matches if match.side == copy.side and _alike(match, copy)]
-        of = next((match for match in alike if digest_of(weights, match) == digest_of(weights, copy)), None)
+        # Nothing is read where there is nothing to compare it with.
+        digest = weights.digest(copy.entry.name) if alike else ""
+        of = next((match for match in alike if weights.digest(match.entry.name) == digest), None)
         found[copy.entry.name] = copy if of is None else first[of.entry.name]
     return found
 
 
 def _alike(one: TensorMatch, other: TensorMatch) -> bool:
     return (one.entry.shape, one.entry.dtype, one.axis) == (other.entry.shape, other.entry.dtype, other.axis)
-
-
-def digest_of(weights: Weights, match: TensorMatch) -> str:
-    """Return the digest of a tensor's bytes."""
-    return digest_range(weights.path(match.shard), *match.shard.extent(match.entry))
 
 
 _SIDES = ("encoder", "decoder")
@@ -308,7 +304,7 @@ def check_one_vocabulary(
     if not all(sides.values()) or named >= set(_SIDES):
         return
     of_both = [match for side in sides.values() for match in side]
-    if len({digest_of(weights, match) for match in of_both}) == 1:
+    if len({weights.digest(match.entry.name) for match in of_both}) == 1:
         return
     settings = "".join(f'\n  "{match.entry.name}": {{axis: {match.axis}, side: input}}' for match in of_both)
     raise UnexplainedTensorError(

@@ -21,6 +21,7 @@ from tokmigrate.formatting import format_list
 from tokmigrate.model.formats import json_text
 from tokmigrate.model.formats.safetensors_header import Header, TensorEntry, read_header
 from tokmigrate.model.model_files import real_name
+from tokmigrate.model.weights.tensor_rows import digest_range
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -74,6 +75,17 @@ class Weights:
     @cached_property
     def _by_name(self) -> dict[str, tuple[Shard, TensorEntry]]:
         return {entry.name: (shard, entry) for shard, entry in self.tensors()}
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {}
+
+    def digest(self, name: str) -> str:
+        """Return the digest of the bytes of a tensor, which is read once."""
+        if name not in self._digests:
+            shard, entry = self.tensor(name)
+            self._digests[name] = digest_range(self.path(shard), *shard.extent(entry))
+        return self._digests[name]
 
     def tensors(self) -> Iterator[tuple[Shard, TensorEntry]]:
         """Yield every tensor with its shard, in the order of the files and of their data."""
