@@ -28,7 +28,7 @@ from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import AppliedRow, ModelRow, RunRow, TokenEvent, TokenEventType, TokenRow
 from tokmigrate.state.transfer import ImportedLedger, read_imported
-from tokmigrate.strict_yaml import Node, read
+from tokmigrate.strict_yaml import read
 
 
 @dataclass(frozen=True)
@@ -313,7 +313,8 @@ def _locate_event(migration: Migration, event: TokenEvent) -> SourceLocation:
         or [number for number, each in enumerate(changes) if each is None or not each.keeps_tokens]
     )
     tree = read(migration.path, migration.shown)
-    lines = {number: next(_lines(tree.at(("operations", number)).root, texts), None) for number in able}
+    places = {number: tree.at(("operations", number)).root.places() for number in able}
+    lines = {number: next((line for text, line, _ in places[number] if text in texts), None) for number in able}
     found = [number for number in able if lines[number] is not None] or (able if len(able) == 1 else [])
     if not found:
         return SourceLocation(migration.path, migration.shown, None)
@@ -334,24 +335,10 @@ def _tokens(changes: TokenChanges, event: TokenEventType) -> tuple[str, ...]:
     return tokens.get(event, ())
 
 
-def _lines(node: Node, texts: frozenset[str]) -> Iterator[int]:
-    """Yield the lines on which one of the texts stands as a value or as a key."""
-    if isinstance(node.content, str):
-        if node.content in texts:
-            yield node.line
-    elif isinstance(node.content, tuple):
-        for each in node.content:
-            yield from _lines(each, texts)
-    else:
-        for key, entry in node.content.items():
-            if key in texts:
-                yield entry.line
-            yield from _lines(entry.node, texts)
-
-
 def _line_of_python(source: str, texts: frozenset[str]) -> int | None:
-    for node in ast.walk(ast.parse(source)):
+    module = ast.parse(source)
+    for node in ast.walk(module):
         if isinstance(node, ast.Constant) and node.value in texts:
             return node.lineno
-    found = (node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == "upgrade")
+    found = (node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == "upgrade")
     return next((node.lineno for node in found), None)

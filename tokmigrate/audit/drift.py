@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from blake3 import blake3
@@ -67,24 +67,34 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
     return replace(documents, resaved=tuple(sorted((*documents.resaved, *changed))))
 
 
-def document_drift(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
-    """Return how a stamped model changed as `drift_of` does, except for its weights, which are not read."""
+def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
+    """Return the documents that have other bytes than the stamp says."""
+    files = snapshot.stamp.files if snapshot.stamp else {}
+    return tuple(sorted(name for name, file in files.items() if _digest(snapshot.texts.get(name)) != file.digest))
+
+
+def document_drift(snapshot: Snapshot, applied: Iterable[Left]) -> Drift:
+    """Return how a stamped model changed as `drift_of` does, except for its weights, which are not read.
+
+    Where no document changed, nothing is read of `applied`.
+    """
+    changed = list_changed_documents(snapshot)
+    if snapshot.stamp is None or not changed:
+        return Drift()
     left: dict[str, bytes | None] = {}
     for each in applied:
         left |= each.files
     resaved: list[str] = []
     unknown: list[str] = []
-    for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():
-        if _digest(snapshot.texts.get(name)) == file.digest:
-            continue
-        if name in left and _digest(left[name]) == file.digest:
+    for name in changed:
+        if name in left and _digest(left[name]) == snapshot.stamp.files[name].digest:
             resaved.append(name)
         # A file that is gone because another program does not write it is not a drift.
         elif name in snapshot.texts:
             unknown.append(name)
     then = with_files(snapshot.state.documents, {name: left[name] for name in resaved})
     found = differences(then, snapshot.state.documents)
-    return Drift(tuple(sorted(resaved)), differences=without_ignorable(found), unknown=tuple(sorted(unknown)))
+    return Drift(tuple(resaved), differences=without_ignorable(found), unknown=tuple(unknown))
 
 
 def _digest(data: bytes | None) -> str | None:

@@ -166,7 +166,7 @@ class _Upgrade:
 
     def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
         to, bound = _target(entry, self.revision, self.plans)
-        announce = _print_plan if self.announces and not self.as_json else _hide_plan
+        announce = _print_plan if self.announces and not self.as_json else upgrading.ignore_plan
         done = upgrading.upgrade(
             self.workspace,
             entry,
@@ -193,10 +193,6 @@ def _target(entry: ModelEntry, revision: str | None, plans: Mapping[str, BoundPl
 
 def _print_plan(plan: Plan) -> None:
     console.print_rich(plan_report.plan_text(plan))
-
-
-def _hide_plan(plan: Plan) -> None:
-    """Print nothing: the plan is in the document."""
 
 
 def downgrade(

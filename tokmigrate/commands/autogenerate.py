@@ -55,7 +55,7 @@ def autogenerate(workspace: Workspace, message: str, before: Side, after: Side) 
     text = yaml_text(revision, None, message, operations)
     name = "migration.yaml"
     migration = yaml_migration(text.encode("utf-8"), workspace.migrations / name, name, workspace.root)
-    (step,) = steps_of(state, [migration], lambda _, after: after)
+    (step,) = steps_of(state, [migration])
     left = differences(step.after.documents, target)
     refused = refused if left else ()
     remarks = _remarks(before, after, operations, left, refused)

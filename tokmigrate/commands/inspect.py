@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 
 from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.library_check import verify_model
+from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.ledger_check import UndoData, undo_data
 from tokmigrate.audit.lora import HeldRows, find_trained_tokens, rows_of_adapter
 from tokmigrate.audit.run_status import find_lock_holder, guard_reading, refuse_in_progress
 from tokmigrate.audit.training import TokenTraining, training_on_record
 from tokmigrate.commands.current import require_directory
 from tokmigrate.commands.models import adapters_of
-from tokmigrate.commands.records import drift_on_record, list_changed_documents, refuse_lost_stamp
+from tokmigrate.commands.records import drift_on_record, refuse_lost_stamp
 from tokmigrate.commands.targets import describe_detected
 from tokmigrate.files import exists
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading

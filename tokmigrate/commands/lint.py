@@ -153,7 +153,7 @@ def _try_pending(entry: ModelEntry, history: History) -> _Trial:
     state = snapshot.state
     for migration in progress.pending:
         try:
-            (steps[migration.revision],) = steps_of(state, [migration], lambda _, after: after)
+            (steps[migration.revision],) = steps_of(state, [migration])
         except TokmigrateError as error:
             failures[migration.revision] = error
             break

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from tokmigrate.apply.build_downgrade import build_downgrade
+from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.commands.file_transaction import write_files
 from tokmigrate.commands.models import open_model_or_dummy
-from tokmigrate.commands.records import find_undo_records, list_changed_documents
+from tokmigrate.commands.records import find_undo_records
 from tokmigrate.commands.targets import progress_to
 from tokmigrate.errors import DriftError, UndoError, WeightsError
 from tokmigrate.files import has_directory
@@ -130,5 +131,5 @@ def _track(workspace: Workspace, history: History, entry: ModelEntry, held: Lock
     if found is None:
         return None
     base, _ = found
-    steps = steps_of(base, (*progress.applied, *progress.pending), lambda _, after: after)
+    steps = steps_of(base, (*progress.applied, *progress.pending))
     return track_after(LockTrack(base.tokenizer.fingerprint), steps)

@@ -69,7 +69,7 @@ def rebase(
     Raises:
         HistoryError: A model has a migration of that branch, or the branch is ambiguous.
     """
-    history = History.read_forked(workspace)
+    history = History.read_with(workspace, {})
     tags = list_tags(workspace)
     ids = {name: history.resolve(name, None, tags) for name in (revision, onto) if name is not None}
     locks = _read_locks(workspace)

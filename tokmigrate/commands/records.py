@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from blake3 import blake3
-
 from tokmigrate.apply.build_upgrade import AppliedStep
 from tokmigrate.apply.undo_record import Left, read_left
 from tokmigrate.audit.drift import Drift, document_drift, drift_of, each_line, remedy, stamp_trouble
@@ -140,16 +138,6 @@ def find_undo_records(
     return records
 
 
-def list_changed_documents(snapshot: Snapshot) -> tuple[str, ...]:
-    """Return the documents that have other bytes than the stamp says."""
-    changed: list[str] = []
-    for name, file in (snapshot.stamp.files if snapshot.stamp else {}).items():
-        data = snapshot.texts.get(name)
-        if (blake3(data).hexdigest() if data is not None else None) != file.digest:
-            changed.append(name)
-    return tuple(sorted(changed))
-
-
 def drift_on_record(workspace: Workspace, snapshot: Snapshot) -> Drift:
     """Return what happened to a model since it was migrated, by its stamp and by what this workspace has on record."""
     return _compare_with_record(workspace, snapshot, lambda left: drift_of(snapshot, tuple(left)))
@@ -160,7 +148,7 @@ def refuse_drift(workspace: Workspace, snapshot: Snapshot) -> tuple[str, ...]:
 
     Raises DriftError where the model is not what its migrations left, and the workspace does not accept that.
     """
-    found = _compare_with_record(workspace, snapshot, lambda left: _find_document_drift(snapshot, left))
+    found = _compare_with_record(workspace, snapshot, lambda left: document_drift(snapshot, left))
     lines = tuple(each_line(found))
     if lines and workspace.drift == "refuse":
         raise _build_drift_error(workspace, snapshot, found, lines)
@@ -184,11 +172,6 @@ def _build_drift_error(workspace: Workspace, snapshot: Snapshot, found: Drift, l
         where=str(snapshot.directory),
         hint=remedy(found, format_model(workspace, snapshot.directory)) if found.stamp_at else hint,
     )
-
-
-def _find_document_drift(snapshot: Snapshot, left: Iterable[Left]) -> Drift:
-    # Undo records are read only where a document has other bytes.
-    return document_drift(snapshot, tuple(left)) if list_changed_documents(snapshot) else Drift()
 
 
 def _compare_with_record(workspace: Workspace, snapshot: Snapshot, compare: Callable[[Iterable[Left]], Drift]) -> Drift:

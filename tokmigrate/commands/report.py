@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Literal, get_args
 
+from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.run_status import find_lock_holder
 from tokmigrate.audit.token_history import TokenHistory, read_init_records, read_token_histories
 from tokmigrate.audit.training import OnRecord, TokenTraining, Training, training_of, undo_digests
+from tokmigrate.commands.models import format_path
 from tokmigrate.commands.plan import plan_or_reuse
-from tokmigrate.commands.records import list_changed_documents, list_events_in_force
+from tokmigrate.commands.records import list_events_in_force
 from tokmigrate.commands.row_survey import COMPARED_AT_MOST, embedding_matrices, survey_matrices
 from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
@@ -107,10 +109,9 @@ def collect_report(workspace: Workspace, entry: ModelEntry, on_progress: OnProgr
     concerns = list(_concerns(entry, snapshot, untrained, training.values(), norms, plan))
     # The worst first.
     concerns.sort(key=lambda concern: list(RiskLevel).index(concern[0]), reverse=True)
-    inside = entry.path.is_relative_to(workspace.root)
     document = {
         "model": entry.name,
-        "path": str(entry.path.relative_to(workspace.root) if inside else entry.path),
+        "path": format_path(workspace, entry.path),
         "revision": snapshot.revision,
         "lineage": snapshot.stamp.lineage if snapshot.stamp else None,
         "made": datetime.now(UTC).isoformat(),

@@ -144,7 +144,7 @@ def _find_state_before(
         return (found[0], found[1] or "") if found else None
     progress.check_order()
     pending = progress.pending
-    steps = steps_of(snapshot.state, pending[: pending.index(members[0])], lambda _, after: after)
+    steps = steps_of(snapshot.state, pending[: pending.index(members[0])])
     stamp = snapshot.stamp
     base = (stamp.tokenizer or "") if stamp else snapshot.state.tokenizer.fingerprint
     return steps[-1].after if steps else snapshot.state, base
@@ -162,7 +162,7 @@ def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migrat
     Raises:
         DriftError: Its result differs from that of the others.
     """
-    several, single = (steps_of(state, migrations, lambda _, after: after) for migrations in (members, [one]))
+    several, single = (steps_of(state, migrations) for migrations in (members, [one]))
     expected, found = _describe_end(several), _describe_end(single)
     for what in expected:
         if found[what] != expected[what]:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 from tokmigrate.apply.build_upgrade import UpgradeBuilder
 from tokmigrate.apply.publish import RecoveryOutcome
+from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.training import list_trained_events, training_on_record
 from tokmigrate.commands.library_check import Accepted, outcome_of_plan, prepare_libraries, verify_outcome
 from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade
-from tokmigrate.commands.records import build_upgrade_outcome, list_changed_documents
+from tokmigrate.commands.records import build_upgrade_outcome
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
 from tokmigrate.events import OnProgress, Warned, no_progress
@@ -56,7 +57,7 @@ def accept_upgrade(
     return verify_outcome(workspace, entry.name, outcome_of_plan(planned), checks_of(planned), on_progress)
 
 
-def _nothing(plan: Plan) -> None:
+def ignore_plan(plan: Plan) -> None:
     """Ignore a plan."""
 
 
@@ -67,7 +68,7 @@ def upgrade(
     lock_timeout_s: float = 0.0,
     on_progress: OnProgress = no_progress,
     bound: BoundPlan | None = None,
-    announce: Callable[[Plan], None] = _nothing,
+    announce: Callable[[Plan], None] = ignore_plan,
     *,
     keep_owner: bool = True,
     accepted: Accepted | None = None,

@@ -53,8 +53,8 @@ class Written:
     @cached_property
     def _locations(self) -> dict[str, Location]:
         found: dict[str, Location] = {}
-        for text, location in _locate_texts(self.node) if self.node else ():
-            found.setdefault(text, location)
+        for text, line, column in self.node.places() if self.node else ():
+            found.setdefault(text, Location(line, column))
         return found
 
 
@@ -199,16 +199,3 @@ def parse_location(where: str | None) -> Location:
     """Return the place in `file:line:column`, perhaps with words after it; the first one where there is none."""
     found = _PLACE.search(where or "")
     return Location(int(found[1]), int(found[2] or 1)) if found else Location(1, 1)
-
-
-def _locate_texts(node: Node) -> Iterator[tuple[str, Location]]:
-    """Yield all texts and keys with their places, in the order of the file."""
-    if isinstance(node.content, str):
-        yield node.content, Location(node.line, node.column)
-    elif isinstance(node.content, Mapping):
-        for key, entry in node.content.items():
-            yield key, Location(entry.line, entry.column)
-            yield from _locate_texts(entry.node)
-    else:
-        for inner in node.content:
-            yield from _locate_texts(inner)

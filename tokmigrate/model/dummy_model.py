@@ -7,7 +7,7 @@ tensors that are one matrix. Without weights transformers tells from the configu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -54,14 +54,7 @@ def make_dummy_model(
         rows: The ids that have a row.
         width: How long every other axis of a vocabulary tensor is at most; None for as long as it is.
     """
-    directory.mkdir(parents=True)
-    for name, data in texts.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
-    modules = read_if_present(snapshot.directory / MODULES)
-    if modules is not None:
-        (directory / MODULES).write_bytes(modules)
+    _write_documents(snapshot.directory, directory, texts)
     tensors = {tensor.name: tensor.with_ids(rows) for tensor in snapshot.tensors}
     shapes = {name: _narrow(tensor.shape, width, tensor.axis) for name, tensor in tensors.items()}
     for shard in snapshot.weights.shards:
@@ -77,17 +70,26 @@ def make_dummy_model(
     )
 
 
+def _write_documents(source: Path, directory: Path, texts: Mapping[str, bytes]) -> None:
+    """Write the documents of a model that is in `source` into a new directory, and copy its list of modules."""
+    directory.mkdir(parents=True)
+    modules = read_if_present(source / MODULES)
+    for name, data in {**texts, **({} if modules is None else {MODULES: modules})}.items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+
 def _narrow(shape: tuple[int, ...], width: int | None, kept: int | None = None) -> tuple[int, ...]:
     return tuple(size if axis == kept or width is None else min(size, width) for axis, size in enumerate(shape))
 
 
 def _numbers(name: str, dtype: str, shape: tuple[int, ...]) -> bytes:
     """Return the bytes of a tensor, from a seed of its name."""
-    count = prod(shape)
     if dtype not in FLOATING:
-        return b"\1" * (count * ITEM_BITS[dtype] // 8)
+        return b"\1" * _count_bytes(shape, dtype)
     random = np.random.default_rng(int.from_bytes(blake3(name.encode()).digest()[:8], "little"))
-    return from_float64(random.standard_normal(count), dtype)
+    return from_float64(random.standard_normal(prod(shape)), dtype)
 
 
 def _settings(
@@ -139,18 +141,11 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
             where=str(entry.path),
             hint="fetch the weights",
         )
-    directory.mkdir(parents=True)
-    modules = read_if_present(entry.path / MODULES)
-    if modules is not None:
-        texts[MODULES] = modules
     if stamp is not None:
         # The digest is that of weights which are elsewhere; who compares it makes a stamp for what is here.
         held = next(iter(stamp.shards.values()), None)
         texts[STAMP] = replace(stamp, shards={SINGLE: held} if held else {}).encode()
-    for name, data in texts.items():
-        path = directory / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data)
+    _write_documents(entry.path, directory, texts)
     dtype = _DTYPES.get(str(documents[CONFIG].get("dtype") or documents[CONFIG].get("torch_dtype")), "F32")
     _write_holes(directory / SINGLE, tensors, dtype, architecture, tied=bool(answer["tied"]))
     settings = {
@@ -178,7 +173,7 @@ def _write_holes(
     raw = encode_header(
         [(name, kinds[name], tuple(shape_info["shape"])) for name, shape_info in tensors.items()], None, 0
     )
-    size = len(raw) + sum(_bytes(shape_info["shape"], kinds[name]) for name, shape_info in tensors.items())
+    size = len(raw) + sum(_count_bytes(shape_info["shape"], kinds[name]) for name, shape_info in tensors.items())
     header = parse_header(raw, size, str(path))
     with path.open("wb") as file:
         file.write(raw)
@@ -189,8 +184,5 @@ def _write_holes(
             file.write(blake3(each.name.encode()).digest()[: len(each)])
 
 
-def _bytes(shape: list[int], dtype: str) -> int:
-    count = 1
-    for size in shape:
-        count *= size
-    return count * ITEM_BITS[dtype] // 8
+def _count_bytes(shape: Sequence[int], dtype: str) -> int:
+    return prod(shape) * ITEM_BITS[dtype] // 8

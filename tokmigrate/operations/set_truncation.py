@@ -14,7 +14,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE
 from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.pipeline import refuse
 
-_STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}
+STRATEGIES = {"longest_first": "LongestFirst", "only_first": "OnlyFirst", "only_second": "OnlySecond"}
 
 
 class SetTruncation(Operation):
@@ -45,7 +45,7 @@ class SetTruncation(Operation):
         options = {
             "direction": self.direction and self.direction.capitalize(),
             "max_length": self.max_length,
-            "strategy": self.strategy and _STRATEGIES[self.strategy],
+            "strategy": self.strategy and STRATEGIES[self.strategy],
             "stride": self.stride,
         }
         return {key: value for key, value in options.items() if value is not None}

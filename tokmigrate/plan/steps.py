@@ -91,12 +91,17 @@ class Step:
     effects: tuple[Effect, ...] = field(default=(), repr=False)
 
 
+def _keep(_before: ModelState, after: ModelState) -> ModelState:
+    return after
+
+
 def steps_of(
-    state: ModelState, migrations: Sequence[Migration], finish: Callable[[ModelState, ModelState], ModelState]
+    state: ModelState, migrations: Sequence[Migration], finish: Callable[[ModelState, ModelState], ModelState] = _keep
 ) -> tuple[Step, ...]:
     """Return the steps that apply `migrations`, in order.
 
-    `finish` returns, from the states before and after one, the state after it with what follows from both.
+    `finish` returns, from the states before and after one, the state after it with what follows from both; by default
+    that is the state after it.
     Raises OperationError where a precondition does not hold, or an operation cannot be applied.
     """
     steps: list[Step] = []

@@ -33,11 +33,11 @@ from tokmigrate.operations.set_chat_template import SetChatTemplate
 from tokmigrate.operations.set_padding import SetPadding
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
-from tokmigrate.operations.set_truncation import SetTruncation
+from tokmigrate.operations.set_truncation import STRATEGIES, SetTruncation
 from tokmigrate.vocabulary.ids import AddedToken, tombstone
 
 _PARTS: tuple[type[Operation], ...] = (SetNormalizer, SetPreTokenizer, SetDecoder)
-_STRATEGIES = {"LongestFirst": "longest_first", "OnlyFirst": "only_first", "OnlySecond": "only_second"}
+_STRATEGIES = {in_file: name for name, in_file in STRATEGIES.items()}
 
 
 class Draft:

@@ -80,13 +80,8 @@ class History:
 
     @staticmethod
     def read_with(workspace: Workspace, files: Files) -> History:
-        """Return the history as `read_forked` does once these files are written, which they are not yet."""
+        """Return the history once these files are written, which they are not yet, with as many bases as there are."""
         return History._of_branches(_read_migrations(workspace, files), workspace.migrations)
-
-    @staticmethod
-    def read_forked(workspace: Workspace) -> History:
-        """Return the history as `read` does, but with as many beginnings as there are."""
-        return History._of_branches(_read_migrations(workspace, {}), workspace.migrations)
 
     @staticmethod
     def read_files(workspace: Workspace) -> tuple[Migration, ...]:

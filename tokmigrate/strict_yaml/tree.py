@@ -62,6 +62,18 @@ class Node:
         entry = self.content.get(str(step))
         return entry.node if entry else None
 
+    def places(self) -> Iterator[tuple[str, int, int]]:
+        """Yield every text and key in the value with its line and column, in the order of the file."""
+        if isinstance(self.content, str):
+            yield self.content, self.line, self.column
+        elif isinstance(self.content, tuple):
+            for node in self.content:
+                yield from node.places()
+        else:
+            for key, entry in self.content.items():
+                yield key, entry.line, entry.column
+                yield from entry.node.places()
+
     def texts(self) -> Iterator[Node]:
         """Yield every text in the value, in the order of the file."""
         if isinstance(self.content, str):

@@ -71,10 +71,10 @@ def with_role(state: ModelState, role: Role, content: str) -> ModelState:
     config = state.documents[CONFIG]
     holders = [(path, part) for path, part in parts_of(config, state.vocab_size) if key in part] or [((), config)]
     for path, part in holders:
-        state = state.with_value(CONFIG, (*path, key), _with_id(part.get(key), number))
+        state = state.with_value(CONFIG, (*path, key), with_id(part.get(key), number))
     generation = state.documents.get(GENERATION)
     if generation is not None:
-        state = state.with_value(GENERATION, (key,), _with_id(generation.get(key), number))
+        state = state.with_value(GENERATION, (key,), with_id(generation.get(key), number))
     return state
 
 
@@ -175,7 +175,7 @@ def _decoder_entry(token: AddedToken) -> dict[str, Any]:
     return dict(sorted(asdict(token).items()))
 
 
-def _with_id(held: Json, number: int) -> Json:
+def with_id(held: Json, number: int) -> Json:
     """Return what stands where `held` stood: a list keeps its other ids after the new one."""
     if isinstance(held, list):
         return [number, *(other for other in held if other != number)]

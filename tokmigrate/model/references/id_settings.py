@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tokmigrate.errors import OperationError, suggest
 from tokmigrate.model.documents.config_fields import NESTED, Shape, role_of, shape_of
 from tokmigrate.model.documents.pipeline_overrides import part_defaults
-from tokmigrate.model.documents.roles import text_of, with_special_flag
+from tokmigrate.model.documents.roles import text_of, with_id, with_special_flag
 from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.config_references import known_fields, with_fields
@@ -134,8 +134,7 @@ def _change_field(field: str, held: Json, setting: Setting, ids: Mapping[str, in
     """Return what a field holds afterwards; raises OperationError where it cannot hold that."""
     match shape, setting:
         case "ids", str():
-            number = ids[setting]
-            return [number, *(other for other in held if other != number)] if isinstance(held, list) else number
+            return with_id(held, ids[setting])
         case "ids", tuple() | ListChange():
             return _change([] if held is None else held if isinstance(held, list) else [held], setting, ids.__getitem__)
         case "ids", _:
