@@ -12,23 +12,18 @@ from typing import Any
 
 import pytest
 from in_process import Here
-from postgresql import server
-from sqlalchemy import create_engine, text
-from test_state import tamper
 
 from tokmigrate import formats
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.undo_record import Undo, keep, read_undo_record
-from tokmigrate.errors import FormatError, RecoveryNeededError, StorageError
+from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.formats import FileFormat, check_version
-from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.state.transfer import read_imported
 from tokmigrate.vocabulary.row_edit import RowEdit
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 OLD: dict[str, Any] = json.loads((REPOSITORY / "tests" / "data" / "workspace_668e6ae.json").read_text("utf-8"))
-FIRST, SECOND, THIRD = "aaaaaaaaaaaa", "bbbbbbbbbbbb", "cccccccccccc"
+SECOND, THIRD = "bbbbbbbbbbbb", "cccccccccccc"
 
 
 def write(root: Path, files: dict[str, Any]) -> None:
@@ -47,172 +42,83 @@ def old(tmp_path: Path) -> Here:
     return Here(tmp_path / "w")
 
 
-def base(root: Path) -> dict[str, bytes]:
-    write(root, OLD["base"])
-    return {path.name: path.read_bytes() for path in (root / "m").iterdir()}
+@pytest.fixture
+def new(old: Here) -> Here:
+    """The same workspace with the state of today."""
+    (old.root / ".tokmigrate" / "state.db").unlink()
+    back_to_base(old)
+    assert old.run("upgrade", SECOND).returncode == 0
+    return old
+
+
+def back_to_base(place: Here) -> dict[str, bytes]:
+    """Leave the model as `downgrade base` of the older version does."""
+    (place.root / "m" / "tokmigrate.json").unlink()
+    write(place.root, OLD["base"])
+    return {path.name: path.read_bytes() for path in (place.root / "m").iterdir()}
 
 
 # --- a workspace of an older version
 
 
-def test_an_older_workspace_is_upgraded_and_goes_back_and_forth(old: Here, tmp_path: Path) -> None:
-    database = old.root / ".tokmigrate" / "state.db"
-    before = database.read_bytes()
-    for words in (("log",), ("status",), ("check",), ("plan",)):
-        done = old.run(*words)
+def refuse(place: Here) -> None:
+    database = place.root / ".tokmigrate" / "state.db"
+    before = {path: path.read_bytes() for path in place.root.rglob("*") if path.is_file()}
+    for words in (("log",), ("status",), ("check",), ("plan",), ("upgrade",), ("downgrade", "base"), ("recover",)):
+        done = place.run(*words)
         assert done.returncode == 4, words
-        assert "the state database has format version 1, and this tokmigrate reads 2" in done.stderr
-        assert "run `tokmigrate recover`, which upgrades it" in done.stderr
-    assert database.read_bytes() == before
-    assert old.run("recover").returncode == 0
-    assert old.run("log", "--verify-chain").returncode == 0
-    assert [(row["direction"], row["to_revision"]) for row in old.asked("log")["runs"]] == [
-        ("upgrade", SECOND),
-        ("downgrade", FIRST),
-        ("upgrade", SECOND),
-    ]
-    assert len(old.asked("log", "--imported")["runs"]) == 4
-    (model,) = old.asked("blame", "<é>", "-M", "m")["models"][:1]
-    assert model["tokens"][0]["names"] == ["<x>", "<é>"]
-    assert "release" in old.run("tag").stdout
-    assert old.run("check").returncode == 3
-    done = old.run("upgrade")
-    assert done.returncode == 0, done.stderr
-    # The records of format 1 take back what they recorded.
+        assert f"{database}: the state database has format version 1, and this tokmigrate reads 2" in done.stderr
+        assert "with the version that wrote it run `tokmigrate downgrade base`, then move the state away" in done.stderr
+    unlocked = {path: data for path, data in before.items() if path.name != "lock"}
+    assert {path: path.read_bytes() for path in unlocked} == unlocked
+
+
+def test_an_older_state_is_refused_and_the_model_goes_up_again_from_base(old: Here) -> None:
+    refuse(old)
+    before = back_to_base(old)
+    (old.root / ".tokmigrate" / "state.db").rename(old.root / "state.db")
+    assert old.run("upgrade").returncode == 0
+    assert old.asked("current")["models"][0]["revision"] == THIRD
     assert old.run("downgrade", "base").returncode == 0
-    assert {path.name: path.read_bytes() for path in (old.root / "m").iterdir()} == base(tmp_path)
-    assert old.run("log", "--verify-chain").returncode == 0
+    assert {path.name: path.read_bytes() for path in (old.root / "m").iterdir()} == before
 
 
-def test_the_upgrade_keeps_every_row(old: Here) -> None:
-    with sqlite3.connect(old.root / ".tokmigrate" / "state.db") as raw:
-        counts = {
-            new: raw.execute(f"SELECT count(*) FROM {name}").fetchone()[0]  # noqa: S608
-            for name, new in {"operations": "runs", "applied": "applied", "tokens": "token_events"}.items()
-        }
-        moved = raw.execute("SELECT count(*) FROM moves").fetchone()[0]
-    state = open_state("sqlite:///.tokmigrate/state.db", old.root)
-    lengths = state.lengths()
-    assert lengths == {**counts, "token_moves": moved, "migration_texts": 2}
-    assert state.verify_chain() is None
-    (ledger,) = read_imported(state)
-    (model,) = ledger.list_models()
-    assert [row.record.revision for row in ledger.list_applications(model)] == [FIRST]
-    with sqlite3.connect(old.root / ".tokmigrate" / "state.db") as raw:
-        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
-            raw.execute("DELETE FROM token_events")
-        tables = {name for (name,) in raw.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-    assert not tables & {"operations", "tokens", "moves", "endings", "identities", "chains", "imported"}
-
-
-def test_an_upgrade_that_fails_changes_nothing(old: Here, monkeypatch: pytest.MonkeyPatch) -> None:
-    def dump() -> list[str]:
-        with sqlite3.connect(old.root / ".tokmigrate" / "state.db") as raw:
-            return list(raw.iterdump())
-
-    def fail(connection: object, run_id: str) -> None:
-        raise StorageError(f"no space for {run_id}")
-
-    before = dump()
-    with monkeypatch.context() as patched:
-        patched.setattr("tokmigrate.state.schema_upgrades.seal_run", fail)
-        assert old.run("recover").returncode == 1
-    assert dump() == before
-    assert old.run("recover").returncode == 0
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE tokens SET token = 'x' WHERE number = 2",
-        "DELETE FROM tokens WHERE number = (SELECT max(number) FROM tokens)",
-        "UPDATE operations SET who = 'eve' WHERE number = 1",
-        "UPDATE applied SET reverted_by = (SELECT id FROM operations WHERE number = 1) WHERE reverted_by IS NOT NULL",
-        "UPDATE imported SET content = '{}' WHERE number = 1",
-        "UPDATE chains SET head = 'x' WHERE name = 'applied'",
-    ],
-)
-def test_an_edited_state_of_an_older_version_is_not_upgraded(old: Here, statement: str) -> None:
-    database = old.root / ".tokmigrate" / "state.db"
-    assert tamper(database, statement) > 0
-    before = database.read_bytes()
-    done = old.run("recover")
-    assert done.returncode == 4, done.stderr
-    assert "the state of an older version was edited, and cannot be upgraded" in done.stderr
-    assert "`tokmigrate stamp`" in done.stderr
-    assert database.read_bytes() == before
+def test_without_an_older_state_models_keep_their_revisions(old: Here) -> None:
+    refuse(old)
+    (old.root / ".tokmigrate" / "state.db").rename(old.root / "state.db")
+    before = {path.name: path.read_bytes() for path in (old.root / "m").iterdir()}
+    assert old.run("upgrade").returncode == 0
+    assert [(row["direction"], row["to_revision"]) for row in old.asked("log")["runs"]] == [
+        ("upgrade", THIRD),
+        ("adopt", None),
+    ]
+    assert old.run("downgrade", "-1").returncode == 0
+    assert {path.name: path.read_bytes() for path in (old.root / "m").iterdir()} == before
+    done = old.run("downgrade", "base")
+    assert done.returncode == 1
+    assert f"the undo data of {SECOND} is missing in this workspace" in done.stderr
 
 
 def test_an_interrupted_run_of_an_older_version_is_refused(old: Here) -> None:
-    database = old.root / ".tokmigrate" / "state.db"
-    with sqlite3.connect(database) as raw:
-        raw.executescript("\n".join(OLD["interrupted"]))
     area = old.root / ".m.tokmigrate"
     area.mkdir()
     (area / "journal").write_text(OLD["journal"], "utf-8")
-    before = database.read_bytes()
+    (old.root / ".tokmigrate" / "state.db").rename(old.root / "state.db")
     done = old.run("recover")
     assert done.returncode == 5
     assert "the journal of an interrupted change has format version 1" in done.stderr
     assert "finish it with the version that began it" in done.stderr
-    # Without the journal, the state records it.
-    (area / "journal").unlink()
-    done = old.run("recover")
-    assert done.returncode == 5
-    assert "finish it with the version that began it" in done.stderr
-    assert database.read_bytes() == before
 
 
-def test_an_older_plan_and_export_are_refused(old: Here, tmp_path: Path) -> None:
-    assert old.run("recover").returncode == 0
-    done = old.run("upgrade", "--plan", "plan.json")
+def test_an_older_plan_and_export_are_refused(new: Here, tmp_path: Path) -> None:
+    done = new.run("upgrade", "--plan", "plan.json")
     assert done.returncode == 4
     assert "make and review a new one: `tokmigrate plan -o FILE`" in done.stderr
     (tmp_path / "ledger.jsonl").write_text("\n".join(OLD["export"]) + "\n", "utf-8")
-    done = old.run("import", str(tmp_path / "ledger.jsonl"))
+    done = new.run("import", str(tmp_path / "ledger.jsonl"))
     assert done.returncode == 4
     assert "the ledger export has format version 1" in done.stderr
     assert "export it again" in done.stderr
-
-
-@pytest.fixture(scope="module")
-def postgresql() -> Any:
-    with server() as url:
-        yield url
-
-
-def test_an_older_state_on_postgresql_is_upgraded(postgresql: str, tmp_path: Path) -> None:
-    engine = create_engine(postgresql)
-    with engine.begin() as connection:
-        for statement in in_order(OLD["state"]):
-            connection.execute(text(statement.replace(":", r"\:")))
-        # The rows of the dump bring their ids, which PostgreSQL gave before.
-        connection.execute(text("SELECT setval(pg_get_serial_sequence('models', 'id'), 1)"))
-    with pytest.raises(FormatError, match="format version 1"):
-        open_state_if_present(postgresql, tmp_path)
-    state = open_state(postgresql, tmp_path)
-    assert state.verify_chain() is None
-    assert state.lengths()["runs"] == 3
-    (model,) = state.list_models()
-    assert [row.record.revision for row in state.list_applied(model)] == [FIRST, SECOND]
-    assert len(list(read_imported(state))) == 1
-    assert state.model_for("other", tmp_path / "other").id != model.id
-
-
-def in_order(lines: list[str]) -> list[str]:
-    """Return the statements of a dump that PostgreSQL knows, tables before those that refer to them."""
-    whole = [line.rstrip(";") for line in re.split(r"(?<=;)\n", "\n".join(lines))]
-    first = ["models", "meta", "chains", "tags", "operations"]
-
-    def place(statement: str) -> int:
-        named = re.match(r'(?:CREATE TABLE|INSERT INTO) "?(\w+)"?', statement)
-        return first.index(named[1]) if named and named[1] in first else len(first)
-
-    kept = [each for each in whole if re.match(r"CREATE (TABLE|INDEX|UNIQUE INDEX)|INSERT INTO", each)]
-    kept = [
-        each.replace("id INTEGER NOT NULL", "id SERIAL NOT NULL") if "TABLE models" in each else each for each in kept
-    ]
-    return sorted((each for each in kept if "sqlite_" not in each), key=place)
 
 
 def test_an_undo_record_of_format_1_is_read(tmp_path: Path) -> None:
@@ -307,14 +213,13 @@ NEWER: list[tuple[FileFormat, Callable[[Here], None], tuple[str, ...], int]] = [
 
 @pytest.mark.parametrize(("written", "change", "words", "code"), NEWER, ids=[each[0].name for each in NEWER])
 def test_a_newer_version_is_refused(
-    old: Here, written: FileFormat, change: Callable[[Here], None], words: tuple[str, ...], code: int
+    new: Here, written: FileFormat, change: Callable[[Here], None], words: tuple[str, ...], code: int
 ) -> None:
-    assert old.run("recover").returncode == 0
-    change(old)
-    before = {path: path.read_bytes() for path in (old.root / "m").iterdir()}
-    done = old.run(*words)
+    change(new)
+    before = {path: path.read_bytes() for path in (new.root / "m").iterdir()}
+    done = new.run(*words)
     assert (done.returncode, "upgrade tokmigrate" in done.stderr) == (code, True), done.stdout + done.stderr
-    assert {path: path.read_bytes() for path in (old.root / "m").iterdir()} == before
+    assert {path: path.read_bytes() for path in (new.root / "m").iterdir()} == before
 
 
 ALL = [each for each in vars(formats).values() if isinstance(each, FileFormat)]

@@ -31,7 +31,12 @@ SETTINGS = FileFormat("tokmigrate.yaml", 1)
 MIGRATION = FileFormat("migration", 1)
 LOCK = FileFormat("tokmigrate.lock", 1)
 STAMP = FileFormat("stamp", 1)
-STATE = FileFormat("state database", 2, older="run `tokmigrate recover`, which upgrades it")
+STATE = FileFormat(
+    "state database",
+    2,
+    older="with the version that wrote it run `tokmigrate downgrade base`, then move the state away and upgrade again; "
+    "or only move it away: models keep their revisions, without undo data",
+)
 JOURNAL = FileFormat(
     "journal of an interrupted change", 2, older="finish it with the version that began it: its `tokmigrate recover`"
 )
@@ -39,7 +44,7 @@ MIGRATIONS_JOURNAL = FileFormat("journal of the migrations", 1)
 UNDO_RECORD = FileFormat("undo record", 2, reads=(1,))
 PLAN_FILE = FileFormat("plan file", 2, older="make and review a new one: `tokmigrate plan -o FILE`")
 LEDGER_EXPORT = FileFormat(
-    "ledger export", 2, older="export it again: run `tokmigrate recover` in its workspace, then `log --export jsonl`"
+    "ledger export", 2, older="export it again: `tokmigrate log --export jsonl` in its workspace"
 )
 JSON_OUTPUT = FileFormat("JSON output", 1)
 

@@ -30,7 +30,6 @@ from tokmigrate.state.rows import (
     TokenRow,
     TokensMoved,
 )
-from tokmigrate.vocabulary.token_delta import moves_of
 
 if TYPE_CHECKING:
     from tokmigrate.state.ledger import State
@@ -61,30 +60,22 @@ def build_reverted_events(
     state: State, model: ModelRow, revisions: tuple[str, ...]
 ) -> tuple[TokenEvent | TokensMoved, ...]:
     """Return the token events of a downgrade: those of each revision, the latest first, reversed."""
-    grouped: dict[str, list[TokenEvent | TokensMoved]] = {}
-    for row in list_events_in_force(state, model):
-        grouped.setdefault(row.event.revision, []).append(row.event)
-    return tuple(event for revision in revisions for event in _revert(revision, grouped.get(revision, ())))
+    places = {revision: place for place, revision in enumerate(revisions)}
+    events = [row.event for row in list_events_in_force(state, model) if row.event.revision in places]
+    return tuple(map(_revert, sorted(events, key=lambda event: places[event.revision])))
 
 
-def _revert(revision: str, grouped: Sequence[TokenEvent | TokensMoved]) -> Iterator[TokenEvent | TokensMoved]:
-    # Ledgers of older versions have a row for each token that moved.
-    single: list[tuple[str, int, int]] = []
-    for event in grouped:
-        if isinstance(event, TokensMoved):
-            yield TokensMoved(revision, TokenEventType.REVERTED, event.move.reverse)
-        elif event.event is TokenEventType.MOVED and event.token_id is not None and event.old_id is not None:
-            single.append((event.token, event.token_id, event.old_id))
-        else:
-            yield TokenEvent(
-                revision,
-                TokenEventType.REVERTED,
-                token=event.old_token or event.token,
-                token_id=event.old_id,
-                old_id=event.token_id,
-                old_token=event.token if event.old_token else None,
-            )
-    yield from (TokensMoved(revision, TokenEventType.REVERTED, move) for move in moves_of(single))
+def _revert(event: TokenEvent | TokensMoved) -> TokenEvent | TokensMoved:
+    if isinstance(event, TokensMoved):
+        return TokensMoved(event.revision, TokenEventType.REVERTED, event.move.reverse)
+    return TokenEvent(
+        event.revision,
+        TokenEventType.REVERTED,
+        token=event.old_token or event.token,
+        token_id=event.old_id,
+        old_id=event.token_id,
+        old_token=event.token if event.old_token else None,
+    )
 
 
 def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | MoveRow, ...]:
@@ -92,24 +83,17 @@ def list_events_in_force(state: State, model: ModelRow) -> tuple[TokenRow | Move
 
     A model that is stamped again records no events that its ledger has: the earlier ones hold.
     """
-    grouped: dict[str, list[tuple[int, TokenRow | MoveRow]]] = {}
-    for place, row in enumerate(state.token_records(model)):
-        revision = row.event.revision
-        if row.event.event is TokenEventType.REVERTED:
-            grouped.pop(revision, None)
-        elif row.event.event is not TokenEventType.TRAINED:
-            before = grouped.setdefault(revision, [])
-            if before and before[0][1].run_id != row.run_id:
-                before.clear()
-            before.append((place, row))
-    holding: list[tuple[int, TokenRow | MoveRow]] = []
+    records = state.token_records(model)
+    rows = [row for row in records if row.event.event is not TokenEventType.TRAINED]
+    last = {row.event.revision: row for row in rows}
+    runs = {revision: row.run_id for revision, row in last.items() if row.event.event is not TokenEventType.REVERTED}
+    holding: set[tuple[str, str]] = set()
     for applied in state.list_applied(model):
-        found = grouped.get(applied.record.revision, [])
-        if found and found[0][1].run_id != applied.run_id:
-            by = state.run(applied.run_id)
-            found = [] if by is None or by.direction is Direction.UPGRADE else found
-        holding += found
-    return tuple(row for _, row in sorted(holding, key=lambda placed: placed[0]))
+        recorded = runs.get(applied.record.revision)
+        by = state.run(applied.run_id) if recorded not in (None, applied.run_id) else None
+        if recorded == applied.run_id or (by and by.direction is not Direction.UPGRADE):
+            holding.add((applied.record.revision, str(recorded)))
+    return tuple(row for row in rows if (row.event.revision, row.run_id) in holding)
 
 
 def list_applied(workspace: Workspace, snapshot: Snapshot) -> tuple[AppliedRow, ...]:

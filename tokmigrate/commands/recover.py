@@ -9,7 +9,7 @@ from tokmigrate.commands.session import model_session
 from tokmigrate.events import OnProgress, no_progress
 from tokmigrate.files import exists
 from tokmigrate.settings import ModelEntry, Workspace
-from tokmigrate.state.database import has_state
+from tokmigrate.state.database import open_state_if_present
 
 
 def recover_model(
@@ -18,7 +18,7 @@ def recover_model(
     """Finish what an interrupted change of a model left behind, and say what was found."""
     if not is_in_progress(entry):
         entry.here()
-    if not exists(WorkArea(entry.path).root) and not has_state(workspace.state, workspace.root):
+    if not exists(WorkArea(entry.path).root) and open_state_if_present(workspace.state, workspace.root) is None:
         return RecoveryOutcome.NOTHING
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, _, found):
         return found

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy
 
-from tokmigrate.errors import StorageError, UsageError
-from tokmigrate.files import exists
+from tokmigrate.errors import UsageError
+from tokmigrate.files import exists, storage_errors
 from tokmigrate.formats import STATE, check_version
 from tokmigrate.settings.reading import SQLITE_FILE
-from tokmigrate.state import ledger, schema, schema_upgrades
+from tokmigrate.state import ledger, schema
 
 if TYPE_CHECKING:
     from sqlalchemy import URL, Connection, Engine
@@ -26,46 +26,38 @@ _READER_WAITS_MS = 2_000
 _VERSION = "schema_version"
 _WORKSPACE = "workspace"
 """The key of the path from the folder of the database to the workspace; databases that lie in none have no such key."""
-_OLDER = "1"
-"""The schema that is upgraded when the database is opened to be written."""
 
 
 def open_state(url: str, workspace: Path | None = None) -> State:
-    """Open the state database; it is made where it is not there yet, and one of an older schema is upgraded.
+    """Open the state database; it is made where it is not there yet.
 
     Args:
         url: A SQLAlchemy URL of SQLite or PostgreSQL.
         workspace: The folder of a relative SQLite path; default: the current one.
 
     Raises UsageError for a URL that cannot be meant, StorageError where the database cannot be made or read,
-    FormatError where a newer tokmigrate made it.
+    FormatError where it has another schema than that of today.
     """
     state = _state(url, workspace, _WRITER_WAITS_MS)
     file = _file(state)
     if file is not None:
-        try:
+        with storage_errors("make the folder of the state database", file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StorageError(
-                f"the folder of the state database cannot be made: {error.strerror}",
-                where=str(file.parent),
-                hint="check the permissions, or set `state` in tokmigrate.yaml",
-            ) from error
     held = _read_meta(state)
-    if held.get(_VERSION) in (None, _OLDER):
+    if not held:
         with state.begin_write() as connection:
-            # Another process may have done it meanwhile.
+            # Another process may have made it meanwhile.
             held = _meta_in(connection)
             if not held:
                 # No look at what is there: a table of the same name belongs to another application.
                 schema.metadata.create_all(connection, checkfirst=False)
-                connection.execute(sqlalchemy.insert(schema.meta).values(key=_VERSION, value=str(STATE.version)))
+                held = {_VERSION: str(STATE.version)}
                 path = _path_to_workspace(state)
                 if path is not None:
-                    connection.execute(sqlalchemy.insert(schema.meta).values(key=_WORKSPACE, value=path))
-            elif held.get(_VERSION) == _OLDER:
-                schema_upgrades.upgrade_schema(connection, state.place)
-            held = _meta_in(connection)
+                    held[_WORKSPACE] = path
+                connection.execute(
+                    sqlalchemy.insert(schema.meta), [{"key": key, "value": value} for key, value in held.items()]
+                )
     return _check(state, held)
 
 
@@ -79,11 +71,6 @@ def open_state_if_present(url: str, workspace: Path | None = None) -> State | No
     state = _state(url, workspace, _READER_WAITS_MS)
     held = _read_meta(state)
     return _check(state, held) if held else None
-
-
-def has_state(url: str, workspace: Path | None = None) -> bool:
-    """Return whether the state database was made, in whatever schema."""
-    return bool(_read_meta(_state(url, workspace, _READER_WAITS_MS)))
 
 
 def _lacks_file(url: str, workspace: Path | None) -> bool:
