@@ -114,6 +114,23 @@ def test_a_model_that_was_only_saved_again(place: Workspace, tmp_path: Path) -> 
     assert settings(place.model) == settings(tmp_path / "base")
 
 
+def test_an_index_that_nothing_rewrote_comes_back_as_it_was(place: Workspace, tmp_path: Path) -> None:
+    config, index = place.model / "config.json", "model.safetensors.index.json"
+    config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "my_key": 1}), "utf-8")
+    assert "by a semantic undo" in place.run("downgrade", "base").stdout
+    assert (place.model / index).read_bytes() == (tmp_path / "base" / index).read_bytes()
+
+
+def test_an_index_of_other_shards_keeps_them_and_gets_its_totals(place: Workspace, tmp_path: Path) -> None:
+    model_of(place.model).save_pretrained(place.model, max_shard_size="300KB")
+    index = place.model / "model.safetensors.index.json"
+    saved = json.loads(index.read_text("utf-8"))
+    assert "by a semantic undo" in place.run("downgrade", "base").stdout
+    left = json.loads(index.read_text("utf-8"))
+    assert left["weight_map"] == saved["weight_map"]
+    assert left["metadata"]["total_size"] == sum(held.nbytes for held in tensors(tmp_path / "base").values())
+
+
 def test_rows_come_back_in_the_dtype_of_today(tmp_path: Path) -> None:
     made = make_workspace(tmp_path / "w")
     base = tensors(made.model)["model.embed_tokens.weight"]

@@ -30,6 +30,7 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.weights.tensor_rows import shard_digest
+from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.plan.plan import layout, render_document, with_index_sizes
 from tokmigrate.vocabulary.ids import expand
 from tokmigrate.vocabulary.recipes import RestoredRow
@@ -51,17 +52,38 @@ def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) 
     rewritten: set[str] = set()
     for undo in undone:
         for name, was in undo.files.items():
-            if name == STAMP:
+            if name in (STAMP, INDEX):
                 continue
             now, left = files.get(name, snapshot.texts.get(name)), undo.left[name]
             if now != left:
                 rewritten.add(name)
                 was = _before(snapshot, name, now, was, left)  # noqa: PLW2901
             files[name] = was
-    if not rewritten:
-        return files, frozenset()
-    settled = _align_settings(snapshot, undone, files, edit)
-    return settled, frozenset(rewritten) | {name for name, data in settled.items() if files.get(name, data) != data}
+    if rewritten:
+        settled = _align_settings(snapshot, undone, files)
+        rewritten |= {name for name, data in settled.items() if files.get(name, data) != data}
+        files = settled
+    index, is_exact = _restore_index(snapshot, undone, edit)
+    return {**files, **index}, frozenset(rewritten if is_exact else {*rewritten, INDEX})
+
+
+def _restore_index(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) -> tuple[Files, bool]:
+    """Return the index before the migrations if they change it, and whether it is that of then.
+
+    Where a model was saved again its shards are others: of the index on disk only the totals are set back.
+    """
+    named = [undo for undo in undone if INDEX in undo.files]
+    held = now = snapshot.texts.get(INDEX)
+    for undo in named:
+        if now != undo.left[INDEX]:
+            break
+        now = undo.files[INDEX]
+    else:
+        if named:
+            return {INDEX: now}, True
+    fitting = render_document(snapshot, with_index_sizes(snapshot, replace(snapshot.state, edit=edit)), INDEX)
+    is_right = not named and fitting == held
+    return {} if is_right else {INDEX: fitting}, is_right
 
 
 def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict[str, ShardImage]:
@@ -125,7 +147,7 @@ def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None,
     return layout(snapshot, name).encode(document)
 
 
-def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files, edit: RowEdit) -> Files:
+def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files) -> Files:
     """Return the files, with also without what another program keeps elsewhere than the migrations did."""
     last: Files = {}
     for undo in reversed(undone):
@@ -136,7 +158,6 @@ def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files, ed
         state = state.with_document(GENERATION, _like_config(state.documents[GENERATION], undone))
     gone = frozenset(after.tokenizer.ids.keys() - before.tokenizer.ids.keys())
     state = _without(state, gone)
-    state = with_index_sizes(snapshot, replace(state, edit=edit))
     names = {*files, *(state.touched & {*snapshot.texts, *state.documents})}
     touched = {name: render_document(snapshot, state, name) for name in names if name in state.touched}
     return {**files, **touched}
