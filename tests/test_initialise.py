@@ -25,15 +25,13 @@ from tokenizers.normalizers import Normalizer, Replace
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
 from tokmigrate.errors import FileProblems, ModelError, OperationError, WeightsError
-from tokmigrate.init import InitSpec, RowStatistics, initialise_rows, seed_for, strategy_types
+from tokmigrate.init import InitRecipe, InitSpec, RowStatistics, initialise_rows, seed_for, strategy_types
 from tokmigrate.init.noise import gaussian
-from tokmigrate.init.statistics import sum_blocks
-from tokmigrate.init.strategies.base import tree_sum
-from tokmigrate.model.formats.dtype import from_float64, to_float64
+from tokmigrate.init.statistics import sum_blocks, tree_sum
+from tokmigrate.model.formats.dtype import Matrix, from_float64, to_float64
 from tokmigrate.strict_yaml import parse, validate_as
 from tokmigrate.vocabulary.ids import Run
-from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Side
-from tokmigrate.vocabulary.row_edit import Recipe
+from tokmigrate.vocabulary.row_edit import Recipe, Side
 
 WORDS = ["a", "b", "c", "d", "e", "ab", "cd", "abcd", "</s>", "Ġhello", "##"]
 
@@ -148,22 +146,22 @@ BIG = matrix(2600, 70)
 def test_no_statistic_depends_on_how_the_rows_are_cut(cuts: list[int]) -> None:
     whole, cut = statistics(BIG), statistics(BIG, cuts)
     weights = [weighting(gaussian(b"weights", 0, 2600))]
-    assert whole.mean().tobytes() == cut.mean().tobytes()
-    assert whole.median_norm() == cut.median_norm()
+    assert whole.mean.tobytes() == cut.mean.tobytes()
+    assert whole.median_norm == cut.median_norm
     assert whole.weighted_sums(weights).tobytes() == cut.weighted_sums(weights).tobytes()
 
 
 def test_statistics_are_near_numpys() -> None:
     known = statistics(BIG, [1000])
     noise = gaussian(b"weights", 0, 5200).reshape(2, 2600)
-    np.testing.assert_allclose(known.mean(), BIG.mean(0), rtol=1e-12)
-    assert math.isclose(known.median_norm(), float(np.median(np.linalg.norm(BIG, axis=1))), rel_tol=1e-12)
+    np.testing.assert_allclose(known.mean, BIG.mean(0), rtol=1e-12)
+    assert math.isclose(known.median_norm, float(np.median(np.linalg.norm(BIG, axis=1))), rel_tol=1e-12)
     found = known.weighted_sums([weighting(line) for line in noise])
     np.testing.assert_allclose(found, noise @ (BIG - BIG.mean(0)), rtol=1e-9, atol=1e-9)
 
 
 def test_median_of_an_odd_number_of_rows() -> None:
-    assert statistics(np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 9.0]])).median_norm() == 5.0
+    assert statistics(np.array([[3.0, 4.0], [0.0, 1.0], [0.0, 9.0]])).median_norm == 5.0
 
 
 def test_a_weighted_sum_does_not_depend_on_the_others() -> None:
@@ -180,7 +178,7 @@ def test_no_statistic_depends_on_the_threads(monkeypatch: pytest.MonkeyPatch) ->
     for cores in (1, 2, 5):
         monkeypatch.setattr("tokmigrate.parallel.count_cores", lambda cores=cores: cores)
         known = statistics(large)
-        found.append((known.mean().tobytes(), known.median_norm(), known.weighted_sums([weighting(noise)]).tobytes()))
+        found.append((known.mean.tobytes(), known.median_norm, known.weighted_sums([weighting(noise)]).tobytes()))
     assert found[0] == found[1] == found[2]
 
 
@@ -197,18 +195,18 @@ def test_sums_of_blocks_are_trees_of_1024_rows_added_in_order() -> None:
     read = RowStatistics(
         lambda runs: np.concatenate([rows[start:stop] for start, stop in runs]), "BF16", [(0, 2600)], 300
     )
-    assert read.mean().tobytes() == (total / 2600.0).tobytes()
+    assert read.mean.tobytes() == (total / 2600.0).tobytes()
 
 
 def test_infinities_and_empty_populations_are_refused() -> None:
     values = matrix(4, 3)
     values[2, 1] = np.inf
-    for ask in (RowStatistics.mean, RowStatistics.median_norm):
+    for name in ("mean", "median_norm"):
         with pytest.raises(ModelError, match="infinity or a NaN") as caught:
-            ask(statistics(values))
+            getattr(statistics(values), name)
         assert caught.value.hint
         with pytest.raises(OperationError, match="no row of the baseline"):
-            ask(RowStatistics(reader(values), "F64", [], 3))
+            getattr(RowStatistics(reader(values), "F64", [], 3), name)
 
 
 # Strategies

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokmigrate.apply.build_downgrade import collect_lost_rows, inverse
+from tokmigrate.init import InitRecipe
+from tokmigrate.init.rows import SideInit
 from tokmigrate.vocabulary.ids import Run, count, expand, runs
-from tokmigrate.vocabulary.recipes import InitRecipe, RestoredRow, SideInit
-from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, Recipe, RowEdit
+from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, Recipe, RestoredRow, RowEdit
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.model.formats.dtype import from_float64
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.vocabulary.recipes import RestoredRow
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RestoredRow, RowEdit
 
 ROWS, WIDTH = 5000, 300
 TENSORS = {
@@ -88,7 +87,7 @@ def test_means_are_those_of_the_statistics(shard: Path, population: list[tuple[i
                 lambda runs, rows=rows: np.concatenate([rows[start:stop] for start, stop in runs]), dtype, wanted, width
             )
             contents = found(shard, **{name: wanted})
-            assert contents.means[name].tobytes() == read.mean().tobytes()
+            assert contents.means[name].tobytes() == read.mean.tobytes()
             assert contents.tables == found(shard).tables
 
 

@@ -33,8 +33,7 @@ from tokmigrate.model.weights.tensor_rows import shard_digest
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.plan.plan import layout, render_document, with_index_sizes
 from tokmigrate.vocabulary.ids import expand
-from tokmigrate.vocabulary.recipes import RestoredRow
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, Window, join_pieces
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RestoredRow, RowEdit, Window, join_pieces
 
 Files = dict[str, bytes | None]
 

@@ -17,6 +17,7 @@ from tokmigrate.apply.publish import Change
 from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.undo_record import Objects, Undo, keep
 from tokmigrate.files import exists
+from tokmigrate.init import InitRecipe
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.documents.state import ModelState
@@ -27,8 +28,7 @@ from tokmigrate.model.weights.tensor_rows import TensorRows, shard_digest, tenso
 from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.plan import Plan, layout
 from tokmigrate.plan.steps import Step
-from tokmigrate.vocabulary.recipes import InitRecipe, Side
-from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit
+from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, Side
 from tokmigrate.vocabulary.token_delta import Move, TokenDelta, moves_of, token_delta
 
 

@@ -14,18 +14,16 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel
 
-from tokmigrate.init.rows import additions, initialise_rows
-from tokmigrate.init.rows import rows as made_rows
+from tokmigrate.init.rows import InitRecipe, initialise_rows
 from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
+from tokmigrate.model.formats.dtype import FLOATING, Matrix, from_float64, to_float64
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.row_fingerprints import RowFingerprint
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.plan import Plan
 from tokmigrate.vocabulary.ids import Run, expand
-from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Statistics
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit, Window
 
 RowBytes = Mapping[str, Mapping[Recipe, bytes]]
@@ -89,7 +87,7 @@ def _rows_of(
 ) -> dict[Recipe, bytes]:
     made: dict[Recipe, bytes] = {}
     known: dict[tuple[Run, ...], RowStatistics] = {}
-    ids, make = plan.snapshot.state.rows, additions if tensor.adds else made_rows
+    ids = plan.snapshot.state.rows
 
     def source(wanted: int | Recipe) -> Matrix:
         wanted = tensor.window.source(wanted)
@@ -97,7 +95,7 @@ def _rows_of(
             return rows.row(wanted)
         return to_float64(made[wanted], rows.dtype)
 
-    def statistics(population: tuple[Run, ...]) -> Statistics:
+    def statistics(population: tuple[Run, ...]) -> RowStatistics:
         there = tuple(tensor.window.clip(population, ids))
         if there not in known:
             known[there] = RowStatistics(rows.read_runs, rows.dtype, there, rows.width, means.get(there))
@@ -115,7 +113,8 @@ def _rows_of(
                 made |= {recipe: _copy(recipe, rows, made) for recipe in ready}
             continue
         for ready in in_order(wanted, lambda recipe: recipe.start(tensor.side).sources, tensor.window, made.keys()):
-            values = initialise_rows(ready, tensor.side, tensor.noise or tensor.name, seed, source, statistics, make)
+            name = tensor.noise or tensor.name
+            values = initialise_rows(ready, tensor.side, name, seed, source, statistics, adds=tensor.adds)
             for recipe, value in zip(ready, values, strict=True):
                 made[recipe] = from_float64(np.ascontiguousarray(value), rows.dtype)
     return made

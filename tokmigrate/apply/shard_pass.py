@@ -14,12 +14,12 @@ from blake3 import blake3
 
 from tokmigrate.apply.shard_writer import ShardWriter
 from tokmigrate.init.statistics import BLOCK_ROWS, sum_blocks
+from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.model.formats.safetensors_header import Header, TensorEntry
 from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES, DIGEST_BYTES, Octets, OpenFile, TensorRows, digest_rows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.parallel import run_in_order
 from tokmigrate.vocabulary.ids import Run, count, cut_runs, find_gaps
-from tokmigrate.vocabulary.recipes import Matrix
 
 CACHED_BYTES = 1 << 18
 """What is read at a time, so that it stays in the cache of a core until it is digested and written."""

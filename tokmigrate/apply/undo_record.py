@@ -19,8 +19,7 @@ from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to
 from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.vocabulary.recipes import RestoredRow, Side
-from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
+from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RestoredRow, RowEdit, Side, join_pieces
 
 _NAMES_IN_1 = {
     "files": "files_before",

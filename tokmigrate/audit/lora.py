@@ -27,7 +27,7 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
-from tokmigrate.vocabulary.recipes import Side
+from tokmigrate.vocabulary.row_edit import Side
 
 _DELTA = "trainable_tokens_delta"
 _WEIGHT = ".weight"

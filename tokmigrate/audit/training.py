@@ -36,7 +36,7 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state import transfer
 from tokmigrate.state.rows import AppliedRow, ModelRow, Status, TokenEvent, TokenEventType
 from tokmigrate.vocabulary.ids import is_tombstone
-from tokmigrate.vocabulary.recipes import Side
+from tokmigrate.vocabulary.row_edit import Side
 
 if TYPE_CHECKING:
     from tokmigrate.state.ledger import State

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import numpy as np
 from blake3 import blake3
 
-from tokmigrate.vocabulary.recipes import Matrix
+from tokmigrate.model.formats.dtype import Matrix
 
 _BYTES = 8
 _CHUNK = 1 << 16

@@ -1,23 +1,79 @@
-"""The rows that strategies make, for one tensor, each by its own seed."""
+"""How a row is initialised, and the rows that strategies make for one tensor, each by its own seed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from blake3 import blake3
 
 from tokmigrate.errors import ModelError
-from tokmigrate.init.noise import gaussian
+from tokmigrate.init.row_strategy import Request, RowStrategy
+from tokmigrate.init.statistics import RowStatistics
+from tokmigrate.model.formats.dtype import Matrix
 from tokmigrate.vocabulary.ids import Run
-from tokmigrate.vocabulary.recipes import InitRecipe, Matrix, Noise, Request, Side, SideInit, Statistics, Strategy
-from tokmigrate.vocabulary.row_edit import Recipe
+from tokmigrate.vocabulary.row_edit import CopiedRows, Recipe, RowEdit, Side, join_pieces
 
 _DOMAIN = b"tokmigrate row noise 1"
 
 # The most bytes of rows, those that are made and those that they are made from, in memory at the same time. `mean_cov`
 # reads the baseline once for each batch; no row depends on it.
 _BATCH_BYTES = 32 << 20
+
+
+@dataclass(frozen=True)
+class SideInit:
+    """How a row is initialised on one side: a strategy and the rows that it reads."""
+
+    strategy: RowStrategy
+    sources: tuple[int | Recipe, ...] = ()
+
+    def rebase(self, first: RowEdit) -> SideInit:
+        """Return the same in terms of the rows before `first`."""
+        return SideInit(self.strategy, tuple(map(first.rebase, self.sources)))
+
+
+@dataclass(frozen=True)
+class InitRecipe(Recipe):
+    """A row that a strategy initialises.
+
+    Args:
+        revision: The revision that makes the row; part of the seed.
+        label: The token's text, or `row N` for a row without token; part of the seed.
+        input: How it is initialised in input embeddings, and in tied ones.
+        output: How it is initialised in output embeddings and their biases.
+        population: The rows of the baseline vocabulary that are still there, in the order of the baseline's ids.
+        table: The row that it copies in tables of integers, None where the model has none.
+    """
+
+    revision: str
+    label: str
+    input: SideInit
+    output: SideInit
+    population: tuple[Run, ...]
+    table: int | Recipe | None = None
+
+    def start(self, side: Side) -> SideInit:
+        """Return how the row is initialised on `side`."""
+        return self.input if side == "input" else self.output
+
+    def rebase(self, first: RowEdit) -> InitRecipe:
+        return replace(
+            self,
+            input=self.input.rebase(first),
+            output=self.output.rebase(first),
+            population=_rebase_population(self.population, first),
+            table=None if self.table is None else first.rebase(self.table),
+        )
+
+
+def _rebase_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Run, ...]:
+    pieces = join_pieces(piece for start, stop in population for piece in first.slice(start, stop))
+    rebased = tuple((piece.start, piece.stop) for piece in pieces if isinstance(piece, CopiedRows))
+    if len(rebased) < len(pieces):
+        raise TypeError("a row of the baseline vocabulary cannot be a new one")
+    return rebased
 
 
 def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> bytes:
@@ -39,28 +95,15 @@ def seed_for(workspace_seed: str, revision: str, label: str, tensor: str) -> byt
     return hasher.digest()
 
 
-RowMaker = Callable[[Strategy, Side, Sequence[Request], Statistics], Matrix]
-"""What a strategy makes for requests: its rows, or what an adapter's factor adds to them."""
-
-
-def rows(strategy: Strategy, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
-    """Return the rows that a strategy makes, `(requests, hidden)`."""
-    return strategy.rows(side, requests, statistics)
-
-
-def additions(strategy: Strategy, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
-    """Return what the low-rank factor of an adapter adds to the rows that a strategy makes, `(requests, rank)`."""
-    return strategy.additions(side, requests, statistics)
-
-
 def initialise_rows(
     recipes: Sequence[InitRecipe],
     side: Side,
     tensor: str,
     workspace_seed: str,
     source_rows: Callable[[int | Recipe], Matrix],
-    statistics: Callable[[tuple[Run, ...]], Statistics],
-    make: RowMaker = rows,
+    statistics: Callable[[tuple[Run, ...]], RowStatistics],
+    *,
+    adds: bool = False,
 ) -> Matrix:
     """Return the row that each recipe makes, in the order of `recipes`: `(len(recipes), hidden)` float64.
 
@@ -71,47 +114,48 @@ def initialise_rows(
         side: What the tensor is; output for the biases of output embeddings too.
         tensor: The tensor's name, for the seeds; of tied tensors the same one for all.
         source_rows: Returns the row, `(hidden,)`, that a number or a recipe means in this tensor.
+        adds: Whether the tensor is the low-rank factor of an adapter, whose rows are added to those of a matrix.
 
     Raises:
         OperationError: A strategy cannot make its row.
         ModelError: A row came out as NaN, because one that it was made from holds one.
     """
-    groups: dict[tuple[Strategy, tuple[Run, ...]], list[int]] = {}
-    for place, recipe in enumerate(recipes):
-        groups.setdefault((recipe.start(side).strategy, recipe.population), []).append(place)
-    made: list[Matrix] = [np.empty(0)] * len(recipes)
-    for (strategy, population), places in groups.items():
+    groups: dict[tuple[RowStrategy, tuple[Run, ...]], list[InitRecipe]] = {}
+    for recipe in recipes:
+        groups.setdefault((recipe.start(side).strategy, recipe.population), []).append(recipe)
+    made: dict[InitRecipe, Matrix] = {}
+    for (strategy, population), alike in groups.items():
         known = statistics(population)
-        for batch in _batches(places, [len(recipes[place].start(side).sources) for place in places], known.width):
+        make = strategy.additions if adds else strategy.rows
+        for batch in _batches(alike, side, known.width):
             requests = [
                 Request(
-                    _sources(recipes[place].start(side), known.width, source_rows),
-                    _noise(workspace_seed, recipes[place], tensor),
+                    _sources(recipe.start(side), known.width, source_rows),
+                    seed_for(workspace_seed, recipe.revision, recipe.label, tensor),
                 )
-                for place in batch
+                for recipe in batch
             ]
-            values = make(strategy, side, requests, known)
+            values = make(side, requests, known)
             if values.shape != (len(batch), known.width):
                 raise ValueError(f"{strategy!r} made {values.shape}, not {(len(batch), known.width)}")
-            for place, row in zip(batch, values, strict=True):
-                made[place] = row
-    for recipe, row in zip(recipes, made, strict=True):
+            made |= zip(batch, values, strict=True)
+    for recipe, row in made.items():
         if np.isnan(row).any():
             raise ModelError(
                 f"the row of '{recipe.label}' would hold a NaN, because a row that it is made from does",
                 where=tensor,
                 hint="start it from other tokens",
             )
-    return np.stack(made) if made else np.empty((0, 0))
+    return np.stack([made[recipe] for recipe in recipes]) if made else np.empty((0, 0))
 
 
-def _batches(places: Sequence[int], sources: Sequence[int], width: int) -> Iterator[list[int]]:
-    """Yield `places` in batches of a bounded size; each makes one row from so many `sources`."""
-    batch: list[int] = []
+def _batches(recipes: Sequence[InitRecipe], side: Side, width: int) -> Iterator[list[InitRecipe]]:
+    """Yield `recipes` in batches of a bounded size."""
+    batch: list[InitRecipe] = []
     held = 0
-    for place, read in zip(places, sources, strict=True):
-        batch.append(place)
-        held += (1 + read) * width * 8
+    for recipe in recipes:
+        batch.append(recipe)
+        held += (1 + len(recipe.start(side).sources)) * width * 8
         if held > _BATCH_BYTES:
             yield batch
             batch, held = [], 0
@@ -122,8 +166,3 @@ def _batches(places: Sequence[int], sources: Sequence[int], width: int) -> Itera
 def _sources(start: SideInit, width: int, source_rows: Callable[[int | Recipe], Matrix]) -> Matrix:
     rows = [source_rows(source) for source in start.sources]
     return np.stack(rows) if rows else np.empty((0, width))
-
-
-def _noise(workspace_seed: str, recipe: InitRecipe, tensor: str) -> Noise:
-    seed = seed_for(workspace_seed, recipe.revision, recipe.label, tensor)
-    return lambda count, start=0: gaussian(seed, start, count)

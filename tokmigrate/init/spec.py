@@ -25,23 +25,14 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from tokmigrate.init.strategies import (
-    Average,
-    Copy,
-    Description,
-    File,
-    Mean,
-    MeanCov,
-    Normal,
-    RowStrategy,
-    Subtokens,
-    Zeros,
-)
-from tokmigrate.init.strategies.base import Lookup
+from tokmigrate.init.file_strategy import File
+from tokmigrate.init.row_strategy import Lookup, RowStrategy
+from tokmigrate.init.rows import SideInit
+from tokmigrate.init.strategies import Average, Copy, Description, Mean, MeanCov, Normal, Subtokens, Zeros
 from tokmigrate.plugins import load_plugins
 from tokmigrate.strict_yaml.tree import is_null
 from tokmigrate.strict_yaml.validation import describe_value
-from tokmigrate.vocabulary.recipes import Side, SideInit
+from tokmigrate.vocabulary.row_edit import Side
 
 GROUP = "tokmigrate.strategies"
 """The entry point group of plug-ins: the name is the strategy's, the object a subclass of `RowStrategy`."""

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 from tokmigrate.errors import OperationError, in_one_line
-from tokmigrate.init import InitSpec
+from tokmigrate.init import InitRecipe, InitSpec
 from tokmigrate.init.strategies import Copy
 from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.config_fields import parts_of, with_sizes
@@ -14,7 +14,6 @@ from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.operations.operation import Context
 from tokmigrate.vocabulary.ids import Renumbering
-from tokmigrate.vocabulary.recipes import InitRecipe
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, join_pieces
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})

@@ -14,8 +14,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
+from typing import Literal
 
 from tokmigrate.vocabulary.ids import Run, find_gaps
+
+Side = Literal["input", "output"]
+"""Whether a row is one of the input or of the output embeddings."""
 
 
 class Recipe(ABC):
@@ -171,6 +175,22 @@ class OutputRowAdded(Recipe):
 
     def rebase(self, first: RowEdit) -> OutputRowAdded:
         return OutputRowAdded(first.rebase(self.row), self.init.rebase(first))
+
+
+@dataclass(frozen=True)
+class RestoredRow(Recipe):
+    """A row that an undo record holds.
+
+    Args:
+        record: The digest of the record.
+        slot: The row's place among the rows that the record keeps.
+    """
+
+    record: str
+    slot: int
+
+    def rebase(self, first: RowEdit) -> RestoredRow:  # noqa: ARG002
+        return self
 
 
 @dataclass(frozen=True)

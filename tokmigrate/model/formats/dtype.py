@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+Matrix: TypeAlias = "npt.NDArray[np.float64]"
 
 ITEM_BITS: Mapping[str, int] = MappingProxyType(
     {
@@ -47,7 +49,7 @@ _VIEWS: Mapping[str, str] = MappingProxyType({"F16": "<f2", "F32": "<f4", "F64":
 _NARROW: Mapping[str, tuple[int, int]] = MappingProxyType({"BF16": (8, 7), "F16": (5, 10), "F32": (8, 23)})
 
 
-def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> npt.NDArray[np.float64]:
+def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> Matrix:
     """Return stored numbers as float64, every one exactly.
 
     Args:
@@ -68,7 +70,7 @@ def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> npt.NDArray[np
         return octets.view(_VIEWS[dtype]).astype(np.float64)
 
 
-def from_float64(values: npt.NDArray[np.float64], dtype: str) -> bytes:
+def from_float64(values: Matrix, dtype: str) -> bytes:
     """Return float64 numbers as they are stored, each rounded once, to nearest, ties to even.
 
     What lies beyond the largest finite number becomes infinity as IEEE 754 says; a NaN stays one, with

@@ -14,7 +14,7 @@ from typing import Any
 
 from tokmigrate.model.documents.architecture_quirks import is_static
 from tokmigrate.model.documents.config_fields import config_parts
-from tokmigrate.vocabulary.recipes import Side
+from tokmigrate.vocabulary.row_edit import Side
 
 _AROUND = (
     "base_model model language_model text_model text_decoder text_encoder llm vlm thinker transformer backbone encoder"

@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from tokmigrate.model.formats.dtype import from_float64, to_float64
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.vocabulary.recipes import Side
+from tokmigrate.vocabulary.row_edit import Side
 
 _FINGERPRINT = re.compile(r"(input|output) (\w+) ([0-9a-f]{64})")
 # To which dtypes the numbers of each can be cast without a change.

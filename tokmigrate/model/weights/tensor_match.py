@@ -19,7 +19,7 @@ from tokmigrate.model.documents.architecture_quirks import side_sizes
 from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.weights.architectures import GENERIC, Architecture
 from tokmigrate.model.weights.weights import Shard, Weights
-from tokmigrate.vocabulary.recipes import Side
+from tokmigrate.vocabulary.row_edit import Side
 
 Overrides = Mapping[str, tuple[int, Side] | None]
 """What the workspace says about tensors: axis and side, or None for one that has no vocabulary axis."""

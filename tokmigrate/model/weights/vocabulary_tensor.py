@@ -16,8 +16,7 @@ from typing import Any
 
 from tokmigrate.model.formats.dtype import FLOATING
 from tokmigrate.model.weights.tensor_rows import Geometry
-from tokmigrate.vocabulary.recipes import Side
-from tokmigrate.vocabulary.row_edit import WHOLE, Window
+from tokmigrate.vocabulary.row_edit import WHOLE, Side, Window
 
 
 @dataclass(frozen=True)

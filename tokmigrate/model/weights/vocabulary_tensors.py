@@ -37,8 +37,7 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, input_o
 from tokmigrate.model.weights.weights import Weights
 from tokmigrate.model.worker.worker import DEFAULT_LIMITS, call_worker
 from tokmigrate.settings import WorkerLimits
-from tokmigrate.vocabulary.recipes import Side
-from tokmigrate.vocabulary.row_edit import Window
+from tokmigrate.vocabulary.row_edit import Side, Window
 
 # What bitsandbytes, GPTQ, AWQ, FP8 and compressed-tensors store beside a quantized weight.
 _COMPANION = re.compile(

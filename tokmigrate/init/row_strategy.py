@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from tokmigrate.errors import OperationError, suggest
-from tokmigrate.vocabulary.recipes import Matrix, Request, Side, Statistics, Strategy
+from tokmigrate.init.noise import gaussian
+from tokmigrate.init.statistics import RowStatistics, tree_sum
+from tokmigrate.model.formats.dtype import Matrix
+from tokmigrate.vocabulary.row_edit import Side
 
 WORD_START = ("Ġ", "▁")
 """What byte-level and SentencePiece vocabularies write for the space before a word."""
@@ -50,27 +54,21 @@ def source_of(lookup: Lookup, token: str, *, wanted_by: str) -> int:
     )
 
 
-def tree_sum(a: Matrix, axis: int) -> Matrix:
-    """Return the sum of `a` along `axis` by pairwise halving, 0.0 where that axis is empty.
+@dataclass(frozen=True)
+class Request:
+    """One row that a strategy has to make for one tensor.
 
-    Of n slices, slice i takes slice i + ceil(n/2) to itself until one is left. The rounding error grows with
-    log2(n), as in any pairwise sum (Higham, Accuracy and Stability of Numerical Algorithms, §4.2).
+    Args:
+        sources: The rows that the strategy asked for, `(sources, hidden)`.
+        seed: What its noise depends on: workspace, revision, token and tensor.
     """
-    moved = np.moveaxis(a, axis, 0)
-    if not len(moved):
-        return np.zeros(moved.shape[1:])
-    return fold(np.array(moved, dtype=np.float64))
 
+    sources: Matrix
+    seed: bytes
 
-def fold(buffer: Matrix) -> Matrix:
-    """Return the same sum along the first axis of `buffer`, which must not be empty and is overwritten."""
-    left = len(buffer)
-    while left > 1:
-        half = (left + 1) // 2
-        buffer[: left - half] += buffer[half:left]
-        left = half
-    first: Matrix = buffer[0]
-    return first
+    def noise(self, count: int, start: int = 0) -> Matrix:
+        """Return independent N(0, 1) numbers from the number `start` on, `(count,)`: the same on every machine."""
+        return gaussian(self.seed, start, count)
 
 
 Norm = Literal["match"]
@@ -97,19 +95,24 @@ class RowStrategy(BaseModel, ABC):
     norm: Norm | None = Field(default=None, description=_NORM)
 
     @abstractmethod
-    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:
         """Return one row for each request, `(requests, hidden)`, before `norm` is applied.
 
         Each row must depend on its own request alone, and no value may come out of `np.sum`, `np.dot` or
-        `@`, whose bits differ between machines; see `tokmigrate.init.strategies.base`.
+        `@`, whose bits differ between machines; see `tokmigrate.init.statistics`.
         """
 
-    def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
-        """Return one row for each request, `(requests, hidden)`."""
+    def rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:
+        """Return one row for each request, `(requests, hidden)`, each scaled for itself where `norm` says so."""
         made = self.unscaled_rows(side, requests, statistics)
-        return with_norm(made, self.norm, statistics)
+        # Rows of one number are biases.
+        if self.norm is None or statistics.width == 1:
+            return made
+        norms = np.sqrt(tree_sum(made * made, 1))[:, np.newaxis]
+        scaled: Matrix = np.divide(statistics.median_norm, norms, out=np.ones_like(norms), where=norms > 0.0) * made
+        return scaled
 
-    def additions(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:
+    def additions(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:
         """Return what the low-rank factor of an adapter adds to each row, `(requests, rank)`.
 
         A row that is a sum of others gets the same sum of the factor's rows, so that with the adapter too it is
@@ -124,43 +127,21 @@ class RowStrategy(BaseModel, ABC):
         return self.model_dump(mode="json", exclude_defaults=True)
 
     def sources(self, side: Side, lookup: Lookup, token: str) -> tuple[int, ...]:  # noqa: ARG002
-        """Return the rows that the strategy reads for the row of `token`.
+        """Return the rows that the strategy reads for the row of `token`; raises OperationError where one is missing.
 
         Args:
-            side: Which embeddings the row is for.
             lookup: The tokenizer as it was before the migration; its ids are rows.
-            token: The token that the new row belongs to.
-
-        Raises:
-            OperationError: The tokenizer has not what the strategy needs.
         """
         return ()
 
-    def resolve(self, attachments: Mapping[str, bytes], token: str) -> Strategy:  # noqa: ARG002
-        """Return the strategy with what it needs of the attached files taken in.
+    def resolve(self, attachments: Mapping[str, bytes], token: str) -> RowStrategy:  # noqa: ARG002
+        """Return the strategy with what it needs of attached files taken in; raises OperationError where it is missing.
 
         Args:
             attachments: The files that the migration refers to, by the name used there.
-
-        Raises:
-            OperationError: A file holds no such row.
         """
         return self
 
     def references(self) -> tuple[str, ...]:
         """Return the files that the strategy refers to, relative to the migration file."""
         return ()
-
-
-def with_norm(rows: Matrix, norm: Norm | None, statistics: Statistics) -> Matrix:
-    """Return `rows`, `(rows, hidden)`, with the norm asked for.
-
-    Args:
-        rows: Each is scaled for itself; one of zeros stays.
-        statistics: Of the baseline's rows. Rows of one number are biases, and are left.
-    """
-    if norm is None or statistics.width == 1:
-        return rows
-    norms = np.sqrt(tree_sum(rows * rows, 1))[:, np.newaxis]
-    scaled: Matrix = np.divide(statistics.median_norm(), norms, out=np.ones_like(norms), where=norms > 0.0) * rows
-    return scaled

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 
 from tokmigrate.errors import OperationError, suggest
-from tokmigrate.init.strategies.base import Norm, RowStrategy, with_norm
-from tokmigrate.model.formats.dtype import FLOATING, to_float64
+from tokmigrate.init.row_strategy import Request, RowStrategy
+from tokmigrate.init.statistics import RowStatistics
+from tokmigrate.model.formats.dtype import FLOATING, Matrix, to_float64
 from tokmigrate.model.formats.safetensors_header import Header, parse_header
-from tokmigrate.vocabulary.recipes import Matrix, Request, Side, Statistics, Strategy
+from tokmigrate.vocabulary.row_edit import Side
 
 
 class File(RowStrategy):
@@ -32,15 +32,14 @@ class File(RowStrategy):
         default=None, description="The tensor's name in the file; if not given, the new token's own text."
     )
 
-    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:  # noqa: ARG002
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
         """Refuse: what the file holds is known to the resolved strategy only."""
         raise ValueError(f"`file` has to be resolved before it makes rows: {self.path}")
 
     def references(self) -> tuple[str, ...]:
-        """Return the file."""
         return (self.path,)
 
-    def resolve(self, attachments: Mapping[str, bytes], token: str) -> Strategy:
+    def resolve(self, attachments: Mapping[str, bytes], token: str) -> RowStrategy:
         """Return the row as data.
 
         Raises:
@@ -54,21 +53,19 @@ class File(RowStrategy):
                 where=token,
                 hint="put it beside the migration file",
             )
-        values = _row(attachments[self.path], self.path, name)
-        return StoredRow(values.astype("<f8").tobytes(), self.path, name, self.norm)
+        values = _row(attachments[self.path], self.path, name).astype("<f8").tobytes()
+        return StoredRow(strategy="file", values=values, path=self.path, tensor=name, norm=self.norm)
 
 
-@dataclass(frozen=True)
-class StoredRow:
+class StoredRow(RowStrategy):
     """A row of little-endian float64 numbers that is known already, with the file and the tensor that it is from."""
 
-    values: bytes
+    strategy: Literal["file"]
     path: str
     tensor: str
-    norm: Norm | None = None
-    needs_mean: ClassVar[bool] = False
+    values: bytes
 
-    def rows(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:  # noqa: ARG002
+    def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
         """Return the row for each request, `(requests, hidden)`; the mean where a row is a single bias.
 
         Raises:
@@ -82,17 +79,11 @@ class StoredRow:
                     where=f"{self.path}: {self.tensor}",
                     hint="compute the row for this model, or use another strategy",
                 )
-            row = statistics.mean()
-        return with_norm(np.tile(row, (len(requests), 1)), self.norm, statistics)
-
-    def additions(self, side: Side, requests: Sequence[Request], statistics: Statistics) -> Matrix:  # noqa: ARG002
-        """Return nothing to add for each request, `(requests, rank)`."""
-        return np.zeros((len(requests), statistics.width))
+            row = statistics.mean
+        return np.tile(row, (len(requests), 1))
 
     def describe(self) -> dict[str, Any]:
-        """Return what a migration file says about it, as JSON, with the tensor's name in any case."""
-        stated = {"strategy": "file", "path": self.path, "tensor": self.tensor}
-        return stated if self.norm is None else {**stated, "norm": self.norm}
+        return self.model_dump(mode="json", exclude_defaults=True, exclude={"values"})
 
 
 def _row(data: bytes, path: str, name: str) -> Matrix:
