@@ -505,7 +505,6 @@ def test_what_a_narrow_terminal_folds_hangs(place: Workspace) -> None:
 def test_a_terminal_shows_what_is_being_done(place: Workspace) -> None:
     sent = on_terminal(place, "upgrade", "+2")
     steps = (
-        "verifying",
         "staging",
         "computing the new rows",
         "comparing what was written",
@@ -518,7 +517,7 @@ def test_a_terminal_shows_what_is_being_done(place: Workspace) -> None:
     assert not re.search(r"\d [kMG]B", sent)
     place.settings.write_text(place.settings.read_text("utf-8").replace("verify: fast", "verify: full"), "utf-8")
     sent = on_terminal(place, "downgrade", "base")
-    assert "demo: verifying with transformers" in sent
+    assert "demo: verifying" in sent
     assert "demo: reading" in on_terminal(place, "report")
 
 

@@ -1,4 +1,4 @@
-"""The libraries load what a change leaves before anything is staged, and what they load now where that is wrong."""
+"""The libraries load what a change leaves before it is published, and what they load now where that is wrong."""
 
 from __future__ import annotations
 

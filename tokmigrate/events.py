@@ -44,7 +44,6 @@ class ActivityStarted:
         "staging",
         "reading",
         "verifying",
-        "verifying with transformers",
         "tokenizing the corpus",
     ]
     total: int | None = None

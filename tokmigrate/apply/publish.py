@@ -6,12 +6,13 @@ The order of the steps is what makes a crash harmless; see docs/architecture.md,
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 from tokmigrate.apply.atomic_swap import finish_two_step, swap, two_step_swap
@@ -30,6 +31,7 @@ from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.weights import read_weights
+from tokmigrate.parallel import BackgroundCall
 from tokmigrate.signals import defer_signals
 from tokmigrate.vocabulary.ids import Run
 
@@ -97,7 +99,7 @@ def publish(
     recorder: RunRecorder,
     on_progress: OnProgress,
     workspace: Path,
-    accept: Callable[[], None],
+    acceptance: BackgroundCall[Sequence[str]],
     *,
     keep_owner: bool = True,
     reads_again: bool = False,
@@ -107,7 +109,8 @@ def publish(
     Args:
         changes: That of the model, and after it those of its adapters.
         workspace: The directory of the workspace, within which the journal names paths relative to each other.
-        accept: Raises where the libraries would load something else; asked before anything is staged.
+        acceptance: Gives notes for the user, or raises where the libraries would load something else; it runs while
+            the change is staged, and its error is the one that is raised where both fail.
         keep_owner: Whether a change that would lose owner, mode or attributes of files is refused.
         reads_again: Whether staged shards are read again from the disk.
 
@@ -136,7 +139,7 @@ def publish(
         try:
             area.write_journal(journal.to_json(workspace))
             report(Step.RECORDED)
-            completed = _build(model, changes, on_progress, accept, keep_owner=keep_owner, reads_again=reads_again)
+            completed = _build(model, changes, on_progress, acceptance, keep_owner=keep_owner, reads_again=reads_again)
             after = [completion.generation for completion in completed]
             journal = journal_of(run, after)
             area.write_journal(journal.to_json(workspace))
@@ -264,7 +267,7 @@ def _build(
     model: str,
     changes: Sequence[Change],
     on_progress: OnProgress,
-    accept: Callable[[], None],
+    acceptance: BackgroundCall[Sequence[str]],
     *,
     keep_owner: bool,
     reads_again: bool,
@@ -272,19 +275,26 @@ def _build(
     """Build the new directories beside the old ones, and verify them; the arguments are those of `publish`."""
     if keep_owner:
         _try_metadata(changes)
-    accept()
-    on_progress(ActivityStarted(model, "staging", sum(change.candidate.bytes for change in changes)))
-    staged = [_stage(change, lambda count: on_progress(BytesProcessed(model, count))) for change in changes]
-    on_progress(ActivityStarted(model, "computing the new rows"))
-    # The record of the model names those of its adapters.
-    completed = [change.complete(part.contents) for change, part in zip(changes[::-1], staged[::-1], strict=True)]
-    completed.reverse()
-    for change, part, completion in zip(changes, staged, completed, strict=True):
-        part.complete(change.snapshot, change.candidate, completion)
-    on_progress(StepReached(model, Step.STAGED))
-    for change, part, completion in zip(changes, staged, completed, strict=True):
-        part.verify(change.snapshot, change.candidate, completion, reads_again=reads_again)
-        change.read(change.area.stage)
+    with _first_error(acceptance):
+        on_progress(ActivityStarted(model, "staging", sum(change.candidate.bytes for change in changes)))
+        staged = [
+            _stage(change, lambda count: on_progress(BytesProcessed(model, count)), acceptance.stopped)
+            for change in changes
+        ]
+        on_progress(ActivityStarted(model, "computing the new rows"))
+        # The record of the model names those of its adapters.
+        completed = [change.complete(part.contents) for change, part in zip(changes[::-1], staged[::-1], strict=True)]
+        completed.reverse()
+        for change, part, completion in zip(changes, staged, completed, strict=True):
+            part.complete(change.snapshot, change.candidate, completion)
+        on_progress(StepReached(model, Step.STAGED))
+        for change, part, completion in zip(changes, staged, completed, strict=True):
+            part.verify(change.snapshot, change.candidate, completion, reads_again=reads_again)
+            change.read(change.area.stage)
+        if not acceptance.is_done():
+            on_progress(ActivityStarted(model, "verifying"))
+        for note in acceptance.result():
+            on_progress(Warned(model, note))
     on_progress(StepReached(model, Step.VERIFIED))
     for change, completion in zip(changes, completed, strict=True):
         _seal(change, completion)
@@ -297,10 +307,27 @@ def _build(
     return completed
 
 
-def _stage(change: Change, progress: Callable[[int], None]) -> StagedDirectory:
+@contextmanager
+def _first_error(acceptance: BackgroundCall[Sequence[str]]) -> Iterator[None]:
+    """Stop the acceptance where what is inside fails, and raise its error where it failed by itself."""
+    try:
+        yield
+    except Exception:
+        acceptance.stop()
+        acceptance.raise_error()
+        raise
+
+
+def _stage(change: Change, progress: Callable[[int], None], stopped: Event) -> StagedDirectory:
     change.area.remove_stage()
     return stage(
-        change.snapshot, change.area.stage, change.candidate, change.populations, progress, reads_all=change.reads_all
+        change.snapshot,
+        change.area.stage,
+        change.candidate,
+        change.populations,
+        progress,
+        reads_all=change.reads_all,
+        stopped=stopped,
     )
 
 

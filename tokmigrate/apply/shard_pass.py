@@ -66,6 +66,7 @@ def read_shard(
     means: Mapping[str, Sequence[Run]] | None = None,
     writer: ShardWriter | None = None,
     progress: Callable[[int], None] | None = None,
+    stopped: threading.Event | None = None,
 ) -> Contents:
     """Read each byte of a shard once.
 
@@ -73,8 +74,10 @@ def read_shard(
         tensors: The vocabulary tensors of the model by name, with the rows that they have in this file.
         means: The rows whose mean is wanted, in their order, by tensor.
         progress: Called by this thread with the bytes of each block that is done.
+        stopped: Set by another thread where the rest is not wanted any more.
 
     Raises:
+        CancelledError: It is set.
         WeightsError: The file is missing or too short.
         StorageError: It cannot be read, or a block cannot be written.
     """
@@ -82,7 +85,7 @@ def read_shard(
     tables: dict[str, bytearray] = {}
     fixed: dict[str, str] = {}
     sums: dict[str, Matrix] = {}
-    stopped = threading.Event()
+    stopped = threading.Event() if stopped is None else stopped
 
     def collect(block: _Block, found: Sequence[Matrix]) -> None:
         for each in found:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 
 from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.clone import clone_tree
@@ -71,14 +72,17 @@ def stage(
     progress: Callable[[int], None],
     *,
     reads_all: bool,
+    stopped: Event,
 ) -> StagedDirectory:
     """Write the candidate, all but its stamp and its new rows, into the directory `target`, which must not exist.
 
     Args:
         populations: The rows whose mean is wanted, by tensor.
         reads_all: Whether vocabulary shards are read that are not written.
+        stopped: Set by another thread where nothing more is to be written.
 
     Raises:
+        CancelledError: It is set.
         StorageError: The filesystem will not do it.
     """
     names = {*candidate.files, *candidate.headers, STAMP}
@@ -96,14 +100,14 @@ def stage(
         for name in dict.fromkeys((*candidate.headers, *(snapshot.vocabulary_shards if reads_all else ()))):
             source, old = real_path(snapshot.directory, name), snapshot.weights.shard(name).header
             if name not in candidate.headers:
-                contents = contents.join(read_shard(source, old, tensors, populations))
+                contents = contents.join(read_shard(source, old, tensors, populations, stopped=stopped))
                 continue
             own = {tensor.name: tensor for tensor in snapshot.in_shard(name)}
             path = _free_place(target, name, candidate)
             writers[name] = writer = ShardWriter(path, candidate.headers[name], own, candidate.edit)
             with writer:
                 writer.start(source, old)
-                contents = contents.join(read_shard(source, old, own, populations, writer, progress))
+                contents = contents.join(read_shard(source, old, own, populations, writer, progress, stopped))
     return StagedDirectory(target, contents, writers)
 
 

@@ -11,7 +11,7 @@ from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.run_status import is_in_progress
 from tokmigrate.audit.training import list_trained_events, training_on_record
-from tokmigrate.commands.library_check import Accepted, outcome_of_records, prepare_libraries, verify_outcome
+from tokmigrate.commands.library_check import Accepted, accept_outcome, outcome_of_records, prepare_libraries
 from tokmigrate.commands.models import adapters_of, change_down, changes_down
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, refuse_drift
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
@@ -52,7 +52,7 @@ def accept_downgrade(
     if is_in_progress(entry):
         return None
     outcome = outcome_of_records(workspace, entry, *_find_records(workspace, entry, to, keep_owner=keep_owner))
-    return verify_outcome(workspace, entry.name, outcome, (), on_progress)
+    return accept_outcome(workspace, entry.name, outcome, (), on_progress)
 
 
 def _find_records(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool) -> tuple[Snapshot, list[str]]:

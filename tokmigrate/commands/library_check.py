@@ -1,4 +1,4 @@
-"""Verification of a change by the libraries, before weights are staged.
+"""Verification of a change by the libraries, while weights are staged.
 
 Of several models all are verified before the first is changed; what was accepted then is verified again only where the
 files came out differently.
@@ -14,7 +14,7 @@ from tokmigrate.apply.candidate import Documents
 from tokmigrate.apply.library_check import verify_adapter_documents, verify_documents
 from tokmigrate.apply.publish import Change
 from tokmigrate.commands.models import adapters_of, downgrades_of_adapters
-from tokmigrate.events import ActivityEnded, ActivityStarted, OnProgress, Warned
+from tokmigrate.events import ActivityEnded, ActivityStarted, OnProgress
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.worker.worker import prepare_worker
 from tokmigrate.plan.plan import Plan
@@ -57,36 +57,34 @@ def prepare_libraries(workspace: Workspace) -> None:
         prepare_worker("transformers")
 
 
-def verify_outcome(
-    workspace: Workspace, model: str, outcome: Outcome, checks: Sequence[Check], on_progress: OnProgress
-) -> Accepted:
+def verify_outcome(workspace: Workspace, outcome: Outcome, checks: Sequence[Check]) -> Accepted:
     """Have the libraries load a model, and its adapters, as a change leaves them; `checks` are those of its migrations.
 
     Raises:
         TokmigrateError: A library would load something else than the files say.
     """
-    with_transformers = workspace.verify != "fast"
-    on_progress(ActivityStarted(model, "verifying with transformers" if with_transformers else "verifying"))
     (snapshot, documents), *adapters = outcome
-    try:
-        notes = verify_documents(snapshot, documents, checks, workspace.verify)
-        for adapter, own in adapters:
-            verify_adapter_documents(adapter, own)
-    finally:
-        on_progress(ActivityEnded(model))
+    notes = verify_documents(snapshot, documents, checks, workspace.verify)
+    for adapter, own in adapters:
+        verify_adapter_documents(adapter, own)
     return Accepted(tuple(each for _, each in outcome), notes)
 
 
+def accept_outcome(
+    workspace: Workspace, model: str, outcome: Outcome, checks: Sequence[Check], on_progress: OnProgress
+) -> Accepted:
+    """Do what `verify_outcome` does before any of several models is changed."""
+    on_progress(ActivityStarted(model, "verifying"))
+    try:
+        return verify_outcome(workspace, outcome, checks)
+    finally:
+        on_progress(ActivityEnded(model))
+
+
 def verify_once(
-    workspace: Workspace,
-    model: str,
-    outcome: Outcome,
-    checks: Sequence[Check],
-    on_progress: OnProgress,
-    accepted: Accepted | None,
-) -> None:
-    """Do what `verify_outcome` does, unless the libraries accepted the same files before, and emit the notes."""
+    workspace: Workspace, outcome: Outcome, checks: Sequence[Check], accepted: Accepted | None
+) -> Sequence[str]:
+    """Return the notes of `verify_outcome`, which is not called where the libraries accepted the same files before."""
     if accepted is None or accepted.documents != tuple(documents for _, documents in outcome):
-        accepted = verify_outcome(workspace, model, outcome, checks, on_progress)
-    for note in accepted.notes:
-        on_progress(Warned(model, note))
+        accepted = verify_outcome(workspace, outcome, checks)
+    return accepted.notes

@@ -18,6 +18,7 @@ from tokmigrate.events import OnProgress, Step, StepReached, Warned
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.parallel import BackgroundCall
 from tokmigrate.revision.conditions import Check
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state
@@ -120,19 +121,19 @@ def publish_run(
         generation_before=changes[0].before,
         generation_after=None,
     )
-    accept = partial(verify_once, workspace, entry.name, outcome_of_changes(changes), checks, on_progress, accepted)
     recorder = NewRun(state, begin, run.outcome)
     known = find_known(changes[0].snapshot, state.known_files(model))
-    written = publish(
-        entry.name,
-        changes,
-        recorder,
-        on_progress,
-        workspace.root,
-        accept,
-        keep_owner=keep_owner,
-        reads_again=workspace.verify == "paranoid",
-    )
+    with BackgroundCall(partial(verify_once, workspace, outcome_of_changes(changes), checks, accepted)) as acceptance:
+        written = publish(
+            entry.name,
+            changes,
+            recorder,
+            on_progress,
+            workspace.root,
+            acceptance,
+            keep_owner=keep_owner,
+            reads_again=workspace.verify == "paranoid",
+        )
     # A hint, and the change is made: without it the next command reads more. Clones have a new inode or time too.
     with suppress(TokmigrateError):
         state.remember_files(model, describe_files(changes[0].area.model, {**known, **written}))

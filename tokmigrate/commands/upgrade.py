@@ -9,7 +9,7 @@ from tokmigrate.apply.build_upgrade import UpgradeBuilder
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.training import list_trained_events, training_on_record
-from tokmigrate.commands.library_check import Accepted, outcome_of_plan, prepare_libraries, verify_outcome
+from tokmigrate.commands.library_check import Accepted, accept_outcome, outcome_of_plan, prepare_libraries
 from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade
 from tokmigrate.commands.records import build_upgrade_outcome
 from tokmigrate.commands.restore import record_texts
@@ -54,7 +54,7 @@ def accept_upgrade(
     planned = preview_upgrade(workspace, entry, to, bound, keep_owner=keep_owner)
     if planned is None or not planned.steps:
         return None
-    return verify_outcome(workspace, entry.name, outcome_of_plan(planned), checks_of(planned), on_progress)
+    return accept_outcome(workspace, entry.name, outcome_of_plan(planned), checks_of(planned), on_progress)
 
 
 def ignore_plan(plan: Plan) -> None:

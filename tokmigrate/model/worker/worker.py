@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from typing import IO, Any, Literal, Protocol
 
 from tokmigrate.errors import LimitError, TokenizerError, TokmigrateError, VerificationError
 from tokmigrate.formatting import format_count
+from tokmigrate.parallel import is_stopped
 from tokmigrate.settings import WorkerLimits
 
 Question = Literal["tokenizer", "reachability", "impact", "transformers", "chat_template", "vocabulary_axes"]
@@ -39,6 +41,8 @@ _OFFLINE = {
     "OMP_NUM_THREADS": "1",
 }
 _ROOT = Path(__file__).resolve().parents[3]
+_GRACE_S = 0.2
+"""How long a server that is idle may take to end."""
 _FORKS = sys.platform == "linux"
 """Libraries of macOS do not survive a fork."""
 
@@ -132,7 +136,12 @@ class _Server:
         """End the server; the next question starts another."""
         if self._process is not None and self._control is not None:
             self._control.close()
-            self._process.wait()
+            try:
+                self._process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                # It imports the libraries, and nobody waits for them.
+                self._process.kill()
+                self._process.wait()
         self._forget()
 
 
@@ -165,6 +174,9 @@ DEFAULT_LIMITS = WorkerLimits()
 SECONDS = 600.0
 """How long a child may take; a cold disk needs most of it to import torch."""
 
+_POLL_S = 0.1
+"""How often it is asked whether the answer is still wanted."""
+
 
 def call_worker(
     question: Question,
@@ -178,6 +190,7 @@ def call_worker(
         TokenizerError: The worker that loads a tokenizer failed.
         VerificationError: Another worker failed, or took longer than `timeout` seconds.
         LimitError: It needs more than `limits`.
+        CancelledError: The call in the background that asked was stopped, and the worker with it.
     """
     answer: dict[str, Any] | None = None
     for said in _replies(question, request, limits, {}, timeout):
@@ -258,12 +271,14 @@ class _AnswerTooLongError(Exception):
 
 
 def _lines(file: IO[bytes], deadline: float | None, longest: int) -> Iterator[bytes]:
-    """Yield lines as they come; raise TimeoutError at the deadline."""
+    """Yield lines as they come; raise TimeoutError at the deadline, CancelledError where they are not wanted."""
     held = b""
     while True:
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        if not select.select([file], [], [], left)[0]:
-            raise TimeoutError
+        while not select.select([file], [], [], _POLL_S)[0]:
+            if is_stopped():
+                raise CancelledError
+            if deadline is not None and time.monotonic() > deadline:
+                raise TimeoutError
         block = os.read(file.fileno(), 1 << 20)
         *whole, held = (held + block).split(b"\n")
         if len(held) > longest:
