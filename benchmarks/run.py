@@ -253,7 +253,7 @@ def measure_fleet(options: argparse.Namespace) -> list[Table]:
     runs = []
     for count in ("1", "2"):
         up, down = upgrade_and_back(f"-j {count}", workspace)
-        runs += [Run(up.name, (*up.words, "-j", count), workspace), down]
+        runs += [Run(each.name, (*each.words, "-j", count), workspace) for each in (up, down)]
     return [take_turns("Eight models of 0.1 GB", runs, options.rounds)]
 
 
