@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -130,14 +131,17 @@ def test_a_verification_that_fails_ends_the_copying(
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     before = contents(place.model)
-    calls: list[Recorded] = []
+    calls: list[Late] = []
+    in_the_middle = threading.Event()
 
-    class Recorded(BackgroundCall[Any]):
+    class Late(BackgroundCall[Any]):
+        """One that starts in the middle of the copying."""
+
         def __init__(self, work: Callable[[], Any]) -> None:
             calls.append(self)
-            super().__init__(work)
+            super().__init__(lambda: in_the_middle.wait(60) and work())
 
-    monkeypatch.setattr("tokmigrate.commands.session.BackgroundCall", Recorded)
+    monkeypatch.setattr("tokmigrate.commands.session.BackgroundCall", Late)
     copied = 0
 
     def listen(event: Event) -> None:
@@ -145,6 +149,7 @@ def test_a_verification_that_fails_ends_the_copying(
         if isinstance(event, BytesProcessed):
             copied += event.count
         if copied > SIZE:
+            in_the_middle.set()
             assert calls[0].stopped.wait(60)
             if both_fail:
                 raise StorageError("the disk is full")
