@@ -33,7 +33,7 @@ machine. If there is none, these rules are skipped with a note.
 - `--git-base main` checks only migrations that changed since the current branch left `main`.
 - `pytest --tokmigrate` has a test `lint` that fails if the command does, and so does the hook `tokmigrate-lint` of
   [pre-commit](https://pre-commit.com); both use the rules that `tokmigrate.yaml` selects.
-- `--format` is `text`, `json`, `github` (annotations of a workflow) or `sarif`.
+- `--format github` prints annotations of a workflow, `--format sarif` a SARIF log, `--json` one document.
 
 Each code has a page that says why, with an example of wrong and right and what is printed.
 """

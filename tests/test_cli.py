@@ -103,7 +103,7 @@ SENTENCES: tuple[tuple[str, ...], ...] = (
     ("log", "--limit", "2"),
     ("diff", "demo", "head"),
     ("log", "--verify-chain"),
-    ("log", "--export", "csv", "-o", "ledger.csv"),
+    ("log", "--export", "ledger.jsonl"),
     ("blame", "<|im_start|>"),
     ("peft-config",),
     ("import", "another/state.db"),

@@ -240,7 +240,7 @@ def places_of_work(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Here]:
             head = "format: 1\nrevision: aaaaaaaaaaaa\ndown_revision: c07d18e2b9f4\nmessage: x\noperations:\n"
             plan.write_text(head + '  - add_tokens: {tokens: ["<x>"]}\n', "utf-8")
             assert told(place, "plan", "-o", "plan.json")[0] == 0
-            assert told(place, "log", "--export", "jsonl", "-o", "ledger.jsonl")[0] == 0
+            assert told(place, "log", "--export", "ledger.jsonl")[0] == 0
         found[name] = place
     return found
 

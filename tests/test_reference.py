@@ -73,10 +73,10 @@ def test_values_and_defaults_of_operations(texts: Mapping[str, str], name: str, 
 @pytest.mark.parametrize(
     ("command", "row"),
     [
-        ("lint", "| `--format` | `text`, `json`, `github`, `sarif` |"),
+        ("lint", "| `--format` | `github`, `sarif` |"),
         ("lint", "| `--strict` | flag |"),
         ("lint", "| `--select` | `CODES`; repeatable |"),
-        ("log", "| `--export` | `jsonl`, `csv` |"),
+        ("log", "| `--export` | `FILE` |"),
         ("log", "| `--limit` | `NUMBER` |"),
         ("plan", "| `REVISION` |  | A revision id, a prefix of it, a file number, a tag, head, or +N. | `head` |"),
         ("upgrade", "| `--lock-timeout` | `SECONDS` | Wait this long for another process. | `0` |"),

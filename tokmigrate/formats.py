@@ -43,9 +43,7 @@ JOURNAL = FileFormat(
 MIGRATIONS_JOURNAL = FileFormat("journal of the migrations", 1)
 UNDO_RECORD = FileFormat("undo record", 2, reads=(1,))
 PLAN_FILE = FileFormat("plan file", 2, older="make and review a new one: `tokmigrate plan -o FILE`")
-LEDGER_EXPORT = FileFormat(
-    "ledger export", 2, older="export it again: `tokmigrate log --export jsonl` in its workspace"
-)
+LEDGER_EXPORT = FileFormat("ledger export", 2, older="export it again: `tokmigrate log --export FILE` in its workspace")
 JSON_OUTPUT = FileFormat("JSON output", 1)
 
 

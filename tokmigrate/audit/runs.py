@@ -74,7 +74,7 @@ def read_ledger(source: str) -> tuple[LedgerExport, str]:
     """Return a ledger, and where it is, without a password; raises UsageError where there is none.
 
     The source is a workspace's directory or its tokmigrate.yaml, a SQLite database, the URL of a state, or a file that
-    `log --export jsonl` wrote.
+    `log --export` wrote.
     """
     if "://" in source:
         return _of_database(source, Path())

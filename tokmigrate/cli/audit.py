@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
@@ -18,7 +18,8 @@ from tokmigrate.cli.each import ModelResults, Result, find_failures, print_resul
 from tokmigrate.cli.options import AsJson, Models, open_workspace, select_models
 from tokmigrate.cli.output import declare_changes
 from tokmigrate.commands import report as reporting
-from tokmigrate.errors import StorageError, UsageError
+from tokmigrate.errors import UsageError
+from tokmigrate.files import storage_errors
 from tokmigrate.render import html
 from tokmigrate.render import ledger as ledger_report
 from tokmigrate.state import database, transfer
@@ -26,9 +27,6 @@ from tokmigrate.state import database, transfer
 if TYPE_CHECKING:
     from tokmigrate.settings import Workspace
     from tokmigrate.state.ledger import State
-
-ExportFormat = Literal["jsonl", "csv"]
-"""How a ledger is exported."""
 
 
 def log(
@@ -38,9 +36,8 @@ def log(
     verify_chain: Annotated[
         bool, Option("--verify-chain", help="Verify the hash chain over the runs; exit with 4 if it is broken.")
     ] = False,
-    export: Annotated[ExportFormat | None, Option(help="Write the whole ledger, every row with its hash.")] = None,
-    output: Annotated[
-        Path | None, Option("--output", "-o", help="Write the export to this file instead of stdout.", metavar="FILE")
+    export: Annotated[
+        Path | None, Option(help="Write the whole ledger to a file as JSON Lines; - is stdout.", metavar="FILE")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -56,10 +53,8 @@ def log(
         )
     if export and verify_chain:
         raise UsageError("--export and --verify-chain exclude each other", hint="leave one of them out")
-    if output and not export:
-        raise UsageError("-o is the file of --export", hint="add --export jsonl or --export csv")
     if export:
-        _export(export, output, as_json)
+        _export(export, as_json)
     elif verify_chain:
         _verify_chain(as_json)
     else:
@@ -91,22 +86,19 @@ def _verify_chain(as_json: bool) -> None:
     print_result("log", Result(content, [line], [f"note: {each}: {why}" for each in unknown]), as_json)
 
 
-def _export(form: ExportFormat, output: Path | None, as_json: bool) -> None:
-    if as_json and output is None:
-        raise UsageError("--json describes a file that was written", hint="name it: -o FILE; or leave --json out")
+def _export(file: Path, as_json: bool) -> None:
+    to_stdout = file == Path("-")
+    if to_stdout and as_json:
+        raise UsageError("--export - and --json both go to stdout", hint="name a file: --export FILE")
     ledger = transfer.export_ledger(_open_state(open_workspace()))
-    lines = ledger.json_lines() if form == "jsonl" else ledger.csv_lines()
-    if output is None:
-        sys.stdout.writelines(lines)
+    if to_stdout:
+        sys.stdout.writelines(ledger.json_lines())
         return
     declare_changes()
-    try:
-        with output.open("w", encoding="utf-8", newline="") as file:
-            file.writelines(lines)
-    except OSError as error:
-        raise StorageError(f"cannot be written: {error.strerror}", where=str(output)) from error
+    with storage_errors("write the ledger", file), file.open("w", encoding="utf-8") as opened:
+        opened.writelines(ledger.json_lines())
     rows = {table: len(held) for table, held in ledger.rows.items()}
-    print_result("log", Result({"file": str(output), "rows": rows}, [f"wrote {output}"]), as_json)
+    print_result("log", Result({"file": str(file), "rows": rows}, [f"wrote {file}"]), as_json)
 
 
 def _open_state(workspace: Workspace) -> State:

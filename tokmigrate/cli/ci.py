@@ -10,7 +10,7 @@ from typer import Option
 
 from tokmigrate.cli.each import ModelResults, Result, print_result
 from tokmigrate.cli.options import AcceptDrift, AsJson, Here, Models, open_workspace, select_models
-from tokmigrate.cli.output import error_document, print_json
+from tokmigrate.cli.output import print_json
 from tokmigrate.commands import check as checking
 from tokmigrate.commands import lint as linting
 from tokmigrate.commands import roundtrip
@@ -26,7 +26,7 @@ Codes = Annotated[
 ]
 Ignored = Annotated[list[str] | None, Option(help="Skip these rules, by code or prefix; repeatable.", metavar="CODES")]
 Format = Annotated[
-    Literal["text", "json", "github", "sarif"] | None, Option("--format", help="Set the output format; default: text.")
+    Literal["github", "sarif"] | None, Option("--format", help="Print annotations of a workflow, or a SARIF log.")
 ]
 
 
@@ -56,7 +56,7 @@ def lint(
     are planned on each model that is present. `# noqa: TM101` at the end of a line accepts a finding; `lint:` in
     tokmigrate.yaml sets `select` and `ignore` permanently.
     """
-    if as_json and output not in (None, "json"):
+    if as_json and output:
         raise UsageError(f"--json contradicts --format {output}", hint="leave one of them out")
     workspace = open_workspace()
     configured = linting.select_rules(workspace)
@@ -67,19 +67,16 @@ def lint(
     except TokmigrateError as error:
         if output == "github":
             sys.stdout.write(lint_report.problem_commands(error, workspace.root))
-        if output == "json" and not as_json:
-            print_json(error_document(error))
-            raise typer.Exit(error.exit_code) from error
         raise
     code = 1 if linted.errors or (strict and linted.warnings) else 0
-    if output in ("sarif", "github"):
-        if output == "sarif":
-            print_json(lint_report.sarif(linted))
-        else:
-            sys.stdout.write(lint_report.workflow_commands(linted))
+    if output == "github":
+        sys.stdout.write(lint_report.workflow_commands(linted))
+        raise typer.Exit(code)
+    if output == "sarif":
+        print_json(lint_report.sarif(linted))
         raise typer.Exit(code)
     text, notes = lint_report.findings_text(linted), [f"note: {note}" for note in linted.notes]
-    print_result("lint", Result(lint_report.findings_content(linted), [text], notes, code), as_json or output == "json")
+    print_result("lint", Result(lint_report.findings_content(linted), [text], notes, code), as_json)
 
 
 def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> None:

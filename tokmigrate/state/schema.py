@@ -248,7 +248,7 @@ tags = Table(
     Column("revision", Text, nullable=False),
 )
 
-# A ledger of another workspace as `log --export jsonl` writes it, the latest that was imported.
+# A ledger of another workspace as `log --export` writes it, the latest that was imported.
 imported_ledgers = Table(
     "imported_ledgers",
     metadata,

@@ -2,9 +2,8 @@
 
 JSON Lines: the first line is `{"format": 2, "ledger": …, "workspace": …, "head": …}`, each other one
 `{"table": …, "row": {column: value}}` with the values as they are stored, a table at a time: `models`, `runs`,
-`applied`, `token_events`, `token_moves`, `migration_texts`. CSV has the same rows under the columns of all of them.
-`tokmigrate.state.hash_chain` documents the hash of a run; `head` is the last one. Relative paths of models start at
-`workspace`.
+`applied`, `token_events`, `token_moves`, `migration_texts`. `tokmigrate.state.hash_chain` documents the hash of a run;
+`head` is the last one. Relative paths of models start at `workspace`.
 
 A ledger is known by its first run, whose id is random. An imported one is kept as its export, the latest of each. It
 is read through a database in memory, so that it is asked, and its chain verified, as the state itself is.
@@ -12,8 +11,6 @@ is read through a database in memory, so that it is asked, and its chain verifie
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,16 +68,6 @@ class LedgerExport:
         for table, rows in self.rows.items():
             for row in rows:
                 yield json.dumps({"table": table, "row": row}) + "\n"
-
-    def csv_lines(self) -> Iterator[str]:
-        """Yield it as CSV."""
-        columns = dict.fromkeys(column.name for table in _EXPORTED for column in table.columns)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["table", *columns], lineterminator="\n")
-        writer.writeheader()
-        for table, rows in self.rows.items():
-            writer.writerows({"table": table, **row} for row in rows)
-        yield text.getvalue()
 
 
 @dataclass(frozen=True)
@@ -261,7 +248,7 @@ def _parse_export(text: str, where: str) -> LedgerExport:
 
 def _no_ledger(where: str, line: int) -> UsageError:
     return UsageError(
-        "this is not a ledger that `tokmigrate log --export jsonl` wrote",
+        "this is not a ledger that `tokmigrate log --export` wrote",
         where=f"{where}:{line}:1",
         hint="name such a file, a state.db, or the URL of a state",
     )
