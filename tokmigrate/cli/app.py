@@ -116,35 +116,20 @@ def _common(
     pass
 
 
-def _run(arguments: list[str]) -> int:
-    status = app(args=arguments, prog_name="tokmigrate", standalone_mode=False)
-    if status == StoppedError.exit_code:
-        # Typer turns it into an exit without a message.
-        raise KeyboardInterrupt
-    return status if isinstance(status, int) else 0
-
-
 def _usage_error(error: typer.TyperException) -> UsageError:
     context: typer.Context | None = getattr(error, "ctx", None)
     command = context.command_path if context else "tokmigrate"
-    hint = f"`{command} --help` shows what it takes"
+    hint, message = f"`{command} --help` shows what it takes", error.format_message()
     if getattr(error, "option_name", None) == "-m":
         hint = "-M NAME is for a model, -m TEXT for a message"
-    if error.format_message().startswith("Missing argument"):
+    if message.startswith("Missing argument"):
         hint = _MISSING.get(command, hint)
-    unknown = re.match(r"No such command '(.+?)'", error.format_message())
+    unknown = re.match(r"No such command '(.+?)'", message)
     if unknown:
         hint = ELSEWHERE.get(unknown[1], hint)
-    usage = UsageError(_format_usage(error.format_message()), hint=hint)
-    usage.__cause__ = error
-    return usage
-
-
-def _format_usage(message: str) -> str:
-    """Return a message of the command line's parser in the words of all other messages."""
     for pattern, replacement in _WORDINGS:
         message = re.sub(pattern, replacement, message)
-    return message
+    return UsageError(message, hint=hint)
 
 
 def _without_debug(arguments: list[str]) -> list[str]:
@@ -173,46 +158,50 @@ def main() -> None:
         code = _exit_code(arguments, as_json)
         out.flush()
         if out.error:
-            echo_err(f"error: the output could not be written: {out.error}{_what_remains(code)}")
+            remains = "; what the command did is done" if MAKES_CHANGES.get() and not code else ""
+            echo_err(f"error: the output could not be written: {out.error}{remains}")
             # A command that only prints has failed then; one that changed something has not.
             code = code or (0 if MAKES_CHANGES.get() else TokmigrateError.exit_code)
     sys.exit(code)
 
 
-def _what_remains(code: int) -> str:
-    return "; what the command did is done" if MAKES_CHANGES.get() and not code else ""
-
-
 def _exit_code(arguments: list[str], as_json: bool) -> int:
     """Run a command, print its error, and return the exit code."""
     try:
-        return _run(arguments)
-    except TokmigrateError as error:
-        print_error(error, as_json)
-        return error.exit_code
-    except typer.TyperException as error:
-        # Without arguments the help is printed, and there is nothing to add.
-        if arguments:
-            print_error(_usage_error(error), as_json)
-        return UsageError.exit_code
-    except (typer.Abort, KeyboardInterrupt):
-        hint = "`tokmigrate status` shows each model; `tokmigrate recover` finishes or undoes what may be left"
-        print_error(StoppedError("stopped", hint=hint), as_json)
-        return StoppedError.exit_code
-    except OSError as error:
-        where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
-        failure: TokmigrateError = storage_error("go on", where, error)
-        failure.__cause__ = error
-        print_error(failure, as_json)
-        return failure.exit_code
-    except Exception as error:
-        failure = TokmigrateError(
-            f"an error in tokmigrate itself: {type(error).__name__}: {error}",
-            hint="run it again with --debug and report what it prints",
-        )
-        failure.__cause__ = error
-        print_error(failure, as_json)
-        return failure.exit_code
+        status = app(args=arguments, prog_name="tokmigrate", standalone_mode=False)
+        # Typer turns an interrupt into an exit without a message.
+        failure = _explain(KeyboardInterrupt()) if status == StoppedError.exit_code else None
+    except (Exception, KeyboardInterrupt) as error:
+        failure = _explain(error)
+        if isinstance(error, typer.TyperException) and not arguments:
+            # Without arguments the help is printed, and there is nothing to add.
+            return failure.exit_code
+    if failure is None:
+        return status if isinstance(status, int) else 0
+    print_error(failure, as_json)
+    return failure.exit_code
+
+
+def _explain(error: BaseException) -> TokmigrateError:
+    """Return what a command ended with as an error of tokmigrate."""
+    match error:
+        case TokmigrateError():
+            return error
+        case typer.TyperException():
+            found: TokmigrateError = _usage_error(error)
+        case typer.Abort() | KeyboardInterrupt():
+            hint = "`tokmigrate status` shows each model; `tokmigrate recover` finishes or undoes what may be left"
+            found = StoppedError("stopped", hint=hint)
+        case OSError():
+            where = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+            found = storage_error("go on", where, error)
+        case _:
+            found = TokmigrateError(
+                f"an error in tokmigrate itself: {type(error).__name__}: {error}",
+                hint="run it again with --debug and report what it prints",
+            )
+    found.__cause__ = error
+    return found
 
 
 if __name__ == "__main__":

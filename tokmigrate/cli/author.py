@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,7 +33,7 @@ def init(
 ) -> None:
     """Create a workspace with tokmigrate.yaml and migrations/."""
     declare_changes()
-    created = [str(path) for path in new_workspace.create_workspace(directory)]
+    created = new_workspace.create_workspace(directory)
     hint = 'next: list a model in tokmigrate.yaml, then `tokmigrate revision -m "What it is for"`'
     print_result("init", Result({"made": created}, [*(f"created {path}" for path in created), hint]), as_json)
 
@@ -75,7 +74,7 @@ def revision(
     path = write(workspace, message)
     locked = locking.lock_head(workspace, known)
     notes = [] if locked else ["note: the lock lacks earlier migrations; `tokmigrate lock` updates it"]
-    print_result("revision", Result({"file": str(path), "locked": locked}, [f"wrote {path}"], notes), as_json)
+    print_result("revision", Result({"file": path, "locked": locked}, [f"wrote {path}"], notes), as_json)
 
 
 def _autogenerate(workspace: Workspace, message: str, before: str, after: str, as_json: bool) -> None:
@@ -96,9 +95,9 @@ def _autogenerate(workspace: Workspace, message: str, before: str, after: str, a
             *(f"tried, and refused: {reason}" for reason in done.refused),
         ]
     content = {
-        "file": str(done.path) if done.path else None,
+        "file": done.path,
         "operations": names,
-        "left": [asdict(each) for each in done.left],
+        "left": done.left,
         "refused": done.refused,
     }
     print_result("revision", Result(content, [line], notes, exit_code=1 if done.left and not done.path else 0), as_json)

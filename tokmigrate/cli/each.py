@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from tokmigrate.commands.library_check import Accepted
     from tokmigrate.events import OnProgress
     from tokmigrate.settings import ModelEntry
+
+Failures = dict[str, TokmigrateError]
+"""The errors that a command ended with on models, by name."""
 
 _LEAST_SERIOUS_FIRST = (0, 3, 2, 1, 5, 4)
 
@@ -47,14 +51,6 @@ class Result:
                 console.print_rich(part)
 
 
-@dataclass(frozen=True)
-class Failure:
-    """A model, and the error that a command ended with on it."""
-
-    model: str
-    error: TokmigrateError
-
-
 @dataclass
 class ModelResults:
     """The results of a command that goes through models: each is printed as it comes, or one document holds all."""
@@ -62,7 +58,7 @@ class ModelResults:
     command: str
     entries: Sequence[ModelEntry]
     as_json: bool
-    failures: list[Failure] = field(default_factory=list, init=False)
+    failures: Failures = field(default_factory=dict, init=False)
     _contents: list[dict[str, Any]] = field(default_factory=list, init=False)
     _codes: list[int] = field(default_factory=list, init=False)
 
@@ -80,10 +76,9 @@ class ModelResults:
         try:
             yield
         except TokmigrateError as error:
-            failure = Failure(entry.name, error)
             if not self.as_json:
-                _print_failure(failure, self.failures, alone=len(self.entries) == 1)
-            self.failures.append(failure)
+                _print_failure(entry.name, error, self.failures.values(), alone=len(self.entries) == 1)
+            self.failures[entry.name] = error
 
     def finish(self, **more: object) -> None:
         """Print the document, which holds `more` too; raise Exit with the most serious code, if that is not 0."""
@@ -92,56 +87,48 @@ class ModelResults:
         _exit_with(self.failures, self._codes)
 
 
-class ChangeCommand(Protocol):
-    """What a command that changes models does with each."""
-
-    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
-        """Plan the change of a model, and verify it with the libraries."""
-
-    def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
-        """Change a model; what was accepted is not verified again."""
-
-
-@dataclass(frozen=True)
-class _Change:
-    """The change of a model with what was accepted of it."""
-
-    command: ChangeCommand
-    accepted: Mapping[str, Accepted | None]
-
-    def __call__(self, entry: ModelEntry, on_progress: OnProgress) -> Result:
-        return self.command.change(entry, self.accepted.get(entry.name), on_progress)
-
-
 @dataclass
-class ChangeResults(ModelResults):
-    """The results of a command that plans and verifies the change of each model before it makes the first.
+class ChangeResults(ModelResults, ABC):
+    """A command that plans and verifies the change of each model before it makes the first, and its results.
 
     If one model cannot be changed, none is. Models are changed in order; unless `keep_going`, the first that fails ends
     the command.
     """
 
     keep_going: bool
-    _already_there: list[Failure] = field(default_factory=list, init=False)
+    _already_there: Failures = field(default_factory=dict, init=False)
     _accepted: dict[str, Accepted | None] = field(default_factory=dict, init=False)
     _tried: set[str] = field(default_factory=set, init=False)
 
-    def run(self, command: ChangeCommand, jobs: int, on_progress: OnProgress) -> None:
+    @abstractmethod
+    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
+        """Plan the change of a model, and verify it with the libraries."""
+
+    @abstractmethod
+    def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
+        """Change a model; what was accepted is not verified again."""
+
+    def _change_accepted(self, entry: ModelEntry, on_progress: OnProgress) -> Result:
+        return self.change(entry, self._accepted.get(entry.name), on_progress)
+
+    def run(self, jobs: int) -> None:
         """Accept and change the models, `jobs` at a time; a model alone is accepted when it is changed."""
         output.declare_changes()
         entries = self.entries
-        if len(entries) > 1:
-            for entry, accept in fleet.each_model(entries, command.accept, jobs, on_progress):
+        with console.progress() as on_progress:
+            if len(entries) > 1:
+                for entry, accepted in fleet.each_model(entries, self.accept, jobs, on_progress):
+                    with self.keep_error(entry):
+                        self._accepted[entry.name] = accepted()
+                entries = [entry for entry in entries if entry.name in self._accepted]
+                if self.failures and not self.keep_going:
+                    return
+            for entry, changed in fleet.each_model(
+                entries, self._change_accepted, jobs, on_progress, keep_going=self.keep_going
+            ):
+                self._tried.add(entry.name)
                 with self.keep_error(entry):
-                    self._accepted[entry.name] = accept()
-            entries = [entry for entry in entries if entry.name in self._accepted]
-            if self.failures and not self.keep_going:
-                return
-        work = _Change(command, self._accepted)
-        for entry, change in fleet.each_model(entries, work, jobs, on_progress, keep_going=self.keep_going):
-            self._tried.add(entry.name)
-            with self.keep_error(entry):
-                self.add(change())
+                    self.add(changed())
 
     @contextmanager
     def keep_error(self, entry: ModelEntry) -> Iterator[None]:
@@ -152,7 +139,7 @@ class ChangeResults(ModelResults):
             except AlreadyThereError as error:
                 if len(self.entries) == 1:
                     raise
-                self._already_there.append(Failure(entry.name, error))
+                self._already_there[entry.name] = error
 
     def finish(self, **more: object) -> None:
         """Do the same, and say which models were changed, failed and not tried."""
@@ -162,24 +149,25 @@ class ChangeResults(ModelResults):
             if not self.as_json:
                 _print_failures(self.failures)
         elif not self.as_json:
-            for each in self._already_there:
-                output.echo_err(f"note: {each.model}: {each.error.message}")
-        failed = [each.model for each in self.failures]
+            for model, error in self._already_there.items():
+                output.echo_err(f"note: {model}: {error.message}")
+        failed = list(self.failures)
         not_tried = [name for name in self._accepted if name not in self._tried]
         if failed and len(self.entries) > 1 and not self.as_json:
-            others = {*failed, *not_tried, *(each.model for each in self._already_there)}
+            others = {*failed, *not_tried, *self._already_there}
             done = [entry.name for entry in self.entries if entry.name not in others]
             parts = {"done": done, "failed": failed, "not tried": not_tried}
             output.echo_err("; ".join(f"{what}: {', '.join(names) or 'none'}" for what, names in parts.items()))
         super().finish(not_tried=not_tried, **more)
 
 
-def print_result(command: str, result: Result, as_json: bool, failures: Sequence[Failure] = ()) -> None:
+def print_result(command: str, result: Result, as_json: bool, failures: Failures | None = None) -> None:
     """Print the result of a command that has one for all models, and those that it could not cover.
 
     Raises:
         Exit: With the most serious code, if that is not 0.
     """
+    failures = failures or {}
     if as_json:
         _print_document(command, result.content, failures)
     else:
@@ -188,52 +176,54 @@ def print_result(command: str, result: Result, as_json: bool, failures: Sequence
     _exit_with(failures, [result.exit_code])
 
 
-def find_failures(entries: Iterable[ModelEntry], check: Callable[[ModelEntry], object]) -> list[Failure]:
-    """Return a failure for each model that a check raises an error for."""
-    failures: list[Failure] = []
+def find_failures(entries: Iterable[ModelEntry], check: Callable[[ModelEntry], object]) -> Failures:
+    """Return the errors that a check raises for models."""
+    failures: Failures = {}
     for entry in entries:
         try:
             check(entry)
         except TokmigrateError as error:
-            failures.append(Failure(entry.name, error))
+            failures[entry.name] = error
     return failures
 
 
-def _print_document(command: str, content: dict[str, Any], failures: Sequence[Failure]) -> None:
+def _print_document(command: str, content: dict[str, Any], failures: Failures) -> None:
     """Print the document of a command; `error` is the most serious one of the failures, the first of its kind."""
     if not failures:
         output.print_json(output.document(command, **content))
         return
     code = _most_serious(failures)
-    worst = next(each.error for each in failures if each.error.exit_code == code)
-    failed = [{"model": each.model, "error": output.error_document(each.error)["error"]} for each in failures]
-    for each in failures:
-        output.print_traceback(each.error)
+    worst = next(error for error in failures.values() if error.exit_code == code)
+    failed = [{"model": model, "error": output.error_document(error)["error"]} for model, error in failures.items()]
+    for error in failures.values():
+        output.print_traceback(error)
     output.print_json({**output.error_document(worst), "command": command, "failed": failed, **content})
     if output.is_lost(sys.stdout):
         _print_failures(failures)
 
 
-def _print_failures(failures: Sequence[Failure]) -> None:
-    for index, each in enumerate(failures):
-        _print_failure(each, failures[:index], alone=False)
+def _print_failures(failures: Failures) -> None:
+    before: list[TokmigrateError] = []
+    for model, error in failures.items():
+        _print_failure(model, error, before, alone=False)
+        before.append(error)
 
 
-def _print_failure(failure: Failure, before: Iterable[Failure], *, alone: bool) -> None:
-    """Write a failure to stderr, with the model's name unless it is clear; the same error is printed once."""
-    error = failure.error
-    if any((str(error), error.hint) == (str(each.error), each.error.hint) for each in before):
+def _print_failure(model: str, error: TokmigrateError, before: Iterable[TokmigrateError], *, alone: bool) -> None:
+    """Write an error to stderr, with the model's name unless it is clear; the same error is printed once."""
+    if any((str(error), error.hint) == (str(each), each.hint) for each in before):
         return
     # An error in a file or on the command line concerns all models.
-    is_clear = alone or isinstance(error, UsageError) or error.where == failure.model
-    output.print_error(error, as_json=False, model=None if is_clear else failure.model)
+    is_clear = alone or isinstance(error, UsageError) or error.where == model
+    output.print_error(error, as_json=False, model=None if is_clear else model)
 
 
-def _exit_with(failures: Iterable[Failure], codes: Iterable[int]) -> None:
+def _exit_with(failures: Failures, codes: Iterable[int]) -> None:
     code = _most_serious(failures, codes)
     if code:
         raise typer.Exit(code)
 
 
-def _most_serious(failures: Iterable[Failure], codes: Iterable[int] = ()) -> int:
-    return max([0, *codes, *(each.error.exit_code for each in failures)], key=_LEAST_SERIOUS_FIRST.index)
+def _most_serious(failures: Failures, codes: Iterable[int] = ()) -> int:
+    codes = [0, *codes, *(error.exit_code for error in failures.values())]
+    return max(codes, key=_LEAST_SERIOUS_FIRST.index)

@@ -75,10 +75,10 @@ def restore(
         lines = [f"{done.path} is as it was applied"]
     content = {
         "revision": done.revision,
-        "file": str(done.path),
+        "file": done.path,
         "diff": done.diff,
-        "attachments": [str(path) for path in done.attachments],
-        "kept_as": str(done.kept_as) if done.kept_as else None,
+        "attachments": done.attachments,
+        "kept_as": done.kept_as,
         "written": not dry_run and bool(done.diff or done.attachments),
     }
     print_result("restore", Result(content, lines), as_json)

@@ -7,10 +7,12 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import asdict
+from dataclasses import fields
+from datetime import datetime
+from pathlib import PurePath
 from typing import Any, TextIO, cast
 
 from tokmigrate.errors import FileProblems, TokmigrateError
@@ -100,7 +102,20 @@ TRACEBACKS = ContextVar("TRACEBACKS", default=False)
 def json_lines(document: dict[str, Any]) -> list[str]:
     """Return the lines of a JSON document for stdout, which escapes what stdout cannot encode."""
     ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
-    return escape_json(json.dumps(document, indent=2, ensure_ascii=ascii_only)).split("\n")
+    return escape_json(json.dumps(document, indent=2, ensure_ascii=ascii_only, default=_encode)).split("\n")
+
+
+def _encode(value: object) -> object:
+    """Return a value in terms of those that JSON has."""
+    match value:
+        case Mapping():
+            return dict(value)
+        case datetime():
+            return value.isoformat()
+        case PurePath():
+            return str(value)
+    # Raises TypeError for any other value; `asdict` takes seconds for a large vocabulary, since it copies deeply.
+    return {each.name: getattr(value, each.name) for each in fields(cast("Any", value))}
 
 
 def document(command: str, **content: Any) -> dict[str, Any]:
@@ -118,7 +133,7 @@ def error_document(error: TokmigrateError) -> dict[str, Any]:
         "exit_code": error.exit_code,
     }
     if isinstance(error, FileProblems):
-        found["problems"] = [asdict(problem) for problem in error.problems]
+        found["problems"] = error.problems
     return {"schema_version": JSON_OUTPUT.version, "error": found}
 
 

@@ -141,32 +141,31 @@ def upgrade(
     workspace = open_workspace(accept_drift)
     plans = _read_plans(plan_file, revision, model) if plan_file else {}
     entries = select_models(workspace, list(plans) or model)
-    command = _Upgrade(workspace, revision, plans, lock_timeout, not no_owner, as_json, jobs == 1 or len(entries) == 1)
-    changes = ChangeResults("upgrade", entries, as_json, keep_going)
-    with console.progress() as on_progress:
-        changes.run(command, jobs, on_progress)
-    changes.finish()
+    # Of several models at a time a plan is printed with the result.
+    announces = not as_json and (jobs == 1 or len(entries) == 1)
+    command = _Upgrade(
+        "upgrade", entries, as_json, keep_going, workspace, revision, plans, lock_timeout, not no_owner, announces
+    )
+    command.run(jobs)
+    command.finish()
 
 
-@dataclass(frozen=True)
-class _Upgrade:
-    """`upgrade` of one model; the plan is printed before the work, or with the result."""
-
+@dataclass
+class _Upgrade(ChangeResults):
     workspace: Workspace
     revision: str | None
     plans: Mapping[str, BoundPlan]
     lock_timeout_s: float
     keep_owner: bool
-    as_json: bool
     announces: bool
 
     def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
-        to, bound = _target(entry, self.revision, self.plans)
+        to, bound = self._target(entry)
         return upgrading.accept_upgrade(self.workspace, entry, to, on_progress, bound, keep_owner=self.keep_owner)
 
     def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
-        to, bound = _target(entry, self.revision, self.plans)
-        announce = _print_plan if self.announces and not self.as_json else upgrading.ignore_plan
+        to, bound = self._target(entry)
+        announce = _print_plan if self.announces else upgrading.ignore_plan
         done = upgrading.upgrade(
             self.workspace,
             entry,
@@ -180,15 +179,14 @@ class _Upgrade:
         )
         notes = _recovery_notes(entry.name, done.recovered.value)
         if self.as_json:
-            return Result(plan_report.upgrade_content(done), (), notes)
-        lines = [] if self.announces else [plan_report.plan_text(done.plan)]
-        return Result({}, [*lines, *([plan_report.upgrade_line(done.plan)] if done.plan.steps else [])], notes)
+            return Result(plan_report.upgrade_content(done), notes=notes)
+        parts = [] if self.announces else [plan_report.plan_text(done.plan)]
+        return Result({}, [*parts, *([plan_report.upgrade_line(done.plan)] if done.plan.steps else [])], notes)
 
-
-def _target(entry: ModelEntry, revision: str | None, plans: Mapping[str, BoundPlan]) -> tuple[str, BoundPlan | None]:
-    """Return the revision to upgrade a model to, and its part of the plan file, if one is given."""
-    bound = plans.get(entry.name)
-    return (bound.to_revision or "base") if bound else revision or "head", bound
+    def _target(self, entry: ModelEntry) -> tuple[str, BoundPlan | None]:
+        """Return the revision to upgrade a model to, and its part of the plan file, if one is given."""
+        bound = self.plans.get(entry.name)
+        return (bound.to_revision or "base") if bound else self.revision or "head", bound
 
 
 def _print_plan(plan: Plan) -> None:
@@ -210,16 +208,14 @@ def downgrade(
     Several models are handled as by `upgrade`; one that is at the revision already is skipped.
     """
     workspace = open_workspace(accept_drift)
-    changes = ChangeResults("downgrade", select_models(workspace, model), as_json, keep_going)
-    with console.progress() as on_progress:
-        changes.run(_Downgrade(workspace, revision, lock_timeout, not no_owner), jobs, on_progress)
-    changes.finish()
+    entries = select_models(workspace, model)
+    command = _Downgrade("downgrade", entries, as_json, keep_going, workspace, revision, lock_timeout, not no_owner)
+    command.run(jobs)
+    command.finish()
 
 
-@dataclass(frozen=True)
-class _Downgrade:
-    """`downgrade` of one model."""
-
+@dataclass
+class _Downgrade(ChangeResults):
     workspace: Workspace
     revision: str
     lock_timeout_s: float

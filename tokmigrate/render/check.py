@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -65,7 +64,7 @@ def check_content(found: Checked) -> dict[str, Any]:
         "revision": found.revision,
         "exit_code": found.exit_code,
         "pending": [migration.revision for migration in found.pending],
-        **asdict(found.drift),
+        **vars(found.drift),
         "training": training_content(found.training),
         "broken": found.broken,
         "detected": found.detected,
@@ -87,7 +86,7 @@ def verified_lines(found: Verified) -> Iterator[str]:
 
 def verified_content(found: Verified) -> dict[str, Any]:
     """Return what changed since a model was migrated as JSON."""
-    content = asdict(found)
+    content = dict(vars(found))
     return {"model": content.pop("name"), **content, "undo": undo_content(found.undo)}
 
 
@@ -151,6 +150,6 @@ def roundtrip_content(done: RoundTrip) -> dict[str, Any]:
         "verified": done.verified,
         "files": done.files,
         "bytes": done.bytes,
-        "mismatches": [asdict(each) for each in done.mismatches],
-        "adapters_left_out": [str(adapter) for adapter in done.left_out],
+        "mismatches": done.mismatches,
+        "adapters_left_out": done.left_out,
     }

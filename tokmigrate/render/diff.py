@@ -6,7 +6,6 @@ import difflib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -153,5 +152,5 @@ def comparison_content(comparison: Comparison) -> dict[str, Any]:
         "before": comparison.before,
         "after": comparison.after,
         "equal": not comparison.differences,
-        "differences": [asdict(each) for each in comparison.differences],
+        "differences": comparison.differences,
     }

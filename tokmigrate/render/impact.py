@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -171,7 +170,7 @@ def _counts_content(counts: Counts) -> dict[str, Any]:
     return {
         "tokens": counts.tokens,
         "longest_line": counts.longest,
-        "limit": asdict(counts.limit) if counts.limit else None,
+        "limit": counts.limit,
         "lines_beyond_limit": counts.beyond,
         "unknown_tokens": counts.unknown,
         "byte_tokens": counts.byte_tokens,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -75,9 +74,9 @@ def run_content(run: Run) -> dict[str, Any]:
         "to_revision": row.to_revision,
         "revisions": row.revisions,
         "status": row.status.value,
-        **asdict(who),
-        "started": row.started.isoformat(),
-        "finished": row.finished.isoformat() if row.finished else None,
+        **vars(who),
+        "started": row.started,
+        "finished": row.finished,
         "duration_s": row.duration_s,
         "undone_by": run.undone_by,
         "undone": run.undone,
@@ -191,7 +190,7 @@ def _format_author(author: LineAuthor | str | None) -> str:
 def blame_content(found: BlameResult) -> dict[str, Any]:
     """Return the history of the tokens of a model as JSON."""
     return {
-        **asdict(found.model),
+        **vars(found.model),
         "tokens": [
             {
                 "token": token.token,
@@ -215,7 +214,7 @@ def _event_content(event: BlameEvent) -> dict[str, Any]:
         "table": event.row.table,
         "number": event.row.number,
         "event": row.event.value,
-        "when": event.row.recorded_at.isoformat(),
+        "when": event.row.recorded_at,
         "token": row.token,
         "old_token": row.old_token,
         "id": row.token_id,
@@ -238,5 +237,5 @@ def _event_content(event: BlameEvent) -> dict[str, Any]:
 
 
 def _author_content(author: LineAuthor) -> dict[str, Any]:
-    content = asdict(author)
-    return {"name": content.pop("author"), **content, "when": author.when.isoformat()}
+    content = dict(vars(author))
+    return {"name": content.pop("author"), **content}

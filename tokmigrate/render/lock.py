@@ -81,7 +81,7 @@ def rebase_content(done: Rebased, file: str) -> dict[str, Any]:
     """Return the moved migrations and the changes of the lock as JSON."""
     return {
         "onto": done.onto,
-        "moved": [{"revision": each.migration.revision, "file": str(each.path)} for each in done.moved],
+        "moved": [{"revision": each.migration.revision, "file": each.path} for each in done.moved],
         "shared": done.shared,
         "conflict": done.conflict,
         "restored": done.restored,
@@ -105,7 +105,7 @@ def squash_content(done: Squashed) -> dict[str, Any]:
     """Return the result of squashing migrations as JSON."""
     return {
         "revision": done.migration.revision,
-        "file": str(done.migration.path),
+        "file": done.migration.path,
         "replaced": [{"revision": each.revision, "file": each.shown} for each in done.replaced],
         "models": list(done.trials),
         "tried_on": [{"model": model, "subject": subject} for model, subject in done.trials.items()],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Group, RenderableType
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from tokmigrate.commands.downgrade import Downgraded
     from tokmigrate.commands.upgrade import Upgraded
     from tokmigrate.plan.plan import Plan
-    from tokmigrate.plan.steps import AssignedId
     from tokmigrate.plan.token_changes import TokenChange
 
 _SHOWN = {"new": 200, "removed": 200, "changed": 200, "moved": 20}
@@ -151,7 +149,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "rows_before": plan.edit.old_rows,
         "rows_after": plan.edit.new_rows,
         "bytes_to_write": plan.bytes_to_write,
-        "tokens": [{**_fields(each), "flags": [asdict(flag) for flag in each.flags]} for each in plan.tokens],
+        "tokens": plan.tokens,
         "files": _files(plan),
         "adapters": [{"path": adapter.model, "files": _files(adapter)} for adapter in plan.adapters],
         "migrations": [
@@ -164,7 +162,7 @@ def plan_content(plan: Plan) -> dict[str, Any]:
                         "place": effect.place,
                         "risk": effect.risk.level.value,
                         "reason": effect.risk.reason,
-                        "assigned_ids": [_fields(new) for new in effect.assigned_ids],
+                        "assigned_ids": effect.assigned_ids,
                         "unreachable": effect.unreachable,
                     }
                     for effect in step.effects
@@ -175,11 +173,6 @@ def plan_content(plan: Plan) -> dict[str, Any]:
         "notes": plan.notes,
         "warnings": plan.warnings,
     }
-
-
-def _fields(value: TokenChange | AssignedId) -> dict[str, Any]:
-    """Return the fields of a value; `asdict` takes seconds for a large vocabulary, since it copies deeply."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def _files(plan: Plan) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from tokmigrate.formatting import format_list
@@ -136,5 +135,5 @@ def lora_notes(found: LoraRows) -> Iterator[str]:
 
 def lora_content(found: LoraRows) -> dict[str, Any]:
     """Return the rows that a LoRA run is still to train as JSON."""
-    content = asdict(found)
+    content = dict(vars(found))
     return {"model": content.pop("model"), "trainable_token_indices": content.pop("indices") or None, **content}
