@@ -13,8 +13,15 @@ from workspaces import REPOSITORY
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.new_file import json_schema
-from tokmigrate.settings import FILE_NAME, STATE_VARIABLE, read_workspace
-from tokmigrate.settings.reading import DEFAULT_STATE, FileKeys, LintKeys, ModelKeys, TensorKeys
+from tokmigrate.settings import (
+    FILE_NAME,
+    STATE_VARIABLE,
+    LintSetting,
+    VocabTensorSetting,
+    WorkerLimits,
+    read_workspace,
+)
+from tokmigrate.settings.reading import DEFAULT_STATE, FileKeys, ModelKeys
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +125,7 @@ def test_a_page_that_is_changed_missing_or_of_nothing_is_found_and_put_right(tmp
 
 def test_every_key_of_the_settings_is_on_their_page(texts: Mapping[str, str]) -> None:
     page = texts["docs/workspace.md"]
-    for kind in (FileKeys, ModelKeys, TensorKeys, LintKeys):
+    for kind in (FileKeys, ModelKeys, VocabTensorSetting, LintSetting, WorkerLimits):
         for key, field in kind.model_fields.items():
             assert field.description, key
             assert f"\n| `{key}` | " in page
@@ -132,5 +139,5 @@ def test_the_example_of_the_settings_has_every_key(texts: Mapping[str, str], tmp
     (tmp_path / FILE_NAME).write_text(example, "utf-8")
     read = read_workspace(tmp_path / FILE_NAME, {})
     assert read.models["support"].id_fields == {"my_router_token_id": "ids", "talker.speaker_index": "ignore"}
-    for kind in (FileKeys, ModelKeys, TensorKeys, LintKeys):
+    for kind in (FileKeys, ModelKeys, VocabTensorSetting, LintSetting, WorkerLimits):
         assert all(f"{key}:" in example for key in kind.model_fields)

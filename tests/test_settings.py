@@ -54,7 +54,7 @@ def test_everything_that_the_file_says(tmp_path: Path) -> None:
     assert support.path == Path("/data/support-7b")
     assert support.adapters == (Path("/data/loras/support"), tmp_path / "loras/b")
     assert support.tags == ("chat",)
-    assert support.vocab_tensors == {"a.weight": VocabTensorSetting(1, "output"), "b.weight": "ignore"}
+    assert support.vocab_tensors == {"a.weight": VocabTensorSetting(axis=1, side="output"), "b.weight": "ignore"}
     assert support.id_fields == {"router_token_id": "ids", "talker.some_index": "ignore"}
     assert (read.verify, read.seed) == ("fast", "0007")
 

@@ -67,7 +67,14 @@ def test_every_worker_is_limited(tmp_path: Path) -> None:
         call_worker("tokenizer", {"file": str(path), "encode": ["ab" * 200_000]}, WorkerLimits(output_mib=1))
     with pytest.raises(LimitError, match="memory"):
         call_worker("tokenizer", {"file": str(path), "encode": ["ab" * 3_000_000]}, WorkerLimits(memory_mib=100))
-    assert call_worker("tokenizer", {"file": str(path), "encode": ["ab"]}, WorkerLimits(100, 5, 1))["size"] == 6
+    assert (
+        call_worker(
+            "tokenizer",
+            {"file": str(path), "encode": ["ab"]},
+            WorkerLimits(memory_mib=100, cpu_seconds=5, output_mib=1),
+        )["size"]
+        == 6
+    )
 
 
 def test_cpu_time_counts_again_with_each_step_of_a_long_answer() -> None:

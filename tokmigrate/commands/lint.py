@@ -206,8 +206,9 @@ def _template_error(step: Step, limits: WorkerLimits) -> str | None:
     tokens = {f"{role}_token": special_token(step.after, role) for role in ROLES}
     request = {"template": template, "tokens": {name: text for name, text in tokens.items() if text is not None}}
     seconds, mib = min(limits.cpu_seconds, _TEMPLATE_SECONDS), min(limits.memory_mib, _TEMPLATE_MIB)
+    limits = limits.model_copy(update={"cpu_seconds": seconds, "memory_mib": mib})
     try:
-        answer = call_worker("chat_template", request, replace(limits, cpu_seconds=seconds, memory_mib=mib))
+        answer = call_worker("chat_template", request, limits)
     except LimitError as error:
         return f"cannot be rendered: {error.message}"
     if answer["error"] is not None:

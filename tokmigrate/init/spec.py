@@ -31,7 +31,7 @@ from tokmigrate.init.rows import SideInit
 from tokmigrate.init.strategies import Average, Copy, Description, Mean, MeanCov, Normal, Subtokens, Zeros
 from tokmigrate.plugins import load_plugins
 from tokmigrate.strict_yaml.tree import is_null
-from tokmigrate.strict_yaml.validation import describe_value
+from tokmigrate.strict_yaml.validation import FieldError, describe_value
 from tokmigrate.vocabulary.row_edit import Side
 
 GROUP = "tokmigrate.strategies"
@@ -102,15 +102,13 @@ def _dump(strategy: RowStrategy, info: core_schema.FieldSerializationInfo) -> di
 AnyStrategy = Annotated[BuiltIn, _Registered]
 
 
-class _NameAlone(ValueError):  # noqa: N818 - pydantic wants a ValueError, and its hint says the rest
-    """A text where a mapping has to stand."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(f"expected a mapping, found {describe_value(text)}")
-        near = next(iter(difflib.get_close_matches(text, list(strategy_types()), n=1)), None)
-        self.hint = "for example {strategy: mean}"
-        if near:
-            self.hint = f"write {{strategy: {near}}}" if near == text else f"did you mean {{strategy: {near}}}?"
+def _name_alone(text: str) -> FieldError:
+    """Return the error for a text where a mapping has to stand."""
+    near = next(iter(difflib.get_close_matches(text, list(strategy_types()), n=1)), None)
+    hint = "for example {strategy: mean}"
+    if near:
+        hint = f"write {{strategy: {near}}}" if near == text else f"did you mean {{strategy: {near}}}?"
+    return FieldError(f"expected a mapping, found {describe_value(text)}", hint)
 
 
 class InitSpec(BaseModel):
@@ -132,7 +130,7 @@ class InitSpec(BaseModel):
     @classmethod
     def _one_for_both(cls, value: Any) -> Any:
         if isinstance(value, str) and value and not is_null(value):
-            raise _NameAlone(value)
+            raise _name_alone(value)
         direct = isinstance(value, Mapping) and ("strategy" in value or not any(side in value for side in _SIDES))
         # `output` may also be a strategy's own option; that is a text.
         if direct and any(isinstance(value.get(side), Mapping) for side in _SIDES):

@@ -106,7 +106,7 @@ def _settings(
             settings[held.name] = "ignore"
         # The registry finds its own again, and a copy is found by its bytes.
         elif not (architecture and architecture.pattern(held.name)) and tensor.canonical == tensor.name:
-            settings[held.name] = VocabTensorSetting(tensor.axis, tensor.side)
+            settings[held.name] = VocabTensorSetting(axis=tensor.axis, side=tensor.side)
     return settings
 
 
@@ -149,7 +149,7 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
     dtype = _DTYPES.get(str(documents[CONFIG].get("dtype") or documents[CONFIG].get("torch_dtype")), "F32")
     _write_holes(directory / SINGLE, tensors, dtype, architecture, tied=bool(answer["tied"]))
     settings = {
-        name: entry.vocab_tensors.get(name) or VocabTensorSetting(shape_info["axis"], shape_info["side"])
+        name: entry.vocab_tensors.get(name) or VocabTensorSetting(axis=shape_info["axis"], side=shape_info["side"])
         for name, shape_info in tensors.items()
         if name in entry.vocab_tensors or not (architecture and architecture.pattern(name))
     }

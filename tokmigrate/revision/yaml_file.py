@@ -21,7 +21,18 @@ from tokmigrate.operations.operation import AsTuple, Fields
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced
-from tokmigrate.strict_yaml import Entry, Node, OptionalText, Tree, Value, check, decode, is_null, parse
+from tokmigrate.strict_yaml import (
+    Entry,
+    Node,
+    OptionalText,
+    Tree,
+    Value,
+    check,
+    decode,
+    is_null,
+    parse,
+    with_format_hint,
+)
 
 CHECKSUM_VERSION = "1"
 
@@ -29,7 +40,6 @@ _RESERVED = ("head", "heads", "base")
 """Words that name a revision by its position, and so cannot be ids."""
 
 _ID = re.compile(r"[0-9a-z_]{4,40}")
-_FORMAT_HINT = f"this tokmigrate reads 'format: {MIGRATION.version}'; for a newer one upgrade tokmigrate"
 
 
 def _check_revision_id(value: str | None) -> str | None:
@@ -149,7 +159,7 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
 def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Problem]]:
     """Return header and body of a migration file, and all their faults."""
     header, problems = check(kind, tree)
-    problems = [_with_format_hint(problem) for problem in problems]
+    problems = [with_format_hint(problem, MIGRATION) for problem in problems]
     if not isinstance(tree.value, Mapping):
         return header, Body(), problems
     init: InitSpec | None = None
@@ -189,11 +199,6 @@ def build_migration(
         attachments=attachments,
         data=data,
     )
-
-
-def _with_format_hint(problem: Problem) -> Problem:
-    is_of_format = "'format'" in problem.message or "expected '1'" in problem.message
-    return replace(problem, hint=_FORMAT_HINT) if is_of_format else problem
 
 
 def _replaces_problems(tree: Tree, header: YamlHeader, operations: int) -> Iterator[Problem]:

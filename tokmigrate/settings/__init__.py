@@ -1,8 +1,4 @@
-"""The workspace: `tokmigrate.yaml`, which says what models there are, and where migrations and state live.
-
-`file` has its keys, `workspace` is what it says, `reading` makes that from the file, and `new_workspace` is the text of
-a new one.
-"""
+"""The workspace: `tokmigrate.yaml`, which says what models there are, and where migrations and state live."""
 
 from tokmigrate.settings.reading import STATE_VARIABLE, find_workspace, read_workspace
 from tokmigrate.settings.workspace import (

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from tokmigrate.errors import FileProblems, Problem, UsageError
 from tokmigrate.events import Thoroughness
@@ -18,34 +18,26 @@ from tokmigrate.files import exists
 from tokmigrate.formats import SETTINGS
 from tokmigrate.settings.workspace import (
     FILE_NAME,
+    Closed,
     FieldShape,
     LintSetting,
     ModelEntry,
+    Name,
     VocabTensorSetting,
     WorkerLimits,
     Workspace,
     absolute,
 )
-from tokmigrate.strict_yaml import Tree, check, read
+from tokmigrate.strict_yaml import FieldError, Tree, check, read, with_format_hint
 
-DEFAULT_LIMITS = WorkerLimits()
 DEFAULT_STATE = "sqlite:///.tokmigrate/state.db"
+STATE_VARIABLE = "TOKMIGRATE_STATE"
+"""The environment variable that, where it is set and not empty, takes the place of `state:`."""
 
-Name = Annotated[str, Field(min_length=1)]
-
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
 
 
-class TensorKeys(_Closed):
-    """A tensor that has rows of the vocabulary."""
-
-    axis: Annotated[int, Field(ge=0)] = Field(default=0, description="Its vocabulary axis, counted from 0.")
-    side: Literal["input", "output"] = Field(description="Which embeddings its rows are initialised like.")
-
-
-class ModelKeys(_Closed):
+class ModelKeys(Closed):
     """A model."""
 
     path: Name = Field(description="Its directory.")
@@ -53,7 +45,7 @@ class ModelKeys(_Closed):
     tags: tuple[Name, ...] = Field(
         default=(), description="Groups that it belongs to; `models:` of a migration may name one instead of models."
     )
-    vocab_tensors: dict[str, TensorKeys | Literal["ignore"]] = Field(
+    vocab_tensors: dict[str, VocabTensorSetting | Literal["ignore"]] = Field(
         default={},
         description="By its name, what a tensor is that no rule matches; `ignore` for a vocabulary-sized axis by "
         "coincidence. Only needed if tokmigrate asks for it.",
@@ -67,53 +59,41 @@ class ModelKeys(_Closed):
     )
 
 
-class LintKeys(_Closed):
-    """Which rules `tokmigrate lint` checks."""
-
-    select: tuple[Name, ...] = Field(
-        default=(), description="Codes of [rules](rules.md) or their beginnings; by default all rules are checked."
-    )
-    ignore: tuple[Name, ...] = Field(default=(), description="Those that are left out.")
-
-
-class WorkerKeys(_Closed):
-    """What the process that runs tokenizers and transformers may use."""
-
-    memory_mib: Annotated[int, Field(ge=1)] = Field(
-        default=DEFAULT_LIMITS.memory_mib,
-        description="Memory (address space) beyond what the libraries themselves take, in MiB; for `plan --corpus` "
-        "that much for each processor.",
-    )
-    cpu_seconds: Annotated[int, Field(ge=1)] = Field(
-        default=DEFAULT_LIMITS.cpu_seconds,
-        description="CPU time to load and check a model; for `plan --corpus` between two steps of its progress.",
-    )
-    output_mib: Annotated[int, Field(ge=1)] = Field(
-        default=DEFAULT_LIMITS.output_mib, description="The size of what it answers, in MiB."
-    )
-
-
 def _path_alone(value: object) -> object:
     return {"path": value} if isinstance(value, str) else value
 
 
-def _models(value: object) -> object:
-    return {} if value is None else value
+def _check_name(name: str) -> str:
+    if "/" in name or name in ("", ".", "..", "*"):
+        hint = "a name has no '/' and is neither '', '.', '..' nor '*'"
+        raise FieldError(f"'{name}' cannot be the name of a model", hint)
+    return name
 
 
-class FileKeys(_Closed):
+def _check_state(url: str) -> str:
+    hint = f"for example {DEFAULT_STATE}"
+    if "://" not in url:
+        raise FieldError(f"'{url}' is not a database URL", hint)
+    match = SQLITE_FILE.fullmatch(url)
+    if url.startswith("sqlite") and (match is None or match[2] in ("", ":memory:")):
+        raise FieldError("a state in memory would be lost with the command", hint)
+    return url
+
+
+ModelName = Annotated[str, AfterValidator(_check_name)]
+
+
+class FileKeys(Closed):
     """All of `tokmigrate.yaml`."""
 
     format: Literal["1"] = Field(description="The version of this format.")
     migrations: Name = Field(default="migrations", description="The folder of the migrations, which has to be there.")
-    state: Name = Field(
+    state: Annotated[Name, AfterValidator(_check_state)] = Field(
         default=DEFAULT_STATE,
         description="The SQLAlchemy URL of the ledger: SQLite in a file, or PostgreSQL for a team. The environment "
         "variable `TOKMIGRATE_STATE` takes its place.",
     )
-    models: Annotated[
-        dict[str, Annotated[ModelKeys, BeforeValidator(_path_alone)]] | None, BeforeValidator(_models)
-    ] = Field(
+    models: dict[ModelName, Annotated[ModelKeys, BeforeValidator(_path_alone)]] | None = Field(
         default=None,
         description="The models, each as its keys or its directory alone, by the names that commands and migrations "
         "give them. A name has no `/`, and is neither `.`, `..` nor `*`.",
@@ -131,18 +111,12 @@ class FileKeys(_Closed):
     seed: str = Field(
         default="", description="Part of the seed of every random row; the same text gives the same rows."
     )
-    lint: LintKeys = Field(default_factory=LintKeys, description="Which rules `tokmigrate lint` checks.")
-    worker: WorkerKeys = Field(
-        default_factory=WorkerKeys,
+    lint: LintSetting = Field(default_factory=LintSetting, description="Which rules `tokmigrate lint` checks.")
+    worker: WorkerLimits = Field(
+        default_factory=WorkerLimits,
         description="What the process that runs tokenizers and transformers may use. Where it needs more, as with some "
         "chat templates, the command fails and nothing is changed.",
     )
-
-
-STATE_VARIABLE = "TOKMIGRATE_STATE"
-"""The environment variable that, where it is set and not empty, takes the place of `state:`."""
-
-SQLITE_FILE = re.compile(r"(sqlite(?:\+\w+)?:///)([^?]*)(.*)", re.DOTALL)
 
 
 def find_workspace(start: Path) -> Path:
@@ -165,13 +139,10 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
     """
     tree = read(path)
     content, problems = check(FileKeys, tree)
-    problems = [_with_hint(problem, tree) for problem in problems] + _name_problems(tree)
-    problems += _state_problems(tree)
-    if content is None or problems:
-        raise FileProblems(problems)
+    if content is None:
+        raise FileProblems([_with_hint(problem, tree) for problem in problems])
     root = absolute(Path.cwd(), str(path)).parent
-    worker = WorkerLimits(content.worker.memory_mib, content.worker.cpu_seconds, content.worker.output_mib)
-    models = {name: _entry(name, model, root, worker) for name, model in (content.models or {}).items()}
+    models = {name: _entry(name, model, root, content.worker) for name, model in (content.models or {}).items()}
     _refuse_twice(tree, models)
     return Workspace(
         root=root,
@@ -182,15 +153,10 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         verify=content.verify,
         drift=content.drift,
         seed=content.seed,
-        lint=LintSetting(content.lint.select, content.lint.ignore),
-        worker=worker,
-        migrations_at=_place_of(tree, "migrations"),
+        lint=content.lint,
+        worker=content.worker,
+        migrations_at=tree.place(("migrations",)) if "migrations" in tree.value else None,
     )
-
-
-def _place_of(tree: Tree, key: str) -> tuple[int, int] | None:
-    node = tree.root.child(key)
-    return (node.line, node.column) if node else None
 
 
 def _entry(name: str, model: ModelKeys, root: Path, worker: WorkerLimits) -> ModelEntry:
@@ -199,12 +165,7 @@ def _entry(name: str, model: ModelKeys, root: Path, worker: WorkerLimits) -> Mod
         path=absolute(root, model.path),
         adapters=tuple(absolute(root, adapter) for adapter in model.adapters),
         tags=model.tags,
-        vocab_tensors=MappingProxyType(
-            {
-                tensor: "ignore" if setting == "ignore" else VocabTensorSetting(setting.axis, setting.side)
-                for tensor, setting in model.vocab_tensors.items()
-            }
-        ),
+        vocab_tensors=MappingProxyType(model.vocab_tensors),
         id_fields=MappingProxyType(model.id_fields),
         worker=worker,
     )
@@ -231,35 +192,8 @@ def _refuse_twice(tree: Tree, models: Mapping[str, ModelEntry]) -> None:
         raise FileProblems(problems)
 
 
-def _name_problems(tree: Tree) -> list[Problem]:
-    models = tree.value.get("models") if isinstance(tree.value, Mapping) else None
-    names: Iterable[str] = models if isinstance(models, Mapping) else ()
-    hint = "a name has no '/' and is neither '', '.', '..' nor '*'"
-    return [
-        tree.key_problem(("models", name), f"'{name}' cannot be the name of a model", hint)
-        for name in names
-        if "/" in name or name in ("", ".", "..", "*")
-    ]
-
-
-def _state_problems(tree: Tree) -> list[Problem]:
-    state = tree.value.get("state") if isinstance(tree.value, Mapping) else None
-    if not isinstance(state, str):
-        return []
-    if "://" not in state:
-        return [tree.problem(("state",), f"'{state}' is not a database URL", f"for example {DEFAULT_STATE}")]
-    match = SQLITE_FILE.fullmatch(state)
-    if state.startswith("sqlite") and (match is None or match[2] in ("", ":memory:")):
-        message = "a state in memory would be lost with the command"
-        return [tree.problem(("state",), message, f"for example {DEFAULT_STATE}")]
-    return []
-
-
 def _with_hint(problem: Problem, tree: Tree) -> Problem:
     at_models = (problem.line, problem.column) == tree.place(("models",))
     if at_models and "expected a mapping" in problem.message:
         return replace(problem, hint="write a name for each model, and its directory: `demo: models/demo`")
-    if "'format'" in problem.message or "expected '1'" in problem.message:
-        hint = f"this tokmigrate reads 'format: {SETTINGS.version}'; for a newer one upgrade tokmigrate"
-        return Problem(problem.path, problem.line, problem.column, problem.message, hint)
-    return problem
+    return with_format_hint(problem, SETTINGS)

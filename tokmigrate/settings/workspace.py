@@ -8,7 +8,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from tokmigrate.errors import MissingModelError, UnknownNameError, UsageError, suggest
 from tokmigrate.events import Thoroughness
@@ -27,27 +29,46 @@ each with a number, as an object or as pairs.
 """
 
 
-@dataclass(frozen=True)
-class VocabTensorSetting:
-    """The vocabulary axis of a tensor that no rule matches, and which embeddings its rows are initialised like."""
-
-    axis: int
-    side: Literal["input", "output"]
+Name = Annotated[str, Field(min_length=1)]
 
 
-@dataclass(frozen=True)
-class WorkerLimits:
-    """What a worker, the process that runs the libraries, may use; it is ended where it needs more.
+class Closed(BaseModel):
+    """A mapping of the file: frozen, and closed to unknown keys."""
 
-    Args:
-        memory_mib: Address space beyond what the libraries take, in MiB.
-        cpu_seconds: CPU time for an answer, or for a step of one that tells how far it is.
-        output_mib: The size of an answer, and of a file that it writes, in MiB.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    memory_mib: int = 4096
-    cpu_seconds: int = 120
-    output_mib: int = 256
+
+class VocabTensorSetting(Closed):
+    """A tensor that has rows of the vocabulary, and that no rule matches."""
+
+    axis: int = Field(default=0, ge=0, description="Its vocabulary axis, counted from 0.")
+    side: Literal["input", "output"] = Field(description="Which embeddings its rows are initialised like.")
+
+
+class WorkerLimits(Closed):
+    """What a worker, the process that runs the libraries, may use; it is ended where it needs more."""
+
+    memory_mib: int = Field(
+        default=4096,
+        ge=1,
+        description="Memory (address space) beyond what the libraries themselves take, in MiB; for `plan --corpus` "
+        "that much for each processor.",
+    )
+    cpu_seconds: int = Field(
+        default=120,
+        ge=1,
+        description="CPU time to load and check a model; for `plan --corpus` between two steps of its progress.",
+    )
+    output_mib: int = Field(default=256, ge=1, description="The size of what it answers, in MiB.")
+
+
+class LintSetting(Closed):
+    """Which rules `tokmigrate lint` checks."""
+
+    select: tuple[Name, ...] = Field(
+        default=(), description="Codes of [rules](rules.md) or their beginnings; by default all rules are checked."
+    )
+    ignore: tuple[Name, ...] = Field(default=(), description="Those that are left out.")
 
 
 @dataclass(frozen=True)
@@ -55,13 +76,9 @@ class ModelEntry:
     """A model of the workspace.
 
     Args:
-        name: The name that commands and migrations give it.
-        path: The absolute path of its directory.
-        adapters: The absolute paths of the adapters that change with it.
-        tags: Names of groups that it belongs to.
+        adapters: The directories of the adapters that change with it; all paths are absolute.
         vocab_tensors: By tensor name, what resolves an open question, or `ignore` for a coincidence.
         id_fields: By the name or dotted path of a field, how it holds ids of tokens, or `ignore` where it holds none.
-        worker: What the libraries may use when they work with it.
     """
 
     name: str
@@ -70,7 +87,7 @@ class ModelEntry:
     tags: tuple[str, ...] = ()
     vocab_tensors: Mapping[str, VocabTensorSetting | Literal["ignore"]] = field(default_factory=dict)
     id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
-    worker: WorkerLimits = WorkerLimits()
+    worker: WorkerLimits = field(default_factory=WorkerLimits)
 
     def here(self) -> Path:
         """Return its directory; raises MissingModelError where there is none."""
@@ -84,28 +101,12 @@ class ModelEntry:
 
 
 @dataclass(frozen=True)
-class LintSetting:
-    """Which rules `tokmigrate lint` checks, by codes or their beginnings; nothing selected means all."""
-
-    select: tuple[str, ...] = ()
-    ignore: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Workspace:
     """What `tokmigrate.yaml` says, with every path absolute.
 
     Args:
-        root: The directory that holds `tokmigrate.yaml`.
-        migrations: The directory of the migration files.
-        state: The SQLAlchemy URL of the state.
         objects: The directory of the undo data.
         models: The models by name, in the order of the file.
-        verify: `full` loads a result with transformers, `fast` with tokenizers only; `paranoid` also reads it again.
-        drift: Whether a change stops at a model that is not what its migrations left.
-        seed: Part of the seed of every random row.
-        lint: Which rules `tokmigrate lint` checks.
-        worker: What the libraries may use.
         migrations_at: Line and column of what the file says about the migrations; None where it leaves that out.
     """
 
@@ -117,8 +118,8 @@ class Workspace:
     verify: Thoroughness = "full"
     drift: Literal["refuse", "accept"] = "refuse"
     seed: str = ""
-    lint: LintSetting = LintSetting()
-    worker: WorkerLimits = WorkerLimits()
+    lint: LintSetting = field(default_factory=LintSetting)
+    worker: WorkerLimits = field(default_factory=WorkerLimits)
     migrations_at: tuple[int, int] | None = field(default=None, compare=False)
 
     def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:

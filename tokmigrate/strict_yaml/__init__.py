@@ -6,10 +6,11 @@ and `wording` says in plain English what pydantic found.
 
 from tokmigrate.strict_yaml.reading import decode, parse, read
 from tokmigrate.strict_yaml.tree import Entry, Location, Node, Plain, Tree, Value, is_null
-from tokmigrate.strict_yaml.validation import OptionalText, check, messages, validate_as
+from tokmigrate.strict_yaml.validation import FieldError, OptionalText, check, messages, validate_as, with_format_hint
 
 __all__ = [
     "Entry",
+    "FieldError",
     "Location",
     "Node",
     "OptionalText",
@@ -23,4 +24,5 @@ __all__ = [
     "parse",
     "read",
     "validate_as",
+    "with_format_hint",
 ]

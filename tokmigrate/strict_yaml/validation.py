@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
 from tokmigrate.errors import FileProblems, Problem, TokmigrateError, suggest
+from tokmigrate.formats import FileFormat
 from tokmigrate.formatting import format_count
 from tokmigrate.strict_yaml.tree import Location, Node, Tree, Value, is_null
+
+
+class FieldError(ValueError):
+    """What a validator of a field finds wrong, and what to do."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
 
 
 def field_names(model: type[BaseModel], location: Location) -> tuple[str, ...]:
@@ -132,7 +142,7 @@ def describe_fault(detail: ErrorDetails) -> tuple[str, str | None]:
         return f"expected at least {format_count(least, noun)}, found {describe_value(found)}", None
     cause = context.get("error")
     if isinstance(cause, Exception):
-        return str(cause), getattr(cause, "hint", None)
+        return str(cause), cause.hint if isinstance(cause, FieldError) else None
     message = detail["msg"].replace("Input should ", "has to ").replace("Value should ", "has to ")
     return message[:1].lower() + message[1:], None
 
@@ -165,6 +175,14 @@ _MASK = "\x00"
 _MOST_FAULTS = 500
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def with_format_hint(problem: Problem, written: FileFormat) -> Problem:
+    """Return a problem, with what to do where it is about the `format:` of a file."""
+    if "'format'" not in problem.message and "expected '1'" not in problem.message:
+        return problem
+    hint = f"this tokmigrate reads 'format: {written.version}'; for a newer one upgrade tokmigrate"
+    return replace(problem, hint=hint)
 
 
 def validate_as(model: type[M], tree: Tree, at: Location = ()) -> M:

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import IO, Any, Literal, Protocol
 
@@ -213,7 +212,7 @@ def stream_worker(
     """
     answer: dict[str, Any] | None = None
     parallel = {"TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "true")}
-    limits = replace(limits, memory_mib=limits.memory_mib * (os.cpu_count() or 1))
+    limits = limits.model_copy(update={"memory_mib": limits.memory_mib * (os.cpu_count() or 1)})
     for said in _replies(question, request, limits, parallel, None):
         answer = said.get("answer")
         if "done" in said:
@@ -234,7 +233,7 @@ def _replies(
     deadline = None if timeout is None else time.monotonic() + timeout
     # Files, so that neither side waits for the other to read.
     with tempfile.TemporaryFile() as asked, tempfile.TemporaryFile() as complaints:
-        asked.write(json.dumps({**request, "limits": asdict(limits)}).encode())
+        asked.write(json.dumps({**request, "limits": limits.model_dump()}).encode())
         asked.seek(0)
         source, sink = os.pipe()
         with (
