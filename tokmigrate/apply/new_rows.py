@@ -36,9 +36,7 @@ def open_tensors(snapshot: Snapshot) -> Iterator[Mapping[str, TensorRows]]:
     with ExitStack() as stack:
         found: dict[str, TensorRows] = {}
         for tensor in snapshot.tensors:
-            shard, entry = snapshot.weights.tensor(tensor.name)
-            rows = TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], tensor.geometry, tensor.dtype)
-            found[tensor.name] = stack.enter_context(rows)
+            found[tensor.name] = stack.enter_context(snapshot.weights.open_rows(tensor.name, tensor.axis))
         yield found
 
 

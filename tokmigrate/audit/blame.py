@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 from tokmigrate.apply.undo_record import Objects
@@ -26,6 +28,7 @@ from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.queries import Readable
 from tokmigrate.state.rows import AppliedRow, ModelRow, RunRow, TokenEvent, TokenEventType, TokenRow
 from tokmigrate.state.transfer import ImportedLedger, read_imported
 from tokmigrate.strict_yaml import read
@@ -37,7 +40,7 @@ class SourceLocation:
 
     path: Path
     shown: str
-    line: int | None
+    line: int | None = None
     does: str | None = None
 
     def __str__(self) -> str:
@@ -115,7 +118,6 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
     """Return for each model, those of imported ledgers too, the tokens that have or had a text.
 
     Args:
-        workspace: The workspace.
         entries: The models; one that is not here is skipped. If they are not all of the workspace, then of imported
             ledgers only what is the same model as one of them.
         text: The text as the vocabulary writes it; or with escapes such as `\\n`; or, of a byte-level tokenizer,
@@ -127,13 +129,9 @@ def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -
     """
     indexes = _read_indexes(workspace, entries)
     plain = _unescape(text)
-    readings: tuple[Callable[[_BlameIndex], frozenset[str]], ...] = (
-        lambda _: frozenset([text]),
-        lambda _: frozenset([plain]),
-        lambda index: index.tokens_that_read(plain),
-    )
-    for reading_of in readings:
-        found = tuple(index.find(reading_of(index)) for index in indexes)
+    given, unescaped = [frozenset([text])] * len(indexes), [frozenset([plain])] * len(indexes)
+    for texts in (given, unescaped, [index.tokens_that_read(plain) for index in indexes]):
+        found = tuple(index.find(wanted) for index, wanted in zip(indexes, texts, strict=True))
         if any(each.tokens for each in found):
             return found
     known = dict.fromkeys(name for index in indexes for name in index.names)
@@ -152,10 +150,8 @@ def blame_id(workspace: Workspace, entries: Sequence[ModelEntry], number: int) -
         rows = {index.model.model: index.snapshot.state.rows for index in indexes if index.snapshot}
         spare = [name for name, count in rows.items() if number < count]
         hint = ", ".join(f"{name} has ids up to {count - 1}" for name, count in rows.items())
-        reason = (
-            f"the row {number} of {spare[0]} has no token and had none" if spare else f"no model has the id {number}"
-        )
-        raise UnknownNameError(reason, where=", ".join(rows), hint=hint)
+        reason = f"the row {number} of {spare[0]} has no token and had none" if spare else ""
+        raise UnknownNameError(reason or f"no model has the id {number}", where=", ".join(rows), hint=hint)
     return found
 
 
@@ -163,14 +159,14 @@ def _read_indexes(workspace: Workspace, entries: Sequence[ModelEntry]) -> list[_
     state = open_state_if_present(workspace.state, workspace.root)
     history = History.read(workspace)
     objects = ObjectStore(workspace.objects)
-    own = [_BlameIndex.of_model(state, history, entry, objects) for entry in entries if has_directory(entry.path)]
+    own = [_index_model(state, history, entry, objects) for entry in entries if has_directory(entry.path)]
     if entries and not own:
         entries[0].here()
-    names: dict[str | None, tuple[str, ...]] = {}
+    names: defaultdict[str | None, list[str]] = defaultdict(list)
     for each in own:
-        names[each.model.lineage] = (*names.get(each.model.lineage, ()), each.model.model)
+        names[each.model.lineage].append(each.model.model)
     imported = [
-        _BlameIndex.of_imported(history, ledger, model, names.get(model.lineage, ()))
+        _index_imported(history, ledger, model, tuple(names[model.lineage]))
         for ledger in (read_imported(state) if state else ())
         for model in ledger.list_models()
     ]
@@ -190,39 +186,26 @@ def _unescape(text: str) -> str:
 class _BlameIndex:
     """The token histories of one model, with what the migrations, Git and the model itself tell.
 
-    `snapshot` is None where the model is on another machine; `explain` adds to an event who caused it, and where it is
-    written.
+    `snapshot` is None where the model is on another machine.
     """
 
     model: BlameModel
-    snapshot: Snapshot | None
-    histories: tuple[TokenHistory, ...]
-    training: Mapping[int, TokenTraining]
-    explain: Callable[[TokenRow], BlameEvent]
+    history: History
+    snapshot: Snapshot | None = None
+    training: Mapping[int, TokenTraining] = field(default_factory=dict)
+    histories: tuple[TokenHistory, ...] = ()
+    runs: Mapping[str, RunRow] = field(default_factory=dict)
+    applied: Mapping[str, AppliedRow] = field(default_factory=dict)
+    author_of: Callable[[Path, int], LineAuthor | str] = field(default_factory=lambda: cache(read_line_author))
 
-    @staticmethod
-    def of_model(state: State | None, history: History, entry: ModelEntry, objects: Objects) -> _BlameIndex:
-        """Return the index of a model of this workspace, whose undo data is in `objects`."""
-        with guard_reading(entry):
-            snapshot = take_snapshot(entry)
-        row = state.model_at(snapshot.directory, snapshot.generation) if state else None
-        lineage = snapshot.stamp.lineage if snapshot.stamp else None
-        model = BlameModel(entry.name, str(entry.path), snapshot.revision, lineage)
-        training = {token.id: token for token in training_on_record(state, snapshot, objects)}
-        if state is None or row is None:
-            return _BlameIndex(model, snapshot, (), training, _explain(history, (), ()))
-        explain = _explain(history, state.runs(row, None), state.list_applications(row))
-        return _BlameIndex(model, snapshot, read_token_histories(state.token_events(row)), training, explain)
-
-    @staticmethod
-    def of_imported(history: History, ledger: ImportedLedger, row: ModelRow, same_as: tuple[str, ...]) -> _BlameIndex:
-        """Return the index of a model of an imported ledger; `same_as` are its names in this workspace."""
-        runs, in_force = ledger.runs(row, None), ledger.list_applied(row)
-        revision = in_force[-1].record.revision if in_force else None
-        host = runs[0].provenance.host if runs else None
-        model = BlameModel(row.name, row.path, revision, row.lineage or None, ledger.id, host, same_as)
-        explain = _explain(history, runs, ledger.list_applications(row))
-        return _BlameIndex(model, None, read_token_histories(ledger.token_events(row)), {}, explain)
+    def with_ledger(self, ledger: Readable, row: ModelRow) -> _BlameIndex:
+        """Return the index with what a ledger has of the model."""
+        return replace(
+            self,
+            histories=read_token_histories(ledger.token_events(row)),
+            runs={run.id: run for run in ledger.runs(row, None)},
+            applied={each.record.revision: each for each in ledger.list_applications(row)},
+        )
 
     @property
     def ids(self) -> Mapping[str, int]:
@@ -235,9 +218,7 @@ class _BlameIndex:
     @property
     def names(self) -> Iterator[str]:
         """Every text that a token has or had."""
-        yield from self.ids
-        for history in self.histories:
-            yield from history.names
+        return chain(self.ids, *(history.names for history in self.histories))
 
     def tokens_that_read(self, text: str) -> frozenset[str]:
         """Return the tokens of a byte-level tokenizer that stand for a text as people write it."""
@@ -246,11 +227,9 @@ class _BlameIndex:
         return frozenset(token for token in self.names if text_of_letters(token) == text)
 
     def find(self, texts: frozenset[str]) -> BlameResult:
-        """Return the tokens that have or had one of these texts."""
         return self._result([each for each in self.histories if texts.intersection(each.names)], texts)
 
     def find_id(self, number: int) -> BlameResult:
-        """Return the tokens that have or had this id."""
         texts = frozenset(token for token, known in self.ids.items() if known == number)
         return self._result([each for each in self.histories if number in each.ids or each.token in texts], texts)
 
@@ -272,31 +251,43 @@ class _BlameIndex:
             initialised_by,
             None if not history.events and initialised_by else history.added,
             None if number is None else self.training.get(number),
-            tuple(self.explain(row) for row in history.events),
+            tuple(map(self._explain, history.events)),
         )
 
-
-def _explain(
-    history: History, runs: Iterable[RunRow], applied: Iterable[AppliedRow]
-) -> Callable[[TokenRow], BlameEvent]:
-    """Return the function that adds to an event who caused it, and where it is written."""
-    by_id = {row.id: row for row in runs}
-    records = {row.record.revision: row for row in applied}
-    author_of = cache(read_line_author)
-
-    def explain(row: TokenRow) -> BlameEvent:
-        record = records.get(row.event.revision)
-        migration = history.by_revision.get(row.event.revision)
-        message = record.record.message if record else ""
+    def _explain(self, row: TokenRow) -> BlameEvent:
+        """Return an event with who caused it, and where it is written."""
+        applied, run = self.applied.get(row.event.revision), self.runs.get(row.run_id)
+        migration = self.history.by_revision.get(row.event.revision)
+        message = applied.record.message if applied else ""
         if migration is None:
-            return BlameEvent(row, by_id.get(row.run_id), message, None, False, None)
-        edited = record is not None and record.record.checksum != migration.checksum
+            return BlameEvent(row, run, message, None, False, None)
+        edited = applied is not None and applied.record.checksum != migration.checksum
         is_in_file = row.event.event not in (TokenEventType.REVERTED, TokenEventType.TRAINED)
         location = _locate_event(migration, row.event) if is_in_file and not edited else None
-        author = author_of(location.path, location.line) if location and location.line is not None else None
-        return BlameEvent(row, by_id.get(row.run_id), message or migration.message, location, edited, author)
+        author = self.author_of(location.path, location.line) if location and location.line is not None else None
+        return BlameEvent(row, run, message or migration.message, location, edited, author)
 
-    return explain
+
+def _index_model(state: State | None, history: History, entry: ModelEntry, objects: Objects) -> _BlameIndex:
+    """Return the index of a model of this workspace, whose undo data is in `objects`."""
+    with guard_reading(entry):
+        snapshot = take_snapshot(entry)
+    lineage = snapshot.stamp.lineage if snapshot.stamp else None
+    model = BlameModel(entry.name, str(entry.path), snapshot.revision, lineage)
+    training = {token.id: token for token in training_on_record(state, snapshot, objects)}
+    index = _BlameIndex(model, history, snapshot, training)
+    row = state.model_at(snapshot.directory, snapshot.generation) if state else None
+    return index.with_ledger(state, row) if state and row else index
+
+
+def _index_imported(history: History, ledger: ImportedLedger, row: ModelRow, same_as: tuple[str, ...]) -> _BlameIndex:
+    """Return the index of a model of an imported ledger; `same_as` are its names in this workspace."""
+    applied = ledger.list_applied(row)
+    revision = applied[-1].record.revision if applied else None
+    run = next(iter(ledger.runs(row, 1)), None)
+    host = run.provenance.host if run else None
+    model = BlameModel(row.name, row.path, revision, row.lineage or None, ledger.id, host, same_as)
+    return _BlameIndex(model, history).with_ledger(ledger, row)
 
 
 def _locate_event(migration: Migration, event: TokenEvent) -> SourceLocation:
@@ -317,7 +308,7 @@ def _locate_event(migration: Migration, event: TokenEvent) -> SourceLocation:
     lines = {number: next((line for text, line, _ in places[number] if text in texts), None) for number in able}
     found = [number for number in able if lines[number] is not None] or (able if len(able) == 1 else [])
     if not found:
-        return SourceLocation(migration.path, migration.shown, None)
+        return SourceLocation(migration.path, migration.shown)
     operation = operations[found[0]]
     line = lines[found[0]] or tree.key_place(("operations", found[0], operation.name))[0]
     return SourceLocation(migration.path, migration.shown, line, operation.describe())

@@ -25,7 +25,6 @@ class Drift:
         resaved: Files with other bytes and equivalent content.
         moved: Tensors with other numbers, as after training.
         weights: Shards with other bytes of which nothing here says whether they were trained or only saved again.
-        differences: Semantic differences of the tokenizer or a configuration.
         unknown: Files with other bytes of which nothing here says what they held.
         stamp: What is wrong with the stamp, None where it is right.
         stamp_at: The revision on record for the model, where the stamp is missing.
@@ -84,17 +83,13 @@ def document_drift(snapshot: Snapshot, applied: Iterable[Left]) -> Drift:
     left: dict[str, bytes | None] = {}
     for each in applied:
         left |= each.files
-    resaved: list[str] = []
-    unknown: list[str] = []
-    for name in changed:
-        if name in left and _digest(left[name]) == snapshot.stamp.files[name].digest:
-            resaved.append(name)
-        # A file that is gone because another program does not write it is not a drift.
-        elif name in snapshot.texts:
-            unknown.append(name)
+    files = snapshot.stamp.files
+    resaved = tuple(name for name in changed if name in left and _digest(left[name]) == files[name].digest)
+    # A file that is gone because another program does not write it is not a drift.
+    unknown = tuple(name for name in changed if name in snapshot.texts and name not in resaved)
     then = with_files(snapshot.state.documents, {name: left[name] for name in resaved})
     found = differences(then, snapshot.state.documents)
-    return Drift(tuple(resaved), differences=without_ignorable(found), unknown=tuple(unknown))
+    return Drift(resaved, differences=without_ignorable(found), unknown=unknown)
 
 
 def _digest(data: bytes | None) -> str | None:

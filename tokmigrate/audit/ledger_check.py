@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -141,19 +142,15 @@ def undo_data(workspace: Workspace, snapshot: Snapshot) -> UndoData:
     objects = ObjectStore(workspace.objects)
     lost: dict[str, str] = {}
     stuck = 0
-    intact: set[str] = set()
+    check = cache(objects.check)
     for number, revision in enumerate(snapshot.revisions, 1):
         record = records.get(revision)
-        if record is None:
-            stuck = number
-            continue
         try:
-            for digest in list_objects(record, objects):
-                if digest not in intact:
-                    objects.check(digest)
-                    intact.add(digest)
+            for digest in list_objects(record, objects) if record is not None else ():
+                check(digest)
         except UndoError as error:
             lost[revision] = error.message
+        if record is None or revision in lost:
             stuck = number
     ledger = None
     if not rows and _has_stamp(objects, snapshot.directory):

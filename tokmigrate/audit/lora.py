@@ -22,7 +22,6 @@ from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.movement import Movement, Tracked, input_movements, output_movements
 from tokmigrate.model.weights.row_fingerprints import embeddings
-from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -62,10 +61,9 @@ def lora_rows(workspace: Workspace, entry: ModelEntry) -> LoraRows:
         ids = sorted(token.id for token in tokens if token.sides.get(side) in _TO_TRAIN)
         if ids:
             indices[_layer_name(snapshot, tensor)] = ids
-    left_open = [token for token in tokens if Training.UNKNOWN in token.sides.values()]
-    why = next((token.why for token in left_open), None)
+    unknown = [token.why for token in tokens if Training.UNKNOWN in token.sides.values()]
     given = sum(Training.GIVEN in token.sides.values() for token in tokens)
-    return LoraRows(entry.name, indices, len(left_open), why, given)
+    return LoraRows(entry.name, indices, len(unknown), next(iter(unknown), None), given)
 
 
 def _layer_name(snapshot: Snapshot, tensor: VocabularyTensor) -> str:
@@ -77,14 +75,10 @@ def _layer_name(snapshot: Snapshot, tensor: VocabularyTensor) -> str:
             hint="train the whole matrix: list its layer under `modules_to_save`",
         )
     own = tensor.name.removesuffix(_WEIGHT).split(".")
-    others = [
-        entry.name.removesuffix(_WEIGHT).split(".")
-        for _, entry in snapshot.weights.tensors()
-        if entry.name.endswith(_WEIGHT) and entry.name != tensor.name
-    ]
-    lengths = range(1, len(own))
-    length = next((n for n in lengths if all(other[-n:] != own[-n:] for other in others)), len(own))
-    return ".".join(own[-length:])
+    names = [entry.name for _, entry in snapshot.weights.tensors()]
+    endings = (".".join(own[-length:]) for length in range(1, len(own)))
+    is_alone = (ending for ending in endings if sum(f".{n}".endswith(f".{ending}{_WEIGHT}") for n in names) == 1)
+    return next(is_alone, ".".join(own))
 
 
 @dataclass(frozen=True)
@@ -99,11 +93,10 @@ class HeldToken:
 
 @dataclass(frozen=True)
 class HeldRows:
-    """Rows of one matrix that an adapter holds in place of the model's.
+    """Rows of one matrix that an adapter holds in place of the model's; tied embeddings are the input side.
 
     Args:
         tensor: The adapter's tensor, for the model's `matrix`.
-        side: Which of its sides that is; tied embeddings are the input.
         is_whole: Whether it is the whole matrix, as `modules_to_save` keeps it, or the rows of listed ids.
         tokens: The tokens whose rows migrations initialised, among all its `rows`.
     """
@@ -127,18 +120,20 @@ def rows_of_adapter(adapter: Snapshot, base: Snapshot, tokens: Sequence[TokenTra
         for side, ids, entry in _deltas(adapter, base)
         if entry.dtype in FLOATING and sides[side].axis == 0
     ]
+    sides_by_name = {matrix.name: side for side, matrix in sides.items()}
     for tensor in adapter.tensors:
-        side = next((side for side, matrix in sides.items() if matrix.name == tensor.noise), None)
-        if side is not None and not tensor.adds and tensor.axis == 0 and tensor.width > 1 and not tensor.is_table:
+        is_matrix = not tensor.adds and tensor.axis == 0 and tensor.width > 1 and not tensor.is_table
+        if tensor.noise in sides_by_name and is_matrix:
             _, entry = adapter.weights.tensor(tensor.name)
-            found.append(_read_held(adapter, base, tokens, side, entry, range(tensor.shape[0]), is_whole=True))
+            side, ids = sides_by_name[tensor.noise], range(tensor.shape[0])
+            found.append(_read_held(adapter, base, tokens, side, entry, ids, is_whole=True))
     return tuple(found)
 
 
 def find_trained_tokens(rows: Iterable[HeldRows]) -> frozenset[str]:
     """Return the new tokens of which an adapter holds a trained input row, or a row that both sides share."""
-    inputs = (held for held in rows if held.side == "input")
-    return frozenset(token.token for held in inputs for token in held.tokens if token.training is Training.TRAINED)
+    tokens = (token for held in rows if held.side == "input" for token in held.tokens)
+    return frozenset(token.token for token in tokens if token.training is Training.TRAINED)
 
 
 def _read_held(
@@ -163,7 +158,7 @@ def _read_held(
     listed = [number for number in places if number in texts and number not in new]
     kinds = ([n for n in others if n not in texts], [n for n in others if n in texts], listed)
     compared = list(dict.fromkeys([*new, *(number for kind in kinds for number in spread(kind))]))
-    with _open_rows(base, matrix.name) as rows, _open_rows(adapter, entry.name) as own:
+    with base.weights.open_rows(matrix.name) as rows, adapter.weights.open_rows(entry.name) as own:
         # As the adapter would store them: it may be saved in a narrower dtype than the model.
         then = np.stack([to_float64(from_float64(rows.row(n), entry.dtype), entry.dtype) for n in compared])
         now = np.stack([own.row(places[n]) if n in places else row for n, row in zip(compared, then, strict=True)])
@@ -202,9 +197,3 @@ def _deltas(adapter: Snapshot, base: Snapshot) -> Iterator[tuple[Side, list[int]
 
 def _last(tensor: str) -> str:
     return tensor.removesuffix(_WEIGHT).split(".")[-1]
-
-
-def _open_rows(snapshot: Snapshot, name: str) -> TensorRows:
-    shard, entry = snapshot.weights.tensor(name)
-    place = snapshot.weights.path(shard), shard.extent(entry)[0]
-    return TensorRows(*place, Geometry.of(entry.shape, entry.dtype, 0), entry.dtype)

@@ -31,7 +31,6 @@ from tokmigrate.model.weights.row_fingerprints import (
     format_fingerprints,
     parse_fingerprints,
 )
-from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state import transfer
 from tokmigrate.state.rows import AppliedRow, ModelRow, Status, TokenEvent, TokenEventType
@@ -59,8 +58,7 @@ class TokenTraining:
     """A token whose row a migration initialised.
 
     Args:
-        token: Its text now.
-        initial_text: The text that it had then.
+        token: Its text now; `initial_text` the one that it had then.
         sides: How its row changed in the input embeddings, and in those of the output unless tied.
         figures: How far its row moved on each side, where the initial row is on record.
         why: Why that is not known of a side, None where it is known of all.
@@ -90,11 +88,11 @@ class TokenTraining:
         first = self.sides.get("input", Training.UNKNOWN)
         if first is Training.UNKNOWN:
             return first
+        if Training.UNKNOWN in found:
+            return first if first in (Training.TRAINED, Training.GIVEN) else Training.MOVED
         if Training.TRAINED in found:
-            return Training.TRAINED if Training.UNKNOWN in found else Training.PARTLY
-        if first is Training.GIVEN and Training.UNKNOWN in found:
-            return first
-        return Training.MOVED if found & {Training.MOVED, Training.UNKNOWN} else Training.UNTRAINED
+            return Training.PARTLY
+        return Training.MOVED if Training.MOVED in found else Training.UNTRAINED
 
     @property
     def was_trained(self) -> bool:
@@ -141,7 +139,7 @@ def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...
     rows: dict[int, dict[Side, tuple[bytes, str]]] = {number: {} for _, number, _ in initialised}
     matrices = embeddings(snapshot.tensors)
     for side, tensor in matrices.items():
-        for number, raw in _read_rows(snapshot, tensor, rows):
+        for number, raw in _read_rows(snapshot, tensor, rows).items():
             rows[number][side] = (raw, tensor.dtype)
     changed = {
         made.revision
@@ -190,7 +188,7 @@ def _movements(
         for origin in origins[bisect_left(origins, piece.start) : bisect_left(origins, piece.stop)]
     }
     places = {**kept, **new}
-    now = dict(_read_rows(snapshot, tensor, places))
+    now = _read_rows(snapshot, tensor, places)
     numbers = list(now)
     if not any(number in new for number in numbers):
         return {}
@@ -257,14 +255,10 @@ def list_trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...
     )
 
 
-def _read_rows(snapshot: Snapshot, tensor: VocabularyTensor, wanted: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-    shard, entry = snapshot.weights.tensor(tensor.name)
-    there = tensor.window.ids(snapshot.state.rows)
-    place = snapshot.weights.path(shard), shard.extent(entry)[0]
-    with TensorRows(*place, tensor.geometry, tensor.dtype) as rows:
-        for number in wanted:
-            if number < there:
-                yield number, rows.read_run(number, number + 1).tobytes()
+def _read_rows(snapshot: Snapshot, tensor: VocabularyTensor, wanted: Iterable[int]) -> dict[int, bytes]:
+    stop = tensor.window.ids(snapshot.state.rows)
+    with snapshot.weights.open_rows(tensor.name, tensor.axis) as rows:
+        return {number: rows.read_run(number, number + 1).tobytes() for number in wanted if number < stop}
 
 
 def _compare(

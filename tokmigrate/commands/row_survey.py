@@ -53,8 +53,7 @@ def survey_matrices(
         held = [number for number in new if number < ids]
         allowed = np.zeros(ids, np.bool_)
         allowed[[number for number in among if number < ids]] = True
-        shard, entry = snapshot.weights.tensor(tensor.name)
-        with TensorRows(snapshot.weights.path(shard), shard.extent(entry)[0], tensor.geometry, tensor.dtype) as rows:
+        with snapshot.weights.open_rows(tensor.name, tensor.axis) as rows:
             asked = held[:COMPARED_AT_MOST] if is_input else []
             norms, near = survey_rows(rows, ids, asked, allowed, on_bytes)
             nearest |= near

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import tokenize
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import yaml
@@ -36,11 +36,9 @@ _NOQA = re.compile(r"#\s*noqa(?:\s*:\s*(?P<codes>[A-Z]+[0-9]+(?:[\s,]+[A-Z]+[0-9
 
 @dataclass(frozen=True)
 class Selection:
-    """The rules that are wanted.
+    """The rules that are wanted: those that begin with a code of `select`, or all, without those of `ignore`.
 
-    Args:
-        select: Codes or beginnings of codes; none for all rules.
-        ignore: Codes or beginnings of codes that are left out; the longer beginning counts, as in `TM3` and `TM301`.
+    Of two beginnings of a code, as `TM3` and `TM301`, the longer one counts.
     """
 
     select: tuple[str, ...] = ()
@@ -55,12 +53,11 @@ class Selection:
         return Selection(_codes(select, where), _codes(ignore, where))
 
     def __contains__(self, code: str) -> bool:
-        wanted = _longest(code, self.select) if self.select else 0
-        return wanted >= 0 and _longest(code, self.ignore) < max(wanted, 1)
-
-
-def _longest(code: str, beginnings: Sequence[str]) -> int:
-    return max((len(each) for each in beginnings if code.startswith(each)), default=-1)
+        wanted, ignored = (
+            max((len(each) for each in beginnings if code.startswith(each)), default=-1)
+            for beginnings in (self.select or ("",), self.ignore)
+        )
+        return wanted >= 0 and ignored < max(wanted, 1)
 
 
 def _codes(words: Iterable[str], where: str) -> tuple[str, ...]:
@@ -127,19 +124,14 @@ def _findings(seen: Seen, selection: Selection) -> Iterator[Finding]:
 
 
 def _find_silenced(file: MigrationFile) -> dict[int, frozenset[str]]:
-    """Return the codes that each line of a file silences."""
     found: dict[int, frozenset[str]] = {}
-    for line, comment in _python_comments(file) if file.is_python else _yaml_comments(file):
+    tokens = tokenize.generate_tokens(io.StringIO(file.text).readline) if file.is_python else ()
+    in_python = ((token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT)
+    for line, comment in in_python if file.is_python else _yaml_comments(file):
         match = _NOQA.search(comment)
         if match:
             found[line] = frozenset(re.findall(r"[A-Z]+[0-9]+", (match["codes"] or "").upper()) or RULES)
     return found
-
-
-def _python_comments(file: MigrationFile) -> Iterator[tuple[int, str]]:
-    for token in tokenize.generate_tokens(io.StringIO(file.text).readline):
-        if token.type == tokenize.COMMENT:
-            yield token.start[0], token.string
 
 
 def _yaml_comments(file: MigrationFile) -> Iterator[tuple[int, str]]:

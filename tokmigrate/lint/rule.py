@@ -43,8 +43,6 @@ class Rule:
     """A rule.
 
     Args:
-        code: Such as `TM101`.
-        name: Words joined by hyphens.
         check: Yields what it finds in its subject. Its docstring is the summary and the reason of the rule.
         wrong: A migration in which it finds something, without the fields that identify one.
         right: The same as it should be.
@@ -96,10 +94,7 @@ def rule(
 ) -> Callable[[Callable[[T], Iterable[Found]]], Callable[[T], Iterable[Found]]]:
     """Register a function as the check of a rule, which it gives its name; the type of its parameter is the subject.
 
-    Arguments are those of `Rule`; `beside` says what it needs besides the file where that type does not tell.
-
-    Raises:
-        ValueError: The code is taken.
+    `beside` says what it needs besides the file where that type does not tell. Raises ValueError for a taken code.
     """
 
     def register(check: Callable[[T], Iterable[Found]]) -> Callable[[T], Iterable[Found]]:

@@ -41,6 +41,11 @@ class Written:
         return next((self._locations[text] for text in texts if text in self._locations), self.location)
 
     @cached_property
+    def _locations(self) -> Mapping[str, Location]:
+        places = list(self.node.places()) if self.node else []
+        return {text: Location(line, column) for text, line, column in reversed(places)}
+
+    @cached_property
     def tokens(self) -> TokenChanges:
         """What it does to tokens, as far as that is known."""
         return self.operation.token_changes() or TokenChanges()
@@ -49,13 +54,6 @@ class Written:
     def footprint(self) -> Footprint:
         """What it reads and writes, as far as that is known."""
         return self.operation.footprint() or Footprint()
-
-    @cached_property
-    def _locations(self) -> dict[str, Location]:
-        found: dict[str, Location] = {}
-        for text, line, column in self.node.places() if self.node else ():
-            found.setdefault(text, Location(line, column))
-        return found
 
 
 @dataclass(frozen=True)
@@ -66,7 +64,6 @@ class MigrationFile:
         tree: The places of its values; None for Python.
         operations: What it does; of a Python migration only where a model is there.
         earlier: The migrations before it, from the first on.
-        known_models: Names and tags of models.
         edited_on: The models that it was applied to before it was edited.
         not_in_git: The files that it refers to and Git does not keep.
         edited_since: The branch that has it with other contents, None where none is known to.
@@ -89,7 +86,6 @@ class MigrationFile:
 
     @property
     def is_python(self) -> bool:
-        """Whether it is a Python migration."""
         return self.tree is None
 
     @property
@@ -121,12 +117,9 @@ class Failure:
 
 @dataclass(frozen=True)
 class Sighting:
-    """Where the tokenizers library finds an added token.
+    """In which texts that hold an added token the tokenizers library finds it, and in which not.
 
-    Args:
-        found: Texts that hold it, and in which it is found.
-        missed: Texts that hold it, and in which it is not.
-        sought: The text that is looked for: what the normalizer makes of the token's, where it is normalised.
+    `sought` is the text that is looked for: what the normalizer makes of the token's, where it is normalised.
     """
 
     found: tuple[str, ...]
@@ -135,7 +128,6 @@ class Sighting:
 
 
 Sightings = Mapping[str, Sighting]
-"""By the text of the token."""
 
 
 @dataclass(frozen=True)
@@ -143,10 +135,8 @@ class OnModel:
     """A migration on one model.
 
     Args:
-        step: What it does to the model.
         final: The state after all pending migrations.
-        before: The sightings before it; empty where it changes nothing about them, as those after it.
-        after: The sightings after it.
+        before: The sightings before it; empty, as those `after` it, where it changes nothing about them.
         template_error: Why the default chat template cannot be used after it; None where it can, or stays as it is.
     """
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping
 
-from tokmigrate.lint.python_ast import find_imports, outside_reads, set_orders, world_reads
 from tokmigrate.lint.rule import ERROR, WARNING, Found, operations, rule, upgrade
 from tokmigrate.lint.subjects import Location, MigrationFile
 from tokmigrate.revision.conditions import Encodes
@@ -73,10 +74,10 @@ def unpinned_file(file: MigrationFile) -> Iterator[Found]:
     If that file changes, the migration gives other tokens without an error. A file that is listed in `files` is
     part of the checksum.
     """
-    for use in outside_reads(file.migration.source or ""):
-        if not any(name in use.texts for name in file.migration.attachments):
-            help_ = 'name the file at the top: files = ["…"]'
-            yield Found(use.location, f"{use.what} reads a file that is not pinned", help_)
+    for node, texts in find_file_reads(_parse(file)):
+        if texts.isdisjoint(file.migration.attachments):
+            message = f"`{ast.unparse(node.func)}` reads a file that is not pinned"
+            yield Found(_location(node), message, 'name the file at the top: files = ["…"]')
 
 
 @rule(
@@ -90,8 +91,9 @@ def unpinned_world(file: MigrationFile) -> Iterator[Found]:
 
     It gives other operations elsewhere or later, so that two models with the same revision differ.
     """
-    for use in world_reads(file.migration.source or ""):
-        yield Found(use.location, f"{use.what} is not the same everywhere", "write down what it gave")
+    module = _parse(file)
+    for node in find_world_uses(module, find_world_names(module)):
+        yield Found(_location(node), f"`{ast.unparse(node)}` is not the same everywhere", "write down what it gave")
 
 
 @rule(
@@ -105,8 +107,9 @@ def order_of_a_set(file: MigrationFile) -> Iterator[Found]:
 
     Python gives texts in a set another order in each process, so that tokens get other ids each time.
     """
-    for use in set_orders(file.migration.source or ""):
-        yield Found(use.location, f"{use.what} goes through a set, in any order", "sort it, or use a list")
+    for node in find_set_orders(_parse(file)):
+        message = f"`{ast.unparse(node)}` goes through a set, in any order"
+        yield Found(_location(node), message, "sort it, or use a list")
 
 
 @rule(
@@ -120,8 +123,17 @@ def imported_code(file: MigrationFile) -> Iterator[Found]:
 
     The checksum does not cover it: with another version of it the migration may do something else.
     """
-    for use in find_imports(file.migration.source or ""):
-        yield Found(use.location, f"it imports {use.what}, which is not pinned", "write what it needs into the file")
+    for node in ast.walk(_parse(file)):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = ["." * node.level + (node.module or "")]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] not in {*sys.stdlib_module_names, "tokmigrate"}:
+                message = f"it imports '{name}', which is not pinned"
+                yield Found(_location(node), message, "write what it needs into the file")
 
 
 @rule(
@@ -215,3 +227,115 @@ def for_no_model(file: MigrationFile) -> Iterator[Found]:
         if known and name not in ("*", *known):
             message = f"'{name}' is neither a model nor a tag of the workspace"
             yield Found(file.location_of("models", place), message, f"known are {', '.join(known)}")
+
+
+_READING = frozenset({"open", "read_text", "read_bytes", "readlines", "iterdir", "glob", "rglob", "listdir", "scandir"})
+_WORLD = frozenset({"random", "secrets", "uuid", "time", "socket", "subprocess", "urllib", "http", "requests", "httpx"})
+_ASKING = frozenset(
+    {"argv", "cpu_count", "cwd", "environ", "getcwd", "getenv", "gethostname", "getpid", "home", "now", "platform"}
+    | {"popen", "random", "system", "today", "uname", "urandom", "utcnow"}
+)
+_BUILT_IN = frozenset({"hash", "id", "input"})
+_ORDERING = frozenset({"list", "tuple", "enumerate", "iter", "zip", "map", "join", "dict"})
+
+
+def _parse(file: MigrationFile) -> ast.Module:
+    return ast.parse(file.migration.source or "")
+
+
+def find_file_reads(module: ast.Module) -> Iterator[tuple[ast.Call, frozenset[str]]]:
+    """Yield each call that reads a file or a directory, with the texts in it and in what its names stand for."""
+    meanings = _meanings(module)
+    for node in ast.walk(module):
+        if isinstance(node, ast.Call) and _last_name(node.func) in _READING:
+            yield node, frozenset(_texts(node, meanings, set()))
+
+
+def find_world_uses(node: ast.AST, names: frozenset[str]) -> Iterator[ast.expr]:
+    """Yield each use of what is not the same at another time or on another machine, with all that is taken out of it.
+
+    `names` are those of `find_world_names`.
+    """
+    if isinstance(node, ast.Attribute) and (node.attr in _ASKING or ast.unparse(node).split(".")[0] in names):
+        yield node
+        return
+    if isinstance(node, ast.Name) and node.id in names and isinstance(node.ctx, ast.Load):
+        yield node
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _BUILT_IN:
+        yield node.func
+    for inner in ast.iter_child_nodes(node):
+        yield from find_world_uses(inner, names)
+
+
+def find_set_orders(module: ast.Module) -> Iterator[ast.expr]:
+    """Yield each piece of code that takes the members of a set one after the other."""
+    meanings = _meanings(module).items()
+    sets = frozenset(name for name, values in meanings if all(_is_set(value, frozenset()) for value in values))
+    for node in ast.walk(module):
+        used: list[ast.expr] = []
+        match node:
+            case ast.Call(func=func, args=args) if _last_name(func) in _ORDERING:
+                used = args
+            case ast.For(iter=part) | ast.comprehension(iter=part) | ast.Starred(value=part):
+                used = [part]
+        yield from (part for part in used if _is_set(part, sets))
+
+
+def find_world_names(module: ast.Module) -> frozenset[str]:
+    """Return the names under which a file knows modules of the world, and what it takes out of them."""
+    found: set[str] = set()
+    for node in ast.walk(module):
+        if isinstance(node, ast.Import):
+            pairs = ((alias.name.split(".")[0], alias.asname) for alias in node.names)
+            found |= {known_as or top for top, known_as in pairs if top in _WORLD}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            is_world = node.module.split(".")[0] in _WORLD
+            found |= {alias.asname or alias.name for alias in node.names if is_world or alias.name in _ASKING}
+    return frozenset(found)
+
+
+def _meanings(module: ast.Module) -> dict[str, list[ast.expr]]:
+    """Return what each name of a file may stand for: what is assigned to it, or what it goes through."""
+    found: dict[str, list[ast.expr]] = {}
+    for node in ast.walk(module):
+        targets: list[ast.expr] = []
+        value: ast.expr | None = None
+        if isinstance(node, ast.Assign):
+            targets, value = node.targets, node.value
+        elif isinstance(node, ast.AnnAssign | ast.NamedExpr | ast.AugAssign):
+            targets, value = [node.target], node.value
+        elif isinstance(node, ast.For | ast.comprehension):
+            # A member of a set is none itself.
+            targets, value = [node.target], ast.Tuple([node.iter], ast.Load())
+        elif isinstance(node, ast.withitem) and node.optional_vars is not None:
+            targets, value = [node.optional_vars], node.context_expr
+        for target in targets:
+            if isinstance(target, ast.Name) and value is not None:
+                found.setdefault(target.id, []).append(value)
+    return found
+
+
+def _texts(node: ast.AST, meanings: Mapping[str, list[ast.expr]], seen: set[str]) -> Iterator[str]:
+    for part in ast.walk(node):
+        if isinstance(part, ast.Constant) and isinstance(part.value, str):
+            yield part.value
+        elif isinstance(part, ast.Name) and part.id not in seen:
+            seen.add(part.id)
+            for value in meanings.get(part.id, []):
+                yield from _texts(value, meanings, seen)
+
+
+def _is_set(node: ast.expr, names: frozenset[str]) -> bool:
+    if isinstance(node, ast.BinOp):
+        return _is_set(node.left, names) or _is_set(node.right, names)
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id in {"set", "frozenset"}
+    return isinstance(node, ast.Set | ast.SetComp) or (isinstance(node, ast.Name) and node.id in names)
+
+
+def _last_name(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _location(node: ast.expr | ast.stmt) -> Location:
+    return Location(node.lineno, node.col_offset + 1)

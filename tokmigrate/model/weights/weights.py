@@ -21,7 +21,7 @@ from tokmigrate.formatting import format_list
 from tokmigrate.model.formats import json_text
 from tokmigrate.model.formats.safetensors_header import Header, TensorEntry, read_header
 from tokmigrate.model.model_files import real_name
-from tokmigrate.model.weights.tensor_rows import digest_range
+from tokmigrate.model.weights.tensor_rows import Geometry, TensorRows, digest_range
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -105,6 +105,12 @@ class Weights:
                 f"the model has no tensor '{name}'", where=str(self.directory), hint=suggest(name, self._by_name)
             )
         return found
+
+    def open_rows(self, name: str, axis: int = 0) -> TensorRows:
+        """Open the rows of the tensor `name`, whose vocabulary axis is `axis`."""
+        shard, entry = self.tensor(name)
+        begin, _ = shard.extent(entry)
+        return TensorRows(self.path(shard), begin, Geometry.of(entry.shape, entry.dtype, axis), entry.dtype)
 
     def shard(self, file: str) -> Shard:
         """Return the shard that is in `file`."""
