@@ -78,8 +78,9 @@ def _restore_index(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) ->
             break
         now = undo.files[INDEX]
     else:
-        if named:
-            return {INDEX: now}, True
+        if named or held is None:
+            # The documents of an adapter are those of its model, whose index is not among its files.
+            return {INDEX: now} if named else {}, True
     fitting = render_document(snapshot, with_index_sizes(snapshot, replace(snapshot.state, edit=edit)), INDEX)
     is_right = not named and fitting == held
     return {} if is_right else {INDEX: fitting}, is_right
