@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,12 @@ from tokmigrate.apply.clone import (
     copy_file,
     seal_tree,
 )
-from tokmigrate.apply.durable import fsync_directory, fsync_file, fsync_tree_bottom_up, write_durably
+from tokmigrate.apply.durable import fsync_file, fsync_tree_bottom_up, write_durably
 from tokmigrate.apply.file_metadata import FileMetadata, read_metadata, write_metadata
 from tokmigrate.apply.publish import check_room, free_bytes, margin_bytes
 from tokmigrate.apply.workarea import WorkArea, remove_tree
 from tokmigrate.errors import RecoveryNeededError, StorageError
-from tokmigrate.files import storage_errors
+from tokmigrate.files import fsync_directory, storage_errors
 from tokmigrate.formatting import format_bytes
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -191,14 +192,14 @@ def test_facts_go_onto_a_file_and_back(mode: int, mtime_ns: int) -> None:
         path.write_bytes(b"")
         write_metadata(path, facts)
         assert read_metadata(path) == facts
-        write_metadata(path, facts.at(OLD))
+        write_metadata(path, replace(facts, mtime_ns=OLD))
         assert path.stat().st_mtime_ns == OLD
 
 
 def test_a_link_has_facts_of_its_own(tmp_path: Path) -> None:
     target = old_file(tmp_path / "target")
     (tmp_path / "link").symlink_to("target")
-    write_metadata(tmp_path / "link", read_metadata(tmp_path / "link").at(OLD - 5))
+    write_metadata(tmp_path / "link", replace(read_metadata(tmp_path / "link"), mtime_ns=OLD - 5))
     assert (tmp_path / "link").lstat().st_mtime_ns == OLD - 5
     assert target.stat().st_mtime_ns == OLD
 

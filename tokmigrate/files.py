@@ -1,4 +1,4 @@
-"""Opening and reading files: regular ones only, and every error of the operating system with its path and a remedy."""
+"""Opening files, regular ones only, and writing directories; errors of the system have their path and a remedy."""
 
 from __future__ import annotations
 
@@ -33,6 +33,10 @@ _HINTS = {
     errno.ENAMETOOLONG: "use a shorter path",
     errno.EMFILE: "raise the limit of open files with `ulimit -n`, and run the command again",
 }
+
+
+# Some network filesystems have no fsync for a directory; there its names are kept by the server.
+_NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.EBADF}
 
 
 class UnsupportedError(StorageError):
@@ -123,6 +127,19 @@ def entries(directory: Path) -> list[Path]:
     """Return what a directory holds, sorted by name; raises StorageError where it cannot be listed."""
     with _explain_errors("list the directory", directory):
         return sorted(directory.iterdir())
+
+
+def fsync_directory(path: Path) -> None:
+    """Return once the names in the directory `path` are on the disk."""
+    with storage_errors("write the directory to the disk", path):
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY_FSYNC:
+                raise
+        finally:
+            os.close(descriptor)
 
 
 def _mode(path: Path) -> int:

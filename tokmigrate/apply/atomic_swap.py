@@ -19,7 +19,7 @@ import platform
 import sys
 from pathlib import Path
 
-from tokmigrate.apply.durable import fsync_directory, fsync_parents
+from tokmigrate.apply.durable import fsync_parents
 from tokmigrate.errors import StorageError
 from tokmigrate.files import UnsupportedError, storage_error, storage_errors
 
@@ -78,10 +78,7 @@ def _call_swap(a: Path, b: Path) -> int:
 def two_step_swap(a: Path, b: Path, aside: Path) -> None:
     """Let two directories change places by renames, by way of a free name `aside`; in between `a` is missing.
 
-    Before the call the caller writes to its journal that the swap starts; `finish_two_step` finishes it.
-
-    Raises:
-        StorageError: A rename failed; what was renamed before is left for `finish_two_step`.
+    The caller has written to its journal that the swap starts; `finish_two_step` finishes one that fails.
     """
     if os.path.lexists(aside):
         raise StorageError("an interrupted swap has left this", where=str(aside), hint="run `tokmigrate recover`")
@@ -93,10 +90,7 @@ def finish_two_step(a: Path, b: Path, aside: Path) -> None:
     """Finish a two-step swap that may have been interrupted; calling it again does no harm.
 
     It goes forward. If the swap did not start or is complete, the stamps say which. If `b` disappeared before it could
-    replace `a`, `a` is put back.
-
-    Raises:
-        StorageError: The directories are not as an interrupted swap leaves them, or a rename failed.
+    replace `a`, `a` is put back. Raises StorageError where the directories are not as an interrupted swap leaves them.
     """
     there = tuple(map(os.path.lexists, (a, b, aside)))
     left = {
@@ -128,6 +122,4 @@ def _rename(source: Path, target: Path) -> None:
     with storage_errors(f"rename it to {target}", source):
         source.rename(target)
     # The new name first: a loss of power in between may then show the directory twice, never not at all.
-    fsync_directory(target.parent)
-    if source.parent != target.parent:
-        fsync_directory(source.parent)
+    fsync_parents(target, source)

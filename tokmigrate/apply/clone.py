@@ -29,25 +29,15 @@ from tokmigrate.files import entries, exists, has_directory, open_for_reading, s
 # Source: the manual pages ioctl_ficlone(2) and ioctl_ficlonerange(2).
 _FICLONE = 0x40049409
 _FICLONERANGE = 0x4020940D
-_NO_REFLINK = {
-    errno.EOPNOTSUPP,
-    errno.EXDEV,
-    errno.EINVAL,
-    errno.ENOTTY,
-    errno.ENOSYS,
-    errno.EPERM,
-    errno.EBADF,
-    errno.ETXTBSY,
-}
 _NO_LINK = {errno.EPERM, errno.EOPNOTSUPP, errno.EXDEV, errno.EMLINK, errno.ENOSYS}
+_NO_REFLINK = {*_NO_LINK, errno.EINVAL, errno.ENOTTY, errno.EBADF, errno.ETXTBSY}
 _BUFFER_BYTES = 1 << 20
 
 
 def clone_file(source: Path, target: Path) -> None:
     """Make `target` the same file as `source` by the cheapest way, with its mode, owner, times and attributes.
 
-    Raises:
-        StorageError: The name is taken, no space, or no permission; `target` is not left behind.
+    Raises StorageError where the name is taken, or it cannot be made; then `target` is not left behind.
     """
     with _open_pair("share the blocks of the file", source, target) as (reader, writer):
         is_shared = _share(writer.fileno(), _FICLONE, reader.fileno())
@@ -128,14 +118,8 @@ def clone_tree(source_dir: Path, target_dir: Path, except_names: Collection[str]
     """Make `target_dir` hold what `source_dir` holds, without `except_names`.
 
     Symbolic links stay links. Directories get their modes and times last; files that are written afterwards
-    change the times again, and `seal_tree` sets them once more.
-
-    Args:
-        except_names: Paths relative to `source_dir` with `/` between their parts; a directory goes as a whole.
-
-    Raises:
-        StorageError: A pipe, socket or device is among the files; a relative link points outside
-            `source_dir`; no space, or no permission.
+    change the times again, and `seal_tree` sets them once more. Names are paths relative to `source_dir`. Raises
+    StorageError for a pipe, socket or device, and for a relative link that points outside `source_dir`.
     """
     with storage_errors("make the directory", target_dir):
         target_dir.mkdir(exist_ok=True)
@@ -144,11 +128,7 @@ def clone_tree(source_dir: Path, target_dir: Path, except_names: Collection[str]
 
 
 def seal_tree(source_dir: Path, target_dir: Path) -> None:
-    """Give `target_dir` and each directory in it the mode, owner and times that it has in `source_dir`.
-
-    Raises:
-        StorageError: They cannot be set.
-    """
+    """Give `target_dir` and each directory in it the mode, owner and times that it has in `source_dir`."""
     for entry in entries(target_dir):
         if _is_directory(entry) and _is_directory(source_dir / entry.name):
             seal_tree(source_dir / entry.name, entry)

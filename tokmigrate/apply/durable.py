@@ -6,7 +6,6 @@ second call would then report success (the fsync errors that PostgreSQL met in 2
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import stat
@@ -16,23 +15,15 @@ from pathlib import Path
 
 from tokmigrate.apply.file_metadata import read_metadata, write_metadata
 from tokmigrate.errors import StorageError
-from tokmigrate.files import exists, open_for_reading, storage_errors
+from tokmigrate.files import entries, exists, fsync_directory, open_for_reading, storage_errors
 
 
 class NotDurableError(StorageError):
     """A file was written or removed, and the disk does not confirm it."""
 
 
-# Some network filesystems have no fsync for a directory; there its names are kept by the server.
-_NO_DIRECTORY_FSYNC = {errno.EINVAL, errno.EBADF}
-
-
 def fsync_file(path: Path) -> None:
-    """Return once the bytes of `path` are on the disk.
-
-    Raises:
-        StorageError: They are not, and it is not known which of them are.
-    """
+    """Return once the bytes of `path` are on the disk; StorageError where it is not known which of them are."""
     with storage_errors("write the file to the disk", path):
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
         try:
@@ -58,23 +49,6 @@ def drop_cache(path: Path) -> None:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def fsync_directory(path: Path) -> None:
-    """Return once the names in the directory `path` are on the disk.
-
-    Raises:
-        StorageError: They are not.
-    """
-    with storage_errors("write the directory to the disk", path):
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno not in _NO_DIRECTORY_FSYNC:
-                raise
-        finally:
-            os.close(descriptor)
-
-
 def fsync_parents(*paths: Path) -> None:
     """Return once the names of `paths` are on the disk; each parent directory is written once."""
     for parent in dict.fromkeys(path.parent for path in paths):
@@ -82,15 +56,10 @@ def fsync_parents(*paths: Path) -> None:
 
 
 def fsync_tree_bottom_up(directory: Path) -> None:
-    """Return once all of `directory` is on the disk: files first, then each directory after what it holds.
-
-    Raises:
-        StorageError: Some of it is not.
-    """
-    with storage_errors("list the directory", directory):
-        entries = sorted(directory.iterdir())
-        modes = [entry.lstat().st_mode for entry in entries]
-    for entry, mode in zip(entries, modes, strict=True):
+    """Return once all of `directory` is on the disk: files first, then each directory after what it holds."""
+    for entry in entries(directory):
+        with storage_errors("look at the file", entry):
+            mode = entry.lstat().st_mode
         if stat.S_ISDIR(mode):
             fsync_tree_bottom_up(entry)
         elif stat.S_ISREG(mode):
@@ -101,10 +70,7 @@ def fsync_tree_bottom_up(directory: Path) -> None:
 def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Put a file of `data` in the place of `path`: at every instant the old file or the new one, whole.
 
-    Owner and attributes of the old file are kept where permitted.
-
-    Args:
-        mode: Its permission bits, whatever the umask.
+    Its permission bits are `mode`, whatever the umask; owner and attributes of the old file are kept where permitted.
 
     Raises:
         NotDurableError: The new file is there, and a loss of power may bring the old one back.

@@ -8,7 +8,7 @@ import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,13 @@ Attributes = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class FileMetadata:
-    """What a file, directory or symbolic link is given back besides its contents.
-
-    Args:
-        mode: The permission bits, without the kind of file.
-        mtime_ns: When its contents were last changed, in nanoseconds since 1970.
-    """
+    """What a file, directory or link is given back besides its contents; its mode without the kind of file."""
 
     mode: int
     uid: int
     gid: int
     mtime_ns: int
     attributes: Attributes = ()
-
-    def at(self, mtime_ns: int) -> FileMetadata:
-        """Return the same metadata with another time of change, in nanoseconds since 1970."""
-        return replace(self, mtime_ns=mtime_ns)
 
     def to_json(self) -> dict[str, Any]:
         """Return the metadata as a JSON object."""
@@ -77,11 +68,7 @@ def read_link_metadata(path: Path) -> LinkMetadata | None:
 
 
 def read_metadata(path: Path) -> FileMetadata:
-    """Return the metadata of `path`; those of a symbolic link itself, not of what it leads to.
-
-    Raises:
-        StorageError: It cannot be looked at.
-    """
+    """Return the metadata of `path`; those of a symbolic link itself, not of what it leads to."""
     with storage_errors("read mode, owner, times and attributes", path):
         status = path.lstat()
         attributes = _attributes(path)
@@ -91,11 +78,8 @@ def read_metadata(path: Path) -> FileMetadata:
 def write_metadata(path: Path, metadata: FileMetadata) -> None:
     """Give `path` its mode, owner, attributes and time of change; what is right already is not touched.
 
-    Owner and attributes are set where permitted; `change.metadata` finds what is not as it should be. A hard link
-    shares its metadata with every other name of the file.
-
-    Raises:
-        StorageError: Mode or time cannot be set.
+    Owner and attributes are set where permitted; `metadata_check` finds what is not as it should be. A hard link
+    shares its metadata with every other name of the file. Raises StorageError where mode or time cannot be set.
     """
     with storage_errors("set mode, owner, times and attributes", path):
         status = path.lstat()
@@ -110,11 +94,7 @@ def write_metadata(path: Path, metadata: FileMetadata) -> None:
 
 
 def copy_metadata(source: Path, target: Path) -> None:
-    """Give `target` the metadata of `source` and its time of access.
-
-    Raises:
-        StorageError: Mode or times cannot be set.
-    """
+    """Give `target` the metadata of `source` and its time of access."""
     with storage_errors("set mode, owner, times and attributes", target):
         status = source.lstat()
         write_metadata(target, read_metadata(source))

@@ -60,11 +60,7 @@ class _StoredJournal(_StoredEntry):
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """One directory of a change.
-
-    Args:
-        after: The one afterwards, or `UNKNOWN`.
-    """
+    """One directory of a change, with its generation before and the one afterwards, or `UNKNOWN`."""
 
     area: WorkArea
     before: str | None
@@ -73,11 +69,7 @@ class JournalEntry:
 
 @dataclass(frozen=True)
 class Journal:
-    """A change of a model and its adapters.
-
-    Args:
-        others: Directories in the journal of a copied model that go along with the original, and not with the copy.
-    """
+    """A change of a model and its adapters; of a copied model, `others` go along with the original."""
 
     run: str
     model: JournalEntry
@@ -92,9 +84,8 @@ class Journal:
     def to_json(self, workspace: Path) -> dict[str, Any]:
         """Return the journal's content.
 
-        Args:
-            workspace: Its directory. What lies in it is moved and copied with it: an adapter there is named relative to
-                the work area, or to the workspace where the model lies elsewhere. Others have absolute paths.
+        What lies in the workspace is moved and copied with it: an adapter there is named relative to the work area, or
+        to the workspace where the model lies elsewhere. Others have absolute paths.
         """
         area, inside = self.model.area, Path(os.path.realpath(workspace))
 
@@ -120,12 +111,9 @@ class Journal:
 
     @staticmethod
     def from_json(held: dict[str, Any], area: WorkArea, workspace: Path) -> Journal:
-        """Return the journal of a work area, for a workspace that lists the model.
+        """Return the journal of a work area, for a workspace that lists the model; StorageError where it is damaged.
 
-        Raises:
-            RecoveryNeededError: Its adapters lie in another workspace, which began the change; or another version of
-                tokmigrate began it.
-            StorageError: The journal is damaged.
+        Raises RecoveryNeededError where its adapters lie in another workspace, or another version wrote it.
         """
         if isinstance(held.get("format"), int):
             check_version(JOURNAL, held["format"], str(area.journal), RecoveryNeededError)

@@ -51,15 +51,9 @@ class Holder:
 
 
 class ModelLock:
-    """The lock of a model, held while the `with` statement runs.
+    """The lock of a model, a file in a directory that exists, held while the `with` statement runs.
 
-    Args:
-        path: The lock file, in a directory that exists: `WorkArea(model).lock`.
-        timeout_s: How long to wait for another process, in seconds.
-
-    Raises:
-        BusyError: Another process holds it, and still does after `timeout_s`.
-        StorageError: The filesystem knows no locks, or the file cannot be opened.
+    Raises BusyError where another process still holds it after `timeout_s`, StorageError where the filesystem has none.
     """
 
     def __init__(self, path: Path, timeout_s: float = 0.0) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -41,7 +41,7 @@ def not_kept(place: Path, files: Sequence[NewFile]) -> list[str]:
     tried: dict[tuple[bool, FileMetadata], list[str]] = {}
     lost: list[str] = []
     for file in files:
-        kind = file.is_directory, file.metadata.at(0)
+        kind = file.is_directory, replace(file.metadata, mtime_ns=0)
         if kind not in tried:
             tried[kind] = _try(place, file)
         if tried[kind]:

@@ -18,7 +18,7 @@ from typing import Protocol
 from tokmigrate.apply.atomic_swap import finish_two_step, swap, two_step_swap
 from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.clone import seal_tree
-from tokmigrate.apply.durable import fsync_directory, fsync_tree_bottom_up
+from tokmigrate.apply.durable import fsync_tree_bottom_up
 from tokmigrate.apply.journal import UNKNOWN, Journal, JournalEntry, generation_in_place
 from tokmigrate.apply.metadata_check import cannot_be_kept, find_lost_metadata, not_kept, special_files
 from tokmigrate.apply.shard_pass import Contents
@@ -26,7 +26,7 @@ from tokmigrate.apply.stage import StagedDirectory, stage, write_file
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import RecoveryNeededError, StorageError
 from tokmigrate.events import ActivityStarted, BytesProcessed, OnProgress, Step, StepReached, Warned
-from tokmigrate.files import UnsupportedError, exists, storage_errors
+from tokmigrate.files import UnsupportedError, exists, fsync_directory, storage_errors
 from tokmigrate.formatting import format_bytes, format_list
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import Snapshot

@@ -16,21 +16,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.apply.durable import fsync_directory, temporary_path, write_durably
+from tokmigrate.apply.durable import temporary_path, write_durably
 from tokmigrate.errors import RecoveryNeededError, StorageError
-from tokmigrate.files import WAYS_ROUND, exists, has_directory, read_if_present, storage_errors
+from tokmigrate.files import WAYS_ROUND, exists, fsync_directory, has_directory, read_if_present, storage_errors
 
 
 @dataclass(frozen=True)
 class WorkArea:
     """The paths beside a model directory; making this value touches nothing.
 
-    Args:
-        model: The model directory. A relative path is taken from the current directory, and where it is a
-            symbolic link or lies below one, its target is used from then on.
-
-    Raises:
-        StorageError: The path is that of a whole filesystem.
+    `model` is its resolved path. Raises StorageError where that is a whole filesystem.
     """
 
     model: Path
@@ -71,11 +66,7 @@ class WorkArea:
         return self.root / "journal"
 
     def create(self) -> None:
-        """Make the work area, if there is none.
-
-        Raises:
-            StorageError: The model directory or its parent may not be written; nothing was made then.
-        """
+        """Make the work area, if there is none; StorageError where the model or its parent may not be written."""
         # A missing model is in the middle of a two-step swap; recovery finishes it.
         if os.path.lexists(self.model):
             _require_writable(self.model)
@@ -94,20 +85,12 @@ class WorkArea:
         fsync_directory(self.root.parent)
 
     def write_journal(self, content: dict[str, Any]) -> None:
-        """Write the journal durably, replacing the previous one.
-
-        Raises:
-            StorageError: The disk refuses it; what was written before is still there.
-        """
+        """Write the journal durably, replacing the previous one."""
         text = json.dumps(content, indent=2, ensure_ascii=False, sort_keys=True, allow_nan=False)
         write_durably(self.journal, f"{text}\n".encode())
 
     def read_journal(self) -> dict[str, Any] | None:
-        """Return the journal; None if no change is in progress.
-
-        Raises:
-            StorageError: The journal cannot be read, or is damaged.
-        """
+        """Return the journal; None if no change is in progress. Raises StorageError where it is damaged."""
         text = read_if_present(self.journal)
         if text is None:
             return None
@@ -129,11 +112,7 @@ class WorkArea:
         )
 
     def remove_journal(self) -> None:
-        """Remove the journal durably; the stage must have been removed.
-
-        Raises:
-            StorageError: The disk refuses it.
-        """
+        """Remove the journal durably; the stage must have been removed."""
         with storage_errors("remove the journal", self.journal):
             temporary_path(self.journal).unlink(missing_ok=True)
             self.journal.unlink(missing_ok=True)
@@ -142,9 +121,7 @@ class WorkArea:
     def remove_stage(self) -> None:
         """Remove the stage, read-only directories included.
 
-        Raises:
-            RecoveryNeededError: The model is not in its place, so the stage may hold the only copy.
-            StorageError: Something in it cannot be removed.
+        Raises RecoveryNeededError where the model is not in its place, so that the stage may hold the only copy.
         """
         if not os.path.lexists(self.stage):
             return
@@ -162,9 +139,6 @@ def remove_tree(path: Path) -> None:
     """Remove a file, or a directory with all that it holds, whatever the modes.
 
     Only directories are made writable for it: a file may be a hard link, whose mode other names share.
-
-    Raises:
-        StorageError: Something in it cannot be removed.
     """
     with storage_errors("remove it", path):
         if not stat.S_ISDIR(path.lstat().st_mode):

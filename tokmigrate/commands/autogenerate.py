@@ -25,13 +25,7 @@ _REMARKED = 20
 
 @dataclass(frozen=True)
 class Generated:
-    """A migration that was written, or why none was.
-
-    Args:
-        path: Its file; None where no operation leads nearer.
-        left: What differs still after it.
-        refused: Why operations that were tried could not be applied.
-    """
+    """A migration that was written, None where no operation leads nearer; what still differs, and what was refused."""
 
     path: Path | None
     operations: tuple[Operation, ...]

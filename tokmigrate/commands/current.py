@@ -11,12 +11,7 @@ from tokmigrate.settings import ModelEntry
 def current(entry: ModelEntry) -> str | None:
     """Return the revision of a model, read off its stamp alone; None at `base`.
 
-    Args:
-        entry: The model.
-
-    Raises:
-        MissingModelError: Its directory is not there.
-        RecoveryNeededError: A change of it was interrupted.
+    Raises MissingModelError where its directory is not there, RecoveryNeededError where a change was interrupted.
     """
     refuse_interrupted(entry)
     require_directory(entry)

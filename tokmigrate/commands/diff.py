@@ -65,12 +65,9 @@ def side_of(directory: Path) -> Side:
 
 
 def choose_sides(workspace: Workspace | None, first: str, second: str) -> tuple[Side, Side]:
-    """Return what two words on a command line mean; raises UnknownNameError where one means nothing.
+    """Return what two words on a command line mean: models or directories, the second perhaps a revision of the first.
 
-    Args:
-        workspace: The workspace, None outside of one.
-        first: A model's name, or a directory.
-        second: Likewise, or a revision of the first.
+    Raises UnknownNameError where one means nothing.
     """
     if workspace is not None and second not in workspace.models and "/" not in second:
         (entry,) = workspace.select([first])

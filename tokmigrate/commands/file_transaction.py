@@ -43,12 +43,9 @@ class FileTransaction(_Versioned):
 
 
 def write_files(workspace: Workspace, files: Files) -> None:
-    """Write files of the migrations together.
+    """Write files of the migrations together; BusyError where another process writes them.
 
-    Raises:
-        BusyError: Another process writes them.
-        RecoveryNeededError: Not all could be written; `finish_writing` does that.
-        StorageError: Nothing was written.
+    Raises StorageError where nothing was written, RecoveryNeededError where `finish_writing` has to write the rest.
     """
     changed = {path: data for path, data in files.items() if read_if_present(path) != data}
     if len(changed) < 2:
@@ -82,10 +79,8 @@ def write_files(workspace: Workspace, files: Files) -> None:
 def finish_writing(workspace: Workspace) -> RecoveryOutcome:
     """Finish an interrupted transaction: write the rest if something was written, else drop it.
 
-    Raises:
-        BusyError: Another process writes the migrations.
-        RecoveryNeededError: A file has neither its old nor its new contents.
-        StorageError: A file cannot be written, or the journal is damaged.
+    Raises RecoveryNeededError where a file has neither its old nor its new contents, StorageError where a file cannot
+    be written or the journal is damaged.
     """
     journal = journal_path(workspace)
     if not exists(journal) and not any(_find_unfinished(workspace)):

@@ -44,15 +44,7 @@ class AdapterStatus:
 
 @dataclass(frozen=True)
 class ModelStatus:
-    """Where a model stands.
-
-    Args:
-        revision: Its revision, None at `base`.
-        locked_by: The process that is changing it now, None where none is.
-        tied: Whether input and output embeddings are one matrix.
-        adapters: The adapters that are changed with it.
-        training: The tokens whose rows migrations initialised, and whether they were trained.
-    """
+    """Where a model stands; `locked_by` is the process that is changing it now."""
 
     name: str
     path: str
@@ -87,11 +79,7 @@ class Verified:
 
 
 def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
-    """Return where a model stands.
-
-    Raises:
-        RecoveryNeededError: A change of it was interrupted.
-    """
+    """Return where a model stands; RecoveryNeededError where a change of it was interrupted."""
     with guard_reading(entry):
         require_directory(entry)
         snapshot = take_snapshot(entry)
@@ -127,10 +115,8 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
 def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
     """Check a model against its stamp, and load it with the libraries.
 
-    Raises:
-        VerificationError: A library loads something else than the files say.
-        BusyError: A process is changing it, or that was interrupted.
-        DriftError: It has no stamp, and the ledger has migrations of it.
+    Raises VerificationError where a library loads something else than the files say, BusyError where a change of it is
+    in progress, DriftError where it has no stamp, and the ledger has migrations of it.
     """
     refuse_in_progress(entry)
     snapshot = take_snapshot(entry)

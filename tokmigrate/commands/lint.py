@@ -47,12 +47,9 @@ _TEMPLATE_SECONDS, _TEMPLATE_MIB = 2, 1024
 
 @dataclass(frozen=True)
 class Linted:
-    """What rules found.
+    """What rules found, in the order of files and places, and notes on what could not be checked.
 
-    Args:
-        findings: In the order of files and places.
-        notes: What could not be looked at.
-        root: The directory that programs which read the findings call files from: the repository's, or the workspace's.
+    `root` is the directory that programs which read the findings start from: the repository's, or the workspace's.
     """
 
     findings: tuple[Finding, ...]
@@ -85,14 +82,9 @@ def lint(
 ) -> Linted:
     """Return what rules find in the migrations of a workspace.
 
-    Args:
-        entries: The models that pending migrations are tried on; one that is not here is passed over with a note.
-        git_base: Only migrations that changed since the current branch left this one are looked at.
-
-    Raises:
-        FileProblems: All that is wrong in the migration files.
-        HistoryError: They do not hold together, or have several heads.
-        UsageError: Git does not know `git_base`.
+    Pending ones are tried on the models that are here. With `git_base` only those are checked that changed since the
+    current branch left it. Raises FileProblems or HistoryError where files do not hold together, UsageError where Git
+    does not know `git_base`.
     """
     history = History.read(workspace)
     chain = history.chain()

@@ -69,11 +69,8 @@ class LockUpdate:
 def update_lock(workspace: Workspace, entries: Iterable[ModelEntry], known: Lock | None) -> LockUpdate:
     """Write the lock of a workspace, with the ids that the migrations give on the models that are here.
 
-    What the lock before, `known`, pins stays pinned as long as the migrations up to there are the same ones.
-
-    Raises:
-        DriftError: A migration was edited that a model has, or gives other ids than were pinned.
-        HistoryError: There are several heads.
+    What the lock before, `known`, pins stays pinned as long as the migrations up to there are the same ones. Raises
+    DriftError where one that a model has was edited, or gives other ids than were pinned.
     """
     done = compute_lock_update(workspace, History.read(workspace), entries, known)
     write_files(workspace, lock_files(workspace, done.after))

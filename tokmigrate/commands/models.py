@@ -57,12 +57,9 @@ def open_model_or_dummy(entry: ModelEntry) -> Iterator[ModelEntry]:
 
 
 def applied_models_by_revision(workspace: Workspace) -> AppliedModels:
-    """Return for each revision the models that have it.
+    """Return for each revision the models that have it, by their stamps; of a model that is not here, by the state.
 
-    A model that is here is asked for its stamp; of one that is not, the state tells.
-
-    Raises:
-        BusyError: A process is changing one of them, or that was interrupted.
+    Raises BusyError where a process is changing one of them, or that was interrupted.
     """
     found: defaultdict[str, list[str]] = defaultdict(list)
     directories = {os.path.realpath(entry.path): name for name, entry in workspace.models.items()}
@@ -110,9 +107,7 @@ def changes_down(
 ) -> Iterator[Change]:
     """Yield the changes of the adapters that a downgrade takes along; a warning counts those that are not listed.
 
-    Raises:
-        UndoError: One was added after a revision to undo, so it has no undo data for it.
-        DriftError: One was changed since it was migrated.
+    Raises UndoError as `downgrades_of_adapters`, DriftError where one was changed since it was migrated.
     """
     listed = {adapter.stamp.lineage for adapter in adapters if adapter.stamp}
     left = {lineage for record in read_adapter_records(records, objects) for lineage in record} - listed
@@ -125,12 +120,9 @@ def changes_down(
 def downgrades_of_adapters(
     adapters: Sequence[Snapshot], records: Sequence[str], objects: Objects
 ) -> Iterator[tuple[Snapshot, Sequence[str]]]:
-    """Yield the adapters that a downgrade takes along, each with its own undo records.
+    """Yield the adapters that a downgrade takes along, each with its own undo records, the latest migration's first.
 
-    Records are those of the model and of each adapter, the latest migration's first.
-
-    Raises:
-        UndoError: One was added after a revision to undo, so it has no undo data for it.
+    Raises UndoError where one was added after a revision to undo, so that it has no undo data for it.
     """
     held = read_adapter_records(records, objects)
     for adapter in adapters:

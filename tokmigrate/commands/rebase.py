@@ -44,7 +44,7 @@ class Rebased:
         shared: What one branch changes and the other changes or reads, or why that is not known.
         conflict: Whether Git had left a conflict in the lock.
         restored: Whether the lock could not be read, so that what Git has was taken.
-        relocked: The changes of the lock; None where it has to wait, because there are still several heads.
+        relocked: The changes of the lock; None where there are still several heads.
     """
 
     onto: str | None
@@ -58,16 +58,10 @@ class Rebased:
 def rebase(
     workspace: Workspace, entries: Sequence[ModelEntry], revision: str | None = None, onto: str | None = None
 ) -> Rebased:
-    """Put a branch after another head, and write the lock.
+    """Put a branch after another head, and write the lock, which may hold a conflict.
 
-    Args:
-        workspace: The workspace; its lock may hold a conflict.
-        revision: A migration of the branch that is moved. By default the branch that no model has, and that the
-            upstream branch of Git has not.
-        onto: The head that it goes behind; by default the other one.
-
-    Raises:
-        HistoryError: A model has a migration of that branch, or the branch is ambiguous.
+    The branch is that of `revision`, or else the one that no model and no upstream branch of Git has; `onto` is by
+    default the other head. Raises HistoryError where a model has a migration of it, or it is ambiguous.
     """
     history = History.read_with(workspace, {})
     tags = list_tags(workspace)

@@ -70,12 +70,7 @@ _Ledger = tuple[Sequence[AppliedRow], Mapping[str, RunRow], Sequence[TokenRow]]
 
 
 def collect_report(workspace: Workspace, entry: ModelEntry, on_progress: OnProgress = no_progress) -> Report:
-    """Return the report on a model; each embedding matrix is read once, in blocks, and nothing is written.
-
-    Raises:
-        ModelError: The model cannot be read.
-        DriftError: Its stamp and the migrations do not fit together.
-    """
+    """Return the report on a model; each embedding matrix is read once, in blocks, and nothing is written."""
     snapshot = take_snapshot(entry)
     state, texts = snapshot.state, snapshot.state.tokenizer.texts
     progress = check_progress(snapshot, History.read(workspace).chain_for(entry))

@@ -44,13 +44,7 @@ LARGEST_KEPT = 16 << 20
 
 @dataclass(frozen=True)
 class Restored:
-    """A migration that was put back, or would be.
-
-    Args:
-        diff: The lines in which the file differs from what was applied; none where it is as it was.
-        attachments: The attachments that differ, by their paths.
-        kept_as: Where the edited file was kept; None where there was none.
-    """
+    """A migration that was put back, or would be: the diff, attachments that differ, and where the edited file is."""
 
     revision: str
     path: Path
@@ -94,12 +88,7 @@ def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
 
     The file need not hold together: it is found by its revision, or by the name that it had.
 
-    Args:
-        name: The revision, the beginning of it, the number of its file, or a tag.
-        write: Whether to write; otherwise only report what would be written.
-
     Raises:
-        RecoveryNeededError: A command was interrupted while it wrote the migrations.
         UnknownNameError: No text of that name is on record.
         UsageError: It was squashed, or another migration has its file.
         UndoError: An attachment was too large to be kept, or was lost, and is not there as it was.

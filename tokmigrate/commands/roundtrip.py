@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -49,14 +50,9 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What was tried on a model's dummy or copy.
+    """What was tried on a model's dummy or copy; `files` were compared each time, and have `bytes` at the end.
 
     Args:
-        start: The revision that it began at, None for base.
-        migrations: The migrations applied and undone.
-        files: How many files were compared each time.
-        bytes: Their size at the end.
-        mismatches: The files that came out differently.
         left_out: The adapters of the model, which were not part of it.
         verified: What its files were loaded with, as `verify:` of the workspace says.
         made_of: Where the shapes of its weights come from: the model, or its configuration if they are missing.
@@ -81,30 +77,26 @@ def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, 
     need not be here: its configuration then gives their shapes. With `from_base` every migration for the model is
     tried, and not only those that are pending. Raises TokmigrateError where one cannot be applied or undone.
     """
-    if subject == "copy":
-        return _run_roundtrip(workspace, entry, subject, from_base=from_base)
-    with open_model_or_dummy(entry) as here:
-        done = _run_roundtrip(workspace, here, subject, from_base=from_base)
-    made_of: Literal["model", "configuration"] = "configuration" if lacks_weights(entry.path) else "model"
-    return replace(done, left_out=entry.adapters, made_of=made_of)
-
-
-def _run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool) -> RoundTrip:
-    snapshot = plan(workspace, entry).snapshot
-    progress = check_progress(snapshot, History.read(workspace).chain_for(entry))
-    again = from_base and bool(progress.applied)
-    if again and subject == "copy":
-        raise UsageError(
-            "a copy begins where the model is, which has migrations already",
-            where=entry.name,
-            hint="try all of them on a dummy model: leave out --copy",
-        )
-    tried = progress.chain if from_base else progress.pending
-    start = progress.applied[-1].revision if progress.applied and not again else None
-    if not tried:
-        return RoundTrip(entry.name, subject, start, (), 0, 0, (), (), workspace.verify)
-    with tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
-        held = _subject(workspace, entry, snapshot, Path(folder, "model"), subject, tried, again=again)
+    made_of: Literal["model", "configuration"] = "model"
+    if subject == "dummy" and lacks_weights(entry.path):
+        made_of = "configuration"
+    opened = nullcontext(entry) if subject == "copy" else open_model_or_dummy(entry)
+    with opened as here, tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
+        snapshot = plan(workspace, here).snapshot
+        progress = check_progress(snapshot, History.read(workspace).chain_for(here))
+        again = from_base and bool(progress.applied)
+        if again and subject == "copy":
+            raise UsageError(
+                "a copy begins where the model is, which has migrations already",
+                where=entry.name,
+                hint="try all of them on a dummy model: leave out --copy",
+            )
+        tried = progress.chain if from_base else progress.pending
+        start = progress.applied[-1].revision if progress.applied and not again else None
+        done = RoundTrip(entry.name, subject, start, tried, 0, 0, (), entry.adapters, workspace.verify, made_of)
+        if not tried:
+            return done
+        held = _subject(workspace, here, snapshot, Path(folder, "model"), subject, tried, again=again)
         place = replace(
             workspace,
             state=f"sqlite:///{folder}/state.db",
@@ -116,11 +108,8 @@ def _run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *,
         if subject == "dummy":
             _verify(workspace, plan(place, held, tried[-1].revision), snapshot)
         mismatches = tuple(_find_mismatches(place, held, start, tried))
-        files = _files(held.path)
-        size = sum(path.stat().st_size for path in files)
-        return RoundTrip(
-            entry.name, subject, start, tried, len(files), size, mismatches, entry.adapters, workspace.verify
-        )
+        sizes = [path.stat().st_size for path in _files(held.path)]
+        return replace(done, mismatches=mismatches, files=len(sizes), bytes=sum(sizes))
 
 
 def _verify(workspace: Workspace, planned: Plan, snapshot: Snapshot) -> None:

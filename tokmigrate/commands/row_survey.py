@@ -99,15 +99,9 @@ def survey_rows(
     on_bytes: Callable[[int], None],
     block_bytes: int = BLOCK_BYTES,
 ) -> tuple[Numbers, Nearest]:
-    """Return the norm of each row before `stop`, and the nearest rows of a few; one block is in memory at a time.
+    """Return the norm of each row before `stop`, and the nearest rows of those `asked` for, block by block.
 
-    Args:
-        rows: The open tensor.
-        stop: Up to which row.
-        asked: The rows whose nearest are wanted.
-        among: Which rows may be named as nearest, `(stop,)`.
-        on_bytes: Called with the bytes of each block that was read.
-        block_bytes: The most bytes of float64 in a block.
+    `among`, `(stop,)`, says which rows may be named as nearest; `block_bytes` are those of a block in float64.
     """
     norms = np.empty(stop, np.float64)
     wanted = _directions(np.stack([rows.row(number) for number in asked])) if asked else np.empty((0, rows.width))

@@ -32,13 +32,7 @@ from tokmigrate.vocabulary.row_edit import RowEdit
 
 @dataclass(frozen=True)
 class Squashed:
-    """The result of squashing.
-
-    Args:
-        trials: The models that it was tried on, by name: themselves, or a dummy model of each.
-        dropped: How many preconditions of later ones are gone.
-        lock: The lock afterwards; None where there is none.
-    """
+    """The result of squashing: what it was tried on by model, and how many preconditions of later ones are gone."""
 
     migration: Migration
     replaced: tuple[Migration, ...]
@@ -52,9 +46,7 @@ def squash(
 ) -> Squashed:
     """Put one migration in the place of those from `first` to `last`, by any of their names, and write the lock.
 
-    Args:
-        entries: The models that it is tried on, where they are here and known as before the first; of one whose
-            weights are not here, a dummy model.
+    It is tried on the models that are here and known as before the first.
 
     Raises:
         UsageError: That is not two migrations or more.
@@ -151,16 +143,10 @@ def _find_state_before(
 
 
 def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migration, model: str) -> PinnedIds:
-    """Return what one migration gives that stands for several.
+    """Return what one migration gives that stands for several; DriftError where it leads a model elsewhere.
 
     The same end is: every document, every row as an old one or the same recipe with the same seed, what the lineage
     says of rows, and the default for later ones. The stamp may differ, since it names the migrations.
-
-    Args:
-        state: A model as the first of them finds it.
-
-    Raises:
-        DriftError: Its result differs from that of the others.
     """
     several, single = (steps_of(state, migrations) for migrations in (members, [one]))
     expected, found = _describe_end(several), _describe_end(single)

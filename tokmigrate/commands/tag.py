@@ -21,11 +21,8 @@ def list_tags(workspace: Workspace) -> dict[str, str]:
 def set_tag(workspace: Workspace, name: str, revision: str) -> tuple[str, str | None]:
     """Set a tag to a revision, by any of its names; an existing tag is moved.
 
-    Returns the revision, and another one that the tag stood for until now, if there was one.
-
-    Raises:
-        UsageError: The name means something else already.
-        UnknownNameError: There is no such revision.
+    Returns the revision, and another one that the tag stood for until now, if there was one. Raises UsageError where
+    the name means something else already.
     """
     history = History.read(workspace)
     taken = name in ("head", "base") or any(each.revision.startswith(name) for each in history.migrations)

@@ -45,9 +45,7 @@ def way_down(
 ) -> tuple[str | None, tuple[str, ...]]:
     """Return the revision to go down to, and the revisions on the way, the latest first.
 
-    Raises:
-        AlreadyThereError: There is nothing to downgrade.
-        UndoError: The model does not have the revision.
+    Raises AlreadyThereError where there is nothing to downgrade, UndoError where the model does not have the revision.
     """
     applied = snapshot.revisions
     target = _resolve_down(workspace, snapshot, to)

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from blake3 import blake3
 
 from tokmigrate.errors import StorageError, UndoError
-from tokmigrate.files import MissingFileError, has_directory, has_file, open_for_reading
+from tokmigrate.files import MissingFileError, fsync_directory, has_directory, has_file, open_for_reading
 
 _RAW = b"r"
 _ZLIB = b"z"
@@ -45,13 +45,15 @@ class ObjectStore:
         Raises StorageError where the filesystem will not do it.
         """
         digest = blake3(data).hexdigest()
-        path = self._path(digest)
-        is_there = self._is_intact(digest)
+        path, is_intact = self._path(digest), False
+        with suppress(UndoError):
+            self.check(digest)
+            is_intact = True
         with _storage(self.root):
             _make_folder(path.parent)
-            if not is_there:
+            if not is_intact:
                 self._write(path, data)
-            _sync_folder(path.parent)
+            fsync_directory(path.parent)
         return digest
 
     def _write(self, path: Path, data: bytes) -> None:
@@ -130,13 +132,6 @@ class ObjectStore:
             )
         return self.root / digest[:2] / digest[2:]
 
-    def _is_intact(self, digest: str) -> bool:
-        try:
-            self.check(digest)
-        except UndoError:
-            return False
-        return True
-
 
 def _undo_error(path: Path, digest: str, what: str) -> UndoError:
     return UndoError(
@@ -183,12 +178,4 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync_directory(folder.parent)
