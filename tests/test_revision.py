@@ -126,6 +126,21 @@ def test_everything_that_a_yaml_file_says(workspace: Workspace, write: Write) ->
     assert migration.record_operations(None) == migration.operations
 
 
+def test_a_file_is_validated_once_as_long_as_nothing_of_it_changes(workspace: Workspace, write: Write) -> None:
+    path = write("0001_roles.yaml", FULL)
+    template = write("chat.jinja", "{{ x }}")
+    first = only(workspace)
+    assert only(workspace) is first
+    template.write_text("{{ y }}")
+    assert only(workspace).attachments["chat.jinja"] == b"{{ y }}"
+    assert only(workspace).checksum != first.checksum
+    template.unlink()
+    assert faults(workspace)
+    template.write_text("{{ x }}")
+    path.write_text(FULL.replace("ChatML", "other"))
+    assert only(workspace).message == "Add other role tokens"
+
+
 def test_a_migration_is_for_models_by_name_tag_or_star(workspace: Workspace, write: Write) -> None:
     write("1.yaml", short("aaaa", rest="models: [demo, chat]\n"))
     migration = only(workspace)

@@ -6,7 +6,9 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
 
@@ -131,6 +133,12 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
     Raises:
         FileProblems: All that is wrong in it, with places.
     """
+    found = _read_again(data, path, shown, root)
+    is_current = all(_read_attachment(path, name, root) == held for name, held in found.attachments.items())
+    return found if is_current else _read(data, path, shown, root)
+
+
+def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
     tree = parse(decode(data, shown), shown)
     header, body, problems = read_contents(YamlHeader, tree)
     operations: list[PlannedOperation] = []
@@ -154,6 +162,10 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
     checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
     migration = build_migration(header, body, data, path, shown, attachments, checksum)
     return replace(migration, operations=tuple(operations), replaces=header.replaces)
+
+
+_read_again = lru_cache(maxsize=4096)(_read)
+"""A command asks several times for its migrations, of which one may list 100,000 tokens."""
 
 
 def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Problem]]:
@@ -217,6 +229,13 @@ def attachment_path(migration: Path, name: str, root: Path) -> Path | None:
     """Return the path of a file that a migration names, relative to its own; None outside the workspace `root`."""
     target = Path(os.path.abspath(migration.parent / name))  # noqa: PTH100 - links stay as they are named
     return target if not Path(name).is_absolute() and target.is_relative_to(root) else None
+
+
+def _read_attachment(migration: Path, name: str, root: Path) -> bytes | None:
+    target = attachment_path(migration, name, root)
+    with suppress(StorageError):
+        return None if target is None else read_file(target)
+    return None
 
 
 def read_attachments(

@@ -16,7 +16,7 @@ MAX_BYTES = 8 * 1024 * 1024
 MAX_DEPTH = 64
 MAX_PROBLEMS = 100
 
-_SURROGATES = ("\ud800", "\udfff")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read(path: Path, shown: str | None = None) -> Tree:
@@ -114,7 +114,7 @@ def _follow(loader: yaml.SafeLoader, reading: _Reading) -> None:
 
 
 # libyaml takes tabs, byte order marks inside a text, and a comment right behind | or >.
-_READ_OTHERWISE = re.compile(r"[\t\ufeff]|[|>][-+0-9]*#")
+_READ_OTHERWISE = re.compile(r"[\t\ufeff]|(?<!\S)[|>][-+0-9]*#")
 
 
 def _is_read_otherwise(event: yaml.Event) -> bool:
@@ -172,7 +172,7 @@ class _Reading:
         if tag is not None:
             self.fault(event, f"tag '{tag}' is not allowed", "the fields have types; quote a text with '!'")
         if isinstance(event, yaml.ScalarEvent):
-            if any(_SURROGATES[0] <= character <= _SURROGATES[1] for character in event.value):
+            if _SURROGATE.search(event.value):
                 hint = r"write the character itself, or \U with eight digits"
                 self.fault(event, "half of a surrogate pair is not a character", hint)
             text = Plain(event.value) if not event.style else str(event.value)
