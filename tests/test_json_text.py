@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 from tokmigrate.model.formats.json_text import Layout, Parts
 
-TEXTS = st.text(st.sampled_from('a]}[{,:"\\\0\n é \U0001f642'), max_size=6)
+TEXTS = st.text(st.sampled_from('a]}[{,:"\\\0\1\2\n é \U0001f642'), max_size=6)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4), max_leaves=20
 )
+FLAT = st.lists(SCALARS, max_size=2) | st.dictionaries(TEXTS, SCALARS, max_size=2)
+# As `added_tokens` and `added_tokens_decoder`: members that hold no containers.
+LISTED = st.lists(FLAT, max_size=4) | st.dictionaries(TEXTS, FLAT, max_size=4)
 # The members of `vocab` and `merges`, over the bounds of a block.
 LARGE = st.builds(
     lambda count, pair: {"vocab": {str(n): n for n in range(count)}, "merges": [pair] * count},
@@ -25,7 +28,7 @@ LAYOUTS = st.builds(Layout, indent=st.sampled_from((None, 0, 1, 2, "\t")), ascii
 )
 
 
-@given(VALUES | LARGE, LAYOUTS)
+@given(VALUES | LISTED | LARGE, LAYOUTS)
 def test_text_is_what_the_json_module_writes(value: object, layout: Layout) -> None:
     """The faster way changes no byte, whatever brackets and control characters the strings hold."""
     separators = (",", ":") if layout.compact else None

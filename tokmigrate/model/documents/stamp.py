@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
 from blake3 import blake3
 from pydantic import BaseModel, Field
 
-from tokmigrate.errors import DriftError, ModelError
+from tokmigrate.errors import DriftError, ModelError, TokmigrateError
 from tokmigrate.files import read_if_present
 from tokmigrate.formats import STAMP, check_version
 from tokmigrate.model.documents.state import Made
@@ -88,16 +89,17 @@ class Stamp:
         """The applied revisions, in order."""
         return tuple(revision for revision, _ in self.applied)
 
-    @property
+    @cached_property
     def generation(self) -> str:
         """The digest of the contents of the stamp: lineage, revisions, digests."""
-        content = json.dumps(self._content(), sort_keys=True, ensure_ascii=False)
+        content = json.dumps(self._content, sort_keys=True, ensure_ascii=False)
         return blake3(f"generation 1\n{content}\n".encode()).hexdigest()
 
     def encode(self) -> bytes:
         """Return the stamp as the bytes of its file."""
-        return Layout().encode({"format": STAMP.version, "generation": self.generation, **self._content()})
+        return Layout().encode({"format": STAMP.version, "generation": self.generation, **self._content})
 
+    @cached_property
     def _content(self) -> dict[str, Json]:
         return {
             "lineage": self.lineage,
@@ -149,12 +151,20 @@ class _StoredStamp(BaseModel):
 def parse_stamp(data: bytes, where: str) -> Stamp:
     """Return the stamp that a file holds; raises DriftError where it is damaged or of a newer format."""
     try:
-        held = parse(data.decode("utf-8"), where)
+        return _parse_again(data)
+    except TokmigrateError as error:
+        error.where = where
+        raise
+
+
+def _parse(data: bytes) -> Stamp:
+    try:
+        held = parse(data.decode("utf-8"), FILE)
     except (UnicodeDecodeError, ModelError) as error:
-        raise _damaged_error(where) from error
+        raise _damaged_error() from error
     if not isinstance(held, dict):
-        raise _damaged_error(where)
-    check_version(STAMP, held.get("format"), where)
+        raise _damaged_error()
+    check_version(STAMP, held.get("format"), FILE)
     try:
         # From the text, since in a parsed value every array would have to be a tuple.
         stored = _StoredStamp.model_validate_json(data, strict=True)
@@ -173,14 +183,18 @@ def parse_stamp(data: bytes, where: str) -> Stamp:
             tokenizer=stored.tokenizer,
         )
     except ValueError as error:
-        raise _damaged_error(where) from error
+        raise _damaged_error() from error
     if stamp.generation != stored.generation or stored.revision != stamp.revision:
-        raise DriftError("the stamp was edited", where=where, hint="restore it from a copy of the model")
+        raise DriftError("the stamp was edited", hint="restore it from a copy of the model")
     return stamp
 
 
-def _damaged_error(where: str) -> DriftError:
-    return DriftError("the stamp is damaged", where=where, hint="restore it from a copy of the model")
+_parse_again = lru_cache(maxsize=2)(_parse)
+"""A command asks several times for the stamp before a change and for that after it, which may hold 100,000 rows."""
+
+
+def _damaged_error() -> DriftError:
+    return DriftError("the stamp is damaged", hint="restore it from a copy of the model")
 
 
 def _piece_to_json(piece: CopiedRows | NewRow) -> Json:
@@ -188,4 +202,5 @@ def _piece_to_json(piece: CopiedRows | NewRow) -> Json:
         return [piece.start, piece.stop]
     if not isinstance(piece.recipe, Made):
         raise TypeError("a lineage holds rows of the baseline and rows that migrations made")
-    return asdict(piece.recipe)
+    # `asdict` would copy each text of 100,000 rows.
+    return {"revision": piece.recipe.revision, "label": piece.recipe.label}

@@ -65,7 +65,7 @@ class Layout:
         if not isinstance(value, dict | list) or not value:
             yield self._dump(value, "")
             return
-        members = value.values() if isinstance(value, dict) else value
+        members = _members(value)
         opening, closing = "{}" if isinstance(value, dict) else "[]"
         between = ("," if self.compact or self.indent is not None else ", ") + self._line(level + 1)
         lead = opening + self._line(level + 1)
@@ -73,18 +73,13 @@ class Layout:
             for block in _blocks(value):
                 yield lead + self._dump(block, between)[1:-1]
                 lead = between
-        elif isinstance(value, list) and all(type(each) is list and each and _is_flat(each) for each in value):
-            inner = between + self._line(level + 2)[len(self._line(level + 1)) :]
+        elif all(type(each) in _CONTAINERS and each and _is_flat(_members(each)) for each in members):
             for block in _blocks(value):
-                # No JSON text holds this mark: strings escape it.
-                text = self._dump(block, ",\0")[2:-2]
-                ends = self._line(level + 1) + "]" + between + "[" + self._line(level + 2)
-                text = text.replace("],\0[", ends).replace(",\0", inner)
-                yield f"{lead}[{self._line(level + 2)}{text}{self._line(level + 1)}]"
+                yield lead + self._lines(block, level, between)
                 lead = between
         else:
             for key, member in value.items() if isinstance(value, dict) else enumerate(value):
-                name = "" if isinstance(value, list) else self._dump(key, "") + (":" if self.compact else ": ")
+                name = "" if isinstance(value, list) else self._dump(key, "") + self._colon
                 yield lead + name
                 if isinstance(member, dict | list) and len(member) > _BLOCK:
                     # By identity: a state is never changed, and the entry holds it.
@@ -97,9 +92,26 @@ class Layout:
                 lead = between
         yield self._line(level) + closing
 
+    def _lines(self, block: Json, level: int, between: str) -> str:
+        """Return the members of a container that hold no containers themselves, as they stand between its brackets."""
+        # No JSON text holds these marks: strings escape them.
+        text = "\2" + json.dumps(block, ensure_ascii=self.ascii, separators=(",\0", ":\1"))[1:-1] + ",\0"
+        colon, first = self._colon, self._line(level + 2)
+        for closing in "}]":
+            text = text.replace(f"{closing},\0", f"{self._line(level + 1)}{closing}\2")
+        for opening in "{[":
+            text = text.replace(f":\1{opening}", f"{colon}{opening}{first}")
+            text = text.replace(f"\2{opening}", f"\2{opening}{first}")
+        text = text[1:-1].replace("\2", between).replace(":\1", colon)
+        return text.replace(",\0", between + first[len(self._line(level + 1)) :])
+
     def _part(self, value: Json, level: int) -> bytes:
         pieces = self._pieces(value, level, {})
         return b"".join(piece if isinstance(piece, bytes) else piece.encode("utf-8") for piece in pieces)
+
+    @property
+    def _colon(self) -> str:
+        return ":" if self.compact else ": "
 
     def _line(self, level: int) -> str:
         if self.indent is None:
@@ -107,7 +119,11 @@ class Layout:
         return "\n" + (" " * self.indent if isinstance(self.indent, int) else self.indent) * level
 
     def _dump(self, value: Json, between: str) -> str:
-        return json.dumps(value, ensure_ascii=self.ascii, separators=(between, ":" if self.compact else ": "))
+        return json.dumps(value, ensure_ascii=self.ascii, separators=(between, self._colon))
+
+
+def _members(value: Json) -> Iterable[Json]:
+    return value.values() if isinstance(value, dict) else value
 
 
 def _is_flat(members: Iterable[Json]) -> bool:
