@@ -20,7 +20,7 @@ from test_crash import strace_works
 from test_rebase import add, forked, tokens
 from workspaces import Contents, command_line, contents, environment
 
-from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.lock import hold_lock
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.commands.file_transaction import finish_writing, write_files
 from tokmigrate.commands.lock import update_lock
@@ -210,7 +210,7 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     place = making.workspace(tmp_path, {}, [tokens("<a>")]).workspace
     files = {place.migrations / name: b"x" for name in ("a", "b")}
     journal_path(place).parent.mkdir()
-    with ModelLock(journal_path(place).with_suffix(".lock")), pytest.raises(BusyError, match="another process writes"):
+    with hold_lock(journal_path(place).with_suffix(".lock")), pytest.raises(BusyError, match="another process writes"):
         write_files(place, files)
     assert not (place.migrations / "a").exists()
 

@@ -322,7 +322,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
 import json, os
 from pathlib import Path
 from tokmigrate.apply.durable import write_durably
-from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.lock import hold_lock
 from tokmigrate.apply.clone import copy_file
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import StorageError
@@ -343,7 +343,7 @@ try:
     (small / "filler").write_bytes(bytes(2 << 20))
 except OSError:
     pass
-with ModelLock(area.lock):
+with hold_lock(area.lock):
     locked = True
 print(json.dumps({"errors": errors, "kept": kept, "names": names, "locked": locked}))
 """

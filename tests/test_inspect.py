@@ -12,7 +12,7 @@ import pytest
 from in_process import Here
 from workspaces import BASE, HEAD, make_workspace
 
-from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.lock import hold_lock
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import RecoveryNeededError
 from tokmigrate.events import Event, Step, StepReached
@@ -64,7 +64,7 @@ def test_a_model_that_a_process_works_on_is_not_said_to_be_interrupted(place: He
     place.area.mkdir()
     (place.area / "journal").write_text("{}", "utf-8")
     here = f"process {os.getpid()} on {socket.gethostname()}"
-    with ModelLock(place.area / "lock"):
+    with hold_lock(place.area / "lock"):
         status = place.run("status")
         assert status.returncode == 0
         assert here in status.stdout

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tokmigrate.apply.lock import Holder, ModelLock, read_holder
+from tokmigrate.apply.lock import hold_lock, read_holder
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import BusyError, StorageError
 
@@ -23,8 +23,8 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 HOLD = """
 import sys, time
 from pathlib import Path
-from tokmigrate.apply.lock import ModelLock
-with ModelLock(Path(sys.argv[1])):
+from tokmigrate.apply.lock import hold_lock
+with hold_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))
 """
@@ -33,8 +33,9 @@ with ModelLock(Path(sys.argv[1])):
 FORK = """
 import os, sys, time
 from pathlib import Path
-from tokmigrate.apply.lock import ModelLock
-with ModelLock(Path(sys.argv[1])) as lock:
+from tokmigrate.apply.lock import hold_lock
+lock = hold_lock(Path(sys.argv[1]))
+with lock:
     if os.fork() == 0:
         if sys.argv[2] == "leaves":
             lock.__exit__(None, None, None)
@@ -50,7 +51,7 @@ with ModelLock(Path(sys.argv[1])) as lock:
 REPLACED = """
 import sys
 from pathlib import Path
-from tokmigrate.apply.lock import ModelLock, read_holder
+from tokmigrate.apply.lock import hold_lock, read_holder
 path, done = Path(sys.argv[1]), []
 def before(event, arguments):
     if event == "fcntl.flock" and not done:
@@ -58,8 +59,8 @@ def before(event, arguments):
         path.unlink()
         path.touch()
 sys.addaudithook(before)
-with ModelLock(path):
-    print(done, read_holder(path) is not None, flush=True)
+with hold_lock(path):
+    print(done, read_holder(path) != "another process", flush=True)
 """
 
 
@@ -92,21 +93,21 @@ def process(script: str, *arguments: object) -> Iterator[tuple[subprocess.Popen[
 def test_a_lock_is_taken_and_given_back_and_its_file_stays(lock: Path) -> None:
     old_mask = os.umask(0)
     try:
-        with ModelLock(lock):
-            assert read_holder(lock) == Holder(os.getpid(), socket.gethostname())
+        with hold_lock(lock):
+            assert read_holder(lock) == f"process {os.getpid()} on {socket.gethostname()}"
             assert lock.stat().st_mode & 0o777 == 0o644
             inode = lock.stat().st_ino
     finally:
         os.umask(old_mask)
-    assert read_holder(lock) is None
-    with ModelLock(lock):
+    assert read_holder(lock) == "another process"
+    with hold_lock(lock):
         assert lock.stat().st_ino == inode
 
 
 def test_a_second_one_is_shown_who_holds_it(lock: Path) -> None:
     with process(HOLD, lock, 30) as (holder, line):
         assert line == "held"
-        with pytest.raises(BusyError) as caught, ModelLock(lock):
+        with pytest.raises(BusyError) as caught, hold_lock(lock):
             pass
     assert f"process {holder.pid} on {socket.gethostname()}" in caught.value.message
     assert "--lock-timeout" in (caught.value.hint or "")
@@ -114,13 +115,7 @@ def test_a_second_one_is_shown_who_holds_it(lock: Path) -> None:
 
 
 def test_the_same_process_does_not_get_it_twice(lock: Path) -> None:
-    first = ModelLock(lock)
-    with first:
-        with pytest.raises(BusyError), ModelLock(lock):
-            pass
-        with pytest.raises(RuntimeError), first:
-            pass
-    with ModelLock(lock), pytest.raises(BusyError), ModelLock(lock):
+    with hold_lock(lock), pytest.raises(BusyError), hold_lock(lock):
         pass
 
 
@@ -128,18 +123,18 @@ def test_killing_the_holder_frees_it(lock: Path) -> None:
     with process(HOLD, lock, 30) as (holder, _):
         holder.send_signal(signal.SIGKILL)
         holder.wait()
-        assert read_holder(lock) == Holder(holder.pid, socket.gethostname())
-        with ModelLock(lock):
-            assert read_holder(lock) == Holder(os.getpid(), socket.gethostname())
+        assert read_holder(lock) == f"process {holder.pid} on {socket.gethostname()}"
+        with hold_lock(lock):
+            assert read_holder(lock) == f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def test_waiting_gets_it_or_ends_in_time(lock: Path) -> None:
     with process(HOLD, lock, 0.6):
         start_time = time.monotonic()
-        with pytest.raises(BusyError, match=r"still after 0\.2 s"), ModelLock(lock, 0.2):
+        with pytest.raises(BusyError, match=r"still after 0\.2 s"), hold_lock(lock, 0.2):
             pass
         assert 0.2 <= time.monotonic() - start_time < 5
-        with ModelLock(lock, 30):
+        with hold_lock(lock, 30):
             assert time.monotonic() - start_time < 20
 
 
@@ -148,22 +143,22 @@ def test_a_forked_child_keeps_nothing_and_takes_nothing(lock: Path, child_does: 
     with process(FORK, lock, child_does) as (parent, line):
         child = int(line)
         try:
-            assert read_holder(lock) == Holder(parent.pid, socket.gethostname())
-            with pytest.raises(BusyError), ModelLock(lock):
+            assert read_holder(lock) == f"process {parent.pid} on {socket.gethostname()}"
+            with pytest.raises(BusyError), hold_lock(lock):
                 pass
             parent.kill()
             parent.wait()
-            with ModelLock(lock, 5):
+            with hold_lock(lock, 5):
                 os.kill(child, 0)
         finally:
             os.kill(child, signal.SIGKILL)
 
 
 def test_a_started_program_keeps_nothing(lock: Path) -> None:
-    with ModelLock(lock):
+    with hold_lock(lock):
         sleeper = subprocess.Popen(["sleep", "30"], close_fds=False)
     try:
-        with ModelLock(lock):
+        with hold_lock(lock):
             assert sleeper.poll() is None
     finally:
         sleeper.kill()
@@ -171,27 +166,27 @@ def test_a_started_program_keeps_nothing(lock: Path) -> None:
 
 
 def test_an_error_inside_gives_it_back(lock: Path) -> None:
-    with pytest.raises(ValueError, match="inside"), ModelLock(lock):
+    with pytest.raises(ValueError, match="inside"), hold_lock(lock):
         raise ValueError("inside")
-    with ModelLock(lock):
+    with hold_lock(lock):
         pass
 
 
 @pytest.mark.parametrize("said", ["", "nonsense", "[]", '{"pid": "x"}', '{"host": "here"}'])
 def test_what_the_file_says_is_never_trusted(lock: Path, said: str) -> None:
     lock.write_text(said)
-    assert read_holder(lock) is None
-    with ModelLock(lock):
+    assert read_holder(lock) == "another process"
+    with hold_lock(lock):
         lock.write_text(said)
-        with pytest.raises(BusyError, match="locked by another process"), ModelLock(lock):
+        with pytest.raises(BusyError, match="locked by another process"), hold_lock(lock):
             pass
 
 
 def test_a_lock_on_a_removed_work_area_is_no_lock(lock: Path) -> None:
-    with ModelLock(lock):
+    with hold_lock(lock):
         lock.unlink()
-        with ModelLock(lock):
-            assert read_holder(lock) == Holder(os.getpid(), socket.gethostname())
+        with hold_lock(lock):
+            assert read_holder(lock) == f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def test_a_file_replaced_before_it_is_locked_is_opened_again(lock: Path) -> None:
@@ -201,9 +196,9 @@ def test_a_file_replaced_before_it_is_locked_is_opened_again(lock: Path) -> None
 
 
 def test_what_cannot_be_a_lock_file_is_reported(lock: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="cannot open the lock file"), ModelLock(tmp_path / "no" / "lock"):
+    with pytest.raises(StorageError, match="cannot open the lock file"), hold_lock(tmp_path / "no" / "lock"):
         pass
     lock.symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(StorageError), ModelLock(lock):
+    with pytest.raises(StorageError), hold_lock(lock):
         pass
     assert not (tmp_path / "elsewhere").exists()

@@ -13,15 +13,12 @@ import json
 import os
 import socket
 import time
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tokmigrate.errors import BusyError, StorageError
 from tokmigrate.files import read_file, storage_error, storage_errors
-
-SOMEBODY = "another process"
-"""Who holds a lock whose file does not say it."""
 
 _POLL_S = 0.05
 _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN}
@@ -39,55 +36,40 @@ def _close_in_child() -> None:
 os.register_at_fork(after_in_child=_close_in_child)
 
 
-@dataclass(frozen=True)
-class Holder:
-    """Who holds a lock, as the lock file says: the process's number and the name of its host."""
+@contextmanager
+def hold_lock(path: Path, timeout_s: float = 0.0) -> Iterator[None]:
+    """Hold the lock of a model, a file in a directory that exists, while the `with` statement runs.
 
-    pid: int
-    host: str
-
-    def __str__(self) -> str:
-        return f"process {self.pid} on {self.host}"
-
-
-class ModelLock:
-    """The lock of a model, a file in a directory that exists, held while the `with` statement runs.
-
-    Raises BusyError where another process still holds it after `timeout_s`, StorageError where the filesystem has none.
+    Raises BusyError where another process still has it after `timeout_s`, StorageError where there are no locks.
     """
-
-    def __init__(self, path: Path, timeout_s: float = 0.0) -> None:
-        self.path = path
-        self.timeout_s = timeout_s
-        self._descriptor: int | None = None
-
-    def __enter__(self) -> ModelLock:
-        if self._descriptor is not None:
-            raise RuntimeError("a ModelLock is entered once")
-        deadline = time.monotonic() + self.timeout_s
-        while (descriptor := _take(self.path)) is None:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise _busy(self.path, self.timeout_s)
-            time.sleep(min(_POLL_S, left))
-        self._descriptor = descriptor
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        descriptor, self._descriptor = self._descriptor, None
+    deadline = time.monotonic() + timeout_s
+    while (descriptor := _take(path)) is None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            waited = f", still after {timeout_s:g} s" if timeout_s > 0 else ""
+            raise BusyError(
+                f"locked by {read_holder(path)}{waited}",
+                where=str(path),
+                hint="wait for it with --lock-timeout SECONDS",
+            )
+        time.sleep(min(_POLL_S, left))
+    try:
+        yield
+    finally:
+        # Not in a forked child, which has closed it.
         if descriptor in _held:
             with suppress(OSError):
                 os.ftruncate(descriptor, 0)
             _close(descriptor)
 
 
-def read_holder(path: Path) -> Holder | None:
-    """Return who the lock file says holds it; None where it says nothing."""
+def read_holder(path: Path) -> str:
+    """Return who the lock file says holds it."""
     try:
         said = json.loads(read_file(path))
-        return Holder(int(said["pid"]), str(said["host"]))
+        return f"process {int(said['pid'])} on {said['host']}"
     except (StorageError, ValueError, TypeError, KeyError, OverflowError, RecursionError):
-        return None
+        return "another process"
 
 
 def is_held(path: Path) -> bool:
@@ -169,12 +151,3 @@ def _write_holder(descriptor: int) -> None:
 def _close(descriptor: int) -> None:
     _held.discard(descriptor)
     os.close(descriptor)
-
-
-def _busy(path: Path, waited_s: float) -> BusyError:
-    waited = f", still after {waited_s:g} s" if waited_s > 0 else ""
-    return BusyError(
-        f"locked by {read_holder(path) or SOMEBODY}{waited}",
-        where=str(path),
-        hint="wait for it with --lock-timeout SECONDS",
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tokmigrate.apply.lock import SOMEBODY, is_held, read_holder
+from tokmigrate.apply.lock import is_held, read_holder
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
 from tokmigrate.files import exists
@@ -23,7 +23,7 @@ def find_lock_holder(entry: ModelEntry) -> str | None:
     # Check the journal first: probing the lock would briefly block another process from taking it.
     if not _has_journal(area) or not is_held(area.lock):
         return None
-    return str(read_holder(area.lock) or SOMEBODY)
+    return read_holder(area.lock)
 
 
 def refuse_in_progress(entry: ModelEntry) -> None:

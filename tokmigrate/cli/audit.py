@@ -13,14 +13,13 @@ from tokmigrate import settings
 from tokmigrate.audit import blame as token_blame
 from tokmigrate.audit import ledger_check, run_status
 from tokmigrate.audit import runs as audit_runs
-from tokmigrate.cli import console
 from tokmigrate.cli.each import ModelResults, Result, find_failures, print_result
 from tokmigrate.cli.options import AsJson, Models, open_workspace, select_models
 from tokmigrate.cli.output import declare_changes
 from tokmigrate.commands import report as reporting
 from tokmigrate.errors import UsageError
 from tokmigrate.files import storage_errors
-from tokmigrate.render import html
+from tokmigrate.render import html, terminal
 from tokmigrate.render import ledger as ledger_report
 from tokmigrate.state import database, transfer
 
@@ -180,7 +179,7 @@ def report(
     entries = select_models(workspace, model)
     paths = html.page_paths(workspace, entries, output)
     results = ModelResults("report", entries, as_json)
-    with console.progress() as on_progress:
+    with terminal.progress() as on_progress:
         for entry in entries:
             with results.keep_error(entry):
                 path = paths[entry.name]

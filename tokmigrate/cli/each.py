@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from tokmigrate.cli import console, output
+from tokmigrate.cli import output
 from tokmigrate.commands import fleet
 from tokmigrate.errors import AlreadyThereError, TokmigrateError, UsageError
+from tokmigrate.render import terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,12 +44,12 @@ class Result:
             if isinstance(part, str):
                 output.echo_err(part)
             else:
-                console.print_rich(part, stderr=True)
+                terminal.print_rich(part, stderr=True)
         for part in self.text:
             if isinstance(part, str):
                 output.echo(part)
             else:
-                console.print_rich(part)
+                terminal.print_rich(part)
 
 
 @dataclass
@@ -115,7 +116,7 @@ class ChangeResults(ModelResults, ABC):
         """Accept and change the models, `jobs` at a time; a model alone is accepted when it is changed."""
         output.declare_changes()
         entries = self.entries
-        with console.progress() as on_progress:
+        with terminal.progress() as on_progress:
             if len(entries) > 1:
                 for entry, accepted in fleet.each_model(entries, self.accept, jobs, on_progress):
                     with self.keep_error(entry):

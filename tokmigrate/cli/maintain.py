@@ -6,7 +6,6 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from tokmigrate.cli import console
 from tokmigrate.cli.each import ModelResults, Result, print_result
 from tokmigrate.cli.options import (
     RECOVERED,
@@ -21,6 +20,7 @@ from tokmigrate.cli.output import declare_changes, echo
 from tokmigrate.commands import file_transaction
 from tokmigrate.commands import recover as recovery
 from tokmigrate.commands import restore as restoring
+from tokmigrate.render import terminal
 
 _OUTCOMES = {
     "nothing": "nothing to recover",
@@ -42,7 +42,7 @@ def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJs
     if RECOVERED[migrations] and not as_json:
         echo(f"migrations: {RECOVERED[migrations]}")
     results = ModelResults("recover", entries, as_json)
-    with console.progress() as on_progress:
+    with terminal.progress() as on_progress:
         for entry in entries:
             with results.keep_error(entry):
                 outcome = recovery.recover_model(workspace, entry, lock_timeout, on_progress).value

@@ -12,7 +12,6 @@ from typer import Argument, Option
 
 from tokmigrate import events
 from tokmigrate.audit import lora
-from tokmigrate.cli import console
 from tokmigrate.cli.each import ChangeResults, ModelResults, Result, print_result
 from tokmigrate.cli.options import (
     AcceptDrift,
@@ -36,7 +35,7 @@ from tokmigrate.commands import upgrade as upgrading
 from tokmigrate.errors import UsageError
 from tokmigrate.plan import corpus as plan_corpus
 from tokmigrate.render import check as check_report
-from tokmigrate.render import impact, training
+from tokmigrate.render import impact, terminal, training
 from tokmigrate.render import plan as plan_report
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def plan(
     entries = select_models(workspace, model, here)
     bounds: list[BoundPlan] = []
     results = ModelResults("plan", entries, as_json)
-    with console.progress() as on_progress:
+    with terminal.progress() as on_progress:
         for entry in entries:
             with results.keep_error(entry):
                 made = planning.plan(workspace, entry, to=revision)
@@ -190,7 +189,7 @@ class _Upgrade(ChangeResults):
 
 
 def _print_plan(plan: Plan) -> None:
-    console.print_rich(plan_report.plan_text(plan))
+    terminal.print_rich(plan_report.plan_text(plan))
 
 
 def downgrade(
@@ -271,7 +270,7 @@ def stamp(
     if len(entries) != 1:
         raise UsageError("stamp takes one model at a time", hint="--model NAME")
     declare_changes()
-    with console.progress() as on_progress:
+    with terminal.progress() as on_progress:
         if source is not None:
             known = workspace.models.get(str(source))
             origin = known.path if known else source

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from tokmigrate.apply.durable import NotDurableError, remove_durably, temporary_path, write_durably
 from tokmigrate.apply.file_metadata import read_metadata
-from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.lock import hold_lock
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.errors import BusyError, RecoveryNeededError, StorageError, TokmigrateError
 from tokmigrate.files import entries, exists, has_directory, read_if_present, storage_errors
@@ -176,7 +176,7 @@ def _alone(workspace: Workspace) -> Iterator[None]:
     with storage_errors("make the directory", journal.parent):
         journal.parent.mkdir(exist_ok=True)
     try:
-        with ModelLock(journal.with_suffix(".lock")):
+        with hold_lock(journal.with_suffix(".lock")):
             yield
     except BusyError as error:
         if isinstance(error, RecoveryNeededError):

@@ -9,7 +9,7 @@ from functools import partial
 
 from tokmigrate.apply.journal import Journal
 from tokmigrate.apply.known_files import describe_files, find_known
-from tokmigrate.apply.lock import ModelLock
+from tokmigrate.apply.lock import hold_lock
 from tokmigrate.apply.publish import Change, RecoveryOutcome, publish, recover
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.commands.library_check import Accepted, outcome_of_changes, verify_once
@@ -146,12 +146,12 @@ def model_session(
     """Hold the locks of a model and its adapters, with whatever was interrupted recovered."""
     area = WorkArea(entry.path)
     area.create()
-    with ModelLock(area.lock, timeout_s), ExitStack() as stack:
+    with hold_lock(area.lock, timeout_s), ExitStack() as stack:
         journal = area.read_journal()
         interrupted = Journal.from_json(journal, area, workspace.root) if journal else None
         for adapter in _adapter_areas(entry, interrupted):
             adapter.create()
-            stack.enter_context(ModelLock(adapter.lock, timeout_s))
+            stack.enter_context(hold_lock(adapter.lock, timeout_s))
         for other in interrupted.others if interrupted else ():
             message = f"it was copied while a change of it was interrupted: {other} belongs to the original"
             on_progress(Warned(entry.name, f"{message}, and stays as it is"))

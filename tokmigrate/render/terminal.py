@@ -1,10 +1,12 @@
-"""Everything that goes to a terminal: Rich changes no text, and no hidden character gets through."""
+"""Everything that goes to a terminal, progress too: Rich changes no text, and no hidden character gets through."""
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -12,13 +14,15 @@ from io import StringIO
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
+from tokmigrate import events
+from tokmigrate.events import Event, OnProgress
 from tokmigrate.formatting import format_bytes
-from tokmigrate.render.escape import escape_lines
+from tokmigrate.render.escape import escape, escape_lines
 
 _NO_FOLD = 400
 """The width of a pipe without COLUMNS, which has none: nothing is to be cut or folded there."""
@@ -27,7 +31,7 @@ _NO_FOLD = 400
 _console = partial(Console, highlight=False, markup=False, emoji=False)
 
 
-def terminal(*, stderr: bool = False) -> Console:
+def _open_console(*, stderr: bool) -> Console:
     """Return the console of stdout or stderr; NO_COLOR and pipes are respected."""
     found = _console(stderr=stderr)
     if not found.is_terminal:
@@ -36,7 +40,12 @@ def terminal(*, stderr: bool = False) -> Console:
     return found
 
 
-def print_renderable(renderable: RenderableType, console: Console) -> None:
+def print_rich(renderable: RenderableType, *, stderr: bool = False) -> None:
+    """Write a renderable to stdout or stderr."""
+    _print(renderable, _open_console(stderr=stderr))
+
+
+def _print(renderable: RenderableType, console: Console) -> None:
     """Write a renderable to a console; in a pipe, without the spaces that Rich fills lines with."""
     if console.is_terminal:
         console.print(SanitizedRenderable(renderable))
@@ -50,7 +59,7 @@ def print_renderable(renderable: RenderableType, console: Console) -> None:
 def format_plain(renderable: RenderableType) -> str:
     """Return a renderable as a pipe without COLUMNS gets it."""
     file = StringIO()
-    print_renderable(renderable, _console(file=file, force_terminal=False, color_system=None, width=_NO_FOLD))
+    _print(renderable, _console(file=file, force_terminal=False, color_system=None, width=_NO_FOLD))
     return file.getvalue()
 
 
@@ -104,18 +113,62 @@ class Hanging:
         yield from (Text.assemble(" " * self.by, line) for line in more)
 
 
-def progress_lines(console: Console) -> Progress:
-    """Return lines that are gone when they are done; where the console is not a terminal there are none."""
-    return Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=16),
-        _Amount(table_column=Column(no_wrap=True)),
-        console=console,
-        transient=True,
-        # What is written to stdout is a result, and goes there while stderr shows this.
-        redirect_stdout=False,
-        disable=not console.is_terminal,
-    )
+class _Progress:
+    """The bar of each model that a command works on."""
+
+    def __init__(self) -> None:
+        console = _open_console(stderr=True)
+        # They are gone when they are done; where stderr is not a terminal there are none.
+        self.bars = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16),
+            _Amount(table_column=Column(no_wrap=True)),
+            console=console,
+            transient=True,
+            # What is written to stdout is a result, and goes there while stderr shows this.
+            redirect_stdout=False,
+            disable=not console.is_terminal,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def on_progress(self, event: Event) -> None:
+        """Show what an event says."""
+        match event:
+            case events.ActivityStarted(model, activity, total):
+                self._start(model, activity, total)
+            case events.BytesProcessed(model, count):
+                self.bars.advance(self._tasks[model], count)
+                # The result of another model may have stopped them.
+                self.bars.start()
+            case events.StepReached(model, events.Step.STAGED):
+                self._start(model, "comparing what was written")
+            case events.StepReached(model, events.Step.VERIFIED):
+                self._start(model, "publishing")
+            case events.ActivityEnded(model) | events.StepReached(model, events.Step.CLEANED):
+                self._stop(model)
+            case events.Warned(model, message):
+                print(escape(f"warning: {model}: {message}"), file=sys.stderr, flush=True)
+
+    def _start(self, model: str, doing: str, total: int | None = None) -> None:
+        self._stop(model)
+        self._tasks[model] = self.bars.add_task(escape(f"{model}: {doing}"), total=total)
+        self.bars.start()
+
+    def _stop(self, model: str) -> None:
+        # The bar is removed before a result is written in its place.
+        self.bars.stop()
+        if model in self._tasks:
+            self.bars.remove_task(self._tasks.pop(model))
+
+
+@contextmanager
+def progress() -> Iterator[OnProgress]:
+    """Show on stderr, if it is a terminal, what is being done and how far it is."""
+    shown_progress = _Progress()
+    try:
+        yield shown_progress.on_progress
+    finally:
+        shown_progress.bars.stop()
 
 
 class _Amount(ProgressColumn):

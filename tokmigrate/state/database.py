@@ -29,14 +29,10 @@ _WORKSPACE = "workspace"
 
 
 def open_state(url: str, workspace: Path | None = None) -> State:
-    """Open the state database; it is made where it is not there yet.
+    """Open the state database at a SQLAlchemy URL; it is made where it is not there yet.
 
-    Args:
-        url: A SQLAlchemy URL of SQLite or PostgreSQL.
-        workspace: The folder of a relative SQLite path; default: the current one.
-
-    Raises UsageError for a URL that cannot be meant, StorageError where the database cannot be made or read,
-    FormatError where it has another schema than that of today.
+    `workspace` is the folder of a relative SQLite path. Raises UsageError for a URL that cannot be meant, StorageError
+    where the database cannot be made or read, FormatError where it has another schema than that of today.
     """
     state = _state(url, workspace, _WRITER_WAITS_MS)
     file = _file(state)
@@ -141,10 +137,7 @@ def _path_to_workspace(state: State) -> str | None:
 
 
 def _check(state: State, held: Mapping[str, str]) -> State:
-    """Return the state with the workspace that it moves with, as was settled when it was made.
-
-    Raises FormatError where it has another schema than that of today.
-    """
+    """Return the state with the workspace that it moves with, as was settled when it was made."""
     version = held.get(_VERSION)
     check_version(STATE, int(version) if version is not None and version.isdecimal() else version, state.place)
     file, path = _file(state), held.get(_WORKSPACE)

@@ -83,11 +83,8 @@ class State(Readable):
     def model_for(self, name: str, path: Path, lineage: str = "", generation: str | None = None) -> ModelRow:
         """Return the model at a path, recorded now if it was not; one that was renamed or moved keeps its history.
 
-        Args:
-            name: What it is called now.
-            path: Its directory; models are identified by their resolved path.
-            lineage: Its lineage id, or "" while it has none. A recorded one is never replaced.
-            generation: The generation that its stamp names, None where it has no stamp.
+        Models are identified by their resolved path, or by the generation that their stamp names. A recorded lineage
+        is never replaced.
         """
         with self.begin_write() as connection:
             known = find_model_in(connection, path, self.moves_with, generation)
@@ -192,13 +189,8 @@ class State(Readable):
     ) -> RunRow | None:
         """Bring the state in line with the stamp of a model; raises BusyError where a run of it is active.
 
-        Args:
-            model: The model.
-            records: What the stamp has as applied; those that are not recorded yet get the origin `adopted`.
-            gone: Recorded revisions that the stamp does not have: they are marked as undone.
-            provenance: The author; default: the user of this process.
-
-        Returns the run that it is recorded as, None where there was nothing to do.
+        Of `records`, what the stamp has as applied, those that are not recorded yet get the origin `adopted`; recorded
+        revisions that are `gone` are marked as undone. Returns the run, None where there was nothing to do.
         """
         author = provenance or identify(self.workspace)
         with self.begin_write() as connection:

@@ -39,11 +39,7 @@ class ObjectStore:
         self.root = root
 
     def put(self, data: bytes) -> str:
-        """Keep `data` durably and return its digest.
-
-        An object that is there already is read back and left alone; a damaged one is replaced.
-        Raises StorageError where the filesystem will not do it.
-        """
+        """Keep `data` durably and return its digest; an object that is there is left alone, a damaged one replaced."""
         digest = blake3(data).hexdigest()
         path, is_intact = self._path(digest), False
         with suppress(UndoError):

@@ -61,7 +61,6 @@ class Readable:
     """A state database that can be asked.
 
     Args:
-        engine: Its SQLAlchemy engine.
         workspace: The folder that relative paths and the Git commit are taken from.
         moves_with: The workspace that it lies in, and moves with; None where it lies elsewhere.
     """

@@ -24,37 +24,20 @@ from sqlalchemy.exc import IntegrityError
 from tokmigrate.errors import DriftError, UsageError
 from tokmigrate.files import read_file
 from tokmigrate.formats import LEDGER_EXPORT, check_version
+from tokmigrate.state import schema
 from tokmigrate.state.hash_chain import START, head_in, set_head
 from tokmigrate.state.ledger import State
 from tokmigrate.state.queries import Readable
 from tokmigrate.state.rows import identify
-from tokmigrate.state.schema import (
-    OF_RUNS,
-    Stored,
-    decode,
-    imported_ledgers,
-    insert_stored,
-    metadata,
-    migration_texts,
-    models,
-    read_stored,
-    runs,
-)
+from tokmigrate.state.schema import Stored, imported_ledgers, runs
 
-_COUNTED: tuple[Table, ...] = (models, runs, *OF_RUNS)
-_EXPORTED: tuple[Table, ...] = (*_COUNTED, migration_texts)
+_COUNTED: tuple[Table, ...] = (schema.models, runs, *schema.OF_RUNS)
+_EXPORTED: tuple[Table, ...] = (*_COUNTED, schema.migration_texts)
 
 
 @dataclass(frozen=True)
 class LedgerExport:
-    """A whole ledger.
-
-    Args:
-        ledger: Its id, the id of its first run; None where it has none yet.
-        rows: The rows of each table, by the table's name.
-        head: The last hash of its chain.
-        workspace: The folder that the paths of its models are relative to, None where they are absolute.
-    """
+    """A whole ledger: the id of its first run, its rows by table, the last hash, and where relative paths start."""
 
     ledger: str | None
     rows: Mapping[str, Sequence[Stored]] = field(repr=False)
@@ -86,7 +69,7 @@ class ImportedLedger(Readable):
 def export_ledger(database: Readable) -> LedgerExport:
     """Return the whole ledger of a state database, as of one moment."""
     with database.begin_read() as connection:
-        rows = {table.name: tuple(read_stored(connection, table)) for table in _EXPORTED}
+        rows = {table.name: tuple(schema.read_stored(connection, table)) for table in _EXPORTED}
         head = head_in(connection)
     workspace = str(database.moves_with) if database.moves_with else None
     first = next(iter(rows[runs.name]), None)
@@ -113,11 +96,11 @@ def open_export(export: LedgerExport, source: str) -> ImportedLedger:
     opened = ImportedLedger(engine, Path(), root, export.ledger or "", source)
     try:
         with engine.begin() as connection:
-            metadata.create_all(connection, checkfirst=False)
+            schema.metadata.create_all(connection, checkfirst=False)
             for table in _EXPORTED:
                 for row in export.rows[table.name]:
-                    decode(table, row)
-                insert_stored(connection, table, export.rows[table.name])
+                    schema.decode(table, row)
+                schema.insert_stored(connection, table, export.rows[table.name])
             set_head(connection, export.head)
             _check_references(connection)
     except (IntegrityError, OverflowError, ValueError) as error:
@@ -138,11 +121,6 @@ def _check_references(connection: Connection) -> None:
 
 def import_ledger(state: State, export: LedgerExport, source: str) -> Mapping[str, int]:
     """Keep a ledger of another workspace, in the place of what was imported of it before.
-
-    Args:
-        state: The state that takes it.
-        export: The whole ledger.
-        source: Where it comes from, without a password.
 
     Returns how many rows of each table are new or changed. Raises DriftError where it was edited, or does not go on
     from what was imported before, UsageError where it is empty, or this workspace's own.
