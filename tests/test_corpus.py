@@ -15,7 +15,7 @@ from shared_models import shared_model
 from tokmigrate.commands.plan import plan
 from tokmigrate.errors import FileProblems, TokenizerError, UsageError
 from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, Event
-from tokmigrate.model.worker.corpus import BLOCK, LONGEST_LINE, blocks
+from tokmigrate.model.worker.impact import BLOCK, LONGEST_LINE, blocks
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.plan.corpus import measure
 

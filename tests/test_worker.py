@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tokmigrate.errors import TokenizerError, VerificationError
 from tokmigrate.model.worker import worker_main
-from tokmigrate.model.worker.meta_model import Tensor, find_name
+from tokmigrate.model.worker.vocabulary_axes import Tensor, find_name
 from tokmigrate.model.worker.worker import call_worker, prepare_worker, stop_server
 
 VOCABULARY = {"<pad>": 0, "</s>": 1, "a": 2, "b": 3, "c": 4, "ab": 5}

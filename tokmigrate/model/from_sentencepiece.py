@@ -21,7 +21,7 @@ from tokmigrate.model.documents.state import ADDED_TOKENS, SPECIAL_TOKENS_MAP, T
 from tokmigrate.model.formats.json_text import Json, Layout
 from tokmigrate.model.formats.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, is_sentencepiece
 from tokmigrate.model.references.token_texts import token_entries
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, read_entry, write_entry
 from tokmigrate.vocabulary.ids import AddedToken
 
 SPACE = "\u2581"
@@ -61,10 +61,7 @@ def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) 
     """
     _check_can_be_made(model)
     added = _find_added_tokens(model, settings)
-    entries = [
-        {"id": number} | {name: getattr(token, name) for name in ("content", *FLAGS)}
-        for number, token in sorted(added.items())
-    ]
+    entries = [write_entry(token, number) for number, token in sorted(added.items())]
     post_processor = _post_processor(model, settings.get(TOKENIZER_CONFIG) or {}, added)
     document = {**_build_pipeline(model), "added_tokens": entries, "post_processor": post_processor}
     Tokenizer(document).check()
@@ -148,8 +145,7 @@ def _find_added_tokens(model: SentencePieceModel, settings: Mapping[str, Json]) 
     config = settings.get(TOKENIZER_CONFIG) or {}
     if isinstance(config.get("added_tokens_decoder"), dict):
         for number, entry in config["added_tokens_decoder"].items():
-            flags = {name: bool(entry.get(name, False)) for name in FLAGS}
-            flagged[int(number)] = AddedToken(entry["content"], **flags)
+            flagged[int(number)] = read_entry(entry)
     else:
         entries = (token_entries(settings.get(name) or {}) for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP))
         specials = {text_of(entry) for found in entries for _, entry in found}
@@ -170,25 +166,25 @@ def _post_processor(
     model: SentencePieceModel, config: Mapping[str, Json], added: Mapping[int, AddedToken]
 ) -> dict[str, Any] | None:
     """Return what puts tokens around a text where tokenizer_config.json says so; SentencePiece itself puts none."""
-    around = {role: text_of(config.get(f"{role}_token")) or model.role_text(role) for role in ("bos", "eos")}
+    from tokenizers.processors import TemplateProcessing  # noqa: PLC0415
+
     ids = {token.content: number for number, token in added.items()}
-    wanted = {role: text for role, text in around.items() if config.get(f"add_{role}_token") is True and text in ids}
-    if not wanted:
+
+    def wanted(role: str) -> list[str]:
+        text = text_of(config.get(f"{role}_token")) or model.role_text(role)
+        return [text] if config.get(f"add_{role}_token") is True and text in ids else []
+
+    bos, eos = wanted("bos"), wanted("eos")
+    if not bos and not eos:
         return None
-
-    def pieces(sequence: str, kind: int) -> list[Json]:
-        bos, eos = (
-            [{"SpecialToken": {"id": wanted[role], "type_id": kind}}] if role in wanted else []
-            for role in ("bos", "eos")
-        )
-        return [*bos, {"Sequence": {"id": sequence, "type_id": kind}}, *eos]
-
-    return {
-        "type": "TemplateProcessing",
-        "single": pieces("A", 0),
-        "pair": pieces("A", 0) + pieces("B", 1),
-        "special_tokens": {text: {"id": text, "ids": [ids[text]], "tokens": [text]} for text in wanted.values()},
-    }
+    single, second = [*bos, "$A", *eos], [*bos, "$B", *eos]
+    made = TemplateProcessing(
+        single=single,
+        pair=[*single, *(f"{piece}:1" for piece in second)],
+        special_tokens=[(text, ids[text]) for text in dict.fromkeys((*bos, *eos))],
+    )
+    document: dict[str, Any] = json.loads(made.__getstate__())
+    return document
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
-from tokmigrate.model.worker.corpus import corpus_bytes
+from tokmigrate.model.worker.impact import corpus_bytes
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.migration import Migration

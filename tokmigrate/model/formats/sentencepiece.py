@@ -116,11 +116,12 @@ class Message:
         found = self.last(number)
         return found.data if found else default
 
-    def with_field(self, new: Field) -> bytes:
-        """Return the message with `new` in the place of every field of its number, else at the end."""
-        start = next((place for place, field in enumerate(self.fields) if field.number == new.number), len(self.fields))
-        after = (field for field in self.fields[start:] if field.number != new.number)
-        return _join(*self.fields[:start], new, *after)
+    def with_field(self, *new: Field) -> bytes:
+        """Return the message with `new`, fields of one number, in the place of all of that number, else at the end."""
+        number = new[0].number
+        start = next((place for place, field in enumerate(self.fields) if field.number == number), len(self.fields))
+        after = (field for field in self.fields[start:] if field.number != number)
+        return _join(*self.fields[:start], *new, *after)
 
 
 def _join(*fields: Field) -> bytes:
@@ -175,7 +176,7 @@ _SETTINGS: Mapping[str, tuple[int, int, int]] = {
 
 
 class Piece(Message):
-    """One piece."""
+    """One piece: its text, its score, and what it is for."""
 
     @staticmethod
     def new(text: str, kind: Kind) -> Piece:
@@ -184,7 +185,6 @@ class Piece(Message):
 
     @cached_property
     def text(self) -> str:
-        """Its text."""
         return self.octets(_TEXT).decode()
 
     @property
@@ -194,11 +194,9 @@ class Piece(Message):
 
     @property
     def kind(self) -> Kind:
-        """What it is for."""
         return Kind(self.integer(_KIND, Kind.NORMAL))
 
     def with_text(self, text: str) -> Piece:
-        """Return the piece with another text."""
         return Piece(self.with_field(bytes_field(_TEXT, text.encode())))
 
 
@@ -256,10 +254,7 @@ class SentencePieceModel(Message):
 
     def with_pieces(self, pieces: Sequence[Piece]) -> SentencePieceModel:
         """Return the model with other pieces, and with a size that counts them."""
-        start = next(place for place, field in enumerate(self.fields) if field.number == _PIECES)
-        new = (bytes_field(_PIECES, piece.data) for piece in pieces)
-        after = (field for field in self.fields[start:] if field.number != _PIECES)
-        model = SentencePieceModel(_join(*self.fields[:start], *new, *after))
+        model = SentencePieceModel(self.with_field(*(bytes_field(_PIECES, piece.data) for piece in pieces)))
         if self._trainer.integer(_VOCAB_SIZE, 0) == len(self.pieces) != len(pieces):
             return model.with_trainer(number_field(_VOCAB_SIZE, len(pieces)))
         return model

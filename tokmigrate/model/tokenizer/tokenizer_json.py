@@ -137,8 +137,7 @@ class Tokenizer:
         """The added tokens with their ids, in the order of the file."""
         found: dict[str, tuple[AddedToken, int]] = {}
         for entry in self.document.get("added_tokens") or []:
-            flags = {name: bool(entry.get(name, False)) for name in FLAGS}
-            found[entry["content"]] = (AddedToken(entry["content"], **flags), int(entry["id"]))
+            found[entry["content"]] = (read_entry(entry), int(entry["id"]))
         return found
 
     @cached_property
@@ -198,7 +197,7 @@ class Tokenizer:
         # Behind a hole in the vocabulary the library gives an id twice, or one that depends on its version.
         crowded = token.content not in self.vocabulary and (len(given) > 1 or min(given) in self.texts)
         number = max(self.texts) + 1 if crowded else min(given)
-        listed = self._with_entries([_entry(token, number)])
+        listed = self._with_entries([write_entry(token, number)])
         if not crowded:
             return listed
         if not isinstance(self.document["model"]["vocab"], dict):
@@ -211,7 +210,7 @@ class Tokenizer:
         reached = self
         for is_inside, group in groupby(tokens, lambda token: token.content in self.vocabulary):
             if is_inside:
-                reached = reached._with_entries(_entry(token, self.vocabulary[token.content]) for token in group)
+                reached = reached._with_entries(write_entry(token, self.vocabulary[token.content]) for token in group)
             else:
                 reached = reached._with_outside(list(group))
         return reached
@@ -224,7 +223,7 @@ class Tokenizer:
             if token.content not in reached.vocabulary and number == max(reached.texts):
                 # From the end of all ids on, each gets the next one.
                 return reached._with_entries(
-                    _entry(each, number + 1 + more) for more, each in enumerate(tokens[place + 1 :])
+                    write_entry(each, number + 1 + more) for more, each in enumerate(tokens[place + 1 :])
                 )
         return reached
 
@@ -265,8 +264,14 @@ def _cannot_tokenize(text: str, cause: str) -> TokenizerError:
     )
 
 
-def _entry(token: AddedToken, number: int) -> dict[str, Any]:
+def write_entry(token: AddedToken, number: int) -> dict[str, Any]:
+    """Return the entry of a token in the list `added_tokens`."""
     return {"id": number} | {name: getattr(token, name) for name in ("content", *FLAGS)}
+
+
+def read_entry(entry: Mapping[str, Any]) -> AddedToken:
+    """Return the token of an entry of `added_tokens`, or of `added_tokens_decoder` in tokenizer_config.json."""
+    return AddedToken(entry["content"], **{name: bool(entry.get(name, False)) for name in FLAGS})
 
 
 def _either(ids: frozenset[int]) -> str:

@@ -8,22 +8,89 @@ Streamed answer, progress in bytes read: `lines` with text, `empty` ones, `text_
 counts, as `Tally` gives them; for each of `pairs` `tokenized_differently` and `other_ids`; and the `worst` lines, as
 `example` gives them. Or `problem`, where the corpus is not text; or `fault`, `{tokenizer, line, cause}`, where a
 tokenizer cannot be loaded (line is null) or fails at a line.
+
+A line ends with `\\n` or `\\r\\n`, the last one also without; a byte order mark before the first is not a text. Lines
+without text are counted and passed over.
 """
 
 from __future__ import annotations
 
+import codecs
 import heapq
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from tokmigrate.errors import FileProblems
+from tokmigrate.errors import FileProblems, Problem, StorageError, UsageError
+from tokmigrate.files import open_for_reading
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
-from tokmigrate.model.worker.corpus import Block, blocks
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
+
+BLOCK = 2**19
+"""About how many bytes of lines are held at once."""
+
+LONGEST_LINE = 2**23
+"""The bytes that a line may have; a tokenizer needs about 130 times as much memory to tokenize one."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines that follow each other: those with text and their numbers from 1, and how many have none.
+
+    `text_bytes` leaves out line ends; `read` are all bytes that were read for it.
+    """
+
+    lines: tuple[tuple[int, str], ...]
+    empty: int
+    text_bytes: int
+    read: int
+
+
+def corpus_bytes(path: Path) -> int:
+    """Return the size of a corpus; raises UsageError where it is not a file that can be read."""
+    try:
+        with open_for_reading(path) as file:
+            return os.fstat(file.fileno()).st_size
+    except StorageError as error:
+        raise UsageError(error.message, where=str(path), hint="give a text file, a line for each text") from error
+
+
+def blocks(path: Path) -> Iterator[Block]:
+    """Yield the lines in blocks; raises FileProblems where one is not UTF-8, or longer than `LONGEST_LINE`."""
+    lines: list[tuple[int, str]] = []
+    empty = text_bytes = read = number = 0
+    with open_for_reading(path) as file:
+        while line := file.readline(LONGEST_LINE + len(b"\r\n")):
+            number += 1
+            read += len(line)
+            held = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+            held = held.removesuffix(b"\n").removesuffix(b"\r") if held.endswith(b"\n") else held
+            if held:
+                lines.append((number, _text(path, number, held)))
+                text_bytes += len(held)
+            else:
+                empty += 1
+            if read >= BLOCK:
+                yield Block(tuple(lines), empty, text_bytes, read)
+                lines, empty, text_bytes, read = [], 0, 0, 0
+    if read:
+        yield Block(tuple(lines), empty, text_bytes, read)
+
+
+def _text(path: Path, number: int, line: bytes) -> str:
+    if len(line) > LONGEST_LINE:
+        what = f"the line is longer than {LONGEST_LINE:,} bytes"
+        raise FileProblems([Problem(str(path), number, 1, what, "break the text into lines")])
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        column = len(line[: error.start].decode("utf-8")) + 1
+        what = f"the byte 0x{line[error.start]:02x} is not UTF-8"
+        raise FileProblems([Problem(str(path), number, column, what, "convert the file to UTF-8")]) from error
 
 
 @dataclass(frozen=True)
@@ -58,13 +125,6 @@ class Library:
     def tokens(self, ids: Sequence[int]) -> list[str]:
         """Return the tokens of ids, as the vocabulary has them."""
         return [self.texts[number] for number in ids]
-
-
-def load_library(document: Mapping[str, Any]) -> Library:
-    """Return the tokenizer of a tokenizer.json; raises whatever the library raises, also a panic."""
-    tokenizer = open_tokenizer(document)
-    vocabulary = tokenizer.get_vocab(with_added_tokens=True)
-    return Library(tokenizer, {number: text for text, number in vocabulary.items()})
 
 
 @dataclass
@@ -270,7 +330,9 @@ def _measure(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
 
 def _library(place: int, document: Mapping[str, Any]) -> Library:
     try:
-        return load_library(document)
+        tokenizer = open_tokenizer(document)
+        vocabulary = tokenizer.get_vocab(with_added_tokens=True)
+        return Library(tokenizer, {number: text for text, number in vocabulary.items()})
     # A panic of the library is not an Exception.
     except BaseException as error:
         raise _FaultError(place, None, str(error)) from error

@@ -29,7 +29,8 @@ from typing import Any, TypeVar
 from tokmigrate.model.tokenizer.library import drop_saved_state, open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, SECTIONS
 from tokmigrate.model.worker.chat_template import MESSAGES
-from tokmigrate.model.worker.meta_model import (
+from tokmigrate.model.worker.tokenizer import of_library
+from tokmigrate.model.worker.vocabulary_axes import (
     UnknownModelError,
     build,
     find_name,
@@ -38,7 +39,6 @@ from tokmigrate.model.worker.meta_model import (
     tensors_on_disk,
     vocabulary_size,
 )
-from tokmigrate.model.worker.tokenizer import of_library
 from tokmigrate.model.worker.worker_main import SHOWN, Request, id_differences, run_worker
 
 S = TypeVar("S")
