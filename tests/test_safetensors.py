@@ -92,7 +92,7 @@ def test_agrees_with_the_library_on_collected_cases(case: dict[str, str]) -> Non
         (one_tensor(dtype="[]"), "unknown dtype"),
         (one_tensor(dtype='"F4"', shape="[3]"), "whole byte"),
         (one_tensor(name=r'"\ud800"'), "surrogate"),
-        (file_bytes('{"__metadata__":{"a":1}}'), "not a string"),
+        (file_bytes('{"__metadata__":{"a":1}}'), "not an object that holds strings"),
         (file_bytes('{"__metadata__":[]}'), "not an object"),
         (file_bytes("[]"), "begin with"),
         (file_bytes(""), "begin with"),
@@ -265,8 +265,6 @@ def test_new_shapes_move_the_tensors_behind_and_keep_the_order_of_keys() -> None
     )
     assert grown.data_start % 4096 == 100
     assert grown.data_size == 12
-    with pytest.raises(WeightsError, match="no such tensor"):
-        header.reshape({"b": (1,)}, 0)
 
 
 def test_writing_refuses_a_wrong_order_and_a_header_beyond_the_limit() -> None:

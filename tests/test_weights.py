@@ -147,7 +147,7 @@ def test_a_tensor_in_two_shards(tmp_path: Path) -> None:
         (b"[]", "no weight_map"),
         (b'{"weight_map":[]}', "no weight_map"),
         (b'{"weight_map":{}}', "no weight_map"),
-        (b'{"weight_map":{"a":1}}', "not a string"),
+        (b'{"weight_map":{"a":1}}', "no weight_map"),
         (b'{"weight_map":{"a":"x.safetensors","a":"y.safetensors"}}', "'a' occurs twice"),
         (b'{"weight_map":{"\xff":"x"}}', "not UTF-8"),
     ],

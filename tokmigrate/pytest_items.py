@@ -28,13 +28,10 @@ _FILE = "tokmigrate.yaml"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Add the tests of the workspace to those that were collected."""
     items += WorkspaceTests.from_parent(session, name=_FILE, nodeid=_FILE).collect()
 
 
 class WorkspaceTests(pytest.Collector):
-    """The tests of the workspace that pytest was started in."""
-
     def collect(self) -> Iterator[pytest.Item]:
         """Yield the tests of the history and of the rules, and one for each model."""
         try:
@@ -52,8 +49,6 @@ class WorkspaceTests(pytest.Collector):
 
 
 class WorkspaceTest(pytest.Item):
-    """One test of a workspace."""
-
     def __init__(self, *, file: Path, test: Callable[[], object], **options: object) -> None:
         super().__init__(**options)  # type: ignore[arg-type]
         self.file = file

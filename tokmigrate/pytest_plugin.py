@@ -9,12 +9,10 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option `--tokmigrate`."""
     group = parser.getgroup("tokmigrate", "tokmigrate")
     group.addoption("--tokmigrate", action="store_true", help="Also lint and try the migrations of the workspace.")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the tests of a workspace where they are wanted."""
     if config.getoption("--tokmigrate"):
         config.pluginmanager.import_plugin("tokmigrate.pytest_items")

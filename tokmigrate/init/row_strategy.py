@@ -24,9 +24,7 @@ class Lookup(Protocol):
     """What a strategy may ask of the tokenizer as it was before the operation."""
 
     @property
-    def ids(self) -> Mapping[str, int]:
-        """The id of every token."""
-        ...
+    def ids(self) -> Mapping[str, int]: ...
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids of `text`, without special tokens around them."""

@@ -55,7 +55,6 @@ class InitRecipe(Recipe):
     table: int | Recipe | None = None
 
     def start(self, side: Side) -> SideInit:
-        """Return how the row is initialised on `side`."""
         return self.input if side == "input" else self.output
 
     def rebase(self, first: RowEdit) -> InitRecipe:

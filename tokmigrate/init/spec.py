@@ -25,10 +25,9 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import core_schema
 
-from tokmigrate.init.file_strategy import File
 from tokmigrate.init.row_strategy import Lookup, RowStrategy
 from tokmigrate.init.rows import SideInit
-from tokmigrate.init.strategies import Average, Copy, Description, Mean, MeanCov, Normal, Subtokens, Zeros
+from tokmigrate.init.strategies import Average, Copy, Description, File, Mean, MeanCov, Normal, Subtokens, Zeros
 from tokmigrate.plugins import load_plugins
 from tokmigrate.strict_yaml.tree import is_null
 from tokmigrate.strict_yaml.validation import FieldError, describe_value
@@ -171,7 +170,6 @@ class InitSpec(BaseModel):
         return reference
 
     def side(self, side: Side) -> RowStrategy:
-        """Return the strategy for one side."""
         own, other = (self.input, self.output) if side == "input" else (self.output, self.input)
         strategy = own or other
         if strategy is None:

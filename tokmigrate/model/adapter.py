@@ -149,7 +149,6 @@ def _hint_for(base: Snapshot, ids: int) -> str:
 
 
 def list_trained_ids(config: Json) -> Iterator[int]:
-    """Yield the ids whose rows an adapter trains."""
     for name in TRAINED:
         held = config.get(name) or []
         for ids in held.values() if isinstance(held, dict) else (held,):

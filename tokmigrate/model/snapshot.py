@@ -66,7 +66,6 @@ class Snapshot:
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """The applied revisions, in order."""
         return self.stamp.revisions if self.stamp else ()
 
     @property

@@ -8,8 +8,7 @@ from pydantic import Field
 
 from tokmigrate.errors import OperationError
 from tokmigrate.init import InitSpec
-from tokmigrate.init.file_strategy import File
-from tokmigrate.init.strategies import Subtokens
+from tokmigrate.init.strategies import File, Subtokens
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState

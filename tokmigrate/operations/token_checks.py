@@ -10,10 +10,15 @@ from tokmigrate.formatting import format_quoted
 from tokmigrate.model.documents.chat_template import find_in_templates
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.byte_letters import letters_of_bytes
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import find_named_tokens
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind, post_processor_tokens
+from tokmigrate.model.tokenizer.tokenizer_json import (
+    FILE,
+    Tokenizer,
+    letters_of_bytes,
+    model_kind,
+    post_processor_tokens,
+)
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.operations.operation import Risk
 from tokmigrate.vocabulary.ids import is_tombstone

@@ -16,9 +16,8 @@ from tokmigrate.errors import FileProblems, Problem, TokenizerError, UsageError
 from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
 from tokmigrate.model.documents.config_fields import Limit, limit_of
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.byte_letters import is_byte_level, text_of_letters
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, model_kind
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, is_byte_level, model_kind, text_of_letters
 from tokmigrate.model.worker.impact import corpus_bytes
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.plan.plan import Plan

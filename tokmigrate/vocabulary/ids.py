@@ -23,12 +23,10 @@ class Renumbering:
         return self.moves.get(number, number)
 
     def touches(self, number: int) -> bool:
-        """Return whether that id moves or goes."""
         return self.new(number) != number
 
     @cached_property
     def is_identity(self) -> bool:
-        """Whether every id stays."""
         return all(old == new for old, new in self.moves.items())
 
     @staticmethod
@@ -75,12 +73,10 @@ class AddedToken:
 
 
 def tombstone(number: int) -> str:
-    """Return the text of the placeholder for an id."""
     return f"<|removed_{number}|>"
 
 
 def is_tombstone(content: str) -> bool:
-    """Return whether a token is a placeholder."""
     return re.fullmatch(r"<\|removed_\d+\|>", content) is not None
 
 
@@ -100,13 +96,11 @@ def runs(ids: Iterable[int]) -> tuple[Run, ...]:
 
 
 def expand(parts: Iterable[Run]) -> Iterable[int]:
-    """Yield every number of `parts`, in order."""
     for start, stop in parts:
         yield from range(start, stop)
 
 
 def count(parts: Iterable[Run]) -> int:
-    """Return how many numbers `parts` hold."""
     return sum(stop - start for start, stop in parts)
 
 

@@ -65,7 +65,6 @@ class RowEdit:
 
     @staticmethod
     def identity(rows: int) -> RowEdit:
-        """Return the edit that changes nothing."""
         return RowEdit(rows, (CopiedRows(0, rows),) if rows else ())
 
     @staticmethod
@@ -81,12 +80,10 @@ class RowEdit:
 
     @property
     def new_rows(self) -> int:
-        """How many rows the new matrix has."""
         return self._starts[-1]
 
     @property
     def is_identity(self) -> bool:
-        """Whether nothing changes."""
         return self.pieces == RowEdit.identity(self.old_rows).pieces
 
     def row(self, number: int) -> int | Recipe:

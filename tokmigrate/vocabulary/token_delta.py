@@ -72,12 +72,10 @@ class Move:
 
     @property
     def stop(self) -> int:
-        """The id after the last one before."""
         return self.start + len(self.tokens)
 
     @property
     def reverse(self) -> Move:
-        """The move back."""
         return Move(self.start + self.shift, -self.shift, self.tokens)
 
     def each(self) -> Iterator[tuple[str, int, int]]:

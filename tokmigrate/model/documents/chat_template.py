@@ -43,7 +43,6 @@ def read_chat_templates(documents: Mapping[str, Json]) -> dict[str, str]:
 
 
 def chat_template(state: ModelState) -> str | None:
-    """Return the default chat template."""
     return read_chat_templates(state.documents).get("default")
 
 
@@ -176,7 +175,6 @@ def _plain(written: str, template: Template) -> str:
 
 
 def texts_in(held: Json) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Yield each text in a JSON value with its place."""
     if isinstance(held, str):
         yield (), held
     parts = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ()

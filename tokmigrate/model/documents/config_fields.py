@@ -14,6 +14,12 @@ from tokmigrate.settings import FieldShape
 
 Path = tuple[str | int, ...]
 
+
+def dotted(place: Path) -> str:
+    """Return a place as the workspace and messages name it: positions in lists have no name."""
+    return ".".join(step for step in place if isinstance(step, str))
+
+
 NESTED = (
     "text_config",
     "decoder",
@@ -115,9 +121,10 @@ def shape_of(name: str) -> Shape | None:
     return next((shape for names, shape in ID_FIELDS if re.fullmatch(names, name)), None)
 
 
-def shape_at(place: tuple[str, ...], declared: Declared) -> Shape | Literal["ignore"] | None:
+def shape_at(place: Path, declared: Declared) -> Shape | Literal["ignore"] | None:
     """Return how the field at a place holds ids, None if that is not known; what the workspace says goes before."""
-    return declared.get(".".join(place)) or declared.get(place[-1]) or shape_of(place[-1])
+    name = str(place[-1])
+    return declared.get(dotted(place)) or declared.get(name) or shape_of(name)
 
 
 def may_hold_ids(name: str) -> bool:

@@ -81,12 +81,10 @@ class Stamp:
 
     @property
     def revision(self) -> str:
-        """The revision that the model is at."""
         return self.applied[-1][0]
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """The applied revisions, in order."""
         return tuple(revision for revision, _ in self.applied)
 
     @cached_property
@@ -96,7 +94,6 @@ class Stamp:
         return blake3(f"generation 1\n{content}\n".encode()).hexdigest()
 
     def encode(self) -> bytes:
-        """Return the stamp as the bytes of its file."""
         return Layout().encode({"format": STAMP.version, "generation": self.generation, **self._content})
 
     @cached_property

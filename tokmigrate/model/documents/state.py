@@ -101,12 +101,10 @@ class ModelState:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """A view of tokenizer.json."""
         return Tokenizer(self.documents[FILE])
 
     @property
     def rows(self) -> int:
-        """The ids that have a row."""
         return self.edit.new_rows
 
     @property
@@ -115,7 +113,6 @@ class ModelState:
         return self.rows - self.traits.short
 
     def settle(self) -> ModelState:
-        """Return the same state as the start of a next step."""
         return replace(self, touched=frozenset(), edit=RowEdit.identity(self.rows))
 
     def with_document(self, name: str, value: Json) -> ModelState:
@@ -128,7 +125,6 @@ class ModelState:
         return replace(self, documents=documents, touched=self.touched | {name})
 
     def with_value(self, name: str, path: tuple[str | int, ...], value: Json) -> ModelState:
-        """Return the state with `value` at `path` of the JSON file `name`."""
         return self.with_document(name, replace_at(self.documents.get(name, {}), path, value))
 
     def with_rows(self, edit: RowEdit) -> ModelState:

@@ -69,17 +69,14 @@ class Header:
 
     @property
     def data_start(self) -> int:
-        """Where the data section begins in the file."""
         return len(self.raw)
 
     @cached_property
     def data_size(self) -> int:
-        """The bytes of the data section."""
         return max((entry.end for entry in self.entries), default=0)
 
     @property
     def file_size(self) -> int:
-        """The bytes of the whole file."""
         return self.data_start + self.data_size
 
     @cached_property
@@ -92,11 +89,7 @@ class Header:
         return {entry.name: entry for entry in self.entries}
 
     def entry(self, name: str) -> TensorEntry:
-        """Return the tensor `name`.
-
-        Raises:
-            WeightsError: The file has no such tensor.
-        """
+        """Return the tensor `name`; raises WeightsError where there is none."""
         found = self._by_name.get(name)
         if found is None:
             raise WeightsError("no such tensor in the file", where=name, hint=suggest(name, self._by_name))
@@ -104,8 +97,6 @@ class Header:
 
     def reshape(self, shapes: Mapping[str, tuple[int, ...]], congruent_to: int) -> Header:
         """Return the header with other shapes of some tensors; the data section starts as given modulo 4096."""
-        for name in shapes:
-            self.entry(name)
         raw = encode_header(
             [(entry.name, entry.dtype, shapes.get(entry.name, entry.shape)) for entry in self.entries],
             self.metadata,
@@ -135,15 +126,12 @@ def read_header(path: Path) -> Header:
 
 
 def parse_header(prefix: bytes, file_size: int, where: str) -> Header:
-    """Return the header that a file begins with, once every rule of the format holds.
+    """Return the header that a file begins with; raises WeightsError where a rule of the format is broken.
 
     Args:
         prefix: The file's first bytes, at least its whole header.
         file_size: The bytes of the whole file.
         where: What errors name as the file.
-
-    Raises:
-        WeightsError: A rule is broken.
     """
     length = _header_length(prefix, file_size, where)
     raw = prefix[: LENGTH_BYTES + length]
@@ -263,13 +251,10 @@ def _document(text: bytes, where: str) -> dict[str, Any]:
 
 
 def _metadata(value: Any, where: str) -> Mapping[str, str]:
-    if not isinstance(value, dict):
-        raise _fault("__metadata__ is not an object", where)
-    for name, text in value.items():
-        if not isinstance(text, str):
-            raise _fault(f"__metadata__ holds {name!r} with a value that is not a string", where)
-        if not (_is_unicode(name) and _is_unicode(text)):
-            raise _fault(f"__metadata__ holds {name!r} with half a surrogate pair, which UTF-8 cannot write", where)
+    if not isinstance(value, dict) or not all(isinstance(text, str) for text in value.values()):
+        raise _fault("__metadata__ is not an object that holds strings", where)
+    if not all(_is_unicode(name + text) for name, text in value.items()):
+        raise _fault("__metadata__ holds half a surrogate pair, which UTF-8 cannot write", where)
     return value
 
 

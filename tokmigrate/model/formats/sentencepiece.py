@@ -99,7 +99,6 @@ class Message:
 
     @cached_property
     def fields(self) -> tuple[Field, ...]:
-        """Its fields, in the order of its bytes."""
         return tuple(read_fields(self.data))
 
     def last(self, number: int) -> Field | None:
@@ -107,12 +106,10 @@ class Message:
         return next((field for field in reversed(self.fields) if field.number == number), None)
 
     def integer(self, number: int, default: int) -> int:
-        """Return the whole number that a field holds."""
         found = self.last(number)
         return found.value if found and isinstance(found.value, int) else default
 
     def octets(self, number: int, default: bytes = b"") -> bytes:
-        """Return the bytes that a field holds."""
         found = self.last(number)
         return found.data if found else default
 

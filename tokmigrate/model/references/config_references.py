@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Literal
 
 from tokmigrate.errors import OperationError, OutOfStepError, UnknownNameError, suggest
-from tokmigrate.model.documents.config_fields import Declared, Shape, may_hold_ids, shape_at, shape_of
-from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.documents.config_fields import Declared, Path, Shape, dotted, may_hold_ids, shape_at, shape_of
+from tokmigrate.model.formats.json_text import Json, replace_at
 from tokmigrate.vocabulary.ids import Renumbering
 
 NONE_DECLARED: Declared = MappingProxyType({})
@@ -35,9 +36,9 @@ def with_ids_of_config(
                 "  # or: ignore, if it holds no id of a token",
             )
 
-    def follow(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
+    def follow(place: Path, value: Json, shape: Shape) -> Json:
         def new(number: int) -> int:
-            return require_new_id(renumbering, number, ".".join(place), file)
+            return require_new_id(renumbering, number, dotted(place), file)
 
         if isinstance(value, list):
             match shape:
@@ -91,30 +92,14 @@ def _without_gone(value: list[Json], renumbering: Renumbering) -> list[Json]:
 
 
 def suspects(document: Json, size: int, declared: Declared = NONE_DECLARED) -> Iterator[tuple[str, int]]:
-    """Yield each field that is not known but looks like an id, by its place, with each number that it holds.
+    """Yield each field that is not known but looks like an id, by its dotted place, with each number that it holds.
 
     The arguments are those of `with_fields`.
     """
-    sizes = _list_sizes(document, size)
-
-    def walk(part: Json, path: tuple[str, ...], first: int) -> Iterator[tuple[str, int]]:
-        if isinstance(part, list):
-            for item in part:
-                yield from walk(item, path, first)
-        if not isinstance(part, dict):
-            return
-        first = max(first, _count_own_ids(part, sizes))
-        for name, value in part.items():
-            here = (*path, name)
-            if shape_at(here, declared) is not None:
-                continue
-            numbers = _numbers(value) if may_hold_ids(name) else None
-            if numbers:
-                yield from ((".".join(here), number) for number in numbers if first <= number < max(sizes))
-            else:
-                yield from walk(value, here, first)
-
-    return walk(document, (), 0)
+    most = max(_list_sizes(document, size))
+    for place, value, shape, first in _walk(document, size, declared):
+        if shape is None and may_hold_ids(str(place[-1])):
+            yield from ((dotted(place), number) for number in _numbers(value) or () if first <= number < most)
 
 
 def ids_held(value: Json, shape: Shape) -> Iterator[int]:
@@ -137,12 +122,6 @@ def _list_sizes(document: Json, size: int) -> frozenset[int]:
     return frozenset({size, stated}) if isinstance(stated, int) else frozenset({size})
 
 
-def _count_own_ids(part: Json, sizes: frozenset[int]) -> int:
-    """Return how many ids a part has for itself, like a talker its codec's; it names ids of the text after them."""
-    size = part.get("vocab_size")
-    return size if isinstance(size, int) and size not in sizes else 0
-
-
 def _numbers(value: Json) -> list[int] | None:
     """Return the numbers that a field holds, alone, in lists or under names; None where it holds anything else."""
     if _is_id(value):
@@ -161,7 +140,7 @@ def _is_number(value: Json) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-Change = Callable[[tuple[str, ...], Json, Shape], Json]
+Change = Callable[[Path, Json, Shape], Json]
 """From a field's place, its value and how it holds ids to its new value."""
 
 
@@ -174,39 +153,47 @@ def with_fields(document: Json, change: Change, size: int, declared: Declared = 
         size: The size of the vocabulary; a nested model that says another one has the ids below that for itself.
         declared: What the workspace says about fields.
     """
+    for place, value, shape in known_fields(document, size, declared):
+        document = replace_at(document, place, change(place, value, shape))
+    return document
+
+
+def known_fields(document: Json, size: int, declared: Declared) -> list[tuple[Path, Json, Shape]]:
+    """Return the place, the value and the shape of each known field; the arguments are those of `with_fields`."""
+    return [
+        (place, value, shape)
+        for place, value, shape, first in _walk(document, size, declared)
+        if shape is not None and shape != "ignore" and all(number >= first for number in ids_held(value, shape))
+    ]
+
+
+def _walk(
+    document: Json, size: int, declared: Declared
+) -> Iterator[tuple[Path, Json, Shape | Literal["ignore"] | None, int]]:
+    """Yield each field with its place, its value, how it holds ids, and the first id that its part may name.
+
+    What is inside a field that is known, or that holds nothing but numbers, is no field.
+    """
     sizes = _list_sizes(document, size)
 
-    def walk(value: Json, path: tuple[str, ...], first: int) -> Json:
-        if isinstance(value, list):
-            return [walk(item, path, first) for item in value]
-        if not isinstance(value, dict):
-            return value
-        first = max(first, _count_own_ids(value, sizes))
-        changed = {}
-        for name, held in value.items():
-            place = (*path, name)
-            shape = shape_at(place, declared)
-            if shape is None:
-                changed[name] = walk(held, place, first)
-            elif shape == "ignore" or any(number < first for number in ids_held(held, shape)):
-                changed[name] = held
-            else:
-                changed[name] = change(place, held, shape)
-        return changed
+    def walk(part: Json, path: Path, first: int) -> Iterator[tuple[Path, Json, Shape | Literal["ignore"] | None, int]]:
+        if isinstance(part, list):
+            for position, item in enumerate(part):
+                yield from walk(item, (*path, position), first)
+        if not isinstance(part, dict):
+            return
+        own = part.get("vocab_size")
+        if isinstance(own, int) and own not in sizes:
+            # A part has so many ids for itself, like a talker its codec's; it names ids of the text after them.
+            first = max(first, own)
+        for name, value in part.items():
+            here = (*path, name)
+            shape = shape_at(here, declared)
+            yield here, value, shape, first
+            if shape is None and not (may_hold_ids(name) and _numbers(value)):
+                yield from walk(value, here, first)
 
     return walk(document, (), 0)
-
-
-def known_fields(document: Json, size: int, declared: Declared) -> list[tuple[tuple[str, ...], Json, Shape]]:
-    """Return the place, the value and the shape of each known field; the arguments are those of `with_fields`."""
-    found: list[tuple[tuple[str, ...], Json, Shape]] = []
-
-    def note(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
-        found.append((place, value, shape))
-        return value
-
-    with_fields(document, note, size, declared)
-    return found
 
 
 def check_declared(configurations: Mapping[str, Json], declared: Declared) -> None:

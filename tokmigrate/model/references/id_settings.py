@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from tokmigrate.errors import OperationError, suggest
-from tokmigrate.model.documents.config_fields import NESTED, Shape, role_of, shape_of
+from tokmigrate.model.documents.config_fields import NESTED, Path, Shape, role_of, shape_of
 from tokmigrate.model.documents.pipeline_overrides import part_defaults
 from tokmigrate.model.documents.roles import text_of, with_id, with_special_flag
 from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
@@ -92,15 +92,16 @@ def _means(name: str, field: str) -> bool:
 
 def _with_fields_set(state: ModelState, name: str, setting: Setting, *, are_empty: bool) -> tuple[ModelState, bool]:
     """Return the state with the fields set that hold something, or those that do not, and whether there are any."""
-    places: list[tuple[str, ...]] = []
+    places: list[Path] = []
 
-    def change(place: tuple[str, ...], value: Json, shape: Shape) -> Json:
+    def change(place: Path, value: Json, shape: Shape) -> Json:
+        field = str(place[-1])
         # Old files list all fields in every part, also in those that are no language model.
         fits = not are_empty or all(part in NESTED for part in place[:-1])
-        if not fits or (value is None) is not are_empty or not _means(name, place[-1]):
+        if not fits or (value is None) is not are_empty or not _means(name, field):
             return value
         places.append(place)
-        return _change_field(place[-1], value, setting, state.tokenizer.ids, shape)
+        return _change_field(field, value, setting, state.tokenizer.ids, shape)
 
     reached = state
     for file, document in configurations(state.documents).items():
@@ -123,7 +124,7 @@ def _with_texts(state: ModelState, name: str, content: str) -> tuple[ModelState,
 def _names(state: ModelState) -> list[str]:
     """Return what can be set of a model, by the fields that its configurations have."""
     fields = (
-        (place[-1], shape)
+        (str(place[-1]), shape)
         for document in configurations(state.documents).values()
         for place, _, shape in known_fields(document, state.vocab_size, state.traits.id_fields)
     )

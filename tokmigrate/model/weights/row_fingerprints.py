@@ -63,7 +63,6 @@ RowFingerprints = Mapping[Side, RowFingerprint]
 
 
 def format_fingerprints(marks: RowFingerprints) -> str:
-    """Return fingerprints as text."""
     return "; ".join(f"{side} {mark.dtype} {mark.digest}" for side, mark in sorted(marks.items()))
 
 

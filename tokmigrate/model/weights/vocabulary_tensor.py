@@ -45,17 +45,14 @@ class VocabularyTensor:
 
     @property
     def geometry(self) -> Geometry:
-        """How its rows lie."""
         return Geometry.of(self.shape, self.dtype, self.axis)
 
     @property
     def row_bytes(self) -> int:
-        """The bytes of one row."""
         return self.geometry.row_bytes
 
     @property
     def width(self) -> int:
-        """The numbers in one row."""
         return prod(size for axis, size in enumerate(self.shape) if axis != self.axis)
 
     @property

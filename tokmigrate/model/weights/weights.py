@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from tokmigrate.errors import ModelError, StorageError, WeightsError, suggest
 from tokmigrate.files import MissingFileError, entries, open_for_reading, read_file
@@ -30,6 +29,7 @@ _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WEIGHT_FILES = (".safetensors", ".gguf", ".onnx", ".h5", ".msgpack", ".npz", *_PICKLED)
 """How the names of files end that may be weights."""
 _POINTER = b"version https://git-lfs.github.com/spec/"
+_SAVE_AGAIN = "save the model again"
 _WITHOUT = "without weights there are `lint`, `lock`, `rebase`, `squash` and `test`"
 _CONVERT = """\
 import shutil, transformers as t
@@ -94,11 +94,7 @@ class Weights:
                 yield shard, entry
 
     def tensor(self, name: str) -> tuple[Shard, TensorEntry]:
-        """Return the tensor `name` and the shard that it is in.
-
-        Raises:
-            WeightsError: The model has no such tensor.
-        """
+        """Return the tensor `name` and the shard that it is in; raises WeightsError where there is none."""
         found = self._by_name.get(name)
         if found is None:
             raise WeightsError(
@@ -113,11 +109,9 @@ class Weights:
         return TensorRows(self.path(shard), begin, Geometry.of(entry.shape, entry.dtype, axis), entry.dtype)
 
     def shard(self, file: str) -> Shard:
-        """Return the shard that is in `file`."""
         return next(shard for shard in self.shards if shard.file == file)
 
     def path(self, shard: Shard) -> Path:
-        """Return the path of a shard."""
         return self.directory / shard.file
 
 
@@ -141,7 +135,7 @@ def read_weights(directory: Path) -> Weights:
         index = None
     elif has_index:
         index = INDEX
-        shards = _read_indexed_shards(directory, _index_document(directory)["weight_map"])
+        shards = _read_indexed_shards(directory, _read_weight_map(directory))
     else:
         raise _without_weights(directory, names)
     read = {index, *(shard.file for shard in shards)}
@@ -150,22 +144,11 @@ def read_weights(directory: Path) -> Weights:
 
 
 def read_adapter_weights(directory: Path) -> Weights:
-    """Read the header of the weights of a peft adapter.
-
-    Raises:
-        WeightsError: There are none, only pickled ones, or the file breaks the rules.
-        StorageError: The directory is a Hugging Face cache snapshot or cannot be read.
-    """
+    """Read the header of the weights of a peft adapter; errors are those of `read_weights`."""
     names = _names(directory)
     if ADAPTER not in names:
-        pickled = [name for name in names if name.endswith(_PICKLED)]
-        raise WeightsError(
-            f"only pickled weights ({format_list(pickled, 4)}): refused, and never unpickled"
-            if pickled
-            else "no weights",
-            where=str(directory),
-            hint=f"save the adapter with peft, which writes {ADAPTER}",
-        )
+        message = _describe_pickled(names) or "no weights"
+        raise WeightsError(message, where=str(directory), hint=f"save the adapter with peft, which writes {ADAPTER}")
     return Weights(directory, (_shard(directory, ADAPTER),))
 
 
@@ -180,8 +163,7 @@ def is_pointer(path: Path) -> bool:
 
 def _leads_nowhere(directory: Path, names: tuple[str, ...]) -> bool:
     """Return whether none of the files of an index is there: saving a model again in one file leaves such an index."""
-    listed = set(_index_document(directory)["weight_map"].values())
-    return bool(listed) and listed.isdisjoint(names)
+    return set(_read_weight_map(directory).values()).isdisjoint(names)
 
 
 def _names(directory: Path) -> tuple[str, ...]:
@@ -191,8 +173,13 @@ def _names(directory: Path) -> tuple[str, ...]:
         raise ModelError("no such directory", where=str(directory), hint="check the model's path") from error
 
 
-def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
+def _describe_pickled(names: tuple[str, ...]) -> str | None:
     pickled = [name for name in names if name.endswith(_PICKLED)]
+    return f"only pickled weights ({format_list(pickled, 4)}): refused, and never unpickled" if pickled else None
+
+
+def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
+    pickled = _describe_pickled(names)
     others = [name for name in names if name.endswith(".safetensors")]
     if others:
         return WeightsError(
@@ -201,11 +188,7 @@ def _without_weights(directory: Path, names: tuple[str, ...]) -> WeightsError:
             hint=f"rename the file to {SINGLE} if it is the whole model",
         )
     if pickled:
-        return WeightsError(
-            f"only pickled weights ({format_list(pickled, 4)}): refused, and never unpickled",
-            where=str(directory),
-            hint=_to_safetensors(directory),
-        )
+        return WeightsError(pickled, where=str(directory), hint=_to_safetensors(directory))
     return WeightsError(
         f"no weights: neither {SINGLE} nor {INDEX} is there",
         where=str(directory),
@@ -237,27 +220,21 @@ def _shard(directory: Path, file: str) -> Shard:
     return Shard(file, header, header.file_size, identity)
 
 
-def _index_document(directory: Path) -> Mapping[str, Any]:
+def _read_weight_map(directory: Path) -> Mapping[str, str]:
     real_name(directory, INDEX)
     where = str(directory / INDEX)
     try:
         document = json_text.parse(read_file(directory / INDEX).decode("utf-8"), where)
     except UnicodeDecodeError as error:
-        raise WeightsError("the index is not UTF-8", where=where, hint="save the model again") from error
+        raise WeightsError("the index is not UTF-8", where=where, hint=_SAVE_AGAIN) from error
     except ModelError as error:
         raise WeightsError(error.message, where=error.where, hint=error.hint) from error
-    weight_map = document.get("weight_map") if isinstance(document, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise WeightsError(
-            "the index has no weight_map from tensors to files", where=where, hint="save the model again"
-        )
-    for tensor, file in weight_map.items():
-        if not isinstance(file, str):
-            raise WeightsError(
-                f"the file of tensor {tensor!r} is not a string", where=where, hint="save the model again"
-            )
+    held = document.get("weight_map") if isinstance(document, dict) else None
+    if not held or not isinstance(held, dict) or not all(isinstance(file, str) for file in held.values()):
+        raise WeightsError("the index has no weight_map from tensors to files", where=where, hint=_SAVE_AGAIN)
+    for tensor, file in held.items():
         _check_shard_name(file, tensor, where)
-    return dict(document)
+    return dict(held)
 
 
 def _check_shard_name(file: str, tensor: str, where: str) -> None:
@@ -293,19 +270,12 @@ def _read_indexed_shards(directory: Path, weight_map: Mapping[str, str]) -> tupl
                     hint="save the model again: readers would take either one",
                 )
             found[entry.name] = shard.file
-    for tensor, file in weight_map.items():
-        if found.get(tensor) != file:
-            elsewhere = f"{found[tensor]} has it" if tensor in found else "no shard has it"
-            raise WeightsError(
-                f"the index puts tensor {tensor!r} into {file}, but {elsewhere}",
-                where=where,
-                hint="index and shards are from different saves: fetch both again",
-            )
-    for tensor, file in found.items():
-        if tensor not in weight_map:
-            raise WeightsError(
-                f"the tensor {tensor!r} of {file} is not in the index",
-                where=where,
-                hint="index and shards are from different saves: fetch both again",
-            )
+    for tensor in (*weight_map, *found):
+        listed, held = weight_map.get(tensor), found.get(tensor)
+        if listed is None:
+            fault = f"the tensor {tensor!r} of {held} is not in the index"
+        else:
+            fault = f"the index puts tensor {tensor!r} into {listed}, but {held or 'no shard'} has it"
+        if listed != held:
+            raise WeightsError(fault, where=where, hint="index and shards are from different saves: fetch both again")
     return shards

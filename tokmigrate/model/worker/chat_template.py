@@ -18,7 +18,6 @@ MESSAGES = ({"role": "user", "content": "Hello"},)
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Render the template and answer."""
     from transformers.utils.chat_template_utils import render_jinja_template  # noqa: PLC0415
 
     error, started = None, time.process_time()

@@ -109,7 +109,6 @@ class Library:
     texts: Mapping[int, str]
 
     def segmentations(self, texts: Sequence[str]) -> list[Segmentation]:
-        """Return the lines as a model gets them."""
         post_processor = self.tokenizer.post_processor
         with text_alone(self.tokenizer):
             encodings = self.tokenizer.encode_batch_fast(texts)
@@ -118,12 +117,10 @@ class Library:
         return [Segmentation(encoding.ids, post_processor.process(encoding).ids) for encoding in encodings]
 
     def encode(self, text: str) -> Any:
-        """Return the library's encoding of a text alone."""
         with text_alone(self.tokenizer):
             return self.tokenizer.encode(text, add_special_tokens=False)
 
     def tokens(self, ids: Sequence[int]) -> list[str]:
-        """Return the tokens of ids, as the vocabulary has them."""
         return [self.texts[number] for number in ids]
 
 
@@ -149,7 +146,6 @@ class Tally:
     bytes: int = 0
 
     def add(self, line: Segmentation) -> None:
-        """Count one line."""
         length = len(line.ids)
         self.tokens += length
         self.longest = max(self.longest, length)
@@ -217,7 +213,6 @@ class Comparison:
         self._moved = {number for number in old.keys() | new.keys() if old.get(number) != new.get(number)}
 
     def add(self, number: int, text: str, old: Segmentation, new: Segmentation) -> None:
-        """Compare the two segmentations of one line."""
         self.other_ids += old.ids != new.ids
         before, after = old.text_ids, new.text_ids
         if before == after and self._moved.isdisjoint(before):
@@ -290,7 +285,6 @@ class _FaultError(Exception):
 
 
 def answer(request: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
-    """Load the tokenizers, read the corpus once, and answer."""
     try:
         return _measure(request, tell)
     except FileProblems as error:

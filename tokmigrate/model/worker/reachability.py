@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
-from tokmigrate.model.formats.byte_letters import bytes_of_letters, is_byte_level
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.library import open_tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import bytes_of_letters, is_byte_level
 from tokmigrate.model.worker.worker_main import run_worker
 from tokmigrate.vocabulary.ids import is_tombstone
 
@@ -122,7 +122,6 @@ class _Tokenizer:
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Load the tokenizers and answer."""
     before, after = _Tokenizer(request["before"]), _Tokenizer(request["after"])
     tokens: Mapping[str, str] = request["tokens"]
     if _is_same_pipeline(before.document, after.document):

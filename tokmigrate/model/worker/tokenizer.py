@@ -20,7 +20,6 @@ from tokmigrate.model.worker.worker_main import id_differences, run_worker
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Load the tokenizer and answer."""
     tokenizer = open_tokenizer(Path(request["file"]) if "file" in request else request["document"])
     found = of_library(tokenizer, request)
     normalizer = tokenizer.normalizer

@@ -175,7 +175,6 @@ def ties_vocabulary(model: Any, following: Mapping[str, Any]) -> bool:
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Build the models and answer."""
     try:
         config = load_config(request["directory"])
     except UnknownModelError as error:
