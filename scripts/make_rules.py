@@ -12,6 +12,7 @@ from rule_examples import example_workspace
 from tokmigrate.commands.lint import lint
 from tokmigrate.lint.linter import GROUPS, RULES, Selection
 from tokmigrate.lint.rule import Rule, Severity
+from tokmigrate.lint.subjects import Failure, MigrationFile, OnModel
 from tokmigrate.render.lint import explanation, format_findings_plain
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -41,6 +42,12 @@ Each code has a page that says why, with an example of wrong and right and what 
 _FAILS = {
     Severity.ERROR: "`tokmigrate lint` exits with 1",
     Severity.WARNING: "`tokmigrate lint --strict` exits with 1",
+}
+
+_LOOKS_AT = {
+    MigrationFile: "the file, and what the workspace knows of it",
+    OnModel: "the file, and its effect on a model without it",
+    Failure: "the file, and a model without it",
 }
 
 
@@ -95,7 +102,7 @@ def page(rule: Rule) -> str:
         "",
         "| severity | it looks at |",
         "|---|---|",
-        f"| {rule.severity.value}: {_FAILS[rule.severity]} | {rule.looks_at} |",
+        f"| {rule.severity.value}: {_FAILS[rule.severity]} | {_LOOKS_AT[rule.subject]} |",
         "",
         explanation(rule, printed(rule)),
         "## Where it is meant",

@@ -24,12 +24,13 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Normalizer, Replace
 from tokenizers.pre_tokenizers import WhitespaceSplit
 
-from tokmigrate.errors import FileProblems, ModelError, OperationError, WeightsError
+from tokmigrate.errors import ModelError, OperationError, WeightsError
 from tokmigrate.init import InitRecipe, InitSpec, RowStatistics, initialise_rows, seed_for, strategy_types
 from tokmigrate.init.noise import gaussian
 from tokmigrate.init.statistics import sum_blocks, tree_sum
 from tokmigrate.model.formats.dtype import Matrix, from_float64, to_float64
-from tokmigrate.strict_yaml import parse, validate_as
+from tokmigrate.strict_yaml.reading import parse
+from tokmigrate.strict_yaml.validation import check
 from tokmigrate.vocabulary.ids import Run
 from tokmigrate.vocabulary.row_edit import Recipe, Side
 
@@ -586,9 +587,7 @@ class Document(BaseModel):
     ],
 )
 def test_a_fault_has_its_place_and_a_hint(text: str, place: tuple[int, int], words: list[str]) -> None:
-    with pytest.raises(FileProblems) as caught:
-        validate_as(Document, parse(text, "m.yaml"))
-    (problem,) = caught.value.problems
+    _, (problem,) = check(Document, parse(text, "m.yaml"))
     assert (problem.line, problem.column) == place
     for word in words:
         assert word in str(problem)

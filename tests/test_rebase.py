@@ -25,7 +25,7 @@ from tokmigrate.revision.new_file import python_text
 from tokmigrate.revision.reparent import find_conflicts, with_down_revision
 from tokmigrate.revision.validate import validate
 from tokmigrate.settings import ModelEntry
-from tokmigrate.strict_yaml import parse
+from tokmigrate.strict_yaml.reading import parse
 
 IDS = st.text("0123456789abcdef_", min_size=4, max_size=12)
 COMMENTS = st.sampled_from(["", "  # the one before: 'x' \"y\"", " # ä日🙂"])

@@ -18,8 +18,8 @@ from tokmigrate.errors import FileProblems, HistoryError, OperationError, Unknow
 from tokmigrate.init import InitSpec
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.operation import NewToken
+from tokmigrate.operations.padding_and_truncation import SetPadding
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.operations.set_padding import SetPadding
 from tokmigrate.revision.conditions import Encodes, ModelType, SingleToken, TokenAbsent
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration

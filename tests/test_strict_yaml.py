@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import pytest
 from hypothesis import given, settings
@@ -12,7 +12,11 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tokmigrate.errors import FileProblems, Problem
-from tokmigrate.strict_yaml import OptionalText, Plain, check, parse, read, validate_as
+from tokmigrate.strict_yaml.reading import parse, read
+from tokmigrate.strict_yaml.tree import Plain, Tree
+from tokmigrate.strict_yaml.validation import OptionalText, check
+
+M = TypeVar("M", bound=BaseModel)
 
 
 def problems(text: str) -> list[Problem]:
@@ -63,6 +67,12 @@ class Sample(Closed):
         return whole
 
 
+def build(model: type[M], tree: Tree) -> M:
+    instance, found = check(model, tree)
+    assert instance is not None, found
+    return instance
+
+
 def faults(text: str) -> list[tuple[int, int, str]]:
     _, found = check(Sample, parse(text, "f.yaml"))
     return [(each.line, each.column, each.message) for each in found]
@@ -75,7 +85,7 @@ def faults(text: str) -> list[tuple[int, int, str]]:
 def test_a_scalar_stays_the_text_that_it_looks_like(text: str) -> None:
     tree = parse(f"text: {text}\n", "f.yaml")
     assert tree.value == {"text": text}
-    assert validate_as(Sample, tree).text == text
+    assert build(Sample, tree).text == text
 
 
 def test_plain_and_quoted_text_can_be_distinguished() -> None:
@@ -182,7 +192,7 @@ def test_fields_give_texts_their_types() -> None:
         "text: '8'\nwhole: 8\nlimit: -3\nshare: 1e-3\nflag: no\nnote: null\n"
         "init: {strategy: copy, row: 0007}\ntokens: [0002, {content: no, special: true}]\nsizes: {a: 1}\n"
     )
-    assert validate_as(Sample, parse(text, "f.yaml")) == Sample(
+    assert build(Sample, parse(text, "f.yaml")) == Sample(
         text="8",
         whole=8,
         limit=-3,
@@ -194,9 +204,9 @@ def test_fields_give_texts_their_types() -> None:
 
 
 def test_null_means_nothing_where_no_text_is_meant() -> None:
-    sample = validate_as(Sample, parse("text: null\nlimit: ~\nnote:\ninit: null\n", "f.yaml"))
+    sample = build(Sample, parse("text: null\nlimit: ~\nnote:\ninit: null\n", "f.yaml"))
     assert (sample.text, sample.limit, sample.note, sample.init) == ("null", None, None, None)
-    assert validate_as(Sample, parse("note: 'null'\n", "f.yaml")).note == "null"
+    assert build(Sample, parse("note: 'null'\n", "f.yaml")).note == "null"
     assert faults("whole: null\n") == [(1, 8, "expected a whole number, found nothing")]
     assert faults("limit: 'null'\n") == [(1, 8, "expected a whole number, found 'null'")]
 
@@ -275,10 +285,10 @@ def test_no_message_has_the_jargon_of_the_library() -> None:
 
 def test_a_part_can_be_checked_and_wrapped() -> None:
     tree = parse("items:\n  - copy: {row: a, strategy: copy}\n  - b\n", "f.yaml")
-    assert validate_as(Copy, tree, ("items", 0, "copy")).row == "a"
-    assert validate_as(Copy, tree.at(("items", 1)).under("row")).row == "b"
-    with pytest.raises(FileProblems, match=r"f.yaml:3:5: expected a mapping, found 'b'"):
-        validate_as(Copy, tree, ("items", 1))
+    assert build(Copy, tree.at(("items", 0, "copy"))).row == "a"
+    assert build(Copy, tree.at(("items", 1)).under("row")).row == "b"
+    _, (problem,) = check(Copy, tree.at(("items", 1)))
+    assert str(problem).startswith("f.yaml:3:5: expected a mapping, found 'b'")
 
 
 texts = st.text(

@@ -30,7 +30,7 @@ from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.queries import Readable
 from tokmigrate.state.rows import AppliedRow, ModelRow, RunRow, TokenEvent, TokenEventType, TokenRow
 from tokmigrate.state.transfer import ImportedLedger, read_imported
-from tokmigrate.strict_yaml import read
+from tokmigrate.strict_yaml.reading import read
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,6 @@ class _BlameIndex:
     author_of: Callable[[Path, int], LineAuthor | str] = field(default_factory=lambda: cache(read_line_author))
 
     def with_ledger(self, ledger: Readable, row: ModelRow) -> _BlameIndex:
-        """Return the index with what a ledger has of the model."""
         return replace(
             self,
             histories=read_token_histories(ledger.token_events(row)),
@@ -208,7 +207,6 @@ class _BlameIndex:
 
     @property
     def ids(self) -> Mapping[str, int]:
-        """The ids of the tokens that it has."""
         if self.snapshot is not None:
             return self.snapshot.state.tokenizer.ids
         last = {each.token: each.events[-1].event.token_id for each in self.histories if each.events}
@@ -216,7 +214,6 @@ class _BlameIndex:
 
     @property
     def names(self) -> Iterator[str]:
-        """Every text that a token has or had."""
         return chain(self.ids, *(history.names for history in self.histories))
 
     def tokens_that_read(self, text: str) -> frozenset[str]:
@@ -254,7 +251,6 @@ class _BlameIndex:
         )
 
     def _explain(self, row: TokenRow) -> BlameEvent:
-        """Return an event with who caused it, and where it is written."""
         applied, run = self.applied.get(row.event.revision), self.runs.get(row.run_id)
         migration = self.history.by_revision.get(row.event.revision)
         message = applied.record.message if applied else ""

@@ -23,7 +23,7 @@ from tokmigrate.state import transfer
 from tokmigrate.state.database import open_state_if_present
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import MigrationText
-from tokmigrate.strict_yaml import parse
+from tokmigrate.strict_yaml.reading import parse
 
 if TYPE_CHECKING:
     from tokmigrate.state.ledger import State

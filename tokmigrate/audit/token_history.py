@@ -27,7 +27,6 @@ class TokenHistory:
 
     @property
     def ids(self) -> frozenset[int]:
-        """Every id that its events name."""
         ids = (number for row in self.events for number in (row.event.token_id, row.event.old_id))
         return frozenset(number for number in ids if number is not None)
 
@@ -75,8 +74,6 @@ def read_token_histories(rows: Iterable[TokenRow]) -> tuple[TokenHistory, ...]:
 
 @dataclass(slots=True)
 class _OpenHistory:
-    """A history while its events are read."""
-
     names: dict[str, None]
     added: bool
     token: str | None

@@ -35,8 +35,7 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import Lock, lock_path, lock_shown, parse_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import FILE_NAME, ModelEntry, WorkerLimits, Workspace
-from tokmigrate.strict_yaml import decode
-from tokmigrate.strict_yaml.reading import parse
+from tokmigrate.strict_yaml.reading import decode, parse
 
 _FOUND_BY = ("added_tokens", "normalizer")
 """The parts of tokenizer.json that decide where added tokens are found."""

@@ -82,12 +82,10 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        """Whether the migration has to change."""
         return self.rule.severity is Severity.ERROR
 
     @property
     def line(self) -> str:
-        """The line of the file that it is in."""
         lines = self.file.lines
         return lines[self.location.line - 1] if self.location.line <= len(lines) else ""
 

@@ -12,12 +12,6 @@ from tokmigrate.lint.subjects import Failure, Location, MigrationFile, OnModel
 
 T = TypeVar("T", MigrationFile, OnModel, Failure)
 
-_LOOKS_AT = {
-    MigrationFile: "the file alone",
-    OnModel: "the file, and its effect on a model without it",
-    Failure: "the file, and a model without it",
-}
-
 
 class Severity(StrEnum):
     """How sure it is that a migration has to change."""
@@ -47,7 +41,6 @@ class Rule:
         wrong: A migration in which it finds something, without the fields that identify one.
         right: The same as it should be.
         given: A migration before either of them.
-        looks_at: What it needs, in words.
         branch: The branch that its examples are compared with, None for a rule that reads none.
     """
 
@@ -59,22 +52,18 @@ class Rule:
     wrong: str
     right: str
     given: str
-    looks_at: str
     branch: str | None
 
     @property
     def summary(self) -> str:
-        """What it finds, in one sentence."""
         return (inspect.getdoc(self.check) or "").partition("\n")[0]
 
     @property
     def why(self) -> str:
-        """Why that matters."""
         return (inspect.getdoc(self.check) or "").partition("\n")[2].strip()
 
     @property
     def language(self) -> Literal["yaml", "python"]:
-        """In which of the two languages for migrations the examples are."""
         return "python" if "def upgrade(op):" in self.right else "yaml"
 
 
@@ -89,12 +78,11 @@ def rule(
     wrong: str,
     right: str,
     given: str = "",
-    beside: str = "",
     branch: str | None = None,
 ) -> Callable[[Callable[[T], Iterable[Found]]], Callable[[T], Iterable[Found]]]:
     """Register a function as the check of a rule, which it gives its name; the type of its parameter is the subject.
 
-    `beside` says what it needs besides the file where that type does not tell. Raises ValueError for a taken code.
+    Raises ValueError for a taken code.
     """
 
     def register(check: Callable[[T], Iterable[Found]]) -> Callable[[T], Iterable[Found]]:
@@ -102,8 +90,7 @@ def rule(
         if code in REGISTERED:
             raise ValueError(f"two rules have the code {code}: {REGISTERED[code].name} and {name}")
         subject = next(iter(get_type_hints(check).values()))
-        looks_at = f"the file, and {beside}" if beside else _LOOKS_AT[subject]
-        REGISTERED[code] = Rule(code, name, severity, check, subject, wrong, right, given, looks_at, branch)
+        REGISTERED[code] = Rule(code, name, severity, check, subject, wrong, right, given, branch)
         return check
 
     return register

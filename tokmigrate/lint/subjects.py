@@ -47,12 +47,10 @@ class Written:
 
     @cached_property
     def tokens(self) -> TokenChanges:
-        """What it does to tokens, as far as that is known."""
         return self.operation.token_changes() or TokenChanges()
 
     @cached_property
     def footprint(self) -> Footprint:
-        """What it reads and writes, as far as that is known."""
         return self.operation.footprint() or Footprint()
 
 
@@ -81,7 +79,6 @@ class MigrationFile:
 
     @cached_property
     def lines(self) -> tuple[str, ...]:
-        """The lines of its text, as places count them."""
         return tuple((_PYTHON_LINE if self.is_python else _YAML_LINE).split(self.text))
 
     @property
@@ -90,7 +87,6 @@ class MigrationFile:
 
     @property
     def added_tokens(self) -> Iterator[tuple[Written, NewToken]]:
-        """Each token that an operation adds."""
         return ((written, token) for written in self.operations for token in written.tokens.added)
 
     def with_operations(self, operations: tuple[PlannedOperation, ...]) -> MigrationFile:
@@ -150,7 +146,6 @@ class OnModel:
 
     @property
     def effects(self) -> Iterator[tuple[Written, Effect]]:
-        """Each operation with what it does, and the states around it."""
         return zip(self.file.operations, self.step.effects, strict=True)
 
     def last_that(self, happens: Callable[[ModelState, ModelState], bool]) -> Written | None:

@@ -37,17 +37,14 @@ class Risk:
 
     @classmethod
     def safe(cls, reason: str) -> Risk:
-        """Return a risk of level *safe*."""
         return cls(RiskLevel.SAFE, reason)
 
     @classmethod
     def caution(cls, reason: str) -> Risk:
-        """Return a risk of level *caution*."""
         return cls(RiskLevel.CAUTION, reason)
 
     @classmethod
     def breaking(cls, reason: str) -> Risk:
-        """Return a risk of level *breaking*."""
         return cls(RiskLevel.BREAKING, reason)
 
 
@@ -98,7 +95,6 @@ class NewToken(Fields):
 
     @property
     def is_special(self) -> bool:
-        """Whether decoding may skip it."""
         return self.special or self.language
 
     def to_added_token(self) -> AddedToken:
@@ -189,7 +185,6 @@ def init_reads(init: InitSpec | None) -> Iterable[str]:
 
 
 def _tokens_in(held: Any) -> Iterator[str]:
-    """Yield the tokens that a strategy names."""
     if isinstance(held, dict):
         for key, value in held.items():
             if key == "token":

@@ -25,8 +25,7 @@ from tokmigrate.model.tokenizer.library import library_errors, load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
 from tokmigrate.operations.operation import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.token_checks import id_of
-from tokmigrate.strict_yaml import is_null
-from tokmigrate.strict_yaml.tree import Plain
+from tokmigrate.strict_yaml.tree import Plain, is_null
 
 _JSON_SCALAR = re.compile(r"true|false|-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]+)?")
 
@@ -83,7 +82,6 @@ class SetPart(Operation):
 
     @property
     def part(self) -> dict[str, Any] | None:
-        """The part as the migration gives it."""
         found: dict[str, Any] | None = getattr(self, self.section)
         return found
 

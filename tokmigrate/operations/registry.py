@@ -6,21 +6,17 @@ import sys
 from collections.abc import Mapping
 from functools import cache
 
-from tokmigrate.operations.add_role_tokens import AddRoleTokens
 from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.chat import AddRoleTokens, SetChatTemplate
 from tokmigrate.operations.move_tokens import MoveTokens
 from tokmigrate.operations.operation import Operation
+from tokmigrate.operations.padding_and_truncation import SetPadding, SetTruncation
 from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
-from tokmigrate.operations.reinit_tokens import ReinitTokens
 from tokmigrate.operations.remove_tokens import RemoveTokens
 from tokmigrate.operations.rename_tokens import RenameTokens
-from tokmigrate.operations.resize_vocab import ResizeVocab
-from tokmigrate.operations.set_chat_template import SetChatTemplate
-from tokmigrate.operations.set_init import SetInit
-from tokmigrate.operations.set_padding import SetPadding
+from tokmigrate.operations.row_operations import ReinitTokens, ResizeVocab, SetInit
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
-from tokmigrate.operations.set_truncation import SetTruncation
 from tokmigrate.plugins import load_plugins
 
 GROUP = "tokmigrate.operations"

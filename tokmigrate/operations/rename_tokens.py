@@ -15,7 +15,7 @@ from tokmigrate.model.documents.chat_template import find_in_templates, texts_in
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
-from tokmigrate.model.tokenizer.tokenizer_json import FILE
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, merges_of, product
 from tokmigrate.operations.operation import (
     CHAT_TEMPLATE,
     Context,
@@ -26,7 +26,7 @@ from tokmigrate.operations.operation import (
     init_reads,
     name_tokens,
 )
-from tokmigrate.operations.reinit_tokens import with_reinitialised_rows
+from tokmigrate.operations.row_operations import with_reinitialised_rows
 from tokmigrate.operations.token_checks import id_of
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -66,6 +66,7 @@ class RenameTokens(Operation):
         return result
 
     def _check(self, state: ModelState) -> None:
+        model = state.documents[FILE]["model"]
         seen: dict[str, str] = {}
         for old, new in self.tokens.items():
             number = id_of(state, old)
@@ -79,10 +80,16 @@ class RenameTokens(Operation):
                     f"'{seen[new]}' and '{old}' cannot both become '{new}'", hint="give one another text"
                 )
             seen[new] = old
-            model = state.documents[FILE]["model"]
             if model.get("byte_fallback") and _BYTE.fullmatch(old) and old in state.tokenizer.vocabulary:
                 raise OperationError(f"'{old}' (id {number}) represents a byte, which the library finds by that text")
-        _check_merges(state.documents[FILE]["model"], self.tokens)
+        merges = find_merges(model)
+        token = next((old for old in self.tokens if old in merges), None)
+        if token is not None:
+            left, right = merges[token]
+            raise OperationError(
+                f"'{token}' cannot be renamed: the merge of '{left}' and '{right}' is made of its text",
+                hint="rename only tokens that no merge takes or makes, such as added ones",
+            )
 
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         left = find_in_templates(after, self.tokens)
@@ -94,8 +101,7 @@ class RenameTokens(Operation):
             named = [token for token in self.tokens if token in held and token in before.tokenizer.added]
             if named:
                 return Risk.breaking(f"the {part} still names {format_quoted(named)}, which is not a token now")
-        pairs = [f"'{old}' is '{new}' now" for old, new in self.tokens.items()]
-        shown = format_list(pairs, separator="; ")
+        shown = format_list([f"'{old}' is '{new}' now" for old, new in self.tokens.items()], separator="; ")
         ordinary = [old for old in self.tokens if old not in before.tokenizer.added]
         if ordinary:
             return Risk.caution(f"{shown}; text that {format_quoted(ordinary)} stood in is tokenized differently")
@@ -110,14 +116,7 @@ class RenameTokens(Operation):
         return Footprint.of(writes, init_reads(self.init) if self.init else ())
 
 
-def _check_merges(model: Mapping[str, Json], names: Mapping[str, str]) -> None:
-    """Raise OperationError where a merge takes or makes one of the tokens."""
-    for merge in model.get("merges") or []:
-        left, right = merge.split(" ", 1) if isinstance(merge, str) else merge
-        made = left + right.removeprefix(model.get("continuing_subword_prefix") or "")
-        for token in (left, right, made):
-            if token in names:
-                raise OperationError(
-                    f"'{token}' cannot be renamed: the merge of '{left}' and '{right}' is made of its text",
-                    hint="rename only tokens that no merge takes or makes, such as added ones",
-                )
+def find_merges(model: Mapping[str, Json]) -> Mapping[str, Merge]:
+    """Return each text that a merge of the `model` of tokenizer.json takes or makes, with one that does."""
+    prefix = model.get("continuing_subword_prefix") or ""
+    return {text: merge for merge in merges_of(model) for text in (*merge, product(merge, prefix))}

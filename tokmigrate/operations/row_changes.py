@@ -13,7 +13,7 @@ from tokmigrate.model.documents.config_fields import parts_of, with_sizes
 from tokmigrate.model.documents.pipeline_overrides import default_ids
 from tokmigrate.model.documents.state import CONFIG, ModelState
 from tokmigrate.operations.operation import Context
-from tokmigrate.vocabulary.ids import Renumbering
+from tokmigrate.vocabulary.ids import Renumbering, Run
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, join_pieces
 
 MEAN = InitSpec.model_validate({"strategy": "mean"})
@@ -28,16 +28,22 @@ def choose_init(state: ModelState, context: Context, *nearest_first: InitSpec | 
     return MEAN if state.init is None else InitSpec.model_validate(state.init)
 
 
-def init_recipe(state: ModelState, context: Context, label: str, spec: InitSpec) -> InitRecipe:
-    """Return the recipe for the row of the token `label`, read off the state before it."""
-    if not state.population:
+def init_recipe(
+    state: ModelState, context: Context, label: str, spec: InitSpec, population: tuple[Run, ...] | None = None
+) -> InitRecipe:
+    """Return the recipe for the row of the token `label`, read off the state before it.
+
+    `population` are the rows of its statistics; by default those of the baseline vocabulary that are still there.
+    """
+    population = state.population if population is None else population
+    if not population:
         raise OperationError("no row of the baseline vocabulary is left to initialise a new one from")
     return InitRecipe(
         revision=context.revision,
         label=label,
         input=spec.start("input", state.tokenizer, label, context.attachments),
         output=spec.start("output", state.tokenizer, label, context.attachments),
-        population=state.population,
+        population=population,
         table=_find_copied_row(state, spec, label) if state.traits.has_tables else None,
     )
 

@@ -33,7 +33,7 @@ from tokmigrate.operations.operation import (
     TokenChanges,
     name_tokens,
 )
-from tokmigrate.operations.set_padding import with_pad_token
+from tokmigrate.operations.padding_and_truncation import with_pad_token
 from tokmigrate.operations.token_checks import id_of, risk_of_added
 
 

@@ -194,7 +194,6 @@ class _TokenizerState:
 
     @staticmethod
     def of(state: ModelState, made_by: Migration | None) -> _TokenizerState:
-        """Return what counts of a model's state."""
         document = state.documents[FILE]
         # A decoder has no part in tokenizing.
         without = {**document, "truncation": None, "padding": None, "decoder": None}
@@ -203,7 +202,6 @@ class _TokenizerState:
         return _TokenizerState(Tokenizer(without), limit_of(state), made_by)
 
     def tokenizes_like(self, other: _TokenizerState) -> bool:
-        """Return whether no text can tell the two apart."""
         return self.limit == other.limit and self.tokenizer == other.tokenizer
 
     def request(self) -> dict[str, Json]:

@@ -16,7 +16,6 @@ class _Condition(Fields):
     shorthand: ClassVar[str | None] = None
 
     def as_written(self) -> dict[str, Any]:
-        """Return the item of a list that a file has for it."""
         fields = self.model_dump(mode="json")
         return {self.name: fields[self.shorthand] if self.shorthand else fields}
 

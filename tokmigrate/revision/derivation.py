@@ -21,19 +21,18 @@ from tokmigrate.model.documents.roles import ROLES, list_specials
 from tokmigrate.model.documents.semantic_diff import canonical_part, differences
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer, merges_of, product
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
 from tokmigrate.operations.add_tokens import AddTokens
+from tokmigrate.operations.chat import SetChatTemplate
 from tokmigrate.operations.move_tokens import MoveTokens
 from tokmigrate.operations.operation import Context, NewToken, Operation, RiskLevel
+from tokmigrate.operations.padding_and_truncation import STRATEGIES, SetPadding, SetTruncation
 from tokmigrate.operations.pipeline import SetDecoder, SetNormalizer, SetPostProcessor, SetPreTokenizer
 from tokmigrate.operations.remove_tokens import RemoveTokens
-from tokmigrate.operations.rename_tokens import RenameTokens
-from tokmigrate.operations.resize_vocab import ResizeVocab
-from tokmigrate.operations.set_chat_template import SetChatTemplate
-from tokmigrate.operations.set_padding import SetPadding
+from tokmigrate.operations.rename_tokens import RenameTokens, find_merges
+from tokmigrate.operations.row_operations import ResizeVocab
 from tokmigrate.operations.set_special_tokens import SetSpecialTokens
 from tokmigrate.operations.set_token_flags import SetTokenFlags
-from tokmigrate.operations.set_truncation import STRATEGIES, SetTruncation
 from tokmigrate.vocabulary.ids import AddedToken, tombstone
 
 _PARTS: tuple[type[Operation], ...] = (SetNormalizer, SetPreTokenizer, SetDecoder)
@@ -84,7 +83,6 @@ class Draft:
 
     @property
     def ids(self) -> Mapping[str, int]:
-        """The id of each token in the state that has been reached."""
         return self.state.tokenizer.ids
 
     @property
@@ -114,9 +112,7 @@ def _tombstone(draft: Draft) -> None:
 
 def _rename(draft: Draft) -> None:
     """Rename tokens that have another text under the same id, where no merge is made of the old one."""
-    model = draft.state.documents[FILE]["model"]
-    prefix = model.get("continuing_subword_prefix") or ""
-    merged = {part for merge in merges_of(model) for part in (*merge, product(merge, prefix))}
+    merged = find_merges(draft.state.documents[FILE]["model"])
     names: dict[str, str] = {}
     for content, number in draft.lost.items():
         new = draft.target.texts.get(number)
@@ -285,7 +281,6 @@ def _section(documents: Documents, name: str) -> dict[str, Any]:
 
 
 def _set_roles(draft: Draft) -> None:
-    """Set roles that other tokens have, and the list of special tokens."""
     old, new = draft.read_both(read_declared_roles)
     changed: dict[str, Any] = {
         role: new[role] for role in ROLES if new.get(role) in draft.ids and new[role] != old.get(role)
@@ -305,16 +300,10 @@ def _set_role_ids(draft: Draft) -> None:
     """Set roles whose token is the same, but not the id that config.json or generation_config.json gives it."""
     roles = read_declared_roles(draft.documents)
     for role in ROLES:
-        if roles.get(role) in draft.ids and _has_other_id(draft, role):
+        pairs = (draft.read_both(read_declared_ids, name) for name in ID_FILES)
+        differing = {place for old, new in pairs for place in {*old, *new} if old.get(place) != new.get(place)}
+        if roles.get(role) in draft.ids and any(place.endswith(f"{role}_token_id") for place in differing):
             draft.add_if_nearer(SetSpecialTokens.model_validate({role: roles[role]}))
-
-
-def _has_other_id(draft: Draft, role: str) -> bool:
-    for name in ID_FILES:
-        old, new = draft.read_both(read_declared_ids, name)
-        if any(old.get(place) != new.get(place) for place in {*old, *new} if place.endswith(f"{role}_token_id")):
-            return True
-    return False
 
 
 def _set_other_ids(draft: Draft) -> None:

@@ -109,12 +109,10 @@ class History:
 
     @cached_property
     def by_revision(self) -> Mapping[str, Migration]:
-        """The migrations by id."""
         return {migration.revision: migration for migration in self.migrations}
 
     @property
     def base(self) -> Migration | None:
-        """The first migration, or None where there are none."""
         return next((each for each in self.migrations if each.down_revision is None), None)
 
     @property

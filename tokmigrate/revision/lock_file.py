@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
@@ -83,7 +83,6 @@ class LockTrack:
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """The migrations that are applied to it."""
         return tuple(pinned.revision for pinned in self.pins)
 
 
@@ -96,7 +95,6 @@ class Lock:
 
     @property
     def head(self) -> str:
-        """The last revision, or `base`."""
         return self.revisions[-1].revision if self.revisions else "base"
 
     def keep_valid(self, chain: Sequence[Migration]) -> Lock:
@@ -137,9 +135,11 @@ def lock_of(chain: Sequence[Migration], known: Lock | None, tracks: Iterable[Loc
     """
     held = [*known.keep_valid(chain).tracks] if known else []
     for track in tracks:
-        for other in held:
-            if other.fingerprint == track.fingerprint:
-                _check_same_ids(other, track)
+        for other in (each for each in held if each.fingerprint == track.fingerprint):
+            pairs = zip(other.pins, track.pins, strict=False)
+            for pinned, found in takewhile(lambda pair: pair[0].revision == pair[1].revision, pairs):
+                check_new_ids(pinned, found)
+                check_fingerprint(pinned, found)
         if track.pins:
             held.append(track)
     return Lock(tuple(map(build_locked, chain)), _longest(held))
@@ -153,14 +153,6 @@ def _longest(tracks: Iterable[LockTrack]) -> tuple[LockTrack, ...]:
         if not any(revisions[: len(track.pins)] == track.revisions for revisions in longer):
             kept.append(track)
     return tuple(sorted(kept, key=lambda each: (each.fingerprint, each.revisions)))
-
-
-def _check_same_ids(known: LockTrack, found: LockTrack) -> None:
-    for pinned, new in zip(known.pins, found.pins, strict=False):
-        if pinned.revision != new.revision:
-            return
-        check_new_ids(pinned, new)
-        check_fingerprint(pinned, new)
 
 
 def check_new_ids(pinned: PinnedIds, found: PinnedIds) -> None:
@@ -187,22 +179,17 @@ def _drift(pinned: PinnedIds, message: str) -> DriftError:
 
 def lock_text(lock: Lock) -> str:
     """Return the text of a lock file."""
-    body = list(_body(lock))
-    seal = _digest("\n".join(body))
-    return _PREFACE + "\n".join([_TITLE, f"head {lock.head} {seal}", *body]) + "\n"
-
-
-def _body(lock: Lock) -> Iterator[str]:
+    body: list[str] = []
     link = ""
     for locked in lock.revisions:
         link = _link(link, locked)
-        yield f"revision {locked.revision} {locked.checksum} {link}"
+        body.append(f"revision {locked.revision} {locked.checksum} {link}")
     for track in _longest(lock.tracks):
-        yield f"tokenizer {track.fingerprint}"
+        body.append(f"tokenizer {track.fingerprint}")
         for pinned in track.pins:
-            yield f"ids {pinned.revision} {pinned.fingerprint}"
-            for number, token in pinned.new_ids:
-                yield f"id {number} {_quote(token)}"
+            body.append(f"ids {pinned.revision} {pinned.fingerprint}")
+            body += (f"id {number} {_quote(token)}" for number, token in pinned.new_ids)
+    return _PREFACE + "\n".join([_TITLE, f"head {lock.head} {_digest(body)}", *body]) + "\n"
 
 
 def parse_lock(text: str, shown: str) -> Lock:
@@ -227,19 +214,19 @@ def parse_lock(text: str, shown: str) -> Lock:
     lock = _parse_body(lines[2:], shown)
     if head[1] != lock.head:
         raise _wrong(shown, number, f"the head is '{head[1]}' here, and '{lock.head}' by the lines below")
-    if head[2] != _digest("\n".join(line for _, line in lines[2:])):
+    if head[2] != _digest(line for _, line in lines[2:]):
         raise _wrong(shown, number, "the lock was edited by hand: the seal is that of other lines")
     return lock
 
 
 def _parse_body(lines: Iterable[tuple[int, str]], shown: str) -> Lock:
     revisions: dict[str, Locked] = {}
-    bases: list[str] = []
-    # The place of the base, the migration, and its ids.
-    pins: list[tuple[int, PinnedIds, list[tuple[int, str]]]] = []
+    # Each base with its migrations, and each of these with its ids.
+    tracks: list[tuple[str, list[tuple[PinnedIds, list[tuple[int, str]]]]]] = []
     link = ""
     for number, line in lines:
-        if (found := _REVISION.fullmatch(line)) and not bases:
+        pins = tracks[-1][1] if tracks else []
+        if (found := _REVISION.fullmatch(line)) and not tracks:
             locked = Locked(found[1], found[2], number)
             link = _link(link, locked)
             if found[3] != link:
@@ -248,20 +235,21 @@ def _parse_body(lines: Iterable[tuple[int, str]], shown: str) -> Lock:
                 raise _wrong(shown, number, f"revision '{locked.revision}' appears a second time")
             revisions[locked.revision] = locked
         elif found := _TOKENIZER.fullmatch(line):
-            bases.append(found[1])
-        elif bases and (found := _IDS.fullmatch(line)):
-            pins.append((len(bases) - 1, PinnedIds(found[1], found[2], (), number), []))
-        elif pins and pins[-1][0] == len(bases) - 1 and (found := _ID.fullmatch(line)):
+            tracks.append((found[1], []))
+        elif tracks and (found := _IDS.fullmatch(line)):
+            pins.append((PinnedIds(found[1], found[2], (), number), []))
+        elif pins and (found := _ID.fullmatch(line)):
             try:
-                pins[-1][2].append((int(found[1]), str(json.loads(found[2]))))
+                pins[-1][1].append((int(found[1]), str(json.loads(found[2]))))
             except ValueError as error:
                 raise _wrong(shown, number, f"{found[2]} is not a text in JSON") from error
         else:
             raise _wrong(shown, number, f"this line means nothing here: '{line}'")
-    tracks: list[list[PinnedIds]] = [[] for _ in bases]
-    for place, pinned, new_ids in pins:
-        tracks[place].append(replace(pinned, new_ids=tuple(new_ids)))
-    return Lock(tuple(revisions.values()), tuple(map(LockTrack, bases, map(tuple, tracks))))
+    held = (
+        LockTrack(base, tuple(replace(pinned, new_ids=tuple(new_ids)) for pinned, new_ids in pins))
+        for base, pins in tracks
+    )
+    return Lock(tuple(revisions.values()), tuple(held))
 
 
 def _wrong(shown: str, number: int, message: str, hint: str = _RESTORE) -> FileProblems:
@@ -283,11 +271,11 @@ def conflict_sides(text: str) -> tuple[str, str]:
 
 
 def _link(before: str, locked: Locked) -> str:
-    return _digest(f"{before} {locked.revision} {locked.checksum}")
+    return _digest([f"{before} {locked.revision} {locked.checksum}"])
 
 
-def _digest(text: str) -> str:
-    return blake3(text.encode("utf-8")).hexdigest()[:32]
+def _digest(lines: Iterable[str]) -> str:
+    return blake3("\n".join(lines).encode("utf-8")).hexdigest()[:32]
 
 
 def _quote(token: str) -> str:
@@ -297,7 +285,6 @@ def _quote(token: str) -> str:
 
 
 def lock_path(workspace: Workspace) -> Path:
-    """Return where the lock of a workspace is."""
     return workspace.migrations / FILE
 
 

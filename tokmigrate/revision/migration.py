@@ -18,7 +18,7 @@ from tokmigrate.operations.operation import Fields, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import Check, Precondition
 from tokmigrate.settings import ModelEntry
-from tokmigrate.strict_yaml import messages
+from tokmigrate.strict_yaml.validation import messages
 
 
 class Replaced(Fields):
@@ -73,7 +73,6 @@ class Recorder:
 
 
 def _record(source: str, path: Path, shown: str, tokenizer: object) -> tuple[PlannedOperation, ...]:
-    """Return the operations that the `upgrade(op)` of a Python migration records."""
     module = ModuleType(path.stem)
     module.__file__ = str(path)
     recorder = Recorder(tokenizer, str(path), shown)

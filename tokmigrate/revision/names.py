@@ -32,7 +32,6 @@ class RecordedName:
 
     @property
     def number(self) -> str:
-        """The digits that the name of its file begins with, or nothing."""
         return file_number(Path(self.shown))
 
 

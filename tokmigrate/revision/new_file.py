@@ -78,12 +78,10 @@ def write_yaml_migration(
     """Write a YAML migration that follows the head, and the JSON Schema beside it; return its path.
 
     Args:
-        workspace: Where.
         message: What it is for; also makes the file's name.
         operations: What it does; commented examples by default.
         revision: Its id; a random one by default.
         remarks: Lines of comment above the operations.
-        models: Names or tags.
 
     Raises:
         FileProblems, HistoryError: The migrations that are there do not hold together.
@@ -219,12 +217,11 @@ def format_header(revision: str, down_revision: str | None, message: str, models
 class _Dumper(yaml.SafeDumper):
     """Writes a text of several lines as lines."""
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style="|" if "\n" in data else None)
 
-def _represent(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
-
-_Dumper.add_representer(str, _represent)
+_Dumper.add_representer(str, _Dumper.represent_str)
 
 
 def _printable(text: str) -> str:

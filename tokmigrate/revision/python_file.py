@@ -17,7 +17,8 @@ from tokmigrate.revision.yaml_file import (
     read_attachments,
     read_contents,
 )
-from tokmigrate.strict_yaml import Entry, Node, Plain, Tree, decode
+from tokmigrate.strict_yaml.reading import decode
+from tokmigrate.strict_yaml.tree import Entry, Node, Plain, Tree
 
 
 def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration:
@@ -59,8 +60,6 @@ def _upgrade_problems(module: ast.Module, shown: str) -> list[Problem]:
 
 
 class _Literals:
-    """Makes a tree of the literals in a module."""
-
     def __init__(self, shown: str, source: str) -> None:
         self.shown = shown
         # The parser counts columns in bytes of UTF-8.
@@ -68,7 +67,6 @@ class _Literals:
         self.problems: list[Problem] = []
 
     def constants(self, module: ast.Module) -> Tree:
-        """Return the module-level names that mean something, as a mapping."""
         entries: dict[str, Entry] = {}
         for target, value in find_assignments(module):
             if target.id not in PythonHeader.model_fields:
@@ -105,7 +103,6 @@ class _Literals:
         return None
 
     def entries(self, keys: list[ast.expr | None], values: list[ast.expr]) -> dict[str, Entry]:
-        """Return the items of a literal dict."""
         entries: dict[str, Entry] = {}
         for key, value in zip(keys, values, strict=True):
             node = self.node(value)
@@ -118,7 +115,6 @@ class _Literals:
         return entries
 
     def place(self, node: ast.expr) -> tuple[int, int]:
-        """Return line and column of a piece of the source, counting from 1."""
         before = self.lines[node.lineno - 1][: node.col_offset] if node.lineno <= len(self.lines) else b""
         return node.lineno, len(before.decode("utf-8", "replace")) + 1
 

@@ -33,12 +33,10 @@ class Branch:
 
     @property
     def head(self) -> Migration:
-        """The last."""
         return self.migrations[-1]
 
     @property
     def revisions(self) -> tuple[str, ...]:
-        """Their ids."""
         return tuple(migration.revision for migration in self.migrations)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -25,7 +24,12 @@ def squash_migrations(migrations: Sequence[Migration], message: str, path: Path,
     """
     first, last = migrations[0], migrations[-1]
     for each in migrations:
-        reason = _obstacle(first, each)
+        reasons = {
+            "what a Python migration does is known only for a given model": each.source is not None,
+            "others were squashed into it already": bool(each.replaces),
+            f"it is for other models than {first.revision}": set(each.models) != set(first.models),
+        }
+        reason = next((reason for reason, holds in reasons.items() if holds), None)
         if reason:
             raise HistoryError(f"{each.revision} cannot be squashed: {reason}", where=each.shown, hint="leave it out")
     replaces = [
@@ -60,15 +64,15 @@ def format_squashed(migration: Migration) -> str:
     """Return the text of a squashed migration."""
     head = format_header(migration.revision, migration.down_revision, migration.message, migration.models)
     replaces = [each.model_dump(mode="json", exclude_defaults=True) for each in migration.replaces]
-    body: dict[str, Any] = {"replaces": replaces}
-    if migration.preconditions:
-        body["preconditions"] = [each.as_written() for each in migration.preconditions]
-    body["operations"] = [
-        {planned.operation.name: dump_written_fields(planned.operation)} for planned in migration.operations
-    ]
-    if migration.checks:
-        body["verify"] = [each.as_written() for each in migration.checks]
-    return head + yaml.safe_dump(body, allow_unicode=True, sort_keys=False, width=100)
+    operations = (planned.operation for planned in migration.operations)
+    body = {
+        "replaces": replaces,
+        "preconditions": [each.as_written() for each in migration.preconditions],
+        "operations": [{each.name: dump_written_fields(each)} for each in operations],
+        "verify": [each.as_written() for each in migration.checks],
+    }
+    given = {name: items for name, items in body.items() if items or name == "operations"}
+    return head + yaml.safe_dump(given, allow_unicode=True, sort_keys=False, width=100)
 
 
 def squash_lock(lock: Lock, migration: Migration, proven: Mapping[str, PinnedIds]) -> Lock:
@@ -103,13 +107,3 @@ def _track(track: LockTrack, migration: Migration, exact: PinnedIds | None, toke
         pairs = sorted((number, token) for token, number in given.items())
         exact = PinnedIds(migration.revision, inside[-1].fingerprint, tuple(pairs))
     return LockTrack(track.fingerprint, (*before, exact, *behind))
-
-
-def _obstacle(first: Migration, each: Migration) -> str | None:
-    if each.source is not None:
-        return "what a Python migration does is known only for a given model"
-    if each.replaces:
-        return "others were squashed into it already"
-    if set(each.models) != set(first.models):
-        return f"it is for other models than {first.revision}"
-    return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tokmigrate.errors import FileProblems, HistoryError, Problem
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock_file import REWRITE, Lock, LockTrack, lock_shown, read_lock
+from tokmigrate.revision.lock_file import REWRITE, Lock, lock_shown, read_lock
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import Workspace
 
@@ -30,32 +30,28 @@ def validate(workspace: Workspace) -> Valid:
     history = History.read(workspace)
     shown = lock_shown(workspace)
     chain: tuple[Migration, ...] = ()
+    lock = Lock()
     try:
         chain = history.chain()
     except HistoryError as error:
         problems.append(Problem(error.where or shown, 1, 1, error.message, error.hint))
-    lock: Lock | None = None
     try:
-        lock = read_lock(workspace)
-        if lock is None and history.migrations:
+        held = read_lock(workspace)
+        if held is None and history.migrations:
             problems.append(Problem(shown, 1, 1, "there is no lock", "`tokmigrate lock` writes it"))
+        lock = held or lock
     except FileProblems as error:
         problems += error.problems
+    problems = problems or [*_order_problems(lock, chain, shown), *_id_problems(lock, shown)]
     if problems:
         raise FileProblems(problems)
-    lock = lock or Lock()
-    problems = [*_order_problems(lock, chain, shown), *_id_problems(lock, shown)]
-    if problems:
-        raise FileProblems(problems)
-    open_ones = ((track.fingerprint, _behind(track, chain)) for track in lock.tracks)
-    return Valid(chain, lock, tuple((base, left) for base, left in open_ones if left))
-
-
-def _behind(track: LockTrack, chain: Sequence[Migration]) -> tuple[str, ...]:
-    """Return the migrations for all models after the last that a track has."""
     order = [migration.revision for migration in chain]
-    last = order.index(track.revisions[-1]) if track.pins else -1
-    return tuple(migration.revision for migration in chain[last + 1 :] if "*" in migration.models)
+    unpinned: list[tuple[str, tuple[str, ...]]] = []
+    for track in lock.tracks:
+        last = order.index(track.revisions[-1]) if track.pins else -1
+        left = tuple(migration.revision for migration in chain[last + 1 :] if "*" in migration.models)
+        unpinned += [(track.fingerprint, left)] if left else []
+    return Valid(chain, lock, tuple(unpinned))
 
 
 def _order_problems(lock: Lock, chain: Sequence[Migration], shown: str) -> Iterator[Problem]:

@@ -23,18 +23,9 @@ from tokmigrate.operations.operation import AsTuple, Fields
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced
-from tokmigrate.strict_yaml import (
-    Entry,
-    Node,
-    OptionalText,
-    Tree,
-    Value,
-    check,
-    decode,
-    is_null,
-    parse,
-    with_format_hint,
-)
+from tokmigrate.strict_yaml.reading import decode, parse
+from tokmigrate.strict_yaml.tree import Entry, Node, Tree, Value, is_null
+from tokmigrate.strict_yaml.validation import OptionalText, check, with_format_hint
 
 CHECKSUM_VERSION = "1"
 
@@ -176,7 +167,7 @@ def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Probl
         return header, Body(), problems
     init: InitSpec | None = None
     if not is_null(tree.value.get("init")) and "init" in tree.value:
-        init, faults = check(InitSpec, tree, ("init",))
+        init, faults = check(InitSpec, tree.at(("init",)))
         problems += faults
     preconditions, faults = _read_items(tree, "preconditions", PRECONDITIONS, "precondition")
     problems += faults

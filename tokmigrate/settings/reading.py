@@ -28,7 +28,9 @@ from tokmigrate.settings.workspace import (
     Workspace,
     absolute,
 )
-from tokmigrate.strict_yaml import FieldError, Tree, check, read, with_format_hint
+from tokmigrate.strict_yaml.reading import read
+from tokmigrate.strict_yaml.tree import Tree
+from tokmigrate.strict_yaml.validation import FieldError, check, with_format_hint
 
 DEFAULT_STATE = "sqlite:///.tokmigrate/state.db"
 STATE_VARIABLE = "TOKMIGRATE_STATE"
@@ -172,7 +174,6 @@ def _entry(name: str, model: ModelKeys, root: Path, worker: WorkerLimits) -> Mod
 
 
 def _resolve_state(url: str, root: Path) -> str:
-    """Return the URL with a relative SQLite path made absolute."""
     match = SQLITE_FILE.fullmatch(url)
     if match is None or match[2].startswith("file:"):
         return url

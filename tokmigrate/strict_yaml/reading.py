@@ -123,8 +123,6 @@ def _is_read_otherwise(event: yaml.Event) -> bool:
 
 
 class _Open:
-    """A list or a mapping whose end has not been seen."""
-
     def __init__(self, event: yaml.NodeEvent) -> None:
         self.line, self.column = _start(event)
         self.is_mapping = isinstance(event, yaml.MappingStartEvent)
@@ -184,7 +182,6 @@ class _Reading:
             self.open.append(_Open(event))
 
     def put(self, node: Node) -> None:
-        """Give a finished value to the list or mapping around it."""
         if not self.open:
             self.root = self.root or node
             return

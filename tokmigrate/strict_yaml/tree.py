@@ -46,7 +46,6 @@ class Node:
 
     @cached_property
     def value(self) -> Value:
-        """The value without its places."""
         if isinstance(self.content, str):
             return self.content
         if isinstance(self.content, tuple):
@@ -95,7 +94,6 @@ class Tree:
 
     @property
     def value(self) -> Value:
-        """The contents as dict, list and str."""
         return self.root.value
 
     def place(self, location: Location) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 from pydantic import BaseModel, BeforeValidator, ValidationError
 from pydantic_core import ErrorDetails
 
-from tokmigrate.errors import FileProblems, Problem, TokmigrateError, suggest
+from tokmigrate.errors import Problem, TokmigrateError, suggest
 from tokmigrate.formats import FileFormat
 from tokmigrate.formatting import format_count
 from tokmigrate.strict_yaml.tree import Location, Node, Tree, Value, is_null
@@ -185,36 +185,22 @@ def with_format_hint(problem: Problem, written: FileFormat) -> Problem:
     return replace(problem, hint=hint)
 
 
-def validate_as(model: type[M], tree: Tree, at: Location = ()) -> M:
-    """Return the part of `tree` at `at` as a `model`; raises FileProblems with all its faults."""
-    instance, problems = check(model, tree, at)
-    if instance is None:
-        raise FileProblems(problems)
-    return instance
-
-
-def check(model: type[M], tree: Tree, at: Location = ()) -> tuple[M | None, list[Problem]]:
-    """Return the part of `tree` at `at` as a `model`, or None and all its faults in the order of the file."""
-    part = tree.at(at)
+def check(model: type[M], tree: Tree) -> tuple[M | None, list[Problem]]:
+    """Return `tree` as a `model`, or None and all its faults in the order of the file."""
     try:
-        return _check(model, part)
+        instance, faults = _attempt(model, tree.value)
+        empty = {place for place in _places(tree, faults) if is_null(tree.at(place).value)}
+        if empty:
+            # A text field has taken its `null` as text; where a field refused it, nothing was meant.
+            _, left = _attempt(model, _alter(tree.root, lambda place, value: None if place in empty else value))
+            empty -= set(_places(tree, left))
+            content = _alter(tree.root, lambda place, value: None if place in empty else value)
+            instance, faults = _attempt(model, content)
+        problems = {*_problems(model, tree, faults), *_loose_numbers(model, tree, empty)}
     except TokmigrateError as error:
-        return None, [part.problem((), error.message, error.hint)]
-
-
-def _check(model: type[M], tree: Tree) -> tuple[M | None, list[Problem]]:
-    content = tree.value
-    instance, faults = _attempt(model, content)
-    empty = {place for place in _places(tree, faults) if is_null(tree.at(place).value)}
-    if empty:
-        # A text field has taken its `null` as text; where a field refused it, nothing was meant.
-        _, left = _attempt(model, _alter(tree.root, lambda place, value: None if place in empty else value))
-        empty -= set(_places(tree, left))
-        content = _alter(tree.root, lambda place, value: None if place in empty else value)
-        instance, faults = _attempt(model, content)
-    problems = _problems(model, tree, faults) + _loose_numbers(model, tree, empty)
+        return None, [tree.problem((), error.message, error.hint)]
     if problems:
-        return None, sorted(set(problems), key=lambda each: (each.line, each.column, each.message))
+        return None, sorted(problems, key=lambda each: (each.line, each.column, each.message))
     return instance, []
 
 
@@ -250,11 +236,9 @@ def _loose_numbers(model: type[BaseModel], tree: Tree, empty: set[Location]) -> 
         if not text.startswith(_MASK):
             continue
         text = text.removeprefix(_MASK)
-        whole = fault["type"] == "int_parsing" and not _INTEGER.fullmatch(text)
-        broken = fault["type"] == "float_parsing" and not _NUMBER.fullmatch(text)
-        if whole or broken:
-            liked = "a whole number" if whole else "a number"
-            problems.append(tree.problem(place, f"expected {liked}, found {describe_value(text)}"))
+        # A text that is no whole number may be another one.
+        if fault["type"] == "int_parsing" or (fault["type"] == "float_parsing" and not _NUMBER.fullmatch(text)):
+            problems.append(tree.problem(place, f"expected {describe_expected(fault)}, found {describe_value(text)}"))
     return problems
 
 
@@ -296,7 +280,6 @@ def _problems(model: type[BaseModel], tree: Tree, faults: list[ErrorDetails]) ->
 
 
 def _goes_further(place: Location, faults: list[ErrorDetails], places: list[Location]) -> bool:
-    """Return whether a fault lies deeper than `place`."""
     return any(
         other[: len(place)] == place and (len(other) > len(place) or fault["type"] == "missing")
         for fault, other in zip(faults, places, strict=True)

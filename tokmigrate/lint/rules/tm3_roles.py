@@ -115,7 +115,6 @@ def old_token_around_text(seen: OnModel) -> Iterator[Found]:
     WARNING,
     wrong=operations(add_special("<image>")),
     right=operations(add_special("<image>"), 'set_special_tokens: {image: "<image>"}'),
-    beside="its effect on a model without it, here one whose config.json has `image_token_index: 1200`",
 )
 def id_without_token(seen: OnModel) -> Iterator[Found]:
     """A field of a configuration holds an id that no token of the model has at the end.

@@ -18,7 +18,6 @@ from tokmigrate.revision.conditions import Encodes
     ERROR,
     wrong=operations('add_tokens: ["<tool>", "<result>"]  # <result> was added later'),
     right=operations('add_tokens: ["<tool>"]'),
-    beside="a model that it was applied to",
 )
 def edited_after_applied(file: MigrationFile) -> Iterator[Found]:
     """A migration was edited after it was applied.
@@ -37,7 +36,6 @@ def edited_after_applied(file: MigrationFile) -> Iterator[Found]:
     ERROR,
     wrong=operations('add_tokens: ["<tool>", "<result>"]  # the branch has it without <result>'),
     right=operations('add_tokens: ["<tool>"]  # only this comment is new'),
-    beside="the lock of the branch that `--git-base` names",
     branch="main",
 )
 def edited_after_shared(file: MigrationFile) -> Iterator[Found]:
@@ -141,7 +139,6 @@ def imported_code(file: MigrationFile) -> Iterator[Found]:
     WARNING,
     wrong=operations("set_chat_template: {file: ignored.jinja}  # .gitignore names it"),
     right=operations("set_chat_template: {file: chat.jinja}"),
-    beside="what Git keeps",
 )
 def not_in_git(file: MigrationFile) -> Iterator[Found]:
     """A file that a committed migration refers to is not in Git.
@@ -215,7 +212,6 @@ def pipeline_without_check(file: MigrationFile) -> Iterator[Found]:
     WARNING,
     wrong="models: [dmeo]\n" + operations("set_init: {strategy: mean}"),
     right="models: [demo]\n" + operations("set_init: {strategy: mean}"),
-    beside="the models that the workspace lists",
 )
 def for_no_model(file: MigrationFile) -> Iterator[Found]:
     """`models` names something that is neither a model nor a tag of the workspace.

@@ -1,4 +1,4 @@
-"""The operation `add_role_tokens`, with the forms of chat that model makers publish."""
+"""The operations on chats: `set_chat_template`, and `add_role_tokens` with the forms that model makers publish."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_quoted
 from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.architecture_quirks import tail_move
@@ -32,89 +33,85 @@ from tokmigrate.operations.token_checks import risk_of_added
 
 @dataclass(frozen=True)
 class ChatForm:
-    """A form of chat.
-
-    Args:
-        tokens: The special tokens that it needs.
-        end: The token that ends a turn; None keeps the model's own end token.
-        template: The Jinja template.
-    """
+    """A form of chat: its special tokens, the one that ends a turn (None: the model's own), and the Jinja template."""
 
     tokens: tuple[str, ...]
     end: str | None
     template: str
 
 
-_PROMPT = "{%- if add_generation_prompt -%}"
+def _write_template(turn: str, prompt: str | None, head: str = "") -> str:
+    """Return a template with a `turn` for each message; `prompt` is the expression that opens the assistant's."""
+    text = f"{head}{{%- for message in messages -%}}\n{turn}{{%- endfor -%}}\n"
+    if prompt is None:
+        return text
+    return f"{text}{{%- if add_generation_prompt -%}}{{{{- {prompt} -}}}}{{%- endif -%}}\n"
+
 
 PRESETS: Mapping[str, ChatForm] = {
     "chatml": ChatForm(
         ("<|im_start|>", "<|im_end|>"),
         "<|im_end|>",
-        "{%- for message in messages -%}\n"
-        "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}\n"
-        "{%- endfor -%}\n"
-        f"{_PROMPT}{{{{- '<|im_start|>assistant\\n' -}}}}{{%- endif -%}}\n",
+        _write_template(
+            "{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}\n",
+            "'<|im_start|>assistant\\n'",
+        ),
     ),
     "llama3": ChatForm(
         ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
         "<|eot_id|>",
-        "{{- bos_token -}}\n"
-        "{%- for message in messages -%}\n"
-        "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' "
-        "+ (message['content'] | trim) + '<|eot_id|>' -}}\n"
-        "{%- endfor -%}\n"
-        f"{_PROMPT}{{{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' -}}}}{{%- endif -%}}\n",
+        _write_template(
+            "{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' "
+            "+ (message['content'] | trim) + '<|eot_id|>' -}}\n",
+            "'<|start_header_id|>assistant<|end_header_id|>\\n\\n'",
+            head="{{- bos_token -}}\n",
+        ),
     ),
     "gemma": ChatForm(
         ("<start_of_turn>", "<end_of_turn>"),
         "<end_of_turn>",
-        "{{- bos_token -}}\n"
-        "{%- for message in messages -%}\n"
-        "{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}\n"
-        "{{- '<start_of_turn>' + role + '\\n' + (message['content'] | trim) + '<end_of_turn>\\n' -}}\n"
-        "{%- endfor -%}\n"
-        f"{_PROMPT}{{{{- '<start_of_turn>model\\n' -}}}}{{%- endif -%}}\n",
+        _write_template(
+            "{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}\n"
+            "{{- '<start_of_turn>' + role + '\\n' + (message['content'] | trim) + '<end_of_turn>\\n' -}}\n",
+            "'<start_of_turn>model\\n'",
+            head="{{- bos_token -}}\n",
+        ),
     ),
     "phi": ChatForm(
         ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
         "<|end|>",
-        "{%- for message in messages -%}\n"
-        "{{- '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' -}}\n"
-        "{%- endfor -%}\n"
-        f"{_PROMPT}{{{{- '<|assistant|>\\n' -}}}}{{%- endif -%}}\n",
+        _write_template(
+            "{{- '<|' + message['role'] + '|>\\n' + message['content'] + '<|end|>\\n' -}}\n", "'<|assistant|>\\n'"
+        ),
     ),
     "mistral": ChatForm(
         ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]"),
         None,
-        "{{- bos_token -}}\n"
-        "{%- for message in messages -%}\n"
-        "{%- if message['role'] == 'system' -%}\n"
-        "{{- '[SYSTEM_PROMPT]' + message['content'] + '[/SYSTEM_PROMPT]' -}}\n"
-        "{%- elif message['role'] == 'user' -%}\n"
-        "{{- '[INST]' + message['content'] + '[/INST]' -}}\n"
-        "{%- else -%}\n"
-        "{{- message['content'] + eos_token -}}\n"
-        "{%- endif -%}\n"
-        "{%- endfor -%}\n",
+        _write_template(
+            "{%- if message['role'] == 'system' -%}\n"
+            "{{- '[SYSTEM_PROMPT]' + message['content'] + '[/SYSTEM_PROMPT]' -}}\n"
+            "{%- elif message['role'] == 'user' -%}\n"
+            "{{- '[INST]' + message['content'] + '[/INST]' -}}\n"
+            "{%- else -%}\n"
+            "{{- message['content'] + eos_token -}}\n"
+            "{%- endif -%}\n",
+            prompt=None,
+            head="{{- bos_token -}}\n",
+        ),
     ),
 }
 
 
 def role_form(roles: Mapping[str, str], end: str) -> ChatForm:
     """Return the form in which each role has a token of its own, and every turn ends with `end`."""
-    starts = json.dumps(dict(roles), ensure_ascii=False)
     last = json.dumps(end, ensure_ascii=False)
-    template = (
-        f"{{%- set starts = {starts} -%}}\n"
-        "{%- for message in messages -%}\n"
+    template = _write_template(
         "{%- if message['role'] not in starts -%}"
         "{{- raise_exception('unknown role: ' + message['role']) -}}{%- endif -%}\n"
-        f"{{{{- starts[message['role']] + '\\n' + message['content'] + {last} + '\\n' -}}}}\n"
-        "{%- endfor -%}\n"
+        f"{{{{- starts[message['role']] + '\\n' + message['content'] + {last} + '\\n' -}}}}\n",
+        "starts['assistant'] + '\\n'" if "assistant" in roles else None,
+        head=f"{{%- set starts = {json.dumps(dict(roles), ensure_ascii=False)} -%}}\n",
     )
-    if "assistant" in roles:
-        template += f"{_PROMPT}{{{{- starts['assistant'] + '\\n' -}}}}{{%- endif -%}}\n"
     return ChatForm((*dict.fromkeys(roles.values()), end), end, template)
 
 
@@ -150,7 +147,6 @@ class AddRoleTokens(Operation):
 
     @property
     def form(self) -> ChatForm:
-        """The form of chat that is asked for."""
         return PRESETS[self.preset] if self.preset is not None else role_form(self.roles or {}, self.end or "")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:
@@ -193,3 +189,36 @@ class AddRoleTokens(Operation):
 
 def _special(contents: Iterable[str]) -> tuple[NewToken, ...]:
     return tuple(NewToken(content=content, special=True) for content in contents)
+
+
+class SetChatTemplate(Operation):
+    """Set the chat template, given here or as a file beside the migration."""
+
+    name: ClassVar[str] = "set_chat_template"
+    shorthand: ClassVar[str | None] = "template"
+
+    template: str | None = Field(default=None, description="The Jinja text.")
+    file: str | None = Field(default=None, description="A Jinja file, relative to the migration.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        if (self.template is None) == (self.file is None):
+            raise OperationError("set_chat_template takes one of `template:` and `file:`")
+        if self.template is not None:
+            return with_chat_template(state, self.template)
+        try:
+            text = context.attachments[str(self.file)].decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise OperationError("the chat template is not UTF-8", where=self.file) from error
+        return with_chat_template(state, text.replace("\r\n", "\n"))
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
+        return Risk.caution("chats are rendered differently; the model must have learnt the form")
+
+    def token_changes(self) -> TokenChanges:
+        return TokenChanges()
+
+    def footprint(self) -> Footprint:
+        return Footprint.of(replaces=[CHAT_TEMPLATE])
+
+    def references(self) -> tuple[str, ...]:
+        return (self.file,) if self.file else ()
