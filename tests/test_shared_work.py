@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from workspaces import Workspace, make_workspace, run_here
+from workspaces import BASE, Workspace, contents, make_workspace, run_here
 
+from tokmigrate.apply import library_check
 from tokmigrate.errors import FileProblems
-from tokmigrate.revision import history
+from tokmigrate.memo import Memo
+from tokmigrate.model.documents import reading
+from tokmigrate.model.worker.worker import call_worker
+from tokmigrate.plan import plan
+from tokmigrate.plan.steps import steps_of
+from tokmigrate.revision import history, yaml_file
 from tokmigrate.revision.migration import Migration
-from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import read_workspace
 
 NAMES = ("a", "b")
@@ -34,21 +40,22 @@ def record_calls(function: Callable[..., Any]) -> tuple[list[tuple[Any, ...]], C
     """Return a list, and what does the same as a function and adds the arguments of each call to the list."""
     calls: list[tuple[Any, ...]] = []
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         calls.append(arguments)
-        return function(*arguments)
+        return function(*arguments, **named)
 
     return calls, call
 
 
-@pytest.mark.parametrize("words", ["status", "plan", "check", "lint", "upgrade -j 2"])
+@pytest.mark.parametrize("words", ["status", "plan", "check", "lint", "upgrade"])
 def test_migrations_are_parsed_once_for_all_models(
     place: Workspace, monkeypatch: pytest.MonkeyPatch, words: str
 ) -> None:
-    calls, call = record_calls(yaml_migration)
-    monkeypatch.setitem(history._KINDS, ".yaml", call)
+    yaml_file._read_again.cache_clear()
+    calls, call = record_calls(yaml_file.parse)
+    monkeypatch.setattr(yaml_file, "parse", call)
     run_here(place.root, *words.split())
-    assert sorted(arguments[2] for arguments in calls) == [
+    assert sorted(shown for _, shown in calls) == [
         "migrations/0001_start_rows_from_the_mean.yaml",
         "migrations/0002_add_chat_roles.yaml",
         "migrations/0003_pad_on_the_left.yaml",
@@ -75,3 +82,81 @@ def test_a_migration_is_parsed_again_where_its_file_or_one_that_it_names_was_edi
     template.unlink()
     with pytest.raises(FileProblems, match="chat"):
         read("{file: chat.jinja}")
+
+
+@pytest.mark.parametrize(
+    ("before", "words", "documents"),
+    [
+        ("", "status", 1),
+        ("", "plan", 1),
+        ("", "check", 1),
+        ("", "lint", 1),
+        ("", "upgrade -j 2", 1),
+        ("upgrade", "status", 1),
+        ("upgrade", "check", 1),
+        ("upgrade", "lint", 1),
+        ("upgrade", "downgrade base -j 2", 2),
+    ],
+)
+def test_a_large_tokenizer_is_parsed_once_for_all_models(
+    place: Workspace, monkeypatch: pytest.MonkeyPatch, before: str, words: str, documents: int
+) -> None:
+    for name in NAMES:
+        path = place.root / "models" / name / "tokenizer.json"
+        path.write_text(json.dumps(json.loads(path.read_bytes()), indent=60), "utf-8")
+        assert path.stat().st_size > 2**17
+    if before:
+        assert run_here(place.root, before).returncode == 0
+    # What this process knows from before counts as nothing.
+    monkeypatch.setattr(reading, "_PARSED", Memo(2))
+    calls, call = record_calls(json.loads)
+    monkeypatch.setattr(json, "loads", call)
+    assert run_here(place.root, *words.split()).returncode in {0, 3}
+    large = [text for text, *_ in calls if len(text) > 2**17]
+    assert len(large) == len(set(large)) == documents
+
+
+def change_json(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), **values}, indent=2), "utf-8")
+
+
+def test_models_that_are_alike_are_planned_and_verified_once(place: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    (place.root / "models" / "b" / "README.md").write_text("another", "utf-8")
+    # What this process knows from before counts as nothing.
+    monkeypatch.setattr(plan, "_PLANNED", Memo(1))
+    planned, plan_steps = record_calls(steps_of)
+    monkeypatch.setattr(plan, "steps_of", plan_steps)
+    verified, verify = record_calls(call_worker)
+    monkeypatch.setattr(library_check, "call_worker", verify)
+    for words in ("upgrade", "-j", "2"), ("downgrade", BASE, "-j", "2"):
+        planned.clear()
+        verified.clear()
+        assert run_here(place.root, *words).returncode == 0
+        assert (len(planned), len(verified)) == ((1, 1) if words[0] == "upgrade" else (0, 1))
+
+
+@pytest.mark.parametrize("another", ["a value of another type", "another layout", "another file"])
+def test_models_that_differ_are_each_as_if_changed_alone(
+    tmp_path: Path, place: Workspace, monkeypatch: pytest.MonkeyPatch, another: str
+) -> None:
+    config = place.root / "models" / "b" / "config.json"
+    for name in NAMES:
+        change_json(place.root / "models" / name / "config.json", use_cache=1)
+    match another:
+        case "a value of another type":
+            change_json(config, use_cache=True)
+        case "another layout":
+            config.write_text(json.dumps(json.loads(config.read_bytes()), indent=4), "utf-8")
+        case _:
+            config.with_name("extra.json").write_text("{}", "utf-8")
+    alone = {name: make_workspace(tmp_path / f"only-{name}") for name in NAMES}
+    for name, other in alone.items():
+        shutil.rmtree(other.model)
+        shutil.copytree(place.root / "models" / name, other.model)
+        assert other.run("upgrade").returncode == 0
+    verified, verify = record_calls(call_worker)
+    monkeypatch.setattr(library_check, "call_worker", verify)
+    assert run_here(place.root, "upgrade", "-j", "2").returncode == 0
+    assert len(verified) == len(NAMES)
+    for name, other in alone.items():
+        assert contents(place.root / "models" / name) == contents(other.model)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,7 +21,7 @@ from tokmigrate.commands.current import current as found_at
 from tokmigrate.commands.downgrade import Downgraded, accept_downgrade
 from tokmigrate.commands.downgrade import downgrade as downgrade_model
 from tokmigrate.commands.inspect import ModelStatus
-from tokmigrate.commands.library_check import Accepted
+from tokmigrate.commands.library_check import Accepted, Verifications
 from tokmigrate.commands.plan import plan as plan_model
 from tokmigrate.commands.upgrade import Upgraded, accept_upgrade
 from tokmigrate.commands.upgrade import upgrade as upgrade_model
@@ -101,7 +102,7 @@ class OpenWorkspace:
         """
         return self._change(
             model,
-            lambda entry: accept_upgrade(self.workspace, entry, to, on_progress, keep_owner=keep_owner),
+            partial(accept_upgrade, self.workspace, to=to, on_progress=on_progress, keep_owner=keep_owner),
             lambda entry, accepted: upgrade_model(
                 self.workspace, entry, to, lock_timeout_s, on_progress, keep_owner=keep_owner, accepted=accepted
             ),
@@ -119,7 +120,7 @@ class OpenWorkspace:
         """Take migrations back, as `upgrade` brings them; `to` has no default."""
         return self._change(
             model,
-            lambda entry: accept_downgrade(self.workspace, entry, to, on_progress, keep_owner=keep_owner),
+            partial(accept_downgrade, self.workspace, to=to, on_progress=on_progress, keep_owner=keep_owner),
             lambda entry, accepted: downgrade_model(
                 self.workspace, entry, to, lock_timeout_s, on_progress, keep_owner=keep_owner, accepted=accepted
             ),
@@ -136,12 +137,13 @@ class OpenWorkspace:
     def _change(
         self,
         model: str | None,
-        accept: Callable[[ModelEntry], Accepted | None],
+        accept: Callable[..., Accepted | None],
         act: Callable[[ModelEntry, Accepted | None], T],
     ) -> tuple[T, ...]:
         """Change models, after all of several were accepted."""
         entries = self._models(model)
-        accepted = [accept(entry) if len(entries) > 1 else None for entry in entries]
+        verifications = Verifications(len(entries))
+        accepted = [accept(entry, verifications=verifications) if len(entries) > 1 else None for entry in entries]
         return tuple(map(act, entries, accepted))
 
     def _models(self, model: str | None) -> tuple[ModelEntry, ...]:

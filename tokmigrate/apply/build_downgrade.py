@@ -18,7 +18,7 @@ from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.undo_record import Objects, StoredRows, Undo, read_undo_record
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.chat_template import chat_template, with_chat_template
-from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.reading import parse_document, with_files
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.semantic_diff import revert_document, revert_keys
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -28,7 +28,7 @@ from tokmigrate.model.formats.json_text import Json, parse
 from tokmigrate.model.references.token_texts import find_named_tokens, without_mentions
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
-from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import view
 from tokmigrate.model.weights.tensor_rows import shard_digest
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.plan.plan import layout, render_document, with_index_sizes
@@ -304,7 +304,7 @@ def _read_undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -
 def _tokens(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Mapping[str, int]:
     # An adapter need not have a tokenizer.
     text = files.get(TOKENIZER) or snapshot.texts.get(TOKENIZER)
-    return Tokenizer(parse(text.decode("utf-8"), TOKENIZER)).ids if text is not None else {}
+    return view(parse_document(TOKENIZER, text, TOKENIZER)).ids if text is not None else {}
 
 
 def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:

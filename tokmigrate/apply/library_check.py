@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from blake3 import blake3
+
 from tokmigrate.apply.candidate import Documents, stage_files, stage_tokenizer
-from tokmigrate.errors import TokmigrateError, VerificationError
+from tokmigrate.errors import StorageError, TokmigrateError, VerificationError
 from tokmigrate.events import Thoroughness
+from tokmigrate.files import has_file, read_file
 from tokmigrate.model.documents.pipeline_overrides import loading_class
-from tokmigrate.model.documents.reading import with_files
+from tokmigrate.model.documents.reading import parse_document, with_files
+from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS
+from tokmigrate.model.weights.weights import WEIGHT_FILES
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.revision.conditions import Check
 
@@ -48,6 +53,40 @@ def verify_documents(
     before = _Loaded.of(snapshot.directory, snapshot, now, (), with_model=not faults.keys().isdisjoint(_OF_THE_MODEL))
     _raise_first(faults, before.faults(()), snapshot)
     return tuple(_compare(before, after, snapshot))
+
+
+def collect_inputs(snapshot: Snapshot, documents: Documents) -> Iterator[object]:
+    """Yield all that the libraries read of a model before and after a change, and may use for it."""
+    yield snapshot.state.traits.worker
+    yield {name: blake3(data).digest() for name, data in snapshot.texts.items()}
+    yield {name: data and blake3(data).digest() for name, data in documents.files.items()}
+    yield documents.shapes(snapshot), documents.rows, blake3(repr(documents.tokens).encode()).digest()
+    # Without a model type transformers looks for one in the name of the directory.
+    yield snapshot.state.traits.model_type or snapshot.directory
+    yield from _describe_others(snapshot)
+
+
+def _describe_others(snapshot: Snapshot) -> Iterator[tuple[str, object]]:
+    """Yield the names of further files that a library may read, and what they hold."""
+    for place, folders, files in os.walk(snapshot.directory):
+        folders[:] = sorted(each for each in folders if not each.startswith("."))
+        for path in (Path(place, name) for name in sorted(files) if not name.startswith(".")):
+            name = str(path.relative_to(snapshot.directory))
+            if name not in {*snapshot.texts, STAMP} and not name.endswith((*WEIGHT_FILES, ".md")):
+                yield name, _digest_small(path)
+
+
+def _digest_small(path: Path) -> object:
+    """Return the digest of a file; where it is large or cannot be read, something that is equal to no other."""
+    try:
+        if has_file(path) and path.stat().st_size <= _SMALL_BYTES:
+            return blake3(read_file(path)).digest()
+    except (OSError, StorageError):
+        pass
+    return object()
+
+
+_SMALL_BYTES = 1 << 20
 
 
 def verify_adapter_documents(snapshot: Snapshot, documents: Documents) -> None:
@@ -247,7 +286,7 @@ def _changes_pipeline(snapshot: Snapshot, documents: Documents) -> bool:
     if files and loading_class(held) != loading_class(with_files(held, files)):
         return True
     text = documents.files.get(TOKENIZER)
-    after = held[TOKENIZER] if text is None else json.loads(text)
+    after = held[TOKENIZER] if text is None else parse_document(TOKENIZER, text, TOKENIZER)
     return any(held[TOKENIZER].get(section) != after.get(section) for section in SECTIONS)
 
 

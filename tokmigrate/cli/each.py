@@ -7,19 +7,20 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from tokmigrate.cli import output
-from tokmigrate.commands import fleet
+from tokmigrate.commands import fleet, library_check
 from tokmigrate.errors import AlreadyThereError, TokmigrateError, UsageError
 from tokmigrate.render import terminal
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from tokmigrate.commands.library_check import Accepted
+    from tokmigrate.commands.library_check import Accepted, Verifications
     from tokmigrate.events import OnProgress
     from tokmigrate.settings import ModelEntry
 
@@ -102,8 +103,8 @@ class ChangeResults(ModelResults, ABC):
     _tried: set[str] = field(default_factory=set, init=False)
 
     @abstractmethod
-    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
-        """Plan the change of a model, and verify it with the libraries."""
+    def accept(self, entry: ModelEntry, on_progress: OnProgress, verifications: Verifications) -> Accepted | None:
+        """Plan the change of a model, and verify it with the libraries; those that are alike once."""
 
     @abstractmethod
     def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
@@ -118,7 +119,8 @@ class ChangeResults(ModelResults, ABC):
         entries = self.entries
         with terminal.progress() as on_progress:
             if len(entries) > 1:
-                for entry, accepted in fleet.each_model(entries, self.accept, jobs, on_progress):
+                accept = partial(self.accept, verifications=library_check.Verifications(len(entries)))
+                for entry, accepted in fleet.each_model(entries, accept, jobs, on_progress):
                     with self.keep_error(entry):
                         self._accepted[entry.name] = accepted()
                 entries = [entry for entry in entries if entry.name in self._accepted]

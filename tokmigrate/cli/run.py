@@ -39,7 +39,7 @@ from tokmigrate.render import impact, terminal, training
 from tokmigrate.render import plan as plan_report
 
 if TYPE_CHECKING:
-    from tokmigrate.commands.library_check import Accepted
+    from tokmigrate.commands.library_check import Accepted, Verifications
     from tokmigrate.commands.plan import BoundPlan
     from tokmigrate.events import OnProgress
     from tokmigrate.plan.plan import Plan
@@ -158,9 +158,11 @@ class _Upgrade(ChangeResults):
     keep_owner: bool
     announces: bool
 
-    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
+    def accept(self, entry: ModelEntry, on_progress: OnProgress, verifications: Verifications) -> Accepted | None:
         to, bound = self._target(entry)
-        return upgrading.accept_upgrade(self.workspace, entry, to, on_progress, bound, keep_owner=self.keep_owner)
+        return upgrading.accept_upgrade(
+            self.workspace, entry, to, on_progress, bound, verifications=verifications, keep_owner=self.keep_owner
+        )
 
     def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
         to, bound = self._target(entry)
@@ -220,9 +222,14 @@ class _Downgrade(ChangeResults):
     lock_timeout_s: float
     keep_owner: bool
 
-    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
+    def accept(self, entry: ModelEntry, on_progress: OnProgress, verifications: Verifications) -> Accepted | None:
         return downgrading.accept_downgrade(
-            self.workspace, entry, self.revision, on_progress, keep_owner=self.keep_owner
+            self.workspace,
+            entry,
+            self.revision,
+            on_progress,
+            verifications=verifications,
+            keep_owner=self.keep_owner,
         )
 
     def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:

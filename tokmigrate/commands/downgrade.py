@@ -11,7 +11,13 @@ from tokmigrate.apply.metadata_check import refuse_losses
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.run_status import is_in_progress
 from tokmigrate.audit.training import list_trained_events, training_on_record
-from tokmigrate.commands.library_check import Accepted, accept_outcome, outcome_of_records, prepare_libraries
+from tokmigrate.commands.library_check import (
+    Accepted,
+    Verifications,
+    accept_outcome,
+    outcome_of_records,
+    prepare_libraries,
+)
 from tokmigrate.commands.models import adapters_of, change_down, changes_down
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, refuse_drift
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
@@ -41,7 +47,13 @@ class Downgraded:
 
 
 def accept_downgrade(
-    workspace: Workspace, entry: ModelEntry, to: str, on_progress: OnProgress = no_progress, *, keep_owner: bool = True
+    workspace: Workspace,
+    entry: ModelEntry,
+    to: str,
+    on_progress: OnProgress = no_progress,
+    *,
+    verifications: Verifications,
+    keep_owner: bool = True,
 ) -> Accepted | None:
     """Find the way of a downgrade and have the libraries load what it leaves, as `accept_upgrade` does for an upgrade.
 
@@ -51,8 +63,10 @@ def accept_downgrade(
     """
     if is_in_progress(entry):
         return None
-    outcome = outcome_of_records(workspace, entry, *_find_records(workspace, entry, to, keep_owner=keep_owner))
-    return accept_outcome(workspace, entry.name, outcome, (), on_progress)
+    snapshot, records = _find_records(workspace, entry, to, keep_owner=keep_owner)
+    prepare_libraries(workspace)
+    outcome = outcome_of_records(workspace, entry, snapshot, records)
+    return accept_outcome(workspace, entry.name, outcome, (), on_progress, verifications)
 
 
 def _find_records(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool) -> tuple[Snapshot, list[str]]:

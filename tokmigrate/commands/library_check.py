@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from tokmigrate.apply.build_downgrade import restore_documents
 from tokmigrate.apply.candidate import Documents
-from tokmigrate.apply.library_check import verify_adapter_documents, verify_documents
+from tokmigrate.apply.library_check import collect_inputs, verify_adapter_documents, verify_documents
 from tokmigrate.apply.publish import Change
 from tokmigrate.commands.models import adapters_of, downgrades_of_adapters
 from tokmigrate.events import ActivityEnded, ActivityStarted, OnProgress
+from tokmigrate.memo import Memo
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.worker.worker import prepare_worker
 from tokmigrate.plan.plan import Plan
@@ -70,13 +71,23 @@ def verify_outcome(workspace: Workspace, outcome: Outcome, checks: Sequence[Chec
     return Accepted(tuple(each for _, each in outcome), notes)
 
 
+Verifications = Memo[Accepted]
+"""What the libraries accepted of the models of a command, by all that they read of each."""
+
+
 def accept_outcome(
-    workspace: Workspace, model: str, outcome: Outcome, checks: Sequence[Check], on_progress: OnProgress
+    workspace: Workspace,
+    model: str,
+    outcome: Outcome,
+    checks: Sequence[Check],
+    on_progress: OnProgress,
+    verifications: Verifications,
 ) -> Accepted:
-    """Do what `verify_outcome` does before any of several models is changed."""
+    """Do what `verify_outcome` does before any of several models is changed, once for those that are alike."""
     on_progress(ActivityStarted(model, "verifying"))
     try:
-        return verify_outcome(workspace, outcome, checks)
+        inputs = (tuple(checks), [tuple(collect_inputs(*each)) for each in outcome])
+        return verifications.get(inputs, lambda: verify_outcome(workspace, outcome, checks))
     finally:
         on_progress(ActivityEnded(model))
 

@@ -9,7 +9,13 @@ from tokmigrate.apply.build_upgrade import UpgradeBuilder
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.training import list_trained_events, training_on_record
-from tokmigrate.commands.library_check import Accepted, accept_outcome, outcome_of_plan, prepare_libraries
+from tokmigrate.commands.library_check import (
+    Accepted,
+    Verifications,
+    accept_outcome,
+    outcome_of_plan,
+    prepare_libraries,
+)
 from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade
 from tokmigrate.commands.records import build_upgrade_outcome
 from tokmigrate.commands.restore import record_texts
@@ -37,12 +43,13 @@ def accept_upgrade(
     on_progress: OnProgress = no_progress,
     bound: BoundPlan | None = None,
     *,
+    verifications: Verifications,
     keep_owner: bool = True,
 ) -> Accepted | None:
     """Plan an upgrade and have the libraries load what it leaves, as is done for all of several models first.
 
     No weights are read, and nothing is written beside the model. `bound` is a plan made before; `keep_owner`
-    refuses a loss of owner, mode or attributes.
+    refuses a loss of owner, mode or attributes; models of one command have `verifications` in common.
 
     Returns:
         What `upgrade` need not check again; None if there is nothing to do, or if a change is in progress or has to
@@ -54,7 +61,9 @@ def accept_upgrade(
     planned = preview_upgrade(workspace, entry, to, bound, keep_owner=keep_owner)
     if planned is None or not planned.steps:
         return None
-    return accept_outcome(workspace, entry.name, outcome_of_plan(planned), checks_of(planned), on_progress)
+    prepare_libraries(workspace)
+    outcome, checks = outcome_of_plan(planned), checks_of(planned)
+    return accept_outcome(workspace, entry.name, outcome, checks, on_progress, verifications)
 
 
 def ignore_plan(plan: Plan) -> None:

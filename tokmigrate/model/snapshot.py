@@ -18,7 +18,7 @@ from tokmigrate.model.model_files import check_files
 from tokmigrate.model.references.config_references import check_declared
 from tokmigrate.model.references.references import configurations
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
-from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import view
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, ids_elsewhere
 from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors
@@ -113,7 +113,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
         name: None if setting == "ignore" else (setting.axis, setting.side)
         for name, setting in entry.vocab_tensors.items()
     }
-    read = Tokenizer(documents[TOKENIZER])
+    read = view(documents[TOKENIZER])
     found = find_vocabulary_tensors(weights, config, overrides, directory, entry.worker, read)
     rows = found.ids
     lineage = stamp.rows if stamp else RowEdit.identity(rows)

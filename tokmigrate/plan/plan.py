@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from itertools import accumulate
+from pathlib import Path
+from threading import RLock
 from typing import Literal
 
+from blake3 import blake3
+
 from tokmigrate.errors import OperationError, OutOfStepError, TokmigrateError
+from tokmigrate.memo import Memo
 from tokmigrate.model.adapter import with_adapter_ids
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
@@ -34,6 +40,22 @@ class FileChange:
     bytes: int
 
 
+@dataclass
+class _Derived:
+    """What was computed from the steps of a plan; plans that have the steps in common share it.
+
+    Args:
+        rendered: By the name of a document its last two values with their bytes.
+        parts: What `Layout.encode` keeps, by the name of a document.
+    """
+
+    lock: RLock = field(default_factory=RLock)
+    edits: tuple[RowEdit, ...] | None = None
+    tokens: tuple[TokenChange, ...] | None = None
+    rendered: defaultdict[str, list[tuple[Json, bytes | None]]] = field(default_factory=lambda: defaultdict(list))
+    parts: defaultdict[str, Parts] = field(default_factory=lambda: defaultdict(dict))
+
+
 @dataclass(frozen=True)
 class Plan:
     """An upgrade of one model.
@@ -50,12 +72,7 @@ class Plan:
     steps: tuple[Step, ...]
     adapters: tuple[Plan, ...] = ()
     remarks: tuple[str, ...] = ()
-    _rendered: dict[str, list[tuple[Json, bytes | None]]] = field(
-        default_factory=dict, init=False, repr=False, compare=False
-    )
-    _parts: defaultdict[str, Parts] = field(
-        default_factory=lambda: defaultdict(dict), init=False, repr=False, compare=False
-    )
+    _derived: _Derived = field(default_factory=_Derived, repr=False, compare=False)
 
     @property
     def before(self) -> str | None:
@@ -72,25 +89,28 @@ class Plan:
         """The state at the end."""
         return self.steps[-1].after if self.steps else self.snapshot.state
 
-    @cached_property
+    @property
     def edits(self) -> tuple[RowEdit, ...]:
         """For each step the rows after it in terms of the rows on disk."""
-        edits: list[RowEdit] = []
-        edit = RowEdit.identity(self.snapshot.state.rows)
-        for step in self.steps:
-            edit = edit.then(step.after.edit)
-            edits.append(edit)
-        return tuple(edits)
+        with self._derived.lock:
+            if self._derived.edits is None:
+                rows = RowEdit.identity(self.snapshot.state.rows)
+                edits = accumulate((step.after.edit for step in self.steps), RowEdit.then, initial=rows)
+                self._derived.edits = tuple(edits)[1:]
+            return self._derived.edits
 
     @property
     def edit(self) -> RowEdit:
         """The rows at the end in terms of the rows on disk."""
         return self.edits[-1] if self.edits else RowEdit.identity(self.snapshot.state.rows)
 
-    @cached_property
+    @property
     def tokens(self) -> tuple[TokenChange, ...]:
         """What happens to the tokens from now to the end, each once."""
-        return token_changes(self.steps, self.edit)
+        with self._derived.lock:
+            if self._derived.tokens is None:
+                self._derived.tokens = token_changes(self.steps, self.edit)
+            return self._derived.tokens
 
     @property
     def touched(self) -> frozenset[str]:
@@ -145,11 +165,12 @@ class Plan:
     def render_document(self, state: ModelState, name: str) -> bytes | None:
         """Return the bytes of a document in a state, as `render_document` does; the last two of a name are kept."""
         value = state.documents.get(name)
-        kept = self._rendered.setdefault(name, [])
-        found = next((each for each in kept if each[0] is value), None)
-        found = found or (value, render_document(self.snapshot, state, name, self._parts[name]))
-        kept[:] = [*[each for each in kept if each is not found][-1:], found]
-        return found[1]
+        with self._derived.lock:
+            kept = self._derived.rendered[name]
+            found = next((each for each in kept if each[0] is value), None)
+            found = found or (value, render_document(self.snapshot, state, name, self._derived.parts[name]))
+            kept[:] = [*[each for each in kept if each is not found][-1:], found]
+            return found[1]
 
 
 def render_document(snapshot: Snapshot, state: ModelState, name: str, parts: Parts | None = None) -> bytes | None:
@@ -180,10 +201,52 @@ def plan_upgrade(
     Raises OperationError where a precondition does not hold, an operation cannot be applied, or one is breaking and not
     acknowledged.
     """
-    steps = steps_of(snapshot.state, migrations, lambda _, after: with_index_sizes(snapshot, after))
-    _check_acknowledged(steps)
-    beside = tuple(_plan_adapter(adapter, migrations, steps) for adapter in adapters)
-    return Plan(entry.name, snapshot, steps, beside)
+
+    def compute() -> _Planned:
+        steps = steps_of(snapshot.state, migrations, lambda _, after: with_index_sizes(snapshot, after))
+        _check_acknowledged(steps)
+        return _Planned(snapshot.state, steps)
+
+    # The code of a Python migration may look at more than the tokenizer.
+    is_pure = all(migration.source is None for migration in migrations)
+    planned = _PLANNED.get(_collect_inputs(entry, snapshot, migrations), compute) if is_pure else compute()
+    if planned.state is not snapshot.state:
+        # The steps are about these documents, by identity.
+        snapshot = replace(snapshot, state=planned.state)
+    beside = tuple(_plan_adapter(adapter, migrations, planned.steps) for adapter in adapters)
+    return Plan(entry.name, snapshot, planned.steps, beside, _derived=planned.derived)
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """The steps from a state, and what is derived from them."""
+
+    state: ModelState
+    steps: tuple[Step, ...]
+    derived: _Derived = field(default_factory=_Derived)
+
+
+_PLANNED: Memo[_Planned] = Memo(1)
+"""For the models of a command that have the same documents and shapes; more would keep more large vocabularies."""
+
+
+def _collect_inputs(entry: ModelEntry, snapshot: Snapshot, migrations: Sequence[Migration]) -> tuple[object, ...]:
+    """Return all that the steps of a plan, and the bytes of their documents, follow from."""
+    stamp, state = snapshot.stamp, snapshot.state
+    return (
+        tuple(migrations),
+        replace(entry, name="", path=Path(), adapters=()),
+        # By their bytes: as values 1 and true are equal.
+        {name: blake3(data).digest() for name, data in snapshot.texts.items()},
+        json.dumps(state.init),
+        replace(state, documents={}),
+        snapshot.layouts,
+        {name: file.layout for name, file in stamp.files.items()} if stamp else None,
+        {name: shard.baseline_start for name, shard in stamp.shards.items()} if stamp else None,
+        snapshot.tensors,
+        [(shard.file, shard.header.raw) for shard in snapshot.weights.shards],
+        snapshot.weights.index,
+    )
 
 
 def _check_acknowledged(steps: Sequence[Step]) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from threading import Lock
-from types import MappingProxyType
 
 from tokmigrate.errors import (
     FileProblems,
@@ -24,7 +22,7 @@ from tokmigrate.files import entries, exists, has_directory, has_file
 from tokmigrate.revision.migration import Migration
 from tokmigrate.revision.names import resolve
 from tokmigrate.revision.python_file import python_migration
-from tokmigrate.revision.yaml_file import has_same_attachments, migration_bytes, yaml_migration
+from tokmigrate.revision.yaml_file import migration_bytes, yaml_migration
 from tokmigrate.settings import FILE_NAME, ModelEntry, Workspace
 
 Files = Mapping[Path, bytes | None]
@@ -77,10 +75,8 @@ class History:
             HistoryError: The files do not hold together.
             RecoveryNeededError: A command was interrupted while it wrote them.
         """
-        with _LAST_READ.lock:
-            migrations = _read_migrations(workspace, {}, _LAST_READ.migrations)
-            _LAST_READ.migrations = {(each.path, each.shown): each for each in migrations}
-        return replace(History.of(migrations, workspace.migrations), models=tuple(workspace.models))
+        history = History.of(_read_migrations(workspace, {}), workspace.migrations)
+        return replace(history, models=tuple(workspace.models))
 
     @staticmethod
     def read_with(workspace: Workspace, files: Files) -> History:
@@ -192,21 +188,7 @@ class History:
         return resolve(name, self.migrations, self.chain, current, tags or {}, self.models)
 
 
-class _LastRead:
-    """The migrations that were read last, by path and shown name: a command reads them for each of its models."""
-
-    def __init__(self) -> None:
-        self.lock = Lock()
-        self.migrations: Mapping[tuple[Path, str], Migration] = {}
-
-
-_LAST_READ = _LastRead()
-
-
-def _read_migrations(
-    workspace: Workspace, files: Files, earlier: Mapping[tuple[Path, str], Migration] = MappingProxyType({})
-) -> list[Migration]:
-    """Return the migrations of all files; one of `earlier` stands for a file that holds the same still."""
+def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
     refuse_unfinished(workspace)
     migrations: list[Migration] = []
     problems: list[Problem] = []
@@ -217,12 +199,8 @@ def _read_migrations(
             continue
         try:
             data = files[path] if path in files else migration_bytes(path, shown)
-            if data is None:
-                continue
-            known = earlier.get((path, shown))
-            if known is None or known.data != data or not has_same_attachments(known, workspace.root):
-                known = _KINDS[path.suffix](data, path, shown, workspace.root)
-            migrations.append(known)
+            if data is not None:
+                migrations.append(_KINDS[path.suffix](data, path, shown, workspace.root))
         except FileProblems as error:
             problems += error.problems
     if problems:

@@ -256,18 +256,6 @@ def read_attachments(
     return attachments, problems
 
 
-def has_same_attachments(migration: Migration, root: Path) -> bool:
-    """Return whether the files that a migration refers to hold what they held when it was read."""
-    for name, data in migration.attachments.items():
-        target = attachment_path(migration.path, name, root)
-        try:
-            if target is None or read_file(target) != data:
-                return False
-        except StorageError:
-            return False
-    return True
-
-
 def file_number(path: Path) -> str:
     """Return the digits that a file name begins with."""
     digits = re.match(r"[0-9]*", path.name)

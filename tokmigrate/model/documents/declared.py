@@ -17,7 +17,7 @@ from tokmigrate.model.documents.state import (
     Traits,
 )
 from tokmigrate.model.formats.json_text import Json
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, view
 from tokmigrate.vocabulary.ids import runs
 from tokmigrate.vocabulary.row_edit import RowEdit
 
@@ -31,7 +31,7 @@ def read_declared_roles(documents: Documents) -> dict[str, str]:
     What transformers takes where no file says it counts as said: the token that tokenizer.json pads with, and the
     defaults of the tokenizer's class, as far as these are tokens.
     """
-    tokenizer = Tokenizer(documents[FILE])
+    tokenizer = view(documents[FILE])
     found: dict[str, str | None] = {}
     for name in (SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG):
         held = documents.get(name) or {}
@@ -99,7 +99,7 @@ def state_without_weights(documents: Documents, room: int) -> ModelState:
         OutOfStepError: The ids written down are not those that loading gives.
     """
     config = documents.get(CONFIG) or {}
-    ids = Tokenizer(documents[FILE]).check().texts
+    ids = view(documents[FILE]).check().texts
     declared = next((size for _, size in read_declared_sizes(config)), room)
     rows = max(declared, max(ids, default=-1) + 1)
     return ModelState(

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
+from blake3 import blake3
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, RootModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from tokmigrate.errors import ModelError, TokenizerError
 from tokmigrate.files import entries, has_directory, read_if_present
+from tokmigrate.memo import Memo
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.slow_tokenizer_files import SUFFIXES, TEKKEN_FILES, read_slow_tokenizer_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -100,21 +100,19 @@ def parse_document(name: str, data: bytes, where: str) -> Json:
     Raises:
         ModelError: It is damaged, or holds something of another type than what is read of it.
     """
-    source = _Source(name, data, where)
-    return _parse_again(source) if len(data) >= _LARGE else _parse(source)
+    if len(data) < _LARGE:
+        return _parse(name, data, where)
+    return _PARSED.get((name, blake3(data).digest()), lambda: _parse(name, data, where))
 
 
-@dataclass(frozen=True)
-class _Source:
-    """The bytes of a document; two are equal that are parsed to the same value."""
+_LARGE = 2**17
+"""The bytes from which a document is parsed once where it is read several times, or by several models."""
 
-    name: str
-    data: bytes
-    where: str = field(compare=False)
+_PARSED: Memo[Json] = Memo(2)
+"""One for the tokenizer before a change, one for that after it: a value of a large file takes ten times its bytes."""
 
 
-def _parse(source: _Source) -> Json:
-    name, data, where = source.name, source.data, source.where
+def _parse(name: str, data: bytes, where: str) -> Json:
     if name.endswith(SUFFIXES) or PurePosixPath(name).match(TEKKEN_FILES):
         return data
     text = _decode(data, where)
@@ -131,13 +129,6 @@ def _parse(source: _Source) -> Json:
             kind = TokenizerError if name == TOKENIZER else ModelError
             raise kind(_format_union_error(error.errors(include_url=False), value), where=where, hint=_HINT) from error
     return value
-
-
-_LARGE = 2**17
-"""The bytes from which a document is parsed once where it is read several times, or by several models."""
-
-_parse_again = lru_cache(maxsize=2)(_parse)
-"""One for the tokenizer before a change, one for that after it: a value of a large file takes ten times its bytes."""
 
 
 def json_layout(name: str, text: str, stamp: Stamp | None) -> Layout:

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Literal
 
 from tokmigrate.model.formats.json_text import Json, replace_at
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, view
 from tokmigrate.settings import FieldShape, WorkerLimits
 from tokmigrate.vocabulary.ids import Run
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, Recipe, RowEdit, join_pieces
@@ -101,7 +101,7 @@ class ModelState:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        return Tokenizer(self.documents[FILE])
+        return view(self.documents[FILE])
 
     @property
     def rows(self) -> int:

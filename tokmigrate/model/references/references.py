@@ -36,7 +36,7 @@ from tokmigrate.model.references.config_references import (
     suspects,
     with_ids_of_config,
 )
-from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, check_can_be_inside, with_tokens_inside
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer, check_can_be_inside, view, with_tokens_inside
 from tokmigrate.vocabulary.ids import AddedToken, Renumbering
 
 Names = Mapping[str, str]
@@ -137,7 +137,7 @@ def with_token_ids(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
     document: dict[str, Any] = {**tokenizer.document, "model": model}
     if "added_tokens" in document:
         document["added_tokens"] = entries
-    return Tokenizer(document).check()
+    return view(document).check()
 
 
 def _build_unigram(model: Mapping[str, Json], plain: Mapping[str, int], entries: list[dict[str, Any]]) -> list[Json]:

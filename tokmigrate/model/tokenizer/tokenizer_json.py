@@ -9,6 +9,7 @@ both were tried). So all three must agree.
 from __future__ import annotations
 
 import json
+import operator
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 from blake3 import blake3
 
 from tokmigrate.errors import OperationError, OutOfStepError, TokenizerError, in_one_line
+from tokmigrate.memo import Memo
 from tokmigrate.model.formats.json_text import Json, replace_at
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, text_alone
 from tokmigrate.vocabulary.ids import AddedToken
@@ -247,6 +249,14 @@ class Tokenizer:
     def _library(self) -> Any:
         with library_errors(_cannot_load):
             return open_tokenizer(self.document)
+
+
+_VIEWS: Memo[Tokenizer] = Memo(2, operator.is_)
+
+
+def view(document: Json) -> Tokenizer:
+    """Return a view of a document: the same for the same document, since its tables take their time."""
+    return _VIEWS.get(document, lambda: Tokenizer(document))
 
 
 def _cannot_load(cause: str) -> TokenizerError:
