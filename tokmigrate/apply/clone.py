@@ -19,6 +19,7 @@ import struct
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -101,17 +102,13 @@ def _open_pair(doing: str, source: Path, target: Path) -> Iterator[tuple[BinaryI
     with (
         open_for_reading(source) as reader,
         storage_errors(doing, target),
-        open(target, "xb", opener=_private) as writer,
+        open(target, "xb", opener=partial(os.open, mode=0o600)) as writer,
     ):
         try:
             yield reader, writer
         except BaseException:
             target.unlink(missing_ok=True)
             raise
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def clone_tree(source_dir: Path, target_dir: Path, except_names: Collection[str] = ()) -> None:

@@ -16,8 +16,7 @@ from tokmigrate.files import storage_errors
 from tokmigrate.model.model_files import read_link
 
 _DENIED = {errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENODATA, errno.EINVAL}
-_KERNELS_OWN = ("security.", "trusted.overlay.")
-"""Attributes that the system itself gives to files, by its own rules."""
+_KERNELS_OWN = ("security.", "trusted.overlay.")  # Attributes that the system itself gives to files, by its own rules
 
 Attributes = tuple[tuple[str, str], ...]
 """Extended attributes, access control lists among them: names and values in hexadecimal, sorted."""

@@ -125,8 +125,13 @@ class Journal:
     @staticmethod
     def _of(journal: _StoredJournal, area: WorkArea, workspace: Path) -> Journal:
         starts = {"work_area": area.root, "workspace": Path(os.path.realpath(workspace))}
-        if any(stored.relative_to == "workspace" for stored in journal.adapters):
-            _refuse_elsewhere(journal.workspace, starts["workspace"], area)
+        began, inside = journal.workspace, any(stored.relative_to == "workspace" for stored in journal.adapters)
+        if began is not None and inside and _is_elsewhere(began, starts["workspace"]):
+            raise RecoveryNeededError(
+                f"its change was started in the workspace {began.path}, with adapters that lie there",
+                where=str(area.model),
+                hint=f"run `tokmigrate recover` in {began.path}",
+            )
         copied = _is_elsewhere(journal.work_area, area.root)
         others = [Path(stored.path) for stored in journal.adapters if copied and Path(stored.path).is_absolute()]
         adapters = [
@@ -151,15 +156,6 @@ def _is_elsewhere(began: _StoredDirectory | None, here: Path) -> bool:
     if began is None or began.inode == here.stat().st_ino or Path(began.path) == here:
         return False
     return began.host != socket.gethostname() or exists(Path(began.path))
-
-
-def _refuse_elsewhere(began: _StoredDirectory | None, here: Path, area: WorkArea) -> None:
-    if began is not None and _is_elsewhere(began, here):
-        raise RecoveryNeededError(
-            f"its change was started in the workspace {began.path}, with adapters that lie there",
-            where=str(area.model),
-            hint=f"run `tokmigrate recover` in {began.path}",
-        )
 
 
 def generation_in_place(directory: Path) -> str | None:

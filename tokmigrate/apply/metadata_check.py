@@ -63,7 +63,9 @@ def refuse_losses(source: Path, names: Collection[str]) -> None:
 
 def find_lost_metadata(stage: Path, source: Path, candidate: Candidate) -> list[str]:
     """Return what of the metadata of a staged directory is not as it should be, a line for each file or directory."""
-    given = _collect_given(stage, candidate)
+    # What written files are given, by the names of the files behind links, and what links are given.
+    given = {real_name(stage, name): metadata for name, metadata in candidate.metadata.items()}
+    given |= {entry_name(stage, name): link.metadata for name, link in candidate.links.items()}
     lost: list[str] = []
     for name, path in _tree(stage):
         wanted = given.get(name)
@@ -82,12 +84,6 @@ def cannot_be_kept(directory: Path, lost: list[str]) -> StorageError:
         where=str(directory),
         hint="run the command as the owner of the files, or as root; `--no-owner` continues without them",
     )
-
-
-def _collect_given(directory: Path, candidate: Candidate) -> Mapping[str, FileMetadata]:
-    """Return what written files are given, by the names of the files behind links, and what links are given."""
-    behind = {real_name(directory, name): metadata for name, metadata in candidate.metadata.items()}
-    return behind | {entry_name(directory, name): link.metadata for name, link in candidate.links.items()}
 
 
 def _new(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> Iterator[NewFile]:

@@ -69,7 +69,11 @@ class WorkArea:
         """Make the work area, if there is none; StorageError where the model or its parent may not be written."""
         # A missing model is in the middle of a two-step swap; recovery finishes it.
         if os.path.lexists(self.model):
-            _require_writable(self.model)
+            if not has_directory(self.model):
+                raise StorageError("is not a directory", where=str(self.model), hint="name the model directory")
+            if not os.access(self.model, os.R_OK | os.W_OK | os.X_OK):
+                message = "the model directory may not be written"
+                raise StorageError(message, where=str(self.model), hint=WAYS_ROUND)
         if has_directory(self.root) and not self.root.is_symlink():
             return
         if os.path.lexists(self.root):
@@ -151,10 +155,3 @@ def remove_tree(path: Path) -> None:
         remove_tree(entry)
     with storage_errors("remove it", path):
         path.rmdir()
-
-
-def _require_writable(model: Path) -> None:
-    if not has_directory(model):
-        raise StorageError("is not a directory", where=str(model), hint="name the model directory")
-    if not os.access(model, os.R_OK | os.W_OK | os.X_OK):
-        raise StorageError("the model directory may not be written", where=str(model), hint=WAYS_ROUND)

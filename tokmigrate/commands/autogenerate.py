@@ -19,8 +19,7 @@ from tokmigrate.revision.new_file import write_yaml_migration, yaml_text
 from tokmigrate.revision.yaml_file import yaml_migration
 from tokmigrate.settings import Workspace
 
-_REMARKED = 20
-"""How many differences that are left a file lists."""
+_REMARKED = 20  # How many differences that are left a file lists
 
 
 @dataclass(frozen=True)

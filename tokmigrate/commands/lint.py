@@ -13,16 +13,9 @@ from tokmigrate.errors import LimitError, TokmigrateError
 from tokmigrate.files import read_file
 from tokmigrate.formatting import format_list
 from tokmigrate.git import files_changed_since, find_repository, list_tracked_files, read_text_at_fork
+from tokmigrate.lint import subjects
 from tokmigrate.lint.linter import Finding, Seen, Selection, check
-from tokmigrate.lint.subjects import (
-    Failure,
-    MigrationFile,
-    OnModel,
-    Sighting,
-    Sightings,
-    list_operations,
-    texts_with,
-)
+from tokmigrate.lint.subjects import Failure, MigrationFile, OnModel, Sighting, Sightings
 from tokmigrate.model.documents.chat_template import chat_template
 from tokmigrate.model.documents.roles import ROLES, special_token
 from tokmigrate.model.documents.state import ModelState
@@ -37,8 +30,7 @@ from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import FILE_NAME, ModelEntry, WorkerLimits, Workspace
 from tokmigrate.strict_yaml.reading import decode, parse
 
-_FOUND_BY = ("added_tokens", "normalizer")
-"""The parts of tokenizer.json that decide where added tokens are found."""
+_FOUND_BY = ("added_tokens", "normalizer")  # The parts of tokenizer.json that decide where added tokens are found
 
 _TEMPLATE_SECONDS, _TEMPLATE_MIB = 2, 1024
 """What the rendering of a chat template may use; a limit of CPU time is kept to the second."""
@@ -92,7 +84,9 @@ def lint(
     if git_base is not None:
         changed = files_changed_since(workspace.root, git_base)
         wanted = [each for each in chain if not changed.isdisjoint(_list_paths(each))]
-        locked = _read_locked_checksums(workspace, git_base)
+        text = read_text_at_fork(lock_path(workspace), git_base)
+        lock = parse_lock(text, f"{lock_shown(workspace)} at {git_base}") if text else Lock()
+        locked = {each.revision: each.checksum for each in lock.revisions}
     trials = [_try_pending(entry, history) for entry in entries] if wanted else []
     files = [
         replace(
@@ -152,13 +146,6 @@ def _try_pending(entry: ModelEntry, history: History) -> _Trial:
     return _Trial(entry.name, steps, failures, progress.edited)
 
 
-def _read_locked_checksums(workspace: Workspace, git_base: str) -> Mapping[str, str]:
-    """Return the checksums of the migrations that were locked where the current branch left another one."""
-    text = read_text_at_fork(lock_path(workspace), git_base)
-    lock = parse_lock(text, f"{lock_shown(workspace)} at {git_base}") if text else Lock()
-    return {locked.revision: locked.checksum for locked in lock.revisions}
-
-
 def _list_replaced(migration: Migration) -> Mapping[str, str]:
     return {each.revision: each.checksum for each in migration.replaces}
 
@@ -212,7 +199,7 @@ def _template_error(step: Step, limits: WorkerLimits) -> str | None:
 def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
     """Return where the library finds each added token."""
     tokens = [token for token, _ in state.tokenizer.added.values()]
-    texts = {token.content: texts_with(token) for token in tokens}
+    texts = {token.content: subjects.texts_with(token) for token in tokens}
     request = {
         "document": state.documents[FILE],
         "encode": [text for each in texts.values() for text in each],
@@ -241,7 +228,7 @@ def _read_migration_file(migration: Migration, chain: Sequence[Migration], works
         migration,
         text,
         tree,
-        list_operations(migration, tree),
+        subjects.list_operations(migration, tree),
         earlier=tuple(chain[: chain.index(migration)]),
         known_models=frozenset(name for entry in workspace.models.values() for name in (entry.name, *entry.tags)),
         not_in_git=frozenset(name for name, path in beside.items() if migration.path in in_git and path not in in_git),

@@ -12,26 +12,10 @@ from tokmigrate.commands.models import AppliedModels, applied_models_by_revision
 from tokmigrate.commands.tag import list_tags
 from tokmigrate.errors import FileProblems, HistoryError, TokmigrateError
 from tokmigrate.git import list_published_files, read_merge_sides
+from tokmigrate.revision import lock_file, reparent
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock_file import (
-    Lock,
-    conflict_sides,
-    lock_files,
-    lock_of,
-    lock_path,
-    lock_shown,
-    parse_lock,
-    read_lock_text,
-)
-from tokmigrate.revision.reparent import (
-    Branch,
-    Reparented,
-    branches,
-    find_conflicts,
-    list_reparented_files,
-    renumber_files,
-    reparent_branch,
-)
+from tokmigrate.revision.lock_file import Lock
+from tokmigrate.revision.reparent import Branch, Reparented
 from tokmigrate.settings import ModelEntry, Workspace
 
 
@@ -71,17 +55,17 @@ def rebase(
     shared: tuple[str, ...] = ()
     if len(history.heads) > 1:
         branch, other = _choose_branches(workspace, history, revision, onto, ids)
-        behind, moved = other.head.revision, reparent_branch(branch, other.head)
+        behind, moved = other.head.revision, reparent.reparent_branch(branch, other.head)
         try:
-            shared = find_conflicts(branch.migrations, other.migrations)
+            shared = reparent.find_conflicts(branch.migrations, other.migrations)
         except TokmigrateError as error:
             shared = (str(error),)
     else:
-        moved = renumber_files(history.chain())
-    files = list_reparented_files(moved)
+        moved = reparent.renumber_files(history.chain())
+    files = reparent.list_reparented_files(moved)
     line = History.read_with(workspace, files)
     done = _update_lock(workspace, line, entries, locks.held, behind) if len(line.heads) < 2 else None
-    write_files(workspace, {**files, **(lock_files(workspace, done.after) if done else {})})
+    write_files(workspace, {**files, **(lock_file.lock_files(workspace, done.after) if done else {})})
     return Rebased(behind, moved, shared, locks.conflict, locks.restored, done)
 
 
@@ -89,7 +73,7 @@ def _choose_branches(
     workspace: Workspace, history: History, revision: str | None, onto: str | None, ids: Mapping[str, str | None]
 ) -> tuple[Branch, Branch]:
     """Return the branch that is moved, and the one that it goes behind; `ids` are those of the names."""
-    found = branches(history)
+    found = reparent.branches(history)
     where = applied_models_by_revision(workspace)
     if revision is not None:
         branch = next((each for each in found if ids[revision] in each.revisions), None)
@@ -148,16 +132,16 @@ class _KnownLocks:
 
 
 def _read_locks(workspace: Workspace) -> _KnownLocks:
-    text = read_lock_text(workspace)
+    text = lock_file.read_lock_text(workspace)
     if text is None:
         return _KnownLocks()
-    sides = conflict_sides(text)
+    sides = lock_file.conflict_sides(text)
     if sides[0] != sides[1]:
         return _KnownLocks(_parse_readable(sides), conflict=True)
     try:
-        return _KnownLocks((parse_lock(text, lock_shown(workspace)),))
+        return _KnownLocks((lock_file.parse_lock(text, lock_file.lock_shown(workspace)),))
     except FileProblems as error:
-        held = _parse_readable(read_merge_sides(lock_path(workspace)))
+        held = _parse_readable(read_merge_sides(lock_file.lock_path(workspace)))
         if not held:
             hint = "Git has no complete one either: delete it, then `tokmigrate rebase` recreates it"
             raise FileProblems([replace(problem, hint=hint) for problem in error.problems]) from error
@@ -169,7 +153,7 @@ def _parse_readable(texts: Iterable[str]) -> tuple[Lock, ...]:
     for text in texts:
         # Where lines of one side did not touch those of the other, Git gave them to both: that is not a lock any more.
         with suppress(FileProblems):
-            locks.append(parse_lock(text, ""))
+            locks.append(lock_file.parse_lock(text, ""))
     return tuple(locks)
 
 
@@ -180,7 +164,7 @@ def _update_lock(
     chain = history.chain()
     known: Lock | None = None
     for lock in locks:
-        known = lock_of(chain, known, lock.keep_valid(chain).tracks)
+        known = lock_file.lock_of(chain, known, lock.keep_valid(chain).tracks)
     before = next((lock for lock in locks if lock.head == onto), locks[0] if locks else None)
     try:
         done = compute_lock_update(workspace, history, entries, known)

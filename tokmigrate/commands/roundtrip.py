@@ -29,7 +29,6 @@ from tokmigrate.model.dummy_model import NARROW, lacks_weights, make_dummy_model
 from tokmigrate.model.formats.safetensors_header import read_header
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.tensor_rows import digest_range
-from tokmigrate.plan.plan import Plan
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
@@ -106,16 +105,13 @@ def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, 
             verify=workspace.verify if subject == "copy" else "fast",
         )
         if subject == "dummy":
-            _verify(workspace, plan(place, held, tried[-1].revision), snapshot)
+            # The libraries load what an upgrade leaves with the shapes that the model has.
+            planned = plan(place, held, tried[-1].revision)
+            shaped = replace(planned.snapshot, weights=snapshot.weights, tensors=snapshot.tensors)
+            verify_documents(shaped, Documents.of_plan(planned), checks_of(planned), workspace.verify)
         mismatches = tuple(_find_mismatches(place, held, start, tried))
         sizes = [path.stat().st_size for path in _files(held.path)]
         return replace(done, mismatches=mismatches, files=len(sizes), bytes=sum(sizes))
-
-
-def _verify(workspace: Workspace, planned: Plan, snapshot: Snapshot) -> None:
-    """Have the libraries load what an upgrade of a dummy model leaves, with the shapes that its model has."""
-    shown = replace(planned.snapshot, weights=snapshot.weights, tensors=snapshot.tensors)
-    verify_documents(shown, Documents.of_plan(planned), checks_of(planned), workspace.verify)
 
 
 def _subject(
@@ -137,18 +133,14 @@ def _subject(
         before = read_recorded_state(workspace, entry, snapshot, "base")
         texts = {name: data for name, data in {**texts, **before.files}.items() if data is not None}
         rows = before.edit.new_rows
-    # Rows that are read from a file have the width that they have.
-    width = None if any(_holds_rows(migration) for migration in tried) else NARROW
+    # Rows that are read from a file, which begins as safetensors do, have the width that they have.
+    attached = [data for migration in tried for data in migration.attachments.values()]
+    width = None if any(data[8:9] == b"{" for data in attached) else NARROW
     made = make_dummy_model(entry, snapshot, directory, texts, rows, width=width)
     if snapshot.stamp is not None and not again:
         stamp = _stamp(snapshot.stamp, snapshot, made)
         (directory / STAMP).write_bytes(stamp.encode())
     return made
-
-
-def _holds_rows(migration: Migration) -> bool:
-    """Return whether a migration has an attachment whose first bytes are those of safetensors."""
-    return any(data[8:9] == b"{" for data in migration.attachments.values())
 
 
 def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
 
 _MOST = 20
 
-_NAMED = 3
-"""How many tensors that moved are named; JSON has all."""
+_NAMED = 3  # How many tensors that moved are named; JSON has all
 
 
 def check_lines(found: Checked) -> Iterator[str]:

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from tokmigrate.model.documents.semantic_diff import Aspect, Difference
     from tokmigrate.model.formats.json_text import Json
 
-_SHOWN = 20
-"""How many of one aspect are shown on a screen; JSON has all."""
+_SHOWN = 20  # How many of one aspect are shown on a screen; JSON has all
 
 _LONGEST = 120
 _LINE_STYLES = {"+": "green", "-": "red", "@": "dim"}

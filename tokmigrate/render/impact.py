@@ -16,11 +16,9 @@ from tokmigrate.render.terminal import plain_table
 if TYPE_CHECKING:
     from tokmigrate.plan.corpus import CorpusChange, Counts, Example, ExampleTokens, Impact
 
-_BETWEEN = "¦"
-"""The separator of two tokens: a character that texts seldom have."""
+_BETWEEN = "¦"  # The separator of two tokens: a character that texts seldom have
 
-_LONGEST_PIECE = 16
-"""A longer token is shortened, so that the first that differs is on the screen."""
+_LONGEST_PIECE = 16  # A longer token is shortened, so that the first that differs is on the screen
 
 
 def impact_text(impact: Impact | None) -> RenderableType:

@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from tokmigrate.lint.linter import Finding
     from tokmigrate.lint.rule import Rule
 
-_AROUND = 80
-"""The characters that are shown before and after a place in a long line."""
+_AROUND = 80  # The characters that are shown before and after a place in a long line
 
 _STYLE = {"error": "bold red", "warning": "yellow"}
 

@@ -24,8 +24,7 @@ from tokmigrate.events import Event, OnProgress
 from tokmigrate.formatting import format_bytes
 from tokmigrate.render.escape import escape, escape_lines
 
-_NO_FOLD = 400
-"""The width of a pipe without COLUMNS, which has none: nothing is to be cut or folded there."""
+_NO_FOLD = 400  # The width of a pipe without COLUMNS, which has none: nothing is to be cut or folded there
 
 
 _console = partial(Console, highlight=False, markup=False, emoji=False)

@@ -78,15 +78,14 @@ def format_figures(figures: Mapping[str, Mapping[str, float | None]]) -> str:
 
 def format_init(init: Mapping[str, Any] | None) -> str:
     """Return how a row was initialised, in a line: one strategy, or one for each side."""
-    sides = {side: _format_strategy(held) for side, held in (init or {}).items() if isinstance(held, Mapping)}
+    sides: dict[str, str] = {}
+    for side, held in (init or {}).items():
+        if isinstance(held, Mapping):
+            options = ", ".join(f"{name} {value}" for name, value in held.items() if name != "strategy")
+            sides[side] = f"{held.get('strategy')} ({options})" if options else str(held.get("strategy"))
     if len(set(sides.values())) == 1:
         return next(iter(sides.values()))
     return " and ".join(f"{text} ({side})" for side, text in sides.items())
-
-
-def _format_strategy(held: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{name} {value}" for name, value in held.items() if name != "strategy")
-    return f"{held.get('strategy')} ({options})" if options else str(held.get("strategy"))
 
 
 def _movement(movement: Movement) -> dict[str, float | None]:

@@ -59,8 +59,7 @@ from tokmigrate.state.schema import (
     token_moves,
 )
 
-_WRITERS_LOCK = 0x746F6B6D69677261
-"""The key of the PostgreSQL advisory lock that writers hold, one at a time."""
+_WRITERS_LOCK = 0x746F6B6D69677261  # The key of the PostgreSQL advisory lock that writers hold, one at a time
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import Connection, Engine, Table, func, select
+from sqlalchemy import Connection, Engine, Table, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from tokmigrate.errors import BusyError, DriftError, StorageError, TokmigrateError, UnknownNameError
@@ -35,7 +35,6 @@ from tokmigrate.state.rows import (
     TokensMoved,
 )
 from tokmigrate.state.schema import (
-    LEDGER,
     applied,
     decode,
     migration_texts,
@@ -205,13 +204,6 @@ class Readable:
         found = select(runs.c.id).where(runs.c.generation_after == generation, runs.c.status != Status.FAILED.value)
         with self.begin_read() as connection:
             return connection.execute(found.limit(1)).first() is not None
-
-    def lengths(self) -> dict[str, int]:
-        """Return how many rows each table of the ledger has."""
-        with self.begin_read() as connection:
-            return {
-                table.name: connection.execute(select(func.count()).select_from(table)).scalar_one() for table in LEDGER
-            }
 
     def all_tags(self) -> dict[str, str]:
         """Return the revision of each tag, sorted by name."""

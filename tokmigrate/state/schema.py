@@ -14,25 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
-from sqlalchemy import (
-    DDL,
-    Column,
-    ColumnElement,
-    Connection,
-    Dialect,
-    Float,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
-    Table,
-    Text,
-    event,
-    insert,
-    literal_column,
-    select,
-    type_coerce,
-)
+import sqlalchemy as sa
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import TypeDecorator
 
@@ -57,7 +39,7 @@ class _Coded(TypeDecorator[Any]):
         decode: Returns the value of a text; raises ValueError for one that `encode` never returns.
     """
 
-    impl = Text
+    impl = sa.Text
     cache_ok = True
 
     def __init__(self, encode: Callable[[Any], str], decode: Callable[[str], Any]) -> None:
@@ -65,11 +47,11 @@ class _Coded(TypeDecorator[Any]):
         self.encode = encode
         self.decode = decode
 
-    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:  # noqa: ARG002
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str | None:  # noqa: ARG002
         """Return what is stored for `value`."""
         return None if value is None else self.encode(value)
 
-    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:  # noqa: ARG002
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:  # noqa: ARG002
         """Return what `value` stands for."""
         return None if value is None else self.decode(value)
 
@@ -119,156 +101,156 @@ OBJECT = _Coded(canonical_json, partial(_read_json, _is_object, "an object"))
 TEXTS = _Coded(canonical_json, partial(_read_json, _is_texts, "a list of texts"))
 TEXT_BY_NAME = _Coded(canonical_json, partial(_read_json, _is_text_by_name, "an object of texts"))
 
-metadata = MetaData()
+metadata = sa.MetaData()
 
 # `schema_version`, and, if the database is inside a workspace, the path to it: `workspace`.
-meta = Table(
+meta = sa.Table(
     "meta",
     metadata,
-    Column("key", Text, primary_key=True),
-    Column("value", Text, nullable=False),
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
 )
 
-models = Table(
+models = sa.Table(
     "models",
     metadata,
-    Column("id", Integer, primary_key=True),
-    Column("name", EXACT_TEXT, nullable=False),
-    Column("path", EXACT_TEXT, nullable=False, unique=True),
-    Column("lineage", Text, nullable=False),
-    Column("created", INSTANT, nullable=False),
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("name", EXACT_TEXT, nullable=False),
+    sa.Column("path", EXACT_TEXT, nullable=False, unique=True),
+    sa.Column("lineage", sa.Text, nullable=False),
+    sa.Column("created", INSTANT, nullable=False),
 )
 
 # The shards of a model that tokmigrate last read or wrote as a whole, each with what the filesystem said of it and its
 # digest. Only a hint: a database without this table, or without a row, is as good.
-known_files = Table(
+known_files = sa.Table(
     "known_files",
     metadata,
-    Column("model_id", ForeignKey("models.id"), primary_key=True),
-    Column("files", TEXT_BY_NAME, nullable=False),
+    sa.Column("model_id", sa.ForeignKey("models.id"), primary_key=True),
+    sa.Column("files", TEXT_BY_NAME, nullable=False),
 )
 
-runs = Table(
+runs = sa.Table(
     "runs",
     metadata,
-    Column("id", Text, primary_key=True),
-    Column("number", Integer, nullable=False, unique=True),
-    Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
-    Column("direction", Text, nullable=False),
-    Column("from_revision", Text),
-    Column("to_revision", Text),
-    Column("revisions", TEXTS, nullable=False),
-    Column("status", Text, nullable=False),
-    Column("generation_before", Text),
-    Column("generation_after", Text),
-    Column("user_name", EXACT_TEXT, nullable=False),
-    Column("host", EXACT_TEXT, nullable=False),
-    Column("pid", Integer, nullable=False),
-    Column("tool_version", Text, nullable=False),
-    Column("libraries", TEXT_BY_NAME, nullable=False),
-    Column("git_commit", Text),
-    Column("started", INSTANT, nullable=False),
-    Column("finished", INSTANT),
-    Column("duration_s", Float),
-    Column("error", EXACT_TEXT),
+    sa.Column("id", sa.Text, primary_key=True),
+    sa.Column("number", sa.Integer, nullable=False, unique=True),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False, index=True),
+    sa.Column("direction", sa.Text, nullable=False),
+    sa.Column("from_revision", sa.Text),
+    sa.Column("to_revision", sa.Text),
+    sa.Column("revisions", TEXTS, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("generation_before", sa.Text),
+    sa.Column("generation_after", sa.Text),
+    sa.Column("user_name", EXACT_TEXT, nullable=False),
+    sa.Column("host", EXACT_TEXT, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("tool_version", sa.Text, nullable=False),
+    sa.Column("libraries", TEXT_BY_NAME, nullable=False),
+    sa.Column("git_commit", sa.Text),
+    sa.Column("started", INSTANT, nullable=False),
+    sa.Column("finished", INSTANT),
+    sa.Column("duration_s", sa.Float),
+    sa.Column("error", EXACT_TEXT),
     # What finishing the run records, from PREPARED to its end.
-    Column("outcome", OBJECT),
+    sa.Column("outcome", OBJECT),
     # Its place in the hash chain, from its end on.
-    Column("chain_position", Integer, unique=True),
-    Column("previous_hash", Text),
-    Column("hash", Text),
+    sa.Column("chain_position", sa.Integer, unique=True),
+    sa.Column("previous_hash", sa.Text),
+    sa.Column("hash", sa.Text),
 )
 
 # Written as literals: a partial index cannot hold bound parameters.
-_active = runs.c.status.in_([literal_column(f"'{status}'") for status in Status if status.active])
-Index("one_active_run", runs.c.model_id, unique=True, sqlite_where=_active, postgresql_where=_active)
+_active = runs.c.status.in_([sa.literal_column(f"'{status}'") for status in Status if status.active])
+sa.Index("one_active_run", runs.c.model_id, unique=True, sqlite_where=_active, postgresql_where=_active)
 
-applied = Table(
+applied = sa.Table(
     "applied",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("model_id", ForeignKey("models.id"), nullable=False),
-    Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
-    Column("origin", Text, nullable=False),
-    Column("position", Integer, nullable=False),
-    Column("revision", Text, nullable=False),
-    Column("checksum", Text, nullable=False),
-    Column("message", EXACT_TEXT, nullable=False),
-    Column("undo_record", Text),
-    Column("digests_before", TEXT_BY_NAME, nullable=False),
-    Column("digests_after", TEXT_BY_NAME, nullable=False),
-    Column("applied_at", INSTANT, nullable=False),
-    Column("reverted_by", ForeignKey("runs.id")),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False),
+    sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False, index=True),
+    sa.Column("origin", sa.Text, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("revision", sa.Text, nullable=False),
+    sa.Column("checksum", sa.Text, nullable=False),
+    sa.Column("message", EXACT_TEXT, nullable=False),
+    sa.Column("undo_record", sa.Text),
+    sa.Column("digests_before", TEXT_BY_NAME, nullable=False),
+    sa.Column("digests_after", TEXT_BY_NAME, nullable=False),
+    sa.Column("applied_at", INSTANT, nullable=False),
+    sa.Column("reverted_by", sa.ForeignKey("runs.id")),
 )
 
 _in_force = applied.c.reverted_by.is_(None)
 for _name, _column in {"applied_once": applied.c.revision, "one_at_a_position": applied.c.position}.items():
-    Index(_name, applied.c.model_id, _column, unique=True, sqlite_where=_in_force, postgresql_where=_in_force)
+    sa.Index(_name, applied.c.model_id, _column, unique=True, sqlite_where=_in_force, postgresql_where=_in_force)
 
 
-def _events_table(name: str, *columns: Column[Any]) -> Table:
-    return Table(
+def _events_table(name: str, *columns: sa.Column[Any]) -> sa.Table:
+    return sa.Table(
         name,
         metadata,
-        Column("number", Integer, primary_key=True, autoincrement=False),
-        Column("model_id", ForeignKey("models.id"), nullable=False, index=True),
-        Column("run_id", ForeignKey("runs.id"), nullable=False, index=True),
-        Column("revision", Text, nullable=False),
-        Column("event_type", Text, nullable=False),
+        sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("model_id", sa.ForeignKey("models.id"), nullable=False, index=True),
+        sa.Column("run_id", sa.ForeignKey("runs.id"), nullable=False, index=True),
+        sa.Column("revision", sa.Text, nullable=False),
+        sa.Column("event_type", sa.Text, nullable=False),
         *columns,
-        Column("recorded_at", INSTANT, nullable=False),
+        sa.Column("recorded_at", INSTANT, nullable=False),
     )
 
 
 token_events = _events_table(
     "token_events",
-    Column("token", EXACT_TEXT, nullable=False),
-    Column("token_id", Integer),
-    Column("old_id", Integer),
-    Column("old_token", EXACT_TEXT),
-    Column("init", OBJECT),
-    Column("row_fingerprint", Text),
+    sa.Column("token", EXACT_TEXT, nullable=False),
+    sa.Column("token_id", sa.Integer),
+    sa.Column("old_id", sa.Integer),
+    sa.Column("old_token", EXACT_TEXT),
+    sa.Column("init", OBJECT),
+    sa.Column("row_fingerprint", sa.Text),
 )
 
 # The tokens that one migration moves as far, from their ids before: `start` up to, not including, `stop`.
 token_moves = _events_table(
     "token_moves",
-    Column("start", Integer, nullable=False),
-    Column("stop", Integer, nullable=False),
-    Column("shift", Integer, nullable=False),
-    Column("tokens", TEXTS, nullable=False),
+    sa.Column("start", sa.Integer, nullable=False),
+    sa.Column("stop", sa.Integer, nullable=False),
+    sa.Column("shift", sa.Integer, nullable=False),
+    sa.Column("tokens", TEXTS, nullable=False),
     # The last number in `token_events` before it: the two tables are read in one order.
-    Column("after_event", Integer, nullable=False),
+    sa.Column("after_event", sa.Integer, nullable=False),
 )
 
-tags = Table(
+tags = sa.Table(
     "tags",
     metadata,
-    Column("name", EXACT_TEXT, primary_key=True),
-    Column("revision", Text, nullable=False),
+    sa.Column("name", EXACT_TEXT, primary_key=True),
+    sa.Column("revision", sa.Text, nullable=False),
 )
 
 # A ledger of another workspace as `log --export` writes it, the latest that was imported.
-imported_ledgers = Table(
+imported_ledgers = sa.Table(
     "imported_ledgers",
     metadata,
-    Column("ledger", Text, primary_key=True),
-    Column("source", EXACT_TEXT, nullable=False),
-    Column("imported_by", EXACT_TEXT, nullable=False),
-    Column("imported_at", INSTANT, nullable=False),
-    Column("export", Text, nullable=False),
+    sa.Column("ledger", sa.Text, primary_key=True),
+    sa.Column("source", EXACT_TEXT, nullable=False),
+    sa.Column("imported_by", EXACT_TEXT, nullable=False),
+    sa.Column("imported_at", INSTANT, nullable=False),
+    sa.Column("export", sa.Text, nullable=False),
 )
 
-migration_texts = Table(
+migration_texts = sa.Table(
     "migration_texts",
     metadata,
-    Column("number", Integer, primary_key=True, autoincrement=False),
-    Column("revision", Text, nullable=False, index=True),
-    Column("checksum", Text, nullable=False),
-    Column("file", EXACT_TEXT, nullable=False),
-    Column("text", EXACT_TEXT, nullable=False),
-    Column("attachments", TEXT_BY_NAME, nullable=False),
-    Column("recorded_at", INSTANT, nullable=False),
+    sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.Text, nullable=False, index=True),
+    sa.Column("checksum", sa.Text, nullable=False),
+    sa.Column("file", EXACT_TEXT, nullable=False),
+    sa.Column("text", EXACT_TEXT, nullable=False),
+    sa.Column("attachments", TEXT_BY_NAME, nullable=False),
+    sa.Column("recorded_at", INSTANT, nullable=False),
 )
 
 OF_RUNS = (applied, token_events, token_moves)
@@ -277,12 +259,12 @@ OF_RUNS = (applied, token_events, token_moves)
 LEDGER = (runs, *OF_RUNS, migration_texts)
 
 
-def _guard(table: Table, name: str, occasion: str) -> None:
+def _guard(table: sa.Table, name: str, occasion: str) -> None:
     """Let SQLite refuse an occasion that tokmigrate never causes."""
-    event.listen(
+    sa.event.listen(
         table,
         "after_create",
-        DDL(  # type: ignore[no-untyped-call]
+        sa.DDL(  # type: ignore[no-untyped-call]
             f"CREATE TRIGGER {table.name}_{name} BEFORE {occasion} "
             "BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END"
         ).execute_if(dialect="sqlite"),
@@ -299,10 +281,10 @@ _guard(applied, "reverted_once", "UPDATE OF reverted_by ON applied WHEN OLD.reve
 
 
 def read_stored(
-    connection: Connection,
-    table: Table,
-    *wanted: ColumnElement[bool],
-    order: ColumnElement[Any] | None = None,
+    connection: sa.Connection,
+    table: sa.Table,
+    *wanted: sa.ColumnElement[bool],
+    order: sa.ColumnElement[Any] | None = None,
     limit: int | None = None,
 ) -> Iterator[Stored]:
     """Yield the rows of a table, each value as it is stored: one that cannot be read is found, and not raised.
@@ -312,15 +294,14 @@ def read_stored(
     columns = list(table.columns)
     if order is None:
         order = table.columns["number"] if "number" in table.columns else columns[0]
-    raw = (
-        type_coerce(each, Text()).label(each.key) if isinstance(each.type, TypeDecorator) else each for each in columns
-    )
-    query = select(*raw).where(*wanted).order_by(order).limit(limit)
+    is_coded = {each.key: isinstance(each.type, TypeDecorator) for each in columns}
+    raw = (sa.type_coerce(each, sa.Text()).label(each.key) if is_coded[each.key] else each for each in columns)
+    query = sa.select(*raw).where(*wanted).order_by(order).limit(limit)
     for values in connection.execute(query, execution_options={"yield_per": _BATCH}):
         yield dict(zip(table.columns.keys(), values, strict=True))
 
 
-def read_highest(connection: Connection, column: Column[int]) -> int:
+def read_highest(connection: sa.Connection, column: sa.Column[int]) -> int:
     """Return the highest number in a column, 0 without any."""
     # Text sorts behind all numbers. What else the last row holds does not matter.
     for row in read_stored(connection, column.table, column.is_not(None), order=column.desc(), limit=1):
@@ -328,14 +309,14 @@ def read_highest(connection: Connection, column: Column[int]) -> int:
     return 0
 
 
-def insert_stored(connection: Connection, table: Table, rows: Sequence[Stored]) -> None:
+def insert_stored(connection: sa.Connection, table: sa.Table, rows: Sequence[Stored]) -> None:
     """Add rows whose values are as they are stored."""
     if rows:
-        as_stored = Table(table.name, MetaData(), *(Column(each.name) for each in table.columns))
-        connection.execute(insert(as_stored), rows)
+        as_stored = sa.Table(table.name, sa.MetaData(), *(sa.Column(each.name) for each in table.columns))
+        connection.execute(sa.insert(as_stored), rows)
 
 
-def decode(table: Table, stored: Stored) -> dict[str, Any]:
+def decode(table: sa.Table, stored: Stored) -> dict[str, Any]:
     """Return the values that a stored row stands for.
 
     Raises:
@@ -344,11 +325,11 @@ def decode(table: Table, stored: Stored) -> dict[str, Any]:
     return {column.name: _decode_value(column, stored) for column in table.columns}
 
 
-def _decode_value(column: Column[Any], stored: Stored) -> Any:
+def _decode_value(column: sa.Column[Any], stored: Stored) -> Any:
     kind, value = column.type, stored[column.name]
     if value is None and column.nullable:
         return None
-    wanted = kind.python_type if isinstance(kind, Integer | Float) else str
+    wanted = kind.python_type if isinstance(kind, sa.Integer | sa.Float) else str
     try:
         if type(value) is wanted:
             return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value
