@@ -98,15 +98,15 @@ def test_a_byte_in_another_place_is_seen(shard: Path, tmp_path: Path) -> None:
     new = {"embed": bytes(2 * WIDTH), "across": bytes(12), "bias": bytes(2)}
     writer = ShardWriter(copy, longer, TENSORS, edit)
     with writer:
-        writer.start(shard, header)
-        read_shard(shard, header, TENSORS, writer=writer)
+        writer.start({shard: header})
+        read_shard(shard, header, TENSORS, writers=[writer])
     assert writer.digest() != read_shard_digest(copy, TENSORS, ROWS + 1)
     with writer:
         writer.put_new_rows(lambda name, _: new[name])
     assert writer.digest() == read_shard_digest(copy, TENSORS, ROWS + 1)
-    assert writer.is_in_place(shard, header)
+    assert writer.is_in_place({shard: header})
     octets = copy.read_bytes()
     for entry in longer.entries:
         for place in (longer.data_start + entry.begin, longer.data_start + entry.end - 1):
             copy.write_bytes(octets[:place] + bytes([octets[place] ^ 1]) + octets[place + 1 :])
-            assert not writer.is_in_place(shard, header), entry.name
+            assert not writer.is_in_place({shard: header}), entry.name

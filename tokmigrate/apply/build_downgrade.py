@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from blake3 import blake3
 
-from tokmigrate.apply.candidate import Candidate, Completion, Documents, ShardImage, baseline_start, header_with_rows
+from tokmigrate.apply.candidate import Candidate, Completion, Documents, ShardImage
 from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_digest
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.undo_record import Objects, StoredRows, Undo, read_undo_record
@@ -32,17 +32,21 @@ from tokmigrate.model.tokenizer.tokenizer_json import view
 from tokmigrate.model.weights.tensor_rows import shard_digest
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.plan.plan import layout, render_document, with_index_sizes
+from tokmigrate.plan.shard_layout import find_baseline_start, lay_out_on_disk
 from tokmigrate.vocabulary.ids import expand
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RestoredRow, RowEdit, Window, join_pieces
 
 Files = dict[str, bytes | None]
 
 
-def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) -> tuple[Files, frozenset[str]]:
+def documents_before(
+    snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit, *, keeps_shards: bool = False
+) -> tuple[Files, frozenset[str]]:
     """Return the files before the migrations, None for those that were not there, and which were rewritten since.
 
     Args:
         undone: The undo records, the latest migration's first.
+        keeps_shards: Whether each tensor stays in its file, whatever file the migrations took it from.
 
     Raises:
         DriftError: What a migration changed was changed again.
@@ -62,11 +66,13 @@ def documents_before(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) 
         settled = _align_settings(snapshot, undone, files)
         rewritten |= {name for name, data in settled.items() if files.get(name, data) != data}
         files = settled
-    index, is_exact = _restore_index(snapshot, undone, edit)
+    index, is_exact = _restore_index(snapshot, undone, edit, keeps_shards=keeps_shards)
     return {**files, **index}, frozenset(rewritten if is_exact else {*rewritten, INDEX})
 
 
-def _restore_index(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) -> tuple[Files, bool]:
+def _restore_index(
+    snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit, *, keeps_shards: bool
+) -> tuple[Files, bool]:
     """Return the index before the migrations if they change it, and whether it is that of then.
 
     Where a model was saved again its shards are others: of the index on disk only the totals are set back.
@@ -74,13 +80,12 @@ def _restore_index(snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit) ->
     named = [undo for undo in undone if INDEX in undo.files]
     held = now = snapshot.texts.get(INDEX)
     for undo in named:
-        if now != undo.left[INDEX]:
+        if keeps_shards or now != undo.left[INDEX]:
             break
         now = undo.files[INDEX]
     else:
-        if named or held is None:
-            # The documents of an adapter are those of its model, whose index is not among its files.
-            return {INDEX: now} if named else {}, True
+        if named:
+            return {INDEX: now}, True
     fitting = render_document(snapshot, with_index_sizes(snapshot, replace(snapshot.state, edit=edit)), INDEX)
     is_right = not named and fitting == held
     return {} if is_right else {INDEX: fitting}, is_right
@@ -99,7 +104,7 @@ def shards_before(snapshot: Snapshot, edit: RowEdit, stored: StoredRows) -> dict
     for file in snapshot.vocabulary_shards:
         header = snapshot.weights.shard(file).header
         if edit.new_rows != edit.old_rows:
-            header = header_with_rows(snapshot, file, edit.new_rows)
+            header = lay_out_on_disk(snapshot, file, edit.new_rows)
         images[file] = ShardImage(header, shard_digest(header, tables, found.fixed))
     return images
 
@@ -123,7 +128,10 @@ def stamp_before(
         )
     shards = dict(stamp.shards)
     if images and shards:
-        shards = {name: ChangedShard(image.digest, baseline_start(snapshot, name)) for name, image in images.items()}
+        there = {shard.file for shard in snapshot.weights.shards}
+        shards = {name: held for name, held in shards.items() if name in there.difference(snapshot.vocabulary_shards)}
+        for name, image in images.items():
+            shards[name] = ChangedShard(image.digest, find_baseline_start(snapshot, name))
     return replace(stamp, files=known, shards=shards).encode()
 
 
@@ -260,15 +268,19 @@ def build_downgrade(
     metadata: dict[str, FileMetadata] = {}
     links: dict[str, LinkMetadata] = {}
     images: dict[str, ShardImage] = {}
+    removed: set[str] = set()
     for undo in undone:
         metadata |= undo.metadata
         links |= undo.links
+        removed |= undo.left_shards.keys()
+        images = {name: image for name, image in images.items() if name not in undo.left_shards}
         images |= undo.shards
-    files, rewritten = documents_before(snapshot, undone, edit)
-    stored = StoredRows(snapshot, dict(zip(records, undone, strict=True)))
+    removed -= images.keys()
     trained = _find_changed_shards(snapshot, undone, known)
-    if trained:
-        images = shards_before(snapshot, edit, stored)
+    files, rewritten = documents_before(snapshot, undone, edit, keeps_shards=bool(trained and removed))
+    stored = StoredRows(snapshot, dict(zip(records, undone, strict=True)))
+    if trained or (removed and INDEX in rewritten):
+        images, removed = shards_before(snapshot, edit, stored), set()
     stamp = next((undo.files[STAMP] for undo in reversed(undone)), None)
     if rewritten or trained:
         stamp = stamp_before(stamp, files, images, snapshot)
@@ -277,7 +289,7 @@ def build_downgrade(
     headers = {name: image.header for name, image in images.items()}
     digests = {name: image.digest for name, image in images.items()}
     return DowngradeCandidate(
-        Candidate(files, metadata, headers, edit, _tokens(snapshot, files), links),
+        Candidate(files, metadata, headers, edit, _tokens(snapshot, files), links, frozenset(removed)),
         Completion(stamp, digests, stored.row),
         tuple(sorted({*rewritten, *trained})),
     )
@@ -314,17 +326,23 @@ def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes
 
 def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo], known: Mapping[str, str]) -> frozenset[str]:
     """Return the shards that are not, or were not on the way, what the migrations left."""
-    if not any(undo.shards for undo in undone):
+    changing = [undo for undo in undone if undo.shards]
+    if not changing:
         return frozenset()
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    found: Mapping[str, str] = {
+    there = {shard.file for shard in snapshot.weights.shards}
+    # A later migration need not write each shard that an earlier one wrote.
+    wanted = {*snapshot.vocabulary_shards, *(name for undo in changing for name in undo.left_shards if name in there)}
+    found: dict[str, str] = {
         name: known.get(name) or read_shard_digest(snapshot.directory / name, tensors, snapshot.state.rows)
-        for name in snapshot.vocabulary_shards
+        for name in sorted(wanted)
     }
-    for undo in undone:
-        if undo.shards:
-            other = {name for name in {*found, *undo.left_shards} if found.get(name) != undo.left_shards.get(name)}
-            if other:
-                return frozenset(other & set(snapshot.vocabulary_shards)) or frozenset(snapshot.vocabulary_shards)
-            found = {name: image.digest for name, image in undo.shards.items()}
+    vocabulary = set(snapshot.vocabulary_shards)
+    for undo in changing:
+        other = {name for name in {*vocabulary, *undo.left_shards} if found.get(name) != undo.left_shards.get(name)}
+        if other:
+            return frozenset(other & there) or frozenset(snapshot.vocabulary_shards)
+        found = {name: digest for name, digest in found.items() if name not in undo.left_shards}
+        found |= {name: image.digest for name, image in undo.shards.items()}
+        vocabulary = set(undo.shards)
     return frozenset()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from blake3 import blake3
 
 from tokmigrate.apply.build_downgrade import collect_lost_rows
-from tokmigrate.apply.candidate import Candidate, Completion, ShardImage, baseline_start, header_with_rows
+from tokmigrate.apply.candidate import Candidate, Completion, ShardImage
 from tokmigrate.apply.digests import Tables, edit_tables, lineage
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
 from tokmigrate.apply.new_rows import InitRows, RowBytes, find_populations, init_rows, new_row_bytes, open_tensors
@@ -21,12 +21,12 @@ from tokmigrate.init import InitRecipe
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import real_path
 from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings, format_fingerprints
 from tokmigrate.model.weights.tensor_rows import TensorRows, shard_digest, tensor_digest
 from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.plan import Plan, layout
+from tokmigrate.plan.shard_layout import lay_out_shards
 from tokmigrate.plan.steps import Step
 from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, Side
 from tokmigrate.vocabulary.token_delta import Move, TokenDelta, moves_of, token_delta
@@ -76,13 +76,14 @@ class UpgradeBuilder:
         """Return the change of the model, and after it those of its adapters."""
         plan, snapshot = self._plan, self._snapshot
         files = {name: plan.render_document(plan.final, name) for name in sorted(plan.touched)}
-        shards = snapshot.vocabulary_shards if plan.writes_rows else ()
+        layouts = plan.shard_layouts
         candidate = Candidate(
             files=files,
             metadata={},
-            headers={name: self._header(name, plan.final) for name in shards},
+            headers={name: layout.header for name, layout in layouts.items()},
             edit=plan.edit,
             tokens=plan.final.tokenizer.ids,
+            removed=plan.removed_shards,
         )
         own = Change(snapshot, candidate, self._complete, self._populations, reads_all=snapshot.stamp is None)
         beside = (replace(each.changes()[0], read=read_adapter_weights) for each in self.adapters)
@@ -98,7 +99,7 @@ class UpgradeBuilder:
 
     def _walk(self, tables: Tables) -> Completion:
         snapshot = self._snapshot
-        images = self._images(snapshot.state, tables)
+        images = self._images(snapshot.state, snapshot.state, tables)
         stamp = snapshot.stamp
         digests = {name: image.digest for name, image in images.items()}
         self._lineage = stamp.lineage if stamp else lineage(snapshot, digests)
@@ -110,7 +111,7 @@ class UpgradeBuilder:
             after_images = images
             if changes_rows:
                 after_tables = self._tables(tables, step, reached)
-                after_images = self._images(step.after, after_tables)
+                after_images = self._images(step.before, step.after, after_tables)
             after_stamp = self._stamp(stamp, step, after_images)
             undo = self._undo(
                 step, edit, (stamp, images), (after_stamp, after_images, after_tables), len(applied_steps)
@@ -134,11 +135,11 @@ class UpgradeBuilder:
                     removed=delta.removed,
                 )
             )
-            tables, images, stamp, edit = after_tables, after_images, after_stamp, reached
+            tables, images, stamp, edit = after_tables, self._select(after_images), after_stamp, reached
         if stamp is None:
             raise ValueError("a plan without steps has no upgrade")
         self.applied_steps = tuple(applied_steps)
-        digests = {name: image.digest for name, image in images.items()}
+        digests = {name: stamp.shards[name].digest for name in self._plan.shard_layouts}
         return Completion(stamp.encode(), digests, lambda tensor, recipe: self._made[tensor][recipe])
 
     def _tables(self, tables: Tables, step: Step, reached: RowEdit) -> Tables:
@@ -154,19 +155,21 @@ class UpgradeBuilder:
         ordered = tuple(pieces[row] for row in sorted(pieces))
         return edit_tables(tables, RowEdit(step.after.edit.old_rows, ordered), self._tensors, self._made)
 
-    def _images(self, state: ModelState, tables: Tables) -> dict[str, ShardImage]:
+    def _images(self, before: ModelState, after: ModelState, tables: Tables) -> dict[str, ShardImage]:
         if not tables:
             return {}
-        images: dict[str, ShardImage] = {}
-        for file in self._snapshot.vocabulary_shards:
-            header = self._header(file, state)
-            images[file] = ShardImage(header, shard_digest(header, tables, self._fixed))
-        return images
+        return {
+            file: ShardImage(found.header, shard_digest(found.header, tables, self._fixed))
+            for file, found in lay_out_shards(self._snapshot, before, after).items()
+        }
 
-    def _header(self, file: str, state: ModelState) -> Header:
-        if state.reshaped:
-            return header_with_rows(self._snapshot, file, state.rows)
-        return self._snapshot.weights.shard(file).header
+    def _select(self, images: Mapping[str, ShardImage]) -> dict[str, ShardImage]:
+        """Return the shards that the next step may change: those with a vocabulary tensor."""
+        return {
+            name: image
+            for name, image in images.items()
+            if any(entry.name in self._tensors for entry in image.header.entries)
+        }
 
     def _stamp(self, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
         files = dict(last.files) if last else {}
@@ -178,8 +181,9 @@ class UpgradeBuilder:
             )
         shards = dict(last.shards) if last else {}
         if not step.after.edit.is_identity:
-            for name, image in images.items():
-                shards[name] = ChangedShard(image.digest, baseline_start(self._snapshot, name))
+            starts = {name: found.baseline_start for name, found in self._plan.shard_layouts.items()}
+            shards |= {name: ChangedShard(image.digest, starts[name]) for name, image in images.items()}
+            shards = {name: shard for name, shard in shards.items() if name not in self._plan.removed_shards}
         applied = last.applied if last else ()
         return Stamp(
             lineage=self._lineage,
@@ -214,7 +218,8 @@ class UpgradeBuilder:
         left_tensors: dict[str, str] = {}
         if changes_rows:
             left_tensors = {name: tensor_digest(table) for name, table in left_tables.items()}
-            left_tensors |= self._fixed
+            written = {entry.name for image in left_images.values() for entry in image.header.entries}
+            left_tensors |= {name: digest for name, digest in self._fixed.items() if name in written}
         present = [name for name in (*files, *shards) if exists(directory / name)]
         saved = {
             name: collect_lost_rows(step.after.edit, self._tensors[name].window, self._reader(name, edit))

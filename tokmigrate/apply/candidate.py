@@ -1,4 +1,4 @@
-"""The new contents of a model directory, for an upgrade and a downgrade alike, and the headers of its shards."""
+"""The new contents of a model directory, for an upgrade and a downgrade alike."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.files import storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import parse_stamp
-from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, Header
+from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.plan.plan import Plan
@@ -35,10 +35,11 @@ class Candidate:
     Args:
         files: The bytes of written files, None for removed ones; without the stamp.
         metadata: Mode, owner and times of files that are given back.
-        headers: The headers of the shards that are written.
+        headers: The headers of the shards that are written; a tensor comes from whatever shard on disk has it.
         edit: Rows of the written shards in terms of the rows on disk.
         tokens: The id that every token must have.
         links: The names of written files that are symbolic links, and what these hold.
+        removed: The shards that are there no more.
     """
 
     files: Mapping[str, bytes | None]
@@ -47,6 +48,7 @@ class Candidate:
     edit: RowEdit
     tokens: Mapping[str, int]
     links: Mapping[str, LinkMetadata] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
 
     @property
     def bytes(self) -> int:
@@ -73,45 +75,6 @@ class Completion:
     def generation(self) -> str | None:
         """The generation of the directory, None at `base`."""
         return None if self.stamp is None else parse_stamp(self.stamp, STAMP).generation
-
-
-def baseline_start(snapshot: Snapshot, file: str) -> int:
-    """Return where the data section of a shard began at the baseline."""
-    recorded = snapshot.stamp.shards.get(file) if snapshot.stamp else None
-    if recorded:
-        return recorded.baseline_start
-    return _header_on_disk(snapshot, file).data_start
-
-
-def header_with_rows(snapshot: Snapshot, file: str, rows: int) -> Header:
-    """Return the header of `file` with `rows` rows in its vocabulary tensors.
-
-    It depends on the baseline and on `rows` alone, not on the way between them. The padding keeps the
-    longest run of bytes congruent to where it was at the baseline, so that blocks can be shared.
-    """
-    header = _header_on_disk(snapshot, file)
-    tensors = {tensor.name: tensor for tensor in snapshot.in_shard(file)}
-    before = snapshot.state.lineage.old_rows
-    run, shift, best, best_shift = 0, 0, -1, 0
-    for entry in header.by_offset:
-        tensor = tensors.get(entry.name)
-        if tensor is None:
-            run += len(entry)
-            continue
-        old, new = tensor.window.rows(before), tensor.window.rows(rows)
-        run += tensor.row_bytes * min(old, new)
-        if run > best:
-            best, best_shift = run, shift
-        run, shift = 0, shift + tensor.row_bytes * (new - old)
-    if run > best:
-        best_shift = shift
-    congruent_to = (baseline_start(snapshot, file) - best_shift) % BLOCK_BYTES
-    shapes = {name: tensor.with_ids(rows).shape for name, tensor in tensors.items()}
-    return header.reshape(shapes, congruent_to)
-
-
-def _header_on_disk(snapshot: Snapshot, file: str) -> Header:
-    return snapshot.weights.shard(file).header
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ bytes. The state between two migrations is thus proven without a pass over the w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from blake3 import blake3
@@ -27,11 +27,17 @@ Tables = Mapping[str, bytes]
 """For each vocabulary tensor the digests of its rows, 32 bytes each."""
 
 
-def read_contents(snapshot: Snapshot, means: Mapping[str, Sequence[Run]] | None = None) -> Contents:
-    """Return the digests of everything in the shards that hold a vocabulary tensor, and the means of some rows."""
+def read_contents(
+    snapshot: Snapshot, means: Mapping[str, Sequence[Run]] | None = None, also: Collection[str] = ()
+) -> Contents:
+    """Return the digests of everything in the shards that hold a vocabulary tensor, and the means of some rows.
+
+    Args:
+        also: Other shards that are read.
+    """
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     found = Contents()
-    for file in snapshot.vocabulary_shards:
+    for file in sorted({*snapshot.vocabulary_shards, *also}):
         found = found.join(read_shard(snapshot.directory / file, snapshot.weights.shard(file).header, tensors, means))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -64,7 +64,7 @@ def read_shard(
     header: Header,
     tensors: Mapping[str, VocabularyTensor],
     means: Mapping[str, Sequence[Run]] | None = None,
-    writer: ShardWriter | None = None,
+    writers: Collection[ShardWriter] = (),
     progress: Callable[[int], None] | None = None,
     stopped: threading.Event | None = None,
 ) -> Contents:
@@ -73,6 +73,7 @@ def read_shard(
     Args:
         tensors: The vocabulary tensors of the model by name, with the rows that they have in this file.
         means: The rows whose mean is wanted, in their order, by tensor.
+        writers: Those of new shards, each of which gets the tensors that are in it.
         progress: Called by this thread with the bytes of each block that is done.
         stopped: Set by another thread where the rest is not wanted any more.
 
@@ -98,6 +99,7 @@ def read_shard(
         blocks: list[_Block] = []
         for entry in header.by_offset:
             tensor, begin = tensors.get(entry.name), header.data_start + entry.begin
+            writer = next((each for each in writers if entry.name in each), None)
             if tensor is None:
                 work = partial(_read_fixed, file, entry, begin, fixed, writer, stopped)
                 blocks.append(_Block(entry.name, len(entry), work))

@@ -1,4 +1,4 @@
-"""Writing a new shard from the blocks of the old one, with the digest of what was written by its place there."""
+"""Writing a new shard from the blocks of old ones, with the digest of what was written by its place there."""
 
 from __future__ import annotations
 
@@ -57,13 +57,17 @@ class _Places:
 
 
 class ShardWriter:
-    """Writes a new shard while the old one is read; open while the `with` statement runs, which may run again."""
+    """Writes a new shard while old ones are read; open while the `with` statement runs, which may run again.
+
+    A tensor is `in` it if the new shard has it; the vocabulary tensors may be those of the whole model.
+    """
 
     def __init__(self, path: Path, header: Header, tensors: Mapping[str, VocabularyTensor], edit: RowEdit) -> None:
         self.path = path
         self._header = header
-        self._tensors = tensors
-        self._edits = {name: tensor.window.of(edit) for name, tensor in tensors.items()}
+        self._names = {entry.name for entry in header.entries}
+        self._tensors = {name: tensor for name, tensor in tensors.items() if name in self._names}
+        self._edits = {name: tensor.window.of(edit) for name, tensor in self._tensors.items()}
         self._places = {name: _Places(own) for name, own in self._edits.items()}
         self._tables = {name: bytearray(DIGEST_BYTES * own.new_rows) for name, own in self._edits.items()}
         self._fixed: dict[str, str] = {}
@@ -71,6 +75,9 @@ class ShardWriter:
         self._waiting = 0
         self._pool = ThreadPoolExecutor(1)
         self._descriptor = -1
+
+    def __contains__(self, tensor: str) -> bool:
+        return tensor in self._names
 
     def __enter__(self) -> Self:
         with storage_errors("write the file", self.path):
@@ -83,13 +90,14 @@ class ShardWriter:
         os.close(self._descriptor)
         self._descriptor = -1
 
-    def start(self, path: Path, old: Header) -> None:
-        """Write the header, and share with the old file the blocks that the filesystem can share."""
+    def start(self, sources: Mapping[Path, Header]) -> None:
+        """Write the header, and share with the old files the blocks that the filesystem can share."""
         with storage_errors("write the file", self.path):
             os.ftruncate(self._descriptor, self._header.file_size)
         self._write(memoryview(self._header.raw), 0)
-        with open_for_reading(path) as file:
-            self._shared = sorted(self._share(file.fileno(), old))
+        for path, old in sources.items():
+            with open_for_reading(path) as file:
+                self._shared = sorted((*self._shared, *self._share(file.fileno(), old)))
 
     def _share(self, source: int, old: Header) -> Iterator[Run]:
         for start, target, size in self._copies(old):
@@ -117,6 +125,8 @@ class ShardWriter:
 
     def _parts(self, old: Header) -> Iterator[tuple[int, int, int]]:
         for entry in old.by_offset:
+            if entry.name not in self:
+                continue
             begin, target = old.data_start + entry.begin, self._position(entry.name)
             tensor = self._tensors.get(entry.name)
             if tensor is None:
@@ -172,15 +182,21 @@ class ShardWriter:
         tables = {name: bytes(table) for name, table in self._tables.items()}
         return shard_digest(self._header, tables, self._fixed)
 
-    def is_in_place(self, source: Path, old: Header) -> bool:
+    def is_in_place(self, sources: Mapping[Path, Header]) -> bool:
         """Return whether a sample reads back as it must: both ends of each tensor, and a row in the middle."""
+        return all(self._is_copied(path, old) for path, old in sources.items()) and self._has_rows()
+
+    def _is_copied(self, source: Path, old: Header) -> bool:
         with OpenFile(self.path) as new, OpenFile(source) as before:
-            for name in (entry.name for entry in old.entries if entry.name not in self._tensors):
+            for name in (each.name for each in old.entries if each.name in self and each.name not in self._tensors):
                 begin, target, size = old.data_start + old.entry(name).begin, self._position(name), len(old.entry(name))
                 edge = min(size, PAGE)
                 for offset in (0, size - edge):
                     if new.read(target + offset, edge) != before.read(begin + offset, edge):
                         return False
+        return True
+
+    def _has_rows(self) -> bool:
         for name, table in self._tables.items():
             count, tensor = len(table) // DIGEST_BYTES, self._tensors[name]
             lie = replace(tensor.geometry, rows=count)

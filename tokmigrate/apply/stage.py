@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event
@@ -18,6 +19,7 @@ from tokmigrate.apply.shard_writer import ShardWriter
 from tokmigrate.errors import DriftError, VerificationError
 from tokmigrate.files import exists, read_file, storage_errors
 from tokmigrate.model.documents.stamp import FILE as STAMP
+from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import entry_name, read_link, real_name, real_path
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.vocabulary.ids import Run
@@ -37,7 +39,7 @@ class StagedDirectory:
             for name, writer in self.writers.items():
                 with writer:
                     writer.put_new_rows(completion.row)
-                _set_metadata(real_path(snapshot.directory, name), writer.path, name, candidate)
+                _set_metadata(_find_origin(snapshot, candidate, name), writer.path, name, candidate)
 
     def verify(self, snapshot: Snapshot, candidate: Candidate, completion: Completion, *, reads_again: bool) -> None:
         """Check that it is what was planned.
@@ -48,15 +50,19 @@ class StagedDirectory:
         """
         _check_files(self.path, snapshot, candidate)
         tensors = {tensor.name: tensor for tensor in snapshot.tensors}
+        sources = _find_sources(snapshot, candidate)
         for name, writer in self.writers.items():
             is_right = writer.digest() == completion.digests[name]
             if is_right and reads_again:
                 drop_cache(writer.path)
                 is_right = read_shard_digest(writer.path, tensors, candidate.edit.new_rows) == completion.digests[name]
             if is_right:
-                is_right = writer.is_in_place(snapshot.directory / name, snapshot.weights.shard(name).header)
+                is_right = writer.is_in_place(
+                    {real_path(snapshot.directory, file): old for file, old in sources.items()}
+                )
             if not is_right:
-                _check_untouched(snapshot, name)
+                for file in sources:
+                    _check_untouched(snapshot, file)
                 raise VerificationError(
                     "the bytes are not those that were planned: the model was changed since it was migrated",
                     where=name,
@@ -86,29 +92,52 @@ def stage(
         StorageError: The filesystem will not do it.
     """
     names = {*candidate.files, *candidate.headers, STAMP}
-    gone = {name for name, data in candidate.files.items() if data is None}
+    gone = candidate.removed | {name for name, data in candidate.files.items() if data is None}
     written = {real_name(snapshot.directory, name) for name in names - gone}
     written |= {entry_name(snapshot.directory, name) for name in gone}
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    contents, writers = Contents(), {}
+    contents = Contents()
     with storage_errors("stage the new model", target):
         clone_tree(snapshot.directory, target, written)
         for name, data in candidate.files.items():
             if data is not None:
                 write_file(snapshot.directory, target, name, data, candidate)
                 progress(len(data))
-        for name in dict.fromkeys((*candidate.headers, *(snapshot.vocabulary_shards if reads_all else ()))):
-            source, old = real_path(snapshot.directory, name), snapshot.weights.shard(name).header
-            if name not in candidate.headers:
+        writers = {
+            name: ShardWriter(_free_place(target, name, candidate), header, tensors, candidate.edit)
+            for name, header in candidate.headers.items()
+        }
+        sources = _find_sources(snapshot, candidate)
+        with ExitStack() as stack:
+            for writer in writers.values():
+                stack.enter_context(writer)
+                writer.start({real_path(snapshot.directory, name): old for name, old in sources.items()})
+            for name, old in sources.items():
+                source = real_path(snapshot.directory, name)
+                contents = contents.join(
+                    read_shard(source, old, tensors, populations, writers.values(), progress, stopped)
+                )
+        for name in snapshot.vocabulary_shards if reads_all else ():
+            if name not in sources:
+                source, old = real_path(snapshot.directory, name), snapshot.weights.shard(name).header
                 contents = contents.join(read_shard(source, old, tensors, populations, stopped=stopped))
-                continue
-            own = {tensor.name: tensor for tensor in snapshot.in_shard(name)}
-            path = _free_place(target, name, candidate)
-            writers[name] = writer = ShardWriter(path, candidate.headers[name], own, candidate.edit)
-            with writer:
-                writer.start(source, old)
-                contents = contents.join(read_shard(source, old, own, populations, writer, progress, stopped))
     return StagedDirectory(target, contents, writers)
+
+
+def _find_sources(snapshot: Snapshot, candidate: Candidate) -> dict[str, Header]:
+    """Return the headers of the shards on disk that have a tensor of a written one, by file."""
+    names = {entry.name for header in candidate.headers.values() for entry in header.entries}
+    shards = {shard.file: shard for shard in (snapshot.weights.tensor(name)[0] for name in names)}
+    return {file: shards[file].header for file in sorted(shards)}
+
+
+def _find_origin(snapshot: Snapshot, candidate: Candidate, name: str) -> Path:
+    """Return the shard on disk that a written one replaces, or that a new one has its first tensor from."""
+    path = real_path(snapshot.directory, name)
+    if exists(path):
+        return path
+    first, _ = snapshot.weights.tensor(candidate.headers[name].by_offset[0].name)
+    return real_path(snapshot.directory, first.file)
 
 
 def write_file(source: Path, target: Path, name: str, data: bytes, candidate: Candidate) -> None:
@@ -144,7 +173,7 @@ def _set_metadata(old: Path, new: Path, name: str, candidate: Candidate) -> None
 
 def _check_files(directory: Path, snapshot: Snapshot, candidate: Candidate) -> None:
     """Raise VerificationError where a small file, written or taken over, is not the one that the libraries accepted."""
-    for name, data in {**snapshot.texts, **candidate.files}.items():
+    for name, data in {**snapshot.texts, **candidate.files, **dict.fromkeys(candidate.removed)}.items():
         path = directory / name
         if data is None and os.path.lexists(path):
             raise VerificationError("a file that was to go is still there", where=str(path))

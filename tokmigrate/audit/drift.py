@@ -50,17 +50,24 @@ def drift_of(snapshot: Snapshot, applied: Sequence[Left]) -> Drift:
     recorded = {name: shard.digest for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items()}
     if not recorded:
         return documents
-    found = read_contents(snapshot)
-    headers = {name: snapshot.weights.shard(name).header for name in snapshot.vocabulary_shards}
+    there = {shard.file for shard in snapshot.weights.shards}
+    names = {*snapshot.vocabulary_shards, *there.intersection(recorded)}
+    found = read_contents(snapshot, also=names)
+    headers = {name: snapshot.weights.shard(name).header for name in sorted(names)}
     digests = {name: shard_digest(header, found.tables, found.fixed) for name, header in headers.items()}
     changed = [name for name, digest in digests.items() if digest != recorded.get(name)]
     if not changed:
         return documents
-    last = next((each for each in reversed(applied) if each.shards), None)
-    if last is None or dict(last.shards) != recorded:
+    # The last migration need not have written each shard that one before it wrote.
+    shards: dict[str, str] = {}
+    tensors: dict[str, str] = {}
+    for each in applied:
+        shards |= each.shards
+        tensors |= each.tensors
+    if any(shards.get(name) != digest for name, digest in recorded.items()):
         return replace(documents, weights=tuple(changed))
     now = {**found.fixed, **{name: tensor_digest(table) for name, table in found.tables.items()}}
-    moved = sorted(name for name, digest in last.tensors.items() if now.get(name, digest) != digest)
+    moved = sorted(name for name, digest in tensors.items() if now.get(name, digest) != digest)
     if moved:
         return replace(documents, moved=tuple(moved))
     return replace(documents, resaved=tuple(sorted((*documents.resaved, *changed))))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -243,15 +243,17 @@ def _update_stamp(source: Stamp, snapshot: Snapshot) -> Stamp:
         files[name] = ChangedFile(digest, layout(snapshot, name) if file.layout else None)
     shards = {
         name: ChangedShard(digest, snapshot.weights.shard(name).header.data_start)
-        for name, digest in (_read_digests(snapshot) if source.shards else {}).items()
+        for name, digest in (_read_digests(snapshot, source.shards) if source.shards else {}).items()
     }
     return replace(source, files=files, shards=shards)
 
 
-def _read_digests(snapshot: Snapshot) -> dict[str, str]:
+def _read_digests(snapshot: Snapshot, recorded: Collection[str] = ()) -> dict[str, str]:
+    """Return the digests of the shards with a vocabulary tensor, and of those `recorded` that are there."""
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
-    rows = snapshot.state.rows
-    return {name: read_shard_digest(snapshot.directory / name, tensors, rows) for name in snapshot.vocabulary_shards}
+    rows, there = snapshot.state.rows, {shard.file for shard in snapshot.weights.shards}
+    names = sorted({*snapshot.vocabulary_shards, *there.intersection(recorded)})
+    return {name: read_shard_digest(snapshot.directory / name, tensors, rows) for name in names}
 
 
 def _build_mismatch(where: str, wanted: str, found: Iterable[str], hint: str) -> DriftError:

@@ -28,7 +28,7 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Tokenizer
 from tokmigrate.model.weights.architectures import architecture_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.model.weights.weights import Weights, read_adapter_weights
+from tokmigrate.model.weights.weights import INDEX, Weights, read_adapter_weights
 from tokmigrate.vocabulary.row_edit import WHOLE
 
 
@@ -239,7 +239,8 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
             hint="if it was trained on the model as it is now, save the model's tokenizer.json beside it;"
             " if before, take the model back, list the adapter, and upgrade both",
         )
-    state = replace(base.state, documents={**base.state.documents, **documents})
+    of_model = {name: document for name, document in base.state.documents.items() if name != INDEX}
+    state = replace(base.state, documents={**of_model, **documents})
     return Snapshot(directory, state, texts, layouts, weights, tensors, stamp, ())
 
 

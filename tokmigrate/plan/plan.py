@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -23,7 +23,9 @@ from tokmigrate.model.formats.json_text import Json, Layout, Parts
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.operations.operation import RiskLevel
+from tokmigrate.plan.shard_layout import ShardLayout, lay_out_shards
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.token_changes import TokenChange, token_changes
 from tokmigrate.revision.migration import Migration
@@ -52,6 +54,7 @@ class _Derived:
     lock: RLock = field(default_factory=RLock)
     edits: tuple[RowEdit, ...] | None = None
     tokens: tuple[TokenChange, ...] | None = None
+    layouts: Mapping[str, ShardLayout] | None = None
     rendered: defaultdict[str, list[tuple[Json, bytes | None]]] = field(default_factory=lambda: defaultdict(list))
     parts: defaultdict[str, Parts] = field(default_factory=lambda: defaultdict(dict))
 
@@ -123,6 +126,22 @@ class Plan:
         return any(not step.after.edit.is_identity for step in self.steps)
 
     @property
+    def shard_layouts(self) -> Mapping[str, ShardLayout]:
+        """The shards that are written, as they are at the end, by file."""
+        if not self.writes_rows:
+            return {}
+        with self._derived.lock:
+            if self._derived.layouts is None:
+                self._derived.layouts = lay_out_shards(self.snapshot, self.snapshot.state, self.final)
+            return self._derived.layouts
+
+    @property
+    def removed_shards(self) -> frozenset[str]:
+        """The shards whose tensors are all written elsewhere."""
+        layouts = self.shard_layouts
+        return frozenset(name for name in self.snapshot.vocabulary_shards if layouts and name not in layouts)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know before it is applied."""
         unread = ", ".join(self.snapshot.weights.unread)
@@ -151,9 +170,10 @@ class Plan:
                 found.append(FileChange(name, "changed" if is_there else "new", len(data)))
             elif is_there:
                 found.append(FileChange(name, "removed", 0))
-        for name in self.snapshot.vocabulary_shards if self.writes_rows else ():
-            delta = sum(_growth(tensor, self.edit) * tensor.row_bytes for tensor in self.snapshot.in_shard(name))
-            found.append(FileChange(name, "changed", self.snapshot.weights.shard(name).size + delta))
+        there = {shard.file for shard in self.snapshot.weights.shards}
+        for name, written in self.shard_layouts.items():
+            found.append(FileChange(name, "changed" if name in there else "new", written.header.file_size))
+        found += [FileChange(name, "removed", 0) for name in sorted(self.removed_shards)]
         return tuple(found)
 
     @property
@@ -287,17 +307,16 @@ def _plan_adapter(adapter: Snapshot, migrations: Sequence[Migration], steps: Seq
 
 def with_index_sizes(snapshot: Snapshot, state: ModelState) -> ModelState:
     """Return the state with the index's totals as the rows want them."""
-    index = snapshot.weights.index
-    if index is None or state.edit.new_rows == state.edit.old_rows:
+    if INDEX not in state.documents or state.edit.new_rows == state.edit.old_rows:
         return state
-    metadata = state.documents[index].get("metadata") or {}
+    metadata = state.documents[INDEX].get("metadata") or {}
     if "total_size" in metadata:
         size = metadata["total_size"] + sum(_growth(t, state.edit) * t.row_bytes for t in snapshot.tensors)
-        state = state.with_value(index, ("metadata", "total_size"), size)
+        state = state.with_value(INDEX, ("metadata", "total_size"), size)
     if "total_parameters" in metadata:
         own = [tensor for tensor in snapshot.tensors if tensor.canonical == tensor.name]
         total = metadata["total_parameters"] + sum(_growth(t, state.edit) * t.width for t in own)
-        state = state.with_value(index, ("metadata", "total_parameters"), total)
+        state = state.with_value(INDEX, ("metadata", "total_parameters"), total)
     return state
 
 
