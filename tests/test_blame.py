@@ -201,10 +201,10 @@ def test_the_author_of_the_line_is_shown(tmp_path: Path) -> None:
     git(tmp_path, "commit", "-qam", "Third", author="Béla")
     found = [read_line_author(path, line) for line in (1, 2, 3)]
     assert all(isinstance(each, LineAuthor) for each in found)
-    assert [(each.author, each.mail, each.summary) for each in found if isinstance(each, LineAuthor)] == [
-        ("Ada", "ada@example.org", "First: the file"),
-        ("Ada", "ada@example.org", "Second"),
-        ("Béla", "béla@example.org", "Third"),
+    assert [(each.author, each.summary) for each in found if isinstance(each, LineAuthor)] == [
+        ("Ada", "First: the file"),
+        ("Ada", "Second"),
+        ("Béla", "Third"),
     ]
     path.write_text("uno\nthree\nfour\n", "utf-8")
     assert read_line_author(path, 1) == "not committed to Git yet"

@@ -21,7 +21,7 @@ from tokmigrate.state.database import open_state, open_state_if_present
 from tokmigrate.state.ledger import State
 from tokmigrate.state.rows import Outcome, TokenEvent, TokenEventType, TokensMoved
 from tokmigrate.state.transfer import export_ledger, import_ledger, read_export, read_imported
-from tokmigrate.vocabulary.token_delta import moves_of
+from tokmigrate.vocabulary.ids import moves_of
 
 
 def compacted(root: Path) -> Made:

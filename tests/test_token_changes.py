@@ -12,8 +12,7 @@ from in_process import Here
 from making import IMAGE, mllama, workspace
 from workspaces import HEAD, make_workspace
 
-from tokmigrate.vocabulary.ids import is_tombstone, tombstone
-from tokmigrate.vocabulary.token_delta import token_delta
+from tokmigrate.vocabulary.ids import is_tombstone, token_delta, tombstone
 
 NAMES = (HEAD, *(f"000{number}aaaaaaaa" for number in range(4, 9)))
 

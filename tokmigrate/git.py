@@ -27,7 +27,6 @@ class LineAuthor:
 
     commit: str
     author: str
-    mail: str
     when: datetime
     summary: str
 
@@ -69,8 +68,7 @@ def read_line_author(path: Path, line: int) -> LineAuthor | str:
         return "not committed to Git yet"
     fields = dict(line.split(" ", 1) for line in lines if " " in line and not line.startswith("\t"))
     when = datetime.fromtimestamp(int(fields["author-time"]), UTC)
-    author, mail = fields.get("author", ""), fields.get("author-mail", "").strip("<>")
-    return LineAuthor(commit, author, mail, when, fields.get("summary", ""))
+    return LineAuthor(commit, fields.get("author", ""), when, fields.get("summary", ""))
 
 
 def find_repository(folder: Path) -> Path | None:

@@ -22,14 +22,14 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.model_files import real_path
-from tokmigrate.model.weights.row_fingerprints import RowFingerprint, embeddings, format_fingerprints
+from tokmigrate.model.weights.movement import RowFingerprint, embeddings, format_fingerprints
 from tokmigrate.model.weights.tensor_rows import TensorRows, shard_digest, tensor_digest
 from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.plan import Plan, layout
 from tokmigrate.plan.shard_layout import lay_out_shards
 from tokmigrate.plan.steps import Step
+from tokmigrate.vocabulary.ids import Move, TokenDelta, moves_of, token_delta
 from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, Side
-from tokmigrate.vocabulary.token_delta import Move, TokenDelta, moves_of, token_delta
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from tokmigrate.init.statistics import RowStatistics
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.dtype import FLOATING, Matrix, from_float64, to_float64
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.row_fingerprints import RowFingerprint
+from tokmigrate.model.weights.movement import RowFingerprint
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.plan import Plan

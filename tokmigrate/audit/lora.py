@@ -20,8 +20,7 @@ from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.weights.movement import Movement, Tracked, input_movements, output_movements
-from tokmigrate.model.weights.row_fingerprints import embeddings
+from tokmigrate.model.weights.movement import Movement, Tracked, embeddings, input_movements, output_movements
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present

@@ -23,12 +23,15 @@ from tokmigrate.model.documents.stamp import Stamp
 from tokmigrate.model.documents.state import Made
 from tokmigrate.model.formats.dtype import to_float64
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.weights.movement import Movement, Tracked, input_movements, output_movements
-from tokmigrate.model.weights.row_fingerprints import (
+from tokmigrate.model.weights.movement import (
+    Movement,
     RowFingerprint,
     RowFingerprints,
+    Tracked,
     embeddings,
     format_fingerprints,
+    input_movements,
+    output_movements,
     parse_fingerprints,
 )
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor

@@ -129,7 +129,7 @@ def initialise_rows(
         for batch in _batches(alike, side, known.width):
             requests = [
                 Request(
-                    _sources(recipe.start(side), known.width, source_rows),
+                    np.array([source_rows(row) for row in recipe.start(side).sources]).reshape(-1, known.width),
                     seed_for(workspace_seed, recipe.revision, recipe.label, tensor),
                 )
                 for recipe in batch
@@ -160,8 +160,3 @@ def _batches(recipes: Sequence[InitRecipe], side: Side, width: int) -> Iterator[
             batch, held = [], 0
     if batch:
         yield batch
-
-
-def _sources(start: SideInit, width: int, source_rows: Callable[[int | Recipe], Matrix]) -> Matrix:
-    rows = [source_rows(source) for source in start.sources]
-    return np.stack(rows) if rows else np.empty((0, width))

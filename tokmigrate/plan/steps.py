@@ -15,7 +15,7 @@ from tokmigrate.operations.operation import Context, Risk, RiskLevel
 from tokmigrate.operations.token_checks import unreachable_tokens
 from tokmigrate.revision.lock_file import Lock, LockTrack, PinnedIds, check_fingerprint, check_new_ids
 from tokmigrate.revision.migration import Migration, PlannedOperation
-from tokmigrate.vocabulary.token_delta import TokenDelta, token_delta
+from tokmigrate.vocabulary.ids import TokenDelta, token_delta
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ from tokmigrate.state.schema import (
     token_events,
     token_moves,
 )
-from tokmigrate.vocabulary.token_delta import Move
+from tokmigrate.vocabulary.ids import Move
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

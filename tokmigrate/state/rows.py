@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from tokmigrate import __version__
 from tokmigrate.git import ask_git
-from tokmigrate.vocabulary.token_delta import Move
+from tokmigrate.vocabulary.ids import Move
 
 LIBRARIES = ("transformers", "tokenizers", "torch", "safetensors", "numpy")
 _GIT_TIMEOUT_S = 5.0

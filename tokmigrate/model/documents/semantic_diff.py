@@ -27,7 +27,7 @@ from tokmigrate.model.documents.roles import list_specials
 from tokmigrate.model.documents.state import CONFIG
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, SECTIONS, Tokenizer, merges_of, model_kind
-from tokmigrate.vocabulary.token_delta import token_delta
+from tokmigrate.vocabulary.ids import token_delta
 
 PARTS = (*SECTIONS, "truncation", "padding")
 """The parts of tokenizer.json beside its model and its added tokens."""
@@ -145,8 +145,9 @@ class Difference:
         return f"{self.aspect} {self.subject}: {' → '.join(_shorten(self.before, self.after))}"
 
 
-def _shorten(*values: Json, most: int = 80) -> Iterator[str]:
+def _shorten(*values: Json) -> Iterator[str]:
     """Yield each value as text; long ones from shortly before the place where they differ."""
+    most = 80
     texts = ["none" if held is None else json.dumps(held, ensure_ascii=False) for held in values]
     same = next((place for place, letters in enumerate(zip(*texts, strict=False)) if len({*letters}) > 1), most)
     start = same - most // 4 if same >= most - 1 else 0

@@ -129,12 +129,13 @@ class ModelState:
 
     def with_rows(self, edit: RowEdit) -> ModelState:
         """Return the state after `edit`, whose new rows are `InitRecipe`."""
-        made = RowEdit(
-            edit.old_rows,
-            join_pieces(
-                piece if isinstance(piece, CopiedRows) else NewRow(_make(piece.recipe)) for piece in edit.pieces
-            ),
+        pieces = (
+            piece
+            if isinstance(piece, CopiedRows)
+            else NewRow(Made(getattr(piece.recipe, "revision", ""), getattr(piece.recipe, "label", "")))
+            for piece in edit.pieces
         )
+        made = RowEdit(edit.old_rows, join_pieces(pieces))
         return replace(
             self,
             edit=self.edit.then(edit),
@@ -157,7 +158,3 @@ class ModelState:
                         run = (found.pop()[0], run[1])
                     found.append(run)
         return tuple(found)
-
-
-def _make(recipe: Recipe) -> Made:
-    return Made(getattr(recipe, "revision", ""), getattr(recipe, "label", ""))

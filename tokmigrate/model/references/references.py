@@ -126,15 +126,15 @@ def with_token_ids(tokenizer: Tokenizer, ids: Mapping[str, int]) -> Tokenizer:
     ]
     # The library adds in the order of the list; it writes the list in the order of ids.
     entries.sort(key=lambda entry: int(entry["id"]))
-    vocabulary = tokenizer.document["model"]["vocab"]
+    model = tokenizer.document["model"]
+    vocabulary = model["vocab"]
     if isinstance(vocabulary, list):
-        placed: Json = _build_unigram(tokenizer.document["model"], plain, entries)
+        placed: Json = _build_unigram(model, plain, entries)
     else:
-        placed = with_tokens_inside(plain, entries, tokenizer.document["model"])
+        placed = with_tokens_inside(plain, entries, model)
         if all(first < second for first, second in pairwise(vocabulary.values())):
             placed = dict(sorted(placed.items(), key=itemgetter(1)))
-    model = {**tokenizer.document["model"], "vocab": placed}
-    document: dict[str, Any] = {**tokenizer.document, "model": model}
+    document: dict[str, Any] = {**tokenizer.document, "model": {**model, "vocab": placed}}
     if "added_tokens" in document:
         document["added_tokens"] = entries
     return view(document).check()
@@ -184,7 +184,6 @@ def with_inserted_tokens(state: ModelState, tokens: Sequence[AddedToken], start:
     """Return the state in which new tokens have the ids from `start` on, and every file follows; rows are the caller's.
 
     Args:
-        state: The state before.
         tokens: The new tokens, in the order of their ids.
         start: The first id that moves up.
         stop: The first id behind those that move; ids from there on that have no token make room.
@@ -263,14 +262,7 @@ def unknown_references(state: ModelState) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class IdWithoutToken:
-    """A field that holds ids which no token has.
-
-    Args:
-        file: The file.
-        place: The field's dotted place in it.
-        ids: Those ids.
-        has_row: Whether each of them has a row.
-    """
+    """A field, by its dotted place in a file, that holds ids which no token has, and whether each of them has a row."""
 
     file: str
     place: str

@@ -181,8 +181,9 @@ class Tokenizer:
         for content, given in list_ids(self.vocabulary, self.added):
             written = self.added[content][1]
             if given != {written}:
+                either = " or ".join(map(str, sorted(given))) + (", by the library's version" if len(given) > 1 else "")
                 raise OutOfStepError(
-                    f"'{content}' is written with id {written}, but loading the file gives it id {_either(given)}",
+                    f"'{content}' is written with id {written}, but loading the file gives it id {either}",
                     where=FILE,
                     hint="the ids in added_tokens are not read; put the tokens in order or into model.vocab",
                 )
@@ -247,7 +248,9 @@ class Tokenizer:
 
     @cached_property
     def _library(self) -> Any:
-        with library_errors(_cannot_load):
+        with library_errors(
+            lambda cause: TokenizerError(f"the tokenizers library cannot load it: {cause}", where=FILE)
+        ):
             return open_tokenizer(self.document)
 
 
@@ -257,10 +260,6 @@ _VIEWS: Memo[Tokenizer] = Memo(2, operator.is_)
 def view(document: Json) -> Tokenizer:
     """Return a view of a document: the same for the same document, since its tables take their time."""
     return _VIEWS.get(document, lambda: Tokenizer(document))
-
-
-def _cannot_load(cause: str) -> TokenizerError:
-    return TokenizerError(f"the tokenizers library cannot load it: {cause}", where=FILE)
 
 
 def _cannot_tokenize(text: str, cause: str) -> TokenizerError:
@@ -279,10 +278,6 @@ def write_entry(token: AddedToken, number: int) -> dict[str, Any]:
 def read_entry(entry: Mapping[str, Any]) -> AddedToken:
     """Return the token of an entry of `added_tokens`, or of `added_tokens_decoder` in tokenizer_config.json."""
     return AddedToken(entry["content"], **{name: bool(entry.get(name, False)) for name in FLAGS})
-
-
-def _either(ids: frozenset[int]) -> str:
-    return " or ".join(map(str, sorted(ids))) + (", by the library's version" if len(ids) > 1 else "")
 
 
 FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")

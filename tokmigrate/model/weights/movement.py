@@ -5,23 +5,29 @@
 - The softmax moves every row of an output or tied matrix in each step. Rows without occurrences go nearly the same way,
   those of tokens that occur go elsewhere; two rows with one init and no occurrence stay equal.
 
-Where the comparison does not decide, the answer is unknown.
+Where the comparison does not decide, the answer is unknown. That a row is still as it was initialised its fingerprint
+shows, digest and dtype: as text `input BF16 <BLAKE3 of the row's bytes>; output BF16 <…>`, of a tied model the input.
 """
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
+from blake3 import blake3
+
+from tokmigrate.model.formats.dtype import Matrix, from_float64, to_float64
+from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
+from tokmigrate.vocabulary.row_edit import Side
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-Numbers: TypeAlias = "npt.NDArray[np.float64]"
 Mask: TypeAlias = "npt.NDArray[np.bool_]"
 
 NO_REFERENCE = "there is no row of a token known to be absent whose movement it could be compared with"
@@ -66,8 +72,8 @@ class Tracked:
         is_sample: Which are a sample of the vocabulary, of whose occurrences nothing is known.
     """
 
-    then: Numbers
-    now: Numbers
+    then: Matrix
+    now: Matrix
     is_absent: Mask
     is_sample: Mask
 
@@ -138,13 +144,13 @@ def _output_movements(rows: Tracked) -> tuple[Movement, ...]:
 class _Common:
     """How rows without occurrences move: their common unit vector, their cosines with it, and their norms."""
 
-    direction: Numbers
+    direction: Matrix
     lowest: float
     median: float
     shortest: float
     longest: float
 
-    def judge(self, step: Numbers, change: float | None) -> Movement:
+    def judge(self, step: Matrix, change: float | None) -> Movement:
         norm = float(np.linalg.norm(step))
         likeness = float(step @ self.direction) / norm if norm else 0.0
         if likeness >= self.median and self.shortest / 2 <= norm <= self.longest * 2:
@@ -154,7 +160,7 @@ class _Common:
         return Movement("unknown", change, likeness, NOT_CLEAR)
 
 
-def _common(steps: Numbers, chosen: Mask) -> _Common | None:
+def _common(steps: Matrix, chosen: Mask) -> _Common | None:
     """Return how most of the chosen rows move together, None where most of them do not."""
     held = steps[chosen]
     norms = np.linalg.norm(held, axis=1)
@@ -164,7 +170,8 @@ def _common(steps: Numbers, chosen: Mask) -> _Common | None:
     units = held / norms[:, np.newaxis]
     core = np.ones(len(units), np.bool_)
     for _ in range(5):
-        direction = _unit(units[core].sum(axis=0))
+        total = units[core].sum(axis=0)
+        direction = total / (float(np.linalg.norm(total)) or 1.0)
         core = units @ direction >= _COHERENT
         if core.sum() < _ROWS:
             return None
@@ -176,7 +183,7 @@ def _common(steps: Numbers, chosen: Mask) -> _Common | None:
     )
 
 
-def _by_twins(rows: Tracked, steps: Numbers, moved: Mask) -> dict[int, Movement]:
+def _by_twins(rows: Tracked, steps: Matrix, moved: Mask) -> dict[int, Movement]:
     """Return what rows with one init show about each other: those that are still equal had no occurrence."""
     groups: defaultdict[bytes, list[int]] = defaultdict(list)
     for place in np.flatnonzero(moved):
@@ -198,7 +205,7 @@ def _by_twins(rows: Tracked, steps: Numbers, moved: Mask) -> dict[int, Movement]
     return found
 
 
-def _still_equal(now: Numbers, steps: Numbers, group: list[int], is_absent: Mask) -> int | None:
+def _still_equal(now: Matrix, steps: Matrix, group: list[int], is_absent: Mask) -> int | None:
     """Return a row without occurrences among rows with one init: one known to be absent, or one that has an equal."""
     absent = next((row for row in group if is_absent[row]), None)
     if absent is not None:
@@ -211,13 +218,13 @@ def _still_equal(now: Numbers, steps: Numbers, group: list[int], is_absent: Mask
     return None
 
 
-def _free_of_decay(rows: Tracked) -> Numbers:
+def _free_of_decay(rows: Tracked) -> Matrix:
     """Return the change of each row without its part along the row itself, which weight decay changes."""
     steps = rows.now - rows.then
     sizes = np.einsum("ij,ij->i", rows.then, rows.then)
     along = np.einsum("ij,ij->i", steps, rows.then)
     share = np.divide(along, sizes, out=np.zeros_like(sizes), where=sizes > 0)
-    free: Numbers = steps - share[:, np.newaxis] * rows.then
+    free: Matrix = steps - share[:, np.newaxis] * rows.then
     return free
 
 
@@ -226,6 +233,79 @@ def _change(rows: Tracked, row: int) -> float | None:
     return float(np.linalg.norm(rows.now[row] - rows.then[row])) / size if size else None
 
 
-def _unit(vector: Numbers) -> Numbers:
-    norm = float(np.linalg.norm(vector))
-    return vector / norm if norm else vector
+_FINGERPRINT = re.compile(r"(input|output) (\w+) ([0-9a-f]{64})")
+# To which dtypes the numbers of each can be cast without a change.
+_WIDER: Mapping[str, frozenset[str]] = {
+    "BF16": frozenset({"F32", "F64"}),
+    "F16": frozenset({"F32", "F64"}),
+    "F32": frozenset({"F64"}),
+}
+
+
+@dataclass(frozen=True)
+class RowFingerprint:
+    """The digest (BLAKE3, in hexadecimal) and dtype of a row of one matrix as a migration initialised it."""
+
+    dtype: str
+    digest: str
+
+    @staticmethod
+    def of(raw: bytes, dtype: str) -> RowFingerprint:
+        """Return the fingerprint of a row that is stored as `raw`."""
+        return RowFingerprint(dtype, blake3(raw).hexdigest())
+
+    def still_is(self, raw: bytes, dtype: str) -> bool | None:
+        """Return whether a row is as it was initialised.
+
+        Args:
+            dtype: The dtype that it is stored in now. Another one that holds every number of the first is no
+                change: the numbers are compared.
+
+        Returns:
+            None where it is stored in a dtype that cannot hold the first numbers, so that it is not known.
+        """
+        if dtype == self.dtype:
+            return blake3(raw).hexdigest() == self.digest
+        if dtype not in _WIDER.get(self.dtype, ()):
+            return None
+        values = to_float64(raw, dtype)
+        narrow = from_float64(values, self.dtype)
+        if not np.array_equal(to_float64(narrow, self.dtype), values, equal_nan=True):
+            return False
+        return blake3(narrow).hexdigest() == self.digest
+
+
+RowFingerprints = Mapping[Side, RowFingerprint]
+"""The fingerprints of a token's rows: in the input embeddings, and in those of the output where they are not tied."""
+
+
+def format_fingerprints(marks: RowFingerprints) -> str:
+    return "; ".join(f"{side} {mark.dtype} {mark.digest}" for side, mark in sorted(marks.items()))
+
+
+def parse_fingerprints(text: str) -> dict[Side, RowFingerprint]:
+    """Return the fingerprints that a text holds; none where it is written in a way that is not known."""
+    found = [_FINGERPRINT.fullmatch(part) for part in text.split("; ")]
+    if not all(found):
+        return {}
+    return {"output" if part[1] == "output" else "input": RowFingerprint(part[2], part[3]) for part in found if part}
+
+
+def embeddings(tensors: Iterable[VocabularyTensor]) -> dict[Side, VocabularyTensor]:
+    """Return the matrices whose rows get fingerprints: the input embeddings, and those of the output unless tied.
+
+    Biases, tables of integers and embeddings of single layers get none: what training makes of a token shows here.
+    """
+    known = tuple(tensors)
+    names = {tensor.name: tensor for tensor in known}
+    found: dict[Side, VocabularyTensor] = {}
+    for tensor in known:
+        if tensor.embeds:
+            found.setdefault("input", names[tensor.canonical])
+        elif tensor.side == "output" and tensor.canonical == tensor.name and _is_whole(tensor):
+            found.setdefault("output", tensor)
+    return found
+
+
+def _is_whole(tensor: VocabularyTensor) -> bool:
+    return tensor.width > 1 and tensor.window.stop is None and not tensor.is_table and not tensor.adds

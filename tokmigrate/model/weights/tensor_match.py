@@ -47,6 +47,16 @@ class TensorMatch:
     copies: bool = False
     expected: bool = False
 
+    @property
+    def rows(self) -> int | None:
+        """Its length along the axis, None where it has no such axis."""
+        return self.entry.shape[self.axis] if self.axis < len(self.entry.shape) else None
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it holds a row of several numbers for each id."""
+        return len(self.entry.shape) == 2
+
 
 def match_by_name(entries: Entries, architecture: Architecture | None, overrides: Overrides) -> dict[str, TensorMatch]:
     """Return the matches of the registry and of the workspace, by tensor name.
@@ -211,7 +221,7 @@ def find_ties(weights: Weights, matches: Iterable[TensorMatch], is_tied: bool, d
     matches = [match for match in every if not match.copies]
     first = _same_bytes(weights, matches) if is_tied else {match.entry.name: match for match in matches}
     first |= _find_copied(weights, [match for match in every if match.copies], matches, first)
-    matrices = [match for match in matches if len(match.entry.shape) == 2 and match.axis == 0]
+    matrices = [match for match in matches if match.is_matrix and match.axis == 0]
     heads = [match for match in matrices if match.side == "output"]
     inputs = [match for match in matrices if match.side == "input"]
     if not heads and not is_tied:
@@ -297,7 +307,7 @@ def check_one_vocabulary(
     """
     if side_sizes(config) is None:
         return
-    embeddings = [match for match in matches.values() if match.side == "input" and len(match.entry.shape) == 2]
+    embeddings = [match for match in matches.values() if match.side == "input" and match.is_matrix]
     sides = {side: [match for match in embeddings if _side(match.entry.name) == side] for side in _SIDES}
     named = {_side(name) for name, override in overrides.items() if override is not None}
     # What is stored once is the embedding of both.

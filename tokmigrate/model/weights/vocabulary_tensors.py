@@ -96,7 +96,8 @@ def find_vocabulary_tensors(
     matches = match_by_name(entries, architecture, overrides)
     _refuse_quantized(entries, matches, architecture)
     declared = next(iter(read_declared_sizes(config)), None)
-    size = declared[1] if declared else _embedding_rows(matches)
+    inputs = (match.rows for match in matches.values() if match.side == "input" and match.rows is not None)
+    size = declared[1] if declared else next(inputs, None)
     tied = _declares_tie(config, architecture)
 
     matches |= match_repeated(weights, entries, matches, {*matches, *overrides})
@@ -114,7 +115,7 @@ def find_vocabulary_tensors(
     if is_divided_wrongly(config, {name: entry.shape for name, (_, entry) in entries.items()}, size):
         raise _division_error(where)
     short = input_only_ids(config)
-    windows = {name: _window(config, match, size) for name, match in matches.items()}
+    windows = {name: window_of(config, name, match.rows or 0, size, match.side) for name, match in matches.items()}
     for name, match in matches.items():
         _check_rows(match, windows[name].rows(size + short), declared[0] if declared else None, size)
     in_order = [matches[name] for name in entries if name in matches]
@@ -133,12 +134,6 @@ def _division_error(where: str) -> OutOfStepError:
         f' it: python -c "from transformers import AutoModelForImageTextToText as M;'
         f" M.from_pretrained({where!r}, dtype='auto').save_pretrained('NEW', save_original_format=False)\"",
     )
-
-
-def _window(config: Mapping[str, Any], match: TensorMatch, size: int) -> Window:
-    shape = match.entry.shape
-    rows = shape[match.axis] if match.axis < len(shape) else 0
-    return window_of(config, match.entry.name, rows, size, match.side)
 
 
 def _none_found(entries: Entries, tokenizer: Tokenizer | None, where: str) -> ModelError:
@@ -175,11 +170,6 @@ def _size_notes(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"config.json has two sizes: {sizes[0][0]}: {sizes[0][1]}, which counts, and {key}: {size}"
 
 
-def _embedding_rows(matches: Mapping[str, TensorMatch]) -> int | None:
-    inputs = (match for match in matches.values() if match.side == "input" and match.axis < len(match.entry.shape))
-    return next((match.entry.shape[match.axis] for match in inputs), None)
-
-
 def _declares_tie(config: Mapping[str, Any], architecture: Architecture | None) -> bool:
     if architecture and architecture.tied_regardless:
         return True
@@ -191,8 +181,7 @@ def _declares_tie(config: Mapping[str, Any], architecture: Architecture | None) 
 
 
 def _check_rows(match: TensorMatch, rows: int, key: str | None, size: int) -> None:
-    name, shape = match.entry.name, match.entry.shape
-    found = shape[match.axis] if match.axis < len(shape) else None
+    name, shape, found = match.entry.name, match.entry.shape, match.rows
     if found != rows and match.expected:
         raise ModelError(
             f"the tensor '{name}' {list(shape)} has {found} rows for {size} ids in transformers' own model too, and"

@@ -124,7 +124,8 @@ def read_weights(directory: Path) -> Weights:
     """
     names = _names(directory)
     has_single, has_index = SINGLE in names, INDEX in names
-    if has_single and has_index and not _leads_nowhere(directory, names):
+    # Saving a model again in one file leaves an index of files that are not there.
+    if has_single and has_index and not set(_read_weight_map(directory).values()).isdisjoint(names):
         raise WeightsError(
             f"both {SINGLE} and {INDEX} are there, and readers disagree on which of them counts",
             where=str(directory),
@@ -159,11 +160,6 @@ def is_pointer(path: Path) -> bool:
             return file.read(len(_POINTER)) == _POINTER
     except StorageError:
         return False
-
-
-def _leads_nowhere(directory: Path, names: tuple[str, ...]) -> bool:
-    """Return whether none of the files of an index is there: saving a model again in one file leaves such an index."""
-    return set(_read_weight_map(directory).values()).isdisjoint(names)
 
 
 def _names(directory: Path) -> tuple[str, ...]:

@@ -57,7 +57,8 @@ class _Tokenizer:
 
     def makes(self, token: str) -> bool:
         """Return whether the model makes a token of its own letters, wherever text has these."""
-        is_first, is_last = not self._is_continued(token), not self.suffix or token.endswith(self.suffix)
+        is_first = not (self.prefix and token.startswith(self.prefix))
+        is_last = not self.suffix or token.endswith(self.suffix)
         if not is_first and "merges" not in self.model:
             # A word piece takes any rest that it is: what can stand before it only a text shows.
             return False
@@ -97,9 +98,6 @@ class _Tokenizer:
                         del missing[token]
                         yield token
 
-    def _is_continued(self, token: str) -> bool:
-        return bool(self.prefix) and token.startswith(self.prefix)
-
     def _bare(self, token: str) -> str:
         return token.removeprefix(self.prefix).removesuffix(self.suffix)
 
@@ -131,7 +129,8 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     silent = [old for old, text in texts.items() if text is None]
     lost = {tokens[old] for old in silent if before.makes(old) and not after.makes(tokens[old])}
     found = before.find_produced({old: text for old, text in texts.items() if text is not None})
-    return {"unreachable": _in_order({*lost, *_not_produced({tokens[old] for old in found}, before, after)}, tokens)}
+    lost |= _not_produced({tokens[old] for old in found}, before, after)
+    return {"unreachable": [new for new in tokens.values() if new in lost]}
 
 
 def _not_produced(tokens: set[str], before: _Tokenizer, after: _Tokenizer) -> set[str]:
@@ -143,10 +142,6 @@ def _not_produced(tokens: set[str], before: _Tokenizer, after: _Tokenizer) -> se
         return tokens
     others = {token: text for token in tokens if (text := after.text(token)) not in (None, texts.get(token))}
     return tokens.difference(after.find_produced(others))
-
-
-def _in_order(lost: set[str], tokens: Mapping[str, str]) -> list[str]:
-    return [new for new in tokens.values() if new in lost]
 
 
 def _is_same_pipeline(before: Mapping[str, Json], after: Mapping[str, Json]) -> bool:

@@ -189,7 +189,7 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     before, after = tensors_on_disk(model), tensors_on_disk(larger)
     following = {
         name: {
-            "axis": _axis(tensor.shape, after[name].shape),
+            "axis": next(axis for axis, size in enumerate(tensor.shape) if size != after[name].shape[axis]),
             "side": _side(model, tensor),
             "shape": list(tensor.shape),
         }
@@ -207,10 +207,6 @@ def answer(request: Mapping[str, Any]) -> dict[str, Any]:
         "explained": explained,
         "tied": ties_vocabulary(model, following),
     }
-
-
-def _axis(shape: tuple[int, ...], larger: tuple[int, ...]) -> int:
-    return next(axis for axis, (a, b) in enumerate(zip(shape, larger, strict=True)) if a != b)
 
 
 def _side(model: Any, tensor: Tensor) -> str | None:
