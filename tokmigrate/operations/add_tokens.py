@@ -20,7 +20,6 @@ from tokmigrate.operations.operation import (
     Context,
     Footprint,
     NewToken,
-    Operation,
     Risk,
     RiskLevel,
     TokenChanges,
@@ -34,6 +33,7 @@ from tokmigrate.operations.row_changes import (
     with_inserted_rows,
     with_new_rows,
 )
+from tokmigrate.operations.token_lists import TokenListOperation, read_tokens
 from tokmigrate.vocabulary.ids import Renumbering
 
 
@@ -45,7 +45,7 @@ ListedToken = Annotated[NewToken, BeforeValidator(_content_alone, json_schema_in
 """A token; a text alone is one without flags."""
 
 
-class AddTokens(Operation):
+class AddTokens(TokenListOperation):
     """Add tokens at the end of the vocabulary, each with a row of its own.
 
     New ids go into spare rows first; the matrices grow only when no row is spare. The row is initialised as `init`
@@ -59,6 +59,7 @@ class AddTokens(Operation):
     shorthand: ClassVar[str | None] = "tokens"
 
     tokens: Annotated[tuple[ListedToken, ...], AsTuple] = Field(
+        default=(),
         min_length=1,
         description="The tokens, in the order of their ids; a text alone is a token without flags.",
     )
@@ -101,8 +102,12 @@ class AddTokens(Operation):
         return self.apply(state, context) if self.existing == "reuse" else state
 
     def references(self) -> tuple[str, ...]:
-        specs = (self.init, *(token.init for token in self.tokens))
-        return tuple(path for spec in specs if spec for path in spec.references())
+        specs = (token.init for token in self.tokens)
+        return (*super().references(), *(path for spec in specs if spec for path in spec.references()))
+
+    @classmethod
+    def read_items(cls, file: str, data: bytes) -> tuple[NewToken, ...]:
+        return tuple(NewToken(content=token) for token in read_tokens(file, data))
 
 
 def with_new_tokens(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Annotated, ClassVar, Literal
 
@@ -20,7 +21,6 @@ from tokmigrate.operations.operation import (
     AsTuple,
     Context,
     Footprint,
-    Operation,
     Risk,
     TokenChanges,
     name_tokens,
@@ -33,12 +33,18 @@ from tokmigrate.operations.row_changes import (
     with_new_rows,
 )
 from tokmigrate.operations.token_checks import check_not_in_use, id_of, unreachable_tokens
+from tokmigrate.operations.token_closure import find_parts, required_tokens
+from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation
 from tokmigrate.vocabulary.ids import Renumbering, tombstone
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces
 
 
-class RemoveTokens(Operation):
+class RemoveTokens(TokenListOperation):
     """Take tokens out of the vocabulary, with the merges that make or use them.
+
+    Either the tokens that go are listed, or with `keep_tokens` or `keep_file` those that stay. With `closure: keep` the
+    parts that a kept token is merged from stay too, and so do letters, bytes, added tokens and all that files name.
+    Text that consists of kept tokens is tokenized as before.
 
     With `ids: tombstone` every other id stays, and a placeholder holds the place. With `ids: compact` higher ids
     move down, with their rows and every place that names them. A token that the chat template, the post-processor,
@@ -49,7 +55,18 @@ class RemoveTokens(Operation):
     name: ClassVar[str] = "remove_tokens"
     keeps_reachable: ClassVar[bool] = True
 
-    tokens: Annotated[tuple[str, ...], AsTuple] = Field(min_length=1, description="The texts of the tokens.")
+    lists: ClassVar[Mapping[str, str]] = {"tokens": "tokens_file", "keep_tokens": "keep_file"}
+
+    tokens: Annotated[tuple[str, ...], AsTuple] = Field(
+        default=(), min_length=1, description="The texts of the tokens."
+    )
+    keep_tokens: Annotated[tuple[str, ...], AsTuple] = Field(
+        default=(), min_length=1, description="The tokens that stay; all others are removed."
+    )
+    keep_file: str | None = Field(default=None, min_length=1, description=f"The tokens that stay. {FILE_DESCRIPTION}")
+    closure: Literal["keep"] | None = Field(
+        default=None, description="`keep`: also keep what the kept tokens need; without it a missing part is an error."
+    )
     ids: Literal["tombstone", "compact"] = Field(description="What happens to the ids.")
     acknowledge: Literal["breaking"] = Field(description="Acknowledges that data tokenized before no longer matches.")
     with_: Literal["unreachable"] | None = Field(
@@ -57,8 +74,10 @@ class RemoveTokens(Operation):
         alias="with",
         description="`unreachable`: also remove the tokens that text could produce and cannot produce without these.",
     )
-    shrink: bool = Field(
-        default=False, description="With `compact`: remove as many rows, instead of keeping them as spare rows."
+    shrink: bool | Literal["exact"] = Field(
+        default=False,
+        description="With `compact`: remove as many rows, instead of keeping them as spare rows; `exact` also removes "
+        "the rows that were spare before.",
     )
     init: InitSpec | None = Field(
         default=None,
@@ -68,7 +87,9 @@ class RemoveTokens(Operation):
     def apply(self, state: ModelState, context: Context) -> ModelState:
         if self.shrink and self.ids == "tombstone":
             raise OperationError("with placeholders no row can go", hint="use `ids: compact`, or leave out `shrink`")
-        gone = self.tokens
+        gone = self.list_removed(state)
+        if not gone:
+            return state
         while True:
             numbers = frozenset(id_of(state, token) for token in gone)
             check_not_in_use(state, frozenset(gone))
@@ -82,9 +103,10 @@ class RemoveTokens(Operation):
                 return after
             if self.with_ is None:
                 others = format_count(len(lost), "other token")
+                hint = "add `with: unreachable` to remove them as well, or keep what they are made of"
                 raise OperationError(
                     f"without {format_quoted(gone)} no text produces {others} any more: {format_quoted(lost, 20)}",
-                    hint="add `with: unreachable` to remove them as well, or keep what they are made of",
+                    hint="add `closure: keep`, which keeps what they are made of" if self.keep_tokens else hint,
                 )
             gone = (*gone, *lost)
 
@@ -92,17 +114,34 @@ class RemoveTokens(Operation):
         if self.ids == "compact":
             reason = "higher ids move down; tokenized data will refer to other tokens"
         else:
-            reason = f"text with {format_quoted(self.tokens)} is tokenized differently"
-        named = {*self.tokens}
+            reason = f"text with {format_quoted(self.list_removed(before))} is tokenized differently"
+        named = {*self.list_removed(before)}
         lost = [token for token in before.tokenizer.ids if token not in after.tokenizer.ids and token not in named]
         if lost:
             reason += f"; also removes {len(lost)} that no text produces without them: {format_quoted(lost)}"
         return Risk.breaking(reason)
 
-    def token_changes(self) -> TokenChanges:
-        return TokenChanges(removed=self.tokens)
+    def list_removed(self, state: ModelState) -> tuple[str, ...]:
+        """Return the tokens that it names, or those that it does not name as kept, in the order of their ids."""
+        if not self.keep_tokens:
+            return self.tokens
+        known = state.tokenizer.ids
+        keep = {token for token in self.keep_tokens if id_of(state, token) is not None}
+        if self.closure == "keep":
+            keep |= find_parts(state.tokenizer, keep) | required_tokens(state).keys()
+        return tuple(sorted(known.keys() - keep, key=known.__getitem__))
 
-    def footprint(self) -> Footprint:
+    def describe(self) -> str:
+        if not self.keep_tokens:
+            return super().describe()
+        return f"{self.name}: all but {format_count(len(self.keep_tokens), 'token')}"
+
+    def token_changes(self) -> TokenChanges | None:
+        return TokenChanges(removed=self.tokens) if self.tokens else None
+
+    def footprint(self) -> Footprint | None:
+        if not self.tokens:
+            return None
         return Footprint.of((*name_tokens(self.tokens), *([ALL_IDS] if self.ids == "compact" else [])))
 
     def _with_placeholders(self, state: ModelState, context: Context, tokens: tuple[str, ...]) -> ModelState:
@@ -119,6 +158,8 @@ class RemoveTokens(Operation):
 
     def _compact(self, state: ModelState, context: Context, gone: frozenset[int]) -> ModelState:
         size = state.vocab_size
+        if self.shrink == "exact":
+            gone |= set(range(size)).difference(state.tokenizer.texts)
         if max(gone) >= size:
             raise OperationError(f"id {max(gone)} is none of those that are predicted", hint="use `ids: tombstone`")
         renumbering = Renumbering.close_gaps(gone, state.rows if self.shrink else size)

@@ -28,6 +28,7 @@ from tokmigrate.operations.operation import (
 )
 from tokmigrate.operations.row_changes import MEAN, check_size_may_change, choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import id_of
+from tokmigrate.operations.token_lists import TokenListOperation
 from tokmigrate.vocabulary.ids import expand, runs
 from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
 
@@ -80,7 +81,7 @@ class ResizeVocab(Operation):
         return Footprint.of(["the number of rows"], init_reads(self.init))
 
 
-class ReinitTokens(Operation):
+class ReinitTokens(TokenListOperation):
     """Initialise the rows of tokens again; text and ids stay.
 
     From then on such a row is one that a migration made: no mean is taken over it. The strategy reads the rows as
@@ -90,7 +91,7 @@ class ReinitTokens(Operation):
     name: ClassVar[str] = "reinit_tokens"
     shorthand: ClassVar[str | None] = "tokens"
 
-    tokens: TokenList = Field(description="The tokens; a text alone is one.")
+    tokens: TokenList = Field(default=(), description="The tokens; a text alone is one.")
     init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:

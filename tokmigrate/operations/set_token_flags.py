@@ -20,12 +20,13 @@ from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFI
 from tokmigrate.model.formats.json_text import replace_at
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
-from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges, TokenList, name_tokens
+from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges, TokenList, name_tokens
 from tokmigrate.operations.token_checks import id_of
+from tokmigrate.operations.token_lists import TokenListOperation
 from tokmigrate.vocabulary.ids import AddedToken
 
 
-class SetTokenFlags(Operation):
+class SetTokenFlags(TokenListOperation):
     """Set how added tokens are found in text, and whether decoding may skip them; ids stay.
 
     What is not given stays as it is. A token that only the tokenizer's model has becomes an added token where
@@ -34,7 +35,7 @@ class SetTokenFlags(Operation):
 
     name: ClassVar[str] = "set_token_flags"
 
-    tokens: TokenList = Field(description="The tokens; a text alone is one.")
+    tokens: TokenList = Field(default=(), description="The tokens; a text alone is one.")
     special: bool | None = Field(default=None, description="Decoding may skip them.")
     single_word: bool | None = Field(default=None, description="They match only between word boundaries.")
     lstrip: bool | None = Field(default=None, description="They take the white space on their left with them.")

@@ -48,17 +48,23 @@ def risk_of_added(before: ModelState, after: ModelState) -> Risk | None:
 
 def check_not_in_use(state: ModelState, gone: frozenset[str]) -> None:
     """Raise OperationError, naming the place, where a token of `gone` is used."""
-    for file, place, token in _uses(state, gone):
+    for file, place, token in find_uses(state, gone):
         if token in gone:
             raise OperationError(
                 f"'{token}' is used by {place}", where=file, hint="let another token do that first, or keep it"
             )
-    for token in gone:
-        if token in state.tokenizer.vocabulary and _is_letter(token, state.documents[FILE]):
-            raise OperationError(f"'{token}' is a letter of the alphabet; text with it could not be written any more")
+    document = state.documents[FILE]
+    letters = sorted(each for each in gone & state.tokenizer.vocabulary.keys() if is_letter(each, document))
+    if letters:
+        are = "is a letter" if len(letters) == 1 else "are letters"
+        raise OperationError(
+            f"{format_quoted(letters)} {are} of the alphabet; some text could not be written any more",
+            hint="keep all letters and bytes",
+        )
 
 
-def _uses(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, str | None]]:
+def find_uses(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, str | None]]:
+    """Yield the tokens that files name, with file and place; of those in chat templates the added ones of `gone`."""
     document = state.documents[FILE]
     for token in post_processor_tokens(document):
         yield FILE, "the post-processor", token
@@ -74,7 +80,8 @@ def _uses(state: ModelState, gone: frozenset[str]) -> Iterator[tuple[str, str, s
         yield template.file, template.kind, token
 
 
-def _is_letter(token: str, document: Json) -> bool:
+def is_letter(token: str, document: Json) -> bool:
+    """Return whether a token of the model is one of the letters or bytes that all text is made of."""
     if len(token) == 6 and token.startswith("<0x") and token.endswith(">"):
         return bool(document["model"].get("byte_fallback"))
     return len(token) == 1 and "'ByteLevel'" in str(document.get("pre_tokenizer"))

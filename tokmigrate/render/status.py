@@ -113,7 +113,7 @@ def migration_content(migration: Migration) -> dict[str, Any]:
             {
                 "operation": planned.operation.name,
                 "place": planned.place,
-                "fields": planned.operation.model_dump(mode="json", exclude_defaults=True),
+                "fields": planned.operation.model_dump(mode="json", exclude_unset=True, exclude_defaults=True),
             }
             for planned in migration.operations
         ],

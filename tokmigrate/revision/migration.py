@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from traceback import walk_tb
 from types import FrameType, ModuleType
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from tokmigrate.errors import OperationError, TokmigrateError, suggest
+from tokmigrate.errors import FileProblems, OperationError, Problem, TokmigrateError, suggest
 from tokmigrate.init import InitSpec
 from tokmigrate.operations.operation import Fields, Operation
 from tokmigrate.operations.registry import operation_types
@@ -161,4 +161,24 @@ class Migration:
                     message = f"the migration does not declare the file '{name}'"
                     hint = f"write 'files = [\"{name}\"]' at the top, so that the checksum covers it"
                     raise OperationError(message, where=planned.place, hint=hint)
-        return operations
+        return with_listed(operations, self.attachments, self.shown)
+
+
+def with_listed(
+    operations: Iterable[PlannedOperation], attachments: Mapping[str, bytes], shown: str
+) -> tuple[PlannedOperation, ...]:
+    """Return the operations of the migration file `shown` with what their files list.
+
+    Raises:
+        FileProblems: All that is wrong in these files.
+    """
+    found: list[PlannedOperation] = []
+    problems: list[Problem] = []
+    for planned in operations:
+        try:
+            found.append(replace(planned, operation=planned.operation.with_listed(attachments)))
+        except FileProblems as error:
+            problems += (replace(each, path=str(Path(shown).parent / each.path)) for each in error.problems)
+    if problems:
+        raise FileProblems(problems)
+    return tuple(found)

@@ -246,7 +246,8 @@ def dump_written_fields(model: BaseModel) -> dict[str, Any]:
     for name, field in sorted(type(model).model_fields.items(), key=lambda item: item[0] == "acknowledge"):
         value = getattr(model, name)
         # A field with one possible value tells the members of a union apart.
-        if value != field.get_default(call_default_factory=True) or get_origin(field.annotation) is Literal:
+        differs = name in model.model_fields_set and value != field.get_default(call_default_factory=True)
+        if differs or get_origin(field.annotation) is Literal:
             fields[field.alias or name] = _plain(value)
     return fields | {name: _plain(value) for name, value in (model.model_extra or {}).items()}
 

@@ -22,7 +22,7 @@ from tokmigrate.init import InitSpec
 from tokmigrate.operations.operation import AsTuple, Fields
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
-from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced
+from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced, with_listed
 from tokmigrate.strict_yaml.reading import decode, parse
 from tokmigrate.strict_yaml.tree import Entry, Node, Tree, Value, is_null
 from tokmigrate.strict_yaml.validation import OptionalText, check, with_format_hint
@@ -152,7 +152,7 @@ def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
         raise FileProblems(problems)
     checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
     migration = build_migration(header, body, data, path, shown, attachments, checksum)
-    return replace(migration, operations=tuple(operations), replaces=header.replaces)
+    return replace(migration, operations=with_listed(operations, attachments, shown), replaces=header.replaces)
 
 
 _read_again = lru_cache(maxsize=4096)(_read)
