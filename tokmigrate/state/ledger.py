@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Table, delete, insert, inspect, select, text, update
+from sqlalchemy import Connection, Table, delete, insert, inspect, or_, select, text, update
 
 from tokmigrate.errors import BusyError, DriftError, UnknownNameError
 from tokmigrate.state.hash_chain import seal_run
@@ -90,7 +90,9 @@ class State(Readable):
             kept = (known.lineage if known else "") or lineage
             values = {"name": name, "path": format_stored_path(path, self.moves_with), "lineage": kept}
             if known is not None:
-                connection.execute(update(models).where(models.c.id == known.id).values(**values))
+                # A transaction that changes no row costs no fsync.
+                is_other = or_(*(models.c[column] != value for column, value in values.items()))
+                connection.execute(update(models).where(models.c.id == known.id, is_other).values(**values))
                 number = known.id
             else:
                 new = insert(models).values(**values, created=_now()).returning(models.c.id)
