@@ -179,6 +179,16 @@ def test_a_model_is_its_resolved_path(state: State, tmp_path: Path) -> None:
     assert state.list_models() == (third,)
 
 
+def test_what_is_recorded_already_is_not_written_again(state: State, model: ModelRow, tmp_path: Path) -> None:
+    database = tmp_path / ".tokmigrate" / "state.db"
+    before = database.stat().st_mtime_ns
+    assert state.model_for("demo", tmp_path / "demo", "lineage") == model
+    assert database.stat().st_mtime_ns == before
+    assert state.model_for("demo", tmp_path / "demo", "another") == model
+    state.model_for("renamed", tmp_path / "demo")
+    assert database.stat().st_mtime_ns != before
+
+
 def test_tags(state: State) -> None:
     assert state.all_tags() == {}
     state.set_tag("release", "aaaa")

@@ -15,6 +15,7 @@ from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
 from tokmigrate.apply.new_rows import InitRows, StoredInitRows
 from tokmigrate.errors import UndoError, WeightsError
 from tokmigrate.formats import UNDO_RECORD, check_version
+from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.formats.dtype import FLOATING, ITEM_BITS, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import parse_header
 from tokmigrate.model.snapshot import Snapshot
@@ -180,6 +181,12 @@ def read_left(digest: str, objects: Objects) -> Left:
     """
     record = _record(objects.get(digest), digest)
     return Left(_load(record.files_after, objects), record.shards_after, record.tensors_after)
+
+
+def read_left_stamp(digest: str, objects: Objects) -> bytes | None:
+    """Return the stamp that the migration of an undo record left, which is all that is read; errors as `read_left`."""
+    stamp = _record(objects.get(digest), digest).files_after.get(STAMP)
+    return None if stamp is None else objects.get(stamp)
 
 
 def list_objects(digest: str, objects: Objects) -> Iterator[str]:

@@ -12,7 +12,7 @@ from blake3 import blake3
 from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.digests import lineage, read_shard_digest
 from tokmigrate.apply.publish import Change
-from tokmigrate.apply.undo_record import read_left
+from tokmigrate.apply.undo_record import read_left, read_left_stamp
 from tokmigrate.audit.drift import drift_of, each_line
 from tokmigrate.audit.run_status import refuse_in_progress
 from tokmigrate.audit.token_history import read_init_records
@@ -169,7 +169,7 @@ def _find_lost_stamp(state: State, workspace: Workspace, snapshot: Snapshot, tar
     rows = state.list_applied(model) if model else ()
     digest = next((row.record.undo for row in rows if row.record.revision == target), None)
     objects = ObjectStore(workspace.objects)
-    left = read_left(digest, objects).files.get(STAMP) if digest is not None and objects.has(digest) else None
+    left = read_left_stamp(digest, objects) if digest is not None and objects.has(digest) else None
     return None if left is None else parse_stamp(left, STAMP)
 
 
