@@ -63,8 +63,8 @@ def accept_downgrade(
     """
     if is_in_progress(entry):
         return None
-    snapshot, records = _find_records(workspace, entry, to, keep_owner=keep_owner)
     prepare_libraries(workspace)
+    snapshot, records = _find_records(workspace, entry, to, keep_owner=keep_owner)
     outcome = outcome_of_records(workspace, entry, snapshot, records)
     return accept_outcome(workspace, entry.name, outcome, (), on_progress, verifications)
 
@@ -99,9 +99,9 @@ def downgrade(
         UndoError: The undo data is missing here.
         DriftError: The model was changed since it was migrated.
     """
-    first = None if is_in_progress(entry) else _find_records(workspace, entry, to, keep_owner=keep_owner)[0]
     if accepted is None:
         prepare_libraries(workspace)
+    first = None if is_in_progress(entry) else _find_records(workspace, entry, to, keep_owner=keep_owner)[0]
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
         snapshot = take_snapshot(entry, first)
         target, revisions = way_down(workspace, entry, snapshot, to)

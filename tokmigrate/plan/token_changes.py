@@ -118,15 +118,21 @@ def _row_changes(
 
 def _list_remaining(before: ModelState, after: ModelState, edit: RowEdit, trace: _Trace) -> Iterator[TokenChange]:
     """Yield what happens to the tokens that are there at the end, as far as something does."""
-    of_input = _row_changes(WHOLE, edit, before, after)
-    of_output = _row_changes(Window(short=after.traits.short), edit, before, after)
+    windows = WHOLE, Window(short=after.traits.short)
+    of_input, of_output = (_row_changes(window, edit, before, after) for window in windows)
     old_roles, new_roles = read_declared_roles(before.documents), read_declared_roles(after.documents)
     old_ids, new_ids = before.tokenizer.ids, after.tokenizer.ids
     had = {role: old_ids.get(token) for role, token in old_roles.items()}
     has = {role: trace.at.get(new_ids.get(token, -1)) for role, token in new_roles.items()}
     placeholders = set(trace.placeholders.values())
+    old_texts = before.tokenizer.texts
+    # Nothing happens to any other token that has its old text, id and row.
+    in_question = {old_ids.get(token) for token in (*before.tokenizer.added, *after.tokenizer.added)}
+    in_question |= {*had.values(), *has.values(), *(row for each in windows for row, _ in each.of(edit).recipes())}
     for number, token in after.tokenizer.texts.items():
         who = trace.at[number]
+        if who == number < edit.new_rows and number not in in_question and old_texts[who] == token:
+            continue
         gains = tuple(role for role, holder in has.items() if holder == who and had.get(role) != who)
         rows = of_input(number, who), of_output(number, who)
         if who < 0:

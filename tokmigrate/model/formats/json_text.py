@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
-from itertools import islice
+from itertools import chain, compress, islice
 from typing import Any
 
 from tokmigrate.errors import ModelError
@@ -73,7 +74,7 @@ class Layout:
             for block in _blocks(value):
                 yield lead + self._dump(block, between)[1:-1]
                 lead = between
-        elif all(type(each) in _CONTAINERS and each and _is_flat(_members(each)) for each in members):
+        elif {*map(type, members)} <= _CONTAINERS and all(members) and _is_flat(_inner_members(members)):
             for block in _blocks(value):
                 yield lead + self._lines(block, level, between)
                 lead = between
@@ -126,6 +127,11 @@ def _members(value: Json) -> Iterable[Json]:
     return value.values() if isinstance(value, dict) else value
 
 
+def _inner_members(members: Iterable[Json]) -> Iterator[Json]:
+    """Return the members of lists and dictionaries; those of lists alone, as of merges, without a call for each."""
+    return chain.from_iterable(map(_members, members) if dict in map(type, members) else members)
+
+
 def _is_flat(members: Iterable[Json]) -> bool:
     return _CONTAINERS.isdisjoint(map(type, members))
 
@@ -148,11 +154,10 @@ def parse(text: str, where: str) -> Json:
     """
 
     def unique(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        found: dict[str, Json] = {}
-        for name, value in pairs:
-            if name in found:
-                raise ModelError(f"the name '{name}' occurs twice in one object", where=where, hint="remove one")
-            found[name] = value
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            (name, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+            raise ModelError(f"the name '{name}' occurs twice in one object", where=where, hint="remove one")
         return found
 
     try:
@@ -171,12 +176,13 @@ def parse(text: str, where: str) -> Json:
 
 
 def _is_deep(value: Json) -> bool:
-    level = [value] if isinstance(value, dict | list) else []
-    for _ in range(MAX_DEPTH):
-        members = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [inner for each in members for inner in each if isinstance(inner, dict | list)]
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        # In C: a vocabulary and its merges have half a million members.
+        level = list(compress(level, map(_CONTAINERS.__contains__, map(type, level))))
         if not level:
             return False
+        level = list(chain.from_iterable(each.values() if type(each) is dict else each for each in level))
     return True
 
 
