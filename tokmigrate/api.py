@@ -53,9 +53,6 @@ class OpenWorkspace:
     error ends it. Models that are to be changed are all planned and verified with the libraries first, so that only an
     error such as a lack of space is one on the way, where models before that one are done. Errors are
     `TokmigrateError`, with `hint` and `exit_code`.
-
-    Args:
-        workspace: The settings.
     """
 
     workspace: Workspace = field(repr=False)

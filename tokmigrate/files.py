@@ -49,12 +49,7 @@ class MissingFileError(StorageError):
 
 @contextmanager
 def storage_errors(doing: str, path: Path | None) -> Iterator[None]:
-    """Raise a StorageError for any OSError from inside; errors of tokmigrate pass unchanged.
-
-    Args:
-        doing: What is to be done, as in `copy the file`.
-        path: The file or directory that it is done to.
-    """
+    """Raise a StorageError for any OSError from inside; `doing` says what is done to `path`, as in `copy the file`."""
     try:
         yield
     except OSError as error:

@@ -16,9 +16,7 @@ T = TypeVar("T")
 def load_plugins(
     group: str, base: type[Any], built_in: Mapping[str, type[T]], name_of: Callable[[type[T]], str | None]
 ) -> Mapping[str, type[T]]:
-    """Return the classes of an entry point group by name, those of the package first.
-
-    `name_of` returns the name that a class gives itself, None where it gives none.
+    """Return the classes of an entry point group by name, those of the package first; `name_of` gives the name of one.
 
     Raises:
         PluginError: One cannot be loaded, does not derive from `base`, or has a name that is taken.

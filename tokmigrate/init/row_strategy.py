@@ -32,14 +32,7 @@ class Lookup(Protocol):
 
 
 def source_of(lookup: Lookup, token: str, *, wanted_by: str) -> int:
-    """Return the row of the token that a strategy reads.
-
-    Args:
-        wanted_by: The token whose row is being made; errors name it.
-
-    Raises:
-        OperationError: The tokenizer has no such token; the hint names the nearest one.
-    """
+    """Return the row of a token that the row of `wanted_by` is made from; raises OperationError where there is none."""
     found = lookup.ids.get(token)
     if found is not None:
         return found

@@ -41,8 +41,6 @@ class InitRecipe(Recipe):
     Args:
         revision: The revision that makes the row; part of the seed.
         label: The token's text, or `row N` for a row without token; part of the seed.
-        input: How it is initialised in input embeddings, and in tied ones.
-        output: How it is initialised in output embeddings and their biases.
         population: The rows of the baseline vocabulary that are still there, in the order of the baseline's ids.
         table: The row that it copies in tables of integers, None where the model has none.
     """
@@ -110,7 +108,6 @@ def initialise_rows(
     recipes it is `(0, 0)`.
 
     Args:
-        side: What the tensor is; output for the biases of output embeddings too.
         tensor: The tensor's name, for the seeds; of tied tensors the same one for all.
         source_rows: Returns the row, `(hidden,)`, that a number or a recipe means in this tensor.
         adds: Whether the tensor is the low-rank factor of an adapter, whose rows are added to those of a matrix.

@@ -181,14 +181,10 @@ class InitSpec(BaseModel):
         return tuple(dict.fromkeys(path for side in (self.input, self.output) if side for path in side.references()))
 
     def start(self, side: Side, lookup: Lookup, token: str, attachments: Mapping[str, bytes]) -> SideInit:
-        """Return how the row of `token` starts on `side`.
-
-        Args:
-            attachments: The files that the migration refers to, by the name used there.
+        """Return how the row of `token` is initialised on `side`; `attachments` are the files of the migration by name.
 
         Raises:
-            OperationError: The strategy names a token that is not there, a text without pieces, or a row
-                that its file does not hold.
+            OperationError: A token is not there, a text gives no pieces, or a file holds no such row.
         """
         strategy = self.side(side)
         return SideInit(strategy.resolve(attachments, token), strategy.sources(side, lookup, token))

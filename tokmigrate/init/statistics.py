@@ -74,7 +74,6 @@ class RowStatistics:
     Args:
         read: Returns the stored rows of some runs, `(rows, row_bytes)`; called by several threads.
         population: T as runs of rows, in the order of the baseline's ids.
-        width: The numbers in a row.
         known_mean: The mean, where it was computed before.
     """
 

@@ -49,9 +49,7 @@ def make_dummy_model(
 
     Args:
         snapshot: The model as it is; of its weights only the headers are looked at.
-        directory: Where it is made; it must not be there yet.
         texts: The bytes of its documents by name.
-        rows: The ids that have a row.
         width: How long every other axis of a vocabulary tensor is at most; None for as long as it is.
     """
     _write_documents(snapshot.directory, directory, texts)
@@ -123,11 +121,8 @@ def lacks_weights(directory: Path) -> bool:
 def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry:
     """Make a dummy of a model that lacks weights in a new directory, and return it under the name of that model.
 
-    Its vocabulary tensors have the shapes that the configuration gives them, and take no room: a file of holes.
-
-    Raises:
-        WeightsError: What shapes they have is not known.
-        VerificationError: transformers cannot read the configuration.
+    Its vocabulary tensors have the shapes that the configuration gives them, and take no room: a file of holes. Raises
+    WeightsError where these shapes are not known.
     """
     stamp = read_stamp(entry.path)
     texts, documents, _ = read_documents(entry.path, stamp)

@@ -53,12 +53,7 @@ def make_tokenizer_json(directory: Path) -> Path:
 
 
 def tokenizer_document(model: SentencePieceModel, settings: Mapping[str, Json]) -> dict[str, Any]:
-    """Return tokenizer.json for a SentencePiece model and the other files of its directory.
-
-    Raises:
-        TokenizerError: The tokenizers library has nothing that tokenizes text like this.
-        OutOfStepError: An added token has another id than the library would give it.
-    """
+    """Return tokenizer.json for a SentencePiece model and the other files of its directory; raises as above."""
     _check_can_be_made(model)
     added = _find_added_tokens(model, settings)
     entries = [write_entry(token, number) for number, token in sorted(added.items())]

@@ -33,13 +33,8 @@ class Snapshot:
     """A model directory at one moment.
 
     Args:
-        directory: Where it is.
         state: Its documents and rows, settled.
-        texts: The bytes of each document's file.
         layouts: The layout of each JSON document.
-        weights: Its shards.
-        tensors: Its vocabulary tensors.
-        stamp: Its stamp, None at `base`.
         notes: What a user should know of it.
         names: The names of all that lies in it; empty for an adapter.
     """
@@ -85,11 +80,9 @@ class Snapshot:
 
 
 def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapshot:
-    """Read the model of a workspace; raises ModelError where it cannot be worked on.
+    """Read the model of a workspace, or return what was read of it `earlier` where no file has changed since.
 
-    Args:
-        entry: The model.
-        earlier: What was read of it before, which is returned where no file has changed since.
+    Raises ModelError where it cannot be worked on.
     """
     directory = entry.here()
     stamp = read_stamp(directory)

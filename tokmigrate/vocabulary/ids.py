@@ -57,7 +57,6 @@ class AddedToken:
     """A token that is matched in the text before the tokenizer's own model cuts it.
 
     Args:
-        content: The text of the token.
         special: Whether decoding may skip it, and training must not split it.
         single_word: Whether it matches only between word boundaries.
         lstrip: Whether it takes the white space on its left with it.
@@ -183,13 +182,7 @@ def token_delta(before: Mapping[str, int], after: Mapping[str, int], rows: Mappi
 
 @dataclass(frozen=True)
 class Move:
-    """Tokens with neighbouring ids that all move as far.
-
-    Args:
-        start: The id of the first one before.
-        shift: How far each moves.
-        tokens: Their texts, by id.
-    """
+    """Tokens with neighbouring ids, the first one at `start`, that all move by `shift`; the texts are in that order."""
 
     start: int
     shift: int

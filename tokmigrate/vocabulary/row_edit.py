@@ -53,12 +53,7 @@ class NewRow:
 
 @dataclass(frozen=True)
 class RowEdit:
-    """The rows of a new matrix in terms of an old one.
-
-    Args:
-        old_rows: How many rows the old matrix has.
-        pieces: The new matrix from its first row to its last.
-    """
+    """The rows of a new matrix, from its first to its last, in terms of an old one that has `old_rows`."""
 
     old_rows: int
     pieces: tuple[CopiedRows | NewRow, ...]
@@ -176,12 +171,7 @@ class OutputRowAdded(Recipe):
 
 @dataclass(frozen=True)
 class RestoredRow(Recipe):
-    """A row that an undo record holds.
-
-    Args:
-        record: The digest of the record.
-        slot: The row's place among the rows that the record keeps.
-    """
+    """A row that an undo record holds, by the record's digest and the row's place among those that it keeps."""
 
     record: str
     slot: int

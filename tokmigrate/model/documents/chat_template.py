@@ -18,11 +18,8 @@ class Template:
     """A text that may name tokens.
 
     Args:
-        kind: What it is.
         name: What a chat template is called; the one that is used unasked is `default`.
-        file: The file that it is in.
         path: Its place there, empty where it is the whole file.
-        text: The text.
         is_pattern: Whether it is a regular expression, in which the characters of a token are escaped.
     """
 

@@ -91,12 +91,7 @@ ID_FILES = (CONFIG, GENERATION)
 def state_without_weights(documents: Documents, room: int) -> ModelState:
     """Return the state of a model of which only the documents are known, tokenizer.json among them.
 
-    Args:
-        documents: Its parsed files by name.
-        room: The rows that it has where config.json does not say how many.
-
-    Raises:
-        OutOfStepError: The ids written down are not those that loading gives.
+    It has `room` rows where config.json does not say how many. Raises OutOfStepError as `Tokenizer.check` does.
     """
     config = documents.get(CONFIG) or {}
     ids = view(documents[FILE]).check().texts

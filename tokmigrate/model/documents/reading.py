@@ -45,7 +45,6 @@ def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[st
     """Read the documents of a directory, without the weights' index; raises ModelError where one is damaged.
 
     Args:
-        directory: The directory of a model or an adapter.
         stamp: Its stamp, which knows how changed files were laid out.
         json_files: The names of the JSON objects that it may have.
     """
@@ -91,11 +90,6 @@ def with_files(documents: Mapping[str, Json], files: Mapping[str, bytes | None])
 
 def parse_document(name: str, data: bytes, where: str) -> Json:
     """Return what the bytes of a document mean: JSON, text, or the bytes themselves of a slow-tokenizer file.
-
-    Args:
-        name: Its name in the directory.
-        data: Its bytes.
-        where: What errors name as the file.
 
     Raises:
         ModelError: It is damaged, or holds something of another type than what is read of it.

@@ -119,9 +119,7 @@ def list_of_specials(state: ModelState, name: str) -> str | None:
     """Return the field of a file in which special tokens are listed, None where the file has no list.
 
     transformers 5 writes `extra_special_tokens`; older releases wrote `additional_special_tokens`, and a map under the
-    other name.
-
-    tokenizer_config.json gets one where it has none, special_tokens_map.json does not.
+    other name. tokenizer_config.json gets one where it has none, special_tokens_map.json does not.
     """
     document = state.documents.get(name)
     if document is None:

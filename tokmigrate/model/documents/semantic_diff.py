@@ -118,14 +118,7 @@ generation_config.json. `rows`: a size that config.json gives.
 
 @dataclass(frozen=True)
 class Difference:
-    """One difference between two tokenizers.
-
-    Args:
-        aspect: What it is about.
-        subject: Which one: a token, an id, a field.
-        before: What the first has, None for nothing.
-        after: What the second has.
-    """
+    """One difference between two tokenizers: what it is about, which token, id or field, and what each has or None."""
 
     aspect: Aspect
     subject: str
@@ -287,12 +280,6 @@ def revert_keys(now: Json, before: Json, after: Json, place: str) -> Json:
 
     A key that was left out when the file was rewritten comes back only where it holds a single value: parts that are
     kept elsewhere since must not stand in two places.
-
-    Args:
-        now: The document as it is.
-        before: As it was before the migration.
-        after: As the migration left it.
-        place: Where it stands, for errors.
 
     Raises:
         DriftError: What the migration changed was changed again.

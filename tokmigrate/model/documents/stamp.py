@@ -29,12 +29,7 @@ FILE = "tokmigrate.json"
 
 @dataclass(frozen=True)
 class ChangedFile:
-    """A file that migrations changed since the baseline.
-
-    Args:
-        digest: BLAKE3 of its bytes now, None where it is gone.
-        layout: How its JSON text is laid out; None for other text.
-    """
+    """A file that migrations changed: BLAKE3 of its bytes, None where it is gone, and the layout of its JSON."""
 
     digest: str | None
     layout: Layout | None
@@ -42,12 +37,7 @@ class ChangedFile:
 
 @dataclass(frozen=True)
 class ChangedShard:
-    """A shard with a vocabulary tensor.
-
-    Args:
-        digest: As `shard_digest` makes it.
-        baseline_start: Where its data section began at the baseline, in bytes.
-    """
+    """A shard with a vocabulary tensor: its `shard_digest`, and where its data section began at the baseline."""
 
     digest: str
     baseline_start: int
@@ -60,11 +50,8 @@ class Stamp:
     Args:
         lineage: The digest of the baseline.
         applied: The applied revisions with the checksums of their files, in order.
-        files: The changed files.
-        shards: The changed shards.
         baseline_tokens: The rows of the baseline that had a token.
         rows: The rows of today, mapped to those of the baseline.
-        reshaped: Whether the number of rows ever changed.
         init: The default init that `set_init` set.
         tokenizer: The fingerprint of the baseline's tokenizer; None in stamps of older versions.
     """

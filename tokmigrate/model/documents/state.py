@@ -36,12 +36,7 @@ MERGES = "merges.txt"
 
 @dataclass(frozen=True)
 class Made(Recipe):
-    """A row that a migration made, as a model's lineage remembers it.
-
-    Args:
-        revision: The migration.
-        label: The token's text, or `row N`.
-    """
+    """A row that a migration made, as a model's lineage remembers it: the revision, and the token's text or `row N`."""
 
     revision: str
     label: str
@@ -55,7 +50,6 @@ class Traits:
     """What stays the same about a model.
 
     Args:
-        model_type: As config.json names it.
         tied: Whether input and output embeddings are one matrix.
         short: How many of the last ids have a row in the input embeddings only.
         stops: Ids at which a tensor ends that has no rows for those from there on.

@@ -32,15 +32,7 @@ _NARROW: Mapping[str, tuple[int, int]] = MappingProxyType({"BF16": (8, 7), "F16"
 
 
 def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> Matrix:
-    """Return stored numbers as float64, every one exactly.
-
-    Args:
-        raw: Little-endian bytes of any shape.
-        dtype: One of `FLOATING`.
-
-    Returns:
-        The numbers in one row, `(numbers,)`.
-    """
+    """Return stored numbers, little-endian bytes of any shape in a dtype of `FLOATING`, exactly: `(numbers,)`."""
     octets = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else np.ascontiguousarray(raw).reshape(-1)
     _check_floating(dtype)
     # Widening a signalling NaN makes it quiet, of which numpy would warn.
@@ -53,14 +45,10 @@ def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> Matrix:
 
 
 def from_float64(values: Matrix, dtype: str) -> bytes:
-    """Return float64 numbers as they are stored, each rounded once, to nearest, ties to even.
+    """Return float64 numbers as they are stored in a dtype of `FLOATING`, in C order, each rounded once.
 
-    What lies beyond the largest finite number becomes infinity as IEEE 754 says; a NaN stays one, with
-    the upper bits of its payload.
-
-    Args:
-        values: Numbers of any shape, taken in C order.
-        dtype: One of `FLOATING`.
+    To nearest, ties to even. What lies beyond the largest finite number becomes infinity as IEEE 754 says; a NaN stays
+    one, with the upper bits of its payload.
     """
     _check_floating(dtype)
     numbers = np.ascontiguousarray(values, dtype="<f8")

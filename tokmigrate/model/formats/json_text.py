@@ -47,7 +47,6 @@ class Layout:
         """Return `value` as text in this layout, as the json module writes it, in UTF-8.
 
         Args:
-            value: What is written.
             parts: Texts of large parts of the values that were written with it before, which are not written again: the
                 states of a tokenizer mostly share their vocabulary and merges. It is brought up to date.
         """

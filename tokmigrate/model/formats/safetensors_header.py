@@ -157,8 +157,6 @@ def encode_header(
     library writes.
 
     Args:
-        tensors: Name, dtype and shape of each tensor, in the order of the keys.
-        metadata: `__metadata__`, if any.
         congruent_to: The start of the data section modulo 4096.
         data_order: The names in the order of their data; that of the keys if not given.
         metadata_at: How many tensors stand before `__metadata__`.

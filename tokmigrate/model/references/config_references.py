@@ -148,8 +148,6 @@ def with_fields(document: Json, change: Change, size: int, declared: Declared = 
     """Return a configuration with every known field as `change` gives it.
 
     Args:
-        document: The parsed file.
-        change: Gives the new value of a field.
         size: The size of the vocabulary; a nested model that says another one has the ids below that for itself.
         declared: What the workspace says about fields.
     """

@@ -172,9 +172,7 @@ def configurations(documents: Mapping[str, Json]) -> dict[str, Json]:
 def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
     """Return the state in which every file gives the tokens their new ids; the rows are the caller's.
 
-    Raises:
-        OperationError: An id that goes is in use, or a file cannot hold the new ids.
-        OutOfStepError: A field that is not known seems to hold an id that changes.
+    Raises OperationError also where a file cannot hold the new ids, and else as `with_references` does.
     """
     moved = _with_token_lists(with_references(state, renumbering), renumbering)
     return with_added_tokens_decoder(with_slow_files_in_step(state, moved, renumbering))
@@ -183,14 +181,8 @@ def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
 def with_inserted_tokens(state: ModelState, tokens: Sequence[AddedToken], start: int, stop: int) -> ModelState:
     """Return the state in which new tokens have the ids from `start` on, and every file follows; rows are the caller's.
 
-    Args:
-        tokens: The new tokens, in the order of their ids.
-        start: The first id that moves up.
-        stop: The first id behind those that move; ids from there on that have no token make room.
-
-    Raises:
-        OperationError: A file cannot hold the new ids.
-        OutOfStepError: A field that is not known seems to hold an id that changes.
+    The ids from there up to `stop` move up; those from `stop` on that have no token make room. Raises as
+    `with_renumbered` does.
     """
     shift = Renumbering({number: number + len(tokens) for number in range(start, stop)})
     added = with_added_tokens(with_references(state, shift), tokens)

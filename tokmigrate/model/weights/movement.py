@@ -255,14 +255,10 @@ class RowFingerprint:
         return RowFingerprint(dtype, blake3(raw).hexdigest())
 
     def still_is(self, raw: bytes, dtype: str) -> bool | None:
-        """Return whether a row is as it was initialised.
+        """Return whether a row is as it was initialised, None where that is not known.
 
-        Args:
-            dtype: The dtype that it is stored in now. Another one that holds every number of the first is no
-                change: the numbers are compared.
-
-        Returns:
-            None where it is stored in a dtype that cannot hold the first numbers, so that it is not known.
+        A `dtype` that holds every number of the first is no change: the numbers are compared. In another one it is not
+        known.
         """
         if dtype == self.dtype:
             return blake3(raw).hexdigest() == self.digest

@@ -33,7 +33,6 @@ class TensorMatch:
     """A tensor on disk that has a vocabulary axis, as the registry or a setting says.
 
     Args:
-        side: Whether its rows are initialised like input or like output embeddings.
         rank: Its place among those that others may be tied to; the lowest comes first.
         copies: Whether it may repeat the embeddings of its side.
         expected: Whether transformers' own model has it in the same shape.
@@ -114,7 +113,6 @@ def match_by_answer(
     """Return the matches that transformers' own model makes.
 
     Args:
-        answer: To the question `vocabulary_axes`.
         settled: Those of which the registry or the workspace tells.
         open_: Those that were asked about.
 

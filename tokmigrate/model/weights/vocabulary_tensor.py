@@ -25,9 +25,7 @@ class VocabularyTensor:
 
     Args:
         side: Whether rows are initialised like input or like output embeddings; tied ones like input.
-        shape: Its shape; `shape[axis]` is the number of its rows.
         canonical: The first of the tensors that are the same matrix as this one; its own name otherwise.
-        window: Which ids it has rows for.
         noise: The name that random rows are seeded with, its own if empty.
         adds: Whether it is a low-rank factor, whose rows are added to those of another matrix.
     """
@@ -114,12 +112,7 @@ def is_divided_wrongly(config: Mapping[str, Any], shapes: Mapping[str, tuple[int
 
 
 def window_of(config: Mapping[str, Any], name: str, rows: int, size: int, side: str) -> Window:
-    """Return which ids a vocabulary tensor has rows for.
-
-    Args:
-        rows: How many rows it has on disk.
-        size: `vocab_size`.
-    """
+    """Return which ids a vocabulary tensor with so many `rows` on disk has rows for; `size` is `vocab_size`."""
     model_type = str(config.get("model_type"))
     if model_type in INPUT_ONLY and side == "output":
         return Window(short=INPUT_ONLY[model_type])

@@ -49,10 +49,9 @@ _REQUANTIZE = "migrate the checkpoint that it was quantized from, then quantize 
 
 @dataclass(frozen=True)
 class VocabularyTensors:
-    """All vocabulary tensors of a model.
+    """All vocabulary tensors of a model, in the order of the shards and of their data.
 
     Args:
-        tensors: In the order of the shards and of their data.
         ids: For how many ids the longest of them has rows.
         short: How many of the last ids have a row in the input embeddings only.
         tied: Whether input and output embeddings are one matrix.

@@ -129,9 +129,6 @@ class Tally:
     """What one tokenizer makes of a corpus.
 
     Args:
-        tokens: All tokens, with the special ones around each line.
-        longest: The most tokens of a line.
-        beyond: The lines with more than `limit`.
         unknowns: How often the unknown token stands.
         bytes: How often a token for a single byte stands.
     """
@@ -197,9 +194,7 @@ class _Changed:
 class Comparison:
     """How the tokenization of a corpus changes from one tokenizer to another.
 
-    Args:
-        tokenized_differently: The lines whose text becomes other tokens.
-        other_ids: The lines with other ids, those of special tokens around them included.
+    `tokenized_differently` counts lines whose text becomes other tokens, `other_ids` those with other ids, also around.
     """
 
     before: Library
