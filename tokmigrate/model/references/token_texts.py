@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tokmigrate.model.documents.config_fields import shape_of
+from tokmigrate.model.documents.config_fields import Path, Shape
 from tokmigrate.model.documents.roles import (
     LISTS,
     text_of,
@@ -23,6 +23,7 @@ from tokmigrate.model.documents.state import (
     ModelState,
 )
 from tokmigrate.model.formats.json_text import Json, replace_at
+from tokmigrate.model.references.config_references import with_fields
 from tokmigrate.model.references.references import Names, configurations, map_post_processor, with_vocabulary_files
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, without
 from tokmigrate.vocabulary.ids import AddedToken, Renumbering
@@ -71,6 +72,10 @@ def token_entries(document: Json) -> Iterator[tuple[tuple[str | int, ...], Json]
 
 def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
     """Return the state in which every file calls each token by its new text; none of these is a token yet."""
+
+    def rename_map(_: Path, held: Json, shape: Shape) -> Json:
+        return _with_keys(held, names) if shape == "map" and isinstance(held, dict) else held
+
     before = state
     state = state.with_document(FILE, _tokenizer(state.documents[FILE], names))
     for name, path, entry in list(find_named_tokens(state)):
@@ -80,27 +85,13 @@ def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
     for name, words in list(find_skipped_words(state)):
         state = state.with_value(name, (SKIPPED,), [_rename(word, names) for word in words])
     for name, document in configurations(state.documents).items():
-        state = state.with_document(name, _with_maps(document, names))
+        state = state.with_document(name, with_fields(document, rename_map, state.vocab_size, state.traits.id_fields))
     state = with_vocabulary_files(state, _ALL_STAY, names)
     stops = (state.documents.get(GENERATION) or {}).get("stop_strings")
     if stops is not None:
         renamed = [_rename(stop, names) for stop in stops] if isinstance(stops, list) else _rename(stops, names)
         state = state.with_value(GENERATION, ("stop_strings",), renamed)
     return with_added_tokens_decoder(with_slow_files_in_step(before, state, _ALL_STAY))
-
-
-def _with_maps(part: Json, names: Names) -> Json:
-    """Return a configuration in which maps of tokens to ids have the new texts."""
-    if isinstance(part, list):
-        return [_with_maps(item, names) for item in part]
-    if isinstance(part, dict):
-        return {
-            name: _with_keys(held, names)
-            if shape_of(name) == "map" and isinstance(held, dict)
-            else _with_maps(held, names)
-            for name, held in part.items()
-        }
-    return part
 
 
 def _tokenizer(document: Json, names: Names) -> Json:

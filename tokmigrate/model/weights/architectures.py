@@ -91,20 +91,12 @@ STATIC: Patterns = (
 )
 """model2vec's. A quantized vocabulary has a row of `embeddings` for each cluster, and `mapping` from ids to them."""
 GPT2: Patterns = (_input(r"wte\.weight"), _HEAD)
-CTRL: Patterns = (_input(r"w\.weight"), _HEAD)
 GPT: Patterns = (_input(r"tokens_embed\.weight"), _HEAD)
 GPT_NEOX: Patterns = (_input(r"embed_in\.weight"), _output(r"embed_out\.weight"), _HEAD)
 BLOOM: Patterns = (_input(r"word_embeddings\.weight"), _HEAD)
-BAILING: Patterns = (*BLOOM, *DECODER)
 MAMBA: Patterns = (_input(r"embeddings?\.weight"), _HEAD)
 NEMOTRON_H: Patterns = (*MAMBA, _EMBED)
-RWKV: Patterns = (_input(r"embeddings\.weight"), _output(r"head\.weight"))
-CPMANT: Patterns = (_input(r"input_embedding\.weight"), _HEAD)
 INKLING: Patterns = (_EMBED, _input(r"embed\.weight"), _HEAD, _output(r"unembed\.weight"))
-MISTRAL_NATIVE: Patterns = (_EMBED, _input(r"tok_embeddings\.weight"), _HEAD, _output(r"output\.weight"))
-MOLMO2: Patterns = (_EMBED, _input(r"wte\.embedding"), _HEAD)
-MOSHI: Patterns = (*DECODER, _input(r"depth_decoder\.text_embed_tokens\.weight"))
-KYUTAI: Patterns = (_input(r"embed_tokens\.embed_tokens\.weight"), _HEAD)
 PI0: Patterns = (
     _EMBED,
     _input(r"dit\.embed_tokens\.weight"),
@@ -114,22 +106,14 @@ PI0: Patterns = (
 BERT: Patterns = (_WORDS, *_CLS)
 MOBILEBERT: Patterns = (*BERT, _output(r"cls\.predictions\.dense\.weight", axis=1))
 ROBERTA: Patterns = (_WORDS, *_HEAD_DECODER)
-REFORMER: Patterns = (*ROBERTA, _output(r"lm_head\.weight"))
 ALBERT: Patterns = (_WORDS, _output(r"predictions\.bias"), _output(r"predictions\.decoder\.(?:weight|bias)"))
 DISTILBERT: Patterns = (_WORDS, _output(r"vocab_projector\.(?:weight|bias)"))
 ELECTRA: Patterns = (_WORDS, _output(r"generator_lm_head\.(?:weight|bias)"))
-FUNNEL: Patterns = (_WORDS, _HEAD)
-GIT: Patterns = (_WORDS, _output(r"output\.(?:weight|bias)"))
 MODERNBERT: Patterns = (_input(r"embeddings\.tok_embeddings\.weight"), _output(r"decoder\.(?:weight|bias)"), _HEAD)
-ULTRABERT: Patterns = (_EMBED, _output(r"head\.decoder\.weight"), _output(r"cls\.weight"), _HEAD)
-NEOMME: Patterns = (_input(r"embed_tokens\.word_embeddings\.weight"), _input(r"value_embeddings\.weight"), _HEAD)
-XLM: Patterns = (_input(r"embeddings\.weight"), _output(r"pred_layer\.proj\.(?:weight|bias)"))
-XLNET: Patterns = (_input(r"word_embedding\.weight"), _output(r"lm_loss\.(?:weight|bias)"))
 PERCEIVER: Patterns = (
     _input(r"perceiver\.input_preprocessor\.embeddings\.weight"),
     _output(r"embedding_decoder\.bias"),
 )
-ESMC: Patterns = (_EMBED, *_HEAD_DECODER)
 T5: Patterns = (_input(r"shared\.weight"), *DECODER)
 T5_GEMMA: Patterns = (_EMBED, _output(r"lm_head\.out_proj\.weight"))
 BART: Patterns = (*T5, _output(r"final_logits_bias", axis=1))
@@ -197,25 +181,25 @@ _UNTIED = {
         "qwen4_exp qwen4_exp_text seed_oss smolvlm solar_open stablelm unlimited_ocr vibevoice video_llama_3 "
         "video_llava vipllava"
     ),
-    BAILING: "bailing_hybrid",
+    (*BLOOM, *DECODER): "bailing_hybrid",
     BIOGPT: "fsmt",
     COHERE_ASR: "cohere_asr",
     DEEPSEEK_V4: "deepseek_v4",
-    ESMC: "esmc",
-    GIT: "git",
+    (_EMBED, *_HEAD_DECODER): "esmc",
+    (_WORDS, _output(r"output\.(?:weight|bias)")): "git",
     GPT2: "codegen dbrx gptj",
     GPT_NEOX: "gpt_neox",
-    KYUTAI: "kyutai_speech_to_text",
+    (_input(r"embed_tokens\.embed_tokens\.weight"), _HEAD): "kyutai_speech_to_text",
     MAMBA: "mamba2 xlstm",
-    MISTRAL_NATIVE: "mistral_large4",
+    (_EMBED, _input(r"tok_embeddings\.weight"), _HEAD, _output(r"output\.weight")): "mistral_large4",
     MODERNBERT: "modernvbert",
-    MOLMO2: "molmo2",
-    MOSHI: "moshi",
+    (_EMBED, _input(r"wte\.embedding"), _HEAD): "molmo2",
+    (*DECODER, _input(r"depth_decoder\.text_embed_tokens\.weight")): "moshi",
     NEMOTRON_H: "nemotron_h",
-    REFORMER: "reformer",
+    (*ROBERTA, _output(r"lm_head\.weight")): "reformer",
     BERT: "rembert",
-    RWKV: "rwkv",
-    ULTRABERT: "ultrabert ultravbert",
+    (_input(r"embeddings\.weight"), _output(r"head\.weight")): "rwkv",
+    (_EMBED, _output(r"head\.decoder\.weight"), _output(r"cls\.weight"), _HEAD): "ultrabert ultravbert",
     WHISPER: "moonshine_streaming",
 }
 _TIED = {
@@ -239,18 +223,18 @@ _TIED = {
     ),
     BIOGPT: "biogpt trocr",
     BLOOM: "bloom falcon prophetnet",
-    CPMANT: "cpmant",
-    CTRL: "ctrl",
+    (_input(r"input_embedding\.weight"), _HEAD): "cpmant",
+    (_input(r"w\.weight"), _HEAD): "ctrl",
     DISTILBERT: "distilbert",
     ELECTRA: "convbert electra",
-    FUNNEL: "funnel",
+    (_WORDS, _HEAD): "funnel",
     GPT: "openai-gpt",
     GPT2: "gpt2 gpt_bigcode gpt_neo mpt",
     GPT_NEOX: "gpt_neox_japanese",
     MAMBA: "falcon_mamba mamba",
     MOBILEBERT: "mobilebert",
     MODERNBERT: "modernbert modernbert-decoder",
-    NEOMME: "neomme",
+    (_input(r"embed_tokens\.word_embeddings\.weight"), _input(r"value_embeddings\.weight"), _HEAD): "neomme",
     PER_LAYER: "gemma3n gemma3n_text gemma4 gemma4_text",
     ROBERTA: (
         "bert-generation camembert data2vec-text esm gte jina_embeddings_v3 longformer luke mpnet roberta "
@@ -260,8 +244,8 @@ _TIED = {
     SPEECHT5: "speecht5",
     T5_GEMMA: "t5gemma t5gemma2",
     WHISPER: "canary moonshine whisper",
-    XLM: "flaubert xlm",
-    XLNET: "xlnet",
+    (_input(r"embeddings\.weight"), _output(r"pred_layer\.proj\.(?:weight|bias)")): "flaubert xlm",
+    (_input(r"word_embedding\.weight"), _output(r"lm_loss\.(?:weight|bias)")): "xlnet",
 }
 _TIED_REGARDLESS = {T5: "longt5 mt5 pop2piano switch_transformers t5 udop umt5"}
 _AS_THE_MODEL_INSIDE = {
