@@ -132,10 +132,7 @@ class OpenWorkspace:
         return tuple(check_model(self.workspace, entry) for entry in self._models(model))
 
     def _change(
-        self,
-        model: str | None,
-        accept: Callable[..., Accepted | None],
-        act: Callable[[ModelEntry, Accepted | None], T],
+        self, model: str | None, accept: Callable[..., Accepted | None], act: Callable[[ModelEntry, Accepted | None], T]
     ) -> tuple[T, ...]:
         """Change models, after all of several were accepted."""
         entries = self._models(model)

@@ -92,9 +92,7 @@ def check_files(directory: Path, names: Iterable[str]) -> None:
         real = real_name(directory, name)
         if real != name and not has_file(directory / real):
             raise ModelError(
-                f"{name} is a dangling link",
-                where=str(directory),
-                hint="remove the link, or put the file itself there",
+                f"{name} is a dangling link", where=str(directory), hint="remove the link, or put the file itself there"
             )
         other = first.setdefault(real, name)
         if other != name:
