@@ -93,11 +93,11 @@ def test_each_token_has_the_history_that_its_migrations_gave_it(tmp_path_factory
         if not is_tombstone(token):
             assert kinds[ids[token]] == kind, (token, history)
         if history and not is_tombstone(token):
-            assert [(event["event"], event["revision"]) for event in listed[token]["events"]] == history
+            assert [(event.event, event.revision) for event in listed[token]["events"]] == history
             assert (listed[token]["revision"], listed[token]["kind"]) == (history[-1][1], kind)
     # A removed token is listed once: at its placeholder, or without an id.
     placeholders = [token for token in ids if is_tombstone(token)]
-    (gone,) = [each for each in data["listed"] if "removed" in {event["event"] for event in each["events"]}]
+    (gone,) = [each for each in data["listed"] if "removed" in {event.event for event in each["events"]}]
     expected = (placeholders[0], "placeholder") if placeholders else (removed, "removed")
     assert (gone["token"], gone["kind"]) == expected
     spare = sorted(set(range(data["rows"])) - set(ids.values()))
@@ -145,7 +145,7 @@ def test_a_placeholder_is_not_untrained(tmp_path: Path) -> None:
     data = reported(made)
     assert data["untrained"] == ["<y>"]
     found = by_text(data)[f"<|removed_{TOKENS}|>"]
-    assert [event["event"] for event in found["events"]] == ["added", "removed"]
+    assert [event.event for event in found["events"]] == ["added", "removed"]
     assert (found["kind"], found["trained"], found["neighbours"]) == ("placeholder", None, [])
     assert [row["id"] for row in data["norms"][0]["rows"]] == [TOKENS + 1]
 

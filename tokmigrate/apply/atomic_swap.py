@@ -15,7 +15,6 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-import platform
 import sys
 from pathlib import Path
 
@@ -27,7 +26,6 @@ from tokmigrate.files import UnsupportedError, storage_error, storage_errors
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _RENAME_SWAP = 2
-_SYSCALL_RENAMEAT2 = {"x86_64": 316, "aarch64": 276, "riscv64": 276, "ppc64le": 357, "s390x": 347}
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
 
 
@@ -38,10 +36,8 @@ class SwapUnsupportedError(UnsupportedError):
 def swap(a: Path, b: Path) -> None:
     """Let two directories of one filesystem change places in one instant, and make that durable.
 
-    Raises:
-        SwapUnsupportedError: The system or the filesystem cannot; nothing has changed.
-        StorageError: One is a mount point, or may not be moved; nothing has changed. Or they have changed
-            places, and the disk refused to record it: then the stamps say which is where.
+    Raises SwapUnsupportedError where the system or the filesystem cannot, StorageError where one may not be moved, or
+    where the disk refused to record it: then the stamps say which is where.
     """
     number = _call_swap(a, b)
     if number in _UNSUPPORTED:
@@ -66,10 +62,6 @@ def _call_swap(a: Path, b: Path) -> int:
     elif hasattr(library, "renameat2"):
         flags = ctypes.c_uint(_RENAME_EXCHANGE)
         result = library.renameat2(_AT_FDCWD, first, _AT_FDCWD, second, flags)
-    elif sys.platform == "linux" and platform.machine() in _SYSCALL_RENAMEAT2:
-        arguments = [_SYSCALL_RENAMEAT2[platform.machine()], _AT_FDCWD, _AT_FDCWD, _RENAME_EXCHANGE]
-        call, here, there, swap = map(ctypes.c_long, arguments)
-        result = library.syscall(call, here, first, there, second, swap)
     else:
         return errno.ENOSYS
     return ctypes.get_errno() if result else 0

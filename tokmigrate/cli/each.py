@@ -165,11 +165,7 @@ class ChangeResults(ModelResults, ABC):
 
 
 def print_result(command: str, result: Result, as_json: bool, failures: Failures | None = None) -> None:
-    """Print the result of a command that has one for all models, and those that it could not cover.
-
-    Raises:
-        Exit: With the most serious code, if that is not 0.
-    """
+    """Print the result of a command that has one for all models, and those that it could not cover; raise Exit."""
     failures = failures or {}
     if as_json:
         _print_document(command, result.content, failures)

@@ -21,13 +21,9 @@ from typer.core import TyperCommand, TyperGroup
 
 @dataclass(frozen=True)
 class Entry:
-    """A command as the list of commands shows it.
+    """A command as the list of commands shows it; with `takes_negative` -1 is a revision and not an option.
 
-    Args:
-        panel: The group of commands that the help shows it in.
-        module: The module of `tokmigrate.cli` with a function of the command's name.
-        help: What it does, in one sentence.
-        takes_negative: Whether an argument such as -1 is a revision and not an option.
+    `module` is that of `tokmigrate.cli` with a function of the command's name.
     """
 
     panel: str
@@ -141,8 +137,7 @@ class _LazyFinder:
 def postpone_imports(pattern: str) -> Iterator[None]:
     """Let `import x` and `from package import x` cost nothing until a name of the module x is used.
 
-    Args:
-        pattern: What the full names of such modules are like, with `*` and `?`; `from package.x import y` uses y.
+    It holds for full names that fit a pattern with `*` and `?`; `from package.x import y` uses y.
     """
     finder = _LazyFinder(pattern)
     sys.meta_path.insert(0, finder)

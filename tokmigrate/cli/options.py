@@ -93,11 +93,7 @@ def open_workspace_for_writing() -> Workspace:
 
 
 def select_models(workspace: Workspace, names: list[str] | None, here: bool = False) -> tuple[ModelEntry, ...]:
-    """Return the models that `--model` names; with `--here` those whose directory exists, and a note names the others.
-
-    Raises:
-        UsageError: The workspace has no models.
-    """
+    """Return the models that `--model` names; with `--here` those that are there, and a note names the others."""
     entries = workspace.select(names or [])
     if not entries:
         raise UsageError("the workspace has no models", hint="list them under `models:` in tokmigrate.yaml")

@@ -62,12 +62,9 @@ class ModelStatus:
 
 @dataclass(frozen=True)
 class Verified:
-    """What `verify` found.
+    """What `verify` found; `changed` files have other bytes than the stamp says, or are gone.
 
-    Args:
-        changed: The files that have other bytes than the stamp says, or are gone.
-        same_meaning: Whether it is semantically what its migrations left, as after training or saving it.
-        undo: What of its undo data is here.
+    The `same_meaning` is that which its migrations left, as after training or saving it.
     """
 
     name: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Literal, get_args
@@ -299,7 +299,6 @@ def _token_entry(
     text: str, number: int | None, kind: str, history: TokenHistory | None, trained: TokenTraining | None
 ) -> dict[str, Any]:
     events = [row.event for row in history.events] if history else []
-    figures = trained.figures if trained else {}
     return {
         "token": text,
         "id": number,
@@ -309,7 +308,7 @@ def _token_entry(
         "init": next((event.init for event in reversed(events) if event.init is not None), None),
         "trained": _TRAINED.get(trained.training) if trained else None,
         "training": trained.training.value if trained else None,
-        "figures": {side: {"change": each.change, "likeness": each.likeness} for side, each in figures.items()},
+        "figures": trained.figures if trained else {},
         "revision": events[-1].revision if events else None,
-        "events": [{**asdict(event), "event": event.event.value} for event in events],
+        "events": events,
     }

@@ -96,11 +96,7 @@ def _chart(norms: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def page_paths(workspace: Workspace, entries: Sequence[ModelEntry], output: Path | None) -> dict[str, Path]:
-    """Return the file of the page on each model, by its name, in a directory; or for one model the file that is given.
-
-    Raises:
-        UsageError: Two models would have one file.
-    """
+    """Return the file of the page on each model by its name: in a directory, or for one model a file that is given."""
     if output is not None and output.suffix == ".html" and not output.is_dir():
         if len(entries) > 1:
             hint = "name a directory, or one --model"

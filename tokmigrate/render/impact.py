@@ -14,7 +14,7 @@ from tokmigrate.render.escape import escape
 from tokmigrate.render.terminal import plain_table
 
 if TYPE_CHECKING:
-    from tokmigrate.plan.corpus import CorpusChange, Counts, Example, ExampleTokens, Impact
+    from tokmigrate.plan.corpus import CorpusChange, Example, ExampleTokens, Impact
 
 _BETWEEN = "¦"  # The separator of two tokens: a character that texts seldom have
 
@@ -135,45 +135,9 @@ def impact_content(impact: Impact | None) -> dict[str, Any] | None:
     return {
         "corpus": impact.corpus,
         "lines": impact.lines,
-        "empty_lines": impact.empty,
+        "empty": impact.empty,
         "text_bytes": impact.text_bytes,
-        **_change_content(impact.whole),
-        "migrations": [
-            {"revision": migration.revision, "impact": None if shift is None else _change_content(shift)}
-            for migration, shift in impact.migrations
-        ],
-        "worst": [
-            {
-                "line": example.line,
-                "text": example.text,
-                "skipped": example.skipped,
-                "before": _tokens_content(example.before),
-                "after": _tokens_content(example.after),
-            }
-            for example in impact.worst
-        ],
+        **vars(impact.whole),
+        "migrations": [{"revision": migration.revision, "impact": change} for migration, change in impact.migrations],
+        "worst": impact.worst,
     }
-
-
-def _change_content(shift: CorpusChange) -> dict[str, Any]:
-    return {
-        "tokenized_differently": shift.tokenized_differently,
-        "other_ids": shift.other_ids,
-        "before": _counts_content(shift.before),
-        "after": _counts_content(shift.after),
-    }
-
-
-def _counts_content(counts: Counts) -> dict[str, Any]:
-    return {
-        "tokens": counts.tokens,
-        "longest_line": counts.longest,
-        "limit": counts.limit,
-        "lines_beyond_limit": counts.beyond,
-        "unknown_tokens": counts.unknown,
-        "byte_tokens": counts.byte_tokens,
-    }
-
-
-def _tokens_content(tokens: ExampleTokens) -> dict[str, Any]:
-    return {"tokens": tokens.tokens, "shown": [piece.token for piece in tokens.pieces], "more": tokens.more}

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from tokmigrate.render.escape import escape, escape_quoted
 from tokmigrate.render.terminal import Hanging, format_revision, format_time, indent_line
-from tokmigrate.render.training import SAID, figures_content, format_figures, format_init
+from tokmigrate.render.training import SAID, format_figures, format_init
 
 if TYPE_CHECKING:
     from tokmigrate.audit.blame import BlameEvent, BlameModel, BlameResult, BlameToken
@@ -120,7 +120,7 @@ def _headline(token: BlameToken) -> str:
     former = ", ".join(escape_quoted(name) for name in names if name != token.token)
     parts += [f"formerly {former}"] if former else []
     if training is not None:
-        parts += filter(None, [SAID[training.training.value], format_figures(figures_content(training))])
+        parts += filter(None, [SAID[training.training.value], format_figures(training.figures)])
         parts += [f"because {training.why}"] if training.why else []
     return ", ".join(parts)
 
@@ -199,7 +199,7 @@ def blame_content(found: BlameResult) -> dict[str, Any]:
                 "origin": _ORIGINS[token.added],
                 "initialised_by": token.initialised_by,
                 "training": token.training.training.value if token.training else None,
-                "figures": figures_content(token.training) if token.training else {},
+                "figures": token.training.figures if token.training else {},
                 "events": [_event_content(event) for event in token.events],
             }
             for token in found.tokens

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from tokmigrate.render.escape import escape
 from tokmigrate.render.terminal import format_revision, plain_table
-from tokmigrate.render.training import adapter_rows_content, adapter_rows_line, training_content, training_lines
+from tokmigrate.render.training import adapter_rows_line, training_content, training_lines
 
 if TYPE_CHECKING:
     from tokmigrate.commands.inspect import ModelStatus
@@ -137,20 +137,8 @@ def status_content(status: ModelStatus) -> dict[str, Any]:
         "rows": status.rows,
         "tokens": status.tokens,
         "tied": status.tied,
-        "tensors": [
-            {"name": tensor.name, "file": tensor.file, "axis": tensor.axis, "side": tensor.side, "dtype": tensor.dtype}
-            for tensor in status.tensors
-        ],
-        "adapters": [
-            {
-                "path": adapter.path,
-                "revision": adapter.revision,
-                "tensors": [{"name": tensor.name, "axis": tensor.axis} for tensor in adapter.tensors],
-                "trained": adapter.trained,
-                "rows": [adapter_rows_content(held) for held in adapter.rows],
-            }
-            for adapter in status.adapters
-        ],
+        "tensors": status.tensors,
+        "adapters": [{**vars(adapter), "trained": adapter.trained} for adapter in status.adapters],
         "training": training_content(status.training),
         "notes": status.notes,
     }

@@ -34,7 +34,7 @@ def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
             "revision": token.revision,
             "training": token.training.value,
             "sides": {side: became.value for side, became in token.sides.items()},
-            "figures": figures_content(token),
+            "figures": token.figures,
             "why": token.why,
         }
         for token in found
@@ -57,23 +57,17 @@ def _format_token(token: TokenTraining) -> str:
     if token.training.value == "partly":
         left = [side for side, became in token.sides.items() if became.value != "trained"]
         parts.append(f"not the {' and '.join(left)} row")
-    figures = format_figures(figures_content(token))
+    figures = format_figures(token.figures)
     return f"{escape_quoted(token.token)} ({', '.join([*parts, figures] if figures else parts)})"
 
 
-def figures_content(token: TokenTraining) -> dict[str, Any]:
-    """Return how far the rows of a token moved, by side, as JSON."""
-    return {side: _movement(movement) for side, movement in token.figures.items()}
-
-
-def format_figures(figures: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Return how far the row of a token moved, its input row where it has two; "" where that is not known.
-
-    `change` is the norm of the change as a share of the row's norm at init, `likeness` the cosine of the movement with
-    that of rows without occurrences.
-    """
-    held = figures[min(figures)] if figures else {}
-    return ", ".join(f"{name} {value:.2g}" for name, value in held.items() if value is not None)
+def format_figures(figures: Mapping[Any, Movement]) -> str:
+    """Return how far the row of a token moved, its input row where it has two; "" where that is not known."""
+    if not figures:
+        return ""
+    row = figures[min(figures)]
+    values = {"change": row.change, "likeness": row.likeness}
+    return ", ".join(f"{name} {value:.2g}" for name, value in values.items() if value is not None)
 
 
 def format_init(init: Mapping[str, Any] | None) -> str:
@@ -88,32 +82,13 @@ def format_init(init: Mapping[str, Any] | None) -> str:
     return " and ".join(f"{text} ({side})" for side, text in sides.items())
 
 
-def _movement(movement: Movement) -> dict[str, float | None]:
-    return {"change": movement.change, "likeness": movement.likeness}
-
-
-def adapter_rows_content(held: HeldRows) -> dict[str, Any]:
-    """Return the rows that an adapter holds in place of its model's as JSON."""
-    return {
-        "tensor": held.tensor,
-        "matrix": held.matrix,
-        "side": held.side,
-        "whole": held.is_whole,
-        "rows": held.rows,
-        "tokens": [
-            {"token": token.token, "id": token.id, "training": token.training.value, **_movement(token.movement)}
-            for token in held.tokens
-        ],
-    }
-
-
 def adapter_rows_line(held: HeldRows) -> str:
     """Return what rows an adapter holds in place of its model's, and the training of new tokens among them."""
     what = f"all {held.rows:,} rows" if held.is_whole else f"the rows of {held.rows:,} listed ids"
     labels = []
     for token in held.tokens:
         said = {"untrained": "as in the model", "unknown": "not known to be trained"}
-        parts = [said.get(token.training.value, token.training.value), format_figures({"": _movement(token.movement)})]
+        parts = [said.get(token.training.value, token.training.value), format_figures({"": token.movement})]
         labels.append(f"{escape_quoted(token.token)} ({token.id}, {', '.join(filter(None, parts))})")
     tokens = f"new tokens among them: {format_list(labels, _SHOWN)}" if labels else "no new token among them"
     return f"it holds {what} of {held.matrix}, {tokens}"

@@ -32,12 +32,7 @@ Stored = dict[str, Any]
 
 
 class _Coded(TypeDecorator[Any]):
-    """A value that is stored as text; None is NULL.
-
-    Args:
-        encode: Returns the text of a value.
-        decode: Returns the value of a text; raises ValueError for one that `encode` never returns.
-    """
+    """A value that is stored as text; None is NULL. `decode` raises ValueError for what `encode` never returns."""
 
     impl = sa.Text
     cache_ok = True
@@ -317,11 +312,7 @@ def insert_stored(connection: sa.Connection, table: sa.Table, rows: Sequence[Sto
 
 
 def decode(table: sa.Table, stored: Stored) -> dict[str, Any]:
-    """Return the values that a stored row stands for.
-
-    Raises:
-        ValueError: A column holds what is never written into it, which SQLite accepts; table and row are named.
-    """
+    """Return the values that a stored row stands for; ValueError where a column holds what is never written into it."""
     return {column.name: _decode_value(column, stored) for column in table.columns}
 
 
