@@ -37,6 +37,7 @@ verify: full
 drift: refuse
 seed: ""
 lint: {select: [TM1, TM3], ignore: [TM109]}
+weights: {isolate_vocab: true}
 worker: {memory_mib: 4096, cpu_seconds: 120, output_mib: 256}
 ```
 

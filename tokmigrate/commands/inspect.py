@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from tokmigrate.apply.digests import read_shard_digest
@@ -20,6 +21,7 @@ from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.progress import check_progress
+from tokmigrate.plan.shard_layout import describe_isolation
 from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
@@ -104,9 +106,15 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
             notes=(
                 *snapshot.notes,
                 *find_added_on_loading(snapshot.state),
+                *_describe_isolation(entry, snapshot),
                 *([f"it looks like a model at {likely[1]}"] if likely else []),
             ),
         )
+
+
+def _describe_isolation(entry: ModelEntry, snapshot: Snapshot) -> Iterator[str]:
+    if entry.weights.isolate_vocab and (found := describe_isolation(snapshot)):
+        yield f"with the next migration that changes rows {found}"
 
 
 def verify(workspace: Workspace, entry: ModelEntry) -> Verified:

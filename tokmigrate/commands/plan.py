@@ -60,6 +60,7 @@ class BoundPlan(_Strict):
     adapters: dict[str, _Contents]
     last_run: str | None
     seed: str
+    isolate_vocab: bool = False
 
     def settings(self, workspace: Workspace) -> Workspace:
         """Return the workspace with drift accepted where the plan was made so."""
@@ -110,6 +111,7 @@ def bind_plan(workspace: Workspace, plan: Plan) -> BoundPlan:
         },
         last_run=last[0].id if last else None,
         seed=workspace.seed,
+        isolate_vocab=workspace.weights.isolate_vocab,
         **_read_contents(plan.snapshot),
     )
 
@@ -160,6 +162,8 @@ def _find_causes(held: BoundPlan, now: BoundPlan) -> Iterator[str]:
         yield f"since it was made {format_list(edited)} {'was' if len(edited) == 1 else 'were'} edited"
     if now.seed != held.seed:
         yield "the workspace has another seed"
+    if now.isolate_vocab != held.isolate_vocab:
+        yield f"`isolate_vocab` is {'on' if now.isolate_vocab else 'off'} in tokmigrate.yaml now"
     if moved:
         # Other migrations are pending then, and other files there.
         return

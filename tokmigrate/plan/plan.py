@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
@@ -25,7 +25,14 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.operations.operation import RiskLevel
-from tokmigrate.plan.shard_layout import ShardLayout, lay_out_shards
+from tokmigrate.plan.shard_layout import (
+    VOCABULARY_SHARD,
+    ShardLayout,
+    describe_isolation,
+    isolate_vocabulary,
+    lay_out_shards,
+    refuse_taken_names,
+)
 from tokmigrate.plan.steps import Step, steps_of
 from tokmigrate.plan.token_changes import TokenChange, token_changes
 from tokmigrate.revision.migration import Migration
@@ -151,8 +158,15 @@ class Plan:
             *unknown_references(self.final),
             *slow_tokenizer_notes(self.snapshot.state, self.final),
             *([f"not looked at: {unread}"] if unread else []),
+            *self._isolation_notes,
             *self.remarks,
         )
+
+    @property
+    def _isolation_notes(self) -> Iterator[str]:
+        there = {shard.file for shard in self.snapshot.weights.shards}
+        if VOCABULARY_SHARD in self.shard_layouts and VOCABULARY_SHARD not in there:
+            yield describe_isolation(self.snapshot) or ""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -219,11 +233,16 @@ def plan_upgrade(
     """Return the plan that applies `migrations`, in order, to a model and its adapters.
 
     Raises OperationError where a precondition does not hold, an operation cannot be applied, or one is breaking and not
-    acknowledged.
+    acknowledged; WeightsError where a file has a name that a new shard needs.
     """
 
+    def finish(_before: ModelState, after: ModelState) -> ModelState:
+        if entry.weights.isolate_vocab and not after.edit.is_identity:
+            after = isolate_vocabulary(snapshot, after)
+        return with_index_sizes(snapshot, after)
+
     def compute() -> _Planned:
-        steps = steps_of(snapshot.state, migrations, lambda _, after: with_index_sizes(snapshot, after))
+        steps = steps_of(snapshot.state, migrations, finish)
         _check_acknowledged(steps)
         return _Planned(snapshot.state, steps)
 
@@ -234,7 +253,9 @@ def plan_upgrade(
         # The steps are about these documents, by identity.
         snapshot = replace(snapshot, state=planned.state)
     beside = tuple(_plan_adapter(adapter, migrations, planned.steps) for adapter in adapters)
-    return Plan(entry.name, snapshot, planned.steps, beside, _derived=planned.derived)
+    made = Plan(entry.name, snapshot, planned.steps, beside, _derived=planned.derived)
+    refuse_taken_names(snapshot, made.shard_layouts)
+    return made
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from tokmigrate.settings.workspace import (
     ModelEntry,
     Name,
     VocabTensorSetting,
+    WeightsSetting,
     WorkerLimits,
     Workspace,
     absolute,
@@ -114,6 +115,7 @@ class FileKeys(Closed):
         default="", description="Part of the seed of every random row; the same text gives the same rows."
     )
     lint: LintSetting = Field(default_factory=LintSetting, description="Which rules `tokmigrate lint` checks.")
+    weights: WeightsSetting = Field(default_factory=WeightsSetting, description="How weights are stored.")
     worker: WorkerLimits = Field(
         default_factory=WorkerLimits,
         description="What the process that runs tokenizers and transformers may use. Where it needs more, as with some "
@@ -144,7 +146,7 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
     if content is None:
         raise FileProblems([_with_hint(problem, tree) for problem in problems])
     root = absolute(Path.cwd(), str(path)).parent
-    models = {name: _entry(name, model, root, content.worker) for name, model in (content.models or {}).items()}
+    models = {name: _entry(name, model, root, content) for name, model in (content.models or {}).items()}
     _refuse_twice(tree, models)
     return Workspace(
         root=root,
@@ -157,11 +159,12 @@ def read_workspace(path: Path, environment: Mapping[str, str] = os.environ) -> W
         seed=content.seed,
         lint=content.lint,
         worker=content.worker,
+        weights=content.weights,
         migrations_at=tree.place(("migrations",)) if "migrations" in tree.value else None,
     )
 
 
-def _entry(name: str, model: ModelKeys, root: Path, worker: WorkerLimits) -> ModelEntry:
+def _entry(name: str, model: ModelKeys, root: Path, content: FileKeys) -> ModelEntry:
     return ModelEntry(
         name=name,
         path=absolute(root, model.path),
@@ -169,7 +172,8 @@ def _entry(name: str, model: ModelKeys, root: Path, worker: WorkerLimits) -> Mod
         tags=model.tags,
         vocab_tensors=MappingProxyType(model.vocab_tensors),
         id_fields=MappingProxyType(model.id_fields),
-        worker=worker,
+        worker=content.worker,
+        weights=content.weights,
     )
 
 

@@ -71,6 +71,16 @@ class LintSetting(Closed):
     ignore: tuple[Name, ...] = Field(default=(), description="Those that are left out.")
 
 
+class WeightsSetting(Closed):
+    """How weights are stored."""
+
+    isolate_vocab: bool = Field(
+        default=False,
+        description="Whether the first migration that changes rows moves the vocabulary tensors into a shard of "
+        "their own, so that later ones write only that. `downgrade` restores the shards as they were.",
+    )
+
+
 @dataclass(frozen=True)
 class ModelEntry:
     """A model of the workspace.
@@ -88,6 +98,7 @@ class ModelEntry:
     vocab_tensors: Mapping[str, VocabTensorSetting | Literal["ignore"]] = field(default_factory=dict)
     id_fields: Mapping[str, FieldShape | Literal["ignore"]] = field(default_factory=dict)
     worker: WorkerLimits = field(default_factory=WorkerLimits)
+    weights: WeightsSetting = field(default_factory=WeightsSetting)
 
     def here(self) -> Path:
         """Return its directory; raises MissingModelError where there is none."""
@@ -120,6 +131,7 @@ class Workspace:
     seed: str = ""
     lint: LintSetting = field(default_factory=LintSetting)
     worker: WorkerLimits = field(default_factory=WorkerLimits)
+    weights: WeightsSetting = field(default_factory=WeightsSetting)
     migrations_at: tuple[int, int] | None = field(default=None, compare=False)
 
     def select(self, names: Sequence[str]) -> tuple[ModelEntry, ...]:
@@ -148,7 +160,8 @@ class Workspace:
             if exists(entry.path) and entry.path.samefile(path):
                 return entry
         # A listed model may bear the directory's name; then the path tells the two apart.
-        return ModelEntry(str(path) if path.name in self.models else path.name, path, worker=self.worker)
+        own = str(path) if path.name in self.models else path.name
+        return ModelEntry(own, path, worker=self.worker, weights=self.weights)
 
 
 def _directory_hint(path: Path) -> str | None:
