@@ -26,6 +26,7 @@ from tokmigrate.settings import read_workspace
 SHARD = "model-00001-of-00002.safetensors"
 STREAMED = "in the middle of the bytes"
 MORE, SIZE = 4, 9_000_000
+XFS = "mkfs.xfs -q -m reflink=1"
 
 
 def make_large(root: Path) -> Workspace:
@@ -119,7 +120,7 @@ def test_up_and_down_again_by_any_number_of_threads(
     assert contents(place.model) == before
 
 
-@pytest.mark.parametrize("maker", ["mkfs.xfs -q -m reflink=1", "mkfs.btrfs -q"])
+@pytest.mark.parametrize("maker", [XFS, "mkfs.btrfs -q"])
 def test_blocks_that_can_be_shared_are_not_written(tmp_path: Path, at_head: Workspace, maker: str) -> None:
     program = maker.split(maxsplit=1)[0]
     if shutil.which(program) is None or shutil.which("losetup") is None:
@@ -150,6 +151,71 @@ print(json.dumps({{"used": used, "size": size, "made": made, "same": contents(pl
     assert answer["made"] == {name: blake3(data).hexdigest() for name, (data, _) in contents(at_head.model).items()}
     assert isinstance(answer["used"], int)
     assert answer["used"] < 3 << 20
+
+
+EXTENTS = """
+import json, re, subprocess, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+import making
+from models import Size, make_model
+from tokmigrate.apply.clone import clone_file
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.upgrade import upgrade
+from test_isolate_vocab import isolating
+from workspaces import image
+
+def blocks(directory):
+    found = []
+    for path in sorted(directory.glob("*.safetensors")):
+        said = subprocess.run(("filefrag", "-s", "-v", path), check=True, capture_output=True, text=True).stdout
+        for _, _, start, stop in re.findall(r"^ *\\d+: *(\\d+)[.][.] *(\\d+): *(\\d+)[.][.] *(\\d+):", said, re.M):
+            found += range(int(start), int(stop) + 1)
+    return found
+
+model = Path("mounted/model").absolute()
+make_model(model, Size(2000, {hidden}, 2, 1024))
+add = [[{{"add_tokens": {{"tokens": [f"<{{name}}>" for name in names]}}}}] for names in ("ab", "cd")]
+made = making.workspace(Path("mounted"), {{"m": model}}, [{{"operations": operations}} for operations in add])
+first, base = made.revisions[0], image(model)
+entry = made.entry("m")
+shares = []
+for isolates, change, to in {changes!r}:
+    old = Path(f"mounted/old{{len(shares)}}")
+    old.mkdir()
+    for path in model.glob("*.safetensors"):
+        clone_file(path, old / path.name)
+    {{"up": upgrade, "down": downgrade}}[change](made.workspace, isolating(entry) if isolates else entry, to or first)
+    before, after = set(blocks(old)), blocks(model)
+    shares.append(sum(block not in before for block in after) / len(after))
+print(json.dumps({{"shares": shares, "same": image(model) == base}}))
+"""
+UP_AND_DOWN = [(False, "up", ""), (False, "up", "head"), (False, "down", ""), (False, "down", "base")]
+
+
+@pytest.mark.parametrize(
+    ("maker", "hidden", "changes", "most"),
+    [
+        pytest.param("mkfs.btrfs -q", 1024, UP_AND_DOWN, [0.05] * 4, id="Btrfs, two rows fill a block"),
+        pytest.param(XFS, 1024, UP_AND_DOWN, [0.05] * 4, id="XFS, two rows fill a block"),
+        # The embeddings come first, a sixth of the bytes, and are not at the same place as the layers then.
+        pytest.param(XFS, 640, UP_AND_DOWN, [0.22] * 4, id="XFS, two rows fill a part"),
+        pytest.param(XFS, 1024, [(True, *each[1:]) for each in UP_AND_DOWN], [1, 0.05, 0.05, 1], id="XFS, isolated"),
+    ],
+)
+def test_a_file_has_the_blocks_of_the_one_before(
+    tmp_path: Path, maker: str, hidden: int, changes: list[tuple[bool, str, str]], most: list[float]
+) -> None:
+    for program in (maker.split(maxsplit=1)[0], "losetup", "filefrag"):
+        if shutil.which(program) is None:
+            pytest.skip(f"no {program} here to compare the blocks of files")
+    (tmp_path / "mounted").mkdir()
+    mounting = f"truncate -s 600M image && {maker} image >&2 && mount -o loop image mounted"
+    paths = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "benchmarks")]
+    answer = in_namespace(tmp_path, mounting, EXTENTS.format(paths=paths, hidden=hidden, changes=changes))
+    assert answer["same"] is True
+    assert isinstance(answer["shares"], list)
+    assert all(share <= limit for share, limit in zip(answer["shares"], most, strict=True)), answer
 
 
 def test_paranoid_reads_what_was_written_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
