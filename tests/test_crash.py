@@ -31,7 +31,7 @@ from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
 
 FORKED = multiprocessing.get_context("forkserver")
-FORKED.set_forkserver_preload(["tokmigrate.cli.app", "tokmigrate.cli.run", "tokmigrate.cli.maintain"])
+FORKED.set_forkserver_preload(["tokmigrate.cli.app", "tokmigrate.cli.run", "tokmigrate.cli.audit"])
 
 DIRECTIONS = ("upgrade", "downgrade")
 STEPS = tuple(Step)

@@ -50,8 +50,8 @@ COMMANDS = {
     "check": Entry("CI", "ci", "Exit with 0 if up to date, 3 if pending, 4 on drift."),
     "verify": Entry("CI", "inspect", "Compare each model with its stamp byte for byte, and load it."),
     "test": Entry("CI", "ci", "Run migrations up, down and up on a copy, and compare bytes."),
-    "recover": Entry("Maintain", "maintain", "Finish or undo what an interrupted command left."),
-    "restore": Entry("Maintain", "maintain", "Restore a migration file as it was applied."),
+    "recover": Entry("Maintain", "audit", "Finish or undo what an interrupted command left."),
+    "restore": Entry("Maintain", "audit", "Restore a migration file as it was applied."),
     "import": Entry("Maintain", "audit", "Import the ledger of another workspace."),
 }
 """Every command, in the order of the help. The docstring of its function begins with the same sentence."""

@@ -1,4 +1,4 @@
-"""Commands about what happened to models and tokens: log, blame, import, report."""
+"""Commands on the ledger and on what a command left: log, blame, import, report, recover, restore."""
 
 from __future__ import annotations
 
@@ -14,9 +14,20 @@ from tokmigrate.audit import blame as token_blame
 from tokmigrate.audit import ledger_check, run_status
 from tokmigrate.audit import runs as audit_runs
 from tokmigrate.cli.each import ModelResults, Result, find_failures, print_result
-from tokmigrate.cli.options import AsJson, Models, open_workspace, select_models
-from tokmigrate.cli.output import declare_changes
+from tokmigrate.cli.options import (
+    RECOVERED,
+    AsJson,
+    LockTimeout,
+    Models,
+    complete_revision,
+    open_workspace,
+    select_models,
+)
+from tokmigrate.cli.output import declare_changes, echo
+from tokmigrate.commands import file_transaction
+from tokmigrate.commands import recover as recovery
 from tokmigrate.commands import report as reporting
+from tokmigrate.commands import restore as restoring
 from tokmigrate.errors import UsageError
 from tokmigrate.files import storage_errors
 from tokmigrate.render import html, terminal
@@ -26,6 +37,12 @@ from tokmigrate.state import database, transfer
 if TYPE_CHECKING:
     from tokmigrate.settings import Workspace
     from tokmigrate.state.ledger import State
+
+_OUTCOMES = {
+    "nothing": "nothing to recover",
+    "before": "the change was undone: the model is as before it",
+    "after": "the change was finished: the model is as after it",
+}
 
 
 def log(
@@ -185,3 +202,52 @@ def report(
                 html.write_page(path, html.format_page(found))
                 results.add(Result({"page": str(path), **found.document}, [f"{entry.name}: {path}"]))
     results.finish()
+
+
+def recover(model: Models = None, lock_timeout: LockTimeout = 0.0, as_json: AsJson = False) -> None:
+    """Finish or undo what an interrupted command left.
+
+    Models end as before the interrupted upgrade or downgrade, or as after it; migrations as before the interrupted
+    rebase or squash, or as after it. Commands that write recover first, without being asked.
+    """
+    declare_changes()
+    workspace = open_workspace()
+    migrations = file_transaction.finish_writing(workspace).value
+    entries = select_models(workspace, model) if migrations == "nothing" else workspace.select(model or [])
+    if RECOVERED[migrations] and not as_json:
+        echo(f"migrations: {RECOVERED[migrations]}")
+    results = ModelResults("recover", entries, as_json)
+    with terminal.progress() as on_progress:
+        for entry in entries:
+            with results.keep_error(entry):
+                outcome = recovery.recover_model(workspace, entry, lock_timeout, on_progress).value
+                content = {"model": entry.name, "found": outcome}
+                results.add(Result(content, [f"{entry.name}: {_OUTCOMES[outcome]}"]))
+    results.finish(migrations=migrations)
+
+
+def restore(
+    revision: Annotated[str, Argument(help="A revision that was applied here.", autocompletion=complete_revision)],
+    as_json: AsJson = False,
+) -> None:
+    """Restore a migration file as it was applied.
+
+    The ledger keeps the text of each applied migration and the files that it refers to. The present file need not be
+    valid, or exist; an edited one is kept beside it under a name that ends with .edited. `tokmigrate show` prints how
+    it differs.
+    """
+    declare_changes()
+    done = restoring.restore(open_workspace(), revision)
+    written = [*([done.path] if done.diff else []), *done.attachments]
+    lines = [*done.diff, *(f"restored {path}" for path in written)]
+    if done.kept_as:
+        lines.append(f"the edited file is kept as {done.kept_as}")
+    content = {
+        "revision": done.revision,
+        "file": done.path,
+        "diff": done.diff,
+        "attachments": done.attachments,
+        "kept_as": done.kept_as,
+        "written": bool(written),
+    }
+    print_result("restore", Result(content, lines or [f"{done.path} is as it was applied"]), as_json)

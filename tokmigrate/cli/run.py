@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 _NAMES = "A revision id, a prefix of it, a file number, a tag, head, or +N."
 Target = Annotated[str, Argument(help=_NAMES, autocompletion=complete_revision)]
 
-KeepGoing = Annotated[bool, Option("--keep-going", metavar="", help="Continue with the other models after one fails.")]
+KeepGoing = Annotated[bool, Option("--keep-going", help="Continue with the other models after one fails.")]
 Jobs = Annotated[int, Option("--jobs", "-j", help="Change this many models at a time.", metavar="N", min=1)]
 
 

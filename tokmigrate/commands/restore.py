@@ -44,7 +44,7 @@ LARGEST_KEPT = 16 << 20
 
 @dataclass(frozen=True)
 class Restored:
-    """A migration that was put back, or would be: the diff, attachments that differ, and where the edited file is."""
+    """A migration that was put back: the diff, the attachments that differed, and where the edited file is."""
 
     revision: str
     path: Path
@@ -83,7 +83,7 @@ def diff_since_applied(workspace: Workspace, migration: Migration) -> tuple[str,
     return _diff(_choose_applied(texts, in_force), migration.shown, migration.data) if texts else ()
 
 
-def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
+def restore(workspace: Workspace, name: str) -> Restored:
     """Put a migration back as it was applied, with its attachments; an edited file is kept beside it.
 
     The file need not hold together: it is found by its revision, or by the name that it had.
@@ -103,16 +103,15 @@ def restore(workspace: Workspace, name: str, *, write: bool = True) -> Restored:
     attachments = {target: data for target, data in recorded.values() if read_if_present(target) != data}
     diff = () if now == then else _diff(text, os.path.relpath(path, workspace.root), now or b"")
     kept: dict[Path, bytes] = {}
-    if write:
-        if diff and now is not None:
-            # A name that no file has, and that no command takes for a migration.
-            names = (path.with_name(f"{path.name}.edited{number or ''}") for number in itertools.count())
-            kept[next(free for free in names if not free.exists())] = now
-        for target, data in (*kept.items(), *attachments.items()):
-            with storage_errors("make the directory", target.parent):
-                target.parent.mkdir(parents=True, exist_ok=True)
-            write_durably(target, data)
-        write_files(workspace, {path: then})
+    if diff and now is not None:
+        # A name that no file has, and that no command takes for a migration.
+        names = (path.with_name(f"{path.name}.edited{number or ''}") for number in itertools.count())
+        kept[next(free for free in names if not free.exists())] = now
+    for target, data in (*kept.items(), *attachments.items()):
+        with storage_errors("make the directory", target.parent):
+            target.parent.mkdir(parents=True, exist_ok=True)
+        write_durably(target, data)
+    write_files(workspace, {path: then})
     return Restored(text.revision, path, diff, tuple(attachments), next(iter(kept), None))
 
 
