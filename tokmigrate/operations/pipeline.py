@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from importlib import import_module
@@ -71,6 +70,8 @@ class SetPart(Operation):
     """Set one part of tokenizer.json; a subclass has one field of that name."""
 
     section: ClassVar[str]
+    effect: ClassVar[Risk]
+    """What another part does to text."""
 
     @model_validator(mode="before")
     @classmethod
@@ -93,30 +94,36 @@ class SetPart(Operation):
                 alone = load_tokenizer({**_EMPTY, self.section: self.part})
             self.check_tokens(json.loads(alone.to_str())[self.section], state)
         changed = state.with_value(FILE, (self.section,), self.part)
-        if changed is state:
-            return state
-        with refuse(f"the {self.section}", hint):
-            _use(changed.documents[FILE], state.documents[FILE])
-        return with_the_file_read(changed, self.section)
+        if changed is not state:
+            with refuse(f"the {self.section}", hint):
+                _use(changed.documents[FILE], state.documents[FILE])
+            changed = with_the_file_read(changed, self.section)
+        for key, value in self.repeated():
+            if key in (changed.documents.get(TOKENIZER_CONFIG) or {}):
+                changed = changed.with_value(TOKENIZER_CONFIG, (key,), value)
+        return changed
 
     def check_tokens(self, part: Mapping[str, Any], state: ModelState) -> None:
         """Raise OperationError where the part, as the library writes it, does not fit the tokens."""
 
+    def repeated(self) -> Iterator[tuple[str, Any]]:
+        """Yield the fields of the part that tokenizer_config.json may repeat, by their names there."""
+        yield from ()
+
     def risk(self, before: ModelState, after: ModelState) -> Risk:
         if before.documents[FILE].get(self.section) == after.documents[FILE].get(self.section):
             return Risk.safe(f"it is the {self.section.replace('_', '-')} that is there")
-        risk = self.effect(before, after)
         builder = builder_of(before, self.section)
-        reasons = [risk.reason]
+        reasons = [self.describe_effect(before, after)]
         if builder is not None and builder_of(after, self.section) is None:
             reasons.append(f"transformers' {builder} builds its own, so tokenizer_class becomes {READS_THE_FILE}")
         if gone := sorted({*template_settings(before)} - {*template_settings(after)}):
             reasons.append(f"transformers makes one of {' and '.join(gone)}, so tokenizer_config.json loses that")
-        return Risk(risk.level, "; ".join(reasons))
+        return Risk(self.effect.level, "; ".join(reasons))
 
-    @abstractmethod
-    def effect(self, before: ModelState, after: ModelState) -> Risk:
+    def describe_effect(self, before: ModelState, after: ModelState) -> str:  # noqa: ARG002
         """Return what another part does to text."""
+        return self.effect.reason
 
     def token_changes(self) -> TokenChanges:
         return TokenChanges()
@@ -137,24 +144,19 @@ def _use(document: Json, before: Json) -> None:
     try:
         _tokenize_sample(document)
     except Exception:
-        # A tokenizer without an unknown token cannot tokenize every text, and could not before either.
-        if _can_tokenize_sample(before):
+        try:
+            _tokenize_sample(before)
+        except Exception:
+            # A tokenizer without an unknown token cannot tokenize every text, and could not before either.
+            load_tokenizer(document)
+        else:
             raise
-        load_tokenizer(document)
 
 
 def _tokenize_sample(document: Json) -> None:
     tokenizer = load_tokenizer(document)
     tokenizer.decode(tokenizer.encode(_SAMPLE).ids)
     tokenizer.encode(_SAMPLE, _SAMPLE)
-
-
-def _can_tokenize_sample(document: Json) -> bool:
-    try:
-        _tokenize_sample(document)
-    except Exception:
-        return False
-    return True
 
 
 def _hint(section: str, kind: str) -> str:
@@ -196,6 +198,7 @@ class SetNormalizer(SetPart):
     name: ClassVar[str] = "set_normalizer"
     shorthand: ClassVar[str | None] = "normalizer"
     section: ClassVar[str] = "normalizer"
+    effect = Risk.caution("text that is now normalised differently will be tokenized differently than in training")
 
     normalizer: Annotated[
         dict[str, Any] | None,
@@ -204,18 +207,10 @@ class SetNormalizer(SetPart):
         ),
     ] = Field(description="The normalizer, by its short name or as in tokenizer.json; null for none.")
 
-    def apply(self, state: ModelState, context: Context) -> ModelState:
-        state = super().apply(state, context)
-        if self.part is None or self.part["type"] != "BertNormalizer":
-            return state
-        config = state.documents.get(TOKENIZER_CONFIG) or {}
-        for field, key in _IN_CONFIG.items():
-            if field in self.part and key in config:
-                state = state.with_value(TOKENIZER_CONFIG, (key,), self.part[field])
-        return state
-
-    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        return Risk.caution("text that is now normalised differently will be tokenized differently than in training")
+    def repeated(self) -> Iterator[tuple[str, Any]]:
+        part = self.part or {}
+        if part.get("type") == "BertNormalizer":
+            yield from ((key, part[field]) for field, key in _IN_CONFIG.items() if field in part)
 
 
 class SetPreTokenizer(SetPart):
@@ -229,20 +224,15 @@ class SetPreTokenizer(SetPart):
     name: ClassVar[str] = "set_pre_tokenizer"
     shorthand: ClassVar[str | None] = "pre_tokenizer"
     section: ClassVar[str] = "pre_tokenizer"
+    effect = Risk.breaking("all text may be tokenized differently than in training")
 
     pre_tokenizer: Part = Field(description="The pre-tokenizer as in tokenizer.json; null for none.")
 
-    def apply(self, state: ModelState, context: Context) -> ModelState:
-        state = super().apply(state, context)
+    def repeated(self) -> Iterator[tuple[str, Any]]:
         part = self.part or {}
         for inner in (part, *(part.get("pretokenizers") or [])):
-            repeated = "add_prefix_space" in (state.documents.get(TOKENIZER_CONFIG) or {})
-            if inner.get("type") == "ByteLevel" and "add_prefix_space" in inner and repeated:
-                state = state.with_value(TOKENIZER_CONFIG, ("add_prefix_space",), inner["add_prefix_space"])
-        return state
-
-    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        return Risk.breaking("all text may be tokenized differently than in training")
+            if inner.get("type") == "ByteLevel" and "add_prefix_space" in inner:
+                yield "add_prefix_space", inner["add_prefix_space"]
 
 
 class SetPostProcessor(SetPart):
@@ -256,6 +246,7 @@ class SetPostProcessor(SetPart):
     name: ClassVar[str] = "set_post_processor"
     shorthand: ClassVar[str | None] = "post_processor"
     section: ClassVar[str] = "post_processor"
+    effect = Risk.caution("the special tokens around a text may differ from those in training")
 
     post_processor: Part = Field(description="The post-processor as in tokenizer.json; null for none.")
 
@@ -286,12 +277,12 @@ class SetPostProcessor(SetPart):
                         hint=f"write {actual}",
                     )
 
-    def effect(self, before: ModelState, after: ModelState) -> Risk:
+    def describe_effect(self, before: ModelState, after: ModelState) -> str:
         old, new = (list(dict.fromkeys(post_processor_tokens(each.documents[FILE]))) for each in (before, after))
         if old == new:
-            return Risk.caution("the special tokens around a text may differ from those in training")
+            return self.effect.reason
         shown = [", ".join(f"'{token}'" for token in tokens) or "none" for tokens in (old, new)]
-        return Risk.caution(f"the special tokens around a text were {shown[0]} in training, now {shown[1]}")
+        return f"the special tokens around a text were {shown[0]} in training, now {shown[1]}"
 
 
 def _processors(part: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
@@ -310,8 +301,6 @@ class SetDecoder(SetPart):
     name: ClassVar[str] = "set_decoder"
     shorthand: ClassVar[str | None] = "decoder"
     section: ClassVar[str] = "decoder"
+    effect = Risk.caution("text gets the ids that it had; ids may become other text")
 
     decoder: Part = Field(description="The decoder as in tokenizer.json; null for none.")
-
-    def effect(self, before: ModelState, after: ModelState) -> Risk:  # noqa: ARG002
-        return Risk.caution("text gets the ids that it had; ids may become other text")

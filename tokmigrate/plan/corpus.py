@@ -32,8 +32,7 @@ class Counts:
 
     Args:
         longest: The most tokens of a line.
-        limit: The most that the model takes, None where it states none.
-        beyond: The lines with more, None without a limit.
+        limit: The most that the model takes; `beyond` counts the lines with more. None where the model states none.
         unknown: How often the unknown token stands, None where the model has none.
         byte_tokens: How often a token for a single byte stands in for a character, None where the model has none.
     """
@@ -48,12 +47,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class CorpusChange:
-    """How the tokenization of a corpus changes from one state to another.
-
-    Args:
-        tokenized_differently: The lines whose text becomes other tokens, whatever ids these have.
-        other_ids: The lines for which a model gets other ids, be it that tokens were moved or put around them.
-    """
+    """How many lines of a corpus one state tokenizes differently than another, and how many get other ids."""
 
     before: Counts
     after: Counts
@@ -62,19 +56,15 @@ class CorpusChange:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """A token of a line as the vocabulary writes it, and the text that it stands for, if it is in letters for bytes."""
-
-    token: str
-    text: str
-
-
-@dataclass(frozen=True)
 class ExampleTokens:
-    """A part of a line as it is tokenized: of all its `tokens`, special ones too, `more` come after the `pieces`."""
+    """A part of a line as it is tokenized: of all its `tokens`, special ones too, `more` come after those `shown`.
+
+    `texts` are what these stand for, where the vocabulary writes letters for bytes.
+    """
 
     tokens: int
-    pieces: tuple[Piece, ...]
+    shown: tuple[str, ...]
+    texts: tuple[str, ...]
     more: int
 
 
@@ -98,7 +88,6 @@ class Impact:
 
     Args:
         lines: How many lines have text; `empty` ones have none.
-        whole: From the state before the plan to the one after.
         migrations: What each migration does alone, None where it can do nothing to a text.
         worst: The lines that the whole plan tokenizes differently, the worst first: those that grow most, then those
             with the most tokens of either side that the other has not, then the first ones. Each text is there once.
@@ -119,9 +108,7 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
     The corpus is read once, and not held; nothing is written.
 
     Args:
-        plan: The plan.
         corpus: A text file in UTF-8, a line for each text.
-        on_progress: Receives the progress of reading.
 
     Raises:
         UsageError: The corpus cannot be read, or has no text.
@@ -170,11 +157,9 @@ def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> 
         migrations=tuple((step.migration, changes.get(pair)) for step, pair in zip(plan.steps, steps, strict=True)),
         worst=tuple(
             Example(
-                example["line"],
-                example["text"],
-                example["skipped"],
-                states[0].example_tokens(example["before"]),
-                states[-1].example_tokens(example["after"]),
+                before=states[0].example_tokens(example.pop("before")),
+                after=states[-1].example_tokens(example.pop("after")),
+                **example,
             )
             for example in answer["worst"]
         ),
@@ -201,9 +186,6 @@ class _TokenizerState:
             without["model"] = {**document["model"], "dropout": None}
         return _TokenizerState(Tokenizer(without), limit_of(state), made_by)
 
-    def tokenizes_like(self, other: _TokenizerState) -> bool:
-        return self.limit == other.limit and self.tokenizer == other.tokenizer
-
     def request(self) -> dict[str, Json]:
         """Return it as the question `impact` takes it."""
         ids, unknown = self.tokenizer.ids, self.tokenizer.unknown
@@ -217,13 +199,11 @@ class _TokenizerState:
 
     def example_tokens(self, answer: Mapping[str, Any]) -> ExampleTokens:
         """Return the tokens of an example, with the text that each stands for."""
-        is_plain = not is_byte_level(self.tokenizer.document)
+        shown: list[str] = answer["shown"]
         # An added token is written as it is.
-        added = self.tokenizer.added
-        pieces = tuple(
-            Piece(token, token if is_plain or token in added else text_of_letters(token)) for token in answer["shown"]
-        )
-        return ExampleTokens(answer["tokens"], pieces, answer["more"])
+        is_plain, added = not is_byte_level(self.tokenizer.document), self.tokenizer.added
+        texts = (token if is_plain or token in added else text_of_letters(token) for token in shown)
+        return ExampleTokens(answer["tokens"], tuple(shown), tuple(texts), answer["more"])
 
 
 def _list_states(plan: Plan) -> tuple[list[_TokenizerState], list[tuple[int, int]]]:
@@ -235,7 +215,7 @@ def _list_states(plan: Plan) -> tuple[list[_TokenizerState], list[tuple[int, int
     steps: list[tuple[int, int]] = []
     for step in plan.steps:
         before, reached = len(states) - 1, _TokenizerState.of(step.after, step.migration)
-        if not reached.tokenizes_like(states[-1]):
+        if (reached.limit, reached.tokenizer) != (states[-1].limit, states[-1].tokenizer):
             states.append(reached)
         steps.append((before, len(states) - 1))
     return states, steps

@@ -101,8 +101,7 @@ def _example(example: Example) -> Iterator[Text]:
 
 def _tokens(tokens: ExampleTokens, start: str) -> Text:
     line = Text(start)
-    for place, piece in enumerate(tokens.pieces):
-        text = printable(piece.text)
+    for place, text in enumerate(map(printable, tokens.texts)):
         line.append(_BETWEEN if place else "", style="dim")
         line.append(text if len(text) <= _LONGEST_PIECE else f"{text[: _LONGEST_PIECE - 1]}…")
     return line.append("…" if tokens.more else "")
