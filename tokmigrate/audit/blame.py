@@ -116,15 +116,11 @@ class BlameResult:
 def blame_text(workspace: Workspace, entries: Sequence[ModelEntry], text: str) -> tuple[BlameResult, ...]:
     """Return for each model, those of imported ledgers too, the tokens that have or had a text.
 
-    Args:
-        entries: The models; one that is not here is skipped. If they are not all of the workspace, then of imported
-            ledgers only what is the same model as one of them.
-        text: The text as the vocabulary writes it; or with escapes such as `\\n`; or, of a byte-level tokenizer,
-            as people write it.
+    The text is as the vocabulary writes it; or with escapes such as `\\n`; or, of a byte-level tokenizer, as people
+    write it. A model that is not here is skipped. If `entries` are not all of the workspace, then of imported ledgers
+    only what is the same model as one of them.
 
-    Raises:
-        UnknownNameError: No model ever had it.
-        ModelError: None of the models is here.
+    Raises UnknownNameError where no model ever had it, ModelError where none of the models is here.
     """
     indexes = _read_indexes(workspace, entries)
     plain = _unescape(text)

@@ -26,8 +26,7 @@ class Drift:
         moved: Tensors with other numbers, as after training.
         weights: Shards with other bytes of which nothing here says whether they were trained or only saved again.
         unknown: Files with other bytes of which nothing here says what they held.
-        stamp: What is wrong with the stamp, None where it is right.
-        stamp_at: The revision on record for the model, where the stamp is missing.
+        stamp: What is wrong with the stamp; `stamp_at` is the revision on record for the model, where it is missing.
     """
 
     resaved: tuple[str, ...] = ()

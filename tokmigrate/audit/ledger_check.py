@@ -97,7 +97,7 @@ def refuse_edited_text(text: MigrationText, attachments: Mapping[str, bytes]) ->
             checksum = python_checksum(text.text, attachments)
         else:
             tree = parse(text.text, text.file)
-            header, _, _ = read_contents(YamlHeader, tree)
+            header, _ = read_contents(YamlHeader, tree, [])
             down = header.down_revision if header else None
             checksum = yaml_checksum({**tree.value, "down_revision": down}, attachments)
     except (FileProblems, TypeError):

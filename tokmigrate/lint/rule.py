@@ -34,12 +34,10 @@ class Found:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule.
+    """A rule: `check` yields what it finds in its subject, and has the summary and the reason in its docstring.
 
     Args:
-        check: Yields what it finds in its subject. Its docstring is the summary and the reason of the rule.
-        wrong: A migration in which it finds something, without the fields that identify one.
-        right: The same as it should be.
+        wrong: A migration in which it finds something, without the fields that identify one; `right` as it should be.
         given: A migration before either of them.
         branch: The branch that its examples are compared with, None for a rule that reads none.
     """

@@ -115,8 +115,7 @@ def with_new_tokens(
 ) -> ModelState:
     """Return `state` with `tokens` added to its files and rows, in the order of their ids; languages come first.
 
-    Raises:
-        OperationError: One exists, or is listed twice.
+    Raises OperationError where one exists, or is listed twice.
     """
     _check_new(state, tokens)
     languages = [token for token in tokens if token.language]

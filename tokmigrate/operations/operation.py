@@ -50,13 +50,7 @@ class Risk:
 
 @dataclass(frozen=True)
 class Context:
-    """What an operation may know besides the model.
-
-    Args:
-        revision: The revision that it belongs to.
-        init: The `init:` of the migration file.
-        attachments: The bytes of the files that the migration refers to, by the names used there.
-    """
+    """What an operation may know besides the model: of its migration the id, the `init:`, and the attached files."""
 
     revision: str
     init: InitSpec | None = None
@@ -108,10 +102,8 @@ class TokenChanges:
     """What an operation does to tokens.
 
     Args:
-        added: The tokens that it adds.
         may_exist: Whether the tokenizer may have a token of `added` already.
         renamed: The new text of each renamed token, by the old one.
-        removed: The tokens that it removes.
         moved: The new id of each token that is moved by name.
         reinitialised: The tokens whose rows are initialised again, by their texts after the operation.
         flagged: The tokens whose flags it sets.

@@ -72,12 +72,10 @@ def with_new_rows(
     """Return the state with each row of `recipes` made, and config.json in step.
 
     Args:
-        recipes: By row.
         size: The least size of the vocabulary afterwards.
         spare: How rows without a token are initialised; None to keep none.
 
-    Raises:
-        OperationError: A hole would be left, or the number of rows cannot change.
+    Raises OperationError where a hole would be left, or the number of rows cannot change.
     """
     before = state.rows
     size = max(state.vocab_size, size, max(recipes, default=-1) + 1)
@@ -111,8 +109,7 @@ def with_new_rows(
 def with_inserted_rows(state: ModelState, recipes: Sequence[InitRecipe], start: int, stop: int) -> ModelState:
     """Return the state with new rows from `start` on; those up to `stop` move up, into spare rows as far as there are.
 
-    Raises:
-        OperationError: The number of rows cannot change.
+    Raises OperationError where the number of rows cannot change.
     """
     spare = min(len(recipes), state.vocab_size - stop)
     if spare < len(recipes):
@@ -132,11 +129,7 @@ def check_size_may_change(state: ModelState) -> None:
 
 
 def check_ids_may_change(state: ModelState, renumbering: Renumbering, fewer: int = 0) -> None:
-    """Raise OperationError where the model counts with ids that change.
-
-    Args:
-        fewer: By how much the vocabulary shrinks; below zero where it grows.
-    """
+    """Raise OperationError where the model counts with ids that change; the vocabulary shrinks by `fewer`, or grows."""
     model_type = state.traits.model_type
     if model_type in FIXED_IDS and not renumbering.is_identity:
         raise OperationError(

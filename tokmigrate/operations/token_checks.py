@@ -92,11 +92,7 @@ _FEW = 8
 
 
 def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]:
-    """Return the tokens of the model's vocabulary that text can produce before an operation, and cannot after it.
-
-    Raises:
-        TokenizerError: The tokenizers library cannot load one of the two.
-    """
+    """Return the tokens of the model's vocabulary that text can produce before an operation, and cannot after it."""
     old, new = before.tokenizer, after.tokenizer
     tokens = {
         token: now

@@ -105,16 +105,10 @@ class Impact:
 def measure(plan: Plan, corpus: Path, on_progress: OnProgress = no_progress) -> Impact | None:
     """Return what a plan does to a corpus, None where no migration of it can do anything to a text.
 
-    The corpus is read once, and not held; nothing is written.
+    The corpus, a line for each text, is read once, and not held; nothing is written.
 
-    Args:
-        corpus: A text file in UTF-8, a line for each text.
-
-    Raises:
-        UsageError: The corpus cannot be read, or has no text.
-        FileProblems: A line of it is not UTF-8, or too long.
-        TokenizerError: A tokenizer cannot be loaded, or cannot tokenize a line.
-        LimitError: It needs more than a worker may have.
+    Raises UsageError where it cannot be read, or has no text; FileProblems where a line is not UTF-8, or too long;
+    TokenizerError for what a tokenizer cannot do; LimitError where it needs more than a worker may have.
     """
     size = corpus_bytes(corpus)
     states, steps = _list_states(plan)

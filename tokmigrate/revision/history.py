@@ -66,14 +66,10 @@ class History:
 
     @staticmethod
     def read(workspace: Workspace) -> History:
-        """Return the history in the workspace's migrations directory.
+        """Return the history in the migrations directory, without files whose names begin with `_` or `.`.
 
-        Files whose names begin with `_` or `.` are left alone.
-
-        Raises:
-            FileProblems: All that is wrong in all files, with places.
-            HistoryError: The files do not hold together.
-            RecoveryNeededError: A command was interrupted while it wrote them.
+        Raises FileProblems with all that is wrong in all files, HistoryError where they do not hold together, and
+        RecoveryNeededError where a command was interrupted while it wrote them.
         """
         history = History.of(_read_migrations(workspace, {}), workspace.migrations)
         return replace(history, models=tuple(workspace.models))

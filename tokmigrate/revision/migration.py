@@ -112,11 +112,8 @@ class Migration:
     Args:
         down_revision: The id of the one before; None for the first.
         models: Names or tags of the models that it is for; `*` for all.
-        init: How its new rows are initialised by default.
-        preconditions: What has to hold before it.
         checks: What has to hold after it, its `verify:`.
-        path: The absolute path of its file.
-        shown: The name that messages give the file, relative to the workspace.
+        shown: The name that messages give its file, relative to the workspace; `path` is the absolute one.
         number: The digits that its file name begins with, or nothing.
         operations: What it does; empty for a Python migration, which says so only for a given model.
         attachments: The bytes of the files that it refers to, by the names used there.

@@ -51,14 +51,10 @@ def resolve(
     Args:
         name: `head`, `base`, an id, a tag, a file number (`0003` or `3`), the beginning of an id, or a
             number of steps from `current` (`+2`, `-1`).
-        chain: Gives those from base to head, or raises where there are several heads.
-        current: The revision that a model is at; None for base.
+        chain: Gives those from base to head, or raises HistoryError where there are several heads.
         models: The models of the workspace, which a user may take for revisions.
 
-    Raises:
-        UnknownNameError: Nothing has this name, or more than one thing.
-        UsageError: The steps lead past the end.
-        HistoryError: `head` or steps, where the history has several heads.
+    Raises UnknownNameError where nothing has this name, or more than one thing; UsageError for steps past the end.
     """
     if name == "base":
         return None

@@ -77,16 +77,11 @@ def write_yaml_migration(
 ) -> Path:
     """Write a YAML migration that follows the head, and the JSON Schema beside it; return its path.
 
-    Args:
-        message: What it is for; also makes the file's name.
-        operations: What it does; commented examples by default.
-        revision: Its id; a random one by default.
-        remarks: Lines of comment above the operations.
+    The message also makes the file's name. By default it has commented examples of operations, and a random id;
+    `remarks` are lines of comment above the operations.
 
-    Raises:
-        FileProblems, HistoryError: The migrations that are there do not hold together.
-        UsageError: The message is empty or more than one line.
-        StorageError: The file cannot be written.
+    Raises FileProblems or HistoryError where the migrations that are there do not hold together, UsageError where the
+    message is empty or more than one line, StorageError where the file cannot be written.
     """
     down = _find_head(workspace, message)
     text = yaml_text(revision or new_revision_id(), down, message, operations, remarks, models)

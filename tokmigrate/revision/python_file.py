@@ -37,12 +37,12 @@ def python_migration(data: bytes, path: Path, shown: str, root: Path) -> Migrati
         raise FileProblems([Problem(shown, 1, 1, f"no Python: {error}")]) from error
     reading = _Literals(shown, source)
     tree = reading.constants(module)
-    header, body, problems = read_contents(PythonHeader, tree)
+    problems: list[Problem] = []
+    header, body = read_contents(PythonHeader, tree, problems)
     problems += reading.problems
     problems += _upgrade_problems(module, shown)
-    names = header.files if header else ()
-    attachments, faults = read_attachments(path, root, tree, [(name, "files") for name in names])
-    problems += faults
+    references = [(name, "files") for name in (header.files if header else ())]
+    attachments = read_attachments(path, root, tree, references, problems)
     if header is None or problems:
         raise FileProblems(problems)
     checksum = python_checksum(source, attachments)

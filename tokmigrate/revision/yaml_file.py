@@ -24,7 +24,7 @@ from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced, with_listed
 from tokmigrate.strict_yaml.reading import decode, parse
-from tokmigrate.strict_yaml.tree import Entry, Node, Tree, Value, is_null
+from tokmigrate.strict_yaml.tree import Tree, Value, is_null
 from tokmigrate.strict_yaml.validation import OptionalText, check, with_format_hint
 
 CHECKSUM_VERSION = "1"
@@ -116,13 +116,8 @@ def migration_bytes(path: Path, shown: str) -> bytes:
 def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration:
     """Return the migration that the bytes of a YAML file are.
 
-    Args:
-        path: The absolute path of the file, which need not be there yet.
-        shown: The name that messages give it.
-        root: The workspace's directory, which no reference may leave.
-
-    Raises:
-        FileProblems: All that is wrong in it, with places.
+    Its `path` is absolute, and need not be there yet; messages call it `shown`. No reference may leave the workspace's
+    directory `root`. Raises FileProblems with all that is wrong in it.
     """
     found = _read_again(data, path, shown, root)
     is_current = all(_read_attachment(path, name, root) == held for name, held in found.attachments.items())
@@ -131,12 +126,12 @@ def yaml_migration(data: bytes, path: Path, shown: str, root: Path) -> Migration
 
 def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
     tree = parse(decode(data, shown), shown)
-    header, body, problems = read_contents(YamlHeader, tree)
+    problems: list[Problem] = []
+    header, body = read_contents(YamlHeader, tree, problems)
     operations: list[PlannedOperation] = []
     references: list[tuple[str, str]] = []
     if isinstance(tree.value, Mapping):
-        items, faults = _read_items(tree, "operations", operation_types(), "operation")
-        problems += faults
+        items = _read_items(tree, "operations", operation_types(), "operation", problems)
         operations = [PlannedOperation(operation, place) for operation, place in items]
         references = [(name, "operations") for planned in operations for name in planned.operation.references()]
         references += [(name, "init") for name in (body.init.references() if body.init else ())]
@@ -146,8 +141,7 @@ def _read(data: bytes, path: Path, shown: str, root: Path) -> Migration:
             operations = [replace(each, origin=origin) for each, origin in zip(operations, origins, strict=False)]
             specs = [replaced.init for replaced in header.replaces if replaced.init]
             references += [(name, "replaces") for spec in specs for name in spec.references()]
-    attachments, faults = read_attachments(path, root, tree, references)
-    problems += faults
+    attachments = read_attachments(path, root, tree, references, problems)
     if header is None or problems:
         raise FileProblems(problems)
     checksum = yaml_checksum({**tree.value, "down_revision": header.down_revision}, attachments)
@@ -159,21 +153,19 @@ _read_again = lru_cache(maxsize=4096)(_read)
 """A command asks several times for its migrations, of which one may list 100,000 tokens."""
 
 
-def read_contents(kind: type[H], tree: Tree) -> tuple[H | None, Body, list[Problem]]:
-    """Return header and body of a migration file, and all their faults."""
-    header, problems = check(kind, tree)
-    problems = [with_format_hint(problem, MIGRATION) for problem in problems]
+def read_contents(kind: type[H], tree: Tree, problems: list[Problem]) -> tuple[H | None, Body]:
+    """Return header and body of a migration file, and add all their faults to `problems`."""
+    header, faults = check(kind, tree)
+    problems += [with_format_hint(problem, MIGRATION) for problem in faults]
     if not isinstance(tree.value, Mapping):
-        return header, Body(), problems
+        return header, Body()
     init: InitSpec | None = None
-    if not is_null(tree.value.get("init")) and "init" in tree.value:
+    if "init" in tree.value and not is_null(tree.value["init"]):
         init, faults = check(InitSpec, tree.at(("init",)))
         problems += faults
-    preconditions, faults = _read_items(tree, "preconditions", PRECONDITIONS, "precondition")
-    problems += faults
-    checks, faults = _read_items(tree, "verify", CHECKS, "check")
-    problems += faults
-    return header, Body(init, tuple(item for item, _ in preconditions), tuple(item for item, _ in checks)), problems
+    preconditions = _read_items(tree, "preconditions", PRECONDITIONS, "precondition", problems)
+    checks = _read_items(tree, "verify", CHECKS, "check", problems)
+    return header, Body(init, tuple(item for item, _ in preconditions), tuple(item for item, _ in checks))
 
 
 def build_migration(
@@ -230,14 +222,13 @@ def _read_attachment(migration: Path, name: str, root: Path) -> bytes | None:
 
 
 def read_attachments(
-    path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, str]]
-) -> tuple[dict[str, bytes], list[Problem]]:
-    """Return the files that a migration refers to, and the faults of those that cannot be read.
+    path: Path, root: Path, tree: Tree, references: Iterable[tuple[str, str]], problems: list[Problem]
+) -> dict[str, bytes]:
+    """Return the files that a migration refers to, and add the faults of those that cannot be read to `problems`.
 
     `references` has each name, and the field that it is in.
     """
     attachments: dict[str, bytes] = {}
-    problems: list[Problem] = []
     for name, field in references:
         if name in attachments:
             continue
@@ -253,7 +244,7 @@ def read_attachments(
         place = next((node for node in around.texts() if node.content == name), around)
         hint = f"a file is named relative to {Path(tree.path).parent}"
         problems.append(Problem(tree.path, place.line, place.column, fault, hint))
-    return attachments, problems
+    return attachments
 
 
 def file_number(path: Path) -> str:
@@ -263,18 +254,17 @@ def file_number(path: Path) -> str:
 
 
 def _read_items(
-    tree: Tree, field: str, kinds: Mapping[str, type[T]], noun: str
-) -> tuple[list[tuple[T, str]], list[Problem]]:
-    """Return the items of the list `field`, which may be missing, with their places, and all their faults."""
+    tree: Tree, field: str, kinds: Mapping[str, type[T]], noun: str, problems: list[Problem]
+) -> list[tuple[T, str]]:
+    """Return the items of the list `field`, which may be missing, with their places; add all faults to `problems`."""
     content = tree.value.get(field)
     items: list[tuple[T, str]] = []
-    problems: list[Problem] = []
     for number in range(len(content) if isinstance(content, list) else 0):
         item, faults = _item(tree.at((field, number)), kinds, noun)
         problems += faults
         if item is not None:
             items.append((item, tree.where((field, number))))
-    return items, problems
+    return items
 
 
 def _item(tree: Tree, kinds: Mapping[str, type[T]], noun: str) -> tuple[T | None, list[Problem]]:
@@ -290,8 +280,7 @@ def _item(tree: Tree, kinds: Mapping[str, type[T]], noun: str) -> tuple[T | None
     if name not in kinds:
         hint = suggest(name, kinds) or "known are " + ", ".join(kinds)
         return None, [tree.key_problem((name,), f"unknown {noun} '{name}'", hint)]
-    fields = _with_fields(tree.at((name,)), cast(Kind, kinds[name]))
-    return check(kinds[name], fields)
+    return check(kinds[name], _with_fields(tree.at((name,)), cast(Kind, kinds[name])))
 
 
 def _with_fields(tree: Tree, kind: Kind) -> Tree:
@@ -299,8 +288,7 @@ def _with_fields(tree: Tree, kind: Kind) -> Tree:
     if isinstance(tree.value, Mapping):
         return tree
     if is_null(tree.value) and (kind.shorthand is None or tree.value == ""):
-        empty: dict[str, Entry] = {}
-        return Tree(tree.path, Node(tree.root.line, tree.root.column, empty))
+        return Tree(tree.path, replace(tree.root, content={}))
     return tree.under(kind.shorthand) if kind.shorthand else tree
 
 
