@@ -190,11 +190,11 @@ def test_figures_and_worst_lines_are_those_of_a_direct_count(pending: Pending, l
         assert (example.before.tokens, example.after.tokens) == (len(was.ids), len(made.ids))
         for shown, all_of_them in ((example.before, was.tokens), (example.after, made.tokens)):
             stop = len(all_of_them) - shown.more
-            assert [piece.token for piece in shown.pieces] == all_of_them[example.skipped : stop]
+            assert list(shown.shown) == all_of_them[example.skipped : stop]
         # What is left out on either side is the same in both, or too much to show.
         assert was.tokens[: example.skipped] == made.tokens[: example.skipped]
-        assert example.before.pieces != example.after.pieces
-        if len(example.before.pieces) < 40 and len(example.after.pieces) < 40:
+        assert example.before.shown != example.after.shown
+        if len(example.before.shown) < 40 and len(example.after.shown) < 40:
             assert example.before.more == example.after.more
             left_out = [side.tokens[len(side.tokens) - example.before.more :] for side in (was, made)]
             assert left_out[0] == left_out[1]
@@ -278,8 +278,8 @@ def test_what_cuts_a_word_out_is_seen_whatever_it_is_called(operations: str, tmp
     assert impact is not None
     assert (impact.whole.tokenized_differently, impact.whole.other_ids) == (1, 1)
     (example,) = impact.worst
-    assert [piece.token for piece in example.before.pieces] == ["the", "nationality"]
-    assert [piece.token for piece in example.after.pieces][:2] == ["the", "nation"]
+    assert list(example.before.shown) == ["the", "nationality"]
+    assert list(example.after.shown)[:2] == ["the", "nation"]
 
 
 def test_dropout_and_truncation_of_the_file_do_not_count(tmp_path: Path) -> None:
