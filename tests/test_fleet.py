@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from workspaces import BASE, DEMO, HEAD, Contents, Workspace, contents, environment, make_workspace
 
+from tokmigrate.commands import resources
 from tokmigrate.commands.fleet import each_model
 from tokmigrate.errors import StorageError
-from tokmigrate.events import Event, OnProgress, Step, StepReached, Warned, no_progress
+from tokmigrate.events import ActivityStarted, BytesProcessed, Event, OnProgress, Step, StepReached, Warned, no_progress
+from tokmigrate.render import terminal
 from tokmigrate.settings import ModelEntry
 
 NAMES = ("a", "b", "c", "d")
@@ -153,6 +159,71 @@ def test_no_model_is_begun_after_one_failed(keep_going: bool, tried: list[str]) 
                 result()
             failed.set()
     assert found == tried
+
+
+class Crowd:
+    """Work that counts the models that are worked on, and lets as many come together as may."""
+
+    def __init__(self, expected: int) -> None:
+        self.lock = threading.Lock()
+        self.together = threading.Event()
+        self.now = self.most = 0
+        self.expected = expected
+
+    def __call__(self, entry: ModelEntry, _: OnProgress) -> str:
+        with self.lock:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            if self.now == self.expected:
+                self.together.set()
+        assert self.together.wait(30)
+        time.sleep(0.02)
+        with self.lock:
+            self.now -= 1
+        return entry.name
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "space_mib", "at_a_time"), [(4096, 4096, 4), (1100, 4096, 2), (4096, 250, 2), (1, 1, 1)]
+)
+def test_fewer_models_at_a_time_where_memory_or_space_is_not_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, memory_mib: int, space_mib: int, at_a_time: int
+) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: memory_mib << 20)
+    monkeypatch.setattr(resources, "free_bytes", lambda _: space_mib << 20)
+    crowd = Crowd(at_a_time)
+    listed = [ModelEntry(name, tmp_path) for name in NAMES]
+    found = each_model(listed, crowd, 4, no_progress, bytes_to_write=lambda _: 100 << 20)
+    assert [result() for _, result in found] == list(NAMES)
+    assert crowd.most == at_a_time
+
+
+def test_an_unknown_amount_of_memory_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: None)
+    crowd = Crowd(2)
+    assert [result() for _, result in each_model([ModelEntry(name, tmp_path) for name in "ab"], crowd, 2, no_progress)]
+    assert crowd.most == 2
+
+
+def test_the_progress_of_each_model_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    console = Console(width=80, force_terminal=True, file=io.StringIO(), color_system=None)
+    monkeypatch.setattr(terminal, "_open_console", lambda **_: console)
+    names = ("a", "a-model-with-a-name-of-more-than-forty-letters")
+    with terminal.progress() as on_progress:
+        bars = on_progress.__self__.bars  # type: ignore[attr-defined]
+        for name in names:
+            on_progress(ActivityStarted(name, "staging", 16 << 30))
+        for _ in range(3):
+            for name in names:
+                time.sleep(0.01)
+                on_progress(BytesProcessed(name, 100 << 20))
+        shown = io.StringIO()
+        Console(width=80, file=shown).print(bars.get_renderable())
+    lines = shown.getvalue().splitlines()
+    assert [line.split(":")[0][:8] for line in lines] == ["a", "a-model-"]
+    for line in lines:
+        assert len(line) <= 80
+        assert re.search(r"300\.0 MiB of 16\.0 GiB, .*iB/s, \d+ s left *$", line)
 
 
 @pytest.fixture

@@ -113,6 +113,10 @@ class ChangeResults(ModelResults, ABC):
     def _change_accepted(self, entry: ModelEntry, on_progress: OnProgress) -> Result:
         return self.change(entry, self._accepted.get(entry.name), on_progress)
 
+    def _estimate_bytes(self, entry: ModelEntry) -> int:
+        accepted = self._accepted.get(entry.name)
+        return accepted.bytes_to_write if accepted else 0
+
     def run(self, jobs: int) -> None:
         """Accept and change the models, `jobs` at a time; a model alone is accepted when it is changed."""
         output.declare_changes()
@@ -127,7 +131,12 @@ class ChangeResults(ModelResults, ABC):
                 if self.failures and not self.keep_going:
                     return
             for entry, changed in fleet.each_model(
-                entries, self._change_accepted, jobs, on_progress, keep_going=self.keep_going
+                entries,
+                self._change_accepted,
+                jobs,
+                on_progress,
+                keep_going=self.keep_going,
+                bytes_to_write=self._estimate_bytes,
             ):
                 self._tried.add(entry.name)
                 with self.keep_error(entry):

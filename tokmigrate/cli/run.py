@@ -135,7 +135,8 @@ def upgrade(
     A model is changed completely or not at all. All models are planned and verified with the libraries first: if one
     cannot be changed, none is. Models run in order and stop at the first failure, such as a lack of space; a summary
     lists done, failed and skipped models. `--keep-going` continues with the others. With `-j N`, N models are worked on
-    at a time; what is printed stays in the order of the models.
+    at a time, or fewer while memory or disk space are not enough for one more; what is printed stays in the order of
+    the models.
     """
     workspace = open_workspace(accept_drift)
     plans = _read_plans(plan_file, revision, model) if plan_file else {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tokmigrate.apply.build_downgrade import build_downgrade
@@ -66,7 +66,9 @@ def accept_downgrade(
     prepare_libraries(workspace)
     snapshot, records = _find_records(workspace, entry, to, keep_owner=keep_owner)
     outcome = outcome_of_records(workspace, entry, snapshot, records)
-    return accept_outcome(workspace, entry.name, outcome, (), on_progress, verifications)
+    accepted = accept_outcome(workspace, entry.name, outcome, (), on_progress, verifications)
+    written = snapshot.stamp.shards if snapshot.stamp else ()
+    return replace(accepted, bytes_to_write=sum(each.size for each in snapshot.weights.shards if each.file in written))
 
 
 def _find_records(workspace: Workspace, entry: ModelEntry, to: str, *, keep_owner: bool) -> tuple[Snapshot, list[str]]:

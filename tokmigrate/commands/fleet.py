@@ -10,6 +10,7 @@ from threading import Event as Flag
 from threading import RLock
 from typing import TypeVar
 
+from tokmigrate.commands.resources import Admission
 from tokmigrate.events import ActivityEnded, Event, OnProgress, Step, StepReached, Warned
 from tokmigrate.settings import ModelEntry
 
@@ -20,7 +21,13 @@ _COMMITTED = (Step.SWAPPED, Step.FOLLOWED, Step.APPLIED, Step.CLEANED)
 
 
 def each_model(
-    entries: Sequence[ModelEntry], work: Work[T], jobs: int, on_progress: OnProgress, *, keep_going: bool = True
+    entries: Sequence[ModelEntry],
+    work: Work[T],
+    jobs: int,
+    on_progress: OnProgress,
+    *,
+    keep_going: bool = True,
+    bytes_to_write: Callable[[ModelEntry], int] = lambda _: 0,
 ) -> Iterator[tuple[ModelEntry, Callable[[], T]]]:
     """Yield the models in order, each with a function that returns the result of the work on it or raises its error.
 
@@ -29,9 +36,10 @@ def each_model(
     Args:
         entries: The models.
         work: What is done for each; it reports to the function that it is given.
-        jobs: How many models are worked on at a time.
+        jobs: How many models are worked on at a time; fewer, where memory or disk space do not suffice for them.
         on_progress: Called from one thread at a time; the warnings of a model come before its result.
         keep_going: Whether more models are started after one failed.
+        bytes_to_write: About how much the work on a model writes beside it.
     """
     fleet = _Fleet(on_progress, keep_going)
     if jobs == 1 or len(entries) == 1:
@@ -43,7 +51,13 @@ def each_model(
         return
     with ThreadPoolExecutor(min(jobs, len(entries))) as pool:
         reports = [_Report(fleet) for _ in entries]
-        started = [pool.submit(fleet.run, entry, work, report) for entry, report in zip(entries, reports, strict=True)]
+        admission = Admission(lambda: fleet.stops)
+
+        def run(entry: ModelEntry, report: _Report) -> T:
+            with admission.admit(entry, bytes_to_write(entry)):
+                return fleet.run(entry, work, report)
+
+        started = [pool.submit(run, entry, report) for entry, report in zip(entries, reports, strict=True)]
         try:
             for entry, report, future in zip(entries, reports, started, strict=True):
                 # The system may give a signal to another thread, and Python handles it when the main one wakes up.

@@ -29,10 +29,14 @@ Outcome = Sequence[tuple[Snapshot, Documents]]
 
 @dataclass(frozen=True)
 class Accepted:
-    """What the libraries accepted: the files of a model and its adapters after the change, and notes for the user."""
+    """What the libraries accepted: the files of a model and its adapters after the change, and notes for the user.
+
+    `bytes_to_write` is about how much the change writes beside the model.
+    """
 
     documents: tuple[Documents, ...]
     notes: tuple[str, ...]
+    bytes_to_write: int = 0
 
 
 def outcome_of_plan(plan: Plan) -> Outcome:

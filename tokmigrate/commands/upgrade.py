@@ -67,7 +67,8 @@ def accept_upgrade(
     if planned is None or not planned.steps:
         return None
     outcome, checks = outcome_of_plan(planned), checks_of(planned)
-    return accept_outcome(workspace, entry.name, outcome, checks, on_progress, verifications)
+    accepted = accept_outcome(workspace, entry.name, outcome, checks, on_progress, verifications)
+    return replace(accepted, bytes_to_write=planned.bytes_to_write)
 
 
 def _prepare_libraries(workspace: Workspace, entry: ModelEntry) -> None:

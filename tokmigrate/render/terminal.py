@@ -119,9 +119,11 @@ class _Progress:
         console = _open_console(stderr=True)
         # They are gone when they are done; where stderr is not a terminal there are none.
         self.bars = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=16),
+            # In a narrow terminal a long name is cut, and no figure.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=2)),
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
             _Amount(table_column=Column(no_wrap=True)),
+            expand=True,
             console=console,
             transient=True,
             # What is written to stdout is a result, and goes there while stderr shows this.
