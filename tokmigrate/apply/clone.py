@@ -83,7 +83,6 @@ def _share(target: int, request: int, argument: int | bytes) -> bool:
 
 
 def _link(source: Path, target: Path) -> bool:
-    """Make `target` one more name of a file; return whether the filesystem can do that."""
     with storage_errors("make a hard link", target):
         try:
             os.link(source, target, follow_symlinks=False)

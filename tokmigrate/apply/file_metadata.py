@@ -111,7 +111,6 @@ def _chown(path: Path, status: os.stat_result, metadata: FileMetadata) -> None:
 
 
 def _attributes(path: Path) -> Attributes:
-    """Return the extended attributes of a file; none where the filesystem has none."""
     if sys.platform != "linux":
         return ()
     found: list[tuple[str, str]] = []

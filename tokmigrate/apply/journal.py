@@ -23,8 +23,6 @@ PathText = Annotated[str, Field(pattern=r"^[^\x00]+$")]
 
 
 class _StoredEntry(BaseModel):
-    """One directory, as the file holds it."""
-
     model_config = ConfigDict(strict=True, frozen=True)
 
     generation_before: str | None
@@ -32,8 +30,6 @@ class _StoredEntry(BaseModel):
 
 
 class _StoredAdapter(_StoredEntry):
-    """An adapter, as the file holds it."""
-
     path: PathText
     relative_to: Literal["work_area", "workspace"] = "work_area"
 
@@ -49,8 +45,6 @@ class _StoredDirectory(BaseModel):
 
 
 class _StoredJournal(_StoredEntry):
-    """The content of the journal."""
-
     format: int
     run: str
     work_area: _StoredDirectory | None = None

@@ -120,7 +120,6 @@ def _kind(path: Path) -> int:
 
 
 def _try(place: Path, file: NewFile) -> list[str]:
-    """Return what cannot be set on a new file or directory."""
     with storage_errors("try what may be set on new files", place):
         place.mkdir(mode=0o700) if file.is_directory else place.touch(mode=0o600)
     try:

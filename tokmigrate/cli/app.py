@@ -166,7 +166,6 @@ def main() -> None:
 
 
 def _exit_code(arguments: list[str], as_json: bool) -> int:
-    """Run a command, print its error, and return the exit code."""
     try:
         status = app(args=arguments, prog_name="tokmigrate", standalone_mode=False)
         # Typer turns an interrupt into an exit without a message.
@@ -183,7 +182,6 @@ def _exit_code(arguments: list[str], as_json: bool) -> int:
 
 
 def _explain(error: BaseException) -> TokmigrateError:
-    """Return what a command ended with as an error of tokmigrate."""
     match error:
         case TokmigrateError():
             return error

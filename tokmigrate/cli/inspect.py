@@ -171,7 +171,6 @@ def diff(
 
 
 def _find_workspace() -> Workspace | None:
-    """Return the workspace of the current directory, None outside of one."""
     here = Path.cwd()
     if any(exists(directory / settings.FILE_NAME) for directory in (here, *here.parents)):
         return open_workspace()

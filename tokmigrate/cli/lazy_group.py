@@ -121,8 +121,6 @@ class _LazyLoader(Loader):
 
 @dataclass(frozen=True)
 class _LazyFinder:
-    """Finds modules whose names fit a pattern, as modules whose code runs later."""
-
     pattern: str
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> ModuleSpec | None:

@@ -106,7 +106,6 @@ def json_lines(document: dict[str, Any]) -> list[str]:
 
 
 def _encode(value: object) -> object:
-    """Return a value in terms of those that JSON has."""
     match value:
         case Mapping():
             return dict(value)

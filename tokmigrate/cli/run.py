@@ -285,18 +285,14 @@ def stamp(
             done = stamping.stamp_copy(workspace, entries[0], origin, lock_timeout, on_progress, not no_owner)
         else:
             done = stamping.stamp_model(workspace, entries[0], str(revision), lock_timeout, on_progress, not no_owner)
+    model_name, at = entries[0].name, done.stamp.revision
     undo = "undo data exists" if done.undoable else "there is no undo data here, so it cannot be downgraded"
-    lines = [f"{done.model}: stamped at {done.revision}; {undo}"]
+    lines = [f"{model_name}: stamped at {at}; {undo}"]
     if done.moved:
         lines.append(f"changed since it was migrated: {check_report.format_tensors(done.moved)}")
         lines += training.training_lines(done.training)
-    content = {
-        "model": done.model,
-        "revision": done.revision,
-        "undoable": done.undoable,
-        "moved": done.moved,
-        "training": training.training_content(done.training),
-    }
+    content = {"model": model_name, "revision": at, "undoable": done.undoable, "moved": done.moved}
+    content["training"] = training.training_content(done.training)
     print_result("stamp", Result(content, lines), as_json)
 
 

@@ -28,8 +28,6 @@ from tokmigrate.signals import defer_signals
 
 
 class _Versioned(BaseModel):
-    """What every version of the journal holds."""
-
     model_config = ConfigDict(strict=True)
 
     format: int
@@ -171,7 +169,6 @@ def _read_journal(journal: Path) -> FileTransaction | None:
 
 @contextmanager
 def _alone(workspace: Workspace) -> Iterator[None]:
-    """Keep other processes from writing the migrations."""
     journal = journal_path(workspace)
     with storage_errors("make the directory", journal.parent):
         journal.parent.mkdir(exist_ok=True)

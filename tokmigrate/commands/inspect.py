@@ -138,7 +138,6 @@ def verify(workspace: Workspace, entry: ModelEntry) -> Verified:
 
 
 def _list_changed(snapshot: Snapshot) -> list[str]:
-    """Return the files that have other bytes than the stamp says, or are gone."""
     changed = list(list_changed_documents(snapshot))
     tensors = {tensor.name: tensor for tensor in snapshot.tensors}
     for name, shard in (snapshot.stamp.shards if snapshot.stamp else {}).items():

@@ -197,7 +197,6 @@ def _template_error(step: Step, limits: WorkerLimits) -> str | None:
 
 
 def _sightings(state: ModelState, limits: WorkerLimits) -> Sightings:
-    """Return where the library finds each added token."""
     tokens = [token for token, _ in state.tokenizer.added.values()]
     texts = {token.content: subjects.texts_with(token) for token in tokens}
     request = {
@@ -236,6 +235,5 @@ def _read_migration_file(migration: Migration, chain: Sequence[Migration], works
 
 
 def _list_paths(migration: Migration) -> frozenset[Path]:
-    """Return the files that a migration is made of."""
     beside = (migration.path.parent / name for name in migration.attachments)
     return frozenset(path.resolve() for path in (migration.path, *beside))

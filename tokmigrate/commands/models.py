@@ -139,7 +139,6 @@ def downgrades_of_adapters(
 
 
 def _has_vocabulary(adapter: Snapshot) -> bool:
-    """Return whether an adapter depends on the vocabulary as it is now."""
     return bool(
         adapter.tensors or list(list_trained_ids(adapter.state.documents[ADAPTER_CONFIG])) or len(adapter.texts) > 1
     )

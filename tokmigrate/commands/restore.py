@@ -116,7 +116,6 @@ def restore(workspace: Workspace, name: str) -> Restored:
 
 
 def _list_checksums(workspace: Workspace, revision: str) -> frozenset[str]:
-    """Return the checksums of a revision that the models of a workspace have."""
     found: set[str] = set()
     for entry in workspace.models.values():
         # `check` tells what is wrong with a stamp.

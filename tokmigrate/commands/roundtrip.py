@@ -124,7 +124,6 @@ def _subject(
     *,
     again: bool,
 ) -> ModelEntry:
-    """Make what is tried on."""
     if subject == "copy":
         shutil.copytree(entry.path, directory)
         return replace(entry, path=directory, adapters=())

@@ -108,7 +108,6 @@ def _members(workspace: Workspace, history: History, first: str, last: str) -> t
 
 
 def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
-    """Raise HistoryError where a model has some of the migrations and not all."""
     where = applied_models_by_revision(workspace)
     done = set(where.get(members[-1].revision, ()))
     for migration in members[:-1]:

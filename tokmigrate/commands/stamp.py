@@ -43,31 +43,24 @@ from tokmigrate.vocabulary.row_edit import RowEdit
 
 
 @dataclass(frozen=True)
-class StampResult:
-    """A model that was stamped.
+class NewStamp:
+    """A stamp that a model gets, what is recorded with it, and what is reported.
 
     Args:
-        undoable: Whether its undo data is here.
         moved: The tensors that hold other numbers than its migrations left.
         training: The training of the tokens whose rows they initialised, as far as the ledger knows.
     """
-
-    model: str
-    revision: str
-    undoable: bool
-    moved: tuple[str, ...] = ()
-    training: tuple[TokenTraining, ...] = ()
-
-
-@dataclass(frozen=True)
-class _NewStamp:
-    """A stamp, and what is recorded with it and reported."""
 
     stamp: Stamp
     records: tuple[AppliedRecord, ...]
     events: tuple[TokenEvent | TokensMoved, ...] = ()
     moved: tuple[str, ...] = ()
     training: tuple[TokenTraining, ...] = ()
+
+    @property
+    def undoable(self) -> bool:
+        """Whether its undo data is here."""
+        return all(record.undo is not None for record in self.records)
 
 
 def stamp_model(
@@ -77,18 +70,12 @@ def stamp_model(
     lock_timeout_s: float = 0.0,
     on_progress: OnProgress = no_progress,
     keep_owner: bool = True,
-) -> StampResult:
-    """Record that a model is at a revision.
+) -> NewStamp:
+    """Record that a model, which has no stamp, is at a revision.
 
-    Where the ledger knows that the directory was at it, its undo data is kept; otherwise there is none.
-
-    Args:
-        entry: The model; it must not have a stamp.
-        keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
-
-    Raises:
-        OperationError: What a migration does is not there, or what later ones do is.
-        DriftError: The ledger knows better.
+    Where the ledger knows that the directory was at it, its undo data is kept; otherwise there is none. Raises
+    OperationError where what a migration does is not there, or what later ones do is; DriftError where the ledger
+    knows better.
     """
     history = History.read(workspace)
     target = history.resolve(revision, None, list_tags(workspace))
@@ -126,12 +113,10 @@ def stamp_copy(
     lock_timeout_s: float = 0.0,
     on_progress: OnProgress = no_progress,
     keep_owner: bool = True,
-) -> StampResult:
+) -> NewStamp:
     """Record that a copy of a model, fine-tuned or saved elsewhere, is at the revision of that one, in `other`.
 
-    Raises:
-        UsageError: The other model has no stamp.
-        DriftError: The two do not mean the same.
+    Raises UsageError where the other model has no stamp, DriftError where the two do not mean the same.
     """
     refuse_in_progress(ModelEntry(str(other), other))
     source = read_stamp(other)
@@ -173,7 +158,7 @@ def _find_lost_stamp(state: State, workspace: Workspace, snapshot: Snapshot, tar
     return None if left is None else parse_stamp(left, STAMP)
 
 
-def _make_stamp(snapshot: Snapshot, migrations: Sequence[Migration]) -> _NewStamp:
+def _make_stamp(snapshot: Snapshot, migrations: Sequence[Migration]) -> NewStamp:
     """Return the stamp of a model that the ledger does not know; raises OperationError where it is not there."""
     taken = verify_at_revision(snapshot.state, migrations)
     stamp = Stamp(
@@ -190,17 +175,14 @@ def _make_stamp(snapshot: Snapshot, migrations: Sequence[Migration]) -> _NewStam
         AppliedRecord(migration.revision, place, migration.checksum, migration.message)
         for place, migration in enumerate(migrations)
     )
-    return _NewStamp(stamp, tuple(records))
+    return NewStamp(stamp, tuple(records))
 
 
-def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: Stamp, directory: Path) -> _NewStamp:
+def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: Stamp, directory: Path) -> NewStamp:
     """Return a stamp with the history of another one, for the files that are there, with the records of the ledger.
 
-    Args:
-        source: The stamp of the model in `directory`.
-        directory: Where that model is; the snapshot's own directory where it lost its stamp.
-
-    Raises DriftError where the snapshot does not mean what the migrations left.
+    `source` is the stamp of the model in `directory`, the snapshot's own where it lost its stamp. Raises DriftError
+    where the snapshot does not mean what the migrations left.
     """
     if source.rows.new_rows != snapshot.state.rows:
         raise DriftError(
@@ -231,11 +213,10 @@ def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: 
     with_lineage = replace(snapshot, state=replace(snapshot.state, lineage=source.rows))
     training = training_of(with_lineage, OnRecord(known, undo, objects))
     stamp = _update_stamp(source, snapshot)
-    return _NewStamp(stamp, records, (*events, *list_trained_events(training)), drift.moved, training)
+    return NewStamp(stamp, records, (*events, *list_trained_events(training)), drift.moved, training)
 
 
 def _update_stamp(source: Stamp, snapshot: Snapshot) -> Stamp:
-    """Return a stamp with the same history for the files that are there."""
     files = {}
     for name, file in source.files.items():
         data = snapshot.texts.get(name)
@@ -266,24 +247,17 @@ def _publish(
     entry: ModelEntry,
     state: State,
     snapshot: Snapshot,
-    new: _NewStamp,
+    new: NewStamp,
     on_progress: OnProgress,
     *,
     keep_owner: bool,
-) -> StampResult:
+) -> NewStamp:
     model = sync_with_stamp(state, entry, snapshot)
-    candidate = Candidate(
-        files={},
-        metadata={},
-        headers={},
-        edit=RowEdit.identity(snapshot.state.rows),
-        tokens=snapshot.state.tokenizer.ids,
-    )
+    candidate = Candidate({}, {}, {}, RowEdit.identity(snapshot.state.rows), snapshot.state.tokenizer.ids)
     completion = Completion(new.stamp.encode(), {}, lambda _tensor, _recipe: b"")
     outcome = partial(Outcome, applied=new.records, tokens=new.events)
     run = Run(Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)
     record_texts(workspace, state, new.stamp.applied)
     change = Change(snapshot, candidate, lambda _: completion)
     publish_run(workspace, entry, state, model, run, (change,), on_progress, keep_owner=keep_owner)
-    undoable = all(record.undo is not None for record in new.records)
-    return StampResult(entry.name, new.stamp.revision, undoable, new.moved, new.training)
+    return new

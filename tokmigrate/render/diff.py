@@ -123,7 +123,6 @@ def _leaves(before: Json, after: Json, place: str = "") -> Iterator[tuple[str, J
 
 
 def _fields(before: Mapping[str, Json], after: Mapping[str, Json]) -> Iterator[tuple[str, Json, Json]]:
-    """Yield each field that two objects have otherwise."""
     for name in dict.fromkeys((*before, *after)):
         if before.get(name) != after.get(name):
             yield name, before.get(name), after.get(name)

@@ -175,7 +175,6 @@ def _changes(before: Lock | None, after: Lock) -> Iterator[tuple[str, str]]:
 
 
 def _pins(lock: Lock | None) -> dict[tuple[str, str], PinnedIds]:
-    """Return the pinned ids by base tokenizer and revision."""
     return {
         (track.fingerprint, pinned.revision): pinned for track in (lock.tracks if lock else ()) for pinned in track.pins
     }

@@ -30,7 +30,6 @@ _SIDES = {"new": "is new", "spare": "is a spare one", "kept": "stays", "reinitia
 
 
 def _token_table(changes: Sequence[TokenChange]) -> Iterator[RenderableType]:
-    """Yield a table of tokens with their ids at the end of a plan, and how many it leaves out."""
     table = plain_table("token", Column("id", justify="right"), "what happens to it")
     counts: Counter[str] = Counter()
     for change in changes:

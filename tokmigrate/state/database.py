@@ -147,7 +147,6 @@ def _check(state: State, held: Mapping[str, str]) -> State:
 
 
 def _read_meta(state: State) -> dict[str, str]:
-    """Return what `meta` holds; nothing where the database was never made."""
     file = _file(state)
     if file is not None and not exists(file):
         return {}

@@ -87,7 +87,6 @@ def _read_linked(connection: Connection, run_id: str) -> Linked:
 
 
 def _hash_run(run: Stored, linked: Linked) -> str:
-    """Return the hash of a run; its row has its position in the chain."""
     rows, reverted = linked
     digest = blake3()
     for table, row in ((runs.name, run), *rows):

@@ -278,7 +278,6 @@ def _find_run_in(connection: Connection, run_id: str) -> RunRow | None:
 
 
 def _rows(connection: Connection, table: Table, *wanted: Any, **how: Any) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table as `read_stored` does, with the values that they stand for."""
     return (decode(table, stored) for stored in read_stored(connection, table, *wanted, **how))
 
 

@@ -175,7 +175,6 @@ def read_imported(state: State) -> Iterator[ImportedLedger]:
 
 
 def _exports(state: State) -> Iterator[tuple[str, LedgerExport]]:
-    """Yield the imported ledgers, each with where it came from."""
     with state.begin_read() as connection:
         query = select(imported_ledgers.c.source, imported_ledgers.c.export).order_by(imported_ledgers.c.imported_at)
         held = list(connection.execute(query))
