@@ -66,8 +66,6 @@ def gaussian(seed: bytes, start: int, count: int) -> Matrix:
     Args:
         start: The first number wanted, from 0; the same number comes whatever it is asked along with.
     """
-    if start < 0 or count < 0:
-        raise ValueError(f"a stream has no numbers {start} to {start + count}")
     numbers = np.empty(count)
     source = blake3(seed)
     for begin in range(0, count, _CHUNK):

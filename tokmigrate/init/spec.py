@@ -64,9 +64,7 @@ def _adapter(path: tuple[str, ...]) -> TypeAdapter[RowStrategy]:
 
 def _name(kind: type[RowStrategy]) -> str | None:
     field = kind.model_fields.get("strategy")
-    if field is None or get_origin(field.annotation) is not Literal:
-        return None
-    names = get_args(field.annotation)
+    names = get_args(field.annotation) if field and get_origin(field.annotation) is Literal else ()
     return names[0] if len(names) == 1 else None
 
 
@@ -78,23 +76,11 @@ class _Registered:
 
     @staticmethod
     def __get_pydantic_core_schema__(source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            lambda value: strategy_adapter().validate_python(value),
-            serialization=core_schema.plain_serializer_function_ser_schema(_dump, info_arg=True),
-        )
+        return core_schema.no_info_plain_validator_function(lambda value: strategy_adapter().validate_python(value))
 
     @staticmethod
     def __get_pydantic_json_schema__(schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(strategy_adapter().core_schema)
-
-
-def _dump(strategy: RowStrategy, info: core_schema.FieldSerializationInfo) -> dict[str, Any]:
-    return strategy.model_dump(
-        mode=info.mode,
-        exclude_defaults=info.exclude_defaults,
-        exclude_unset=info.exclude_unset,
-        exclude_none=info.exclude_none,
-    )
 
 
 # The annotation names the package's own, so that hints know their fields; the marker admits all.

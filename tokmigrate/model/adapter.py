@@ -164,17 +164,22 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
     config = after.documents[ADAPTER_CONFIG]
     positions = WHOLE.of(after.edit).positions()
 
+    def require(number: int, found: int | None, why: str) -> int:
+        if found is None:
+            token = before.tokenizer.texts.get(number, f"id {number}")
+            raise OperationError(
+                f"the adapter uses '{token}', {why}",
+                where=ADAPTER_CONFIG,
+                hint="merge the adapter into the model first, or take it out of `adapters:`",
+            )
+        return found
+
     def find_row(number: int) -> int:
-        if number not in positions:
-            raise _in_use(before, number, "whose row it trains, is initialised again or removed")
-        return positions[number]
+        return require(number, positions.get(number), "whose row it trains, is initialised again or removed")
 
     def find_token(number: int) -> int:
-        text = before.tokenizer.texts.get(number)
-        found = positions.get(number, after.tokenizer.ids.get(text or ""))
-        if found is None:
-            raise _in_use(before, number, "which calls it, goes")
-        return found
+        text = before.tokenizer.texts.get(number, "")
+        return require(number, positions.get(number, after.tokenizer.ids.get(text)), "which calls it, goes")
 
     for name in TRAINED:
         if config.get(name):
@@ -182,15 +187,6 @@ def with_adapter_ids(before: ModelState, after: ModelState) -> ModelState:
     if config.get(CALLING):
         after = after.with_value(ADAPTER_CONFIG, (CALLING,), map_ids(config[CALLING], find_token))
     return after
-
-
-def _in_use(before: ModelState, number: int, why: str) -> OperationError:
-    token = before.tokenizer.texts.get(number, f"id {number}")
-    return OperationError(
-        f"the adapter uses '{token}', {why}",
-        where=ADAPTER_CONFIG,
-        hint="merge the adapter into the model first, or take it out of `adapters:`",
-    )
 
 
 def take_adapter(directory: Path, base: Snapshot) -> Snapshot:

@@ -43,7 +43,8 @@ def loading_class(documents: Mapping[str, Json]) -> str | None:
     if "auto_map" in held:
         return _find_class(plain)
     forced = model_type in table["not_asked"]
-    if plain == "LlamaTokenizer" and not forced and _is_byte_level(documents.get(FILE) or {}):
+    parts = [(documents.get(FILE) or {}).get(section) for section in SECTIONS]
+    if plain == "LlamaTokenizer" and not forced and '"ByteLevel"' in json.dumps(parts):
         return None
     if registered in (None, plain):
         return _find_class(plain)
@@ -140,10 +141,8 @@ def with_the_file_read(state: ModelState, section: str) -> ModelState:
             where=TOKENIZER_CONFIG,
             hint=f'"tokenizer_class": "{READS_THE_FILE}" in tokenizer_config.json makes transformers read it',
         )
-    defaults = {key: value for key, value in _entry(name).items() if key != "builds"}
-    known = state.tokenizer.ids
-    for key, value in defaults.items():
-        if key not in held and (not key.endswith("_token") or value in known):
+    for key, value in _entry(name).items():
+        if key not in held and key != "builds" and (not key.endswith("_token") or value in state.tokenizer.ids):
             state = state.with_value(TOKENIZER_CONFIG, (key,), value)
     return state.with_value(TOKENIZER_CONFIG, (_CLASS,), READS_THE_FILE)
 
@@ -161,10 +160,6 @@ def _find_class(name: str | None) -> str | None:
 def _entry(name: str | None) -> Mapping[str, Any]:
     found: Mapping[str, Any] = {**_table()["classes"], **_table()["python"]}.get(str(name), {})
     return found
-
-
-def _is_byte_level(tokenizer: Mapping[str, Json]) -> bool:
-    return any('"ByteLevel"' in json.dumps(tokenizer.get(section)) for section in SECTIONS)
 
 
 def _table() -> Mapping[str, Mapping[str, Any]]:

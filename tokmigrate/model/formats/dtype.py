@@ -34,7 +34,6 @@ _NARROW: Mapping[str, tuple[int, int]] = MappingProxyType({"BF16": (8, 7), "F16"
 def to_float64(raw: npt.NDArray[np.uint8] | bytes, dtype: str) -> Matrix:
     """Return stored numbers, little-endian bytes of any shape in a dtype of `FLOATING`, exactly: `(numbers,)`."""
     octets = np.frombuffer(raw, np.uint8) if isinstance(raw, bytes) else np.ascontiguousarray(raw).reshape(-1)
-    _check_floating(dtype)
     # Widening a signalling NaN makes it quiet, of which numpy would warn.
     with np.errstate(invalid="ignore"):
         if dtype == "BF16":
@@ -50,18 +49,12 @@ def from_float64(values: Matrix, dtype: str) -> bytes:
     To nearest, ties to even. What lies beyond the largest finite number becomes infinity as IEEE 754 says; a NaN stays
     one, with the upper bits of its payload.
     """
-    _check_floating(dtype)
     numbers = np.ascontiguousarray(values, dtype="<f8")
     if dtype == "F64":
         return numbers.tobytes()
     exponent_bits, fraction_bits = _NARROW[dtype]
     narrow = _narrow(numbers.reshape(-1).view(np.uint64), exponent_bits, fraction_bits)
     return narrow.astype("<u4" if dtype == "F32" else "<u2").tobytes()
-
-
-def _check_floating(dtype: str) -> None:
-    if dtype not in FLOATING:
-        raise ValueError(f"{dtype} is not one of {', '.join(sorted(FLOATING))}")
 
 
 def _narrow(bits: npt.NDArray[np.uint64], exponent_bits: int, fraction_bits: int) -> npt.NDArray[np.uint64]:
