@@ -15,17 +15,7 @@ from tokmigrate.model.documents.roles import with_added_tokens, with_listed_spec
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_inserted_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS
-from tokmigrate.operations.operation import (
-    AsTuple,
-    Context,
-    Footprint,
-    NewToken,
-    Risk,
-    RiskLevel,
-    TokenChanges,
-    init_reads,
-    name_tokens,
-)
+from tokmigrate.operations.operation import AsTuple, Context, Footprint, NewToken, Risk, RiskLevel, TokenChanges
 from tokmigrate.operations.row_changes import (
     check_ids_may_change,
     choose_init,
@@ -95,8 +85,8 @@ class AddTokens(TokenListOperation):
         return TokenChanges(added=self.tokens, may_exist=self.existing == "reuse")
 
     def footprint(self) -> Footprint:
-        reads = (text for token in self.tokens for text in init_reads(token.init or self.init))
-        return Footprint.of(name_tokens(token.content for token in self.tokens), reads)
+        reads = (text for token in self.tokens for text in Footprint.name_init(token.init or self.init))
+        return Footprint.of(Footprint.name_tokens(token.content for token in self.tokens), reads)
 
     def expected(self, state: ModelState, context: Context) -> ModelState:
         return self.apply(state, context) if self.existing == "reuse" else state

@@ -17,17 +17,7 @@ from tokmigrate.model.documents.chat_template import with_chat_template
 from tokmigrate.model.documents.roles import with_role
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.add_tokens import describe_existing, with_new_tokens
-from tokmigrate.operations.operation import (
-    CHAT_TEMPLATE,
-    Context,
-    Footprint,
-    NewToken,
-    Operation,
-    Risk,
-    TokenChanges,
-    init_reads,
-    name_tokens,
-)
+from tokmigrate.operations.operation import CHAT_TEMPLATE, Context, Footprint, NewToken, Operation, Risk, TokenChanges
 from tokmigrate.operations.token_checks import risk_of_added
 
 
@@ -180,8 +170,8 @@ class AddRoleTokens(Operation):
 
     def footprint(self) -> Footprint:
         form = self.form
-        writes = [*name_tokens(form.tokens), *(["the eos token"] if form.end else [])]
-        return Footprint.of(writes, init_reads(self.init), [CHAT_TEMPLATE] if self.template == "set" else [])
+        writes = [*Footprint.name_tokens(form.tokens), *(["the eos token"] if form.end else [])]
+        return Footprint.of(writes, Footprint.name_init(self.init), [CHAT_TEMPLATE] if self.template == "set" else [])
 
     def expected(self, state: ModelState, context: Context) -> ModelState:
         return self.model_copy(update={"existing": "reuse"}).apply(state, context)

@@ -10,7 +10,7 @@ from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_renumbered
-from tokmigrate.operations.operation import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges, name_tokens
+from tokmigrate.operations.operation import ALL_IDS, Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.row_changes import check_ids_may_change
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.vocabulary.ids import Renumbering
@@ -56,7 +56,8 @@ class MoveTokens(Operation):
 
     def footprint(self) -> Footprint:
         # Any change of ids concerns them.
-        return Footprint.of((*name_tokens(self.tokens), *(f"id {new}" for new in self.tokens.values())), [ALL_IDS])
+        ids = (f"id {new}" for new in self.tokens.values())
+        return Footprint.of((*Footprint.name_tokens(self.tokens), *ids), [ALL_IDS])
 
     def _moves(self, state: ModelState) -> dict[int, int]:
         moves: dict[int, int] = {}

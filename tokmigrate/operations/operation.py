@@ -161,19 +161,21 @@ class Footprint:
     def __or__(self, other: Footprint) -> Footprint:
         return Footprint(self.writes | other.writes, self.reads | other.reads, self.replaces | other.replaces)
 
+    @staticmethod
+    def name_tokens(texts: Iterable[str]) -> Iterator[str]:
+        """Yield the words for tokens."""
+        return (f"the token '{text}'" for text in texts)
+
+    @staticmethod
+    def name_init(init: InitSpec | None) -> Iterable[str]:
+        """Return the words for what the init of a row reads."""
+        if init is None:
+            return (DEFAULT_INIT,)
+        return Footprint.name_tokens(_tokens_in(init.model_dump(mode="json")))
+
     def conflicts(self, other: Footprint) -> tuple[str, ...]:
         """Return what one writes and the other reads or writes, sorted."""
         return tuple(sorted(self.writes & (other.writes | other.reads) | other.writes & self.reads))
-
-
-def name_tokens(texts: Iterable[str]) -> Iterator[str]:
-    """Yield the words of a footprint for tokens."""
-    return (f"the token '{text}'" for text in texts)
-
-
-def init_reads(init: InitSpec | None) -> Iterable[str]:
-    """Return what the init of a row reads, as words of a footprint."""
-    return (DEFAULT_INIT,) if init is None else name_tokens(_tokens_in(init.model_dump(mode="json")))
 
 
 def _tokens_in(held: Any) -> Iterator[str]:

@@ -13,7 +13,7 @@ from tokmigrate.model.documents.roles import special_token, with_role
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.tokenizer.library import load_tokenizer
 from tokmigrate.model.tokenizer.tokenizer_json import FILE
-from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges, name_tokens
+from tokmigrate.operations.operation import Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.pipeline import refuse
 from tokmigrate.operations.token_checks import id_of, risk_of_added
 
@@ -73,7 +73,7 @@ class SetPadding(Operation):
     def footprint(self) -> Footprint:
         if self.token is None:
             return Footprint.of(["padding"])
-        return Footprint.of(["padding"], name_tokens([self.token]), ["the pad token"])
+        return Footprint.of(["padding"], Footprint.name_tokens([self.token]), ["the pad token"])
 
 
 def pad_token(state: ModelState) -> str | None:

@@ -16,15 +16,7 @@ from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_references, with_renumbered
 from tokmigrate.model.references.token_texts import with_placeholders, without_mentions
-from tokmigrate.operations.operation import (
-    ALL_IDS,
-    AsTuple,
-    Context,
-    Footprint,
-    Risk,
-    TokenChanges,
-    name_tokens,
-)
+from tokmigrate.operations.operation import ALL_IDS, AsTuple, Context, Footprint, Risk, TokenChanges
 from tokmigrate.operations.row_changes import (
     check_ids_may_change,
     check_size_may_change,
@@ -142,7 +134,7 @@ class RemoveTokens(TokenListOperation):
     def footprint(self) -> Footprint | None:
         if not self.tokens:
             return None
-        return Footprint.of((*name_tokens(self.tokens), *([ALL_IDS] if self.ids == "compact" else [])))
+        return Footprint.of((*Footprint.name_tokens(self.tokens), *([ALL_IDS] if self.ids == "compact" else [])))
 
     def _with_placeholders(self, state: ModelState, context: Context, tokens: tuple[str, ...]) -> ModelState:
         ids = {token: state.tokenizer.ids[token] for token in tokens}

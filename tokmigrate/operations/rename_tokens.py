@@ -16,16 +16,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.token_texts import with_renamed_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, merges_of, product
-from tokmigrate.operations.operation import (
-    CHAT_TEMPLATE,
-    Context,
-    Footprint,
-    Operation,
-    Risk,
-    TokenChanges,
-    init_reads,
-    name_tokens,
-)
+from tokmigrate.operations.operation import CHAT_TEMPLATE, Context, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.row_operations import with_reinitialised_rows
 from tokmigrate.operations.token_checks import id_of
 
@@ -112,8 +103,9 @@ class RenameTokens(Operation):
         return TokenChanges(renamed=self.tokens, reinitialised=tuple(self.tokens.values()) if self.init else ())
 
     def footprint(self) -> Footprint:
-        writes = (*name_tokens((*self.tokens, *self.tokens.values())), *([CHAT_TEMPLATE] if self.in_template else []))
-        return Footprint.of(writes, init_reads(self.init) if self.init else ())
+        texts = Footprint.name_tokens((*self.tokens, *self.tokens.values()))
+        writes = (*texts, *([CHAT_TEMPLATE] if self.in_template else []))
+        return Footprint.of(writes, Footprint.name_init(self.init) if self.init else ())
 
 
 def find_merges(model: Mapping[str, Json]) -> Mapping[str, Merge]:

@@ -15,17 +15,7 @@ from tokmigrate.init.strategies import File, Subtokens
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.operation import (
-    DEFAULT_INIT,
-    Context,
-    Footprint,
-    Operation,
-    Risk,
-    TokenChanges,
-    TokenList,
-    init_reads,
-    name_tokens,
-)
+from tokmigrate.operations.operation import DEFAULT_INIT, Context, Footprint, Operation, Risk, TokenChanges, TokenList
 from tokmigrate.operations.row_changes import MEAN, check_size_may_change, choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.operations.token_lists import TokenListOperation
@@ -78,7 +68,7 @@ class ResizeVocab(Operation):
         return TokenChanges()
 
     def footprint(self) -> Footprint:
-        return Footprint.of(["the number of rows"], init_reads(self.init))
+        return Footprint.of(["the number of rows"], Footprint.name_init(self.init))
 
 
 class ReinitTokens(TokenListOperation):
@@ -107,7 +97,7 @@ class ReinitTokens(TokenListOperation):
         return TokenChanges(reinitialised=self.tokens)
 
     def footprint(self) -> Footprint:
-        return Footprint.of(name_tokens(self.tokens), init_reads(self.init))
+        return Footprint.of(Footprint.name_tokens(self.tokens), Footprint.name_init(self.init))
 
 
 def with_reinitialised_rows(
@@ -151,4 +141,4 @@ class SetInit(Operation):
         return TokenChanges()
 
     def footprint(self) -> Footprint:
-        return Footprint.of([DEFAULT_INIT], init_reads(self.init))
+        return Footprint.of([DEFAULT_INIT], Footprint.name_init(self.init))

@@ -23,16 +23,7 @@ from tokmigrate.model.documents.roles import (
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.references.id_settings import ListChange, Setting, tokens_in, with_setting
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.operation import (
-    AsTuple,
-    Context,
-    Fields,
-    Footprint,
-    Operation,
-    Risk,
-    TokenChanges,
-    name_tokens,
-)
+from tokmigrate.operations.operation import AsTuple, Context, Fields, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.padding_and_truncation import with_pad_token
 from tokmigrate.operations.token_checks import id_of, risk_of_added
 
@@ -115,7 +106,7 @@ class SetSpecialTokens(Operation):
         replaces += [_name_field(name) for name, held in self.settings.items() if not isinstance(held, ListChange)]
         writes = [_name_field(name) for name in self.settings]
         writes += [] if self.additional is None else ["the list of special tokens"]
-        return Footprint.of(writes, name_tokens(self._list_tokens()), replaces)
+        return Footprint.of(writes, Footprint.name_tokens(self._list_tokens()), replaces)
 
     def _list_tokens(self) -> tuple[str, ...]:
         return tuple(token for tokens in self.token_changes().roles.values() for token in tokens)

@@ -20,7 +20,7 @@ from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFI
 from tokmigrate.model.formats.json_text import replace_at
 from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
-from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges, TokenList, name_tokens
+from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges, TokenList
 from tokmigrate.operations.token_checks import id_of
 from tokmigrate.operations.token_lists import TokenListOperation
 from tokmigrate.vocabulary.ids import AddedToken
@@ -74,7 +74,7 @@ class SetTokenFlags(TokenListOperation):
         return TokenChanges(flagged=self.tokens)
 
     def footprint(self) -> Footprint:
-        return Footprint.of(name_tokens(self.tokens))
+        return Footprint.of(Footprint.name_tokens(self.tokens))
 
 
 def _check_not_made_special(state: ModelState, token: str) -> None:

@@ -21,6 +21,7 @@ from tokmigrate.model.documents.roles import ROLES, list_specials
 from tokmigrate.model.documents.semantic_diff import canonical_part, differences
 from tokmigrate.model.documents.state import CONFIG, GENERATION, ModelState
 from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.references.references import map_post_processor
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS, Tokenizer
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.chat import SetChatTemplate
@@ -210,28 +211,13 @@ def _set_parts(draft: Draft) -> None:
         name = kind.name.removeprefix("set_")
         if canonical_part(old.get(name)) != canonical_part(new.get(name)):
             draft.add_if_nearer(kind.model_validate({name: new.get(name)}))
-    wanted = _with_ids(new.get("post_processor"), draft.ids)
+    wanted = new.get("post_processor")
+    if isinstance(wanted, dict):
+        # With the ids that its tokens have now; the right ones come with their moves.
+        ids, texts = draft.ids, draft.target.texts
+        wanted = map_post_processor(wanted, str, lambda number: ids.get(texts.get(number, ""), number))
     if canonical_part(old.get("post_processor")) != canonical_part(wanted):
         draft.add_if_possible(SetPostProcessor(post_processor=wanted))
-
-
-def _with_ids(part: Json, ids: Mapping[str, int]) -> Json:
-    """Return a post-processor with the ids that its tokens have now; the right ones come with their moves."""
-    if not isinstance(part, dict):
-        return part
-    changed = dict(part)
-    if part.get("processors"):
-        changed["processors"] = [_with_ids(inner, ids) for inner in part["processors"]]
-    for name in ("sep", "cls"):
-        if isinstance(part.get(name), list):
-            changed[name] = [part[name][0], ids.get(part[name][0], part[name][1])]
-    specials: dict[str, Json] = {}
-    for name, held in (part.get("special_tokens") or {}).items():
-        numbers = [ids.get(token, number) for token, number in zip(held["tokens"], held["ids"], strict=True)]
-        specials[name] = {**held, "ids": numbers}
-    if specials:
-        changed["special_tokens"] = specials
-    return changed
 
 
 def _set_padding(draft: Draft) -> None:
