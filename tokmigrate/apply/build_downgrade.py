@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from blake3 import blake3
-
 from tokmigrate.apply.candidate import Candidate, Completion, Documents, ShardImage
 from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_digest
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
@@ -122,10 +120,7 @@ def stamp_before(
     stamp: Stamp = parse_stamp(before, STAMP)
     known = dict(stamp.files)
     for name in known.keys() & files.keys():
-        data = files[name]
-        known[name] = ChangedFile(
-            None if data is None else blake3(data).hexdigest(), layout(snapshot, name) if known[name].layout else None
-        )
+        known[name] = ChangedFile.of(files[name], layout(snapshot, name) if known[name].layout else None)
     shards = dict(stamp.shards)
     if images and shards:
         there = {shard.file for shard in snapshot.weights.shards}

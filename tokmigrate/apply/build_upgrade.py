@@ -176,9 +176,7 @@ class UpgradeBuilder:
         for name in step.after.touched:
             data = self._plan.render_document(step.after, name)
             is_json = not isinstance(step.after.documents.get(name), str | bytes)
-            files[name] = ChangedFile(
-                None if data is None else blake3(data).hexdigest(), layout(self._snapshot, name) if is_json else None
-            )
+            files[name] = ChangedFile.of(data, layout(self._snapshot, name) if is_json else None)
         shards = dict(last.shards) if last else {}
         if not step.after.edit.is_identity:
             starts = {name: found.baseline_start for name, found in self._plan.shard_layouts.items()}

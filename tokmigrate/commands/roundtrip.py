@@ -11,8 +11,6 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
-from blake3 import blake3
-
 from tokmigrate.apply.candidate import Documents
 from tokmigrate.apply.digests import read_shard_digest
 from tokmigrate.apply.library_check import verify_documents
@@ -150,10 +148,7 @@ def _stamp(stamp: Stamp, snapshot: Snapshot, made: ModelEntry) -> Stamp:
     for name in stamp.shards:
         digest = read_shard_digest(made.path / name, tensors, snapshot.state.rows)
         shards[name] = ChangedShard(digest, read_header(made.path / name).data_start)
-    files = {}
-    for name, file in stamp.files.items():
-        data = snapshot.texts.get(name)
-        files[name] = ChangedFile(None if data is None else blake3(data).hexdigest(), file.layout)
+    files = {name: ChangedFile.of(snapshot.texts.get(name), file.layout) for name, file in stamp.files.items()}
     return replace(stamp, files=files, shards=shards)
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from blake3 import blake3
-
 from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.digests import lineage, read_shard_digest
 from tokmigrate.apply.publish import Change
@@ -217,11 +215,10 @@ def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: 
 
 
 def _update_stamp(source: Stamp, snapshot: Snapshot) -> Stamp:
-    files = {}
-    for name, file in source.files.items():
-        data = snapshot.texts.get(name)
-        digest = None if data is None else blake3(data).hexdigest()
-        files[name] = ChangedFile(digest, layout(snapshot, name) if file.layout else None)
+    files = {
+        name: ChangedFile.of(snapshot.texts.get(name), layout(snapshot, name) if file.layout else None)
+        for name, file in source.files.items()
+    }
     shards = {
         name: ChangedShard(digest, snapshot.weights.shard(name).header.data_start)
         for name, digest in (_read_digests(snapshot, source.shards) if source.shards else {}).items()

@@ -34,6 +34,11 @@ class ChangedFile:
     digest: str | None
     layout: Layout | None
 
+    @staticmethod
+    def of(data: bytes | None, layout: Layout | None) -> ChangedFile:
+        """Return the record of a file with that content, None where it is gone."""
+        return ChangedFile(None if data is None else blake3(data).hexdigest(), layout)
+
 
 @dataclass(frozen=True)
 class ChangedShard:

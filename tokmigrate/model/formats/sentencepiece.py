@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from tokmigrate.errors import TokenizerError
@@ -201,6 +201,8 @@ class SentencePieceModel(Message):
     """The file of a SentencePiece model."""
 
     @staticmethod
+    # One step of a migration reads the model before it changes, and the one after.
+    @lru_cache(maxsize=2)
     def read(data: bytes, where: str) -> SentencePieceModel:
         """Return the model that a file holds; raises TokenizerError where it holds none."""
         try:
