@@ -165,7 +165,6 @@ def test_every_fault_of_every_file_is_reported_at_once(workspace: Workspace, wri
         "migrations/1.yaml:2:1",
         "migrations/1.yaml:3:16",
         "migrations/1.yaml:5:5",
-        "migrations/1.yaml:6:17",
         "migrations/1.yaml:6:18",
         "migrations/1.yaml:7:5",
         "migrations/1.yaml:9:31",

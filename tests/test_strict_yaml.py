@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from tokmigrate.errors import FileProblems, Problem
-from tokmigrate.strict_yaml.reading import parse, read
+from tokmigrate.strict_yaml.reading import decode, parse, read
 from tokmigrate.strict_yaml.tree import Plain, Tree
 from tokmigrate.strict_yaml.validation import OptionalText, check
 
@@ -21,7 +21,7 @@ M = TypeVar("M", bound=BaseModel)
 
 def problems(text: str) -> list[Problem]:
     with pytest.raises(FileProblems) as caught:
-        parse(text, "f.yaml")
+        parse(decode(text.encode("utf-8"), "f.yaml"), "f.yaml")
     return list(caught.value.problems)
 
 

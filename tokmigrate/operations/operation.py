@@ -63,6 +63,14 @@ class Fields(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Item(Fields):
+    """An item of a list in a migration file: `- name: fields`."""
+
+    name: ClassVar[str]
+    shorthand: ClassVar[str | None] = None
+    """The field that a single value stands for."""
+
+
 def _to_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -199,16 +207,13 @@ TokenList = Annotated[
 """A field that lists tokens; a text alone is a list of one."""
 
 
-class Operation(Fields, ABC):
+class Operation(Item, ABC):
     """A change of a model's vocabulary; subclasses add the fields that a migration file gives.
 
     `apply` and `risk` are what each one needs. The other methods have defaults that treat it as unknown, so that no
     command trusts what it cannot tell; an operation that overrides them is treated like those of the package.
     """
 
-    name: ClassVar[str]
-    shorthand: ClassVar[str | None] = None
-    """The field that a single value stands for."""
     keeps_reachable: ClassVar[bool] = False
     """Whether `apply` itself sees to it that text can still produce every token that it could produce."""
 

@@ -98,7 +98,7 @@ class SetPart(Operation):
             with refuse(f"the {self.section}", hint):
                 _use(changed.documents[FILE], state.documents[FILE])
             changed = with_the_file_read(changed, self.section)
-        for key, value in self.repeated():
+        for key, value in self.list_repeats():
             if key in (changed.documents.get(TOKENIZER_CONFIG) or {}):
                 changed = changed.with_value(TOKENIZER_CONFIG, (key,), value)
         return changed
@@ -106,7 +106,7 @@ class SetPart(Operation):
     def check_tokens(self, part: Mapping[str, Any], state: ModelState) -> None:
         """Raise OperationError where the part, as the library writes it, does not fit the tokens."""
 
-    def repeated(self) -> Iterator[tuple[str, Any]]:
+    def list_repeats(self) -> Iterator[tuple[str, Any]]:
         """Yield the fields of the part that tokenizer_config.json may repeat, by their names there."""
         yield from ()
 
@@ -207,7 +207,7 @@ class SetNormalizer(SetPart):
         ),
     ] = Field(description="The normalizer, by its short name or as in tokenizer.json; null for none.")
 
-    def repeated(self) -> Iterator[tuple[str, Any]]:
+    def list_repeats(self) -> Iterator[tuple[str, Any]]:
         part = self.part or {}
         if part.get("type") == "BertNormalizer":
             yield from ((key, part[field]) for field, key in _IN_CONFIG.items() if field in part)
@@ -228,7 +228,7 @@ class SetPreTokenizer(SetPart):
 
     pre_tokenizer: Part = Field(description="The pre-tokenizer as in tokenizer.json; null for none.")
 
-    def repeated(self) -> Iterator[tuple[str, Any]]:
+    def list_repeats(self) -> Iterator[tuple[str, Any]]:
         part = self.part or {}
         for inner in (part, *(part.get("pretokenizers") or [])):
             if inner.get("type") == "ByteLevel" and "add_prefix_space" in inner:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.operations.operation import Fields
+from tokmigrate.operations.operation import Item
 
 
-class _Condition(Fields):
-    name: ClassVar[str]
-    shorthand: ClassVar[str | None] = None
-
+class _Condition(Item):
     def as_written(self) -> dict[str, Any]:
         fields = self.model_dump(mode="json")
         return {self.name: fields[self.shorthand] if self.shorthand else fields}

@@ -16,12 +16,12 @@ from pydantic.json_schema import models_json_schema
 from tokmigrate.errors import StorageError, UsageError
 from tokmigrate.files import read_if_present
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.operation import Operation
+from tokmigrate.operations.operation import Item, Operation
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
 from tokmigrate.revision.history import History, migration_files
 from tokmigrate.revision.names import new_revision_id
-from tokmigrate.revision.yaml_file import Kind, YamlHeader, file_number
+from tokmigrate.revision.yaml_file import YamlHeader, file_number
 from tokmigrate.settings import Workspace
 
 SCHEMA_FILE = "tokmigrate.schema.json"
@@ -135,7 +135,7 @@ def write_schema(workspace: Workspace) -> Path:
 
 def json_schema() -> Schema:
     """Return the JSON Schema (2020-12) of a YAML migration with all operations that are installed."""
-    lists: dict[str, Mapping[str, type[BaseModel]]] = {
+    lists: dict[str, Mapping[str, type[Item]]] = {
         "preconditions": PRECONDITIONS,
         "verify": CHECKS,
         "operations": operation_types(),
@@ -155,20 +155,19 @@ def json_schema() -> Schema:
     return cast(Schema, _loosen({**document, **head, "$defs": definitions}))
 
 
-def _item(kind: type[BaseModel], fields: Schema, definitions: Schema) -> Schema:
+def _item(kind: type[Item], fields: Schema, definitions: Schema) -> Schema:
     """Return the schema of `- name: fields`, also of `- name: value` where one value stands for a field."""
-    named = cast(Kind, kind)
     definition = definitions[fields["$ref"].rpartition("/")[2]]
     forms = [fields]
-    if named.shorthand:
-        forms.append(definition["properties"][named.shorthand])
+    if kind.shorthand:
+        forms.append(definition["properties"][kind.shorthand])
     if not definition.get("required"):
         forms.append({"type": "null"})
     return {
         "type": "object",
         "additionalProperties": False,
-        "required": [named.name],
-        "properties": {named.name: {"anyOf": forms, "description": str(definition.get("description", ""))}},
+        "required": [kind.name],
+        "properties": {kind.name: {"anyOf": forms, "description": str(definition.get("description", ""))}},
     }
 
 

@@ -10,16 +10,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar
 
 from blake3 import blake3
-from pydantic import AfterValidator, BaseModel, Field, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 
 from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
 from tokmigrate.files import read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.operation import AsTuple, Fields
+from tokmigrate.operations.operation import AsTuple, Fields, Item
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced, with_listed
@@ -69,7 +69,7 @@ class _Header(Fields):
 
 
 H = TypeVar("H", bound=_Header)
-T = TypeVar("T", bound=BaseModel)
+T = TypeVar("T", bound=Item)
 
 
 class YamlHeader(_Header):
@@ -96,13 +96,6 @@ class Body:
     init: InitSpec | None = None
     preconditions: tuple[Precondition, ...] = ()
     checks: tuple[Check, ...] = ()
-
-
-class Kind(Protocol):
-    """A pydantic model that has a name in migration files, and may have a field that a single value fills."""
-
-    name: str
-    shorthand: str | None
 
 
 def migration_bytes(path: Path, shown: str) -> bytes:
@@ -280,16 +273,16 @@ def _item(tree: Tree, kinds: Mapping[str, type[T]], noun: str) -> tuple[T | None
     if name not in kinds:
         hint = suggest(name, kinds) or "known are " + ", ".join(kinds)
         return None, [tree.key_problem((name,), f"unknown {noun} '{name}'", hint)]
-    return check(kinds[name], _with_fields(tree.at((name,)), cast(Kind, kinds[name])))
+    return check(kinds[name], _with_fields(tree.at((name,)), kinds[name].shorthand))
 
 
-def _with_fields(tree: Tree, kind: Kind) -> Tree:
+def _with_fields(tree: Tree, shorthand: str | None) -> Tree:
     """Return the fields of an item as a mapping, also where they are left out or stand for one alone."""
     if isinstance(tree.value, Mapping):
         return tree
-    if is_null(tree.value) and (kind.shorthand is None or tree.value == ""):
+    if is_null(tree.value) and (shorthand is None or tree.value == ""):
         return Tree(tree.path, replace(tree.root, content={}))
-    return tree.under(kind.shorthand) if kind.shorthand else tree
+    return tree.under(shorthand) if shorthand else tree
 
 
 def yaml_checksum(content: Mapping[str, Value], attachments: Mapping[str, bytes]) -> str:

@@ -32,17 +32,17 @@ def read(path: Path, shown: str | None = None) -> Tree:
 def decode(data: bytes, path: str) -> str:
     """Return the text of a file that has to be UTF-8 without a byte order mark; raises FileProblems."""
     if len(data) > MAX_BYTES:
-        raise FileProblems([_too_large(path)])
+        message = f"larger than {MAX_BYTES // 2**20} MiB"
+        raise FileProblems([Problem(path, 1, 1, message, "put long lists into files of their own")])
     if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise FileProblems([_byte_order_mark(path)])
+        hint = "save the file as UTF-8 without BOM"
+        raise FileProblems([Problem(path, 1, 1, "begins with a byte order mark", hint)])
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8")
-        problem = Problem(
-            path, *_place(before), f"byte 0x{data[error.start]:02x} is not UTF-8", "save the file as UTF-8"
-        )
-        raise FileProblems([problem]) from error
+        place = _place(data[: error.start].decode("utf-8"))
+        message = f"byte 0x{data[error.start]:02x} is not UTF-8"
+        raise FileProblems([Problem(path, *place, message, "save the file as UTF-8")]) from error
 
 
 def parse(text: str, path: str) -> Tree:
@@ -51,14 +51,13 @@ def parse(text: str, path: str) -> Tree:
     It is one document without anchors, aliases, tags and duplicate keys, nested at most 64 deep. Raises FileProblems
     with all faults, as far as it can be followed.
     """
-    if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
-        raise FileProblems([_too_large(path)])
-    if text.startswith("\ufeff"):
-        raise FileProblems([_byte_order_mark(path)])
     try:
         loader = yaml.SafeLoader(text)
     except yaml.reader.ReaderError as error:
-        raise FileProblems([_unprintable(text, path, error)]) from error
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        hint = 'write it as an escape in double quotes, such as "\\x00"'
+        message = f"character U+{code:04X} is not allowed"
+        raise FileProblems([Problem(path, *_place(text[: error.position]), message, hint)]) from error
     reading = _follow_fast(text, path)
     if reading is None:
         reading = _Reading(path)
@@ -214,20 +213,6 @@ class _Reading:
 def _start(event: yaml.Event) -> tuple[int, int]:
     mark = event.start_mark
     return (mark.line + 1, mark.column + 1) if mark else (1, 1)
-
-
-def _too_large(path: str) -> Problem:
-    return Problem(path, 1, 1, f"larger than {MAX_BYTES // 2**20} MiB", "put long lists into files of their own")
-
-
-def _byte_order_mark(path: str) -> Problem:
-    return Problem(path, 1, 1, "begins with a byte order mark", "save the file as UTF-8 without BOM")
-
-
-def _unprintable(text: str, path: str, error: yaml.reader.ReaderError) -> Problem:
-    code = error.character if isinstance(error.character, int) else ord(error.character)
-    hint = 'write it as an escape in double quotes, such as "\\x00"'
-    return Problem(path, *_place(text[: error.position]), f"character U+{code:04X} is not allowed", hint)
 
 
 def _place(before: str) -> tuple[int, int]:

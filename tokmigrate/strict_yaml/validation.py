@@ -27,24 +27,16 @@ class FieldError(ValueError):
 def field_names(model: type[BaseModel], location: Location) -> tuple[str, ...]:
     """Return the names of the fields that a mapping at `location` of a `model` may have."""
     known = [model]
-    for step in location:
-        inner = [found for each in known for found in _field_models(each, str(step))]
+    for step in map(str, location):
+        fields = [field for each in known for own, field in each.model_fields.items() if step in (own, field.alias)]
+        inner = [found for field in fields for found in _models(field.annotation)]
         # A step that is no field is a list position, a key, or the name of a union's member.
-        known = inner or [each for each in known if _is_named(each, str(step))] or known
-    names = {name: None for each in known for name in _names(each)}
+        known = inner or [each for each in known if _is_named(each, step)] or known
+    names: dict[str, None] = {}
+    for each in known:
+        names |= dict.fromkeys(field.alias or own for own, field in each.model_fields.items())
+        names |= dict.fromkeys(getattr(each, "further_fields", ()))
     return tuple(names)
-
-
-def _names(model: type[BaseModel]) -> list[str]:
-    further: tuple[str, ...] = getattr(model, "further_fields", ())
-    return [*(field.alias or name for name, field in model.model_fields.items()), *further]
-
-
-def _field_models(model: type[BaseModel], name: str) -> list[type[BaseModel]]:
-    for own, field in model.model_fields.items():
-        if name in (own, field.alias):
-            return list(_models(field.annotation))
-    return []
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:
