@@ -41,6 +41,8 @@ def run(words: Sequence[str], directory: Path, environment: Mapping[str, str] | 
     """
     # Installed packages have their compiled files.
     inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    # What the run before left to be written or freed is not of this one.
+    subprocess.run(("/bin/sync", "-f", directory), check=True)
     stop, lowest = threading.Event(), [_free(directory)]
     before = lowest[0]
 

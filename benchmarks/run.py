@@ -1,11 +1,13 @@
 """Compare tokmigrate with the usual script, with a copy, and with itself on other work; write tables and plots.
 
-    python benchmarks/run.py DIRECTORY [PART …] [--size NAME …] [--rounds N] [--other CHECKOUT] [--mergekit PYTHON]
+    python benchmarks/run.py DIRECTORY [PART …] [--size NAME …] [--rounds N] [--xfs] [--other CHECKOUT]
+        [--mergekit PYTHON]
 
 DIRECTORY is on the filesystem to measure, with free space of four times the largest model; models are made there
 once and kept. The parts are `script`, `growth`, `start` and `fleet`; all without a name. Runs of one table are
 interleaved, ratios are medians of pairs of one round. Results go to `DIRECTORY/results`: Markdown, JSON and,
-where matplotlib is installed, plots.
+where matplotlib is installed, plots. With `--xfs` all is done on an XFS image in DIRECTORY, which only root can mount;
+the image is removed afterwards.
 """
 
 from __future__ import annotations
@@ -104,6 +106,22 @@ def upgrade_and_back(name: str, workspace: Path, environment: Mapping[str, str] 
     ]
 
 
+def upgrade_again(name: str, root: Path, model: Path, settings: str = "") -> list[Run]:
+    """Return the two runs that apply and undo a second migration on a copy of a model; the first is not measured."""
+    copy = root / name.replace(" ", "-").replace(":", "") / "model"
+    shutil.rmtree(copy.parent, ignore_errors=True)
+    copy.parent.mkdir()
+    subprocess.run(("/bin/cp", "-r", "--reflink=auto", model, copy), check=True)
+    second = TWO.replace("planner", "tool").replace("critic", "result")
+    migrations = [f"init: {{strategy: mean}}\noperations:\n{operation}" for operation in (TWO, second)]
+    workspace = make_workspace(copy.parent / "workspace", {"big": copy}, migrations, settings)
+    subprocess.run((*TOKMIGRATE, "upgrade", "+1"), cwd=workspace, check=True, capture_output=True)
+    return [
+        Run(f"{name}: second upgrade", (*TOKMIGRATE, "upgrade"), workspace),
+        Run(f"{name}: second downgrade", (*TOKMIGRATE, "downgrade", "-1"), workspace),
+    ]
+
+
 def find_model(root: Path, name: str) -> Path:
     """Return the model of a size, which is made where it is missing."""
     model = root / "models" / name.replace(" ", "")
@@ -140,6 +158,8 @@ def _compare_size(options: argparse.Namespace, name: str) -> Table:
     runs += upgrade_and_back("tokmigrate", make_workspace(root / "mean", {"big": model}, [mean]))
     covariance = mean.replace("mean}", "mean_cov}")
     runs += upgrade_and_back("tokmigrate mean_cov", make_workspace(root / "cov", {"big": model}, [covariance]))
+    runs += upgrade_again("tokmigrate", root, model)
+    runs += upgrade_again("isolate_vocab", root, model, "weights: {isolate_vocab: true}\n")
     if options.other:
         environment = {"PYTHONPATH": str(options.other)}
         workspace = make_workspace(root / "other", {"big": model}, [mean])
@@ -293,6 +313,27 @@ def describe_machine(directory: Path) -> str:
     )
 
 
+XFS = """
+place=$1; shift
+truncate -s 60G "$place/image" && mkfs.xfs -q -f -m reflink=1 "$place/image" && mkdir -p "$place/mounted" &&
+mount -o loop,discard "$place/image" "$place/mounted" || exit 1
+"$@"; code=$?
+cp -r "$place/mounted/results" "$place"
+umount "$place/mounted" && rm -r "$place/image" "$place/mounted"
+exit $code
+"""
+
+
+def run_on_xfs(options: argparse.Namespace) -> int:
+    """Do what the command line says on a filesystem of its own, which is mounted for this process alone."""
+    directory: Path = options.directory
+    directory.mkdir(parents=True, exist_ok=True)
+    given = [word for word in sys.argv[1:] if word != "--xfs"]
+    words = [str(directory / "mounted") if Path(word).resolve() == directory else word for word in given]
+    own = (sys.executable, Path(__file__).resolve(), *words)
+    return subprocess.run(("/usr/bin/unshare", "-m", "sh", "-c", XFS, "sh", directory, *own), check=False).returncode
+
+
 def main() -> None:
     """Run the parts that are named, and write what they measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -300,9 +341,12 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=[])
     parser.add_argument("--size", action="append", choices=SIZES, help="of part script; 0.4, 1.6 and 6 GB if not given")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--xfs", action="store_true", help="measure on an XFS image in DIRECTORY, mounted by root")
     parser.add_argument("--other", type=Path, help="another checkout of tokmigrate, measured beside this one")
     parser.add_argument("--mergekit", help="the Python of an environment that has mergekit")
     options = parser.parse_args()
+    if options.xfs:
+        sys.exit(run_on_xfs(options))
     options.size = options.size or ["0.4 GB", "1.6 GB", "6 GB"]
     results = options.directory / "results"
     results.mkdir(parents=True, exist_ok=True)
