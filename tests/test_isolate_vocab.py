@@ -222,6 +222,38 @@ def test_a_trained_model_keeps_its_shards(tmp_path: Path, file: str) -> None:
     assert place.run("verify").returncode == 0
 
 
+def test_files_that_were_edited(tmp_path: Path) -> None:
+    place = make_isolating(tmp_path / "w", one_file=True)
+    base = contents(place.model)
+    config, index = place.model / "config.json", place.model / INDEX
+    assert place.run("upgrade").returncode == 0
+    # The shards are those of the migrations, so that only the edit stays.
+    making.write_json(config, {**json.loads(config.read_text("utf-8")), "my_key": 1})
+    assert "by a semantic undo" in place.run("downgrade", BASE).stdout
+    left = contents(place.model)
+    assert {name for name in {*base, *left} if base.get(name) != left.get(name)} == {"config.json"}
+    # An index that is not the one of the migrations may mean other files.
+    assert place.run("upgrade").returncode == 0
+    making.write_json(index, {**json.loads(index.read_text("utf-8")), "my_key": 1})
+    assert INDEX in place.run("downgrade", BASE).stdout
+    assert json.loads(index.read_text("utf-8"))["my_key"] == 1
+    assert not (place.model / SINGLE).exists()
+    assert making.tensors_of(place.model).keys() == json.loads(index.read_text("utf-8"))["weight_map"].keys()
+
+
+def test_a_model_saved_in_one_file_again_and_upgraded_without_the_setting(tmp_path: Path) -> None:
+    place = make_isolating(tmp_path / "w", one_file=True)
+    assert place.run("upgrade", "0002").returncode == 0
+    make_one_file(place.model)
+    saved = contents(place.model)
+    place.settings.write_text(place.settings.read_text("utf-8").replace("true", "false"), "utf-8")
+    assert place.run("upgrade").returncode == 0
+    assert VOCABULARY_SHARD not in place.run("verify").stdout
+    assert place.run("downgrade", "0002").returncode == 0
+    assert contents(place.model) == saved
+    assert "by a semantic undo" in place.run("downgrade", BASE).stdout
+
+
 @pytest.fixture(scope="module")
 def ends(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Here]:
     """Return a workspace about to go up, and one about to go down."""
@@ -255,6 +287,10 @@ def test_the_round_trip_test_and_links_inside_the_directory(tmp_path: Path) -> N
     place = make_isolating(tmp_path / "w", one_file=True)
     done = place.run("test")
     assert done.returncode == 0, done.stdout + done.stderr
+    assert place.run("upgrade").returncode == 0
+    done = place.run("test", "--all")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert place.run("downgrade", BASE).returncode == 0
     (place.model / "blobs").mkdir()
     (place.model / SINGLE).rename(place.model / "blobs" / "weights")
     (place.model / SINGLE).symlink_to("blobs/weights")

@@ -181,7 +181,9 @@ class UpgradeBuilder:
         if not step.after.edit.is_identity:
             starts = {name: found.baseline_start for name, found in self._plan.shard_layouts.items()}
             shards |= {name: ChangedShard(image.digest, starts[name]) for name, image in images.items()}
-            shards = {name: shard for name, shard in shards.items() if name not in self._plan.removed_shards}
+            # A program that saved the model again may have left shards out.
+            there = {shard.file for shard in self._snapshot.weights.shards} - self._plan.removed_shards
+            shards = {name: shard for name, shard in shards.items() if name in there or name in starts}
         applied = last.applied if last else ()
         return Stamp(
             lineage=self._lineage,

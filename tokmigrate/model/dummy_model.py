@@ -28,7 +28,7 @@ from tokmigrate.model.formats.safetensors_header import BLOCK_BYTES, encode_head
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
-from tokmigrate.model.weights.weights import SINGLE, WEIGHT_FILES, is_pointer
+from tokmigrate.model.weights.weights import INDEX, SINGLE, WEIGHT_FILES, is_pointer
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.settings import ModelEntry, VocabTensorSetting
 
@@ -49,10 +49,13 @@ def make_dummy_model(
 
     Args:
         snapshot: The model as it is; of its weights only the headers are looked at.
-        texts: The bytes of its documents by name.
+        texts: The bytes of its documents by name; the index is that of the model, whose shards it has.
         width: How long every other axis of a vocabulary tensor is at most; None for as long as it is.
     """
-    _write_documents(snapshot.directory, directory, texts)
+    index = {name: data for name, data in snapshot.texts.items() if name == INDEX}
+    _write_documents(
+        snapshot.directory, directory, {name: data for name, data in texts.items() if name != INDEX} | index
+    )
     tensors = {tensor.name: tensor.with_ids(rows) for tensor in snapshot.tensors}
     shapes = {name: _narrow(tensor.shape, width, tensor.axis) for name, tensor in tensors.items()}
     for shard in snapshot.weights.shards:

@@ -218,6 +218,8 @@ verify: full
 seed: ""
 
 # What `tokmigrate lint` asks for, by codes or their beginnings: lint: {select: [TM1, TM3], ignore: [TM109]}
+
+# A shard of its own for vocabulary tensors, so that later migrations write less: weights: {isolate_vocab: true}
 """
 """The text of a new `tokmigrate.yaml`."""
 

@@ -42,7 +42,7 @@ class ChangedFile:
 
 @dataclass(frozen=True)
 class ChangedShard:
-    """A shard with a vocabulary tensor: its `shard_digest`, and where its data section began at the baseline."""
+    """A shard that a migration wrote: its `shard_digest`, and where its data section began at the baseline."""
 
     digest: str
     baseline_start: int
