@@ -7,14 +7,20 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
+import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tokmigrate.errors import StorageError, UndoError
 from tokmigrate.state.objects import ObjectStore
+from tokmigrate.state.packing import BLOCK_BYTES, compress
 
 COMPRESSIBLE = b"tokenizer " * 5000
 RANDOM = bytes(blake3(b"noise").digest(length=300_000))
@@ -50,6 +56,47 @@ def test_what_is_put_comes_back(store: ObjectStore, data: bytes) -> None:
 def test_compressed_only_when_it_pays(store: ObjectStore) -> None:
     assert path_of(store, store.put(COMPRESSIBLE)).stat().st_size < len(COMPRESSIBLE) / 10
     assert path_of(store, store.put(RANDOM)).stat().st_size == len(RANDOM) + 1
+
+
+PIECES = st.lists(st.sampled_from([b"", b"a" * 7, b"model", RANDOM[:9], COMPRESSIBLE]), max_size=6).map(b"".join)
+
+
+@given(st.lists(PIECES, max_size=5), st.sampled_from([1, 5, 1000]))
+def test_a_batch_gives_back_what_is_put_whatever_is_alike(datas: list[bytes], block: int) -> None:
+    """What is stored is one zlib stream, as an object alone is."""
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tokmigrate.state.packing.BLOCK_BYTES", block)
+        store = ObjectStore(Path(folder))
+        with store.open_batch() as batch:
+            digests = [batch.put(data) for data in datas]
+        assert [store.get(digest) for digest in digests] == datas
+        for digest, data in zip(digests, datas, strict=True):
+            stored = path_of(store, digest).read_bytes()
+            assert stored == b"r" + data or zlib.decompress(stored[1:]) == data
+        assert not unfinished(store)
+
+
+def test_blocks_that_objects_share_are_compressed_once() -> None:
+    first = b"".join(b"%d\n" % number for number in range(200_000))
+    _, blocks = compress(first)
+    _, more = compress(b"head" + first[9:700_000] + b"new" + first[700_000:], [blocks])
+    new = [block for block in more if not any(block is each for each in blocks)]
+    assert sum(len(block.raw) for block in new) < 4 * BLOCK_BYTES < len(first)
+
+
+def test_a_batch_of_many_objects_does_not_open_as_many_files(store: ObjectStore) -> None:
+    with store.open_batch() as batch:
+        for number in range(250):
+            batch.put(b"%d" % number)
+            assert len(unfinished(store)) <= 100
+    assert len(digests_of(store)) == 250
+
+
+def test_an_object_of_a_batch_that_fails_is_not_there(store: ObjectStore) -> None:
+    with suppress(KeyError), store.open_batch() as batch:
+        batch.put(RANDOM)
+        raise KeyError
+    assert digests_of(store) == unfinished(store) == []
 
 
 def test_an_object_that_is_there_is_not_rewritten(store: ObjectStore) -> None:

@@ -12,7 +12,8 @@ from in_process import Here
 from making import IMAGE, mllama, workspace
 from workspaces import HEAD, make_workspace
 
-from tokmigrate.vocabulary.ids import is_tombstone, token_delta, tombstone
+from tokmigrate.model.tokenizer.vocabulary import Vocabulary
+from tokmigrate.vocabulary.ids import Layered, is_tombstone, sort_as, token_delta, tombstone
 
 NAMES = (HEAD, *(f"000{number}aaaaaaaa" for number in range(4, 9)))
 
@@ -37,6 +38,27 @@ def test_a_delta_leads_from_one_vocabulary_to_the_other(before: dict[str, int], 
     assert all(map(is_tombstone, delta.placeholders.values()))
     assert not any(map(is_tombstone, delta.renamed.values()))
     assert delta.added.keys().isdisjoint(before)
+
+
+@given(VOCABULARIES, VOCABULARIES, VOCABULARIES)
+def test_a_delta_of_vocabularies_that_share_most_is_that_of_the_whole(
+    shared: dict[str, int], before: dict[str, int], after: dict[str, int]
+) -> None:
+    """Ids of the shared part are apart from the others, as those of a vocabulary and of added tokens."""
+    below = {token: number - 9 for token, number in shared.items()}
+    first, second = ({token: own[token] for token in own if token not in shared} for own in (before, after))
+    layered = token_delta(Layered(below, first), Layered(below, second))
+    assert layered == token_delta({**below, **first}, {**below, **second})
+    assert list(Layered(below, first).items()) == list({**below, **first}.items())
+    assert sort_as(Layered(below, first), {"a", "f", *first}) == [
+        t for t in {**below, **first} if t in {"a", "f", *first}
+    ]
+
+
+@given(st.lists(st.text("ab\n", max_size=5), unique=True), st.sets(st.text("ab\n", min_size=1, max_size=3)))
+def test_tokens_that_contain_a_text_are_found(tokens: list[str], texts: set[str]) -> None:
+    found = Vocabulary({token: number for number, token in enumerate(tokens)}).find_containing(texts)
+    assert found == [token for token in tokens if any(text in token for text in texts)]
 
 
 @pytest.fixture

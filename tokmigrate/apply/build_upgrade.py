@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 from blake3 import blake3
@@ -12,10 +13,18 @@ from tokmigrate.apply.build_downgrade import collect_lost_rows
 from tokmigrate.apply.candidate import Candidate, Completion, ShardImage
 from tokmigrate.apply.digests import Tables, edit_tables, lineage
 from tokmigrate.apply.file_metadata import read_link_metadata, read_metadata
-from tokmigrate.apply.new_rows import InitRows, RowBytes, find_populations, init_rows, new_row_bytes, open_tensors
+from tokmigrate.apply.new_rows import (
+    InitRows,
+    RowBytes,
+    find_populations,
+    find_references,
+    init_rows,
+    new_row_bytes,
+    open_tensors,
+)
 from tokmigrate.apply.publish import Change
 from tokmigrate.apply.shard_pass import Contents
-from tokmigrate.apply.undo_record import Objects, Undo, keep
+from tokmigrate.apply.undo_record import NewObjects, ObjectKeeper, Undo, keep
 from tokmigrate.files import exists
 from tokmigrate.init import InitRecipe
 from tokmigrate.model.documents.stamp import FILE as STAMP
@@ -28,7 +37,7 @@ from tokmigrate.model.weights.weights import read_adapter_weights
 from tokmigrate.plan.plan import Plan, layout
 from tokmigrate.plan.shard_layout import lay_out_shards
 from tokmigrate.plan.steps import Step
-from tokmigrate.vocabulary.ids import Move, TokenDelta, moves_of, token_delta
+from tokmigrate.vocabulary.ids import Move, TokenDelta, moves_of, sort_as, token_delta
 from tokmigrate.vocabulary.row_edit import WHOLE, CopiedRows, NewRow, OutputRowAdded, Recipe, RowEdit, Side
 
 
@@ -54,10 +63,14 @@ class AppliedStep:
     removed: Mapping[str, int] = field(default_factory=dict)
 
 
+Files = Mapping[str, bytes | None]
+"""The bytes of files by name, None where there is none."""
+
+
 class UpgradeBuilder:
     """The candidate of an upgrade, completed when the weights have been read; its undo records are stored then."""
 
-    def __init__(self, plan: Plan, seed: str, objects: Objects) -> None:
+    def __init__(self, plan: Plan, seed: str, objects: ObjectKeeper) -> None:
         self.adapters = tuple(UpgradeBuilder(adapter, seed, objects) for adapter in plan.adapters)
         self.applied_steps: tuple[AppliedStep, ...] = ()
         """The migrations on the way, once it is completed."""
@@ -92,18 +105,19 @@ class UpgradeBuilder:
     def _complete(self, contents: Contents) -> Completion:
         plan, snapshot = self._plan, self._snapshot
         tables, self._fixed = contents.tables, contents.fixed
-        with open_tensors(snapshot) as self._rows:
+        with open_tensors(snapshot) as self._rows, self._objects.open_batch() as objects:
             if plan.writes_rows:
                 self._made = new_row_bytes(plan, self._rows, self._seed, self._populations, contents.means)
-            return self._walk(tables)
+            return self._walk(tables, objects)
 
-    def _walk(self, tables: Tables) -> Completion:
+    def _walk(self, tables: Tables, objects: NewObjects) -> Completion:
         snapshot = self._snapshot
         images = self._images(snapshot.state, snapshot.state, tables)
         stamp = snapshot.stamp
         digests = {name: image.digest for name, image in images.items()}
         self._lineage = stamp.lineage if stamp else lineage(snapshot, digests)
         edit = RowEdit.identity(snapshot.state.rows)
+        texts: dict[str, bytes | None] = dict(snapshot.texts)
         applied_steps: list[AppliedStep] = []
         for step, reached in zip(self._plan.steps, self._plan.edits, strict=True):
             changes_rows = not step.after.edit.is_identity
@@ -112,19 +126,21 @@ class UpgradeBuilder:
             if changes_rows:
                 after_tables = self._tables(tables, step, reached)
                 after_images = self._images(step.before, step.after, after_tables)
-            after_stamp = self._stamp(stamp, step, after_images)
-            undo = self._undo(
-                step, edit, (stamp, images), (after_stamp, after_images, after_tables), len(applied_steps)
-            )
+            left = {name: self._plan.render_document(step.after, name) for name in sorted(step.after.touched)}
+            after_stamp = self._stamp(stamp, step, left, after_images)
+            files = {name: texts.get(name) for name in left}
+            files[STAMP], left[STAMP] = stamp.encode() if stamp else None, after_stamp.encode()
+            undo = self._undo(step, edit, (files, left), images, (after_images, after_tables), len(applied_steps))
             undo = replace(undo, init_rows=self._init_rows(step, edit, reached))
-            positions = WHOLE.of(step.after.edit).positions()
-            delta = token_delta(step.before.tokenizer.ids, step.after.tokenizer.ids, positions)
+            delta = token_delta(
+                step.before.tokenizer.ids, step.after.tokenizer.ids, partial(_find_rows, step.after.edit)
+            )
             applied_steps.append(
                 AppliedStep(
                     revision=step.migration.revision,
                     checksum=step.migration.checksum,
                     message=step.migration.message,
-                    undo=keep(undo, self._objects),
+                    undo=keep(undo, objects),
                     before=_digests(undo.files, undo.shards),
                     after={
                         **_digests({name: data for name, data in undo.left.items() if name != STAMP}, {}),
@@ -136,6 +152,7 @@ class UpgradeBuilder:
                 )
             )
             tables, images, stamp, edit = after_tables, self._select(after_images), after_stamp, reached
+            texts |= left
         if stamp is None:
             raise ValueError("a plan without steps has no upgrade")
         self.applied_steps = tuple(applied_steps)
@@ -171,10 +188,9 @@ class UpgradeBuilder:
             if any(entry.name in self._tensors for entry in image.header.entries)
         }
 
-    def _stamp(self, last: Stamp | None, step: Step, images: Mapping[str, ShardImage]) -> Stamp:
+    def _stamp(self, last: Stamp | None, step: Step, left: Files, images: Mapping[str, ShardImage]) -> Stamp:
         files = dict(last.files) if last else {}
-        for name in step.after.touched:
-            data = self._plan.render_document(step.after, name)
+        for name, data in left.items():
             is_json = not isinstance(step.after.documents.get(name), str | bytes)
             files[name] = ChangedFile.of(data, layout(self._snapshot, name) if is_json else None)
         shards = dict(last.shards) if last else {}
@@ -201,17 +217,14 @@ class UpgradeBuilder:
         self,
         step: Step,
         edit: RowEdit,
-        before: tuple[Stamp | None, Mapping[str, ShardImage]],
-        after: tuple[Stamp, Mapping[str, ShardImage], Tables],
+        documents: tuple[Files, Files],
+        images: Mapping[str, ShardImage],
+        after: tuple[Mapping[str, ShardImage], Tables],
         number: int,
     ) -> Undo:
-        stamp, images = before
-        left_stamp, left_images, left_tables = after
+        files, left = documents
+        left_images, left_tables = after
         directory = self._snapshot.directory
-        touched = sorted(step.after.touched)
-        files = {name: self._plan.render_document(step.before, name) for name in touched}
-        left = {name: self._plan.render_document(step.after, name) for name in touched}
-        files[STAMP], left[STAMP] = stamp.encode() if stamp else None, left_stamp.encode()
         changes_rows = not step.after.edit.is_identity
         shards = dict(images) if changes_rows else {}
         left_shards = {name: image.digest for name, image in left_images.items()} if changes_rows else {}
@@ -245,6 +258,7 @@ class UpgradeBuilder:
         """Return the new rows of each side, with rows to compare them with."""
         found: dict[Side, InitRows] = {}
         matrices = embeddings(self._snapshot.tensors)
+        references = find_references(step.after)
         for side, tensor in matrices.items() if "input" in matrices else ():
             own, read = tensor.window.of(step.after.edit), self._reader(tensor.name, edit)
 
@@ -252,7 +266,8 @@ class UpgradeBuilder:
                 before = own.row(row) if row < own.new_rows else None
                 return read(before) if isinstance(before, int) else None
 
-            rows = init_rows(step.after, reached, tensor.dtype, self._made.get(tensor.name, {}), read_copied)
+            made = self._made.get(tensor.name, {})
+            rows = init_rows(step.after, reached, tensor.dtype, made, references, read_copied)
             if rows is not None:
                 found[side] = rows
         return found
@@ -269,6 +284,10 @@ class UpgradeBuilder:
             )
 
         return list_initialised_tokens(step, delta, reached, marks)
+
+
+def _find_rows(edit: RowEdit) -> Mapping[int, int]:
+    return WHOLE.of(edit).positions()
 
 
 def _digests(files: Mapping[str, bytes | None], images: Mapping[str, ShardImage]) -> dict[str, str]:
@@ -307,10 +326,9 @@ def list_initialised_tokens(
     old_ids = step.before.tokenizer.ids
     new = {row for row, _ in step.after.edit.recipes()}
     found: list[InitialisedToken] = []
-    changed = [
-        (token, number) for token, number in step.after.tokenizer.ids.items() if number in new or token in old_texts
-    ]
-    for token, number in changed:
+    ids, texts = step.after.tokenizer.ids, step.after.tokenizer.texts
+    for token in sort_as(ids, {*old_texts, *(texts[row] for row in new if row in texts)}):
+        number = ids[token]
         recipe = reached.row(number) if number in new else None
         init = row_fingerprint = None
         if isinstance(recipe, InitRecipe):

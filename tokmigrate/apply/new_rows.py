@@ -23,7 +23,7 @@ from tokmigrate.model.weights.movement import RowFingerprint
 from tokmigrate.model.weights.tensor_rows import TensorRows
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.plan.plan import Plan
-from tokmigrate.vocabulary.ids import Run, expand
+from tokmigrate.vocabulary.ids import Run, count, pick
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit, Window
 
 RowBytes = Mapping[str, Mapping[Recipe, bytes]]
@@ -208,14 +208,36 @@ class InitRows:
         return InitRows(held.dtype, held.new, dict(held.spare), dict(held.sample), rows)
 
 
+@dataclass(frozen=True)
+class References:
+    """Rows of a state to compare new ones with: some of the baseline's without a token, and some with one."""
+
+    spare: Sequence[int]
+    sample: Sequence[int]
+
+
+def find_references(after: ModelState) -> References:
+    """Return the rows that are kept for comparison with those that a step makes."""
+    free = [row for row in after.tokenizer.list_free(after.rows) if isinstance(after.lineage.row(row), int)]
+    sample = pick(after.population, _spread_places(count(after.population)))
+    texts = after.tokenizer.texts
+    return References(spread(free), [row for row in sample if row in texts])
+
+
 def init_rows(
-    after: ModelState, reached: RowEdit, dtype: str, made: Mapping[Any, bytes], kept: Callable[[int], bytes | None]
+    after: ModelState,
+    reached: RowEdit,
+    dtype: str,
+    made: Mapping[Any, bytes],
+    references: References,
+    kept: Callable[[int], bytes | None],
 ) -> InitRows | None:
     """Return the rows of a matrix that a step makes, with rows to compare them with; None where it makes none.
 
     Args:
         reached: The rows after it in terms of the rows on disk.
         made: The bytes of each row that the upgrade makes, by its recipe.
+        references: What `find_references` returns.
         kept: Gives the bytes of a row that the step keeps, by its number after it; None where the matrix has none.
     """
     if dtype not in FLOATING:
@@ -237,14 +259,14 @@ def init_rows(
                 found[origin] = places.setdefault(data, len(places))
         return found
 
-    texts = after.tokenizer.texts
-    free = [row for row in range(after.rows) if row not in texts and isinstance(after.lineage.row(row), int)]
-    sample = collect_origins(row for row in spread(list(expand(after.population))) if row in texts)
-    return InitRows(dtype, new, collect_origins(spread(free)), sample, tuple(places))
+    sample = collect_origins(references.sample)
+    return InitRows(dtype, new, collect_origins(references.spare), sample, tuple(places))
 
 
 def spread(rows: Sequence[int]) -> Sequence[int]:
     """Return at most `REFERENCES` of the rows, spread over all of them."""
-    if len(rows) <= REFERENCES:
-        return rows
-    return [rows[place * len(rows) // REFERENCES] for place in range(REFERENCES)]
+    return [rows[place] for place in _spread_places(len(rows))]
+
+
+def _spread_places(count: int) -> Sequence[int]:
+    return range(count) if count <= REFERENCES else [place * count // REFERENCES for place in range(REFERENCES)]

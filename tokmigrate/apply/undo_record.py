@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -38,12 +39,24 @@ _NAMES_IN_1 = {
 class Objects(Protocol):
     """Where undo data is kept."""
 
+    def get(self, digest: str) -> bytes:
+        """Return the bytes of a digest."""
+        ...
+
+
+class NewObjects(Protocol):
+    """Undo data that is kept together."""
+
     def put(self, data: bytes) -> str:
         """Keep bytes and return their digest."""
         ...
 
-    def get(self, digest: str) -> bytes:
-        """Return the bytes of a digest."""
+
+class ObjectKeeper(Protocol):
+    """What keeps undo data."""
+
+    def open_batch(self) -> AbstractContextManager[NewObjects]:
+        """Give what keeps many objects, durably when the context ends."""
         ...
 
 
@@ -111,7 +124,7 @@ class _Record(BaseModel):
     init_rows: dict[Side, StoredInitRows] = {}
 
 
-def keep(undo: Undo, objects: Objects) -> str:
+def keep(undo: Undo, objects: NewObjects) -> str:
     """Store an undo record and return its digest."""
     record = {
         "format": UNDO_RECORD.version,
@@ -220,7 +233,7 @@ def read_init_rows(digest: str, objects: Objects) -> Mapping[Side, InitRows]:
         return {}
 
 
-def _store(files: Mapping[str, bytes | None], objects: Objects) -> dict[str, str | None]:
+def _store(files: Mapping[str, bytes | None], objects: NewObjects) -> dict[str, str | None]:
     return {name: None if data is None else objects.put(data) for name, data in sorted(files.items())}
 
 

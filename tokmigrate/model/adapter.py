@@ -133,7 +133,7 @@ def _count_shared_end(one: Sequence[str], other: Sequence[str]) -> int:
 
 def _hint_for(base: Snapshot, ids: int) -> str:
     """Return what to do with an adapter that has rows for another number of ids than its base."""
-    needed = max(base.state.tokenizer.texts, default=-1) + 1
+    needed = base.state.tokenizer.highest + 1
     if ids == base.state.lineage.old_rows:
         return (
             "it was trained on the model before its migrations: `tokmigrate downgrade base`, list the adapter, and"

@@ -136,7 +136,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
         ),
     )
     check_declared(configurations(documents), entry.id_fields)
-    highest = max(state.tokenizer.check().texts, default=-1)
+    highest = state.tokenizer.check().highest
     if highest >= rows + ids_elsewhere(config):
         raise OutOfStepError(
             f"the token '{state.tokenizer.texts[highest]}' has id {highest}, the embeddings have {rows} rows",

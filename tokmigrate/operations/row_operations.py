@@ -42,7 +42,7 @@ class ResizeVocab(Operation):
         target = self.rows or state.vocab_size
         if self.multiple_of:
             target = -(-target // self.multiple_of) * self.multiple_of
-        needed = max(state.tokenizer.texts) + 1
+        needed = state.tokenizer.highest + 1
         if target < needed:
             raise OperationError(f"{target} rows are too few: the ids go up to {needed - 1}", hint=f"rows: {needed}")
         if target >= state.vocab_size:

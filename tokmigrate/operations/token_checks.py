@@ -87,7 +87,7 @@ def is_letter(token: str, document: Json) -> bool:
     return len(token) == 1 and "'ByteLevel'" in str(document.get("pre_tokenizer"))
 
 
-_FEW = 8
+_FEW = 32
 """Up to so many texts are looked for one after the other."""
 
 
@@ -126,9 +126,13 @@ def _in_question(before: Tokenizer, after: Tokenizer) -> Iterable[str]:
     old, new = before.vocabulary, after.vocabulary
     kind = model_kind(before.document)
     # A copy: the result of `^` has room for the whole vocabulary, and going through it takes as long.
-    changed = set(old.keys() ^ new.keys())
+    changed: set[str] = set() if old is new else set(old.keys() ^ new.keys())
     # Among equal scores the order of a Unigram vocabulary decides.
-    is_reordered = kind == "Unigram" and [each for each in old if each in new] != [each for each in new if each in old]
+    is_reordered = (
+        kind == "Unigram"
+        and old is not new
+        and [each for each in old if each in new] != [each for each in new if each in old]
+    )
     # A word piece may have been the only one that another could stand behind.
     is_behind_others = kind == "WordPiece" and changed
     parts = ("normalizer", "pre_tokenizer")
@@ -138,13 +142,14 @@ def _in_question(before: Tokenizer, after: Tokenizer) -> Iterable[str]:
         if token not in before.added and not is_tombstone(token):
             changed |= {token, token.replace(" ", "\u2581"), letters_of_bytes(token.encode("utf-8", "surrogatepass"))}
     if len(changed) <= _FEW:
-        # One search through all texts finds that most added tokens are a part of none.
-        together = "\0".join(old)
-        parts_of_tokens = [each for each in changed if each in together]
-        return (token for token in old if any(each in token for each in parts_of_tokens)) if parts_of_tokens else ()
+        return before.model.find_containing(changed)
     lengths = {len(token) for token in changed}
-    return (
-        token
-        for token in old
-        if any(token[start : start + length] in changed for length in lengths for start in range(len(token)))
-    )
+    least = min(lengths)
+    beginnings = {token[:least] for token in changed}
+
+    def begins(token: str, start: int) -> bool:
+        return token[start : start + least] in beginnings and any(
+            token[start : start + length] in changed for length in lengths
+        )
+
+    return (token for token in old if any(begins(token, start) for start in range(len(token) - least + 1)))

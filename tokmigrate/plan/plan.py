@@ -19,7 +19,7 @@ from tokmigrate.model.adapter import with_adapter_ids
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.json_text import Json, Layout, Parts
+from tokmigrate.model.formats.json_text import Layout, Parts
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
@@ -54,7 +54,6 @@ class _Derived:
     """What was computed from the steps of a plan; plans that have the steps in common share it.
 
     Args:
-        rendered: By the name of a document its last two values with their bytes.
         parts: What `Layout.encode` keeps, by the name of a document.
     """
 
@@ -62,7 +61,6 @@ class _Derived:
     edits: tuple[RowEdit, ...] | None = None
     tokens: tuple[TokenChange, ...] | None = None
     layouts: Mapping[str, ShardLayout] | None = None
-    rendered: defaultdict[str, list[tuple[Json, bytes | None]]] = field(default_factory=lambda: defaultdict(list))
     parts: defaultdict[str, Parts] = field(default_factory=lambda: defaultdict(dict))
 
 
@@ -197,14 +195,9 @@ class Plan:
         return own + sum(adapter.bytes_to_write for adapter in self.adapters)
 
     def render_document(self, state: ModelState, name: str) -> bytes | None:
-        """Return the bytes of a document in a state, as `render_document` does; the last two of a name are kept."""
-        value = state.documents.get(name)
+        """Return the bytes of a document in a state, as `render_document` does; large parts are rendered once."""
         with self._derived.lock:
-            kept = self._derived.rendered[name]
-            found = next((each for each in kept if each[0] is value), None)
-            found = found or (value, render_document(self.snapshot, state, name, self._derived.parts[name]))
-            kept[:] = [*[each for each in kept if each is not found][-1:], found]
-            return found[1]
+            return render_document(self.snapshot, state, name, self._derived.parts[name])
 
 
 def render_document(snapshot: Snapshot, state: ModelState, name: str, parts: Parts | None = None) -> bytes | None:

@@ -121,15 +121,15 @@ def _list_remaining(before: ModelState, after: ModelState, edit: RowEdit, trace:
     windows = WHOLE, Window(short=after.traits.short)
     of_input, of_output = (_row_changes(window, edit, before, after) for window in windows)
     old_roles, new_roles = read_declared_roles(before.documents), read_declared_roles(after.documents)
-    old_ids, new_ids = before.tokenizer.ids, after.tokenizer.ids
+    old, new = before.tokenizer, after.tokenizer
+    old_ids, new_ids, old_texts = old.ids, new.ids, old.texts
     had = {role: old_ids.get(token) for role, token in old_roles.items()}
     has = {role: trace.at.get(new_ids.get(token, -1)) for role, token in new_roles.items()}
     placeholders = set(trace.placeholders.values())
-    old_texts = before.tokenizer.texts
     # Nothing happens to any other token that has its old text, id and row.
-    in_question = {old_ids.get(token) for token in (*before.tokenizer.added, *after.tokenizer.added)}
+    in_question = {old_ids.get(token) for token in (*old.added, *new.added)}
     in_question |= {*had.values(), *has.values(), *(row for each in windows for row, _ in each.of(edit).recipes())}
-    for number, token in after.tokenizer.texts.items():
+    for number, token in new.texts.items():
         who = trace.at[number]
         if who == number < edit.new_rows and number not in in_question and old_texts[who] == token:
             continue
@@ -140,9 +140,9 @@ def _list_remaining(before: ModelState, after: ModelState, edit: RowEdit, trace:
             if who not in placeholders or not is_tombstone(token):
                 yield TokenChange(token, number, None, None, *rows, gains=gains)
             continue
-        was = before.tokenizer.texts[who]
+        was = old_texts[who]
         loses = tuple(role for role, holder in had.items() if holder == who and has.get(role) != who)
-        flags = _flags(before.tokenizer, was, after.tokenizer, token)
+        flags = _flags(old, was, new, token)
         is_kept = rows[0] == "kept" and rows[1] in ("kept", None)
         if (token, number) != (was, who) or not is_kept or flags or gains or loses:
             yield TokenChange(token, number, was, who, *rows, flags=flags, gains=gains, loses=loses)
@@ -150,10 +150,11 @@ def _list_remaining(before: ModelState, after: ModelState, edit: RowEdit, trace:
 
 def _list_removed(before: ModelState, after: ModelState, trace: _Trace) -> Iterator[TokenChange]:
     reached = {who: number for number, who in trace.at.items()}
+    new_texts = after.tokenizer.texts
     for number, token in before.tokenizer.texts.items():
         if number in reached:
             continue
-        held = after.tokenizer.texts.get(reached.get(trace.placeholders.get(number, -1), -1))
+        held = new_texts.get(reached.get(trace.placeholders.get(number, -1), -1))
         yield TokenChange(None, None, token, number, placeholder=held if held and is_tombstone(held) else None)
 
 

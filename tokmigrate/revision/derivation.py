@@ -160,7 +160,7 @@ def _add(draft: Draft) -> None:
 
 def _make_room(draft: Draft) -> None:
     """Grow to as many rows as ids need; only a stated size can be changed."""
-    needed = max(draft.target.texts, default=-1) + 1
+    needed = draft.target.highest + 1
     if needed > draft.state.rows:
         draft.add_if_possible(ResizeVocab(rows=max(needed, _size(draft.documents) or 0)))
 

@@ -11,22 +11,21 @@ import os
 import re
 import secrets
 import zlib
+from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from blake3 import blake3
 
 from tokmigrate.errors import StorageError, UndoError
-from tokmigrate.files import MissingFileError, fsync_directory, has_directory, has_file, open_for_reading
+from tokmigrate.files import MissingFileError, fsync_directory, has_directory, has_file, open_for_reading, read_file
+from tokmigrate.state.packing import Blocks, compress
 
 _RAW = b"r"
 _ZLIB = b"z"
-_LEVEL = 3
-_SAMPLE = 1 << 18
 _CHUNK = 1 << 20
-_PAYS_BELOW = 0.9
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _UNFINISHED = ".unfinished-"
 _DAMAGED = "damaged: its bytes do not match its digest"
@@ -40,36 +39,16 @@ class ObjectStore:
 
     def put(self, data: bytes) -> str:
         """Keep `data` durably and return its digest; an object that is there is left alone, a damaged one replaced."""
-        digest = blake3(data).hexdigest()
-        path, is_intact = self._path(digest), False
-        with suppress(UndoError):
-            self.check(digest)
-            is_intact = True
-        with _storage(self.root):
-            _make_folder(path.parent)
-            if not is_intact:
-                self._write(path, data)
-            fsync_directory(path.parent)
-        return digest
+        with self.open_batch() as batch:
+            return batch.put(data)
 
-    def _write(self, path: Path, data: bytes) -> None:
-        unfinished, file = self._new_file()
-        try:
-            # Closing unlocks it, and it has its name by then.
-            with file:
-                sample = data[:_SAMPLE]
-                if len(zlib.compress(sample, _LEVEL)) < _PAYS_BELOW * len(sample):
-                    file.write(_ZLIB + zlib.compress(data, _LEVEL))
-                else:
-                    file.write(_RAW)
-                    file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-                unfinished.replace(path)
-        finally:
-            # What cannot be removed harms nothing, and must not hide why it is left.
-            with suppress(OSError):
-                unfinished.unlink(missing_ok=True)
+    @contextmanager
+    def open_batch(self) -> Iterator[ObjectBatch]:
+        """Give what keeps many objects, durably when the context ends; what is alike is compressed once."""
+        with ExitStack() as files:
+            batch = ObjectBatch(self, files)
+            yield batch
+            batch.finish()
 
     def get(self, digest: str) -> bytes:
         """Return the bytes of an object; raises UndoError where it is missing or damaged."""
@@ -127,6 +106,81 @@ class ObjectStore:
                 hint="the record that names it is damaged: restore .tokmigrate from a backup",
             )
         return self.root / digest[:2] / digest[2:]
+
+
+_OPEN_FILES = 100
+_LARGEST_ALIKE = 64 << 20
+_ALIKE = 8
+"""So many objects are kept to compare others with, up to so many bytes."""
+
+
+class ObjectBatch:
+    """Objects that are kept together: see `ObjectStore.open_batch`."""
+
+    def __init__(self, store: ObjectStore, files: ExitStack) -> None:
+        self._store = store
+        self._files = files
+        self._kept: set[str] = set()
+        self._folders: set[Path] = set()
+        self._written: list[tuple[BinaryIO, Path, Path]] = []
+        self._alike: deque[Blocks] = deque(maxlen=_ALIKE)
+
+    def put(self, data: bytes) -> str:
+        """Keep `data` and return its digest, as `ObjectStore.put` does, but that it is durable when the batch ends."""
+        digest = blake3(data).hexdigest()
+        if digest in self._kept:
+            return digest
+        stored = self._encode(data)
+        path = self._store._path(digest)
+        with _storage(self._store.root):
+            _make_folder(path.parent)
+            if not self._is_there(digest, stored):
+                self._write(path, stored)
+            self._folders.add(path.parent)
+        self._kept.add(digest)
+        if len(self._written) >= _OPEN_FILES:
+            self.finish()
+        return digest
+
+    def finish(self) -> None:
+        """Make durable what was put so far."""
+        with _storage(self._store.root), self._files:
+            for file, unfinished, path in self._written:
+                os.fsync(file.fileno())
+                unfinished.replace(path)
+            for folder in sorted(self._folders):
+                fsync_directory(folder)
+        self._written.clear()
+        self._folders.clear()
+
+    def _encode(self, data: bytes) -> bytes:
+        packed, blocks = compress(data, self._alike)
+        if len(blocks) > 1 and len(data) <= _LARGEST_ALIKE:
+            self._alike.append(blocks)
+        return _ZLIB + packed if blocks else _RAW + data
+
+    def _is_there(self, digest: str, stored: bytes) -> bool:
+        path = self._store._path(digest)
+        with suppress(UndoError):
+            if not (has_file(path) and read_file(path) == stored):
+                self._store.check(digest)
+            return True
+        return False
+
+    def _write(self, path: Path, stored: bytes) -> None:
+        unfinished, file = self._store._new_file()
+        # What cannot be removed harms nothing, and must not hide why it is left.
+        self._files.callback(_remove, unfinished)
+        # Closing unlocks it, and it has its name by then.
+        self._files.enter_context(file)
+        file.write(stored)
+        file.flush()
+        self._written.append((file, unfinished, path))
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _undo_error(path: Path, digest: str, what: str) -> UndoError:

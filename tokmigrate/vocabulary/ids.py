@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, ItemsView, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cached_property
-from types import MappingProxyType
+from itertools import accumulate, chain
+from typing import TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,14 @@ def expand(parts: Iterable[Run]) -> Iterable[int]:
         yield from range(start, stop)
 
 
+def pick(parts: Sequence[Run], places: Iterable[int]) -> Iterator[int]:
+    """Yield the numbers of `parts` that are at these places among them, counted from 0."""
+    starts = [0, *accumulate(stop - start for start, stop in parts)]
+    for place in places:
+        index = bisect_right(starts, place) - 1
+        yield parts[index][0] + place - starts[index]
+
+
 def count(parts: Iterable[Run]) -> int:
     return sum(stop - start for start, stop in parts)
 
@@ -132,7 +145,40 @@ def find_gaps(parts: Iterable[Run], stop: int) -> Iterator[Run]:
         yield position, stop
 
 
-_NO_ROWS: Mapping[int, int] = MappingProxyType({})
+class Layered(Mapping[K, V]):
+    """A few entries beside many that other mappings share; no key is in both.
+
+    The states of a plan have nearly the same tokens: a dictionary of them all for each would take their memory, and
+    the time to build it, once a migration.
+    """
+
+    def __init__(self, shared: Mapping[K, V], own: Mapping[K, V]) -> None:
+        self.shared = shared
+        self.own = own
+
+    def __getitem__(self, key: K) -> V:
+        return self.own[key] if key in self.own else self.shared[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.own or key in self.shared
+
+    def __iter__(self) -> Iterator[K]:
+        return chain(self.shared, self.own)
+
+    def __len__(self) -> int:
+        return len(self.shared) + len(self.own)
+
+    def items(self) -> ItemsView[K, V]:
+        """Return the entries, in the order of iteration."""
+        # The view of a dictionary is gone through, and compared, in C.
+        return {**self.shared, **self.own}.items()
+
+
+def sort_as(mapping: Mapping[K, V], keys: Set[K]) -> list[K]:
+    """Return those of `keys` that a mapping has, in its order."""
+    if isinstance(mapping, Layered) and not any(key in mapping.shared for key in keys):
+        mapping = mapping.own
+    return [key for key in mapping if key in keys]
 
 
 @dataclass(frozen=True)
@@ -154,19 +200,27 @@ class TokenDelta:
     placeholders: Mapping[str, str]
 
 
-def token_delta(before: Mapping[str, int], after: Mapping[str, int], rows: Mapping[int, int] = _NO_ROWS) -> TokenDelta:
+def token_delta(
+    before: Mapping[str, int], after: Mapping[str, int], find_rows: Callable[[], Mapping[int, int]] = dict
+) -> TokenDelta:
     """Return what happened to tokens between two vocabularies.
 
     A token that is gone was renamed where a new text, which is no placeholder, has its id.
 
     Args:
-        rows: Where rows went that have another number afterwards: a renamed token has the id of its row.
+        find_rows: Returns where rows went that have another number afterwards: a renamed token has the id of its row.
+            It is called only where a token is gone.
     """
+    if isinstance(before, Layered) and isinstance(after, Layered) and before.shared is after.shared:
+        old, now = before.own.items(), after.own.items()
+    else:
+        old, now = before.items(), after.items()
     # Most migrations only add, which is found out in C.
-    old = () if before.items() <= after.items() else before.items()
-    gone = {token: number for token, number in old if token not in after}
-    new = {token: number for token, number in after.items() if token not in before}
+    others = () if old <= now else old
+    gone = {token: number for token, number in others if token not in after}
+    new = {token: number for token, number in now if token not in before}
     texts = {number: token for token, number in new.items()}
+    rows = find_rows() if gone else {}
     successors = {token: texts[place] for token, number in gone.items() if (place := rows.get(number, number)) in texts}
     placeholders = {token: text for token, text in successors.items() if is_tombstone(text)}
     renamed = {token: text for token, text in successors.items() if token not in placeholders}
@@ -175,7 +229,7 @@ def token_delta(before: Mapping[str, int], after: Mapping[str, int], rows: Mappi
         added={token: number for token, number in new.items() if token not in known},
         removed={token: number for token, number in gone.items() if token not in renamed},
         renamed=renamed,
-        moved={token: (number, place) for token, number in old if (place := after.get(token, number)) != number},
+        moved={token: (number, place) for token, number in others if (place := after.get(token, number)) != number},
         placeholders=placeholders,
     )
 

@@ -169,7 +169,7 @@ def with_sizes(state: ModelState, before: ModelState) -> ModelState:
     for path, part in parts:
         held = part.get(UNPADDED)
         if isinstance(held, int):
-            state = state.with_value(CONFIG, (*path, UNPADDED), min(max(held, max(state.tokenizer.texts) + 1), new))
+            state = state.with_value(CONFIG, (*path, UNPADDED), min(max(held, state.tokenizer.highest + 1), new))
     return state
 
 

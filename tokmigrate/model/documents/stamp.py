@@ -86,6 +86,10 @@ class Stamp:
         return blake3(f"generation 1\n{content}\n".encode()).hexdigest()
 
     def encode(self) -> bytes:
+        return self._encoded
+
+    @cached_property
+    def _encoded(self) -> bytes:
         return Layout().encode({"format": STAMP.version, "generation": self.generation, **self._content})
 
     @cached_property

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,14 +98,12 @@ class Header:
 
     def reshape(self, shapes: Mapping[str, tuple[int, ...]], congruent_to: int) -> Header:
         """Return the header with other shapes of some tensors; the data section starts as given modulo 4096."""
-        raw = encode_header(
-            [(entry.name, entry.dtype, shapes.get(entry.name, entry.shape)) for entry in self.entries],
-            self.metadata,
-            congruent_to,
-            data_order=[entry.name for entry in self.by_offset],
-            metadata_at=self.metadata_at,
-        )
-        return _parse(raw, "the new header")
+        tensors = [(entry.name, entry.dtype, shapes.get(entry.name, entry.shape)) for entry in self.entries]
+        order = [entry.name for entry in self.by_offset]
+        raw = encode_header(tensors, self.metadata, congruent_to, data_order=order, metadata_at=self.metadata_at)
+        offsets = _lay_out(_compute_sizes(tensors), order)
+        entries = tuple(TensorEntry(name, dtype, shape, *offsets[name]) for name, dtype, shape in tensors)
+        return Header(raw, entries, self.metadata, self.metadata_at)
 
 
 def read_header(path: Path) -> Header:
@@ -142,8 +141,22 @@ def parse_header(prefix: bytes, file_size: int, where: str) -> Header:
     return header
 
 
+NewTensor = tuple[str, str, tuple[int, ...]]
+"""Name, dtype and shape of a tensor."""
+
+
+def _compute_sizes(tensors: Sequence[NewTensor]) -> dict[str, int]:
+    return {name: _tensor_bytes(name, dtype, shape, "the new header") for name, dtype, shape in tensors}
+
+
+def _lay_out(sizes: Mapping[str, int], order: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return where each tensor begins and ends in the data section."""
+    ends = list(accumulate(sizes[name] for name in order))
+    return {name: (end - sizes[name], end) for name, end in zip(order, ends, strict=True)}
+
+
 def encode_header(
-    tensors: Sequence[tuple[str, str, tuple[int, ...]]],
+    tensors: Sequence[NewTensor],
     metadata: Mapping[str, str] | None,
     congruent_to: int,
     *,
@@ -164,17 +177,14 @@ def encode_header(
     Raises:
         WeightsError: The header would be longer than the format allows, or a shape takes part of a byte.
     """
-    sizes = {name: _tensor_bytes(name, dtype, shape, "the new header") for name, dtype, shape in tensors}
+    sizes = _compute_sizes(tensors)
     order = tuple(sizes) if data_order is None else tuple(data_order)
     if len(sizes) != len(tensors) or sorted(order) != sorted(sizes):
         raise ValueError("each tensor must be named once, and once in the order of the data")
-    offsets: dict[str, list[int]] = {}
-    position = 0
-    for name in order:
-        offsets[name] = [position, position + sizes[name]]
-        position += sizes[name]
+    offsets = _lay_out(sizes, order)
     members: list[tuple[str, Any]] = [
-        (name, {"dtype": dtype, "shape": list(shape), "data_offsets": offsets[name]}) for name, dtype, shape in tensors
+        (name, {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets[name])})
+        for name, dtype, shape in tensors
     ]
     if metadata is not None:
         members.insert(metadata_at, (METADATA, dict(metadata)))

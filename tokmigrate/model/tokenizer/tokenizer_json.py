@@ -23,7 +23,8 @@ from tokmigrate.errors import OperationError, OutOfStepError, TokenizerError, in
 from tokmigrate.memo import Memo
 from tokmigrate.model.formats.json_text import Json, replace_at
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, text_alone
-from tokmigrate.vocabulary.ids import AddedToken
+from tokmigrate.model.tokenizer.vocabulary import Vocabulary, read_vocabulary
+from tokmigrate.vocabulary.ids import AddedToken, Layered
 
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
@@ -127,12 +128,14 @@ class Tokenizer:
     document: Mapping[str, Any]
 
     @cached_property
+    def model(self) -> Vocabulary:
+        """The tokens of the tokenizer's model."""
+        return read_vocabulary(self.document["model"]["vocab"])
+
+    @property
     def vocabulary(self) -> dict[str, int]:
-        """The tokens of the tokenizer's model, without the added ones."""
-        entries: list[Any] | dict[str, int] = self.document["model"]["vocab"]
-        if isinstance(entries, list):
-            return {entry[0]: position for position, entry in enumerate(entries)}
-        return entries
+        """The id of each token of the tokenizer's model, without the added ones."""
+        return self.model.ids
 
     @cached_property
     def added(self) -> dict[str, tuple[AddedToken, int]]:
@@ -143,12 +146,24 @@ class Tokenizer:
         return found
 
     @cached_property
-    def ids(self) -> dict[str, int]:
-        return self.vocabulary | {content: number for content, (_, number) in self.added.items()}
+    def ids(self) -> Mapping[str, int]:
+        added = {content: number for content, (_, number) in self.added.items()}
+        if any(self.vocabulary.get(content, number) != number for content, number in added.items()):
+            return self.vocabulary | added
+        return Layered(self.vocabulary, {each: added[each] for each in added if each not in self.vocabulary})
 
     @cached_property
-    def texts(self) -> dict[int, str]:
-        return {number: content for content, number in self.ids.items()}
+    def texts(self) -> Mapping[int, str]:
+        ids = self.ids
+        own = {number: content for content, number in ids.own.items()} if isinstance(ids, Layered) else {}
+        if not isinstance(ids, Layered) or not self.model.texts.keys().isdisjoint(own):
+            return {number: content for content, number in ids.items()}
+        return Layered(self.model.texts, own)
+
+    @cached_property
+    def highest(self) -> int:
+        """The highest id, -1 without any token."""
+        return max(self.model.highest, max((number for _, number in self.added.values()), default=-1))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -168,6 +183,14 @@ class Tokenizer:
         if model.get("unk_token") is not None:
             return str(model["unk_token"])
         return self.texts.get(model["unk_id"]) if model.get("unk_id") is not None else None
+
+    def list_free(self, rows: int) -> Iterator[int]:
+        """Yield the ids below `rows` that no token has, in rising order."""
+        texts = self.texts
+        shared = texts.shared if isinstance(texts, Layered) else {}
+        # A vocabulary without a gap is not gone through.
+        start = len(shared) if self.model.highest + 1 == len(shared) else 0
+        return (number for number in range(start, rows) if number not in texts)
 
     def token(self, content: str) -> AddedToken | None:
         found = self.added.get(content)
@@ -196,7 +219,7 @@ class Tokenizer:
         *_, (_, given) = list_ids(self.vocabulary, [*self.added, token.content])
         # Behind a hole in the vocabulary the library gives an id twice, or one that depends on its version.
         crowded = token.content not in self.vocabulary and (len(given) > 1 or min(given) in self.texts)
-        number = max(self.texts) + 1 if crowded else min(given)
+        number = self.highest + 1 if crowded else min(given)
         listed = self._with_entries([write_entry(token, number)])
         if not crowded:
             return listed
@@ -220,7 +243,7 @@ class Tokenizer:
         for place, token in enumerate(tokens):
             reached = reached.with_token(token)
             number = reached.ids[token.content]
-            if token.content not in reached.vocabulary and number == max(reached.texts):
+            if token.content not in reached.vocabulary and number == reached.highest:
                 # From the end of all ids on, each gets the next one.
                 return reached._with_entries(
                     write_entry(each, number + 1 + more) for more, each in enumerate(tokens[place + 1 :])
@@ -254,7 +277,7 @@ class Tokenizer:
             return open_tokenizer(self.document)
 
 
-_VIEWS: Memo[Tokenizer] = Memo(2, operator.is_)
+_VIEWS: Memo[Tokenizer] = Memo(4, operator.is_)
 
 
 def view(document: Json) -> Tokenizer:

@@ -136,7 +136,7 @@ def _division_error(where: str) -> OutOfStepError:
 
 
 def _none_found(entries: Entries, tokenizer: Tokenizer | None, where: str) -> ModelError:
-    ids = max(tokenizer.texts, default=-1) + 1 if tokenizer else 0
+    ids = tokenizer.highest + 1 if tokenizer else 0
     possible = candidates(entries, ids)
     if possible:
         message = "which tensors have a vocabulary axis is not known: neither config.json nor their names show it"
