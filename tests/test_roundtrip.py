@@ -60,7 +60,7 @@ def test_it_passes_and_touches_nothing(kind: str, subject: Subject, tmp_path: Pa
     made = making.workspace(tmp_path, {"m": MAKERS[kind](tmp_path / "m")}, STEPS)
     before = contents(tmp_path)
     done = run_roundtrip(made.workspace, made.entry("m"), subject)
-    assert (done.start, [each.revision for each in done.migrations]) == (None, list(made.revisions))
+    assert (done.from_revision, [each.revision for each in done.migrations]) == (None, list(made.revisions))
     assert done.mismatches == ()
     assert done.files == len(list((tmp_path / "m").iterdir()))
     assert contents(tmp_path) == before
@@ -75,11 +75,15 @@ def test_it_begins_where_the_model_is(tmp_path: Path) -> None:
 
     upgrade(made.workspace, entry, first)
     pending = tried()
-    assert (pending.start, [each.revision for each in pending.migrations], pending.mismatches) == (first, [last], ())
+    assert (pending.from_revision, [each.revision for each in pending.migrations], pending.mismatches) == (
+        first,
+        [last],
+        (),
+    )
     upgrade(made.workspace, entry, last)
     assert tried().migrations == ()
     every = tried(from_base=True)
-    assert (every.start, len(every.migrations), every.mismatches) == (None, 2, ())
+    assert (every.from_revision, len(every.migrations), every.mismatches) == (None, 2, ())
     with pytest.raises(UsageError, match="begins where the model is"):
         run_roundtrip(made.workspace, entry, "copy", from_base=True)
     downgrade(made.workspace, entry, "base")

@@ -238,16 +238,9 @@ def restore(
     """
     declare_changes()
     done = restoring.restore(open_workspace(), revision)
-    written = [*([done.path] if done.diff else []), *done.attachments]
+    written = [*([done.file] if done.diff else []), *done.attachments]
     lines = [*done.diff, *(f"restored {path}" for path in written)]
     if done.kept_as:
         lines.append(f"the edited file is kept as {done.kept_as}")
-    content = {
-        "revision": done.revision,
-        "file": done.path,
-        "diff": done.diff,
-        "attachments": done.attachments,
-        "kept_as": done.kept_as,
-        "written": bool(written),
-    }
-    print_result("restore", Result(content, lines or [f"{done.path} is as it was applied"]), as_json)
+    result = Result({**vars(done), "written": bool(written)}, lines or [f"{done.file} is as it was applied"])
+    print_result("restore", result, as_json)

@@ -48,7 +48,7 @@ class AdapterStatus:
 class ModelStatus:
     """Where a model stands; `locked_by` is the process that is changing it now."""
 
-    name: str
+    model: str
     path: str
     revision: str | None
     pending: tuple[Migration, ...]
@@ -69,7 +69,7 @@ class Verified:
     The `same_meaning` is that which its migrations left, as after training or saving it.
     """
 
-    name: str
+    model: str
     revision: str | None
     changed: tuple[str, ...]
     same_meaning: bool
@@ -87,7 +87,7 @@ def status(workspace: Workspace, entry: ModelEntry) -> ModelStatus:
         state = open_state_if_present(workspace.state, workspace.root)
         training = training_on_record(state, snapshot, ObjectStore(workspace.objects))
         return ModelStatus(
-            name=entry.name,
+            model=entry.name,
             path=str(entry.path),
             revision=snapshot.revision,
             pending=progress.pending,

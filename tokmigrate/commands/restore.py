@@ -47,7 +47,7 @@ class Restored:
     """A migration that was put back: the diff, the attachments that differed, and where the edited file is."""
 
     revision: str
-    path: Path
+    file: Path
     diff: tuple[str, ...]
     attachments: tuple[Path, ...]
     kept_as: Path | None = None

@@ -50,19 +50,19 @@ class RoundTrip:
     """What was tried on a model's dummy or copy; `files` were compared each time, and have `bytes` at the end.
 
     Args:
-        left_out: The adapters of the model, which were not part of it.
+        adapters_left_out: The adapters of the model, which were not part of it.
         verified: What its files were loaded with, as `verify:` of the workspace says.
         made_of: Where the shapes of its weights come from: the model, or its configuration if they are missing.
     """
 
     model: str
     subject: Subject
-    start: str | None
+    from_revision: str | None
     migrations: tuple[Migration, ...]
     files: int
     bytes: int
     mismatches: tuple[Mismatch, ...]
-    left_out: tuple[Path, ...]
+    adapters_left_out: tuple[Path, ...]
     verified: Thoroughness
     made_of: Literal["model", "configuration"] = "model"
 

@@ -76,7 +76,7 @@ def verified_lines(found: Verified) -> Iterator[str]:
     """Yield the lines on what changed since a model was migrated."""
     how = "saved again" if found.same_meaning else "changed"
     changes = f"{how} since it was migrated: {', '.join(found.changed)}" if found.changed else "no file changed"
-    yield f"{found.name}: {found.revision or 'base'}, {changes}"
+    yield f"{found.model}: {found.revision or 'base'}, {changes}"
     if found.changed and found.same_meaning:
         yield "  it is equivalent to what its migrations left (`tokmigrate check`)"
     yield from (f"  {line}" for line in undo_lines(found.undo))
@@ -85,8 +85,7 @@ def verified_lines(found: Verified) -> Iterator[str]:
 
 def verified_content(found: Verified) -> dict[str, Any]:
     """Return what changed since a model was migrated as JSON."""
-    content = dict(vars(found))
-    return {"model": content.pop("name"), **content, "undo": undo_content(found.undo)}
+    return {**vars(found), "undo": undo_content(found.undo)}
 
 
 def undo_lines(undo: UndoData) -> Iterator[str]:
@@ -116,7 +115,7 @@ def format_tensors(names: Sequence[str]) -> str:
 
 def roundtrip_lines(done: RoundTrip) -> Iterator[RenderableType]:
     """Yield what was tried, on what, and whether every byte came out as it had to."""
-    count, start = len(done.migrations), done.start or "base"
+    count, start = len(done.migrations), done.from_revision or "base"
     if not count:
         yield Text(f"{done.model}: nothing is pending at {start}; --all tries every migration from base on")
         return
@@ -133,22 +132,11 @@ def roundtrip_lines(done: RoundTrip) -> Iterator[RenderableType]:
         yield from (Text(f"  {each.file}: other bytes {each.after} than {each.expected}") for each in done.mismatches)
     if done.made_of == "configuration":
         yield Text("  its weights are not here: the dummy model has the shapes that its configuration gives them")
-    for adapter in done.left_out:
+    for adapter in done.adapters_left_out:
         yield Text(f"  not part of it: the adapter {adapter}")
 
 
 def roundtrip_content(done: RoundTrip) -> dict[str, Any]:
     """Return what was tried as JSON."""
-    return {
-        "model": done.model,
-        "subject": done.subject,
-        "made_of": done.made_of,
-        "from_revision": done.start,
-        "migrations": [migration.revision for migration in done.migrations],
-        "passed": not done.mismatches,
-        "verified": done.verified,
-        "files": done.files,
-        "bytes": done.bytes,
-        "mismatches": done.mismatches,
-        "adapters_left_out": done.left_out,
-    }
+    migrations = [migration.revision for migration in done.migrations]
+    return {**vars(done), "migrations": migrations, "passed": not done.mismatches}

@@ -62,26 +62,11 @@ def _run_lines(run: Run) -> Iterator[RenderableType]:
 
 def run_content(run: Run) -> dict[str, Any]:
     """Return a run as JSON."""
-    row, who = run.row, run.row.provenance
-    return {
-        "run": row.id,
-        "model": run.model.name,
-        "path": run.model.path,
-        "lineage": run.model.lineage or None,
-        "ledger": run.ledger,
-        "direction": row.direction.value,
-        "from_revision": row.from_revision,
-        "to_revision": row.to_revision,
-        "revisions": row.revisions,
-        "status": row.status.value,
-        **vars(who),
-        "started": row.started,
-        "finished": row.finished,
-        "duration_s": row.duration_s,
-        "undone_by": run.undone_by,
-        "undone": run.undone,
-        "error": row.error,
-    }
+    content = {**vars(run.row), **vars(run.row.provenance), "undone_by": run.undone_by, "undone": run.undone}
+    for name in ("id", "model_id", "provenance", "payload"):
+        del content[name]
+    model = {"model": run.model.name, "path": run.model.path, "lineage": run.model.lineage or None}
+    return {"run": run.row.id, **model, "ledger": run.ledger, **content}
 
 
 def format_blame(found: BlameResult) -> RenderableType:

@@ -77,7 +77,7 @@ def status_text(status: ModelStatus) -> RenderableType:
     """Return where a model stands."""
     table = plain_table(Column(style="bold"), "")
     table.show_header = False
-    table.add_row("model", escape(f"{status.name} ({status.path})"))
+    table.add_row("model", escape(f"{status.model} ({status.path})"))
     table.add_row("revision", format_revision(status.revision))
     pending = ", ".join(migration.revision for migration in status.pending)
     table.add_row("pending", pending or "nothing")
@@ -129,16 +129,8 @@ def migration_content(migration: Migration) -> dict[str, Any]:
 def status_content(status: ModelStatus) -> dict[str, Any]:
     """Return the state of a model as JSON."""
     return {
-        "model": status.name,
-        "path": status.path,
-        "revision": status.revision,
+        **vars(status),
         "pending": [migration.revision for migration in status.pending],
-        "locked_by": status.locked_by,
-        "rows": status.rows,
-        "tokens": status.tokens,
-        "tied": status.tied,
-        "tensors": status.tensors,
         "adapters": [{**vars(adapter), "trained": adapter.trained} for adapter in status.adapters],
         "training": training_content(status.training),
-        "notes": status.notes,
     }

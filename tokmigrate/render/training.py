@@ -27,18 +27,7 @@ SAID = {
 
 def training_content(found: Sequence[TokenTraining]) -> list[dict[str, Any]]:
     """Return the tokens whose rows migrations initialised as JSON."""
-    return [
-        {
-            "token": token.token,
-            "id": token.id,
-            "revision": token.revision,
-            "training": token.training.value,
-            "sides": {side: became.value for side, became in token.sides.items()},
-            "figures": token.figures,
-            "why": token.why,
-        }
-        for token in found
-    ]
+    return [{**vars(token), "training": token.training} for token in found]
 
 
 def training_lines(found: Sequence[TokenTraining]) -> Iterator[str]:
