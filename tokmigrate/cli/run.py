@@ -97,7 +97,8 @@ def plan(
                 made = planning.plan(workspace, entry, to=revision)
                 for warning in made.warnings:
                     on_progress(events.Warned(entry.name, warning))
-                bounds.append(planning.bind_plan(workspace, made))
+                if output is not None:
+                    bounds.append(planning.bind_plan(workspace, made))
                 # Of a large vocabulary the document is made only where it is printed.
                 content = plan_report.plan_content(made) if as_json else {}
                 parts = [plan_report.plan_text(made)]

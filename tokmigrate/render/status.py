@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 def history_table(history: History, at: Mapping[str, list[str]], tags: Mapping[str, list[str]]) -> RenderableType:
     """Return the migrations, the newest first, with the tags of each and the models that are at it."""
     table = plain_table("", "revision", "after", "message", "models here", *(["tags"] if tags else []))
+    heads = {migration.revision for migration in history.heads}
     for migration in reversed(history.order()):
-        here = [", ".join(at.get(migration.revision, ())), "(head)" if migration in history.heads else ""]
+        here = [", ".join(at.get(migration.revision, ())), "(head)" if migration.revision in heads else ""]
         table.add_row(
             migration.number,
             migration.revision,

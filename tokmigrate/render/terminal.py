@@ -119,7 +119,7 @@ class _Progress:
         console = _open_console(stderr=True)
         # They are gone when they are done; where stderr is not a terminal there are none.
         self.bars = Progress(
-            # In a narrow terminal a long name is cut, and no figure.
+            # In a narrow terminal a long name is shortened, and no figure.
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=2)),
             BarColumn(bar_width=None, table_column=Column(ratio=1)),
             _Amount(table_column=Column(no_wrap=True)),
