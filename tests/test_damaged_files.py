@@ -17,11 +17,13 @@ from typing import Any
 import pytest
 from blake3 import blake3
 from in_process import Here
+from making import tokenizer_json
 from test_crash import strace_works
 from workspaces import image, make_workspace
 
 from tokmigrate.apply.undo_record import list_objects, read_undo_record
-from tokmigrate.errors import EXIT_CODES, DriftError, UndoError
+from tokmigrate.errors import EXIT_CODES, DriftError, TokenizerError, UndoError
+from tokmigrate.model.documents.reading import parse_document
 from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.state.objects import ObjectStore
 
@@ -385,3 +387,23 @@ def test_a_stamp_of_another_shape_that_is_sealed_again(places_of_work: dict[str,
             hints.append(error.hint)
     assert len(hints) > 100
     assert all(hints)
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("vocab", {"a": True}),
+        ("vocab", {"a": -1}),
+        ("vocab", {"a": 0.0}),
+        ("vocab", {"\ud800": 0}),
+        ("merges", [["a", "b"], ["a", "b", "c"]]),
+        ("merges", [["a", 1]]),
+        ("merges", [["a", "\udc00"]]),
+        ("merges", ["a b", ["a"]]),
+    ],
+)
+def test_a_vocabulary_of_other_types_is_an_error(part: str, value: object) -> None:
+    document = tokenizer_json()
+    document["model"][part] = value
+    with pytest.raises(TokenizerError):
+        parse_document("tokenizer.json", json.dumps(document).encode(), "here/tokenizer.json")

@@ -24,6 +24,7 @@ from tokmigrate.errors import VerificationError
 from tokmigrate.events import ActivityStarted, Event, Warned
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.settings import ModelEntry
 
 ADD = {"operations": [{"add_tokens": {"tokens": ["<new>"]}}]}
@@ -63,8 +64,8 @@ def refused(snapshot: Snapshot, documents: Documents) -> VerificationError:
 
 def after(snapshot: Snapshot, **parts: Any) -> Documents:
     """Return the files of a model whose tokenizer.json has other parts."""
-    text = json.dumps(snapshot.state.documents["tokenizer.json"] | parts).encode()
-    return Documents({"tokenizer.json": text}, snapshot.state.rows, snapshot.state.tokenizer.ids)
+    document = snapshot.state.documents["tokenizer.json"] | parts
+    return Documents({"tokenizer.json": json.dumps(document).encode()}, snapshot.state.rows, Tokenizer(document))
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from tokmigrate.model.formats.json_text import Json, parse
 from tokmigrate.model.references.token_texts import find_named_tokens, without_mentions
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
-from tokmigrate.model.tokenizer.tokenizer_json import view
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, view
 from tokmigrate.model.weights.tensor_rows import shard_digest
 from tokmigrate.model.weights.weights import INDEX
 from tokmigrate.plan.plan import layout, render_document, with_index_sizes
@@ -284,7 +284,7 @@ def build_downgrade(
     headers = {name: image.header for name, image in images.items()}
     digests = {name: image.digest for name, image in images.items()}
     return DowngradeCandidate(
-        Candidate(files, metadata, headers, edit, _tokens(snapshot, files), links, frozenset(removed)),
+        Candidate(files, metadata, headers, edit, _tokenizer(snapshot, files), links, frozenset(removed)),
         Completion(stamp, digests, stored.row),
         tuple(sorted({*rewritten, *trained})),
     )
@@ -294,7 +294,7 @@ def restore_documents(snapshot: Snapshot, records: Sequence[str], objects: Objec
     """Return the small files that `build_downgrade` would give, for which no weights are read; errors are the same."""
     undone, edit = _read_undone(snapshot, records, objects)
     files, _ = documents_before(snapshot, undone, edit)
-    return Documents(files, edit.new_rows, _tokens(snapshot, files))
+    return Documents(files, edit.new_rows, _tokenizer(snapshot, files))
 
 
 def _read_undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -> tuple[list[Undo], RowEdit]:
@@ -308,10 +308,10 @@ def _read_undone(snapshot: Snapshot, records: Sequence[str], objects: Objects) -
     return undone, edit
 
 
-def _tokens(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Mapping[str, int]:
+def _tokenizer(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Tokenizer | None:
     # An adapter need not have a tokenizer.
     text = files.get(TOKENIZER) or snapshot.texts.get(TOKENIZER)
-    return view(parse_document(TOKENIZER, text, TOKENIZER)).ids if text is not None else {}
+    return view(parse_document(TOKENIZER, text, TOKENIZER)) if text is not None else None
 
 
 def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:

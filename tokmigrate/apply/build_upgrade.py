@@ -95,7 +95,7 @@ class UpgradeBuilder:
             metadata={},
             headers={name: layout.header for name, layout in layouts.items()},
             edit=plan.edit,
-            tokens=plan.final.tokenizer.ids,
+            tokenizer=plan.final.tokenizer,
             removed=plan.removed_shards,
         )
         own = Change(snapshot, candidate, self._complete, self._populations, reads_all=snapshot.stamp is None)

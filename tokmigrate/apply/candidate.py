@@ -16,6 +16,7 @@ from tokmigrate.model.documents.stamp import parse_stamp
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.plan.plan import Plan
 from tokmigrate.vocabulary.row_edit import Recipe, RowEdit
 
@@ -37,7 +38,7 @@ class Candidate:
         metadata: Mode, owner and times of files that are given back.
         headers: The headers of the shards that are written; a tensor comes from whatever shard on disk has it.
         edit: Rows of the written shards in terms of the rows on disk.
-        tokens: The id that every token must have.
+        tokenizer: What its tokenizer.json says, None where an adapter has none.
         links: The names of written files that are symbolic links, and what these hold.
         removed: The shards that are there no more.
     """
@@ -46,7 +47,7 @@ class Candidate:
     metadata: Mapping[str, FileMetadata]
     headers: Mapping[str, Header]
     edit: RowEdit
-    tokens: Mapping[str, int]
+    tokenizer: Tokenizer | None
     links: Mapping[str, LinkMetadata] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
 
@@ -83,22 +84,28 @@ class Documents:
 
     Args:
         files: The bytes of changed files, None for removed ones; without the stamp, which no library reads.
+        tokenizer: What tokenizer.json says, None where an adapter has none.
     """
 
     files: Mapping[str, bytes | None] = field(repr=False)
     rows: int
-    tokens: Mapping[str, int] = field(repr=False)
+    tokenizer: Tokenizer | None = field(repr=False)
 
     @classmethod
     def of_plan(cls, plan: Plan) -> Documents:
         """Return what an upgrade leaves; no weights are needed for it."""
         files = {name: plan.render_document(plan.final, name) for name in sorted(plan.touched)}
-        return cls(files, plan.edit.new_rows, plan.final.tokenizer.ids)
+        return cls(files, plan.edit.new_rows, plan.final.tokenizer)
 
     @classmethod
     def of_candidate(cls, candidate: Candidate) -> Documents:
         """Return what a change leaves."""
-        return cls(candidate.files, candidate.edit.new_rows, candidate.tokens)
+        return cls(candidate.files, candidate.edit.new_rows, candidate.tokenizer)
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        """The id that every token must have."""
+        return self.tokenizer.ids if self.tokenizer else {}
 
     def shapes(self, snapshot: Snapshot) -> dict[str, list[int]]:
         """Return the shape of every tensor afterwards."""

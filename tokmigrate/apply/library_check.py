@@ -16,7 +16,7 @@ from tokmigrate.errors import StorageError, TokmigrateError, VerificationError
 from tokmigrate.events import Thoroughness
 from tokmigrate.files import has_file, read_file
 from tokmigrate.model.documents.pipeline_overrides import loading_class
-from tokmigrate.model.documents.reading import parse_document, with_files
+from tokmigrate.model.documents.reading import with_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.state import CONFIG, TOKENIZER_CONFIG
 from tokmigrate.model.snapshot import Snapshot
@@ -49,7 +49,7 @@ def verify_documents(
     faults = after.faults(encoded)
     if not faults and not after.different and not _changes_pipeline(snapshot, documents):
         return ()
-    now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer.ids)
+    now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer)
     before = _Loaded.of(snapshot.directory, snapshot, now, (), with_model=not faults.keys().isdisjoint(_OF_THE_MODEL))
     _raise_first(faults, before.faults(()), snapshot)
     return tuple(_compare(before, after, snapshot))
@@ -60,7 +60,7 @@ def collect_inputs(snapshot: Snapshot, documents: Documents) -> Iterator[object]
     yield snapshot.state.traits.worker
     yield {name: blake3(data).digest() for name, data in snapshot.texts.items()}
     yield {name: data and blake3(data).digest() for name, data in documents.files.items()}
-    yield documents.shapes(snapshot), documents.rows, blake3(repr(documents.tokens).encode()).digest()
+    yield documents.shapes(snapshot), documents.rows, blake3(repr(documents.ids).encode()).digest()
     # Without a model type transformers looks for one in the name of the directory.
     yield snapshot.state.traits.model_type or snapshot.directory
     yield from _describe_others(snapshot)
@@ -101,7 +101,7 @@ def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thor
     Raises:
         VerificationError: A library loads something else than the files say.
     """
-    now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer.ids)
+    now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer)
     if thoroughness == "fast":
         _check_with_tokenizers(snapshot, now, checks)
         return ()
@@ -132,7 +132,7 @@ def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Seq
     where = str(snapshot.directory)
     with stage_tokenizer(snapshot, documents) as file:
         try:
-            request = {"file": str(file), "expected": dict(documents.tokens), "encode": texts}
+            request = {"file": str(file), "expected": dict(documents.ids), "encode": texts}
             answer = call_worker("tokenizer", request, snapshot.state.traits.worker)
         except TokmigrateError as error:
             error.where = where
@@ -176,7 +176,7 @@ class _Loaded:
         texts = tuple(check.text for check in checks)
         request = {
             "directory": str(directory),
-            "expected": dict(documents.tokens),
+            "expected": dict(documents.ids),
             "shapes": documents.shapes(snapshot),
             "encode": texts,
             "model": with_model,
@@ -285,8 +285,7 @@ def _changes_pipeline(snapshot: Snapshot, documents: Documents) -> bool:
     files = {name: documents.files[name] for name in (CONFIG, TOKENIZER_CONFIG) if name in documents.files}
     if files and loading_class(held) != loading_class(with_files(held, files)):
         return True
-    text = documents.files.get(TOKENIZER)
-    after = held[TOKENIZER] if text is None else parse_document(TOKENIZER, text, TOKENIZER)
+    after = documents.tokenizer.document if documents.tokenizer else held[TOKENIZER]
     return any(held[TOKENIZER].get(section) != after.get(section) for section in SECTIONS)
 
 

@@ -250,7 +250,7 @@ def _publish(
     keep_owner: bool,
 ) -> NewStamp:
     model = sync_with_stamp(state, entry, snapshot)
-    candidate = Candidate({}, {}, {}, RowEdit.identity(snapshot.state.rows), snapshot.state.tokenizer.ids)
+    candidate = Candidate({}, {}, {}, RowEdit.identity(snapshot.state.rows), snapshot.state.tokenizer)
     completion = Completion(new.stamp.encode(), {}, lambda _tensor, _recipe: b"")
     outcome = partial(Outcome, applied=new.records, tokens=new.events)
     run = Run(Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)

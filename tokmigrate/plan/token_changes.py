@@ -129,9 +129,10 @@ def _list_remaining(before: ModelState, after: ModelState, edit: RowEdit, trace:
     # Nothing happens to any other token that has its old text, id and row.
     in_question = {old_ids.get(token) for token in (*old.added, *new.added)}
     in_question |= {*had.values(), *has.values(), *(row for each in windows for row, _ in each.of(edit).recipes())}
+    rows_after = edit.new_rows
     for number, token in new.texts.items():
         who = trace.at[number]
-        if who == number < edit.new_rows and number not in in_question and old_texts[who] == token:
+        if who == number < rows_after and number not in in_question and old_texts[who] == token:
             continue
         gains = tuple(role for role, holder in has.items() if holder == who and had.get(role) != who)
         rows = of_input(number, who), of_output(number, who)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
@@ -117,12 +119,41 @@ def _parse(name: str, data: bytes, where: str) -> Json:
         raise ModelError("not a JSON object", where=where, hint=_HINT)
     if name in _SHAPES:
         try:
-            # From the text, since in a parsed value every array would have to be a tuple.
-            _SHAPES[name].model_validate_json(text)
+            # From a text, since in a parsed value every array would have to be a tuple.
+            _SHAPES[name].model_validate_json(_without_vocabulary(value, text) if name == TOKENIZER else text)
         except ValidationError as error:
             kind = TokenizerError if name == TOKENIZER else ModelError
             raise kind(_format_union_error(error.errors(include_url=False), value), where=where, hint=_HINT) from error
     return value
+
+
+def _without_vocabulary(value: Json, text: str) -> str:
+    """Return the text of a tokenizer.json without a vocabulary and merges that are right, which are most of it."""
+    model = value.get("model")
+    if not isinstance(model, dict) or not isinstance(vocabulary := model.get("vocab"), dict):
+        return text
+    merges = model.get("merges")
+    pairs = merges if isinstance(merges, list) and {*map(type, merges)} == {list} else []
+    words = list(chain.from_iterable(pairs))
+    is_right = (
+        {*map(type, vocabulary.values())} == {int}
+        and min(vocabulary.values()) >= 0
+        and {*map(len, pairs)} <= {2}
+        and {*map(type, words)} <= {str}
+        and _is_unicode(chain(vocabulary, words))
+    )
+    if not is_right:
+        return text
+    left = {**model, "vocab": {}, "merges": [] if pairs else merges}
+    return json.dumps({**value, "model": left})
+
+
+def _is_unicode(texts: Iterable[str]) -> bool:
+    try:
+        "".join(texts).encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def json_layout(name: str, text: str, stamp: Stamp | None) -> Layout:

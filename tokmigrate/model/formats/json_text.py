@@ -181,7 +181,9 @@ def _is_deep(value: Json) -> bool:
         level = list(compress(level, map(_CONTAINERS.__contains__, map(type, level))))
         if not level:
             return False
-        level = list(chain.from_iterable(each.values() if type(each) is dict else each for each in level))
+        dictionaries = [each for each in level if type(each) is dict]
+        lists = (each for each in level if type(each) is list)
+        level = list(chain(chain.from_iterable(map(dict.values, dictionaries)), chain.from_iterable(lists)))
     return True
 
 
