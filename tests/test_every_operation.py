@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,17 @@ def new_tokens(trial: Trial) -> None:
     assert trial.after.cut("x<ent>y").count(ids["<ent>"]) == 1
     assert ids["<ent>"] not in trial.before.ids.values()
     is_the_mean(trial, "<ent>", trial.after.row("<ent>"))
+    trial.same_ids()
+    trial.same_rows()
+
+
+def joined(trial: Trial) -> None:
+    left, right = _merge(trial)
+    text = trial.before.tokenizer.decode([trial.before.ids[left], trial.before.ids[right]])
+    number = trial.after.ids[left + right]
+    assert number not in trial.before.ids.values()
+    assert number in trial.after.cut(text)
+    is_the_mean(trial, left + right, trial.after.row(left + right))
     trial.same_ids()
     trial.same_rows()
 
@@ -315,6 +327,13 @@ def _removed(trial: Trial, ids: str) -> dict[str, Any]:
     return {"remove_tokens": {"tokens": [trial.words[0]], "ids": ids, "acknowledge": "breaking"}}
 
 
+def _merge(trial: Trial) -> list[str]:
+    """Return two tokens that follow each other in a text, and are no token together."""
+    numbers = trial.before.cut("xylophone quartz")
+    found = ([trial.before.tokenizer.convert_ids_to_tokens(number) for number in pair] for pair in pairwise(numbers))
+    return next(pair for pair in found if "".join(pair) not in trial.before.ids and pair[1][0] not in "\u0120\u2581")
+
+
 def _roles(trial: Trial) -> dict[str, Any]:
     return {"add_role_tokens": {"roles": {"judge": "<|judge|>"}, "end": trial.tokens.end, "existing": "reuse"}}
 
@@ -367,6 +386,7 @@ EFFECTS: dict[str, tuple[Written, Effect]] = {
     ),
     "set_post_processor": (lambda trial: [{"set_post_processor": {"post_processor": _around(trial)}}], around_a_text),
     "set_decoder": (lambda _: [{"set_decoder": {"decoder": {"type": "Fuse"}}}], decoded),
+    "extend_vocab": (lambda trial: [{"extend_vocab": {"merges": [_merge(trial)]}}], joined),
     "set_truncation": (lambda _: [{"set_truncation": {"max_length": 6, "direction": "left"}}], cut_off),
 }
 
@@ -408,6 +428,10 @@ def test_up_the_effect_and_down(name: str, base: Loaded, tmp_path: Path) -> None
     before = contents(model)
     trial = Trial(base.case.tokenizer, base, Loaded(model, base.case))
     made = workspace(tmp_path / "w", {"m": model}, [{"operations": written(trial)}])
+    if name == "extend_vocab" and "merges" not in document(model, "tokenizer.json")["model"]:
+        with pytest.raises(OperationError, match="has no merges"):
+            plan(made.workspace, made.entry("m"))
+        return
     upgrade(replace(made.workspace, verify="fast"), made.entry("m"))
     effect(trial)
     ids = trial.after.cut("A model reads the word again.")

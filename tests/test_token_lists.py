@@ -121,7 +121,7 @@ def test_a_changed_file_is_a_changed_migration(tmp_path: Path) -> None:
         (b"a\nb\na\n", 3, "'a' is in line 1 already"),
         (b"a\r\nb\r\n", 1, "carriage return"),
         (b"a\n\xff\n", 2, "not UTF-8"),
-        (b"", 1, "lists no token"),
+        (b"", 1, "lists nothing"),
     ],
 )
 def test_a_fault_in_a_list_names_file_and_line(tmp_path: Path, data: bytes, line: int, message: str) -> None:

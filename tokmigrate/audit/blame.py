@@ -308,7 +308,7 @@ def _locate_event(migration: Migration, event: TokenEvent) -> SourceLocation:
 def _tokens(changes: TokenChanges, event: TokenEventType) -> tuple[str, ...]:
     """Return the tokens to which an operation does what an event records."""
     tokens: dict[TokenEventType, tuple[str, ...]] = {
-        TokenEventType.ADDED: tuple(token.content for token in changes.added),
+        TokenEventType.ADDED: (*(token.content for token in changes.added), *changes.extended),
         TokenEventType.RENAMED: tuple(changes.renamed.values()),
         TokenEventType.MOVED: (*changes.moved, *changes.removed),
         TokenEventType.REMOVED: changes.removed,

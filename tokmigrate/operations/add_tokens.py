@@ -23,7 +23,7 @@ from tokmigrate.operations.row_changes import (
     with_inserted_rows,
     with_new_rows,
 )
-from tokmigrate.operations.token_lists import TokenListOperation, read_tokens
+from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation, read_tokens
 from tokmigrate.vocabulary.ids import Renumbering
 
 
@@ -53,6 +53,7 @@ class AddTokens(TokenListOperation):
         min_length=1,
         description="The tokens, in the order of their ids; a text alone is a token without flags.",
     )
+    tokens_file: str | None = Field(default=None, min_length=1, description=FILE_DESCRIPTION)
     existing: Literal["refuse", "reuse"] = Field(
         default="refuse",
         description="What happens with a token that the tokenizer has already; `reuse` keeps its id, row and flags.",

@@ -111,6 +111,7 @@ class TokenChanges:
 
     Args:
         may_exist: Whether the tokenizer may have a token of `added` already.
+        extended: The tokens that it adds to the tokenizer's own model, if they are not there already.
         renamed: The new text of each renamed token, by the old one.
         moved: The new id of each token that is moved by name.
         reinitialised: The tokens whose rows are initialised again, by their texts after the operation.
@@ -120,6 +121,7 @@ class TokenChanges:
 
     added: tuple[NewToken, ...] = ()
     may_exist: bool = False
+    extended: tuple[str, ...] = ()
     renamed: Mapping[str, str] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     moved: Mapping[str, int] = field(default_factory=dict)
@@ -130,14 +132,14 @@ class TokenChanges:
     @property
     def texts(self) -> tuple[str, ...]:
         """The texts of the tokens that it changes, each once."""
-        added = (token.content for token in self.added)
+        added = (*(token.content for token in self.added), *self.extended)
         changed = (*added, *self.renamed, *self.removed, *self.moved, *self.reinitialised, *self.flagged)
         return tuple(dict.fromkeys(changed))
 
     @property
     def keeps_tokens(self) -> bool:
         """Whether the same tokens have the same ids and rows afterwards."""
-        return not (self.added or self.renamed or self.removed or self.moved or self.reinitialised)
+        return not (self.added or self.extended or self.renamed or self.removed or self.moved or self.reinitialised)
 
     @property
     def keeps_ids(self) -> bool:

@@ -8,6 +8,7 @@ from functools import cache
 
 from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.chat import AddRoleTokens, SetChatTemplate
+from tokmigrate.operations.extend_vocab import ExtendVocab
 from tokmigrate.operations.move_tokens import MoveTokens
 from tokmigrate.operations.operation import Operation
 from tokmigrate.operations.padding_and_truncation import SetPadding, SetTruncation
@@ -38,6 +39,7 @@ BUILT_IN: tuple[type[Operation], ...] = (
     SetTruncation,
     MoveTokens,
     RemoveTokens,
+    ExtendVocab,
 )
 
 

@@ -52,6 +52,7 @@ class RemoveTokens(TokenListOperation):
     tokens: Annotated[tuple[str, ...], AsTuple] = Field(
         default=(), min_length=1, description="The texts of the tokens."
     )
+    tokens_file: str | None = Field(default=None, min_length=1, description=FILE_DESCRIPTION)
     keep_tokens: Annotated[tuple[str, ...], AsTuple] = Field(
         default=(), min_length=1, description="The tokens that stay; all others are removed."
     )

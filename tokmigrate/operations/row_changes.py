@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from tokmigrate.errors import OperationError, in_one_line
 from tokmigrate.init import InitRecipe, InitSpec
+from tokmigrate.init.row_strategy import Lookup
 from tokmigrate.init.strategies import Copy
 from tokmigrate.model.documents.architecture_quirks import FIXED_IDS, POSITION_IDS_FROM_PAD
 from tokmigrate.model.documents.config_fields import parts_of, with_sizes
@@ -29,20 +30,27 @@ def choose_init(state: ModelState, context: Context, *nearest_first: InitSpec | 
 
 
 def init_recipe(
-    state: ModelState, context: Context, label: str, spec: InitSpec, population: tuple[Run, ...] | None = None
+    state: ModelState,
+    context: Context,
+    label: str,
+    spec: InitSpec,
+    population: tuple[Run, ...] | None = None,
+    lookup: Lookup | None = None,
 ) -> InitRecipe:
     """Return the recipe for the row of the token `label`, read off the state before it.
 
     `population` are the rows of its statistics; by default those of the baseline vocabulary that are still there.
+    `lookup` answers what strategies ask of the tokenizer; by default the tokenizer.
     """
+    lookup = lookup or state.tokenizer
     population = state.population if population is None else population
     if not population:
         raise OperationError("no row of the baseline vocabulary is left to initialise a new one from")
     return InitRecipe(
         revision=context.revision,
         label=label,
-        input=spec.start("input", state.tokenizer, label, context.attachments),
-        output=spec.start("output", state.tokenizer, label, context.attachments),
+        input=spec.start("input", lookup, label, context.attachments),
+        output=spec.start("output", lookup, label, context.attachments),
         population=population,
         table=_find_copied_row(state, spec, label) if state.traits.has_tables else None,
     )

@@ -18,7 +18,7 @@ from tokmigrate.model.documents.state import ModelState
 from tokmigrate.operations.operation import DEFAULT_INIT, Context, Footprint, Operation, Risk, TokenChanges, TokenList
 from tokmigrate.operations.row_changes import MEAN, check_size_may_change, choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import id_of
-from tokmigrate.operations.token_lists import TokenListOperation
+from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation
 from tokmigrate.vocabulary.ids import expand, runs
 from tokmigrate.vocabulary.row_edit import CopiedRows, RowEdit
 
@@ -82,6 +82,7 @@ class ReinitTokens(TokenListOperation):
     shorthand: ClassVar[str | None] = "tokens"
 
     tokens: TokenList = Field(default=(), description="The tokens; a text alone is one.")
+    tokens_file: str | None = Field(default=None, min_length=1, description=FILE_DESCRIPTION)
     init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
 
     def apply(self, state: ModelState, context: Context) -> ModelState:

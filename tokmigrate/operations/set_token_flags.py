@@ -22,7 +22,7 @@ from tokmigrate.model.references.token_texts import token_entries
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, FLAGS
 from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges, TokenList
 from tokmigrate.operations.token_checks import id_of
-from tokmigrate.operations.token_lists import TokenListOperation
+from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation
 from tokmigrate.vocabulary.ids import AddedToken
 
 
@@ -36,6 +36,7 @@ class SetTokenFlags(TokenListOperation):
     name: ClassVar[str] = "set_token_flags"
 
     tokens: TokenList = Field(default=(), description="The tokens; a text alone is one.")
+    tokens_file: str | None = Field(default=None, min_length=1, description=FILE_DESCRIPTION)
     special: bool | None = Field(default=None, description="Decoding may skip them.")
     single_word: bool | None = Field(default=None, description="They match only between word boundaries.")
     lstrip: bool | None = Field(default=None, description="They take the white space on their left with them.")

@@ -106,6 +106,19 @@ def unreachable_tokens(before: ModelState, after: ModelState) -> tuple[str, ...]
     return tuple(call_worker("reachability", request, after.traits.worker)["unreachable"])
 
 
+def find_unreachable(state: ModelState, tokens: Iterable[str]) -> tuple[str, ...]:
+    """Return those of `tokens`, of the model's vocabulary, that no text produces.
+
+    Raises:
+        TokenizerError: The tokenizers library cannot load the tokenizer.
+    """
+    named = {token: token for token in tokens}
+    if not named:
+        return ()
+    request = {"before": None, "after": _without_template(state.tokenizer), "tokens": named}
+    return tuple(call_worker("reachability", request, state.traits.worker)["unreachable"])
+
+
 def _without_template(tokenizer: Tokenizer) -> str:
     """Return the text of a tokenizer.json without its post-processor, whose template can drop a text."""
     return json.dumps({**tokenizer.document, "post_processor": None}, ensure_ascii=False)

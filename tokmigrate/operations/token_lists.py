@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Self, cast
 
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic import TypeAdapter, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from tokmigrate.errors import FileProblems, Problem
 from tokmigrate.formatting import format_list
 from tokmigrate.operations.operation import Operation
-from tokmigrate.strict_yaml.validation import messages
+from tokmigrate.strict_yaml.validation import describe_fault
 
 _SPELLING = "a line is a token as tokenizer.json spells it; a `.json` file with a list of texts can hold any token"
 FILE_DESCRIPTION = "A file with one token a line, or a `.json` file with a list of texts, relative to the migration."
@@ -25,8 +26,6 @@ class TokenListOperation(Operation):
 
     lists: ClassVar[Mapping[str, str]] = {"tokens": "tokens_file"}
     """The field with a list of tokens, and the one that names a file with it."""
-
-    tokens_file: str | None = Field(default=None, min_length=1, description=FILE_DESCRIPTION)
 
     @model_validator(mode="after")
     def _check_lists(self) -> Self:
@@ -56,31 +55,37 @@ class TokenListOperation(Operation):
 
 
 def read_tokens(file: str, data: bytes) -> tuple[str, ...]:
-    """Return the tokens that a file lists, in its order.
+    """Return the tokens that a file lists; arguments and errors are those of `read_list`."""
+    return tuple(read_list(file, data, TypeAdapter(list[str])))
+
+
+def read_list(file: str, data: bytes, kind: TypeAdapter[list[Any]]) -> list[Any]:
+    """Return the list of a `.json` file, or the lines of another one, each validated as an item of `kind`.
 
     Raises:
-        FileProblems: It is not UTF-8, lists no token, an empty one, or one twice.
+        FileProblems: It is not UTF-8, lists nothing, an empty item, one twice, or one that is not of that kind.
     """
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise FileProblems([Problem(file, line, 1, "this is not UTF-8", _SPELLING)]) from error
-    tokens = read_json_list(file, text, TypeAdapter(list[str])) if file.endswith(".json") else _read_lines(text)
-    problems = list(_find_faults(file, tokens))
-    if problems:
-        raise FileProblems(problems)
-    return tuple(tokens)
-
-
-def read_json_list(file: str, text: str, kind: TypeAdapter[list[Any]]) -> list[Any]:
-    """Return the list of a JSON file; raises FileProblems where it is another thing."""
     try:
-        return kind.validate_python(json.loads(text))
+        items = json.loads(text) if file.endswith(".json") else _read_lines(text)
+        problems = list(_find_faults(file, items)) if isinstance(items, list) else []
+        if problems:
+            raise FileProblems(problems)
+        return kind.validate_python(items)
     except json.JSONDecodeError as error:
         raise FileProblems([Problem(file, error.lineno, error.colno, f"no JSON: {error.msg}")]) from error
     except ValidationError as error:
-        raise FileProblems([Problem(file, 1, 1, message) for message in messages(error)]) from error
+        raise FileProblems([_fault_of_item(file, detail) for detail in error.errors(include_url=False)]) from error
+
+
+def _fault_of_item(file: str, detail: ErrorDetails) -> Problem:
+    place = next((step for step in detail["loc"] if isinstance(step, int)), 0)
+    message, hint = describe_fault(detail)
+    return Problem(file, place + 1, 1, message, hint)
 
 
 def _read_lines(text: str) -> list[str]:
@@ -89,12 +94,13 @@ def _read_lines(text: str) -> list[str]:
     return lines[:-1] if lines[-1] == "" else lines
 
 
-def _find_faults(file: str, tokens: Sequence[str]) -> Iterator[Problem]:
+def _find_faults(file: str, items: Sequence[Any]) -> Iterator[Problem]:
     """Yield what is wrong in a list, by line; in a JSON file the line is the place in the list."""
-    if not tokens:
-        yield Problem(file, 1, 1, "it lists no token")
+    if not items:
+        yield Problem(file, 1, 1, "it lists nothing")
     seen: dict[str, int] = {}
-    for number, token in enumerate(tokens, 1):
+    for number, item in enumerate(items, 1):
+        token = item if isinstance(item, str) else json.dumps(item, ensure_ascii=False)
         if token.strip("\r") == "":
             yield Problem(file, number, 1, "the line is empty", _SPELLING)
         elif token.endswith("\r") and not file.endswith(".json"):

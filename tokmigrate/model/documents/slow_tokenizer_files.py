@@ -46,7 +46,7 @@ def with_slow_files_in_step(before: ModelState, after: ModelState, renumbering: 
     changed = {
         number for number, text in old.texts.items() if renumbering.touches(number) or new.texts.get(number) != text
     }
-    for name, data in _list_files(before):
+    for name, data in list_slow_files(before):
         if is_sentencepiece(data) and (model := SentencePieceModel.read(data, name)).is_in_order_of(old.texts):
             if any(number < len(model.pieces) for number in changed):
                 after = after.with_document(name, _renumber(model, new, renumbering, name).data)
@@ -77,7 +77,7 @@ def slow_tokenizer_notes(before: ModelState, after: ModelState) -> Iterator[str]
     new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids and not is_tombstone(token)]
     parts = ("normalizer", "pre_tokenizer")
     tokenizes_differently = any(before.documents[FILE].get(part) != after.documents[FILE].get(part) for part in parts)
-    for name, data in _list_files(after):
+    for name, data in list_slow_files(after):
         kind = _format(name, data)
         reader = "transformers with mistral-common" if kind == "tekken" else f"a program that reads only {name}"
         held = _texts_held(name, data)
@@ -97,7 +97,8 @@ def is_tiktoken(data: bytes) -> bool:
         return False
 
 
-def _list_files(state: ModelState) -> list[tuple[str, bytes]]:
+def list_slow_files(state: ModelState) -> list[tuple[str, bytes]]:
+    """Return the files that hold the vocabulary in a format of their own, by name."""
     return [(name, data) for name, data in state.documents.items() if isinstance(data, bytes)]
 
 

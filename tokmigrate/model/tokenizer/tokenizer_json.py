@@ -26,7 +26,7 @@ from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, t
 from tokmigrate.model.tokenizer.vocabulary import Vocabulary, read_vocabulary
 from tokmigrate.vocabulary.ids import AddedToken, Layered
 
-_BYTE = re.compile("<0x[0-9A-F]{2}>")
+BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def list_ids(vocabulary: Mapping[str, int], added: Iterable[str]) -> Iterator[tuple[str, frozenset[int]]]:
@@ -75,7 +75,7 @@ def _can_make(model: Mapping[str, Any], token: str) -> bool:
     # A BPE makes single letters, bytes, and what its merges make: no merge makes a token that is not in the vocabulary.
     letter = token.removeprefix(model.get("continuing_subword_prefix") or "")
     letter = letter.removesuffix(model.get("end_of_word_suffix") or "")
-    return len(letter) <= 1 or bool(model.get("byte_fallback") and _BYTE.fullmatch(token))
+    return len(letter) <= 1 or bool(model.get("byte_fallback") and BYTE.fullmatch(token))
 
 
 Merge = tuple[str, str]
@@ -237,6 +237,25 @@ class Tokenizer:
             else:
                 reached = reached._with_outside(list(group))
         return reached
+
+    def with_merges(self, merges: Sequence[Merge], ids: Mapping[str, int]) -> Tokenizer:
+        """Return a view of a BPE's file with merges behind all others, and the tokens that they make with their `ids`.
+
+        Added tokens that would get another id on loading go into the vocabulary with the id that they have.
+
+        Raises:
+            OperationError: One of them cannot.
+        """
+        model = self.document["model"]
+        entries = self.document.get("added_tokens") or []
+        vocabulary = with_tokens_inside({**self.vocabulary, **ids}, entries, model)
+        held = model.get("merges") or []
+        if held and isinstance(held[0], str) and not any(" " in part for merge in merges for part in merge):
+            written: list[Any] = [*held, *(f"{left} {right}" for left, right in merges)]
+        else:
+            written = [list(merge) for merge in (*merges_of(model), *merges)]
+        document = replace_at(self.document, ("model", "vocab"), vocabulary)
+        return Tokenizer(replace_at(document, ("model", "merges"), written)).check()
 
     def _with_outside(self, tokens: Sequence[AddedToken]) -> Tokenizer:
         reached = self

@@ -1,7 +1,7 @@
 """Which tokens text can produce with one tokenizer, and can no longer produce with another.
 
 Request: `before` and `after`, each the text of a tokenizer.json; `tokens`, `{text before: text after}` of those in
-question, each in the vocabulary of the tokenizer's model.
+question, each in the vocabulary of the tokenizer's model. Where `before` is null, all of them could be produced before.
 
 Answer: `unreachable`, the texts after of the tokens that text can produce before and cannot produce after.
 
@@ -112,15 +112,22 @@ class _Tokenizer:
             return [each.ids for each in self._whole.encode_batch_fast(texts, add_special_tokens=False)]
         except Exception:
             # One of them has a letter that the model does not know, and there is no token for what is unknown.
-            if len(texts) < 2:
-                return [[] for _ in texts]
-            middle = len(texts) // 2
-            return [*self._ids(texts[:middle]), *self._ids(texts[middle:])]
+            return [] if not texts else [[]] if len(texts) == 1 else self._halves(texts)
+
+    def _halves(self, texts: list[str]) -> list[list[int]]:
+        middle = len(texts) // 2
+        return [*self._ids(texts[:middle]), *self._ids(texts[middle:])]
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
-    before, after = _Tokenizer(request["before"]), _Tokenizer(request["after"])
+    after = _Tokenizer(request["after"])
     tokens: Mapping[str, str] = request["tokens"]
+    if request["before"] is None:
+        spoken = {token for token in tokens if after.text(token) is not None}
+        lost = {token for token in tokens if token not in spoken and not after.makes(token)}
+        lost |= _not_produced(spoken, after, after)
+        return {"unreachable": [token for token in tokens if token in lost]}
+    before = _Tokenizer(request["before"])
     if _is_same_pipeline(before.document, after.document):
         # What the model still makes is found in a text in which it was found before.
         tokens = {old: new for old, new in tokens.items() if old != new or not after.makes(new)}

@@ -1,0 +1,251 @@
+"""Merges appended to a BPE: every new boundary is an old one, and each new token has a row made of its parts."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import strategies as st
+from making import llama, workspace
+from real_tokenizers import available, real
+from shared_models import SharedModel, shared_model
+
+from tokmigrate.commands.stamp import stamp_model
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.errors import OperationError
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+
+REAL = available("phi-2", "mistral-chat", "phi-3-mini", "deepseek", "minimind")
+HERE = Path(__file__).parent
+DOMAIN = "\n".join(path.read_text("utf-8") for path in sorted(HERE.glob("test_re*.py")))
+OLD = (HERE.parent / "README.md").read_text("utf-8") + "Überraschung im Straßenverkehr, 漢字かな交じり文, 🦄🦄 naïve\n"
+
+
+def learn(library: tokenizers.Tokenizer, text: str, most: int) -> list[tuple[str, str]]:
+    """Return the most frequent merges of neighbouring tokens, one after the other, without those over a border."""
+    words = Counter(
+        tuple(library.id_to_token(number) for number in each.ids)
+        for each in library.encode_batch(
+            [part for line in text.splitlines() for part in cut(library, line)], add_special_tokens=False
+        )
+    )
+    merges: list[tuple[str, str]] = []
+    while len(merges) < most:
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, count in words.items():
+            for left, right in pairwise(word):
+                if not (left.startswith("<0x") or right.startswith(("<0x", "▁"))):
+                    pairs[left, right] += count
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        words = Counter({join(word, best): count for word, count in words.items()})
+    return merges
+
+
+def cut(library: tokenizers.Tokenizer, line: str) -> list[str]:
+    if library.pre_tokenizer is None:
+        return [f" {word}" for word in line.split(" ") if word]
+    return [line[start:stop] for _, (start, stop) in library.pre_tokenizer.pre_tokenize_str(line)]
+
+
+def join(word: tuple[str, ...], merge: tuple[str, str]) -> tuple[str, ...]:
+    made: list[str] = []
+    place = 0
+    while place < len(word):
+        step = 2 if word[place : place + 2] == merge else 1
+        made.append("".join(word[place : place + step]))
+        place += step
+    return tuple(made)
+
+
+def boundaries(library: tokenizers.Tokenizer, text: str) -> list[int]:
+    """Return where tokens end, in bytes or letters of the vocabulary's own spelling."""
+    ends, reached = [], 0
+    for number in library.encode(text, add_special_tokens=False).ids:
+        reached += len(library.id_to_token(number))
+        ends.append(reached)
+    return ends
+
+
+def texts(count: int) -> list[str]:
+    letters = "abcdefgh  \n\t.,:()_=0123'\"éß漢字🦄ÄĠ▁<|>"
+    source = random.Random(11)  # noqa: S311 - the same texts each time
+    return ["".join(source.choices(letters, k=source.randint(1, 40))) for _ in range(count)]
+
+
+def extend(model: SharedModel, merges: list[tuple[str, str]], init: str = "{strategy: mean}") -> None:
+    (model.root / "migrations" / "new.json").write_text(json.dumps(merges), "utf-8")
+    model.migrate(f"- extend_vocab: {{merges_file: new.json, init: {init}}}")
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_every_boundary_is_an_old_one(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path, name)
+    before, old = model.bytes(), model.library()
+    ids = old.get_vocab(with_added_tokens=True)
+    merges = learn(old, DOMAIN, 120)
+    extend(model, merges)
+    new = model.library()
+    after = new.get_vocab(with_added_tokens=True)
+    assert {token: after[token] for token in ids} == ids
+    made = [left + right for left, right in merges]
+    assert sorted(after.keys() - ids.keys()) == sorted(set(made) - ids.keys())
+    assert sorted(after.values())[-len(after) + len(ids) :] == list(
+        range(max(ids.values()) + 1, max(after.values()) + 1)
+    )
+    lines = [*DOMAIN.splitlines(), *OLD.splitlines(), *texts(2_000)]
+    for line in lines:
+        assert set(boundaries(new, line)) <= set(boundaries(old, line)), line
+    saved = [sum(len(each.encode(line).ids) for line in DOMAIN.splitlines()) for each in (old, new)]
+    assert saved[1] < 0.95 * saved[0]
+    model.down()
+    assert model.bytes() == before
+
+
+@pytest.mark.parametrize("name", available("phi-2", "phi-3-mini"))
+def test_a_new_row_is_made_of_the_old_tokens_that_it_joins(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path, name)
+    old, rows = model.library(), model.rows()
+    merges = learn(old, DOMAIN, 40)
+    sources = {token: [number] for token, number in old.get_vocab().items()}
+    for left, right in merges:
+        sources.setdefault(left + right, [*sources[left], *sources[right]])
+    extend(model, merges, "{strategy: subtokens}")
+    after, new = model.rows(), model.library().get_vocab()
+    for token in new.keys() - old.get_vocab().keys():
+        for key, held in rows.items():
+            wanted = held[sources[token]].astype(np.float64).mean(axis=0)
+            np.testing.assert_allclose(after[key][new[token]], wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_slow_files_follow(tmp_path: Path) -> None:
+    name = next(iter(available("roberta-base", "phi-2")))
+    files = {
+        file.name: file.read_text("utf-8") for file in real(name).glob("*") if file.name in ("vocab.json", "merges.txt")
+    }
+    model = shared_model(tmp_path, name, files)
+    library = model.library()
+    merges = learn(library, DOMAIN, 20)
+    extend(model, merges)
+    if files:
+        vocabulary = json.loads((model.directory / "vocab.json").read_text("utf-8"))
+        assert {left + right for left, right in merges} <= vocabulary.keys()
+        lines = (model.directory / "merges.txt").read_text("utf-8").splitlines()
+        assert lines[-len(merges) :] == [f"{left} {right}" for left, right in merges]
+
+
+def test_added_tokens_keep_their_ids(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, REAL[0])
+    model.migrate('- add_tokens: ["<|one|>", {content: "<|two|>", special: true}]')
+    library = model.library()
+    ids = library.get_vocab(with_added_tokens=True)
+    extend(model, learn(library, DOMAIN, 5))
+    after = model.library()
+    assert {token: after.token_to_id(token) for token in ids} == ids
+    text = "a<|one|> b<|two|>test_token_changes"
+    assert {"<|one|>", "<|two|>"} <= set(after.encode(text).tokens)
+
+
+FAULTS = {
+    "unknown part": ([["Ġthe", "qqqqqq"]], "'qqqqqq' is not a token of the tokenizer's model"),
+    "used before it is made": ([["theĠ", "x"], ["the", "Ġ"]], "'theĠ' is not a token"),
+    "twice in the list": ([["z", "qz"], ["z", "qz"]], "not a token|already"),
+    "over the border of words": ([["e", "Ġthe"]], "no text produces 1 new token: 'eĠthe'"),
+}
+
+
+@pytest.mark.parametrize(("merges", "message"), FAULTS.values(), ids=FAULTS)
+def test_a_merge_that_cannot_be_is_refused(tmp_path: Path, merges: list[list[str]], message: str) -> None:
+    model = shared_model(tmp_path, "phi-2")
+    before = model.bytes()
+    with pytest.raises(Exception, match=message):
+        extend(model, [(left, right) for left, right in merges])
+    assert model.bytes() == before
+
+
+@pytest.mark.parametrize("name", available("mistral-chat", "phi-3-mini"))
+@pytest.mark.parametrize(
+    ("merge", "message"),
+    [(("<0xE2>", "<0x9F>"), "is a byte"), (("e", "▁the"), "goes over the border of a word"), (("▁t", "h"), "already")],
+)
+def test_pieces_of_sentencepiece_that_cannot_be_are_refused(
+    tmp_path: Path, name: str, merge: tuple[str, str], message: str
+) -> None:
+    model = shared_model(tmp_path, name)
+    with pytest.raises(OperationError, match=message):
+        extend(model, [merge])
+
+
+@pytest.mark.parametrize("name", available("bert-base-uncased", "oromo-t5"))
+def test_only_a_bpe_has_merges(tmp_path: Path, name: str) -> None:
+    model = shared_model(tmp_path, name)
+    with pytest.raises(OperationError, match="has no merges"):
+        extend(model, [("a", "b")])
+
+
+def test_it_is_stamped_and_detected(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "phi-2")
+    merges = learn(model.library(), DOMAIN, 3)
+    model.write("- extend_vocab: {merges: " + json.dumps([f"{left} {right}" for left, right in merges]) + "}")
+    with pytest.raises(Exception, match="merges"):
+        stamp_model(model.workspace, model.entry, "head")
+    upgrade(model.workspace, model.entry)
+    (model.directory / "tokmigrate.json").unlink()
+    stamp_model(model.workspace, model.entry, "head")
+
+
+def test_spare_rows_are_used_first(tmp_path: Path) -> None:
+    model = shared_model(tmp_path, "phi-2")
+    rows = {key: len(held) for key, held in model.rows().items()}
+    extend(model, learn(model.library(), DOMAIN, 3))
+    assert {key: len(held) for key, held in model.rows().items()} == rows
+
+
+@st.composite
+def merging(draw: st.DrawFn) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """Return a BPE with random merges, several for one token among them, and merges to append."""
+    vocabulary = {letter: number for number, letter in enumerate("abc")}
+    merges: list[tuple[str, str]] = []
+    for _ in range(draw(st.integers(0, 30))):
+        pair = (draw(st.sampled_from(sorted(vocabulary))), draw(st.sampled_from(sorted(vocabulary))))
+        if pair not in merges:
+            merges.append(pair)
+            vocabulary.setdefault("".join(pair), len(vocabulary))
+    first = draw(st.integers(0, len(merges)))
+    made = {"".join(pair) for pair in merges[:first]} | set("abc")
+    old = {token: number for number, token in enumerate(token for token in vocabulary if token in made)}
+    model = {"type": "BPE", "vocab": old, "merges": [list(pair) for pair in merges[:first]]}
+    return {"model": {**model, "ignore_merges": draw(st.booleans())}, "added_tokens": []}, merges[first:]
+
+
+@given(merging(), st.lists(st.text("abc", min_size=1, max_size=14), max_size=30))
+def test_appended_merges_only_join(made: tuple[dict[str, Any], list[tuple[str, str]]], some: list[str]) -> None:
+    document, merges = made
+    known = document["model"]["vocab"]
+    new = [token for token in dict.fromkeys(left + right for left, right in merges) if token not in known]
+    after = Tokenizer(document).with_merges(merges, {token: len(known) + place for place, token in enumerate(new)})
+    libraries = [
+        tokenizers.Tokenizer.from_str(json.dumps({"version": "1.0", **each})) for each in (document, after.document)
+    ]
+    for text in some:
+        old_ends, new_ends = (boundaries(each, text) for each in libraries)
+        assert set(new_ends) <= set(old_ends)
+
+
+def test_a_plan_of_a_migration_written_in_python(tmp_path: Path) -> None:
+    made = workspace(tmp_path, {"m": llama(tmp_path / "m")}, [])
+    head = 'revision = "aaaa0001"\ndown_revision = None\nmessage = "m"\n\n\n'
+    text = head + 'def upgrade(op):\n    op.extend_vocab(["o w"])\n'
+    (tmp_path / "migrations" / "0001_m.py").write_text(text, "utf-8")
+    ids = json.loads((tmp_path / "m" / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]
+    assert {"o", "w"} <= ids.keys()
+    upgrade(made.workspace, made.entry("m"))
+    assert "ow" in json.loads((tmp_path / "m" / "tokenizer.json").read_text("utf-8"))["model"]["vocab"]

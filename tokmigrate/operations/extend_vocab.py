@@ -1,0 +1,201 @@
+"""The operation `extend_vocab`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, TypeAdapter
+
+from tokmigrate.errors import OperationError
+from tokmigrate.formatting import format_count, format_quoted
+from tokmigrate.init import InitSpec
+from tokmigrate.model.documents.architecture_quirks import ordered_tail
+from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files
+from tokmigrate.model.documents.state import MERGES, VOCAB_JSON, ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Merge, Tokenizer, merges_of, model_kind, product
+from tokmigrate.operations.operation import (
+    AsTuple,
+    Context,
+    Footprint,
+    Risk,
+    TokenChanges,
+)
+from tokmigrate.operations.row_changes import choose_init, init_recipe, with_new_rows
+from tokmigrate.operations.token_checks import find_unreachable
+from tokmigrate.operations.token_lists import TokenListOperation, read_list
+
+_WORD_START = "\u2581"
+_MERGES = "the merges of the tokenizer"
+
+
+def _to_merge(value: Any) -> Any:
+    """Return the two parts of a merge that is written as one text, as in merges.txt."""
+    parts = value.split(" ") if isinstance(value, str) else value
+    if not isinstance(parts, Sequence) or len(parts) != 2:
+        raise ValueError("a merge is two tokens with a space between them, or a list of two tokens")
+    return tuple(parts)
+
+
+MergeField = Annotated[
+    tuple[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]],
+    BeforeValidator(_to_merge, json_schema_input_type=str | tuple[str, str]),
+]
+
+
+class ExtendVocab(TokenListOperation):
+    """Append merges to a BPE, and give each token that they make an id and a row.
+
+    The merges come after all that the tokenizer has, in the order given. So text is tokenized as before, and then
+    neighbouring tokens are joined: every boundary between two tokens is one that was there before, old ids keep their
+    meaning, and data tokenized before stays valid. A token that the vocabulary has already gets no second id.
+
+    `subtokens` reads the rows of the old tokens that a new one is joined from.
+    """
+
+    name: ClassVar[str] = "extend_vocab"
+    shorthand: ClassVar[str | None] = "merges"
+    lists: ClassVar[Mapping[str, str]] = {"merges": "merges_file"}
+
+    merges: Annotated[tuple[MergeField, ...], AsTuple] = Field(
+        default=(),
+        min_length=1,
+        description="The merges, each as in merges.txt, `left right`, or as a list of two tokens.",
+    )
+    merges_file: str | None = Field(
+        default=None, min_length=1, description="A file with one merge a line, or a `.json` file with a list of merges."
+    )
+    init: InitSpec | None = Field(default=None, description="How the rows are initialised.")
+
+    def apply(self, state: ModelState, context: Context) -> ModelState:
+        new = _read_merges(state, self.merges)
+        start = max(state.tokenizer.texts) + 1
+        ids = {token: start + place for place, token in enumerate(new.tokens)}
+        after = _with_files(
+            state.with_document(FILE, state.tokenizer.with_merges(self.merges, ids).document), self.merges, ids
+        )
+        lookup = _JoinedTokens(state.tokenizer, new.sources)
+        spec = choose_init(state, context, self.init)
+        recipes = {number: init_recipe(state, context, token, spec, lookup=lookup) for token, number in ids.items()}
+        lost = find_unreachable(after, new.tokens)
+        if lost:
+            raise OperationError(
+                f"no text produces {format_count(len(lost), 'new token')}: {format_quoted(lost, 10)}",
+                hint="leave out their merges: the tokenizer splits text between their parts before it merges",
+            )
+        return with_new_rows(after, context, recipes)
+
+    def risk(self, before: ModelState, after: ModelState) -> Risk:
+        new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids]
+        return Risk.caution(
+            f"text with {format_quoted(new or [''.join(merge) for merge in self.merges])} has fewer tokens;"
+            " old ids and tokenized data stay valid"
+        )
+
+    def token_changes(self) -> TokenChanges:
+        return TokenChanges(extended=self._products())
+
+    def footprint(self) -> Footprint:
+        parts = {part for merge in self.merges for part in merge}
+        writes = (*Footprint.name_tokens(self._products()), _MERGES)
+        return Footprint.of(writes, (*Footprint.name_tokens(parts), *Footprint.name_init(self.init)))
+
+    def expected(self, state: ModelState, context: Context) -> ModelState:  # noqa: ARG002
+        known = set(merges_of(state.documents[FILE]["model"]))
+        missing = tuple(merge for merge in self.merges if merge not in known)
+        # The ids are not compared here: where merges are missing it was not applied.
+        return state.with_document(FILE, state.tokenizer.with_merges(missing, {}).document) if missing else state
+
+    @classmethod
+    def read_items(cls, file: str, data: bytes) -> tuple[Merge, ...]:
+        return tuple(read_list(file, data, TypeAdapter(list[MergeField])))
+
+    def _products(self) -> tuple[str, ...]:
+        # Without the prefix of a continuing piece, which only the tokenizer knows and few have.
+        return tuple(dict.fromkeys(left + right for left, right in self.merges))
+
+
+@dataclass(frozen=True)
+class _NewTokens:
+    """The new tokens of merges, in the order of their ids, and the old tokens that each of them is joined from."""
+
+    tokens: tuple[str, ...]
+    sources: Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class _JoinedTokens:
+    """The tokenizer before the operation; the pieces of a new token are the old tokens that it is joined from."""
+
+    tokenizer: Tokenizer
+    sources: Mapping[str, tuple[int, ...]]
+
+    @property
+    def ids(self) -> Mapping[str, int]:
+        return self.tokenizer.ids
+
+    def pieces(self, text: str) -> tuple[int, ...]:
+        return self.sources.get(text) or self.tokenizer.pieces(text)
+
+
+def _read_merges(state: ModelState, merges: Sequence[Merge]) -> _NewTokens:
+    """Return what merges make; raises OperationError for one that the tokenizer cannot have."""
+    document, tokenizer = state.documents[FILE], state.tokenizer
+    if model_kind(document) != "BPE":
+        raise OperationError(
+            f"a {model_kind(document)} tokenizer has no merges", where=FILE, hint="add whole words with add_tokens"
+        )
+    tail = ordered_tail(state)
+    if tail is not None:
+        raise OperationError(
+            f"a {state.traits.model_type} model takes each id from {tail.start} on for a timestamp by its order",
+            hint="no token can be appended",
+        )
+    model = document["model"]
+    known = set(merges_of(model))
+    prefix = model.get("continuing_subword_prefix") or ""
+    is_byte_level = "'ByteLevel'" in str(document.get("pre_tokenizer"))
+    vocabulary = tokenizer.vocabulary
+    sources: dict[str, tuple[int, ...]] = {}
+    for number, merge in enumerate(merges, 1):
+        made = product(merge, prefix)
+        for part in merge:
+            if part not in vocabulary and part not in sources:
+                raise _fault(number, merge, f"'{part}' is not a token of the tokenizer's model, nor made before")
+            if part in tokenizer.added:
+                raise _fault(number, merge, f"'{part}' is an added token, which is never merged")
+            if model.get("byte_fallback") and BYTE.fullmatch(part):
+                raise _fault(number, merge, f"'{part}' is a byte: the decoder could not read what it is merged into")
+        if merge in known:
+            raise _fault(number, merge, "the tokenizer has this merge already")
+        if made in tokenizer.added:
+            raise _fault(number, merge, f"'{made}' is an added token, which is matched before any merge")
+        if not is_byte_level and _WORD_START in made.lstrip(_WORD_START):
+            raise _fault(number, merge, f"'{made}' goes over the border of a word")
+        known.add(merge)
+        if made not in vocabulary and made not in sources:
+            sources[made] = tuple(source for part in merge for source in (sources.get(part) or (vocabulary[part],)))
+    return _NewTokens(tuple(sources), sources)
+
+
+def _fault(number: int, merge: Merge, reason: str) -> OperationError:
+    return OperationError(f"merge {number}, '{merge[0]} {merge[1]}': {reason}", hint="leave the merge out")
+
+
+def _with_files(state: ModelState, merges: Sequence[Merge], ids: Mapping[str, int]) -> ModelState:
+    """Return the state whose vocab.json and merges.txt follow; raises OperationError where a file cannot."""
+    for name, _ in list_slow_files(state):
+        raise OperationError(
+            "it holds the vocabulary in a form that merges are not written into", where=name, hint=IN_ANOTHER_FORMAT
+        )
+    if VOCAB_JSON in state.documents:
+        state = state.with_document(VOCAB_JSON, {**state.documents[VOCAB_JSON], **ids})
+    if MERGES in state.documents:
+        spaced = next((part for merge in merges for part in merge if any(mark in part for mark in " \n\r")), None)
+        if spaced is not None:
+            raise OperationError(f"it cannot hold '{spaced}', which has a space", where=MERGES, hint=IN_ANOTHER_FORMAT)
+        text = str(state.documents[MERGES])
+        lines = "".join(f"{left} {right}\n" for left, right in merges)
+        state = state.with_document(MERGES, f"{text}\n{lines}" if text and not text.endswith("\n") else text + lines)
+    return state
