@@ -153,6 +153,60 @@ print(json.dumps({{"used": used, "size": size, "made": made, "same": contents(pl
     assert answer["used"] < 3 << 20
 
 
+@pytest.mark.parametrize("maker", [XFS, "mkfs.btrfs -q"])
+def test_tensors_on_record_are_not_read_where_their_blocks_are_shared(
+    tmp_path: Path, at_head: Workspace, maker: str
+) -> None:
+    program = maker.split(maxsplit=1)[0]
+    if shutil.which(program) is None or shutil.which("losetup") is None:
+        pytest.skip(f"no {program} or no losetup here to make a filesystem that shares blocks")
+    (tmp_path / "mounted").mkdir()
+    mounting = f"truncate -s 600M image && {maker} image >&2 && mount -o loop image mounted"
+    script = f"""
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_copying import SHARD, make_large
+from workspaces import contents
+from blake3 import blake3
+from tokmigrate.apply import known_files
+from tokmigrate.commands.downgrade import downgrade
+from tokmigrate.commands.inspect import verify
+from tokmigrate.commands.upgrade import upgrade
+from tokmigrate.settings import read_workspace
+known_files._FINE_NS = 0
+place = make_large(Path("mounted/workspace"))
+base = contents(place.model)
+found = read_workspace(place.settings)
+entry = found.models["demo"]
+first = "9f3c2a7e41b0"
+def read_by(change, to, workspace=found):
+    before = int(Path("/proc/self/io").read_text().split()[1])
+    change(workspace, entry, to)
+    return int(Path("/proc/self/io").read_text().split()[1]) - before
+read = [read_by(upgrade, first), read_by(upgrade, "head")]
+made = {{name: blake3(data).hexdigest() for name, (data, _) in contents(place.model).items()}}
+read += [read_by(downgrade, first), read_by(downgrade, "base")]
+same = contents(place.model) == base
+upgrade(found, entry, first)
+with (place.model / SHARD).open("r+b") as shard:
+    shard.seek(-1, os.SEEK_END)
+    shard.write(b"?")
+read.append(read_by(upgrade, "head"))
+right = verify(found, entry).changed == ()
+print(json.dumps({{"read": read, "made": made, "same": same, "right": right}}))
+"""
+    answer = in_namespace(tmp_path, mounting, script)
+    assert answer["same"] is True
+    assert answer["right"] is True
+    assert answer["made"] == {name: blake3(data).hexdigest() for name, (data, _) in contents(at_head.model).items()}
+    assert isinstance(answer["read"], list)
+    all_tensors = MORE * SIZE
+    first, second, down, to_base, trained = answer["read"]
+    assert min(first, trained) > all_tensors
+    assert max(second, down, to_base) < all_tensors / 2, answer["read"]
+
+
 EXTENTS = """
 import json, re, subprocess, sys
 from pathlib import Path

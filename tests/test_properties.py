@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import making
@@ -367,7 +368,16 @@ def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target:
 def stage_change(change: Change, target: Path) -> None:
     """Write the directory of a change, with its stamp."""
     snapshot, candidate = change.snapshot, change.candidate
-    staged = stage(snapshot, target, candidate, change.populations, uncounted, reads_all=change.reads_all)
+    staged = stage(
+        snapshot,
+        target,
+        candidate,
+        change.populations,
+        uncounted,
+        reads_all=change.reads_all,
+        known_tensors=change.known_tensors,
+        stopped=Event(),
+    )
     completion = change.complete(staged.contents)
     staged.complete(snapshot, candidate, completion)
     staged.verify(snapshot, candidate, completion, reads_again=False)

@@ -1,8 +1,8 @@
 """Digests of shards that are on record, so that what is known is not read again: as Git's index knows files.
 
 A record is a hint. It says what a shard held when tokmigrate last read or wrote the whole of it, and is believed while
-the filesystem says the same of the file; what is written from it is still digested. Commands that prove what a model
-holds do not ask it.
+the filesystem says the same of the file; what is copied from it is still digested, and of what is shared with it the
+digest may be on record. Commands that prove what a model holds do not ask it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,26 @@ def find_known(snapshot: Snapshot, recorded: Mapping[str, str]) -> dict[str, str
         if identity == _format_identity(shard.size, *shard.identity):
             found[shard.file] = digest
     return found
+
+
+def find_known_tensors(
+    snapshot: Snapshot, known: Mapping[str, str], shards: Mapping[str, str], tensors: Mapping[str, str]
+) -> dict[str, str]:
+    """Return the digests of the tensors in shards that are known, as far as they have no vocabulary axis.
+
+    Args:
+        known: The digests of the shards that are known, by file.
+        shards: Digests of shards at some time, by file.
+        tensors: The digests of their tensors at that time.
+    """
+    names = {
+        entry.name
+        for shard in snapshot.weights.shards
+        if shard.file in known and known[shard.file] == shards.get(shard.file)
+        for entry in shard.header.entries
+    }
+    names -= {tensor.name for tensor in snapshot.tensors}
+    return {name: tensors[name] for name in names & tensors.keys()}
 
 
 def describe_files(directory: Path, digests: Mapping[str, str]) -> dict[str, str]:

@@ -65,6 +65,7 @@ class Change:
         populations: The rows whose mean `complete` needs, by tensor.
         reads_all: Whether it needs the digests of all vocabulary shards, also of those that are not written.
         read: Reads the weights of a staged directory, and raises where they are none.
+        known_tensors: Digests of tensors that need not be read where their blocks are shared.
     """
 
     snapshot: Snapshot
@@ -73,6 +74,7 @@ class Change:
     populations: Mapping[str, Sequence[Run]] = field(default_factory=dict)
     reads_all: bool = False
     read: Callable[[Path], object] = read_weights
+    known_tensors: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def area(self) -> WorkArea:
@@ -327,6 +329,7 @@ def _stage(change: Change, progress: Callable[[int], None], stopped: Event) -> S
         change.populations,
         progress,
         reads_all=change.reads_all,
+        known_tensors=change.known_tensors,
         stopped=stopped,
     )
 

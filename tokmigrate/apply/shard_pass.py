@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from blake3 import blake3
@@ -67,6 +68,7 @@ def read_shard(
     writers: Collection[ShardWriter] = (),
     progress: Callable[[int], None] | None = None,
     stopped: threading.Event | None = None,
+    known: Mapping[str, str] = MappingProxyType({}),
 ) -> Contents:
     """Read each byte of a shard once.
 
@@ -76,6 +78,7 @@ def read_shard(
         writers: Those of new shards, each of which gets the tensors that are in it.
         progress: Called by this thread with the bytes of each block that is done.
         stopped: Set by another thread where the rest is not wanted any more.
+        known: The digests of tensors that are not read where the new shard has their blocks already.
 
     Raises:
         CancelledError: It is set.
@@ -101,7 +104,11 @@ def read_shard(
             tensor, begin = tensors.get(entry.name), header.data_start + entry.begin
             writer = next((each for each in writers if entry.name in each), None)
             if tensor is None:
-                work = partial(_read_fixed, file, entry, begin, fixed, writer, stopped)
+                rest = writer.list_rest(entry.name) if writer is not None and entry.name in known else None
+                if writer is not None and rest is not None and count(rest) < len(entry):
+                    work = partial(_copy_rest, file, entry, begin, fixed, writer, rest, known[entry.name])
+                else:
+                    work = partial(_read_fixed, file, entry, begin, fixed, writer, stopped)
                 blocks.append(_Block(entry.name, len(entry), work))
                 continue
             rows = stack.enter_context(TensorRows(path, begin, tensor.geometry, tensor.dtype))
@@ -169,6 +176,30 @@ def _read_fixed(
     if writer is not None:
         writer.end_tensor(entry.name, fixed[entry.name])
     return ()
+
+
+def _copy_rest(
+    file: OpenFile,
+    entry: TensorEntry,
+    begin: int,
+    fixed: dict[str, str],
+    writer: ShardWriter,
+    rest: Sequence[Run],
+    digest: str,
+) -> Sequence[Matrix]:
+    """Copy the parts of a tensor whose blocks are not shared, and take its digest as it is known."""
+    for start, stop in _cut_long(rest):
+        data = _buffer(stop - start).data
+        file.fill(data, begin + start)
+        writer.put_bytes(entry.name, start, data)
+    fixed[entry.name] = digest
+    writer.end_tensor(entry.name, digest)
+    return ()
+
+
+def _cut_long(runs: Sequence[Run]) -> Iterator[Run]:
+    for start, stop in runs:
+        yield from ((first, min(first + CACHED_BYTES, stop)) for first in range(start, stop, CACHED_BYTES))
 
 
 def _buffer(size: int) -> Octets:

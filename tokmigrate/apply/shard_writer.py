@@ -136,6 +136,11 @@ class ShardWriter:
                 for row, piece in self._edits[entry.name].copied_rows():
                     yield begin + piece.start * size, target + row * size, len(piece) * size
 
+    def list_rest(self, tensor: str) -> list[Run]:
+        """Return what of the bytes of a tensor, which is copied as a whole, is not shared with an old file."""
+        begin, size = self._position(tensor), len(self._header.entry(tensor))
+        return list(find_gaps(self._find_shared(begin, begin + size), size))
+
     def put_rows(self, tensor: str, start: int, rows: Octets, digests: bytes) -> None:
         """Write those of the rows from `start` on that are kept."""
         for first, last, row in self._places[tensor].of(start, start + len(rows)):
@@ -209,11 +214,14 @@ class ShardWriter:
     def _position(self, tensor: str) -> int:
         return self._header.data_start + self._header.entry(tensor).begin
 
-    def _write(self, data: memoryview, offset: int) -> None:
-        end = offset + len(data)
-        first_near = bisect_right(self._shared, offset, key=itemgetter(1))
+    def _find_shared(self, begin: int, end: int) -> list[Run]:
+        """Return what is shared of a part of the file, as seen from its beginning."""
+        first_near = bisect_right(self._shared, begin, key=itemgetter(1))
         near = self._shared[first_near : bisect_left(self._shared, end, key=itemgetter(0))]
-        for start, stop in find_gaps([(max(0, first - offset), last - offset) for first, last in near], len(data)):
+        return [(max(0, first - begin), last - begin) for first, last in near]
+
+    def _write(self, data: memoryview, offset: int) -> None:
+        for start, stop in find_gaps(self._find_shared(offset, offset + len(data)), len(data)):
             position = start
             with storage_errors("write the file", self.path):
                 while position < stop:

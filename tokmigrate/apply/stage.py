@@ -22,6 +22,7 @@ from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.formats.safetensors_header import Header
 from tokmigrate.model.model_files import entry_name, read_link, real_name, real_path
 from tokmigrate.model.snapshot import Snapshot
+from tokmigrate.model.weights.weights import read_identity
 from tokmigrate.vocabulary.ids import Run
 
 
@@ -78,6 +79,7 @@ def stage(
     progress: Callable[[int], None],
     *,
     reads_all: bool,
+    known_tensors: Mapping[str, str],
     stopped: Event,
 ) -> StagedDirectory:
     """Write the candidate, all but its stamp and its new rows, into the directory `target`, which must not exist.
@@ -85,6 +87,7 @@ def stage(
     Args:
         populations: The rows whose mean is wanted, by tensor.
         reads_all: Whether vocabulary shards are read that are not written.
+        known_tensors: The digests of tensors that need not be read where their blocks are shared.
         stopped: Set by another thread where nothing more is to be written.
 
     Raises:
@@ -113,10 +116,14 @@ def stage(
                 stack.enter_context(writer)
                 writer.start({real_path(snapshot.directory, name): old for name, old in sources.items()})
             for name, old in sources.items():
-                source = real_path(snapshot.directory, name)
+                source, identity = real_path(snapshot.directory, name), snapshot.weights.shard(name).identity
+                # Looked at after its blocks were shared: what was written into it before that would show.
+                known = known_tensors if identity == read_identity(source) else {}
                 contents = contents.join(
-                    read_shard(source, old, tensors, populations, writers.values(), progress, stopped)
+                    read_shard(source, old, tensors, populations, writers.values(), progress, stopped, known)
                 )
+                if known and identity != read_identity(source):
+                    raise DriftError("it was changed while it was copied", where=str(source), hint="try again")
         for name in snapshot.vocabulary_shards if reads_all else ():
             if name not in sources:
                 source, old = real_path(snapshot.directory, name), snapshot.weights.shard(name).header

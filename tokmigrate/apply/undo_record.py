@@ -202,6 +202,12 @@ def read_left_stamp(digest: str, objects: Objects) -> bytes | None:
     return None if stamp is None else objects.get(stamp)
 
 
+def read_left_digests(digest: str, objects: Objects) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return the digests of shards, and those of their tensors, that the migration of an undo record left."""
+    record = _record(objects.get(digest), digest)
+    return record.shards_after, record.tensors_after
+
+
 def list_objects(digest: str, objects: Objects) -> Iterator[str]:
     """Yield the digests of all objects that an undo record needs, its own first; an object may come twice.
 

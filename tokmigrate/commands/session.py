@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from tokmigrate.apply.journal import Journal
-from tokmigrate.apply.known_files import describe_files, find_known
+from tokmigrate.apply.known_files import describe_files, find_known, find_known_tensors
 from tokmigrate.apply.lock import hold_lock
 from tokmigrate.apply.publish import Change, RecoveryOutcome, publish, recover
+from tokmigrate.apply.undo_record import read_left_digests
 from tokmigrate.apply.workarea import WorkArea
 from tokmigrate.commands.library_check import Accepted, outcome_of_changes, verify_once
-from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError
+from tokmigrate.errors import BusyError, RecoveryNeededError, TokmigrateError, UndoError
 from tokmigrate.events import OnProgress, Step, StepReached, Warned
 from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
@@ -123,6 +124,11 @@ def publish_run(
     )
     recorder = NewRun(state, begin, run.outcome)
     known = find_known(changes[0].snapshot, state.known_files(model))
+    reads_again = workspace.verify == "paranoid"
+    if not reads_again:
+        left = _read_last_digests(state, model, ObjectStore(workspace.objects))
+        own = replace(changes[0], known_tensors=find_known_tensors(changes[0].snapshot, known, *left))
+        changes = (own, *changes[1:])
     with BackgroundCall(partial(verify_once, workspace, outcome_of_changes(changes), checks, accepted)) as acceptance:
         written = publish(
             entry.name,
@@ -132,11 +138,24 @@ def publish_run(
             workspace.root,
             acceptance,
             keep_owner=keep_owner,
-            reads_again=workspace.verify == "paranoid",
+            reads_again=reads_again,
         )
     # A hint, and the change is made: without it the next command reads more. Clones have a new inode or time too.
     with suppress(TokmigrateError):
         state.remember_files(model, describe_files(changes[0].area.model, {**known, **written}))
+
+
+def _read_last_digests(
+    state: State, model: ModelRow, objects: ObjectStore
+) -> tuple[Mapping[str, str], Mapping[str, str]]:
+    """Return the digests of shards and tensors that the last migration of a model left which changed rows."""
+    for row in reversed(state.list_applied(model)):
+        # Without them more is read.
+        with suppress(UndoError):
+            shards, tensors = read_left_digests(row.record.undo, objects) if row.record.undo else ({}, {})
+            if shards:
+                return shards, tensors
+    return {}, {}
 
 
 @contextmanager

@@ -211,9 +211,13 @@ def _shard(directory: Path, file: str) -> Shard:
         )
     header = read_header(directory / file)
     # Before rows are read. A program can set the time of the last write back, but not the time of the last change.
-    status = (directory / file).stat()
-    identity = (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
-    return Shard(file, header, header.file_size, identity)
+    return Shard(file, header, header.file_size, read_identity(directory / file))
+
+
+def read_identity(path: Path) -> tuple[int, ...]:
+    """Return device, inode, and times of the last write and the last change of a file."""
+    status = path.stat()
+    return (status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _read_weight_map(directory: Path) -> Mapping[str, str]:
