@@ -40,7 +40,7 @@ _TEMPLATE_SECONDS, _TEMPLATE_MIB = 2, 1024
 class Linted:
     """What rules found, in the order of files and places, and notes on what could not be checked.
 
-    `root` is the directory that programs which read the findings start from: the repository's, or the workspace's.
+    `root` is the directory of the paths that other programs read: the repository's, or the workspace's.
     """
 
     findings: tuple[Finding, ...]

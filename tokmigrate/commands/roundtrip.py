@@ -130,7 +130,7 @@ def _subject(
         before = read_recorded_state(workspace, entry, snapshot, "base")
         texts = {name: data for name, data in {**texts, **before.files}.items() if data is not None}
         rows = before.edit.new_rows
-    # Rows that are read from a file, which begins as safetensors do, have the width that they have.
+    # Rows that are read from a file have the width that they have; the first bytes tell safetensors.
     attached = [data for migration in tried for data in migration.attachments.values()]
     width = None if any(data[8:9] == b"{" for data in attached) else NARROW
     made = make_dummy_model(entry, snapshot, directory, texts, rows, width=width)

@@ -1,15 +1,7 @@
 """The hash chain over the runs of a ledger: it shows what was changed by accident, or in part.
 
-When a run ends it gets a hash: BLAKE3 over its row, the rows that it left in `applied`, `token_events` and
-`token_moves`, the numbers of the rows of `applied` that it undid, and the hash of the run that ended before it
-(empty for the first). Each of these is a line of canonical JSON (sorted keys, no spaces, ASCII), ended by a line feed:
-`[table, {column: stored value}]` without `hash` and `reverted_by`, the rows of a table by number; then
-`["reverted", [number, ...]]`. `meta` holds the last hash.
-
-A user who can write the database can make a new chain, or put an older copy in its place. Then the stamps help:
-`tokmigrate.audit.ledger_check` compares them with the revisions that the ledger has. The rows of models, tags, texts of
-migrations and a run that has not ended are not in the chain; a text is checked by the checksum of its migration, which
-is in it.
+docs/formats.md says what a hash is made of, and what it can and cannot show. The rows of models, tags, texts of
+migrations and a run that has not ended are not in the chain.
 """
 
 from __future__ import annotations

@@ -98,12 +98,10 @@ class TokenEvent:
 
     Args:
         token: The token's text; after a rename the new one.
-        token_id: The id that it has now, or None where it is gone.
-        old_id: The id that it had, or None where it was not there.
+        token_id: The id that it has now, None where it is gone; `old_id` that before, None where it was not there.
         old_token: Before a rename the old text; of a trained token its initial text, where that is another.
-        init: How its row is initialised, as a JSON object, or None where the row is an old one.
-        row_fingerprint: The marks of its rows, as `model.row_fingerprints` writes them: those of a new row, or of a
-            trained one as it was found. None where the row is an old one.
+        init: How its row is initialised, as a JSON object, None for an old row.
+        row_fingerprint: That of a new row, or of a trained one as it was found; None for an old row.
     """
 
     revision: str

@@ -1,9 +1,4 @@
-"""Ledgers that are exported, and ledgers of other workspaces that are imported.
-
-JSON Lines: the first line is `{"format": 2, "ledger": …, "workspace": …, "head": …}`, each other one
-`{"table": …, "row": {column: value}}` with the values as they are stored, a table at a time: `models`, `runs`,
-`applied`, `token_events`, `token_moves`, `migration_texts`. `tokmigrate.state.hash_chain` documents the hash of a run;
-`head` is the last one. Relative paths of models start at `workspace`.
+"""Ledgers that are exported, and ledgers of other workspaces that are imported; docs/formats.md has the format.
 
 A ledger is known by its first run, whose id is random. An imported one is kept as its export, the latest of each. It
 is read through a database in memory, so that it is asked, and its chain verified, as the state itself is.
