@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -101,9 +100,14 @@ class ChangeResults(ModelResults, ABC):
     _already_there: Failures = field(default_factory=dict, init=False)
     _accepted: dict[str, Accepted | None] = field(default_factory=dict, init=False)
     _tried: set[str] = field(default_factory=set, init=False)
+    verifications: Verifications = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Prepare to verify models that are alike once."""
+        self.verifications = library_check.Verifications(len(self.entries))
 
     @abstractmethod
-    def accept(self, entry: ModelEntry, on_progress: OnProgress, verifications: Verifications) -> Accepted | None:
+    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
         """Plan the change of a model, and verify it with the libraries; those that are alike once."""
 
     @abstractmethod
@@ -123,8 +127,7 @@ class ChangeResults(ModelResults, ABC):
         entries = self.entries
         with terminal.progress() as on_progress:
             if len(entries) > 1:
-                accept = partial(self.accept, verifications=library_check.Verifications(len(entries)))
-                for entry, accepted in fleet.each_model(entries, accept, jobs, on_progress):
+                for entry, accepted in fleet.each_model(entries, self.accept, jobs, on_progress):
                     with self.keep_error(entry):
                         self._accepted[entry.name] = accepted()
                 entries = [entry for entry in entries if entry.name in self._accepted]

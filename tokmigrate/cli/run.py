@@ -39,7 +39,7 @@ from tokmigrate.render import impact, terminal, training
 from tokmigrate.render import plan as plan_report
 
 if TYPE_CHECKING:
-    from tokmigrate.commands.library_check import Accepted, Verifications
+    from tokmigrate.commands.library_check import Accepted
     from tokmigrate.commands.plan import BoundPlan
     from tokmigrate.events import OnProgress
     from tokmigrate.plan.plan import Plan
@@ -160,10 +160,10 @@ class _Upgrade(ChangeResults):
     keep_owner: bool
     announces: bool
 
-    def accept(self, entry: ModelEntry, on_progress: OnProgress, verifications: Verifications) -> Accepted | None:
+    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
         to, bound = self._target(entry)
         return upgrading.accept_upgrade(
-            self.workspace, entry, to, on_progress, bound, verifications=verifications, keep_owner=self.keep_owner
+            self.workspace, entry, to, on_progress, bound, verifications=self.verifications, keep_owner=self.keep_owner
         )
 
     def change(self, entry: ModelEntry, accepted: Accepted | None, on_progress: OnProgress) -> Result:
@@ -224,13 +224,13 @@ class _Downgrade(ChangeResults):
     lock_timeout_s: float
     keep_owner: bool
 
-    def accept(self, entry: ModelEntry, on_progress: OnProgress, verifications: Verifications) -> Accepted | None:
+    def accept(self, entry: ModelEntry, on_progress: OnProgress) -> Accepted | None:
         return downgrading.accept_downgrade(
             self.workspace,
             entry,
             self.revision,
             on_progress,
-            verifications=verifications,
+            verifications=self.verifications,
             keep_owner=self.keep_owner,
         )
 
