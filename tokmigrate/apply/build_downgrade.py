@@ -10,10 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from blake3 import blake3
+
 from tokmigrate.apply.candidate import Candidate, Completion, Documents, ShardImage
 from tokmigrate.apply.digests import edit_tables, read_contents, read_shard_digest
 from tokmigrate.apply.file_metadata import FileMetadata, LinkMetadata
-from tokmigrate.apply.undo_record import Objects, StoredRows, Undo, read_undo_record
+from tokmigrate.apply.undo_record import Objects, StoredFiles, StoredRows, Undo, read_undo_record
 from tokmigrate.errors import DriftError, UndoError
 from tokmigrate.model.documents.chat_template import chat_template, with_chat_template
 from tokmigrate.model.documents.reading import parse_document, with_files
@@ -37,6 +39,26 @@ from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RestoredRow, RowE
 Files = dict[str, bytes | None]
 
 
+@dataclass(frozen=True)
+class _Version:
+    """A file at one time: its digest, None where there is none, and its bytes, which are read if they are asked for."""
+
+    digest: str | None
+    files: Mapping[str, bytes | None]
+    name: str
+
+    @staticmethod
+    def of(files: Mapping[str, bytes | None], name: str) -> _Version:
+        if isinstance(files, StoredFiles):
+            return _Version(files.digests[name], files, name)
+        data = files[name]
+        return _Version(None if data is None else blake3(data).hexdigest(), files, name)
+
+    @property
+    def data(self) -> bytes | None:
+        return self.files[self.name]
+
+
 def documents_before(
     snapshot: Snapshot, undone: Sequence[Undo], edit: RowEdit, *, keeps_shards: bool = False
 ) -> tuple[Files, frozenset[str]]:
@@ -49,17 +71,19 @@ def documents_before(
     Raises:
         DriftError: What a migration changed was changed again.
     """
-    files: Files = {}
+    found: dict[str, _Version] = {}
     rewritten: set[str] = set()
     for undo in undone:
-        for name, was in undo.files.items():
+        for name in undo.files:
             if name in (STAMP, INDEX):
                 continue
-            now, left = files.get(name, snapshot.texts.get(name)), undo.left[name]
-            if now != left:
+            now = found.get(name) or _Version.of({name: snapshot.texts.get(name)}, name)
+            was, left = _Version.of(undo.files, name), _Version.of(undo.left, name)
+            if now.digest != left.digest:
                 rewritten.add(name)
-                was = _before(snapshot, name, now, was, left)  # noqa: PLW2901
-            files[name] = was
+                was = _Version.of({name: _before(snapshot, name, now.data, was.data, left.data)}, name)
+            found[name] = was
+    files = {name: version.data for name, version in found.items()}
     if rewritten:
         settled = _align_settings(snapshot, undone, files)
         rewritten |= {name for name, data in settled.items() if files.get(name, data) != data}

@@ -60,6 +60,24 @@ class ObjectKeeper(Protocol):
         ...
 
 
+class StoredFiles(Mapping[str, bytes | None]):
+    """Files of an undo record, of which each is read when it is asked for; `digests` says what they hold."""
+
+    def __init__(self, digests: Mapping[str, str | None], objects: Objects) -> None:
+        self.digests = digests
+        self._objects = objects
+
+    def __getitem__(self, name: str) -> bytes | None:
+        digest = self.digests[name]
+        return None if digest is None else self._objects.get(digest)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.digests)
+
+    def __len__(self) -> int:
+        return len(self.digests)
+
+
 @dataclass(frozen=True)
 class Undo:
     """What undoing one migration needs.
@@ -164,8 +182,8 @@ def read_undo_record(digest: str, objects: Objects) -> Undo:
     except (ValueError, WeightsError) as error:
         raise _damaged_error(digest) from error
     return Undo(
-        files=_load(record.files_before, objects),
-        left=_load(record.files_after, objects),
+        files=StoredFiles(record.files_before, objects),
+        left=StoredFiles(record.files_after, objects),
         metadata=record.metadata,
         edit=edit,
         saved={name: objects.get(data) for name, data in record.lost_rows.items()},
@@ -193,7 +211,7 @@ def read_left(digest: str, objects: Objects) -> Left:
         UndoError: The record, or a file of it, is missing, damaged or of a newer format.
     """
     record = _record(objects.get(digest), digest)
-    return Left(_load(record.files_after, objects), record.shards_after, record.tensors_after)
+    return Left(StoredFiles(record.files_after, objects), record.shards_after, record.tensors_after)
 
 
 def read_left_stamp(digest: str, objects: Objects) -> bytes | None:
@@ -241,10 +259,6 @@ def read_init_rows(digest: str, objects: Objects) -> Mapping[Side, InitRows]:
 
 def _store(files: Mapping[str, bytes | None], objects: NewObjects) -> dict[str, str | None]:
     return {name: None if data is None else objects.put(data) for name, data in sorted(files.items())}
-
-
-def _load(files: Mapping[str, str | None], objects: Objects) -> dict[str, bytes | None]:
-    return {name: None if digest is None else objects.get(digest) for name, digest in files.items()}
 
 
 def _record(data: bytes, digest: str) -> _Record:

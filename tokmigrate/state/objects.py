@@ -133,7 +133,10 @@ class ObjectBatch:
         stored = self._encode(data)
         path = self._store._path(digest)
         with _storage(self._store.root):
-            _make_folder(path.parent)
+            _make_folder(self._store.root)
+            if not path.parent.is_dir():
+                path.parent.mkdir(exist_ok=True)
+                self._folders.add(self._store.root)
             if not self._is_there(digest, stored):
                 self._write(path, stored)
             self._folders.add(path.parent)

@@ -93,7 +93,7 @@ class ModelState:
     init: Json
     traits: Traits
 
-    @property
+    @cached_property
     def tokenizer(self) -> Tokenizer:
         return view(self.documents[FILE])
 

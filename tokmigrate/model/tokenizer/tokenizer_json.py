@@ -284,18 +284,19 @@ class Tokenizer:
 
     def pieces(self, text: str) -> tuple[int, ...]:
         """Return the ids that the tokenizers library gives `text`, without special tokens around it."""
-        tokenizer = self._library
+        tokenizer = _OPEN.get(self.document, self._open)
         with library_errors(lambda cause: _cannot_tokenize(text, cause)), text_alone(tokenizer):
             return tuple(tokenizer.encode(text, add_special_tokens=False).ids)
 
-    @cached_property
-    def _library(self) -> Any:
+    def _open(self) -> Any:
         with library_errors(
             lambda cause: TokenizerError(f"the tokenizers library cannot load it: {cause}", where=FILE)
         ):
             return open_tokenizer(self.document)
 
 
+_OPEN: Memo[Any] = Memo(2, operator.is_)
+"""What the library holds of a large file takes ten times its bytes, and the states of a plan may have many files."""
 _VIEWS: Memo[Tokenizer] = Memo(4, operator.is_)
 
 
