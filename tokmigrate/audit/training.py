@@ -116,10 +116,6 @@ class OnRecord:
         record = self.init_records.get((made.revision, made.label))
         return parse_fingerprints(record.fingerprint) if record else {}
 
-    def init_rows(self, revision: str) -> Mapping[Side, InitRows]:
-        """Return the rows as a migration left them; none where that is not on record, or not here."""
-        return read_init_rows(self.undo[revision], self.objects) if revision in self.undo else {}
-
 
 def undo_digests(rows: Iterable[AppliedRow]) -> dict[str, str]:
     """Return the undo record of each revision, of its last application that has one; the earliest row comes first."""
@@ -151,8 +147,9 @@ def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...
         if side in rows[number] and mark.still_is(*rows[number][side]) is False
     }
     movements: dict[Side, dict[int, Movement]] = {side: {} for side in matrices}
-    for revision in sorted(changed):
-        for side, held in known.init_rows(revision).items():
+    # Which rows a migration left is not on record, or not here, for some.
+    for revision in sorted(changed & known.undo.keys()):
+        for side, held in read_init_rows(known.undo[revision], known.objects).items():
             if side in matrices:
                 movements[side] |= _movements(snapshot, matrices[side], side, revision, held, known)
     return tuple(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -26,12 +26,12 @@ from tokmigrate.operations.row_changes import (
 from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation, read_tokens
 from tokmigrate.vocabulary.ids import Renumbering
 
-
-def _content_alone(value: Any) -> Any:
-    return {"content": value} if isinstance(value, str) else value
-
-
-ListedToken = Annotated[NewToken, BeforeValidator(_content_alone, json_schema_input_type=NewToken | str)]
+ListedToken = Annotated[
+    NewToken,
+    BeforeValidator(
+        lambda value: {"content": value} if isinstance(value, str) else value, json_schema_input_type=NewToken | str
+    ),
+]
 """A token; a text alone is one without flags."""
 
 

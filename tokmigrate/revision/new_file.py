@@ -7,7 +7,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_origin
+from typing import Any, cast
 
 import yaml
 from pydantic import BaseModel
@@ -233,27 +233,7 @@ def python_text(revision: str, down_revision: str | None, message: str) -> str:
     )
 
 
-def dump_written_fields(model: BaseModel) -> dict[str, Any]:
-    """Return the fields that a file has to give to make `model`: those that differ from their defaults."""
-    fields: dict[str, Any] = {}
-    # What every operation has comes after the fields of its own.
-    for name, field in sorted(type(model).model_fields.items(), key=lambda item: item[0] == "acknowledge"):
-        value = getattr(model, name)
-        # A field with one possible value tells the members of a union apart.
-        differs = name in model.model_fields_set and value != field.get_default(call_default_factory=True)
-        if differs or get_origin(field.annotation) is Literal:
-            fields[field.alias or name] = _plain(value)
-    return fields | {name: _plain(value) for name, value in (model.model_extra or {}).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, InitSpec):
-        # It knows both ways to write itself, and its strategies theirs.
-        return value.model_dump(mode="json", exclude_defaults=True)
-    if isinstance(value, BaseModel):
-        return dump_written_fields(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(each) for each in value]
-    return value
+def dump_written_fields(operation: Operation) -> dict[str, Any]:
+    """Return the fields that a file gives to make an operation; the one that every operation has comes last."""
+    fields = operation.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return dict(sorted(fields.items(), key=lambda item: item[0] == "acknowledge"))

@@ -234,9 +234,9 @@ def read_attachments(
         except StorageError as error:
             fault = f"'{name}': {error.message}"
         around = tree.at((field,)).root
-        place = next((node for node in around.texts() if node.content == name), around)
+        places = ((line, column) for text, line, column in around.places() if text == name)
         hint = f"a file is named relative to {Path(tree.path).parent}"
-        problems.append(Problem(tree.path, place.line, place.column, fault, hint))
+        problems.append(Problem(tree.path, *next(places, (around.line, around.column)), fault, hint))
     return attachments
 
 

@@ -73,17 +73,6 @@ class Node:
                 yield key, entry.line, entry.column
                 yield from entry.node.places()
 
-    def texts(self) -> Iterator[Node]:
-        """Yield every text in the value, in the order of the file."""
-        if isinstance(self.content, str):
-            yield self
-        elif isinstance(self.content, tuple):
-            for node in self.content:
-                yield from node.texts()
-        else:
-            for entry in self.content.values():
-                yield from entry.node.texts()
-
 
 @dataclass(frozen=True)
 class Tree:

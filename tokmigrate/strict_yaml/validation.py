@@ -214,7 +214,7 @@ def _alter(node: Node, change: Callable[[Location, str], Value], place: Location
 
 def _loose_numbers(model: type[BaseModel], tree: Tree, empty: set[Location]) -> list[Problem]:
     """Return the texts that pydantic would take for a number although they are not written as one."""
-    if not any(_is_loose(str(node.content)) for node in tree.root.texts()):
+    if not any(_is_loose(text) for text, _, _ in tree.root.places()):
         return []
 
     def mask(place: Location, text: str) -> Value:
