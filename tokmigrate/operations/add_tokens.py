@@ -15,7 +15,7 @@ from tokmigrate.model.documents.roles import with_added_tokens, with_listed_spec
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_inserted_tokens
 from tokmigrate.model.tokenizer.tokenizer_json import FLAGS
-from tokmigrate.operations.operation import AsTuple, Context, Footprint, NewToken, Risk, RiskLevel, TokenChanges
+from tokmigrate.operations.operation import Context, Footprint, NewToken, Risk, RiskLevel, TokenChanges
 from tokmigrate.operations.row_changes import (
     check_ids_may_change,
     choose_init,
@@ -48,7 +48,7 @@ class AddTokens(TokenListOperation):
     name: ClassVar[str] = "add_tokens"
     shorthand: ClassVar[str | None] = "tokens"
 
-    tokens: Annotated[tuple[ListedToken, ...], AsTuple] = Field(
+    tokens: tuple[ListedToken, ...] = Field(
         default=(),
         min_length=1,
         description="The tokens, in the order of their ids; a text alone is a token without flags.",

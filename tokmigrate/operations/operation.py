@@ -71,14 +71,6 @@ class Item(Fields):
     """The field that a single value stands for."""
 
 
-def _to_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-AsTuple = BeforeValidator(_to_tuple)
-"""Lets a list fill a tuple field."""
-
-
 class NewToken(Fields):
     """A token to add, with the flags that the tokenizers library gives an added token."""
 
@@ -202,7 +194,7 @@ def _tokens_in(held: Any) -> Iterator[str]:
 TokenList = Annotated[
     tuple[Annotated[str, Field(min_length=1)], ...],
     BeforeValidator(
-        lambda value: (value,) if isinstance(value, str) else _to_tuple(value), json_schema_input_type=str | list[str]
+        lambda value: (value,) if isinstance(value, str) else value, json_schema_input_type=str | list[str]
     ),
     Field(min_length=1),
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from tokmigrate.model.documents.config_fields import with_sizes
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.references.references import with_references, with_renumbered
 from tokmigrate.model.references.token_texts import with_placeholders, without_mentions
-from tokmigrate.operations.operation import ALL_IDS, AsTuple, Context, Footprint, Risk, TokenChanges
+from tokmigrate.operations.operation import ALL_IDS, Context, Footprint, Risk, TokenChanges
 from tokmigrate.operations.row_changes import (
     check_ids_may_change,
     check_size_may_change,
@@ -49,11 +49,9 @@ class RemoveTokens(TokenListOperation):
 
     lists: ClassVar[Mapping[str, str]] = {"tokens": "tokens_file", "keep_tokens": "keep_file"}
 
-    tokens: Annotated[tuple[str, ...], AsTuple] = Field(
-        default=(), min_length=1, description="The texts of the tokens."
-    )
+    tokens: tuple[str, ...] = Field(default=(), min_length=1, description="The texts of the tokens.")
     tokens_file: str | None = Field(default=None, min_length=1, description=FILE_DESCRIPTION)
-    keep_tokens: Annotated[tuple[str, ...], AsTuple] = Field(
+    keep_tokens: tuple[str, ...] = Field(
         default=(), min_length=1, description="The tokens that stay; all others are removed."
     )
     keep_file: str | None = Field(default=None, min_length=1, description=f"The tokens that stay. {FILE_DESCRIPTION}")

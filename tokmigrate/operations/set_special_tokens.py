@@ -23,7 +23,7 @@ from tokmigrate.model.documents.roles import (
 from tokmigrate.model.documents.state import SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.references.id_settings import ListChange, Setting, tokens_in, with_setting
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, post_processor_tokens
-from tokmigrate.operations.operation import AsTuple, Context, Fields, Footprint, Operation, Risk, TokenChanges
+from tokmigrate.operations.operation import Context, Fields, Footprint, Operation, Risk, TokenChanges
 from tokmigrate.operations.padding_and_truncation import with_pad_token
 from tokmigrate.operations.token_checks import id_of, risk_of_added
 
@@ -31,8 +31,8 @@ from tokmigrate.operations.token_checks import id_of, risk_of_added
 class Change(Fields):
     """Tokens that come to a list, and tokens that go from it."""
 
-    add: Annotated[tuple[str, ...], AsTuple] = Field(default=(), description="Tokens that come to the list.")
-    remove: Annotated[tuple[str, ...], AsTuple] = Field(default=(), description="Tokens that go from the list.")
+    add: tuple[str, ...] = Field(default=(), description="Tokens that come to the list.")
+    remove: tuple[str, ...] = Field(default=(), description="Tokens that go from the list.")
 
     @model_validator(mode="after")
     def _says_something(self) -> Change:
@@ -51,7 +51,7 @@ def _check_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
-Tokens = Annotated[tuple[str, ...], AsTuple]
+Tokens = tuple[str, ...]
 
 
 class SetSpecialTokens(Operation):

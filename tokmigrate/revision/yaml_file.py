@@ -19,7 +19,7 @@ from tokmigrate.errors import FileProblems, Problem, StorageError, suggest
 from tokmigrate.files import read_file
 from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
-from tokmigrate.operations.operation import AsTuple, Fields, Item
+from tokmigrate.operations.operation import Fields, Item
 from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
 from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced, with_listed
@@ -76,7 +76,7 @@ class YamlHeader(_Header):
     """The fields of a YAML migration."""
 
     format: Annotated[Literal["1"], WithJsonSchema({"const": 1})] = Field(description="The version of this format.")
-    replaces: Annotated[tuple[Replaced, ...], AsTuple] = Field(
+    replaces: tuple[Replaced, ...] = Field(
         default=(),
         description="The migrations that were squashed into this one; `tokmigrate squash` writes it.",
     )
