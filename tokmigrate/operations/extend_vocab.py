@@ -15,13 +15,7 @@ from tokmigrate.model.documents.architecture_quirks import ordered_tail
 from tokmigrate.model.documents.slow_tokenizer_files import IN_ANOTHER_FORMAT, list_slow_files
 from tokmigrate.model.documents.state import MERGES, VOCAB_JSON, ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, FILE, Merge, Tokenizer, merges_of, model_kind, product
-from tokmigrate.operations.operation import (
-    AsTuple,
-    Context,
-    Footprint,
-    Risk,
-    TokenChanges,
-)
+from tokmigrate.operations.operation import Context, Footprint, Risk, TokenChanges
 from tokmigrate.operations.row_changes import choose_init, init_recipe, with_new_rows
 from tokmigrate.operations.token_checks import find_unreachable
 from tokmigrate.operations.token_lists import TokenListOperation, read_list
@@ -58,7 +52,7 @@ class ExtendVocab(TokenListOperation):
     shorthand: ClassVar[str | None] = "merges"
     lists: ClassVar[Mapping[str, str]] = {"merges": "merges_file"}
 
-    merges: Annotated[tuple[MergeField, ...], AsTuple] = Field(
+    merges: tuple[MergeField, ...] = Field(
         default=(),
         min_length=1,
         description="The merges, each as in merges.txt, `left right`, or as a list of two tokens.",
