@@ -152,7 +152,7 @@ def small() -> dict[str, Any]:
 
 
 def minimind() -> Mapping[str, Any]:
-    documents = read_documents(real("gpt2-chatml"), None)[1]
+    documents = read_documents(real("gpt2-chatml"))[1]
     return {**documents, "config.json": {"model_type": "qwen3", "vocab_size": 6410}}
 
 

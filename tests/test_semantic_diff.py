@@ -35,7 +35,7 @@ REAL = available(
 
 
 def files(directory: Path) -> Documents:
-    return read_documents(directory, None)[1]
+    return read_documents(directory)[1]
 
 
 def resaved(name: str, loader: Any, to: Path) -> Documents:

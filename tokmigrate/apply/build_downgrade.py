@@ -31,7 +31,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer, view
 from tokmigrate.model.weights.tensor_rows import shard_digest
 from tokmigrate.model.weights.weights import INDEX
-from tokmigrate.plan.plan import layout, render_document, with_index_sizes
+from tokmigrate.plan.plan import render_document, with_index_sizes
 from tokmigrate.plan.shard_layout import find_baseline_start, lay_out_on_disk
 from tokmigrate.vocabulary.ids import expand
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RestoredRow, RowEdit, Window, join_pieces
@@ -144,7 +144,7 @@ def stamp_before(
     stamp: Stamp = parse_stamp(before, STAMP)
     known = dict(stamp.files)
     for name in known.keys() & files.keys():
-        known[name] = ChangedFile.of(files[name], layout(snapshot, name) if known[name].layout else None)
+        known[name] = ChangedFile.of(files[name], snapshot.layout(name) if known[name].layout else None)
     shards = dict(stamp.shards)
     if images and shards:
         there = {shard.file for shard in snapshot.weights.shards}
@@ -171,7 +171,7 @@ def _before(snapshot: Snapshot, name: str, now: bytes | None, was: bytes | None,
     document = revert_document(name, held, before, after)
     if was is None and not document:
         return None
-    return layout(snapshot, name).encode(document)
+    return snapshot.layout(name).encode(document)
 
 
 def _align_settings(snapshot: Snapshot, undone: Sequence[Undo], files: Files) -> Files:

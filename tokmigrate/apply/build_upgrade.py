@@ -34,7 +34,7 @@ from tokmigrate.model.model_files import real_path
 from tokmigrate.model.weights.movement import RowFingerprint, embeddings, format_fingerprints
 from tokmigrate.model.weights.tensor_rows import TensorRows, shard_digest, tensor_digest
 from tokmigrate.model.weights.weights import read_adapter_weights
-from tokmigrate.plan.plan import Plan, layout
+from tokmigrate.plan.plan import Plan
 from tokmigrate.plan.shard_layout import lay_out_shards
 from tokmigrate.plan.steps import Step
 from tokmigrate.vocabulary.ids import Move, TokenDelta, moves_of, sort_as, token_delta
@@ -192,7 +192,7 @@ class UpgradeBuilder:
         files = dict(last.files) if last else {}
         for name, data in left.items():
             is_json = not isinstance(step.after.documents.get(name), str | bytes)
-            files[name] = ChangedFile.of(data, layout(self._snapshot, name) if is_json else None)
+            files[name] = ChangedFile.of(data, self._snapshot.layout(name) if is_json else None)
         shards = dict(last.shards) if last else {}
         if not step.after.edit.is_identity:
             starts = {name: found.baseline_start for name, found in self._plan.shard_layouts.items()}

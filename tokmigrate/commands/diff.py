@@ -56,7 +56,7 @@ def side_of(directory: Path) -> Side:
     with guard_reading(ModelEntry(str(directory), directory)):
         if not has_directory(directory):
             raise ModelError("no such directory", where=str(directory))
-        _, documents, _ = read_documents(directory, None)
+        _, documents = read_documents(directory)
     if FILE not in documents:
         if names.CONFIG in documents:
             raise no_tokenizer_json(directory, documents)

@@ -28,7 +28,6 @@ from tokmigrate.model.documents.semantic_diff import differences, without_ignora
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp, parse_stamp, read_stamp
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.plan.plan import layout
 from tokmigrate.plan.progress import check_progress
 from tokmigrate.plan.revision_detection import detect_revision, verify_at_revision
 from tokmigrate.revision.history import History
@@ -124,7 +123,7 @@ def stamp_copy(
         )
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, _found):
         snapshot = _read_unstamped(entry)
-        _, documents, _ = read_documents(other, source)
+        _, documents = read_documents(other)
         found = without_ignorable(differences(documents, snapshot.state.documents))
         if found:
             wanted, hint = "the other model means", "save the tokenizer of that model beside these weights"
@@ -216,7 +215,7 @@ def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: 
 
 def _update_stamp(source: Stamp, snapshot: Snapshot) -> Stamp:
     files = {
-        name: ChangedFile.of(snapshot.texts.get(name), layout(snapshot, name) if file.layout else None)
+        name: ChangedFile.of(snapshot.texts.get(name), snapshot.layout(name) if file.layout else None)
         for name, file in source.files.items()
     }
     shards = {

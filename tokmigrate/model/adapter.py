@@ -200,7 +200,7 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
     """
     _check_place(directory, base)
     stamp = read_stamp(directory)
-    texts, documents, layouts = read_documents(directory, stamp, (ADAPTER_CONFIG, *JSON_FILES))
+    texts, documents = read_documents(directory, (ADAPTER_CONFIG, *JSON_FILES))
     check_files(directory, writable_names(texts))
     if ADAPTER_CONFIG not in documents:
         raise ModelError(
@@ -237,7 +237,7 @@ def take_adapter(directory: Path, base: Snapshot) -> Snapshot:
         )
     of_model = {name: document for name, document in base.state.documents.items() if name != INDEX}
     state = replace(base.state, documents={**of_model, **documents})
-    return Snapshot(directory, state, texts, layouts, weights, tensors, stamp, ())
+    return Snapshot(directory, state, texts, weights, tensors, stamp, ())
 
 
 def _check_place(directory: Path, base: Snapshot) -> None:

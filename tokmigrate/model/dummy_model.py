@@ -128,7 +128,7 @@ def make_dummy_without_weights(entry: ModelEntry, directory: Path) -> ModelEntry
     WeightsError where these shapes are not known.
     """
     stamp = read_stamp(entry.path)
-    texts, documents, _ = read_documents(entry.path, stamp)
+    texts, documents = read_documents(entry.path)
     architecture = architecture_of(documents[CONFIG])
     answer = call_worker("vocabulary_axes", {"directory": str(entry.path), "open": []}, entry.worker)
     tensors = dict(_entries(answer, architecture))

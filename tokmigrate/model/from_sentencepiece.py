@@ -41,7 +41,7 @@ def make_tokenizer_json(directory: Path) -> Path:
     path = directory / FILE
     if exists(path):
         raise TokenizerError("there is a tokenizer.json already", where=str(path), hint="remove it first")
-    _, documents, _ = read_documents(directory, None)
+    _, documents = read_documents(directory)
     models = {name: data for name, data in documents.items() if name.endswith(".model") and is_sentencepiece(data)}
     if len(models) != 1:
         raise TokenizerError(f"{len(models)} files hold a SentencePiece model, and one has to", where=str(directory))

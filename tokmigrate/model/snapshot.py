@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 from tokmigrate.errors import ModelError, OutOfStepError
 from tokmigrate.files import entries, read_file
 from tokmigrate.model.documents.architecture_quirks import fixed_size
 from tokmigrate.model.documents.pipeline_overrides import missing_files
-from tokmigrate.model.documents.reading import json_layout, parse_document, read_documents, read_texts, writable_names
+from tokmigrate.model.documents.reading import parse_document, read_documents, read_texts, writable_names
 from tokmigrate.model.documents.stamp import Stamp, read_stamp
 from tokmigrate.model.documents.state import CONFIG, ModelState, Traits
-from tokmigrate.model.formats.json_text import Layout
+from tokmigrate.model.formats.json_text import Layout, layout_of
 from tokmigrate.model.model_files import check_files
 from tokmigrate.model.references.config_references import check_declared
 from tokmigrate.model.references.references import configurations
@@ -34,7 +35,6 @@ class Snapshot:
 
     Args:
         state: Its documents and rows, settled.
-        layouts: The layout of each JSON document.
         notes: What a user should know of it.
         names: The names of all that lies in it; empty for an adapter.
     """
@@ -42,7 +42,6 @@ class Snapshot:
     directory: Path
     state: ModelState = field(repr=False)
     texts: Mapping[str, bytes] = field(repr=False)
-    layouts: Mapping[str, Layout] = field(repr=False)
     weights: Weights = field(repr=False)
     tensors: tuple[VocabularyTensor, ...] = field(repr=False)
     stamp: Stamp | None = field(repr=False)
@@ -68,6 +67,19 @@ class Snapshot:
         """The generation that the stamp names, None at `base`."""
         return self.stamp.generation if self.stamp else None
 
+    def layout(self, name: str) -> Layout:
+        """Return the layout in which a JSON file is written: the one recorded, the one that its text shows, or ours."""
+        if name not in self._layouts:
+            found = self.stamp.files[name].layout if self.stamp and name in self.stamp.files else None
+            if found is None and name in self.texts:
+                found = layout_of(self.texts[name].decode("utf-8"))
+            self._layouts[name] = found or Layout()
+        return self._layouts[name]
+
+    @cached_property
+    def _layouts(self) -> dict[str, Layout]:
+        return {}
+
     def in_shard(self, file: str) -> tuple[VocabularyTensor, ...]:
         """Return the vocabulary tensors of a shard, in the order of their data."""
         header = self.weights.shard(file).header
@@ -89,7 +101,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
     if earlier is not None and _is_unchanged(earlier, directory, stamp):
         return earlier
     listed = _file_names(directory)
-    texts, documents, layouts = read_documents(directory, stamp)
+    texts, documents = read_documents(directory)
     check_files(directory, writable_names(texts))
     if CONFIG not in documents:
         raise ModelError("there is no config.json", where=str(directory), hint="name a transformers model directory")
@@ -100,7 +112,6 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
         text = read_file(directory / weights.index)
         texts[weights.index] = text
         documents[weights.index] = parse_document(weights.index, text, str(directory / weights.index))
-        layouts[weights.index] = json_layout(weights.index, text.decode("utf-8"), stamp)
     config = documents[CONFIG]
     overrides = {
         name: None if setting == "ignore" else (setting.axis, setting.side)
@@ -147,7 +158,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
         with_rows = sorted(number for number in state.tokenizer.texts if number < rows)
         state = replace(state, baseline_tokens=runs(with_rows))
     notes = (*found.notes, *missing_files(documents, directory))
-    return Snapshot(directory, state, texts, layouts, weights, found.tensors, stamp, notes, listed)
+    return Snapshot(directory, state, texts, weights, found.tensors, stamp, notes, listed)
 
 
 def _is_unchanged(earlier: Snapshot, directory: Path, stamp: Stamp | None) -> bool:

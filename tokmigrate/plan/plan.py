@@ -19,7 +19,7 @@ from tokmigrate.model.adapter import with_adapter_ids
 from tokmigrate.model.documents.pipeline_overrides import find_added_on_loading
 from tokmigrate.model.documents.slow_tokenizer_files import slow_tokenizer_notes
 from tokmigrate.model.documents.state import ModelState
-from tokmigrate.model.formats.json_text import Layout, Parts
+from tokmigrate.model.formats.json_text import Parts
 from tokmigrate.model.references.references import unknown_references
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
@@ -211,13 +211,7 @@ def render_document(snapshot: Snapshot, state: ModelState, name: str, parts: Par
         return value
     if isinstance(value, str):
         return value.encode("utf-8")
-    return layout(snapshot, name).encode(value, parts)
-
-
-def layout(snapshot: Snapshot, name: str) -> Layout:
-    """Return the layout in which a JSON file is written."""
-    recorded = snapshot.stamp.files.get(name) if snapshot.stamp else None
-    return snapshot.layouts.get(name) or (recorded.layout if recorded else None) or Layout()
+    return snapshot.layout(name).encode(value, parts)
 
 
 def plan_upgrade(
@@ -274,7 +268,6 @@ def _collect_inputs(entry: ModelEntry, snapshot: Snapshot, migrations: Sequence[
         {name: blake3(data).digest() for name, data in snapshot.texts.items()},
         json.dumps(state.init),
         replace(state, documents={}),
-        snapshot.layouts,
         {name: file.layout for name, file in stamp.files.items()} if stamp else None,
         {name: shard.baseline_start for name, shard in stamp.shards.items()} if stamp else None,
         snapshot.tensors,

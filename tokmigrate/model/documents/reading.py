@@ -18,8 +18,7 @@ from tokmigrate.memo import Memo
 from tokmigrate.model.documents import state as names
 from tokmigrate.model.documents.slow_tokenizer_files import SUFFIXES, TEKKEN_FILES, read_slow_tokenizer_files
 from tokmigrate.model.documents.stamp import FILE as STAMP
-from tokmigrate.model.documents.stamp import Stamp
-from tokmigrate.model.formats.json_text import Json, Layout, layout_of, parse
+from tokmigrate.model.formats.json_text import Json, parse
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.strict_yaml.validation import describe_expected, describe_fault, unlike
 
@@ -39,25 +38,13 @@ JSON_FILES = (
 TEXT_FILES = (names.TEMPLATE, names.VOCAB_TXT, names.MERGES)
 
 
-Read = tuple[dict[str, bytes], dict[str, Json], dict[str, Layout]]
-"""The bytes of each file, what it is parsed to (JSON, text, or bytes again), and the layout of JSON; by its name."""
+def read_documents(directory: Path, json_files: Sequence[str] = JSON_FILES) -> tuple[dict[str, bytes], dict[str, Json]]:
+    """Return the bytes of each document of a directory, and what it is parsed to: JSON, text, or bytes again.
 
-
-def read_documents(directory: Path, stamp: Stamp | None, json_files: Sequence[str] = JSON_FILES) -> Read:
-    """Read the documents of a directory, without the weights' index; raises ModelError where one is damaged.
-
-    Args:
-        stamp: Its stamp, which knows how changed files were laid out.
-        json_files: The names of the JSON objects that it may have.
+    The weights' index is not among them. Raises ModelError where one is damaged.
     """
     texts = read_texts(directory, json_files)
-    values = {name: parse_document(name, data, str(directory / name)) for name, data in texts.items()}
-    layouts = {
-        name: json_layout(name, texts[name].decode("utf-8"), stamp)
-        for name, value in values.items()
-        if name.endswith(".json") and not isinstance(value, bytes)
-    }
-    return texts, values, layouts
+    return texts, {name: parse_document(name, data, str(directory / name)) for name, data in texts.items()}
 
 
 def read_texts(directory: Path, json_files: Sequence[str] = JSON_FILES) -> dict[str, bytes]:
@@ -154,12 +141,6 @@ def _is_unicode(texts: Iterable[str]) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def json_layout(name: str, text: str, stamp: Stamp | None) -> Layout:
-    """Return the layout that the stamp records for a JSON file, else the one that its text shows."""
-    recorded = stamp.files.get(name) if stamp else None
-    return recorded.layout if recorded and recorded.layout else layout_of(text)
 
 
 def _module_files(directory: Path) -> Iterator[str]:
