@@ -17,7 +17,6 @@ from tokmigrate.model.documents.state import CONFIG, ModelState, Traits
 from tokmigrate.model.formats.json_text import Layout, layout_of
 from tokmigrate.model.model_files import check_files
 from tokmigrate.model.references.config_references import check_declared
-from tokmigrate.model.references.references import configurations
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import view
 from tokmigrate.model.tokenizer_kinds import no_tokenizer_json
@@ -146,7 +145,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
             entry.worker,
         ),
     )
-    check_declared(configurations(documents), entry.id_fields)
+    check_declared(state.configurations, entry.id_fields)
     highest = state.tokenizer.check().highest
     if highest >= rows + ids_elsewhere(config):
         raise OutOfStepError(

@@ -97,19 +97,17 @@ def remedy(directory: Path, documents: Mapping[str, Json]) -> Remedy:
     tiktoken = _first(directory, TIKTOKEN_FILES, is_tiktoken)
     if tiktoken is not None:
         return _of_tiktoken(tiktoken)
-    if exists(directory / VOCAB_JSON) and exists(directory / MERGES):
-        name = next((name for name in classes if name in VOCABULARY_AND_MERGES), None)
-        remarks = [] if name else [_no_class("these files", model_type, "GPT-2")]
-        command = _by_class(name or "GPT2Tokenizer", directory)
-        return Remedy(f"{VOCAB_JSON} and {MERGES}", command, remarks=tuple(remarks))
-    if exists(directory / VOCAB_TXT):
-        name = next((name for name in classes if name in WORD_PIECES), None)
-        remarks = [] if name else [_no_class("this file", model_type, "BERT")]
-        if "do_lower_case" not in (documents.get(TOKENIZER_CONFIG) or {}):
-            remarks.append(
-                "not exact for a cased model: it lower-cases unless tokenizer_config.json says do_lower_case"
-            )
-        return Remedy(VOCAB_TXT, _by_class(name or "BertTokenizer", directory), remarks=tuple(remarks))
+    for files, known, default, like in (
+        ((VOCAB_JSON, MERGES), VOCABULARY_AND_MERGES, "GPT2Tokenizer", "GPT-2"),
+        ((VOCAB_TXT,), WORD_PIECES, "BertTokenizer", "BERT"),
+    ):
+        if all(exists(directory / file) for file in files):
+            has, name = " and ".join(files), next((name for name in classes if name in known), None)
+            remarks = [] if name else [_no_class(has, model_type, like)]
+            if known is WORD_PIECES and "do_lower_case" not in (documents.get(TOKENIZER_CONFIG) or {}):
+                why = "not exact for a cased model: it lower-cases unless tokenizer_config.json says do_lower_case"
+                remarks.append(why)
+            return Remedy(has, _by_class(name or default, directory), tuple(remarks))
     return Remedy(None, None, remarks=("copy tokenizer.json from the model that this one was trained from",))
 
 

@@ -106,6 +106,12 @@ class ModelState:
         """The size of the vocabulary as config.json gives it: the ids that can be predicted."""
         return self.rows - self.traits.short
 
+    @property
+    def configurations(self) -> dict[str, Json]:
+        """The files in which ids stand under names of fields, those of sentence-transformers' modules among them."""
+        known = (CONFIG, GENERATION, PROCESSOR, PREPROCESSOR, TOKENIZER_CONFIG, SENTENCE_TRANSFORMERS)
+        return {name: held for name, held in self.documents.items() if name in known or name.endswith(MODULE_CONFIG)}
+
     def settle(self) -> ModelState:
         return replace(self, touched=frozenset(), edit=RowEdit.identity(self.rows))
 

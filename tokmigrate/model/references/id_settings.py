@@ -12,7 +12,6 @@ from tokmigrate.model.documents.roles import text_of, with_id, with_special_flag
 from tokmigrate.model.documents.state import CONFIG, GENERATION, SPECIAL_TOKENS_MAP, TOKENIZER_CONFIG, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.config_references import known_fields, with_fields
-from tokmigrate.model.references.references import configurations
 from tokmigrate.model.references.token_texts import find_named_tokens
 
 _OF_GENERATION = {
@@ -104,7 +103,7 @@ def _with_fields_set(state: ModelState, name: str, setting: Setting, *, are_empt
         return _change_field(field, value, setting, state.tokenizer.ids, shape)
 
     reached = state
-    for file, document in configurations(state.documents).items():
+    for file, document in state.configurations.items():
         reached = reached.with_document(file, with_fields(document, change, state.vocab_size, state.traits.id_fields))
     return reached, bool(places)
 
@@ -125,7 +124,7 @@ def _names(state: ModelState) -> list[str]:
     """Return what can be set of a model, by the fields that its configurations have."""
     fields = (
         (str(place[-1]), shape)
-        for document in configurations(state.documents).values()
+        for document in state.configurations.values()
         for place, _, shape in known_fields(document, state.vocab_size, state.traits.id_fields)
     )
     return list(dict.fromkeys((*(role_of(name) for name, shape in fields if shape != "bias"), *_OF_GENERATION)))

@@ -15,19 +15,7 @@ from tokmigrate.model.documents.config_fields import dotted, role_of
 from tokmigrate.model.documents.pipeline_overrides import part_defaults
 from tokmigrate.model.documents.roles import with_added_tokens, with_added_tokens_decoder
 from tokmigrate.model.documents.slow_tokenizer_files import with_slow_files_in_step
-from tokmigrate.model.documents.state import (
-    ADDED_TOKENS,
-    CONFIG,
-    GENERATION,
-    MODULE_CONFIG,
-    PREPROCESSOR,
-    PROCESSOR,
-    SENTENCE_TRANSFORMERS,
-    TOKENIZER_CONFIG,
-    VOCAB_JSON,
-    VOCAB_TXT,
-    ModelState,
-)
+from tokmigrate.model.documents.state import ADDED_TOKENS, CONFIG, TOKENIZER_CONFIG, VOCAB_JSON, VOCAB_TXT, ModelState
 from tokmigrate.model.formats.json_text import Json
 from tokmigrate.model.references.config_references import (
     ids_held,
@@ -161,14 +149,6 @@ def _build_unigram(model: Mapping[str, Json], plain: Mapping[str, int], entries:
     return [at[number] for number in range(size)]
 
 
-CONFIGURATIONS = (CONFIG, GENERATION, PROCESSOR, PREPROCESSOR, TOKENIZER_CONFIG, SENTENCE_TRANSFORMERS)
-
-
-def configurations(documents: Mapping[str, Json]) -> dict[str, Json]:
-    """Return the files in which ids stand under names of fields, those of sentence-transformers' modules among them."""
-    return {name: held for name, held in documents.items() if name in CONFIGURATIONS or name.endswith(MODULE_CONFIG)}
-
-
 def with_renumbered(state: ModelState, renumbering: Renumbering) -> ModelState:
     """Return the state in which every file gives the tokens their new ids; the rows are the caller's.
 
@@ -232,7 +212,7 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
         state = state.with_value(FILE, ("padding", "pad_id"), pad)
     if document["model"].get("unk_id") is not None:
         state = state.with_value(FILE, ("model", "unk_id"), new("model.unk_id")(document["model"]["unk_id"]))
-    for name, document in configurations(state.documents).items():
+    for name, document in state.configurations.items():
         changed = with_ids_of_config(document, renumbering, name, state.vocab_size, state.traits.id_fields)
         state = state.with_document(name, changed)
     return state
@@ -240,7 +220,7 @@ def with_references(state: ModelState, renumbering: Renumbering) -> ModelState:
 
 def unknown_references(state: ModelState) -> Iterator[str]:
     """Yield a line for each field that looks like the id of a token and is not known."""
-    for name, document in configurations(state.documents).items():
+    for name, document in state.configurations.items():
         numbers: dict[str, list[int]] = {}
         for place, number in suspects(document, state.vocab_size, state.traits.id_fields):
             numbers.setdefault(place, []).append(number)
@@ -283,6 +263,6 @@ def ids_without_token(state: ModelState) -> Iterator[IdWithoutToken]:
 
 def ids_by_field(state: ModelState) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Yield each known field of the configurations that holds ids, with its file, its dotted place and the ids."""
-    for file, document in configurations(state.documents).items():
+    for file, document in state.configurations.items():
         for place, value, shape in known_fields(document, state.vocab_size, state.traits.id_fields):
             yield file, dotted(place), tuple(ids_held(value, shape))

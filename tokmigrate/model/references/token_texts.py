@@ -24,7 +24,7 @@ from tokmigrate.model.documents.state import (
 )
 from tokmigrate.model.formats.json_text import Json, replace_at
 from tokmigrate.model.references.config_references import with_fields
-from tokmigrate.model.references.references import Names, configurations, map_post_processor, with_vocabulary_files
+from tokmigrate.model.references.references import Names, map_post_processor, with_vocabulary_files
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, without
 from tokmigrate.vocabulary.ids import AddedToken, Renumbering
 
@@ -47,7 +47,7 @@ def find_named_tokens(state: ModelState) -> Iterator[Entry]:
 
 def find_skipped_words(state: ModelState) -> Iterator[tuple[str, list[Json]]]:
     """Yield the list of tokens that a multi-vector model of sentence-transformers skips, with its file."""
-    for name, document in configurations(state.documents).items():
+    for name, document in state.configurations.items():
         if isinstance(document.get(SKIPPED), list):
             yield name, document[SKIPPED]
 
@@ -84,7 +84,7 @@ def with_renamed_tokens(state: ModelState, names: Names) -> ModelState:
             state = state.with_value(name, (*path, "content") if isinstance(entry, dict) else path, new)
     for name, words in list(find_skipped_words(state)):
         state = state.with_value(name, (SKIPPED,), [_rename(word, names) for word in words])
-    for name, document in configurations(state.documents).items():
+    for name, document in state.configurations.items():
         state = state.with_document(name, with_fields(document, rename_map, state.vocab_size, state.traits.id_fields))
     state = with_vocabulary_files(state, _ALL_STAY, names)
     stops = (state.documents.get(GENERATION) or {}).get("stop_strings")

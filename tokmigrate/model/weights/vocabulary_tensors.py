@@ -18,21 +18,9 @@ from tokmigrate.model.documents.architecture_quirks import is_static, refusal
 from tokmigrate.model.documents.config_fields import config_parts, read_declared_sizes
 from tokmigrate.model.formats.dtype import FLOATING
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.model.weights import tensor_match
 from tokmigrate.model.weights.architectures import Architecture, architecture_of
-from tokmigrate.model.weights.tensor_match import (
-    Entries,
-    Overrides,
-    TensorMatch,
-    Ties,
-    candidates,
-    check_one_vocabulary,
-    find_ties,
-    match_by_answer,
-    match_by_name,
-    match_repeated,
-    open_names,
-    settings_hint,
-)
+from tokmigrate.model.weights.tensor_match import Entries, Overrides, TensorMatch, Ties
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, input_only_ids, is_divided_wrongly, window_of
 from tokmigrate.model.weights.weights import Weights
 from tokmigrate.model.worker.worker import DEFAULT_LIMITS, call_worker
@@ -92,25 +80,25 @@ def find_vocabulary_tensors(
         message = f"models of type '{config.get('model_type')}' cannot be migrated: {refused.reason}"
         raise ModelError(message, where=where, hint=refused.hint)
     architecture = architecture_of(config)
-    matches = match_by_name(entries, architecture, overrides)
+    matches = tensor_match.match_by_name(entries, architecture, overrides)
     _refuse_quantized(entries, matches, architecture)
     declared = next(iter(read_declared_sizes(config)), None)
     inputs = (match.rows for match in matches.values() if match.side == "input" and match.rows is not None)
     size = declared[1] if declared else next(inputs, None)
     tied = _declares_tie(config, architecture)
 
-    matches |= match_repeated(weights, entries, matches, {*matches, *overrides})
+    matches |= tensor_match.match_repeated(weights, entries, matches, {*matches, *overrides})
     settled = {*matches, *overrides}
-    if asked := open_names(entries, settled, size, architecture):
+    if asked := tensor_match.open_names(entries, settled, size, architecture):
         answer = call_worker("vocabulary_axes", {"directory": where, "open": asked}, limits)
-        matches |= match_by_answer(answer, entries, settled, asked, where)
+        matches |= tensor_match.match_by_answer(answer, entries, settled, asked, where)
         _refuse_quantized(entries, matches, architecture)
         size = size or answer.get("vocab_size")
         if architecture is None:
             tied = bool(answer.get("tied", tied))
     if not matches or size is None:
         raise _none_found(entries, tokenizer, where)
-    check_one_vocabulary(weights, config, matches, overrides, where)
+    tensor_match.check_one_vocabulary(weights, config, matches, overrides, where)
     if is_divided_wrongly(config, {name: entry.shape for name, (_, entry) in entries.items()}, size):
         raise _division_error(where)
     short = input_only_ids(config)
@@ -118,7 +106,7 @@ def find_vocabulary_tensors(
     for name, match in matches.items():
         _check_rows(match, windows[name].rows(size + short), declared[0] if declared else None, size)
     in_order = [matches[name] for name in entries if name in matches]
-    ties = find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
+    ties = tensor_match.find_ties(weights, in_order, tied, config.get("tie_word_embeddings"))
     tensors = tuple(_describe(match, ties, windows[match.entry.name]) for match in in_order)
     notes = () if is_static(config) else (*_size_notes(config), *ties.notes)
     return VocabularyTensors(tensors, size + short, short, ties.tied, notes)
@@ -137,10 +125,10 @@ def _division_error(where: str) -> OutOfStepError:
 
 def _none_found(entries: Entries, tokenizer: Tokenizer | None, where: str) -> ModelError:
     ids = tokenizer.highest + 1 if tokenizer else 0
-    possible = candidates(entries, ids)
+    possible = tensor_match.candidates(entries, ids)
     if possible:
         message = "which tensors have a vocabulary axis is not known: neither config.json nor their names show it"
-        return ModelError(message, where=where, hint=settings_hint(possible))
+        return ModelError(message, where=where, hint=tensor_match.settings_hint(possible))
     return ModelError(
         f"no tensor has a row for each of the {ids} ids of the tokenizer",
         where=where,
