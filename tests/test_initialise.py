@@ -136,7 +136,7 @@ def statistics(values: Matrix, cuts: Sequence[int] = ()) -> RowStatistics:
 
 
 def weighting(numbers: Matrix) -> Callable[[int, int], Matrix]:
-    return lambda start, stop: numbers[start:stop]
+    return lambda count, start: numbers[start : start + count]
 
 
 BIG = matrix(2600, 70)

@@ -119,12 +119,12 @@ class RowStatistics:
         Each sum is the same bits whichever others are asked for along with it.
 
         Args:
-            weights: For each sum a function that gives the weights of T's rows from a start to a stop.
+            weights: For each sum a function that gives the weights of so many of T's rows, from a start on.
         """
         mean = self.mean
 
         def compute(start: int, rows: Octets) -> Matrix:
-            columns = [weighting(start, start + len(rows))[:, np.newaxis] for weighting in weights]
+            columns = [weighting(len(rows), start)[:, np.newaxis] for weighting in weights]
             found = np.empty((len(weights), self.width))
             for left in range(0, self.width, _SLAB):
                 centred = _slab(rows, self.dtype, left) - mean[left : left + _SLAB]

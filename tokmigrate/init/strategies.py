@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -120,7 +120,7 @@ class MeanCov(RowStrategy):
             raise OperationError(
                 f"mean_cov needs two rows of the baseline vocabulary, {count} left", hint="use `mean` or `copy`"
             )
-        draws = statistics.weighted_sums([partial(_weigh, request) for request in requests])
+        draws = statistics.weighted_sums([request.noise for request in requests])
         factor = np.sqrt(np.float64(self.scale) / np.float64(count - 1))
         made: Matrix = statistics.mean + factor * draws
         return made
@@ -128,10 +128,6 @@ class MeanCov(RowStrategy):
     def additions(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
         """Return the mean of the factor's rows for each request, `(requests, rank)`: the draw is the matrix's own."""
         return np.tile(statistics.mean, (len(requests), 1))
-
-
-def _weigh(request: Request, start: int, stop: int) -> Matrix:
-    return request.noise(stop - start, start)
 
 
 Pairs = tuple[tuple[str, float], ...]
@@ -208,8 +204,6 @@ def _shares(tokens: tuple[str, ...] | Pairs) -> tuple[float, ...]:
     return tuple(weight / total for weight in weights)
 
 
-_CONTINUATION = "##"
-
 Output = Literal["mean", "first_piece"]
 _OUTPUT = (
     "`mean` weighs all pieces alike. `first_piece` weighs them by what each side does: the output side predicts"
@@ -258,7 +252,9 @@ class Subtokens(_FromPieces):
         Raises:
             OperationError: There is no piece, or the token itself is the only one.
         """
-        pieces = lookup.pieces(token) or lookup.pieces(_without_marks(token))
+        marks = (mark for mark in (*WORD_START, "##") if token.startswith(mark))
+        plain = token.removeprefix(next(marks, ""))
+        pieces = lookup.pieces(token) or lookup.pieces(plain)
         if not pieces:
             raise OperationError(
                 f"the text of '{token}' gives no pieces before this migration",
@@ -294,13 +290,6 @@ class Description(_FromPieces):
                 hint="describe it in words that the tokenizer knows",
             )
         return pieces
-
-
-def _without_marks(token: str) -> str:
-    for mark in (*WORD_START, _CONTINUATION):
-        if token.startswith(mark):
-            return token.removeprefix(mark)
-    return token
 
 
 class File(RowStrategy):

@@ -112,11 +112,10 @@ class _Tokenizer:
             return [each.ids for each in self._whole.encode_batch_fast(texts, add_special_tokens=False)]
         except Exception:
             # One of them has a letter that the model does not know, and there is no token for what is unknown.
-            return [] if not texts else [[]] if len(texts) == 1 else self._halves(texts)
-
-    def _halves(self, texts: list[str]) -> list[list[int]]:
-        middle = len(texts) // 2
-        return [*self._ids(texts[:middle]), *self._ids(texts[middle:])]
+            if len(texts) < 2:
+                return [[] for _ in texts]
+            middle = len(texts) // 2
+            return [*self._ids(texts[:middle]), *self._ids(texts[middle:])]
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
