@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -22,43 +22,30 @@ from tokmigrate.formatting import format_list
 from tokmigrate.model.model_files import entry_name, real_name
 
 
-@dataclass(frozen=True)
-class NewFile:
-    """A file or directory that a change recreates, by its name in the directory of the model."""
-
-    name: str
-    is_directory: bool
-    metadata: FileMetadata
-
-
-def special_files(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> list[NewFile]:
-    """Return the recreated files whose owner must differ from the default of new files; `given` is for written ones."""
-    return [file for file in _new(source, names, given) if _is_special(file.metadata)]
-
-
-def not_kept(place: Path, files: Sequence[NewFile]) -> list[str]:
-    """Return what of the metadata of new files cannot be set, a line for each file; it is found by trying it."""
-    tried: dict[tuple[bool, FileMetadata], list[str]] = {}
-    lost: list[str] = []
-    for file in files:
-        kind = file.is_directory, replace(file.metadata, mtime_ns=0)
-        if kind not in tried:
-            tried[kind] = _try(place, file)
-        if tried[kind]:
-            lost.append(f"{file.name} ({', '.join(tried[kind])})")
-    return lost
-
-
 def refuse_losses(source: Path, names: Collection[str]) -> None:
-    """Raise StorageError where a change of a directory would lose owner, mode or attributes; nothing is left there."""
-    files = special_files(source, names, {})
+    """Raise StorageError where a change of a directory would lose owner, mode or attributes; it is tried beside it.
+
+    The change recreates the files with these names and all directories. Nothing is left of what was tried.
+    """
+    written = [(name, source / name) for name in sorted({real_name(source, name) for name in names})]
+    files = [each for each in written if exists(each[1])] + [each for each in _tree(source) if _is_directory(each[1])]
+    found = [(name, path, read_metadata(path)) for name, path in files]
+    special = [each for each in found if _is_special(each[2])]
     parent = Path(os.path.realpath(source)).parent
     # Where nothing may be written the change is refused for that.
-    if files and os.access(parent, os.W_OK | os.X_OK):
-        with storage_errors("try what may be set on new files", parent), TemporaryDirectory(dir=parent) as folder:
-            lost = not_kept(Path(folder, "trial"), files)
-        if lost:
-            raise cannot_be_kept(source, lost)
+    if not special or not os.access(parent, os.W_OK | os.X_OK):
+        return
+    tried: dict[tuple[bool, FileMetadata], list[str]] = {}
+    lost: list[str] = []
+    with storage_errors("try what may be set on new files", parent), TemporaryDirectory(dir=parent) as folder:
+        for name, path, metadata in special:
+            kind = _is_directory(path), replace(metadata, mtime_ns=0)
+            if kind not in tried:
+                tried[kind] = _try(Path(folder, "trial"), *kind)
+            if tried[kind]:
+                lost.append(f"{name} ({', '.join(tried[kind])})")
+    if lost:
+        raise cannot_be_kept(source, lost)
 
 
 def find_lost_metadata(stage: Path, source: Path, candidate: Candidate) -> list[str]:
@@ -86,18 +73,6 @@ def cannot_be_kept(directory: Path, lost: list[str]) -> StorageError:
     )
 
 
-def _new(source: Path, names: Collection[str], given: Mapping[str, FileMetadata]) -> Iterator[NewFile]:
-    behind = {real_name(source, name): metadata for name, metadata in given.items()}
-    for name in sorted({real_name(source, name) for name in names}):
-        if name in behind:
-            yield NewFile(name, False, behind[name])
-        elif exists(source / name):
-            yield NewFile(name, False, read_metadata(source / name))
-    for name, path in _tree(source):
-        if _kind(path) == stat.S_IFDIR:
-            yield NewFile(name, True, read_metadata(path))
-
-
 def _is_special(metadata: FileMetadata) -> bool:
     own = (os.geteuid(), os.getegid())
     return (metadata.uid, metadata.gid) != own or bool(metadata.attributes) or metadata.mode > 0o777
@@ -108,7 +83,7 @@ def _tree(directory: Path, within: str = "") -> Iterator[tuple[str, Path]]:
     yield within or ".", directory
     for path in entries(directory):
         name = f"{within}/{path.name}" if within else path.name
-        if _kind(path) == stat.S_IFDIR:
+        if _is_directory(path):
             yield from _tree(path, name)
         else:
             yield name, path
@@ -119,11 +94,15 @@ def _kind(path: Path) -> int:
         return stat.S_IFMT(path.lstat().st_mode)
 
 
-def _try(place: Path, file: NewFile) -> list[str]:
-    with storage_errors("try what may be set on new files", place):
-        place.mkdir(mode=0o700) if file.is_directory else place.touch(mode=0o600)
+def _is_directory(path: Path) -> bool:
+    return _kind(path) == stat.S_IFDIR
+
+
+def _try(place: Path, is_directory: bool, metadata: FileMetadata) -> list[str]:
+    """Return what cannot be set on a new file or directory."""
+    place.mkdir(mode=0o700) if is_directory else place.touch(mode=0o600)
     try:
-        write_metadata(place, file.metadata)
-        return file.metadata.differences(read_metadata(place))
+        write_metadata(place, metadata)
+        return metadata.differences(read_metadata(place))
     finally:
         remove_tree(place)

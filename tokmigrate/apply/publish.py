@@ -20,7 +20,7 @@ from tokmigrate.apply.candidate import Candidate, Completion
 from tokmigrate.apply.clone import seal_tree
 from tokmigrate.apply.durable import fsync_tree_bottom_up
 from tokmigrate.apply.journal import UNKNOWN, Journal, JournalEntry, generation_in_place
-from tokmigrate.apply.metadata_check import cannot_be_kept, find_lost_metadata, not_kept, special_files
+from tokmigrate.apply.metadata_check import cannot_be_kept, find_lost_metadata
 from tokmigrate.apply.shard_pass import Contents
 from tokmigrate.apply.stage import StagedDirectory, stage, write_file
 from tokmigrate.apply.workarea import WorkArea
@@ -253,18 +253,6 @@ def _clean(areas: Sequence[WorkArea]) -> None:
     areas[0].remove_journal()
 
 
-def _try_metadata(changes: Sequence[Change]) -> None:
-    """Refuse changes that would lose owner, mode or attributes of files, before any of them is staged."""
-    for change in changes:
-        candidate, directory = change.candidate, change.snapshot.directory
-        written = {name for name, data in candidate.files.items() if data is not None} | {*candidate.headers, STAMP}
-        # Where the stage will be: with the journal in place a recovery removes it as well.
-        change.area.remove_stage()
-        lost = not_kept(change.area.stage, special_files(directory, written, candidate.metadata))
-        if lost:
-            raise cannot_be_kept(directory, lost)
-
-
 def _build(
     model: str,
     changes: Sequence[Change],
@@ -275,8 +263,6 @@ def _build(
     reads_again: bool,
 ) -> list[Completion]:
     """Build the new directories beside the old ones, and verify them; the arguments are those of `publish`."""
-    if keep_owner:
-        _try_metadata(changes)
     with _first_error(acceptance):
         on_progress(ActivityStarted(model, "staging", sum(change.candidate.bytes for change in changes)))
         staged = [
