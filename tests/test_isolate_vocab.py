@@ -98,6 +98,8 @@ def test_later_migrations_write_only_the_vocabulary(tmp_path: Path, head: making
     made = making.workspace(tmp_path, {"m": model}, ADD)
     place, entry = made.workspace, isolating(made.entry("m"))
     before = set(made.root.glob("model/*.safetensors"))
+    for path in before:
+        path.chmod(0o640)
     vocabulary = {name for name in making.tensors_of(model) if name.startswith(("lm_head", "model.embed_tokens"))}
     first = plan(place, entry, "+1")
     assert f"into {VOCABULARY_SHARD}" in " ".join(first.notes)
@@ -105,6 +107,7 @@ def test_later_migrations_write_only_the_vocabulary(tmp_path: Path, head: making
     kinds = {change.name: change.kind for change in first.file_changes()}
     assert kinds[VOCABULARY_SHARD] == "new"
     assert tensor_names(model / VOCABULARY_SHARD) == vocabulary
+    assert {path.stat().st_mode & 0o777 for path in model.glob("*.safetensors")} == {0o640}
     if shards == 1:
         assert (kinds[OTHER_SHARD], kinds[SINGLE], kinds[INDEX]) == ("new", "removed", "new")
         assert {path.name for path in model.glob("*.safetensors")} == {VOCABULARY_SHARD, OTHER_SHARD}
