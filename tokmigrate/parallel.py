@@ -99,9 +99,10 @@ class BackgroundCall(Generic[Result]):
         return self._future.done()
 
     def result(self) -> Result:
-        """Wait for the result, or raise the error of the call."""
+        """Wait for the result, or raise the error of the call, or CancelledError where the waiting call is stopped."""
         while not wait([self._future], timeout=_SIGNAL_S).done:
-            pass
+            if is_stopped():
+                raise CancelledError
         return self._future.result()
 
     def __enter__(self) -> Self:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.tokenizer.tokenizer_json import FILE as TOKENIZER
 from tokmigrate.model.tokenizer.tokenizer_json import SECTIONS
 from tokmigrate.model.weights.weights import WEIGHT_FILES
+from tokmigrate.model.worker.samples import SAMPLES
 from tokmigrate.model.worker.worker import call_worker
+from tokmigrate.parallel import BackgroundCall
 from tokmigrate.revision.conditions import Check
 
 FAST = "`verify: fast` in tokmigrate.yaml loads with tokenizers only"
@@ -45,13 +48,13 @@ def verify_documents(
     if thoroughness == "fast":
         _check_with_tokenizers(snapshot, documents, checks)
         return ()
-    after, encoded = _load(stage_files(snapshot, documents), snapshot, documents, checks)
-    faults = after.faults(encoded)
+    after = _load(stage_files(snapshot, documents), snapshot, documents, checks)
+    faults = after.faults()
     if not faults and not after.different and not _changes_pipeline(snapshot, documents):
         return ()
     now = Documents({}, snapshot.state.rows, snapshot.state.tokenizer)
-    before = _Loaded.of(snapshot.directory, snapshot, now, (), with_model=not faults.keys().isdisjoint(_OF_THE_MODEL))
-    _raise_first(faults, before.faults(()), snapshot)
+    before = _load_now(snapshot, now, with_model=not faults.keys().isdisjoint(_OF_THE_MODEL))
+    _raise_first(faults, before.faults(), snapshot)
     return tuple(_compare(before, after, snapshot))
 
 
@@ -105,43 +108,64 @@ def verify_model(snapshot: Snapshot, checks: Sequence[Check], thoroughness: Thor
     if thoroughness == "fast":
         _check_with_tokenizers(snapshot, now, checks)
         return ()
-    loaded, encoded = _load(nullcontext(snapshot.directory), snapshot, now, checks)
-    _raise_first(loaded.faults(encoded), None, snapshot)
+    loaded = _load(nullcontext(snapshot.directory), snapshot, now, checks)
+    _raise_first(loaded.faults(), None, snapshot)
     return tuple(loaded.format_difference(doing, texts, "") for doing, texts in loaded.different.items())
 
 
 def _load(
     place: AbstractContextManager[Path], snapshot: Snapshot, documents: Documents, checks: Sequence[Check]
-) -> tuple[_Loaded, list[list[int]]]:
-    """Return what transformers makes of a directory, and the ids of the texts of `checks`, which were found to hold."""
-    try:
-        with place as directory:
-            loaded = _Loaded.of(directory, snapshot, documents, checks)
-    except TokmigrateError:
-        # If the tokenizers library alone fails as well, its error is the more exact one.
-        _check_with_tokenizers(snapshot, documents, checks)
-        raise
-    if "encodings" in loaded.library:
-        return loaded, _read_encodings(loaded.library, checks, str(snapshot.directory))
-    return loaded, _check_with_tokenizers(snapshot, documents, checks)
-
-
-def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Sequence[Check]) -> list[list[int]]:
-    """Return the ids of the texts of `checks`, after the library loaded the file and the checks were found to hold."""
-    texts = [check.text for check in checks]
-    where = str(snapshot.directory)
-    with stage_tokenizer(snapshot, documents) as file:
+) -> _Loaded:
+    """Have both libraries load a directory at the same time; raise where tokenizers gives other ids or tokens."""
+    with (
+        place as directory,
+        BackgroundCall(partial(_ask_tokenizers, directory / TOKENIZER, snapshot, documents, checks)) as asked,
+    ):
         try:
-            request = {"file": str(file), "expected": dict(documents.ids), "encode": texts}
-            answer = call_worker("tokenizer", request, snapshot.state.traits.worker)
-        except TokmigrateError as error:
-            error.where = where
+            answer = _ask_transformers(directory, snapshot, documents, checks)
+        except TokmigrateError:
+            # If the tokenizers library alone fails as well, its error is the more exact one.
+            _check_ids(asked.result(), snapshot, checks)
             raise
-    return _read_encodings(answer, checks, where)
+        library = asked.result()
+    _check_ids(library, snapshot, checks)
+    return _Loaded(library, answer["tokenizer"], answer["model"], checks)
 
 
-def _read_encodings(answer: Mapping[str, Any], checks: Sequence[Check], where: str) -> list[list[int]]:
-    """Return the ids of the texts of `checks` by an answer of the tokenizers library; raise where it is not right."""
+def _load_now(snapshot: Snapshot, now: Documents, *, with_model: bool) -> _Loaded:
+    """Have both libraries load a model as it is; what tokenizers cannot load is not compared."""
+    file = snapshot.directory.absolute() / TOKENIZER
+    with BackgroundCall(partial(_ask_tokenizers, file, snapshot, now, ())) as asked:
+        answer = _ask_transformers(snapshot.directory, snapshot, now, (), with_model=with_model)
+        try:
+            library = asked.result()
+        except TokmigrateError:
+            library = {}
+    return _Loaded(library, answer["tokenizer"], answer["model"], ())
+
+
+def _check_with_tokenizers(snapshot: Snapshot, documents: Documents, checks: Sequence[Check]) -> None:
+    """Raise where the tokenizers library cannot load tokenizer.json, or gives other ids or tokens."""
+    with stage_tokenizer(snapshot, documents) as file:
+        answer = _ask_tokenizers(file, snapshot, documents, checks, samples=False)
+    _check_ids(answer, snapshot, checks)
+
+
+def _ask_tokenizers(
+    file: Path, snapshot: Snapshot, documents: Documents, checks: Sequence[Check], *, samples: bool = True
+) -> Mapping[str, Any]:
+    texts = [check.text for check in checks]
+    try:
+        request = {"file": str(file), "expected": dict(documents.ids), "encode": texts, "samples": samples}
+        return call_worker("tokenizer", request, snapshot.state.traits.worker)
+    except TokmigrateError as error:
+        error.where = str(snapshot.directory)
+        raise
+
+
+def _check_ids(answer: Mapping[str, Any], snapshot: Snapshot, checks: Sequence[Check]) -> None:
+    """Raise VerificationError where an answer of the tokenizers library is not what is expected."""
+    where = str(snapshot.directory)
     if answer["differences"]["count"]:
         raise VerificationError(
             _other_ids("tokenizers", answer["differences"]), where=where, hint="nothing was changed"
@@ -151,70 +175,78 @@ def _read_encodings(answer: Mapping[str, Any], checks: Sequence[Check], where: s
         reason = failure or check.find_fault(tuple(encoding["tokens"]))
         if reason is not None:
             raise VerificationError(f"a `verify:` case does not hold: {reason}", where=where)
-    return [encoding["ids"] for encoding in answer["encodings"]]
+
+
+def _ask_transformers(
+    directory: Path, snapshot: Snapshot, documents: Documents, checks: Sequence[Check], *, with_model: bool = True
+) -> Mapping[str, Any]:
+    request = {
+        "directory": str(directory),
+        "expected": dict(documents.ids),
+        "shapes": documents.shapes(snapshot),
+        "encode": [check.text for check in checks],
+        "samples": True,
+        "model": with_model,
+    }
+    try:
+        answer = call_worker("transformers", request, snapshot.state.traits.worker)
+    except VerificationError as error:
+        # The worker died, or never answered: what of is not known.
+        answer = {"tokenizer": {}, "model": {"died": error.message}}
+    except TokmigrateError as error:
+        error.where = str(snapshot.directory)
+        raise
+    for part in answer.values():
+        if "error" in part:
+            part["error"] = part["error"].replace(str(directory), str(snapshot.directory))
+    return answer
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What the libraries make of a model's files: the answers about tokenizer and model, empty where one died."""
+    """What the libraries make of a model's files.
+
+    Args:
+        library: The answer of the tokenizers library, empty where it cannot load them.
+        tokenizer: What transformers says of the tokenizer, empty where it died; `model` likewise.
+    """
 
     library: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
     model: Mapping[str, Any]
-    texts: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls,
-        directory: Path,
-        snapshot: Snapshot,
-        documents: Documents,
-        checks: Sequence[Check],
-        *,
-        with_model: bool = True,
-    ) -> _Loaded:
-        texts = tuple(check.text for check in checks)
-        request = {
-            "directory": str(directory),
-            "expected": dict(documents.ids),
-            "shapes": documents.shapes(snapshot),
-            "encode": texts,
-            "model": with_model,
-        }
-        try:
-            answer = call_worker("transformers", request, snapshot.state.traits.worker)
-        except VerificationError as error:
-            # The worker died, or never answered: what of is not known.
-            answer = {"library": {}, "tokenizer": {}, "model": {"died": error.message}}
-        except TokmigrateError as error:
-            error.where = str(snapshot.directory)
-            raise
-        for part in answer.values():
-            if "error" in part:
-                part["error"] = part["error"].replace(str(directory), str(snapshot.directory))
-        return cls(answer["library"], answer["tokenizer"], answer["model"], texts)
+    checks: Sequence[Check]
 
     @property
     def is_compared(self) -> bool:
-        """Whether there is a tokenizer to compare."""
-        return "pipeline" in self.tokenizer
+        """Whether there are two tokenizers to compare."""
+        return "samples" in self.library and "samples" in self.tokenizer
 
-    @property
+    @cached_property
     def different(self) -> Mapping[str, list[str]]:
         """By what transformers does differently from tokenizer.json, the sample texts that show it."""
-        found: Mapping[str, list[str]] = self.tokenizer["pipeline"]["different"] if self.is_compared else {}
+        found: dict[str, list[str]] = {}
+        for place, text in enumerate(SAMPLES if self.is_compared else ()):
+            for doing in _DOES:
+                if self.library["samples"][doing][place] != self.tokenizer["samples"][doing][place]:
+                    found.setdefault(doing, []).append(text)
+                    # A text that is tokenized differently needs no other report.
+                    if doing == "tokenizes":
+                        break
         return found
 
     @property
     def parts(self) -> Mapping[str, tuple[str, str]]:
         """By part of the pipeline a digest of what transformers has, and of what tokenizer.json says."""
-        return self.tokenizer["pipeline"]["parts"] if self.is_compared else {}
+        if not self.is_compared:
+            return {}
+        declared = self.library["samples"]["parts"]
+        return {part: (actual, declared[part]) for part, actual in self.tokenizer["samples"]["parts"].items()}
 
-    def faults(self, encoded: Sequence[Sequence[int]]) -> dict[str, str]:
-        """Return what is wrong by kind, the gravest first; `encoded` are the ids that tokenizers gives the texts."""
-        return dict(self._faults(encoded))
+    def faults(self) -> dict[str, str]:
+        """Return what is wrong by kind, the gravest first."""
+        return dict(self._faults())
 
-    def _faults(self, encoded: Sequence[Sequence[int]]) -> Iterator[tuple[str, str]]:
+    def _faults(self) -> Iterator[tuple[str, str]]:
         tokenizer, model = self.tokenizer, self.model
         if "died" in model:
             yield "died", model["died"]
@@ -228,9 +260,11 @@ class _Loaded:
             yield "ids", _other_ids("transformers", tokenizer["differences"])
         if "chat_error" in tokenizer:
             yield "chat", f"the chat template cannot be rendered: {tokenizer['chat_error']}"
-        for text, found, wanted in zip(self.texts, tokenizer.get("encodings", ()), encoded, strict=False):
-            if list(found) != list(wanted):
-                yield "check", f"transformers tokenizes '{text}' differently from tokenizers: {found}"
+        for check, found, wanted in zip(
+            self.checks, tokenizer.get("encodings", ()), self.library.get("encodings", ()), strict=False
+        ):
+            if found != wanted["ids"]:
+                yield "check", f"transformers tokenizes '{check.text}' differently from tokenizers: {found}"
 
     def format_difference(self, doing: str, texts: Sequence[str], when: str) -> str:
         """Return in words what transformers does differently from tokenizer.json."""

@@ -1,12 +1,12 @@
 """What the tokenizers library makes of a tokenizer.json.
 
 Request: `file`, the path, or `document`, the parsed file; `expected`, the id of every token by its text (optional);
-`encode`, texts; `normalise`, texts (optional).
+`encode` and `normalise`, texts (optional); `samples`, whether it is tried on texts of our own.
 
 Answer: `size` with added tokens; `differences` from `expected` as `id_differences` gives them; `encodings`,
 `{ids, tokens}` for each text without special tokens added, or `{error}` where the tokenizer cannot tokenize it;
-`normalised`, what the normalizer makes of texts. The padding, truncation,
-dropout and post-processor of the file have no part in it.
+`normalised`, what the normalizer makes of texts; `samples`, as `samples.py` describes it. The padding, truncation and
+dropout of the file have no part in it, and its post-processor only in the samples.
 """
 
 from __future__ import annotations
@@ -16,25 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
+from tokmigrate.model.worker.samples import describe_library
 from tokmigrate.model.worker.worker_main import id_differences, run_worker
 
 
 def answer(request: Mapping[str, Any]) -> dict[str, Any]:
     tokenizer = open_tokenizer(Path(request["file"]) if "file" in request else request["document"])
-    found = of_library(tokenizer, request)
-    normalizer = tokenizer.normalizer
-    texts = request.get("normalise", [])
-    found["normalised"] = [normalizer.normalize_str(text) for text in texts] if normalizer else texts
-    return found
-
-
-def of_library(tokenizer: Any, request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `size`, `differences` and `encodings` of a tokenizer of the library, opened for computing."""
     found: dict[str, Any] = {"size": tokenizer.get_vocab_size(with_added_tokens=True)}
     if "expected" in request:
         found["differences"] = id_differences(request["expected"], tokenizer.get_vocab(with_added_tokens=True))
     with text_alone(tokenizer):
         found["encodings"] = [_encode(tokenizer, text) for text in request.get("encode", [])]
+    normalizer = tokenizer.normalizer
+    texts = request.get("normalise", [])
+    found["normalised"] = [normalizer.normalize_str(text) for text in texts] if normalizer else texts
+    if request.get("samples"):
+        found["samples"] = describe_library(tokenizer)
     return found
 
 
