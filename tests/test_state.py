@@ -29,7 +29,6 @@ from tokmigrate.state.rows import (
     ModelRow,
     Origin,
     Outcome,
-    Provenance,
     RunRow,
     Status,
     TokenEvent,
@@ -42,7 +41,6 @@ from tokmigrate.state.schema import OF_RUNS, metadata, runs
 from tokmigrate.state.transfer import LedgerExport, export_ledger, open_export
 
 URL = "sqlite:///.tokmigrate/state.db"
-WHO = Provenance("ada", "analytical-engine", 1843, libraries={"python": "3.11"}, git_commit="c0ffee")
 EVENT = TokenEvent("aaaa", TokenEventType.ADDED, "<|im_start|>", 32000, init={"strategy": "mean"}, row_fingerprint="d1")
 
 
@@ -69,7 +67,6 @@ def begin_run(state: State, model: ModelRow, direction: Direction = Direction.UP
         revisions=["aaaa"],
         generation_before=None,
         generation_after="g1",
-        provenance=WHO,
     )
 
 
@@ -203,7 +200,7 @@ def test_tags(state: State) -> None:
 def test_up_and_down_leave_their_history(state: State, model: ModelRow) -> None:
     up = upgraded(state, model, Outcome(applied=(record("aaaa", 0), record("bbbb", 1)), tokens=(EVENT,)))
     assert up.status is Status.APPLIED
-    assert up.provenance == WHO
+    assert up.provenance == identify(state.workspace)
     assert up.finished is not None
     assert up.finished >= up.started
     assert up.payload is None
@@ -305,7 +302,7 @@ def test_a_ledger_that_contradicts_keeps_all_as_it_was(state: State, model: Mode
 def test_the_state_follows_the_stamp(state: State, model: ModelRow) -> None:
     upgraded(state, model, Outcome(applied=(record("aaaa", 0), record("bbbb", 1))))
     stamped = [record("aaaa", 0), record("cccc", 1), record("dddd", 2)]
-    operation = state.adopt(model, stamped, gone=["bbbb"], provenance=WHO)
+    operation = state.adopt(model, stamped, gone=["bbbb"])
     assert operation is not None
     assert operation.direction is Direction.ADOPT
     assert [(row.record.revision, row.origin, row.record.undo) for row in state.list_applied(model)] == [
@@ -522,10 +519,9 @@ from tokmigrate.state.rows import *
 workspace, name, me = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 state = open_state("sqlite:///.tokmigrate/state.db", workspace)
 model = state.model_for(name, workspace / name)
-who = Provenance("ada", "here", int(me))
 def begin():
     return state.begin(model, Direction.UPGRADE, from_revision=None, to_revision=me, revisions=[me],
-                       generation_before=None, generation_after=None, provenance=who)
+                       generation_before=None, generation_after=None)
 def outcome(n):
     return Outcome(applied=(AppliedRecord(f"{me}-{n}", len(state.list_applied(model)), "c"),),
                    tokens=tuple(TokenEvent(f"{me}-{n}", TokenEventType.ADDED, f"<{me}-{n}-{i}>", i) for i in range(5)))

@@ -43,11 +43,8 @@ def swap(a: Path, b: Path) -> None:
     if number in _UNSUPPORTED:
         raise SwapUnsupportedError("the filesystem has no atomic swap of two directories", where=str(a))
     if number == errno.EBUSY:
-        raise StorageError(
-            "is a mount point: it cannot be swapped with another directory",
-            where=str(a),
-            hint="put the model into a directory inside it",
-        )
+        hint = "put the model into a directory inside it"
+        raise StorageError("is a mount point: it cannot be swapped with another directory", where=str(a), hint=hint)
     if number:
         raise storage_error("swap two directories", a, OSError(number, os.strerror(number)))
     fsync_parents(a, b)
@@ -100,11 +97,8 @@ def finish_two_step(a: Path, b: Path, aside: Path) -> None:
             hint=f"something was put at {a} meanwhile: move it away, then run `tokmigrate recover`",
         )
     elif not there[0]:
-        raise StorageError(
-            "the model directory does not exist, and no swap left it aside",
-            where=str(a),
-            hint=f"look into {b} for what is left" if there[1] else "restore it from a backup",
-        )
+        hint = f"look into {b} for what is left" if there[1] else "restore it from a backup"
+        raise StorageError("the model directory does not exist, and no swap left it aside", where=str(a), hint=hint)
     else:
         # What is found may still be on its way to the disk.
         fsync_parents(a, aside)

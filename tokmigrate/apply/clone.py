@@ -147,11 +147,8 @@ def _clone_entries(source: Path, target: Path, within: PurePosixPath, except_nam
         elif stat.S_ISREG(mode):
             clone_file(entry, place)
         else:
-            raise StorageError(
-                "is a pipe, a socket or a device, which no model has",
-                where=str(entry),
-                hint="move it out of the model directory",
-            )
+            hint = "move it out of the model directory"
+            raise StorageError("is a pipe, a socket or a device, which no model has", where=str(entry), hint=hint)
 
 
 def _copy_link(source: Path, target: Path, name: PurePosixPath) -> None:

@@ -47,11 +47,8 @@ def hold_lock(path: Path, timeout_s: float = 0.0) -> Iterator[None]:
         left = deadline - time.monotonic()
         if left <= 0:
             waited = f", still after {timeout_s:g} s" if timeout_s > 0 else ""
-            raise BusyError(
-                f"locked by {read_holder(path)}{waited}",
-                where=str(path),
-                hint="wait for it with --lock-timeout SECONDS",
-            )
+            hint = "wait for it with --lock-timeout SECONDS"
+            raise BusyError(f"locked by {read_holder(path)}{waited}", where=str(path), hint=hint)
         time.sleep(min(_POLL_S, left))
     try:
         yield

@@ -160,11 +160,8 @@ def _read_journal(journal: Path) -> FileTransaction | None:
         plain = all(Path(name).name == name for name in transaction.after)
         if plain and transaction.before.keys() == transaction.after.keys():
             return transaction
-    raise StorageError(
-        "the journal of an interrupted command is damaged",
-        where=str(journal),
-        hint="compare the migrations with what Git has, then remove it",
-    )
+    hint = "compare the migrations with what Git has, then remove it"
+    raise StorageError("the journal of an interrupted command is damaged", where=str(journal), hint=hint)
 
 
 @contextmanager

@@ -79,11 +79,8 @@ def stamp_model(
     chain = history.chain_for(entry)
     names = [migration.revision for migration in chain]
     if target is None or target not in names:
-        raise UsageError(
-            f"'{revision}' is not a revision that this model can be at",
-            where=entry.name,
-            hint="a model at base needs no stamp; `tokmigrate history` lists the migrations",
-        )
+        hint = "a model at base needs no stamp; `tokmigrate history` lists the migrations"
+        raise UsageError(f"'{revision}' is not a revision that this model can be at", where=entry.name, hint=hint)
     count = names.index(target) + 1
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, _found):
         snapshot = _read_unstamped(entry)
@@ -94,11 +91,8 @@ def stamp_model(
             detected = detect_revision(snapshot.state, chain[:count], chain[count:])
             if detected is not None:
                 # No upgrade could go through the later migrations again.
-                raise OperationError(
-                    f"the model is past that revision: {detected}",
-                    where=entry.name,
-                    hint=format_stamp_commands(workspace, entry, detected),
-                )
+                hint = format_stamp_commands(workspace, entry, detected)
+                raise OperationError(f"the model is past that revision: {detected}", where=entry.name, hint=hint)
             new = _make_stamp(snapshot, chain[:count])
         return _publish(workspace, entry, state, snapshot, new, on_progress, keep_owner=keep_owner)
 

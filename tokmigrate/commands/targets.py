@@ -50,11 +50,8 @@ def way_down(
     applied = snapshot.revisions
     target = _resolve_down(workspace, snapshot, to)
     if target is not None and target not in applied:
-        raise UndoError(
-            f"the model does not have revision {target}",
-            where=entry.name,
-            hint="`tokmigrate current` shows where it is",
-        )
+        hint = "`tokmigrate current` shows where it is"
+        raise UndoError(f"the model does not have revision {target}", where=entry.name, hint=hint)
     kept = applied.index(target) + 1 if target is not None else 0
     if kept == len(applied):
         # Without its stamp a model seems to be at base.

@@ -87,11 +87,8 @@ def _state(url: str, workspace: Path | None, timeout_ms: int) -> State:
         if backend == "postgresql":
             return ledger.State(sqlalchemy.create_engine(parsed, pool_pre_ping=True), folder)
     except (sqlalchemy.exc.ArgumentError, sqlalchemy.exc.NoSuchModuleError, ImportError) as error:
-        raise UsageError(
-            f"the state database cannot be opened: {error}",
-            where="state",
-            hint="write `sqlite:///.tokmigrate/state.db`, or a PostgreSQL URL whose driver is installed",
-        ) from error
+        hint = "write `sqlite:///.tokmigrate/state.db`, or a PostgreSQL URL whose driver is installed"
+        raise UsageError(f"the state database cannot be opened: {error}", where="state", hint=hint) from error
     raise UsageError(f"the state cannot be kept in '{backend}'", where="state", hint="use a SQLite or a PostgreSQL URL")
 
 

@@ -109,15 +109,13 @@ class State(Readable):
         revisions: Sequence[str],
         generation_before: str | None,
         generation_after: str | None,
-        provenance: Provenance | None = None,
     ) -> RunRow:
         """Record the intent to change a model, with status STAGING; raises BusyError where a run of it is active.
 
         The revisions and generations are those of the model now and afterwards, None at base, or where `prepare` tells
-        the one afterwards; `revisions` are to be applied or undone in that order. The author is by default the user of
-        this process.
+        the one afterwards; `revisions` are to be applied or undone in that order.
         """
-        author = provenance or identify(self.workspace)
+        author = identify(self.workspace)
         with self.begin_write() as connection:
             busy = active_run_in(connection, model.id)
             if busy is not None:
@@ -186,14 +184,13 @@ class State(Readable):
         model: ModelRow,
         records: Sequence[AppliedRecord],
         gone: Collection[str] = (),
-        provenance: Provenance | None = None,
     ) -> RunRow | None:
         """Bring the state in line with the stamp of a model; raises BusyError where a run of it is active.
 
         Of `records`, what the stamp has as applied, those that are not recorded yet get the origin `adopted`; recorded
         revisions that are `gone` are marked as undone. Returns the run, None where there was nothing to do.
         """
-        author = provenance or identify(self.workspace)
+        author = identify(self.workspace)
         with self.begin_write() as connection:
             if active_run_in(connection, model.id) is not None:
                 raise BusyError("a run of this model is in progress", where=model.name, hint="run `tokmigrate recover`")
@@ -280,11 +277,8 @@ def _change(connection: Connection, run_id: str, expected: Status, **changes: An
 
 def _insert_run(connection: Connection, model: ModelRow, author: Provenance, **values: Any) -> RunRow:
     if connection.execute(select(models.c.id).where(models.c.id == model.id)).first() is None:
-        raise UnknownNameError(
-            f"the state does not know the model {model.name}",
-            where=model.path,
-            hint="the state database was replaced; run the command again",
-        )
+        hint = "the state database was replaced; run the command again"
+        raise UnknownNameError(f"the state does not know the model {model.name}", where=model.path, hint=hint)
     # A chain that cannot go on is found before the model is changed, and not when the run ends.
     read_highest(connection, runs.c.chain_position)
     run_id = secrets.token_hex(8)

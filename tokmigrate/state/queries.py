@@ -101,11 +101,8 @@ class Readable:
         except TokmigrateError:
             raise
         except ValueError as error:
-            raise DriftError(
-                f"a row of the state cannot be read: {error}",
-                where=self.place,
-                hint="`tokmigrate log --verify-chain` names the run; put a backup of the state in its place",
-            ) from error
+            hint = "`tokmigrate log --verify-chain` names the run; put a backup of the state in its place"
+            raise DriftError(f"a row of the state cannot be read: {error}", where=self.place, hint=hint) from error
         except DBAPIError as error:
             cause = str(error.orig)
             if "database is locked" in cause or "lock timeout" in cause:

@@ -100,11 +100,8 @@ def open_export(export: LedgerExport, source: str) -> ImportedLedger:
             _check_references(connection)
     except (IntegrityError, OverflowError, ValueError) as error:
         cause = error.orig if isinstance(error, IntegrityError) else error
-        raise DriftError(
-            f"a row of the ledger cannot be read: {cause}",
-            where=source,
-            hint="it was edited: take the ledger from its workspace, or from a backup of it",
-        ) from error
+        hint = "it was edited: take the ledger from its workspace, or from a backup of it"
+        raise DriftError(f"a row of the ledger cannot be read: {cause}", where=source, hint=hint) from error
     return opened
 
 
@@ -125,21 +122,15 @@ def import_ledger(state: State, export: LedgerExport, source: str) -> Mapping[st
     opened = open_export(export, source)
     broken = opened.verify_chain()
     if broken is not None:
-        raise DriftError(
-            f"the hash chain of the ledger is broken at {broken}",
-            where=source,
-            hint="nothing was imported; take the ledger from its workspace, or from a backup of it",
-        )
+        hint = "nothing was imported; take the ledger from its workspace, or from a backup of it"
+        raise DriftError(f"the hash chain of the ledger is broken at {broken}", where=source, hint=hint)
     for model in opened.list_models():
         # Raises where a row has values that this version does not know.
         _ = opened.runs(model, None), opened.list_applications(model), opened.token_records(model)
     known = next((each for _, each in _exports(state) if each.ledger == export.ledger), None)
     if known is not None and known.head not in (START, *(run["hash"] for run in export.rows[runs.name])):
-        raise DriftError(
-            "the ledger does not go on from what was imported of it before",
-            where=source,
-            hint="it is an older copy, or that ledger was recreated; what was imported before is kept",
-        )
+        hint = "it is an older copy, or that ledger was recreated; what was imported before is kept"
+        raise DriftError("the ledger does not go on from what was imported of it before", where=source, hint=hint)
     new = {table.name: _count_new(table, export, known) for table in _COUNTED}
     who = identify(state.workspace)
     with state.begin_write() as connection:
@@ -219,8 +210,5 @@ def _parse_export(text: str, where: str) -> LedgerExport:
 
 
 def _no_ledger(where: str, line: int) -> UsageError:
-    return UsageError(
-        "this is not a ledger that `tokmigrate log --export` wrote",
-        where=f"{where}:{line}:1",
-        hint="name such a file, a state.db, or the URL of a state",
-    )
+    hint = "name such a file, a state.db, or the URL of a state"
+    return UsageError("this is not a ledger that `tokmigrate log --export` wrote", where=f"{where}:{line}:1", hint=hint)
