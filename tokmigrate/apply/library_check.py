@@ -63,7 +63,7 @@ def collect_inputs(snapshot: Snapshot, documents: Documents) -> Iterator[object]
     yield snapshot.state.traits.worker
     yield {name: blake3(data).digest() for name, data in snapshot.texts.items()}
     yield {name: data and blake3(data).digest() for name, data in documents.files.items()}
-    yield documents.shapes(snapshot), documents.rows, blake3(repr(documents.ids).encode()).digest()
+    yield documents.shapes(snapshot), documents.rows, documents.tokenizer and documents.tokenizer.fingerprint
     # Without a model type transformers looks for one in the name of the directory.
     yield snapshot.state.traits.model_type or snapshot.directory
     yield from _describe_others(snapshot)
