@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,16 @@ def test_a_workspace_up_and_down(tmp_path: Path) -> None:
             ws.downgrade("base")
         assert raised.value.exit_code == 1
     assert contents(made.model) == before
+
+
+def test_a_plan_is_kept_for_models_that_are_alike_until_the_workspace_is_closed(tmp_path: Path) -> None:
+    made = make_workspace(tmp_path / "w")
+    with tokmigrate.open(made.root) as ws:
+        kept = weakref.ref(ws.plan()[0].steps[0])
+        gc.collect()
+        assert kept() is ws.plan()[0].steps[0]
+    gc.collect()
+    assert kept() is None
 
 
 def test_what_it_returns_can_be_printed(tmp_path: Path) -> None:

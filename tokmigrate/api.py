@@ -27,6 +27,7 @@ from tokmigrate.commands.upgrade import Upgraded, accept_upgrade
 from tokmigrate.commands.upgrade import upgrade as upgrade_model
 from tokmigrate.errors import UsageError
 from tokmigrate.events import OnProgress, no_progress
+from tokmigrate.memo import forget_all
 from tokmigrate.model.worker.worker import stop_server
 from tokmigrate.plan.plan import Plan
 from tokmigrate.settings import ModelEntry, Workspace, find_workspace, read_workspace
@@ -69,9 +70,10 @@ class OpenWorkspace:
         self.close()
 
     def close(self) -> None:
-        """Close it, and end the process that holds the libraries; once more does nothing."""
+        """Close it, end the process that holds the libraries, and forget what calls had in common."""
         self.closed = True
         stop_server()
+        forget_all()
 
     def current(self, model: str | None = None) -> dict[str, str | None]:
         """Return the revision of each model by its name, None at `base`."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 Value = TypeVar("Value")
 
@@ -27,6 +28,7 @@ class Memo(Generic[Value]):
         self._is_same = is_same
         self._lock = Lock()
         self._entries: list[_Entry[Value]] = []
+        _MEMOS.add(self)
 
     def get(self, key: object, compute: Callable[[], Value]) -> Value:
         """Return the value that is kept for a key, else compute it; an error is not kept."""
@@ -39,3 +41,17 @@ class Memo(Generic[Value]):
             if not entry.values:
                 entry.values.append(compute())
             return entry.values[0]
+
+    def clear(self) -> None:
+        """Forget all values."""
+        with self._lock:
+            self._entries = []
+
+
+_MEMOS: WeakSet[Memo[Any]] = WeakSet()
+
+
+def forget_all() -> None:
+    """Forget what is kept in this process: of a large vocabulary that is hundreds of megabytes."""
+    for memo in _MEMOS:
+        memo.clear()
