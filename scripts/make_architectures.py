@@ -88,7 +88,7 @@ def _whole(model: LanguageModel) -> str:
             directory = Path(folder)
             build(model, config).save_pretrained(directory)
             text = (directory / "config.json").read_text("utf-8")
-            found = find_vocabulary_tensors(read_weights(directory), json.loads(text), {}, directory)
+            found = find_vocabulary_tensors(read_weights(directory), json.loads(text), {})
     except TokmigrateError as error:
         return f"none are known: {error.message.replace('|', ' ')}"
     except Exception:

@@ -170,7 +170,7 @@ def save_model(directory: Path, model_type: str, model_class: str, sizes: Mappin
 
 def found(directory: Path, overrides: Mapping[str, Any] | None = None) -> VocabularyTensors:
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    return find_vocabulary_tensors(read_weights(directory), config, overrides or {}, directory)
+    return find_vocabulary_tensors(read_weights(directory), config, overrides or {})
 
 
 def shapes(directory: Path) -> dict[str, tuple[int, ...]]:

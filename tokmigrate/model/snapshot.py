@@ -117,7 +117,7 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
         for name, setting in entry.vocab_tensors.items()
     }
     read = view(documents[TOKENIZER])
-    found = find_vocabulary_tensors(weights, config, overrides, directory, entry.worker, read)
+    found = find_vocabulary_tensors(weights, config, overrides, entry.worker, read)
     rows = found.ids
     lineage = stamp.rows if stamp else RowEdit.identity(rows)
     if lineage.new_rows != rows:

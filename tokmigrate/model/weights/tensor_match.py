@@ -293,7 +293,7 @@ _SIDES = ("encoder", "decoder")
 
 
 def check_one_vocabulary(
-    weights: Weights, config: Mapping[str, Any], matches: Mapping[str, TensorMatch], overrides: Overrides, where: str
+    weights: Weights, config: Mapping[str, Any], matches: Mapping[str, TensorMatch], overrides: Overrides
 ) -> None:
     """Check that an id is the same token for encoder and decoder.
 
@@ -318,7 +318,7 @@ def check_one_vocabulary(
     raise UnexplainedTensorError(
         f"whether encoder and decoder have one vocabulary is not known: each has embeddings of its own"
         f" ({' and '.join(repr(match.entry.name) for match in of_both)}), with different values",
-        where=where,
+        where=str(weights.directory),
         hint="if the tokenizer of this directory is that of both sides, say it for this model in tokmigrate.yaml; else"
         f" take the model out of it:\nvocab_tensors:{settings}",
     )

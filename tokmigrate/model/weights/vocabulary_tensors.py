@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tokmigrate.errors import ModelError, OutOfStepError
@@ -56,14 +55,12 @@ def find_vocabulary_tensors(
     weights: Weights,
     config: Mapping[str, Any],
     overrides: Overrides,
-    directory: Path,
     limits: WorkerLimits = DEFAULT_LIMITS,
     tokenizer: Tokenizer | None = None,
 ) -> VocabularyTensors:
     """Find every tensor of a model that has a vocabulary axis.
 
     Args:
-        directory: The model's directory, for transformers to look at where the registry leaves something open.
         tokenizer: The model's, whose ids tell which tensors may be meant where nothing else does.
 
     Raises:
@@ -73,7 +70,7 @@ def find_vocabulary_tensors(
         UnknownNameError: `overrides` names a tensor that the model does not have.
         VerificationError: transformers was asked, and cannot work with the model.
     """
-    where = str(directory)
+    where = str(weights.directory)
     entries = {entry.name: (shard, entry) for shard, entry in weights.tensors()}
     refused = refusal(config, frozenset(entries))
     if refused is not None:
@@ -98,7 +95,7 @@ def find_vocabulary_tensors(
             tied = bool(answer.get("tied", tied))
     if not matches or size is None:
         raise _none_found(entries, tokenizer, where)
-    tensor_match.check_one_vocabulary(weights, config, matches, overrides, where)
+    tensor_match.check_one_vocabulary(weights, config, matches, overrides)
     if is_divided_wrongly(config, {name: entry.shape for name, (_, entry) in entries.items()}, size):
         raise _division_error(where)
     short = input_only_ids(config)
