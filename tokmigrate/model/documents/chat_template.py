@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from tokmigrate.errors import OperationError
 from tokmigrate.model.documents.state import LEGACY_TEMPLATE, MORE_TEMPLATES, TEMPLATE, TOKENIZER_CONFIG, ModelState
-from tokmigrate.model.formats.json_text import Json
+from tokmigrate.model.formats.json_text import Json, walk
 
 CHAT, RESPONSE = "the chat template", "the response template"
 
@@ -172,8 +172,5 @@ def _plain(written: str, template: Template) -> str:
 
 
 def texts_in(held: Json) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    if isinstance(held, str):
-        yield (), held
-    parts = held.items() if isinstance(held, dict) else enumerate(held) if isinstance(held, list) else ()
-    for step, part in parts:
-        yield from (((step, *path), text) for path, text in texts_in(part))
+    """Yield each text in a JSON value with its place."""
+    return ((path, text) for path, text in walk(held) if isinstance(text, str))

@@ -191,6 +191,15 @@ def _too_deep(where: str) -> ModelError:
     return ModelError(f"nested deeper than {MAX_DEPTH} levels", where=where, hint="fetch the file again")
 
 
+def walk(value: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Json]]:
+    """Yield a value and all that is inside it, each with its place."""
+    yield path, value
+    for step, inner in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
+        yield from walk(inner, (*path, step))
+
+
 def layout_of(text: str) -> Layout:
     """Return the layout that `text` shows, read off its first lines and its end."""
     body = text.rstrip()

@@ -9,7 +9,7 @@ from typing import Literal
 
 from tokmigrate.errors import OperationError, OutOfStepError, UnknownNameError, suggest
 from tokmigrate.model.documents.config_fields import Declared, Path, Shape, dotted, may_hold_ids, shape_at, shape_of
-from tokmigrate.model.formats.json_text import Json, replace_at
+from tokmigrate.model.formats.json_text import Json, replace_at, walk
 from tokmigrate.vocabulary.ids import Renumbering
 
 NONE_DECLARED: Declared = MappingProxyType({})
@@ -201,11 +201,16 @@ def check_declared(configurations: Mapping[str, Json], declared: Declared) -> No
         UnknownNameError: No file has such a field.
         OutOfStepError: The field does not hold ids in that way.
     """
-    held = [(file, place, value) for file, document in configurations.items() for place, value in _fields(document)]
+    held = [
+        (file, dotted(place), str(place[-1]), value)
+        for file, document in configurations.items()
+        for place, value in walk(document)
+        if place and isinstance(place[-1], str)
+    ]
     for name, shape in declared.items():
-        found = [(file, value) for file, place, value in held if name in (".".join(place), place[-1])]
+        found = [(file, value) for file, place, field, value in held if name in (place, field)]
         if not found:
-            known = {known for _, place, _ in held for known in (".".join(place), place[-1])}
+            known = {known for _, place, field, _ in held for known in (place, field)}
             raise UnknownNameError(
                 "id_fields names it, but no configuration of the model has such a field",
                 where=name,
@@ -231,13 +236,3 @@ def _fits(value: Json, shape: Shape) -> bool:
     if shape in ("ids", "list"):
         return all(_is_number(item) or (shape == "list" and _fits(item, shape)) for item in value)
     return all(isinstance(item, list) and len(item) == 2 for item in value)
-
-
-def _fields(document: Json, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Json]]:
-    if isinstance(document, list):
-        for item in document:
-            yield from _fields(item, path)
-    if isinstance(document, dict):
-        for name, value in document.items():
-            yield (*path, name), value
-            yield from _fields(value, (*path, name))

@@ -22,7 +22,7 @@ from tokmigrate.model.documents.state import (
     TOKENIZER_CONFIG,
     ModelState,
 )
-from tokmigrate.model.formats.json_text import Json, replace_at
+from tokmigrate.model.formats.json_text import Json, replace_at, walk
 from tokmigrate.model.references.config_references import with_fields
 from tokmigrate.model.references.references import Names, map_post_processor, with_vocabulary_files
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, without
@@ -42,7 +42,9 @@ def find_named_tokens(state: ModelState) -> Iterator[Entry]:
     for name in (TOKENIZER_CONFIG, SPECIAL_TOKENS_MAP):
         yield from ((name, path, entry) for path, entry in token_entries(state.documents.get(name) or {}))
     for name in (PROCESSOR, PREPROCESSOR):
-        yield from ((name, path, entry) for path, entry in _nested_entries(state.documents.get(name)))
+        for path, entry in walk(state.documents.get(name)):
+            if path and str(path[-1]).endswith("_token") and text_of(entry) is not None:
+                yield name, path, entry
 
 
 def find_skipped_words(state: ModelState) -> Iterator[tuple[str, list[Json]]]:
@@ -50,14 +52,6 @@ def find_skipped_words(state: ModelState) -> Iterator[tuple[str, list[Json]]]:
     for name, document in state.configurations.items():
         if isinstance(document.get(SKIPPED), list):
             yield name, document[SKIPPED]
-
-
-def _nested_entries(part: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Json]]:
-    for key, value in part.items() if isinstance(part, dict) else ():
-        if key.endswith("_token") and text_of(value) is not None:
-            yield (*path, key), value
-        else:
-            yield from _nested_entries(value, (*path, key))
 
 
 def token_entries(document: Json) -> Iterator[tuple[tuple[str | int, ...], Json]]:

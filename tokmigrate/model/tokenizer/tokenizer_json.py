@@ -21,7 +21,7 @@ from blake3 import blake3
 
 from tokmigrate.errors import OperationError, OutOfStepError, TokenizerError, in_one_line
 from tokmigrate.memo import Memo
-from tokmigrate.model.formats.json_text import Json, replace_at
+from tokmigrate.model.formats.json_text import Json, replace_at, walk
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.vocabulary import Vocabulary, read_vocabulary
 from tokmigrate.vocabulary.ids import AddedToken, Layered
@@ -352,18 +352,8 @@ _LETTERS = {byte: letter for letter, byte in _BYTES.items()}
 
 def is_byte_level(document: Json) -> bool:
     """Return whether a tokenizer.json turns text into letters for its bytes before the model tokenizes it."""
-    return any(
-        part.get("type") == "ByteLevel"
-        for section, inner in (("normalizer", "normalizers"), ("pre_tokenizer", "pretokenizers"))
-        for part in _parts(document.get(section), inner)
-    )
-
-
-def _parts(part: Json, inner: str) -> Iterator[Json]:
-    if isinstance(part, dict):
-        yield part
-        for each in part.get(inner) or []:
-            yield from _parts(each, inner)
+    parts = [document.get(section) for section in ("normalizer", "pre_tokenizer")]
+    return any(path[-1:] == ("type",) and held == "ByteLevel" for path, held in walk(parts))
 
 
 def text_of_letters(token: str) -> str:
