@@ -85,10 +85,10 @@ def _run_up_down_up(workspace: Workspace, entry: ModelEntry) -> None:
     """Try what is pending, or where nothing is, everything from base on."""
     if not has_directory(entry.path):
         pytest.skip(f"the model is not here: {entry.path}")
-    done = run_roundtrip(workspace, entry, "dummy")
+    done = run_roundtrip(workspace, entry)
     if not done.migrations:
         try:
-            done = run_roundtrip(workspace, entry, "dummy", from_base=True)
+            done = run_roundtrip(workspace, entry, from_base=True)
         except UndoError as error:
             pytest.skip(f"nothing is pending, and {error.message}")
     lines = [f"{each.file}: other bytes {each.after} than {each.expected}" for each in done.mismatches]

@@ -99,14 +99,13 @@ def check(model: Models = None, here: Here = False, as_json: AsJson = False) -> 
 def test(
     model: Models = None,
     every: Annotated[bool, Option("--all", help="Run every migration from base, not only pending ones.")] = False,
-    copy: Annotated[bool, Option("--copy", help="Use a full copy of the model, weights included.")] = False,
     accept_drift: AcceptDrift = False,
     as_json: AsJson = False,
 ) -> None:
     """Run migrations up, down and up on a copy, and compare bytes.
 
-    Exits with 1 if a file comes out differently. By default the copy is a dummy model in a temporary directory, with
-    the model's own files and tensor names but rows of four numbers, so that a model of any size takes seconds. The
+    Exits with 1 if a file comes out differently. The copy is a dummy model in a temporary directory, with the model's
+    own files and tensor names but rows of four numbers, so that a model of any size takes seconds. The
     libraries load the result as in `upgrade` (`verify:` in tokmigrate.yaml). The model is never changed. If its weights
     are not present, config.json gives their shapes.
     """
@@ -114,7 +113,7 @@ def test(
     results = ModelResults("test", select_models(workspace, model), as_json)
     for entry in results.entries:
         with results.keep_error(entry):
-            done = roundtrip.run_roundtrip(workspace, entry, "copy" if copy else "dummy", from_base=every)
+            done = roundtrip.run_roundtrip(workspace, entry, from_base=every)
             content, lines = check_report.roundtrip_content(done), check_report.roundtrip_lines(done)
             results.add(Result(content, lines, exit_code=1 if done.mismatches else 0))
     results.finish()

@@ -1,11 +1,9 @@
-"""Migrations are tried: up, down and up again, on a dummy model or a copy of a model. The model is never touched."""
+"""Migrations are tried: up, down and up again, on a dummy model. The model is never touched."""
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +17,6 @@ from tokmigrate.commands.downgrade import downgrade
 from tokmigrate.commands.models import open_model_or_dummy
 from tokmigrate.commands.plan import checks_of, plan
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.errors import UsageError
 from tokmigrate.events import Thoroughness
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.documents.stamp import ChangedFile, ChangedShard, Stamp
@@ -32,7 +29,6 @@ from tokmigrate.revision.history import History
 from tokmigrate.revision.migration import Migration
 from tokmigrate.settings import ModelEntry, Workspace
 
-Subject = Literal["dummy", "copy"]
 Digests = Mapping[str, str]
 
 
@@ -47,7 +43,7 @@ class Mismatch:
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """What was tried on a model's dummy or copy; `files` were compared each time, and have `bytes` at the end.
+    """What was tried on a dummy model; `files` were compared each time, and have `bytes` at the end.
 
     Args:
         adapters_left_out: The adapters of the model, which were not part of it.
@@ -56,7 +52,6 @@ class RoundTrip:
     """
 
     model: str
-    subject: Subject
     from_revision: str | None
     migrations: tuple[Migration, ...]
     files: int
@@ -67,64 +62,49 @@ class RoundTrip:
     made_of: Literal["model", "configuration"] = "model"
 
 
-def run_roundtrip(workspace: Workspace, entry: ModelEntry, subject: Subject, *, from_base: bool = False) -> RoundTrip:
-    """Try migrations: all up in one run, all down, up one by one, and down one by one.
+def run_roundtrip(workspace: Workspace, entry: ModelEntry, *, from_base: bool = False) -> RoundTrip:
+    """Try migrations on a dummy model: all up in one run, all down, up one by one, and down one by one.
 
-    After each step the files have to be, byte for byte, those of the first time. For a dummy model the model's weights
-    need not be here: its configuration then gives their shapes. With `from_base` every migration for the model is
+    After each step the files have to be, byte for byte, those of the first time. The model's weights need not be here:
+    its configuration then gives their shapes. With `from_base` every migration for the model is
     tried, and not only those that are pending. Raises TokmigrateError where one cannot be applied or undone.
     """
-    made_of: Literal["model", "configuration"] = "model"
-    if subject == "dummy" and lacks_weights(entry.path):
-        made_of = "configuration"
-    opened = nullcontext(entry) if subject == "copy" else open_model_or_dummy(entry)
-    with opened as here, tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
+    made_of: Literal["model", "configuration"] = "configuration" if lacks_weights(entry.path) else "model"
+    with open_model_or_dummy(entry) as here, tempfile.TemporaryDirectory(prefix="tokmigrate-") as folder:
         snapshot = plan(workspace, here).snapshot
         progress = check_progress(snapshot, History.read(workspace).chain_for(here))
         again = from_base and bool(progress.applied)
-        if again and subject == "copy":
-            raise UsageError(
-                "a copy begins where the model is, which has migrations already",
-                where=entry.name,
-                hint="try all of them on a dummy model: leave out --copy",
-            )
         tried = progress.chain if from_base else progress.pending
         start = progress.applied[-1].revision if progress.applied and not again else None
-        done = RoundTrip(entry.name, subject, start, tried, 0, 0, (), entry.adapters, workspace.verify, made_of)
+        done = RoundTrip(entry.name, start, tried, 0, 0, (), entry.adapters, workspace.verify, made_of)
         if not tried:
             return done
-        held = _subject(workspace, here, snapshot, Path(folder, "model"), subject, tried, again=again)
+        dummy = _make_dummy(workspace, here, snapshot, Path(folder, "model"), tried, again=again)
         place = replace(
             workspace,
             state=f"sqlite:///{folder}/state.db",
             objects=Path(folder, "objects"),
-            models=MappingProxyType({entry.name: held}),
-            # A dummy model's rows are too short for transformers, which loads its files once.
-            verify=workspace.verify if subject == "copy" else "fast",
+            models=MappingProxyType({entry.name: dummy}),
+            # The rows are too short for transformers, which loads the files once, with the shapes that the model has.
+            verify="fast",
         )
-        if subject == "dummy":
-            # The libraries load what an upgrade leaves with the shapes that the model has.
-            planned = plan(place, held, tried[-1].revision)
-            shaped = replace(planned.snapshot, weights=snapshot.weights, tensors=snapshot.tensors)
-            verify_documents(shaped, Documents.of_plan(planned), checks_of(planned), workspace.verify)
-        mismatches = tuple(_find_mismatches(place, held, start, tried))
-        sizes = [path.stat().st_size for path in _files(held.path)]
+        planned = plan(place, dummy, tried[-1].revision)
+        shaped = replace(planned.snapshot, weights=snapshot.weights, tensors=snapshot.tensors)
+        verify_documents(shaped, Documents.of_plan(planned), checks_of(planned), workspace.verify)
+        mismatches = tuple(_find_mismatches(place, dummy, start, tried))
+        sizes = [path.stat().st_size for path in _files(dummy.path)]
         return replace(done, mismatches=mismatches, files=len(sizes), bytes=sum(sizes))
 
 
-def _subject(
+def _make_dummy(
     workspace: Workspace,
     entry: ModelEntry,
     snapshot: Snapshot,
     directory: Path,
-    subject: Subject,
     tried: Sequence[Migration],
     *,
     again: bool,
 ) -> ModelEntry:
-    if subject == "copy":
-        shutil.copytree(entry.path, directory)
-        return replace(entry, path=directory, adapters=())
     texts, rows = dict(snapshot.texts), snapshot.state.rows
     if again:
         before = read_recorded_state(workspace, entry, snapshot, "base")

@@ -120,8 +120,7 @@ def roundtrip_lines(done: RoundTrip) -> Iterator[RenderableType]:
         yield Text(f"{done.model}: nothing is pending at {start}; --all tries every migration from base on")
         return
     what = f"{done.model}: {format_count(count, 'migration')} from {start} on "
-    subject = "copy" if done.subject == "copy" else "dummy model"
-    on = f", on a {subject} of {done.files} files, {format_bytes(done.bytes)}"
+    on = f", on a dummy model of {done.files} files, {format_bytes(done.bytes)}"
     if not done.mismatches:
         yield Text.assemble(what, ("passed", "green"), on)
         yield Text("  up in one run, down, up one by one, down one by one: the same bytes each time")
