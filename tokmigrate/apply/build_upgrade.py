@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 from blake3 import blake3
@@ -277,10 +277,13 @@ class UpgradeBuilder:
         if "input" not in matrices:
             return ()
 
+        # Many new rows may be the same.
+        fingerprint = cache(RowFingerprint.of)
+
         def marks(recipe: InitRecipe) -> str:
             made = {side: (self._made[tensor.name].get(recipe), tensor.dtype) for side, tensor in matrices.items()}
             return format_fingerprints(
-                {side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None}
+                {side: fingerprint(raw, dtype) for side, (raw, dtype) in made.items() if raw is not None}
             )
 
         return list_initialised_tokens(step, delta, reached, marks)
@@ -326,13 +329,15 @@ def list_initialised_tokens(
     old_ids = step.before.tokenizer.ids
     new = {row for row, _ in step.after.edit.recipes()}
     found: list[InitialisedToken] = []
+    describe = cache(lambda strategy: strategy.describe())
     ids, texts = step.after.tokenizer.ids, step.after.tokenizer.texts
     for token in sort_as(ids, {*old_texts, *(texts[row] for row in new if row in texts)}):
         number = ids[token]
         recipe = reached.row(number) if number in new else None
         init = row_fingerprint = None
         if isinstance(recipe, InitRecipe):
-            init, row_fingerprint = _init(recipe), digest(recipe)
+            init = {"input": describe(recipe.input.strategy), "output": describe(recipe.output.strategy)}
+            row_fingerprint = digest(recipe)
         if token in old_texts:
             was = old_texts[token]
             found.append(InitialisedToken("renamed", token, number, was, init, row_fingerprint, old_ids[was]))
@@ -340,7 +345,3 @@ def list_initialised_tokens(
             kind: Literal["added", "reinitialised"] = "reinitialised" if token in old_ids else "added"
             found.append(InitialisedToken(kind, token, number, None, init, row_fingerprint, old_ids.get(token)))
     return tuple(found)
-
-
-def _init(recipe: InitRecipe) -> dict[str, Any]:
-    return {"input": recipe.input.strategy.describe(), "output": recipe.output.strategy.describe()}

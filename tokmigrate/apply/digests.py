@@ -8,6 +8,7 @@ bytes. The state between two migrations is thus proven without a pass over the w
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from blake3 import blake3
@@ -45,11 +46,13 @@ def read_contents(
 def edit_tables(tables: Tables, edit: RowEdit, tensors: Mapping[str, VocabularyTensor], made: RowBytes) -> Tables:
     """Return the digests of the rows after `edit`, whose recipes are those of `made`."""
     result: dict[str, bytes] = {}
+    # Many new rows may be the same.
+    digest = cache(lambda row: blake3(row).digest())
     for name, table in tables.items():
         result[name] = b"".join(
             table[piece.start * DIGEST_BYTES : piece.stop * DIGEST_BYTES]
             if isinstance(piece, CopiedRows)
-            else blake3(made[name][piece.recipe]).digest()
+            else digest(made[name][piece.recipe])
             for piece in tensors[name].window.of(edit).pieces
         )
     return result

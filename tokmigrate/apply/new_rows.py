@@ -6,12 +6,12 @@ by its label, a row of the baseline by its number there.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel
 
 from tokmigrate.init.rows import InitRecipe, initialise_rows
@@ -85,6 +85,7 @@ def _rows_of(
 ) -> dict[Recipe, bytes]:
     made: dict[Recipe, bytes] = {}
     known: dict[tuple[Run, ...], RowStatistics] = {}
+    alike: dict[bytes, bytes] = {}
     ids = plan.snapshot.state.rows
 
     def source(wanted: int | Recipe) -> Matrix:
@@ -112,10 +113,24 @@ def _rows_of(
             continue
         for ready in in_order(wanted, lambda recipe: recipe.start(tensor.side).sources, tensor.window, made.keys()):
             name = tensor.noise or tensor.name
-            values = initialise_rows(ready, tensor.side, name, seed, source, statistics, adds=tensor.adds)
-            for recipe, value in zip(ready, values, strict=True):
-                made[recipe] = from_float64(np.ascontiguousarray(value), rows.dtype)
+            batches = initialise_rows(ready, tensor.side, name, seed, source, statistics, adds=tensor.adds)
+            for recipes, values in batches:
+                made |= zip(recipes, _encode_rows(values, rows.dtype, alike), strict=True)
     return made
+
+
+def _encode_rows(values: Matrix, dtype: str, alike: dict[bytes, bytes]) -> Iterator[bytes]:
+    """Yield rows as they are stored; those with the same bytes are one value, by `alike`."""
+    if len(values) and values.strides[0] == 0:
+        # One row, repeated.
+        row = from_float64(values[0], dtype)
+        yield from itertools.repeat(alike.setdefault(row, row), len(values))
+        return
+    octets = from_float64(values, dtype)
+    size = len(octets) // max(1, len(values))
+    for start in range(0, len(octets), size):
+        row = octets[start : start + size]
+        yield alike.setdefault(row, row)
 
 
 def _copy(recipe: InitRecipe, rows: TensorRows, made: Mapping[Recipe, bytes]) -> bytes:

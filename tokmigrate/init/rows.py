@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 from blake3 import blake3
@@ -31,7 +32,7 @@ class SideInit:
 
     def rebase(self, first: RowEdit) -> SideInit:
         """Return the same in terms of the rows before `first`."""
-        return SideInit(self.strategy, tuple(map(first.rebase, self.sources)))
+        return SideInit(self.strategy, tuple(map(first.rebase, self.sources))) if self.sources else self
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,14 @@ class InitRecipe(Recipe):
     population: tuple[Run, ...]
     table: int | Recipe | None = None
 
+    # Computed once: rows are looked up by their recipes many times.
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash((self.revision, self.label, self.input.sources, self.output.sources, self.table))
+
     def start(self, side: Side) -> SideInit:
         return self.input if side == "input" else self.output
 
@@ -66,6 +75,13 @@ class InitRecipe(Recipe):
 
 
 def _rebase_population(population: tuple[Run, ...], first: RowEdit) -> tuple[Run, ...]:
+    # The new rows of a step have the same population.
+    if population not in first.populations:
+        first.populations[population] = _compute_rebased(population, first)
+    return first.populations[population]
+
+
+def _compute_rebased(population: tuple[Run, ...], first: RowEdit) -> tuple[Run, ...]:
     pieces = join_pieces(piece for start, stop in population for piece in first.slice(start, stop))
     rebased = tuple((piece.start, piece.stop) for piece in pieces if isinstance(piece, CopiedRows))
     if len(rebased) < len(pieces):
@@ -101,11 +117,10 @@ def initialise_rows(
     statistics: Callable[[tuple[Run, ...]], RowStatistics],
     *,
     adds: bool = False,
-) -> Matrix:
-    """Return the row that each recipe makes, in the order of `recipes`: `(len(recipes), hidden)` float64.
+) -> Iterator[tuple[list[InitRecipe], Matrix]]:
+    """Yield the recipes in batches of a bounded size with the rows that they make, `(recipes, hidden)` float64.
 
-    A row depends on its recipe, the tensor and the seed alone, not on the rows that are made with it. Of no
-    recipes it is `(0, 0)`.
+    A row depends on its recipe, the tensor and the seed alone, not on the rows that are made with it.
 
     Args:
         tensor: The tensor's name, for the seeds; of tied tensors the same one for all.
@@ -119,7 +134,6 @@ def initialise_rows(
     groups: dict[tuple[RowStrategy, tuple[Run, ...]], list[InitRecipe]] = {}
     for recipe in recipes:
         groups.setdefault((recipe.start(side).strategy, recipe.population), []).append(recipe)
-    made: dict[InitRecipe, Matrix] = {}
     for (strategy, population), alike in groups.items():
         known = statistics(population)
         make = strategy.additions if adds else strategy.rows
@@ -134,15 +148,15 @@ def initialise_rows(
             values = make(side, requests, known)
             if values.shape != (len(batch), known.width):
                 raise ValueError(f"{strategy!r} made {values.shape}, not {(len(batch), known.width)}")
-            made |= zip(batch, values, strict=True)
-    for recipe, row in made.items():
-        if np.isnan(row).any():
-            raise ModelError(
-                f"the row of '{recipe.label}' would hold a NaN, because a row that it is made from does",
-                where=tensor,
-                hint="start it from other tokens",
-            )
-    return np.stack([made[recipe] for recipe in recipes]) if made else np.empty((0, 0))
+            wrong = np.isnan(values).any(axis=1)
+            if wrong.any():
+                label = batch[int(wrong.argmax())].label
+                raise ModelError(
+                    f"the row of '{label}' would hold a NaN, because a row that it is made from does",
+                    where=tensor,
+                    hint="start it from other tokens",
+                )
+            yield batch, values
 
 
 def _batches(recipes: Sequence[InitRecipe], side: Side, width: int) -> Iterator[list[InitRecipe]]:

@@ -35,7 +35,7 @@ class Mean(RowStrategy):
     strategy: Literal["mean"]
 
     def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
-        return np.tile(statistics.mean, (len(requests), 1))
+        return np.broadcast_to(statistics.mean, (len(requests), statistics.width))
 
 
 class Zeros(RowStrategy):
@@ -49,7 +49,7 @@ class Zeros(RowStrategy):
     strategy: Literal["zeros"]
 
     def unscaled_rows(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
-        return np.zeros((len(requests), statistics.width))
+        return np.broadcast_to(np.zeros(statistics.width), (len(requests), statistics.width))
 
 
 class Normal(RowStrategy):
@@ -127,7 +127,7 @@ class MeanCov(RowStrategy):
 
     def additions(self, side: Side, requests: Sequence[Request], statistics: RowStatistics) -> Matrix:  # noqa: ARG002
         """Return the mean of the factor's rows for each request, `(requests, rank)`: the draw is the matrix's own."""
-        return np.tile(statistics.mean, (len(requests), 1))
+        return np.broadcast_to(statistics.mean, (len(requests), statistics.width))
 
 
 Pairs = tuple[tuple[str, float], ...]
@@ -355,7 +355,7 @@ class StoredRow(RowStrategy):
                     hint="compute the row for this model, or use another strategy",
                 )
             row = statistics.mean
-        return np.tile(row, (len(requests), 1))
+        return np.broadcast_to(row, (len(requests), len(row)))
 
     def describe(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_defaults=True, exclude={"values"})

@@ -138,13 +138,13 @@ class State(Readable):
                 generation_after=generation_after,
             )
 
-    def prepare(self, run_id: str, outcome: Outcome, generation_after: str | None = None) -> RunRow:
+    def prepare(self, run_id: str, outcome: Outcome, generation_after: str | None = None) -> None:
         """Take a run from STAGING to PREPARED and keep what finishing it records; BusyError where it is not STAGING."""
         changes: dict[str, Any] = {"status": Status.PREPARED.value, "outcome": outcome.payload()}
         if generation_after is not None:
             changes["generation_after"] = generation_after
         with self.begin_write() as connection:
-            return _change(connection, run_id, Status.STAGING, **changes)
+            _change(connection, run_id, Status.STAGING, **changes)
 
     def fail(self, run_id: str, error: str) -> RunRow:
         """Record that an active run failed and why; one that is over already is left as it is."""
@@ -152,11 +152,9 @@ class State(Readable):
             row = run_in(connection, run_id)
             if not row.status.active:
                 return row
-            ended = _change(
-                connection, run_id, row.status, status=Status.FAILED.value, **_times(row, _now()), error=error
-            )
+            _change(connection, run_id, row.status, status=Status.FAILED.value, **_times(row, _now()), error=error)
             seal_run(connection, run_id)
-            return ended
+            return run_in(connection, run_id)
 
     def finish(self, run_id: str) -> RunRow:
         """Take a PREPARED run to APPLIED with the ledger rows that `prepare` kept.
@@ -169,15 +167,14 @@ class State(Readable):
             if row.status is Status.APPLIED:
                 return row
             # The rows of the ledger take the place of the outcome.
-            ended = _change(
-                connection, run_id, Status.PREPARED, status=Status.APPLIED.value, **_times(row, moment), outcome=None
-            )
+            values = {"status": Status.APPLIED.value, **_times(row, moment), "outcome": None}
+            _change(connection, run_id, Status.PREPARED, **values)
             outcome = Outcome.of(row.payload or {})
             _revert(connection, row, outcome.reverted)
             _apply(connection, row, outcome.applied, Origin.APPLIED, moment)
             _record_events(connection, row, outcome.tokens, moment)
             seal_run(connection, run_id)
-            return ended
+            return run_in(connection, run_id)
 
     def adopt(
         self,
@@ -261,18 +258,16 @@ def _times(run: RunRow, finished: datetime) -> dict[str, Any]:
     return {"finished": finished, "duration_s": max(0.0, (finished - run.started).total_seconds())}
 
 
-def _change(connection: Connection, run_id: str, expected: Status, **changes: Any) -> RunRow:
+def _change(connection: Connection, run_id: str, expected: Status, **changes: Any) -> None:
     changed = connection.execute(
         update(runs).where(runs.c.id == run_id, runs.c.status == expected.value).values(**changes)
     )
-    row = run_in(connection, run_id)
     if changed.rowcount != 1:
         raise BusyError(
-            f"the run is {row.status}, not {expected}: another process has moved it on",
+            f"the run is {run_in(connection, run_id).status}, not {expected}: another process has moved it on",
             where=f"run {run_id}",
             hint="run `tokmigrate log` to see what happened to it",
         )
-    return row
 
 
 def _insert_run(connection: Connection, model: ModelRow, author: Provenance, **values: Any) -> RunRow:

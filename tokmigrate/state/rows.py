@@ -153,10 +153,16 @@ class Outcome:
 
 def field_values(event: TokenEvent | TokensMoved) -> dict[str, Any]:
     """Return the fields of an event by name; `asdict` would copy each value of 100,000 events."""
-    values = {each.name: getattr(event, each.name) for each in fields(event)}
+    values = {name: getattr(event, name) for name in _NAMES[type(event)]}
     if isinstance(event, TokensMoved):
-        values["move"] = {each.name: getattr(event.move, each.name) for each in fields(event.move)}
+        values["move"] = {name: getattr(event.move, name) for name in _NAMES[Move]}
     return values
+
+
+_NAMES: Mapping[type, tuple[str, ...]] = {
+    kind: tuple(each.name for each in fields(kind)) for kind in (TokenEvent, TokensMoved, Move)
+}
+"""The names of the fields of events."""
 
 
 def _event_of(payload: Mapping[str, Any]) -> TokenEvent | TokensMoved:

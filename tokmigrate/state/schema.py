@@ -53,7 +53,11 @@ class _Coded(TypeDecorator[Any]):
 
 def canonical_json(value: Any) -> str:
     """Return `value` as the one JSON text that equal values share."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return _CANONICAL.encode(value)
+
+
+# One for all: `json.dumps` makes a new one at each call.
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _escape(text: str) -> str:

@@ -70,6 +70,16 @@ class RowEdit:
         )
 
     @cached_property
+    def populations(self) -> dict[tuple[Run, ...], tuple[Run, ...]]:
+        """Populations of recipes in terms of the old rows, by those in terms of the new ones, as far as computed."""
+        return {}
+
+    @cached_property
+    def adds_output_rows(self) -> bool:
+        """Whether a row is new in some tensors only."""
+        return any(isinstance(recipe, OutputRowAdded) for _, recipe in self.recipes())
+
+    @cached_property
     def _starts(self) -> list[int]:
         return [0, *accumulate(map(len, self.pieces))]
 
@@ -110,6 +120,8 @@ class RowEdit:
         """Return the edit that does this one and then `second`."""
         if second.old_rows != self.new_rows:
             raise ValueError(f"an edit of {second.old_rows} rows cannot follow one that makes {self.new_rows}")
+        if self.is_identity:
+            return second
         pieces: list[CopiedRows | NewRow] = []
         for piece in second.pieces:
             if isinstance(piece, CopiedRows):
@@ -204,6 +216,8 @@ class Window:
 
     def of(self, edit: RowEdit) -> RowEdit:
         """Return what an edit of all ids does to the rows of this tensor."""
+        if self == WHOLE and not edit.adds_output_rows:
+            return edit
         old, new = self.ids(edit.old_rows), self.ids(edit.new_rows)
         pieces = [self._piece(piece) for piece in edit.slice(0, new)]
         pieces += [CopiedRows(old, old + self.tail)] if self.tail else []
