@@ -181,12 +181,12 @@ def check(model: type[M], tree: Tree) -> tuple[M | None, list[Problem]]:
     """Return `tree` as a `model`, or None and all its faults in the order of the file."""
     try:
         instance, faults = _attempt(model, tree.value)
-        empty = {place for place in _places(tree, faults) if is_null(tree.at(place).value)}
+        empty = {place for place in _locate_all(tree, faults) if is_null(tree.at(place).value)}
         if empty:
             # A text field has taken its `null` as text; where a field refused it, nothing was meant.
-            _, left = _attempt(model, _alter(tree.root, lambda place, value: None if place in empty else value))
-            empty -= set(_places(tree, left))
-            content = _alter(tree.root, lambda place, value: None if place in empty else value)
+            _, left = _attempt(model, _alter(tree.root, lambda place, text: None if place in empty else text))
+            empty -= set(_locate_all(tree, left))
+            content = _alter(tree.root, lambda place, text: None if place in empty else text)
             instance, faults = _attempt(model, content)
         problems = {*_problems(model, tree, faults), *_loose_numbers(model, tree, empty)}
     except TokmigrateError as error:
@@ -238,29 +238,34 @@ def _is_loose(text: str) -> bool:
     return not _INTEGER.fullmatch(text) and _NUMERIC.fullmatch(text) is not None
 
 
-def _places(tree: Tree, faults: Iterable[ErrorDetails]) -> list[Location]:
+def _locate_all(tree: Tree, faults: Iterable[ErrorDetails]) -> list[Location]:
     return [_locate(tree, fault["loc"]) for fault in faults]
 
 
 def _locate(tree: Tree, location: Location) -> Location:
     """Return the place in the tree that a pydantic location means; it also holds names of union members."""
-    node, place = tree.root, ()
-    found: Location = place
+    node, found = tree.root, list[str | int]()
     for step in location:
         inner = node.child(step)
         if inner is not None:
-            node, found = inner, (*found, step)
-    return found
+            node = inner
+            found.append(step)
+    return tuple(found)
 
 
 def _problems(model: type[BaseModel], tree: Tree, faults: list[ErrorDetails]) -> list[Problem]:
-    places = _places(tree, faults)
+    places = _locate_all(tree, faults)
+    # A field that is missing lies in what should have it.
+    inside = [
+        (*place, "") if fault["type"] == "missing" else place for fault, place in zip(faults, places, strict=True)
+    ]
     problems: list[Problem] = []
     others: dict[Location, list[str]] = {}
     for fault, place in zip(faults, places, strict=True):
         liked = describe_expected(fault)
         # What is wrong inside says more: another member of a union got further, or a list lost an item to it.
-        if (liked or fault["type"] == "too_short") and _goes_further(place, faults, places):
+        is_further = any(len(each) > len(place) and each[: len(place)] == place for each in inside)
+        if (liked or fault["type"] == "too_short") and is_further:
             continue
         if liked:
             others.setdefault(place, []).append(liked)
@@ -269,13 +274,6 @@ def _problems(model: type[BaseModel], tree: Tree, faults: list[ErrorDetails]) ->
     for place, choices in others.items():
         problems.append(tree.problem(place, *unlike(choices, tree.at(place).value)))
     return problems
-
-
-def _goes_further(place: Location, faults: list[ErrorDetails], places: list[Location]) -> bool:
-    return any(
-        other[: len(place)] == place and (len(other) > len(place) or fault["type"] == "missing")
-        for fault, other in zip(faults, places, strict=True)
-    )
 
 
 def _problem(model: type[BaseModel], tree: Tree, fault: ErrorDetails, place: Location) -> Problem:
