@@ -121,7 +121,7 @@ def exists(path: Path) -> bool:
 def entries(directory: Path) -> list[Path]:
     """Return what a directory holds, sorted by name; raises StorageError where it cannot be listed."""
     with _explain_errors("list the directory", directory):
-        return sorted(directory.iterdir())
+        return sorted(directory.iterdir(), key=str)
 
 
 def fsync_directory(path: Path) -> None:

@@ -188,8 +188,9 @@ def _read_migrations(workspace: Workspace, files: Files) -> list[Migration]:
     refuse_unfinished(workspace)
     migrations: list[Migration] = []
     problems: list[Problem] = []
-    for path in sorted({*migration_files(workspace), *filter(is_migration, files)}):
-        shown = os.path.relpath(path, workspace.root)
+    folder = os.path.relpath(workspace.migrations, workspace.root)
+    for path in sorted({*migration_files(workspace), *filter(is_migration, files)}, key=str):
+        shown = os.path.normpath(os.path.join(folder, path.name))  # noqa: PTH118 - a text, quicker than a path
         if path not in files and not has_file(path):
             problems.append(_no_file(path, shown))
             continue
@@ -256,7 +257,7 @@ def _refuse_duplicates(history: History) -> None:
 
 def _refuse_strangers(history: History) -> None:
     known = history.by_revision
-    lost = [each for each in history.migrations if each.down_revision not in (None, *known)]
+    lost = [each for each in history.migrations if each.down_revision is not None and each.down_revision not in known]
     if lost:
         strays = "; ".join(f"{each.shown} follows '{each.down_revision}'" for each in lost)
         squashed = {old.revision: each for each in history.migrations for old in each.replaces}
