@@ -20,7 +20,7 @@ from tokmigrate.model.documents.state import ADAPTER_CONFIG
 from tokmigrate.model.formats.dtype import FLOATING, from_float64, to_float64
 from tokmigrate.model.formats.safetensors_header import TensorEntry
 from tokmigrate.model.snapshot import Snapshot, take_snapshot
-from tokmigrate.model.weights.movement import Movement, Tracked, embeddings, input_movements, output_movements
+from tokmigrate.model.weights.movement import Movement, Tracked, embeddings, find_movements
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
@@ -168,7 +168,7 @@ def _read_held(
         is_sample=np.array([number in texts and number not in new for number in compared]),
     )
     is_shared = side == "output" or base.state.traits.tied
-    judged = (output_movements if is_shared else input_movements)(tracked)
+    judged = find_movements(tracked, is_output=is_shared)
     found = [
         HeldToken(new[number].token, number, Training(movement.kind), movement)
         for number, movement in zip(compared, judged, strict=True)

@@ -29,9 +29,8 @@ from tokmigrate.model.weights.movement import (
     RowFingerprints,
     Tracked,
     embeddings,
+    find_movements,
     format_fingerprints,
-    input_movements,
-    output_movements,
     parse_fingerprints,
 )
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
@@ -200,7 +199,7 @@ def _movements(
         is_sample=np.array([number in kept and number in texts for number in numbers]),
     )
     tied = side == "input" and snapshot.state.traits.tied
-    judged = output_movements(tracked) if tied or side == "output" else input_movements(tracked)
+    judged = find_movements(tracked, is_output=tied or side == "output")
     return {number: movement for number, movement in zip(numbers, judged, strict=True) if number in new}
 
 

@@ -194,9 +194,8 @@ def _too_deep(where: str) -> ModelError:
 def walk(value: Json, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Json]]:
     """Yield a value and all that is inside it, each with its place."""
     yield path, value
-    for step, inner in (
-        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    ):
+    steps = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, inner in steps:
         yield from walk(inner, (*path, step))
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -78,21 +78,14 @@ class Tracked:
     is_sample: Mask
 
 
-def input_movements(rows: Tracked) -> tuple[Movement, ...]:
-    """Return what happened to rows of input embeddings that the output does not share."""
-    return _of_finite(rows, _input_movements)
+def find_movements(rows: Tracked, *, is_output: bool) -> tuple[Movement, ...]:
+    """Return what happened to rows of output embeddings, or of tied ones; else of input embeddings alone.
 
-
-def output_movements(rows: Tracked) -> tuple[Movement, ...]:
-    """Return what happened to rows of output embeddings, or of tied ones."""
-    return _of_finite(rows, _output_movements)
-
-
-def _of_finite(rows: Tracked, judge: Callable[[Tracked], tuple[Movement, ...]]) -> tuple[Movement, ...]:
-    """Return what `judge` says of the rows of finite numbers; of the others nothing is known."""
+    Of a row that holds an infinity or a NaN it is not known.
+    """
     finite = np.all(np.isfinite(rows.then) & np.isfinite(rows.now), axis=1)
     kept = Tracked(rows.then[finite], rows.now[finite], rows.is_absent[finite], rows.is_sample[finite])
-    judged = iter(judge(kept))
+    judged = iter(_output_movements(kept) if is_output else _input_movements(kept))
     return tuple(next(judged) if is_finite else Movement("unknown", why=NOT_FINITE) for is_finite in finite)
 
 
