@@ -21,7 +21,7 @@ from workspaces import Workspace, command_line, contents, environment
 
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import StorageError, VerificationError
-from tokmigrate.events import BytesProcessed, Event
+from tokmigrate.events import ActivityStarted, BytesProcessed, Event
 from tokmigrate.parallel import BackgroundCall
 from tokmigrate.settings import read_workspace
 from tokmigrate.state.database import open_state
@@ -122,9 +122,9 @@ def test_a_disk_that_fails_ends_the_verification(place: Workspace, tmp_path: Pat
     assert "Input/output error" in (last_error(place) or "")
 
 
-@pytest.mark.parametrize("both_fail", [False, True])
-def test_a_verification_that_fails_ends_the_copying(
-    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, both_fail: bool
+@pytest.mark.parametrize("moment", ["copying", "copying, and the disk fails", "copied"])
+def test_a_verification_that_fails_leaves_nothing(
+    place: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     path = place.migration(3)
     path.write_text(path.read_text("utf-8").replace('"<|pad|>"\n', '"a b c"\n'), "utf-8")
@@ -132,14 +132,14 @@ def test_a_verification_that_fails_ends_the_copying(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
     before = contents(place.model)
     calls: list[Late] = []
-    in_the_middle = threading.Event()
+    begun = threading.Event()
 
     class Late(BackgroundCall[Any]):
-        """One that starts in the middle of the copying."""
+        """One that starts at the moment of the test."""
 
         def __init__(self, work: Callable[[], Any]) -> None:
             calls.append(self)
-            super().__init__(lambda: in_the_middle.wait(60) and work())
+            super().__init__(lambda: begun.wait(60) and work())
 
     monkeypatch.setattr("tokmigrate.commands.session.BackgroundCall", Late)
     copied = 0
@@ -148,17 +148,21 @@ def test_a_verification_that_fails_ends_the_copying(
         nonlocal copied
         if isinstance(event, BytesProcessed):
             copied += event.count
-        if copied > SIZE:
-            in_the_middle.set()
+        if moment == "copied":
+            if event == ActivityStarted("demo", "verifying"):
+                begun.set()
+        elif copied > SIZE:
+            begun.set()
             assert calls[0].stopped.wait(60)
-            if both_fail:
+            if moment != "copying":
                 raise StorageError("the disk is full")
 
     found = read_workspace(place.settings)
     with pytest.raises(VerificationError, match="a `verify:` case does not hold"):
         upgrade(found, found.models["demo"], on_progress=listen)
-    assert SIZE < copied < (MORE - 1) * SIZE
+    assert copied > MORE * SIZE if moment == "copied" else SIZE < copied < (MORE - 1) * SIZE
     assert contents(place.model) == before
     assert place.left_over() == []
+    assert [path for path in found.objects.rglob("*") if path.is_file()] == []
     assert list((tmp_path / "tmp").iterdir()) == []
     assert "a `verify:` case does not hold" in (last_error(place) or "")

@@ -102,13 +102,15 @@ class UpgradeBuilder:
         beside = (replace(each.changes()[0], read=read_adapter_weights) for each in self.adapters)
         return own, *beside
 
-    def _complete(self, contents: Contents) -> Completion:
+    def _complete(self, contents: Contents, wait_for_acceptance: Callable[[], None]) -> Completion:
         plan, snapshot = self._plan, self._snapshot
         tables, self._fixed = contents.tables, contents.fixed
         with open_tensors(snapshot) as self._rows, self._objects.open_batch() as objects:
             if plan.writes_rows:
                 self._made = new_row_bytes(plan, self._rows, self._seed, self._populations, contents.means)
-            return self._walk(tables, objects)
+            completion = self._walk(tables, objects)
+            wait_for_acceptance()
+            return completion
 
     def _walk(self, tables: Tables, objects: NewObjects) -> Completion:
         snapshot = self._snapshot

@@ -62,6 +62,7 @@ class Change:
 
     Args:
         complete: Completes them with what was found in the shards; called once, the model's after those of adapters.
+            It calls its second argument, which raises where the libraries refuse the change, before it keeps anything.
         populations: The rows whose mean `complete` needs, by tensor.
         reads_all: Whether it needs the digests of all vocabulary shards, also of those that are not written.
         read: Reads the weights of a staged directory, and raises where they are none.
@@ -70,7 +71,7 @@ class Change:
 
     snapshot: Snapshot
     candidate: Candidate
-    complete: Callable[[Contents], Completion]
+    complete: Callable[[Contents, Callable[[], None]], Completion]
     populations: Mapping[str, Sequence[Run]] = field(default_factory=dict)
     reads_all: bool = False
     read: Callable[[Path], object] = read_weights
@@ -263,6 +264,12 @@ def _build(
     reads_again: bool,
 ) -> list[Completion]:
     """Build the new directories beside the old ones, and verify them; the arguments are those of `publish`."""
+
+    def wait_for_acceptance() -> None:
+        if not acceptance.is_done():
+            on_progress(ActivityStarted(model, "verifying"))
+        acceptance.result()
+
     with _first_error(acceptance):
         on_progress(ActivityStarted(model, "staging", sum(change.candidate.bytes for change in changes)))
         staged = [
@@ -271,7 +278,8 @@ def _build(
         ]
         on_progress(ActivityStarted(model, "computing the new rows"))
         # The record of the model names those of its adapters.
-        completed = [change.complete(part.contents) for change, part in zip(changes[::-1], staged[::-1], strict=True)]
+        pairs = list(zip(changes, staged, strict=True))
+        completed = [change.complete(part.contents, wait_for_acceptance) for change, part in reversed(pairs)]
         completed.reverse()
         for change, part, completion in zip(changes, staged, completed, strict=True):
             part.complete(change.snapshot, change.candidate, completion)
@@ -279,8 +287,7 @@ def _build(
         for change, part, completion in zip(changes, staged, completed, strict=True):
             part.verify(change.snapshot, change.candidate, completion, reads_again=reads_again)
             change.read(change.area.stage)
-        if not acceptance.is_done():
-            on_progress(ActivityStarted(model, "verifying"))
+        wait_for_acceptance()
         for note in acceptance.result():
             on_progress(Warned(model, note))
     on_progress(StepReached(model, Step.VERIFIED))

@@ -99,7 +99,7 @@ def adapters_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[Snapshot, ...]:
 
 def change_down(snapshot: Snapshot, back: DowngradeCandidate) -> Change:
     """Return the change of a downgrade."""
-    return Change(snapshot, back.candidate, lambda _: back.completion)
+    return Change(snapshot, back.candidate, lambda *_: back.completion)
 
 
 def changes_down(

@@ -248,6 +248,6 @@ def _publish(
     outcome = partial(Outcome, applied=new.records, tokens=new.events)
     run = Run(Direction.STAMP, new.stamp.revision, new.stamp.revisions, outcome)
     record_texts(workspace, state, new.stamp.applied)
-    change = Change(snapshot, candidate, lambda _: completion)
+    change = Change(snapshot, candidate, lambda *_: completion)
     publish_run(workspace, entry, state, model, run, (change,), on_progress, keep_owner=keep_owner)
     return new

@@ -135,12 +135,12 @@ class _Server:
         """End the server; the next question starts another."""
         if self._process is not None and self._control is not None:
             self._control.close()
-            try:
-                self._process.wait(_GRACE_S)
-            except subprocess.TimeoutExpired:
+            ended = os.pidfd_open(self._process.pid)
+            if not select.select([ended], [], [], _GRACE_S)[0]:
                 # It imports the libraries, and nobody waits for them.
                 self._process.kill()
-                self._process.wait()
+            os.close(ended)
+            self._process.wait()
         self._forget()
 
 
