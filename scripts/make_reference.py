@@ -17,7 +17,7 @@ from workspace_page import PAGE, workspace_page
 from tokmigrate.init import InitSpec
 from tokmigrate.init.spec import strategy_types
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
+from tokmigrate.revision.migration import CHECKS, PRECONDITIONS
 from tokmigrate.revision.new_file import SCHEMA_FILE, json_schema
 
 ROOT = Path(__file__).resolve().parent.parent

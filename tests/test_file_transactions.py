@@ -26,7 +26,7 @@ from tokmigrate.commands.file_transaction import finish_writing, write_files
 from tokmigrate.commands.lock import update_lock
 from tokmigrate.errors import BusyError, HistoryError, RecoveryNeededError, StorageError, TokmigrateError
 from tokmigrate.revision.history import History, journal_path
-from tokmigrate.revision.validate import validate
+from tokmigrate.revision.lock_file import validate
 
 COMMANDS = {"rebase": rebased, "squash": put_together}
 

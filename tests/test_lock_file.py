@@ -37,8 +37,8 @@ from tokmigrate.revision.lock_file import (
     lock_text,
     parse_lock,
     read_lock,
+    validate,
 )
-from tokmigrate.revision.validate import validate
 from tokmigrate.settings import Workspace as Settings
 
 HEX = st.text("0123456789abcdef", min_size=32, max_size=32)

@@ -10,8 +10,7 @@ from shared_models import SharedModel, shared_model
 from tokmigrate.commands.lock import update_lock
 from tokmigrate.commands.squash import squash
 from tokmigrate.commands.upgrade import upgrade
-from tokmigrate.revision.lock_file import Lock
-from tokmigrate.revision.validate import validate
+from tokmigrate.revision.lock_file import Lock, validate
 
 NAMES = ("bert-base-uncased", "mistral-chat", "oromo-t5")
 OPERATIONS = (

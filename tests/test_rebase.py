@@ -20,10 +20,9 @@ from tokmigrate.commands.rebase import rebase
 from tokmigrate.commands.upgrade import upgrade
 from tokmigrate.errors import HistoryError, UnknownNameError
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock_file import read_lock
+from tokmigrate.revision.lock_file import read_lock, validate
 from tokmigrate.revision.new_file import python_text
 from tokmigrate.revision.reparent import find_conflicts, with_down_revision
-from tokmigrate.revision.validate import validate
 from tokmigrate.settings import ModelEntry
 from tokmigrate.strict_yaml.reading import parse
 

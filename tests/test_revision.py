@@ -20,9 +20,8 @@ from tokmigrate.operations.add_tokens import AddTokens
 from tokmigrate.operations.operation import NewToken
 from tokmigrate.operations.padding_and_truncation import SetPadding
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.revision.conditions import Encodes, ModelType, SingleToken, TokenAbsent
 from tokmigrate.revision.history import History
-from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.migration import Encodes, Migration, ModelType, SingleToken, TokenAbsent
 from tokmigrate.revision.names import new_revision_id
 from tokmigrate.revision.new_file import (
     json_schema,

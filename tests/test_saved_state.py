@@ -21,7 +21,7 @@ from tokmigrate.init import strategy_types
 from tokmigrate.lint.linter import Selection
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.worker.worker import call_worker
-from tokmigrate.revision.conditions import CHECKS
+from tokmigrate.revision.migration import CHECKS
 
 Document = dict[str, Any]
 State = Callable[[Document], None]

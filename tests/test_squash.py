@@ -27,9 +27,8 @@ from tokmigrate.errors import DriftError, FileProblems, HistoryError, ModelError
 from tokmigrate.model.documents.stamp import FILE as STAMP
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.revision.history import History
-from tokmigrate.revision.lock_file import read_lock
+from tokmigrate.revision.lock_file import read_lock, validate
 from tokmigrate.revision.squash import squash_migrations
-from tokmigrate.revision.validate import validate
 from tokmigrate.state.objects import ObjectStore
 
 

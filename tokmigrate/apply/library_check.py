@@ -27,7 +27,7 @@ from tokmigrate.model.weights.weights import WEIGHT_FILES
 from tokmigrate.model.worker.samples import SAMPLES
 from tokmigrate.model.worker.worker import call_worker
 from tokmigrate.parallel import BackgroundCall
-from tokmigrate.revision.conditions import Check
+from tokmigrate.revision.migration import Check
 
 FAST = "`verify: fast` in tokmigrate.yaml loads with tokenizers only"
 

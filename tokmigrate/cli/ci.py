@@ -19,7 +19,7 @@ from tokmigrate.lint import linter
 from tokmigrate.render import check as check_report
 from tokmigrate.render import lint as lint_report
 from tokmigrate.render import lock as lock_report
-from tokmigrate.revision import validate as validation
+from tokmigrate.revision import lock_file
 
 Codes = Annotated[
     list[str] | None, Option(help="Run only these rules, by code or prefix; repeatable.", metavar="CODES")
@@ -35,7 +35,7 @@ def validate(as_json: AsJson = False) -> None:
 
     Checks the order of migrations, that there is one head, checksums, and pinned ids.
     """
-    valid = validation.validate(open_workspace())
+    valid = lock_file.validate(open_workspace())
     print_result("validate", Result(lock_report.valid_content(valid), lock_report.valid_lines(valid)), as_json)
 
 

@@ -19,7 +19,7 @@ from tokmigrate.memo import Memo
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.model.worker.worker import prepare_worker
 from tokmigrate.plan.plan import Plan
-from tokmigrate.revision.conditions import Check
+from tokmigrate.revision.migration import Check
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 

@@ -25,10 +25,9 @@ from tokmigrate.model.snapshot import Snapshot, take_snapshot
 from tokmigrate.plan.plan import Plan, plan_upgrade
 from tokmigrate.plan.progress import Progress
 from tokmigrate.plan.steps import check_pins, track_before
-from tokmigrate.revision.conditions import Check
 from tokmigrate.revision.history import History
 from tokmigrate.revision.lock_file import read_lock
-from tokmigrate.revision.migration import Migration
+from tokmigrate.revision.migration import Check, Migration
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state_if_present
 

@@ -20,7 +20,7 @@ from tokmigrate.files import exists
 from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import Snapshot
 from tokmigrate.parallel import BackgroundCall
-from tokmigrate.revision.conditions import Check
+from tokmigrate.revision.migration import Check
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.database import open_state
 from tokmigrate.state.ledger import State

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from tokmigrate.commands.lock import LockUpdate
     from tokmigrate.commands.rebase import Rebased
     from tokmigrate.commands.squash import Squashed
-    from tokmigrate.revision.lock_file import Lock, PinnedIds
-    from tokmigrate.revision.validate import Valid
+    from tokmigrate.revision.lock_file import Lock, PinnedIds, Valid
 
 _SHORT = 12
 _MANY = 8

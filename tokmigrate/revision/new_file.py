@@ -18,8 +18,8 @@ from tokmigrate.files import read_if_present
 from tokmigrate.init import InitSpec
 from tokmigrate.operations.operation import Item, Operation
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS
 from tokmigrate.revision.history import History, migration_files
+from tokmigrate.revision.migration import CHECKS, PRECONDITIONS
 from tokmigrate.revision.names import new_revision_id
 from tokmigrate.revision.yaml_file import YamlHeader, file_number
 from tokmigrate.settings import Workspace

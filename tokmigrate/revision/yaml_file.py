@@ -21,8 +21,16 @@ from tokmigrate.formats import MIGRATION
 from tokmigrate.init import InitSpec
 from tokmigrate.operations.operation import Fields, Item
 from tokmigrate.operations.registry import operation_types
-from tokmigrate.revision.conditions import CHECKS, PRECONDITIONS, Check, Precondition
-from tokmigrate.revision.migration import Migration, PlannedOperation, Replaced, with_listed
+from tokmigrate.revision.migration import (
+    CHECKS,
+    PRECONDITIONS,
+    Check,
+    Migration,
+    PlannedOperation,
+    Precondition,
+    Replaced,
+    with_listed,
+)
 from tokmigrate.strict_yaml.reading import decode, parse
 from tokmigrate.strict_yaml.tree import Tree, Value, is_null
 from tokmigrate.strict_yaml.validation import OptionalText, check, with_format_hint

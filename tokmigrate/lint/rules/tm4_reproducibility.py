@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from tokmigrate.lint.rule import ERROR, WARNING, Found, operations, rule, upgrade
 from tokmigrate.lint.subjects import Location, MigrationFile
-from tokmigrate.revision.conditions import Encodes
+from tokmigrate.revision.migration import Encodes
 
 
 @rule(
