@@ -307,7 +307,7 @@ class InitialisedToken:
     Args:
         token: Its text, after a rename the new one.
         init: How its row is initialised, as JSON; None where the row stays.
-        row_fingerprint: The marks of its new row, as `model.row_fingerprints` writes them.
+        row_fingerprint: The marks of its new row, as `format_fingerprints` writes them.
     """
 
     kind: Literal["added", "renamed", "reinitialised"]

@@ -85,7 +85,7 @@ class InitRecord:
     """What the ledger keeps of a row that a migration initialised.
 
     Args:
-        fingerprint: The fingerprint of the row after initialisation, as `model.row_fingerprints` writes it.
+        fingerprint: The fingerprint of the row after initialisation, as `format_fingerprints` writes it.
         known_trained: Whether the ledger has recorded that it was trained.
         from_file: The sides whose values came from a file: they may be trained although they did not change here.
     """

@@ -64,7 +64,7 @@ class TokenTraining:
         sides: How its row changed in the input embeddings, and in those of the output unless tied.
         figures: How far its row moved on each side, where the initial row is on record.
         why: Why that is not known of a side, None where it is known of all.
-        fingerprint: The fingerprint of its rows now, as `model.row_fingerprints` writes it.
+        fingerprint: The fingerprint of its rows now, as `format_fingerprints` writes it.
         known_trained: Whether the ledger has recorded that it was trained.
     """
 
