@@ -112,12 +112,9 @@ class Journal:
         if isinstance(held.get("format"), int):
             check_version(JOURNAL, held["format"], str(area.journal), RecoveryNeededError)
         try:
-            return Journal._of(_StoredJournal.model_validate(held), area, workspace)
+            journal = _StoredJournal.model_validate(held)
         except ValueError as error:
             raise area.damaged_journal_error() from error
-
-    @staticmethod
-    def _of(journal: _StoredJournal, area: WorkArea, workspace: Path) -> Journal:
         starts = {"work_area": area.root, "workspace": Path(os.path.realpath(workspace))}
         began, inside = journal.workspace, any(stored.relative_to == "workspace" for stored in journal.adapters)
         if began is not None and inside and _is_elsewhere(began, starts["workspace"]):
