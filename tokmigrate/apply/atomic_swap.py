@@ -91,11 +91,9 @@ def finish_two_step(a: Path, b: Path, aside: Path) -> None:
         for source, target in left[there]:
             _rename(source, target)
     elif there == (True, True, True):
-        raise StorageError(
-            "an interrupted swap left the old model aside, and both other directories exist too",
-            where=str(aside),
-            hint=f"something was put at {a} meanwhile: move it away, then run `tokmigrate recover`",
-        )
+        message = "an interrupted swap left the old model aside, and both other directories exist too"
+        hint = f"something was put at {a} meanwhile: move it away, then run `tokmigrate recover`"
+        raise StorageError(message, where=str(aside), hint=hint)
     elif not there[0]:
         hint = f"look into {b} for what is left" if there[1] else "restore it from a backup"
         raise StorageError("the model directory does not exist, and no swap left it aside", where=str(a), hint=hint)

@@ -57,11 +57,9 @@ def copy_file(source: Path, target: Path) -> None:
         writer.flush()
         missing = os.fstat(reader.fileno()).st_size - writer.tell()
         if missing > 0:
-            raise StorageError(
-                f"the source ended {missing} bytes before its end should come",
-                where=str(source),
-                hint="it was cut while it was read: see that nothing else writes to the model",
-            )
+            message = f"the source ended {missing} bytes before its end should come"
+            hint = "it was cut while it was read: see that nothing else writes to the model"
+            raise StorageError(message, where=str(source), hint=hint)
         copy_metadata(source, target)
 
 
@@ -156,11 +154,9 @@ def _copy_link(source: Path, target: Path, name: PurePosixPath) -> None:
         leads_to = source.readlink()
         outside = os.path.normpath(name.parent / leads_to).split(os.sep, 1)[0] == os.pardir
         if not leads_to.is_absolute() and outside and exists(source):
-            raise StorageError(
-                "is a relative link that points outside the model directory, so it breaks beside it",
-                where=str(source),
-                hint="make the link absolute, or put the file itself in its place",
-            )
+            message = "is a relative link that points outside the model directory, so it breaks beside it"
+            hint = "make the link absolute, or put the file itself in its place"
+            raise StorageError(message, where=str(source), hint=hint)
         target.symlink_to(leads_to)
     copy_metadata(source, target)
 

@@ -118,11 +118,9 @@ class Journal:
         starts = {"work_area": area.root, "workspace": Path(os.path.realpath(workspace))}
         began, inside = journal.workspace, any(stored.relative_to == "workspace" for stored in journal.adapters)
         if began is not None and inside and _is_elsewhere(began, starts["workspace"]):
-            raise RecoveryNeededError(
-                f"its change was started in the workspace {began.path}, with adapters that lie there",
-                where=str(area.model),
-                hint=f"run `tokmigrate recover` in {began.path}",
-            )
+            message = f"its change was started in the workspace {began.path}, with adapters that lie there"
+            hint = f"run `tokmigrate recover` in {began.path}"
+            raise RecoveryNeededError(message, where=str(area.model), hint=hint)
         copied = _is_elsewhere(journal.work_area, area.root)
         others = [Path(stored.path) for stored in journal.adapters if copied and Path(stored.path).is_absolute()]
         adapters = [

@@ -66,11 +66,9 @@ def find_lost_metadata(stage: Path, source: Path, candidate: Candidate) -> list[
 
 def cannot_be_kept(directory: Path, lost: list[str]) -> StorageError:
     """Return the refusal of a change that would lose metadata."""
-    return StorageError(
-        f"owner, mode or attributes cannot be kept: {format_list(lost)}",
-        where=str(directory),
-        hint="run the command as the owner of the files, or as root; `--no-owner` continues without them",
-    )
+    message = f"owner, mode or attributes cannot be kept: {format_list(lost)}"
+    hint = "run the command as the owner of the files, or as root; `--no-owner` continues without them"
+    return StorageError(message, where=str(directory), hint=hint)
 
 
 def _is_special(metadata: FileMetadata) -> bool:

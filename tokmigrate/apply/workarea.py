@@ -33,11 +33,9 @@ class WorkArea:
     def __post_init__(self) -> None:
         resolved = Path(os.path.realpath(self.model))
         if not resolved.name:
-            raise StorageError(
-                "is the root of a filesystem, so there is no place for the work area beside it",
-                where=str(resolved),
-                hint="name the model directory",
-            )
+            message = "is the root of a filesystem, so there is no place for the work area beside it"
+            hint = "name the model directory"
+            raise StorageError(message, where=str(resolved), hint=hint)
         object.__setattr__(self, "model", resolved)
 
     @property
@@ -79,11 +77,8 @@ class WorkArea:
         if os.path.lexists(self.root):
             raise StorageError("is in the way of the work area", where=str(self.root), hint="move it to another place")
         if exists(self.model.parent) and not os.access(self.model.parent, os.W_OK | os.X_OK):
-            raise StorageError(
-                "may not be written, and a change is prepared there, beside the model",
-                where=str(self.model.parent),
-                hint=WAYS_ROUND,
-            )
+            message = "may not be written, and a change is prepared there, beside the model"
+            raise StorageError(message, where=str(self.model.parent), hint=WAYS_ROUND)
         with storage_errors("make the work area beside the model", self.root):
             self.root.mkdir(exist_ok=True)
         fsync_directory(self.root.parent)
@@ -130,11 +125,9 @@ class WorkArea:
         if not os.path.lexists(self.stage):
             return
         if os.path.lexists(self.aside) or not exists(self.model):
-            raise RecoveryNeededError(
-                "an interrupted swap may have left the only copy of the model here",
-                where=str(self.root),
-                hint="run `tokmigrate recover`",
-            )
+            message = "an interrupted swap may have left the only copy of the model here"
+            hint = "run `tokmigrate recover`"
+            raise RecoveryNeededError(message, where=str(self.root), hint=hint)
         remove_tree(self.stage)
         fsync_directory(self.root)
 

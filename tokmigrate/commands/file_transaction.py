@@ -67,11 +67,9 @@ def write_files(workspace: Workspace, files: Files) -> None:
         except TokmigrateError as error:
             if not exists(journal):
                 raise
-            raise RecoveryNeededError(
-                f"the migrations could not be written to the end: {error.message}",
-                where=error.where,
-                hint="run `tokmigrate recover`, which finishes it",
-            ) from error
+            message = f"the migrations could not be written to the end: {error.message}"
+            hint = "run `tokmigrate recover`, which finishes it"
+            raise RecoveryNeededError(message, where=error.where, hint=hint) from error
 
 
 def finish_writing(workspace: Workspace) -> RecoveryOutcome:
@@ -92,11 +90,9 @@ def finish_writing(workspace: Workspace) -> RecoveryOutcome:
         standing = {name: _digest(read_if_present(workspace.migrations / name)) for name in transaction.after}
         for name, text in transaction.after.items():
             if standing[name] not in (transaction.before[name], _digest(_encode(text))):
-                raise RecoveryNeededError(
-                    "it was changed after a command that was to write it was interrupted",
-                    where=str(workspace.migrations / name),
-                    hint=f"put it back as it was; or remove {journal} to keep all files as they are now",
-                )
+                message = "it was changed after a command that was to write it was interrupted"
+                hint = f"put it back as it was; or remove {journal} to keep all files as they are now"
+                raise RecoveryNeededError(message, where=str(workspace.migrations / name), hint=hint)
         found = RecoveryOutcome.BEFORE if standing == transaction.before else RecoveryOutcome.AFTER
         if found is RecoveryOutcome.AFTER:
             _write_all(workspace, transaction)

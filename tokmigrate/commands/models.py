@@ -85,11 +85,9 @@ def refuse_applied(migrations: Iterable[Migration], where: AppliedModels) -> Non
         names = where.get(migration.revision)
         if names:
             before = migration.down_revision or "base"
-            raise HistoryError(
-                f"{migration.revision} cannot be moved: {', '.join(names)} has it",
-                where=migration.shown,
-                hint=f"`tokmigrate downgrade {before}` undoes it first; or write a new migration",
-            )
+            message = f"{migration.revision} cannot be moved: {', '.join(names)} has it"
+            hint = f"`tokmigrate downgrade {before}` undoes it first; or write a new migration"
+            raise HistoryError(message, where=migration.shown, hint=hint)
 
 
 def adapters_of(entry: ModelEntry, snapshot: Snapshot) -> tuple[Snapshot, ...]:
@@ -129,11 +127,9 @@ def downgrades_of_adapters(
         lineage = adapter.stamp.lineage if adapter.stamp else ""
         own = [record[lineage] for record in held if lineage in record]
         if len(own) < len(held) if adapter.stamp else _has_vocabulary(adapter):
-            raise UndoError(
-                "the adapter was added after a revision that the downgrade undoes, and has no undo data for it",
-                where=str(adapter.directory),
-                hint="merge the adapter into a copy of the model first, or take it out of `adapters:`",
-            )
+            message = "the adapter was added after a revision that the downgrade undoes, and has no undo data for it"
+            hint = "merge the adapter into a copy of the model first, or take it out of `adapters:`"
+            raise UndoError(message, where=str(adapter.directory), hint=hint)
         if adapter.stamp:
             yield adapter, own
 

@@ -153,11 +153,9 @@ def _build_drift_error(workspace: Workspace, snapshot: Snapshot, found: Drift, l
         "put it back as it was, or, if the change is intended, continue with --accept-drift "
         "(`drift: accept` in tokmigrate.yaml); `tokmigrate check` lists everything"
     )
-    return DriftError(
-        f"the model is not what its migrations left: {format_list(lines, separator='; ')}",
-        where=str(snapshot.directory),
-        hint=remedy(found, format_model(workspace, snapshot.directory)) if found.stamp_at else hint,
-    )
+    message = f"the model is not what its migrations left: {format_list(lines, separator='; ')}"
+    hint = remedy(found, format_model(workspace, snapshot.directory)) if found.stamp_at else hint
+    return DriftError(message, where=str(snapshot.directory), hint=hint)
 
 
 def _compare_with_record(workspace: Workspace, snapshot: Snapshot, compare: Callable[[Iterable[Left]], Drift]) -> Drift:

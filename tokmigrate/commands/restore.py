@@ -164,19 +164,15 @@ def _find_place(workspace: Workspace, text: MigrationText) -> Path:
                 place = path
             continue
         if any(replaced.revision == text.revision for replaced in migration.replaces):
-            raise UsageError(
-                f"{text.revision} was squashed into {migration.shown}, and models that have it need no other file",
-                where=migration.shown,
-                hint="if that file was edited, take it from Git",
-            )
+            message = f"{text.revision} was squashed into {migration.shown}, and models that have it need no other file"
+            hint = "if that file was edited, take it from Git"
+            raise UsageError(message, where=migration.shown, hint=hint)
         if migration.revision == text.revision:
             place = path
         elif path == recorded and place is None:
-            raise UsageError(
-                f"the file that {text.revision} had belongs to {migration.revision} now",
-                where=migration.shown,
-                hint="rename that file first",
-            )
+            message = f"the file that {text.revision} had belongs to {migration.revision} now"
+            hint = "rename that file first"
+            raise UsageError(message, where=migration.shown, hint=hint)
     return place or recorded
 
 

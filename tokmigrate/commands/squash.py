@@ -114,11 +114,9 @@ def _refuse_middle(workspace: Workspace, members: Sequence[Migration]) -> None:
         halfway = [name for name in where.get(migration.revision, ()) if name not in done]
         if halfway:
             down = members[0].down_revision or "base"
-            raise HistoryError(
-                f"{', '.join(halfway)} has {migration.revision} and not {members[-1].revision}",
-                where=migration.shown,
-                hint=f"`tokmigrate upgrade {members[-1].revision}` or `tokmigrate downgrade {down}` first",
-            )
+            message = f"{', '.join(halfway)} has {migration.revision} and not {members[-1].revision}"
+            hint = f"`tokmigrate upgrade {members[-1].revision}` or `tokmigrate downgrade {down}` first"
+            raise HistoryError(message, where=migration.shown, hint=hint)
 
 
 def _find_state_before(
@@ -151,11 +149,9 @@ def verify_same_end(state: ModelState, members: Sequence[Migration], one: Migrat
     expected, found = _describe_end(several), _describe_end(single)
     for what in expected:
         if found[what] != expected[what]:
-            raise DriftError(
-                f"as one migration they would leave other {what} on {model}",
-                where=f"{members[0].shown} to {members[-1].shown}",
-                hint="squash a shorter range; nothing was changed",
-            )
+            message = f"as one migration they would leave other {what} on {model}"
+            hint = "squash a shorter range; nothing was changed"
+            raise DriftError(message, where=f"{members[0].shown} to {members[-1].shown}", hint=hint)
     (_, pinned), *_ = compute_pins(single)
     return pinned
 
@@ -179,8 +175,6 @@ def _check_same(read: Migration, drafted: Migration) -> None:
     for was, now in zip(drafted.operations, read.operations, strict=True):
         # An `init:` for one side says the same as for both, and is written as that.
         if dump_written_fields(was.operation) != dump_written_fields(now.operation):
-            raise HistoryError(
-                f"{was.operation.name} cannot be written to a file and read as the same",
-                where=was.place,
-                hint="leave its migration out of the range",
-            )
+            message = f"{was.operation.name} cannot be written to a file and read as the same"
+            hint = "leave its migration out of the range"
+            raise HistoryError(message, where=was.place, hint=hint)

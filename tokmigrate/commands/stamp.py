@@ -176,11 +176,9 @@ def _copy_stamp(state: State, workspace: Workspace, snapshot: Snapshot, source: 
     where the snapshot does not mean what the migrations left.
     """
     if source.rows.new_rows != snapshot.state.rows:
-        raise DriftError(
-            f"it has {snapshot.state.rows} rows, and a model at {source.revision} has {source.rows.new_rows}",
-            where=str(snapshot.directory),
-            hint="name the revision that it is at",
-        )
+        message = f"it has {snapshot.state.rows} rows, and a model at {source.revision} has {source.rows.new_rows}"
+        hint = "name the revision that it is at"
+        raise DriftError(message, where=str(snapshot.directory), hint=hint)
     model = state.model_at(directory, source.generation)
     rows = {row.record.revision: row.record for row in (state.list_applied(model) if model else ())}
     records = tuple(

@@ -263,11 +263,10 @@ def _change(connection: Connection, run_id: str, expected: Status, **changes: An
         update(runs).where(runs.c.id == run_id, runs.c.status == expected.value).values(**changes)
     )
     if changed.rowcount != 1:
-        raise BusyError(
-            f"the run is {run_in(connection, run_id).status}, not {expected}: another process has moved it on",
-            where=f"run {run_id}",
-            hint="run `tokmigrate log` to see what happened to it",
-        )
+        status = run_in(connection, run_id).status
+        message = f"the run is {status}, not {expected}: another process has moved it on"
+        hint = "run `tokmigrate log` to see what happened to it"
+        raise BusyError(message, where=f"run {run_id}", hint=hint)
 
 
 def _insert_run(connection: Connection, model: ModelRow, author: Provenance, **values: Any) -> RunRow:
@@ -300,11 +299,9 @@ def _apply(
     rows: list[dict[str, Any]] = []
     for record in records:
         if record.revision in known or record.position in taken:
-            raise DriftError(
-                f"the state already has revision {record.revision}, or another one at its place {record.position}",
-                where=f"run {run.id}",
-                hint="run `tokmigrate status`, then the command again: the state follows the stamp",
-            )
+            message = f"the state already has revision {record.revision}, or another one at its place {record.position}"
+            hint = "run `tokmigrate status`, then the command again: the state follows the stamp"
+            raise DriftError(message, where=f"run {run.id}", hint=hint)
         known.add(record.revision)
         taken.add(record.position)
         columns = asdict(record)
@@ -323,11 +320,9 @@ def _revert(connection: Connection, run: RunRow, revisions: Sequence[str]) -> No
             .values(reverted_by=run.id)
         )
         if marked.rowcount != 1:
-            raise DriftError(
-                f"revision {revision} is to be undone, but the state does not have it as applied",
-                where=f"run {run.id}",
-                hint="run `tokmigrate status`, then the command again: the state follows the stamp",
-            )
+            message = f"revision {revision} is to be undone, but the state does not have it as applied"
+            hint = "run `tokmigrate status`, then the command again: the state follows the stamp"
+            raise DriftError(message, where=f"run {run.id}", hint=hint)
 
 
 def _record_events(

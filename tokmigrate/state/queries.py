@@ -106,11 +106,9 @@ class Readable:
         except DBAPIError as error:
             cause = str(error.orig)
             if "database is locked" in cause or "lock timeout" in cause:
-                raise BusyError(
-                    "another process writes to the state database and does not finish",
-                    where=self.place,
-                    hint="wait for it, or end it, then try again",
-                ) from error
+                message = "another process writes to the state database and does not finish"
+                hint = "wait for it, or end it, then try again"
+                raise BusyError(message, where=self.place, hint=hint) from error
             raise StorageError(
                 f"the state database cannot be used: {' '.join(cause.split())}",
                 where=self.place,
