@@ -94,12 +94,7 @@ def _autogenerate(workspace: Workspace, message: str, before: str, after: str, a
             *diff_report.difference_tables(done.left),
             *(f"tried, and refused: {reason}" for reason in done.refused),
         ]
-    content = {
-        "file": done.path,
-        "operations": names,
-        "left": done.left,
-        "refused": done.refused,
-    }
+    content = {"file": done.path, "operations": names, "left": done.left, "refused": done.refused}
     print_result("revision", Result(content, [line], notes, exit_code=1 if done.left and not done.path else 0), as_json)
 
 

@@ -176,12 +176,7 @@ class State(Readable):
             seal_run(connection, run_id)
             return run_in(connection, run_id)
 
-    def adopt(
-        self,
-        model: ModelRow,
-        records: Sequence[AppliedRecord],
-        gone: Collection[str] = (),
-    ) -> RunRow | None:
+    def adopt(self, model: ModelRow, records: Sequence[AppliedRecord], gone: Collection[str] = ()) -> RunRow | None:
         """Bring the state in line with the stamp of a model; raises BusyError where a run of it is active.
 
         Of `records`, what the stamp has as applied, those that are not recorded yet get the origin `adopted`; recorded
