@@ -256,6 +256,25 @@ def test_an_interrupt_reaches_models_that_are_not_committed() -> None:
     assert ended == {"a": "undone", "b": "done"}
 
 
+@pytest.mark.usefixtures("_interruptible")
+def test_an_interrupt_reaches_models_that_wait_for_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "free_memory", lambda: 1)
+    ready, going_on = threading.Barrier(2), threading.Event()
+    tried: list[str] = []
+
+    def work(entry: ModelEntry, on_progress: OnProgress) -> None:
+        tried.append(entry.name)
+        ready.wait(30)
+        assert going_on.wait(30)
+        on_progress(StepReached(entry.name, Step.PREPARED))
+
+    running = each_model(entries("a", "b"), work, 2, no_progress)
+    threading.Timer(0.1, interrupt_when, (ready, going_on)).start()
+    with pytest.raises(KeyboardInterrupt):
+        next(running)
+    assert tried == ["a"]
+
+
 def interrupt_when(ready: threading.Barrier, going_on: threading.Event) -> None:
     ready.wait(30)
     os.kill(os.getpid(), signal.SIGINT)
