@@ -263,7 +263,7 @@ def _collect_inputs(entry: ModelEntry, snapshot: Snapshot, migrations: Sequence[
     stamp, state = snapshot.stamp, snapshot.state
     return (
         tuple(migrations),
-        replace(entry, name="", path=Path(), adapters=()),
+        replace(entry, name="", path=Path(), adapters=(), tags=()),
         # By their bytes: as values 1 and true are equal.
         {name: blake3(data).digest() for name, data in snapshot.texts.items()},
         json.dumps(state.init),
