@@ -37,20 +37,9 @@ def with_ids_of_config(
             )
 
     def follow(place: Path, value: Json, shape: Shape) -> Json:
-        def new(number: int) -> int:
-            return require_new_id(renumbering, number, dotted(place), file)
-
-        if isinstance(value, list):
-            match shape:
-                case "list":
-                    return _without_gone(value, renumbering)
-                case "positions":
-                    return [[pair[0], map_ids(pair[1], new)] for pair in value]
-                case "bias":
-                    return [[map_ids(ids, new), bias] for ids, bias in value]
-        if shape == "bias" and isinstance(value, dict):
-            return {re.sub(r"\d+", lambda found: str(new(int(found[0]))), key): value[key] for key in value}
-        return map_ids(value, new)
+        if shape == "list" and isinstance(value, list):
+            return _without_gone(value, renumbering)
+        return _map_field(value, shape, lambda number: require_new_id(renumbering, number, dotted(place), file))
 
     return with_fields(document, follow, size, declared)
 
@@ -102,18 +91,27 @@ def suspects(document: Json, size: int, declared: Declared = NONE_DECLARED) -> I
             yield from ((dotted(place), number) for number in _numbers(value) or () if first <= number < most)
 
 
-def ids_held(value: Json, shape: Shape) -> Iterator[int]:
-    """Yield the ids that a known field holds; -1 and the like stand for none."""
+def ids_held(value: Json, shape: Shape) -> list[int]:
+    """Return the ids that a known field holds; -1 and the like stand for none."""
+    found: list[int] = []
+
+    def note(number: int) -> int:
+        found.append(number)
+        return number
+
+    _map_field(value, shape, note)
+    return found
+
+
+def _map_field(value: Json, shape: Shape, new: Callable[[int], int]) -> Json:
+    """Return what a field that holds ids in that way holds with the ids that `new` gives."""
     if shape == "positions" and isinstance(value, list):
-        value = [pair[1] for pair in value]
-    if shape == "bias":
-        value = [key for key, _ in value] if isinstance(value, list) else re.findall(r"\d+", " ".join(value or ()))
-        value = [int(number) if isinstance(number, str) else number for number in value]
-    if isinstance(value, list | dict):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from ids_held(inner, "ids")
-    elif _is_id(value):
-        yield value
+        return [[pair[0], map_ids(pair[1], new)] for pair in value]
+    if shape == "bias" and isinstance(value, list):
+        return [[map_ids(ids, new), bias] for ids, bias in value]
+    if shape == "bias" and isinstance(value, dict):
+        return {re.sub(r"\d+", lambda found: str(new(int(found[0]))), key): value[key] for key in value}
+    return map_ids(value, new)
 
 
 def _list_sizes(document: Json, size: int) -> frozenset[int]:
