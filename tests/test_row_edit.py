@@ -141,7 +141,9 @@ def test_going_back_over_a_chain_gives_every_row_again(chain: tuple[RowEdit, ...
     for number in reversed(range(len(chain))):
         before = matrices[number]
         saved[str(number)] = collect_lost_rows(
-            chain[number], WHOLE, lambda row, held=before: held[row].to_bytes(8, "big", signed=True)
+            chain[number],
+            WHOLE,
+            lambda start, stop, held=before: b"".join(row.to_bytes(8, "big", signed=True) for row in held[start:stop]),
         )
         back = back.then(inverse(chain[number], str(number)))
     found = []

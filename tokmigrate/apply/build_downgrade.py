@@ -338,9 +338,9 @@ def _tokenizer(snapshot: Snapshot, files: Mapping[str, bytes | None]) -> Tokeniz
     return view(parse_document(TOKENIZER, text, TOKENIZER)) if text is not None else None
 
 
-def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int], bytes]) -> bytes:
-    """Return the rows of a tensor that `edit` loses, joined."""
-    return b"".join(read(row) for row in expand(window.clip(edit.find_lost_rows(), edit.old_rows)))
+def collect_lost_rows(edit: RowEdit, window: Window, read: Callable[[int, int], bytes]) -> bytes:
+    """Return the rows of a tensor that `edit` loses, joined; `read` returns those from a row up to another."""
+    return b"".join(read(*run) for run in window.clip(edit.find_lost_rows(), edit.old_rows))
 
 
 def _find_changed_shards(snapshot: Snapshot, undone: Sequence[Undo], known: Mapping[str, str]) -> frozenset[str]:

@@ -245,14 +245,17 @@ class UpgradeBuilder:
         adapters = {each._lineage: each.applied_steps[number].undo for each in self.adapters}
         return Undo(files, left, metadata, step.after.edit, saved, shards, left_shards, left_tensors, adapters, links)
 
-    def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int], bytes]:
-        own = self._tensors[tensor].window.of(edit)
+    def _reader(self, tensor: str, edit: RowEdit) -> Callable[[int, int], bytes]:
+        """Return what reads the rows of a tensor after `edit`, from one up to another."""
+        own, rows, made = self._tensors[tensor].window.of(edit), self._rows[tensor], self._made.get(tensor, {})
 
-        def read(row: int) -> bytes:
-            held = own.row(row)
-            if isinstance(held, int):
-                return self._rows[tensor].read_run(held, held + 1).tobytes()
-            return self._made[tensor][held]
+        def read(start: int, stop: int) -> bytes:
+            return b"".join(
+                rows.read_run(piece.start, piece.stop).tobytes()
+                if isinstance(piece, CopiedRows)
+                else made[piece.recipe]
+                for piece in own.slice(start, stop)
+            )
 
         return read
 
@@ -264,9 +267,9 @@ class UpgradeBuilder:
         for side, tensor in matrices.items() if "input" in matrices else ():
             own, read = tensor.window.of(step.after.edit), self._reader(tensor.name, edit)
 
-            def read_copied(row: int, own: RowEdit = own, read: Callable[[int], bytes] = read) -> bytes | None:
+            def read_copied(row: int, own: RowEdit = own, read: Callable[[int, int], bytes] = read) -> bytes | None:
                 before = own.row(row) if row < own.new_rows else None
-                return read(before) if isinstance(before, int) else None
+                return read(before, before + 1) if isinstance(before, int) else None
 
             made = self._made.get(tensor.name, {})
             rows = init_rows(step.after, reached, tensor.dtype, made, references, read_copied)

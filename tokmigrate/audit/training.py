@@ -8,9 +8,10 @@ comparison with rows of tokens that no text had (`model.weights.movement`), whic
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cache, cached_property
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -33,10 +34,11 @@ from tokmigrate.model.weights.movement import (
     format_fingerprints,
     parse_fingerprints,
 )
+from tokmigrate.model.weights.tensor_rows import BLOCK_BYTES
 from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor
 from tokmigrate.state import transfer
 from tokmigrate.state.rows import AppliedRow, ModelRow, Status, TokenEvent, TokenEventType
-from tokmigrate.vocabulary.ids import is_tombstone
+from tokmigrate.vocabulary.ids import cut_runs, expand, is_tombstone, runs
 from tokmigrate.vocabulary.row_edit import Side
 
 if TYPE_CHECKING:
@@ -113,7 +115,12 @@ class OnRecord:
     def fingerprints(self, made: Made) -> RowFingerprints:
         """Return the fingerprints of a row that a migration initialised; none where they are not on record."""
         record = self.init_records.get((made.revision, made.label))
-        return parse_fingerprints(record.fingerprint) if record else {}
+        return self._parse(record.fingerprint) if record else {}
+
+    @cached_property
+    def _parse(self) -> Callable[[str], RowFingerprints]:
+        # Many rows may have been initialised alike.
+        return cache(parse_fingerprints)
 
 
 def undo_digests(rows: Iterable[AppliedRow]) -> dict[str, str]:
@@ -129,21 +136,35 @@ def list_initialised_tokens(snapshot: Snapshot) -> Iterator[tuple[str, int, Made
             yield texts[number], number, recipe
 
 
+@dataclass(frozen=True)
+class _Row:
+    """A row as it is stored now, and its fingerprint."""
+
+    raw: bytes
+    now: RowFingerprint
+
+    def still_is(self, then: RowFingerprint) -> bool | None:
+        """Return what `then.still_is` says of it."""
+        return self.now == then if self.now.dtype == then.dtype else then.still_is(self.raw, self.now.dtype)
+
+
 def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...]:
     """Return each token whose row a migration initialised, by id; only those rows and the ones to compare are read."""
     initialised = tuple(list_initialised_tokens(snapshot))
     if not initialised:
         return ()
-    rows: dict[int, dict[Side, tuple[bytes, str]]] = {number: {} for _, number, _ in initialised}
+    rows: dict[int, dict[Side, _Row]] = {number: {} for _, number, _ in initialised}
     matrices = embeddings(snapshot.tensors)
+    # Many rows may be the same.
+    fingerprint = cache(RowFingerprint.of)
     for side, tensor in matrices.items():
         for number, raw in _read_rows(snapshot, tensor, rows).items():
-            rows[number][side] = (raw, tensor.dtype)
+            rows[number][side] = _Row(raw, fingerprint(raw, tensor.dtype))
     changed = {
         made.revision
         for _, number, made in initialised
         for side, mark in known.fingerprints(made).items()
-        if side in rows[number] and mark.still_is(*rows[number][side]) is False
+        if side in rows[number] and rows[number][side].still_is(mark) is False
     }
     movements: dict[Side, dict[int, Movement]] = {side: {} for side in matrices}
     # Which rows a migration left is not on record, or not here, for some.
@@ -157,6 +178,7 @@ def training_of(snapshot: Snapshot, known: OnRecord) -> tuple[TokenTraining, ...
             number,
             made,
             known.init_records.get((made.revision, made.label)),
+            known.fingerprints(made),
             rows[number],
             {side: found[number] for side, found in movements.items() if number in found},
         )
@@ -256,8 +278,16 @@ def list_trained_events(found: Iterable[TokenTraining]) -> tuple[TokenEvent, ...
 
 def _read_rows(snapshot: Snapshot, tensor: VocabularyTensor, wanted: Iterable[int]) -> dict[int, bytes]:
     stop = tensor.window.ids(snapshot.state.rows)
+    numbers = [number for number in wanted if number < stop]
+    found: dict[int, bytes] = {}
     with snapshot.weights.open_rows(tensor.name, tensor.axis) as rows:
-        return {number: rows.read_run(number, number + 1).tobytes() for number in wanted if number < stop}
+        for part in cut_runs(runs(numbers), max(1, BLOCK_BYTES // max(1, tensor.row_bytes))):
+            octets = rows.read_runs(part).tobytes()
+            starts = range(0, len(octets), tensor.row_bytes)
+            found |= {
+                number: octets[at : at + tensor.row_bytes] for number, at in zip(expand(part), starts, strict=True)
+            }
+    return found
 
 
 def _compare(
@@ -265,14 +295,14 @@ def _compare(
     number: int,
     made: Made,
     record: InitRecord | None,
-    rows: Mapping[Side, tuple[bytes, str]],
+    marks: RowFingerprints,
+    rows: Mapping[Side, _Row],
     movements: Mapping[Side, Movement],
 ) -> TokenTraining:
-    marks = parse_fingerprints(record.fingerprint) if record else {}
     sides: dict[Side, Training] = {}
     reasons: list[str | None] = []
-    for side, (raw, dtype) in rows.items():
-        same = marks[side].still_is(raw, dtype) if side in marks else None
+    for side, row in rows.items():
+        same = row.still_is(marks[side]) if side in marks else None
         movement = movements.get(side)
         sides[side] = Training.UNKNOWN
         if same:
@@ -288,7 +318,7 @@ def _compare(
         elif side not in marks:
             reasons.append("the ledger has no fingerprint of its initial row")
         else:
-            reasons.append(f"its row was initialised in {marks[side].dtype}, which {dtype} cannot represent")
+            reasons.append(f"its row was initialised in {marks[side].dtype}, which {row.now.dtype} cannot represent")
         if record and side in record.from_file and sides[side] in (Training.UNTRAINED, Training.MOVED):
             sides[side] = Training.GIVEN
     return TokenTraining(
@@ -299,6 +329,6 @@ def _compare(
         sides,
         movements,
         next(filter(None, reasons), None),
-        format_fingerprints({side: RowFingerprint.of(raw, dtype) for side, (raw, dtype) in rows.items()}),
+        format_fingerprints({side: row.now for side, row in rows.items()}),
         bool(record and record.known_trained),
     )

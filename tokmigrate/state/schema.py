@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.types import TypeDecorator
 
 from tokmigrate.state.rows import Status
@@ -25,7 +25,6 @@ _UNSTORABLE = re.compile(r"[\\\x00\ud800-\udfff]")
 _ESCAPED = re.compile(r"\\u([0-9a-f]{4})")
 _TYPES = {int: "an integer", float: "a number", str: "a text"}
 _BATCH = 1000
-_DIALECT = DefaultDialect()
 
 Stored = dict[str, Any]
 """The columns of a row, each as it is stored."""
@@ -296,15 +295,16 @@ def read_stored(
     is_coded = {each.key: isinstance(each.type, TypeDecorator) for each in columns}
     raw = (sa.type_coerce(each, sa.Text()).label(each.key) if is_coded[each.key] else each for each in columns)
     query = sa.select(*raw).where(*wanted).order_by(order).limit(limit)
+    names = table.columns.keys()
     for values in connection.execute(query, execution_options={"yield_per": _BATCH}):
-        yield dict(zip(table.columns.keys(), values, strict=True))
+        yield dict(zip(names, values, strict=True))
 
 
 def read_highest(connection: sa.Connection, column: sa.Column[int]) -> int:
     """Return the highest number in a column, 0 without any."""
     # Text sorts behind all numbers. What else the last row holds does not matter.
     for row in read_stored(connection, column.table, column.is_not(None), order=column.desc(), limit=1):
-        return int(_decode_value(column, row))
+        return int(_decode_value(_describe_column(column), row))
     return 0
 
 
@@ -317,19 +317,46 @@ def insert_stored(connection: sa.Connection, table: sa.Table, rows: Sequence[Sto
 
 def decode(table: sa.Table, stored: Stored) -> dict[str, Any]:
     """Return the values that a stored row stands for; ValueError where a column holds what is never written into it."""
-    return {column.name: _decode_value(column, stored) for column in table.columns}
+    return {column.name: _decode_value(column, stored) for column in _describe_columns(table)}
 
 
-def _decode_value(column: sa.Column[Any], stored: Stored) -> Any:
-    kind, value = column.type, stored[column.name]
+@dataclass(frozen=True)
+class _Stored:
+    """How the values of a column are stored: what SQLAlchemy works out at each question is asked once."""
+
+    table: str
+    key: str
+    name: str
+    nullable: bool
+    wanted: type
+    decode: Callable[[Any], Any] | None
+
+
+@cache
+def _describe_columns(table: sa.Table) -> tuple[_Stored, ...]:
+    return tuple(map(_describe_column, table.columns))
+
+
+def _describe_column(column: sa.Column[Any]) -> _Stored:
+    kind = column.type
+    return _Stored(
+        column.table.name,
+        next(iter(column.table.primary_key)).name,
+        column.name,
+        bool(column.nullable),
+        kind.python_type if isinstance(kind, sa.Integer | sa.Float) else str,
+        kind.decode if isinstance(kind, _Coded) else None,
+    )
+
+
+def _decode_value(column: _Stored, stored: Stored) -> Any:
+    value = stored[column.name]
     if value is None and column.nullable:
         return None
-    wanted = kind.python_type if isinstance(kind, sa.Integer | sa.Float) else str
     try:
-        if type(value) is wanted:
-            return kind.process_result_value(value, _DIALECT) if isinstance(kind, TypeDecorator) else value
-        fault = f"{value!r:.40} is not {_TYPES[wanted]}"
+        if type(value) is column.wanted:
+            return column.decode(value) if column.decode else value
+        fault = f"{value!r:.40} is not {_TYPES[column.wanted]}"
     except ValueError as error:
         fault = str(error)
-    row = stored[next(iter(column.table.primary_key)).name]
-    raise ValueError(f"{column.table.name}, row {row}, {column.name}: {fault}")
+    raise ValueError(f"{column.table}, row {stored[column.key]}, {column.name}: {fault}")
