@@ -23,6 +23,7 @@ from tokmigrate.commands.downgrade import downgrade as downgrade_model
 from tokmigrate.commands.inspect import ModelStatus
 from tokmigrate.commands.library_check import Accepted, Verifications
 from tokmigrate.commands.plan import plan as plan_model
+from tokmigrate.commands.preparation import prepare_downgrade, prepare_upgrade
 from tokmigrate.commands.upgrade import Upgraded, accept_upgrade
 from tokmigrate.commands.upgrade import upgrade as upgrade_model
 from tokmigrate.errors import UsageError
@@ -99,6 +100,7 @@ class OpenWorkspace:
             lock_timeout_s: How many seconds to wait for another process.
             keep_owner: Whether it is refused where owner, mode or attributes of files cannot be kept.
         """
+        prepare_upgrade(self.workspace, self._models(model))
         return self._change(
             model,
             partial(accept_upgrade, self.workspace, to=to, on_progress=on_progress, keep_owner=keep_owner),
@@ -117,6 +119,7 @@ class OpenWorkspace:
         keep_owner: bool = True,
     ) -> tuple[Downgraded, ...]:
         """Take migrations back, as `upgrade` brings them; `to` has no default."""
+        prepare_downgrade(self.workspace)
         return self._change(
             model,
             partial(accept_downgrade, self.workspace, to=to, on_progress=on_progress, keep_owner=keep_owner),

@@ -29,6 +29,7 @@ from tokmigrate.cli.options import (
 from tokmigrate.cli.output import declare_changes, echo, json_lines, print_json
 from tokmigrate.commands import downgrade as downgrading
 from tokmigrate.commands import plan as planning
+from tokmigrate.commands import preparation
 from tokmigrate.commands import stamp as stamping
 from tokmigrate.commands import tag as tags
 from tokmigrate.commands import upgrade as upgrading
@@ -142,6 +143,7 @@ def upgrade(
     workspace = open_workspace(accept_drift)
     plans = _read_plans(plan_file, revision, model) if plan_file else {}
     entries = select_models(workspace, list(plans) or model)
+    preparation.prepare_upgrade(workspace, entries)
     # Of several models at a time a plan is printed with the result.
     announces = not as_json and (jobs == 1 or len(entries) == 1)
     command = _Upgrade(
@@ -212,6 +214,7 @@ def downgrade(
     """
     workspace = open_workspace(accept_drift)
     entries = select_models(workspace, model)
+    preparation.prepare_downgrade(workspace)
     command = _Downgrade("downgrade", entries, as_json, keep_going, workspace, revision, lock_timeout, not no_owner)
     command.run(jobs)
     command.finish()

@@ -16,7 +16,6 @@ from tokmigrate.commands.library_check import (
     Verifications,
     accept_outcome,
     outcome_of_records,
-    prepare_libraries,
 )
 from tokmigrate.commands.models import adapters_of, change_down, changes_down
 from tokmigrate.commands.records import build_reverted_events, find_undo_records, refuse_drift
@@ -63,7 +62,6 @@ def accept_downgrade(
     """
     if is_in_progress(entry):
         return None
-    prepare_libraries(workspace)
     snapshot, records = _find_records(workspace, entry, to, keep_owner=keep_owner)
     outcome = outcome_of_records(workspace, entry, snapshot, records)
     accepted = accept_outcome(workspace, entry.name, outcome, (), on_progress, verifications)
@@ -101,8 +99,6 @@ def downgrade(
         UndoError: The undo data is missing here.
         DriftError: The model was changed since it was migrated.
     """
-    if accepted is None:
-        prepare_libraries(workspace)
     first = None if is_in_progress(entry) else _find_records(workspace, entry, to, keep_owner=keep_owner)[0]
     with model_session(workspace, entry, lock_timeout_s, on_progress) as (_, state, recovered):
         snapshot = take_snapshot(entry, first)

@@ -17,7 +17,6 @@ from tokmigrate.commands.models import adapters_of, downgrades_of_adapters
 from tokmigrate.events import ActivityEnded, ActivityStarted, OnProgress
 from tokmigrate.memo import Memo
 from tokmigrate.model.snapshot import Snapshot
-from tokmigrate.model.worker.worker import prepare_worker
 from tokmigrate.plan.plan import Plan
 from tokmigrate.revision.migration import Check
 from tokmigrate.settings import ModelEntry, Workspace
@@ -54,12 +53,6 @@ def outcome_of_records(workspace: Workspace, entry: ModelEntry, snapshot: Snapsh
     objects = ObjectStore(workspace.objects)
     beside = downgrades_of_adapters(adapters_of(entry, snapshot), records, objects)
     return [(each, restore_documents(each, own, objects)) for each, own in ((snapshot, records), *beside)]
-
-
-def prepare_libraries(workspace: Workspace) -> None:
-    """Have what a verification needs imported in the background: it takes seconds, and weights are read meanwhile."""
-    if workspace.verify != "fast":
-        prepare_worker("transformers")
 
 
 def verify_outcome(workspace: Workspace, outcome: Outcome, checks: Sequence[Check]) -> Accepted:

@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from tokmigrate.apply.build_upgrade import UpgradeBuilder
 from tokmigrate.apply.publish import RecoveryOutcome
 from tokmigrate.audit.drift import list_changed_documents
 from tokmigrate.audit.training import list_trained_events, training_on_record
-from tokmigrate.commands.library_check import (
-    Accepted,
-    Verifications,
-    accept_outcome,
-    outcome_of_plan,
-    prepare_libraries,
-)
+from tokmigrate.commands.library_check import Accepted, Verifications, accept_outcome, outcome_of_plan
 from tokmigrate.commands.plan import BoundPlan, checks_of, plan_or_reuse, preview_upgrade
 from tokmigrate.commands.records import build_upgrade_outcome
 from tokmigrate.commands.restore import record_texts
 from tokmigrate.commands.session import Run, model_session, publish_run, sync_with_stamp
-from tokmigrate.errors import TokmigrateError
 from tokmigrate.events import OnProgress, Warned, no_progress
-from tokmigrate.model.documents.stamp import read_stamp
 from tokmigrate.model.snapshot import take_snapshot
 from tokmigrate.plan.plan import Plan
-from tokmigrate.revision.history import History
 from tokmigrate.settings import ModelEntry, Workspace
 from tokmigrate.state.objects import ObjectStore
 from tokmigrate.state.rows import Direction, Outcome
@@ -62,23 +52,12 @@ def accept_upgrade(
     Raises:
         TokmigrateError: What the upgrade would be refused for.
     """
-    _prepare_libraries(workspace, entry)
     planned = preview_upgrade(workspace, entry, to, bound, keep_owner=keep_owner)
     if planned is None or not planned.steps:
         return None
     outcome, checks = outcome_of_plan(planned), checks_of(planned)
     accepted = accept_outcome(workspace, entry.name, outcome, checks, on_progress, verifications)
     return replace(accepted, bytes_to_write=planned.bytes_to_write)
-
-
-def _prepare_libraries(workspace: Workspace, entry: ModelEntry) -> None:
-    """Prepare the libraries where a migration seems to be pending, before its plan is made, which takes as long."""
-    # What is wrong here, the plan says.
-    with suppress(TokmigrateError):
-        chain = History.read(workspace).chain_for(entry)
-        stamp = read_stamp(entry.here())
-        if chain and chain[-1].revision != (stamp.revision if stamp else None):
-            prepare_libraries(workspace)
 
 
 def ignore_plan(plan: Plan) -> None:
@@ -113,8 +92,6 @@ def upgrade(
     """
     if bound is not None:
         workspace = bound.settings(workspace)
-    if accepted is None:
-        _prepare_libraries(workspace, entry)
     # Planned once before the lock: most mistakes show here, and nothing is made beside the model for them.
     first = preview_upgrade(workspace, entry, to, bound, keep_owner=keep_owner)
     if first is not None and not first.steps:
