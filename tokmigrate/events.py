@@ -39,7 +39,9 @@ class ActivityStarted:
     """An activity on `model` starts; `total` is how many bytes it reads or writes, None where they are not counted."""
 
     model: str
-    activity: Literal["computing the new rows", "staging", "reading", "verifying", "tokenizing the corpus"]
+    activity: Literal[
+        "computing the new rows", "staging", "reading", "verifying", "tokenizing the corpus", "learning from the corpus"
+    ]
     total: int | None = None
 
 

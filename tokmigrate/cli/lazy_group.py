@@ -52,22 +52,26 @@ class LazyGroup(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         return name, self.load(name) if name else command, rest
 
-    def load(self, name: str) -> TyperCommand:
-        """Import a command with its options."""
+    def load(self, name: str) -> TyperCommand | TyperGroup:
+        """Import a command with its options, or a group of commands."""
         entry = self.entries[name]
         with postpone_imports("tokmigrate.*"):
             module = import_module(f"tokmigrate.cli.{entry.module}")
             function = getattr(module, name.replace("-", "_") + ("_" if iskeyword(name) else ""))
+        if isinstance(function, typer.Typer):
+            group = typer.main.get_group(function)
+            group.help = entry.help
+            return group
         settings = {"ignore_unknown_options": True} if entry.takes_negative else None
         single = typer.Typer(add_completion=False, rich_markup_mode="rich")
-        single.command(name, cls=_Command, help=entry.help, context_settings=settings)(function)
+        single.command(name, cls=Command, help=entry.help, context_settings=settings)(function)
         command = typer.main.get_command(single)
         if not isinstance(command, TyperCommand):
             raise TypeError(f"'{name}' is not a single command")
         return command
 
 
-class _Command(TyperCommand):
+class Command(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return _hide_type_of_flags(super().get_params(ctx))
 

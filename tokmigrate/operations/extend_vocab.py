@@ -110,6 +110,26 @@ class ExtendVocab(TokenListOperation):
         return tuple(dict.fromkeys(left + right for left, right in self.merges))
 
 
+def reachable_merges(state: ModelState, merges: Sequence[Merge]) -> tuple[Merge, ...]:
+    """Return the merges without those that make a token that no text produces, or are made of one.
+
+    Raises:
+        OperationError: The tokenizer cannot have one of them.
+    """
+    new = _read_merges(state, merges)
+    start = max(state.tokenizer.texts) + 1
+    ids = {token: start + place for place, token in enumerate(new.tokens)}
+    after = state.with_document(FILE, state.tokenizer.with_merges(merges, ids).document)
+    lost = set(find_unreachable(after, new.tokens))
+    kept: list[Merge] = []
+    for merge in merges:
+        if lost.isdisjoint(merge) and merge[0] + merge[1] not in lost:
+            kept.append(merge)
+        elif merge[0] + merge[1] in new.sources:
+            lost.add(merge[0] + merge[1])
+    return tuple(kept)
+
+
 @dataclass(frozen=True)
 class _NewTokens:
     """The new tokens of merges, in the order of their ids, and the old tokens that each of them is joined from."""

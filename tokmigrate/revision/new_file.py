@@ -103,12 +103,18 @@ def _find_head(workspace: Workspace, message: str) -> str | None:
 
 def _write(workspace: Workspace, message: str, suffix: str, text: str) -> Path:
     write_schema(workspace)
-    path = workspace.migrations / file_name(workspace, message, suffix)
+    return write_attachment(workspace, file_name(workspace, message, suffix), text)
+
+
+def write_attachment(workspace: Workspace, name: str, text: str) -> Path:
+    """Write a file that the next migration refers to, and return its path; raises StorageError where it exists."""
+    path = workspace.migrations / name
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
     except OSError as error:
-        raise StorageError(f"the migration cannot be written: {error.strerror}", where=str(path)) from error
+        raise StorageError(f"the file cannot be written: {error.strerror}", where=str(path)) from error
     return path
 
 

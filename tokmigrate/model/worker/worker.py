@@ -26,7 +26,9 @@ from tokmigrate.formatting import format_count
 from tokmigrate.parallel import is_stopped
 from tokmigrate.settings import WorkerLimits
 
-Question = Literal["tokenizer", "reachability", "impact", "transformers", "chat_template", "vocabulary_axes"]
+Question = Literal[
+    "tokenizer", "reachability", "impact", "learn_merges", "transformers", "chat_template", "vocabulary_axes"
+]
 """The module of `tokmigrate.model.worker` that answers."""
 
 _OFFLINE = {

@@ -1,0 +1,83 @@
+"""Commands that learn from a corpus and write a migration: extend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from typer import Argument, Option
+
+from tokmigrate.cli.each import Result, print_result
+from tokmigrate.cli.lazy_group import Command
+from tokmigrate.cli.options import AsJson, complete_model, open_workspace_for_writing
+from tokmigrate.commands import diff as compare
+from tokmigrate.commands import learn_extend as extending
+from tokmigrate.commands import lock as locking
+from tokmigrate.errors import UsageError
+from tokmigrate.render import learn as learn_report
+from tokmigrate.render import terminal
+from tokmigrate.revision import lock_file
+
+if TYPE_CHECKING:
+    from tokmigrate.settings import Workspace
+
+learn = typer.Typer(rich_markup_mode="rich")
+
+Model = Annotated[
+    str | None,
+    Option(
+        "--model",
+        "-M",
+        help="Learn for the tokenizer of this model, as planned at the head.",
+        metavar="NAME|DIR",
+        autocompletion=complete_model,
+    ),
+]
+Corpus = Annotated[list[Path], Argument(help="Read these text files, a line for each text.", metavar="CORPUS…")]
+
+
+@learn.command(cls=Command, help="Learn merges from a corpus, and write a migration that appends them.")
+def extend(
+    corpus: Corpus,
+    tokens: Annotated[int, Option("--tokens", help="Learn so many new tokens.", metavar="N", min=1)],
+    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    model: Model = None,
+    min_count: Annotated[
+        int, Option("--min-count", help="Learn a merge only if it applies so often.", metavar="K", min=1)
+    ] = 2,
+    max_length: Annotated[
+        int, Option("--max-length", help="Learn no token with more letters.", metavar="N", min=2)
+    ] = 24,
+    as_json: AsJson = False,
+) -> None:
+    """Learn merges from a corpus, and write a migration that appends them.
+
+    The tokenizer, a BPE, goes on to learn where it is: the most frequent pair of neighbouring tokens of a word becomes
+    a token, again and again. The migration appends the merges behind all others (extend_vocab), so old text keeps its
+    tokens or has fewer. Every tenth line is held out, and the tokens that the merges save there are shown.
+    """
+    workspace = open_workspace_for_writing()
+    known = lock_file.read_lock(workspace)
+    side = compare.side_at_head(workspace, model or _only_model(workspace))
+    with terminal.progress() as on_progress:
+        learned = extending.learn_extension(
+            workspace,
+            side,
+            corpus,
+            tokens,
+            message,
+            min_count=min_count,
+            max_length=max_length,
+            on_progress=on_progress,
+        )
+    locking.lock_head(workspace, known)
+    print_result(
+        "learn extend", Result(learn_report.merges_content(learned), learn_report.merges_text(learned)), as_json
+    )
+
+
+def _only_model(workspace: Workspace) -> str:
+    if len(workspace.models) == 1:
+        return next(iter(workspace.models))
+    raise UsageError("the workspace has several models", hint="name the one to learn for: --model NAME")

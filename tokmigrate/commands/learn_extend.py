@@ -1,0 +1,152 @@
+"""Learns merges from a corpus, and writes the migration that appends them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokmigrate.commands.diff import Side
+from tokmigrate.errors import FileProblems, Problem, UsageError
+from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
+from tokmigrate.formatting import format_bytes
+from tokmigrate.init import InitSpec
+from tokmigrate.model.documents.declared import state_without_weights
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, model_kind
+from tokmigrate.model.worker.impact import corpus_bytes
+from tokmigrate.model.worker.worker import stream_worker
+from tokmigrate.operations.extend_vocab import ExtendVocab, reachable_merges
+from tokmigrate.operations.operation import Context
+from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
+from tokmigrate.settings import Workspace
+
+SUBTOKENS = InitSpec.model_validate({"strategy": "subtokens", "output": "first_piece"})
+"""How the rows of learned tokens are initialised: from the old tokens that they join."""
+
+STEPS = 10
+"""In how many parts the merges are reported."""
+
+_NEXT, _WORTH = 1_000, 0.01
+
+
+@dataclass(frozen=True)
+class LearnedMerges:
+    """Merges that were learned from a corpus, and the migration that appends them.
+
+    Args:
+        path: The migration.
+        merges_file: The file with the merges, beside it.
+        text_bytes: The bytes of text in the corpus, of which `held_bytes` were held out.
+        held_tokens: The tokens of what was held out, as tokenized before.
+        saved: The tokens that each merge saves there, in the order of their ranks.
+    """
+
+    path: Path
+    merges_file: Path
+    new_tokens: int
+    text_bytes: int
+    held_bytes: int
+    held_tokens: int
+    saved: tuple[int, ...]
+
+    @property
+    def steps(self) -> tuple[tuple[int, int], ...]:
+        """How many merges and the tokens that they save, for a growing number of merges."""
+        ends = dict.fromkeys(-(-len(self.saved) * step // STEPS) for step in range(1, STEPS + 1))
+        return tuple((end, sum(self.saved[:end])) for end in ends)
+
+    @property
+    def worth(self) -> int | None:
+        """The number of merges from which the next 1,000 save less than 1 % of the tokens; None where none are left."""
+        least = _WORTH * self.held_tokens
+        starts = range(len(self.saved) - _NEXT + 1)
+        return next((start for start in starts if sum(self.saved[start : start + _NEXT]) < least), None)
+
+
+def learn_extension(
+    workspace: Workspace,
+    side: Side,
+    corpus: Sequence[Path],
+    tokens: int,
+    message: str,
+    *,
+    min_count: int = 2,
+    max_length: int = 24,
+    on_progress: OnProgress = no_progress,
+) -> LearnedMerges:
+    """Learn merges from a corpus, and write a migration that appends them, planned on the tokenizer's files.
+
+    Args:
+        side: The tokenizer, and the model of the workspace that has it.
+        corpus: Text files, a line for each text.
+        tokens: How many new tokens are wanted; fewer are learned where the corpus has no more.
+        min_count: How often a merge must apply in the corpus.
+        max_length: The most letters of a new token, as the vocabulary spells it.
+
+    Raises:
+        UsageError: The tokenizer is no BPE, a corpus cannot be read, or nothing can be learned.
+        FileProblems: A corpus is not text.
+    """
+    document = side.documents[FILE]
+    if model_kind(document) != "BPE":
+        hint = "`learn extend` is for BPE tokenizers; whole words can be added with add_tokens"
+        raise UsageError(f"a {model_kind(document)} tokenizer has no merges", where=side.name, hint=hint)
+    state = state_without_weights(side.documents, 0)
+    request: dict[str, Any] = {
+        "files": [str(path) for path in corpus],
+        "document": document,
+        "added": [number for _, number in state.tokenizer.added.values()],
+        "tokens": tokens,
+        "min_count": min_count,
+        "max_length": max_length,
+    }
+    on_progress(ActivityStarted(side.name, "learning from the corpus", sum(map(corpus_bytes, corpus))))
+    try:
+        answer = stream_worker(
+            "learn_merges", request, lambda count: on_progress(BytesProcessed(side.name, count)), state.traits.worker
+        )
+    finally:
+        on_progress(ActivityEnded(side.name))
+    if "problem" in answer:
+        raise FileProblems([Problem(**answer["problem"])])
+    saved = {(left, right): count for left, right, count in answer["merges"]}
+    merges = reachable_merges(state, tuple(saved)) if saved else ()
+    if not merges:
+        raise UsageError(
+            "the corpus has no merge to learn", where=str(corpus[0]), hint="give more text, or a smaller --min-count"
+        )
+    return _write(workspace, side, state, merges, tuple(saved[merge] for merge in merges), answer, message)
+
+
+def _write(
+    workspace: Workspace,
+    side: Side,
+    state: ModelState,
+    merges: tuple[Merge, ...],
+    saved: tuple[int, ...],
+    answer: dict[str, Any],
+    message: str,
+) -> LearnedMerges:
+    is_plain = not any(mark in part for merge in merges for part in merge for mark in " \n\r")
+    name = file_name(workspace, message, ".merges" if is_plain else ".merges.json")
+    text = "".join(f"{left} {right}\n" for left, right in merges) if is_plain else json.dumps(merges, indent=1)
+    operation = ExtendVocab(merges_file=name, init=SUBTOKENS)
+    listed = operation.with_listed({name: text.encode()})
+    known = state.tokenizer.ids
+    new_tokens = len({left + right for left, right in merges} - known.keys())
+    # Nothing is written that cannot be applied.
+    listed.apply(state, Context("0000"))
+    held = answer["held_tokens"]
+    remarks = [
+        f"Learned from {format_bytes(answer['text_bytes'])} of text. What was held out of it has"
+        f" {held:,} tokens, and {held - sum(saved):,} with these {len(merges):,} merges."
+    ]
+    merges_file = write_attachment(workspace, name, text)
+    models = (side.model,) if side.model else ("*",)
+    path = write_yaml_migration(workspace, message, (operation,), remarks=remarks, models=models)
+    return LearnedMerges(
+        path, merges_file, new_tokens, answer["text_bytes"], answer["held_bytes"], answer["held_tokens"], saved
+    )
