@@ -16,7 +16,7 @@ from shared_models import SharedModel, shared_model
 
 from tokmigrate.errors import FileProblems, OperationError
 from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
-from tokmigrate.operations.token_closure import find_parts
+from tokmigrate.operations.token_closure import MergeTrees
 from tokmigrate.operations.token_lists import read_tokens
 
 REAL = available("phi-2", "mistral-chat", "oromo-t5", "bert-base-uncased")
@@ -174,7 +174,7 @@ def merging(draw: st.DrawFn) -> dict[str, Any]:
 def test_parts_are_enough_for_every_text(document: dict[str, Any], data: st.DataObject, texts: list[str]) -> None:
     tokenizer = Tokenizer(document)
     some = data.draw(st.sets(st.sampled_from(sorted(tokenizer.vocabulary)), max_size=6))
-    kept = find_parts(tokenizer, {*some, *"abc"})
+    kept = MergeTrees(tokenizer).find_parts({*some, *"abc"})
     merges = [pair for pair in document["model"]["merges"] if {*pair, "".join(pair)} <= kept]
     vocabulary = {token: number for number, token in enumerate(sorted(kept))}
     reduced = {**document, "model": {**document["model"], "vocab": vocabulary, "merges": merges}}

@@ -1,4 +1,4 @@
-"""Commands that learn from a corpus and write a migration: extend."""
+"""Commands that learn from a corpus and write a migration: extend and prune."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tokmigrate.cli.lazy_group import Command
 from tokmigrate.cli.options import AsJson, complete_model, open_workspace_for_writing
 from tokmigrate.commands import diff as compare
 from tokmigrate.commands import learn_extend as extending
+from tokmigrate.commands import learn_prune as pruning
 from tokmigrate.commands import lock as locking
 from tokmigrate.errors import UsageError
 from tokmigrate.render import learn as learn_report
@@ -81,3 +82,50 @@ def _only_model(workspace: Workspace) -> str:
     if len(workspace.models) == 1:
         return next(iter(workspace.models))
     raise UsageError("the workspace has several models", hint="name the one to learn for: --model NAME")
+
+
+@learn.command(cls=Command, help="Choose the tokens that a corpus needs; write a migration that removes the rest.")
+def prune(
+    corpus: Corpus,
+    message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
+    model: Model = None,
+    tokens: Annotated[int | None, Option("--tokens", help="Keep so many tokens.", metavar="N", min=1)] = None,
+    coverage: Annotated[
+        float | None,
+        Option("--coverage", help="Keep this share of the tokens of the corpus.", metavar="SHARE", min=0.0, max=1.0),
+    ] = None,
+    min_count: Annotated[
+        int | None, Option("--min-count", help="Keep the tokens that occur so often.", metavar="K", min=1)
+    ] = None,
+    unused: Annotated[bool, Option("--unused", help="Remove only the tokens that do not occur.")] = False,
+    keep: Annotated[
+        Path | None, Option("--keep", help="Keep the tokens of this file too, one a line.", metavar="FILE")
+    ] = None,
+    multiple_of: Annotated[
+        int | None, Option("--multiple-of", help="Make the number of rows a multiple of this.", metavar="N", min=1)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Choose the tokens that a corpus needs; write a migration that removes the rest.
+
+    Letters, bytes, special and added tokens, and the tokens that files and chat templates name, stay anyhow. A token
+    of a BPE is removed only when no token that stays is merged from it, so text that is made of kept tokens is
+    tokenized as before. Every tenth line is held out, and its tokens are counted before and after.
+    """
+    given = [tokens is not None, coverage is not None, min_count is not None, unused]
+    if sum(given) != 1:
+        raise UsageError(
+            "how many tokens stay is not known", hint="give one of --tokens, --coverage, --min-count, --unused"
+        )
+    workspace = open_workspace_for_writing()
+    known = lock_file.read_lock(workspace)
+    side = compare.side_at_head(workspace, model or _only_model(workspace))
+    wanted = pruning.Wanted(tokens, 1 if unused else min_count, coverage)
+    with terminal.progress() as on_progress:
+        chosen = pruning.learn_removal(
+            workspace, side, corpus, wanted, message, keep=keep, multiple_of=multiple_of, on_progress=on_progress
+        )
+    locking.lock_head(workspace, known)
+    print_result(
+        "learn prune", Result(learn_report.removal_content(chosen), learn_report.removal_text(chosen)), as_json
+    )

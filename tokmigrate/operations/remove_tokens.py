@@ -25,7 +25,7 @@ from tokmigrate.operations.row_changes import (
     with_new_rows,
 )
 from tokmigrate.operations.token_checks import check_not_in_use, id_of, unreachable_tokens
-from tokmigrate.operations.token_closure import find_parts, required_tokens
+from tokmigrate.operations.token_closure import MergeTrees, required_tokens
 from tokmigrate.operations.token_lists import FILE_DESCRIPTION, TokenListOperation
 from tokmigrate.vocabulary.ids import Renumbering, tombstone
 from tokmigrate.vocabulary.row_edit import CopiedRows, NewRow, RowEdit, join_pieces
@@ -119,7 +119,7 @@ class RemoveTokens(TokenListOperation):
         known = state.tokenizer.ids
         keep = {token for token in self.keep_tokens if id_of(state, token) is not None}
         if self.closure == "keep":
-            keep |= find_parts(state.tokenizer, keep) | required_tokens(state).keys()
+            keep |= MergeTrees(state.tokenizer).find_parts(keep) | required_tokens(state).keys()
         return tuple(sorted(known.keys() - keep, key=known.__getitem__))
 
     def describe(self) -> str:

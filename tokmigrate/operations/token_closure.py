@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
+from typing import Literal
 
 from tokmigrate.model.documents.pipeline_overrides import part_defaults
 from tokmigrate.model.documents.state import ModelState
@@ -13,63 +16,90 @@ from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, Tokenizer, me
 from tokmigrate.operations.token_checks import find_uses, is_letter
 
 
-def find_parts(tokenizer: Tokenizer, tokens: Iterable[str]) -> set[str]:
-    """Return the tokens that a BPE merges on its way to each of `tokens`, these included.
+@dataclass(frozen=True)
+class MergeTrees:
+    """How the BPE of a tokenizer makes its tokens of letters; the tokens of other models have no parts."""
 
-    If these stay, each merge on the way stays, and the way stays the same: a BPE applies the first of its merges that
-    fits, and one that did not apply before is not missed. So text that is made of them is tokenized as before.
-    For other models of tokenizers a token has no parts.
-    """
-    model: Mapping[str, Json] = tokenizer.document["model"]
-    ranks: dict[Merge, int] = {}
-    for rank, merge in enumerate(merges_of(model)):
-        ranks[merge] = rank
-    prefix, suffix = model.get("continuing_subword_prefix") or "", model.get("end_of_word_suffix") or ""
-    found: set[str] = set()
-    for token in tokens:
-        found.add(token)
-        if ranks and token not in tokenizer.added:
-            found.update(_merge_letters(_letters(token, prefix, suffix), ranks, prefix))
-    return found & tokenizer.ids.keys()
+    tokenizer: Tokenizer
+
+    def find_parts(self, tokens: Iterable[str]) -> set[str]:
+        """Return the tokens that a BPE merges on its way to each of `tokens`, these included.
+
+        If these stay, each merge on the way stays, and the way stays the same: a BPE applies the first of its merges
+        that fits, and one that did not apply before is not missed. So text that is made of them is tokenized as before.
+        """
+        found = set(tokens)
+        for token in list(found):
+            if self.halves(token):
+                found.update(self._merge_letters(token)[0])
+        return found & self.tokenizer.ids.keys()
+
+    def halves(self, token: str) -> Merge | None:
+        """Return the two tokens that a BPE merges last on its way to a token, None where it does not make it."""
+        if not self._ranks or token in self.tokenizer.added:
+            return None
+        made, last = self._merge_letters(token)
+        return last if made[-1] == token else None
+
+    @cached_property
+    def _ranks(self) -> Mapping[Merge, int]:
+        ranks: dict[Merge, int] = {}
+        for rank, merge in enumerate(merges_of(self._model)):
+            ranks[merge] = rank
+        return ranks
+
+    @cached_property
+    def _model(self) -> Mapping[str, Json]:
+        model: Mapping[str, Json] = self.tokenizer.document["model"]
+        return model
+
+    @cached_property
+    def _affixes(self) -> tuple[str, str]:
+        return self._model.get("continuing_subword_prefix") or "", self._model.get("end_of_word_suffix") or ""
+
+    def _letters(self, token: str) -> list[str]:
+        """Return the letters that a BPE begins with, as its vocabulary spells them."""
+        prefix, suffix = self._affixes
+        is_continued = bool(prefix) and token.startswith(prefix)
+        letters = list(token.removeprefix(prefix).removesuffix(suffix) if prefix or suffix else token)
+        if letters and suffix and token.endswith(suffix):
+            letters[-1] += suffix
+        return [letter if place == 0 and not is_continued else prefix + letter for place, letter in enumerate(letters)]
+
+    def _merge_letters(self, token: str) -> tuple[list[str], Merge | None]:
+        """Return the letters of a token and all that merges make of them, and the merge that applies last."""
+        pieces = self._letters(token)
+        made, last = list(pieces), None
+        while True:
+            possible = [
+                (rank, place)
+                for place, pair in enumerate(pairwise(pieces))
+                if (rank := self._ranks.get(pair)) is not None
+            ]
+            if not possible:
+                return made, last
+            place = min(possible)[1]
+            last = pieces[place], pieces[place + 1]
+            pieces[place : place + 2] = [product(last, self._affixes[0])]
+            made.append(pieces[place])
 
 
-def _letters(token: str, prefix: str, suffix: str) -> list[str]:
-    """Return the letters that a BPE begins with, as its vocabulary spells them."""
-    is_continued = bool(prefix) and token.startswith(prefix)
-    letters = list(token.removeprefix(prefix).removesuffix(suffix) if prefix or suffix else token)
-    if letters and suffix and token.endswith(suffix):
-        letters[-1] += suffix
-    return [letter if number == 0 and not is_continued else prefix + letter for number, letter in enumerate(letters)]
-
-
-def _merge_letters(pieces: list[str], ranks: Mapping[Merge, int], prefix: str) -> list[str]:
-    """Return the letters, and all that merges make of them."""
-    made = list(pieces)
-    while True:
-        possible = [
-            (rank, place) for place, pair in enumerate(pairwise(pieces)) if (rank := ranks.get(pair)) is not None
-        ]
-        if not possible:
-            return made
-        place = min(possible)[1]
-        pieces[place : place + 2] = [product((pieces[place], pieces[place + 1]), prefix)]
-        made.append(pieces[place])
-
-
-def required_tokens(state: ModelState) -> dict[str, str]:
+def required_tokens(state: ModelState) -> dict[str, Literal["structural", "role"]]:
     """Return the tokens that stay whatever is removed, each with the reason.
 
     Returns:
         `structural` for letters, bytes, added tokens and the unknown token; `role` for a token that a file names.
     """
     document, tokenizer = state.documents[FILE], state.tokenizer
-    found = {token: "structural" for token in tokenizer.vocabulary if is_letter(token, document)}
+    found: dict[str, Literal["structural", "role"]] = {
+        token: "structural" for token in tokenizer.vocabulary if is_letter(token, document)
+    }
     found |= dict.fromkeys(tokenizer.added, "structural")
     if tokenizer.unknown is not None:
         found[tokenizer.unknown] = "structural"
     named = {token for _, _, token in find_uses(state, frozenset()) if token is not None}
     named |= {tokenizer.texts[number] for number in _configured_ids(state) if number in tokenizer.texts}
-    return dict.fromkeys(sorted(named & tokenizer.ids.keys()), "role") | found
+    return {**dict.fromkeys(sorted(named & tokenizer.ids.keys()), "role"), **found}
 
 
 def _configured_ids(state: ModelState) -> Iterator[int]:

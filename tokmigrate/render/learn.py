@@ -9,6 +9,7 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from tokmigrate.commands.learn_extend import LearnedMerges
+from tokmigrate.commands.learn_prune import ChosenTokens
 from tokmigrate.formatting import format_bytes, format_count
 
 
@@ -48,3 +49,37 @@ def merges_text(learned: LearnedMerges) -> Iterator[RenderableType]:
     yield table
     if learned.worth is not None:
         yield f"from {learned.worth:,} merges on, the next 1,000 save less than 1 % of the tokens"
+
+
+def removal_content(chosen: ChosenTokens) -> dict[str, Any]:
+    """Return chosen tokens as JSON."""
+    return {
+        "file": chosen.path,
+        "keep_file": chosen.keep_file,
+        "reasons_file": chosen.reasons_file,
+        "kept": dict(chosen.kept),
+        "removed": chosen.removed,
+        "text_bytes": chosen.text_bytes,
+        "held_out": {
+            "bytes": chosen.held_bytes,
+            "tokens_before": chosen.held_tokens_before,
+            "tokens_after": chosen.held_tokens_after,
+        },
+    }
+
+
+def removal_text(chosen: ChosenTokens) -> Iterator[RenderableType]:
+    """Yield chosen tokens as lines and a table."""
+    kept = sum(chosen.kept.values())
+    yield f"wrote {chosen.path}: {format_count(chosen.removed, 'token')} of {kept + chosen.removed:,} are removed"
+    yield f"{chosen.keep_file.name} lists the {kept:,} that stay, {chosen.reasons_file.name} says why"
+    table = Table(box=None, pad_edge=False)
+    table.add_column("stay because of")
+    table.add_column("tokens", justify="right")
+    for reason, count in sorted(chosen.kept.items(), key=lambda item: -item[1]):
+        table.add_row(reason, f"{count:,}")
+    yield table
+    before, after = chosen.held_tokens_before, chosen.held_tokens_after
+    if before:
+        growth = f"{after / before - 1:+.2%}"
+        yield f"held out, {format_bytes(chosen.held_bytes)}: {before:,} tokens, {after:,} afterwards ({growth})"

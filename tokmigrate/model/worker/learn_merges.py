@@ -26,11 +26,9 @@ from typing import Any
 from tokmigrate.errors import FileProblems
 from tokmigrate.model.tokenizer.library import open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.tokenizer_json import BYTE, product
+from tokmigrate.model.worker.count_tokens import is_held_out
 from tokmigrate.model.worker.impact import blocks
 from tokmigrate.model.worker.worker_main import Tell, run_streaming_worker
-
-HELD_OUT = 10
-"""One line of so many is held out."""
 
 _WORD_START = "\u2581"
 
@@ -86,7 +84,7 @@ def _read(tokenizer: Any, request: Mapping[str, Any], tell: Tell) -> _Corpus:
             for (number, text), encoding in zip(block.lines, encodings, strict=True):
                 size = len(text.encode())
                 corpus.text_bytes += size
-                is_held = number % HELD_OUT == 0
+                is_held = is_held_out(number)
                 corpus.held_bytes += size if is_held else 0
                 (corpus.held if is_held else corpus.words).update(_words(encoding, alone, first))
             tell(block.read)

@@ -27,7 +27,14 @@ from tokmigrate.parallel import is_stopped
 from tokmigrate.settings import WorkerLimits
 
 Question = Literal[
-    "tokenizer", "reachability", "impact", "learn_merges", "transformers", "chat_template", "vocabulary_axes"
+    "tokenizer",
+    "reachability",
+    "impact",
+    "count_tokens",
+    "learn_merges",
+    "transformers",
+    "chat_template",
+    "vocabulary_axes",
 ]
 """The module of `tokmigrate.model.worker` that answers."""
 

@@ -1,0 +1,223 @@
+"""Chooses the tokens that a corpus needs, and writes the migration that removes the others."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from tokmigrate.commands.diff import Side
+from tokmigrate.errors import FileProblems, Problem, UsageError
+from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
+from tokmigrate.formatting import format_bytes
+from tokmigrate.model.documents.chat_template import read_chat_templates
+from tokmigrate.model.documents.declared import state_without_weights
+from tokmigrate.model.documents.state import ModelState
+from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
+from tokmigrate.model.worker.impact import corpus_bytes
+from tokmigrate.model.worker.worker import stream_worker
+from tokmigrate.operations.operation import Context, Operation
+from tokmigrate.operations.remove_tokens import RemoveTokens
+from tokmigrate.operations.row_operations import ResizeVocab
+from tokmigrate.operations.token_closure import MergeTrees, required_tokens
+from tokmigrate.operations.token_lists import read_tokens
+from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
+from tokmigrate.settings import Workspace
+
+Reason = Literal["structural", "role", "template", "keep", "dependency", "corpus"]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """How many tokens stay, or which: exactly one of these is given.
+
+    Args:
+        tokens: That many in all.
+        min_count: Those that occur so often.
+        coverage: So many that they are this share of the tokens of the corpus.
+    """
+
+    tokens: int | None = None
+    min_count: int | None = None
+    coverage: float | None = None
+
+
+@dataclass(frozen=True)
+class ChosenTokens:
+    """The tokens that stay, and the migration that removes the others.
+
+    Args:
+        path: The migration.
+        keep_file: The list of the tokens that stay, beside it; `reasons_file` says why each of them does.
+        kept: How many stay for each reason.
+        removed: How many are removed.
+        held_bytes: The bytes of the lines that were held out; they had and have so many tokens.
+    """
+
+    path: Path
+    keep_file: Path
+    reasons_file: Path
+    kept: Mapping[Reason, int]
+    removed: int
+    text_bytes: int
+    held_bytes: int
+    held_tokens_before: int
+    held_tokens_after: int
+
+
+def learn_removal(
+    workspace: Workspace,
+    side: Side,
+    corpus: Sequence[Path],
+    wanted: Wanted,
+    message: str,
+    *,
+    keep: Path | None = None,
+    multiple_of: int | None = None,
+    on_progress: OnProgress = no_progress,
+) -> ChosenTokens:
+    """Choose the tokens that a corpus needs, and write a migration that removes the others.
+
+    It is planned on the tokenizer's files before it is written.
+
+    Args:
+        side: The tokenizer, and the model of the workspace that has it.
+        corpus: Text files, a line for each text.
+        keep: A file with tokens that stay.
+        multiple_of: Of what the number of rows is a multiple afterwards.
+
+    Raises:
+        UsageError: A corpus cannot be read, or nothing would be removed.
+        FileProblems: A corpus is not text, or the file with tokens is none.
+        OperationError: A token of that file is not one of the tokenizer.
+    """
+    state = state_without_weights(side.documents, 0)
+    total = sum(map(corpus_bytes, corpus))
+    templates = list(read_chat_templates(side.documents).values())
+    on_progress(ActivityStarted(side.name, "learning from the corpus", 3 * total))
+
+    def count(tokenizer: Tokenizer, held_out: bool, texts: Sequence[str] = ()) -> dict[str, Any]:
+        request = {
+            "files": [str(path) for path in corpus],
+            "document": tokenizer.document,
+            "held_out": held_out,
+            "texts": list(texts),
+        }
+        answer = stream_worker(
+            "count_tokens", request, lambda done: on_progress(BytesProcessed(side.name, done)), state.traits.worker
+        )
+        if "problem" in answer:
+            raise FileProblems([Problem(**answer["problem"])])
+        return answer
+
+    try:
+        learned, before = count(state.tokenizer, False, templates), count(state.tokenizer, True)
+        texts = state.tokenizer.texts
+        stay: dict[str, Reason] = dict.fromkeys((texts[number] for number in learned["of_texts"]), "template")
+        stay |= dict.fromkeys(read_tokens(str(keep), keep.read_bytes()) if keep else (), "keep")
+        counts = {texts[number]: occurrences for number, occurrences in learned["counts"]}
+        kept = choose_tokens(state, counts, wanted, stay)
+        if len(kept) == len(state.tokenizer.ids):
+            raise UsageError("no token would be removed", where=side.name, hint="keep fewer tokens, or give less text")
+        name = file_name(workspace, message, ".keep.json")
+        listed = json.dumps(sorted(kept, key=state.tokenizer.ids.__getitem__), indent=0, ensure_ascii=False) + "\n"
+        operations = _build_operations(name, multiple_of)
+        reached = state
+        for operation in operations:
+            reached = operation.with_listed({name: listed.encode()}).apply(reached, Context("0000"))
+        after = count(reached.tokenizer, True)
+    finally:
+        on_progress(ActivityEnded(side.name))
+    held_before, held_after = (sum(number for _, number in each["counts"]) for each in (before, after))
+    remarks = [
+        f"Chosen by {format_bytes(learned['text_bytes'])} of text. What was held out of it has {held_before:,} tokens,"
+        f" and {held_after:,} afterwards."
+    ]
+    keep_file = write_attachment(workspace, name, listed)
+    reasons = write_attachment(
+        workspace, file_name(workspace, message, ".reasons.tsv"), _format_reasons(state, kept, counts)
+    )
+    models = (side.model,) if side.model else ("*",)
+    path = write_yaml_migration(workspace, message, operations, remarks=remarks, models=models)
+    held: dict[Reason, int] = defaultdict(int)
+    for reason in kept.values():
+        held[reason] += 1
+    return ChosenTokens(
+        path,
+        keep_file,
+        reasons,
+        dict(held),
+        len(state.tokenizer.ids) - len(kept),
+        learned["text_bytes"],
+        before["text_bytes"],
+        held_before,
+        held_after,
+    )
+
+
+def choose_tokens(
+    state: ModelState, counts: Mapping[str, int], wanted: Wanted, stay: Mapping[str, Reason]
+) -> dict[str, Reason]:
+    """Return the tokens that stay, each with the reason.
+
+    The rarest tokens go first, of equal ones the highest id. A token of a BPE goes only when no token that stays is
+    merged from it, and its count goes to the two tokens that it is then tokenized as.
+
+    Args:
+        counts: How often each token occurs.
+        stay: The tokens that stay anyhow, with the reason.
+    """
+    ids, trees = state.tokenizer.ids, MergeTrees(state.tokenizer)
+    fixed: dict[str, Reason] = {**stay, **required_tokens(state)}
+    held = {token: counts.get(token, 0) for token in ids}
+    total = sum(held.values())
+    halves = {token: trees.halves(token) or () for token in ids}
+    uses: dict[str, int] = defaultdict(int)
+    for parts in halves.values():
+        for part in parts:
+            uses[part] += 1
+    queue = [(held[token], -ids[token], token) for token in ids if token not in fixed and not uses[token]]
+    heapq.heapify(queue)
+    left, lost = len(ids), 0
+    while queue:
+        count, _, token = heapq.heappop(queue)
+        if _is_enough(wanted, left, count, 1 - (lost + count) / total if total else 1.0):
+            break
+        left, lost = left - 1, lost + count
+        del held[token]
+        for part in halves[token]:
+            held[part] += count
+            uses[part] -= 1
+            if not uses[part] and part not in fixed:
+                heapq.heappush(queue, (held[part], -ids[part], part))
+    return {token: fixed.get(token) or ("corpus" if counts.get(token) else "dependency") for token in held}
+
+
+def _is_enough(wanted: Wanted, left: int, count: int, coverage: float) -> bool:
+    """Return whether the next token stays, which occurs `count` times."""
+    if wanted.tokens is not None:
+        return left <= wanted.tokens
+    if wanted.coverage is not None:
+        return coverage < wanted.coverage
+    return count >= (wanted.min_count or 1)
+
+
+def _build_operations(keep_file: str, multiple_of: int | None) -> tuple[Operation, ...]:
+    removal = RemoveTokens.model_validate(
+        {"keep_file": keep_file, "closure": "keep", "ids": "compact", "shrink": "exact", "acknowledge": "breaking"}
+    )
+    return (removal, ResizeVocab(multiple_of=multiple_of)) if multiple_of else (removal,)
+
+
+def _format_reasons(state: ModelState, kept: Mapping[str, Reason], counts: Mapping[str, int]) -> str:
+    """Return a line for each token that stays: its old id, the token as JSON, how often it occurs, and the reason."""
+    ids = state.tokenizer.ids
+    lines = [
+        f"{ids[token]}\t{json.dumps(token, ensure_ascii=False)}\t{counts.get(token, 0)}\t{kept[token]}\n"
+        for token in sorted(kept, key=ids.__getitem__)
+    ]
+    return "id\ttoken\tcount\treason\n" + "".join(lines)
