@@ -20,8 +20,15 @@ _HEAD = ["| argument | takes | meaning | default |", "|---|---|---|---|"]
 
 
 def commands() -> dict[str, TyperCommand]:
-    """Return the commands by their names."""
-    return {name: _group().load(name) for name in COMMANDS}
+    """Return the commands by their names, those of a group with its name before."""
+    found: dict[str, TyperCommand] = {}
+    for name in COMMANDS:
+        loaded = _group().load(name)
+        if isinstance(loaded, TyperCommand):
+            found[name] = loaded
+        else:
+            found |= {f"{name} {each}": command for each, command in loaded.commands.items()}
+    return found
 
 
 def common_options() -> list[str]:

@@ -98,17 +98,20 @@ NOT_IN_HELP = re.findall(
 VERBS = re.findall(
     r"[\w-]+",
     """
-    Adopt Apply Change Check Compare Continue Count Create Delete Derive Exit Finish Give Import Include Install List
-    Move Print Record Replace Restore Run Select Set Show Skip Undo Update Use Verify Wait Write
+    Adopt Apply Change Check Choose Compare Continue Count Create Delete Derive Exit Finish Give Import Include Install
+    Keep Learn List Make Move Print Record Remove Replace Restore Run Select Set Show Skip Undo Update Use Verify Wait
+    Write
     """,
 )
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", commands())
 def test_help_is_one_imperative_sentence(name: str) -> None:
     command = commands()[name]
     docstring = inspect.getdoc(inspect.unwrap(command.callback))
-    assert docstring.split("\n\n")[0] == command.help == COMMANDS[name].help
+    assert docstring.split("\n\n")[0] == command.help
+    if name in COMMANDS:
+        assert command.help == COMMANDS[name].help
     # It fits into the list of commands at 80 columns.
     assert len(command.help) <= 62
     for parameter in command.params:

@@ -38,7 +38,7 @@ Model = Annotated[
 Corpus = Annotated[list[Path], Argument(help="Read these text files, a line for each text.", metavar="CORPUS…")]
 
 
-@learn.command(cls=Command, help="Learn merges from a corpus, and write a migration that appends them.")
+@learn.command(cls=Command, help="Learn merges from a corpus, and write a migration for them.")
 def extend(
     corpus: Corpus,
     tokens: Annotated[int, Option("--tokens", help="Learn so many new tokens.", metavar="N", min=1)],
@@ -52,7 +52,7 @@ def extend(
     ] = 24,
     as_json: AsJson = False,
 ) -> None:
-    """Learn merges from a corpus, and write a migration that appends them.
+    """Learn merges from a corpus, and write a migration for them.
 
     The tokenizer, a BPE, goes on to learn where it is: the most frequent pair of neighbouring tokens of a word becomes
     a token, again and again. The migration appends the merges behind all others (extend_vocab), so old text keeps its
@@ -84,7 +84,7 @@ def _only_model(workspace: Workspace) -> str:
     raise UsageError("the workspace has several models", hint="name the one to learn for: --model NAME")
 
 
-@learn.command(cls=Command, help="Choose the tokens that a corpus needs; write a migration that removes the rest.")
+@learn.command(cls=Command, help="Choose the tokens that a corpus needs; write a migration.")
 def prune(
     corpus: Corpus,
     message: Annotated[str, Option("--message", "-m", help="Set the message of the migration.")],
@@ -106,8 +106,9 @@ def prune(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Choose the tokens that a corpus needs; write a migration that removes the rest.
+    """Choose the tokens that a corpus needs; write a migration.
 
+    The migration removes all other tokens.
     Letters, bytes, special and added tokens, and the tokens that files and chat templates name, stay anyhow. A token
     of a BPE is removed only when no token that stays is merged from it, so text that is made of kept tokens is
     tokenized as before. Every tenth line is held out, and its tokens are counted before and after.

@@ -155,7 +155,7 @@ class _Merges:
         for place in self._places.pop(pair):
             word = self._words[place]
             before = word.tokens
-            word.tokens = _joined(before, pair, number)
+            word.tokens = _join_pair(before, pair, number)
             saved += (len(before) - len(word.tokens)) * word.held
             for step, tokens in ((-word.count, before), (word.count, word.tokens)):
                 for each in pairwise(tokens):
@@ -170,7 +170,7 @@ class _Merges:
         return saved
 
 
-def _joined(tokens: Sequence[int], pair: Pair, number: int) -> list[int]:
+def _join_pair(tokens: Sequence[int], pair: Pair, number: int) -> list[int]:
     """Return a word with each occurrence of a pair joined, from the left."""
     made: list[int] = []
     place = 0
