@@ -10,13 +10,21 @@ from tempfile import TemporaryDirectory
 from rule_examples import example_workspace
 
 from tokmigrate.commands.lint import lint
-from tokmigrate.lint.linter import GROUPS, RULES, Selection
+from tokmigrate.lint.linter import RULES, Selection
 from tokmigrate.lint.rule import Rule, Severity
 from tokmigrate.lint.subjects import Failure, MigrationFile, OnModel
 from tokmigrate.render.lint import explanation, format_findings_plain
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 INDEX, PAGES = "rules.md", "rules"
+GROUPS: Mapping[str, str] = {
+    "TM0": "Whether it can be applied",
+    "TM1": "Tokens",
+    "TM2": "Ids and rows",
+    "TM3": "Templates and special tokens",
+    "TM4": "Reproducibility",
+}
+"""What the first digit of a code means."""
 
 _ABOUT = """\
 # Rules of `tokmigrate lint`

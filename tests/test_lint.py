@@ -10,13 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from lint_projects import ALL, Project, demo_project
+from make_rules import GROUPS
 from rule_examples import FIRST, example_workspace
 from shared_models import shared_model
 from test_properties import folder, thorough
 from workspaces import REPOSITORY
 
 from tokmigrate.commands.lint import lint
-from tokmigrate.lint.linter import GROUPS, RULES, Selection
+from tokmigrate.lint.linter import RULES, Selection
 from tokmigrate.lint.rule import Rule
 from tokmigrate.settings import read_workspace
 

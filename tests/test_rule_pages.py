@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from make_rules import generated, out_of_date, write
+from make_rules import GROUPS, generated, out_of_date, write
 from workspaces import REPOSITORY
 
-from tokmigrate.lint.linter import GROUPS, RULES
+from tokmigrate.lint.linter import RULES
 
 
 @pytest.fixture(scope="module")

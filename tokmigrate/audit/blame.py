@@ -51,8 +51,7 @@ class BlameEvent:
     """An event of a token, with who caused it and where it is written.
 
     Args:
-        location: Where the migration says so; None where it does not, or its file is not here.
-        edited: Whether the file was edited since.
+        location: Where the migration says so; None where it does not, or its file is not here, or was `edited` since.
         author: Who wrote that line, or why that is not known; None without a line.
     """
 
@@ -91,8 +90,7 @@ class BlameModel:
     Args:
         path: Where it is; of an imported ledger on the host of its last run.
         revision: Its revision, None at `base`; of an imported ledger what it had when that was imported.
-        ledger: The imported ledger that has it, None for a model of this workspace.
-        host: The host of its last run there, None for a model of this workspace.
+        ledger: The imported ledger that has it, and `host` that of its last run there; None for one of this workspace.
         same_as: Of an imported ledger the names that this workspace has for the same model, known by its lineage.
     """
 

@@ -15,15 +15,6 @@ from tokmigrate.lint.rule import REGISTERED, Rule, Severity
 from tokmigrate.lint.rules import tm0_tm2_ids, tm1_matching, tm1_texts, tm3_roles, tm4_reproducibility  # noqa: F401 - a rule is registered by the import of its module
 from tokmigrate.lint.subjects import Failure, Location, MigrationFile, OnModel
 
-GROUPS: Mapping[str, str] = {
-    "TM0": "Whether it can be applied",
-    "TM1": "Tokens",
-    "TM2": "Ids and rows",
-    "TM3": "Templates and special tokens",
-    "TM4": "Reproducibility",
-}
-"""What the first digit of a code means."""
-
 RULES: Mapping[str, Rule] = dict(sorted(REGISTERED.items()))
 """Every rule by its code, in the order of the codes."""
 

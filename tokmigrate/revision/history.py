@@ -260,15 +260,16 @@ def _refuse_strangers(history: History) -> None:
     lost = [each for each in history.migrations if each.down_revision is not None and each.down_revision not in known]
     if lost:
         strays = "; ".join(f"{each.shown} follows '{each.down_revision}'" for each in lost)
+        followed = str(lost[0].down_revision)
         squashed = {old.revision: each for each in history.migrations for old in each.replaces}
-        into = squashed.get(str(lost[0].down_revision))
-        if into is not None:
+        if followed in squashed:
+            into = squashed[followed]
             hint = f"it was squashed into {into.shown}: write 'down_revision: {into.revision}'"
-            raise HistoryError(f"no file has the revision that is followed: {strays}", where=lost[0].shown, hint=hint)
-        hint = suggest(str(lost[0].down_revision), known) or (
-            "is a file missing? fetch it, or switch the branch; "
-            f"one that was applied here is put back by `tokmigrate restore {lost[0].down_revision}`"
-        )
+        else:
+            hint = suggest(followed, known) or (
+                "is a file missing? fetch it, or switch the branch; "
+                f"one that was applied here is put back by `tokmigrate restore {followed}`"
+            )
         raise HistoryError(f"no file has the revision that is followed: {strays}", where=lost[0].shown, hint=hint)
 
 
