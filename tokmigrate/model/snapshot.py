@@ -24,7 +24,6 @@ from tokmigrate.model.weights.vocabulary_tensor import VocabularyTensor, ids_els
 from tokmigrate.model.weights.vocabulary_tensors import find_vocabulary_tensors
 from tokmigrate.model.weights.weights import Weights, read_weights
 from tokmigrate.settings import ModelEntry
-from tokmigrate.vocabulary.ids import runs
 from tokmigrate.vocabulary.row_edit import RowEdit
 
 
@@ -154,8 +153,8 @@ def take_snapshot(entry: ModelEntry, earlier: Snapshot | None = None) -> Snapsho
             hint="give the model the tokenizer that it was trained with",
         )
     if stamp is None:
-        with_rows = sorted(number for number in state.tokenizer.texts if number < rows)
-        state = replace(state, baseline_tokens=runs(with_rows))
+        with_rows = tuple((start, min(stop, rows)) for start, stop in state.tokenizer.id_runs if start < rows)
+        state = replace(state, baseline_tokens=with_rows)
     notes = (*found.notes, *missing_files(documents, directory))
     return Snapshot(directory, state, texts, weights, found.tensors, stamp, notes, listed)
 

@@ -74,10 +74,13 @@ def is_read_without_added_tokens(state: ModelState) -> bool:
 
 def slow_tokenizer_notes(before: ModelState, after: ModelState) -> Iterator[str]:
     """Yield what a program that reads only such a file does not see of a change."""
+    files = list_slow_files(after)
+    if not files:
+        return
     new = [token for token in after.tokenizer.ids if token not in before.tokenizer.ids and not is_tombstone(token)]
     parts = ("normalizer", "pre_tokenizer")
     tokenizes_differently = any(before.documents[FILE].get(part) != after.documents[FILE].get(part) for part in parts)
-    for name, data in list_slow_files(after):
+    for name, data in files:
         kind = _format(name, data)
         reader = "transformers with mistral-common" if kind == "tekken" else f"a program that reads only {name}"
         held = _texts_held(name, data)

@@ -24,7 +24,7 @@ from tokmigrate.memo import Memo
 from tokmigrate.model.formats.json_text import Json, replace_at, walk
 from tokmigrate.model.tokenizer.library import library_errors, open_tokenizer, text_alone
 from tokmigrate.model.tokenizer.vocabulary import Vocabulary, read_vocabulary
-from tokmigrate.vocabulary.ids import AddedToken, Layered
+from tokmigrate.vocabulary.ids import AddedToken, Layered, Run, runs
 
 BYTE = re.compile("<0x[0-9A-F]{2}>")
 
@@ -159,6 +159,11 @@ class Tokenizer:
         if not isinstance(ids, Layered) or not self.model.texts.keys().isdisjoint(own):
             return {number: content for content, number in ids.items()}
         return Layered(self.model.texts, own)
+
+    @cached_property
+    def id_runs(self) -> tuple[Run, ...]:
+        """The ids that have a token, as runs in rising order."""
+        return runs(sorted(self.texts))
 
     @cached_property
     def highest(self) -> int:
