@@ -94,8 +94,7 @@ def _verify_chain(as_json: bool) -> None:
     unknown = ledger_check.check_ledger(workspace, _open_state(workspace))
     line = "the hash chain over the runs holds: none was edited or is missing"
     why = "the model was changed elsewhere, or the ledger is another or an older one"
-    unaccounted = [{"model": each.model, "revision": each.revision} for each in unknown]
-    content = {"verified": True, "unaccounted": unaccounted}
+    content = {"verified": True, "unaccounted": unknown}
     print_result("log", Result(content, [line], [f"note: {each}: {why}" for each in unknown]), as_json)
 
 

@@ -146,9 +146,4 @@ def _template_lines(template: Difference) -> RenderableType:
 
 def comparison_content(comparison: Comparison) -> dict[str, Any]:
     """Return the differences of two tokenizers as JSON."""
-    return {
-        "before": comparison.before,
-        "after": comparison.after,
-        "equal": not comparison.differences,
-        "differences": comparison.differences,
-    }
+    return {**vars(comparison), "equal": not comparison.differences}

@@ -178,11 +178,8 @@ def blame_content(found: BlameResult) -> dict[str, Any]:
         **vars(found.model),
         "tokens": [
             {
-                "token": token.token,
-                "id": token.id,
-                "names": token.names,
+                **vars(token),
                 "origin": _ORIGINS[token.added],
-                "initialised_by": token.initialised_by,
                 "training": token.training.training.value if token.training else None,
                 "figures": token.training.figures if token.training else {},
                 "events": [_event_content(event) for event in token.events],
