@@ -12,18 +12,18 @@ from tokmigrate.commands.diff import Side
 from tokmigrate.errors import FileProblems, Problem, UsageError
 from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
 from tokmigrate.formatting import format_bytes
-from tokmigrate.init import InitSpec
 from tokmigrate.model.documents.declared import state_without_weights
 from tokmigrate.model.documents.state import ModelState
 from tokmigrate.model.tokenizer.tokenizer_json import FILE, Merge, model_kind
 from tokmigrate.model.worker.impact import corpus_bytes
 from tokmigrate.model.worker.worker import stream_worker
-from tokmigrate.operations.extend_vocab import ExtendVocab, reachable_merges
+from tokmigrate.operations.extend_vocab import reachable_merges
 from tokmigrate.operations.operation import Context
+from tokmigrate.operations.registry import operation_types
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
 from tokmigrate.settings import Workspace
 
-SUBTOKENS = InitSpec.model_validate({"strategy": "subtokens", "output": "first_piece"})
+SUBTOKENS = {"strategy": "subtokens", "output": "first_piece"}
 """How the rows of learned tokens are initialised: from the old tokens that they join."""
 
 STEPS = 10
@@ -133,7 +133,7 @@ def _write(
     is_plain = not any(mark in part for merge in merges for part in merge for mark in " \n\r")
     name = file_name(workspace, message, ".merges" if is_plain else ".merges.json")
     text = "".join(f"{left} {right}\n" for left, right in merges) if is_plain else json.dumps(merges, indent=1)
-    operation = ExtendVocab(merges_file=name, init=SUBTOKENS)
+    operation = operation_types()["extend_vocab"].model_validate({"merges_file": name, "init": SUBTOKENS})
     listed = operation.with_listed({name: text.encode()})
     known = state.tokenizer.ids
     new_tokens = len({left + right for left, right in merges} - known.keys())

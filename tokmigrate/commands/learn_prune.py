@@ -21,8 +21,7 @@ from tokmigrate.model.tokenizer.tokenizer_json import Tokenizer
 from tokmigrate.model.worker.impact import corpus_bytes
 from tokmigrate.model.worker.worker import stream_worker
 from tokmigrate.operations.operation import Context, Operation
-from tokmigrate.operations.remove_tokens import RemoveTokens
-from tokmigrate.operations.row_operations import ResizeVocab
+from tokmigrate.operations.registry import operation_types
 from tokmigrate.operations.token_closure import MergeTrees, required_tokens
 from tokmigrate.operations.token_lists import read_tokens
 from tokmigrate.revision.new_file import file_name, write_attachment, write_yaml_migration
@@ -207,10 +206,11 @@ def _is_enough(wanted: Wanted, left: int, count: int, coverage: float) -> bool:
 
 
 def _build_operations(keep_file: str, multiple_of: int | None) -> tuple[Operation, ...]:
-    removal = RemoveTokens.model_validate(
+    kinds = operation_types()
+    removal = kinds["remove_tokens"].model_validate(
         {"keep_file": keep_file, "closure": "keep", "ids": "compact", "shrink": "exact", "acknowledge": "breaking"}
     )
-    return (removal, ResizeVocab(multiple_of=multiple_of)) if multiple_of else (removal,)
+    return (removal, kinds["resize_vocab"].model_validate({"multiple_of": multiple_of})) if multiple_of else (removal,)
 
 
 def _format_reasons(state: ModelState, kept: Mapping[str, Reason], counts: Mapping[str, int]) -> str:

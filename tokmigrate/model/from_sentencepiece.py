@@ -165,11 +165,11 @@ def _post_processor(
 
     ids = {token.content: number for number, token in added.items()}
 
-    def wanted(role: str) -> list[str]:
+    def find_role(role: str) -> list[str]:
         text = text_of(config.get(f"{role}_token")) or model.role_text(role)
         return [text] if config.get(f"add_{role}_token") is True and text in ids else []
 
-    bos, eos = wanted("bos"), wanted("eos")
+    bos, eos = find_role("bos"), find_role("eos")
     if not bos and not eos:
         return None
     single, second = [*bos, "$A", *eos], [*bos, "$B", *eos]

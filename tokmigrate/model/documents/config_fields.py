@@ -15,7 +15,7 @@ from tokmigrate.settings import FieldShape
 Path = tuple[str | int, ...]
 
 
-def dotted(place: Path) -> str:
+def format_place(place: Path) -> str:
     """Return a place as the workspace and messages name it: positions in lists have no name."""
     return ".".join(step for step in place if isinstance(step, str))
 
@@ -124,7 +124,7 @@ def shape_of(name: str) -> Shape | None:
 def shape_at(place: Path, declared: Declared) -> Shape | Literal["ignore"] | None:
     """Return how the field at a place holds ids, None if that is not known; what the workspace says goes before."""
     name = str(place[-1])
-    return declared.get(dotted(place)) or declared.get(name) or shape_of(name)
+    return declared.get(format_place(place)) or declared.get(name) or shape_of(name)
 
 
 def may_hold_ids(name: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tokmigrate.model.documents.architecture_quirks import fixed_size
-from tokmigrate.model.documents.config_fields import NO_LIMIT, config_parts, dotted, read_declared_sizes, shape_of
+from tokmigrate.model.documents.config_fields import NO_LIMIT, config_parts, format_place, read_declared_sizes, shape_of
 from tokmigrate.model.documents.pipeline_overrides import default_ids, default_roles
 from tokmigrate.model.documents.roles import text_of
 from tokmigrate.model.documents.state import (
@@ -80,7 +80,7 @@ def read_declared_ids(documents: Documents, name: str) -> dict[str, Json]:
         defaults = default_ids(str(part.get("model_type", ""))) if name == CONFIG else {}
         for field, value in {**defaults, **part}.items():
             if shape_of(field) is not None and value is not None:
-                found[dotted((*path, field))] = value[0] if isinstance(value, list) and len(value) == 1 else value
+                found[format_place((*path, field))] = value[0] if isinstance(value, list) and len(value) == 1 else value
     return found
 
 

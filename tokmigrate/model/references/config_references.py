@@ -8,7 +8,15 @@ from types import MappingProxyType
 from typing import Literal
 
 from tokmigrate.errors import OperationError, OutOfStepError, UnknownNameError, suggest
-from tokmigrate.model.documents.config_fields import Declared, Path, Shape, dotted, may_hold_ids, shape_at, shape_of
+from tokmigrate.model.documents.config_fields import (
+    Declared,
+    Path,
+    Shape,
+    format_place,
+    may_hold_ids,
+    shape_at,
+    shape_of,
+)
 from tokmigrate.model.formats.json_text import Json, replace_at, walk
 from tokmigrate.vocabulary.ids import Renumbering
 
@@ -39,7 +47,7 @@ def with_ids_of_config(
     def follow(place: Path, value: Json, shape: Shape) -> Json:
         if shape == "list" and isinstance(value, list):
             return _without_gone(value, renumbering)
-        return _map_field(value, shape, lambda number: require_new_id(renumbering, number, dotted(place), file))
+        return _map_field(value, shape, lambda number: require_new_id(renumbering, number, format_place(place), file))
 
     return with_fields(document, follow, size, declared)
 
@@ -88,7 +96,7 @@ def suspects(document: Json, size: int, declared: Declared = NONE_DECLARED) -> I
     most = max(_list_sizes(document, size))
     for place, value, shape, first in _walk(document, size, declared):
         if shape is None and may_hold_ids(str(place[-1])):
-            yield from ((dotted(place), number) for number in _numbers(value) or () if first <= number < most)
+            yield from ((format_place(place), number) for number in _numbers(value) or () if first <= number < most)
 
 
 def ids_held(value: Json, shape: Shape) -> list[int]:
@@ -200,7 +208,7 @@ def check_declared(configurations: Mapping[str, Json], declared: Declared) -> No
         OutOfStepError: The field does not hold ids in that way.
     """
     held = [
-        (file, dotted(place), str(place[-1]), value)
+        (file, format_place(place), str(place[-1]), value)
         for file, document in configurations.items()
         for place, value in walk(document)
         if place and isinstance(place[-1], str)

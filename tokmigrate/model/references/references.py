@@ -11,7 +11,7 @@ from typing import Any
 from tokmigrate.errors import OperationError
 from tokmigrate.formatting import format_list
 from tokmigrate.model.documents.architecture_quirks import ordered_tail
-from tokmigrate.model.documents.config_fields import dotted, role_of
+from tokmigrate.model.documents.config_fields import format_place, role_of
 from tokmigrate.model.documents.pipeline_overrides import part_defaults
 from tokmigrate.model.documents.roles import with_added_tokens, with_added_tokens_decoder
 from tokmigrate.model.documents.slow_tokenizer_files import with_slow_files_in_step
@@ -265,4 +265,4 @@ def ids_by_field(state: ModelState) -> Iterator[tuple[str, str, tuple[int, ...]]
     """Yield each known field of the configurations that holds ids, with its file, its dotted place and the ids."""
     for file, document in state.configurations.items():
         for place, value, shape in known_fields(document, state.vocab_size, state.traits.id_fields):
-            yield file, dotted(place), tuple(ids_held(value, shape))
+            yield file, format_place(place), tuple(ids_held(value, shape))
