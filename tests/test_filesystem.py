@@ -310,7 +310,7 @@ def test_write_durably_replaces_the_whole_file(tmp_path: Path) -> None:
 
 def test_what_cannot_be_opened_is_a_storage_error(tmp_path: Path) -> None:
     for call in (fsync_file, fsync_directory, fsync_tree_bottom_up, read_metadata):
-        with pytest.raises(StorageError, match="No such file"):
+        with pytest.raises(StorageError, match=r"(?i)no such file"):
             call(tmp_path / "missing")
     with pytest.raises(StorageError):
         write_durably(tmp_path / "missing" / "file", b"")
@@ -419,10 +419,8 @@ except SystemExit as leaving:
 
 
 WRITING_OR_LOCKING = {
-    "clone.py",
     "durable.py",
     "lock.py",
-    "objects.py",
     "shard_writer.py",
     "output.py",
 }
