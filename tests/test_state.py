@@ -245,7 +245,7 @@ def test_the_payload_survives_for_recovery(state: State, model: ModelRow, tmp_pa
 def test_one_active_operation_per_model(state: State, model: ModelRow, tmp_path: Path) -> None:
     operation = begin_run(state, model)
     assert state.active(model) == operation
-    with pytest.raises(BusyError, match=r"ada on analytical-engine") as raised:
+    with pytest.raises(BusyError, match=f"by {operation.provenance.user} on") as raised:
         begin_run(state, model)
     assert raised.value.hint is not None
     with pytest.raises(BusyError):
