@@ -378,7 +378,7 @@ def stage_change(change: Change, target: Path) -> None:
         known_tensors=change.known_tensors,
         stopped=Event(),
     )
-    completion = change.complete(staged.contents)
+    completion = change.complete(staged.contents, lambda: None)
     staged.complete(snapshot, candidate, completion)
     staged.verify(snapshot, candidate, completion, reads_again=False)
     if completion.stamp is not None:
