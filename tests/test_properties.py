@@ -361,7 +361,7 @@ def staged_down(place: Workspace, entry: ModelEntry, records: list[str], target:
     snapshot = take_snapshot(entry)
     back = build_downgrade(snapshot, records, ObjectStore(place.objects))
     assert not back.semantic_undo
-    stage_change(Change(snapshot, back.candidate, lambda _: back.completion), target)
+    stage_change(Change(snapshot, back.candidate, lambda _, __: back.completion), target)
     return replace(entry, path=target)
 
 
