@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tokmigrate.commands.diff import Side
 from tokmigrate.errors import FileProblems, Problem, UsageError
 from tokmigrate.events import ActivityEnded, ActivityStarted, BytesProcessed, OnProgress, no_progress
+from tokmigrate.files import read_file
 from tokmigrate.formatting import format_bytes
 from tokmigrate.model.documents.chat_template import read_chat_templates
 from tokmigrate.model.documents.declared import state_without_weights
@@ -117,7 +118,7 @@ def learn_removal(
         learned, before = count(state.tokenizer, False, templates), count(state.tokenizer, True)
         texts = state.tokenizer.texts
         stay: dict[str, Reason] = dict.fromkeys((texts[number] for number in learned["of_texts"]), "template")
-        stay |= dict.fromkeys(read_tokens(str(keep), keep.read_bytes()) if keep else (), "keep")
+        stay |= dict.fromkeys(read_tokens(str(keep), read_file(keep)) if keep else (), "keep")
         counts = {texts[number]: occurrences for number, occurrences in learned["counts"]}
         kept = choose_tokens(state, counts, wanted, stay)
         if len(kept) == len(state.tokenizer.ids):
